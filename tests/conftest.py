@@ -1,0 +1,82 @@
+"""What holds for every test: allowed skips, no cluster of the user's, seeds per lane."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator
+from typing import Final
+
+import pytest
+from hypothesis import settings
+
+# Why a test may be skipped. A reason starts with one of these and may go on with details; a skip
+# for any other reason fails. What is missing is made by `scripts/test` where that is possible.
+SKIP_REASONS: Final = (
+    "needs the official Fluvio client: STREAMKIT_PEER_PYTHON names no Python",
+    "needs Node and its package @fluvio/client",
+    "needs a C compiler",
+    "needs strace",
+    "needs root to mount a small file system",
+    "needs a browser",
+    "needs an optional package",
+    "needs Linux",
+)
+NO_PEER: Final = SKIP_REASONS[0]
+
+IS_DEEP: Final = os.environ.get("STREAMKIT_TEST_LANE") == "deep"
+
+settings.register_profile("quick", derandomize=True, deadline=None)
+settings.register_profile("deep", max_examples=2_000, deadline=None, print_blob=True)
+settings.load_profile("deep" if IS_DEEP else "quick")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    fail_unlisted_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    fail_unlisted_skip(report)
+    return report
+
+
+def fail_unlisted_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """Turn a skip into a failure if its reason is not on the list."""
+    if report.outcome != "skipped" or hasattr(report, "wasxfail"):
+        return
+    assert isinstance(report.longrepr, tuple), "pytest gives a skip as (path, line, reason)"
+    path, line, text = report.longrepr
+    reason = str(text).removeprefix("Skipped: ")
+    if not reason.startswith(SKIP_REASONS):
+        report.outcome = "failed"
+        report.longrepr = f"{path}:{line}: skipped for a reason that is not listed: {reason}"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("peers") and not os.environ.get("STREAMKIT_PEER_PYTHON"):
+        pytest.skip(NO_PEER)
+
+
+@pytest.fixture(scope="session")
+def peer_python() -> str:
+    """The Python that has the official client; for tests marked ``peers``."""
+    return os.environ["STREAMKIT_PEER_PYTHON"]
+
+
+@pytest.fixture(scope="session")
+def is_deep() -> bool:
+    """Whether this is the deep lane, where counts are bigger."""
+    return IS_DEEP
+
+
+@pytest.fixture(scope="session", autouse=True)
+def leave_the_user_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let no test find a cluster or a setting of the person who runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("STREAMKIT_CLUSTER", raising=False)
+        patch.setenv("FLV_PROFILE_PATH", str(tmp_path_factory.mktemp("fluvio") / "no-profile"))
+        yield

@@ -1,0 +1,69 @@
+"""A test is skipped loudly: for a listed reason, or it fails."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import NO_PEER
+
+CONFTEST = Path(__file__).with_name("conftest.py")
+SKIPS_ITSELF = """
+import pytest
+
+def test_skips_itself():
+    pytest.skip({reason!r})
+"""
+SKIPS_ITS_MODULE = """
+import pytest
+
+pytest.skip({reason!r}, allow_module_level=True)
+"""
+TALKS_TO_A_PEER = """
+import pytest
+
+@pytest.mark.peers
+def test_talks_to_a_peer(peer_python):
+    assert peer_python == "there"
+"""
+
+
+def run(folder: Path, source: str, **variables: str) -> str:
+    """Run one test file under our conftest and return pytest's last line."""
+    (folder / "conftest.py").write_text(CONFTEST.read_text())
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers = peers\n")
+    (folder / "test_it.py").write_text(source)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("STREAMKIT", "PYTEST"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"],
+        cwd=folder,
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("source", [SKIPS_ITSELF, SKIPS_ITS_MODULE])
+def test_a_listed_reason_skips(tmp_path: Path, source: str) -> None:
+    assert "1 skipped" in run(tmp_path, source.format(reason=f"{NO_PEER}: none here"))
+
+
+@pytest.mark.parametrize(
+    ("source", "outcome"), [(SKIPS_ITSELF, "1 failed"), (SKIPS_ITS_MODULE, "1 error")]
+)
+def test_any_other_reason_fails(tmp_path: Path, source: str, outcome: str) -> None:
+    assert outcome in run(tmp_path, source.format(reason="no time today"))
+
+
+def test_a_peer_test_skips_without_a_peer(tmp_path: Path) -> None:
+    assert "1 skipped" in run(tmp_path, TALKS_TO_A_PEER)
+
+
+def test_a_peer_test_runs_with_a_peer(tmp_path: Path) -> None:
+    assert "1 passed" in run(tmp_path, TALKS_TO_A_PEER, STREAMKIT_PEER_PYTHON="there")
