@@ -1,0 +1,35 @@
+"""Stream processing and ETL in Python on Fluvio topics."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from streamkit.app import App
+    from streamkit.client import Client
+    from streamkit.dataflow.context import Context
+    from streamkit.record import Offset, Record, Topic
+
+__version__ = "0.1.0"
+__all__ = ["App", "Client", "Context", "Offset", "Record", "Topic"]
+
+# Imported at first use: `import streamkit` pulls in no subsystem.
+_HOME = {
+    "App": "streamkit.app",
+    "Client": "streamkit.client",
+    "Context": "streamkit.dataflow.context",
+    "Offset": "streamkit.record",
+    "Record": "streamkit.record",
+    "Topic": "streamkit.record",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'streamkit' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

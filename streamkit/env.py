@@ -1,0 +1,112 @@
+"""The only door to time, randomness and disk. Product code gets these; it never imports `time`."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+
+
+class Clock(Protocol):
+    """Time, as product code sees it."""
+
+    def monotonic_s(self) -> float:
+        """Seconds from an arbitrary start; never moves back. For deadlines."""
+
+    def wall_ms(self) -> int:
+        """Milliseconds since the epoch. For timestamps; may jump."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for at least so long."""
+
+
+class SystemClock:
+    """The machine's own time."""
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+    def wall_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.sleep(max(0.0, seconds))
+
+
+def random_bits(bits: int) -> int:
+    """Return a random number that nobody else is likely to draw."""
+    return random.SystemRandom().getrandbits(bits)
+
+
+class Disk:
+    """What the log asks of a file system. A test may record or refuse each call.
+
+    Every write is complete when its call returns; none is durable before a sync.
+    """
+
+    def open_append(self, path: Path) -> int:
+        """Open for reading and writing, making the file if it is missing."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def open_read(self, path: Path) -> int:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def write_at(self, fd: int, data: bytes | bytearray | memoryview, position: int) -> None:
+        """Write all of ``data`` at ``position``.
+
+        Raises:
+            OSError: A part may have been written.
+        """
+        view = memoryview(data)
+        while view:
+            written = os.pwrite(fd, view, position)
+            view, position = view[written:], position + written
+
+    def read_at(self, fd: int, size_bytes: int, position: int) -> bytes:
+        """Read up to ``size_bytes``; fewer only at the end of the file."""
+        data = os.pread(fd, size_bytes, position)
+        if len(data) == size_bytes or not data:
+            return data
+        parts = [data]
+        got = len(data)
+        while got < size_bytes and (data := os.pread(fd, size_bytes - got, position + got)):
+            parts.append(data)
+            got += len(data)
+        return b"".join(parts)
+
+    def size_bytes(self, fd: int) -> int:
+        return os.fstat(fd).st_size
+
+    def truncate(self, fd: int, size_bytes: int) -> None:
+        os.ftruncate(fd, size_bytes)
+
+    def sync(self, fd: int) -> None:
+        """Return when everything written to the file is on disk."""
+        if sys.platform == "darwin":
+            # fsync on macOS stops at the drive's cache.
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+        else:
+            os.fdatasync(fd)
+
+    def sync_folder(self, path: Path) -> None:
+        """Return when the names in the folder are on disk."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def replace(self, source: Path, target: Path) -> None:
+        os.replace(source, target)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,337 @@
+"""Messages as data: a frozen dataclass whose annotations are its wire layout.
+
+A field is written ``partition: U32``; one that exists only in some versions adds
+`since`. `struct` turns such a class into a `Wire`, which reads and writes it, so that
+both directions come from one declaration.
+
+Source: data plane reference, 2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct as _struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Protocol, TypeVar, get_type_hints
+
+from streamkit.errors import LocalProtocolError, RemoteProtocolError
+from streamkit.limits import NESTING_MAX, STRING_BYTES_MAX
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+class Reader:
+    """Walk over the bytes of one message; ``at`` is the position of the next one."""
+
+    __slots__ = ("at", "data", "depth", "end")
+
+    def __init__(self, data: bytes, at: int = 0, end: int | None = None) -> None:
+        self.data = data
+        self.at = at
+        self.end = len(data) if end is None else end
+        self.depth = 0
+
+    def take(self, count: int) -> bytes:
+        """Read ``count`` bytes.
+
+        Raises:
+            RemoteProtocolError: Fewer are left.
+        """
+        start = self.skip(count)
+        return self.data[start : self.at]
+
+    def skip(self, count: int) -> int:
+        """Step over ``count`` bytes and return where they began.
+
+        Raises:
+            RemoteProtocolError: Fewer are left.
+        """
+        start = self.at
+        if not 0 <= count <= self.end - start:
+            raise RemoteProtocolError(f"{count} bytes announced, {self.end - start} left", at=start)
+        self.at = start + count
+        return start
+
+    def remaining(self) -> int:
+        return self.end - self.at
+
+
+class Wire(Protocol[T]):
+    """How one type stands on the wire."""
+
+    def read(self, reader: Reader, version: int) -> T:
+        """Read a value.
+
+        Raises:
+            RemoteProtocolError: The bytes are no such value.
+        """
+
+    def write(self, out: bytearray, value: T, version: int) -> None:
+        """Append a value.
+
+        Raises:
+            LocalProtocolError: The value does not fit the layout.
+        """
+
+
+class Fixed:
+    """A number of fixed width, big endian."""
+
+    def __init__(self, code: str) -> None:
+        self._struct = _struct.Struct(">" + code)
+        self._size = self._struct.size
+
+    def read(self, reader: Reader, version: int) -> int:
+        at = reader.skip(self._size)
+        value: int = self._struct.unpack_from(reader.data, at)[0]
+        return value
+
+    def write(self, out: bytearray, value: int, version: int) -> None:
+        try:
+            out += self._struct.pack(value)
+        except _struct.error as error:
+            raise LocalProtocolError(f"{value!r} does not fit: {error}") from None
+
+
+class _Bool:
+    def read(self, reader: Reader, version: int) -> bool:
+        at = reader.skip(1)
+        byte = reader.data[at]
+        if byte > 1:
+            raise RemoteProtocolError(f"boolean {byte}", at=at)
+        return byte == 1
+
+    def write(self, out: bytearray, value: bool, version: int) -> None:
+        out.append(1 if value else 0)
+
+
+class _String:
+    def read(self, reader: Reader, version: int) -> str:
+        at = reader.skip(2)
+        length = int.from_bytes(reader.data[at : at + 2], "big", signed=True)
+        if length < 0:
+            raise RemoteProtocolError(f"string length {length}", at=at)
+        try:
+            return reader.take(length).decode()
+        except UnicodeDecodeError:
+            raise RemoteProtocolError("string is not UTF-8", at=at + 2) from None
+
+    def write(self, out: bytearray, value: str, version: int) -> None:
+        data = value.encode()
+        if len(data) > STRING_BYTES_MAX:
+            raise LocalProtocolError(f"string of {len(data)} bytes, {STRING_BYTES_MAX} allowed")
+        out += len(data).to_bytes(2, "big")
+        out += data
+
+
+class _Bytes:
+    """A u32 length and the bytes; a length above i32 reads as empty."""
+
+    def read(self, reader: Reader, version: int) -> bytes:
+        return reader.take(read_count(reader))
+
+    def write(self, out: bytearray, value: bytes, version: int) -> None:
+        out += len(value).to_bytes(4, "big")
+        out += value
+
+
+def read_count(reader: Reader) -> int:
+    """Read the count of a list; a negative one means empty."""
+    at = reader.skip(4)
+    return max(0, int.from_bytes(reader.data[at : at + 4], "big", signed=True))
+
+
+BOOL = _Bool()
+STRING = _String()
+BYTES = _Bytes()
+
+Bool = Annotated[bool, BOOL]
+I8 = Annotated[int, Fixed("b")]
+U8 = Annotated[int, Fixed("B")]
+I16 = Annotated[int, Fixed("h")]
+U16 = Annotated[int, Fixed("H")]
+I32 = Annotated[int, Fixed("i")]
+U32 = Annotated[int, Fixed("I")]
+I64 = Annotated[int, Fixed("q")]
+U64 = Annotated[int, Fixed("Q")]
+Str = Annotated[str, STRING]
+Bytes = Annotated[bytes, BYTES]
+
+
+class option(Generic[T]):  # noqa: N801 - reads as the type it stands for
+    """A flag, then the value if the flag is 1."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner: Wire[T] = wire_of(inner)
+
+    def read(self, reader: Reader, version: int) -> T | None:
+        return self._inner.read(reader, version) if BOOL.read(reader, version) else None
+
+    def write(self, out: bytearray, value: T | None, version: int) -> None:
+        BOOL.write(out, value is not None, version)
+        if value is not None:
+            self._inner.write(out, value, version)
+
+
+class vec(Generic[T]):  # noqa: N801
+    """A u32 count, then the elements."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner: Wire[T] = wire_of(inner)
+
+    def read(self, reader: Reader, version: int) -> tuple[T, ...]:
+        at = reader.at
+        count = read_count(reader)
+        # No element is empty on the wire, so a count above the bytes left is a lie.
+        if count > reader.remaining():
+            raise RemoteProtocolError(f"{count} elements in {reader.remaining()} bytes", at=at)
+        inner = self._inner
+        return tuple([inner.read(reader, version) for _ in range(count)])
+
+    def write(self, out: bytearray, value: tuple[T, ...], version: int) -> None:
+        out += len(value).to_bytes(4, "big")
+        for element in value:
+            self._inner.write(out, element, version)
+
+
+class mapping(Generic[K, T]):  # noqa: N801
+    """A u16 count, then keys and values, in ascending order of the keys when written."""
+
+    def __init__(self, key: Any, value: Any) -> None:
+        self._key: Wire[K] = wire_of(key)
+        self._value: Wire[T] = wire_of(value)
+
+    def read(self, reader: Reader, version: int) -> dict[K, T]:
+        at = reader.skip(2)
+        count = int.from_bytes(reader.data[at : at + 2], "big")
+        return {
+            self._key.read(reader, version): self._value.read(reader, version) for _ in range(count)
+        }
+
+    def write(self, out: bytearray, value: Mapping[K, T], version: int) -> None:
+        out += len(value).to_bytes(2, "big")
+
+        def wire_order(key: K) -> Any:
+            return key.encode() if isinstance(key, str) else key
+
+        for key in sorted(value, key=wire_order):
+            self._key.write(out, key, version)
+            self._value.write(out, value[key], version)
+
+
+@dataclass(frozen=True, slots=True)
+class since:  # noqa: N801 - reads as a mark beside a type
+    """The versions in which a field exists; elsewhere it takes its default."""
+
+    first: int
+    last: int = 32_767
+
+    def holds(self, version: int) -> bool:
+        return self.first <= version <= self.last
+
+
+ALWAYS = since(-32_768)
+
+
+class struct(Generic[T]):  # noqa: N801
+    """The fields of a dataclass in order."""
+
+    def __init__(self, cls: type[T]) -> None:
+        self.cls = cls
+        hints = get_type_hints(cls, include_extras=True)
+        assert dataclasses.is_dataclass(cls)
+        self._fields: list[tuple[str, Wire[Any], since]] = []
+        for field in dataclasses.fields(cls):
+            marks = hints[field.name].__metadata__
+            wires = [mark for mark in marks if not isinstance(mark, since)]
+            gates = [mark for mark in marks if isinstance(mark, since)] or [ALWAYS]
+            self._fields.append((field.name, wires[-1], gates[0]))
+
+    def read(self, reader: Reader, version: int) -> T:
+        reader.depth += 1
+        if reader.depth > NESTING_MAX:
+            raise RemoteProtocolError(f"nested deeper than {NESTING_MAX}", at=reader.at)
+        values = {
+            name: wire.read(reader, version)
+            for name, wire, gate in self._fields
+            if gate.holds(version)
+        }
+        reader.depth -= 1
+        return self.cls(**values)
+
+    def write(self, out: bytearray, value: T, version: int) -> None:
+        for name, wire, gate in self._fields:
+            if gate.holds(version):
+                wire.write(out, getattr(value, name), version)
+
+
+class union(Generic[T]):  # noqa: N801
+    """A u8 tag, then the fields of the variant with that tag."""
+
+    def __init__(self, variants: Mapping[int, type[Any]]) -> None:
+        self._by_tag: dict[int, Wire[Any]] = {tag: struct(cls) for tag, cls in variants.items()}
+        self._tag_of = {cls: tag for tag, cls in variants.items()}
+
+    def read(self, reader: Reader, version: int) -> T:
+        at = reader.skip(1)
+        tag = reader.data[at]
+        if tag not in self._by_tag:
+            raise RemoteProtocolError(f"unknown tag {tag}", at=at)
+        value: T = self._by_tag[tag].read(reader, version)
+        return value
+
+    def write(self, out: bytearray, value: T, version: int) -> None:
+        tag = self._tag_of[type(value)]
+        out.append(tag)
+        self._by_tag[tag].write(out, value, version)
+
+
+class converted(Generic[T]):  # noqa: N801
+    """A value that stands on the wire as another one, such as an enum as its number."""
+
+    def __init__(self, inner: Any, load: Callable[[Any], T], dump: Callable[[T], Any]) -> None:
+        self._inner: Wire[Any] = wire_of(inner)
+        self._load = load
+        self._dump = dump
+
+    def read(self, reader: Reader, version: int) -> T:
+        at = reader.at
+        raw = self._inner.read(reader, version)
+        try:
+            return self._load(raw)
+        except ValueError as error:
+            raise RemoteProtocolError(str(error), at=at) from None
+
+    def write(self, out: bytearray, value: T, version: int) -> None:
+        self._inner.write(out, self._dump(value), version)
+
+
+def wire_of(kind: Any) -> Wire[Any]:
+    """Return the layout of an annotated alias, a dataclass, or a layout itself."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return struct(kind)
+    metadata = getattr(kind, "__metadata__", None)
+    wire: Wire[Any] = metadata[-1] if metadata else kind
+    return wire
+
+
+def decode(wire: Wire[T], data: bytes, version: int, at: int = 0) -> T:
+    """Read one message. Bytes behind it are ignored, as every Fluvio peer does.
+
+    Raises:
+        RemoteProtocolError: The bytes are no such message.
+    """
+    return wire.read(Reader(data, at), version)
+
+
+def encode(wire: Wire[T], value: T, version: int) -> bytes:
+    """Write one message.
+
+    Raises:
+        LocalProtocolError: A value does not fit the layout.
+    """
+    out = bytearray()
+    wire.write(out, value, version)
+    return bytes(out)

@@ -1,0 +1,230 @@
+"""The values every part of streamkit shares. Times are milliseconds since the epoch, UTC."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import Enum
+from itertools import chain, compress, repeat
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from streamkit.errors import UsageError
+
+V = TypeVar("V")
+
+NO_TIMESTAMP_MS = -1
+
+
+class Record(msgspec.Struct, Generic[V], frozen=True):
+    """One record: what an application reads, and what a sink may return for full control.
+
+    ``timestamp_ms`` is -1 where the batch carried none. ``offset`` and ``partition`` are -1
+    on a record that is not stored yet.
+    """
+
+    value: V
+    key: bytes | None = None
+    timestamp_ms: int = NO_TIMESTAMP_MS
+    offset: int = -1
+    partition: int = -1
+    topic: str = ""
+
+    @property
+    def timestamp(self) -> datetime | None:
+        """When the record was made, in UTC; None where it carries no time."""
+        if self.timestamp_ms < 0:
+            return None
+        return datetime.fromtimestamp(self.timestamp_ms / 1000, UTC)
+
+    @property
+    def key_text(self) -> str | None:
+        """The key as UTF-8 text; None for a record without a key."""
+        return None if self.key is None else self.key.decode()
+
+    @property
+    def value_text(self) -> str:
+        """The value as UTF-8 text."""
+        return self.value.decode() if isinstance(self.value, bytes) else str(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Records of one partition as columns of equal length: row i of each is one record.
+
+    This is what moves between stages. A stage passes on the columns it does not change, so
+    several chunks may hold one column; nobody writes to it once it is in a chunk.
+    """
+
+    values: Sequence[Any] = ()
+    keys: Sequence[bytes | None] = ()
+    timestamps_ms: Sequence[int] = ()
+    offsets: Sequence[int] = ()
+    topic: str = ""
+    partition: int = 0
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def records(self) -> list[Record[Any]]:
+        """Turn columns into rows."""
+        return list(
+            map(
+                Record,
+                self.values,
+                self.keys,
+                self.timestamps_ms,
+                self.offsets,
+                repeat(self.partition),
+                repeat(self.topic),
+            )
+        )
+
+    def with_values(self, values: Sequence[Any]) -> Chunk:
+        """Replace the values, row by row; share every other column."""
+        assert len(values) == len(self.values), "each row needs its value"
+        return Chunk(
+            values, self.keys, self.timestamps_ms, self.offsets, self.topic, self.partition
+        )
+
+    def select(self, mask: Sequence[object]) -> Chunk:
+        """Keep the rows for which ``mask`` holds something true."""
+        assert len(mask) == len(self.values), "a short mask would lose rows in silence"
+        if all(mask):
+            return self
+        return self._reshaped(
+            list(compress(self.values, mask)), lambda column: list(compress(column, mask))
+        )
+
+    def expand(self, groups: Sequence[Sequence[Any]]) -> Chunk:
+        """Put a row for each value of group i in the place of row i."""
+        assert len(groups) == len(self.values), "each row needs its group, even an empty one"
+        sizes = list(map(len, groups))
+        return self._reshaped(
+            list(chain.from_iterable(groups)),
+            lambda column: list(chain.from_iterable(map(repeat, column, sizes))),
+        )
+
+    def slice(self, start: int, stop: int) -> Chunk:
+        """Keep the rows from ``start`` up to ``stop``."""
+        if start <= 0 and stop >= len(self.values):
+            return self
+        return self._reshaped(self.values[start:stop], lambda column: column[start:stop])
+
+    def _reshaped(
+        self, values: Sequence[Any], reshape: Callable[[Sequence[Any]], Sequence[Any]]
+    ) -> Chunk:
+        return Chunk(
+            values,
+            reshape(self.keys),
+            reshape(self.timestamps_ms),
+            reshape(self.offsets),
+            self.topic,
+            self.partition,
+        )
+
+
+class Origin(Enum):
+    """What an offset counts from."""
+
+    BEGINNING = "beginning"
+    END = "end"
+    ABSOLUTE = "absolute"
+
+
+_OFFSET_TEXT = re.compile(r"(?:(beginning)(?:\+(\d+))?|(end)(?:-(\d+))?|(\d+))")
+
+
+@dataclass(frozen=True, slots=True)
+class Offset:
+    """Where to start reading: so many records behind the beginning, before the end, or a number."""
+
+    origin: Origin
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            raise UsageError(f"an offset counts from 0 up, not {self.count}")
+
+    @classmethod
+    def beginning(cls, count: int = 0) -> Offset:
+        """``count`` records behind the first one stored."""
+        return cls(Origin.BEGINNING, count)
+
+    @classmethod
+    def end(cls, count: int = 0) -> Offset:
+        """``count`` records before the end; 0 reads only what arrives later."""
+        return cls(Origin.END, count)
+
+    @classmethod
+    def absolute(cls, offset: int) -> Offset:
+        """Exactly this offset; never moved to where records are."""
+        return cls(Origin.ABSOLUTE, offset)
+
+    @classmethod
+    def parse(cls, value: Offset | str | int) -> Offset:
+        """Read ``"beginning"``, ``"beginning+5"``, ``"end"``, ``"end-5"`` or a number.
+
+        Raises:
+            UsageError: It is none of these.
+        """
+        if isinstance(value, Offset):
+            return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return cls.absolute(value)
+        found = _OFFSET_TEXT.fullmatch(value) if isinstance(value, str) else None
+        if found is None:
+            raise UsageError(
+                f"{value!r} is no offset",
+                hint='use "beginning", "beginning+5", "end", "end-5" or a number',
+            )
+        start, ahead, end, back, absolute = found.groups()
+        if start:
+            return cls.beginning(int(ahead or 0))
+        if end:
+            return cls.end(int(back or 0))
+        return cls.absolute(int(absolute))
+
+    def resolve(self, first: int, end: int, stored_next: int | None = None) -> int:
+        """Return the offset to read from.
+
+        Args:
+            first: First offset stored.
+            end: End of what can be read.
+            stored_next: The offset behind a stored consumer offset, which then takes the
+                place of both ends.
+
+        Source: client semantics reference, 3.2.
+        """
+        if self.origin is Origin.ABSOLUTE:
+            return self.count
+        if self.origin is Origin.BEGINNING:
+            wanted = (first if stored_next is None else stored_next) + self.count
+        else:
+            wanted = (end if stored_next is None else stored_next) - self.count
+        return min(max(wanted, first), end)
+
+    def __str__(self) -> str:
+        if self.origin is Origin.ABSOLUTE:
+            return str(self.count)
+        sign = "+" if self.origin is Origin.BEGINNING else "-"
+        return f"{self.origin.value}{sign}{self.count}" if self.count else self.origin.value
+
+
+@dataclass(frozen=True, slots=True)
+class Topic(Generic[V]):
+    """A topic by name, with the type of its values and what a new one is made with.
+
+    Stands wherever a topic name does; then sinks are checked against the type as well.
+    """
+
+    name: str
+    type: type[V] | Any = bytes
+    partitions: int = 1
+
+    def renamed(self, name: str) -> Topic[V]:
+        """Return the same topic under another name."""
+        return replace(self, name=name)
