@@ -92,7 +92,7 @@ run_pip() {
 }
 
 # A number that changes with the files named, whether they exist or not.
-fingerprint() { (cd "$ROOT" && cat "$@" 2>/dev/null | cksum); }
+fingerprint() { (cd "$ROOT" && { cat "$@" 2>/dev/null || true; } | cksum); }
 
 # One script at a time works on an environment. Without `flock` (macOS) nobody is kept out.
 lock_environment() {
