@@ -1,0 +1,139 @@
+"""Every request there is: key, versions, layouts of both directions, number of answers.
+
+The SC and the SPU use the same keys for different requests, so each port has its table.
+
+Source: data plane reference, 1.4 and 1.5; control plane reference, 1.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Generic, TypeVar
+
+from streamkit.protocol import control_plane as sc
+from streamkit.protocol import data_plane as spu
+from streamkit.protocol.schema import Wire, struct
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+SPU_VERSION = 25
+ADMIN_VERSION = 19
+STREAM_FETCH_OLDEST = 17
+PLATFORM_VERSION_MIN = (0, 9, 0)
+
+
+class Answers(Enum):
+    """How many responses a request gets."""
+
+    ONE = "one"
+    STREAM = "stream"  # until the connection ends; the protocol has no cancel
+
+
+@dataclass(frozen=True, slots=True)
+class Api(Generic[Q, A]):
+    """A kind of request. ``min_version`` to ``max_version`` is what a client of ours can speak."""
+
+    name: str
+    key: int
+    min_version: int
+    max_version: int
+    request: Wire[Q]
+    response: Wire[A]
+    answers: Answers = Answers.ONE
+
+    def negotiate(self, advertised: dict[int, tuple[int, int]]) -> int:
+        """Return the version to use with a server.
+
+        A key that the server does not list is sent all the same, with our newest version:
+        no SPU lists the requests for consumer offsets, and all serve them. StreamFetch then
+        falls back to the oldest known.
+        """
+        low, high = advertised.get(self.key, (0, -1))
+        if high >= self.min_version and low <= self.max_version:
+            return min(self.max_version, high)
+        return STREAM_FETCH_OLDEST if self is STREAM_FETCH else self.max_version
+
+
+API_VERSIONS = Api(
+    "ApiVersions", 18, 0, 2, struct(sc.ApiVersionsRequest), struct(sc.ApiVersionsResponse)
+)
+
+PRODUCE = Api("Produce", 0, 0, SPU_VERSION, struct(spu.ProduceRequest), struct(spu.ProduceResponse))
+FETCH = Api("Fetch", 1, 0, SPU_VERSION, struct(spu.FetchRequest), struct(spu.FetchResponse))
+FETCH_OFFSETS = Api(
+    "FetchOffsets",
+    1002,
+    23,
+    SPU_VERSION,
+    struct(spu.FetchOffsetsRequest),
+    struct(spu.FetchOffsetsResponse),
+)
+STREAM_FETCH = Api(
+    "StreamFetch",
+    1003,
+    STREAM_FETCH_OLDEST,
+    SPU_VERSION,
+    struct(spu.StreamFetchRequest),
+    struct(spu.StreamFetchResponse),
+    Answers.STREAM,
+)
+UPDATE_OFFSETS = Api(
+    "UpdateOffsets",
+    1005,
+    0,
+    0,
+    struct(spu.UpdateOffsetsRequest),
+    struct(spu.UpdateOffsetsResponse),
+)
+UPDATE_CONSUMER_OFFSET = Api(
+    "UpdateConsumerOffset",
+    1006,
+    23,
+    SPU_VERSION,
+    struct(spu.UpdateConsumerOffsetRequest),
+    struct(spu.UpdateConsumerOffsetResponse),
+)
+DELETE_CONSUMER_OFFSET = Api(
+    "DeleteConsumerOffset",
+    1007,
+    23,
+    SPU_VERSION,
+    struct(spu.DeleteConsumerOffsetRequest),
+    struct(spu.DeleteConsumerOffsetResponse),
+)
+FETCH_CONSUMER_OFFSETS = Api(
+    "FetchConsumerOffsets",
+    1008,
+    23,
+    SPU_VERSION,
+    struct(spu.FetchConsumerOffsetsRequest),
+    struct(spu.FetchConsumerOffsetsResponse),
+)
+
+CREATE = Api("Create", 1001, 9, ADMIN_VERSION, sc.CREATE_REQUEST, sc.STATUS_RESPONSE)
+DELETE = Api("Delete", 1002, 1, ADMIN_VERSION, sc.DELETE_REQUEST, sc.STATUS_RESPONSE)
+LIST = Api("List", 1003, 15, ADMIN_VERSION, sc.LIST_REQUEST, sc.LIST_RESPONSE)
+WATCH = Api(
+    "Watch", 1004, 15, ADMIN_VERSION, sc.WATCH_REQUEST, sc.WATCH_RESPONSE, Answers.STREAM
+)
+UPDATE = Api("Update", 1006, 11, ADMIN_VERSION, sc.UPDATE_REQUEST, sc.STATUS_RESPONSE)
+
+
+def _table(*apis: Api[Any, Any]) -> dict[int, Api[Any, Any]]:
+    return {api.key: api for api in apis}
+
+
+SPU_APIS = _table(
+    API_VERSIONS,
+    PRODUCE,
+    FETCH,
+    FETCH_OFFSETS,
+    STREAM_FETCH,
+    UPDATE_OFFSETS,
+    UPDATE_CONSUMER_OFFSET,
+    DELETE_CONSUMER_OFFSET,
+    FETCH_CONSUMER_OFFSETS,
+)
+SC_APIS = _table(API_VERSIONS, CREATE, DELETE, LIST, WATCH, UPDATE)

@@ -1,0 +1,265 @@
+"""A batch: 57 bytes of header, four more with a schema id, then the records.
+
+Source: data plane reference, 3.1 and 3.2.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import google_crc32c
+
+from streamkit.errors import CorruptBatch, RemoteProtocolError
+from streamkit.limits import BATCH_BYTES_HARD_MAX
+from streamkit.protocol import codec
+from streamkit.protocol.compression import Codec, compress, decompress
+
+_HEADER = struct.Struct(">qiibIhiqqqhi")
+_COVERED = struct.Struct(">hiqqqhi")
+HEADER_BYTES = _HEADER.size
+assert HEADER_BYTES == 57
+
+MAGIC = 2
+NO_PRODUCER = -1
+# `batch_len` counts what follows its own field: the header less these 12 bytes.
+BYTES_BEFORE_LENGTH = 12
+CRC_AT = 17
+CRC_COVERS_FROM = 21
+COUNT_BYTES = 4
+# What a batch takes beside its records, as the sizes of a producer count it.
+OVERHEAD_BYTES = HEADER_BYTES + COUNT_BYTES
+_SCHEMA_ID_BYTES = 4
+_CODEC_MASK = 0x07
+_HAS_SCHEMA_ID = 0x10
+
+
+@dataclass(frozen=True, slots=True)
+class BatchHeader:
+    """Offsets count records; times are milliseconds since the epoch."""
+
+    base_offset: int
+    batch_len: int
+    leader_epoch: int
+    magic: int
+    crc: int
+    attributes: int
+    last_offset_delta: int
+    first_timestamp_ms: int
+    max_timestamp_ms: int
+    producer_id: int
+    producer_epoch: int
+    first_sequence: int
+
+    @property
+    def size_bytes(self) -> int:
+        """The whole batch on the wire, header included."""
+        return BYTES_BEFORE_LENGTH + self.batch_len
+
+    @property
+    def record_count(self) -> int:
+        """Offsets the batch takes, from 0 up. Its records may be fewer: a gap, or a fence."""
+        return max(0, self.last_offset_delta + 1)
+
+    @property
+    def end_offset(self) -> int:
+        """The offset after the last record: where the next batch begins."""
+        return self.base_offset + self.record_count
+
+    @property
+    def codec_number(self) -> int:
+        """0 to 4 name a `Codec`; 5 to 7 are nothing."""
+        return self.attributes & _CODEC_MASK
+
+    @property
+    def records_at(self) -> int:
+        """Where the records begin, in bytes from the start of the batch."""
+        return HEADER_BYTES + (_SCHEMA_ID_BYTES if self.attributes & _HAS_SCHEMA_ID else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The records of one batch or more. Timestamps are -1 where a batch has none."""
+
+    values: list[bytes]
+    keys: list[bytes | None]
+    timestamps_ms: list[int]
+
+
+def read_batch_header(data: bytes, at: int = 0, end: int | None = None) -> BatchHeader:
+    """Read the header of the batch that starts at byte ``at``.
+
+    Nothing behind the header is looked at; the checksum is not verified.
+
+    Raises:
+        RemoteProtocolError: Fewer than 57 bytes are left, or the batch is shorter than its
+            header or longer than any batch may be. ``error.at`` is the byte that is wrong.
+    """
+    if (len(data) if end is None else end) - at < HEADER_BYTES:
+        raise RemoteProtocolError("batch header cut short", at=at)
+    header = BatchHeader(*_HEADER.unpack_from(data, at))
+    if not header.records_at <= header.size_bytes <= BATCH_BYTES_HARD_MAX:
+        raise RemoteProtocolError(f"batch length {header.batch_len}", at=at + 8)
+    return header
+
+
+def whole_batches(
+    data: bytes, at: int = 0, end: int | None = None
+) -> Iterator[tuple[BatchHeader, int]]:
+    """Walk the complete batches of a record set; each comes with where it starts.
+
+    A last batch that the server cut is left out: see `cut_batch_bytes`.
+
+    Raises:
+        RemoteProtocolError: As for `read_batch_header`.
+    """
+    stop = len(data) if end is None else end
+    while stop - at >= HEADER_BYTES:
+        header = read_batch_header(data, at, stop)
+        if header.size_bytes > stop - at:
+            return
+        yield header, at
+        at += header.size_bytes
+
+
+def cut_batch_bytes(data: bytes, at: int, end: int) -> int:
+    """Return the full size of the incomplete batch at ``at``; 0 if there is none.
+
+    Of a header that is cut itself the size is not known: then it is that of a header.
+    """
+    if at >= end:
+        return 0
+    if end - at < HEADER_BYTES:
+        return HEADER_BYTES
+    return read_batch_header(data, at, end).size_bytes
+
+
+def check_crc(data: bytes, at: int, header: BatchHeader) -> None:
+    """Compare the checksum of a batch with its bytes.
+
+    Raises:
+        CorruptBatch: They differ.
+    """
+    crc = google_crc32c.value(data[at + CRC_COVERS_FROM : at + header.size_bytes])
+    if crc != header.crc:
+        raise CorruptBatch(
+            f"checksum is {crc:#010x}, the header says {header.crc:#010x}",
+            offset=header.base_offset,
+        )
+
+
+def plain_records(data: bytes, at: int, header: BatchHeader) -> tuple[bytes, int, int]:
+    """Return the uncompressed records: bytes, and where in them they start and end.
+
+    Raises:
+        RemoteProtocolError: The codec is unknown, or the payload is not in it.
+    """
+    start, end = at + header.records_at, at + header.size_bytes
+    number = header.codec_number
+    if number == Codec.NONE:
+        return data, start, end
+    if number > Codec.ZSTD:
+        raise RemoteProtocolError(f"unknown codec {number}", at=at + CRC_COVERS_FROM)
+    plain = decompress(Codec(number), data[start:end])
+    return plain, 0, len(plain)
+
+
+def decode_batch(data: bytes, at: int, header: BatchHeader) -> Columns:
+    """Read the records of a batch after checking its checksum.
+
+    Raises:
+        CorruptBatch: The checksum does not fit, or the records are not what they should be.
+    """
+    check_crc(data, at, header)
+    try:
+        plain, start, end = plain_records(data, at, header)
+        return Columns(*codec.decode_records(plain, start, end, header.first_timestamp_ms))
+    except RemoteProtocolError as error:
+        raise CorruptBatch(str(error), offset=header.base_offset) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """Who wrote a batch, for recognising it again; -1 throughout means nobody says."""
+
+    producer_id: int = NO_PRODUCER
+    producer_epoch: int = NO_PRODUCER
+    first_sequence: int = NO_PRODUCER
+
+
+UNSTAMPED = Stamp()
+
+
+def encode_batch(
+    columns: Columns,
+    start: int,
+    stop: int,
+    records_bytes: int,
+    *,
+    codec_used: Codec = Codec.NONE,
+    stamp: Stamp = UNSTAMPED,
+) -> bytes:
+    """Write rows ``start`` up to ``stop`` as one batch, ready for a Produce request.
+
+    Args:
+        columns: Where the rows are.
+        start: First row.
+        stop: Row behind the last.
+        records_bytes: Their bytes, as `codec.fit_rows` counts them.
+        codec_used: What to compress the records with.
+        stamp: The producer's identity.
+    """
+    payload = compress(
+        codec_used,
+        codec.encode_records(
+            columns.values, columns.keys, columns.timestamps_ms, start, stop, records_bytes
+        ),
+    )
+    stamps = columns.timestamps_ms
+    return assemble_batch(
+        payload,
+        record_count=stop - start,
+        codec_used=codec_used,
+        first_timestamp_ms=stamps[start],
+        max_timestamp_ms=stamps[stop - 1],
+        stamp=stamp,
+    )
+
+
+def assemble_batch(
+    payload: bytes,
+    *,
+    record_count: int,
+    codec_used: Codec,
+    first_timestamp_ms: int,
+    max_timestamp_ms: int,
+    stamp: Stamp = UNSTAMPED,
+) -> bytes:
+    """Put a header before records that are encoded, and compressed, already."""
+    covered = (
+        _COVERED.pack(
+            codec_used,
+            record_count - 1,
+            first_timestamp_ms,
+            max_timestamp_ms,
+            stamp.producer_id,
+            stamp.producer_epoch,
+            stamp.first_sequence,
+        )
+        + payload
+    )
+    head = struct.pack(
+        ">qiibI",
+        record_count - 1,
+        len(covered) + CRC_COVERS_FROM - BYTES_BEFORE_LENGTH,
+        -1,
+        MAGIC,
+        google_crc32c.value(covered),
+    )
+    return head + covered
+
+
+def with_base_offset(batch: bytes, base_offset: int) -> bytes:
+    """Return the batch at another offset. The checksum does not cover it."""
+    return base_offset.to_bytes(8, "big", signed=True) + batch[8:]

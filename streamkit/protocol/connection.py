@@ -1,0 +1,258 @@
+"""Both ends of a connection, without the connection.
+
+Source: data plane reference, 1.2 to 1.6.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+from streamkit.errors import LocalProtocolError, RemoteProtocolError, UnsupportedServer
+from streamkit.limits import (
+    FIRST_FRAME_BYTES_MAX,
+    FRAME_BYTES_MAX,
+    PENDING_REQUESTS_MAX,
+    STREAMS_PER_CONNECTION_MAX,
+)
+from streamkit.protocol.apis import (
+    API_VERSIONS,
+    PLATFORM_VERSION_MIN,
+    Answers,
+    Api,
+)
+from streamkit.protocol.control_plane import ApiVersionsRequest, ApiVersionsResponse
+from streamkit.protocol.frames import LENGTH_BYTES, FrameDecoder
+from streamkit.protocol.schema import STRING, Reader
+
+# The version of the stock client's socket crate; the stock SC insists on semver here.
+CLIENT_VERSION = "0.50.2"
+_REQUEST_HEAD = struct.Struct(">Hhi")
+_CORRELATION = struct.Struct(">i")
+_SEMVER = re.compile(r"(\d+)\.(\d+)\.(\d+)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A request on its way: what is needed to read its answers."""
+
+    api: Api[Any, Any]
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A response, decoded, and the correlation id of its request."""
+
+    correlation_id: int
+    body: Any
+    is_last: bool
+
+
+class ClientConnection:
+    """Number requests, match and decode replies. Does no I/O.
+
+    Start with `hello`, write what it returns, feed bytes to `receive`; the first reply
+    makes the connection ready. After a ProtocolError it is unusable: close the socket.
+    """
+
+    def __init__(self, client_id: str = "streamkit") -> None:
+        self._client_id = bytearray()
+        STRING.write(self._client_id, client_id, 0)
+        self._frames = FrameDecoder()
+        self._pending: dict[int, Pending] = {}
+        self._forgotten: set[int] = set()
+        self._next_id = 1
+        self._advertised: dict[int, tuple[int, int]] | None = None
+        self._streams = 0
+        self.platform_version = ""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the server has introduced itself."""
+        return self._advertised is not None
+
+    @property
+    def unanswered(self) -> int:
+        """Requests that wait for their one answer; streams are not counted."""
+        return len(self._pending) - self._streams
+
+    def hello(self) -> bytes:
+        """Return the frame that opens the connection."""
+        request = ApiVersionsRequest(CLIENT_VERSION, "linux", "x86_64")
+        self._pending[1] = Pending(API_VERSIONS, API_VERSIONS.max_version)
+        return self._encode(API_VERSIONS, API_VERSIONS.max_version, 1, request)
+
+    def version_of(self, api: Api[Any, Any]) -> int:
+        """Return the version agreed on for a kind of request."""
+        assert self._advertised is not None, "nothing is agreed before the server's first reply"
+        return api.negotiate(self._advertised)
+
+    def send(self, api: Api[Any, Any], request: Any) -> tuple[int, bytes]:
+        """Take a request; return its correlation id and the frame to write.
+
+        Raises:
+            LocalProtocolError: PENDING_REQUESTS_MAX requests or
+                STREAMS_PER_CONNECTION_MAX streams are open already, or a value of the
+                request does not fit its layout.
+        """
+        if api.answers is Answers.STREAM:
+            if self._streams >= STREAMS_PER_CONNECTION_MAX:
+                raise LocalProtocolError(f"{STREAMS_PER_CONNECTION_MAX} streams are open already")
+        elif self.unanswered >= PENDING_REQUESTS_MAX:
+            raise LocalProtocolError(f"{PENDING_REQUESTS_MAX} requests are open already")
+        version = self.version_of(api)
+        correlation_id = self._next_id
+        data = self._encode(api, version, correlation_id, request)
+        self._next_id = correlation_id + 1 if correlation_id < 0x7FFFFFFF else 1
+        self._pending[correlation_id] = Pending(api, version)
+        self._streams += api.answers is Answers.STREAM
+        return correlation_id, data
+
+    def receive(self, data: bytes) -> list[Reply]:
+        """Add bytes from the network and return the replies they complete.
+
+        Raises:
+            RemoteProtocolError: A bad frame or a body that does not decode.
+            UnsupportedServer: What answered first is no Fluvio server of ours.
+        """
+        replies: list[Reply] = []
+        for payload in self._frames.receive(data):
+            reply = self._match(payload)
+            if reply is not None:
+                replies.append(reply)
+        return replies
+
+    def receive_eof(self) -> None:
+        """Say that the server will send no more.
+
+        Raises:
+            RemoteProtocolError: The stream ends inside a frame.
+        """
+        self._frames.receive_eof()
+
+    def forget(self, correlation_id: int) -> None:
+        """Stop caring about a request. A stream's late replies are dropped without a word."""
+        pending = self._pending.pop(correlation_id, None)
+        if pending is not None and pending.api.answers is Answers.STREAM:
+            self._streams -= 1
+
+    def _encode(self, api: Api[Any, Any], version: int, correlation_id: int, request: Any) -> bytes:
+        out = bytearray(LENGTH_BYTES)
+        out += _REQUEST_HEAD.pack(api.key, version, correlation_id)
+        out += self._client_id
+        api.request.write(out, request, version)
+        out[:LENGTH_BYTES] = (len(out) - LENGTH_BYTES).to_bytes(LENGTH_BYTES, "big")
+        return bytes(out)
+
+    def _match(self, payload: bytes) -> Reply | None:
+        (correlation_id,) = _CORRELATION.unpack_from(payload)
+        pending = self._pending.get(correlation_id)
+        if pending is None:
+            return None  # an answer nobody waits for any more; streams cannot be cancelled
+        body = pending.api.response.read(Reader(payload, _CORRELATION.size), pending.version)
+        is_last = pending.api.answers is Answers.ONE
+        if is_last:
+            del self._pending[correlation_id]
+        if not self.is_ready:
+            self._greeted(body)
+        return Reply(correlation_id, body, is_last)
+
+    def _greeted(self, hello: ApiVersionsResponse) -> None:
+        self.platform_version = hello.platform_version
+        self._advertised = {
+            api.api_key: (api.min_version, api.max_version) for api in hello.api_keys
+        }
+
+
+def check_platform(platform_version: str) -> None:
+    """Refuse an SC that is older than any client can talk to.
+
+    Raises:
+        UnsupportedServer: Below 0.9.0, or not a version at all.
+    """
+    found = _SEMVER.fullmatch(platform_version)
+    if found is None:
+        raise UnsupportedServer(f"the server calls its version {platform_version!r}")
+    numbers = tuple(int(part) for part in found.groups()[:3])
+    is_prerelease = found.group(4) is not None
+    if numbers < PLATFORM_VERSION_MIN or (numbers == PLATFORM_VERSION_MIN and is_prerelease):
+        raise UnsupportedServer(
+            f"the cluster runs Fluvio {platform_version}, the oldest supported is 0.9.0",
+            hint="upgrade the cluster",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class IncomingRequest:
+    """A request as a server sees it."""
+
+    api: Api[Any, Any]
+    version: int
+    correlation_id: int
+    client_id: str
+    body: Any
+    size_bytes: int
+
+
+class ServerConnection:
+    """Decode requests and encode replies. Does no I/O.
+
+    After a RemoteProtocolError the connection is unusable: close it without an answer, as
+    every Fluvio server does.
+    """
+
+    def __init__(
+        self,
+        apis: dict[int, Api[Any, Any]],
+        *,
+        frame_bytes_max: int = FRAME_BYTES_MAX,
+        first_frame_bytes_max: int = FIRST_FRAME_BYTES_MAX,
+    ) -> None:
+        self._apis = apis
+        self._frame_bytes_max = frame_bytes_max
+        self._frames = FrameDecoder(first_frame_bytes_max)
+        self.is_introduced = False
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of a frame that is not complete yet."""
+        return self._frames.held_bytes
+
+    def receive(self, data: bytes) -> list[IncomingRequest]:
+        """Add bytes from the network and return the requests they complete.
+
+        Raises:
+            RemoteProtocolError: A bad frame, an unknown request, or a body that does not
+                decode.
+        """
+        requests = [self._decode(payload) for payload in self._frames.receive(data)]
+        if requests and not self.is_introduced:
+            self.is_introduced = True
+            self._frames.frame_bytes_max = self._frame_bytes_max
+        return requests
+
+    def _decode(self, payload: bytes) -> IncomingRequest:
+        if len(payload) < _REQUEST_HEAD.size:
+            raise RemoteProtocolError("request header cut short", at=len(payload))
+        key, version, correlation_id = _REQUEST_HEAD.unpack_from(payload)
+        if key not in self._apis:
+            raise RemoteProtocolError(f"unknown request {key}", at=0)
+        if version < 0:
+            raise RemoteProtocolError(f"request version {version}", at=2)
+        api = self._apis[key]
+        reader = Reader(payload, _REQUEST_HEAD.size)
+        client_id = STRING.read(reader, version)
+        body = api.request.read(reader, version)
+        return IncomingRequest(api, version, correlation_id, client_id, body, len(payload))
+
+
+def encode_reply(request: IncomingRequest, body: Any) -> bytes:
+    """Write the frame that answers a request, in the layout the request asked for."""
+    out = bytearray(LENGTH_BYTES)
+    out += _CORRELATION.pack(request.correlation_id)
+    request.api.response.write(out, body, request.version)
+    out[:LENGTH_BYTES] = (len(out) - LENGTH_BYTES).to_bytes(LENGTH_BYTES, "big")
+    return bytes(out)

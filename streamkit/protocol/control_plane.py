@@ -1,0 +1,400 @@
+"""ApiVersions, and Create, Delete, List, Watch and Update of the SC.
+
+From version 11 on the bodies stand in an envelope: the object's type as text, a u32 length,
+then the body. Before, Create had a number in place of the text and nothing had a length.
+
+Source: control plane reference, 1.3 and 3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from streamkit.errors import RemoteProtocolError
+from streamkit.protocol import specs
+from streamkit.protocol.error_codes import NO_ERROR, Code
+from streamkit.protocol.schema import (
+    BOOL,
+    I16,
+    I32,
+    I64,
+    STRING,
+    U8,
+    U32,
+    Bool,
+    Reader,
+    Str,
+    Wire,
+    option,
+    read_count,
+    since,
+    struct,
+    union,
+    vec,
+)
+from streamkit.protocol.specs import KINDS, ObjectKind
+
+ENVELOPE_SINCE = 11
+_TIMEOUT_SINCE = 7
+_FORCE_SINCE = 13
+_SUMMARY_SINCE = 10
+_SYSTEM_SINCE = 13
+_CLASSIC_KINDS = {kind.classic_tag: kind for kind in KINDS.values() if kind.classic_tag is not None}
+
+
+# --- ApiVersions -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ApiVersionsRequest:
+    client_version: Annotated[Str, since(1)] = ""
+    client_os: Annotated[Str, since(1)] = ""
+    client_arch: Annotated[Str, since(1)] = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiRange:
+    api_key: I16
+    min_version: I16
+    max_version: I16
+
+
+@dataclass(frozen=True, slots=True)
+class ApiVersionsResponse:
+    error: Code
+    api_keys: Annotated[tuple[ApiRange, ...], vec(ApiRange)]
+    platform_version: Str
+
+
+# --- Objects ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """One object: its name, what was asked for, and how it is."""
+
+    name: str
+    spec: Any
+    status: Any
+
+
+@dataclass(frozen=True, slots=True)
+class StatusResponse:
+    """The answer to Create, Delete and Update."""
+
+    name: Str
+    error: Code = NO_ERROR
+    error_message: Annotated[str | None, option(STRING)] = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRequest:
+    kind: ObjectKind
+    name: str
+    spec: Any
+    dry_run: bool = False
+    timeout_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpuName:
+    """A custom SPU by its object name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class SpuId:
+    """A custom SPU by its number."""
+
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRequest:
+    kind: ObjectKind
+    key: str | SpuName | SpuId
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListRequest:
+    kind: ObjectKind
+    filters: tuple[str, ...] = ()
+    summary: bool = False
+    system: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListResponse:
+    kind: ObjectKind
+    items: tuple[Metadata, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WatchRequest:
+    kind: ObjectKind
+    epoch: int = 0
+    summary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One object of a delta. Of a deleted one only the name counts."""
+
+    item: Metadata
+    is_delete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class WatchResponse:
+    """Either the full list or the changes since the last message."""
+
+    kind: ObjectKind
+    epoch: int
+    changes: tuple[Change, ...] = ()
+    all: tuple[Metadata, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AddPartitions:
+    """``count`` is how many more, not the new total."""
+
+    count: U32
+
+
+@dataclass(frozen=True, slots=True)
+class AddMirror:
+    remote_cluster: Str
+    home_to_mirror: Bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRequest:
+    kind: ObjectKind
+    key: str
+    action: AddPartitions | AddMirror
+
+
+# --- Layouts ---------------------------------------------------------------
+
+_TIMEOUT = option[int](U32)
+_FILTERS = vec[str](STRING)
+_ACTION = union[Any]({0: AddPartitions, 1: AddMirror})
+_I64: Wire[int] = I64.__metadata__[0]  # type: ignore[attr-defined]
+_I32: Wire[int] = I32.__metadata__[0]  # type: ignore[attr-defined]
+_U8: Wire[int] = U8.__metadata__[0]  # type: ignore[attr-defined]
+
+
+def _read_kind(reader: Reader, version: int) -> ObjectKind:
+    """Read the type's name and, from version 11 on, step over the length of the body."""
+    at = reader.at
+    name = STRING.read(reader, version)
+    if name not in KINDS:
+        raise RemoteProtocolError(f"unknown object type {name!r}", at=at)
+    if version >= ENVELOPE_SINCE:
+        length = read_count(reader)
+        if length > reader.remaining():
+            raise RemoteProtocolError(f"body of {length} bytes announced", at=reader.at)
+        reader.end = reader.at + length
+    return KINDS[name]
+
+
+def _write_enveloped(out: bytearray, kind: ObjectKind, body: bytearray, version: int) -> None:
+    STRING.write(out, kind.name, version)
+    if version >= ENVELOPE_SINCE:
+        out += len(body).to_bytes(4, "big")
+    out += body
+
+
+class _Create:
+    def read(self, reader: Reader, version: int) -> CreateRequest:
+        kind = _read_kind(reader, version) if version >= ENVELOPE_SINCE else None
+        name = STRING.read(reader, version)
+        dry_run = BOOL.read(reader, version)
+        timeout_ms = _TIMEOUT.read(reader, version) if version >= _TIMEOUT_SINCE else None
+        if kind is None:
+            at = reader.at
+            tag = _U8.read(reader, version)
+            if tag not in _CLASSIC_KINDS:
+                raise RemoteProtocolError(f"unknown create type {tag}", at=at)
+            kind = _CLASSIC_KINDS[tag]
+        return CreateRequest(kind, name, kind.spec.read(reader, version), dry_run, timeout_ms)
+
+    def write(self, out: bytearray, value: CreateRequest, version: int) -> None:
+        body = bytearray()
+        STRING.write(body, value.name, version)
+        BOOL.write(body, value.dry_run, version)
+        if version >= _TIMEOUT_SINCE:
+            _TIMEOUT.write(body, value.timeout_ms, version)
+        if version < ENVELOPE_SINCE:
+            assert value.kind.classic_tag is not None, "never created by old versions"
+            body.append(value.kind.classic_tag)
+        value.kind.spec.write(body, value.spec, version)
+        if version < ENVELOPE_SINCE:
+            out += body
+        else:
+            _write_enveloped(out, value.kind, body, version)
+
+
+class _Delete:
+    def read(self, reader: Reader, version: int) -> DeleteRequest:
+        kind = _read_kind(reader, version)
+        key = self._read_key(reader, version, kind)
+        force = BOOL.read(reader, version) if version >= _FORCE_SINCE else False
+        return DeleteRequest(kind, key, force)
+
+    def _read_key(
+        self, reader: Reader, version: int, kind: ObjectKind
+    ) -> str | SpuName | SpuId:
+        at = reader.at
+        first = STRING.read(reader, version)
+        if kind is not specs.CUSTOM_SPU:
+            return first
+        if first == "Name":
+            return SpuName(STRING.read(reader, version))
+        if first == "Id":
+            return SpuId(_I32.read(reader, version))
+        raise RemoteProtocolError(f"unknown key variant {first!r}", at=at)
+
+    def write(self, out: bytearray, value: DeleteRequest, version: int) -> None:
+        body = bytearray()
+        match value.key:
+            case SpuName(name):
+                STRING.write(body, "Name", version)
+                STRING.write(body, name, version)
+            case SpuId(number):
+                STRING.write(body, "Id", version)
+                _I32.write(body, number, version)
+            case str(name):
+                STRING.write(body, name, version)
+        if version >= _FORCE_SINCE:
+            BOOL.write(body, value.force, version)
+        _write_enveloped(out, value.kind, body, version)
+
+
+class _List:
+    def read(self, reader: Reader, version: int) -> ListRequest:
+        kind = _read_kind(reader, version)
+        filters = _FILTERS.read(reader, version)
+        summary = BOOL.read(reader, version) if version >= _SUMMARY_SINCE else False
+        system = BOOL.read(reader, version) if version >= _SYSTEM_SINCE else False
+        return ListRequest(kind, filters, summary, system)
+
+    def write(self, out: bytearray, value: ListRequest, version: int) -> None:
+        body = bytearray()
+        _FILTERS.write(body, value.filters, version)
+        if version >= _SUMMARY_SINCE:
+            BOOL.write(body, value.summary, version)
+        if version >= _SYSTEM_SINCE:
+            BOOL.write(body, value.system, version)
+        _write_enveloped(out, value.kind, body, version)
+
+
+def _read_metadata(reader: Reader, version: int, kind: ObjectKind) -> Metadata:
+    return Metadata(
+        STRING.read(reader, version),
+        kind.spec.read(reader, version),
+        kind.status.read(reader, version),
+    )
+
+
+def _write_metadata(out: bytearray, value: Metadata, version: int, kind: ObjectKind) -> None:
+    STRING.write(out, value.name, version)
+    kind.spec.write(out, value.spec, version)
+    kind.status.write(out, value.status, version)
+
+
+def _checked_count(reader: Reader) -> int:
+    at = reader.at
+    count = read_count(reader)
+    if count > reader.remaining():
+        raise RemoteProtocolError(f"{count} objects in {reader.remaining()} bytes", at=at)
+    return count
+
+
+class _ListAnswer:
+    def read(self, reader: Reader, version: int) -> ListResponse:
+        kind = _read_kind(reader, version)
+        count = _checked_count(reader)
+        items = tuple([_read_metadata(reader, version, kind) for _ in range(count)])
+        return ListResponse(kind, items)
+
+    def write(self, out: bytearray, value: ListResponse, version: int) -> None:
+        body = bytearray(len(value.items).to_bytes(4, "big"))
+        for item in value.items:
+            _write_metadata(body, item, version, value.kind)
+        _write_enveloped(out, value.kind, body, version)
+
+
+class _Watch:
+    def read(self, reader: Reader, version: int) -> WatchRequest:
+        kind = _read_kind(reader, version)
+        epoch = _I64.read(reader, version)
+        summary = BOOL.read(reader, version) if version >= _SUMMARY_SINCE else False
+        return WatchRequest(kind, epoch, summary)
+
+    def write(self, out: bytearray, value: WatchRequest, version: int) -> None:
+        body = bytearray()
+        _I64.write(body, value.epoch, version)
+        if version >= _SUMMARY_SINCE:
+            BOOL.write(body, value.summary, version)
+        _write_enveloped(out, value.kind, body, version)
+
+
+class _WatchAnswer:
+    def read(self, reader: Reader, version: int) -> WatchResponse:
+        kind = _read_kind(reader, version)
+        epoch = _I64.read(reader, version)
+        changes = tuple(
+            [self._read_change(reader, version, kind) for _ in range(_checked_count(reader))]
+        )
+        everything = tuple(
+            [_read_metadata(reader, version, kind) for _ in range(_checked_count(reader))]
+        )
+        return WatchResponse(kind, epoch, changes, everything)
+
+    def _read_change(self, reader: Reader, version: int, kind: ObjectKind) -> Change:
+        at = reader.at
+        tag = _U8.read(reader, version)
+        if tag > 1:
+            raise RemoteProtocolError(f"unknown change {tag}", at=at)
+        return Change(_read_metadata(reader, version, kind), is_delete=tag == 1)
+
+    def write(self, out: bytearray, value: WatchResponse, version: int) -> None:
+        body = bytearray()
+        _I64.write(body, value.epoch, version)
+        body += len(value.changes).to_bytes(4, "big")
+        for change in value.changes:
+            body.append(1 if change.is_delete else 0)
+            _write_metadata(body, change.item, version, value.kind)
+        body += len(value.all).to_bytes(4, "big")
+        for item in value.all:
+            _write_metadata(body, item, version, value.kind)
+        _write_enveloped(out, value.kind, body, version)
+
+
+class _Update:
+    """Always in an envelope: servers read it so whatever the version says."""
+
+    def read(self, reader: Reader, version: int) -> UpdateRequest:
+        kind = _read_kind(reader, max(version, ENVELOPE_SINCE))
+        key = STRING.read(reader, version)
+        return UpdateRequest(kind, key, _ACTION.read(reader, version))
+
+    def write(self, out: bytearray, value: UpdateRequest, version: int) -> None:
+        body = bytearray()
+        STRING.write(body, value.key, version)
+        _ACTION.write(body, value.action, version)
+        _write_enveloped(out, value.kind, body, max(version, ENVELOPE_SINCE))
+
+
+CREATE_REQUEST = _Create()
+DELETE_REQUEST = _Delete()
+LIST_REQUEST = _List()
+LIST_RESPONSE = _ListAnswer()
+WATCH_REQUEST = _Watch()
+WATCH_RESPONSE = _WatchAnswer()
+UPDATE_REQUEST = _Update()
+STATUS_RESPONSE = struct(StatusResponse)
