@@ -387,7 +387,9 @@ def sip_round(v0: int, v1: int, v2: int, v3: int) -> tuple[int, int, int, int]:
     return v0, v1, v2, v3
 
 
-def partition_rows(keys: Sequence[bytes | None], partitions: int, turn: int) -> tuple[list[int], int]:
+def partition_rows(
+    keys: Sequence[bytes | None], partitions: int, turn: int
+) -> tuple[list[int], int]:
     """Choose a partition for each row: by its key's hash, else round robin.
 
     Args:

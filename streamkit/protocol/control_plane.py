@@ -32,6 +32,7 @@ from streamkit.protocol.schema import (
     struct,
     union,
     vec,
+    wire_of,
 )
 from streamkit.protocol.specs import KINDS, ObjectKind
 
@@ -182,9 +183,9 @@ class UpdateRequest:
 _TIMEOUT = option[int](U32)
 _FILTERS = vec[str](STRING)
 _ACTION = union[Any]({0: AddPartitions, 1: AddMirror})
-_I64: Wire[int] = I64.__metadata__[0]  # type: ignore[attr-defined]
-_I32: Wire[int] = I32.__metadata__[0]  # type: ignore[attr-defined]
-_U8: Wire[int] = U8.__metadata__[0]  # type: ignore[attr-defined]
+_I64: Wire[int] = wire_of(I64)
+_I32: Wire[int] = wire_of(I32)
+_U8: Wire[int] = wire_of(U8)
 
 
 def _read_kind(reader: Reader, version: int) -> ObjectKind:
@@ -245,9 +246,7 @@ class _Delete:
         force = BOOL.read(reader, version) if version >= _FORCE_SINCE else False
         return DeleteRequest(kind, key, force)
 
-    def _read_key(
-        self, reader: Reader, version: int, kind: ObjectKind
-    ) -> str | SpuName | SpuId:
+    def _read_key(self, reader: Reader, version: int, kind: ObjectKind) -> str | SpuName | SpuId:
         at = reader.at
         first = STRING.read(reader, version)
         if kind is not specs.CUSTOM_SPU:

@@ -160,7 +160,7 @@ Str = Annotated[str, STRING]
 Bytes = Annotated[bytes, BYTES]
 
 
-class option(Generic[T]):  # noqa: N801 - reads as the type it stands for
+class option(Generic[T]):
     """A flag, then the value if the flag is 1."""
 
     def __init__(self, inner: Any) -> None:
@@ -175,7 +175,7 @@ class option(Generic[T]):  # noqa: N801 - reads as the type it stands for
             self._inner.write(out, value, version)
 
 
-class vec(Generic[T]):  # noqa: N801
+class vec(Generic[T]):
     """A u32 count, then the elements."""
 
     def __init__(self, inner: Any) -> None:
@@ -196,7 +196,7 @@ class vec(Generic[T]):  # noqa: N801
             self._inner.write(out, element, version)
 
 
-class mapping(Generic[K, T]):  # noqa: N801
+class mapping(Generic[K, T]):
     """A u16 count, then keys and values, in ascending order of the keys when written."""
 
     def __init__(self, key: Any, value: Any) -> None:
@@ -221,8 +221,25 @@ class mapping(Generic[K, T]):  # noqa: N801
             self._value.write(out, value[key], version)
 
 
+class sized(Generic[T]):
+    """A u32 length, then so many bytes, of which the value takes the first."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner: Wire[T] = wire_of(inner)
+
+    def read(self, reader: Reader, version: int) -> T:
+        length = read_count(reader)
+        start = reader.skip(length)
+        inside = Reader(reader.data, start, reader.at)
+        inside.depth = reader.depth
+        return self._inner.read(inside, version)
+
+    def write(self, out: bytearray, value: T, version: int) -> None:
+        BYTES.write(out, encode(self._inner, value, version), version)
+
+
 @dataclass(frozen=True, slots=True)
-class since:  # noqa: N801 - reads as a mark beside a type
+class since:
     """The versions in which a field exists; elsewhere it takes its default."""
 
     first: int
@@ -235,7 +252,7 @@ class since:  # noqa: N801 - reads as a mark beside a type
 ALWAYS = since(-32_768)
 
 
-class struct(Generic[T]):  # noqa: N801
+class struct(Generic[T]):
     """The fields of a dataclass in order."""
 
     def __init__(self, cls: type[T]) -> None:
@@ -267,7 +284,7 @@ class struct(Generic[T]):  # noqa: N801
                 wire.write(out, getattr(value, name), version)
 
 
-class union(Generic[T]):  # noqa: N801
+class union(Generic[T]):
     """A u8 tag, then the fields of the variant with that tag."""
 
     def __init__(self, variants: Mapping[int, type[Any]]) -> None:
@@ -288,7 +305,7 @@ class union(Generic[T]):  # noqa: N801
         self._by_tag[tag].write(out, value, version)
 
 
-class converted(Generic[T]):  # noqa: N801
+class converted(Generic[T]):
     """A value that stands on the wire as another one, such as an enum as its number."""
 
     def __init__(self, inner: Any, load: Callable[[Any], T], dump: Callable[[T], Any]) -> None:

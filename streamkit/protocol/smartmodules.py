@@ -11,9 +11,9 @@ from typing import Annotated, Any
 from streamkit.protocol.schema import (
     STRING,
     U32,
+    U64,
     Bytes,
     Str,
-    U64,
     mapping,
     option,
     since,

@@ -1,6 +1,6 @@
-"""Zigzag varints outside records: lengths of the bytes inside error payloads.
+"""Zigzag varints outside record columns: in error payloads and SmartModule records.
 
-Source: data plane reference, 2.1. Inside records `codec` reads them, compiled.
+Source: data plane reference, 2.1. Inside batches `codec` reads them, compiled.
 """
 
 from __future__ import annotations
@@ -44,6 +44,14 @@ def write_varint(out: bytearray, value: int) -> None:
     out.append(bits)
 
 
+class _Varint:
+    def read(self, reader: Reader, version: int) -> int:
+        return read_varint(reader)
+
+    def write(self, out: bytearray, value: int, version: int) -> None:
+        write_varint(out, value)
+
+
 class _RecordData:
     def read(self, reader: Reader, version: int) -> bytes:
         return reader.take(read_varint(reader))
@@ -63,5 +71,6 @@ class _OptionalRecordData:
             RECORD_DATA.write(out, value, version)
 
 
+VARINT = _Varint()
 RECORD_DATA = _RecordData()
 OPTIONAL_RECORD_DATA = _OptionalRecordData()

@@ -1,0 +1,46 @@
+"""Entries of the log that a stock SPU keeps consumer offsets in: values of keyless records.
+
+Source: data plane reference, 6.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from streamkit.protocol.data_plane import ReplicaKey
+from streamkit.protocol.schema import I64, U64, Str, sized, struct, union
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetKey:
+    replica: Annotated[ReplicaKey, struct(ReplicaKey)]
+    consumer_id: Str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOffset:
+    """``offset`` is that of the last record consumed."""
+
+    offset: I64
+    modified_time_s: U64
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    key: Annotated[OffsetKey, sized(OffsetKey)]
+    value: Annotated[StoredOffset, sized(StoredOffset)]
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    key: Annotated[OffsetKey, sized(OffsetKey)]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What stands before it no longer counts; all live entries follow."""
+
+
+Entry = Updated | Deleted | Checkpoint
+ENTRY = union[Any]({0: Updated, 1: Deleted, 2: Checkpoint})
