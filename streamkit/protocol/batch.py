@@ -139,8 +139,13 @@ def check_crc(data: bytes, at: int, header: BatchHeader) -> None:
     """Compare the checksum of a batch with its bytes.
 
     Raises:
-        CorruptBatch: They differ.
+        CorruptBatch: They differ, or bytes of the batch are missing.
     """
+    if header.size_bytes > len(data) - at:
+        raise CorruptBatch(
+            f"{header.size_bytes} bytes announced, {len(data) - at} there",
+            offset=header.base_offset,
+        )
     crc = google_crc32c.value(data[at + CRC_COVERS_FROM : at + header.size_bytes])
     if crc != header.crc:
         raise CorruptBatch(

@@ -3,7 +3,8 @@ from libc.stdint cimport int64_t, uint64_t
 
 # Module constants as C numbers: as Python objects they would be boxed in every loop.
 cdef uint64_t _MASK
-cdef int _FUTURE_BITS
+cdef int _TOP_BIT
+cdef int64_t _TIME_MAX
 cdef Py_ssize_t RECORD_BYTES_MIN
 cdef Py_ssize_t _COUNT_BYTES
 
@@ -35,7 +36,7 @@ cpdef Py_ssize_t read_record_count(bytes data, Py_ssize_t at, Py_ssize_t end) ex
 
 @cython.locals(
     count=Py_ssize_t, row=Py_ssize_t, values=list, keys=list, stamps=list, cursor=Cursor,
-    p="const unsigned char *", has_time=bint, delta="int64_t", last_delta="int64_t",
+    p="const unsigned char *", has_time=bint, fits=bint, delta="int64_t", last_delta="int64_t",
     start=Py_ssize_t, record_end=Py_ssize_t, flag=int,
 )
 cpdef tuple decode_records(bytes data, Py_ssize_t at, Py_ssize_t end, int64_t first_timestamp_ms)

@@ -30,7 +30,8 @@ COMPILED: bool = cython.compiled
 RECORD_BYTES_MIN = 7
 _COUNT_BYTES = 4
 _MASK = 0xFFFFFFFFFFFFFFFF
-_FUTURE_BITS = 63
+_TOP_BIT = 63
+_TIME_MAX = 0x7FFFFFFFFFFFFFFF
 
 
 if not cython.compiled:
@@ -75,7 +76,7 @@ class Cursor:
             if at >= end:
                 raise RemoteProtocolError("records cut short", at=end)
             byte = self.p[at]
-            if shift == _FUTURE_BITS and byte > 1:
+            if shift == _TOP_BIT and byte > 1:
                 raise RemoteProtocolError("number of more than 64 bits", at=at)
             bits |= (byte & 0x7F) << shift
             shift += 7
@@ -102,7 +103,7 @@ def read_record_count(data: bytes, at: int, end: int) -> int:
     Raises:
         RemoteProtocolError: The bytes cannot hold so many records.
     """
-    if end - at < _COUNT_BYTES:
+    if end > len(data) or end - at < _COUNT_BYTES:
         raise RemoteProtocolError("records cut short", at=at)
     count = int.from_bytes(data[at : at + _COUNT_BYTES], "big")
     if count > RECORDS_PER_BATCH_MAX or count > (end - at - _COUNT_BYTES) // RECORD_BYTES_MIN:
@@ -117,7 +118,7 @@ def decode_records(
 
     Returns:
         Values, keys and timestamps in ms. A batch whose first timestamp is not positive has
-        no times: they are all -1.
+        no times: they are all -1, as is a time above 64 bits.
 
     Raises:
         RemoteProtocolError: The data end inside a record, a record does not end where its
@@ -142,7 +143,9 @@ def decode_records(
         cursor.varint()  # offset delta: the place in the list is what counts
         if delta != last_delta:
             last_delta = delta
-            stamp = first_timestamp_ms + delta if has_time else -1
+            # A sum above 64 bits would come out differently in the two builds.
+            fits = has_time and delta <= _TIME_MAX - first_timestamp_ms
+            stamp = first_timestamp_ms + delta if fits else -1
         if delta != 0 and has_time:
             stamps[row] = stamp
         flag = cursor.byte()
@@ -253,6 +256,7 @@ def fit_rows(
         The row behind the last that fits, and the bytes they take. The first row is always
         taken, whatever its size; a timestamp that leaves 32 bits ends the batch.
     """
+    assert 0 <= start < len(values) == len(keys) == len(stamps), "columns of different length"
     total = 0
     row = start
     stop = len(values)
@@ -290,6 +294,7 @@ def encode_records(
         stop: Row behind the last.
         size_bytes: The bytes they take, as `fit_rows` says.
     """
+    assert 0 <= start <= stop <= len(values) == len(keys) == len(stamps), "no such rows"
     count = stop - start
     result = bytearray(_COUNT_BYTES + size_bytes)
     result[0:_COUNT_BYTES] = count.to_bytes(_COUNT_BYTES, "big")
@@ -400,6 +405,7 @@ def partition_rows(
     Returns:
         The partition of each row, and where round robin stands now.
     """
+    assert partitions > 0, "a topic has partitions"
     count = len(keys)
     chosen: list[int] = [0] * count
     row = 0

@@ -63,7 +63,6 @@ class ClientConnection:
         STRING.write(self._client_id, client_id, 0)
         self._frames = FrameDecoder()
         self._pending: dict[int, Pending] = {}
-        self._forgotten: set[int] = set()
         self._next_id = 1
         self._advertised: dict[int, tuple[int, int]] | None = None
         self._streams = 0
@@ -116,7 +115,6 @@ class ClientConnection:
 
         Raises:
             RemoteProtocolError: A bad frame or a body that does not decode.
-            UnsupportedServer: What answered first is no Fluvio server of ours.
         """
         replies: list[Reply] = []
         for payload in self._frames.receive(data):
@@ -212,8 +210,7 @@ class ServerConnection:
         first_frame_bytes_max: int = FIRST_FRAME_BYTES_MAX,
     ) -> None:
         self._apis = apis
-        self._frame_bytes_max = frame_bytes_max
-        self._frames = FrameDecoder(first_frame_bytes_max)
+        self._frames = FrameDecoder(frame_bytes_max, first_frame_bytes_max=first_frame_bytes_max)
         self.is_introduced = False
 
     @property
@@ -229,9 +226,7 @@ class ServerConnection:
                 decode.
         """
         requests = [self._decode(payload) for payload in self._frames.receive(data)]
-        if requests and not self.is_introduced:
-            self.is_introduced = True
-            self._frames.frame_bytes_max = self._frame_bytes_max
+        self.is_introduced = self.is_introduced or bool(requests)
         return requests
 
     def _decode(self, payload: bytes) -> IncomingRequest:

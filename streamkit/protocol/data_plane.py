@@ -20,6 +20,7 @@ from streamkit.protocol.schema import (
     U64,
     Bytes,
     Str,
+    converted,
     option,
     since,
     struct,
@@ -35,6 +36,22 @@ READ_UNCOMMITTED = 0
 READ_COMMITTED = 1
 ACKS_LEADER = 1
 ACKS_ALL = -1
+
+
+def _timeout_ms(number: int) -> int:
+    if number < 0:
+        raise ValueError(f"timeout of {number} ms")
+    return number
+
+
+def _isolation(number: int) -> int:
+    if number > READ_COMMITTED:
+        raise ValueError(f"isolation {number}")
+    return number
+
+
+Timeout = Annotated[int, converted(I32, _timeout_ms, int)]
+Isolation = Annotated[int, converted(U8, _isolation, int)]
 
 
 # --- Produce ---------------------------------------------------------------
@@ -58,7 +75,7 @@ class ProduceRequest:
 
     transactional_id: Annotated[str | None, option(STRING)] = None
     acks: I16 = ACKS_LEADER
-    timeout_ms: I32 = 1_500
+    timeout_ms: Timeout = 1_500
     topics: Annotated[tuple[TopicProduceData, ...], vec(TopicProduceData)] = ()
     smartmodules: SmartModules = ()
 
@@ -102,9 +119,9 @@ class FetchablePartition:
     high_watermark: I64 = 0
     next_filter_offset: Annotated[I64, since(11)] = 0
     log_start_offset: I64 = 0
-    aborted: Annotated[
-        tuple[AbortedTransaction, ...] | None, option(vec(AbortedTransaction))
-    ] = None
+    aborted: Annotated[tuple[AbortedTransaction, ...] | None, option(vec(AbortedTransaction))] = (
+        None
+    )
     records: RecordSet = b""
 
 
@@ -134,7 +151,7 @@ class FetchRequest:
     max_wait_ms: I32 = 0
     min_bytes: I32 = 0
     max_bytes: Annotated[I32, since(3)] = 0
-    isolation: Annotated[U8, since(4)] = READ_UNCOMMITTED
+    isolation: Annotated[Isolation, since(4)] = READ_UNCOMMITTED
     topics: Annotated[tuple[FetchTopic, ...], vec(FetchTopic)] = ()
     forgotten: Annotated[tuple[ForgottenTopic, ...], vec(ForgottenTopic), since(7)] = ()
 
@@ -167,7 +184,7 @@ class StreamFetchRequest:
     partition: U32
     fetch_offset: I64
     max_bytes: I32
-    isolation: U8 = READ_UNCOMMITTED
+    isolation: Isolation = READ_UNCOMMITTED
     wasm_module: Annotated[Bytes, since(11, 18)] = b""
     smartmodule: Annotated[
         SmartModuleInvocation | None, option(SmartModuleInvocation), since(16, 18)
@@ -288,9 +305,7 @@ class ConsumerOffsetsFilter:
 
 @dataclass(frozen=True, slots=True)
 class FetchConsumerOffsetsRequest:
-    filter: Annotated[
-        ConsumerOffsetsFilter | None, option(ConsumerOffsetsFilter), since(24)
-    ] = None
+    filter: Annotated[ConsumerOffsetsFilter | None, option(ConsumerOffsetsFilter), since(24)] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,16 @@ class FrameDecoder:
     """Cut a byte stream into frame payloads.
 
     Holds at most one incomplete frame. Memory grows with the bytes received, never with the
-    length a peer announces. ``frame_bytes_max`` may be raised once the peer is known.
+    length a peer announces. The first frame may have a bound of its own.
     """
 
-    def __init__(self, frame_bytes_max: int = FRAME_BYTES_MAX) -> None:
-        self.frame_bytes_max = frame_bytes_max
+    def __init__(
+        self, frame_bytes_max: int = FRAME_BYTES_MAX, *, first_frame_bytes_max: int | None = None
+    ) -> None:
+        self._later_bytes_max = frame_bytes_max
+        self._bytes_max = (
+            frame_bytes_max if first_frame_bytes_max is None else first_frame_bytes_max
+        )
         self._parts: list[bytes] = []
         self._held = 0
         self._wanted = LENGTH_BYTES
@@ -33,7 +38,7 @@ class FrameDecoder:
         """Add bytes from the network and return the payloads they complete.
 
         Raises:
-            RemoteProtocolError: A length is outside FRAME_BYTES_MIN..frame_bytes_max.
+            RemoteProtocolError: A length is outside FRAME_BYTES_MIN and the bound.
                 Judged from the four length bytes alone.
         """
         self._parts.append(data)
@@ -54,6 +59,7 @@ class FrameDecoder:
                 self._wanted = LENGTH_BYTES + length
                 break
             payloads.append(buffer[body : body + length])
+            self._bytes_max = self._later_bytes_max
             start = body + length
         self._held = len(buffer) - start
         self._parts = [buffer[start:]] if self._held else []
@@ -70,7 +76,7 @@ class FrameDecoder:
 
     def _checked_length(self, prefix: bytes) -> int:
         length = int.from_bytes(prefix, "big", signed=True)
-        if not FRAME_BYTES_MIN <= length <= self.frame_bytes_max:
+        if not FRAME_BYTES_MIN <= length <= self._bytes_max:
             what = _known_stranger(prefix)
             raise RemoteProtocolError(f"frame length {length}{what}", at=0)
         return length
@@ -87,6 +93,8 @@ def _known_stranger(prefix: bytes) -> str:
         return ", a TLS hello: this port speaks plain Fluvio"
     if prefix[:2] == b"\x15\x03":
         return ", a TLS alert: the other side speaks TLS"
-    if prefix in (b"GET ", b"POST", b"HEAD", b"PUT ", b"HTTP", b"OPTI"):
-        return ", HTTP: this port speaks Fluvio"
+    if prefix in (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI"):
+        return ", an HTTP request: this port speaks Fluvio"
+    if prefix == b"HTTP":
+        return ", an HTTP answer: the other side is a web server"
     return ""

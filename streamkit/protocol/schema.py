@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Protocol, TypeVar, get_type_hints
 
 from streamkit.errors import LocalProtocolError, RemoteProtocolError
-from streamkit.limits import NESTING_MAX, STRING_BYTES_MAX
+from streamkit.limits import MAP_ENTRIES_MAX, NESTING_MAX, STRING_BYTES_MAX
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -119,7 +119,10 @@ class _String:
             raise RemoteProtocolError("string is not UTF-8", at=at + 2) from None
 
     def write(self, out: bytearray, value: str, version: int) -> None:
-        data = value.encode()
+        try:
+            data = value.encode()
+        except UnicodeEncodeError as error:
+            raise LocalProtocolError(f"{value!r} is not text: {error.reason}") from None
         if len(data) > STRING_BYTES_MAX:
             raise LocalProtocolError(f"string of {len(data)} bytes, {STRING_BYTES_MAX} allowed")
         out += len(data).to_bytes(2, "big")
@@ -211,10 +214,12 @@ class mapping(Generic[K, T]):
         }
 
     def write(self, out: bytearray, value: Mapping[K, T], version: int) -> None:
+        if len(value) > MAP_ENTRIES_MAX:
+            raise LocalProtocolError(f"map of {len(value)} entries, {MAP_ENTRIES_MAX} allowed")
         out += len(value).to_bytes(2, "big")
 
         def wire_order(key: K) -> Any:
-            return key.encode() if isinstance(key, str) else key
+            return key.encode(errors="surrogatepass") if isinstance(key, str) else key
 
         for key in sorted(value, key=wire_order):
             self._key.write(out, key, version)

@@ -1,0 +1,260 @@
+"""The broker: one node that speaks the Fluvio protocol on an SC port and an SPU port."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamkit.broker.catalog import Catalog, Topic
+from streamkit.broker.catalog_journal import CatalogJournal
+from streamkit.broker.connection import Connection, Port, Usage
+from streamkit.broker.consumer_offsets import ConsumerOffsets
+from streamkit.broker.data_folder import DataFolder
+from streamkit.broker.files import OpenFiles
+from streamkit.broker.log_writer import LogWriter
+from streamkit.broker.partition_log import PartitionLog
+from streamkit.broker.recovery import open_partition
+from streamkit.broker.sc import ScSession
+from streamkit.broker.spu import SpuParts, SpuSession, Streams
+from streamkit.broker.topics import TopicService, remove_folder
+from streamkit.env import Clock, Disk, SystemClock
+from streamkit.errors import ConfigError
+from streamkit.protocol.apis import SC_APIS, SPU_APIS
+
+logger = logging.getLogger("streamkit.broker")
+
+HOST = "127.0.0.1"
+SC_PORT_DEFAULT = 9103
+SPU_PORT_DEFAULT = 9110
+_REPORT_S = 0.4
+_CLOSE_S_MAX = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerOptions:
+    """Where a broker keeps its data and listens; port 0 takes a free one."""
+
+    data_dir: Path
+    sc_port: int = 0
+    spu_port: int = 0
+    is_durable: bool = True
+
+
+class Broker:
+    """Open it, serve, close it. Everything runs on one event loop and one writer thread."""
+
+    def __init__(
+        self,
+        options: BrokerOptions,
+        *,
+        disk: Disk | None = None,
+        clock: Clock | None = None,
+        lock_fd: int | None = None,
+    ) -> None:
+        self._options = options
+        self._disk = disk or Disk()
+        self._clock = clock or SystemClock()
+        self._lock_fd = lock_fd
+        self.folder = DataFolder(options.data_dir)
+        self._journal = CatalogJournal(
+            self._disk, self.folder.journal, is_durable=options.is_durable
+        )
+        self._offsets = ConsumerOffsets(
+            self._disk, self.folder.consumer_offsets, is_durable=options.is_durable
+        )
+        self._catalog = Catalog(self._disk, self.folder.root)
+        self._reads = OpenFiles(self._disk, is_writer=False)
+        self._streams = Streams()
+        self._moved: set[PartitionLog] = set()
+        self._writer: LogWriter | None = None
+        self._topics: TopicService | None = None
+        self._servers: list[asyncio.Server] = []
+        self._ports: list[Port] = []
+        self._housekeeping: asyncio.Task[None] | None = None
+        self.failed = asyncio.Event()
+        self.failure: BaseException | None = None
+        self.sc_address = ""
+        self.spu_address = ""
+
+    async def open(self) -> None:
+        """Take the data folder, recover what is in it, and listen on both ports.
+
+        Raises:
+            DataFolderInUse: Another broker has the folder.
+            StateError: The folder is of another version.
+            ConfigError: A port is taken, or the folder cannot be made.
+        """
+        self.folder.make()
+        if self._lock_fd is None:
+            self._lock_fd = self.folder.lock()
+        try:
+            self.folder.check_format()
+            self._recover()
+            await self._start_services()
+            await self._listen()
+        except BaseException:
+            await self.close()
+            raise
+        self._housekeeping = asyncio.get_running_loop().create_task(self._keep_house())
+
+    async def close(self) -> None:
+        """Stop listening, finish what was taken, close the files, give the folder back."""
+        for server in self._servers:
+            server.close()
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+        if self._writer is not None:
+            await self._writer.close()
+            # The acknowledgements of the last group are on the loop now; let them go out.
+            await asyncio.sleep(0)
+        for port in self._ports:
+            port.close()
+        deadline_s = self._clock.monotonic_s() + _CLOSE_S_MAX
+        while any(port.connections for port in self._ports):
+            if self._clock.monotonic_s() > deadline_s:
+                break
+            await asyncio.sleep(0.001)
+        self._journal.close()
+        self._offsets.close()
+        self._reads.close()
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    # --- opening -------------------------------------------------------------------
+
+    def _recover(self) -> None:
+        if not self._journal.open():
+            logger.error("the journal has a damaged entry; ends are taken from the logs")
+        if not self._offsets.open():
+            logger.error("the journal of consumer offsets has a damaged entry")
+        files = OpenFiles(self._disk, is_writer=True)
+        for name, incarnation, spec in self._journal.topics():
+            topic = Topic(name, incarnation, spec)
+            for partition in range(spec.partition_count):
+                log = self._catalog.new_log(topic, partition)
+                self._recover_partition(log, incarnation, files)
+                topic.logs.append(log)
+            self._catalog.topics[name] = topic
+        files.close()
+        self._remove_strangers()
+
+    def _recover_partition(self, log: PartitionLog, incarnation: str, files: OpenFiles) -> None:
+        known = self._journal.end_of(incarnation, log.partition)
+        found = open_partition(self._disk, log, known, files)
+        if found.torn_bytes:
+            logger.warning(
+                "%s-%d: cut a torn tail of %d bytes behind offset %d",
+                log.topic,
+                log.partition,
+                found.torn_bytes,
+                found.end.offset,
+            )
+        if found.damage:
+            logger.error(
+                "%s-%d: acknowledged records are damaged: %s; what is whole is served, new "
+                "records are refused",
+                log.topic,
+                log.partition,
+                found.damage,
+            )
+
+    def _remove_strangers(self) -> None:
+        """Remove the folders that no journal entry speaks of: creates and deletes cut short."""
+        known = {topic.incarnation for topic in self._catalog.topics.values()}
+        self.folder.logs.mkdir(exist_ok=True)
+        for folder in self.folder.logs.iterdir():
+            if folder.name not in known:
+                remove_folder(folder)
+
+    async def _start_services(self) -> None:
+        self._writer = LogWriter(
+            self._disk,
+            self._journal,
+            is_durable=self._options.is_durable,
+            on_end=self._end_moved,
+            on_failure=self._fail,
+        )
+        self._writer.start()
+        self._topics = TopicService(
+            self._catalog,
+            self._journal,
+            self._writer,
+            self._offsets,
+            self._clock,
+            on_removed=self._topic_removed,
+        )
+        await self._topics.ensure_offsets_topic()
+
+    async def _listen(self) -> None:
+        writer, topics = self._writer, self._topics
+        assert writer is not None
+        assert topics is not None
+        usage = Usage()
+        parts = SpuParts(
+            self._catalog, writer, self._offsets, self._reads, self._clock, self._streams
+        )
+        spu = Port(
+            "SPU", SPU_APIS, self._clock, usage, lambda connection: SpuSession(connection, parts)
+        )
+        sc = Port(
+            "SC",
+            SC_APIS,
+            self._clock,
+            usage,
+            lambda connection: ScSession(connection, self._catalog, topics),
+        )
+        self._ports = [sc, spu]
+        spu_port = await self._bind(spu, self._options.spu_port, "--spu-port")
+        self._catalog.describe_spu(HOST, spu_port)
+        sc_port = await self._bind(sc, self._options.sc_port, "--sc-port")
+        self.sc_address, self.spu_address = f"{HOST}:{sc_port}", f"{HOST}:{spu_port}"
+
+    async def _bind(self, port: Port, number: int, option: str) -> int:
+        loop = asyncio.get_running_loop()
+        try:
+            server = await loop.create_server(lambda: Connection(port), HOST, number)
+        except OSError as error:
+            raise PortTaken(
+                f"cannot listen on {HOST}:{number} ({port.name}): {error.strerror}",
+                hint=f"choose another port with {option}; 0 takes a free one",
+            ) from error
+        self._servers.append(server)
+        taken: int = server.sockets[0].getsockname()[1]
+        return taken
+
+    # --- while it runs ---------------------------------------------------------------
+
+    def _end_moved(self, log: PartitionLog) -> None:
+        self._streams.end_moved(log)
+        self._moved.add(log)
+
+    def _topic_removed(self, topic: Topic) -> None:
+        self._streams.topic_removed(topic)
+        for log in topic.logs:
+            for segment in log.segments:
+                self._reads.forget(segment.path)
+
+    def _fail(self, failure: BaseException) -> None:
+        logger.critical("the journal cannot be written; the broker stops", exc_info=failure)
+        self.failure = failure
+        self.failed.set()
+
+    async def _keep_house(self) -> None:
+        while True:
+            await self._clock.sleep(_REPORT_S)
+            for port in self._ports:
+                port.sweep()
+            if self._moved:
+                moved, self._moved = self._moved, set()
+                if self._catalog.is_watched:
+                    self._catalog.report(moved)
+
+
+class PortTaken(ConfigError):
+    """A port to listen on is in use."""
+
+    exit_code = 1

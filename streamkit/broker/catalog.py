@@ -1,0 +1,208 @@
+"""The topics of the broker and their partitions: in memory, and in the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from streamkit.broker.partition_log import PartitionLog
+from streamkit.broker.recovery import folder_of
+from streamkit.env import Disk
+from streamkit.limits import SEGMENT_BYTES_DEFAULT
+from streamkit.protocol import specs
+from streamkit.protocol.control_plane import Change, Metadata
+from streamkit.protocol.specs import (
+    AssignedReplicas,
+    ComputedReplicas,
+    Endpoint,
+    Ingress,
+    IngressPort,
+    ObjectKind,
+    PartitionMap,
+    PartitionResolution,
+    PartitionSpec,
+    PartitionStatus,
+    ReplicaStatus,
+    SpuResolution,
+    SpuSpec,
+    SpuStatus,
+    TopicResolution,
+    TopicSpec,
+    TopicStatus,
+)
+
+SPU_ID = 5001
+SPU_NAME = f"custom-spu-{SPU_ID}"
+CONSUMER_OFFSET_TOPIC = "consumer-offset"
+# The internal topic as every Fluvio cluster has it. Source: control plane reference, 7.
+CONSUMER_OFFSET_SPEC = TopicSpec(
+    ComputedReplicas(1, 1, False),
+    cleanup_policy=specs.SegmentPolicy(604_800),
+    storage=specs.TopicStorage(512_000_000, 2_048_000_000),
+    system=True,
+)
+
+
+@dataclass(slots=True)
+class Topic:
+    name: str
+    incarnation: str
+    spec: TopicSpec
+    logs: list[PartitionLog] = field(default_factory=list)
+
+    @property
+    def segment_bytes(self) -> int:
+        storage = self.spec.storage
+        size = storage.segment_size_bytes if storage else None
+        return SEGMENT_BYTES_DEFAULT if size is None else size
+
+    def metadata(self) -> Metadata:
+        """Describe the topic as the control plane does."""
+        replica_map = {log.partition: (SPU_ID,) for log in self.logs}
+        return Metadata(
+            self.name, self.spec, TopicStatus(TopicResolution.PROVISIONED, replica_map)
+        )
+
+    def partition_metadata(self, log: PartitionLog) -> Metadata:
+        """Describe one partition as the control plane does."""
+        spec = self.spec
+        end = log.durable_end
+        return Metadata(
+            f"{self.name}-{log.partition}",
+            PartitionSpec(
+                SPU_ID,
+                (SPU_ID,),
+                spec.cleanup_policy,
+                spec.storage,
+                spec.compression,
+                spec.deduplication,
+                spec.system,
+            ),
+            PartitionStatus(
+                PartitionResolution.ONLINE,
+                ReplicaStatus(SPU_ID, end, end),
+                size_bytes=log.size_bytes,
+                base_offset=log.start_offset,
+            ),
+        )
+
+
+Watcher = Callable[[ObjectKind, list[Change]], None]
+
+
+class Catalog:
+    """What exists. Watchers are told of every change, in order."""
+
+    def __init__(self, disk: Disk, root: Path) -> None:
+        self._disk = disk
+        self._root = root
+        self.topics: dict[str, Topic] = {}
+        self.spu: Metadata | None = None
+        self._watchers: list[Watcher] = []
+
+    # --- facts ---------------------------------------------------------------
+
+    def log(self, topic: str, partition: int) -> PartitionLog | None:
+        """Return the log of a partition; None where there is no such partition."""
+        found = self.topics.get(topic)
+        if found is None or not 0 <= partition < len(found.logs):
+            return None
+        return found.logs[partition]
+
+    def logs(self) -> Iterator[PartitionLog]:
+        return (log for topic in self.topics.values() for log in topic.logs)
+
+    def partition_count(self) -> int:
+        return sum(len(topic.logs) for topic in self.topics.values())
+
+    def listing(self, kind: ObjectKind) -> list[Metadata]:
+        """Return every object of a kind, topics by name, partitions by topic and number."""
+        if kind in (specs.SPU, specs.CUSTOM_SPU):
+            assert self.spu is not None, "the ports are open before anybody can ask"
+            return [self.spu]
+        topics = [self.topics[name] for name in sorted(self.topics)]
+        if kind is specs.TOPIC:
+            return [topic.metadata() for topic in topics]
+        if kind is specs.PARTITION:
+            return [topic.partition_metadata(log) for topic in topics for log in topic.logs]
+        return []
+
+    # --- changes -------------------------------------------------------------
+
+    def describe_spu(self, host: str, port: int) -> None:
+        """Learn where the data port is reached."""
+        endpoint = IngressPort(port, (Ingress(hostname=host),))
+        spec = SpuSpec(SPU_ID, specs.SPU_TYPE_CUSTOM, endpoint, Endpoint(port, host))
+        self.spu = Metadata(SPU_NAME, spec, SpuStatus(SpuResolution.ONLINE))
+
+    def new_log(self, topic: Topic, partition: int) -> PartitionLog:
+        """Make the object for a partition's log, which is on no disk yet."""
+        return PartitionLog(
+            self._disk,
+            folder_of(self._root, topic.incarnation, partition),
+            topic=topic.name,
+            partition=partition,
+            segment_bytes=topic.segment_bytes,
+        )
+
+    def add(self, topic: Topic) -> None:
+        """Show a topic whose files exist: its partitions first, then itself."""
+        self.topics[topic.name] = topic
+        self._tell_of_partitions(topic, topic.logs)
+        self._tell(specs.TOPIC, [Change(topic.metadata())])
+
+    def grow(self, topic: Topic, spec: TopicSpec, logs: list[PartitionLog]) -> None:
+        """Show more partitions, before the topic that counts them."""
+        topic.logs.extend(logs)
+        self._tell_of_partitions(topic, logs)
+        topic.spec = spec
+        self._tell(specs.TOPIC, [Change(topic.metadata())])
+
+    def remove(self, name: str) -> Topic:
+        """Stop showing a topic and its partitions."""
+        topic = self.topics.pop(name)
+        gone = [Change(topic.partition_metadata(log), is_delete=True) for log in topic.logs]
+        self._tell(specs.PARTITION, gone)
+        self._tell(specs.TOPIC, [Change(topic.metadata(), is_delete=True)])
+        return topic
+
+    def report(self, logs: set[PartitionLog]) -> None:
+        """Tell of new ends and sizes of partitions that still exist."""
+        changes = [
+            Change(topic.partition_metadata(log))
+            for topic in self.topics.values()
+            for log in topic.logs
+            if log in logs
+        ]
+        if changes:
+            self._tell(specs.PARTITION, changes)
+
+    def watch(self, watcher: Watcher) -> Callable[[], None]:
+        """Call ``watcher`` at every change; return how to stop that."""
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher)
+
+    @property
+    def is_watched(self) -> bool:
+        return bool(self._watchers)
+
+    def _tell_of_partitions(self, topic: Topic, logs: list[PartitionLog]) -> None:
+        self._tell(specs.PARTITION, [Change(topic.partition_metadata(log)) for log in logs])
+
+    def _tell(self, kind: ObjectKind, changes: list[Change]) -> None:
+        for watcher in list(self._watchers):
+            watcher(kind, changes)
+
+
+def with_more_partitions(spec: TopicSpec, count: int) -> TopicSpec:
+    """Return the spec of the same topic with ``count`` partitions more."""
+    match spec.replicas:
+        case ComputedReplicas() as computed:
+            grown = replace(computed, partitions=computed.partitions + count)
+            return replace(spec, replicas=grown)
+        case AssignedReplicas(maps=maps):
+            added = tuple(PartitionMap(len(maps) + more, (SPU_ID,)) for more in range(count))
+            return replace(spec, replicas=AssignedReplicas((*maps, *added)))
+        case _:
+            raise AssertionError("mirror topics are never made here")

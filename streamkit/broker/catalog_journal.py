@@ -1,0 +1,127 @@
+"""What the journal keeps: which topics exist, and how far each partition is durable.
+
+Order: sync the data, write the entry, acknowledge. So the journal is never ahead of the
+data, and after a power cut at most one group behind.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from streamkit.broker.journal import Journal
+from streamkit.broker.partition_log import LogEnd, PartitionLog
+from streamkit.env import Disk
+from streamkit.protocol import specs
+from streamkit.protocol.apis import ADMIN_VERSION
+from streamkit.protocol.schema import decode, encode
+from streamkit.protocol.specs import TopicSpec
+
+
+class TopicMade(msgspec.Struct, tag="topic", frozen=True):
+    """A topic is there, or has more partitions than before. ``spec`` is its wire form."""
+
+    name: str
+    incarnation: str
+    spec: bytes
+
+
+class TopicGone(msgspec.Struct, tag="gone", frozen=True):
+    name: str
+
+
+class Ends(msgspec.Struct, tag="ends", frozen=True):
+    """Durable ends: incarnation and partition, offset, segment, position."""
+
+    ends: list[tuple[str, int, int, int, int]]
+
+
+class CatalogJournal:
+    """The journal and the table it adds up to. Belongs to the writer's thread once started."""
+
+    def __init__(self, disk: Disk, path: Path, *, is_durable: bool) -> None:
+        self._journal = Journal(disk, path)
+        self._is_durable = is_durable
+        self._topics: dict[str, TopicMade] = {}
+        self._ends: dict[tuple[str, int], LogEnd] = {}
+
+    @property
+    def is_dirty(self) -> bool:
+        return self._journal.is_dirty
+
+    def open(self) -> bool:
+        """Read every entry. Tell whether all of the file was sound.
+
+        Raises:
+            StateError: The file is of another format.
+        """
+        content = self._journal.open()
+        decoder = msgspec.json.Decoder(TopicMade | TopicGone | Ends)
+        for payload in content.entries:
+            match decoder.decode(payload):
+                case TopicMade() as made:
+                    self._topics[made.name] = made
+                case TopicGone(name):
+                    self._topics.pop(name, None)
+                case Ends(ends):
+                    for incarnation, partition, *end in ends:
+                        self._ends[incarnation, partition] = LogEnd(*end)
+        return not content.is_damaged
+
+    def topics(self) -> list[tuple[str, str, TopicSpec]]:
+        """Return name, incarnation and spec of every topic."""
+        return [
+            (made.name, made.incarnation, decode(specs.TOPIC.spec, made.spec, ADMIN_VERSION))
+            for made in self._topics.values()
+        ]
+
+    def end_of(self, incarnation: str, partition: int) -> LogEnd | None:
+        """Return how far a partition was durable; None where nothing was ever noted."""
+        return self._ends.get((incarnation, partition))
+
+    def note_topic(self, name: str, incarnation: str, spec: TopicSpec) -> None:
+        """Keep, durably, that a topic exists as it is now."""
+        made = TopicMade(name, incarnation, encode(specs.TOPIC.spec, spec, ADMIN_VERSION))
+        self._topics[name] = made
+        self._append(made)
+        self.sync()
+
+    def note_gone(self, name: str) -> None:
+        """Keep, durably, that a topic does not exist any more."""
+        self._topics.pop(name, None)
+        self._append(TopicGone(name))
+        self.sync()
+
+    def note_ends(self, ends: dict[PartitionLog, LogEnd]) -> None:
+        """Keep what a sync has made durable. The entry itself is synced later."""
+        rows = [
+            (log.folder.parent.name, log.partition, end.offset, end.segment, end.position)
+            for log, end in ends.items()
+        ]
+        for incarnation, partition, *end in rows:
+            self._ends[incarnation, partition] = LogEnd(*end)
+        self._append(Ends(rows))
+
+    def sync(self) -> None:
+        """Return when every entry is on disk."""
+        if self._is_durable:
+            self._journal.sync()
+
+    def close(self) -> None:
+        self._journal.close()
+
+    def _append(self, entry: TopicMade | TopicGone | Ends) -> None:
+        if self._journal.wants_compaction:
+            self._journal.replace_all(self._table())
+        self._journal.append(msgspec.json.encode(entry))
+
+    def _table(self) -> list[bytes]:
+        """Return entries that say everything, without what belongs to topics long gone."""
+        living = {made.incarnation for made in self._topics.values()}
+        self._ends = {key: end for key, end in self._ends.items() if key[0] in living}
+        rows = [
+            (incarnation, partition, end.offset, end.segment, end.position)
+            for (incarnation, partition), end in self._ends.items()
+        ]
+        return [msgspec.json.encode(each) for each in (*self._topics.values(), Ends(rows))]

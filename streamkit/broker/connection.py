@@ -1,0 +1,290 @@
+"""One connection of a client: bytes in, requests to the port's service, replies out in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections import Counter, deque
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from streamkit.env import Clock
+from streamkit.errors import LocalProtocolError, RemoteProtocolError
+from streamkit.limits import (
+    BYTES_IN_FLIGHT_MAX,
+    CONNECTION_BYTES_IN_FLIGHT_MAX,
+    CONNECTIONS_MAX,
+    CONNECTIONS_PER_ADDRESS_MAX,
+    FRAME_S_MAX,
+    HANDSHAKE_S_MAX,
+    IDLE_S_MAX,
+    PENDING_REQUESTS_MAX,
+)
+from streamkit.protocol.apis import Api
+from streamkit.protocol.connection import IncomingRequest, ServerConnection, encode_reply
+
+logger = logging.getLogger("streamkit.broker")
+
+# A reply that is ready, or one that will be.
+Answer = Any
+
+
+class Session(Protocol):
+    """What a port does for one connection."""
+
+    def answer(self, request: IncomingRequest) -> Answer | asyncio.Future[Answer] | None:
+        """Return the body of the reply, a future of it, or None for a stream's requests.
+
+        Raises:
+            RemoteProtocolError: The request breaks the protocol; the connection is closed.
+        """
+
+    def close(self) -> None:
+        """Learn that the client is gone."""
+
+
+class Port:
+    """What the connections of one port share."""
+
+    def __init__(
+        self,
+        name: str,
+        apis: dict[int, Api[Any, Any]],
+        clock: Clock,
+        usage: Usage,
+        open_session: Callable[[Connection], Session],
+    ) -> None:
+        self.name = name
+        self.apis = apis
+        self.clock = clock
+        self.usage = usage
+        self.open_session = open_session
+        self.connections: set[Connection] = set()
+
+    def sweep(self) -> None:
+        """Close the connections that have been silent for longer than they may be."""
+        now_s = self.clock.monotonic_s()
+        for connection in list(self.connections):
+            connection.close_if_late(now_s)
+
+    def close(self) -> None:
+        for connection in list(self.connections):
+            connection.close("the broker stops")
+
+
+class Usage:
+    """What all connections of the broker use together."""
+
+    def __init__(self) -> None:
+        self.bytes_in_flight = 0
+        self.connections = 0
+        self.by_address: Counter[str] = Counter()
+
+
+class Connection(asyncio.Protocol):
+    """Requests are handled in order and answered in order; streams push between answers."""
+
+    def __init__(self, port: Port) -> None:
+        self._port = port
+        self._protocol = ServerConnection(port.apis)
+        self._session: Session | None = None
+        self._transport: asyncio.Transport | None = None
+        self._waiting: deque[tuple[IncomingRequest, asyncio.Future[Any]]] = deque()
+        self._held_back: deque[IncomingRequest] = deque()
+        self._in_flight_bytes = 0
+        self._since_s = port.clock.monotonic_s()
+        self._frame_since_s: float | None = None
+        self._is_reading = True
+        self._peer_reads = True
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.address = ""
+        self.streams = 0
+
+    # --- for the session -------------------------------------------------------
+
+    def push(self, request: IncomingRequest, body: Any) -> None:
+        """Send one more response of a stream."""
+        self._write(encode_reply(request, body))
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something for as long as the connection lives."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def close(self, reason: str) -> None:
+        """End the connection without an answer, as the protocol has it."""
+        if self._transport is not None and not self._transport.is_closing():
+            logger.debug("%s: closing %s: %s", self._port.name, self.address, reason)
+            self._transport.close()
+
+    @property
+    def local_host(self) -> str:
+        """The address the client dialled."""
+        assert self._transport is not None
+        name = self._transport.get_extra_info("sockname")
+        return str(name[0])
+
+    # --- asyncio calls these -----------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer = transport.get_extra_info("peername") or ("?", 0)
+        self.address = f"{peer[0]}:{peer[1]}"
+        usage = self._port.usage
+        usage.connections += 1
+        usage.by_address[peer[0]] += 1
+        self._port.connections.add(self)
+        if usage.connections > CONNECTIONS_MAX:
+            self.close(f"{CONNECTIONS_MAX} connections are open already")
+        elif usage.by_address[peer[0]] > CONNECTIONS_PER_ADDRESS_MAX:
+            self.close(f"{CONNECTIONS_PER_ADDRESS_MAX} connections from {peer[0]} are open already")
+        self._session = self._port.open_session(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            requests = self._protocol.receive(data)
+            self._note_progress(bool(requests))
+            for request in requests:
+                self._take(request)
+        except RemoteProtocolError as error:
+            logger.warning("%s: closing %s: %s", self._port.name, self.address, error)
+            self._abort()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        host = self.address.rpartition(":")[0]
+        usage = self._port.usage
+        usage.connections -= 1
+        usage.by_address[host] -= 1
+        if usage.by_address[host] <= 0:
+            del usage.by_address[host]
+        usage.bytes_in_flight -= self._in_flight_bytes
+        self._in_flight_bytes = 0
+        self._port.connections.discard(self)
+        for task in self._tasks:
+            task.cancel()
+        if self._session is not None:
+            self._session.close()
+
+    def pause_writing(self) -> None:
+        self._peer_reads = False
+        self._balance()
+
+    def resume_writing(self) -> None:
+        self._peer_reads = True
+        self._balance()
+
+    # --- one request after another -------------------------------------------------
+
+    def _take(self, request: IncomingRequest) -> None:
+        self._in_flight_bytes += request.size_bytes
+        self._port.usage.bytes_in_flight += request.size_bytes
+        self._held_back.append(request)
+        self._handle_held_back()
+
+    def _handle_held_back(self) -> None:
+        while self._held_back and len(self._waiting) < PENDING_REQUESTS_MAX and self._peer_reads:
+            self._handle(self._held_back.popleft())
+        self._balance()
+
+    def _handle(self, request: IncomingRequest) -> None:
+        assert self._session is not None
+        answer = self._session.answer(request)
+        if isinstance(answer, asyncio.Future):
+            self._waiting.append((request, answer))
+            answer.add_done_callback(self._flush_answers)
+        elif answer is None:
+            self._release(request)
+        elif self._waiting:
+            done = asyncio.get_running_loop().create_future()
+            done.set_result(answer)
+            self._waiting.append((request, done))
+        else:
+            self._reply(request, answer)
+
+    def _flush_answers(self, _: object = None) -> None:
+        while self._waiting and self._waiting[0][1].done():
+            request, answer = self._waiting.popleft()
+            if answer.cancelled():
+                continue
+            failure = answer.exception()
+            if failure is not None:
+                logger.error("%s: %s failed", self._port.name, request.api.name, exc_info=failure)
+                self._abort()
+                return
+            self._reply(request, answer.result())
+        if self._held_back:
+            try:
+                self._handle_held_back()
+            except RemoteProtocolError as error:
+                logger.warning("%s: closing %s: %s", self._port.name, self.address, error)
+                self._abort()
+        self._balance()
+
+    def _reply(self, request: IncomingRequest, body: Any) -> None:
+        try:
+            self._write(encode_reply(request, body))
+        except LocalProtocolError as error:
+            logger.error("%s: no answer to %s: %s", self._port.name, request.api.name, error)
+            self._abort()
+        self._release(request)
+
+    def _release(self, request: IncomingRequest) -> None:
+        self._since_s = self._port.clock.monotonic_s()
+        released = min(request.size_bytes, self._in_flight_bytes)
+        self._in_flight_bytes -= released
+        self._port.usage.bytes_in_flight -= released
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _abort(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    # --- bounds ------------------------------------------------------------------
+
+    def _balance(self) -> None:
+        """Read only while there is room for what would come."""
+        has_room = (
+            not self._held_back
+            and self._peer_reads
+            and self._in_flight_bytes < CONNECTION_BYTES_IN_FLIGHT_MAX
+            and self._port.usage.bytes_in_flight < BYTES_IN_FLIGHT_MAX
+        )
+        if self._transport is None or has_room == self._is_reading or self._transport.is_closing():
+            return
+        self._is_reading = has_room
+        if has_room:
+            self._transport.resume_reading()
+        else:
+            self._transport.pause_reading()
+
+    def _note_progress(self, completed: bool) -> None:
+        now_s = self._port.clock.monotonic_s()
+        self._since_s = now_s
+        if not self._protocol.held_bytes:
+            self._frame_since_s = None
+        elif completed or self._frame_since_s is None:
+            self._frame_since_s = now_s
+
+    def close_if_late(self, now_s: float) -> None:
+        """Close if a handshake, a frame or any sign of life is overdue."""
+        silent_s = now_s - self._since_s
+        if not self._is_reading:
+            # What keeps this side from reading may be over without anybody telling.
+            self._balance()
+        elif not self._protocol.is_introduced and silent_s > HANDSHAKE_S_MAX:
+            self.close("no first request in time")
+        elif self._frame_since_s is not None and now_s - self._frame_since_s > FRAME_S_MAX:
+            self.close("a frame took too long")
+        elif silent_s > IDLE_S_MAX and not self.streams and not self._waiting:
+            self.close("idle")

@@ -1,0 +1,97 @@
+"""The data folder: who owns it, which format it has, where things lie in it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from streamkit.errors import ConfigError, DataFolderInUse, StateError
+
+FORMAT = b"streamkit broker 1\n"
+_SOCKET_PATH_BYTES_MAX = 100
+
+
+class DataFolder:
+    """Paths below one data folder, as the broker and those that attach to it use them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.root = path / "broker"
+        self.journal = self.root / "journal"
+        self.consumer_offsets = self.root / "consumer-offsets"
+        self.logs = self.root / "logs"
+        self.messages = self.root / "broker.log"
+        self.attach_port = self.root / "attach.port"
+
+    @property
+    def attach_socket(self) -> Path | None:
+        """The Unix socket to attach by; None where its path would be too long."""
+        path = (self.root / "attach.sock").absolute()
+        return path if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX else None
+
+    def make(self) -> bool:
+        """Make the folder if it is missing; tell whether it was.
+
+        Raises:
+            ConfigError: It cannot be made.
+        """
+        is_new = not self.path.exists()
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            if is_new:
+                (self.path / ".gitignore").write_text("*\n")
+        except OSError as error:
+            raise ConfigError(
+                f"cannot make the data folder {self.path}: {error.strerror}",
+                hint="name another one with --data-dir",
+            ) from error
+        return is_new
+
+    def try_lock(self) -> int | None:
+        """Take the folder for this process and those it hands the descriptor to.
+
+        Returns:
+            The descriptor that holds the lock, inheritable; None if somebody else has it.
+        """
+        # flock belongs to the open file, so the broker process inherits it; lockf does not.
+        fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            return None
+        os.set_inheritable(fd, True)
+        return fd
+
+    def lock(self) -> int:
+        """Take the folder.
+
+        Raises:
+            DataFolderInUse: Another broker has it.
+        """
+        fd = self.try_lock()
+        if fd is None:
+            raise DataFolderInUse(
+                f"another broker uses the data folder {self.path}",
+                hint="attach to it by running commands in the same folder, or name another "
+                "folder with --data-dir",
+            )
+        return fd
+
+    def check_format(self) -> None:
+        """Mark a new folder with the format of its files, or compare the mark.
+
+        Raises:
+            StateError: The folder was written by another version.
+        """
+        mark = self.root / "format"
+        if not mark.exists():
+            mark.write_bytes(FORMAT)
+            return
+        found = mark.read_bytes()
+        if found != FORMAT:
+            raise StateError(
+                f"{mark} says {found[:40]!r}, this version reads {FORMAT!r}",
+                hint="use the streamkit version that wrote this folder, or another folder",
+            )

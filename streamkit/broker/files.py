@@ -1,0 +1,41 @@
+"""Open files by path, a bounded number of them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+from streamkit.env import Disk
+from streamkit.limits import OPEN_FILES_MAX
+
+
+class OpenFiles:
+    """Descriptors, closed by least recent use. Used from one thread only."""
+
+    def __init__(self, disk: Disk, *, is_writer: bool, files_max: int = OPEN_FILES_MAX) -> None:
+        self._disk = disk
+        self._is_writer = is_writer
+        self._files_max = files_max
+        self._fds: OrderedDict[Path, int] = OrderedDict()
+
+    def get(self, path: Path) -> int:
+        """Return a descriptor that is good until the next call."""
+        fd = self._fds.get(path)
+        if fd is not None:
+            self._fds.move_to_end(path)
+            return fd
+        while len(self._fds) >= self._files_max:
+            self._disk.close(self._fds.popitem(last=False)[1])
+        fd = self._disk.open_append(path) if self._is_writer else self._disk.open_read(path)
+        self._fds[path] = fd
+        return fd
+
+    def forget(self, path: Path) -> None:
+        """Close a file that goes away."""
+        fd = self._fds.pop(path, None)
+        if fd is not None:
+            self._disk.close(fd)
+
+    def close(self) -> None:
+        while self._fds:
+            self._disk.close(self._fds.popitem()[1])

@@ -1,0 +1,99 @@
+"""What the broker checks of a batch before it takes it. Pure.
+
+A stock server stores what it gets. Here a batch must be what its checksum and its counts
+say, so that wrong data is refused where it can still be sent again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streamkit.errors import CorruptBatch, RemoteProtocolError
+from streamkit.limits import BATCH_BYTES_HARD_MAX, RECORDS_PER_BATCH_MAX
+from streamkit.protocol import codec
+from streamkit.protocol.batch import (
+    MAGIC,
+    BatchHeader,
+    check_crc,
+    cut_batch_bytes,
+    plain_records,
+    whole_batches,
+)
+from streamkit.protocol.compression import Codec
+from streamkit.protocol.error_codes import ErrorCode, other
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The batches of one partition in one request, checked, and the offsets they take."""
+
+    batches: tuple[bytes, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def record_count(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(map(len, self.batches))
+
+
+def check_entry(records: bytes, required: Codec | None, segment_bytes: int) -> Entry | ErrorCode:
+    """Return the batches of a record set if every one of them is sound.
+
+    Args:
+        records: Batches back to back, as the client sent them.
+        required: The codec the topic asks for; None takes any.
+        segment_bytes: The topic's segment size, which no batch may exceed.
+    """
+    batches: list[bytes] = []
+    counts: list[int] = []
+    end = 0
+    try:
+        for header, at in whole_batches(records):
+            end = at + header.size_bytes
+            problem = _header_problem(header, required, segment_bytes)
+            if problem is not None:
+                return problem
+            _check_content(records, at, header)
+            batches.append(records[at:end])
+            counts.append(header.record_count)
+    except CorruptBatch as error:
+        return other(f"corrupt batch: {error.reason}")
+    except RemoteProtocolError as error:
+        return other(f"corrupt batch: {error}")
+    if cut_batch_bytes(records, end, len(records)):
+        return other(f"corrupt batch: {len(records) - end} bytes behind the last whole one")
+    return Entry(tuple(batches), tuple(counts))
+
+
+def _header_problem(
+    header: BatchHeader, required: Codec | None, segment_bytes: int
+) -> ErrorCode | None:
+    if header.magic != MAGIC:
+        return other(f"corrupt batch: magic {header.magic}, expected {MAGIC}")
+    if header.codec_number > Codec.ZSTD:
+        return ErrorCode(9000)
+    if required is not None and header.codec_number != required:
+        return ErrorCode(9000)
+    if header.size_bytes > min(segment_bytes, BATCH_BYTES_HARD_MAX):
+        return ErrorCode(10)
+    if not 0 <= header.last_offset_delta < RECORDS_PER_BATCH_MAX:
+        return other(f"corrupt batch: last offset delta {header.last_offset_delta}")
+    return None
+
+
+def _check_content(records: bytes, at: int, header: BatchHeader) -> None:
+    """Compare the checksum, walk the records, compare their number with the header.
+
+    Raises:
+        CorruptBatch: One of them does not fit.
+        RemoteProtocolError: The records do not decompress or do not decode.
+    """
+    check_crc(records, at, header)
+    plain, start, end = plain_records(records, at, header)
+    count = codec.check_records(plain, start, end) if start != end else 0
+    is_fence = count == 0 and header.last_offset_delta == 0
+    if count != header.record_count and not is_fence:
+        raise CorruptBatch(f"{count} records, the header says {header.record_count}")

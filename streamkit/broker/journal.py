@@ -1,0 +1,153 @@
+"""A file of small entries, each with its length and checksum; the last valid ones win.
+
+Layout: a line that names the format, then per entry a u32 length, a u32 CRC-32C of the
+payload, the payload. Appends are not durable before `sync`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import google_crc32c
+
+from streamkit.env import Disk
+from streamkit.errors import StateError
+from streamkit.limits import JOURNAL_BYTES_MAX
+
+_HEAD = struct.Struct(">II")
+MAGIC = b"streamkit journal 1\n"
+ENTRY_BYTES_MAX = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class JournalContent:
+    """What a journal held. ``is_damaged``: an entry is bad although valid ones follow it."""
+
+    entries: list[bytes]
+    valid_bytes: int
+    is_damaged: bool
+
+
+class Journal:
+    """One open journal. Used from one thread at a time."""
+
+    def __init__(self, disk: Disk, path: Path) -> None:
+        self._disk = disk
+        self._path = path
+        self._fd = -1
+        self._end = 0
+        self.is_dirty = False
+
+    @property
+    def size_bytes(self) -> int:
+        return self._end
+
+    @property
+    def wants_compaction(self) -> bool:
+        return self._end > JOURNAL_BYTES_MAX
+
+    def open(self) -> JournalContent:
+        """Open or make the file, cut a torn tail, and return what it holds.
+
+        Raises:
+            StateError: The file is of another format.
+        """
+        self._fd = self._disk.open_append(self._path)
+        size = self._disk.size_bytes(self._fd)
+        data = self._disk.read_at(self._fd, size, 0)
+        if len(data) < len(MAGIC) and MAGIC.startswith(data):
+            self._disk.truncate(self._fd, 0)
+            self._disk.write_at(self._fd, MAGIC, 0)
+            self.sync()
+            self._disk.sync_folder(self._path.parent)
+            self._end = len(MAGIC)
+            return JournalContent([], self._end, is_damaged=False)
+        if not data.startswith(MAGIC):
+            raise StateError(
+                f"{self._path} begins with {data[:20]!r}: not a journal of this version",
+                hint="use the streamkit version that wrote this folder, or another folder",
+            )
+        content = read_entries(data)
+        self._end = content.valid_bytes
+        if content.valid_bytes < size:
+            self._disk.truncate(self._fd, content.valid_bytes)
+            self.sync()
+        return content
+
+    def append(self, payload: bytes) -> None:
+        """Add an entry.
+
+        Raises:
+            OSError: It may be there in part; the journal must be closed.
+        """
+        entry = _HEAD.pack(len(payload), google_crc32c.value(payload)) + payload
+        self._disk.write_at(self._fd, entry, self._end)
+        self._end += len(entry)
+        self.is_dirty = True
+
+    def sync(self) -> None:
+        """Return when every entry is on disk."""
+        self.is_dirty = False
+        self._disk.sync(self._fd)
+
+    def replace_all(self, payloads: Iterable[bytes]) -> None:
+        """Put a new file with just these entries in the place of the old one."""
+        aside = self._path.with_suffix(".new")
+        self._disk.unlink(aside)
+        fd = self._disk.open_append(aside)
+        data = bytearray(MAGIC)
+        for payload in payloads:
+            data += _HEAD.pack(len(payload), google_crc32c.value(payload))
+            data += payload
+        self._disk.write_at(fd, data, 0)
+        self._disk.sync(fd)
+        self._disk.replace(aside, self._path)
+        self._disk.sync_folder(self._path.parent)
+        self._disk.close(self._fd)
+        self._fd, self._end, self.is_dirty = fd, len(data), False
+
+    def close(self) -> None:
+        """Close the file; what is not synced is not durable."""
+        if self._fd >= 0:
+            self._disk.close(self._fd)
+            self._fd = -1
+
+
+def read_entries(data: bytes) -> JournalContent:
+    """Read the entries of a whole file up to the torn tail.
+
+    A bad entry with valid ones behind it is damage, not a torn tail: it is stepped over and
+    reported, since what follows is newer and counts.
+    """
+    entries: list[bytes] = []
+    at = valid = len(MAGIC)
+    is_damaged = False
+    while at < len(data):
+        payload = _entry_at(data, at)
+        if payload is None:
+            behind = next(_valid_entry_positions(data, at + 1), None)
+            if behind is None:
+                break
+            at, is_damaged = behind, True
+            continue
+        entries.append(payload)
+        at = valid = at + _HEAD.size + len(payload)
+    return JournalContent(entries, valid, is_damaged)
+
+
+def _entry_at(data: bytes, at: int) -> bytes | None:
+    if len(data) - at < _HEAD.size:
+        return None
+    length, crc = _HEAD.unpack_from(data, at)
+    start = at + _HEAD.size
+    if not 0 < length <= min(ENTRY_BYTES_MAX, len(data) - start):
+        return None
+    payload = data[start : start + length]
+    return payload if google_crc32c.value(payload) == crc else None
+
+
+def _valid_entry_positions(data: bytes, at: int) -> Iterator[int]:
+    return (position for position in range(at, len(data)) if _entry_at(data, position) is not None)

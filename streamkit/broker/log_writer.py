@@ -1,0 +1,224 @@
+"""The one thread that writes to disk, in groups: write all, sync, publish, begin again.
+
+A sync starts as soon as something is dirty; what arrives meanwhile joins the next group.
+There is no timer: an idle disk acknowledges at once, a busy one in large groups.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from streamkit.broker.catalog_journal import CatalogJournal
+from streamkit.broker.files import OpenFiles
+from streamkit.broker.intake import Entry
+from streamkit.broker.partition_log import LogEnd, PartitionLog
+from streamkit.env import Disk
+from streamkit.limits import JOURNAL_SYNC_S_MAX, SYNC_GROUP_BYTES_MAX
+from streamkit.protocol.error_codes import ErrorCode, partition_full
+
+T = TypeVar("T")
+
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What became of an entry: the offset of its first record, or why it is not stored."""
+
+    base_offset: int
+    error: ErrorCode | None = None
+
+
+@dataclass(slots=True)
+class _Append:
+    log: PartitionLog
+    entry: Entry
+    done: asyncio.Future[Appended]
+    outcome: Appended = Appended(0)
+
+
+@dataclass(slots=True)
+class _Task:
+    """Anything else that must run between groups, such as making the files of a topic."""
+
+    run: Callable[[], Any]
+    done: asyncio.Future[Any]
+    result: Any = None
+    failure: BaseException | None = None
+
+
+@dataclass(slots=True)
+class _Group:
+    appends: list[_Append] = field(default_factory=list)
+    tasks: list[_Task] = field(default_factory=list)
+    size_bytes: int = 0
+
+
+_STOP = object()
+
+
+class LogWriter:
+    """Appends and catalog changes go in on the event loop and are acknowledged there.
+
+    ``on_end`` is called on the loop for each log whose durable end has moved.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        journal: CatalogJournal,
+        *,
+        is_durable: bool,
+        on_end: Callable[[PartitionLog], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self.disk = disk
+        self.files = OpenFiles(disk, is_writer=True)
+        self._journal = journal
+        self._is_durable = is_durable
+        self._on_end = on_end
+        self._on_failure = on_failure
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="streamkit-log-writer", daemon=True)
+        self._journal_syncs = ThreadPoolExecutor(1, "streamkit-journal-sync")
+        self._journal_sync: Future[None] | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def append(self, log: PartitionLog, entry: Entry) -> asyncio.Future[Appended]:
+        """Store an entry; the future is done when it is on disk, or surely is not."""
+        done: asyncio.Future[Appended] = self._loop.create_future()
+        self._queue.put(_Append(log, entry, done))
+        return done
+
+    def run(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        """Run something on the writer's thread, behind what was given before."""
+        done: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put(_Task(function, done))
+        return done
+
+    async def close(self) -> None:
+        """Write and sync everything given so far, then end the thread."""
+        self._queue.put(_STOP)
+        while self._thread.is_alive():
+            await asyncio.sleep(0.001)
+        self._journal_syncs.shutdown()
+        self.files.close()
+
+    # --- on the thread ---------------------------------------------------------
+
+    def _run(self) -> None:
+        stopping = False
+        try:
+            while not stopping:
+                group, stopping = self._next_group()
+                if group is not None:
+                    self._store(group)
+            self._sync_journal_now()
+        except BaseException as failure:
+            # The journal cannot be trusted any more: nothing is acknowledged from here on.
+            self._loop.call_soon_threadsafe(self._on_failure, failure)
+
+    def _next_group(self) -> tuple[_Group | None, bool]:
+        """Wait for work, then take all that is there, up to the size of a group."""
+        try:
+            item = self._queue.get(timeout=JOURNAL_SYNC_S_MAX if self._journal.is_dirty else None)
+        except queue.Empty:
+            self._sync_journal_now()
+            return None, False
+        group = _Group()
+        while item is not _STOP:
+            if isinstance(item, _Append):
+                group.appends.append(item)
+                group.size_bytes += item.entry.size_bytes
+            else:
+                group.tasks.append(item)
+            if group.tasks or group.size_bytes >= SYNC_GROUP_BYTES_MAX:
+                return group, False  # a task runs behind what came before it, not beside it
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return group, False
+        return group, True
+
+    def _store(self, group: _Group) -> None:
+        self._begin_journal_sync()
+        ends = self._write_and_sync(group)
+        self._finish_journal_sync()
+        if ends:
+            self._journal.note_ends(ends)
+        for task in group.tasks:
+            try:
+                task.result = task.run()
+            except Exception as failure:
+                task.failure = failure
+        self._loop.call_soon_threadsafe(self._publish, group, ends)
+
+    def _write_and_sync(self, group: _Group) -> dict[PartitionLog, LogEnd]:
+        dirty: dict[PartitionLog, None] = {}
+        for append in group.appends:
+            append.outcome = self._append_one(append)
+            if append.outcome.error is None:
+                dirty[append.log] = None
+        ends: dict[PartitionLog, LogEnd] = {}
+        for log in dirty:
+            try:
+                ends[log] = log.sync(self.files) if self._is_durable else log.written_end()
+            except OSError:
+                # What the kernel held is in doubt for good: a second sync would lie.
+                log.refusal = ErrorCode(73)
+                for append in group.appends:
+                    if append.log is log:
+                        append.outcome = Appended(0, ErrorCode(56))
+        return ends
+
+    def _append_one(self, append: _Append) -> Appended:
+        log = append.log
+        if log.refusal is not None:
+            return Appended(0, log.refusal)
+        try:
+            return Appended(log.append(append.entry, self.files))
+        except OSError as error:
+            if error.errno in _FULL_DISK:
+                return Appended(0, partition_full(log.topic, log.partition))
+            return Appended(0, ErrorCode(56))
+
+    def _begin_journal_sync(self) -> None:
+        if self._journal.is_dirty and self._is_durable:
+            self._journal_sync = self._journal_syncs.submit(self._journal.sync)
+
+    def _finish_journal_sync(self) -> None:
+        if self._journal_sync is not None:
+            self._journal_sync.result()
+            self._journal_sync = None
+
+    def _sync_journal_now(self) -> None:
+        if self._journal.is_dirty:
+            self._journal.sync()
+
+    # --- back on the loop --------------------------------------------------------
+
+    def _publish(self, group: _Group, ends: dict[PartitionLog, LogEnd]) -> None:
+        for log, end in ends.items():
+            log.synced(end)
+        for append in group.appends:
+            if not append.done.cancelled():
+                append.done.set_result(append.outcome)
+        for task in group.tasks:
+            if task.done.cancelled():
+                continue
+            if task.failure is not None:
+                task.done.set_exception(task.failure)
+            else:
+                task.done.set_result(task.result)
+        for log in ends:
+            self._on_end(log)

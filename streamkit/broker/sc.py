@@ -1,0 +1,163 @@
+"""The control port: topics and partitions are created, listed, watched and deleted here.
+
+Source: control plane reference, 3 and 5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from streamkit.broker.catalog import Catalog
+from streamkit.broker.connection import Connection
+from streamkit.broker.topics import TopicService
+from streamkit.protocol import apis, specs
+from streamkit.protocol.connection import IncomingRequest
+from streamkit.protocol.control_plane import (
+    AddPartitions,
+    ApiRange,
+    ApiVersionsResponse,
+    Change,
+    CreateRequest,
+    DeleteRequest,
+    ListRequest,
+    ListResponse,
+    Metadata,
+    StatusResponse,
+    UpdateRequest,
+    WatchRequest,
+    WatchResponse,
+)
+from streamkit.protocol.error_codes import NO_ERROR, ErrorCode, TextPayload, other
+from streamkit.protocol.specs import ObjectKind
+from streamkit.errors import RemoteProtocolError
+
+# Build metadata marks this broker; by precedence it is Fluvio 0.18.2.
+PLATFORM_VERSION = "0.18.2+streamkit.1"
+HELLO = ApiVersionsResponse(
+    NO_ERROR,
+    tuple(
+        ApiRange(api.key, low, apis.ADMIN_VERSION)
+        for api, low in (
+            (apis.CREATE, 9),
+            (apis.DELETE, 1),
+            (apis.LIST, 15),
+            (apis.WATCH, 15),
+            (apis.UPDATE, 11),
+        )
+    ),
+    PLATFORM_VERSION,
+)
+_WATCHABLE = (
+    specs.TOPIC,
+    specs.PARTITION,
+    specs.SPU,
+    specs.SMARTMODULE,
+    specs.SPU_GROUP,
+    specs.TABLE_FORMAT,
+)
+
+
+class ScSession:
+    """The requests of one connection to the control port."""
+
+    def __init__(self, connection: Connection, catalog: Catalog, topics: TopicService) -> None:
+        self._connection = connection
+        self._catalog = catalog
+        self._topics = topics
+        self._watches: list[Watch] = []
+        self._unwatch = catalog.watch(self._on_change)
+
+    def answer(self, request: IncomingRequest) -> Any:
+        body = request.body
+        match request.api.key:
+            case apis.API_VERSIONS.key:
+                return HELLO
+            case apis.CREATE.key:
+                return self._create(body)
+            case apis.DELETE.key:
+                return self._delete(body)
+            case apis.UPDATE.key:
+                return self._update(body)
+            case apis.LIST.key:
+                return self._list(body)
+            case apis.WATCH.key:
+                return self._watch(request, body)
+        raise AssertionError(f"no case for {request.api.name}")
+
+    def close(self) -> None:
+        self._unwatch()
+
+    def _create(self, body: CreateRequest) -> Any:
+        if body.kind is not specs.TOPIC:
+            return _unsupported(body.name, body.kind, "Create")
+        work = self._topics.create(body.name, body.spec, dry_run=body.dry_run)
+        return asyncio.ensure_future(work)
+
+    def _delete(self, body: DeleteRequest) -> Any:
+        name = body.key if isinstance(body.key, str) else ""
+        if body.kind is specs.TOPIC:
+            return asyncio.ensure_future(self._topics.delete(name, force=body.force))
+        if body.kind is specs.SMARTMODULE:
+            return StatusResponse(name, ErrorCode(6001, TextPayload(name)), "not found")
+        return _unsupported(name, body.kind, "Delete")
+
+    def _update(self, body: UpdateRequest) -> Any:
+        if body.kind is not specs.TOPIC or not isinstance(body.action, AddPartitions):
+            return _unsupported(body.key, body.kind, "Update")
+        return asyncio.ensure_future(self._topics.add_partitions(body.key, body.action.count))
+
+    def _list(self, body: ListRequest) -> ListResponse:
+        items = self._catalog.listing(body.kind)
+        if body.kind in (specs.TOPIC, specs.PARTITION):
+            items = [item for item in items if item.spec.system == body.system]
+        if body.kind is not specs.PARTITION and body.filters:
+            items = [item for item in items if any(text in item.name for text in body.filters)]
+        if body.kind is specs.CUSTOM_SPU:
+            items = [_as_custom_spu(item) for item in items]
+        return ListResponse(body.kind, tuple(items))
+
+    def _watch(self, request: IncomingRequest, body: WatchRequest) -> None:
+        if body.kind not in _WATCHABLE:
+            raise RemoteProtocolError(f"{body.kind.name} cannot be watched", at=0)
+        watch = Watch(request, body.kind)
+        self._watches.append(watch)
+        self._connection.streams += 1
+        everything = tuple(self._catalog.listing(body.kind))
+        self._connection.push(request, WatchResponse(body.kind, watch.next_epoch(), (), everything))
+
+    def _on_change(self, kind: ObjectKind, changes: list[Change]) -> None:
+        for watch in self._watches:
+            if watch.kind is kind:
+                delta = WatchResponse(kind, watch.next_epoch(), tuple(changes))
+                self._connection.push(watch.request, delta)
+
+
+class Watch:
+    """One open watch of a connection."""
+
+    def __init__(self, request: IncomingRequest, kind: ObjectKind) -> None:
+        self.request = request
+        self.kind = kind
+        self._epoch = 0
+
+    def next_epoch(self) -> int:
+        self._epoch += 1
+        return self._epoch
+
+
+def _as_custom_spu(item: Metadata) -> Metadata:
+    spec = item.spec
+    custom = specs.CustomSpuSpec(
+        spec.id,
+        spec.public_endpoint,
+        spec.private_endpoint,
+        spec.rack,
+        spec.public_endpoint_local,
+    )
+    return Metadata(item.name, custom, item.status)
+
+
+def _unsupported(name: str, kind: ObjectKind, verb: str) -> StatusResponse:
+    text = f"the embedded broker has no {verb} for {kind.name}"
+    return StatusResponse(name, other(text), text)

@@ -1,0 +1,434 @@
+"""The data port: records come in and go out here, and offsets are kept.
+
+Source: data plane reference, 4 to 6.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+from streamkit.broker.catalog import Catalog, Topic
+from streamkit.broker.connection import Connection
+from streamkit.broker.consumer_offsets import ConsumerOffsets, Position
+from streamkit.broker.files import OpenFiles
+from streamkit.broker.flow import StreamFlow
+from streamkit.broker.intake import check_entry
+from streamkit.broker.log_writer import Appended, LogWriter
+from streamkit.broker.partition_log import PartitionLog
+from streamkit.broker.sc import PLATFORM_VERSION
+from streamkit.env import Clock
+from streamkit.errors import CorruptBatch, RemoteProtocolError
+from streamkit.limits import STREAMS_PER_CONNECTION_MAX
+from streamkit.protocol import apis
+from streamkit.protocol.connection import IncomingRequest
+from streamkit.protocol.control_plane import ApiRange, ApiVersionsResponse
+from streamkit.protocol.data_plane import (
+    READ_COMMITTED,
+    ConsumerOffset,
+    DeleteConsumerOffsetRequest,
+    DeleteConsumerOffsetResponse,
+    FetchablePartition,
+    FetchConsumerOffsetsRequest,
+    FetchConsumerOffsetsResponse,
+    FetchedOffsetsTopic,
+    FetchedTopic,
+    FetchOffsetsRequest,
+    FetchOffsetsResponse,
+    FetchRequest,
+    FetchResponse,
+    OffsetUpdateStatus,
+    PartitionOffsets,
+    PartitionProduceData,
+    PartitionProduceResponse,
+    ProduceRequest,
+    ProduceResponse,
+    ReplicaKey,
+    StreamFetchRequest,
+    StreamFetchResponse,
+    TopicProduceResponse,
+    UpdateConsumerOffsetRequest,
+    UpdateConsumerOffsetResponse,
+    UpdateOffsetsRequest,
+    UpdateOffsetsResponse,
+)
+from streamkit.protocol.error_codes import NO_ERROR, ErrorCode, other
+
+logger = logging.getLogger("streamkit.broker")
+
+HELLO = ApiVersionsResponse(
+    NO_ERROR,
+    (
+        ApiRange(apis.PRODUCE.key, 0, apis.SPU_VERSION),
+        ApiRange(apis.FETCH.key, 0, apis.SPU_VERSION),
+        ApiRange(apis.FETCH_OFFSETS.key, apis.SPU_VERSION, apis.SPU_VERSION),
+        ApiRange(apis.STREAM_FETCH.key, 0, apis.SPU_VERSION),
+        ApiRange(apis.UPDATE_OFFSETS.key, 0, 0),
+    ),
+    PLATFORM_VERSION,
+)
+_NO_MODULES = "this broker runs no SmartModules"
+
+
+@dataclass(frozen=True, slots=True)
+class SpuParts:
+    """What all connections of the data port work on."""
+
+    catalog: Catalog
+    writer: LogWriter
+    offsets: ConsumerOffsets
+    reads: OpenFiles
+    clock: Clock
+    streams: Streams
+
+
+class Streams:
+    """The open streams of all connections, by the log they read."""
+
+    def __init__(self) -> None:
+        self._by_log: dict[PartitionLog, set[Stream]] = {}
+
+    def add(self, stream: Stream) -> None:
+        self._by_log.setdefault(stream.log, set()).add(stream)
+
+    def discard(self, stream: Stream) -> None:
+        readers = self._by_log.get(stream.log)
+        if readers is not None:
+            readers.discard(stream)
+            if not readers:
+                del self._by_log[stream.log]
+
+    def end_moved(self, log: PartitionLog) -> None:
+        """Wake the streams of a log that has more records."""
+        for stream in list(self._by_log.get(log, ())):
+            stream.end_moved()
+
+    def topic_removed(self, topic: Topic) -> None:
+        """End the streams of a topic, also those that wait for an acknowledgement."""
+        for log in topic.logs:
+            for stream in list(self._by_log.get(log, ())):
+                stream.fail(ErrorCode(2007))
+
+
+class SpuSession:
+    """The requests of one connection to the data port."""
+
+    def __init__(self, connection: Connection, parts: SpuParts) -> None:
+        self._connection = connection
+        self._parts = parts
+        self._streams: dict[int, Stream] = {}
+
+    def answer(self, request: IncomingRequest) -> Any:
+        body = request.body
+        match request.api.key:
+            case apis.PRODUCE.key:
+                return self._produce(body)
+            case apis.UPDATE_OFFSETS.key:
+                return self._update_offsets(body)
+            case apis.STREAM_FETCH.key:
+                return self._stream_fetch(request, body)
+            case apis.FETCH.key:
+                return self._fetch(body)
+            case apis.FETCH_OFFSETS.key:
+                return self._fetch_offsets(body)
+            case apis.UPDATE_CONSUMER_OFFSET.key:
+                return asyncio.ensure_future(self._update_consumer_offset(body))
+            case apis.DELETE_CONSUMER_OFFSET.key:
+                return asyncio.ensure_future(self._delete_consumer_offset(body))
+            case apis.FETCH_CONSUMER_OFFSETS.key:
+                return self._fetch_consumer_offsets(body)
+            case apis.API_VERSIONS.key:
+                return self._hello(body.client_version)
+        raise AssertionError(f"no case for {request.api.name}")
+
+    def close(self) -> None:
+        for stream in self._streams.values():
+            self._parts.streams.discard(stream)
+
+    def _hello(self, client_version: str) -> ApiVersionsResponse:
+        if client_version:
+            return HELLO
+        # A client that does not say its version is too old for newer streams.
+        ranges = [
+            replace(each, max_version=15) if each.api_key == apis.STREAM_FETCH.key else each
+            for each in HELLO.api_keys
+        ]
+        return replace(HELLO, api_keys=tuple(ranges))
+
+    # --- Produce -----------------------------------------------------------------
+
+    def _produce(self, body: ProduceRequest) -> Any:
+        if body.timeout_ms < 0:
+            raise RemoteProtocolError(f"timeout {body.timeout_ms} ms", at=0)
+        refusal = other(_NO_MODULES) if body.smartmodules else None
+        outcomes = [
+            [self._append(topic.topic, entry, refusal) for entry in topic.partitions]
+            for topic in body.topics
+        ]
+        flat = [each for row in outcomes for each in row if isinstance(each, asyncio.Future)]
+        if not flat:
+            return _produce_response(body, outcomes)
+        return asyncio.ensure_future(_when_stored(body, outcomes, flat))
+
+    def _append(
+        self, topic: str, data: PartitionProduceData, refusal: ErrorCode | None
+    ) -> Appended | asyncio.Future[Appended]:
+        if refusal is not None:
+            return Appended(0, refusal)
+        log = self._parts.catalog.log(topic, data.partition)
+        if log is None:
+            return Appended(0, ErrorCode(6))
+        if not data.records:
+            return Appended(0)
+        spec = self._parts.catalog.topics[topic].spec
+        entry = check_entry(data.records, spec.compression.codec, log.segment_bytes)
+        if isinstance(entry, ErrorCode):
+            return Appended(0, entry)
+        if log.refusal is not None:
+            return Appended(0, log.refusal)
+        return self._parts.writer.append(log, entry)
+
+    # --- streams -----------------------------------------------------------------
+
+    def _stream_fetch(self, request: IncomingRequest, body: StreamFetchRequest) -> None:
+        if body.isolation > READ_COMMITTED:
+            raise RemoteProtocolError(f"isolation {body.isolation}", at=0)
+        log = self._parts.catalog.log(body.topic, body.partition)
+        if log is None:
+            answer = FetchablePartition(body.partition, ErrorCode(6))
+            self._connection.push(request, StreamFetchResponse(body.topic, 0, answer))
+            return
+        number = len(self._streams) + 1
+        if number > STREAMS_PER_CONNECTION_MAX:
+            raise RemoteProtocolError(f"more than {STREAMS_PER_CONNECTION_MAX} streams", at=0)
+        stream = Stream(self._connection, request, log, number, self._parts)
+        self._streams[number] = stream
+        self._connection.streams += 1
+        self._parts.streams.add(stream)
+        if body.smartmodules or body.smartmodule is not None:
+            stream.fail(other(_NO_MODULES))
+        else:
+            stream.send_from(body.fetch_offset)
+
+    def _update_offsets(self, body: UpdateOffsetsRequest) -> UpdateOffsetsResponse:
+        statuses = []
+        for update in body.offsets:
+            stream = self._streams.get(update.session_id)
+            statuses.append(
+                OffsetUpdateStatus(update.session_id, NO_ERROR if stream else ErrorCode(3002))
+            )
+            if stream is not None:
+                stream.acknowledge_soon(update.offset)
+        return UpdateOffsetsResponse(tuple(statuses))
+
+    # --- one-shot reads ------------------------------------------------------------
+
+    def _fetch(self, body: FetchRequest) -> FetchResponse:
+        if body.isolation > READ_COMMITTED:
+            raise RemoteProtocolError(f"isolation {body.isolation}", at=0)
+        topics = tuple(
+            FetchedTopic(
+                topic.topic,
+                tuple(
+                    self._read(topic.topic, each.partition, each.fetch_offset, body.max_bytes)
+                    for each in topic.partitions
+                ),
+            )
+            for topic in body.topics
+        )
+        return FetchResponse(topics=topics)
+
+    def _read(self, topic: str, partition: int, offset: int, max_bytes: int) -> FetchablePartition:
+        log = self._parts.catalog.log(topic, partition)
+        if log is None:
+            return FetchablePartition(partition, ErrorCode(6))
+        return read_partition(log, offset, max_bytes, self._parts.reads)[0]
+
+    def _fetch_offsets(self, body: FetchOffsetsRequest) -> FetchOffsetsResponse:
+        return FetchOffsetsResponse(
+            tuple(
+                FetchedOffsetsTopic(
+                    topic.topic,
+                    tuple(
+                        self._offsets_of(topic.topic, each.partition, body.consumer_id)
+                        for each in topic.partitions
+                    ),
+                )
+                for topic in body.topics
+            )
+        )
+
+    def _offsets_of(self, topic: str, partition: int, consumer: str | None) -> PartitionOffsets:
+        log = self._parts.catalog.log(topic, partition)
+        if log is None:
+            return PartitionOffsets(ErrorCode(3001), partition)
+        start = log.start_offset
+        if consumer is not None:
+            stored = self._parts.offsets.table.get((consumer, topic, partition))
+            start = start if stored is None else stored.offset + 1
+        return PartitionOffsets(NO_ERROR, partition, start, log.durable_end)
+
+    # --- consumer offsets ------------------------------------------------------------
+
+    async def _update_consumer_offset(
+        self, body: UpdateConsumerOffsetRequest
+    ) -> UpdateConsumerOffsetResponse:
+        stream = self._streams.get(body.session_id)
+        if stream is None:
+            return UpdateConsumerOffsetResponse(0, ErrorCode(3002))
+        if stream.consumer_id is None:
+            return UpdateConsumerOffsetResponse(0, other("stream without consumer id"))
+        if stream.log is not self._parts.catalog.log(stream.log.topic, stream.log.partition):
+            return UpdateConsumerOffsetResponse(0, ErrorCode(2007))
+        key = (stream.consumer_id, stream.log.topic, stream.log.partition)
+        position = Position(
+            body.offset, self._parts.clock.wall_ms() // 1_000, stream.log.folder.parent.name
+        )
+        try:
+            await self._parts.writer.run(lambda: self._parts.offsets.store(key, position))
+        except OSError as error:
+            return UpdateConsumerOffsetResponse(0, other(str(error)))
+        return UpdateConsumerOffsetResponse(body.offset)
+
+    async def _delete_consumer_offset(
+        self, body: DeleteConsumerOffsetRequest
+    ) -> DeleteConsumerOffsetResponse:
+        key = (body.consumer_id, body.replica.topic, body.replica.partition)
+        try:
+            await self._parts.writer.run(lambda: self._parts.offsets.drop([key]))
+        except OSError as error:
+            return DeleteConsumerOffsetResponse(other(str(error)))
+        return DeleteConsumerOffsetResponse()
+
+    def _fetch_consumer_offsets(
+        self, body: FetchConsumerOffsetsRequest
+    ) -> FetchConsumerOffsetsResponse:
+        wanted = body.filter
+        found = []
+        for (consumer, topic, partition), held in sorted(self._parts.offsets.table.items()):
+            replica = ReplicaKey(topic, partition)
+            if wanted and wanted.replica and wanted.replica != replica:
+                continue
+            if wanted and wanted.consumer_id is not None and wanted.consumer_id != consumer:
+                continue
+            if self._parts.catalog.log(topic, partition) is None:
+                continue
+            found.append(ConsumerOffset(consumer, replica, held.offset, held.time_s))
+        return FetchConsumerOffsetsResponse(consumers=tuple(found))
+
+
+class Stream:
+    """One StreamFetch: reads its log and sends, one unacknowledged response at a time."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        request: IncomingRequest,
+        log: PartitionLog,
+        number: int,
+        parts: SpuParts,
+    ) -> None:
+        self._connection = connection
+        self._request = request
+        self._number = number
+        self._parts = parts
+        self._flow = StreamFlow.starting_at(request.body.fetch_offset)
+        self._acknowledged: int | None = None
+        self._is_over = False
+        self.log = log
+        self.consumer_id: str | None = request.body.consumer_id
+
+    def send_from(self, offset: int) -> None:
+        """Send what there is from ``offset`` on, or note that there is nothing."""
+        answer, is_empty = read_partition(
+            self.log, offset, self._request.body.max_bytes, self._parts.reads
+        )
+        if answer.error:
+            self._end(answer)
+        elif is_empty:
+            self._flow.found_nothing(offset)
+        else:
+            self._flow.sent(self.log.durable_end)
+            self._push(answer)
+
+    def acknowledge_soon(self, offset: int) -> None:
+        """Take the next offset wanted; of several that arrive together the last one counts."""
+        first_of_turn = self._acknowledged is None
+        self._acknowledged = offset
+        if first_of_turn:
+            asyncio.get_running_loop().call_soon(self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        offset, self._acknowledged = self._acknowledged, None
+        if self._is_over or offset is None:
+            return
+        again = self._flow.acknowledge(offset, self.log.durable_end)
+        if again is not None:
+            self.send_from(again)
+
+    def end_moved(self) -> None:
+        """Learn that the log has more records."""
+        wanted = self._flow.end_moved(self.log.durable_end)
+        if wanted is not None:
+            self.send_from(wanted)
+
+    def fail(self, error: ErrorCode) -> None:
+        """Send an error and end."""
+        self._end(FetchablePartition(self.log.partition, error))
+
+    def _end(self, answer: FetchablePartition) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._parts.streams.discard(self)
+            self._push(answer)
+
+    def _push(self, answer: FetchablePartition) -> None:
+        body = StreamFetchResponse(self.log.topic, self._number, answer)
+        self._connection.push(self._request, body)
+
+
+def read_partition(
+    log: PartitionLog, offset: int, max_bytes: int, files: OpenFiles
+) -> tuple[FetchablePartition, bool]:
+    """Read as a fetch does; tell as well whether there was nothing to read."""
+    try:
+        found = log.read(offset, max_bytes, files)
+    except (CorruptBatch, OSError) as error:
+        logger.error("%s-%d: %s", log.topic, log.partition, error)
+        return FetchablePartition(log.partition, ErrorCode(56)), True
+    if isinstance(found, ErrorCode):
+        return FetchablePartition(log.partition, found), True
+    answer = FetchablePartition(
+        log.partition,
+        high_watermark=log.durable_end,
+        log_start_offset=log.start_offset,
+        records=found.records,
+    )
+    return answer, not found.records
+
+
+async def _when_stored(
+    body: ProduceRequest, outcomes: list[list[Any]], waiting: list[asyncio.Future[Appended]]
+) -> ProduceResponse:
+    for each in waiting:
+        await each
+    return _produce_response(body, outcomes)
+
+
+def _produce_response(body: ProduceRequest, outcomes: list[list[Any]]) -> ProduceResponse:
+    """Answer every entry in the order of the request: clients match them by place."""
+    topics = []
+    for topic, row in zip(body.topics, outcomes, strict=True):
+        entries = []
+        for data, each in zip(topic.partitions, row, strict=True):
+            outcome: Appended = each.result() if isinstance(each, asyncio.Future) else each
+            entries.append(
+                PartitionProduceResponse(
+                    data.partition, outcome.error or NO_ERROR, outcome.base_offset
+                )
+            )
+        topics.append(TopicProduceResponse(topic.topic, tuple(entries)))
+    return ProduceResponse(tuple(topics))
+

@@ -1,0 +1,166 @@
+"""Making, growing and removing topics: checks, disk, journal, then the watchers.
+
+| step of a create | crash after it leaves |
+|---|---|
+| folder and files, synced | a folder without an entry: removed at the next start |
+| journal entry, synced | the topic, complete |
+| watchers told, answer sent | the topic, complete |
+
+| step of a delete | crash after it leaves |
+|---|---|
+| journal entry, synced | a folder without an entry: removed at the next start |
+| watchers told, streams ended, files removed | nothing |
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from streamkit.broker.catalog import (
+    CONSUMER_OFFSET_SPEC,
+    CONSUMER_OFFSET_TOPIC,
+    SPU_ID,
+    Catalog,
+    Topic,
+    with_more_partitions,
+)
+from streamkit.broker.catalog_journal import CatalogJournal
+from streamkit.broker.consumer_offsets import ConsumerOffsets
+from streamkit.broker.log_writer import LogWriter
+from streamkit.broker.partition_log import PartitionLog
+from streamkit.broker.rules import check_new_topic
+from streamkit.env import Clock, random_bits
+from streamkit.limits import PARTITIONS_MAX
+from streamkit.protocol.control_plane import StatusResponse
+from streamkit.protocol.error_codes import ErrorCode, SystemPayload
+from streamkit.protocol.specs import MirrorReplicas, TopicSpec
+
+# Stock clients look a topic up in a copy of the metadata that a watch keeps; an answer that
+# overtakes the delta makes them fail. Source: control plane reference, 2.3.
+_DELTA_LEAD_S = 0.005
+_INCARNATION_BITS = 64
+
+
+class TopicService:
+    """Requests for one topic come one after another; those for others run beside them."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        journal: CatalogJournal,
+        writer: LogWriter,
+        offsets: ConsumerOffsets,
+        clock: Clock,
+        *,
+        on_removed: Callable[[Topic], None],
+    ) -> None:
+        self._catalog = catalog
+        self._journal = journal
+        self._writer = writer
+        self._offsets = offsets
+        self._clock = clock
+        self._on_removed = on_removed
+        self._being_made: set[str] = set()
+
+    async def ensure_offsets_topic(self) -> None:
+        """Make the internal topic that clients of stored offsets look for."""
+        if CONSUMER_OFFSET_TOPIC not in self._catalog.topics:
+            await self._make(CONSUMER_OFFSET_TOPIC, CONSUMER_OFFSET_SPEC)
+
+    async def create(self, name: str, spec: TopicSpec, *, dry_run: bool) -> StatusResponse:
+        """Make a topic, durably, unless a rule forbids it."""
+        refusal = check_new_topic(
+            name,
+            spec,
+            topics=[*self._catalog.topics, *self._being_made],
+            partitions_in_all=self._catalog.partition_count(),
+            spu_id=SPU_ID,
+        )
+        if refusal is not None:
+            return StatusResponse(refusal.name, refusal.error, refusal.message)
+        if dry_run:
+            return StatusResponse(name)
+        self._being_made.add(name)
+        try:
+            await self._make(name, spec)
+        except OSError as error:
+            return StatusResponse(name, ErrorCode(2005), f"error: {error.strerror}")
+        finally:
+            self._being_made.discard(name)
+        await self._clock.sleep(_DELTA_LEAD_S)
+        return StatusResponse(name)
+
+    async def add_partitions(self, name: str, count: int) -> StatusResponse:
+        """Give a topic ``count`` partitions more."""
+        topic = self._catalog.topics.get(name)
+        if topic is None:
+            return StatusResponse(name, ErrorCode(2001), "not found")
+        if topic.spec.system:
+            return StatusResponse(name, ErrorCode(12002, SystemPayload("topic", name)))
+        if isinstance(topic.spec.replicas, MirrorReplicas):
+            return StatusResponse(name, ErrorCode(2008), "invalid replica type")
+        if self._catalog.partition_count() + count > PARTITIONS_MAX:
+            text = f"more than {PARTITIONS_MAX} partitions in all"
+            return StatusResponse(name, ErrorCode(2000), text)
+        if count:
+            spec = with_more_partitions(topic.spec, count)
+            first = len(topic.logs)
+            logs = [self._catalog.new_log(topic, first + more) for more in range(count)]
+            try:
+                await self._writer.run(lambda: self._make_files(topic, spec, logs))
+            except OSError as error:
+                return StatusResponse(name, ErrorCode(2000), f"error: {error.strerror}")
+            self._catalog.grow(topic, spec, logs)
+            await self._clock.sleep(_DELTA_LEAD_S)
+        return StatusResponse(name)
+
+    async def delete(self, name: str, *, force: bool) -> StatusResponse:
+        """Remove a topic, its records and its stored offsets."""
+        topic = self._catalog.topics.get(name)
+        if topic is None:
+            return StatusResponse(name, ErrorCode(2001), "not found")
+        if topic.spec.system and not force:
+            return StatusResponse(name, ErrorCode(12001, SystemPayload("topic", name)))
+        self._catalog.remove(name)
+        self._on_removed(topic)
+        try:
+            await self._writer.run(lambda: self._remove_files(topic))
+        except OSError as error:
+            return StatusResponse(name, ErrorCode(2000), f"error: {error.strerror}")
+        return StatusResponse(name)
+
+    async def _make(self, name: str, spec: TopicSpec) -> None:
+        topic = Topic(name, f"{name}.{random_bits(_INCARNATION_BITS):016x}", spec)
+        logs = [
+            self._catalog.new_log(topic, partition) for partition in range(spec.partition_count)
+        ]
+        await self._writer.run(lambda: self._make_files(topic, spec, logs))
+        topic.logs = logs
+        self._catalog.add(topic)
+
+    # --- on the writer's thread --------------------------------------------------
+
+    def _make_files(self, topic: Topic, spec: TopicSpec, logs: list[PartitionLog]) -> None:
+        for log in logs:
+            log.make_first_segment(self._writer.files)
+        self._writer.disk.sync_folder(logs[0].folder.parent)
+        self._writer.disk.sync_folder(logs[0].folder.parent.parent)
+        self._journal.note_topic(topic.name, topic.incarnation, spec)
+
+    def _remove_files(self, topic: Topic) -> None:
+        self._journal.note_gone(topic.name)
+        keys = [key for key in self._offsets.table if key[1] == topic.name]
+        self._offsets.drop(keys)
+        for log in topic.logs:
+            log.refusal = ErrorCode(6)
+            for segment in log.segments:
+                self._writer.files.forget(segment.path)
+        if topic.logs:
+            remove_folder(topic.logs[0].folder.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove what no journal entry speaks of any more."""
+    shutil.rmtree(folder, ignore_errors=True)
