@@ -21,8 +21,8 @@ BATCH_BYTES_MAX: Final = 2 * MIB
 BATCH_BYTES_HARD_MAX: Final = 32 * MIB
 RECORDS_PER_BATCH_MAX: Final = 1_000_000
 DECOMPRESSED_BATCH_BYTES_MAX: Final = 32 * MIB
-# Below this size any ratio is harmless; above it a batch that grows more is a bomb.
-DECOMPRESSION_RATIO_FREE_BYTES: Final = 1 * MIB
+# Up to the size of a batch of ours any ratio is fine; above it one that grows more is a bomb.
+DECOMPRESSION_RATIO_FREE_BYTES: Final = BATCH_BYTES_MAX
 DECOMPRESSION_RATIO_MAX: Final = 1_000
 
 STRING_BYTES_MAX: Final = 32_767

@@ -143,7 +143,7 @@ def _snappy_compress(data: bytes) -> bytes:
     import snappy
 
     packed: bytes = snappy.StreamCompressor().compress(data)
-    return packed
+    return packed or _SNAPPY_HEAD  # of nothing the library makes nothing, which is no stream
 
 
 def _snappy_decompress(data: bytes, cap: int) -> tuple[bytes, bool]:

@@ -42,9 +42,13 @@ NO_ROWS: Final[Rows] = ([], [], [])
 row = st.tuples(
     st.binary(max_size=200), st.none() | st.binary(max_size=70), st.integers(1, 2**31 - 1)
 )
-rows: st.SearchStrategy[Rows] = st.lists(row, max_size=40).map(
-    lambda found: tuple(map(list, zip(*found, strict=True))) or NO_ROWS
-)
+
+
+def turned(found: list[tuple[bytes, bytes | None, int]]) -> Rows:
+    return [v for v, _, _ in found], [k for _, k, _ in found], [stamp for *_, stamp in found]
+
+
+rows = st.lists(row, max_size=40).map(turned)
 
 
 def outcome(function: Any, *arguments: Any) -> Any:
