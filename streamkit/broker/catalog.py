@@ -59,10 +59,8 @@ class Topic:
 
     def metadata(self) -> Metadata:
         """Describe the topic as the control plane does."""
-        replica_map = {log.partition: (SPU_ID,) for log in self.logs}
-        return Metadata(
-            self.name, self.spec, TopicStatus(TopicResolution.PROVISIONED, replica_map)
-        )
+        replica_map: dict[int, tuple[int, ...]] = {log.partition: (SPU_ID,) for log in self.logs}
+        return Metadata(self.name, self.spec, TopicStatus(TopicResolution.PROVISIONED, replica_map))
 
     def partition_metadata(self, log: PartitionLog) -> Metadata:
         """Describe one partition as the control plane does."""

@@ -88,6 +88,7 @@ class LogWriter:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="streamkit-log-writer", daemon=True)
+        self._ended = asyncio.Event()
         self._journal_syncs = ThreadPoolExecutor(1, "streamkit-journal-sync")
         self._journal_sync: Future[None] | None = None
 
@@ -109,8 +110,8 @@ class LogWriter:
     async def close(self) -> None:
         """Write and sync everything given so far, then end the thread."""
         self._queue.put(_STOP)
-        while self._thread.is_alive():
-            await asyncio.sleep(0.001)
+        await self._ended.wait()
+        self._thread.join()
         self._journal_syncs.shutdown()
         self.files.close()
 
@@ -127,6 +128,8 @@ class LogWriter:
         except BaseException as failure:
             # The journal cannot be trusted any more: nothing is acknowledged from here on.
             self._loop.call_soon_threadsafe(self._on_failure, failure)
+        finally:
+            self._loop.call_soon_threadsafe(self._ended.set)
 
     def _next_group(self) -> tuple[_Group | None, bool]:
         """Wait for work, then take all that is there, up to the size of a group."""

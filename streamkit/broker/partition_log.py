@@ -240,7 +240,9 @@ class PartitionLog:
         end = 0
         for header, at in whole_batches(data):
             if header.base_offset != expected:
-                raise self._corrupt(f"offset {header.base_offset} where {expected} was due", expected)
+                raise self._corrupt(
+                    f"offset {header.base_offset} where {expected} was due", expected
+                )
             try:
                 check_crc(data, at, header)
             except CorruptBatch as error:

@@ -46,24 +46,27 @@ class Attachments:
     async def listen(self, socket_path: Path | None, port_file: Path) -> None:
         """Open the Unix socket, or a loopback port where its path would be too long."""
         if socket_path is not None:
-            socket_path.unlink(missing_ok=True)
             self._path = socket_path
+            self._remove_path()
             self._server = await asyncio.start_unix_server(self._serve, socket_path)
             return
+        self._path = port_file
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         aside = port_file.with_suffix(".new")
         aside.write_text(str(self._server.sockets[0].getsockname()[1]))
         aside.replace(port_file)
-        self._path = port_file
 
     async def close(self) -> None:
         self._is_closing = True
         if self._server is not None:
             self._server.close()
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+        self._remove_path()
         for writer in self._writers:
             writer.close()
+
+    def _remove_path(self) -> None:
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._is_closing:
@@ -114,11 +117,16 @@ async def serve(
         "spu": broker.spu_address,
         "pid": os.getpid(),
     }
-    attachments = Attachments(greeting, on_none=lambda: stays or stop.set())
+
+    def stop_if_alone() -> None:
+        if not stays and not attachments.count:
+            stop.set()
+
+    attachments = Attachments(greeting, on_none=stop_if_alone)
     try:
         await attachments.listen(broker.folder.attach_socket, broker.folder.attach_port)
         if not stays:
-            loop.call_later(ATTACH_S_MAX, lambda: attachments.count or stop.set())
+            loop.call_later(ATTACH_S_MAX, stop_if_alone)
         on_ready(broker)
         failed = loop.create_task(broker.failed.wait())
         stopped = loop.create_task(stop.wait())

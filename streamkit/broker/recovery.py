@@ -3,7 +3,7 @@
 | first invalid byte | what it is | what is done |
 |---|---|---|
 | at or behind the journal's end | a torn tail, nobody was told of it | cut, synced, counted |
-| before the journal's end | acknowledged data are damaged | kept as they are, served below, no appends |
+| before the journal's end | acknowledged data are damaged | kept as is, served below, no appends |
 """
 
 from __future__ import annotations
@@ -86,9 +86,7 @@ def _refuse(log: PartitionLog, end: LogEnd, damage: str) -> Recovered:
     return Recovered(end, damage=damage)
 
 
-def _scan(
-    disk: Disk, log: PartitionLog, row: int, start: LogEnd, files: OpenFiles
-) -> LogEnd:
+def _scan(disk: Disk, log: PartitionLog, row: int, start: LogEnd, files: OpenFiles) -> LogEnd:
     """Walk whole, valid batches from ``start`` on, over segment ends that chain."""
     offset, position = start.offset, start.position
     while True:

@@ -47,8 +47,7 @@ def check_topic_name(name: str) -> str | None:
         )
     if not _NAME.fullmatch(name):
         return (
-            f"Invalid topic name: '{name}'. "
-            "Contain only lowercase alphanumeric characters or '-'"
+            f"Invalid topic name: '{name}'. Contain only lowercase alphanumeric characters or '-'"
         )
     return None
 

@@ -11,6 +11,7 @@ from typing import Any
 from streamkit.broker.catalog import Catalog
 from streamkit.broker.connection import Connection
 from streamkit.broker.topics import TopicService
+from streamkit.errors import RemoteProtocolError
 from streamkit.protocol import apis, specs
 from streamkit.protocol.connection import IncomingRequest
 from streamkit.protocol.control_plane import (
@@ -30,7 +31,6 @@ from streamkit.protocol.control_plane import (
 )
 from streamkit.protocol.error_codes import NO_ERROR, ErrorCode, TextPayload, other
 from streamkit.protocol.specs import ObjectKind
-from streamkit.errors import RemoteProtocolError
 
 # Build metadata marks this broker; by precedence it is Fluvio 0.18.2.
 PLATFORM_VERSION = "0.18.2+streamkit.1"

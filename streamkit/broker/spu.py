@@ -431,4 +431,3 @@ def _produce_response(body: ProduceRequest, outcomes: list[list[Any]]) -> Produc
             )
         topics.append(TopicProduceResponse(topic.topic, tuple(entries)))
     return ProduceResponse(tuple(topics))
-

@@ -31,7 +31,13 @@ from streamkit.protocol.schema import STRING, Reader
 CLIENT_VERSION = "0.50.2"
 _REQUEST_HEAD = struct.Struct(">Hhi")
 _CORRELATION = struct.Struct(">i")
-_SEMVER = re.compile(r"(\d+)\.(\d+)\.(\d+)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?")
+# Strict semver, as the stock client reads it: no leading zeros, numbers of 64 bits.
+_NUMBER = r"(0|[1-9][0-9]{0,18})"
+_PRERELEASE = r"(?:0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
+_SEMVER = re.compile(
+    rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-{_PRERELEASE}(?:\.{_PRERELEASE})*)?"
+    r"(\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,296 @@
+"""One live connection: moves bytes, decides nothing."""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Generic, TypeVar
+
+import anyio
+from anyio.abc import ByteStream, SocketAttribute
+
+from streamkit.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    ProtocolError,
+    RequestTimedOut,
+    TransportError,
+    UnsupportedServer,
+)
+from streamkit.protocol.apis import Api
+from streamkit.protocol.connection import ClientConnection
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+_READ_BYTES = 1 << 18
+_QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+
+
+class Answer(Generic[A]):
+    """The one answer to a request, once it is here. Await it, any number of times."""
+
+    __slots__ = ("_event", "_failure", "_value")
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+        self._value: A | None = None
+        self._failure: TransportError | None = None
+
+    def deliver(self, body: A) -> None:
+        self._value = body
+        self._event.set()
+
+    def fail(self, failure: TransportError) -> None:
+        self._failure = failure
+        self._event.set()
+
+    def __await__(self) -> Generator[Any, Any, A]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> A:
+        await self._event.wait()
+        if self._failure is not None:
+            raise self._failure
+        assert self._value is not None, "delivered before it is awaited"
+        return self._value
+
+
+class Responses(Generic[A]):
+    """The answers of one stream, in order. They wait here until they are taken."""
+
+    def __init__(self, correlation_id: int) -> None:
+        self.correlation_id = correlation_id
+        self._held: deque[A] = deque()
+        self._event = anyio.Event()
+        self._failure: TransportError | None = None
+
+    def deliver(self, body: A) -> None:
+        self._held.append(body)
+        self._event.set()
+
+    def fail(self, failure: TransportError) -> None:
+        self._failure = failure
+        self._event.set()
+
+    async def receive(self) -> A:
+        """Wait for the next response.
+
+        Raises:
+            ConnectionLost: There will be none.
+        """
+        while not self._held:
+            if self._failure is not None:
+                raise self._failure
+            self._event = anyio.Event()
+            await self._event.wait()
+        return self._held.popleft()
+
+
+class Channel:
+    """Carry requests to one address. Many tasks may call at once.
+
+    `run` must be running for answers to arrive; `is_open` turns false for good when the
+    connection ends, and everything that waits then fails with ConnectionLost.
+    """
+
+    def __init__(self, stream: ByteStream, address: str, client_id: str) -> None:
+        self.address = address
+        self.is_open = True
+        self._stream = stream
+        self._protocol = ClientConnection(client_id)
+        self._waiting: dict[int, Answer[Any] | Responses[Any]] = {}
+        self._writing = anyio.Lock()
+        self._greeted = anyio.Event()
+        self._failure = "the server closed the connection"
+        self._protocol_failure: ProtocolError | None = None
+
+    @property
+    def platform_version(self) -> str:
+        """What the server said of itself."""
+        return self._protocol.platform_version
+
+    async def greet(self) -> None:
+        """Exchange versions; nothing else may be sent before.
+
+        Raises:
+            ConnectionLost: The server went away instead of answering.
+            UnsupportedServer: What answered is no Fluvio server.
+        """
+        await self._write(self._protocol.hello())
+        await self._greeted.wait()
+        if self._protocol_failure is not None:
+            raise UnsupportedServer(
+                f"{self.address} does not speak the Fluvio protocol: {self._protocol_failure}",
+                hint="check the port; the first one of a broker is the one to name",
+            ) from self._protocol_failure
+        if not self.is_open:
+            raise ConnectionLost(f"{self.address}: {self._failure}", sent=False)
+
+    async def post(self, api: Api[Q, A], request: Q) -> Answer[A]:
+        """Send a request and return its answer, to be awaited later.
+
+        Raises:
+            ConnectionLost: The connection is closed; ``sent`` tells whether the request may
+                have been carried out.
+            LocalProtocolError: Too many requests are open, or a value does not fit.
+        """
+        self._check_open()
+        correlation_id, data = self._protocol.send(api, request)
+        answer: Answer[A] = Answer()
+        self._waiting[correlation_id] = answer
+        await self._write(data)
+        return answer
+
+    async def call(self, api: Api[Q, A], request: Q, *, timeout_s: float | None = None) -> A:
+        """Send a request and wait for its answer.
+
+        Raises:
+            ConnectionLost: As for `post`.
+            RequestTimedOut: No answer within ``timeout_s``.
+        """
+        with anyio.move_on_after(timeout_s) as scope:
+            answer = await self.post(api, request)
+            return await answer
+        assert scope.cancelled_caught
+        raise RequestTimedOut(
+            f"{self.address} did not answer {api.name} within {timeout_s} s", sent=True
+        )
+
+    async def open_stream(self, api: Api[Q, A], request: Q) -> Responses[A]:
+        """Send a request that is answered again and again.
+
+        Raises:
+            ConnectionLost: The connection is closed.
+        """
+        self._check_open()
+        correlation_id, data = self._protocol.send(api, request)
+        responses: Responses[A] = Responses(correlation_id)
+        self._waiting[correlation_id] = responses
+        await self._write(data)
+        return responses
+
+    def forget(self, responses: Responses[Any]) -> None:
+        """Drop what else arrives for a stream; the protocol cannot cancel it."""
+        self._waiting.pop(responses.correlation_id, None)
+        self._protocol.forget(responses.correlation_id)
+
+    async def run(self) -> None:
+        """Hand out what arrives until the connection ends. Never raises."""
+        sock = self._stream.extra(SocketAttribute.raw_socket, None)
+        try:
+            while True:
+                if _QUICKACK is not None and sock is not None:
+                    # The kernel forgets it; without it a busy stream stalls 40 ms a response.
+                    sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+                data = await self._stream.receive(_READ_BYTES)
+                self._deliver(data)
+        except anyio.EndOfStream:
+            pass  # the usual end; whoever waits is told below
+        except ProtocolError as error:
+            self._failure = str(error)
+            self._protocol_failure = error
+        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            self._failure = str(error) or "the connection broke"
+        finally:
+            self._end()
+            with anyio.CancelScope(shield=True):
+                await self._stream.aclose()
+
+    async def close(self) -> None:
+        """Close the connection; everything that waits fails."""
+        await self._stream.aclose()
+        self._end()
+
+    def _deliver(self, data: bytes) -> None:
+        for reply in self._protocol.receive(data):
+            if not self._greeted.is_set():
+                self._greeted.set()
+                continue
+            waiting = (
+                self._waiting.pop(reply.correlation_id, None)
+                if reply.is_last
+                else self._waiting.get(reply.correlation_id)
+            )
+            if waiting is not None:
+                waiting.deliver(reply.body)
+
+    def _check_open(self) -> None:
+        if not self.is_open:
+            raise ConnectionLost(f"{self.address}: {self._failure}", sent=False)
+
+    def _end(self) -> None:
+        self.is_open = False
+        self._greeted.set()
+        failure = ConnectionLost(f"{self.address}: {self._failure}", sent=True)
+        for waiting in self._waiting.values():
+            waiting.fail(failure)
+        self._waiting.clear()
+
+    async def _write(self, data: bytes) -> None:
+        # A frame that is written in part ends the connection: nobody could find its end.
+        try:
+            async with self._writing:
+                await self._stream.send(data)
+        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
+            self._failure = str(error) or "the connection broke"
+            self._end()
+            raise ConnectionLost(f"{self.address}: {self._failure}", sent=True) from error
+        except BaseException:
+            self._end()
+            with anyio.CancelScope(shield=True):
+                await self._stream.aclose()
+            raise
+
+
+async def open_channel(
+    address: str,
+    client_id: str,
+    start: Callable[[Callable[[], Awaitable[None]]], None],
+    *,
+    connect_s: float = 5.0,
+) -> Channel:
+    """Connect and exchange versions.
+
+    Args:
+        address: ``host:port``.
+        client_id: What the server shall call us.
+        start: Starts the channel's reader as a task that lives as long as it may.
+        connect_s: How long connecting and the first answer may take together.
+
+    Raises:
+        ConnectFailed: No connection, or no answer, in time.
+        UnsupportedServer: What answered is no Fluvio server.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConnectFailed(address, "the address must be host:port")
+    channel: Channel | None = None
+    try:
+        with anyio.fail_after(connect_s):
+            stream = await anyio.connect_tcp(host.strip("[]"), int(port))
+            sock = stream.extra(SocketAttribute.raw_socket)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            channel = Channel(stream, address, client_id)
+            start(channel.run)
+            await channel.greet()
+            return channel
+    except TimeoutError as error:
+        reason = f"no answer within {connect_s:g} s"
+        if channel is not None:
+            await channel.close()
+            reason += " to the first request: is it a Fluvio server?"
+        raise ConnectFailed(address, reason) from error
+    except (OSError, ConnectionLost) as error:
+        raise ConnectFailed(address, _reason_of(error)) from error
+
+
+def _reason_of(error: Exception) -> str:
+    """Name the reason behind a failed connect: anyio groups those of several addresses."""
+    cause = error.__cause__
+    if isinstance(cause, ExceptionGroup):
+        cause = cause.exceptions[0]
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    return str(error)

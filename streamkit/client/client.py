@@ -1,0 +1,285 @@
+"""The client: one object for producers, consumers and administration of a cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, TypeVar
+
+import anyio
+
+from streamkit.client.admin import Admin
+from streamkit.client.cluster import Cluster
+from streamkit.client.consumer import Consumer, ConsumerOptions, OffsetStrategy, OnEvicted
+from streamkit.client.producer import Partitioner, Producer, ProducerOptions
+from streamkit.client.profile import load_profiles, profile_path
+from streamkit.env import Clock, SystemClock
+from streamkit.errors import ConfigError, UsageError
+from streamkit.limits import BATCH_BYTES_DEFAULT, FETCH_BYTES_DEFAULT, REQUEST_BYTES_DEFAULT
+from streamkit.protocol.compression import Codec
+from streamkit.protocol.data_plane import (
+    ACKS_ALL,
+    ACKS_LEADER,
+    READ_COMMITTED,
+    READ_UNCOMMITTED,
+)
+from streamkit.record import Offset, Topic
+
+T = TypeVar("T")
+Isolation = Literal["read_committed", "read_uncommitted"]
+Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+
+
+class Client:
+    """A connection to a Fluvio cluster, or to the embedded broker.
+
+    Made by `connect`; use it with ``async with``. Runs on asyncio and on trio.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        client_id: str = "streamkit",
+        connect_timeout: float | timedelta = 5.0,
+        clock: Clock | None = None,
+        use_local_address: bool = False,
+    ) -> None:
+        self._cluster = Cluster(
+            address,
+            client_id=client_id,
+            clock=clock or SystemClock(),
+            connect_s=_seconds(connect_timeout),
+            use_local_address=use_local_address,
+        )
+        self._stack = AsyncExitStack()
+        self.admin = Admin(self._cluster)
+
+    @classmethod
+    def connect(
+        cls,
+        address: str | None = None,
+        *,
+        profile: str | None = None,
+        client_id: str = "streamkit",
+        connect_timeout: float | timedelta = 5.0,
+    ) -> Client:
+        """Prepare a connection, which ``async with`` opens.
+
+        Args:
+            address: The SC as ``host:port``.
+            profile: A profile of Fluvio's own file, in place of an address. With neither,
+                the file's current profile is taken.
+            client_id: What servers shall call us.
+            connect_timeout: Seconds, or a timedelta, until connecting is given up.
+
+        Raises:
+            ConfigError: There is no such profile, or it asks for what is not supported.
+        """
+        local = False
+        if address is not None and profile is not None:
+            raise UsageError("name an address or a profile, not both")
+        if address is None:
+            profiles = load_profiles(profile_path(os.environ, Path.home()))
+            found = profiles.active() if profile is None else profiles.get(profile)
+            if found is None:
+                raise ConfigError(
+                    f"no cluster is named, and {profiles.path} has no current profile",
+                    hint='give an address: Client.connect("127.0.0.1:9103")',
+                )
+            found.check_usable()
+            address, local = found.endpoint, found.use_spu_local_address
+        return cls(
+            address,
+            client_id=client_id,
+            connect_timeout=connect_timeout,
+            use_local_address=local,
+        )
+
+    @property
+    def address(self) -> str:
+        """The SC's address."""
+        return self._cluster.address
+
+    @property
+    def cluster(self) -> Cluster:
+        """What connects to the cluster; for code that extends the client."""
+        return self._cluster
+
+    async def __aenter__(self) -> Client:
+        tasks = await self._stack.enter_async_context(_Background())
+        try:
+            await self._cluster.open(tasks.group)
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with anyio.CancelScope(shield=True):
+            await self._cluster.close()
+        # Outside the shield: the task group was entered outside it as well.
+        await self._stack.aclose()
+
+    def producer(
+        self,
+        topic: str | Topic[object],
+        *,
+        batch_size: int = BATCH_BYTES_DEFAULT,
+        max_request_size: int = REQUEST_BYTES_DEFAULT,
+        linger: float | timedelta = 0.1,
+        compression: Compression | None = None,
+        isolation: Isolation = "read_uncommitted",
+        timeout: float | timedelta = 1.5,
+        partitioner: Partitioner | None = None,
+        partition: int | None = None,
+        queue_bytes: int = 8 << 20,
+        delivery_timeout: float | timedelta | None = 300.0,
+        on_retry: Callable[[Exception, int], None] | None = None,
+    ) -> Producer:
+        """Make a producer for one topic.
+
+        Args:
+            topic: Where to write.
+            batch_size: Soft limit of a batch in bytes, before compression.
+            max_request_size: Hard limit of a record alone in its batch, in bytes.
+            linger: How long a batch that is not full may wait for more records.
+            compression: Left out, the topic's own, or none.
+            isolation: ``read_committed`` waits until every replica has a record.
+            timeout: How long the server may wait for replicas.
+            partitioner: Chooses a partition for each key of a column; SipHash and round
+                robin, if left out.
+            partition: One partition for everything.
+            queue_bytes: What may wait per partition before `send` waits.
+            delivery_timeout: How long a batch is tried before it fails; None never gives up.
+            on_retry: Told the error and the attempt each time something is tried again.
+
+        Raises:
+            UsageError: A value means nothing.
+        """
+        if batch_size < 1 or max_request_size < 1 or queue_bytes < 1:
+            raise UsageError("batch_size, max_request_size and queue_bytes count from 1 byte up")
+        options = ProducerOptions(
+            batch_size_bytes=batch_size,
+            max_request_size_bytes=max_request_size,
+            linger_s=_seconds(linger),
+            compression=None if compression is None else Codec.parse(compression),
+            acks=_choice(isolation, {"read_committed": ACKS_ALL, "read_uncommitted": ACKS_LEADER}),
+            timeout_ms=round(_seconds(timeout) * 1_000),
+            partitioner=partitioner,
+            partition=partition,
+            queue_bytes_max=queue_bytes,
+            delivery_timeout_s=None if delivery_timeout is None else _seconds(delivery_timeout),
+            on_retry=on_retry,
+        )
+        return Producer(self._cluster, _name(topic), options)
+
+    def consumer(
+        self,
+        topic: str | Topic[object],
+        *,
+        start: Offset | str | int = "beginning",
+        partitions: int | list[int] | tuple[int, ...] | None = None,
+        until_end: bool = False,
+        isolation: Isolation = "read_uncommitted",
+        max_bytes: int = FETCH_BYTES_DEFAULT,
+        prefetch_bytes: int = 4 << 20,
+        consumer_id: str | None = None,
+        offset_strategy: OffsetStrategy = "none",
+        on_evicted: OnEvicted = "fail",
+        starts: dict[int, int] | None = None,
+        give_up: float | timedelta | None = None,
+        on_retry: Callable[[Exception, int], None] | None = None,
+    ) -> Consumer:
+        """Make a consumer of one topic.
+
+        Args:
+            topic: What to read.
+            start: Where each partition is read from; see `Offset`.
+            partitions: Which ones; all, if left out.
+            until_end: Stop at the ends seen when it is opened.
+            isolation: ``read_committed`` waits until every replica has a record.
+            max_bytes: Size of one response of a partition.
+            prefetch_bytes: What may wait for the application in all.
+            consumer_id: Whose stored offsets to go on from.
+            offset_strategy: ``auto`` stores offsets after the next pull, ``manual`` only by
+                `Consumer.commit`.
+            on_evicted: What to do where retention has removed the next offset.
+            starts: The first offset of single partitions, in place of ``start``.
+            give_up: How long opening is tried; None never gives up on what may pass.
+            on_retry: Told the error and the attempt each time something is tried again.
+
+        Raises:
+            UsageError: A value means nothing.
+        """
+        if isinstance(partitions, int):
+            partitions = (partitions,)
+        if max_bytes < 1 or prefetch_bytes < 1:
+            raise UsageError("max_bytes and prefetch_bytes count from 1 byte up")
+        options = ConsumerOptions(
+            start=Offset.parse(start),
+            partitions=None if partitions is None else tuple(partitions),
+            starts=starts,
+            until_end=until_end,
+            isolation=_choice(
+                isolation,
+                {"read_committed": READ_COMMITTED, "read_uncommitted": READ_UNCOMMITTED},
+            ),
+            max_bytes=max_bytes,
+            prefetch_bytes=prefetch_bytes,
+            consumer_id=consumer_id,
+            offset_strategy=_choice(
+                offset_strategy, {"none": "none", "manual": "manual", "auto": "auto"}
+            ),
+            on_evicted=on_evicted,
+            give_up_s=None if give_up is None else _seconds(give_up),
+            on_retry=on_retry,
+        )
+        return Consumer(self._cluster, _name(topic), options)
+
+
+class _Background:
+    """A task group whose end is not its tasks' end: what is left is cancelled."""
+
+    def __init__(self) -> None:
+        self.group = anyio.create_task_group()
+
+    async def __aenter__(self) -> _Background:
+        await self.group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.group.cancel_scope.cancel()
+        # The block's own error goes out as it is; a task group would wrap it.
+        await self.group.__aexit__(None, None, None)
+
+
+def _name(topic: str | Topic[object]) -> str:
+    return topic if isinstance(topic, str) else topic.name
+
+
+def _seconds(value: float | timedelta) -> float:
+    result = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    if result < 0:
+        raise UsageError(f"a duration cannot be {result} s")
+    return result
+
+
+def _choice(value: str, choices: dict[str, T]) -> T:
+    if value not in choices:
+        raise UsageError(f"{value!r} is none of: {', '.join(choices)}")
+    return choices[value]

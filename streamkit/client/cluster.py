@@ -1,0 +1,226 @@
+"""The connections of a client: one to the SC with its watches, one to each SPU in use."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from streamkit.client.backoff import Backoff
+from streamkit.client.channel import Channel, open_channel
+from streamkit.client.metadata import WATCHED, MetadataStore
+from streamkit.env import Clock
+from streamkit.errors import NotLeader, StreamKitError, TopicNotFound, TransportError
+from streamkit.protocol.apis import WATCH, Api
+from streamkit.protocol.connection import check_platform
+from streamkit.protocol.control_plane import WatchRequest
+from streamkit.protocol.specs import ObjectKind
+
+logger = logging.getLogger("streamkit.client")
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+# How long to wait for a delta before a topic or partition counts as missing: an answer to
+# Create can overtake it on another connection. Source: control plane reference, 2.3.
+_DELTA_S = 1.0
+_FIRST_METADATA_S = 10.0
+
+
+class Cluster:
+    """Knows where partitions are and carries requests there.
+
+    Args:
+        address: The SC, as ``host:port``.
+        client_id: What servers shall call us.
+        clock: Time.
+        connect_s: How long a connection may take.
+        use_local_address: Whether SPUs are reached by their local endpoint.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        client_id: str,
+        clock: Clock,
+        connect_s: float,
+        use_local_address: bool = False,
+    ) -> None:
+        self.address = address
+        self.clock = clock
+        self.metadata = MetadataStore()
+        self._client_id = client_id
+        self._connect_s = connect_s
+        self._use_local_address = use_local_address
+        self._tasks: TaskGroup | None = None
+        self._sc: Channel | None = None
+        self._spus: dict[str, Channel] = {}
+        self._opening: dict[str, anyio.Lock] = {}
+        self._changed = anyio.Event()
+
+    # --- life --------------------------------------------------------------------
+
+    async def open(self, tasks: TaskGroup) -> None:
+        """Connect to the SC and start the watches.
+
+        Raises:
+            ConnectFailed: Nothing answers there.
+            UnsupportedServer: It is no Fluvio SC, or too old.
+        """
+        self._tasks = tasks
+        await self._sc_channel()
+
+    def start(self, function: Callable[[], Awaitable[None]]) -> None:
+        """Run something for as long as the client lives."""
+        assert self._tasks is not None, "the client is not open"
+        self._tasks.start_soon(function)
+
+    async def close(self) -> None:
+        for channel in (self._sc, *self._spus.values()):
+            if channel is not None:
+                await channel.close()
+
+    # --- requests ------------------------------------------------------------------
+
+    async def admin(self, api: Api[Q, A], request: Q, *, timeout_s: float = 60.0) -> A:
+        """Ask the SC; reconnect first if the connection was lost before.
+
+        Raises:
+            TransportError: The connection failed; ``sent`` tells whether the request may have
+                been carried out.
+        """
+        channel = await self._sc_channel()
+        return await channel.call(api, request, timeout_s=timeout_s)
+
+    async def leader(self, topic: str, partition: int) -> str:
+        """Return the address of the SPU that leads a partition.
+
+        Raises:
+            TopicNotFound: There is no such topic.
+            NotLeader: The topic is there; the partition, or its leader, is not yet.
+        """
+        await self.partition_count(topic)
+
+        def find() -> str | None:
+            return self.metadata.leader_address(topic, partition, local=self._use_local_address)
+
+        address = await self._wait_for(find)
+        if address is None:
+            raise NotLeader(3001, f"nobody leads {topic}-{partition}", retryable=True)
+        return address
+
+    async def partition_count(self, topic: str) -> int:
+        """Return how many partitions a topic has.
+
+        Raises:
+            TopicNotFound: There is no such topic.
+        """
+        count = await self._wait_for(lambda: self.metadata.partition_count(topic) or None)
+        if count is None:
+            raise TopicNotFound(topic, hint=self.metadata.did_you_mean(topic))
+        return count
+
+    async def spu(self, address: str) -> Channel:
+        """Return the shared connection to an SPU.
+
+        Raises:
+            ConnectFailed: It cannot be reached.
+        """
+        lock = self._opening.setdefault(address, anyio.Lock())
+        async with lock:
+            channel = self._spus.get(address)
+            if channel is None or not channel.is_open:
+                channel = self._spus[address] = await self.connect(address)
+            return channel
+
+    async def connect(self, address: str) -> Channel:
+        """Open a connection of one's own.
+
+        Raises:
+            ConnectFailed: It cannot be reached.
+        """
+        return await open_channel(
+            address, self._client_id, self.start, connect_s=self._connect_s
+        )
+
+    # --- metadata --------------------------------------------------------------------
+
+    async def _wait_for(self, find: Callable[[], A | None]) -> A | None:
+        """Look something up; give a delta a moment to arrive before it counts as missing."""
+        found = find()
+        if found is not None and self._sc is not None and self._sc.is_open:
+            return found
+        await self._sc_channel()
+        with anyio.move_on_after(_DELTA_S):
+            while (found := find()) is None:
+                await self._changed.wait()
+        return found
+
+    async def _sc_channel(self) -> Channel:
+        lock = self._opening.setdefault(self.address, anyio.Lock())
+        async with lock:
+            if self._sc is not None and self._sc.is_open:
+                return self._sc
+            self.metadata.forget()
+            channel = await self.connect(self.address)
+            check_platform(channel.platform_version)
+            for kind in WATCHED:
+                self._start_watch(channel, kind)
+            with anyio.move_on_after(_FIRST_METADATA_S):
+                while not self.metadata.is_filled and channel.is_open:
+                    await self._changed.wait()
+            self._sc = channel
+            return channel
+
+    def _start_watch(self, channel: Channel, kind: ObjectKind) -> None:
+        async def keep() -> None:
+            try:
+                responses = await channel.open_stream(WATCH, WatchRequest(kind))
+                while True:
+                    self.metadata.apply(await responses.receive())
+                    self._wake()
+            except TransportError:
+                self._wake()  # the next request reconnects and starts anew
+            except StreamKitError:
+                logger.exception("watching %s failed", kind.name)
+                await channel.close()
+
+        self.start(keep)
+
+    def _wake(self) -> None:
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+
+async def retrying(
+    cluster: Cluster,
+    attempt: Callable[[], Awaitable[A]],
+    *,
+    give_up_s: float | None,
+    on_retry: Callable[[Exception, int], None] | None = None,
+) -> A:
+    """Do something that is safe to repeat until it succeeds or time is up.
+
+    Args:
+        cluster: Whose clock counts.
+        attempt: What to do; retried on every error that says it is retryable.
+        give_up_s: Seconds after which the last error is raised; None never gives up.
+        on_retry: Told the error and the number of the attempt that failed.
+    """
+    backoff = Backoff()
+    started_s = cluster.clock.monotonic_s()
+    while True:
+        try:
+            return await attempt()
+        except StreamKitError as error:
+            waited_s = cluster.clock.monotonic_s() - started_s
+            if not error.retryable or (give_up_s is not None and waited_s >= give_up_s):
+                raise
+            pause_s = backoff.next_s()
+            if on_retry is not None:
+                on_retry(error, backoff.attempt)
+            await cluster.clock.sleep(pause_s)

@@ -1,0 +1,143 @@
+"""Offsets of partitions and of consumers, asked for once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from streamkit.client.cluster import Cluster
+from streamkit.errors import BrokerError
+from streamkit.protocol.apis import (
+    DELETE_CONSUMER_OFFSET,
+    FETCH,
+    FETCH_CONSUMER_OFFSETS,
+    FETCH_OFFSETS,
+    Api,
+)
+from streamkit.protocol.batch import HEADER_BYTES, read_batch_header, whole_batches
+from streamkit.protocol.data_plane import (
+    ConsumerOffset,
+    ConsumerOffsetsFilter,
+    DeleteConsumerOffsetRequest,
+    FetchablePartition,
+    FetchConsumerOffsetsRequest,
+    FetchOffsetsRequest,
+    FetchPartition,
+    FetchRequest,
+    FetchTopic,
+    OffsetsTopic,
+    PartitionIndex,
+    ReplicaKey,
+)
+from streamkit.protocol.error_codes import as_exception
+
+_OFFSETS_TOPIC = "consumer-offset"
+_PROBE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOffset:
+    """Where a consumer is: ``offset`` is that of the last record it has processed."""
+
+    consumer_id: str
+    topic: str
+    partition: int
+    offset: int
+    modified_time_s: int
+
+
+class OffsetClient:
+    """Asks the leaders of partitions, and the keeper of consumer offsets."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
+        """Return the first offset stored and the end of a partition.
+
+        The end is where a read finds nothing, not the reported high watermark: after a crash
+        a stock server names one below records that it has acknowledged.
+
+        Raises:
+            NotLeader: The partition is not served there, or not yet.
+            TransportError: The connection failed.
+        """
+        address = await self._cluster.leader(topic, partition)
+        channel = await self._cluster.spu(address)
+        request = FetchOffsetsRequest((OffsetsTopic(topic, (PartitionIndex(partition),)),))
+        answer = await channel.call(FETCH_OFFSETS, request)
+        found = answer.topics[0].partitions[0]
+        if found.error:
+            raise as_exception(found.error, about=f"{topic}-{partition}")
+        end = found.last_stable_offset
+        while (further := await self._end_behind(topic, partition, end)) > end:
+            end = further
+        return found.start_offset, end
+
+    async def fetch(
+        self, topic: str, partition: int, offset: int, max_bytes: int
+    ) -> FetchablePartition:
+        """Read once from an offset on, uncommitted records included.
+
+        Raises:
+            BrokerError: The broker cannot serve it.
+            TransportError: The connection failed.
+        """
+        address = await self._cluster.leader(topic, partition)
+        channel = await self._cluster.spu(address)
+        wanted = FetchPartition(partition, fetch_offset=offset)
+        request = FetchRequest(max_bytes=max_bytes, topics=(FetchTopic(topic, (wanted,)),))
+        answer = await channel.call(FETCH, request)
+        found = answer.topics[0].partitions[0]
+        if found.error:
+            raise as_exception(found.error, about=f"{topic}-{partition}")
+        return found
+
+    async def stored(
+        self, consumer_id: str | None = None, topic: str | None = None
+    ) -> list[StoredOffset]:
+        """Return stored offsets, all or those of one consumer or topic."""
+        wanted = ConsumerOffsetsFilter(None, consumer_id) if consumer_id is not None else None
+        answer = await self._ask_keeper(FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest(wanted))
+        found: tuple[ConsumerOffset, ...] = answer.consumers
+        return [
+            StoredOffset(
+                each.consumer_id,
+                each.replica.topic,
+                each.replica.partition,
+                each.offset,
+                each.modified_time_s,
+            )
+            for each in found
+            if (topic is None or each.replica.topic == topic)
+            and (consumer_id is None or each.consumer_id == consumer_id)
+        ]
+
+    async def delete(self, stored: StoredOffset) -> None:
+        """Forget a stored offset."""
+        request = DeleteConsumerOffsetRequest(
+            ReplicaKey(stored.topic, stored.partition), stored.consumer_id
+        )
+        await self._ask_keeper(DELETE_CONSUMER_OFFSET, request)
+
+    async def _end_behind(self, topic: str, partition: int, offset: int) -> int:
+        try:
+            found = await self.fetch(topic, partition, offset, _PROBE_BYTES)
+        except BrokerError as error:
+            if error.retryable:
+                raise
+            return offset  # nothing can be read there, so nothing is there
+        end, at = offset, 0
+        for header, at in whole_batches(found.records):
+            end, at = max(end, header.end_offset), at + header.size_bytes
+        if len(found.records) - at >= HEADER_BYTES:  # a batch cut by the server is there as well
+            end = max(end, read_batch_header(found.records, at).end_offset)
+        return end
+
+    async def _ask_keeper(self, api: Api[Any, Any], request: Any) -> Any:
+        address = await self._cluster.leader(_OFFSETS_TOPIC, 0)
+        channel = await self._cluster.spu(address)
+        answer = await channel.call(api, request)
+        if answer.error:
+            raise as_exception(answer.error, about="consumer offsets")
+        return answer

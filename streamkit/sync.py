@@ -1,0 +1,264 @@
+"""The client without an event loop: the same names, plain calls and plain iterators.
+
+One event loop runs in a thread of its own, started with the first client and shared by all.
+Waiting never holds the interpreter: other threads go on.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from streamkit.client import Client as AsyncClient
+from streamkit.client import (
+    ManyHandle,
+    ManyMetadata,
+    PartitionInfo,
+    RecordHandle,
+    RecordMetadata,
+    StoredOffset,
+    TopicInfo,
+)
+from streamkit.client.consumer import Consumer as AsyncConsumer
+from streamkit.client.producer import Producer as AsyncProducer
+from streamkit.record import Chunk, Record
+
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_portal: BlockingPortal | None = None
+
+
+def _shared_portal() -> BlockingPortal:
+    """Return the one loop in its thread; it ends with the process."""
+    global _portal
+    with _lock:
+        if _portal is None:
+            manager = start_blocking_portal()
+            _portal = manager.__enter__()
+            atexit.register(manager.__exit__, None, None, None)
+        return _portal
+
+
+class Handle:
+    """A record on its way."""
+
+    def __init__(self, portal: BlockingPortal, handle: RecordHandle) -> None:
+        self._portal = portal
+        self._handle = handle
+
+    def wait(self) -> RecordMetadata:
+        """Wait until the record is stored and return where."""
+        return self._portal.call(_await, self._handle)
+
+
+class HandleOfMany:
+    """The records of one `Producer.send_many`."""
+
+    def __init__(self, portal: BlockingPortal, handle: ManyHandle) -> None:
+        self._portal = portal
+        self._handle = handle
+
+    def wait(self) -> ManyMetadata:
+        """Wait until all records are stored and return where."""
+        return self._portal.call(_await, self._handle)
+
+
+class Producer:
+    """Writes to one topic; use it with ``with``. See `streamkit.client.Producer`."""
+
+    def __init__(self, portal: BlockingPortal, producer: AsyncProducer) -> None:
+        self._portal = portal
+        self._producer = producer
+
+    def send(
+        self,
+        value: bytes | str,
+        key: bytes | str | None = None,
+        *,
+        timestamp_ms: int | None = None,
+        partition: int | None = None,
+    ) -> Handle:
+        """Take a record; see `streamkit.client.Producer.send`."""
+
+        async def send() -> RecordHandle:
+            return await self._producer.send(
+                value, key, timestamp_ms=timestamp_ms, partition=partition
+            )
+
+        return Handle(self._portal, self._portal.call(send))
+
+    def send_many(
+        self,
+        values: Sequence[bytes],
+        keys: Sequence[bytes | None] | None = None,
+        *,
+        timestamps_ms: Sequence[int] | None = None,
+    ) -> HandleOfMany:
+        """Take many records as columns; see `streamkit.client.Producer.send_many`."""
+
+        async def send() -> ManyHandle:
+            return await self._producer.send_many(values, keys, timestamps_ms=timestamps_ms)
+
+        return HandleOfMany(self._portal, self._portal.call(send))
+
+    def flush(self) -> None:
+        """Wait until everything is stored; raise the first refusal."""
+        self._portal.call(self._producer.flush)
+
+    def close(self) -> None:
+        """Flush, then stop."""
+        self._portal.call(self._producer.close)
+
+    def __enter__(self) -> Producer:
+        self._portal.call(self._producer.open)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._portal.call(self._producer.__aexit__, kind, error, trace)
+
+
+class Consumer:
+    """Reads one topic; iterate it. See `streamkit.client.Consumer`."""
+
+    def __init__(self, portal: BlockingPortal, consumer: AsyncConsumer) -> None:
+        self._portal = portal
+        self._consumer = consumer
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Read whole columns: the fast way."""
+        source = self._consumer.chunks()
+        try:
+            while (chunk := self._portal.call(_next_or_none, source)) is not None:
+                yield chunk
+        finally:
+            self._portal.call(source.aclose)
+
+    def __iter__(self) -> Iterator[Record[bytes]]:
+        # One hop to the loop is paid per chunk, not per record.
+        for chunk in self.chunks():
+            yield from chunk.records()
+
+    def commit(self, record: Record[Any] | None = None) -> None:
+        """Store how far the application has processed."""
+        self._portal.call(self._consumer.commit, record)
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._portal.call(self._consumer.close)
+
+    def __enter__(self) -> Consumer:
+        self._portal.call(self._consumer.open)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._portal.call(self._consumer.__aexit__, kind, error, trace)
+
+
+class Admin:
+    """Topics and partitions. See `streamkit.client.Admin`."""
+
+    def __init__(self, portal: BlockingPortal, client: AsyncClient) -> None:
+        self._portal = portal
+        self._admin = client.admin
+
+    def create_topic(self, name: str, partitions: int = 1, **options: Any) -> None:
+        """Make a topic; options as in `streamkit.client.Admin.create_topic`."""
+        self._call(lambda: self._admin.create_topic(name, partitions, **options))
+
+    def delete_topic(self, name: str, *, force: bool = False) -> None:
+        """Remove a topic and everything in it."""
+        self._call(lambda: self._admin.delete_topic(name, force=force))
+
+    def add_partitions(self, name: str, count: int = 1) -> list[PartitionInfo]:
+        """Give a topic more partitions; return the new ones."""
+        return self._call(lambda: self._admin.add_partitions(name, count))
+
+    def list_topics(self, *, system: bool = False) -> list[TopicInfo]:
+        """Return the topics by name."""
+        return self._call(lambda: self._admin.list_topics(system=system))
+
+    def describe_topic(self, name: str) -> TopicInfo:
+        """Return one topic."""
+        return self._call(lambda: self._admin.describe_topic(name))
+
+    def list_partitions(self, topic: str | None = None) -> list[PartitionInfo]:
+        """Return partitions by topic and number."""
+        return self._call(lambda: self._admin.list_partitions(topic))
+
+    def list_consumers(self) -> list[StoredOffset]:
+        """Return every stored consumer offset."""
+        return self._call(lambda: self._admin.list_consumers())
+
+    def delete_consumer(
+        self, consumer_id: str, topic: str | None = None, partition: int | None = None
+    ) -> list[StoredOffset]:
+        """Forget the offsets of a consumer; return what was forgotten."""
+        return self._call(lambda: self._admin.delete_consumer(consumer_id, topic, partition))
+
+    def _call(self, make: Callable[[], Awaitable[T]]) -> T:
+        return self._portal.call(_run, make)
+
+
+class Client:
+    """A connection to a cluster; use it with ``with``. Options as in `streamkit.Client`."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self._portal = _shared_portal()
+        self.admin = Admin(self._portal, client)
+        self._life: Any = None
+
+    @classmethod
+    def connect(cls, address: str | None = None, **options: Any) -> Client:
+        """Prepare a connection, which ``with`` opens; options as in `streamkit.Client.connect`."""
+        return cls(AsyncClient.connect(address, **options))
+
+    def producer(self, topic: str, **options: Any) -> Producer:
+        """Make a producer; options as in `streamkit.Client.producer`."""
+        return Producer(self._portal, self._client.producer(topic, **options))
+
+    def consumer(self, topic: str, **options: Any) -> Consumer:
+        """Make a consumer; options as in `streamkit.Client.consumer`."""
+        return Consumer(self._portal, self._client.consumer(topic, **options))
+
+    def __enter__(self) -> Client:
+        # One task enters and leaves: cancel scopes belong to the task that made them.
+        self._life = self._portal.wrap_async_context_manager(self._client)
+        self._life.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._life.__exit__(kind, error, trace)
+
+
+async def _await(handle: Awaitable[T]) -> T:
+    return await handle
+
+
+async def _run(make: Callable[[], Awaitable[T]]) -> T:
+    return await make()
+
+
+async def _next_or_none(source: AsyncGenerator[Chunk, None]) -> Chunk | None:
+    return await anext(source, None)
