@@ -89,7 +89,8 @@ class Consumer:
         self._arrived = anyio.Event()
         self._room = anyio.Event()
         self._failure: StreamKitError | None = None
-        self._scope = anyio.CancelScope()
+        self._scope: anyio.CancelScope | None = None
+        self._is_closed = False
         self._yielded: dict[int, int] = {}
         self._processed: dict[int, int] = {}
         self._stored: dict[int, int] = {}
@@ -118,11 +119,14 @@ class Consumer:
         for number in chosen:
             await self._add_reader(number, stored.get(number))
         self._is_open = True
+        self._scope = anyio.CancelScope()
         self._cluster.start(self._run)
 
     async def close(self) -> None:
         """Stop reading and end the streams. Nothing is committed by this."""
-        self._scope.cancel()
+        self._is_closed = True
+        if self._scope is not None:
+            self._scope.cancel()
         for channel in self._channels.values():
             await channel.close()
         self._wake_up()
@@ -191,7 +195,7 @@ class Consumer:
         while not self._held:
             if self._failure is not None:
                 raise self._failure
-            if self._scope.cancel_called:
+            if self._is_closed:
                 return None
             if self._readers and all(reader.is_done for reader in self._readers.values()):
                 return None
@@ -273,6 +277,7 @@ class Consumer:
     # --- the tasks -------------------------------------------------------------------
 
     async def _run(self) -> None:
+        assert self._scope is not None, "made by `open`, which starts this"
         with self._scope:
             async with anyio.create_task_group() as tasks:
                 for reader in self._readers.values():
