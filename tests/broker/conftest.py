@@ -1,0 +1,22 @@
+"""A broker for each test that asks for one, in this process, on free ports."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from streamkit.broker.broker import Broker
+from tests.broker.running import running
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"  # the broker owns its process, so it is written for one loop
+
+
+@pytest.fixture
+async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
+    async with running(tmp_path) as broker:
+        yield broker

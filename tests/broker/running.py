@@ -1,0 +1,97 @@
+"""Run a broker in this process, and what most tests ask of one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from streamkit.broker.broker import Broker, BrokerOptions
+from streamkit.env import Clock, Disk
+from streamkit.protocol import apis, specs
+from streamkit.protocol.batch import UNSTAMPED, Columns, Stamp, encode_batch, with_base_offset
+from streamkit.protocol.codec import record_bytes
+from streamkit.protocol.compression import Codec
+from streamkit.protocol.control_plane import CreateRequest, DeleteRequest, StatusResponse
+from streamkit.protocol.data_plane import (
+    FetchPartition,
+    FetchRequest,
+    FetchTopic,
+    PartitionProduceData,
+    ProduceRequest,
+    TopicProduceData,
+)
+from streamkit.protocol.specs import ComputedReplicas, TopicSpec, TopicStorage
+from tests.broker.wire import Wire
+
+NOW_MS = 1_700_000_000_000
+
+
+@asynccontextmanager
+async def running(
+    data_dir: Path, *, disk: Disk | None = None, clock: Clock | None = None
+) -> AsyncIterator[Broker]:
+    """Open a broker on a folder and close it at the end."""
+    broker = Broker(BrokerOptions(data_dir), disk=disk, clock=clock)
+    await broker.open()
+    try:
+        yield broker
+    finally:
+        await broker.close()
+
+
+def batch_of(
+    *values: bytes,
+    base_offset: int = 0,
+    codec_used: Codec = Codec.NONE,
+    stamp: Stamp = UNSTAMPED,
+) -> bytes:
+    """Return a batch of keyless records as a producer makes it."""
+    columns = Columns(list(values), [None] * len(values), [NOW_MS] * len(values))
+    size = sum(record_bytes(row, 0, None, value) for row, value in enumerate(values))
+    batch = encode_batch(columns, 0, len(values), size, codec_used=codec_used, stamp=stamp)
+    return with_base_offset(batch, base_offset)
+
+
+def topic_spec(
+    partitions: int = 1, *, segment_bytes: int | None = None, **others: Any
+) -> TopicSpec:
+    storage = None if segment_bytes is None else TopicStorage(segment_bytes)
+    return TopicSpec(ComputedReplicas(partitions, 1, False), storage=storage, **others)
+
+
+async def create(sc: Wire, name: str, spec: TopicSpec | None = None) -> StatusResponse:
+    request = CreateRequest(specs.TOPIC, name, spec or topic_spec())
+    answer: StatusResponse = await sc.ask(apis.CREATE, request)
+    return answer
+
+
+async def delete(sc: Wire, name: str) -> StatusResponse:
+    answer: StatusResponse = await sc.ask(apis.DELETE, DeleteRequest(specs.TOPIC, name))
+    return answer
+
+
+def produce_request(topic: str, *entries: tuple[int, bytes]) -> ProduceRequest:
+    """Make a request of one entry per partition number and record set."""
+    data = tuple(PartitionProduceData(partition, records) for partition, records in entries)
+    return ProduceRequest(topics=(TopicProduceData(topic, data),))
+
+
+async def produce(spu: Wire, topic: str, records: bytes, partition: int = 0) -> tuple[int, int]:
+    """Send one entry; return the error code and the base offset of the answer."""
+    answer = await spu.ask(apis.PRODUCE, produce_request(topic, (partition, records)))
+    (entry,) = answer.topics[0].partitions
+    return entry.error.code, entry.base_offset
+
+
+def fetch_request(topic: str, partition: int, offset: int, max_bytes: int = -1) -> FetchRequest:
+    wanted = FetchTopic(topic, (FetchPartition(partition, fetch_offset=offset),))
+    return FetchRequest(max_bytes=max_bytes, topics=(wanted,))
+
+
+async def fetch(spu: Wire, topic: str, partition: int = 0, offset: int = 0) -> Any:
+    """Return what one fetch of one partition brings, without a limit of its own."""
+    answer = await spu.ask(apis.FETCH, fetch_request(topic, partition, offset))
+    (found,) = answer.topics[0].partitions
+    return found
