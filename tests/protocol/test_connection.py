@@ -1,0 +1,379 @@
+"""Both ends of a connection: versions, correlation ids, streams, bounds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any, Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamkit.errors import LocalProtocolError, RemoteProtocolError, UnsupportedServer
+from streamkit.limits import (
+    FIRST_FRAME_BYTES_MAX,
+    FRAME_BYTES_MAX,
+    PENDING_REQUESTS_MAX,
+    STREAMS_PER_CONNECTION_MAX,
+)
+from streamkit.protocol import apis
+from streamkit.protocol.apis import SC_APIS, SPU_APIS, Answers, Api
+from streamkit.protocol.connection import (
+    ClientConnection,
+    IncomingRequest,
+    Reply,
+    ServerConnection,
+    check_platform,
+    encode_reply,
+)
+from streamkit.protocol.control_plane import ApiRange, ApiVersionsRequest, ApiVersionsResponse
+from streamkit.protocol.data_plane import (
+    FetchablePartition,
+    OffsetUpdate,
+    OffsetUpdateStatus,
+    StreamFetchRequest,
+    StreamFetchResponse,
+    UpdateOffsetsRequest,
+    UpdateOffsetsResponse,
+)
+from streamkit.protocol.error_codes import NO_ERROR
+from streamkit.protocol.frames import frame
+from tests.protocol.recorded import pieces
+
+ASK: Final = UpdateOffsetsRequest((OffsetUpdate(3, 1),))
+ANSWER: Final = UpdateOffsetsResponse((OffsetUpdateStatus(1),))
+STREAM: Final = StreamFetchRequest("t", 0, 0, 1_000)
+SLICE: Final = StreamFetchResponse("t", 1, FetchablePartition(0))
+
+
+class Pair:
+    """A client and a server that hear each other at once."""
+
+    def __init__(self, *ranges: tuple[int, int, int], platform: str = "0.0.0") -> None:
+        self.client, self.server = ClientConnection("me"), ServerConnection(SPU_APIS)
+        (hello,) = self.server.receive(self.client.hello())
+        body = ApiVersionsResponse(NO_ERROR, tuple(ApiRange(*each) for each in ranges), platform)
+        self.replies = self.client.receive(encode_reply(hello, body))
+
+    def ask(self, api: Api[Any, Any], body: Any) -> IncomingRequest:
+        (request,) = self.server.receive(self.client.send(api, body)[1])
+        return request
+
+
+# --- Starting --------------------------------------------------------------
+
+
+def test_a_client_introduces_itself_and_learns_who_is_there() -> None:
+    client, server = ClientConnection("me"), ServerConnection(SPU_APIS)
+    (hello,) = server.receive(client.hello())
+    assert (hello.api, hello.version, hello.correlation_id) == (apis.API_VERSIONS, 2, 1)
+    assert (hello.client_id, hello.body) == (
+        "me",
+        ApiVersionsRequest("0.50.2", "linux", "x86_64"),
+    )
+    assert not client.is_ready
+    body = ApiVersionsResponse(NO_ERROR, (ApiRange(0, 0, 24),), "0.18.1")
+    assert client.receive(encode_reply(hello, body)) == [Reply(1, body, is_last=True)]
+    assert client.is_ready
+    assert client.platform_version == "0.18.1"
+    assert client.version_of(apis.PRODUCE) == 24
+
+
+def test_the_first_request_has_the_correlation_id_of_the_hello_again() -> None:
+    pair = Pair()
+    assert [pair.ask(apis.UPDATE_OFFSETS, ASK).correlation_id for _ in range(3)] == [1, 2, 3]
+
+
+def test_a_client_id_must_fit_a_string() -> None:
+    with pytest.raises(LocalProtocolError, match="string of 40000 bytes"):
+        ClientConnection("x" * 40_000)
+
+
+@pytest.mark.parametrize(
+    ("api", "advertised", "version"),
+    [
+        (apis.PRODUCE, (0, 25), 25),
+        (apis.PRODUCE, (0, 24), 24),
+        (apis.PRODUCE, (0, 99), 25),
+        (apis.PRODUCE, (26, 99), 25),  # no version fits: ours is sent all the same
+        (apis.PRODUCE, None, 25),
+        (apis.FETCH_OFFSETS, (25, 25), 25),
+        (apis.FETCH_OFFSETS, (22, 24), 24),
+        (apis.FETCH_OFFSETS, (0, 22), 25),
+        (apis.UPDATE_OFFSETS, (0, 0), 0),
+        (apis.UPDATE_OFFSETS, None, 0),
+        (apis.UPDATE_CONSUMER_OFFSET, None, 25),
+        (apis.DELETE_CONSUMER_OFFSET, None, 25),
+        (apis.FETCH_CONSUMER_OFFSETS, None, 25),
+        (apis.STREAM_FETCH, (0, 25), 25),
+        (apis.STREAM_FETCH, (0, 22), 22),
+        (apis.STREAM_FETCH, (0, 17), 17),
+        (apis.STREAM_FETCH, (0, 15), 17),
+        (apis.STREAM_FETCH, None, 17),
+        (apis.WATCH, (15, 19), 19),
+        (apis.WATCH, (15, 16), 16),
+        (apis.WATCH, (0, 99), 19),
+        (apis.CREATE, (9, 18), 18),
+        (apis.LIST, (0, 14), 19),
+    ],
+    ids=str,
+)
+def test_the_newest_version_is_used_that_both_know(
+    api: Api[Any, Any], advertised: tuple[int, int] | None, version: int
+) -> None:
+    pair = Pair(*[(api.key, *advertised)] if advertised else [])
+    assert pair.client.version_of(api) == version
+
+
+def test_a_request_goes_out_in_the_version_agreed_on() -> None:
+    pair = Pair((1003, 0, 22))
+    request = pair.ask(apis.STREAM_FETCH, replace(STREAM, consumer_id="c"))
+    assert request.version == 22
+    assert request.body == STREAM, "version 22 has no consumer id"
+
+
+# Control plane reference, 1.4.
+PLATFORMS: Final = {
+    "0.9.0": None,
+    "0.9.0+x": None,
+    "0.9.1-alpha": None,
+    "0.18.1": None,
+    "0.18.2-dev-1": None,
+    "1.0.0-rc.1+build.5": None,
+    "99.0.0": None,
+    "0.8.9": "the oldest supported is 0.9.0",
+    "0.9.0-alpha.1": "the oldest supported is 0.9.0",
+    "0.0.0": "the oldest supported is 0.9.0",
+    "": "calls its version ''",
+    "abc": "calls its version 'abc'",
+    "0.18": "calls its version '0.18'",
+    "01.2.3": "calls its version '01.2.3'",
+    "1.2.3-01": "calls its version",
+    "1.2.3-": "calls its version",
+    "1.2.3-a..b": "calls its version",
+    "1.2.3\n": "calls its version",
+    "\N{ARABIC-INDIC DIGIT ONE}.2.3": "calls its version",
+    "9" * 5_000 + ".0.0": "calls its version",
+}
+
+
+@pytest.mark.parametrize(("version", "why"), PLATFORMS.items(), ids=lambda text: str(text)[:30])
+def test_a_cluster_is_judged_by_its_platform_version(version: str, why: str | None) -> None:
+    if why is None:
+        check_platform(version)
+    else:
+        with pytest.raises(UnsupportedServer, match=why):
+            check_platform(version)
+
+
+def test_a_cluster_that_is_too_old_comes_with_a_hint() -> None:
+    with pytest.raises(UnsupportedServer) as caught:
+        check_platform("0.8.9")
+    assert caught.value.hint == "upgrade the cluster"
+
+
+# --- Answers ---------------------------------------------------------------
+
+
+def test_answers_find_their_requests_in_any_order() -> None:
+    pair = Pair()
+    asked = [pair.ask(apis.UPDATE_OFFSETS, ASK) for _ in range(3)]
+    assert pair.client.unanswered == 3
+    data = b"".join(encode_reply(request, ANSWER) for request in reversed(asked))
+    assert pair.client.receive(data) == [Reply(n, ANSWER, is_last=True) for n in (3, 2, 1)]
+    assert pair.client.unanswered == 0
+
+
+def test_a_request_is_answered_once_and_a_stream_for_ever() -> None:
+    pair = Pair()
+    stream, one = pair.ask(apis.STREAM_FETCH, STREAM), pair.ask(apis.UPDATE_OFFSETS, ASK)
+    assert stream.api.answers is Answers.STREAM
+    data = encode_reply(one, ANSWER) * 2 + encode_reply(stream, SLICE) * 3
+    assert pair.client.receive(data) == [
+        Reply(2, ANSWER, is_last=True),
+        *[Reply(1, SLICE, is_last=False)] * 3,
+    ]
+
+
+def test_late_answers_to_what_was_forgotten_are_dropped() -> None:
+    pair = Pair()
+    stream, one = pair.ask(apis.STREAM_FETCH, STREAM), pair.ask(apis.UPDATE_OFFSETS, ASK)
+    for request in (stream, one):
+        pair.client.forget(request.correlation_id)
+        pair.client.forget(request.correlation_id)
+    assert pair.client.unanswered == 0
+    assert pair.client.receive(encode_reply(stream, SLICE) * 2 + encode_reply(one, ANSWER)) == []
+
+
+def test_an_answer_that_does_not_decode_is_the_peers_fault() -> None:
+    pair = Pair()
+    pair.ask(apis.UPDATE_OFFSETS, ASK)
+    with pytest.raises(RemoteProtocolError, match="elements in 0 bytes"):
+        pair.client.receive(frame(b"\0\0\0\x01" + b"\0\0\0\x01"))
+
+
+def test_a_connection_must_not_end_inside_an_answer() -> None:
+    pair = Pair()
+    answer = encode_reply(pair.ask(apis.UPDATE_OFFSETS, ASK), ANSWER)
+    pair.client.receive_eof()
+    pair.client.receive(answer[:-1])
+    with pytest.raises(RemoteProtocolError, match="ends inside a frame"):
+        pair.client.receive_eof()
+
+
+@given(cuts=st.lists(st.integers(0, 400), max_size=12))
+def test_where_the_network_cuts_the_bytes_does_not_matter(cuts: list[int]) -> None:
+    pair = Pair()
+    sent = [
+        pair.client.send(apis.STREAM_FETCH, STREAM)[1],
+        *[pair.client.send(apis.UPDATE_OFFSETS, ASK)[1] for _ in range(3)],
+    ]
+    requests = cut_at(cuts, b"".join(sent), pair.server.receive)
+    assert [request.body for request in requests] == [STREAM, ASK, ASK, ASK]
+    answers = [
+        encode_reply(request, SLICE if request.body == STREAM else ANSWER) for request in requests
+    ]
+    replies = cut_at(cuts, b"".join(answers), pair.client.receive)
+    assert [reply.body for reply in replies] == [SLICE, ANSWER, ANSWER, ANSWER]
+
+
+def cut_at(cuts: list[int], data: bytes, receive: Any) -> list[Any]:
+    edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+    return [message for start, end in pairwise(edges) for message in receive(data[start:end])]
+
+
+# --- Bounds ----------------------------------------------------------------
+
+
+def test_a_bounded_number_of_requests_waits_for_answers() -> None:
+    pair = Pair()
+    asked = [pair.ask(apis.UPDATE_OFFSETS, ASK) for _ in range(PENDING_REQUESTS_MAX)]
+    with pytest.raises(LocalProtocolError, match=f"{PENDING_REQUESTS_MAX} requests are open"):
+        pair.client.send(apis.UPDATE_OFFSETS, ASK)
+    pair.ask(apis.STREAM_FETCH, STREAM)  # has a bound of its own
+    pair.client.receive(encode_reply(asked[0], ANSWER))
+    assert pair.ask(apis.UPDATE_OFFSETS, ASK).correlation_id == PENDING_REQUESTS_MAX + 2
+
+
+def test_a_bounded_number_of_streams_is_open() -> None:
+    pair = Pair()
+    streams = [pair.ask(apis.STREAM_FETCH, STREAM) for _ in range(STREAMS_PER_CONNECTION_MAX)]
+    assert pair.client.unanswered == 0
+    with pytest.raises(LocalProtocolError, match=f"{STREAMS_PER_CONNECTION_MAX} streams are open"):
+        pair.client.send(apis.STREAM_FETCH, STREAM)
+    pair.client.receive(encode_reply(streams[0], SLICE))
+    pair.client.forget(streams[0].correlation_id)
+    pair.ask(apis.STREAM_FETCH, STREAM)
+
+
+def test_a_request_that_does_not_fit_its_layout_leaves_no_trace() -> None:
+    pair = Pair()
+    for _ in range(PENDING_REQUESTS_MAX + 1):
+        with pytest.raises(LocalProtocolError):
+            pair.client.send(apis.STREAM_FETCH, replace(STREAM, topic="x" * 40_000))
+    assert pair.client.unanswered == 0
+    assert pair.ask(apis.UPDATE_OFFSETS, ASK).correlation_id == 1
+
+
+def hello_of(size_bytes: int) -> bytes:
+    """Introduce a client in a frame of exactly so many bytes; what is too much is ignored."""
+    hello = ClientConnection().hello()[4:]
+    return frame(hello + bytes(size_bytes - len(hello)))
+
+
+def test_the_first_frame_of_a_stranger_is_small() -> None:
+    server = ServerConnection(SPU_APIS)
+    assert not server.is_introduced
+    (request,) = server.receive(hello_of(FIRST_FRAME_BYTES_MAX))
+    assert server.is_introduced
+    assert request.size_bytes == FIRST_FRAME_BYTES_MAX
+    with pytest.raises(RemoteProtocolError, match=f"frame length {FIRST_FRAME_BYTES_MAX + 1}"):
+        ServerConnection(SPU_APIS).receive(hello_of(FIRST_FRAME_BYTES_MAX + 1))
+
+
+@pytest.mark.parametrize("size", [1 << 30, 1_000])
+def test_a_large_frame_may_follow_the_first_at_once(size: int) -> None:
+    server = ServerConnection(SPU_APIS)
+    data = hello_of(100) + hello_of(FIRST_FRAME_BYTES_MAX + 1)
+    assert len([r for piece in pieces(data, size) for r in server.receive(piece)]) == 2
+
+
+def test_a_server_takes_frames_up_to_its_bound() -> None:
+    server = ServerConnection(SPU_APIS, frame_bytes_max=1_000)
+    server.receive(hello_of(100))
+    server.receive(hello_of(1_000))
+    with pytest.raises(RemoteProtocolError, match="frame length 1001"):
+        server.receive(hello_of(1_001))
+    introduced = ServerConnection(SPU_APIS)
+    introduced.receive(hello_of(100))
+    assert introduced.receive(FRAME_BYTES_MAX.to_bytes(4, "big")) == []
+    assert introduced.held_bytes == 4
+
+
+# --- What a server refuses -------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        ("0012000200", "request header cut short"),
+        ("270f 0000 00000001 0000", "unknown request 9999"),
+        ("0000 ffff 00000001 0000", "request version -1"),
+        ("03ed 0000 00000001 0002", "2 bytes announced, 0 left"),
+        ("03ed 0000 00000001 8000", "string length -32768"),
+        ("03ed 0000 00000001 0000", "4 bytes announced, 0 left"),
+        ("03ed 0000 00000001 0000 7fffffff", "2147483647 elements in 0 bytes"),
+    ],
+)
+def test_a_request_that_is_none_is_refused(payload: str, why: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=why):
+        ServerConnection(SPU_APIS).receive(frame(bytes.fromhex(payload)))
+
+
+def test_the_two_ports_have_different_requests_under_one_key() -> None:
+    assert SC_APIS[1003] is apis.LIST
+    assert SPU_APIS[1003] is apis.STREAM_FETCH
+    assert {key: SPU_APIS[key].name for key in SPU_APIS} == {
+        18: "ApiVersions",
+        0: "Produce",
+        1: "Fetch",
+        1002: "FetchOffsets",
+        1003: "StreamFetch",
+        1005: "UpdateOffsets",
+        1006: "UpdateConsumerOffset",
+        1007: "DeleteConsumerOffset",
+        1008: "FetchConsumerOffsets",
+    }
+    assert set(SC_APIS) == {18, 1001, 1002, 1003, 1004, 1006}
+    streams = {api for table in (SC_APIS, SPU_APIS) for api in table.values()}
+    assert {api.name for api in streams if api.answers is Answers.STREAM} == {
+        "StreamFetch",
+        "Watch",
+    }
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01", "a TLS hello: this port speaks plain Fluvio"),
+        (b"GET / HTTP/1.1\r\n\r\n", "an HTTP request: this port speaks Fluvio"),
+    ],
+)
+def test_a_server_names_who_called_by_mistake(data: bytes, words: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=words):
+        ServerConnection(SPU_APIS).receive(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"\x15\x03\x03\x00\x02\x02", "a TLS alert: the other side speaks TLS"),
+        (b"HTTP/1.1 400 Bad Request\r\n", "an HTTP answer: the other side is a web server"),
+    ],
+)
+def test_a_client_names_who_answered_by_mistake(data: bytes, words: str) -> None:
+    client = ClientConnection()
+    client.hello()
+    with pytest.raises(RemoteProtocolError, match=words):
+        client.receive(data)
