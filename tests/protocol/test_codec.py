@@ -278,6 +278,14 @@ def test_as_many_rows_are_taken_as_fit_one_batch(
     )
 
 
+@each_build
+def test_rows_may_fill_a_batch_to_the_last_byte(codec: ModuleType) -> None:
+    two = [b"aa", b"bb"], [None, None], [1, 1]
+    _, size = codec.fit_rows(*two, 0, PLENTY, 10)
+    assert codec.fit_rows(*two, 0, size, 10) == (2, size)
+    assert codec.fit_rows(*two, 0, size - 1, 10) == (1, size // 2)
+
+
 @given(
     row=st.integers(0, RECORDS_PER_BATCH_MAX),
     delta_ms=st.integers(-(2**31), 2**31 - 1),

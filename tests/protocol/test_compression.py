@@ -198,6 +198,13 @@ def test_lz4_frames_are_read_in_every_form(options: dict[str, Any]) -> None:
 # --- Snappy ----------------------------------------------------------------
 
 
+def test_a_snappy_bomb_is_refused_before_it_is_unpacked() -> None:
+    packed = bomb(Codec.SNAPPY, DECOMPRESSED_BATCH_BYTES_MAX + MIB)
+    with pytest.raises(RemoteProtocolError, match="snappy data grow beyond") as caught:
+        decompress(Codec.SNAPPY, packed)
+    assert caught.value.at > len(packed) // 2, "the chunk that goes too far is named"
+
+
 def test_snappy_data_without_the_framing_format_are_refused() -> None:
     with pytest.raises(RemoteProtocolError, match="without the framing format's head"):
         decompress(Codec.SNAPPY, snappy.compress(b"records"))
