@@ -13,13 +13,13 @@ from streamkit.broker.catalog_journal import CatalogJournal
 from streamkit.broker.connection import Connection, Port, Usage
 from streamkit.broker.consumer_offsets import ConsumerOffsets
 from streamkit.broker.data_folder import DataFolder
-from streamkit.broker.files import OpenFiles
+from streamkit.broker.files import OpenFiles, make_folders
 from streamkit.broker.log_writer import LogWriter
 from streamkit.broker.partition_log import PartitionLog
 from streamkit.broker.recovery import open_partition
 from streamkit.broker.sc import ScSession
 from streamkit.broker.spu import SpuParts, SpuSession, Streams
-from streamkit.broker.topics import TopicService, remove_folder
+from streamkit.broker.topics import TopicService
 from streamkit.env import Clock, Disk, SystemClock
 from streamkit.errors import ConfigError
 from streamkit.protocol.apis import SC_APIS, SPU_APIS
@@ -58,7 +58,7 @@ class Broker:
         self._disk = disk or Disk()
         self._clock = clock or SystemClock()
         self._lock_fd = lock_fd
-        self.folder = DataFolder(options.data_dir)
+        self.folder = DataFolder(options.data_dir, self._disk)
         self._journal = CatalogJournal(
             self._disk, self.folder.journal, is_durable=options.is_durable
         )
@@ -165,10 +165,12 @@ class Broker:
     def _remove_strangers(self) -> None:
         """Remove the folders that no journal entry speaks of: creates and deletes cut short."""
         known = {topic.incarnation for topic in self._catalog.topics.values()}
-        self.folder.logs.mkdir(exist_ok=True)
+        make_folders(self._disk, self.folder.logs)
+        # It may come from a start that was killed before its name was on disk.
+        self._disk.sync_folder(self.folder.root)
         for folder in self.folder.logs.iterdir():
             if folder.name not in known:
-                remove_folder(folder)
+                self._disk.remove_folder(folder)
 
     async def _start_services(self) -> None:
         self._writer = LogWriter(

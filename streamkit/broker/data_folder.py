@@ -6,6 +6,8 @@ import fcntl
 import os
 from pathlib import Path
 
+from streamkit.broker.files import make_folders
+from streamkit.env import Disk
 from streamkit.errors import ConfigError, DataFolderInUse, StateError
 
 FORMAT = b"streamkit broker 1\n"
@@ -15,8 +17,9 @@ _SOCKET_PATH_BYTES_MAX = 100
 class DataFolder:
     """Paths below one data folder, as the broker and those that attach to it use them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Disk | None = None) -> None:
         self.path = path
+        self._disk = disk or Disk()
         self.root = path / "broker"
         self.journal = self.root / "journal"
         self.consumer_offsets = self.root / "consumer-offsets"
@@ -38,7 +41,7 @@ class DataFolder:
         """
         is_new = not self.path.exists()
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_folders(self._disk, self.root)
             if is_new:
                 (self.path / ".gitignore").write_text("*\n")
         except OSError as error:
@@ -87,7 +90,7 @@ class DataFolder:
         """
         mark = self.root / "format"
         if not mark.exists():
-            mark.write_bytes(FORMAT)
+            self._write_mark(mark)
             return
         found = mark.read_bytes()
         if found != FORMAT:
@@ -95,3 +98,18 @@ class DataFolder:
                 f"{mark} says {found[:40]!r}, this version reads {FORMAT!r}",
                 hint="use the streamkit version that wrote this folder, or another folder",
             )
+
+    def _write_mark(self, mark: Path) -> None:
+        """Put the whole mark there at once: half of one would look like another version's."""
+        aside = mark.with_suffix(".new")
+        self._disk.unlink(aside)
+        fd = self._disk.open_append(aside)
+        try:
+            self._disk.write_at(fd, FORMAT, 0)
+            self._disk.sync(fd)
+        finally:
+            self._disk.close(fd)
+        self._disk.replace(aside, mark)
+        self._disk.sync_folder(self.root)
+        # The folder may come from a start that was killed before its name was on disk.
+        self._disk.sync_folder(self.path)

@@ -9,6 +9,15 @@ from streamkit.env import Disk
 from streamkit.limits import OPEN_FILES_MAX
 
 
+def make_folders(disk: Disk, path: Path) -> None:
+    """Make a folder and those above it where they are missing; their names are durable."""
+    if path.is_dir():
+        return
+    make_folders(disk, path.parent)
+    disk.make_folder(path)
+    disk.sync_folder(path.parent)
+
+
 class OpenFiles:
     """Descriptors, closed by least recent use. Used from one thread only."""
 

@@ -50,21 +50,19 @@ class Journal:
         return self._end > JOURNAL_BYTES_MAX
 
     def open(self) -> JournalContent:
-        """Open or make the file, cut a torn tail, and return what it holds.
+        """Open the file, cut a torn tail, and return what it holds. A missing one is made.
 
         Raises:
             StateError: The file is of another format.
         """
+        if not self._path.exists():
+            # A file is there whole or not at all: half a first line would look like another
+            # format's.
+            self.replace_all([])
+            return JournalContent([], self._end, is_damaged=False)
         self._fd = self._disk.open_append(self._path)
         size = self._disk.size_bytes(self._fd)
         data = self._disk.read_at(self._fd, size, 0)
-        if len(data) < len(MAGIC) and MAGIC.startswith(data):
-            self._disk.truncate(self._fd, 0)
-            self._disk.write_at(self._fd, MAGIC, 0)
-            self.sync()
-            self._disk.sync_folder(self._path.parent)
-            self._end = len(MAGIC)
-            return JournalContent([], self._end, is_damaged=False)
         if not data.startswith(MAGIC):
             raise StateError(
                 f"{self._path} begins with {data[:20]!r}: not a journal of this version",
@@ -106,7 +104,7 @@ class Journal:
         self._disk.sync(fd)
         self._disk.replace(aside, self._path)
         self._disk.sync_folder(self._path.parent)
-        self._disk.close(self._fd)
+        self.close()
         self._fd, self._end, self.is_dirty = fd, len(data), False
 
     def close(self) -> None:

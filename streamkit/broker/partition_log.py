@@ -10,7 +10,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamkit.broker.files import OpenFiles
+from streamkit.broker.files import OpenFiles, make_folders
 from streamkit.broker.intake import Entry
 from streamkit.broker.segment import Segment, SparseIndex
 from streamkit.env import Disk
@@ -95,7 +95,7 @@ class PartitionLog:
 
     def make_first_segment(self, files: OpenFiles) -> None:
         """Make the file of a new partition, durably."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folders(self._disk, self.folder)
         segment = Segment(Segment.path_in(self.folder, 0), 0)
         self._disk.sync(files.get(segment.path))
         self._disk.sync_folder(self.folder)

@@ -14,9 +14,7 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 from streamkit.broker.catalog import (
     CONSUMER_OFFSET_SPEC,
@@ -158,9 +156,4 @@ class TopicService:
             for segment in log.segments:
                 self._writer.files.forget(segment.path)
         if topic.logs:
-            remove_folder(topic.logs[0].folder.parent)
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove what no journal entry speaks of any more."""
-    shutil.rmtree(folder, ignore_errors=True)
+            self._writer.disk.remove_folder(topic.logs[0].folder.parent)

@@ -20,6 +20,7 @@ class Wire:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
+        self._turn = asyncio.Lock()
         self._aside: dict[int, deque[bytes]] = defaultdict(deque)
         self._asked: dict[int, tuple[Api[Any, Any], int]] = {}
         self._next_id = 1_000
@@ -59,8 +60,10 @@ class Wire:
     async def frame_for(self, correlation_id: int) -> bytes:
         """Return the next frame that answers a request, and put others aside."""
         while not self._aside[correlation_id]:
-            found = await self.frame()
-            self._aside[int.from_bytes(found[4:8], "big")].append(found)
+            async with self._turn:
+                if not self._aside[correlation_id]:
+                    found = await self.frame()
+                    self._aside[int.from_bytes(found[4:8], "big")].append(found)
         return self._aside[correlation_id].popleft()
 
     def set_aside(self, correlation_id: int) -> list[bytes]:
