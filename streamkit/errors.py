@@ -131,7 +131,9 @@ class DataError(StreamKitError):
 class CorruptBatch(DataError):
     """A batch is not what its checksum or its counts say."""
 
-    def __init__(self, message: str, *, topic: str = "", partition: int = 0, offset: int = 0) -> None:
+    def __init__(
+        self, message: str, *, topic: str = "", partition: int = 0, offset: int = 0
+    ) -> None:
         where = f" at {topic}-{partition} offset {offset}" if topic else ""
         super().__init__(f"corrupt batch{where}: {message}")
         self.reason = message
@@ -195,7 +197,9 @@ class TopicDeleted(BrokerError):
 class StageError(StreamKitError):
     """A function of the user's raised; what it raised is the cause."""
 
-    def __init__(self, message: str, *, stage: str, topic: str, partition: int, offset: int | None) -> None:
+    def __init__(
+        self, message: str, *, stage: str, topic: str, partition: int, offset: int | None
+    ) -> None:
         super().__init__(message)
         self.stage = stage
         self.topic, self.partition, self.offset = topic, partition, offset

@@ -174,7 +174,7 @@ class Consumer:
         await self.open()
         try:
             while True:
-                chunk = await self._next()
+                chunk = await self.next_chunk()
                 if chunk is None:
                     return
                 if not note_yielded:
@@ -190,8 +190,11 @@ class Consumer:
             with anyio.CancelScope(shield=True):
                 await self.close()
 
-    async def _next(self) -> Chunk | None:
-        """Wait for the next chunk; None when every partition has reached its end."""
+    async def next_chunk(self) -> Chunk | None:
+        """Wait for the next chunk; None when every partition has reached its end.
+
+        For loops that end the consumer themselves: unlike `chunks` this closes nothing.
+        """
         while not self._held:
             if self._failure is not None:
                 raise self._failure
@@ -246,6 +249,14 @@ class Consumer:
             if self._stored.get(number) != offset:
                 await self._readers[number].store(offset)
                 self._stored[number] = offset
+
+    async def store(self, partition: int, offset: int) -> None:
+        """Store an offset of one partition: that of the last record processed.
+
+        Raises:
+            StreamKitError: The broker did not store it.
+        """
+        await self._readers[partition].store(offset)
 
     async def commit_yielded(self) -> None:
         """Store everything yielded so far as processed."""
@@ -401,7 +412,8 @@ class _Reader:
                 if reopen:
                     return
         finally:
-            self._session_id = None
+            if not self.is_done:  # one read to its end stays open, for what is committed then
+                self._session_id = None
             channel.forget(responses)
 
     async def _take(self, response: StreamFetchResponse, channel: Channel) -> bool:

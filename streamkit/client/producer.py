@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -29,7 +29,7 @@ from streamkit.errors import (
 from streamkit.limits import BATCH_BYTES_DEFAULT, REQUEST_BYTES_DEFAULT
 from streamkit.protocol import codec
 from streamkit.protocol.apis import PRODUCE
-from streamkit.protocol.batch import Columns
+from streamkit.protocol.batch import OVERHEAD_BYTES, Columns
 from streamkit.protocol.compression import Codec
 from streamkit.protocol.data_plane import (
     ACKS_LEADER,
@@ -109,6 +109,23 @@ class ManyHandle:
 
     def add(self, lane: _Lane, rows: Sequence[int], places: list[Place]) -> None:
         self._parts.append((lane, rows, places))
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the outcome of every record is known, so that nothing has to be waited for."""
+        return all(place.outcome.is_known for _, _, places in self._parts for place in places)
+
+    async def refusals(self) -> list[tuple[Sequence[int], Exception]]:
+        """Wait for all outcomes; return the rows that are not stored, and why."""
+        refused = []
+        for lane, rows, places in self._parts:
+            at = 0
+            for place in places:
+                await lane.wait_for(place.outcome)
+                if place.outcome.error is not None:
+                    refused.append((rows[at : at + place.count], place.outcome.error))
+                at += place.count
+        return refused
 
     def __await__(self) -> Generator[Any, Any, ManyMetadata]:
         return self._wait().__await__()
@@ -250,6 +267,11 @@ class Producer:
             await self._send_columns(columns, start, handle)
         return handle
 
+    def fits(self, value: bytes, key: bytes | None = None) -> bool:
+        """Tell whether a record could be sent, if only alone in its batch."""
+        alone_bytes = OVERHEAD_BYTES + codec.record_bytes(0, 0, key, value)
+        return alone_bytes <= self._options.max_request_size_bytes
+
     async def flush(self) -> None:
         """Send what is held and wait until every record's outcome is known.
 
@@ -257,13 +279,33 @@ class Producer:
             StreamKitError: The first refusal since the last flush; the records it concerns
                 are not stored, the others are.
         """
+        await self.checkpoint()()
+
+    def send_now(self) -> None:
+        """Let what is held go without waiting for its linger; do not wait for it."""
         for lane in self._lanes:
             lane.hurry()
+
+    def checkpoint(self) -> Callable[[], Awaitable[None]]:
+        """Mark everything taken so far; the function returned waits until it is stored.
+
+        The function raises the first refusal since the last flush or checkpoint.
+        """
+        marks = [(lane, lane.taken) for lane in self._lanes]
+        self.send_now()
+
+        async def wait() -> None:
+            for lane, mark in marks:
+                await lane.wait_until_settled(mark)
+            self._raise_refusal()
+
+        return wait
+
+    def stop(self) -> None:
+        """Stop at once; what is not stored yet is not sent again."""
         for lane in self._lanes:
-            await lane.wait_until_empty()
-        refusals = [error for lane in self._lanes if (error := lane.take_refusal())]
-        if refusals:
-            raise refusals[0]
+            lane.stop()
+        self._is_open = False
 
     async def close(self, *, deadline_s: float | None = None) -> None:
         """Flush, then stop. Nothing can be sent afterwards.
@@ -281,9 +323,7 @@ class Producer:
                 f"{open_records} records for {self.topic!r} were not acknowledged in time"
             ) from None
         finally:
-            for lane in self._lanes:
-                lane.stop()
-            self._is_open = False
+            self.stop()
 
     @property
     def unacknowledged(self) -> int:
@@ -307,10 +347,14 @@ class Producer:
                 if kind is None:
                     raise  # else the block's own error goes first
         else:
-            for lane in self._lanes:
-                lane.stop()
+            self.stop()
 
     # --- inside ------------------------------------------------------------------
+
+    def _raise_refusal(self) -> None:
+        refusals = [error for lane in self._lanes if (error := lane.take_refusal())]
+        if refusals:
+            raise refusals[0]
 
     def _agreed_codec(self) -> Codec:
         found = self._cluster.metadata.topic(self.topic)
@@ -420,9 +464,14 @@ class _Lane:
         self._is_running = False
         self._is_stopped = False
         self._refusal: Exception | None = None
-        self.unacknowledged = 0
+        self.taken = 0
+        self._settled = 0
 
     # --- the producer's side ---------------------------------------------------------
+
+    @property
+    def unacknowledged(self) -> int:
+        return self.taken - self._settled
 
     @property
     def is_full(self) -> bool:
@@ -432,7 +481,7 @@ class _Lane:
     def add(self, value: bytes, key: bytes | None, timestamp_ms: int) -> tuple[Outcome, int]:
         accumulator = self._accumulator or self._start()
         added = accumulator.add(value, key, timestamp_ms, self._cluster.clock.monotonic_s())
-        self.unacknowledged += 1
+        self.taken += 1
         if accumulator.ready or added[1] == 0:
             self._wake.set()
         return added
@@ -440,7 +489,7 @@ class _Lane:
     def add_rows(self, columns: Columns) -> list[Place]:
         accumulator = self._accumulator or self._start()
         places = accumulator.add_rows(columns, self._cluster.clock.monotonic_s())
-        self.unacknowledged += len(columns.values)
+        self.taken += len(columns.values)
         self._wake.set()
         return places
 
@@ -448,8 +497,15 @@ class _Lane:
         while self.is_full and not self._is_stopped:
             await self._moved.wait()
 
-    async def wait_until_empty(self) -> None:
-        while self.unacknowledged and not self._is_stopped:
+    async def wait_until_settled(self, mark: int) -> None:
+        """Wait until the outcome of the first ``mark`` records is known.
+
+        Raises:
+            NotFlushed: The producer was closed before.
+        """
+        while self._settled < mark:
+            if self._is_stopped:
+                raise NotFlushed(f"{self._name}: {mark - self._settled} records are not stored")
             await self._moved.wait()
 
     async def wait_for(self, outcome: Outcome) -> None:
@@ -611,7 +667,7 @@ class _Lane:
         if error is not None and self._refusal is None:
             self._refusal = error
         for batch in batches:
-            self.unacknowledged -= batch.record_count
+            self._settled += batch.record_count
             batch.outcome.settle(base_offset, error)
             base_offset += batch.record_count
 

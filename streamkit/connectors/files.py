@@ -1,0 +1,106 @@
+"""Files as sinks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import msgspec
+
+from streamkit.errors import ConfigError
+from streamkit.record import Chunk
+from streamkit.runtime.ports import WriteFailed
+
+_TAIL_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class JsonLines:
+    """A file with one JSON value per line, appended to and synced at each commit.
+
+    After a crash, records behind the last commit are written again (at least once); a line
+    that was cut in the middle is removed at the start. ``bytes`` are taken for JSON already.
+    """
+
+    path: str | Path
+
+    def __str__(self) -> str:
+        return f"file {self.path}"
+
+    def writer(self) -> JsonLinesWriter:
+        """Make the port that the engine writes to."""
+        return JsonLinesWriter(Path(self.path))
+
+
+class JsonLinesWriter:
+    """Appends lines. What is written is on disk when a seal has been awaited."""
+
+    has_effects_at_once = False
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+        self._encode = msgspec.json.Encoder().encode
+        self.unacknowledged = 0
+        self.description = f"file {path} (at least once)"
+
+    async def open(self) -> None:
+        try:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            _cut_torn_line(self._fd)
+            os.lseek(self._fd, 0, os.SEEK_END)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write to {self._path}: {error.strerror}",
+                hint="the folder must be there, and the file must be yours to write",
+            ) from error
+
+    async def write(self, chunk: Chunk) -> None:
+        lines: list[bytes] = []
+        try:
+            lines.extend(
+                value if type(value) is bytes else self._encode(value) for value in chunk.values
+            )
+        except Exception as error:
+            raise WriteFailed(len(lines)) from error
+        lines.append(b"")
+        data = b"\n".join(lines)
+        self.unacknowledged += len(chunk)
+        await anyio.to_thread.run_sync(self._write_all, data)
+
+    def seal(self) -> Awaitable[None]:
+        return self._sync(self.unacknowledged)
+
+    async def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    async def _sync(self, written: int) -> None:
+        if written:
+            await anyio.to_thread.run_sync(os.fsync, self._fd)
+            self.unacknowledged -= written
+
+    def _write_all(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+
+def _cut_torn_line(fd: int) -> None:
+    """Remove a last line without its end: a crash left it half written."""
+    size = os.fstat(fd).st_size
+    end = size
+    while end > 0:
+        start = max(0, end - _TAIL_BYTES)
+        data = os.pread(fd, end - start, start)
+        newline = data.rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(fd, end)

@@ -1,0 +1,240 @@
+"""Fluvio topics as sources and sinks: the one place where engine and client meet."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import anyio
+
+from streamkit.client.client import Client
+from streamkit.client.cluster import retrying
+from streamkit.client.consumer import Consumer
+from streamkit.client.offsets import OffsetClient
+from streamkit.client.producer import Producer
+from streamkit.dataflow.endpoints import TopicSink, TopicSource
+from streamkit.errors import BrokerError, OffsetEvicted, StateMismatch, StreamKitError
+from streamkit.record import NO_TIMESTAMP_MS, Chunk
+from streamkit.runtime.ports import Positions, SourceFacts
+
+_STORE_S_MAX = 1.0
+OnRetry = Callable[[Exception, int], None]
+
+
+class TopicReader:
+    """Reads a topic, all partitions merged.
+
+    Positions are the next offset per partition. After a commit they are also stored in the
+    broker under the app's name, for whoever wants to see the lag.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        source: TopicSource,
+        *,
+        app: str,
+        until_end: bool,
+        resumes_from_broker: bool,
+        on_retry: OnRetry,
+    ) -> None:
+        self._client = client
+        self._source = source
+        self._app = app
+        self._until_end = until_end
+        self._resumes_from_broker = resumes_from_broker
+        self._on_retry = on_retry
+        self._consumer: Consumer | None = None
+        self._next_offsets: dict[int, int] = {}
+        self._stored: dict[str, Any] = {}
+
+    async def open(self, committed: Positions) -> SourceFacts:
+        origin = "committed offsets"
+        starts = {int(number): int(offset) for number, offset in committed.items()}
+        if not starts and self._resumes_from_broker:
+            starts = await self._stored_by_broker()
+            origin = "the offsets the broker has of this app (no state was found here)"
+        if not starts:
+            origin = str(self._source.start)
+        await self._check(starts)
+        self._consumer = consumer = self._client.consumer(
+            self._source.topic,
+            # A partition that is new since the last commit is read from its beginning.
+            start="beginning" if starts else self._source.start,
+            starts=starts,
+            partitions=self._source.partitions,
+            until_end=self._until_end,
+            consumer_id=self._app,
+            on_retry=self._on_retry,
+            **_given(isolation=self._source.isolation, max_bytes=self._source.max_bytes),
+        )
+        await consumer.open()
+        self._next_offsets = consumer.starts()
+        ends = consumer.high_watermarks()
+        waiting = sum(max(0, ends[number] - at) for number, at in self._next_offsets.items())
+        at = ", ".join(f"{number}: {offset}" for number, offset in self._next_offsets.items())
+        return SourceFacts(f"topic {self._source.topic} from {origin} ({at})", waiting)
+
+    async def next(self) -> Chunk | None:
+        assert self._consumer is not None, "open comes first"
+        return await self._consumer.next_chunk()
+
+    def position_after(self, chunk: Chunk) -> tuple[str, Any]:
+        after = chunk.offsets[-1] + 1
+        self._next_offsets[chunk.partition] = after
+        return str(chunk.partition), after
+
+    async def committed(self, positions: Mapping[str, Any]) -> None:
+        assert self._consumer is not None, "open comes first"
+        with anyio.move_on_after(_STORE_S_MAX):
+            for number, offset in positions.items():
+                if self._stored.get(number) == offset or offset == 0:
+                    continue
+                try:
+                    await self._consumer.store(int(number), offset - 1)
+                except StreamKitError:
+                    return  # the truth is in the store; this copy may lag behind
+                self._stored[number] = offset
+
+    def lag(self) -> int | None:
+        if self._consumer is None:
+            return None
+        ends = self._consumer.ends() if self._until_end else self._consumer.high_watermarks()
+        return sum(max(0, ends[number] - at) for number, at in self._next_offsets.items())
+
+    async def close(self) -> None:
+        if self._consumer is not None:
+            await self._consumer.close()
+
+    async def _stored_by_broker(self) -> dict[int, int]:
+        found = await self._retrying(
+            lambda: OffsetClient(self._client.cluster).stored(self._app, self._source.topic)
+        )
+        return {each.partition: each.offset + 1 for each in found}
+
+    async def _check(self, starts: dict[int, int]) -> None:
+        """Refuse positions that the log does not have: nobody would ever notice the wait.
+
+        Raises:
+            StateMismatch: The log ends before a position.
+            OffsetEvicted: Retention has removed what a position points at.
+        """
+        topic = self._source.topic
+        count = await self._client.cluster.partition_count(topic)
+        for number, offset in starts.items():
+            if number >= count:
+                raise StateMismatch(
+                    f"offset {offset} of {topic}-{number} is committed, but the topic has only "
+                    f"{count} partitions: it is another topic of that name",
+                    hint="start over with --fresh-state",
+                )
+            first, end = await self._retrying(
+                lambda number=number: OffsetClient(self._client.cluster).bounds(topic, number)  # type: ignore[misc]
+            )
+            if offset > end:
+                raise StateMismatch(
+                    f"offset {offset} of {topic}-{number} is committed, but it ends at {end}: "
+                    "the log has lost data, or is another topic of that name",
+                    hint="start over with --fresh-state",
+                )
+            if offset < first:
+                raise OffsetEvicted(offset, first)
+
+    async def _retrying(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
+        return await retrying(
+            self._client.cluster, attempt, give_up_s=None, on_retry=self._on_retry
+        )
+
+
+class TopicWriter:
+    """Writes to a topic by a producer that never gives up and waits for every replica."""
+
+    has_effects_at_once = False
+
+    def __init__(self, client: Client, sink: TopicSink, *, on_retry: OnRetry) -> None:
+        self._client = client
+        self._sink = sink
+        self._linger_s = sink.linger_s
+        self._producer: Producer = client.producer(
+            sink.topic,
+            linger=0.0 if sink.linger_s is None else sink.linger_s,
+            isolation="read_committed",
+            partitioner=sink.partitioner,
+            delivery_timeout=None,
+            on_retry=on_retry,
+            **_given(batch_size=sink.batch_size_bytes, compression=sink.compression),
+        )
+        self.description = f"{sink} (at least once)"
+
+    @property
+    def unacknowledged(self) -> int:
+        return self._producer.unacknowledged
+
+    async def open(self) -> None:
+        await self._producer.open()
+
+    async def write(self, chunk: Chunk) -> None:
+        stamps: list[int] | None = list(chunk.timestamps_ms)
+        if stamps and NO_TIMESTAMP_MS in stamps:
+            now_ms = self._client.cluster.clock.wall_ms()
+            stamps = [now_ms if each < 0 else each for each in stamps]
+        await self._producer.send_many(chunk.values, chunk.keys, timestamps_ms=stamps)
+        if self._linger_s is None:
+            self._producer.send_now()
+
+    def seal(self) -> Awaitable[None]:
+        return self._producer.checkpoint()()
+
+    async def close(self) -> None:
+        self._producer.stop()
+
+
+async def prepare_topics(
+    client: Client,
+    sources: list[TopicSource],
+    sinks: list[TopicSink],
+    *,
+    creates_sinks: bool,
+    creates_sources: bool,
+    on_created: Callable[[str, int], None],
+) -> None:
+    """See that every topic is there; make what may be made.
+
+    Raises:
+        TopicNotFound: A topic is missing that may not be made; the hint names the command.
+    """
+    for source in sources:
+        await _ensure(client, source.topic, 1, may_create=creates_sources, on_created=on_created)
+    for sink in sinks:
+        partitions = sink.partitions or 1
+        await _ensure(
+            client, sink.topic, partitions, may_create=creates_sinks, on_created=on_created
+        )
+
+
+async def _ensure(
+    client: Client,
+    topic: str,
+    partitions: int,
+    *,
+    may_create: bool,
+    on_created: Callable[[str, int], None],
+) -> None:
+    metadata = client.cluster.metadata
+    if metadata.topic(topic) is not None:
+        return
+    if not may_create:
+        try:
+            await client.cluster.partition_count(topic)
+            return
+        except BrokerError as error:
+            command = f"streamkit topic create {topic} -p {partitions}"
+            error.hint = f"{error.hint}; `{command}` makes it, or --create-topics"
+            raise
+    await client.admin.create_topic(topic, partitions)
+    on_created(topic, partitions)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Leave out the options that are not set, so that the defaults stand in one place."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,0 +1,64 @@
+"""Where sources read and sinks write, as data. The engine does not know what they mean."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from streamkit.record import Offset
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSource:
+    """A topic to read. ``start`` counts only where nothing is committed yet."""
+
+    topic: str
+    start: Offset = Offset.beginning()
+    partitions: tuple[int, ...] | None = None
+    isolation: str | None = None
+    max_bytes: int | None = None
+
+    def __str__(self) -> str:
+        return f"topic {self.topic}"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSink:
+    """A topic to write. ``linger_s`` None: batches go when the chunk ends."""
+
+    topic: str
+    partitions: int | None = None
+    partitioner: Callable[..., Any] | None = None
+    batch_size_bytes: int | None = None
+    linger_s: float | None = None
+    compression: str | None = None
+
+    def __str__(self) -> str:
+        return f"topic {self.topic}"
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSource:
+    """A generator of the user's. ``is_replayable``: it goes on from a committed position."""
+
+    function: Callable[..., Any]
+
+    @property
+    def is_replayable(self) -> bool:
+        return "resume" in inspect.signature(self.function).parameters
+
+    def __str__(self) -> str:
+        return f"function {getattr(self.function, '__name__', 'source')}"
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSink:
+    """A function of the user's, called per record, or with up to ``batch`` records."""
+
+    function: Callable[..., Any]
+    batch: int | None = None
+
+    def __str__(self) -> str:
+        return f"function {getattr(self.function, '__name__', 'sink')}"

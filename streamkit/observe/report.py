@@ -1,0 +1,224 @@
+"""What a running job tells: as lines for people, or as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import IO, Any, Protocol
+
+_LINE_WIDTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class StageCounts:
+    """Inputs of a stage: taken = handled + dropped + skipped."""
+
+    name: str
+    kind: str
+    taken: int
+    handled: int
+    dropped: int
+    skipped: int
+    given: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What runs."""
+
+    app: str
+    where: str
+    state: str
+    sources: list[str]
+    sinks: list[str]
+    waiting: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How far it is. ``lag``: records ahead, where that is known."""
+
+    records_in: int
+    records_out: int
+    elapsed_s: float
+    lag: int | None
+    commits: int
+
+    @property
+    def rate(self) -> float:
+        """Records in per second since the start."""
+        return self.records_in / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How it went."""
+
+    app: str
+    exit_code: int
+    reason: str
+    records_in: int
+    records_out: int
+    dropped: int
+    skipped: int
+    elapsed_s: float
+    rate: float
+    p99_ms: float
+    commits: int
+    unacknowledged: dict[str, int]
+    stages: list[StageCounts]
+    look: str = ""
+    lag: int | None = None
+    error: str = ""
+    hint: str = ""
+    sink_topics: list[str] = field(default_factory=list)
+
+
+class Reporter(Protocol):
+    """Tells people or programs what happens."""
+
+    def started(self, started: Started) -> None: ...
+
+    def progress(self, snapshot: Snapshot, *, total: int | None) -> None: ...
+
+    def phase(self, name: str, detail: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
+
+    def ended(self, ended: Ended) -> None: ...
+
+    @property
+    def progress_every_s(self) -> float:
+        """How often `progress` is worth a call."""
+
+
+class TextReporter:
+    """Lines on standard error; on a terminal one of them is live."""
+
+    def __init__(self, out: IO[str] | None = None, *, is_terminal: bool | None = None) -> None:
+        self._out = out or sys.stderr
+        self._is_terminal = self._out.isatty() if is_terminal is None else is_terminal
+        self._is_live = False
+
+    @property
+    def progress_every_s(self) -> float:
+        return 0.25 if self._is_terminal else 5.0
+
+    def started(self, started: Started) -> None:
+        self._line(f"{started.app}: running on {started.where}")
+        for source in started.sources:
+            self._line(f"  source  {source}")
+        for sink in started.sinks:
+            self._line(f"  sink    {sink}")
+        self._line(f"  state   {started.state}")
+        if started.waiting is not None:
+            self._line(f"  {started.waiting:,} records are waiting")
+
+    def progress(self, snapshot: Snapshot, *, total: int | None) -> None:
+        text = (
+            f"{snapshot.records_in:,} in, {snapshot.records_out:,} out, "
+            f"{snapshot.rate:,.0f}/s, {snapshot.commits} commits"
+        )
+        if snapshot.lag is not None:
+            text += f", {snapshot.lag:,} to go"
+            if total and snapshot.rate > 0 and snapshot.lag:
+                text += f" (about {snapshot.lag / snapshot.rate:,.0f} s)"
+        if self._is_terminal:
+            self._out.write(f"\r{text[:_LINE_WIDTH]:<{_LINE_WIDTH}}")
+            self._out.flush()
+            self._is_live = True
+        else:
+            self._line(text)
+
+    def phase(self, name: str, detail: str) -> None:
+        self._line(f"{name}{': ' if detail else ''}{detail}")
+
+    def note(self, text: str) -> None:
+        self._line(text)
+
+    def ended(self, ended: Ended) -> None:
+        self._line("")
+        for line in ended_lines(ended):
+            self._line(line)
+
+    def _line(self, text: str) -> None:
+        if self._is_live:
+            self._out.write("\r" + " " * _LINE_WIDTH + "\r")
+            self._is_live = False
+        self._out.write(text + "\n")
+        self._out.flush()
+
+
+class JsonReporter:
+    """One JSON object a line on standard output, each with its ``event``."""
+
+    progress_every_s = 1.0
+
+    def __init__(self, out: IO[str] | None = None) -> None:
+        self._out = out or sys.stdout
+
+    def started(self, started: Started) -> None:
+        self._write("started", asdict(started))
+
+    def progress(self, snapshot: Snapshot, *, total: int | None) -> None:
+        self._write("progress", {**asdict(snapshot), "rate": snapshot.rate, "total": total})
+
+    def phase(self, name: str, detail: str) -> None:
+        self._write("phase", {"phase": name, "detail": detail})
+
+    def note(self, text: str) -> None:
+        self._write("note", {"text": text})
+
+    def ended(self, ended: Ended) -> None:
+        self._write("ended", asdict(ended))
+
+    def _write(self, event: str, fields: dict[str, Any]) -> None:
+        self._out.write(json.dumps({"event": event, **fields}) + "\n")
+        self._out.flush()
+
+
+def ended_lines(ended: Ended) -> list[str]:
+    """Write the end report; its last line is the command to look at the result."""
+    lines = [f"{ended.app}: {ended.reason} after {ended.elapsed_s:.1f} s"]
+    width = max([len(stage.name) for stage in ended.stages], default=0)
+    for stage in ended.stages:
+        parts = [f"{stage.taken:>12,} in", f"{stage.given:>12,} out"]
+        if stage.dropped:
+            parts.append(f"{stage.dropped:,} dropped")
+        if stage.skipped:
+            parts.append(f"{stage.skipped:,} skipped")
+        lines.append(f"  {stage.name:<{width}} {' '.join(parts)}")
+    lines.append(
+        f"  {ended.records_in:,} records in, {ended.records_out:,} out, {ended.dropped:,} dropped, "
+        f"{ended.skipped:,} skipped"
+    )
+    lines.append(
+        f"  {ended.rate:,.0f} records/s, p99 {ended.p99_ms:.0f} ms from arrival to the sinks, "
+        f"{ended.commits} commits"
+    )
+    for sink, count in ended.unacknowledged.items():
+        lines.append(f"  NOT FLUSHED: {count:,} records for {sink}; the next run sends them again")
+    if ended.error:
+        lines.append(f"error: {ended.error}")
+    if ended.hint:
+        lines.append(f"hint: {ended.hint}")
+    if ended.look:
+        lines.append(f"look at the result: {ended.look}")
+    return lines
+
+
+class RateLimited:
+    """Lets a note about the same trouble through at first, then every few seconds."""
+
+    def __init__(self, note: Callable[[str], None], now_s: Callable[[], float]) -> None:
+        self._note = note
+        self._now_s = now_s
+        self._last_s: dict[str, float] = {}
+
+    def __call__(self, topic: str, text: str) -> None:
+        now_s = self._now_s()
+        if now_s - self._last_s.get(topic, float("-inf")) >= 5.0:
+            self._last_s[topic] = now_s
+            self._note(text)
