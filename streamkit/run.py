@@ -19,7 +19,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import anyio
 
@@ -49,13 +49,23 @@ from streamkit.settings import Settings, load_settings
 from streamkit.state.store import Store, StoreFacts
 from streamkit.where import Where, choose, connected
 
-if TYPE_CHECKING:
-    from streamkit.app import App
-
 _STORE_NAME = "main.sqlite"
 # Short enough that an absent broker is told of within two seconds.
 _CONNECT_S = 1.5
 _WRITER_METHODS = ("open", "write", "flush", "close")
+
+
+class Job(Protocol):
+    """What is run: an `App`, or what looks like one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def topology(self) -> Topology: ...
+
+    def check(self) -> None:
+        """Refuse a graph that cannot run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +85,7 @@ class RunOptions:
     settings: dict[str, str] = field(default_factory=dict)
 
 
-def run_app(app: App, options: RunOptions) -> int:
+def run_app(app: Job, options: RunOptions) -> int:
     """Run an app until it ends or is signalled; return the exit code.
 
     Raises:
@@ -104,7 +114,7 @@ class Run:
 
     def __init__(
         self,
-        app: App,
+        app: Job,
         options: RunOptions,
         settings: Settings,
         where: Where,

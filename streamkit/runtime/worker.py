@@ -172,9 +172,7 @@ class Worker:
                 self._inbox.append((node, chunk, self._clock.monotonic_s()))
                 self._arrived.set()
                 await self._taken[node].wait()
-        except StreamKitError as error:
-            self._fail(error, can_commit=True)
-        except Exception as error:
+        except Exception as error:  # of the source: what was read before it is good
             self._fail(error, can_commit=True)
         else:
             self._reading -= 1
@@ -298,7 +296,7 @@ class Worker:
                 await self._clock.sleep(self._commit_interval_s)
                 try:
                     await self._commit(await self._seal())
-                except StreamKitError as error:
+                except Exception as error:  # whatever it is, nothing may be committed any more
                     self._fail(error, can_commit=False)
                     return
 
@@ -382,7 +380,7 @@ class Worker:
             self._phase_scope = scope
             try:
                 await work[phase]()
-            except StreamKitError as error:
+            except Exception as error:  # a full disk, say: the job must still end in order
                 self._fail(error, can_commit=False)
                 return
             self._happen(Done(phase))
