@@ -27,11 +27,19 @@ _GREETING_BYTES_MAX = 4_096
 class Attachment:
     """A hold on the broker of a data folder; it ends with the process at the latest."""
 
-    def __init__(self, link: socket.socket, greeting: dict[str, object], *, started: bool) -> None:
+    def __init__(
+        self,
+        link: socket.socket,
+        greeting: dict[str, object],
+        *,
+        started: bool,
+        made_folder: bool,
+    ) -> None:
         self._link = link
         self.sc_address = str(greeting["sc"])
         self.pid = int(str(greeting["pid"]))
         self.has_started_broker = started
+        self.has_made_folder = made_folder
 
     def close(self) -> None:
         """Let go. If this was the last hold, the broker ends, cleanly."""
@@ -64,13 +72,13 @@ def attach(data_dir: Path) -> Attachment:
             hint="name a cluster with --cluster HOST:PORT",
         )
     folder = DataFolder(data_dir)
-    folder.make()
+    is_new = folder.make()
     deadline_s = time.monotonic() + ATTACH_S_MAX
     started: subprocess.Popen[bytes] | None = None
     while time.monotonic() < deadline_s:
         greeted = _connect(folder)
         if greeted is not None:
-            return Attachment(*greeted, started=started is not None)
+            return Attachment(*greeted, started=started is not None, made_folder=is_new)
         if started is None or started.poll() is not None:
             if started is not None and started.returncode not in (0, None):
                 raise StateError(f"the embedded broker did not start: {_last_words(folder)}")

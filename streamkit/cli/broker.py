@@ -1,0 +1,69 @@
+"""`streamkit broker`: the broker as a command that stays."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from streamkit.cli.options import Command, Group, named, place_options
+
+if TYPE_CHECKING:
+    from streamkit.broker.broker import Broker
+
+
+@click.group(
+    cls=Group,
+    examples=(
+        "streamkit broker start",
+        "streamkit broker start --data-dir /var/lib/streamkit --sc-port 0 --spu-port 0",
+    ),
+)
+@place_options
+def broker() -> None:
+    """Start a broker that stays."""
+
+
+@broker.command(
+    cls=Command,
+    examples=(
+        "streamkit broker start",
+        "streamkit broker start --data-dir /var/lib/streamkit --sc-port 0 --spu-port 0",
+    ),
+)
+@click.option("--sc-port", type=click.IntRange(0, 65_535), default=9103, help="0: any [9103]")
+@click.option("--spu-port", type=click.IntRange(0, 65_535), default=9110, help="0: any [9110]")
+@place_options
+def start(sc_port: int, spu_port: int) -> None:
+    """Serve the data folder on 127.0.0.1 until signalled.
+
+    Prints one line, `ready sc=HOST:PORT spu=HOST:PORT`, when both ports listen. Commands in the
+    same folder attach to it; others name it with --cluster.
+    """
+    import asyncio
+    import logging
+
+    from streamkit.broker.broker import BrokerOptions
+    from streamkit.broker.data_folder import DataFolder
+    from streamkit.broker.process import serve
+    from streamkit.where import data_folder
+
+    options = named(click.get_current_context())
+    if options.cluster or options.profile:
+        raise click.UsageError("a broker is started here, not on a cluster: leave out the cluster")
+    folder = data_folder(options.data_dir)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    if DataFolder(folder).make():
+        click.echo(f"new data folder at {folder}", err=True)
+
+    def say_ready(broker: Broker) -> None:
+        click.echo(f"ready sc={broker.sc_address} spu={broker.spu_address}")
+        sys.stdout.flush()
+
+    code = asyncio.run(
+        serve(BrokerOptions(folder, sc_port, spu_port), stays=True, on_ready=say_ready)
+    )
+    click.get_current_context().exit(code)

@@ -1,0 +1,219 @@
+"""How `consume` prints: a chunk of records becomes bytes. Pure."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from functools import lru_cache
+from itertools import repeat
+from typing import Any, Final
+
+import msgspec
+
+from streamkit.errors import UsageError
+from streamkit.record import Chunk
+
+Format = Callable[[Chunk], bytes]
+
+OUTPUTS: Final = ("dynamic", "text", "binary", "json", "raw")
+
+
+def format_of(output: str, *, with_keys: bool) -> Format:
+    """Return what makes bytes of a chunk, for one of OUTPUTS.
+
+    Args:
+        output: One of OUTPUTS.
+        with_keys: Whether ``[key] `` stands in front of a value.
+    """
+    if output == "json":
+        return envelopes
+    if output == "raw" and not with_keys:
+        return _raw
+    return _with_keys(_SHOW[output]) if with_keys else _without_keys(_SHOW[output], output)
+
+
+def _raw(chunk: Chunk) -> bytes:
+    return b"\n".join(chunk.values) + b"\n"
+
+
+def _without_keys(show: Callable[[bytes], bytes], output: str) -> Format:
+    def write(chunk: Chunk) -> bytes:
+        joined = _raw(chunk)
+        # One look at the whole chunk, where it is all text, in place of one at each value.
+        if output != "binary" and is_text(joined):
+            return joined
+        return b"\n".join(map(show, chunk.values)) + b"\n"
+
+    return write
+
+
+def _with_keys(show: Callable[[bytes], bytes]) -> Format:
+    def line(key: bytes | None, value: bytes) -> bytes:
+        return b"[%b] %b\n" % (b"null" if key is None else key, show(value))
+
+    return lambda chunk: b"".join(map(line, chunk.keys, chunk.values))
+
+
+def is_text(value: bytes) -> bool:
+    """Tell whether bytes are UTF-8 text, without the NUL that no text has."""
+    if b"\0" in value:
+        return False
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _text_or_dump(value: bytes) -> bytes:
+    return value if is_text(value) else hex_dump(value)
+
+
+def _text_or_size(value: bytes) -> bytes:
+    return value if is_text(value) else b"binary: (%d bytes)" % len(value)
+
+
+_PRINTABLE: Final = bytes(byte if 32 <= byte < 127 else ord(".") for byte in range(256))
+
+
+def hex_dump(value: bytes) -> bytes:
+    """Show bytes as addresses, two groups of eight, and what is ASCII of them."""
+    lines = []
+    for at in range(0, len(value), 16):
+        row = value[at : at + 16]
+        groups = f"{row[:8].hex(' '):<23}  {row[8:].hex(' '):<23}"
+        lines.append(f"{at:08x}  {groups}  |{row.translate(_PRINTABLE).decode()}|")
+    return "\n".join(lines).encode()
+
+
+_SHOW: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "dynamic": _text_or_dump,
+    "text": _text_or_size,
+    "binary": hex_dump,
+    "raw": bytes,
+}
+
+
+class _Envelope(msgspec.Struct, omit_defaults=True):
+    key: str | None
+    value: msgspec.Raw | str
+    offset: int
+    partition: int
+    timestamp: str | None
+    value_encoding: str | None = None
+    key_encoding: str | None = None
+
+
+_encode_lines = msgspec.json.Encoder().encode_lines
+_as_raw = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def envelopes(chunk: Chunk) -> bytes:
+    """Write one JSON object a record, such as `produce --input json` reads.
+
+    ``value`` is what the value is as JSON; text that is no JSON, and JSON that is a string,
+    stands there as a string; other bytes as base64, and ``value_encoding`` says so.
+    """
+    return _encode_lines(
+        list(
+            map(
+                _envelope,
+                chunk.keys,
+                chunk.values,
+                chunk.offsets,
+                repeat(chunk.partition),
+                map(time_text, chunk.timestamps_ms),
+            )
+        )
+    )
+
+
+def _envelope(
+    key: bytes | None, value: bytes, offset: int, partition: int, stamp: str | None
+) -> _Envelope:
+    key_text, key_encoding = (None, None) if key is None else _text_or_base64(key)
+    found: msgspec.Raw | str | None = _json_of(value)
+    encoding = None
+    if found is None:
+        found, encoding = _text_or_base64(value)
+    return _Envelope(key_text, found, offset, partition, stamp, encoding, key_encoding)
+
+
+def _json_of(value: bytes) -> msgspec.Raw | None:
+    """Return a value that can stand in a line as it is; None if it is no such JSON."""
+    # A string in quotes is shown as text, quotes and all: else `"a"` and `a` would look alike.
+    if value[:1] in (b'"', b"") or b"\n" in value or b"\r" in value or not is_text(value):
+        return None
+    try:
+        found = _as_raw(value)
+    except msgspec.DecodeError:
+        return None
+    return found if len(bytes(found)) == len(value) else None
+
+
+def _text_or_base64(value: bytes) -> tuple[str, str | None]:
+    try:
+        return value.decode(), None
+    except UnicodeDecodeError:
+        return base64.b64encode(value).decode(), "base64"
+
+
+@lru_cache(maxsize=4_096)
+def time_text(timestamp_ms: int) -> str | None:
+    """Return RFC 3339 with milliseconds, in UTC; None where there is no time."""
+    if timestamp_ms < 0:
+        return None
+    try:
+        moment = datetime.fromtimestamp(timestamp_ms // 1_000, UTC)
+    except (OverflowError, ValueError):
+        return None  # a number that is no time that could be written
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{timestamp_ms % 1_000:03d}Z"
+
+
+_FIELDS: Final = ("key", "value", "offset", "partition", "time")
+_PLACEHOLDER: Final = re.compile(r"\{\{\s*(.*?)\s*\}\}")
+
+
+def template(text: str) -> Format:
+    """Return what fills ``{{key}} {{value}} {{offset}} {{partition}} {{time}}``.
+
+    Raises:
+        UsageError: A placeholder has another name.
+    """
+    for name in _PLACEHOLDER.findall(text):
+        if name not in _FIELDS:
+            close = get_close_matches(name, _FIELDS, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(_FIELDS)}"
+            raise UsageError(f"--format: no field {name!r}", hint=hint)
+    parts = _PLACEHOLDER.split(text)
+    literal = [part.replace("{", "{{").replace("}", "}}") for part in parts[::2]]
+    names = [f"{{{_FIELDS.index(name)}}}" for name in parts[1::2]]
+    pattern = "".join(map("".join, zip(literal, [*names, ""], strict=True))) + "\n"
+
+    def write(chunk: Chunk) -> bytes:
+        lines = map(
+            pattern.format,
+            ["null" if key is None else _lossy(key) for key in chunk.keys],
+            map(_lossy, chunk.values),
+            chunk.offsets,
+            repeat(chunk.partition),
+            [time_text(stamp) or "NA" for stamp in chunk.timestamps_ms],
+        )
+        return "".join(lines).encode()
+
+    return write
+
+
+def _lossy(value: bytes) -> str:
+    return value.decode(errors="replace")
+
+
+def select_until(chunk: Chunk, last: int) -> Chunk:
+    """Keep the records up to offset ``last``."""
+    offsets: Sequence[Any] = chunk.offsets
+    if offsets[-1] <= last:
+        return chunk
+    return chunk.slice(0, sum(offset <= last for offset in offsets))

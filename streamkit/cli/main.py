@@ -1,0 +1,132 @@
+"""The command `streamkit`: finds subcommands, and turns errors into words and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any, Final, NoReturn
+
+import click
+from click.exceptions import NoArgsIsHelpError
+
+import streamkit
+from streamkit.cli.options import root_place_options, write_examples
+from streamkit.errors import StreamKitError
+
+# Name, module, what it does. A module is imported when its command runs or shows its help, so
+# that the list of commands costs nothing. The command is the module's attribute of that name.
+COMMANDS: Final = {
+    "run": ("streamkit.cli.run", "Run an app"),
+    "check": ("streamkit.cli.run", "Check the graph of an app without starting it"),
+    "graph": ("streamkit.cli.run", "Show the graph of an app"),
+    "produce": ("streamkit.cli.produce", "Write lines to a topic"),
+    "consume": ("streamkit.cli.consume", "Read records from a topic"),
+    "topic": ("streamkit.cli.topic", "Create, list, describe and delete topics"),
+    "partition": ("streamkit.cli.partition", "List partitions"),
+    "consumer": ("streamkit.cli.consumer", "List and delete stored consumer offsets"),
+    "profile": ("streamkit.cli.profile", "Show the profiles of Fluvio's own file"),
+    "broker": ("streamkit.cli.broker", "Start a broker that stays"),
+    "bench": ("streamkit.cli.bench", "Measure a broker and the client"),
+}
+EXAMPLES: Final = (
+    "streamkit produce flights --file flights.jsonl",
+    "streamkit --cluster 127.0.0.1:9103 consume flights -B -d",
+)
+
+
+class LazyGroup(click.Group):
+    """The commands of COMMANDS, imported one at a time."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        path = COMMANDS[cmd_name][0]
+        try:
+            command = getattr(import_module(path), cmd_name, None)
+        except ModuleNotFoundError as error:
+            if error.name != path:
+                raise
+            command = None
+        if command is None:
+            raise click.UsageError(f"the command {cmd_name!r} is not part of this installation")
+        assert isinstance(command, click.Command), f"{path}.{cmd_name} is no command"
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise click.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_examples(EXAMPLES, formatter)
+
+
+@click.group("streamkit", cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@root_place_options
+@click.version_option(streamkit.__version__, prog_name="streamkit")
+def cli() -> None:
+    """Stream processing and ETL in Python on Fluvio topics.
+
+    Without --cluster, --profile or an active Fluvio profile, commands use the embedded broker
+    of ./.streamkit and start it where it does not run.
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line and exit; a bug keeps its traceback."""
+    sys.exit(_exit_code(sys.argv[1:]))
+
+
+def _exit_code(arguments: list[str]) -> int:
+    try:
+        code: Any = cli.main(arguments, prog_name="streamkit", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except StreamKitError as error:
+        _say(str(error), error.hint)
+        return error.exit_code
+    except NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
+    except click.ClickException as error:
+        _say(*_words(error))
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. What is left must not fail at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _say(what: str, hint: str) -> None:
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {what}", err=True, color=_color())
+    if hint:
+        click.echo(f"  hint: {hint}", err=True)
+
+
+def _color() -> bool:
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _words(error: click.ClickException) -> tuple[str, str]:
+    """Return what is wrong, and what to do, in the shape of our own errors."""
+    context = getattr(error, "ctx", None)
+    command = "streamkit" if context is None else context.command_path
+    hint = f"`{command} --help` shows what it takes"
+    if isinstance(error, click.NoSuchCommand | click.NoSuchOption):
+        if error.possibilities:
+            hint = f"did you mean {' or '.join(map(repr, error.possibilities))}?"
+        return error.message.rstrip(".").replace("No such", "no such", 1), hint
+    text = error.format_message().rstrip(".")
+    return text[:1].lower() + text[1:], hint

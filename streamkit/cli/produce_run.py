@@ -1,0 +1,289 @@
+"""The work of `streamkit produce`: read blocks, send them, keep account of every line."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from streamkit.cli.inputs import FileInput, Input, StandardInput, Stop
+from streamkit.cli.lines import (
+    LineCutter,
+    Rows,
+    enveloped,
+    keyed_by_field,
+    plain,
+    separated,
+    shaped,
+)
+from streamkit.cli.progress import Progress, counted, rate, seconds
+from streamkit.cli.session import Session, note, run_with_client
+from streamkit.cli.signals import stop_signals
+from streamkit.client import ManyHandle, Producer
+from streamkit.errors import StreamKitError, TopicNotFound
+
+_GIVE_UP_S = 30.0
+_REJECTED_TOLD_MAX = 100
+_RECORD_BYTES_SPARE = 128  # more than a record and its batch need beside key and value
+
+Reader = Callable[[list[bytes], int], Rows]
+
+
+@dataclass(frozen=True, slots=True)
+class ProduceOptions:
+    """The options of the command, as they were given."""
+
+    topic: str
+    files: tuple[Path, ...]
+    raw: bool
+    key: str | None
+    key_separator: str | None
+    key_field: str | None
+    form: str
+    partition: int | None
+    compression: Any
+    linger: float
+    batch_size: int
+    max_request_size: int
+    isolation: Any
+    print_metadata: bool
+    create_topics: bool
+
+
+@dataclass(slots=True)
+class Account:
+    """What became of the records so far."""
+
+    stored: int = 0
+    rejected: int = 0
+    told: int = 0
+    in_flight: deque[tuple[ManyHandle, Rows, str]] = field(default_factory=deque)
+
+
+def run(options: ProduceOptions) -> int:
+    """Produce everything; return the exit code."""
+    inputs = _inputs(options)
+    try:
+        return run_with_client(lambda session: _produce(session, options, inputs))
+    finally:
+        for each in inputs:
+            each.close()
+
+
+def _inputs(options: ProduceOptions) -> list[Input]:
+    # Files are opened first: a wrong name must not leave half of the others behind.
+    files: list[Input] = [FileInput(path, as_it_is=options.raw) for path in options.files]
+    return files or [StandardInput()]
+
+
+async def _produce(session: Session, options: ProduceOptions, inputs: list[Input]) -> int:
+    await _ensure_topic(session, options)
+    producer = session.client.producer(
+        options.topic,
+        batch_size=options.batch_size,
+        max_request_size=options.max_request_size,
+        linger=options.linger,
+        compression=options.compression,
+        isolation=options.isolation,
+        partition=options.partition,
+        delivery_timeout=_GIVE_UP_S,
+        on_retry=_once(lambda error, attempt: note(f"trying again: {error}")),
+    )
+    async with producer:
+        stop = Stop()
+        with stop_signals(stop.ask):
+            work = _Work(options, producer, inputs, stop)
+            try:
+                await work.read_all()
+            finally:
+                await work.finish()
+    return work.tell_end()
+
+
+async def _ensure_topic(session: Session, options: ProduceOptions) -> None:
+    name = options.topic
+    try:
+        await session.client.admin.describe_topic(name)
+    except TopicNotFound as error:
+        if not session.is_embedded and not options.create_topics:
+            similar = f"{error.hint} Else" if error.hint.startswith("did you mean") else "else"
+            hint = f"{similar} create it: `streamkit topic create {name}`, or --create-topics"
+            raise TopicNotFound(name, hint=hint.removeprefix("else ")) from None
+        await session.client.admin.create_topic(name)
+        note(f"created topic {name!r}")
+
+
+class _Work:
+    """One call of `produce` on its way."""
+
+    def __init__(
+        self, options: ProduceOptions, producer: Producer, inputs: list[Input], stop: Stop
+    ) -> None:
+        self._options = options
+        self._producer = producer
+        self._inputs = inputs
+        self._stop = stop
+        self._account = Account()
+        self._read_bytes = 0
+        sizes = [each.size_bytes for each in inputs]
+        self._of_bytes = None if None in sizes else sum(filter(None, sizes))
+        self._is_interactive = inputs[0].is_terminal and not options.raw
+        self._progress = Progress(
+            "records produced", is_live=False if self._is_interactive else None
+        )
+        self._read_lines = _reader(options)
+
+    async def read_all(self) -> None:
+        for each in self._inputs:
+            if self._stop.is_asked:
+                return
+            if self._options.raw:
+                await self._read_whole(each)
+            else:
+                await self._read_lines_of(each)
+            self._read_bytes += each.size_bytes or 0
+
+    async def finish(self) -> None:
+        """Wait until the outcome of every record is known, and take account of it."""
+        while self._account.in_flight:
+            await self._settle_first()
+        try:
+            await self._producer.flush()
+        except StreamKitError:
+            pass  # what was refused is told by line
+        self._progress.clear()
+
+    def tell_end(self) -> int:
+        account, elapsed_s = self._account, self._progress.elapsed_s
+        untold = account.rejected - account.told
+        if untold > 0:
+            note(f"... and {untold:,} more lines rejected")
+        text = f"{counted(account.stored, 'record')} produced to {self._options.topic}"
+        text += f" in {seconds(elapsed_s)} ({rate(account.stored, elapsed_s)})"
+        if account.rejected:
+            text += f"; {counted(account.rejected, 'line')} rejected"
+        note(f"stopped: {text}" if self._stop.is_asked else text)
+        if account.rejected:
+            return 1
+        is_cut_short = self._stop.is_asked and not self._is_interactive
+        return 128 + self._stop.signal if is_cut_short else 0
+
+    # --- reading ---------------------------------------------------------------------
+
+    async def _read_whole(self, source: Input) -> None:
+        parts = []
+        while block := await source.read(self._stop):
+            parts.append(block)
+        if not self._stop.is_asked:  # half of an input is not the record that was meant
+            key = None if self._options.key is None else self._options.key.encode()
+            await self._send(plain([b"".join(parts)], 1, key), source.name)
+
+    async def _read_lines_of(self, source: Input) -> None:
+        cutter = LineCutter(self._options.max_request_size)
+        first = 1
+        self._prompt()
+        while block := await source.read(self._stop):
+            first += await self._send_lines(cutter.cut(block), first, source)
+            self._prompt()
+        await self._send_lines(cutter.end(), first, source)
+
+    async def _send_lines(self, lines: list[bytes], first: int, source: Input) -> int:
+        if lines:
+            await self._send(self._read_lines(lines, first), source.name)
+            self._progress.tell(
+                self._account.stored, self._read_bytes + source.position_bytes(), self._of_bytes
+            )
+        return len(lines)
+
+    def _prompt(self) -> None:
+        if self._is_interactive and not self._stop.is_asked:
+            sys.stderr.write("> ")
+            sys.stderr.flush()
+
+    # --- sending ---------------------------------------------------------------------
+
+    async def _send(self, rows: Rows, source: str) -> None:
+        rows = self._without_too_large(rows)
+        for number, reason in rows.rejected:
+            self._reject(1, f"{source} line {number}: {reason}")
+        if rows.values:
+            handle = await self._producer.send_many(
+                rows.values, rows.keys, timestamps_ms=rows.timestamps_ms
+            )
+            self._account.in_flight.append((handle, rows, source))
+        if self._is_interactive:
+            await self.finish()
+        while self._account.in_flight and self._account.in_flight[0][0].is_known:
+            await self._settle_first()
+
+    def _without_too_large(self, rows: Rows) -> Rows:
+        most_bytes = self._options.max_request_size
+        longest = max(map(len, rows.values), default=0)
+        longest += max((len(key) for key in rows.keys or () if key is not None), default=0)
+        if longest + _RECORD_BYTES_SPARE <= most_bytes:
+            return rows
+        keys: Sequence[bytes | None] = rows.keys or [None] * len(rows.values)
+        large = [
+            row
+            for row, (value, key) in enumerate(zip(rows.values, keys, strict=True))
+            if not self._producer.fits(value, key)
+        ]
+        reason = f"larger than --max-request-size {most_bytes:,} allows"
+        rows.rejected.extend((rows.numbers[row], reason) for row in large)
+        rows.rejected.sort()
+        return rows.without(large) if large else rows
+
+    async def _settle_first(self) -> None:
+        handle, rows, source = self._account.in_flight[0]
+        refusals = await handle.refusals()
+        self._account.in_flight.popleft()
+        refused = 0
+        for refused_rows, error in refusals:
+            refused += len(refused_rows)
+            first, last = rows.numbers[refused_rows[0]], rows.numbers[refused_rows[-1]]
+            which = f"line {first}" if first == last else f"lines {first} to {last}"
+            self._reject(len(refused_rows), f"{source} {which}: {error}")
+        self._account.stored += len(rows.values) - refused
+        if self._options.print_metadata and not refused:
+            stored = await handle
+            lines = map("partition={} offset={}\n".format, stored.partitions, stored.offsets)
+            sys.stdout.write("".join(lines))
+        if self._is_interactive and not refused:
+            note("Ok!")
+
+    def _reject(self, lines: int, text: str) -> None:
+        self._account.rejected += lines
+        if self._account.told < _REJECTED_TOLD_MAX:
+            self._account.told += lines
+            self._progress.clear()
+            note(f"rejected {text}")
+
+
+def _reader(options: ProduceOptions) -> Reader:
+    if options.key_separator is not None:
+        return _shaping(separated(options.key_separator.encode()))
+    if options.key_field is not None:
+        return _shaping(keyed_by_field(options.key_field))
+    if options.form == "json":
+        return _shaping(enveloped)
+    key = None if options.key is None else options.key.encode()
+    return functools.partial(plain, key=key)
+
+
+def _shaping(shape: Any) -> Reader:
+    return lambda lines, first: shaped(lines, first, shape, time.time_ns() // 1_000_000)
+
+
+def _once(tell: Callable[[Exception, int], None]) -> Callable[[Exception, int], None]:
+    """Tell the first time and every tenth."""
+
+    def told(error: Exception, attempt: int) -> None:
+        if attempt % 10 == 1:
+            tell(error, attempt)
+
+    return told

@@ -1,0 +1,61 @@
+"""How far a long command is: a live line on a terminal, else a line every few seconds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Final
+
+_LIVE_S: Final = 0.2
+_LOG_S: Final = 5.0
+
+
+class Progress:
+    """Tells on standard error; asked often, it speaks seldom."""
+
+    def __init__(self, verb: str, *, is_live: bool | None = None) -> None:
+        self._verb = verb
+        self._is_live = sys.stderr.isatty() if is_live is None else is_live
+        self._every_s = _LIVE_S if self._is_live else _LOG_S
+        self._started_s = self._told_s = time.monotonic()
+        self._line_width = 0
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._started_s
+
+    def tell(self, count: int, done_bytes: int, of_bytes: int | None) -> None:
+        now_s = time.monotonic()
+        if now_s - self._told_s < self._every_s:
+            return
+        self._told_s = now_s
+        text = f"{count:,} {self._verb}, {rate(count, self.elapsed_s)}"
+        if of_bytes:
+            text += f", {min(100, done_bytes * 100 // of_bytes)} %"
+        if self._is_live:
+            sys.stderr.write(f"\r{text:<{self._line_width}}")
+            self._line_width = len(text)
+        else:
+            sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Take the live line away, so that something else can be said."""
+        if self._line_width:
+            sys.stderr.write(f"\r{'':<{self._line_width}}\r")
+            self._line_width = 0
+
+
+def rate(count: int, elapsed_s: float) -> str:
+    """Return records per second, rounded to what is worth reading."""
+    per_s = count / max(elapsed_s, 1e-3)
+    digits = max(0, len(str(int(per_s))) - 2)
+    return f"{int(round(per_s, -digits)):,}/s"
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def seconds(elapsed_s: float) -> str:
+    return f"{elapsed_s:.1f} s" if elapsed_s >= 0.1 else f"{elapsed_s:.3f} s"

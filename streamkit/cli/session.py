@@ -1,0 +1,82 @@
+"""A command's connection: chooses the place, attaches to it, opens the client."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+import anyio
+
+from streamkit.cli.options import chosen
+from streamkit.client import Client
+from streamkit.errors import ConnectFailed
+from streamkit.where import Where, connected
+
+T = TypeVar("T")
+
+GIVE_UP_S = 5.0
+_RETRY_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """An open client and where it works."""
+
+    client: Client
+    where: Where
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.where.kind == "embedded"
+
+
+def run_with_client(work: Callable[[Session], Awaitable[T]]) -> T:
+    """Run ``work`` with a client at the place that the options name; return what it returns.
+
+    Raises:
+        ConnectFailed: Nobody answered there within GIVE_UP_S.
+        StreamKitError: What ``work`` raises.
+    """
+    where = chosen()
+
+    async def session(address: str) -> T:
+        async with AsyncExitStack() as stack:
+            client = await _opened(where, address)
+            stack.push_async_exit(client)
+            return await work(Session(client, where))
+
+    with connected(where) as address:
+        return anyio.run(session, address)
+
+
+def note(text: str) -> None:
+    """Say something on standard error, beside the output."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+async def _opened(where: Where, address: str) -> Client:
+    """Connect; a broker that is just starting gets a moment."""
+    deadline_s = time.monotonic() + GIVE_UP_S
+    is_told = False
+    while True:
+        left_s = deadline_s - time.monotonic()
+        client = Client(
+            address,
+            client_id="streamkit-cli",
+            connect_timeout=max(left_s, _RETRY_S),
+            use_local_address=where.uses_local_address,
+        )
+        try:
+            return await client.__aenter__()
+        except ConnectFailed as error:
+            if deadline_s - time.monotonic() <= _RETRY_S:
+                raise
+            if not is_told:
+                note(f"{error}; trying for {GIVE_UP_S:g} s")
+                is_told = True
+            await anyio.sleep(_RETRY_S)

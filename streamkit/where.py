@@ -1,0 +1,155 @@
+"""Where a command works: a cluster, a Fluvio profile, or the embedded broker of a folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from streamkit.client.profile import Profile, Profiles, load_profiles, profile_path
+from streamkit.errors import ConfigError, UsageError
+
+CLUSTER_VARIABLE: Final = "STREAMKIT_CLUSTER"
+DATA_DIR_VARIABLE: Final = "STREAMKIT_DATA_DIR"
+DATA_DIR_DEFAULT: Final = Path(".streamkit")
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A place to work and why it was chosen. ``address`` is None for the embedded broker,
+    which has one only once it is attached to; ``data_dir`` is never None, since state lies
+    there even when a cluster is used.
+    """
+
+    kind: Literal["cluster", "profile", "embedded"]
+    address: str | None
+    why: str
+    data_dir: Path
+    uses_local_address: bool = False
+
+
+def choose(
+    *,
+    cluster: str | None = None,
+    profile: str | None = None,
+    embedded: bool = False,
+    data_dir: str | Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+    settings_cluster: str | None = None,
+) -> Where:
+    """Choose by the first that is given, in this order.
+
+    Args:
+        cluster: ``host:port`` named by an option.
+        profile: A profile of Fluvio's file named by an option.
+        embedded: Whether the embedded broker is asked for by an option.
+        data_dir: Where data lie; else STREAMKIT_DATA_DIR, else ``./.streamkit``.
+        environment: Where STREAMKIT_CLUSTER is looked for; then comes ``settings_cluster``,
+            then the current profile of Fluvio's file, then the embedded broker.
+        settings_cluster: ``host:port`` of a settings file.
+
+    Raises:
+        UsageError: Two of the options contradict each other, or an address is none.
+        ConfigError: The profile is not there, or asks for TLS.
+    """
+    named = [
+        option
+        for option, is_given in (
+            ("--cluster", cluster is not None),
+            ("--profile", profile is not None),
+            ("--embedded", embedded),
+        )
+        if is_given
+    ]
+    if len(named) > 1:
+        raise UsageError(f"{' and '.join(named)} contradict each other", hint="keep one of them")
+    folder = data_folder(data_dir, environment)
+    if cluster is not None:
+        return _cluster(cluster, "--cluster", folder)
+    if profile is not None:
+        return _profile(profile, environment, folder)
+    if embedded:
+        return Where("embedded", None, "--embedded", folder)
+    if environment.get(CLUSTER_VARIABLE):
+        return _cluster(environment[CLUSTER_VARIABLE], CLUSTER_VARIABLE, folder)
+    if settings_cluster:
+        return _cluster(settings_cluster, "the settings file", folder)
+    return _active_profile(environment, folder) or Where(
+        "embedded", None, "no cluster is named", folder
+    )
+
+
+def data_folder(named: str | Path | None, environment: Mapping[str, str] = os.environ) -> Path:
+    """Return where data lie: as named, else STREAMKIT_DATA_DIR, else ``./.streamkit``."""
+    return Path(named or environment.get(DATA_DIR_VARIABLE) or DATA_DIR_DEFAULT)
+
+
+@contextmanager
+def connected(where: Where) -> Iterator[str]:
+    """Yield the SC's address; hold the embedded broker up for as long as the block runs.
+
+    Blocks until the broker listens: enter it off the event loop.
+
+    Raises:
+        StreamKitError: The embedded broker could not be started.
+    """
+    if where.address is not None:
+        yield where.address
+        return
+    # The broker is not loaded where a cluster is used.
+    from streamkit.broker.attach import attach
+
+    with attach(where.data_dir) as attachment:
+        if attachment.has_made_folder:
+            sys.stderr.write(f"new data folder at {where.data_dir}\n")
+        yield attachment.sc_address
+
+
+def checked_address(address: str, source: str) -> str:
+    """Return an address of the form ``host:port``, or say what is wrong with it.
+
+    Raises:
+        UsageError: It has another form.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
+        raise UsageError(
+            f"{source}: {address!r} is not HOST:PORT",
+            hint="name host and port of the SC, for example 127.0.0.1:9103",
+        )
+    return address
+
+
+def _cluster(address: str, source: str, folder: Path) -> Where:
+    return Where("cluster", checked_address(address, source), source, folder)
+
+
+def _profile(name: str, environment: Mapping[str, str], folder: Path) -> Where:
+    return _usable(_profiles(environment).get(name), "--profile", folder)
+
+
+def _active_profile(environment: Mapping[str, str], folder: Path) -> Where | None:
+    profiles = _profiles(environment)
+    active = profiles.active()
+    if active is None:
+        return None
+    try:
+        return _usable(active, f"the current profile in {profiles.path}", folder)
+    except ConfigError as error:
+        # The user did not name it in this call, so they may not know that it counts.
+        raise type(error)(str(error), hint=f"{error.hint}, or use --embedded") from error
+
+
+def _profiles(environment: Mapping[str, str]) -> Profiles:
+    home = Path(environment["HOME"]) if environment.get("HOME") else Path.home()
+    return load_profiles(profile_path(environment, home))
+
+
+def _usable(profile: Profile, why: str, folder: Path) -> Where:
+    profile.check_usable()
+    address = checked_address(profile.endpoint, f"profile {profile.name!r}")
+    return Where("profile", address, why, folder, profile.use_spu_local_address)
