@@ -90,6 +90,17 @@ class Disk:
     def truncate(self, fd: int, size_bytes: int) -> None:
         os.ftruncate(fd, size_bytes)
 
+    def allocate(self, fd: int, position: int, size_bytes: int) -> None:
+        """Take room for bytes to be written later; zeros are read there until then.
+
+        Raises:
+            OSError: There is not so much room.
+        """
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, position, size_bytes)
+        else:
+            self.write_at(fd, bytes(size_bytes), position)
+
     def sync(self, fd: int) -> None:
         """Return when everything written to the file is on disk."""
         if sys.platform == "darwin":

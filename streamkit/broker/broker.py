@@ -127,10 +127,14 @@ class Broker:
     # --- opening -------------------------------------------------------------------
 
     def _recover(self) -> None:
-        if not self._journal.open():
+        is_sound = self._journal.open()
+        if not is_sound:
             logger.error("the journal has a damaged entry; ends are taken from the logs")
         if not self._offsets.open():
             logger.error("the journal of consumer offsets has a damaged entry")
+        make_folders(self._disk, self.folder.logs)
+        # It may come from a start that was killed before its name was on disk.
+        self._disk.sync_folder(self.folder.root)
         files = OpenFiles(self._disk, is_writer=True)
         for name, incarnation, spec in self._journal.topics():
             topic = Topic(name, incarnation, spec)
@@ -140,7 +144,8 @@ class Broker:
                 topic.logs.append(log)
             self._catalog.topics[name] = topic
         files.close()
-        self._remove_strangers()
+        if is_sound:
+            self._remove_strangers()
 
     def _recover_partition(self, log: PartitionLog, incarnation: str, files: OpenFiles) -> None:
         known = self._journal.end_of(incarnation, log.partition)
@@ -163,11 +168,11 @@ class Broker:
             )
 
     def _remove_strangers(self) -> None:
-        """Remove the folders that no journal entry speaks of: creates and deletes cut short."""
+        """Remove the folders that no journal entry speaks of: creates and deletes cut short.
+
+        Not after damage to the journal, which may have taken the one that does.
+        """
         known = {topic.incarnation for topic in self._catalog.topics.values()}
-        make_folders(self._disk, self.folder.logs)
-        # It may come from a start that was killed before its name was on disk.
-        self._disk.sync_folder(self.folder.root)
         for folder in self.folder.logs.iterdir():
             if folder.name not in known:
                 self._disk.remove_folder(folder)

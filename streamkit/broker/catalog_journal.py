@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from streamkit.broker.journal import Journal
+from streamkit.broker.journal import FULL_DISK, Journal
 from streamkit.broker.partition_log import LogEnd, PartitionLog
 from streamkit.env import Disk
 from streamkit.protocol import specs
@@ -31,6 +31,11 @@ class TopicGone(msgspec.Struct, tag="gone", frozen=True):
     name: str
 
 
+# One row is a name of up to 80 characters and four numbers.
+_ROW_BYTES_MAX = 200
+_ROWS_PER_ENTRY_MAX = 1_000
+
+
 class Ends(msgspec.Struct, tag="ends", frozen=True):
     """Durable ends: incarnation and partition, offset, segment, position."""
 
@@ -48,7 +53,13 @@ class CatalogJournal:
 
     @property
     def is_dirty(self) -> bool:
-        return self._journal.is_dirty
+        """Whether there are entries that a sync would make durable."""
+        return self._is_durable and self._journal.is_dirty
+
+    @property
+    def failure(self) -> OSError | None:
+        """Why nothing can be noted any more, if that is so."""
+        return self._journal.failure
 
     def open(self) -> bool:
         """Read every entry. Tell whether all of the file was sound.
@@ -83,15 +94,23 @@ class CatalogJournal:
     def note_topic(self, name: str, incarnation: str, spec: TopicSpec) -> None:
         """Keep, durably, that a topic exists as it is now."""
         made = TopicMade(name, incarnation, encode(specs.TOPIC.spec, spec, ADMIN_VERSION))
-        self._topics[name] = made
         self._append(made)
+        self._topics[name] = made
         self.sync()
 
     def note_gone(self, name: str) -> None:
         """Keep, durably, that a topic does not exist any more."""
-        self._topics.pop(name, None)
         self._append(TopicGone(name))
+        self._topics.pop(name, None)
         self.sync()
+
+    def make_room(self, logs: int) -> None:
+        """See to it that `note_ends` of so many logs finds room on any disk.
+
+        Raises:
+            OSError: There is none.
+        """
+        self._journal.make_room((1 + logs) * _ROW_BYTES_MAX)
 
     def note_ends(self, ends: dict[PartitionLog, LogEnd]) -> None:
         """Keep what a sync has made durable. The entry itself is synced later."""
@@ -101,7 +120,8 @@ class CatalogJournal:
         ]
         for incarnation, partition, *end in rows:
             self._ends[incarnation, partition] = LogEnd(*end)
-        self._append(Ends(rows))
+        for entry in _entries_of(rows):
+            self._append(entry)
 
     def sync(self) -> None:
         """Return when every entry is on disk."""
@@ -113,8 +133,16 @@ class CatalogJournal:
 
     def _append(self, entry: TopicMade | TopicGone | Ends) -> None:
         if self._journal.wants_compaction:
-            self._journal.replace_all(self._table())
+            self._compact()
         self._journal.append(msgspec.json.encode(entry))
+
+    def _compact(self) -> None:
+        try:
+            self._journal.replace_all(self._table())
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                raise
+            # The long file does as well, until there is room for another one.
 
     def _table(self) -> list[bytes]:
         """Return entries that say everything, without what belongs to topics long gone."""
@@ -124,4 +152,11 @@ class CatalogJournal:
             (incarnation, partition, end.offset, end.segment, end.position)
             for (incarnation, partition), end in self._ends.items()
         ]
-        return [msgspec.json.encode(each) for each in (*self._topics.values(), Ends(rows))]
+        entries = [*self._topics.values(), *_entries_of(rows)]
+        return [msgspec.json.encode(each) for each in entries]
+
+
+def _entries_of(rows: list[tuple[str, int, int, int, int]]) -> list[Ends]:
+    """Cut a long list into entries that are read again."""
+    starts = range(0, len(rows), _ROWS_PER_ENTRY_MAX)
+    return [Ends(rows[start : start + _ROWS_PER_ENTRY_MAX]) for start in starts]

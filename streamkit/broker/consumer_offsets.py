@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from streamkit.broker.journal import Journal
+from streamkit.broker.journal import FULL_DISK, Journal
 from streamkit.env import Disk
 
 Key = tuple[str, str, int]
@@ -92,10 +92,18 @@ class ConsumerOffsets:
 
     def _append(self, payload: bytes, *, sync: bool = True) -> None:
         if self._journal.wants_compaction:
+            self._compact()
+        self._journal.append(payload)
+        if sync and self._is_durable:
+            self._journal.sync()
+
+    def _compact(self) -> None:
+        try:
             self._journal.replace_all(
                 msgspec.json.encode(Stored(*key, held.incarnation, held.offset, held.time_s))
                 for key, held in list(self.table.items())
             )
-        self._journal.append(payload)
-        if sync and self._is_durable:
-            self._journal.sync()
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                raise
+            # The long file does as well, until there is room for another one.

@@ -6,6 +6,7 @@ payload, the payload. Appends are not durable before `sync`.
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from streamkit.limits import JOURNAL_BYTES_MAX
 _HEAD = struct.Struct(">II")
 MAGIC = b"streamkit journal 1\n"
 ENTRY_BYTES_MAX = 1 << 20
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+# How much room is taken at once for entries to come.
+_ROOM_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +36,21 @@ class JournalContent:
 
 
 class Journal:
-    """One open journal. Used from one thread at a time."""
+    """One open journal. Used from one thread at a time.
+
+    A full disk refuses an entry and leaves the journal as it was. After any other failure of
+    a write or a sync nobody knows what is on disk: ``failure`` says so, and nothing more is
+    written.
+    """
 
     def __init__(self, disk: Disk, path: Path) -> None:
         self._disk = disk
         self._path = path
         self._fd = -1
         self._end = 0
+        self._room_end = 0
         self.is_dirty = False
+        self.failure: OSError | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -75,37 +86,79 @@ class Journal:
             self.sync()
         return content
 
+    def make_room(self, size_bytes: int) -> None:
+        """Take room for entries, so that a disk that fills up meanwhile does not matter.
+
+        Raises:
+            OSError: There is not so much.
+        """
+        if self._end + size_bytes > self._room_end:
+            size_bytes = max(size_bytes, _ROOM_BYTES)
+            self._disk.allocate(self._fd, self._end, size_bytes)
+            self._room_end = self._end + size_bytes
+
     def append(self, payload: bytes) -> None:
         """Add an entry.
 
         Raises:
-            OSError: It may be there in part; the journal must be closed.
+            OSError: It does not count; ``failure`` tells whether others still may.
         """
+        assert len(payload) <= ENTRY_BYTES_MAX, "an entry that nobody would read again"
+        self._refuse_after_failure()
         entry = _HEAD.pack(len(payload), google_crc32c.value(payload)) + payload
-        self._disk.write_at(self._fd, entry, self._end)
+        try:
+            self._disk.write_at(self._fd, entry, self._end)
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                self.failure = error
+            raise
         self._end += len(entry)
         self.is_dirty = True
 
     def sync(self) -> None:
-        """Return when every entry is on disk."""
+        """Return when every entry is on disk.
+
+        Raises:
+            OSError: Some are not, for good.
+        """
+        self._refuse_after_failure()
         self.is_dirty = False
-        self._disk.sync(self._fd)
+        try:
+            self._disk.sync(self._fd)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def _refuse_after_failure(self) -> None:
+        if self.failure is not None:
+            raise OSError(self.failure.errno, f"{self._path.name} failed before") from self.failure
 
     def replace_all(self, payloads: Iterable[bytes]) -> None:
-        """Put a new file with just these entries in the place of the old one."""
-        aside = self._path.with_suffix(".new")
-        self._disk.unlink(aside)
-        fd = self._disk.open_append(aside)
+        """Put a new file with just these entries in the place of the old one.
+
+        Raises:
+            OSError: It cannot be made; the old one goes on.
+        """
         data = bytearray(MAGIC)
         for payload in payloads:
             data += _HEAD.pack(len(payload), google_crc32c.value(payload))
             data += payload
-        self._disk.write_at(fd, data, 0)
-        self._disk.sync(fd)
+        aside = self._path.with_suffix(".new")
+        self._disk.unlink(aside)
+        fd = self._disk.open_append(aside)
+        try:
+            self._disk.write_at(fd, data, 0)
+            self._disk.allocate(fd, len(data), _ROOM_BYTES)
+            self._disk.sync(fd)
+        except OSError:
+            self._disk.close(fd)
+            self._disk.unlink(aside)
+            raise
         self._disk.replace(aside, self._path)
         self._disk.sync_folder(self._path.parent)
         self.close()
         self._fd, self._end, self.is_dirty = fd, len(data), False
+        self._room_end = len(data) + _ROOM_BYTES
 
     def close(self) -> None:
         """Close the file; what is not synced is not durable."""
@@ -126,6 +179,8 @@ def read_entries(data: bytes) -> JournalContent:
     while at < len(data):
         payload = _entry_at(data, at)
         if payload is None:
+            if not data[at:].strip(b"\0"):
+                break  # room for entries that never came
             behind = next(_valid_entry_positions(data, at + 1), None)
             if behind is None:
                 break

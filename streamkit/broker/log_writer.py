@@ -7,7 +7,6 @@ There is no timer: an idle disk acknowledges at once, a busy one in large groups
 from __future__ import annotations
 
 import asyncio
-import errno
 import queue
 import threading
 from collections.abc import Callable
@@ -18,14 +17,13 @@ from typing import Any, TypeVar
 from streamkit.broker.catalog_journal import CatalogJournal
 from streamkit.broker.files import OpenFiles
 from streamkit.broker.intake import Entry
+from streamkit.broker.journal import FULL_DISK
 from streamkit.broker.partition_log import LogEnd, PartitionLog
 from streamkit.env import Disk
 from streamkit.limits import JOURNAL_SYNC_S_MAX, SYNC_GROUP_BYTES_MAX
 from streamkit.protocol.error_codes import ErrorCode, partition_full
 
 T = TypeVar("T")
-
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +153,7 @@ class LogWriter:
 
     def _store(self, group: _Group) -> None:
         self._begin_journal_sync()
-        ends = self._write_and_sync(group)
+        ends = self._write_and_sync(group) if self._has_room(group) else {}
         self._finish_journal_sync()
         if ends:
             self._journal.note_ends(ends)
@@ -163,8 +161,26 @@ class LogWriter:
             try:
                 task.result = task.run()
             except Exception as failure:
+                if self._journal.failure is not None:
+                    raise
                 task.failure = failure
         self._loop.call_soon_threadsafe(self._publish, group, ends)
+
+    def _has_room(self, group: _Group) -> bool:
+        """See to it that the journal can note the group, before anything of it is written."""
+        logs = {append.log for append in group.appends}
+        if not logs:
+            return True
+        try:
+            self._journal.make_room(len(logs))
+        except OSError as error:
+            if error.errno not in FULL_DISK:
+                raise
+            for append in group.appends:
+                full = partition_full(append.log.topic, append.log.partition)
+                append.outcome = Appended(0, append.log.refusal or full)
+            return False
+        return True
 
     def _write_and_sync(self, group: _Group) -> dict[PartitionLog, LogEnd]:
         dirty: dict[PartitionLog, None] = {}
@@ -175,9 +191,10 @@ class LogWriter:
         ends: dict[PartitionLog, LogEnd] = {}
         for log in dirty:
             try:
+                if log.has_failed_sync:
+                    raise OSError("an earlier sync of this group failed")
                 ends[log] = log.sync(self.files) if self._is_durable else log.written_end()
             except OSError:
-                # What the kernel held is in doubt for good: a second sync would lie.
                 log.refusal = ErrorCode(73)
                 for append in group.appends:
                     if append.log is log:
@@ -191,7 +208,7 @@ class LogWriter:
         try:
             return Appended(log.append(append.entry, self.files))
         except OSError as error:
-            if error.errno in _FULL_DISK:
+            if error.errno in FULL_DISK and log.refusal is None:
                 return Appended(0, partition_full(log.topic, log.partition))
             return Appended(0, ErrorCode(56))
 

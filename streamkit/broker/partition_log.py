@@ -71,6 +71,7 @@ class PartitionLog:
         self.end = 0
         self.durable = LogEnd(0, 0, 0)
         self.refusal: ErrorCode | None = None
+        self.has_failed_sync = False
 
     # --- facts ---------------------------------------------------------------
 
@@ -134,7 +135,7 @@ class PartitionLog:
 
     def _roll(self, files: OpenFiles) -> None:
         """Sync the old segment, make the new one, sync the folder; only then accept."""
-        self._disk.sync(files.get(self.segments[-1].path))
+        self._sync_active(files)
         segment = Segment(Segment.path_in(self.folder, self.end), self.end)
         files.get(segment.path)
         self._disk.sync_folder(self.folder)
@@ -146,7 +147,10 @@ class PartitionLog:
             for extra in self.segments[segments:]:
                 files.forget(extra.path)
                 self._disk.unlink(extra.path)
-            del self.segments[segments:]
+            if len(self.segments) > segments:
+                del self.segments[segments:]
+                # Else a crash brings a name back that is taken for the end of the log.
+                self._disk.sync_folder(self.folder)
             active = self.segments[-1]
             active.cut(to.position)
             self._disk.truncate(files.get(active.path), to.position)
@@ -157,8 +161,17 @@ class PartitionLog:
     def sync(self, files: OpenFiles) -> LogEnd:
         """Put everything appended on disk and return how far that is."""
         end = self.written_end()
-        self._disk.sync(files.get(self.segments[-1].path))
+        self._sync_active(files)
         return end
+
+    def _sync_active(self, files: OpenFiles) -> None:
+        try:
+            self._disk.sync(files.get(self.segments[-1].path))
+        except OSError:
+            # What the kernel held is in doubt for good: a second sync would lie.
+            self.has_failed_sync = True
+            self.refusal = ErrorCode(73)
+            raise
 
     # --- reading, on the event loop --------------------------------------------
 

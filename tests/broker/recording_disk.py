@@ -126,6 +126,12 @@ class RecordingDisk(Disk):
         with self._lock:
             self.steps.append(Changed(self._open[fd][0], 0, size_bytes=size_bytes))
 
+    def allocate(self, fd: int, position: int, size_bytes: int) -> None:
+        super().allocate(fd, position, size_bytes)
+        with self._lock:
+            size = self.size_bytes(fd)
+            self.steps.append(Changed(self._open[fd][0], 0, size_bytes=size))
+
     def sync(self, fd: int) -> None:
         node, path = self._open[fd]
         with self._lock:
