@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
 import anyio
@@ -247,7 +247,7 @@ class Channel:
 async def open_channel(
     address: str,
     client_id: str,
-    start: Callable[[Callable[[], Awaitable[None]]], None],
+    start: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
     *,
     connect_s: float = 5.0,
 ) -> Channel:

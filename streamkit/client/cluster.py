@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -74,7 +74,7 @@ class Cluster:
         self._tasks = tasks
         await self._sc_channel()
 
-    def start(self, function: Callable[[], Awaitable[None]]) -> None:
+    def start(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run something for as long as the client lives."""
         assert self._tasks is not None, "the client is not open"
         self._tasks.start_soon(function)
@@ -143,9 +143,7 @@ class Cluster:
         Raises:
             ConnectFailed: It cannot be reached.
         """
-        return await open_channel(
-            address, self._client_id, self.start, connect_s=self._connect_s
-        )
+        return await open_channel(address, self._client_id, self.start, connect_s=self._connect_s)
 
     # --- metadata --------------------------------------------------------------------
 

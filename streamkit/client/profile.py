@@ -92,7 +92,7 @@ def load_profiles(path: Path) -> Profiles:
 
 def _profile(path: Path, name: str, entry: Any, clusters: Mapping[str, Any]) -> Profile:
     cluster = entry.get("cluster") if isinstance(entry, dict) else None
-    found = clusters.get(cluster)
+    found = clusters.get(cluster) if isinstance(cluster, str) else None
     if not isinstance(cluster, str) or not isinstance(found, dict):
         raise ConfigError(f"profile {name!r} in {path} names no cluster that is there")
     endpoint = found.get("endpoint", found.get("addr"))

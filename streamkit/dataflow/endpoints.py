@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from streamkit.record import Offset
@@ -15,7 +15,7 @@ class TopicSource:
     """A topic to read. ``start`` counts only where nothing is committed yet."""
 
     topic: str
-    start: Offset = Offset.beginning()
+    start: Offset = field(default_factory=Offset.beginning)
     partitions: tuple[int, ...] | None = None
     isolation: str | None = None
     max_bytes: int | None = None

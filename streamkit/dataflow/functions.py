@@ -123,7 +123,7 @@ def _plain(function: Callable[..., Any]) -> Any:
     function = getattr(function, "__func__", function)
     if hasattr(function, "__code__"):
         return function
-    called = getattr(type(function), "__call__", None)
+    called = type(function).__call__
     return called if hasattr(called, "__code__") else function
 
 

@@ -3,7 +3,7 @@
 | part | what it does | ends |
 |---|---|---|
 | a reader per source | takes chunks, one ahead | end of source, or the stop |
-| the loop | processes a slice, hands outputs to sinks, notes the position | all is read, or the stop |
+| the loop | processes a slice, hands outputs on, notes the position | all is read, or the stop |
 | the committer | seals between two slices, waits for the sinks, commits | the stop |
 """
 
@@ -410,7 +410,10 @@ class Worker:
         self._reading_scope.cancel()
         self._committing_scope.cancel()
         self._processing_scope.cancel()
-        ports = [*self._readers.values(), *self._writers.values()]
+        ports: list[SourceReader | SinkPort] = [
+            *self._readers.values(),
+            *self._writers.values(),
+        ]
         for port in ports:
             with contextlib.suppress(StreamKitError):  # told by the phase that needed it
                 await port.close()
