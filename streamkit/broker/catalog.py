@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,6 +51,8 @@ class Topic:
     incarnation: str
     spec: TopicSpec
     logs: list[PartitionLog] = field(default_factory=list)
+    # Held by whoever changes it, so that one change comes after another.
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def segment_bytes(self) -> int:

@@ -115,7 +115,7 @@ class CatalogJournal:
     def note_ends(self, ends: dict[PartitionLog, LogEnd]) -> None:
         """Keep what a sync has made durable. The entry itself is synced later."""
         rows = [
-            (log.folder.parent.name, log.partition, end.offset, end.segment, end.position)
+            (log.incarnation, log.partition, end.offset, end.segment, end.position)
             for log, end in ends.items()
         ]
         for incarnation, partition, *end in rows:

@@ -80,6 +80,11 @@ class PartitionLog:
         return self.segments[0].base_offset
 
     @property
+    def incarnation(self) -> str:
+        """What tells the topic from an older one of the same name."""
+        return self.folder.parent.name
+
+    @property
     def durable_end(self) -> int:
         return self.durable.offset
 

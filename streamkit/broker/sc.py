@@ -6,7 +6,8 @@ Source: control plane reference, 3 and 5.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 from streamkit.broker.catalog import Catalog
 from streamkit.broker.connection import Connection
@@ -31,6 +32,8 @@ from streamkit.protocol.control_plane import (
 )
 from streamkit.protocol.error_codes import NO_ERROR, ErrorCode, TextPayload, other
 from streamkit.protocol.specs import ObjectKind
+
+Answer = TypeVar("Answer")
 
 # Build metadata marks this broker; by precedence it is Fluvio 0.18.2.
 PLATFORM_VERSION = "0.18.2+streamkit.1"
@@ -66,6 +69,7 @@ class ScSession:
         self._catalog = catalog
         self._topics = topics
         self._watches: list[Watch] = []
+        self._latest: asyncio.Future[Any] | None = None
         self._unwatch = catalog.watch(self._on_change)
 
     def answer(self, request: IncomingRequest) -> Any:
@@ -91,13 +95,12 @@ class ScSession:
     def _create(self, body: CreateRequest) -> Any:
         if body.kind is not specs.TOPIC:
             return _unsupported(body.name, body.kind, "Create")
-        work = self._topics.create(body.name, body.spec, dry_run=body.dry_run)
-        return asyncio.ensure_future(work)
+        return self._in_turn(self._topics.create(body.name, body.spec, dry_run=body.dry_run))
 
     def _delete(self, body: DeleteRequest) -> Any:
         name = body.key if isinstance(body.key, str) else ""
         if body.kind is specs.TOPIC:
-            return asyncio.ensure_future(self._topics.delete(name, force=body.force))
+            return self._in_turn(self._topics.delete(name, force=body.force))
         if body.kind is specs.SMARTMODULE:
             return StatusResponse(name, ErrorCode(6001, TextPayload(name)), "not found")
         return _unsupported(name, body.kind, "Delete")
@@ -105,9 +108,30 @@ class ScSession:
     def _update(self, body: UpdateRequest) -> Any:
         if body.kind is not specs.TOPIC or not isinstance(body.action, AddPartitions):
             return _unsupported(body.key, body.kind, "Update")
-        return asyncio.ensure_future(self._topics.add_partitions(body.key, body.action.count))
+        return self._in_turn(self._topics.add_partitions(body.key, body.action.count))
 
-    def _list(self, body: ListRequest) -> ListResponse:
+    def _in_turn(self, work: Coroutine[Any, Any, Answer]) -> asyncio.Future[Answer]:
+        """Start something when what this connection asked for before is done."""
+        before = self._latest
+
+        async def wait_and_work() -> Answer:
+            if before is not None and not before.done():
+                await asyncio.wait([before])
+            return await work
+
+        self._latest = asyncio.ensure_future(wait_and_work())
+        return self._latest
+
+    def _list(self, body: ListRequest) -> Any:
+        if self._latest is None or self._latest.done():
+            return self._listing(body)
+
+        async def listing() -> ListResponse:
+            return self._listing(body)
+
+        return self._in_turn(listing())
+
+    def _listing(self, body: ListRequest) -> ListResponse:
         items = self._catalog.listing(body.kind)
         if body.kind in (specs.TOPIC, specs.PARTITION):
             items = [item for item in items if item.spec.system == body.system]

@@ -267,7 +267,8 @@ class SpuSession:
         start = log.start_offset
         if consumer is not None:
             stored = self._parts.offsets.table.get((consumer, topic, partition))
-            start = start if stored is None else stored.offset + 1
+            if stored is not None and stored.incarnation == log.incarnation:
+                start = stored.offset + 1
         return PartitionOffsets(NO_ERROR, partition, start, log.durable_end)
 
     # --- consumer offsets ------------------------------------------------------------
@@ -284,7 +285,7 @@ class SpuSession:
             return UpdateConsumerOffsetResponse(0, ErrorCode(2007))
         key = (stream.consumer_id, stream.log.topic, stream.log.partition)
         position = Position(
-            body.offset, self._parts.clock.wall_ms() // 1_000, stream.log.folder.parent.name
+            body.offset, self._parts.clock.wall_ms() // 1_000, stream.log.incarnation
         )
         try:
             await self._parts.writer.run(lambda: self._parts.offsets.store(key, position))
@@ -313,7 +314,8 @@ class SpuSession:
                 continue
             if wanted and wanted.consumer_id is not None and wanted.consumer_id != consumer:
                 continue
-            if self._parts.catalog.log(topic, partition) is None:
+            log = self._parts.catalog.log(topic, partition)
+            if log is None or log.incarnation != held.incarnation:
                 continue
             found.append(ConsumerOffset(consumer, replica, held.offset, held.time_s))
         return FetchConsumerOffsetsResponse(consumers=tuple(found))

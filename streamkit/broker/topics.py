@@ -95,6 +95,13 @@ class TopicService:
         topic = self._catalog.topics.get(name)
         if topic is None:
             return StatusResponse(name, ErrorCode(2001), "not found")
+        async with topic.changing:
+            if self._catalog.topics.get(name) is not topic:
+                return StatusResponse(name, ErrorCode(2001), "not found")
+            return await self._grow(topic, count)
+
+    async def _grow(self, topic: Topic, count: int) -> StatusResponse:
+        name = topic.name
         if topic.spec.system:
             return StatusResponse(name, ErrorCode(12002, SystemPayload("topic", name)))
         if isinstance(topic.spec.replicas, MirrorReplicas):
@@ -121,6 +128,13 @@ class TopicService:
             return StatusResponse(name, ErrorCode(2001), "not found")
         if topic.spec.system and not force:
             return StatusResponse(name, ErrorCode(12001, SystemPayload("topic", name)))
+        async with topic.changing:
+            if self._catalog.topics.get(name) is not topic:
+                return StatusResponse(name, ErrorCode(2001), "not found")
+            return await self._remove(topic)
+
+    async def _remove(self, topic: Topic) -> StatusResponse:
+        name = topic.name
         self._catalog.remove(name)
         self._on_removed(topic)
         try:

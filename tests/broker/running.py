@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,13 @@ async def running(
         yield broker
     finally:
         await broker.close()
+
+
+@asynccontextmanager
+async def several(address: str, count: int) -> AsyncIterator[list[Wire]]:
+    """Open some connections to the same port."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(await Wire.open(address)) for _ in range(count)]
 
 
 def batch_of(

@@ -1,0 +1,377 @@
+"""Topics of a running broker: made, grown, watched, deleted, made again."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from streamkit.broker.broker import Broker
+from streamkit.limits import PARTITIONS_MAX
+from streamkit.protocol import apis, specs
+from streamkit.protocol.control_plane import (
+    AddPartitions,
+    CreateRequest,
+    DeleteRequest,
+    ListRequest,
+    SpuName,
+    StatusResponse,
+    UpdateRequest,
+    WatchRequest,
+    WatchResponse,
+)
+from streamkit.protocol.data_plane import (
+    ConsumerOffset,
+    ConsumerOffsetsFilter,
+    FetchConsumerOffsetsRequest,
+    FetchOffsetsRequest,
+    OffsetsTopic,
+    PartitionIndex,
+    ReplicaKey,
+    StreamFetchRequest,
+    UpdateConsumerOffsetRequest,
+)
+from streamkit.protocol.error_codes import other
+from streamkit.protocol.schema import decode
+from streamkit.protocol.smartmodules import Map, Predefined, SmartModuleInvocation
+from tests.broker.running import (
+    batch_of,
+    create,
+    delete,
+    fetch,
+    produce,
+    produce_request,
+    running,
+    several,
+    topic_spec,
+)
+from tests.broker.wire import Wire
+
+
+async def names(sc: Wire, kind: specs.ObjectKind, *, system: bool = False) -> list[str]:
+    found = await sc.ask(apis.LIST, ListRequest(kind, system=system))
+    return [item.name for item in found.items]
+
+
+async def grow(sc: Wire, name: str, count: int) -> StatusResponse:
+    answer: StatusResponse = await sc.ask(
+        apis.UPDATE, UpdateRequest(specs.TOPIC, name, AddPartitions(count))
+    )
+    return answer
+
+
+def told(answers: list[WatchResponse]) -> list[tuple[str, bool]]:
+    return [(each.item.name, each.is_delete) for answer in answers for each in answer.changes]
+
+
+# --- Watches -----------------------------------------------------------------------
+
+
+async def test_a_watch_begins_with_everything_and_counts_on(broker: Broker) -> None:
+    async with await Wire.open(broker.sc_address) as sc:
+        await create(sc, "t")
+        watch = sc.start(apis.WATCH, WatchRequest(specs.TOPIC))
+        first = await sc.reply(watch)
+        assert [item.name for item in first.all] == ["consumer-offset", "t"]
+        assert (first.epoch, first.changes) == (1, ())
+        await create(sc, "u")
+        second = await sc.reply(watch)
+        assert (second.epoch, second.all, told([second])) == (2, (), [("u", False)])
+
+
+async def test_watchers_hear_of_every_change_before_the_one_who_asked_is_answered(
+    broker: Broker,
+) -> None:
+    """Partitions come before the topic that counts them, and go before it."""
+    async with (
+        await Wire.open(broker.sc_address) as sc,
+        await Wire.open(broker.sc_address) as watcher,
+    ):
+        watches = [
+            watcher.start(apis.WATCH, WatchRequest(kind)) for kind in (specs.TOPIC, specs.PARTITION)
+        ]
+        for watch in watches:
+            await watcher.reply(watch)
+        order: list[tuple[str, bool]] = []
+        for step in (create(sc, "t", topic_spec(2)), grow(sc, "t", 1), delete(sc, "t")):
+            assert not (await step).error
+            # What was sent before the answer is there before the answer to a later question.
+            fence = watcher.start(apis.LIST, ListRequest(specs.SPU))
+            heard = [await watcher.frame()]
+            while int.from_bytes(heard[-1][4:8], "big") != fence:
+                heard.append(await watcher.frame())
+            for data in heard[:-1]:
+                order += told([delta(data)])
+        assert order == [
+            ("t-0", False),
+            ("t-1", False),
+            ("t", False),
+            ("t-2", False),
+            ("t", False),
+            ("t-0", True),
+            ("t-1", True),
+            ("t-2", True),
+            ("t", True),
+        ]
+
+
+def delta(data: bytes) -> WatchResponse:
+    answer: WatchResponse = decode(apis.WATCH.response, data, apis.WATCH.max_version, at=8)
+    return answer
+
+
+async def test_a_watch_of_partitions_learns_how_far_they_have_come(broker: Broker) -> None:
+    async with (
+        await Wire.open(broker.sc_address) as sc,
+        await Wire.open(broker.spu_address) as spu,
+    ):
+        await create(sc, "t")
+        watch = sc.start(apis.WATCH, WatchRequest(specs.PARTITION))
+        await sc.reply(watch)
+        await produce(spu, "t", batch_of(b"a", b"b"))
+        (change,) = (await sc.reply(watch)).changes
+        assert change.item.name == "t-0"
+        assert change.item.status.leader.log_end == 2
+
+
+async def test_a_watch_of_what_cannot_be_watched_costs_the_connection(broker: Broker) -> None:
+    async with await Wire.open(broker.sc_address) as sc:
+        sc.start(apis.WATCH, WatchRequest(specs.MIRROR))
+        assert await sc.until_closed() == b""
+
+
+# --- Requests at the same time -----------------------------------------------------
+
+
+async def test_of_two_who_make_the_same_topic_one_is_told_so(broker: Broker) -> None:
+    async with several(broker.sc_address, 4) as wires:
+        answers = await asyncio.gather(*(create(sc, "t") for sc in wires))
+    assert sorted(answer.error.code for answer in answers) == [0, 2002, 2002, 2002]
+
+
+async def test_partitions_that_are_added_at_the_same_time_all_count(
+    broker: Broker, tmp_path: Path
+) -> None:
+    expected = [f"t-{number}" for number in range(9)]
+    async with several(broker.sc_address, 4) as wires:
+        await create(wires[0], "t")
+        answers = await asyncio.gather(*(grow(sc, "t", 2) for sc in wires))
+        assert not any(answer.error for answer in answers)
+        assert await names(wires[0], specs.PARTITION) == expected
+    await broker.close()
+    async with running(tmp_path) as again, await Wire.open(again.sc_address) as sc:
+        assert await names(sc, specs.PARTITION) == expected
+
+
+async def test_a_topic_that_is_deleted_while_it_grows_is_gone(
+    broker: Broker, tmp_path: Path
+) -> None:
+    async with (
+        await Wire.open(broker.sc_address) as one,
+        await Wire.open(broker.sc_address) as other,
+        await Wire.open(broker.sc_address) as watcher,
+    ):
+        for number in range(10):
+            await create(one, f"t{number}")
+        watch = watcher.start(apis.WATCH, WatchRequest(specs.PARTITION))
+        shown = {item.name for item in (await watcher.reply(watch)).all}
+        for number in range(10):
+            grown, gone = await asyncio.gather(
+                grow(one, f"t{number}", 1), delete(other, f"t{number}")
+            )
+            assert grown.error.code in (0, 2001)
+            assert not gone.error
+        await watcher.ask(apis.LIST, ListRequest(specs.SPU))
+        for data in watcher.set_aside(watch):
+            for name, is_delete in told([delta(data)]):
+                (shown.discard if is_delete else shown.add)(name)
+        assert shown == {"consumer-offset-0"}
+    await broker.close()
+    assert list((tmp_path / "broker" / "logs").glob("t*")) == []
+
+
+async def test_requests_of_one_connection_are_carried_out_in_order(broker: Broker) -> None:
+    async with await Wire.open(broker.sc_address) as sc:
+        asked = [
+            sc.start(apis.CREATE, CreateRequest(specs.TOPIC, "t", topic_spec())),
+            sc.start(apis.LIST, ListRequest(specs.TOPIC)),
+            sc.start(apis.DELETE, DeleteRequest(specs.TOPIC, "t")),
+            sc.start(apis.LIST, ListRequest(specs.TOPIC)),
+        ]
+        made, there, gone, left = [await sc.reply(each) for each in asked]
+        assert (made.error.code, gone.error.code) == (0, 0)
+        assert [item.name for item in there.items] == ["t"]
+        assert left.items == ()
+
+
+async def test_a_broker_has_so_many_partitions_and_no_more(broker: Broker) -> None:
+    async with await Wire.open(broker.sc_address) as sc:
+        await create(sc, "t")
+        refusal = await grow(sc, "t", PARTITIONS_MAX)
+        assert refusal.error.code == 2000
+        assert refusal.error_message == f"more than {PARTITIONS_MAX} partitions in all"
+        assert await names(sc, specs.PARTITION) == ["t-0"]
+
+
+# --- Deleting ----------------------------------------------------------------------
+
+
+async def test_deleting_a_topic_ends_its_streams_also_those_that_owe_an_acknowledgement(
+    broker: Broker,
+) -> None:
+    async with (
+        await Wire.open(broker.sc_address) as sc,
+        await Wire.open(broker.spu_address) as spu,
+    ):
+        await create(sc, "t")
+        await produce(spu, "t", batch_of(b"x"))
+        owing = spu.start(apis.STREAM_FETCH, StreamFetchRequest("t", 0, 0, 100))
+        waiting = spu.start(apis.STREAM_FETCH, StreamFetchRequest("t", 0, 1, 100))
+        assert not (await spu.reply(owing)).partition.error
+        await delete(sc, "t")
+        for stream in (owing, waiting):
+            assert (await spu.reply(stream)).partition.error.code == 2007
+        assert await produce(spu, "t", batch_of(b"x")) == (6, 0)
+        assert (await fetch(spu, "t")).error.code == 6
+
+
+async def test_a_topic_that_is_made_again_starts_anew(broker: Broker, tmp_path: Path) -> None:
+    async with (
+        await Wire.open(broker.sc_address) as sc,
+        await Wire.open(broker.spu_address) as spu,
+    ):
+        for content in (b"first", b"second"):
+            assert not (await create(sc, "t")).error
+            assert await produce(spu, "t", batch_of(content)) == (0, 0)
+            assert content in (await fetch(spu, "t")).records
+            if content == b"first":
+                assert not (await delete(sc, "t")).error
+    assert len(list((tmp_path / "broker" / "logs").glob("t.*"))) == 1
+
+
+# --- Stored offsets ----------------------------------------------------------------
+
+
+async def store(spu: Wire, offset: int, session: int = 1) -> int:
+    request = UpdateConsumerOffsetRequest(offset, session)
+    answer = await spu.ask(apis.UPDATE_CONSUMER_OFFSET, request)
+    return int(answer.error.code)
+
+
+async def stored(spu: Wire, consumer: str | None = None) -> list[tuple[str, str, int, int]]:
+    wanted = None if consumer is None else ConsumerOffsetsFilter(None, consumer)
+    answer = await spu.ask(apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest(wanted))
+    found: tuple[ConsumerOffset, ...] = answer.consumers
+    return [
+        (each.consumer_id, each.replica.topic, each.replica.partition, each.offset)
+        for each in found
+    ]
+
+
+def consumer_of(spu: Wire, topic: str, consumer: str = "c") -> int:
+    return spu.start(apis.STREAM_FETCH, StreamFetchRequest(topic, 0, 0, 100, consumer_id=consumer))
+
+
+async def test_stored_offsets_survive_a_restart(tmp_path: Path) -> None:
+    async with (
+        running(tmp_path) as broker,
+        await Wire.open(broker.sc_address) as sc,
+        await Wire.open(broker.spu_address) as spu,
+    ):
+        await create(sc, "t")
+        consumer_of(spu, "t", "c")
+        consumer_of(spu, "t", "d")
+        assert [await store(spu, 7), await store(spu, 5), await store(spu, 3, 2)] == [0, 0, 0]
+    async with running(tmp_path) as broker, await Wire.open(broker.spu_address) as spu:
+        assert await stored(spu) == [("c", "t", 0, 5), ("d", "t", 0, 3)]
+        assert await stored(spu, "d") == [("d", "t", 0, 3)]
+
+
+async def test_a_stream_of_a_deleted_topic_stores_nothing_for_its_namesake(
+    broker: Broker,
+) -> None:
+    async with (
+        await Wire.open(broker.sc_address) as sc,
+        await Wire.open(broker.spu_address) as spu,
+    ):
+        await create(sc, "t")
+        consumer_of(spu, "t")
+        assert await store(spu, 7) == 0
+        await delete(sc, "t")
+        assert await store(spu, 8) == 2007
+        await create(sc, "t")
+        assert await store(spu, 9) == 2007
+        assert await stored(spu) == []
+
+
+async def test_offsets_that_outlived_their_topic_are_not_taken_for_its_namesakes(
+    tmp_path: Path,
+) -> None:
+    """As after a crash between the two entries of a delete."""
+    async with (
+        running(tmp_path) as broker,
+        await Wire.open(broker.sc_address) as sc,
+        await Wire.open(broker.spu_address) as spu,
+    ):
+        await create(sc, "t")
+        consumer_of(spu, "t")
+        assert await store(spu, 7) == 0
+        journal = tmp_path / "broker" / "consumer-offsets"
+        with_offset = journal.read_bytes()
+        await delete(sc, "t")
+        await create(sc, "t")
+    journal.write_bytes(with_offset)
+    async with running(tmp_path) as broker, await Wire.open(broker.spu_address) as spu:
+        assert await stored(spu) == []
+        request = FetchOffsetsRequest((OffsetsTopic("t", (PartitionIndex(0),)),), "c")
+        answer = await spu.ask(apis.FETCH_OFFSETS, request, 23)
+        assert answer.topics[0].partitions[0].start_offset == 0
+
+
+# --- What is not there -------------------------------------------------------------
+
+
+async def test_a_request_that_needs_a_smartmodule_is_refused_in_words(broker: Broker) -> None:
+    module = SmartModuleInvocation(Predefined("upper"), Map())
+    refusal = other("this broker runs no SmartModules")
+    async with (
+        await Wire.open(broker.sc_address) as sc,
+        await Wire.open(broker.spu_address) as spu,
+    ):
+        await create(sc, "t")
+        await produce(spu, "t", batch_of(b"x"))
+        request = replace(produce_request("t", (0, batch_of(b"x"))), smartmodules=(module,))
+        answer = await spu.ask(apis.PRODUCE, request)
+        assert answer.topics[0].partitions[0].error == refusal
+        stream = spu.start(
+            apis.STREAM_FETCH, StreamFetchRequest("t", 0, 0, 100, smartmodules=(module,))
+        )
+        assert (await spu.reply(stream)).partition.error == refusal
+        assert (await fetch(spu, "t")).high_watermark == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "code"),
+    [
+        (specs.CUSTOM_SPU, SpuName("x"), 2),
+        (specs.SMARTMODULE, "x", 6001),
+        (specs.TABLE_FORMAT, "x", 2),
+    ],
+)
+async def test_other_objects_cannot_be_deleted(
+    broker: Broker, kind: specs.ObjectKind, key: str | SpuName, code: int
+) -> None:
+    async with await Wire.open(broker.sc_address) as sc:
+        answer = await sc.ask(apis.DELETE, DeleteRequest(kind, key))
+        assert answer.error.code == code
+
+
+async def test_an_unknown_replica_of_a_known_topic_has_no_offsets(broker: Broker) -> None:
+    async with await Wire.open(broker.spu_address) as spu:
+        wanted = ConsumerOffsetsFilter(ReplicaKey("nope", 3))
+        answer = await spu.ask(apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest(wanted))
+        assert (answer.error.code, answer.consumers) == (0, ())
+        assert await produce(spu, "nope", batch_of(b"x")) == (6, 0)
+        assert produce_request("nope").topics[0].partitions == ()
