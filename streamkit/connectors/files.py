@@ -44,8 +44,13 @@ class JsonLinesWriter:
         self._path = path
         self._fd = -1
         self._encode = msgspec.json.Encoder().encode
-        self.unacknowledged = 0
+        self._written = 0
+        self._synced = 0
         self.description = f"file {path} (at least once)"
+
+    @property
+    def unacknowledged(self) -> int:
+        return self._written - self._synced
 
     async def open(self) -> None:
         try:
@@ -68,11 +73,11 @@ class JsonLinesWriter:
             raise WriteFailed(len(lines)) from error
         lines.append(b"")
         data = b"\n".join(lines)
-        self.unacknowledged += len(chunk)
+        self._written += len(chunk)
         await anyio.to_thread.run_sync(self._write_all, data)
 
     def seal(self) -> Awaitable[None]:
-        return self._sync(self.unacknowledged)
+        return self._sync(self._written)
 
     async def close(self) -> None:
         if self._fd >= 0:
@@ -80,9 +85,10 @@ class JsonLinesWriter:
             self._fd = -1
 
     async def _sync(self, written: int) -> None:
-        if written:
+        """Make everything up to a mark durable. Two of these may wait at once."""
+        if written > self._synced:
             await anyio.to_thread.run_sync(os.fsync, self._fd)
-            self.unacknowledged -= written
+            self._synced = max(self._synced, written)
 
     def _write_all(self, data: bytes) -> None:
         view = memoryview(data)

@@ -1,0 +1,87 @@
+"""A broker in a process of its own, that can be killed and started again on its ports."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from tests.stop.running import PATIENCE_S, PROJECT
+
+_READY = re.compile(r"ready sc=(\S+:(\d+)) spu=\S+:(\d+)")
+
+
+class BrokerProcess:
+    """`streamkit broker start` on a data folder."""
+
+    def __init__(self, data_dir: Path, *, sc_port: int = 0, spu_port: int = 0) -> None:
+        self.data_dir = data_dir
+        self.sc_port, self.spu_port = sc_port, spu_port
+        self.address = ""
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "it runs"
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start it, on the ports it had before if it ran before; return when both listen."""
+        command = [sys.executable, "-m", "streamkit", "broker", "start"]
+        command += ["--data-dir", str(self.data_dir)]
+        command += ["--sc-port", str(self.sc_port), "--spu-port", str(self.spu_port)]
+        log = (self.data_dir.parent / "broker.log").open("a")
+        with log:
+            self._process = subprocess.Popen(
+                command,
+                env=os.environ | {"PYTHONPATH": str(PROJECT)},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                # Ctrl-C on the test's terminal is for the test.
+                start_new_session=True,
+            )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        found = _READY.match(line)
+        assert found, f"no broker: {line!r} {(self.data_dir.parent / 'broker.log').read_text()}"
+        self.address = found[1]
+        self.sc_port, self.spu_port = int(found[2]), int(found[3])
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """Ask it to end; return its exit code."""
+        return self._end(signal.SIGTERM)
+
+    def __enter__(self) -> BrokerProcess:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self.kill()
+
+    def _end(self, number: int) -> int:
+        assert self._process is not None, "it runs"
+        self._process.send_signal(number)
+        code = self._process.wait(PATIENCE_S)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process = None
+        return code

@@ -1,0 +1,133 @@
+"""Run `streamkit run` in a process of its own, and hear what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+Event = dict[str, Any]
+PROJECT = Path(__file__).parents[2]
+JOBS = Path(__file__).parent / "jobs"
+# Longer than anything here takes: a test that waits so long has failed.
+PATIENCE_S = 40.0
+
+
+class Job:
+    """One run of an app with ``--json``. ``events`` and ``errors`` grow while it runs."""
+
+    def __init__(self, app: str | Path, folder: Path, *options: str, **variables: str) -> None:
+        self.events: list[Event] = []
+        self.errors: list[str] = []
+        self.ended_s = 0.0
+        self._told = threading.Condition()
+        self._open_pipes = 2
+        target = str(JOBS / app) if isinstance(app, str) else str(app)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "streamkit", "run", target, "--json", *options],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"} | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for pipe, take in (
+            (self.process.stdout, self._take_event),
+            (self.process.stderr, self.errors.append),
+        ):
+            threading.Thread(target=self._listen, args=(pipe, take), daemon=True).start()
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.wait()
+
+    def wait_for(self, matches: Callable[[Event], object]) -> Event:
+        """Wait for an event; the ones that have come count too."""
+        with self._told:
+            found = self._told.wait_for(
+                lambda: any(map(matches, self.events)) or not self._open_pipes, PATIENCE_S
+            )
+            for event in self.events:
+                if matches(event):
+                    return event
+        assert found, f"no such event in {PATIENCE_S} s: {self.words}"
+        raise AssertionError(f"it ended without such an event: {self.words}")
+
+    def wait_for_phase(self, phase: str) -> Event:
+        return self.wait_for(lambda event: event.get("phase") == phase)
+
+    def wait_for_note(self, words: str) -> Event:
+        return self.wait_for(lambda event: words in event.get("text", ""))
+
+    def signal(self, number: int = signal.SIGTERM) -> float:
+        """Send a signal; return when, by the monotonic clock that all processes share."""
+        now_s = time.monotonic()
+        self.process.send_signal(number)
+        return now_s
+
+    def wait(self) -> int:
+        """Wait for the end, and for everything that was said; return the exit code."""
+        code = self.process.wait(PATIENCE_S)
+        self.ended_s = time.monotonic()
+        with self._told:
+            assert self._told.wait_for(lambda: not self._open_pipes, PATIENCE_S)
+        return code
+
+    @property
+    def ended(self) -> Event:
+        """What it reported at its end."""
+        return self.wait_for(lambda event: event["event"] == "ended")
+
+    @property
+    def notes(self) -> list[str]:
+        return [event["text"] for event in self.events if event["event"] == "note"]
+
+    @property
+    def phases(self) -> list[str]:
+        return [event["phase"] for event in self.events if event["event"] == "phase"]
+
+    @property
+    def error_text(self) -> str:
+        return "".join(self.errors)
+
+    @property
+    def words(self) -> str:
+        """Everything it said, for a failing test."""
+        return "\n".join([*map(str, self.events), self.error_text])
+
+    def _listen(self, pipe: Any, take: Callable[[str], None]) -> None:
+        with pipe:
+            for line in pipe:
+                with self._told:
+                    take(line)
+                    self._told.notify_all()
+        with self._told:
+            self._open_pipes -= 1
+            self._told.notify_all()
+
+    def _take_event(self, line: str) -> None:
+        self.events.append(json.loads(line))
+
+
+def run_to_end(app: str | Path, folder: Path, *options: str, **variables: str) -> Job:
+    """Run an app until it ends by itself."""
+    with Job(app, folder, *options, **variables) as job:
+        job.wait()
+    return job

@@ -1,0 +1,70 @@
+"""kill -9 at any moment: nothing is lost, and what is repeated keeps its order."""
+
+from __future__ import annotations
+
+import random
+import signal
+
+import pytest
+
+from tests.stop.place import (
+    Place,
+    assert_each_at_least_once,
+    assert_first_occurrences_ascend,
+)
+
+LANES = 3
+RECORDS_PER_RUN = 12_000
+
+
+def aims(count: int) -> list[str]:
+    """Choose where the process dies; a fixed seed, so that a failure can be had again."""
+    chosen = random.Random(count)
+    drawn: list[str] = []
+    while len(drawn) < count:
+        drawn += [
+            f"stage:{chosen.randint(1, RECORDS_PER_RUN)}",
+            f"flush:{chosen.randint(1, 4)}",
+            f"write:{chosen.randint(1, 6)}",
+            "commit",
+            f"stage:{chosen.randint(1, RECORDS_PER_RUN)}",
+        ]
+    return drawn[:count]
+
+
+def kill_once(place: Place, aim: str) -> None:
+    options = ("--commit-interval", "50ms")
+    variables = {} if aim == "commit" else {"AIM": f"{aim}:{int(signal.SIGKILL)}"}
+    with place.job("copying.py", *options, **variables) as job:
+        if aim == "commit":  # somewhere around one, from outside
+            job.wait_for(lambda event: event.get("commits"))
+            job.signal(signal.SIGKILL)
+        assert job.wait() == -signal.SIGKILL, job.words
+
+
+@pytest.mark.timeout(900)
+def test_a_job_that_is_killed_again_and_again_loses_nothing_and_keeps_the_order(
+    place: Place, is_deep: bool
+) -> None:
+    times = 50 if is_deep else 10
+    count = times * 20_000 // LANES
+    place.produce_rows("numbers", lanes=LANES, count=count)
+    for aim in aims(times):
+        kill_once(place, aim)
+    rest = place.run("copying.py", "--once")
+    assert rest.process.returncode == 0, rest.words
+    assert rest.ended["commits"] >= 1
+
+    written = place.rows_of_file("copies.jsonl")
+    doubled = assert_each_at_least_once(written, lanes=LANES, count=count)
+    assert_first_occurrences_ascend(written)
+    partitions = place.rows_by_partition("copies")
+    rows = [row for partition in partitions.values() for row in partition]
+    assert_each_at_least_once(rows, lanes=LANES, count=count)
+    for partition in partitions.values():
+        assert_first_occurrences_ascend(partition)
+    assert doubled, "kills that make nothing come twice have hit nothing"
+
+    nothing = place.run("copying.py", "--once")
+    assert nothing.process.returncode == 0, nothing.words
+    assert nothing.ended["records_in"] == 0
