@@ -46,7 +46,7 @@ _TITLED: Final = re.compile(r'(?P<language>[a-z]+)(?: title="(?P<title>[^"]+)")?
 _VARYING: Final = tuple(
     (re.compile(pattern, re.MULTILINE), replacement)
     for pattern, replacement in (
-        (r"\b\d+(\.\d+)? s\b", "N s"),
+        (r"\b\d+(\.\d+)? ?s\b", "N s"),
         (r"[\d,]+/s\b", "N/s"),
         (r"[\d,]+ records/s", "N records/s"),
         (r"p99 \d+ ms", "p99 N ms"),
@@ -212,7 +212,7 @@ class Page:
 
 
 def environment() -> dict[str, str]:
-    """Return variables with which ``streamkit``, ``python`` and ``pytest`` are those of the test."""
+    """Return variables with which ``streamkit`` and ``python`` are those of the test."""
     found = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     scripts = str(Path(sys.executable).parent)
     return found | {"PATH": f"{scripts}{os.pathsep}{found['PATH']}", "NO_COLOR": "1"}
