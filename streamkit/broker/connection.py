@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[tuple[IncomingRequest, asyncio.Future[Any]]] = deque()
         self._held_back: deque[IncomingRequest] = deque()
         self._in_flight_bytes = 0
-        self._since_s = port.clock.monotonic_s()
+        self._opened_s = self._since_s = port.clock.monotonic_s()
         self._frame_since_s: float | None = None
         self._is_reading = True
         self._peer_reads = True
@@ -282,7 +282,7 @@ class Connection(asyncio.Protocol):
         if not self._is_reading:
             # What keeps this side from reading may be over without anybody telling.
             self._balance()
-        elif not self._protocol.is_introduced and silent_s > HANDSHAKE_S_MAX:
+        elif not self._protocol.is_introduced and now_s - self._opened_s > HANDSHAKE_S_MAX:
             self.close("no first request in time")
         elif self._frame_since_s is not None and now_s - self._frame_since_s > FRAME_S_MAX:
             self.close("a frame took too long")
