@@ -120,8 +120,11 @@ class _Work:
         sys.stdout.buffer.flush()
         if self._options.consumer is not None:
             # What is printed is processed; not even Ctrl-C comes between the two.
-            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + _COMMIT_S_MAX):
+            deadline_s = anyio.current_time() + _COMMIT_S_MAX
+            with anyio.CancelScope(shield=True, deadline=deadline_s) as storing:
                 await consumer.store(chunk.partition, chunk.offsets[-1])
+            if storing.cancelled_caught:
+                note(f"offset {chunk.offsets[-1]} of partition {chunk.partition} is not stored yet")
 
     def _is_complete(self, consumer: Consumer) -> bool:
         return self._options.end is not None and self._reached >= set(consumer.starts())

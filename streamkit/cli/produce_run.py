@@ -94,15 +94,16 @@ async def _produce(session: Session, options: ProduceOptions, inputs: list[Input
         delivery_timeout=_GIVE_UP_S,
         on_retry=_once(lambda error, attempt: note(f"trying again: {error}")),
     )
+    stop = Stop()
     async with producer:
-        stop = Stop()
+        work = _Work(options, producer, inputs, stop)
         with stop_signals(stop.ask):
-            work = _Work(options, producer, inputs, stop)
-            try:
-                await work.read_all()
-            finally:
-                await work.finish()
-    return work.tell_end()
+            failure = await work.read_all()
+            await work.finish()
+    code = work.tell_end()
+    if failure is not None:
+        raise failure
+    return code
 
 
 async def _ensure_topic(session: Session, options: ProduceOptions) -> None:
@@ -138,15 +139,20 @@ class _Work:
         )
         self._read_lines = _reader(options)
 
-    async def read_all(self) -> None:
-        for each in self._inputs:
-            if self._stop.is_asked:
-                return
-            if self._options.raw:
-                await self._read_whole(each)
-            else:
-                await self._read_lines_of(each)
-            self._read_bytes += each.size_bytes or 0
+    async def read_all(self) -> StreamKitError | None:
+        """Read and send every input; return why an input could not be read to its end."""
+        try:
+            for each in self._inputs:
+                if self._stop.is_asked:
+                    break
+                if self._options.raw:
+                    await self._read_whole(each)
+                else:
+                    await self._read_lines_of(each)
+                self._read_bytes += each.size_bytes or 0
+        except StreamKitError as error:
+            return error  # what was read before it is stored and counted first
+        return None
 
     async def finish(self) -> None:
         """Wait until the outcome of every record is known, and take account of it."""

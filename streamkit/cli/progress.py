@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Final
 
 _LIVE_S: Final = 0.2
@@ -13,19 +14,26 @@ _LOG_S: Final = 5.0
 class Progress:
     """Tells on standard error; asked often, it speaks seldom."""
 
-    def __init__(self, verb: str, *, is_live: bool | None = None) -> None:
+    def __init__(
+        self,
+        verb: str,
+        *,
+        is_live: bool | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._verb = verb
+        self._clock_s = clock_s
         self._is_live = sys.stderr.isatty() if is_live is None else is_live
         self._every_s = _LIVE_S if self._is_live else _LOG_S
-        self._started_s = self._told_s = time.monotonic()
+        self._started_s = self._told_s = clock_s()
         self._line_width = 0
 
     @property
     def elapsed_s(self) -> float:
-        return time.monotonic() - self._started_s
+        return self._clock_s() - self._started_s
 
     def tell(self, count: int, done_bytes: int, of_bytes: int | None) -> None:
-        now_s = time.monotonic()
+        now_s = self._clock_s()
         if now_s - self._told_s < self._every_s:
             return
         self._told_s = now_s

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import anyio
@@ -14,6 +16,7 @@ import anyio
 from streamkit.cli.options import chosen
 from streamkit.client import Client
 from streamkit.errors import ConnectFailed
+from streamkit.settings import load_settings
 from streamkit.where import Where, connected
 
 T = TypeVar("T")
@@ -41,7 +44,7 @@ def run_with_client(work: Callable[[Session], Awaitable[T]]) -> T:
         ConnectFailed: Nobody answered there within GIVE_UP_S.
         StreamKitError: What ``work`` raises.
     """
-    where = chosen()
+    where = chosen(load_settings(Path(), os.environ, {}).cluster)
 
     async def session(address: str) -> T:
         async with AsyncExitStack() as stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
@@ -291,6 +292,10 @@ def _reason_of(error: Exception) -> str:
     cause = error.__cause__
     if isinstance(cause, ExceptionGroup):
         cause = cause.exceptions[0]
+    if not isinstance(cause, OSError):
+        cause = error  # there was one address only
+    if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
+        return os.strerror(cause.errno).lower()  # asyncio puts the address into its own text
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror.lower()
     return str(error)

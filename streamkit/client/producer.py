@@ -371,11 +371,11 @@ class Producer:
         return Codec(asked)
 
     async def _grow(self, count: int) -> None:
+        for number in range(len(self._lanes), count):
+            self._lanes.append(_Lane(self, number))
         fixed = self._options.partition
         if fixed is not None and fixed >= count:
             raise self._no_partition(fixed)
-        for number in range(len(self._lanes), count):
-            self._lanes.append(_Lane(self, number))
         if count:  # a store that is being filled again knows nothing for a moment
             self._partitions = count
 

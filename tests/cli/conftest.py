@@ -1,0 +1,29 @@
+"""A broker for the tests of a file that only need one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.processes import Ended, broker, run
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a broker that looks like a cluster to commands."""
+    with broker(tmp_path_factory.mktemp("cluster")) as address:
+        yield address
+
+
+@pytest.fixture
+def on_cluster(cluster: str, tmp_path: Path) -> Run:
+    """Run a command against that broker, in a folder of its own."""
+
+    def run_there(*arguments: str, given: bytes = b"") -> Ended:
+        return run(tmp_path, "--cluster", cluster, *arguments, given=given)
+
+    return run_there

@@ -1,0 +1,110 @@
+"""Run the command in real processes, in a folder of its own, with nothing of the user's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-m", "streamkit")
+WAIT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a process has left."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def lines(self) -> list[bytes]:
+        return self.out.splitlines()
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("STREAMKIT_") and name != "NO_COLOR"
+    }
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **more}
+
+
+def run(
+    folder: Path, *arguments: str, given: bytes = b"", variables: Mapping[str, str] | None = None
+) -> Ended:
+    """Run a command to its end."""
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=folder,
+        input=given,
+        capture_output=True,
+        timeout=WAIT_S,
+        env=environment(**(variables or {})),
+        check=False,
+    )
+    return Ended(done.returncode, done.stdout, done.stderr.decode())
+
+
+@contextmanager
+def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a command with pipes on all sides; it is gone at the end of the block."""
+    with subprocess.Popen(
+        [*COMMAND, *arguments],
+        cwd=folder,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def broker(folder: Path, *arguments: str) -> Iterator[str]:
+    """Run `broker start` on free ports; yield the SC's address."""
+    with started(
+        folder, "broker", "start", "--sc-port", "0", "--spu-port", "0", *arguments
+    ) as process:
+        yield ready_line(process)[0]
+        process.terminate()
+        process.wait(WAIT_S)
+
+
+def ready_line(process: subprocess.Popen[bytes]) -> tuple[str, str]:
+    """Read the line that says where a broker listens."""
+    assert process.stdout is not None
+    words = process.stdout.readline().decode().split()
+    assert words[:1] == ["ready"], words
+    sc, spu = (word.partition("=")[2] for word in words[1:])
+    return sc, spu
+
+
+def until(holds: Callable[[], object], what: str) -> None:
+    """Wait until something holds that no event tells of."""
+    deadline_s = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < deadline_s, f"not within {WAIT_S} s: {what}"
+        time.sleep(0.02)
+
+
+def read_until(process: subprocess.Popen[bytes], text: bytes) -> bytes:
+    """Read standard error up to a text."""
+    assert process.stderr is not None
+    read = b""
+    while text not in read:
+        byte = process.stderr.read(1)
+        assert byte, f"ended without {text!r}: {read!r}"
+        read += byte
+    return read

@@ -1,0 +1,138 @@
+"""Every error says what, where, which value and why, then what to do; and has its exit code."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from streamkit.cli import main as command
+from streamkit.errors import TopicNotFound
+from tests.cli.conftest import Run
+from tests.cli.processes import run
+
+
+def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str]]:
+    """Run a command that ends before it would need a broker."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["streamkit", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            command.main()
+    assert isinstance(caught.value.code, int)
+    return caught.value.code, capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "hint"),
+    [
+        ("topi list", "no such command 'topi'", "did you mean 'topic'?"),
+        ("topic lisst", "no such command 'lisst'", "did you mean 'list'?"),
+        ("zzz", "no such command 'zzz'", "`streamkit --help` shows what it takes"),
+        ("consume t --beginnin", "no such option '--beginnin'", "did you mean '--beginning'?"),
+        ("topic create", "missing argument 'NAME'", "`streamkit topic create --help`"),
+        ("topic create t -p x", "invalid value for '-p' / '--partitions': 'x'", "--help"),
+        ("topic create t --retention-time soon", "'soon' is no duration", "--help"),
+        ("produce t --batch-size huge", "'huge' is no size", "--help"),
+        ("produce t --batch-size 0", "count from 1 byte", ""),
+        ("produce t --key a --key-field b", "--key and --key-field each say", "keep one"),
+        ("produce t --raw --key-separator :", "--raw and --key-separator contradict", "no lines"),
+        ("produce t --key-separator=", "--key-separator is empty", "at least one character"),
+        ("produce t -f /no/such/file", "cannot read /no/such/file: No such file", ""),
+        ("consume t -B -T 1", "--beginning and --tail contradict", "keep one"),
+        ("consume t -H 1 --start 1", "--head and --start contradict", "keep one"),
+        ("consume t -p 0 -A", "--partition and --all-partitions contradict", "keep one"),
+        ("consume t -F x -O raw", "--format and --output contradict", "keep one"),
+        ("consume t -k -O json", "--key-value and --output json contradict", "can show keys"),
+        ("consume t -F {{vlaue}}", "no field 'vlaue'", "did you mean 'value'?"),
+        ("-c a:1 -P b topic list", "--cluster and --profile contradict", "keep one"),
+        ("-c a:1 topic list --embedded", "--cluster and --embedded contradict", "keep one"),
+        ("-c a:1 topic list --cluster b:1", "--cluster is given twice: 'a:1' and 'b:1'", ""),
+        ("topic --cluster a list", "--cluster: 'a' is not HOST:PORT", "127.0.0.1:9103"),
+        ("-P nobody topic list", "no profile 'nobody' in ", "there are: none"),
+        ("-c a:1 broker start", "a broker is started here", ""),
+        ("consumer delete x -p 1", "--partition needs the topic", "--topic"),
+        ("profile", "names no current profile", "--cluster"),
+    ],
+)
+def test_a_wrong_usage_says_what_is_wrong_and_what_to_do(
+    capsys: pytest.CaptureFixture[str], arguments: str, error: str, hint: str
+) -> None:
+    code, (first, *others) = failed(capsys, *arguments.split())
+    assert code == 2
+    assert first.startswith("error: ")
+    assert error in first
+    assert len(others) <= 1
+    assert all(line.startswith("  hint: ") for line in others)
+    assert hint in "".join(others)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("streamkit.client.profile.load_profiles", broken)
+    assert isinstance(CliRunner().invoke(command.cli, ["profile"]).exception, ZeroDivisionError)
+    monkeypatch.setattr("sys.argv", ["streamkit", "profile"])
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        command.main()
+
+
+def test_an_absent_broker_is_given_up_within_five_seconds(tmp_path: Path) -> None:
+    started_s = time.monotonic()
+    with free_port() as port:
+        ended = run(tmp_path, "--cluster", f"127.0.0.1:{port}", "topic", "list")
+    assert ended.code == 1
+    assert 4 < time.monotonic() - started_s < 7
+    told, error, hint = ended.err.splitlines()
+    assert "trying for 5 s" in told
+    assert error == f"error: cannot connect to 127.0.0.1:{port}: connection refused"
+    assert "`streamkit broker start` starts one" in hint
+
+
+def test_a_profile_with_tls_is_refused(tmp_path: Path) -> None:
+    profiles = tmp_path / "config"
+    profiles.write_text(
+        'current_profile = "cloud"\n[profile.cloud]\ncluster = "cloud"\n'
+        '[cluster.cloud]\nendpoint = "cloud:9003"\n[cluster.cloud.tls]\ntls_policy = "verified"\n'
+    )
+    ended = run(tmp_path, "topic", "list", variables={"FLV_PROFILE_PATH": str(profiles)})
+    assert ended.code == 2
+    assert "profile 'cloud' asks for TLS (verified), which streamkit does not" in ended.err
+    assert "or use --embedded" in ended.err
+    assert not (tmp_path / ".streamkit").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("consume", "flihts", "-d"), ("produce", "flihts"), ("topic", "describe", "flihts")],
+)
+def test_a_topic_that_is_not_there_gets_a_guess(
+    on_cluster: Run, arguments: tuple[str, ...]
+) -> None:
+    on_cluster("topic", "create", "flights")
+    ended = on_cluster(*arguments)
+    assert ended.code == 1
+    error, hint = ended.err.splitlines()
+    assert error == f"error: {TopicNotFound('flihts')}"
+    assert "did you mean 'flights'?" in hint
+
+
+def test_a_partition_that_is_not_there_is_a_wrong_usage(on_cluster: Run) -> None:
+    on_cluster("topic", "create", "narrow")
+    for arguments in (("consume", "narrow", "-d", "-p", "3"), ("produce", "narrow", "-p", "3")):
+        ended = on_cluster(*arguments, given=b"x\n")
+        assert ended.code == 2
+        assert "error: topic 'narrow' has no partition 3, it has 1" in ended.err
+
+
+@contextmanager
+def free_port() -> Iterator[int]:
+    """A port where nobody answers: bound, but not listened on."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import fcntl
+import gzip
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import termios
+from pathlib import Path
+from typing import Any
+
+from tests.cli.conftest import Run
+from tests.cli.processes import COMMAND, WAIT_S, environment, read_until, started, until
+
+MANY = 100_000
+
+
+def read(on_cluster: Run, topic: str, *options: str) -> bytes:
+    return on_cluster("consume", topic, "-B", "-d", *options).out
+
+
+def test_a_hundred_thousand_lines_go_through_a_pipe_and_come_back(on_cluster: Run) -> None:
+    lines = b"".join(b'{"number":%d}\n' % number for number in range(MANY))
+    produced = on_cluster("produce", "many", "--create-topics", given=lines)
+    assert produced.code == 0
+    assert "100,000 records produced to many in " in produced.err
+    assert read(on_cluster, "many") == lines
+
+
+def test_the_last_line_needs_no_end_and_an_empty_line_is_a_record(on_cluster: Run) -> None:
+    on_cluster("topic", "create", "ends")
+    assert on_cluster("produce", "ends", given=b"a\r\n\nb").code == 0
+    assert read(on_cluster, "ends") == b"a\n\nb\n"
+
+
+def test_no_input_is_no_record(on_cluster: Run) -> None:
+    produced = on_cluster("produce", "nothing", "--create-topics")
+    assert produced.code == 0
+    assert "0 records produced to nothing" in produced.err
+
+
+def test_files_are_read_in_order_and_decompressed(on_cluster: Run, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"1\n2")
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"3\n4\n"))
+    produced = on_cluster(
+        "produce", "files", "--create-topics", "-f", "a.txt", "-f", "b.txt.gz", given=b"ignored"
+    )
+    assert produced.code == 0
+    assert read(on_cluster, "files") == b"1\n2\n3\n4\n"
+
+
+def test_of_a_damaged_file_everything_before_the_damage_is_stored_and_counted(
+    on_cluster: Run, tmp_path: Path
+) -> None:
+    lines = b"".join(b"%d\n" % number for number in range(300_000))
+    (tmp_path / "cut.gz").write_bytes(gzip.compress(lines)[:-2_000])
+    produced = on_cluster("produce", "damaged", "--create-topics", "-f", "cut.gz")
+    assert produced.code == 1
+    count, error = produced.err.splitlines()[-2:]
+    assert error.startswith("error: cannot read cut.gz: ")
+    stored = len(read(on_cluster, "damaged").splitlines())
+    assert stored > 1_000
+    assert count.startswith(f"{stored:,} records produced to damaged in ")
+
+
+def test_rejected_lines_are_named_and_the_others_stored(on_cluster: Run) -> None:
+    on_cluster("topic", "create", "pairs")
+    produced = on_cluster(
+        "produce", "pairs", "--key-separator", "=", given=b"a=1\nnone\nb=2=3\nneither\n"
+    )
+    assert produced.code == 1
+    told = produced.err.splitlines()
+    assert told[0] == "rejected standard input line 2: no separator '='"
+    assert told[1] == "rejected standard input line 4: no separator '='"
+    assert told[2].startswith("2 records produced to pairs in ")
+    assert told[2].endswith("; 2 lines rejected")
+    assert read(on_cluster, "pairs", "-k") == b"[a] 1\n[b] 2=3\n"
+
+
+def test_only_so_many_rejected_lines_are_named(on_cluster: Run) -> None:
+    on_cluster("topic", "create", "mostly-wrong")
+    produced = on_cluster("produce", "mostly-wrong", "--key-separator", "=", given=b"x\n" * 1_000)
+    assert produced.err.count("rejected standard input line") == 100
+    assert "... and 900 more lines rejected" in produced.err
+
+
+def test_a_line_that_no_request_can_carry_is_rejected_alone(on_cluster: Run) -> None:
+    on_cluster("topic", "create", "large")
+    lines = b"small\n" + b"x" * 3_000_000 + b"\n" + b"y" * 5_000 + b"\nlast\n"
+    produced = on_cluster("produce", "large", "--max-request-size", "4KiB", given=lines)
+    assert produced.code == 1
+    assert "rejected standard input line 2: larger than --max-request-size 4,096" in produced.err
+    assert "rejected standard input line 3: " in produced.err
+    assert read(on_cluster, "large") == b"small\nlast\n"
+
+
+def test_a_raw_input_is_one_record_byte_by_byte(on_cluster: Run, tmp_path: Path) -> None:
+    value = bytes(range(256)) * 10 + b"\r\n\n"
+    (tmp_path / "blob.gz").write_bytes(value)
+    on_cluster("topic", "create", "blobs")
+    assert on_cluster("produce", "blobs", "--raw", "--key", "k", given=value).code == 0
+    assert on_cluster("produce", "blobs", "--raw", "-f", "blob.gz").code == 0
+    assert read(on_cluster, "blobs", "-O", "raw") == (value + b"\n") * 2
+
+
+def test_keys_are_given_or_taken_from_a_field(on_cluster: Run) -> None:
+    on_cluster("topic", "create", "keyed")
+    on_cluster("produce", "keyed", "--key", "all", given=b"1\n")
+    wrong = on_cluster("produce", "keyed", "--key-field", "c", given=b'{"c":"UA"}\n{"d":1}\n')
+    assert wrong.code == 1
+    assert "line 2: no field 'c'" in wrong.err
+    assert read(on_cluster, "keyed", "-k") == b'[all] 1\n[UA] {"c":"UA"}\n'
+
+
+def test_what_consume_prints_as_json_can_be_produced_again(on_cluster: Run) -> None:
+    on_cluster("topic", "create", "first")
+    on_cluster("topic", "create", "second")
+    lines: list[dict[str, Any]] = [
+        {"key": "k", "value": {"a": 1}, "timestamp": "2013-01-01T05:00:00.123Z"},
+        {"key": None, "value": "text", "timestamp": "2013-01-01T05:00:01.000Z"},
+        {"key": "", "value": "/w==", "timestamp": None, "value_encoding": "base64"},
+    ]
+    given = "\n".join(map(json.dumps, lines)).encode()
+    assert on_cluster("produce", "first", "--input", "json", given=given).code == 0
+    printed = read(on_cluster, "first", "-O", "json")
+    assert on_cluster("produce", "second", "--input", "json", given=printed).code == 0
+    assert read(on_cluster, "second", "-O", "json") == printed
+    shown = [json.loads(line) for line in printed.splitlines()]
+    assert [each["timestamp"] for each in shown[:2]] == [each["timestamp"] for each in lines[:2]]
+    assert [each["key"] for each in shown] == ["k", None, ""]
+
+
+def test_where_records_are_stored_can_be_printed(on_cluster: Run) -> None:
+    on_cluster("topic", "create", "told", "-p", "2")
+    produced = on_cluster("produce", "told", "-p", "1", "--print-metadata", given=b"a\nb\n")
+    assert produced.lines == [b"partition=1 offset=0", b"partition=1 offset=1"]
+
+
+def test_batches_are_compressed_as_the_topic_wants(on_cluster: Run) -> None:
+    on_cluster("topic", "create", "packed", "--compression-type", "lz4")
+    assert on_cluster("produce", "packed", given=b"a\n" * 1_000).code == 0
+    other = on_cluster("produce", "packed", "--compression", "zstd", given=b"a\n")
+    assert other.code == 2
+    assert "topic 'packed' asks for lz4 compression, the producer is set to zstd" in other.err
+
+
+def test_on_a_cluster_a_missing_topic_is_not_created_unless_asked(on_cluster: Run) -> None:
+    refused = on_cluster("produce", "fresh", given=b"x\n")
+    assert refused.code == 1
+    assert "`streamkit topic create fresh`" in refused.err
+    assert "--create-topics" in refused.err
+    created = on_cluster("produce", "fresh", "--create-topics", given=b"x\n")
+    assert created.code == 0
+    assert "created topic 'fresh'" in created.err
+
+
+def test_ctrl_c_loses_nothing_that_was_read(cluster: str, on_cluster: Run, tmp_path: Path) -> None:
+    on_cluster("topic", "create", "stopped")
+    with started(
+        tmp_path, "--cluster", cluster, "produce", "stopped", "--linger", "1h", "--print-metadata"
+    ) as producer:
+        assert producer.stdin is not None
+        producer.stdin.write(b"a\nb\n" * 10_000 + b"half")
+        producer.stdin.flush()
+        until_read(producer)
+        producer.send_signal(signal.SIGINT)
+        _, err = producer.communicate(timeout=WAIT_S)
+    assert producer.returncode == 130
+    assert b"stopped: 20,001 records produced to stopped" in err
+    assert len(read(on_cluster, "stopped").splitlines()) == 20_001
+
+
+def until_read(producer: subprocess.Popen[bytes]) -> None:
+    """Wait until a process has taken everything out of its pipe."""
+    assert producer.stdin is not None
+    fd = producer.stdin.fileno()
+
+    def is_empty() -> bool:
+        waiting = fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4)
+        return int(struct.unpack("i", waiting)[0]) == 0
+
+    until(is_empty, "the input is read")
+
+
+def test_at_a_terminal_each_line_is_answered(cluster: str, on_cluster: Run, tmp_path: Path) -> None:
+    on_cluster("topic", "create", "typed")
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, "--cluster", cluster, "produce", "typed"],
+        cwd=tmp_path,
+        stdin=theirs,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment(),
+    ) as process:
+        os.close(theirs)
+        read_until(process, b"> ")
+        os.write(ours, b"hello\n")
+        read_until(process, b"Ok!\n> ")
+        os.write(ours, b"\x04")
+        _, err = process.communicate(timeout=WAIT_S)
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"1 record produced to typed" in err
+    assert read(on_cluster, "typed") == b"hello\n"
