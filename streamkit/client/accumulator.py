@@ -217,8 +217,6 @@ class Accumulator:
                 hint="raise max_request_size, or make the record smaller",
             )
 
-    def _encode(
-        self, columns: Columns, start: int, stop: int, size: int, outcome: Outcome
-    ) -> None:
+    def _encode(self, columns: Columns, start: int, stop: int, size: int, outcome: Outcome) -> None:
         data = encode_batch(columns, start, stop, size, codec_used=self._codec)
         self.ready.append(ReadyBatch(data, stop - start, size, outcome))

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import anyio
 
@@ -46,13 +46,14 @@ from streamkit.record import Chunk, Offset, Record
 
 OnEvicted = Literal["fail", "earliest", "latest"]
 OffsetStrategy = Literal["none", "manual", "auto"]
+BEGINNING: Final = Offset.beginning()
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerOptions:
     """What to read and how. ``starts`` gives the first offset of single partitions."""
 
-    start: Offset = Offset.beginning()
+    start: Offset = BEGINNING
     partitions: tuple[int, ...] | None = None
     starts: dict[int, int] | None = None
     until_end: bool = False
@@ -112,9 +113,7 @@ class Consumer:
         chosen = range(count) if wanted is None else wanted
         for number in chosen:
             if not 0 <= number < count:
-                raise UsageError(
-                    f"topic {self.topic!r} has no partition {number}, it has {count}"
-                )
+                raise UsageError(f"topic {self.topic!r} has no partition {number}, it has {count}")
         stored = await self._stored_next()
         for number in chosen:
             await self._add_reader(number, stored.get(number))
@@ -378,9 +377,7 @@ class _Reader:
 
     async def store(self, offset: int) -> None:
         """Store an offset for this partition, on the connection its stream runs on."""
-        await retrying(
-            self._cluster, lambda: self._store_once(offset), give_up_s=30.0
-        )
+        await retrying(self._cluster, lambda: self._store_once(offset), give_up_s=30.0)
 
     async def _store_once(self, offset: int) -> None:
         channel, session = self._channel, self._session_id
@@ -470,4 +467,3 @@ class _Reader:
     @property
     def _name(self) -> str:
         return f"{self._consumer.topic}-{self._partition}"
-
