@@ -23,7 +23,9 @@ from streamkit.client.cluster import Cluster
 from streamkit.errors import (
     NotFlushed,
     ProtocolError,
+    RequestTimedOut,
     StreamKitError,
+    TransportError,
     UsageError,
 )
 from streamkit.limits import BATCH_BYTES_DEFAULT, REQUEST_BYTES_DEFAULT
@@ -39,8 +41,10 @@ from streamkit.protocol.data_plane import (
 )
 from streamkit.protocol.error_codes import ErrorCode, as_exception
 
-# Nobody can tell whether these were carried out, or they pass: at least once means again.
-_SEND_AGAIN_CODES = frozenset({6, 7, 56, 72, 73, 3000, 3001})
+# Nobody can tell whether these were carried out.
+_UNKNOWN_CODES = frozenset({7, 56, 72, 73})
+# Those, or they pass: at least once means again.
+_SEND_AGAIN_CODES = _UNKNOWN_CODES | {6, 3000, 3001}
 _ROWS_PER_TURN = 8_192
 Partitioner = Callable[[Sequence[bytes | None], int], Sequence[int]]
 
@@ -621,24 +625,35 @@ class _Lane:
         """
         backoff = Backoff()
         started_s = self._cluster.clock.monotonic_s()
+        may_be_stored = False
         while True:
             try:
                 code, base_offset = await self._attempt(batches)
                 if code.code not in _SEND_AGAIN_CODES:
                     return code, base_offset
                 problem: StreamKitError = as_exception(code, about=self._name)
+                may_be_stored = may_be_stored or code.code in _UNKNOWN_CODES
             except StreamKitError as error:
                 if not error.retryable:
                     raise
                 problem = error
+                may_be_stored = may_be_stored or (isinstance(error, TransportError) and error.sent)
             waited_s = self._cluster.clock.monotonic_s() - started_s
             limit_s = self._options.delivery_timeout_s
             if limit_s is not None and waited_s > limit_s:
-                raise problem
+                raise self._given_up(problem, may_be_stored)
             pause_s = backoff.next_s()
             if self._options.on_retry is not None:
                 self._options.on_retry(problem, backoff.attempt)
             await self._cluster.clock.sleep(pause_s)
+
+    def _given_up(self, problem: StreamKitError, may_be_stored: bool) -> StreamKitError:
+        """Return the error for the last problem; what an earlier attempt may have done counts."""
+        if not may_be_stored or (isinstance(problem, TransportError) and problem.sent):
+            return problem
+        return RequestTimedOut(
+            f"{self._name}: it is not known whether the records are stored: {problem}", sent=True
+        )
 
     async def _attempt(self, batches: list[ReadyBatch]) -> tuple[ErrorCode, int]:
         """Send one request and return its answer.
@@ -661,9 +676,7 @@ class _Lane:
             raise ProtocolError(f"{len(answers)} answers to one entry for {self._name}")
         return answers[0].error, answers[0].base_offset
 
-    def _settle(
-        self, batches: list[ReadyBatch], base_offset: int, error: Exception | None
-    ) -> None:
+    def _settle(self, batches: list[ReadyBatch], base_offset: int, error: Exception | None) -> None:
         if error is not None and self._refusal is None:
             self._refusal = error
         for batch in batches:
