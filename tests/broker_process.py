@@ -1,0 +1,103 @@
+"""A broker in a process of its own, which a test may kill and start again on the same ports."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+
+from streamkit.broker.broker import Broker, BrokerOptions
+from streamkit.broker.process import serve
+
+READY = "ready"
+_STOP_S_MAX = 20.0
+
+
+class BrokerProcess:
+    """Serves a data folder until it is killed or the test ends."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.sc_port = 0
+        self.spu_port = 0
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def address(self) -> str:
+        """Where clients connect: the same after every start."""
+        return f"127.0.0.1:{self.sc_port}"
+
+    def start(self) -> None:
+        """Start it and return when both ports listen. Blocks."""
+        assert self._process is None, "it runs already"
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "tests.broker_process",
+                str(self.data_dir),
+                str(self.sc_port),
+                str(self.spu_port),
+            ],
+            cwd=Path(__file__).parent.parent,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        word, *ports = self._process.stdout.readline().split() or ["nothing"]
+        assert word == READY, f"the broker ended with {self._process.wait()}"
+        self.sc_port, self.spu_port = map(int, ports)
+
+    def kill(self) -> None:
+        """End it by SIGKILL, as it stands."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it by SIGTERM, as an operator does."""
+        assert self._end(signal.SIGTERM) == 0, "the broker did not end cleanly"
+
+    def restart(self) -> None:
+        """Kill it, then start it on the same folder and the same ports. Blocks."""
+        self.kill()
+        self.start()
+
+    def __enter__(self) -> BrokerProcess:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process is not None:
+            self.kill()
+
+    def _end(self, number: signal.Signals) -> int:
+        process, self._process = self._process, None
+        assert process is not None, "it does not run"
+        process.send_signal(number)
+        code = process.wait(_STOP_S_MAX)
+        assert process.stdout is not None
+        process.stdout.close()
+        return code
+
+
+def main() -> None:
+    """Serve ``DATA_DIR SC_PORT SPU_PORT`` and say where."""
+    data_dir, sc_port, spu_port = sys.argv[1:]
+
+    def say_ready(broker: Broker) -> None:
+        ports = (address.rpartition(":")[2] for address in (broker.sc_address, broker.spu_address))
+        print(READY, *ports, flush=True)  # noqa: T201
+
+    options = BrokerOptions(Path(data_dir), int(sc_port), int(spu_port))
+    sys.exit(asyncio.run(serve(options, stays=True, on_ready=say_ready)))
+
+
+if __name__ == "__main__":
+    main()
