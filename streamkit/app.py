@@ -7,10 +7,23 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
-from streamkit.dataflow.context import Context
-from streamkit.dataflow.endpoints import FunctionSink, FunctionSource, TopicSource
+from streamkit.dataflow.decorators import (
+    GivingDecorator,
+    ShapingDecorator,
+    SinkDecorator,
+    StageDecorator,
+    YieldsFrom,
+    YieldsFromAsync,
+)
+from streamkit.dataflow.endpoints import (
+    Connector,
+    FunctionSink,
+    FunctionSource,
+    SinkWriter,
+    TopicSource,
+)
 from streamkit.dataflow.functions import (
     FunctionFacts,
     caller_location,
@@ -38,126 +51,24 @@ from streamkit.dataflow.stream import (
 )
 from streamkit.dataflow.topology import NAME_BYTES_MAX, Node, OnError, Topology, stage_name
 from streamkit.errors import TopologyError, UsageError
-from streamkit.record import Offset, Topic
+from streamkit.record import Offset, Record, Topic
 from streamkit.serde.values import Serde, format_for, key_reader
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
     from streamkit.testing.job import TestJob
 
-X_con = TypeVar("X_con", contravariant=True)
-V_co = TypeVar("V_co", covariant=True)
-R_co = TypeVar("R_co", covariant=True)
 X = TypeVar("X")
 Y = TypeVar("Y")
+Z = TypeVar("Z")
 V = TypeVar("V")
 R = TypeVar("R")
-K = TypeVar("K")
+Q = TypeVar("Q")
 P = ParamSpec("P")
 
+Start = Offset | Literal["beginning", "end"]
 Isolation = Literal["read_committed", "read_uncommitted"]
-
-
-# --- what a decorator takes --------------------------------------------------
-# A function must fit both members: the first binds its exact signature, the second checks the
-# edge and finds the value type without None. mypy names the first protocol tried, pyright
-# explains the last one: hence the neutral name in front and the plain form at the end.
-
-
-class Takes(Protocol[X_con, P, R_co, V_co]):
-    """A generator of a value."""
-
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-    @overload
-    def __call__(self, value: X_con, /) -> Iterator[V_co]: ...
-
-
-class TakesWithContext(Protocol[X_con, P, R_co, V_co]):
-    """A generator of a value and its context."""
-
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-    @overload
-    def __call__(self, value: X_con, context: Context[Any], /) -> Iterator[V_co]: ...
-
-
-class MapsWithContext(Protocol[X_con, P, R_co, V_co]):
-    """A function of a value and its context."""
-
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-    @overload
-    def __call__(self, value: X_con, context: Context[Any], /) -> V_co | None: ...
-
-
-class Maps(Protocol[X_con, P, R_co, V_co]):
-    """A function of a value."""
-
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-    @overload
-    def __call__(self, value: X_con, /) -> V_co | None: ...
-
-
-class StageDecorator(Generic[X]):
-    """Turns a function of an X into a stage."""
-
-    def __init__(self, make: Callable[[Callable[..., Any]], Any]) -> None:
-        self._make = make
-
-    @overload
-    def __call__(self, function: Takes[X, P, R, V], /) -> Stage[P, R, V]: ...
-    @overload
-    def __call__(self, function: TakesWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
-    @overload
-    def __call__(self, function: MapsWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
-    @overload
-    def __call__(self, function: Maps[X, P, R, V], /) -> Stage[P, R, V]: ...
-    def __call__(self, function: Callable[..., Any], /) -> Any:
-        return self._make(function)
-
-
-class GivingDecorator(Generic[X, V]):
-    """Turns a function of an X into a stage whose values are said to be V."""
-
-    def __init__(self, make: Callable[[Callable[..., Any]], Any]) -> None:
-        self._make = make
-
-    def __call__(self, function: Callable[[X], object], /) -> Stage[[X], Any, V]:
-        stage: Stage[[X], Any, V] = self._make(function)
-        return stage
-
-
-class SinkDecorator(Generic[X]):
-    """Turns a function of an X into a sink."""
-
-    def __init__(self, make: Callable[[Callable[..., Any]], Any]) -> None:
-        self._make = make
-
-    @overload
-    def __call__(self, function: SinkTakes[X, P, R], /) -> Sink[P, R]: ...
-    @overload
-    def __call__(self, function: SinkTakesWithContext[X, P, R], /) -> Sink[P, R]: ...
-    def __call__(self, function: Callable[..., Any], /) -> Any:
-        return self._make(function)
-
-
-class SinkTakes(Protocol[X_con, P, R_co]):
-    """A function of what a sink gets."""
-
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-    @overload
-    def __call__(self, value: X_con, /) -> object: ...
-
-
-class SinkTakesWithContext(Protocol[X_con, P, R_co]):
-    """A function of what a sink gets, and its context."""
-
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-    @overload
-    def __call__(self, value: X_con, context: Context[Any], /) -> object: ...
 
 
 class App:
@@ -183,19 +94,24 @@ class App:
 
     # --- sources -------------------------------------------------------------------
 
+    # A generator with `resume=None` fits two of these: the first one wins, as it should.
     @overload
-    def source(self, function: Callable[P, Iterator[V]], /) -> Stage[P, Iterator[V], V]: ...
+    def source(self, function: YieldsFrom[P, R, Q, V], /) -> Stage[P, R, V]: ...  # type: ignore[overload-overlap]
+    @overload
+    def source(self, function: YieldsFromAsync[P, R, Q, V], /) -> Stage[P, R, V]: ...  # type: ignore[overload-overlap]
+    @overload
+    def source(self, function: Callable[[], Iterator[V]], /) -> Stage[[], Iterator[V], V]: ...
     @overload
     def source(
-        self, function: Callable[P, AsyncIterator[V]], /
-    ) -> Stage[P, AsyncIterator[V], V]: ...
+        self, function: Callable[[], AsyncIterator[V]], /
+    ) -> Stage[[], AsyncIterator[V], V]: ...
     @overload
     def source(
         self,
         topic: str,
         /,
         *,
-        start: Offset | Literal["beginning", "end"] = "beginning",
+        start: Start = "beginning",
         partitions: Sequence[int] | None = None,
         isolation: Isolation | None = None,
         max_bytes: int | None = None,
@@ -209,7 +125,7 @@ class App:
         topic: Topic[X],
         /,
         *,
-        start: Offset | Literal["beginning", "end"] = "beginning",
+        start: Start = "beginning",
         partitions: Sequence[int] | None = None,
         isolation: Isolation | None = None,
         max_bytes: int | None = None,
@@ -283,9 +199,9 @@ class App:
     def stream(
         self,
         topic: str,
-        type: type[X],
+        type: TypeForm[X],
         *,
-        start: Offset | Literal["beginning", "end"] = "beginning",
+        start: Start = "beginning",
         partitions: Sequence[int] | None = None,
         isolation: Isolation | None = None,
         max_bytes: int | None = None,
@@ -298,7 +214,7 @@ class App:
         self,
         topic: Topic[X],
         *,
-        start: Offset | Literal["beginning", "end"] = "beginning",
+        start: Start = "beginning",
         partitions: Sequence[int] | None = None,
         isolation: Isolation | None = None,
         max_bytes: int | None = None,
@@ -306,20 +222,6 @@ class App:
         on_error: OnError = "fail",
         name: str | None = None,
     ) -> Stream[X]: ...
-    @overload
-    def stream(
-        self,
-        topic: str,
-        type: Any,
-        *,
-        start: Offset | Literal["beginning", "end"] = "beginning",
-        partitions: Sequence[int] | None = None,
-        isolation: Isolation | None = None,
-        max_bytes: int | None = None,
-        value: Serde | None = None,
-        on_error: OnError = "fail",
-        name: str | None = None,
-    ) -> Stream[Any]: ...
     def stream(
         self,
         topic: Any,
@@ -399,8 +301,8 @@ class App:
         self,
         stream: Stream[X],
         /,
-        *,
-        gives: type[V],
+        *others: Stream[Any],
+        gives: TypeForm[V],
         on_error: OnError = "fail",
         name: str | None = None,
     ) -> GivingDecorator[X, V]: ...
@@ -417,10 +319,14 @@ class App:
     @overload
     def stage(
         self,
-        *streams: Stream[Any],
+        stream: Stream[X],
+        other: Stream[Y],
+        third: Stream[Z],
+        /,
+        *more: Stream[Any],
         on_error: OnError = "fail",
         name: str | None = None,
-    ) -> StageDecorator[Any]: ...
+    ) -> StageDecorator[X | Y | Z]: ...
     def stage(
         self,
         *streams: Stream[Any],
@@ -470,6 +376,10 @@ class App:
 
     @overload
     def sink(
+        self, stream: Stream[X], /, *, on_error: OnError = "fail", name: str | None = None
+    ) -> SinkDecorator[X]: ...
+    @overload
+    def sink(
         self,
         stream: Stream[X],
         /,
@@ -484,7 +394,7 @@ class App:
         stream: Stream[X],
         /,
         *,
-        to: str | Topic[Any] | Any = None,
+        to: Topic[Y],
         key: Callable[[X], bytes | str | None] | None = None,
         partitioner: Callable[..., Any] | None = None,
         batch_size: int | None = None,
@@ -492,7 +402,33 @@ class App:
         compression: Compression | None = None,
         on_error: OnError = "fail",
         name: str | None = None,
-    ) -> SinkDecorator[X]: ...
+    ) -> ShapingDecorator[X, Y | Record[Y] | Record[bytes]]: ...
+    @overload
+    def sink(
+        self,
+        stream: Stream[X],
+        /,
+        *,
+        to: SinkWriter[Y],
+        key: Callable[[X], bytes | str | None] | None = None,
+        on_error: OnError = "fail",
+        name: str | None = None,
+    ) -> ShapingDecorator[X, Y]: ...
+    @overload
+    def sink(
+        self,
+        stream: Stream[X],
+        /,
+        *,
+        to: str | Connector,
+        key: Callable[[X], bytes | str | None] | None = None,
+        partitioner: Callable[..., Any] | None = None,
+        batch_size: int | None = None,
+        linger: float | timedelta | None = None,
+        compression: Compression | None = None,
+        on_error: OnError = "fail",
+        name: str | None = None,
+    ) -> ShapingDecorator[X, Any]: ...
     def sink(
         self,
         stream: Stream[Any],

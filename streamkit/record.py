@@ -8,13 +8,21 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from itertools import chain, compress, repeat
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import msgspec
 
 from streamkit.errors import UsageError
 
 V = TypeVar("V")
+T_con = TypeVar("T_con", contravariant=True)
+if TYPE_CHECKING:  # Python 3.11 knows neither, and nothing asks for them at run time
+    from typing_extensions import TypeForm
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    T = TypeVarWithDefault("T", default=bytes)
+else:
+    T = TypeVar("T")
 
 NO_TIMESTAMP_MS = -1
 
@@ -214,17 +222,23 @@ class Offset:
         return f"{self.origin.value}{sign}{self.count}" if self.count else self.origin.value
 
 
+class Destination(Generic[T_con]):
+    """Where values of a type may be written; one for a union also takes each of its members."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
-class Topic(Generic[V]):
+class Topic(Destination[T], Generic[T]):
     """A topic by name, with the type of its values and what a new one is made with.
 
     Stands wherever a topic name does; then sinks are checked against the type as well.
     """
 
     name: str
-    type: type[V] | Any = bytes
+    type: TypeForm[T] = cast("TypeForm[T]", bytes)  # noqa: RUF009  # a class, shared by all
     partitions: int = 1
 
-    def renamed(self, name: str) -> Topic[V]:
+    def renamed(self, name: str) -> Topic[T]:
         """Return the same topic under another name."""
         return replace(self, name=name)

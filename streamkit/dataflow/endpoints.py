@@ -5,9 +5,33 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from streamkit.record import Offset
+
+V = TypeVar("V")
+
+
+class SinkWriter(Protocol[V]):
+    """A sink of one's own with full control; each method may be async.
+
+    A commit covers what was written before a ``flush`` that has returned.
+    """
+
+    def open(self) -> object: ...
+
+    def write(self, rows: list[V], /) -> object: ...
+
+    def flush(self) -> object: ...
+
+    def close(self) -> object: ...
+
+
+class Connector(Protocol):
+    """What knows how to write somewhere, such as `streamkit.connectors.files.JsonLines`."""
+
+    def writer(self) -> Any:
+        """Make the port that the engine writes to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,17 @@ from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast
 
-from streamkit.dataflow.endpoints import TopicSink
+from streamkit.dataflow.endpoints import Connector, SinkWriter, TopicSink
 from streamkit.dataflow.functions import caller_location
 from streamkit.dataflow.operators import Filter, FlatMap, Map, Operator, SetKeys, Unwrap
 from streamkit.dataflow.topology import Location, Node, OnError, Topology, stage_name
 from streamkit.errors import UsageError
-from streamkit.record import Topic
+from streamkit.record import Destination, Topic
 from streamkit.serde.values import encode_key, encode_value, encoder_for
 
 V_co = TypeVar("V_co", covariant=True)
 U = TypeVar("U")
+T = TypeVar("T")
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R_co = TypeVar("R_co", covariant=True)
@@ -93,10 +94,10 @@ class Stream(Generic[V_co]):
         return fragment(self, *args, **kwargs)
 
     def to(
-        self,
-        target: str | Topic[V_co] | Any,
+        self: Stream[T],
+        target: str | Destination[T] | SinkWriter[T] | Connector,
         *,
-        key: Callable[[V_co], bytes | str | None] | None = None,
+        key: Callable[[T], bytes | str | None] | None = None,
         partitioner: Callable[..., Any] | None = None,
         batch_size: int | None = None,
         linger: float | timedelta | None = None,

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeVar, overload
+
 from streamkit.dataflow.context import Context
 
+K = TypeVar("K")
 
+
+@overload
 def context(
     *,
-    key: object = None,
     topic: str = "test",
     partition: int = 0,
     offset: int = 0,
     timestamp_ms: int = 0,
-) -> Context[object]:
+) -> Context[None]: ...
+@overload
+def context(
+    *,
+    key: K,
+    topic: str = "test",
+    partition: int = 0,
+    offset: int = 0,
+    timestamp_ms: int = 0,
+) -> Context[K]: ...
+def context(
+    *,
+    key: Any = None,
+    topic: str = "test",
+    partition: int = 0,
+    offset: int = 0,
+    timestamp_ms: int = 0,
+) -> Context[Any]:
     """Make a `Context` for calling a stage in a unit test."""
     return Context(topic, partition, offset, key, timestamp_ms)

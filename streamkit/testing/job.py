@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.dataflow.stream import Sink, Stream
@@ -70,11 +70,19 @@ class TestJob:
             self._given = kept
             raise
 
-    def output(self, stream: Stream[T] | Sink[Any, Any] | str) -> list[Any]:
+    @overload
+    def output(self, stream: Stream[T]) -> list[T]: ...
+    @overload
+    def output(self, stream: Sink[..., Any] | str) -> list[Any]: ...
+    def output(self, stream: Stream[Any] | Sink[..., Any] | str) -> list[Any]:
         """Return the values that a stage has given so far, or that a topic has got."""
         return [record.value for record in self.records(stream)]
 
-    def records(self, stream: Stream[Any] | Sink[Any, Any] | str) -> list[Record[Any]]:
+    @overload
+    def records(self, stream: Stream[T]) -> list[Record[T]]: ...
+    @overload
+    def records(self, stream: Sink[..., Any] | str) -> list[Record[Any]]: ...
+    def records(self, stream: Stream[Any] | Sink[..., Any] | str) -> list[Record[Any]]:
         """Return whole records: of a topic, with the bytes as they would be stored."""
         return [
             record
@@ -98,7 +106,7 @@ class TestJob:
                 return node
         raise UsageError(f"no source reads the topic {source!r}")
 
-    def _nodes(self, stream: Stream[Any] | Sink[Any, Any] | str) -> list[Node]:
+    def _nodes(self, stream: Stream[Any] | Sink[..., Any] | str) -> list[Node]:
         if not isinstance(stream, str):
             return [stream.node]
         found = [

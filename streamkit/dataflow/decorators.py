@@ -1,0 +1,153 @@
+"""What the decorators of an app take and give, for type checkers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+from streamkit.dataflow.context import Context
+from streamkit.dataflow.stream import Sink, Stage
+
+X_con = TypeVar("X_con", contravariant=True)
+V_co = TypeVar("V_co", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
+X = TypeVar("X")
+Q = TypeVar("Q")
+V = TypeVar("V")
+R = TypeVar("R")
+P = ParamSpec("P")
+
+# A function must fit both members of such a protocol: the first binds its exact signature, the
+# second checks what it takes and finds the value type without None. mypy calls the members
+# overlapping since results of the first may be anything; nobody ever calls through a protocol.
+#
+# A decorator has one overload for each kind of function. mypy names the first one tried, pyright
+# explains the last one: hence a neutral name in front and the plain form at the end.
+
+
+class Takes(Protocol[X_con, P, R_co, V_co]):
+    """A generator of a value."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...  # type: ignore[overload-overlap]  # see above
+    @overload
+    def __call__(self, value: X_con, /) -> Iterator[V_co]: ...
+
+
+class TakesWithContext(Protocol[X_con, P, R_co, V_co]):
+    """A generator of a value and its context."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...  # type: ignore[overload-overlap]  # see above
+    @overload
+    def __call__(self, value: X_con, context: Context[Any], /) -> Iterator[V_co]: ...
+
+
+class MapsWithContext(Protocol[X_con, P, R_co, V_co]):
+    """A function of a value and its context."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, value: X_con, context: Context[Any], /) -> V_co | None: ...
+
+
+class Maps(Protocol[X_con, P, R_co, V_co]):
+    """A function of a value."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, value: X_con, /) -> V_co | None: ...
+
+
+class Writes(Protocol[X_con, P, R_co]):
+    """A function that does something with what a sink gets, and returns nothing."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...  # type: ignore[overload-overlap]  # see above
+    @overload
+    def __call__(self, value: X_con, /) -> Awaitable[None] | None: ...
+
+
+class YieldsFrom(Protocol[P, R_co, Q, V_co]):
+    """A generator that goes on behind a position."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, *, resume: Q | None) -> Iterator[tuple[Q, V_co]]: ...
+
+
+class YieldsFromAsync(Protocol[P, R_co, Q, V_co]):
+    """An async generator that goes on behind a position."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, *, resume: Q | None) -> AsyncIterator[tuple[Q, V_co]]: ...
+
+
+class StageDecorator(Generic[X]):
+    """Turns a function of an X into a stage."""
+
+    def __init__(self, make: Callable[[Callable[..., Any]], Any]) -> None:
+        self._make = make
+
+    @overload
+    def __call__(self, function: Takes[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: TakesWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: MapsWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: Maps[X, P, R, V], /) -> Stage[P, R, V]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Any:
+        return self._make(function)
+
+
+class GivingDecorator(Generic[X, V]):
+    """Turns a function of an X into a stage whose values are said to be V."""
+
+    def __init__(self, make: Callable[[Callable[..., Any]], Any]) -> None:
+        self._make = make
+
+    @overload
+    def __call__(self, function: Takes[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: TakesWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: MapsWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: Maps[X, P, R, V], /) -> Stage[P, R, V]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Any:
+        return self._make(function)
+
+
+class ShapingDecorator(Generic[X, V]):
+    """Turns a function of an X into a sink that writes the V it returns."""
+
+    def __init__(self, make: Callable[[Callable[..., Any]], Any]) -> None:
+        self._make = make
+
+    @overload
+    def __call__(self, function: Takes[X, P, R, V], /) -> Sink[P, R]: ...
+    @overload
+    def __call__(self, function: TakesWithContext[X, P, R, V], /) -> Sink[P, R]: ...
+    @overload
+    def __call__(self, function: MapsWithContext[X, P, R, V], /) -> Sink[P, R]: ...
+    @overload
+    def __call__(self, function: Maps[X, P, R, V], /) -> Sink[P, R]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Any:
+        return self._make(function)
+
+
+class SinkDecorator(Generic[X]):
+    """Turns a function that does something with an X into a sink."""
+
+    def __init__(self, make: Callable[[Callable[..., Any]], Any]) -> None:
+        self._make = make
+
+    def __call__(self, function: Writes[X, P, R], /) -> Sink[P, R]:
+        sink: Sink[P, R] = self._make(function)
+        return sink
