@@ -68,7 +68,8 @@ class Page:
         self._output: str | None = None
         self._brokers: list[subprocess.Popen[str]] = []
         self._addresses: dict[str, str] = {}
-        self._saved: dict[str, bool] = {}
+        self._sources: dict[int, str] = {}
+        self._saved: dict[str, int] = {}
 
     def run(self) -> None:
         """Run every block.
@@ -83,7 +84,7 @@ class Page:
                     example.evaluate()
             finally:
                 self._end_brokers()
-        unused = [name for name, is_used in self._saved.items() if not is_used]
+        unused = [name for name in self._saved if not self._is_used(name)]
         assert not unused, f"{self._path.name}: saved, but never used: {unused}"
 
     def _regions(self, document: Document) -> Iterable[Region]:
@@ -98,10 +99,10 @@ class Page:
             return f"nobody knows what to do with a block of {example.region.lexemes['info']!r}"
         language, title = found["language"], found["title"]
         source = str(example.parsed)
+        self._sources[example.line] = source
         if title is not None:
-            self._save(title, source)
+            self._save(title, source, example.line)
             return None
-        self._note_used(source)
         match language:
             case "python":
                 self._output = self._python(source, f"{self._path.name}:{example.line}")
@@ -118,22 +119,23 @@ class Page:
 
     # --- one block -------------------------------------------------------------------
 
-    def _save(self, name: str, source: str) -> None:
+    def _save(self, name: str, source: str, line: int) -> None:
         path = self._folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self._with_addresses(source))
-        if name.endswith(".py"):
-            compile(source, name, "exec")
-        self._note_used(source)  # a file may be named by one that is saved later
-        # Settings are found by their name alone, and tests by pytest.
-        self._saved[name] = name in ("streamkit.toml", "pyproject.toml")
+        self._saved[name] = line
 
-    def _note_used(self, source: str) -> None:
-        for name in self._saved:
-            place = Path(name)
-            module = ".".join(place.with_suffix("").parts)
-            if place.name in source or re.search(rf"\b{re.escape(module)}\b", source):
-                self._saved[name] = True
+    def _is_used(self, name: str) -> bool:
+        """Tell whether another block names a file, or imports it."""
+        place = Path(name)
+        if place.name in ("streamkit.toml", "pyproject.toml"):
+            return True  # streamkit finds them by itself
+        module = re.compile(rf"\b{re.escape('.'.join(place.with_suffix('').parts))}\b")
+        return any(
+            place.name in source or module.search(source)
+            for line, source in self._sources.items()
+            if line != self._saved[name]
+        )
 
     def _python(self, source: str, name: str) -> str:
         printed = io.StringIO()
