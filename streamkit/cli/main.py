@@ -27,7 +27,7 @@ COMMANDS: Final = {
     "consumer": ("streamkit.cli.consumer", "List and delete stored consumer offsets"),
     "profile": ("streamkit.cli.profile", "Show the profiles of Fluvio's own file"),
     "broker": ("streamkit.cli.broker", "Start a broker that stays"),
-    "bench": ("streamkit.cli.bench", "Measure a broker and the client"),
+    "bench": ("streamkit.cli.bench", "Measure how fast everything is on this machine"),
 }
 EXAMPLES: Final = (
     "streamkit produce flights --file flights.jsonl",

@@ -16,8 +16,8 @@ from tests.cli.processes import environment, run
 # A command whose module is not there yet is shown, and says so when it is called.
 PRESENT = [name for name, (module, _) in COMMANDS.items() if find_spec(module) is not None]
 
-# These only read the program.
-WITHOUT_A_PLACE = {("check",), ("graph",)}
+# These read a program, or bring a broker of their own.
+WITHOUT_A_PLACE = {("check",), ("graph",), ("bench",)}
 
 
 def paths_of(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
