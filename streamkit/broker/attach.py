@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -78,6 +79,8 @@ def attach(data_dir: Path) -> Attachment:
     while time.monotonic() < deadline_s:
         greeted = _connect(folder)
         if greeted is not None:
+            if started is not None:
+                _reap_when_it_ends(started)
             return Attachment(*greeted, started=started is not None, made_folder=is_new)
         if started is None or started.poll() is not None:
             if started is not None and started.returncode not in (0, None):
@@ -136,6 +139,14 @@ def _start(folder: DataFolder, lock_fd: int) -> subprocess.Popen[bytes]:
         )
     os.close(lock_fd)
     return process
+
+
+def _reap_when_it_ends(broker: subprocess.Popen[bytes]) -> None:
+    """Take the exit status of the broker, whenever that is, so that no zombie is left.
+
+    It may outlive this command, so nobody waits for the thread.
+    """
+    threading.Thread(target=broker.wait, name="streamkit-broker-end", daemon=True).start()
 
 
 def _last_words(folder: DataFolder) -> str:

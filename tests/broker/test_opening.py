@@ -73,9 +73,13 @@ def taken_port() -> Iterator[int]:
 async def test_a_port_that_is_taken_is_named_with_its_option(
     tmp_path: Path, taken_port: int, option: str
 ) -> None:
-    ports = {option.removeprefix("--").replace("-", "_"): taken_port}
+    options = BrokerOptions(
+        tmp_path,
+        sc_port=taken_port if option == "--sc-port" else 0,
+        spu_port=taken_port if option == "--spu-port" else 0,
+    )
     with pytest.raises(PortTaken, match=rf"127\.0\.0\.1:{taken_port}") as caught:
-        await Broker(BrokerOptions(tmp_path, **ports)).open()
+        await Broker(options).open()
     assert option in caught.value.hint
     async with running(tmp_path):  # the folder was given back
         pass

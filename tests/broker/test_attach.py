@@ -1,0 +1,171 @@
+"""Commands that share the broker of a folder: it lives as long as the last of them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from streamkit.broker.attach import attach
+from streamkit.broker.data_folder import DataFolder
+from streamkit.errors import StateError
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs Linux")
+
+COMMAND: Final = """
+import json, sys
+from pathlib import Path
+from streamkit.broker.attach import attach
+with attach(Path(sys.argv[1])) as held:
+    print(json.dumps([held.pid, held.sc_address, held.has_started_broker]), flush=True)
+    sys.stdin.read()
+"""
+
+
+class Command:
+    """A process that stays attached until it is told to end."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, data_dir],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+        )
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def greeting(self) -> tuple[int, str, bool]:
+        """Wait until it is attached; return the broker's pid and address, and who started it."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.process.communicate()[1].decode()
+        pid, address, has_started = json.loads(line)
+        return pid, address, has_started
+
+    def end(self) -> str:
+        """Let it end, and return what it had to complain of."""
+        return self.process.communicate()[1].decode()
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+def is_served(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port))).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def wait_for_the_end(data_dir: Path) -> None:
+    """Wait until no broker holds the folder."""
+    with (data_dir / "broker" / "lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+@pytest.fixture(params=["short", "long"])
+def data_dir(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A folder whose path fits into the name of a Unix socket, and one whose does not."""
+    path = tmp_path / ("d" if request.param == "short" else "d" * 120)
+    fits = len(os.fsencode(path / "broker" / "attach.sock")) <= 100
+    assert (DataFolder(path).attach_socket is not None) == fits
+    return path
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_the_first_command_starts_the_broker_and_the_last_one_ends_it(data_dir: Path) -> None:
+    with Command(data_dir) as first:
+        pid, address, has_started = first.greeting()
+        assert has_started
+        with Command(data_dir) as second:
+            assert second.greeting() == (pid, address, False)
+            assert first.end() == ""
+            assert is_served(address)
+        assert second.end() == ""
+    wait_for_the_end(data_dir)
+    assert not is_served(address)
+    assert not list((data_dir / "broker").glob("attach.*"))
+
+
+def test_a_command_that_is_killed_lets_go_as_well(data_dir: Path) -> None:
+    with Command(data_dir) as command:
+        _, address, _ = command.greeting()
+        command.kill()
+    wait_for_the_end(data_dir)
+    assert not is_served(address)
+
+
+def test_of_many_commands_at_once_one_starts_the_only_broker(
+    data_dir: Path, stack: ExitStack
+) -> None:
+    commands = [stack.enter_context(Command(data_dir)) for _ in range(5)]
+    greetings = [command.greeting() for command in commands]
+    assert len({pid for pid, _, _ in greetings}) == 1
+    assert sorted(has_started for _, _, has_started in greetings) == [False] * 4 + [True]
+
+
+def test_what_a_killed_broker_left_behind_misleads_nobody(data_dir: Path) -> None:
+    with Command(data_dir) as first:
+        pid, _, _ = first.greeting()
+        os.kill(pid, signal.SIGKILL)
+        wait_for_the_end(data_dir)
+        assert list((data_dir / "broker").glob("attach.*"))
+        with Command(data_dir) as second:
+            new_pid, address, has_started = second.greeting()
+            assert (new_pid != pid, has_started, is_served(address)) == (True, True, True)
+
+
+def test_commands_that_come_and_go_always_find_a_broker(data_dir: Path) -> None:
+    """The second often comes while the broker of the first is closing."""
+    for _ in range(4):
+        with Command(data_dir) as command:
+            assert is_served(command.greeting()[1])
+    wait_for_the_end(data_dir)
+
+
+def test_ctrl_c_at_the_terminal_does_not_reach_the_broker(data_dir: Path) -> None:
+    with Command(data_dir) as command:
+        pid, address, _ = command.greeting()
+        assert os.getsid(pid) == pid != os.getsid(command.process.pid)
+        os.kill(pid, signal.SIGTERM)  # a signal to itself ends it, cleanly
+        wait_for_the_end(data_dir)
+        assert not is_served(address)
+
+
+def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
+    (tmp_path / "broker").mkdir()
+    (tmp_path / "broker" / "format").write_bytes(b"streamkit broker 9\n")
+    with pytest.raises(StateError, match=r"did not start: .*streamkit broker 9"):
+        attach(tmp_path)
+
+
+def test_attaching_in_a_program_leaves_nothing_unclosed(tmp_path: Path) -> None:
+    """Warnings are errors here: no socket and no process may be forgotten."""
+    with attach(tmp_path) as first, attach(tmp_path) as second:
+        held: list[Any] = [first.pid, second.pid, second.has_started_broker]
+        assert held == [first.pid, first.pid, False]
+    wait_for_the_end(tmp_path)
