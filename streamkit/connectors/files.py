@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import anyio
 import msgspec
 
-from streamkit.errors import ConfigError
+from streamkit.errors import ConfigError, StreamKitError
 from streamkit.record import Chunk
-from streamkit.runtime.ports import WriteFailed
 
+_T = TypeVar("_T")
 _TAIL_BYTES = 1 << 16
+_encode_json = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,14 @@ class JsonLines:
     def __str__(self) -> str:
         return f"file {self.path}"
 
+    def encode(self, value: Any) -> bytes:
+        """Write one value as JSON; the engine does so before it hands anything to a sink.
+
+        Raises:
+            TypeError: It cannot be written as JSON.
+        """
+        return value if type(value) is bytes else _encode_json(value)
+
     def writer(self) -> JsonLinesWriter:
         """Make the port that the engine writes to."""
         return JsonLinesWriter(Path(self.path))
@@ -43,7 +53,6 @@ class JsonLinesWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd = -1
-        self._encode = msgspec.json.Encoder().encode
         self._written = 0
         self._synced = 0
         self.description = f"file {path} (at least once)"
@@ -64,17 +73,9 @@ class JsonLinesWriter:
             ) from error
 
     async def write(self, chunk: Chunk) -> None:
-        lines: list[bytes] = []
-        try:
-            lines.extend(
-                value if type(value) is bytes else self._encode(value) for value in chunk.values
-            )
-        except Exception as error:
-            raise WriteFailed(len(lines)) from error
-        lines.append(b"")
-        data = b"\n".join(lines)
+        data = b"\n".join([*chunk.values, b""])
         self._written += len(chunk)
-        await anyio.to_thread.run_sync(self._write_all, data)
+        await self._in_thread(self._write_all, data)
 
     def seal(self) -> Awaitable[None]:
         return self._sync(self._written)
@@ -87,8 +88,14 @@ class JsonLinesWriter:
     async def _sync(self, written: int) -> None:
         """Make everything up to a mark durable. Two of these may wait at once."""
         if written > self._synced:
-            await anyio.to_thread.run_sync(os.fsync, self._fd)
+            await self._in_thread(os.fsync, self._fd)
             self._synced = max(self._synced, written)
+
+    async def _in_thread(self, call: Callable[[_T], None], argument: _T) -> None:
+        try:
+            await anyio.to_thread.run_sync(call, argument)
+        except OSError as error:
+            raise StreamKitError(f"cannot write to {self._path}: {error.strerror}") from error
 
     def _write_all(self, data: bytes) -> None:
         view = memoryview(data)

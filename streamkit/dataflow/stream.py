@@ -218,7 +218,9 @@ def sink_operators(
     """Line up what happens to a record before it is written: key, shape, bytes."""
     keys = () if key is None else (SetKeys(_as_key(key)),)
     if not isinstance(endpoint, TopicSink):
-        return (*keys, *shaping)
+        # A connector that writes bytes says how: a value it cannot write fails like a stage.
+        encodes = hasattr(endpoint, "writer") and hasattr(endpoint, "encode")
+        return (*keys, *shaping, *((Map(endpoint.encode),) if encodes else ()))
     encode = encoder_for(value_type) if value_type is not None else encode_value
     if shaping and encode is encode_value:
         return (*keys, *shaping, Unwrap(), Map(encode))

@@ -10,7 +10,7 @@ import anyio
 
 from streamkit.dataflow.endpoints import FunctionSink, FunctionSource
 from streamkit.env import Clock
-from streamkit.errors import StageError
+from streamkit.errors import StageError, StreamKitError
 from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
 from streamkit.runtime.ports import Positions, SourceFacts, WriteFailed
@@ -147,7 +147,7 @@ class FunctionWriter:
                 if inspect.isawaitable(done):
                     await done
             except Exception as error:
-                raise WriteFailed(start) from error
+                raise WriteFailed(start, len(rows)) from error
 
     def _call_each(self, chunk: Chunk) -> None:
         done = 0
@@ -180,13 +180,24 @@ class ObjectWriter:
         await _maybe_await(self._writer.open())
 
     async def write(self, chunk: Chunk) -> None:
-        await _maybe_await(self._writer.write(list(chunk.values)))
+        try:
+            await _maybe_await(self._writer.write(list(chunk.values)))
+        except Exception as error:
+            raise WriteFailed(0, len(chunk)) from error
 
     def seal(self) -> Awaitable[None]:
-        return _maybe_await(self._writer.flush())
+        return self._flush()
 
     async def close(self) -> None:
         await _maybe_await(self._writer.close())
+
+    async def _flush(self) -> None:
+        try:
+            await _maybe_await(self._writer.flush())
+        except Exception as error:
+            raise StreamKitError(
+                f"the sink {self.description} could not be flushed: {type(error).__name__}: {error}"
+            ) from error
 
 
 async def _nothing_to_wait_for() -> None:

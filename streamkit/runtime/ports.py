@@ -85,8 +85,12 @@ class SinkPort(Protocol):
 
 
 class WriteFailed(StreamKitError):
-    """A sink of the user's raised on one row; what it raised is the cause."""
+    """A sink of the user's raised; what it raised is the cause.
 
-    def __init__(self, row: int) -> None:
+    It raised on ``rows`` rows from ``row`` on, which it got in one call.
+    """
+
+    def __init__(self, row: int, rows: int = 1) -> None:
         super().__init__(f"row {row}")
         self.row = row
+        self.rows = rows

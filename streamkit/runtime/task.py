@@ -33,9 +33,9 @@ class Counts:
         return self.taken - self.dropped - self.skipped
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Output:
-    """A chunk for a sink."""
+    """A chunk for a sink, by one way through the graph."""
 
     sink: Node
     chunk: Chunk
@@ -70,6 +70,7 @@ class Task:
         on_result: OnResult | None = None,
     ) -> None:
         self.counts = {node: Counts() for node in topology.nodes}
+        self._counts_before: dict[Node, Counts] = {}
         self._on_skip = on_skip
         self._on_result = on_result
         steps = {node: _Step(node) for node in topology.nodes}
@@ -80,18 +81,25 @@ class Task:
     def process(self, source: Node, chunk: Chunk) -> list[Output]:
         """Take a chunk that a source has read and give what the sinks shall write, in order.
 
+        There is one output, if only an empty one, for each way from the source to a sink: they
+        stand in the same places whatever the chunk holds.
+
         Raises:
             StageError: A function of the user's raised, and its stage says ``fail``. The
                 counts are then those from before the chunk.
         """
-        before = {node: _copied(counts) for node, counts in self.counts.items()}
+        self._counts_before = {node: _copied(counts) for node, counts in self.counts.items()}
         outputs: list[Output] = []
         try:
             self._run(self._steps[source], chunk, outputs)
         except StageError:
-            self.counts = before
+            self.take_back()
             raise
         return outputs
+
+    def take_back(self) -> None:
+        """Forget what the last `process` counted: what it gave is not used."""
+        self.counts.update(self._counts_before)
 
     def _run(self, step: _Step, chunk: Chunk, outputs: list[Output]) -> None:
         node = step.node
@@ -104,8 +112,6 @@ class Task:
         counts.given += given
         if self._on_result is not None:
             self._on_result(node, chunk)
-        if not given:
-            return
         if node.kind == "sink":
             outputs.append(Output(node, chunk))
         for reader in step.readers:
@@ -151,10 +157,16 @@ def stage_error(node: Node, chunk: Chunk, failed: RowFailed) -> StageError:
     return describe_failure(node, chunk, failed.row, cause)
 
 
-def describe_failure(node: Node, chunk: Chunk, row: int, cause: BaseException) -> StageError:
-    """Make the error for one row: what, where, which value, why."""
+def describe_failure(
+    node: Node, chunk: Chunk, row: int, cause: BaseException, *, rows: int = 1
+) -> StageError:
+    """Make the error for one row, or for ``rows`` from there on that failed as one: what,
+    where, which value, why.
+    """
     offset = chunk.offsets[row]
     where = f"{chunk.topic}-{chunk.partition} offset {offset}" if chunk.topic else f"row {offset}"
+    if rows > 1:
+        where += f" to {chunk.offsets[row + rows - 1]}"
     key = chunk.keys[row]
     lines = [
         f"stage {node.name!r} failed on {where}: {type(cause).__name__}: {cause}",

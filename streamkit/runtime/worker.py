@@ -217,65 +217,79 @@ class Worker:
             await anyio.lowlevel.checkpoint()
 
     async def _process_part(self, node: Node, part: Chunk) -> None:
+        """Work out what a slice leads to, hand it to the sinks, note the position.
+
+        First come sinks whose effects cannot be taken back. Where one of them fails on a
+        record, the slice ends in front of it for all that follow: then nothing before that
+        record is repeated by the next run.
+        """
+        failure: StageError | None = None
+        done = 0
+        while True:
+            outputs = self._outputs_of(node, part)
+            at_once = [each for each in outputs if self._writers[each.sink].has_effects_at_once]
+            failed = await self._write_at_once(at_once[done:])
+            if failed is None:
+                break
+            output, error = failed
+            done = at_once.index(output) + 1
+            failure = _failure_at(output, error)
+            before = sum(each < output.chunk.offsets[error.row] for each in part.offsets)
+            part = part.slice(0, before)
+            self._task.take_back()
+        for output in outputs:
+            if len(output.chunk) and not self._writers[output.sink].has_effects_at_once:
+                await self._writers[output.sink].write(output.chunk)
+        if len(part):
+            self._note_position(node, part)
+        if failure is not None:
+            self._fail(failure, can_commit=True)
+            raise _StopProcessing from failure
+
+    def _outputs_of(self, node: Node, part: Chunk) -> list[Output]:
         try:
-            outputs = self._task.process(node, part)
+            return self._task.process(node, part)
         except StageError as error:
             self._fail(error, can_commit=True)
             raise _StopProcessing from error
-        failed = await self._deliver(outputs)
-        if failed is not None:
-            await self._keep_what_came_before(node, part, *failed)
-        self._note_position(node, part)
 
-    async def _deliver(self, outputs: list[Output]) -> tuple[Output, WriteFailed] | None:
-        """Hand outputs to their sinks, first to those whose effects cannot be taken back."""
-        at_once = [each for each in outputs if self._writers[each.sink].has_effects_at_once]
-        for output in at_once:
+    async def _write_at_once(self, outputs: list[Output]) -> tuple[Output, WriteFailed] | None:
+        """Hand outputs to their sinks up to the first that fails, and return that one."""
+        for output in outputs:
+            if not len(output.chunk):
+                continue
             try:
                 await self._writers[output.sink].write(output.chunk)
             except WriteFailed as error:
                 if output.sink.on_error == "fail":
                     return output, error
                 await self._write_without(output, error)
-        for output in outputs:
-            if output not in at_once:
-                await self._writers[output.sink].write(output.chunk)
         return None
 
     async def _write_without(self, output: Output, error: WriteFailed) -> None:
-        """Go on behind rows that a sink of the user's refuses, each tried once."""
-        chunk = output.chunk
-        while True:
-            cause = error.__cause__ or error
-            self._skipped(describe_failure(output.sink, chunk, error.row, cause))
-            self._task.counts[output.sink].skipped += 1
-            chunk = chunk.slice(error.row + 1, len(chunk))
-            try:
-                await self._writers[output.sink].write(chunk)
-                return
-            except WriteFailed as again:
-                error = again
+        """Go on behind rows that a sink of the user's refuses.
 
-    async def _keep_what_came_before(
-        self, node: Node, part: Chunk, output: Output, error: WriteFailed
-    ) -> None:
-        """Finish the records in front of the one that a sink of the user's failed on.
-
-        That sink has had them; the others get theirs now, and then nothing is repeated.
+        Rows that it refused in one call are given again one by one: only it knows which is bad.
         """
-        offset = output.chunk.offsets[error.row]
-        before = sum(each < offset for each in part.offsets)
-        cause = error.__cause__ or error
-        failure = describe_failure(output.sink, output.chunk, error.row, cause)
-        failure.__cause__ = cause
-        if before:
-            prefix = part.slice(0, before)
-            for each in self._task.process(node, prefix):
-                if not self._writers[each.sink].has_effects_at_once:
-                    await self._writers[each.sink].write(each.chunk)
-            self._note_position(node, prefix)
-        self._fail(failure, can_commit=True)
-        raise _StopProcessing from failure
+        node, writer = output.sink, self._writers[output.sink]
+        pieces = deque(self._around_failure(node, output.chunk, error))
+        while pieces:
+            piece = pieces.popleft()
+            try:
+                await writer.write(piece)
+            except WriteFailed as again:
+                pieces.extendleft(reversed(self._around_failure(node, piece, again)))
+
+    def _around_failure(self, node: Node, chunk: Chunk, error: WriteFailed) -> list[Chunk]:
+        """Return what is still to be written of a chunk, without the row that failed."""
+        end = error.row + error.rows
+        rest = [chunk.slice(end, len(chunk))] if end < len(chunk) else []
+        if error.rows > 1:
+            return [*(chunk.slice(row, row + 1) for row in range(error.row, end)), *rest]
+        self._skipped(describe_failure(node, chunk, error.row, error.__cause__ or error))
+        self._task.counts[node].skipped += 1
+        self._task.counts[node].given -= 1
+        return rest
 
     def _note_position(self, node: Node, part: Chunk) -> None:
         key, position = self._readers[node].position_after(part)
@@ -427,6 +441,13 @@ class Worker:
             return ""
         held = ", ".join(f"{count} for {name}" for name, count in left.items())
         return f": unacknowledged records: {held}"
+
+
+def _failure_at(output: Output, error: WriteFailed) -> StageError:
+    cause = error.__cause__ or error
+    failure = describe_failure(output.sink, output.chunk, error.row, cause, rows=error.rows)
+    failure.__cause__ = cause
+    return failure
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,189 @@
+"""A function of the user's fails: what is said, what is kept, and how the job goes on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from streamkit.limits import CHUNK_RECORDS_MAX
+from tests.stop.place import (
+    Place,
+    Row,
+    assert_each_once_in_order,
+    assert_partitions_hold_each_once,
+)
+from tests.stop.running import JOBS, Event, Job
+
+LANES = 2
+COUNT = 2 * CHUNK_RECORDS_MAX + 100
+STAGES = {"source": "numbers", "stage": "checked", "topic": "copies", "file": "copies-file"}
+STAGES |= {"each": "each", "batches": "batches"}
+FILES = ("copies.jsonl", "each.lines", "batches.lines")
+EDGES = [0, 1, CHUNK_RECORDS_MAX - 1, CHUNK_RECORDS_MAX, COUNT - 1]
+
+
+def line_of(app: str, text: str) -> str:
+    """Return ``file:line`` of the one line that has a text."""
+    path: Path = JOBS / app
+    (number,) = [at for at, line in enumerate(path.read_text().splitlines(), 1) if text in line]
+    return f"{path}:{number}"
+
+
+def counts_of(ended: Event) -> dict[str, Event]:
+    return {stage["name"]: stage for stage in ended["stages"]}
+
+
+def assert_counts_add_up(job: Job) -> None:
+    counts = counts_of(job.ended)
+    for stage in counts.values():
+        assert stage["taken"] == stage["handled"] + stage["dropped"] + stage["skipped"], stage
+    for stage, reads in (("checked", "numbers"), *((name, "checked") for name in counts)):
+        if stage not in ("numbers", "checked"):
+            assert counts[stage]["taken"] == counts[reads]["given"], (stage, reads)
+
+
+def assert_nothing_is_lost_or_repeated(place: Place, *, but_for: set[str] | None = None) -> None:
+    for name in FILES:
+        if name not in (but_for or set()):
+            assert_each_once_in_order(place.rows_of_file(name), lanes=LANES, count=COUNT)
+    assert_partitions_hold_each_once(place.rows_by_partition("copies"), lanes=LANES, count=COUNT)
+
+
+def test_the_error_names_stage_record_value_and_the_users_line(place: Place) -> None:
+    place.produce_rows("numbers", lanes=LANES, count=COUNT)
+    job = place.run("failing.py", BAD="1-777")
+    assert job.process.returncode == 1, job.words
+    error = job.ended["error"]
+    assert "stage 'checked' failed on numbers-1 offset 777: ValueError: cannot stand 777" in error
+    assert f"at: {line_of('failing.py', 'raise ValueError')}" in error
+    assert "value: Numbered(lane=1, number=777)" in error
+    assert "key: b'1-1'" in error
+
+
+@pytest.mark.parametrize("number", EDGES)
+def test_after_a_failing_stage_is_mended_nothing_is_repeated_and_nothing_lost(
+    place: Place, number: int
+) -> None:
+    place.produce_rows("numbers", lanes=LANES, count=COUNT)
+    job = place.run("failing.py", BAD=f"0-{number}")
+    assert job.process.returncode == 1, job.words
+    assert_counts_add_up(job)
+    assert job.ended["unacknowledged"] == {}
+    rest = place.run("failing.py", "--once")
+    assert rest.process.returncode == 0, rest.words
+    taken = [counts_of(run.ended)["numbers"]["taken"] for run in (job, rest)]
+    assert sum(taken) == LANES * COUNT
+    assert_nothing_is_lost_or_repeated(place)
+
+
+@pytest.mark.parametrize("where", ["source", "topic", "file"])
+def test_whatever_shapes_a_record_may_fail_without_a_loss(place: Place, where: str) -> None:
+    place.produce_rows("numbers", lanes=LANES, count=COUNT)
+    job = place.run("failing.py", BAD="0-5000", BAD_IN=where)
+    assert job.process.returncode == 1, job.words
+    assert f"stage {STAGES[where]!r} failed on numbers-0 offset 5000" in job.ended["error"]
+    assert_counts_add_up(job)
+    rest = place.run("failing.py", "--once")
+    assert rest.process.returncode == 0, rest.words
+    assert_nothing_is_lost_or_repeated(place)
+
+
+@pytest.mark.parametrize("number", EDGES)
+def test_after_a_failing_sink_of_ones_own_nothing_before_the_record_is_repeated(
+    place: Place, number: int
+) -> None:
+    place.produce_rows("numbers", lanes=LANES, count=COUNT)
+    job = place.run("failing.py", BAD=f"0-{number}", BAD_IN="each")
+    assert job.process.returncode == 1, job.words
+    assert f"stage 'each' failed on numbers-0 offset {number}" in job.ended["error"]
+    assert_counts_add_up(job)
+    rest = place.run("failing.py", "--once")
+    assert rest.process.returncode == 0, rest.words
+    taken = [counts_of(run.ended)["numbers"]["taken"] for run in (job, rest)]
+    assert sum(taken) == LANES * COUNT
+    assert_nothing_is_lost_or_repeated(place)
+
+
+def test_a_failing_batch_is_given_again_as_a_whole_and_nothing_else(place: Place) -> None:
+    place.produce_rows("numbers", lanes=LANES, count=COUNT)
+    job = place.run("failing.py", BAD="0-5000", BAD_IN="batches")
+    assert job.process.returncode == 1, job.words
+    assert "stage 'batches' failed on numbers-0 offset" in job.ended["error"]
+    assert "cannot stand 5000" in job.ended["error"]
+    rest = place.run("failing.py", "--once")
+    assert rest.process.returncode == 0, rest.words
+    assert_nothing_is_lost_or_repeated(place, but_for={"each.lines"})
+    # `each` stands before `batches`, so it has had the chunk when that one failed.
+    taken = Counter(place.rows_of_file("each.lines"))
+    assert len(taken) == LANES * COUNT
+    assert all(row >= (0, 4900) and row[0] == 0 for row, times in taken.items() if times > 1)
+
+
+def test_several_bad_records_in_one_chunk_are_met_one_after_another(place: Place) -> None:
+    place.produce_rows("numbers", lanes=LANES, count=COUNT)
+    left = ["0-10", "0-11", "0-200"]
+    while left:
+        job = place.run("failing.py", BAD=",".join(left))
+        assert job.process.returncode == 1, job.words
+        assert f"cannot stand {left.pop(0).removeprefix('0-')}" in job.ended["error"]
+    rest = place.run("failing.py", "--once")
+    assert rest.process.returncode == 0, rest.words
+    assert_nothing_is_lost_or_repeated(place)
+
+
+@pytest.mark.parametrize("where", list(STAGES))
+def test_bad_records_are_skipped_counted_and_told_where_that_is_asked_for(
+    place: Place, where: str
+) -> None:
+    place.produce_rows("numbers", lanes=LANES, count=COUNT)
+    bad = [*EDGES, 17, 18]
+    lanes_and_numbers = ",".join(f"0-{number}" for number in bad)
+    job = place.run("failing.py", "--once", BAD=lanes_and_numbers, BAD_IN=where, POLICY="skip")
+    assert job.process.returncode == 0, job.words
+    assert job.ended["skipped"] == len(bad)
+    assert counts_of(job.ended)[STAGES[where]]["skipped"] == len(bad)
+    assert_counts_add_up(job)
+    assert any(f"failed on numbers-0 offset {EDGES[0]}" in note for note in job.notes)
+    left_out = {(0, number) for number in bad}
+    everything = {(lane, number) for lane in range(LANES) for number in range(COUNT)}
+    for sink, rows in sinks_of(place).items():
+        missing = left_out if where in ("source", "stage", sink) else set()
+        assert Counter(rows) == Counter(everything - missing), sink
+
+
+def sinks_of(place: Place) -> dict[str, list[Row]]:
+    partitions = place.rows_by_partition("copies")
+    return {
+        "topic": [row for rows in partitions.values() for row in rows],
+        "file": place.rows_of_file("copies.jsonl"),
+        "each": place.rows_of_file("each.lines"),
+        "batches": place.rows_of_file("batches.lines"),
+    }
+
+
+def test_bytes_that_are_no_value_fail_the_source_and_are_named(place: Place) -> None:
+    place.produce("numbers", [b'{"lane":0,"number":0}', b"not JSON"])
+    job = place.run("failing.py")
+    assert job.process.returncode == 1, job.words
+    error = job.ended["error"]
+    assert "stage 'numbers' failed on numbers-0 offset 1" in error
+    assert "value: b'not JSON'" in error
+
+
+def test_bytes_that_are_no_value_can_be_skipped(place: Place) -> None:
+    place.produce("numbers", [b"\xff", b'{"lane":0,"number":0}', b"{}"])
+    job = place.run("failing.py", "--once", POLICY="skip")
+    assert job.process.returncode == 0, job.words
+    assert counts_of(job.ended)["numbers"]["skipped"] == 2
+    assert place.rows_of_file("copies.jsonl") == [(0, 0)]
+
+
+def test_a_chunk_of_one_bad_record_can_be_skipped(place: Place) -> None:
+    place.produce_rows("numbers", lanes=1, count=1)
+    job = place.run("failing.py", "--once", BAD="0-0", POLICY="skip")
+    assert job.process.returncode == 0, job.words
+    assert job.ended["skipped"] == 1
+    nothing = place.run("failing.py", "--once")
+    assert nothing.ended["records_in"] == 0
