@@ -78,6 +78,12 @@ class FailingDisk(Disk):
         self._pass("sync folder", path)
         super().sync_folder(path)
 
+    def replace(self, source: Path, target: Path) -> None:
+        super().replace(source, target)
+        for fd, path in self._paths.items():
+            if path == source:
+                self._paths[fd] = target
+
     def syncs(self) -> int:
         """Count the syncs of records that were tried."""
         return sum(call == "sync" and path.suffix == ".log" for call, path in self.calls)
