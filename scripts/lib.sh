@@ -2,6 +2,7 @@
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON_MIN="3.11"
+PEER_CLIENT=fluvio==0.21.0
 SCRIPT="scripts/$(basename "$0")"
 
 say() { printf '%s: %s\n' "$SCRIPT" "$*" >&2; }
@@ -144,4 +145,29 @@ make_user_environment() {
 leave_user_alone() {
     unset STREAMKIT_CLUSTER
     export FLV_PROFILE_PATH="$1/no-fluvio-profile"
+}
+
+# The official client pins old packages, so it lives in an environment of its own. Where it
+# cannot be had, say so and go on: tests that need it are skipped, benchmarks lack a baseline.
+make_peers() {
+    local folder="$ROOT/.venv-peers" base
+    [ -z "${STREAMKIT_PEER_PYTHON:-}" ] || return 0
+    lock_environment "$folder"
+    if ! "$folder/bin/python" -c 'import fluvio' 2>/dev/null; then
+        rm -rf "$folder"
+        base=$(find_python 3.11 || find_python) &&
+            say "making .venv-peers with the official client, $PEER_CLIENT" &&
+            "$base" -m venv "$folder" &&
+            run_pip "$folder/bin/python" install --only-binary fluvio "$PEER_CLIENT" &&
+            "$folder/bin/python" -c 'import fluvio' ||
+            {
+                rm -rf "$folder"
+                unlock_environment
+                say "ATTENTION: the official Fluvio client could not be installed:" \
+                    "what compares with it is left out"
+                return 0
+            }
+    fi
+    unlock_environment
+    export STREAMKIT_PEER_PYTHON="$folder/bin/python"
 }

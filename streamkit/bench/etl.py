@@ -1,0 +1,253 @@
+"""`etl`: a job from topic to topic, against a loop written by hand over the same client.
+
+Both read JSON of 200 bytes into a Struct, keep half, make another Struct of each and write it
+as JSON with the record's key and time, wait for every acknowledgement and commit the offsets.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import itemgetter
+
+import anyio
+import msgspec
+
+from streamkit.app import App
+from streamkit.bench.place import Place, broker
+from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput
+from streamkit.bench.turns import Watch, best_of, measured
+from streamkit.bench.workload import checksum
+from streamkit.client import Client as AsyncClient
+from streamkit.env import SystemClock
+from streamkit.observe.report import Ended, Snapshot, Started
+from streamkit.run import Run, RunOptions
+from streamkit.settings import Settings
+from streamkit.where import Where
+
+_FIRST_MS = 1_700_000_000_000
+_VALUE_BYTES = 200
+_COMMIT_S = 1.0
+_NAME = "bench-etl"
+
+
+class Order(msgspec.Struct):
+    id: int
+    customer: str
+    city: str
+    quantity: int
+    price: float
+    note: str
+
+
+class Bill(msgspec.Struct):
+    id: int
+    customer: str
+    city: str
+    total: float
+
+
+def is_large(order: Order) -> bool:
+    return order.quantity >= 5
+
+
+def bill_of(order: Order) -> Bill:
+    return Bill(order.id, order.customer, order.city, order.quantity * order.price)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a topic holds, or should hold."""
+
+    values: list[bytes]
+    keys: list[bytes]
+    stamps_ms: list[int]
+
+    def checksum(self) -> list[int]:
+        return checksum(self.values, self.keys, [], self.stamps_ms)
+
+
+def run(scale: Scale) -> Result:
+    given = orders_of(scale.records)
+    wanted = expected_of(given)
+    with broker(scale) as place, place.topic() as source:
+        with place.client.producer(source) as producer:
+            producer.send_many(given.values, given.keys, timestamps_ms=given.stamps_ms)
+            producer.flush()
+
+        def side(way: Callable[[Place, str, str], Watch]) -> Callable[[], Timing]:
+            def timed() -> Timing:
+                with place.topic() as sink:
+                    watch = way(place, source, sink)
+                    _check(place, source, sink, wanted, way.__name__, scale.records)
+                return watch.timing(scale.records)
+
+            return timed
+
+        best = best_of(
+            scale.rounds,
+            {"verbs": side(by_verbs), "hand": side(by_hand), "decorators": side(by_decorators)},
+        )
+    against = "a loop by hand over the same client"
+    comparisons = [
+        Comparison(what, best[what], best["hand"], against, 1 / 1.5)
+        for what in ("verbs", "decorators")
+    ]
+    notes = [
+        f"{each.what}: {each.ours.seconds / best['hand'].seconds:.2f} times the loop's time"
+        for each in comparisons
+    ]
+    work = f"{scale.records:,} orders of {_VALUE_BYTES} B from topic to topic, half of them kept"
+    return Result("etl", work, comparisons, notes)
+
+
+def orders_of(records: int) -> Rows:
+    """Return orders of 200 bytes each; every second one is large."""
+    encode = msgspec.json.Encoder().encode
+    values = []
+    for row in range(records):
+        order = Order(
+            row,
+            f"customer-{row * 7 % 10_000:05d}",
+            ("Lisbon", "Nairobi", "Osaka", "Quito")[row % 4],
+            row % 2 * 5 + row % 5,
+            (row % 1_000) / 4 + 1,
+            "",
+        )
+        order.note = "." * (_VALUE_BYTES - len(encode(order)))
+        values.append(encode(order))
+    keys = [b"%05d" % (row * 7 % 10_000) for row in range(records)]
+    return Rows(values, keys, [_FIRST_MS + row // 100 for row in range(records)])
+
+
+def expected_of(given: Rows) -> Rows:
+    """Do the work without streamkit."""
+    decode, encode = msgspec.json.Decoder(Order).decode, msgspec.json.Encoder().encode
+    values, keys, stamps = [], [], []
+    for value, key, stamp in zip(given.values, given.keys, given.stamps_ms, strict=True):
+        order = decode(value)
+        if is_large(order):
+            values.append(encode(bill_of(order)))
+            keys.append(key)
+            stamps.append(stamp)
+    return Rows(values, keys, stamps)
+
+
+def by_verbs(place: Place, source: str, sink: str) -> Watch:
+    """Run the job built by verbs, as `streamkit run --once` does."""
+    app = App(_NAME)
+    app.stream(source, Order).filter(is_large).map(bill_of).to(sink)
+    return _run(app, place)
+
+
+def by_decorators(place: Place, source: str, sink: str) -> Watch:
+    """Run the job as a program of decorated functions."""
+    app = App(_NAME)
+
+    @app.source(source)
+    def orders(order: Order) -> Order:
+        return order
+
+    @app.stage(orders)
+    def bills(order: Order) -> Bill | None:
+        return bill_of(order) if is_large(order) else None
+
+    @app.sink(bills, to=sink)
+    def billed(bill: Bill) -> Bill:
+        return bill
+
+    return _run(app, place)
+
+
+def by_hand(place: Place, source: str, sink: str) -> Watch:
+    """Do the same in a loop over the client."""
+    decode, encode = msgspec.json.Decoder(Order).decode, msgspec.json.Encoder().encode
+
+    async def main() -> None:
+        async with (
+            AsyncClient.connect(place.address) as client,
+            client.producer(sink, isolation="read_committed") as producer,
+            client.consumer(
+                source, until_end=True, consumer_id=_NAME, offset_strategy="manual"
+            ) as consumer,
+        ):
+            due_s = time.monotonic() + _COMMIT_S
+            while (chunk := await consumer.next_chunk()) is not None:
+                rows = [
+                    (encode(bill_of(order)), key, stamp)
+                    for value, key, stamp in zip(
+                        chunk.values, chunk.keys, chunk.timestamps_ms, strict=True
+                    )
+                    if is_large(order := decode(value))
+                ]
+                await producer.send_many(
+                    list(map(itemgetter(0), rows)),
+                    list(map(itemgetter(1), rows)),
+                    timestamps_ms=list(map(itemgetter(2), rows)),
+                )
+                last = chunk.offsets[-1]
+                if time.monotonic() >= due_s:
+                    await producer.flush()
+                    await consumer.store(chunk.partition, last)
+                    due_s = time.monotonic() + _COMMIT_S
+            await producer.flush()
+            await consumer.store(0, last)
+
+    with measured() as watch:
+        anyio.run(main)
+    return watch
+
+
+def _run(app: App, place: Place) -> Watch:
+    where = Where("cluster", place.address, "the benchmark's broker", place.folder)
+    # Offsets of the round before must not count, neither in the folder nor in the broker.
+    options = RunOptions(once=True, fresh_state=True, commit_interval_s=_COMMIT_S)
+    job = Run(app, options, Settings(), where, place.address, Silent(), SystemClock())
+    with measured() as watch:
+        code = anyio.run(job.main)
+    if code:
+        raise WrongOutput(f"the job ended with {code}")
+    return watch
+
+
+class Silent:
+    """Reports nothing."""
+
+    progress_every_s = 5.0
+
+    def started(self, started: Started) -> None:
+        pass  # nobody reads along
+
+    def progress(self, snapshot: Snapshot, *, total: int | None) -> None:
+        pass  # nobody reads along
+
+    def phase(self, name: str, detail: str) -> None:
+        pass  # nobody reads along
+
+    def note(self, text: str) -> None:
+        pass  # nobody reads along
+
+    def ended(self, ended: Ended) -> None:
+        pass  # nobody reads along
+
+
+def _check(place: Place, source: str, sink: str, wanted: Rows, who: str, records: int) -> None:
+    found = Rows([], [], [])
+    with place.client.consumer(sink, until_end=True) as consumer:
+        for chunk in consumer.chunks():
+            found.values.extend(chunk.values)
+            found.keys.extend(key or b"" for key in chunk.keys)
+            found.stamps_ms.extend(chunk.timestamps_ms)
+    if len(found.values) != len(wanted.values):
+        raise WrongOutput(f"{who}: {len(found.values):,} bills, not {len(wanted.values):,}")
+    if found.checksum() != wanted.checksum():
+        raise WrongOutput(f"{who}: other bills than expected")
+    committed = [
+        each.offset
+        for each in place.client.admin.list_consumers()
+        if each.consumer_id == _NAME and each.topic == source
+    ]
+    if committed != [records - 1]:
+        raise WrongOutput(f"{who}: offsets {committed} are committed, not [{records - 1}]")
+    place.client.admin.delete_consumer(_NAME)

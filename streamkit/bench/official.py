@@ -1,0 +1,64 @@
+"""The official Python client as a baseline: it runs in a process and environment of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from streamkit.bench.result import Timing
+from streamkit.errors import ConfigError
+
+PYTHON_VARIABLE: Final = "STREAMKIT_PEER_PYTHON"
+MISSING: Final = (
+    "baseline missing: the official Fluvio client. It needs an environment of its own: "
+    f"`scripts/bench` makes one, or install fluvio==0.21.0 and name its Python in {PYTHON_VARIABLE}"
+)
+_SCRIPT = Path(__file__).with_name("official_client.py")
+_ANSWER_S_MAX = 900.0
+
+
+@dataclass(frozen=True, slots=True)
+class OfficialClient:
+    """A Python that has the official client, and the profile of the broker to work with."""
+
+    python: str
+    profile: Path
+
+    def run(self, work: str, **arguments: Any) -> dict[str, Any]:
+        """Do a piece of work; return what `official_client.py` prints.
+
+        Raises:
+            ConfigError: It failed; the text has the last line of its error.
+        """
+        environment = {**os.environ, "FLV_PROFILE_PATH": str(self.profile)}
+        try:
+            done = subprocess.run(
+                [self.python, str(_SCRIPT), json.dumps({"work": work, **arguments})],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=_ANSWER_S_MAX,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ConfigError(f"the official client: {error}", hint=MISSING) from error
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["it left no message"])[-1]
+            raise ConfigError(f"the official client failed: {last}", hint=MISSING)
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+
+def find_official_client(profile: Path) -> OfficialClient | None:
+    """Return the official client that the environment names; None if it names none."""
+    python = os.environ.get(PYTHON_VARIABLE)
+    return OfficialClient(python, profile) if python else None
+
+
+def timing_of(answer: dict[str, Any]) -> Timing:
+    """Return the time that an answer tells of."""
+    return Timing(answer["seconds"], answer["records"], answer["cpu_s"])

@@ -1,0 +1,145 @@
+"""Does one piece of work with the official client and prints how long it took, as JSON.
+
+Run by the Python that has that client, which knows nothing of streamkit:
+
+    python official_client.py '{"work": "consume", "topic": "t", "records": 1000}'
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import runpy
+import sys
+import time
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+# The quickest of 1,000, 10,000 and everything at once.
+_ROWS_PER_CALL = 10_000
+
+
+class Watch:
+    """Takes the time of a block."""
+
+    def __enter__(self) -> Watch:
+        self.started_s, self.started_cpu_s = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - self.started_s
+        self.cpu_s = time.process_time() - self.started_cpu_s
+
+
+def main() -> None:
+    request = json.loads(sys.argv[1])
+    work = {
+        "consume": consume,
+        "consume_async": consume_async,
+        "send_all": send_all,
+        "send": send,
+    }[request.pop("work")]
+    workload = runpy.run_path(str(Path(__file__).with_name("workload.py")))
+    answer = work(import_module("fluvio"), workload, **request)
+    sys.stdout.write(json.dumps(answer))
+
+
+def consume(
+    fluvio: Any, workload: dict[str, Any], topic: str, records: int, max_bytes: int | None = None
+) -> dict[str, Any]:
+    builder = fluvio.ConsumerConfigExtBuilder(topic)
+    if max_bytes is not None:
+        builder.max_bytes(max_bytes)
+    config = builder.build()
+    client = fluvio.Fluvio.connect()
+    values, keys, offsets, stamps = [], [], [], []
+    with Watch() as watch:
+        for record in islice(client.consumer_with_config(config), records):
+            values.append(bytes(record.value()))
+            keys.append(bytes(record.key()))
+            offsets.append(record.offset())
+            stamps.append(record.timestamp())
+    return _answer(watch, records, workload["checksum"](values, keys, offsets, stamps))
+
+
+def consume_async(
+    fluvio: Any, workload: dict[str, Any], topic: str, records: int
+) -> dict[str, Any]:
+    client = fluvio.Fluvio.connect()
+    values, keys, offsets, stamps = [], [], [], []
+    watch = Watch()
+
+    async def read() -> None:
+        with watch:
+            stream = await client.partition_consumer(topic, 0).async_stream(
+                fluvio.Offset.beginning()
+            )
+            async for record in stream:
+                values.append(bytes(record.value()))
+                keys.append(bytes(record.key()))
+                offsets.append(record.offset())
+                stamps.append(record.timestamp())
+                if len(values) == records:
+                    return
+
+    asyncio.run(read())
+    return _answer(watch, records, workload["checksum"](values, keys, offsets, stamps))
+
+
+def send_all(
+    fluvio: Any,
+    workload: dict[str, Any],
+    topic: str,
+    records: int,
+    options: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    rows = list(zip(workload["keys_of"](records), workload["values_of"](records), strict=True))
+    producer = _producer(fluvio, topic, options)
+    with Watch() as watch:
+        for start in range(0, records, _ROWS_PER_CALL):
+            producer.send_all(rows[start : start + _ROWS_PER_CALL])
+        producer.flush()
+    return _answer(watch, records)
+
+
+def send(
+    fluvio: Any,
+    workload: dict[str, Any],
+    topic: str,
+    records: int,
+    options: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    keys, values = workload["keys_of"](records), workload["values_of"](records)
+    producer = _producer(fluvio, topic, options)
+    with Watch() as watch:
+        for key, value in zip(keys, values, strict=True):
+            producer.send(key, value)
+        producer.flush()
+    return _answer(watch, records)
+
+
+def _producer(fluvio: Any, topic: str, options: dict[str, Any] | None) -> Any:
+    client = fluvio.Fluvio.connect()
+    if options is None:
+        return client.topic_producer(topic)
+    builder = fluvio.TopicProducerConfigBuilder()
+    for name, value in options.items():
+        if name == "compression":
+            value = getattr(fluvio.Compression, value)
+        builder = getattr(builder, name)(value)
+    return client.topic_producer_with_config(topic, builder.build())
+
+
+def _answer(watch: Watch, records: int, checksum: list[int] | None = None) -> dict[str, Any]:
+    return {
+        "seconds": watch.seconds,
+        "cpu_s": watch.cpu_s,
+        "records": records,
+        "checksum": checksum,
+    }
+
+
+if __name__ == "__main__":
+    main()

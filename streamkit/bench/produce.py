@@ -1,0 +1,105 @@
+"""`produce`: whole columns into a topic, until everything is acknowledged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import anyio
+
+from streamkit.bench.official import MISSING, OfficialClient, timing_of
+from streamkit.bench.place import Place, broker
+from streamkit.bench.result import Comparison, Result, Scale, Timing
+from streamkit.bench.turns import Watch, best_of, measured
+from streamkit.bench.workload import keys_of, values_of
+from streamkit.bench.written import check_written
+from streamkit.client import Client as AsyncClient
+
+_TUNED_BATCH_BYTES = 256 << 10
+_TUNED_LINGER_MS = 10
+# Options of our producer, and the same ones as the official client has them.
+VARIANTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any] | None]]] = {
+    "defaults": ({}, None),
+    "tuned": (
+        {"batch_size": _TUNED_BATCH_BYTES, "linger": _TUNED_LINGER_MS / 1e3},
+        {"batch_size": _TUNED_BATCH_BYTES, "linger": _TUNED_LINGER_MS},
+    ),
+    "tuned, lz4": (
+        {
+            "batch_size": _TUNED_BATCH_BYTES,
+            "linger": _TUNED_LINGER_MS / 1e3,
+            "compression": "lz4",
+        },
+        {"batch_size": _TUNED_BATCH_BYTES, "linger": _TUNED_LINGER_MS, "compression": "Lz4"},
+    ),
+}
+
+
+def run(scale: Scale) -> Result:
+    records = scale.records
+    values, keys = values_of(records), keys_of(records)
+
+    with broker(scale) as place:
+
+        def ours(options: dict[str, Any]) -> Callable[[], Timing]:
+            def write(topic: str) -> Timing:
+                return send_columns(place, topic, values, keys, options).timing(records)
+
+            return checked(place, records, write)
+
+        def theirs(
+            official: OfficialClient, options: dict[str, Any] | None
+        ) -> Callable[[], Timing]:
+            def write(topic: str) -> Timing:
+                answer = official.run("send_all", topic=topic, records=records, options=options)
+                return timing_of(answer)
+
+            return checked(place, records, write)
+
+        sides: dict[str, Callable[[], Timing]] = {}
+        for what, (own_options, official_options) in VARIANTS.items():
+            sides[what] = ours(own_options)
+            if place.official is not None:
+                sides[f"official, {what}"] = theirs(place.official, official_options)
+        best = best_of(scale.rounds, sides)
+    against = "official client, send_all and flush"
+    comparisons = [
+        Comparison(what, best[what], best.get(f"official, {what}"), against, 8.0)
+        for what in VARIANTS
+    ]
+    notes = [f"tuned: batches of {_TUNED_BATCH_BYTES:,} B and a linger of {_TUNED_LINGER_MS} ms"]
+    missing = "" if "official, tuned" in best else MISSING
+    work = f"{records:,} records of 100 B with keys, all acknowledged"
+    return Result("produce", work, comparisons, notes, missing)
+
+
+def checked(place: Place, records: int, write: Callable[[str], Timing]) -> Callable[[], Timing]:
+    """Make a side that writes to a topic of its own, which is then read back."""
+
+    def timed() -> Timing:
+        not_before_ms = time.time_ns() // 1_000_000
+        with place.topic() as topic:
+            timing = write(topic)
+            check_written(place, topic, records, not_before_ms=not_before_ms)
+        return timing
+
+    return timed
+
+
+def send_columns(
+    place: Place, topic: str, values: list[bytes], keys: list[bytes], options: dict[str, Any]
+) -> Watch:
+    """Send columns and wait until they are stored."""
+
+    async def main() -> Watch:
+        async with (
+            AsyncClient.connect(place.address) as client,
+            client.producer(topic, **options) as producer,
+        ):
+            with measured() as watch:
+                await producer.send_many(values, keys)
+                await producer.flush()
+            return watch
+
+    return anyio.run(main)

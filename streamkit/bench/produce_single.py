@@ -1,0 +1,78 @@
+"""`produce-single`: one `send` after another, until everything is acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+from streamkit.bench.official import MISSING, timing_of
+from streamkit.bench.place import Place, broker
+from streamkit.bench.produce import checked
+from streamkit.bench.result import Comparison, Result, Scale, Timing
+from streamkit.bench.turns import Watch, best_of, measured
+from streamkit.bench.workload import keys_of, values_of
+from streamkit.client import Client as AsyncClient
+
+# Each send of the client without an event loop goes to the loop's thread and back.
+_SYNC_SHARE = 20
+
+
+def run(scale: Scale) -> Result:
+    records, fewer = scale.records, max(1, scale.records // _SYNC_SHARE)
+    values, keys = values_of(records), keys_of(records)
+    with broker(scale) as place:
+        sides: dict[str, Callable[[], Timing]] = {
+            "async": checked(
+                place,
+                records,
+                lambda topic: send_each_async(place, topic, values, keys).timing(records),
+            ),
+            "sync": checked(
+                place,
+                fewer,
+                lambda topic: send_each(place, topic, values[:fewer], keys[:fewer]).timing(fewer),
+            ),
+        }
+        if (official := place.official) is not None:
+            sides["official"] = checked(
+                place,
+                records,
+                lambda topic: timing_of(official.run("send", topic=topic, records=records)),
+            )
+        best = best_of(scale.rounds, sides)
+    against = "official client, send in a loop and flush"
+    comparisons = [
+        Comparison("async", best["async"], best.get("official"), against, 3.0),
+        Comparison("sync", best["sync"], best.get("official"), against),
+    ]
+    notes = [f"sync sent {fewer:,} records"]
+    missing = "" if "official" in best else MISSING
+    work = f"{records:,} records of 100 B with keys, one at a time, all acknowledged"
+    return Result("produce-single", work, comparisons, notes, missing)
+
+
+def send_each_async(place: Place, topic: str, values: list[bytes], keys: list[bytes]) -> Watch:
+    """Send records one by one on an event loop."""
+
+    async def main() -> Watch:
+        async with (
+            AsyncClient.connect(place.address) as client,
+            client.producer(topic) as producer,
+        ):
+            with measured() as watch:
+                for value, key in zip(values, keys, strict=True):
+                    await producer.send(value, key)
+                await producer.flush()
+            return watch
+
+    return anyio.run(main)
+
+
+def send_each(place: Place, topic: str, values: list[bytes], keys: list[bytes]) -> Watch:
+    """Send records one by one without an event loop."""
+    with place.client.producer(topic) as producer, measured() as watch:
+        for value, key in zip(values, keys, strict=True):
+            producer.send(value, key)
+        producer.flush()
+    return watch

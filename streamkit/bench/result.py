@@ -1,0 +1,160 @@
+"""What a benchmark is told and what it reports. Times are seconds, rates records a second."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from streamkit.errors import StreamKitError
+
+
+class WrongOutput(StreamKitError):
+    """What a benchmark made is not what it should be, so its time means nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much to do. ``rounds``: how often each side has its turn; the best one counts.
+
+    ``folder`` is where data lie while a benchmark runs; the system's place for temporary
+    files, if left out.
+    """
+
+    records: int = 1_000_000
+    rounds: int = 3
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long so many records took. ``cpu_s`` is the time of this side's own process."""
+
+    seconds: float
+    records: int = 1
+    cpu_s: float | None = None
+
+    @property
+    def per_record_s(self) -> float:
+        return self.seconds / self.records
+
+    @property
+    def records_per_s(self) -> float:
+        return self.records / self.seconds
+
+    def as_dict(self) -> dict[str, float]:
+        """Return it for JSON; a single event has no rate."""
+        facts: dict[str, float] = {"seconds": self.seconds}
+        if self.records > 1:
+            facts |= {"records": self.records, "records_per_s": self.records_per_s}
+            if self.cpu_s is not None:
+                facts["cpu_s_per_million"] = self.cpu_s / self.records * 1e6
+        return facts
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """One thing measured: ours, and a baseline that does the same.
+
+    ``at_least`` is the ratio that the design asks for; None where it asks for none. ``against``
+    names the baseline. Without ``baseline`` it could not be measured here.
+    """
+
+    what: str
+    ours: Timing
+    baseline: Timing | None
+    against: str
+    at_least: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Baseline time by our time, for as many records: larger is better."""
+        if self.baseline is None:
+            return None
+        return self.baseline.per_record_s / self.ours.per_record_s
+
+    @property
+    def is_reached(self) -> bool | None:
+        """Whether the design's ratio is reached; None where that cannot be told."""
+        if self.ratio is None or self.at_least is None:
+            return None
+        return self.ratio >= self.at_least
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a benchmark found, its output checked. The first comparison is the one that counts.
+
+    ``missing`` says which baseline is not there, and how to get it.
+    """
+
+    name: str
+    work: str
+    comparisons: list[Comparison]
+    notes: list[str] = field(default_factory=list)
+    missing: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        return self.comparisons[0].ratio
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        baseline: dict[str, Any] = {
+            each.what: {"against": each.against, **each.baseline.as_dict()}
+            for each in self.comparisons
+            if each.baseline is not None
+        }
+        if self.missing:
+            baseline["missing"] = self.missing
+        return {
+            "name": self.name,
+            "checked": True,
+            "work": self.work,
+            "ours": {each.what: each.ours.as_dict() for each in self.comparisons},
+            "baseline": baseline,
+            "ratio": self.ratio,
+            "ratios": {each.what: each.ratio for each in self.comparisons},
+            "at_least": {each.what: each.at_least for each in self.comparisons},
+            "notes": self.notes,
+        }
+
+
+def as_text(result: Result) -> str:
+    """Show a result as a table with its notes."""
+    lines = [f"{result.name}: {result.work} (output checked)"]
+    rows = [("", "ours", "baseline", "ratio", "needed", "against")]
+    for each in result.comparisons:
+        rows.append(
+            (
+                each.what,
+                _shown(each.ours),
+                _shown(each.baseline),
+                "-" if each.ratio is None else f"{each.ratio:.2f}x",
+                "-" if each.at_least is None else f">= {each.at_least:.2f}x{_verdict(each)}",
+                each.against,
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        lines.append(("  " + "  ".join(cells)).rstrip())
+    lines += [f"  {note}" for note in result.notes]
+    if result.missing:
+        lines.append(f"  {result.missing}")
+    return "\n".join(lines)
+
+
+def _shown(timing: Timing | None) -> str:
+    if timing is None:
+        return "not measured"
+    if timing.records == 1:
+        return f"{timing.seconds * 1e3:,.2f} ms"
+    text = f"{timing.records_per_s:,.0f}/s"
+    if timing.cpu_s is not None:
+        text += f" ({timing.cpu_s / timing.records * 1e6:.2f} CPU s/M)"
+    return text
+
+
+def _verdict(comparison: Comparison) -> str:
+    return {None: "", True: " ok", False: " BELOW"}[comparison.is_reached]

@@ -1,0 +1,119 @@
+"""Every benchmark with few records: its output is checked, its times are not."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from benchmarks import batches, stages
+from streamkit.bench.catalog import BENCHMARKS
+from streamkit.bench.engine import measure
+from streamkit.bench.official import MISSING, PYTHON_VARIABLE
+from streamkit.bench.place import broker
+from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput, as_text
+from streamkit.bench.workload import keys_of, values_of
+from streamkit.bench.written import check_written
+from streamkit.cli.main import cli
+
+FEW = Scale(records=500, rounds=1)
+NEED_THE_OFFICIAL_CLIENT = {"consume", "produce", "produce-single"}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmark_checks_its_output_and_reports(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
+    result = BENCHMARKS[name].run(FEW)
+    report = json.loads(json.dumps(result.as_dict()))
+    assert (report["name"], report["checked"]) == (name, True)
+    assert all(ours["seconds"] > 0 for ours in report["ours"].values())
+    if name in NEED_THE_OFFICIAL_CLIENT:
+        assert report["ratio"] is None
+        assert report["baseline"] == {"missing": MISSING}
+        assert MISSING in as_text(result)
+    else:
+        assert report["ratio"] > 0
+        assert set(report["baseline"]) == set(report["ours"])
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", sorted(NEED_THE_OFFICIAL_CLIENT))
+def test_the_official_client_does_the_same_work(name: str) -> None:
+    report = BENCHMARKS[name].run(FEW).as_dict()
+    assert report["ratio"] > 0
+    assert set(report["baseline"]) == set(report["ours"])
+
+
+def test_the_engine_takes_at_most_three_times_a_comprehension() -> None:
+    # A busy machine disturbs single rounds: the best round of each side counts, and a run in
+    # which nothing was quiet is done again.
+    ratios = []
+    for _ in range(4):
+        result = measure(records=200_000, rounds=5)
+        ratios = [each.ratio or 0.0 for each in result.comparisons]
+        if min(ratios) >= 1 / 3:
+            return
+    raise AssertionError(f"comprehension time by engine time: {ratios}")
+
+
+def test_the_names_of_benchmarks_stay() -> None:
+    assert list(BENCHMARKS) == [
+        "codec",
+        "consume",
+        "produce",
+        "produce-single",
+        "etl",
+        "engine",
+        "startup",
+        "append",
+    ]
+
+
+def test_a_topic_that_lacks_a_record_or_has_another_is_refused() -> None:
+    before_ms = time.time_ns() // 1_000_000
+    with broker(FEW) as place, place.topic() as topic:
+        with place.client.producer(topic) as producer:
+            producer.send_many(values_of(9), keys_of(9))
+        check_written(place, topic, 9, not_before_ms=before_ms)
+        with pytest.raises(WrongOutput, match="10 records were sent, 9 are stored"):
+            check_written(place, topic, 10, not_before_ms=before_ms)
+        with pytest.raises(WrongOutput, match="times from before"):
+            check_written(place, topic, 9, not_before_ms=before_ms + 3_600_000)
+        with place.client.producer(topic) as producer:
+            producer.send("another")
+        with pytest.raises(WrongOutput, match="other records"):
+            check_written(place, topic, 10, not_before_ms=before_ms)
+
+
+def test_a_ratio_compares_times_for_as_many_records() -> None:
+    quick, slow = Timing(1.0, 1_000), Timing(1.0, 100)
+    comparison = Comparison("all", quick, slow, "another", at_least=10.0)
+    assert comparison.ratio == pytest.approx(10.0)
+    assert comparison.is_reached
+    assert ">= 10.00x ok" in as_text(Result("some", "work", [comparison]))
+    missed = Comparison("all", slow, quick, "another", at_least=1.0)
+    assert ">= 1.00x BELOW" in as_text(Result("some", "work", [missed]))
+
+
+def test_the_command_prints_a_line_of_json() -> None:
+    given = ["bench", "engine", "--json", "--records", "500", "--rounds", "1"]
+    shown = CliRunner().invoke(cli, given)
+    assert shown.exit_code == 0
+    assert json.loads(shown.output)["name"] == "engine"
+
+
+def test_the_command_lists_names_and_refuses_others() -> None:
+    shown = CliRunner().invoke(cli, ["bench", "--list"])
+    assert [line.split()[0] for line in shown.output.splitlines()] == list(BENCHMARKS)
+    refused = CliRunner().invoke(cli, ["bench", "quick"])
+    assert refused.exit_code == 2
+    assert "no benchmark is called 'quick'" in refused.output
+
+
+def test_the_small_benchmarks_run() -> None:
+    assert len(stages.main(chunks=1, rounds=1)) == len(stages.STAGES)
+    assert len(batches.main(rows=500, rounds=1)) == 4
