@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,19 @@ def test_a_file_without_its_folder_is_in_the_room_of_its_line() -> None:
     for room, rest in re.findall(r"^\| `(streamkit/\w+/)` \| (.*) \|$", TEXT, re.MULTILINE):
         for name in re.findall(r"`(\w+\.py)`", rest):
             assert (PACKAGE / room.removeprefix("streamkit/") / name).exists(), f"{room}{name}"
+
+
+def test_the_floors_are_those_that_the_linter_keeps() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    kept = [
+        {
+            name
+            for name in re.findall(r"\((\w+)\)", floor)
+            if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()
+        }
+        for floor in project["tool"]["importlinter"]["contracts"][0]["layers"]
+    ]
+    drawing = re.search(r"```text\n(.*?)```", TEXT, re.DOTALL)
+    assert drawing is not None
+    drawn = [set(re.findall(r"\w+", line[:28])) for line in drawing[1].splitlines()]
+    assert drawn == kept
