@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -273,10 +274,14 @@ class App:
                 hint='name the topic, @app.source("flights"), or yield the values',
             )
         endpoint = FunctionSource(function)
-        parameters = set(inspect.signature(function).parameters)
-        if parameters - {"resume"}:
+        wanted = [
+            each.name
+            for each in inspect.signature(function).parameters.values()
+            if each.default is each.empty and each.name != "resume"
+        ]
+        if wanted:
             raise TopologyError(
-                f"the generator {facts.name!r} takes {', '.join(sorted(parameters - {'resume'}))}",
+                f"the generator {facts.name!r} takes {', '.join(wanted)}",
                 at=str(facts.location),
                 hint="a source of one's own takes nothing, or one parameter called `resume`",
             )
@@ -476,6 +481,7 @@ class App:
             facts = facts_of(function, scope)
             _check_parameters(facts, "sink")
             if to is None:
+                _check_own_sink(facts)
                 endpoint: Any = FunctionSink(function, batch)
                 operators: tuple[Operator, ...] = sink_operators(endpoint, key, (), None)
             else:
@@ -526,7 +532,21 @@ class App:
             TopologyError: With the user's file and line.
         """
         self.load()
+        if not self.topology.nodes:
+            self._refuse_beside_a_twin()
         self.topology.check()
+
+    def _refuse_beside_a_twin(self) -> None:
+        """Say why an app has no stages, where its file was imported under a second name."""
+        for name, module in list(sys.modules.items()):
+            for other in list(getattr(module, "__dict__", {}).values()):
+                if isinstance(other, App) and other.name == self.name and other.topology.nodes:
+                    raise TopologyError(
+                        f"the app {self.name!r} has no stages, but its twin in {name} has: the "
+                        "file was run and imported, which made two",
+                        at=str(self.location),
+                        hint=f"run it by its module's name: streamkit run {name}",
+                    )
 
     def test(self) -> TestJob:
         """Run the graph in memory, without a broker and without waiting.
@@ -629,6 +649,21 @@ def _check_parameters(facts: FunctionFacts, what: str) -> None:
         )
 
 
+def _check_own_sink(facts: FunctionFacts) -> None:
+    if facts.kind in ("flat_map", "async_flat_map"):
+        raise TopologyError(
+            f"the sink {facts.name!r} is a generator, so what it does would never be done",
+            at=str(facts.location),
+            hint="do the work without yield, or say with to= where the values go",
+        )
+    if facts.takes_context:
+        raise TopologyError(
+            f"the sink {facts.name!r} takes a context, a sink of one's own gets the value alone",
+            at=str(facts.location),
+            hint="put what it needs of the context into the value, in a stage before it",
+        )
+
+
 def _reading(wanted: Any, value: Serde | None, facts: FunctionFacts | None) -> tuple[Operator, ...]:
     """Line up what turns the bytes of a topic into what the source's function takes."""
     try:
@@ -646,7 +681,10 @@ def _reading(wanted: Any, value: Serde | None, facts: FunctionFacts | None) -> t
 def _calling(function: Callable[..., Any], facts: FunctionFacts) -> Operator:
     """Choose what calls a function of the user's over a column."""
     if facts.takes_context:
-        key_of = key_reader(facts.key_type)
+        try:
+            key_of = key_reader(facts.key_type)
+        except TopologyError as error:
+            raise TopologyError(str(error), at=str(facts.location), hint=error.hint) from None
         if facts.kind == "flat_map":
             return ContextFlatMap(function, key_of)
         return ContextMapOrDrop(function, key_of)

@@ -1,4 +1,16 @@
-"""What the decorators of an app take and give, for type checkers."""
+"""What the decorators of an app take and give, for type checkers.
+
+A function must fit both members of a protocol here: the first binds its exact signature, the
+second checks what it takes and finds the value type without None. A decorator has one overload for
+each kind of function; mypy names the first one tried, pyright explains the last one: hence a
+neutral name in front and the plain form at the end. Behind the protocols, the same kinds stand as
+plain callables: mypy fits no unnamed parameter, as of ``Callable[[Flight], Late]``, to a protocol.
+"""
+
+# Members and kinds overlap by design, and what is to win comes first; nothing is ever called
+# through a protocol.
+# mypy: disable-error-code="overload-overlap"
+# pyright: reportOverlappingOverload=false
 
 from __future__ import annotations
 
@@ -17,19 +29,12 @@ V = TypeVar("V")
 R = TypeVar("R")
 P = ParamSpec("P")
 
-# A function must fit both members of such a protocol: the first binds its exact signature, the
-# second checks what it takes and finds the value type without None. mypy calls the members
-# overlapping since results of the first may be anything; nobody ever calls through a protocol.
-#
-# A decorator has one overload for each kind of function. mypy names the first one tried, pyright
-# explains the last one: hence a neutral name in front and the plain form at the end.
-
 
 class Takes(Protocol[X_con, P, R_co, V_co]):
     """A generator of a value."""
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...  # type: ignore[overload-overlap]  # see above
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
     @overload
     def __call__(self, value: X_con, /) -> Iterator[V_co]: ...
 
@@ -38,7 +43,7 @@ class TakesWithContext(Protocol[X_con, P, R_co, V_co]):
     """A generator of a value and its context."""
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...  # type: ignore[overload-overlap]  # see above
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
     @overload
     def __call__(self, value: X_con, context: Context[Any], /) -> Iterator[V_co]: ...
 
@@ -65,7 +70,7 @@ class Writes(Protocol[X_con, P, R_co]):
     """A function that does something with what a sink gets, and returns nothing."""
 
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...  # type: ignore[overload-overlap]  # see above
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
     @overload
     def __call__(self, value: X_con, /) -> Awaitable[None] | None: ...
 
@@ -102,6 +107,10 @@ class StageDecorator(Generic[X]):
     def __call__(self, function: MapsWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
     @overload
     def __call__(self, function: Maps[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: Callable[[X], Iterator[V]], /) -> Stage[[X], Iterator[V], V]: ...
+    @overload
+    def __call__(self, function: Callable[[X], V | None], /) -> Stage[[X], V | None, V]: ...
     def __call__(self, function: Callable[..., Any], /) -> Any:
         return self._make(function)
 
@@ -120,6 +129,10 @@ class GivingDecorator(Generic[X, V]):
     def __call__(self, function: MapsWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
     @overload
     def __call__(self, function: Maps[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(
+        self, function: Callable[[X], Iterator[V] | V | None], /
+    ) -> Stage[[X], Iterator[V] | V | None, V]: ...
     def __call__(self, function: Callable[..., Any], /) -> Any:
         return self._make(function)
 
@@ -138,6 +151,10 @@ class ShapingDecorator(Generic[X, V]):
     def __call__(self, function: MapsWithContext[X, P, R, V], /) -> Sink[P, R]: ...
     @overload
     def __call__(self, function: Maps[X, P, R, V], /) -> Sink[P, R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[[X], Iterator[V] | V | None], /
+    ) -> Sink[[X], Iterator[V] | V | None]: ...
     def __call__(self, function: Callable[..., Any], /) -> Any:
         return self._make(function)
 
@@ -148,6 +165,11 @@ class SinkDecorator(Generic[X]):
     def __init__(self, make: Callable[[Callable[..., Any]], Any]) -> None:
         self._make = make
 
-    def __call__(self, function: Writes[X, P, R], /) -> Sink[P, R]:
-        sink: Sink[P, R] = self._make(function)
-        return sink
+    @overload
+    def __call__(self, function: Writes[X, P, R], /) -> Sink[P, R]: ...
+    @overload
+    def __call__(
+        self, function: Callable[[X], Awaitable[None] | None], /
+    ) -> Sink[[X], Awaitable[None] | None]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Any:
+        return self._make(function)

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Any, Protocol
 
 from streamkit.dataflow.context import Context
@@ -188,13 +196,31 @@ def _fill(
     They come in order, so when the function raises, the number listed so far is the row it
     raised on: no row pays for being locatable.
     """
+    rest = iter(results)
     try:
-        listed.extend(results)
+        listed.extend(islice(rest, 1))
+        if listed:
+            _refuse_unfinished(listed)
+            listed.extend(rest)
         if len(listed) < len(chunk.values):  # to `extend`, StopIteration only means the end
             raise RuntimeError("the function raised StopIteration")
     except Exception as error:
         row = len(listed)
         raise RowFailed(row, finish(chunk.slice(0, row))) from error
+
+
+def _refuse_unfinished(listed: list[Any]) -> None:
+    """Take back a first result that is work still to be done, not a value."""
+    first = listed[0]
+    if not isinstance(first, Iterator | Awaitable | AsyncIterator):
+        return
+    listed.clear()
+    if isinstance(first, Coroutine):
+        first.close()  # else Python warns that it was never awaited
+    raise TypeError(
+        f"the function returned {type(first).__name__!r} where a value is due: it must not be "
+        "async, and one that gives several values is annotated -> Iterator[...]"
+    )
 
 
 def _with_keys(chunk: Chunk, keys: Sequence[bytes | None]) -> Chunk:

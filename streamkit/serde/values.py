@@ -93,10 +93,19 @@ def encode_key(key: Any) -> bytes | None:
 
 
 def key_reader(kind: Any) -> Callable[[bytes | None], Any]:
-    """Choose how a context shows keys: text where it is annotated so, else bytes."""
-    if kind is str:
+    """Choose how a context shows keys: text where it is annotated so, else bytes.
+
+    Raises:
+        TopologyError: Keys are shown as ``str`` or as ``bytes`` only.
+    """
+    kinds = {each for each in get_args(kind) or (kind,) if each not in (None, type(None), Any)}
+    if kinds == {str}:
         return _key_text
-    return _key_bytes
+    if kinds <= {bytes}:
+        return _key_bytes
+    raise TopologyError(
+        f"a context cannot show keys as {kind}", hint="annotate Context[str] or Context[bytes]"
+    )
 
 
 def _key_text(key: bytes | None) -> str | None:

@@ -1,0 +1,21 @@
+"""Rows that the right and the wrong programs work on."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Flight(msgspec.Struct):
+    carrier: str
+    flight: int
+    arr_delay: float | None
+
+
+class Late(msgspec.Struct, tag=True):
+    carrier: str
+    minutes: float
+
+
+class Early(msgspec.Struct, tag=True):
+    carrier: str
+    minutes: float
