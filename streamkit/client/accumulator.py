@@ -24,13 +24,13 @@ class Outcome:
     base_offset: int = -1
     error: Exception | None = None
     is_known: bool = False
-    wake: Callable[[], object] | None = None
+    wakes: list[Callable[[], object]] = field(default_factory=list)
 
     def settle(self, base_offset: int, error: Exception | None) -> None:
         """Learn it, and tell whoever waits."""
         self.base_offset, self.error, self.is_known = base_offset, error, True
-        if self.wake is not None:
-            self.wake()
+        for wake in self.wakes:
+            wake()
 
 
 @dataclass(slots=True)
@@ -69,12 +69,12 @@ class Accumulator:
 
     Args:
         batch_bytes: Soft limit of a batch, uncompressed, header included.
-        request_bytes: Hard limit of a record that travels alone in its batch.
+        request_bytes: Hard limit of a batch, also of one record that travels alone.
         codec_used: What batches are compressed with.
     """
 
     def __init__(self, *, batch_bytes: int, request_bytes: int, codec_used: Codec) -> None:
-        self._budget_bytes = max(0, batch_bytes - OVERHEAD_BYTES)
+        self._budget_bytes = max(0, min(batch_bytes, request_bytes) - OVERHEAD_BYTES)
         self._request_bytes = request_bytes
         self._codec = codec_used
         self._open: OpenBatch | None = None

@@ -170,17 +170,20 @@ class Producer:
         self._partitions = 0
         self._turn = 0
         self._is_open = False
+        self._is_closed = False
 
     async def open(self) -> None:
         """Look the topic up and check the options against it.
 
         Raises:
             TopicNotFound: There is no such topic.
-            UsageError: The topic asks for another compression.
+            UsageError: The topic asks for another compression, or the producer was closed.
         """
         if self._is_open:
             return
-        await self._grow(await self._cluster.partition_count(self.topic))
+        if self._is_closed:
+            raise UsageError(f"the producer for {self.topic!r} is closed")
+        self._grow(await self._cluster.partition_count(self.topic))
         self._codec = self._agreed_codec()
         self._is_open = True
 
@@ -212,14 +215,12 @@ class Producer:
             key = key.encode()
         if not self._is_open:
             await self.open()
-        if self._partitions != (count := self._cluster.metadata.partition_count(self.topic)):
-            await self._grow(count)
+        self._notice_growth()
         if partition is None:
             partition = self._choose(key)  # type: ignore[arg-type]
-        try:
-            lane = self._lanes[partition]
-        except IndexError:
-            raise self._no_partition(partition) from None
+        if not 0 <= partition < len(self._lanes):
+            raise self._no_partition(partition)
+        lane = self._lanes[partition]
         if lane.is_full:
             await lane.wait_for_room()
         clock = self._cluster.clock
@@ -253,6 +254,7 @@ class Producer:
             UsageError: The columns differ in length.
         """
         await self.open()
+        self._notice_growth()
         total = len(values)
         for name, column in (("keys", keys), ("timestamps_ms", timestamps_ms)):
             if column is not None and len(column) != total:
@@ -309,7 +311,7 @@ class Producer:
         """Stop at once; what is not stored yet is not sent again."""
         for lane in self._lanes:
             lane.stop()
-        self._is_open = False
+        self._is_open, self._is_closed = False, True
 
     async def close(self, *, deadline_s: float | None = None) -> None:
         """Flush, then stop. Nothing can be sent afterwards.
@@ -374,7 +376,12 @@ class Producer:
             )
         return Codec(asked)
 
-    async def _grow(self, count: int) -> None:
+    def _notice_growth(self) -> None:
+        count = self._cluster.metadata.partition_count(self.topic)
+        if count != self._partitions:
+            self._grow(count)
+
+    def _grow(self, count: int) -> None:
         for number in range(len(self._lanes), count):
             self._lanes.append(_Lane(self, number))
         fixed = self._options.partition
@@ -465,7 +472,6 @@ class _Lane:
         self._wake = anyio.Event()
         self._moved = anyio.Event()
         self._hurried = False
-        self._is_running = False
         self._is_stopped = False
         self._refusal: Exception | None = None
         self.taken = 0
@@ -483,7 +489,7 @@ class _Lane:
         return held is not None and held.held_bytes >= self._options.queue_bytes_max
 
     def add(self, value: bytes, key: bytes | None, timestamp_ms: int) -> tuple[Outcome, int]:
-        accumulator = self._accumulator or self._start()
+        accumulator = self._open_accumulator()
         added = accumulator.add(value, key, timestamp_ms, self._cluster.clock.monotonic_s())
         self.taken += 1
         if accumulator.ready or added[1] == 0:
@@ -491,7 +497,7 @@ class _Lane:
         return added
 
     def add_rows(self, columns: Columns) -> list[Place]:
-        accumulator = self._accumulator or self._start()
+        accumulator = self._open_accumulator()
         places = accumulator.add_rows(columns, self._cluster.clock.monotonic_s())
         self.taken += len(columns.values)
         self._wake.set()
@@ -517,14 +523,7 @@ class _Lane:
         if outcome.is_known:
             return
         event = anyio.Event()
-        before, outcome.wake = outcome.wake, event.set
-        if before is not None:
-
-            def wake_both() -> None:
-                event.set()
-                before()
-
-            outcome.wake = wake_both
+        outcome.wakes.append(event.set)
         self.hurry()
         await event.wait()
 
@@ -539,19 +538,24 @@ class _Lane:
         return refusal
 
     def stop(self) -> None:
-        """Send nothing more; what is open stays unknown to whoever waits for it."""
+        """Send nothing more, and tell whoever waits that nobody will know."""
         self._is_stopped = True
         self._wake.set()
         self._tell_moved()
+        if self._accumulator is None:
+            return
+        self._accumulator.close_batch()
         gone = NotFlushed(f"the producer for {self._producer.topic!r} was closed")
-        held = [] if self._accumulator is None else [*self._out, *self._accumulator.ready]
-        for batch in held:
+        for batch in (*self._out, *self._accumulator.ready):
             if not batch.outcome.is_known:
                 batch.outcome.settle(-1, gone)
 
-    def _start(self) -> Accumulator:
+    def _open_accumulator(self) -> Accumulator:
         if self._is_stopped:
             raise UsageError(f"the producer for {self._producer.topic!r} is closed")
+        return self._accumulator or self._start()
+
+    def _start(self) -> Accumulator:
         options = self._options
         self._accumulator = Accumulator(
             batch_bytes=options.batch_size_bytes,
