@@ -19,6 +19,7 @@ from streamkit.errors import (
     TransportError,
     UnsupportedServer,
 )
+from streamkit.limits import PENDING_REQUESTS_MAX
 from streamkit.protocol.apis import Api
 from streamkit.protocol.connection import ClientConnection
 
@@ -104,6 +105,7 @@ class Channel:
         self._waiting: dict[int, Answer[Any] | Responses[Any]] = {}
         self._writing = anyio.Lock()
         self._greeted = anyio.Event()
+        self._answered = anyio.Event()
         self._failure = "the server closed the connection"
         self._protocol_failure: ProtocolError | None = None
 
@@ -132,11 +134,15 @@ class Channel:
     async def post(self, api: Api[Q, A], request: Q) -> Answer[A]:
         """Send a request and return its answer, to be awaited later.
 
+        Waits while as many requests are open as a connection may have.
+
         Raises:
             ConnectionLost: The connection is closed; ``sent`` tells whether the request may
                 have been carried out.
-            LocalProtocolError: Too many requests are open, or a value does not fit.
+            LocalProtocolError: A value does not fit.
         """
+        while self.is_open and self._protocol.unanswered >= PENDING_REQUESTS_MAX:
+            await self._answered.wait()
         self._check_open()
         correlation_id, data = self._protocol.send(api, request)
         answer: Answer[A] = Answer()
@@ -216,6 +222,8 @@ class Channel:
             )
             if waiting is not None:
                 waiting.deliver(reply.body)
+            if reply.is_last:
+                self._tell_answered()
 
     def _check_open(self) -> None:
         if not self.is_open:
@@ -228,6 +236,11 @@ class Channel:
         for waiting in self._waiting.values():
             waiting.fail(failure)
         self._waiting.clear()
+        self._tell_answered()
+
+    def _tell_answered(self) -> None:
+        answered, self._answered = self._answered, anyio.Event()
+        answered.set()
 
     async def _write(self, data: bytes) -> None:
         # A frame that is written in part ends the connection: nobody could find its end.

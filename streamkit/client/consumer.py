@@ -30,7 +30,7 @@ from streamkit.errors import (
     TransportError,
     UsageError,
 )
-from streamkit.limits import FETCH_BYTES_DEFAULT
+from streamkit.limits import FETCH_BYTES_DEFAULT, STREAMS_PER_CONNECTION_MAX
 from streamkit.protocol.apis import STREAM_FETCH, UPDATE_CONSUMER_OFFSET, UPDATE_OFFSETS
 from streamkit.protocol.data_plane import (
     READ_UNCOMMITTED,
@@ -47,6 +47,8 @@ from streamkit.record import Chunk, Offset, Record
 OnEvicted = Literal["fail", "earliest", "latest"]
 OffsetStrategy = Literal["none", "manual", "auto"]
 BEGINNING: Final = Offset.beginning()
+# A stream cannot be cancelled, so half of them are kept for those that are opened anew.
+_STREAMS_PER_CHANNEL: Final = STREAMS_PER_CONNECTION_MAX // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Consumer:
         self._options = options
         self._offsets = OffsetClient(cluster)
         self._readers: dict[int, _Reader] = {}
-        self._channels: dict[str, Channel] = {}
+        self._channels: dict[tuple[str, int], Channel] = {}
         self._opening = anyio.Lock()
         self._held: deque[tuple[_Reader, Chunk, int]] = deque()
         self._held_bytes = 0
@@ -310,12 +312,16 @@ class Consumer:
         while self._held_bytes >= self._options.prefetch_bytes:
             await self._room.wait()
 
-    async def channel(self, address: str) -> Channel:
-        """Return this consumer's connection to an SPU: closing it ends the streams."""
+    async def channel(self, address: str, partition: int) -> Channel:
+        """Return this consumer's connection to an SPU: closing it ends the streams on it.
+
+        Partitions share one, up to what a connection may carry.
+        """
+        place = (address, partition // _STREAMS_PER_CHANNEL)
         async with self._opening:
-            channel = self._channels.get(address)
+            channel = self._channels.get(place)
             if channel is None or not channel.is_open:
-                channel = self._channels[address] = await self._cluster.connect(address)
+                channel = self._channels[place] = await self._cluster.connect(address)
             return channel
 
     @property
@@ -392,7 +398,7 @@ class _Reader:
         """Open the stream and read from it until it breaks, ends or must be opened anew."""
         topic = self._consumer.topic
         address = await self._cluster.leader(topic, self._partition)
-        channel = await self._consumer.channel(address)
+        channel = await self._consumer.channel(address, self._partition)
         request = StreamFetchRequest(
             topic,
             self._partition,
