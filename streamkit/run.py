@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
@@ -40,10 +41,12 @@ from streamkit.observe.report import (
     Started,
     TextReporter,
 )
-from streamkit.runtime.functions import FunctionReader, FunctionWriter, ObjectWriter
+from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
+from streamkit.runtime.function_source import FunctionReader
 from streamkit.runtime.ports import SinkPort, SourceReader
 from streamkit.runtime.shutdown import Phase
-from streamkit.runtime.signals import stop_signals
+from streamkit.runtime.signals import main_thread_stack, stop_signals
+from streamkit.runtime.task import users_line
 from streamkit.runtime.worker import Worker
 from streamkit.settings import Settings, load_settings
 from streamkit.state.store import Store, StoreFacts
@@ -52,6 +55,7 @@ from streamkit.where import Where, choose, connected
 _STORE_NAME = "main.sqlite"
 # Short enough that an absent broker is told of within two seconds.
 _CONNECT_S = 1.5
+_NOTHING_READ = "stopped before the job began; nothing was read"
 _WRITER_METHODS = ("open", "write", "flush", "close")
 
 
@@ -101,12 +105,64 @@ def run_app(app: Job, options: RunOptions) -> int:
         settings_cluster=settings.cluster,
     )
     reporter: Reporter = JsonReporter() if options.json else TextReporter()
-    with connected(where) as address:
-        run = Run(app, options, settings, where, address, reporter, SystemClock())
-        if threading.current_thread() is not threading.main_thread():
+    start = _Start(app, options, settings, where, reporter)
+    if threading.current_thread() is not threading.main_thread():
+        return start.run()
+    try:
+        with stop_signals(
+            start.signal,
+            on_interrupt=start.interrupt,
+            deadline_s=options.stop_deadline_s,
+            last_words=start.last_words,
+        ):
+            return start.run()
+    except _StoppedEarly:
+        reporter.note(_NOTHING_READ)
+        return 0
+
+
+class _StoppedEarly(BaseException):
+    """A signal came before there was anything to stop. As KeyboardInterrupt, it is no error."""
+
+
+class _Start:
+    """From the options to a run. Signals find whichever there is already."""
+
+    def __init__(
+        self, app: Job, options: RunOptions, settings: Settings, where: Where, reporter: Reporter
+    ) -> None:
+        self._parts = (app, options, settings, where)
+        self._where = where
+        self._reporter = reporter
+        self._run: Run | None = None
+        self._early_signal: int | None = None
+        self._handing_over = threading.Lock()
+
+    def run(self) -> int:
+        with connected(self._where) as address:
+            run = Run(*self._parts, address, self._reporter, SystemClock())
+            with self._handing_over:
+                self._run = run
+            if self._early_signal is not None:
+                run.signal_from_anywhere(self._early_signal)
             return anyio.run(run.main)
-        with stop_signals(run.signal_from_anywhere, deadline_s=options.stop_deadline_s):
-            return anyio.run(run.main)
+
+    def signal(self, number: int) -> None:
+        """Pass on a signal; in the thread that hears of it."""
+        with self._handing_over:
+            if self._run is None:
+                self._early_signal = number
+                return
+        self._run.signal_from_anywhere(number)
+
+    def interrupt(self) -> None:
+        """Leave what the main thread waits for, where there is no run yet."""
+        if self._run is None:
+            raise _StoppedEarly
+
+    def last_words(self, code: int) -> None:
+        if self._run is not None:
+            self._run.last_words(code)
 
 
 class Run:
@@ -133,16 +189,26 @@ class Run:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker: Worker | None = None
         self._early_signal: int | None = None
+        self._has_ended = False
         self._begin_scope: anyio.CancelScope | None = None
         self._started_s = clock.monotonic_s()
         self._note_trouble = RateLimited(reporter.note, clock.monotonic_s)
 
     def signal_from_anywhere(self, number: int) -> None:
-        """Take a signal; called between two bytecodes of any code."""
+        """Take a signal, in any thread."""
         if self._loop is None:
             self._early_signal = number
-            return
-        self._loop.call_soon_threadsafe(self._signal, number)
+        if self._loop is not None:  # it may have come just now
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the run has ended
+                self._loop.call_soon_threadsafe(self._signal, number)
+
+    def last_words(self, code: int) -> None:
+        """Report the end where the event loop does not turn any more; from another thread."""
+        where = users_line(main_thread_stack())
+        if where:
+            self._reporter.note(f"the job hangs at {where}")
+        if self._worker is not None and not self._has_ended:
+            self._reporter.ended(self._ended(self._worker, code))
 
     def _signal(self, number: int) -> None:
         if self._worker is not None:
@@ -168,7 +234,7 @@ class Run:
                     worker, total = await self._open(client, stack)
                     self._worker = worker
             if self._worker is None:
-                self._reporter.note("stopped before the job began; nothing was read")
+                self._reporter.note(_NOTHING_READ)
                 return 0
             return await self._work(self._worker, total)
 
@@ -293,7 +359,8 @@ class Run:
 
     def _trouble(self, what: str) -> Callable[[Exception, int], None]:
         def tell(error: Exception, attempt: int) -> None:
-            self._note_trouble(what, f"{what}: {error}; trying again (attempt {attempt})")
+            if not self._has_ended:
+                self._note_trouble(what, f"{what}: {error}; trying again (attempt {attempt})")
 
         return tell
 
@@ -317,6 +384,7 @@ class Run:
                 worker.signal(self._early_signal)
             code = await worker.run()
             tasks.cancel_scope.cancel()
+        self._has_ended = True
         self._reporter.ended(self._ended(worker, code))
         return code
 

@@ -6,9 +6,11 @@ stage that fails leaves nothing of its chunk behind.
 
 from __future__ import annotations
 
+import sysconfig
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from streamkit.dataflow.operators import ContextFlatMap, FlatMap, Operator, RowFailed
@@ -17,6 +19,7 @@ from streamkit.errors import StageError
 from streamkit.record import Chunk
 
 _VALUE_SHOWN_MAX = 200
+_LIBRARIES = (f"{Path(__file__).parents[1]}/", f"{sysconfig.get_path('stdlib')}/")
 
 
 @dataclass(slots=True)
@@ -170,7 +173,7 @@ def describe_failure(
     key = chunk.keys[row]
     lines = [
         f"stage {node.name!r} failed on {where}: {type(cause).__name__}: {cause}",
-        f"  at: {_users_line(cause) or node.location}",
+        f"  at: {users_line(traceback.extract_tb(cause.__traceback__)) or node.location}",
         f"  value: {shown(chunk.values[row])}",
     ]
     if key is not None:
@@ -192,18 +195,15 @@ def shown(value: Any) -> str:
     return text
 
 
-def _users_line(cause: BaseException) -> str:
-    """Return the innermost line of the trace that is not ours nor a library's."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(cause.__traceback__)
-        if "/streamkit/" not in frame.filename.replace("\\", "/")
-        and "site-packages" not in frame.filename
-    ]
-    if not frames:
-        return ""
-    last = frames[-1]
-    return f"{last.filename}:{last.lineno} in {last.name}: {(last.line or '').strip()}"
+def users_line(frames: traceback.StackSummary) -> str:
+    """Return the innermost line that is not ours nor a library's; empty if there is none."""
+    for frame in reversed(frames):
+        if (
+            not frame.filename.startswith((*_LIBRARIES, "<"))
+            and "site-packages" not in frame.filename
+        ):
+            return f"{frame.filename}:{frame.lineno} in {frame.name}: {(frame.line or '').strip()}"
+    return ""
 
 
 def _dropped(operator: Operator, after: Chunk, taken: int) -> int:

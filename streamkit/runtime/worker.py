@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -113,6 +113,7 @@ class Worker:
         self._is_stopping = False
         self._is_idle = anyio.Event()
         self._boundary = anyio.Lock()
+        self._storing = anyio.Lock()
         self._reading_scope = anyio.CancelScope()
         self._processing_scope = anyio.CancelScope()
         self._committing_scope = anyio.CancelScope()
@@ -323,8 +324,7 @@ class Worker:
 
     async def _commit(self, sealed: _Sealed) -> None:
         """Wait until everything written before the seal is safe, then keep the positions."""
-        for wait in sealed.waits:
-            await wait
+        await _all_of(sealed.waits)
         if sealed.positions == self._committed:
             return
         await self._store_positions(sealed.positions)
@@ -336,8 +336,10 @@ class Worker:
     async def _store_positions(self, positions: SourcePositions) -> None:
         while True:
             try:
-                with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(self._store.commit, positions)
+                # The last commit of a stop must not meet the one before it, still in its thread.
+                async with self._storing:
+                    with anyio.CancelScope(shield=True):
+                        await anyio.to_thread.run_sync(self._store.commit, positions)
                 return
             except sqlite3.OperationalError as error:
                 self._observer.note(
@@ -411,8 +413,7 @@ class Worker:
     async def _flush(self) -> None:
         self._committing_scope.cancel()
         self._last_seal = await self._seal()
-        for wait in self._last_seal.waits:
-            await wait
+        await _all_of(self._last_seal.waits)
         self._last_seal = _Sealed(self._last_seal.positions, [])
 
     async def _commit_last(self) -> None:
@@ -455,7 +456,29 @@ class _Sealed:
     """Positions as of a boundary, and what to await before they may be committed."""
 
     positions: SourcePositions
-    waits: list[Any]
+    waits: list[Awaitable[None]]
+
+
+async def _all_of(waits: list[Awaitable[None]]) -> None:
+    """Await sinks side by side, so that one which hangs keeps no other from being safe.
+
+    Raises:
+        Exception: That of the first that fails; the rest is not waited for.
+    """
+    failures: list[Exception] = []
+
+    async def wait_for(wait: Awaitable[None]) -> None:
+        try:
+            await wait
+        except Exception as error:  # raised below, without the group around it
+            failures.append(error)
+            tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        for wait in waits:
+            tasks.start_soon(wait_for, wait)
+    if failures:
+        raise failures[0]
 
 
 class _StopProcessing(Exception):

@@ -76,6 +76,14 @@ class Job:
     def wait_for_note(self, words: str) -> Event:
         return self.wait_for(lambda event: words in event.get("text", ""))
 
+    def wait_for_error(self, words: str) -> None:
+        """Wait for words on standard error."""
+        with self._told:
+            self._told.wait_for(
+                lambda: words in self.error_text or not self._open_pipes, PATIENCE_S
+            )
+        assert words in self.error_text, self.words
+
     def signal(self, number: int = signal.SIGTERM) -> float:
         """Send a signal; return when, by the monotonic clock that all processes share."""
         now_s = time.monotonic()
