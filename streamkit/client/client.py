@@ -195,6 +195,7 @@ class Client:
         prefetch_bytes: int = 4 << 20,
         consumer_id: str | None = None,
         offset_strategy: OffsetStrategy = "none",
+        resume: bool = True,
         on_evicted: OnEvicted = "fail",
         starts: dict[int, int] | None = None,
         give_up: float | timedelta | None = None,
@@ -211,6 +212,7 @@ class Client:
             max_bytes: Size of one response of a partition.
             prefetch_bytes: What may wait for the application in all.
             consumer_id: Whose stored offsets to go on from.
+            resume: Whether stored offsets of the id count; else ``start`` alone does.
             offset_strategy: ``auto`` stores offsets after the next pull, ``manual`` only by
                 `Consumer.commit`.
             on_evicted: What to do where retention has removed the next offset.
@@ -240,6 +242,7 @@ class Client:
             offset_strategy=_choice(
                 offset_strategy, {"none": "none", "manual": "manual", "auto": "auto"}
             ),
+            resumes=resume,
             on_evicted=on_evicted,
             give_up_s=None if give_up is None else _seconds(give_up),
             on_retry=on_retry,

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import anyio
 
@@ -27,7 +27,6 @@ from streamkit.errors import (
     CorruptBatch,
     OffsetEvicted,
     StreamKitError,
-    TransportError,
     UsageError,
 )
 from streamkit.limits import FETCH_BYTES_DEFAULT, STREAMS_PER_CONNECTION_MAX
@@ -44,6 +43,7 @@ from streamkit.protocol.data_plane import (
 from streamkit.protocol.error_codes import as_exception
 from streamkit.record import Chunk, Offset, Record
 
+T = TypeVar("T")
 OnEvicted = Literal["fail", "earliest", "latest"]
 OffsetStrategy = Literal["none", "manual", "auto"]
 BEGINNING: Final = Offset.beginning()
@@ -64,6 +64,7 @@ class ConsumerOptions:
     prefetch_bytes: int = 4 << 20
     consumer_id: str | None = None
     offset_strategy: OffsetStrategy = "none"
+    resumes: bool = True
     on_evicted: OnEvicted = "fail"
     give_up_s: float | None = None
     on_retry: Callable[[Exception, int], None] | None = None
@@ -80,6 +81,8 @@ class Consumer:
     def __init__(self, cluster: Cluster, topic: str, options: ConsumerOptions) -> None:
         if options.offset_strategy != "none" and options.consumer_id is None:
             raise UsageError("offset_strategy needs a consumer_id")
+        if options.partitions is not None and not options.partitions:
+            raise UsageError("no partition is named; leave partitions out to read all")
         self.topic = topic
         self._cluster = cluster
         self._options = options
@@ -97,6 +100,7 @@ class Consumer:
         self._yielded: dict[int, int] = {}
         self._processed: dict[int, int] = {}
         self._stored: dict[int, int] = {}
+        self._loops: list[AsyncGenerator[Any, None]] = []
         self._is_open = False
 
     # --- life ----------------------------------------------------------------------
@@ -145,12 +149,17 @@ class Consumer:
         with anyio.CancelScope(shield=True, deadline=anyio.current_time() + 5):
             if kind is None and self._options.offset_strategy == "auto":
                 await self.commit()
+            for loop in self._loops:
+                try:
+                    await loop.aclose()
+                except RuntimeError:
+                    pass  # another task is in it, and ends with the consumer
             await self.close()
 
     # --- reading -------------------------------------------------------------------
 
     def __aiter__(self) -> AsyncIterator[Record[bytes]]:
-        return self._records()
+        return self._begin(self._records())
 
     async def _records(self) -> AsyncGenerator[Record[bytes], None]:
         auto = self._options.offset_strategy == "auto"
@@ -169,7 +178,12 @@ class Consumer:
 
     def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Read whole columns: values, keys, timestamps in ms, offsets."""
-        return self._chunks(note_yielded=True)
+        return self._begin(self._chunks(note_yielded=True))
+
+    def _begin(self, loop: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        # A loop that is left early is not dropped here and now: nobody could await its end.
+        self._loops.append(loop)
+        return loop
 
     async def _chunks(self, *, note_yielded: bool) -> AsyncGenerator[Chunk, None]:
         await self.open()
@@ -239,12 +253,12 @@ class Consumer:
                 was yielded before the last pull counts.
 
         Raises:
-            UsageError: The consumer has no id.
+            UsageError: The consumer has no id, or does not read the partition.
             StreamKitError: The broker did not store it.
         """
-        if self._options.consumer_id is None:
-            raise UsageError("commit needs a consumer_id")
+        self._check_id()
         if record is not None:
+            self._reader(record.partition)
             self._processed[record.partition] = record.offset
         for number, offset in list(self._processed.items()):
             if self._stored.get(number) != offset:
@@ -255,18 +269,29 @@ class Consumer:
         """Store an offset of one partition: that of the last record processed.
 
         Raises:
+            UsageError: The consumer has no id, or does not read the partition.
             StreamKitError: The broker did not store it.
         """
-        await self._readers[partition].store(offset)
+        self._check_id()
+        await self._reader(partition).store(offset)
 
     async def commit_yielded(self) -> None:
         """Store everything yielded so far as processed."""
         self._processed.update(self._yielded)
         await self.commit()
 
+    def _check_id(self) -> None:
+        if self._options.consumer_id is None:
+            raise UsageError("commit needs a consumer_id")
+
+    def _reader(self, partition: int) -> _Reader:
+        if partition not in self._readers:
+            raise UsageError(f"this consumer of {self.topic!r} does not read partition {partition}")
+        return self._readers[partition]
+
     async def _stored_next(self) -> dict[int, int]:
         """Return the offset behind the stored one, for each partition that has one."""
-        if self._options.consumer_id is None:
+        if self._options.consumer_id is None or not self._options.resumes:
             return {}
         found = await self._offsets.stored(self._options.consumer_id, self.topic)
         return {held.partition: held.offset + 1 for held in found}
@@ -382,13 +407,18 @@ class _Reader:
         self._consumer.reader_done()
 
     async def store(self, offset: int) -> None:
-        """Store an offset for this partition, on the connection its stream runs on."""
+        """Store an offset for this partition, on the connection its stream runs on if it can."""
         await retrying(self._cluster, lambda: self._store_once(offset), give_up_s=30.0)
 
     async def _store_once(self, offset: int) -> None:
         channel, session = self._channel, self._session_id
-        if channel is None or session is None:
-            raise TransportError(f"the stream of {self._name} is not open", sent=False)
+        if channel is None or session is None or not channel.is_open:
+            # A stream is known by the first records it brings; this one has brought none yet.
+            consumer_id = self._options.consumer_id
+            assert consumer_id is not None, "looked at before anything is stored"
+            topic = self._consumer.topic
+            await self._consumer.offsets.store(consumer_id, topic, self._partition, offset)
+            return
         request = UpdateConsumerOffsetRequest(offset, session)
         answer = await channel.call(UPDATE_CONSUMER_OFFSET, request)
         if answer.error:

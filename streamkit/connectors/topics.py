@@ -65,6 +65,7 @@ class TopicReader:
             partitions=self._source.partitions,
             until_end=self._until_end,
             consumer_id=self._app,
+            resume=False,  # where to begin is decided here, by the job's own state first
             on_retry=self._on_retry,
             **_given(isolation=self._source.isolation, max_bytes=self._source.max_bytes),
         )

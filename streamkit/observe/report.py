@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -114,12 +115,12 @@ class TextReporter:
             self._line(f"  sink    {sink}")
         self._line(f"  state   {started.state}")
         if started.waiting is not None:
-            self._line(f"  {started.waiting:,} records are waiting")
+            self._line(f"  {counted(started.waiting, 'record')} waiting")
 
     def progress(self, snapshot: Snapshot, *, total: int | None) -> None:
         text = (
             f"{snapshot.records_in:,} in, {snapshot.records_out:,} out, "
-            f"{snapshot.rate:,.0f}/s, {snapshot.commits} commits"
+            f"{snapshot.rate:,.0f}/s, {counted(snapshot.commits, 'commit')}"
         )
         if snapshot.lag is not None:
             text += f", {snapshot.lag:,} to go"
@@ -157,7 +158,7 @@ class JsonReporter:
     progress_every_s = 1.0
 
     def __init__(self, out: IO[str] | None = None) -> None:
-        self._out = out or sys.stdout
+        self._out: IO[str] | None = out or sys.stdout
 
     def started(self, started: Started) -> None:
         self._write("started", asdict(started))
@@ -175,8 +176,16 @@ class JsonReporter:
         self._write("ended", asdict(ended))
 
     def _write(self, event: str, fields: dict[str, Any]) -> None:
-        self._out.write(json.dumps({"event": event, **fields}) + "\n")
-        self._out.flush()
+        if self._out is None:
+            return
+        try:
+            self._out.write(json.dumps({"event": event, **fields}) + "\n")
+            self._out.flush()
+        except BrokenPipeError:
+            # Whoever read has seen enough; that is no reason to end a job. What is buffered
+            # must not fail at the interpreter's exit either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
+            self._out = None
 
 
 def ended_lines(ended: Ended) -> list[str]:
@@ -196,7 +205,7 @@ def ended_lines(ended: Ended) -> list[str]:
     )
     lines.append(
         f"  {ended.rate:,.0f} records/s, p99 {ended.p99_ms:.0f} ms from arrival to the sinks, "
-        f"{ended.commits} commits"
+        f"{counted(ended.commits, 'commit')}"
     )
     for sink, count in ended.unacknowledged.items():
         lines.append(f"  NOT FLUSHED: {count:,} records for {sink}; the next run sends them again")
@@ -207,6 +216,11 @@ def ended_lines(ended: Ended) -> list[str]:
     if ended.look:
         lines.append(f"look at the result: {ended.look}")
     return lines
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number and what it counts: ``1 commit``, ``2 commits``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 class RateLimited:
