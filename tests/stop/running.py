@@ -76,13 +76,24 @@ class Job:
     def wait_for_note(self, words: str) -> Event:
         return self.wait_for(lambda event: words in event.get("text", ""))
 
+    def wait_until(self, is_so: Callable[[], object]) -> None:
+        """Wait until something is so; it is asked whenever the job has said something."""
+        with self._told:
+            self._told.wait_for(lambda: is_so() or not self._open_pipes, PATIENCE_S)
+        assert is_so(), self.words
+
     def wait_for_error(self, words: str) -> None:
         """Wait for words on standard error."""
-        with self._told:
-            self._told.wait_for(
-                lambda: words in self.error_text or not self._open_pipes, PATIENCE_S
-            )
-        assert words in self.error_text, self.words
+        self.wait_until(lambda: words in self.error_text)
+
+    def wait_for_records(self, count: int) -> None:
+        """Wait until so many have been taken."""
+        self.wait_for(lambda event: event.get("records_in") == count)
+
+    @property
+    def commits(self) -> int:
+        """How many it has reported so far."""
+        return max([event.get("commits", 0) for event in self.events], default=0)
 
     def signal(self, number: int = signal.SIGTERM) -> float:
         """Send a signal; return when, by the monotonic clock that all processes share."""
