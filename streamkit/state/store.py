@@ -60,13 +60,13 @@ class Store:
             for suffix in ("", "-wal", "-shm"):
                 self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
         try:
-            db = self._connect()
-            meta = self._meta(db, app, cluster)
-            positions = db.execute("SELECT count(*) FROM positions").fetchone()[0]
+            return self._opened(app, cluster)
         except sqlite3.DatabaseError as error:
+            self.close()
             raise StateError(f"cannot read the state {self.path}: {error}") from error
-        self._db = db
-        return StoreFacts(self.path, positions == 0, meta["state_id"])
+        except StateError:
+            self.close()
+            raise
 
     def positions(self) -> SourcePositions:
         """Return what was committed last."""
@@ -101,6 +101,13 @@ class Store:
             os.close(self._lock_fd)
             self._lock_fd = -1
 
+    def _opened(self, app: str, cluster: str) -> StoreFacts:
+        self._db = db = sqlite3.connect(self.path, check_same_thread=False)
+        self._prepare(db)
+        meta = self._meta(db, app, cluster)
+        positions = db.execute("SELECT count(*) FROM positions").fetchone()[0]
+        return StoreFacts(self.path, positions == 0, meta["state_id"])
+
     def _lock(self, app: str) -> None:
         self._lock_fd = os.open(
             self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644
@@ -115,9 +122,8 @@ class Store:
                 hint="stop it first, or name another folder with --data-dir",
             ) from None
 
-    def _connect(self) -> sqlite3.Connection:
+    def _prepare(self, db: sqlite3.Connection) -> None:
         # autocommit is off: `with db` is one transaction. Any thread may use it, one at a time.
-        db = sqlite3.connect(self.path, check_same_thread=False)
         for pragma in (
             "journal_mode=WAL",
             "synchronous=FULL",
@@ -131,7 +137,6 @@ class Store:
                 "CREATE TABLE IF NOT EXISTS positions "
                 "(source TEXT, part TEXT, position TEXT, PRIMARY KEY (source, part))"
             )
-        return db
 
     def _meta(self, db: sqlite3.Connection, app: str, cluster: str) -> dict[str, str]:
         meta = dict(db.execute("SELECT name, value FROM meta"))
