@@ -1,0 +1,278 @@
+"""Stages over columns do what a loop over records does, however these are cut into chunks."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamkit.dataflow.operators import (
+    AsRecords,
+    Filter,
+    FlatMap,
+    Map,
+    MapOrDrop,
+    Operator,
+    RowFailed,
+    SetKeys,
+    Unwrap,
+)
+from streamkit.dataflow.topology import Node, OnError, Topology
+from streamkit.errors import StageError
+from streamkit.record import Chunk, Record
+from streamkit.runtime.task import Task
+
+Row = Record[Any]
+
+
+class Bad(Exception):
+    """What the functions here raise."""
+
+
+# Each comes with the loop that it must agree with: from one record to those it leads to.
+Reference = Callable[[Row], Iterable[Row]]
+
+
+@dataclass(frozen=True)
+class Verb:
+    name: str
+    operator: Operator
+    reference: Reference
+
+
+def moved(row: Row, value: Any) -> Row:
+    return Record(value, row.key, row.timestamp_ms, row.offset, row.partition, row.topic)
+
+
+def add(by: int) -> Verb:
+    return Verb(f"add {by}", Map(lambda x: x + by), lambda row: [moved(row, row.value + by)])
+
+
+def keep_multiples(of: int) -> Verb:
+    return Verb(
+        f"keep multiples of {of}",
+        Filter(lambda x: x % of == 0),
+        lambda row: [row] if row.value % of == 0 else [],
+    )
+
+
+def halve_even() -> Verb:
+    def halved(x: int) -> int | None:
+        return None if x % 2 else x // 2
+
+    return Verb(
+        "halve even, drop odd",
+        MapOrDrop(halved),
+        lambda row: [] if row.value % 2 else [moved(row, row.value // 2)],
+    )
+
+
+def repeat(times: int) -> Verb:
+    def several(x: int) -> Iterator[int]:
+        for number in range(x % times):
+            yield x + number
+
+    return Verb(
+        f"up to {times} of each",
+        FlatMap(several),
+        lambda row: [moved(row, each) for each in several(row.value)],
+    )
+
+
+def key_by_digit() -> Verb:
+    def digit(x: int) -> bytes:
+        return str(x % 10).encode()
+
+    return Verb(
+        "key by digit",
+        SetKeys(digit),
+        lambda row: [
+            Record(
+                row.value,
+                digit(row.value),
+                row.timestamp_ms,
+                row.offset,
+                row.partition,
+                row.topic,
+            )
+        ],
+    )
+
+
+def fail_at(remainder: int) -> Verb:
+    def failing(x: int) -> int:
+        if x % 7 == remainder:
+            raise Bad(x)
+        return x
+
+    return Verb(
+        f"fail at {remainder} of 7", Map(failing), lambda row: [moved(row, failing(row.value))]
+    )
+
+
+SOUND = st.one_of(
+    st.integers(-5, 5).map(add),
+    st.integers(1, 4).map(keep_multiples),
+    st.builds(halve_even),
+    st.integers(1, 4).map(repeat),
+    st.builds(key_by_digit),
+)
+ANY = st.one_of(SOUND, st.integers(0, 6).map(fail_at))
+VALUES = st.lists(st.integers(-100, 100), max_size=30)
+CUTS = st.lists(st.integers(0, 30), max_size=5)
+
+
+def chunk_of(values: list[Any], first: int = 0) -> Chunk:
+    return Chunk(
+        values,
+        [None if each % 3 else b"k%d" % each for each in range(first, first + len(values))],
+        [1_000 + each for each in range(first, first + len(values))],
+        range(first, first + len(values)),
+        "numbers",
+        2,
+    )
+
+
+def cut(values: list[Any], cuts: list[int]) -> list[Chunk]:
+    edges = sorted({0, len(values), *(each for each in cuts if each < len(values))})
+    return [chunk_of(values[start:stop], start) for start, stop in itertools.pairwise(edges)]
+
+
+def graph_of(verbs: list[Verb], on_error: OnError = "fail") -> tuple[Topology, Node, list[Node]]:
+    topology = Topology()
+    node = source = topology.add(Node("source", "source"))
+    stages = []
+    for number, verb in enumerate(verbs):
+        node = topology.add(
+            Node(f"s{number}", "stage", (verb.operator,), inputs=(node,), on_error=on_error)
+        )
+        stages.append(node)
+    topology.add(Node("sink", "sink", inputs=(node,)))
+    return topology, source, stages
+
+
+def played(task: Task, source: Node, chunks: list[Chunk]) -> list[Row]:
+    return [
+        record
+        for chunk in chunks
+        for output in task.process(source, chunk)
+        for record in output.chunk.records()
+    ]
+
+
+def looped(verbs: list[Verb], rows: list[Row], *, skips: bool = False) -> list[Row]:
+    """Do one record after another, one stage after another: slow and obvious."""
+    for verb in verbs:
+        given: list[Row] = []
+        for row in rows:
+            try:
+                given.extend(verb.reference(row))
+            except Bad:
+                if not skips:
+                    raise
+        rows = given
+    return rows
+
+
+@given(st.lists(SOUND, max_size=5), VALUES, CUTS)
+def test_a_chain_does_what_a_loop_does_wherever_the_records_are_cut(
+    verbs: list[Verb], values: list[int], cuts: list[int]
+) -> None:
+    topology, source, _ = graph_of(verbs)
+    expected = looped(verbs, chunk_of(values).records())
+    assert played(Task(topology), source, cut(values, cuts)) == expected
+
+
+@given(st.lists(ANY, max_size=5), VALUES, CUTS)
+def test_a_chain_that_skips_leaves_out_what_fails_and_counts_every_input(
+    verbs: list[Verb], values: list[int], cuts: list[int]
+) -> None:
+    topology, source, stages = graph_of(verbs, "skip")
+    told: list[StageError] = []
+    task = Task(topology, on_skip=told.append)
+    expected = looped(verbs, chunk_of(values).records(), skips=True)
+    assert played(task, source, cut(values, cuts)) == expected
+    counts = [task.counts[node] for node in stages]
+    assert sum(each.skipped for each in counts) == len(told)
+    for before, after in zip([task.counts[source], *counts], counts, strict=False):
+        assert after.taken == before.given
+        assert after.taken == after.handled + after.dropped + after.skipped
+        assert min(after.handled, after.dropped, after.skipped) >= 0
+
+
+@given(st.lists(ANY, max_size=5), VALUES)
+def test_a_chain_that_fails_names_the_record_and_takes_its_chunk_back(
+    verbs: list[Verb], values: list[int]
+) -> None:
+    topology, source, _ = graph_of(verbs)
+    task = Task(topology)
+    try:
+        looped(verbs, chunk_of(values).records())
+    except Bad:
+        with pytest.raises(StageError) as caught:
+            task.process(source, chunk_of(values))
+        assert caught.value.topic == "numbers"
+        assert caught.value.partition == 2
+        assert caught.value.offset in range(len(values))
+        assert all(each.taken == 0 for each in task.counts.values())
+    else:
+        task.process(source, chunk_of(values))
+        assert task.counts[source].taken == len(values)
+
+
+@given(VALUES, st.integers(0, 6))
+def test_a_failing_row_brings_what_the_rows_before_it_led_to(
+    values: list[int], remainder: int
+) -> None:
+    verb = fail_at(remainder)
+    bad = [row for row, value in enumerate(values) if value % 7 == remainder]
+    if not bad:
+        assert verb.operator.on_chunk(chunk_of(values)) == chunk_of(values)
+        return
+    with pytest.raises(RowFailed) as caught:
+        verb.operator.on_chunk(chunk_of(values))
+    assert caught.value.row == bad[0]
+    assert caught.value.before.records() == chunk_of(values).records()[: bad[0]]
+
+
+def test_a_stop_iteration_that_leaks_is_a_failure_and_no_end() -> None:
+    numbers = iter([1])
+    with pytest.raises(RowFailed) as caught:
+        Map(lambda _: next(numbers)).on_chunk(chunk_of([0, 0, 0]))
+    assert caught.value.row == 1
+    assert "StopIteration" in str(caught.value.__cause__)
+
+
+def test_a_generator_that_fails_half_way_gives_nothing_of_its_record() -> None:
+    def halves(x: int) -> Iterator[int]:
+        yield x
+        if x == 2:
+            raise Bad
+        yield x
+
+    topology, source, _ = graph_of([Verb("", FlatMap(halves), lambda row: [])], "skip")
+    assert [row.value for row in played(Task(topology), source, [chunk_of([1, 2, 3])])] == [
+        1,
+        1,
+        3,
+        3,
+    ]
+
+
+def test_a_record_of_a_sinks_function_decides_on_key_and_time_and_keeps_what_it_leaves_out() -> (
+    None
+):
+    given = chunk_of([Record(b"a"), Record(b"b", b"mine", 7), b"c"])
+    assert Unwrap().on_chunk(given) == Chunk(
+        [b"a", b"b", b"c"], [b"k0", b"mine", None], [1_000, 7, 1_002], range(3), "numbers", 2
+    )
+
+
+def test_whole_records_have_all_that_is_known() -> None:
+    (record,) = AsRecords().on_chunk(chunk_of([b"x"], 3)).values
+    assert record == Record(b"x", b"k3", 1_003, 3, 2, "numbers")
