@@ -50,7 +50,7 @@ from streamkit.dataflow.stream import (
     sink_endpoint,
     sink_operators,
 )
-from streamkit.dataflow.topology import NAME_BYTES_MAX, Node, OnError, Topology, stage_name
+from streamkit.dataflow.topology import NAME_BYTES_MAX, Node, OnError, Topology, is_name, stage_name
 from streamkit.errors import TopologyError, UsageError
 from streamkit.record import Offset, Record, Topic
 from streamkit.serde.values import Serde, format_for, key_reader
@@ -83,7 +83,7 @@ class App:
     """
 
     def __init__(self, name: str, *, include: Sequence[str] = ()) -> None:
-        if len(name) > NAME_BYTES_MAX or not name or stage_name(name) != name:
+        if not is_name(name):
             raise UsageError(
                 f"{name!r} cannot name an app",
                 hint=f"use 1 to {NAME_BYTES_MAX} of a-z 0-9 -, such as {stage_name(name)!r}",

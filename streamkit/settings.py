@@ -93,4 +93,9 @@ def _table(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: {error}") from error
     for key in keys:
         table = table.get(key, {})
+    topics = table.get("topics", {})
+    if not isinstance(topics, dict) or not all(isinstance(each, str) for each in topics.values()):
+        raise ConfigError(f'cannot read {path}: topics is a table of names, NAME = "name"')
+    if not isinstance(table.get("cluster", ""), str):
+        raise ConfigError(f'cannot read {path}: cluster is a text, "HOST:PORT"')
     return dict(table)

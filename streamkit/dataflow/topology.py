@@ -59,7 +59,7 @@ class Topology:
         Raises:
             TopologyError: The name is taken or is none; an input is of another graph.
         """
-        if len(node.name) > NAME_BYTES_MAX or not _NAME.fullmatch(node.name):
+        if not is_name(node.name):
             raise TopologyError(
                 f"{node.name!r} cannot name a stage: use 1 to {NAME_BYTES_MAX} of a-z 0-9 -",
                 at=str(node.location),
@@ -139,6 +139,11 @@ class Topology:
                         f"{each.name!r} gives {_type_name(each.value_type)}",
                         at=str(node.location),
                     )
+
+
+def is_name(text: str) -> bool:
+    """Tell whether a text can name an app or a stage."""
+    return len(text) <= NAME_BYTES_MAX and _NAME.fullmatch(text) is not None
 
 
 def stage_name(function_name: str) -> str:
