@@ -195,7 +195,6 @@ class LogWriter:
                     raise OSError("an earlier sync of this group failed")
                 ends[log] = log.sync(self.files) if self._is_durable else log.written_end()
             except OSError:
-                log.refusal = ErrorCode(73)
                 for append in group.appends:
                     if append.log is log:
                         append.outcome = Appended(0, ErrorCode(56))

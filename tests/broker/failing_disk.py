@@ -39,6 +39,9 @@ class FailingDisk(Disk):
         self.failed: list[tuple[str, Path]] = []
         self._paths: dict[int, Path] = {}
 
+    def path_of(self, fd: int) -> Path:
+        return self._paths[fd]
+
     def _pass(self, call: str, path: Path) -> None:
         self.calls.append((call, path))
         number = self.fault(call, path)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 
 from streamkit.broker.attach import attach
 from streamkit.broker.data_folder import DataFolder
+from streamkit.broker.process import ATTACH_S_MAX
 from streamkit.errors import StateError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs Linux")
@@ -77,9 +79,14 @@ def is_served(address: str) -> bool:
 
 
 def wait_for_the_end(data_dir: Path) -> None:
-    """Wait until no broker holds the folder."""
+    """Wait until no broker holds the folder.
+
+    It does not need the time after which a broker that nobody ever found gives up.
+    """
+    begin_s = time.monotonic()
     with (data_dir / "broker" / "lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+    assert time.monotonic() - begin_s < ATTACH_S_MAX / 2
 
 
 @pytest.fixture(params=["short", "long"])

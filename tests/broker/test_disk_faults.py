@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from streamkit.broker.broker import Broker
-from streamkit.env import Disk
 from streamkit.protocol import apis, specs
 from streamkit.protocol.control_plane import ApiVersionsRequest, ListRequest
 from streamkit.protocol.data_plane import (
@@ -71,16 +70,20 @@ async def has_failed(broker: Broker) -> None:
 # --- Acknowledgements --------------------------------------------------------------
 
 
-class HeldDisk(Disk):
-    """Holds every sync of records until it is let go."""
+class HeldDisk(FailingDisk):
+    """Holds the syncs of records, or of one other file, until it is let go."""
 
-    def __init__(self) -> None:
+    def __init__(self, stem: str = "") -> None:
+        super().__init__()
+        self._stem = stem
         self.syncs_held = threading.Event()
         self.let_go = threading.Event()
         self.let_go.set()
 
     def sync(self, fd: int) -> None:
-        if not self.let_go.is_set():
+        path = self.path_of(fd)
+        is_meant = path.stem == self._stem if self._stem else path.suffix == ".log"
+        if is_meant and not self.let_go.is_set():
             self.syncs_held.set()
             assert self.let_go.wait(PATIENCE_S)
         super().sync(fd)
@@ -106,6 +109,27 @@ async def test_a_produce_is_answered_and_readable_only_behind_its_sync(tmp_path:
         disk.let_go.set()
         assert (await answer).topics[0].partitions[0].base_offset == 0
         assert (await fetch(reader, "t")).high_watermark == 1
+
+
+async def test_the_journal_is_never_more_than_one_group_behind(tmp_path: Path) -> None:
+    """Else more than the last group could be taken for a torn tail after a power cut."""
+    disk = HeldDisk("journal")
+    async with (
+        running(tmp_path, disk=disk) as broker,
+        await Wire.open(broker.sc_address) as sc,
+        await Wire.open(broker.spu_address) as producer,
+        await Wire.open(broker.spu_address) as reader,
+    ):
+        await create(sc, "t")
+        disk.let_go.clear()
+        assert await produce(producer, "t", batch_of(b"one")) == (0, 0)
+        second = asyncio.ensure_future(produce(producer, "t", batch_of(b"two")))
+        assert await asyncio.to_thread(disk.syncs_held.wait, PATIENCE_S)
+        # Its records may be on disk by now; the entry of the first group is not.
+        assert (await fetch(reader, "t")).high_watermark == 1
+        assert not second.done()
+        disk.let_go.set()
+        assert await second == (0, 1)
 
 
 async def test_what_comes_during_a_sync_shares_the_next_one(site: Site) -> None:
