@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from itertools import chain, compress, repeat
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import msgspec
@@ -110,11 +111,13 @@ class Chunk:
     def expand(self, groups: Sequence[Sequence[Any]]) -> Chunk:
         """Put a row for each value of group i in the place of row i."""
         assert len(groups) == len(self.values), "each row needs its group, even an empty one"
-        sizes = list(map(len, groups))
-        return self._reshaped(
-            list(chain.from_iterable(groups)),
-            lambda column: list(chain.from_iterable(map(repeat, column, sizes))),
-        )
+        values = list(chain.from_iterable(groups))
+        if len(values) < 2:  # `itemgetter` of one row gives no tuple
+            kept = [row for row, group in enumerate(groups) if group]
+            return self._reshaped(values, lambda column: [column[row] for row in kept])
+        rows = chain.from_iterable(map(repeat, range(len(groups)), map(len, groups)))
+        pick = itemgetter(*rows)
+        return self._reshaped(values, lambda column: list(pick(column)))
 
     def slice(self, start: int, stop: int) -> Chunk:
         """Keep the rows from ``start`` up to ``stop``."""
