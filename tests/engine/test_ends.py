@@ -1,0 +1,248 @@
+"""Sources and sinks of one's own, and files: what they get, when, and what they keep."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from streamkit.connectors.files import JsonLines
+from streamkit.dataflow.endpoints import FunctionSink, FunctionSource
+from streamkit.env import SystemClock
+from streamkit.errors import ConfigError, StageError, StreamKitError
+from streamkit.record import Chunk
+from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
+from streamkit.runtime.function_source import FunctionReader
+from streamkit.runtime.ports import WriteFailed
+
+# The engine runs on asyncio, so its ports are not asked to do more.
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def chunk_of(*values: Any) -> Chunk:
+    count = len(values)
+    return Chunk(list(values), [None] * count, [0] * count, range(count), "topic", 0)
+
+
+def reader_of(function: Callable[..., Any]) -> FunctionReader:
+    return FunctionReader("mine", FunctionSource(function), SystemClock())
+
+
+async def everything(reader: FunctionReader) -> list[Any]:
+    values: list[Any] = []
+    while (chunk := await reader.next()) is not None:
+        values.extend(chunk.values)
+    return values
+
+
+async def test_a_generator_is_read_in_order_to_its_end() -> None:
+    reader = reader_of(lambda: iter(range(10_000)))
+    facts = await reader.open({})
+    assert not facts.is_replayable
+    assert "cannot be replayed" in facts.description
+    assert await everything(reader) == list(range(10_000))
+    await reader.close()
+
+
+async def test_an_async_generator_is_read_in_order_to_its_end() -> None:
+    async def numbers() -> AsyncIterator[int]:
+        for number in range(100):
+            await anyio.lowlevel.checkpoint()
+            yield number
+
+    reader = reader_of(numbers)
+    await reader.open({})
+    assert await everything(reader) == list(range(100))
+    await reader.close()
+
+
+async def test_a_value_goes_on_although_the_next_one_lets_wait() -> None:
+    arrived = anyio.Event()
+
+    async def ticks() -> AsyncIterator[int]:
+        yield 1
+        await arrived.wait()
+        yield 2
+
+    reader = reader_of(ticks)
+    await reader.open({})
+    with anyio.fail_after(5):
+        first = await reader.next()
+    assert first is not None
+    assert list(first.values) == [1]
+    arrived.set()
+    assert await everything(reader) == [2]
+    await reader.close()
+
+
+async def test_a_replayable_source_goes_on_behind_what_was_committed() -> None:
+    def lines(resume: int | None) -> Iterator[tuple[int, str]]:
+        for number in range(0 if resume is None else resume + 1, 5):
+            yield number, f"line {number}"
+
+    reader = reader_of(lines)
+    assert (await reader.open({})).is_replayable
+    chunk = await reader.next()
+    assert chunk is not None
+    key, position = reader.position_after(chunk.slice(0, 3))
+    again = reader_of(lines)
+    await again.open({key: position})
+    rest = await again.next()
+    assert rest is not None
+    assert list(rest.values) == ["line 3", "line 4"]
+    assert list(rest.offsets) == [3, 4]
+
+
+async def test_what_came_before_a_failure_of_a_source_goes_on_first() -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise ValueError("no more")
+
+    reader = reader_of(failing)
+    await reader.open({})
+    chunk = await reader.next()
+    assert chunk is not None
+    assert list(chunk.values) == [1, 2]
+    with pytest.raises(
+        StageError, match="source 'mine' failed behind value 2: ValueError: no more"
+    ):
+        await reader.next()
+
+
+async def test_a_replayable_source_that_yields_no_positions_is_told_so() -> None:
+    def wrong(resume: int | None) -> Iterator[int]:
+        yield 1
+
+    reader = reader_of(wrong)
+    await reader.open({})
+    with pytest.raises(StageError, match=r"yields \(position, value\)"):
+        await reader.next()
+
+
+async def test_a_function_gets_one_record_after_another() -> None:
+    got: list[Any] = []
+    await FunctionWriter(FunctionSink(got.append)).write(chunk_of(1, 2, 3))
+    assert got == [1, 2, 3]
+
+
+async def test_an_async_function_gets_one_record_after_another() -> None:
+    got: list[Any] = []
+
+    async def take(value: int) -> None:
+        await anyio.lowlevel.checkpoint()
+        got.append(value)
+
+    await FunctionWriter(FunctionSink(take)).write(chunk_of(1, 2, 3))
+    assert got == [1, 2, 3]
+
+
+async def test_a_batch_function_gets_lists_up_to_its_size() -> None:
+    got: list[Any] = []
+    await FunctionWriter(FunctionSink(got.append, batch=2)).write(chunk_of(1, 2, 3))
+    assert got == [[1, 2], [3]]
+
+
+@pytest.mark.parametrize(("batch", "row", "rows"), [(None, 2, 1), (2, 2, 2), (10, 0, 4)])
+async def test_a_failing_function_tells_which_rows_it_had(
+    batch: int | None, row: int, rows: int
+) -> None:
+    def refuse(given: Any) -> None:
+        if given == 3 or (isinstance(given, list) and 3 in given):
+            raise ValueError(3)
+
+    with pytest.raises(WriteFailed) as caught:
+        await FunctionWriter(FunctionSink(refuse, batch)).write(chunk_of(1, 2, 3, 4))
+    assert (caught.value.row, caught.value.rows) == (row, rows)
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+class Noted:
+    """A sink of the user's that notes what is asked of it; it may fail to flush."""
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.calls: list[Any] = []
+        self.fails = fails
+
+    def open(self) -> None:
+        self.calls.append("open")
+
+    async def write(self, rows: list[int]) -> None:
+        self.calls.append(rows)
+
+    def flush(self) -> None:
+        if self.fails:
+            raise OSError("gone")
+        self.calls.append("flush")
+
+    async def close(self) -> None:
+        self.calls.append("close")
+
+
+async def test_a_class_is_opened_written_flushed_and_closed() -> None:
+    noted = Noted()
+    writer = ObjectWriter(noted)
+    await writer.open()
+    await writer.write(chunk_of(1, 2))
+    await writer.seal()
+    await writer.close()
+    assert noted.calls == ["open", [1, 2], "flush", "close"]
+
+
+async def test_a_class_that_cannot_flush_is_named() -> None:
+    with pytest.raises(StreamKitError, match=r"Noted.* could not be flushed: OSError: gone"):
+        await ObjectWriter(Noted(fails=True)).seal()
+
+
+async def write_lines(path: Path, *lines: bytes) -> None:
+    writer = JsonLines(path).writer()
+    await writer.open()
+    await writer.write(chunk_of(*lines))
+    assert writer.unacknowledged == len(lines)
+    await writer.seal()
+    assert writer.unacknowledged == 0
+    await writer.close()
+
+
+@pytest.mark.parametrize(
+    ("before", "kept"),
+    [
+        (b"", b""),
+        (b"1\n2\n", b"1\n2\n"),
+        (b"1\n2", b"1\n"),
+        (b"12", b""),
+        (b"1\n" + b"x" * 200_000, b"1\n"),
+        (b"x" * 200_000 + b"\n", b"x" * 200_000 + b"\n"),
+    ],
+)
+async def test_a_line_that_was_cut_by_a_crash_is_removed(
+    tmp_path: Path, before: bytes, kept: bytes
+) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(before)
+    await write_lines(path, b"3")
+    assert path.read_bytes() == kept + b"3\n"
+
+
+async def test_two_seals_at_once_count_each_record_once(tmp_path: Path) -> None:
+    writer = JsonLines(tmp_path / "out.jsonl").writer()
+    await writer.open()
+    await writer.write(chunk_of(b"1", b"2"))
+    first, second = writer.seal(), writer.seal()
+    await second
+    await first
+    assert writer.unacknowledged == 0
+    await writer.close()
+
+
+async def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot write to"):
+        await JsonLines(tmp_path / "none" / "out.jsonl").writer().open()
