@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
+
 from streamkit.client.cluster import Cluster
-from streamkit.errors import BrokerError
+from streamkit.errors import BrokerError, RequestTimedOut
 from streamkit.protocol.apis import (
     DELETE_CONSUMER_OFFSET,
     FETCH,
     FETCH_CONSUMER_OFFSETS,
     FETCH_OFFSETS,
+    STREAM_FETCH,
+    UPDATE_CONSUMER_OFFSET,
     Api,
 )
 from streamkit.protocol.batch import HEADER_BYTES, read_batch_header, whole_batches
@@ -28,11 +32,14 @@ from streamkit.protocol.data_plane import (
     OffsetsTopic,
     PartitionIndex,
     ReplicaKey,
+    StreamFetchRequest,
+    UpdateConsumerOffsetRequest,
 )
 from streamkit.protocol.error_codes import as_exception
 
 _OFFSETS_TOPIC = "consumer-offset"
 _PROBE_BYTES = 64 * 1024
+_STORE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,37 @@ class OffsetClient:
             if (topic is None or each.replica.topic == topic)
             and (consumer_id is None or each.consumer_id == consumer_id)
         ]
+
+    async def store(self, consumer_id: str, topic: str, partition: int, offset: int) -> None:
+        """Store an offset without a stream of one's own, by a short one that begins there.
+
+        The protocol stores offsets for a stream only, and names a stream with the first records
+        it brings.
+
+        Raises:
+            RequestTimedOut: There is no record at ``offset``, or the server is silent.
+            StreamKitError: The broker did not store it.
+        """
+        address = await self._cluster.leader(topic, partition)
+        channel = await self._cluster.connect(address)
+        try:
+            with anyio.fail_after(_STORE_S):
+                request = StreamFetchRequest(
+                    topic, partition, offset, max_bytes=1, consumer_id=consumer_id
+                )
+                first = await (await channel.open_stream(STREAM_FETCH, request)).receive()
+                update = UpdateConsumerOffsetRequest(offset, first.stream_id)
+                answer = await channel.call(UPDATE_CONSUMER_OFFSET, update)
+        except TimeoutError:
+            raise RequestTimedOut(
+                f"offset {offset} of {topic}-{partition} was not stored within {_STORE_S:g} s",
+                sent=True,
+            ) from None
+        finally:
+            with anyio.CancelScope(shield=True):
+                await channel.close()
+        if answer.error:
+            raise as_exception(answer.error, about=f"{topic}-{partition}")
 
     async def delete(self, stored: StoredOffset) -> None:
         """Forget a stored offset."""
