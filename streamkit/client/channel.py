@@ -285,6 +285,10 @@ async def open_channel(
         with anyio.fail_after(connect_s):
             stream = await anyio.connect_tcp(host.strip("[]"), int(port))
             sock = stream.extra(SocketAttribute.raw_socket)
+            if sock.getsockname() == sock.getpeername():
+                # Nobody listens, and the kernel chose this very port for our own end.
+                await stream.aclose()
+                raise ConnectFailed(address, "connection refused")
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             channel = Channel(stream, address, client_id)
             start(channel.run)

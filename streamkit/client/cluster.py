@@ -13,7 +13,7 @@ from streamkit.client.backoff import Backoff
 from streamkit.client.channel import Channel, open_channel
 from streamkit.client.metadata import WATCHED, MetadataStore
 from streamkit.env import Clock
-from streamkit.errors import NotLeader, StreamKitError, TopicNotFound, TransportError
+from streamkit.errors import ConnectFailed, NotLeader, StreamKitError, TopicNotFound, TransportError
 from streamkit.protocol.apis import WATCH, Api
 from streamkit.protocol.connection import check_platform
 from streamkit.protocol.control_plane import WatchRequest
@@ -78,6 +78,10 @@ class Cluster:
         """Run something for as long as the client lives."""
         assert self._tasks is not None, "the client is not open"
         self._tasks.start_soon(function)
+
+    def move(self, address: str) -> None:
+        """Learn that the SC is reached elsewhere from now on."""
+        self.address = address
 
     async def close(self) -> None:
         for channel in (self._sc, *self._spus.values()):
@@ -171,6 +175,9 @@ class Cluster:
             with anyio.move_on_after(_FIRST_METADATA_S):
                 while not self.metadata.is_filled and channel.is_open:
                     await self._changed.wait()
+            if not self.metadata.is_filled:
+                await channel.close()
+                raise ConnectFailed(self.address, "it did not say which topics there are")
             self._sc = channel
             return channel
 

@@ -350,6 +350,10 @@ class Consumer:
             return channel
 
     @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
+    @property
     def cluster(self) -> Cluster:
         return self._cluster
 
@@ -386,11 +390,16 @@ class _Reader:
 
     async def run(self) -> None:
         """Read until the end, or for ever; reopen what breaks."""
-        while not self.is_done:
+        while not (self.is_done or self._consumer.is_closed):
             try:
                 await self._read()
             except OffsetEvicted as error:
-                if not await self._go_on_behind(error):
+                try:
+                    goes_on = await self._go_on_behind(error)
+                except StreamKitError as worse:
+                    self._consumer.fail(worse)
+                    return
+                if not goes_on:
                     self._consumer.fail(error)
                     return
             except CorruptBatch as error:
@@ -486,8 +495,12 @@ class _Reader:
         if self._options.on_evicted == "earliest":
             self.position.next_offset = error.next_available
         else:
-            _, end = await self._consumer.offsets.bounds(self._consumer.topic, self._partition)
-            self.position.next_offset = end
+            _, self.position.next_offset = await retrying(
+                self._cluster,
+                lambda: self._consumer.offsets.bounds(self._consumer.topic, self._partition),
+                give_up_s=None,
+                on_retry=self._options.on_retry,
+            )
         return True
 
     async def _reconnect(self) -> None:
@@ -495,6 +508,8 @@ class _Reader:
             await self._channel.close()
 
     async def _pause(self, error: StreamKitError) -> None:
+        if self._consumer.is_closed:
+            return  # the connection was closed by ourselves; the scope ends this at once
         pause_s = self._backoff.next_s()
         if self._options.on_retry is not None:
             self._options.on_retry(error, self._backoff.attempt)
