@@ -18,9 +18,11 @@ from streamkit.protocol.compression import Codec
 from streamkit.protocol.data_plane import FetchablePartition
 
 _NOW_MS = 1_700_000_000_000
+# About 1 MiB, which is what a fetch brings unless it is told otherwise.
+_ROWS_OF_A_RESPONSE = 8_000
 
 
-def main(*, rows: int = 100_000, rounds: int = 9) -> list[str]:
+def main(*, rows: int = _ROWS_OF_A_RESPONSE, rounds: int = 30) -> list[str]:
     """Return a line for each way."""
     values, keys = values_of(rows), list[bytes | None](keys_of(rows))
     columns = Columns(values, keys, [_NOW_MS] * rows)

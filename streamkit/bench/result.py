@@ -74,6 +74,13 @@ class Comparison:
         return self.baseline.per_record_s / self.ours.per_record_s
 
     @property
+    def cpu_ratio(self) -> float | None:
+        """The same for the processor time of the two processes that do the work."""
+        if self.baseline is None or not self.ours.cpu_s or self.baseline.cpu_s is None:
+            return None
+        return (self.baseline.cpu_s / self.baseline.records) / (self.ours.cpu_s / self.ours.records)
+
+    @property
     def is_reached(self) -> bool | None:
         """Whether the design's ratio is reached; None where that cannot be told."""
         if self.ratio is None or self.at_least is None:
@@ -115,6 +122,7 @@ class Result:
             "baseline": baseline,
             "ratio": self.ratio,
             "ratios": {each.what: each.ratio for each in self.comparisons},
+            "cpu_ratios": {each.what: each.cpu_ratio for each in self.comparisons},
             "at_least": {each.what: each.at_least for each in self.comparisons},
             "notes": self.notes,
         }
@@ -123,15 +131,17 @@ class Result:
 def as_text(result: Result) -> str:
     """Show a result as a table with its notes."""
     lines = [f"{result.name}: {result.work} (output checked)"]
-    rows = [("", "ours", "baseline", "ratio", "needed", "against")]
+    rows = [("", "ours", "baseline", "ratio", "needed", "CPU", "against")]
     for each in result.comparisons:
+        needed = "-" if each.at_least is None else f">= {each.at_least:.2f}x{_verdict(each)}"
         rows.append(
             (
                 each.what,
                 _shown(each.ours),
                 _shown(each.baseline),
-                "-" if each.ratio is None else f"{each.ratio:.2f}x",
-                "-" if each.at_least is None else f">= {each.at_least:.2f}x{_verdict(each)}",
+                _times(each.ratio),
+                needed,
+                _times(each.cpu_ratio),
                 each.against,
             )
         )
@@ -154,6 +164,10 @@ def _shown(timing: Timing | None) -> str:
     if timing.cpu_s is not None:
         text += f" ({timing.cpu_s / timing.records * 1e6:.2f} CPU s/M)"
     return text
+
+
+def _times(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.2f}x"
 
 
 def _verdict(comparison: Comparison) -> str:
