@@ -50,11 +50,13 @@ from streamkit.runtime.task import users_line
 from streamkit.runtime.worker import Worker
 from streamkit.settings import Settings, load_settings
 from streamkit.state.store import Store, StoreFacts
-from streamkit.where import Where, choose, connected
+from streamkit.where import Hold, Where, choose
 
 _STORE_NAME = "main.sqlite"
 # Short enough that an absent broker is told of within two seconds.
 _CONNECT_S = 1.5
+# How soon it is noticed that the embedded broker was killed.
+_HOLD_CHECK_S = 0.2
 _NOTHING_READ = "stopped before the job began; nothing was read"
 _WRITER_METHODS = ("open", "write", "flush", "close")
 
@@ -139,8 +141,8 @@ class _Start:
         self._handing_over = threading.Lock()
 
     def run(self) -> int:
-        with connected(self._where) as address:
-            run = Run(*self._parts, address, self._reporter, SystemClock())
+        with Hold(self._where) as hold:
+            run = Run(*self._parts, hold, self._reporter, SystemClock())
             with self._handing_over:
                 self._run = run
             if self._early_signal is not None:
@@ -174,7 +176,7 @@ class Run:
         options: RunOptions,
         settings: Settings,
         where: Where,
-        address: str,
+        hold: Hold,
         reporter: Reporter,
         clock: Clock,
     ) -> None:
@@ -182,7 +184,7 @@ class Run:
         self._options = options
         self._settings = settings
         self._where = where
-        self._address = address
+        self._hold = hold
         self._reporter = reporter
         self._clock = clock
         self._topology: Topology = with_settings(app.topology, settings)
@@ -236,13 +238,14 @@ class Run:
             if self._worker is None:
                 self._reporter.note(_NOTHING_READ)
                 return 0
-            return await self._work(self._worker, total)
+            assert client is not None, "the worker was made with it"
+            return await self._work(client, self._worker, total)
 
     # --- beginning -------------------------------------------------------------------
 
     def _client(self) -> Client:
         return Client(
-            self._address,
+            self._hold.address,
             client_id=self._app.name,
             use_local_address=self._where.uses_local_address,
             connect_timeout=_CONNECT_S,
@@ -260,7 +263,7 @@ class Run:
                 waited_s = self._clock.monotonic_s() - since_s
                 self._note_trouble(
                     "connect",
-                    f"waiting for the broker at {self._address}: {error} "
+                    f"waiting for the broker at {self._hold.address}: {error} "
                     f"(attempt {backoff.attempt + 1}, for {waited_s:.0f} s)",
                 )
                 await self._clock.sleep(backoff.next_s())
@@ -280,7 +283,7 @@ class Run:
         )
         store = Store(self._where.data_dir / "state" / self._app.name / _STORE_NAME)
         stack.callback(store.close)
-        cluster = "embedded" if is_embedded else self._address
+        cluster = "embedded" if is_embedded else self._hold.address
         facts = store.open(app=self._app.name, cluster=cluster, fresh=self._options.fresh_state)
         readers = self._readers(client, facts)
         writers = self._writers(client)
@@ -367,8 +370,8 @@ class Run:
     def _where_text(self) -> str:
         if self._where.kind == "embedded":
             folder = self._where.data_dir
-            return f"the embedded broker at {self._address} in {folder} ({self._where.why})"
-        return f"the cluster at {self._address} ({self._where.why})"
+            return f"the embedded broker at {self._hold.address} in {folder} ({self._where.why})"
+        return f"the cluster at {self._hold.address} ({self._where.why})"
 
     def _state_text(self, facts: StoreFacts) -> str:
         if self._options.fresh_state:
@@ -377,8 +380,9 @@ class Run:
 
     # --- working ---------------------------------------------------------------------
 
-    async def _work(self, worker: Worker, total: int | None) -> int:
+    async def _work(self, client: Client, worker: Worker, total: int | None) -> int:
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._hold_on, client)
             tasks.start_soon(self._report_progress, worker, total)
             if self._early_signal is not None:
                 worker.signal(self._early_signal)
@@ -387,6 +391,21 @@ class Run:
         self._has_ended = True
         self._reporter.ended(self._ended(worker, code))
         return code
+
+    async def _hold_on(self, client: Client) -> None:
+        """Start the embedded broker again if it ends under the job."""
+        while True:
+            await self._clock.sleep(_HOLD_CHECK_S)
+            if not self._hold.is_lost():
+                continue
+            self._reporter.note("the embedded broker has ended; starting it again")
+            try:
+                await anyio.to_thread.run_sync(self._hold.renew)
+            except StreamKitError as error:
+                self._note_trouble("broker", f"the embedded broker does not start: {error}")
+                continue
+            client.cluster.move(self._hold.address)
+            self._reporter.note(f"the embedded broker is back at {self._hold.address}")
 
     async def _report_progress(self, worker: Worker, total: int | None) -> None:
         while True:

@@ -8,10 +8,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Literal
 
 from streamkit.client.profile import Profile, Profiles, load_profiles, profile_path
 from streamkit.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from streamkit.broker.attach import Attachment
 
 CLUSTER_VARIABLE: Final = "STREAMKIT_CLUSTER"
 DATA_DIR_VARIABLE: Final = "STREAMKIT_DATA_DIR"
@@ -97,16 +101,59 @@ def connected(where: Where) -> Iterator[str]:
     Raises:
         StreamKitError: The embedded broker could not be started.
     """
-    if where.address is not None:
-        yield where.address
-        return
-    # The broker is not loaded where a cluster is used.
-    from streamkit.broker.attach import attach
+    with Hold(where) as hold:
+        yield hold.address
 
-    with attach(where.data_dir) as attachment:
-        if attachment.has_made_folder:
-            sys.stderr.write(f"new data folder at {where.data_dir}\n")
-        yield attachment.sc_address
+
+class Hold:
+    """A place to work that stays: the embedded broker is held up until the block ends.
+
+    Entering blocks until the broker listens.
+    """
+
+    def __init__(self, where: Where) -> None:
+        self._where = where
+        self._attachment: Attachment | None = None
+        self.address = where.address or ""
+
+    def __enter__(self) -> Hold:
+        if self._where.address is None:
+            self._attach()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._attachment is not None:
+            self._attachment.close()
+
+    def is_lost(self) -> bool:
+        """Tell whether the embedded broker has ended under us."""
+        return self._attachment is not None and self._attachment.is_lost()
+
+    def renew(self) -> None:
+        """Attach again, starting the embedded broker anew; its address may be another one.
+
+        Blocks: call it off the event loop.
+
+        Raises:
+            StreamKitError: It could not be started.
+        """
+        assert self._attachment is not None, "only what is held can be lost"
+        self._attachment.close()
+        self._attach()
+
+    def _attach(self) -> None:
+        # The broker is not loaded where a cluster is used.
+        from streamkit.broker.attach import attach
+
+        self._attachment = attach(self._where.data_dir)
+        if self._attachment.has_made_folder:
+            sys.stderr.write(f"new data folder at {self._where.data_dir}\n")
+        self.address = self._attachment.sc_address
 
 
 def checked_address(address: str, source: str) -> str:

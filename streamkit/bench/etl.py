@@ -24,7 +24,7 @@ from streamkit.env import SystemClock
 from streamkit.observe.report import Ended, Snapshot, Started
 from streamkit.run import Run, RunOptions
 from streamkit.settings import Settings
-from streamkit.where import Where
+from streamkit.where import Hold, Where
 
 _FIRST_MS = 1_700_000_000_000
 _VALUE_BYTES = 200
@@ -203,7 +203,7 @@ def _run(app: App, place: Place) -> Watch:
     where = Where("cluster", place.address, "the benchmark's broker", place.folder)
     # Offsets of the round before must not count, neither in the folder nor in the broker.
     options = RunOptions(once=True, fresh_state=True, commit_interval_s=_COMMIT_S)
-    job = Run(app, options, Settings(), where, place.address, Silent(), SystemClock())
+    job = Run(app, options, Settings(), where, Hold(where), Silent(), SystemClock())
     with measured() as watch:
         code = anyio.run(job.main)
     if code:

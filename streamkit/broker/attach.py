@@ -36,11 +36,21 @@ class Attachment:
         started: bool,
         made_folder: bool,
     ) -> None:
+        link.setblocking(False)  # it is only looked at from here on
         self._link = link
         self.sc_address = str(greeting["sc"])
         self.pid = int(str(greeting["pid"]))
         self.has_started_broker = started
         self.has_made_folder = made_folder
+
+    def is_lost(self) -> bool:
+        """Tell whether the broker has ended, which nobody who holds it has asked for."""
+        try:
+            return self._link.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def close(self) -> None:
         """Let go. If this was the last hold, the broker ends, cleanly."""
