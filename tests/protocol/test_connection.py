@@ -117,7 +117,6 @@ def test_a_client_id_must_fit_a_string() -> None:
         (apis.CREATE, (9, 18), 18),
         (apis.LIST, (0, 14), 19),
     ],
-    ids=str,
 )
 def test_the_newest_version_is_used_that_both_know(
     api: Api[Any, Any], advertised: tuple[int, int] | None, version: int
