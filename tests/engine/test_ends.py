@@ -92,13 +92,12 @@ async def test_a_replayable_source_goes_on_behind_what_was_committed() -> None:
     assert (await reader.open({})).is_replayable
     chunk = await reader.next()
     assert chunk is not None
-    key, position = reader.position_after(chunk.slice(0, 3))
+    key, position = reader.position_after(chunk.slice(0, 1))
     again = reader_of(lines)
     await again.open({key: position})
-    rest = await again.next()
-    assert rest is not None
-    assert list(rest.values) == ["line 3", "line 4"]
-    assert list(rest.offsets) == [3, 4]
+    assert await everything(again) == ["line 1", "line 2", "line 3", "line 4"]
+    for each in (reader, again):
+        await each.close()
 
 
 async def test_what_came_before_a_failure_of_a_source_goes_on_first() -> None:
@@ -109,13 +108,13 @@ async def test_what_came_before_a_failure_of_a_source_goes_on_first() -> None:
 
     reader = reader_of(failing)
     await reader.open({})
-    chunk = await reader.next()
-    assert chunk is not None
-    assert list(chunk.values) == [1, 2]
-    with pytest.raises(
-        StageError, match="source 'mine' failed behind value 2: ValueError: no more"
-    ):
-        await reader.next()
+    values: list[int] = []
+    with pytest.raises(StageError, match="failed behind value 2: ValueError: no more"):
+        while True:
+            chunk = await reader.next()
+            values.extend(() if chunk is None else chunk.values)
+    assert values == [1, 2]
+    await reader.close()
 
 
 async def test_a_replayable_source_that_yields_no_positions_is_told_so() -> None:

@@ -23,7 +23,7 @@ store.open(app="app", cluster="cluster")
 number = store.positions().get("0", {}).get("0", 0)
 while True:
     number += 1
-    store.commit({str(s): {str(p): number for p in range(50)} for s in range(3)})
+    store.commit({str(s): {str(p): number for p in range(300)} for s in range(3)})
     print(number, flush=True)
 """
 
@@ -103,7 +103,7 @@ def test_a_process_killed_at_any_moment_leaves_the_last_commit_or_the_next(
     tmp_path: Path, is_deep: bool
 ) -> None:
     chosen = random.Random(4)
-    for _ in range(50 if is_deep else 5):
+    for _ in range(100 if is_deep else 10):
         process = subprocess.Popen(
             [sys.executable, "-c", COMMITTING, str(tmp_path / "s")],
             stdout=subprocess.PIPE,
