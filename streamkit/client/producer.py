@@ -10,8 +10,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from bisect import bisect_right
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from types import TracebackType
 from typing import Any
 
@@ -260,8 +262,7 @@ class Producer:
             if column is not None and len(column) != total:
                 raise UsageError(f"{total} values, but {len(column)} {name}")
         handle = ManyHandle(total)
-        for start in range(0, total, _ROWS_PER_TURN):
-            stop = min(start + _ROWS_PER_TURN, total)
+        for start, stop in _turns(values, self._options.queue_bytes_max):
             now_ms = self._cluster.clock.wall_ms()
             columns = Columns(
                 list(values[start:stop]),
@@ -457,6 +458,18 @@ class Producer:
     @property
     def codec_used(self) -> Codec:
         return self._codec
+
+
+def _turns(values: Sequence[bytes], bytes_max: int) -> Iterator[tuple[int, int]]:
+    """Cut a column where its rows, or their bytes, are too many to be taken at once."""
+    start, total = 0, len(values)
+    while start < total:
+        stop = min(start + _ROWS_PER_TURN, total)
+        if sum(map(len, values[start:stop])) > bytes_max:
+            ends = list(accumulate(map(len, values[start:stop])))
+            stop = start + max(1, bisect_right(ends, bytes_max))
+        yield start, stop
+        start = stop
 
 
 class _Lane:
