@@ -1,0 +1,416 @@
+"""The client through a network that cuts, stalls, delays, splits and flips."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
+
+import anyio
+import pytest
+
+from streamkit import Client
+from streamkit.errors import (
+    BrokerError,
+    CorruptBatch,
+    OffsetEvicted,
+    RequestTimedOut,
+    TransportError,
+)
+from streamkit.protocol import apis, specs
+from streamkit.protocol.connection import IncomingRequest, encode_reply
+from streamkit.protocol.control_plane import ListRequest
+from streamkit.protocol.data_plane import FetchablePartition, StreamFetchResponse
+from streamkit.protocol.error_codes import evicted
+from streamkit.protocol.schema import Reader
+from tests.broker_process import BrokerProcess
+from tests.checker import Ledger, Row, Verdict, check
+from tests.client.conftest import NewTopic
+from tests.client.reading import read_all, values_of
+from tests.proxy import FLOWS, Cut, Delay, Fault, Flip, Flow, Proxy, Replace, Split, Stall
+
+PARTITIONS: Final = 2
+RECORDS_PER_ROUND: Final = 12
+ROUNDS: Final = 3
+SAMPLED_CUTS: Final = 12
+FOREVER_S: Final = 3_600
+SOON_S: Final = 20.0
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """A broker with no topics but the one of the running test: so bytes are the same each time."""
+    with BrokerProcess(tmp_path_factory.mktemp("quiet") / "data") as process:
+        yield process
+
+
+@asynccontextmanager
+async def patient_client(address: str) -> AsyncIterator[Client]:
+    """Open a client however often that takes."""
+    async with AsyncExitStack() as stack:
+        while True:
+            try:
+                client = await stack.enter_async_context(Client.connect(address))
+                break
+            except TransportError:
+                pass
+        yield client
+
+
+async def session(broker: BrokerProcess, *faults: Fault) -> tuple[Verdict, Counter[str]]:
+    """Produce in rounds, read, commit, through a proxy; return what the checker says."""
+    ledger = Ledger()
+    rows: list[Row] = []
+    async with Client.connect(broker.address) as direct:
+        await direct.admin.create_topic("t", PARTITIONS)
+        with Proxy(broker.sc_port, broker.spu_port, *faults) as proxy:
+            with anyio.fail_after(SOON_S):
+                async with patient_client(proxy.address) as client:
+                    opened = proxy.carried["sc down"]
+                    await produce(client, ledger)
+                    rows += await consume(client)
+            carried = proxy.carried
+            carried["sc down"] = opened
+        rows += [("t", r.partition, r.offset, r.value) for r in await read_all(direct, "t")]
+        stored = {each.partition: each.offset for each in await direct.admin.list_consumers()}
+        await direct.admin.delete_topic("t")
+    verdict = check(ledger, rows, may_repeat=any(isinstance(fault, Cut) for fault in faults))
+    assert stored == {p: max(row[2] for row in rows if row[1] == p) for p in range(PARTITIONS)}
+    assert verdict.counts["acknowledged"] == ROUNDS * RECORDS_PER_ROUND
+    assert verdict.counts["unknown"] == 0
+    return verdict, carried
+
+
+async def produce(client: Client, ledger: Ledger) -> None:
+    options: dict[str, Any] = {"linger": FOREVER_S, "batch_size": 120, "delivery_timeout": None}
+    async with client.producer("t", **options) as producer:
+        for turn in range(ROUNDS):
+            handles = []
+            for number in range(turn * RECORDS_PER_ROUND, (turn + 1) * RECORDS_PER_ROUND):
+                lane = ("t", number % PARTITIONS)
+                value = ledger.send(lane, number, b"payload %d" % number)
+                handle = await producer.send(value, partition=lane[1], timestamp_ms=1_000)
+                handles.append((lane, number, handle))
+            await producer.flush()
+            for lane, number, handle in handles:
+                ledger.ok(lane, number, (await handle).offset)
+
+
+async def consume(client: Client) -> list[Row]:
+    rows: list[Row] = []
+    options: dict[str, Any] = {"consumer_id": "me", "offset_strategy": "auto", "until_end": True}
+    async for chunk in client.consumer("t", max_bytes=200, **options).chunks():
+        rows += [
+            ("t", chunk.partition, offset, value)
+            for offset, value in zip(chunk.offsets, chunk.values, strict=True)
+        ]
+    ends = Counter(row[1] for row in rows)
+    assert sum(ends.values()) == len(set(rows)), "the consumer repeated records"
+    return rows
+
+
+# --- Cuts -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+async def test_a_cut_connection_loses_nothing(
+    quiet: BrokerProcess,
+    flow: Flow,
+    is_deep: bool,
+    anyio_backend_name: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clean, carried = await session(quiet)
+    assert not clean.problems, clean
+    points = range(carried[flow])
+    if not (is_deep and anyio_backend_name == "asyncio"):
+        points = sorted(random.Random(f"{flow} 1").sample(points, SAMPLED_CUTS))  # type: ignore[assignment]
+    counts: Counter[str] = Counter()
+    for at in points:
+        cut = Cut(flow, at)
+        verdict, _ = await session(quiet, cut)
+        assert not verdict.problems, f"cut at {at} of {flow}: {verdict}"
+        assert cut.fired == 1, f"byte {at} of {flow} was never reached"
+        counts += verdict.counts
+    with capsys.disabled():
+        print(  # noqa: T201
+            f"\n{flow}: {len(points)} cuts of {carried[flow]} bytes, {counts['acknowledged']} "
+            f"acknowledged, {counts['stored again']} stored again, 0 lost"
+        )
+
+
+async def test_cut_again_and_again_it_still_gets_through(
+    quiet: BrokerProcess, anyio_backend_name: str
+) -> None:
+    cuts = [Cut("spu down", at) for at in range(300, 2_700, 300)]
+    verdict, _ = await session(quiet, *cuts)
+    assert not verdict.problems, verdict
+    assert all(cut.fired for cut in cuts)
+
+
+# --- Slow and odd, but whole ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda flow: Split(flow),
+        lambda flow: Delay(flow, 0.002),
+    ],
+    ids=["split", "delay"],
+)
+async def test_whole_but_slow_bytes_repeat_nothing(
+    quiet: BrokerProcess, make: Callable[[Flow], Fault]
+) -> None:
+    faults = [make(flow) for flow in FLOWS]
+    verdict, _ = await session(quiet, *faults)
+    assert not verdict.problems, verdict
+    assert all(fault.fired for fault in faults)
+    assert verdict.counts["stored again"] == 0
+
+
+@pytest.mark.parametrize("flow", ["spu up", "spu down"])
+async def test_a_stalled_connection_is_waited_for_and_repeats_nothing(
+    quiet: BrokerProcess, flow: Flow
+) -> None:
+    stall = Stall(flow, 300)
+
+    async with anyio.create_task_group() as tasks:
+
+        async def release_once_met() -> None:
+            await anyio.to_thread.run_sync(stall.has_fired.wait)
+            stall.release()
+
+        tasks.start_soon(release_once_met)
+        verdict, _ = await session(quiet, stall)
+    assert not verdict.problems, verdict
+    assert stall.fired
+    assert verdict.counts["stored again"] == 0
+
+
+async def until_fired(stall: Stall) -> None:
+    with anyio.fail_after(SOON_S):
+        await anyio.to_thread.run_sync(stall.has_fired.wait)
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["send", "send_many"])
+async def test_what_waits_for_a_silent_broker_is_bounded(
+    cluster: BrokerProcess, client: Client, new_topic: NewTopic, many: bool
+) -> None:
+    topic = await new_topic()
+    value, count, queue_bytes = bytes(10_000), 500, 200_000
+    stall = Stall("spu down", 200)
+    with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
+        async with Client.connect(proxy.address) as slow:
+            producer = slow.producer(topic, queue_bytes=queue_bytes, linger=0)
+            await producer.open()
+
+            async def send_on() -> None:
+                if many:
+                    await producer.send_many([value] * count)
+                for _ in range(0 if many else count):
+                    await producer.send(value)
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(send_on)
+                await until_fired(stall)
+                await anyio.wait_all_tasks_blocked()
+                waiting_bytes = producer.unacknowledged * len(value)
+                stall.release()
+            await producer.close()
+    assert 0.8 * queue_bytes < waiting_bytes <= 2 * queue_bytes + len(value)
+    assert len(await values_of(client, topic)) == count
+
+
+async def test_one_silent_partition_does_not_stop_the_others(
+    own_broker: BrokerProcess, anyio_backend_name: str
+) -> None:
+    """A full queue of one lane holds nobody else up, nor does a flush that waits for it."""
+    refuse = Replace("spu down", refuse_partition_0)
+    with Proxy(own_broker.sc_port, own_broker.spu_port, refuse) as proxy:
+        async with Client.connect(proxy.address) as client:
+            await client.admin.create_topic("t", 2)
+            async with client.producer("t", linger=0, queue_bytes=100) as producer:
+                await producer.send(bytes(200), partition=0)
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(producer.send, bytes(200), None)  # waits for room in 0
+                    tasks.start_soon(producer.flush)
+                    with anyio.fail_after(SOON_S):
+                        for offset in range(20):
+                            stored = await (await producer.send(b"x", partition=1))
+                            assert stored.offset == offset
+                    refuse.function = lambda frame: None
+    assert refuse.fired
+
+
+def refuse_partition_0(frame: bytes) -> bytes | None:
+    """Say "not the leader" to every Produce answer for partition 0."""
+    name = b"\x00\x01t\x00\x00\x00\x01\x00\x00\x00\x00"
+    at = frame.find(name)
+    if at < 0 or frame[at + len(name) : at + len(name) + 2] != b"\x00\x00":
+        return None
+    return frame[: at + len(name)] + b"\x00\x06" + frame[at + len(name) + 2 :]
+
+
+async def test_more_requests_than_a_connection_carries_wait_their_turn(
+    cluster: BrokerProcess, client: Client, new_topic: NewTopic
+) -> None:
+    topic = await new_topic(200)
+    stall = Stall("spu down", 200)
+    with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
+        async with (
+            Client.connect(proxy.address) as slow,
+            slow.producer(topic, linger=0) as producer,
+        ):
+            await producer.send_many([b"x"] * 200)
+            await until_fired(stall)
+            await anyio.wait_all_tasks_blocked()
+            stall.release()
+    assert len(await values_of(client, topic)) == 200
+
+
+async def test_an_admin_call_without_an_answer_ends_in_time(cluster: BrokerProcess) -> None:
+    stall = Stall("sc down", 1_000_000)
+    with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
+        async with Client.connect(proxy.address) as client:
+            stall.at = 0
+            with pytest.raises(RequestTimedOut, match="did not answer"):
+                await client.cluster.admin(apis.LIST, ListRequest(specs.TOPIC), timeout_s=0.2)
+    assert stall.fired
+
+
+# --- Flipped bits -----------------------------------------------------------------------------
+
+
+async def test_a_flipped_bit_is_found_and_the_batch_read_again(
+    cluster: BrokerProcess, client: Client, new_topic: NewTopic
+) -> None:
+    topic = await new_topic()
+    values = [b"value %d" % number for number in range(50)]
+    async with client.producer(topic, batch_size=200) as producer:
+        await producer.send_many(values)
+    flip = Flip("spu down", b"value 33")
+    with Proxy(cluster.sc_port, cluster.spu_port, flip) as proxy:
+        async with Client.connect(proxy.address) as far:
+            assert await values_of(far, topic, max_bytes=400) == values
+    assert flip.fired == 1
+
+
+async def test_a_batch_that_stays_damaged_ends_the_reading_behind_what_is_whole(
+    cluster: BrokerProcess, client: Client, new_topic: NewTopic
+) -> None:
+    topic = await new_topic()
+    values = [b"value %d" % number for number in range(50)]
+    async with client.producer(topic, batch_size=200) as producer:
+        await producer.send_many(values)
+    flip = Flip("spu down", b"value 33", times=99)
+    found: list[bytes] = []
+    with Proxy(cluster.sc_port, cluster.spu_port, flip) as proxy:
+        async with (
+            Client.connect(proxy.address) as far,
+            far.consumer(topic, max_bytes=1) as consumer,
+        ):
+            with pytest.raises(CorruptBatch, match=f"{topic}-0 offset") as caught:  # noqa: PT012
+                while (chunk := await consumer.next_chunk()) is not None:
+                    found += chunk.values
+    assert (caught.value.topic, caught.value.offset) == (topic, len(found))
+    assert found == values[: len(found)]
+    assert 20 < len(found) <= 33
+    assert flip.fired == 2, "it is fetched once more, not more often"
+
+
+async def test_a_bit_flipped_on_the_way_in_is_refused_not_stored(
+    cluster: BrokerProcess, client: Client, new_topic: NewTopic
+) -> None:
+    topic = await new_topic()
+    flip = Flip("spu up", b"damaged")
+    with Proxy(cluster.sc_port, cluster.spu_port, flip) as proxy:
+        async with Client.connect(proxy.address) as far:
+            producer = far.producer(topic, linger=0)
+            with pytest.raises(BrokerError, match="checksum"):
+                await (await producer.send(b"damaged"))
+            await (await producer.send(b"whole"))
+            with pytest.raises(BrokerError, match="checksum"):
+                await producer.close()
+    assert flip.fired == 1
+    assert await values_of(client, topic) == [b"whole"]
+
+
+# --- Offsets that retention has removed ----------------------------------------------------------
+
+
+def evicting(first_left: int) -> Replace:
+    """Answer the first stream as a server does whose log begins later."""
+
+    def answer(frame: bytes) -> bytes | None:
+        if replace.fired or b"old record" not in frame:
+            return None
+        api = apis.STREAM_FETCH
+        response = api.response.read(Reader(frame, 8), api.max_version)
+        partition = FetchablePartition(0, evicted(response.partition.log_start_offset, first_left))
+        correlation_id = int.from_bytes(frame[4:8], "big")
+        request = IncomingRequest(api, api.max_version, correlation_id, "", None, 0)
+        return encode_reply(
+            request, StreamFetchResponse(response.topic, response.stream_id, partition)
+        )
+
+    replace = Replace("spu down", answer)
+    return replace
+
+
+async def read_evicted(
+    cluster: BrokerProcess, client: Client, topic: str, **options: Any
+) -> list[bytes]:
+    async with client.producer(topic) as producer:
+        await producer.send_many([b"old record %d" % number for number in range(10)])
+    replace = evicting(first_left=6)
+    with Proxy(cluster.sc_port, cluster.spu_port, replace) as proxy:
+        async with Client.connect(proxy.address) as far:
+            found: list[bytes] = []
+            async with far.consumer(topic, start=0, **options) as consumer:
+                async with client.producer(topic) as producer:
+                    await producer.send(b"new")
+                with anyio.fail_after(SOON_S):
+                    while b"new" not in found:
+                        chunk = await consumer.next_chunk()
+                        assert chunk is not None
+                        found += chunk.values
+    assert replace.fired == 1
+    return found
+
+
+async def test_an_evicted_offset_is_an_error_that_says_where_to_go_on(
+    cluster: BrokerProcess, client: Client, new_topic: NewTopic
+) -> None:
+    with pytest.raises(OffsetEvicted, match="the log starts at 6") as caught:
+        await read_evicted(cluster, client, await new_topic())
+    assert (caught.value.offset, caught.value.next_available) == (0, 6)
+
+
+async def test_an_evicted_offset_can_be_skipped_to_the_first_one_left(
+    cluster: BrokerProcess, client: Client, new_topic: NewTopic
+) -> None:
+    found = await read_evicted(cluster, client, await new_topic(), on_evicted="earliest")
+    assert found == [*(b"old record %d" % number for number in range(6, 10)), b"new"]
+
+
+async def test_an_evicted_offset_can_be_skipped_to_the_end(
+    cluster: BrokerProcess, client: Client, new_topic: NewTopic
+) -> None:
+    topic = await new_topic()
+    async with anyio.create_task_group() as tasks:
+        found: list[bytes] = []
+
+        async def read() -> None:
+            found.extend(await read_evicted(cluster, client, topic, on_evicted="latest"))
+
+        async def write_on() -> None:
+            async with client.producer(topic) as producer:
+                while not found:
+                    await (await producer.send(b"new"))
+
+        tasks.start_soon(read)
+        tasks.start_soon(write_on)
+    assert set(found) == {b"new"}

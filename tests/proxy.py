@@ -1,0 +1,259 @@
+"""A network between a client and a broker, on loopback, that fails as it is told.
+
+One loop in a thread of its own carries both ports of a broker. What the SC says about the SPU's
+port is rewritten, so that all of the client's bytes come through here. Bytes are counted per flow,
+over all its connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Literal
+
+Flow = Literal["sc up", "sc down", "spu up", "spu down"]
+FLOWS: Final[tuple[Flow, ...]] = ("sc up", "sc down", "spu up", "spu down")
+_HOST: Final = "127.0.0.1"
+_READ_BYTES: Final = 1 << 16
+
+
+class Fault:
+    """What happens to the bytes of a flow. ``fired`` counts how often it did something."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
+        self.fired = 0
+
+
+class Cut(Fault):
+    """End the connection behind byte ``at`` of the flow, once."""
+
+    def __init__(self, flow: Flow, at: int) -> None:
+        super().__init__(flow)
+        self.at = at
+
+
+class Stall(Fault):
+    """Carry nothing more from byte ``at`` of the flow on, until it is released."""
+
+    def __init__(self, flow: Flow, at: int = 0) -> None:
+        super().__init__(flow)
+        self.at = at
+        self.has_fired = threading.Event()
+        self.is_over = threading.Event()
+
+    def release(self) -> None:
+        self.is_over.set()
+
+
+class Delay(Fault):
+    """Hold every piece for a while; pieces keep their order."""
+
+    def __init__(self, flow: Flow, seconds: float) -> None:
+        super().__init__(flow)
+        self.seconds = seconds
+
+
+class Split(Fault):
+    """Carry single bytes."""
+
+
+class Flip(Fault):
+    """Change one bit of the first byte of ``mark``, so many times."""
+
+    def __init__(self, flow: Flow, mark: bytes, times: int = 1) -> None:
+        super().__init__(flow)
+        self.mark = mark
+        self.times = times
+
+
+class Replace(Fault):
+    """Let a function see each frame; what it returns takes its place, None leaves it."""
+
+    def __init__(self, flow: Flow, function: Callable[[bytes], bytes | None]) -> None:
+        super().__init__(flow)
+        self.function = function
+
+
+@dataclass(eq=False, slots=True)
+class _Link:
+    """The two connections that make one."""
+
+    near: asyncio.StreamWriter
+    far: asyncio.StreamWriter
+
+    def abort(self) -> None:
+        for writer in (self.near, self.far):
+            writer.transport.abort()
+
+
+class Proxy:
+    """Stands before one broker for as long as the ``with`` block lasts."""
+
+    def __init__(self, sc_port: int, spu_port: int, *faults: Fault) -> None:
+        self.carried: Counter[str] = Counter()
+        self.address = ""
+        self._faults = faults
+        self._sc_port, self._spu_port = sc_port, spu_port
+        self._own_spu_port = 0
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._links: set[_Link] = set()
+        self._joins: set[asyncio.Task[Any]] = set()
+        self._is_up = threading.Event()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._main(),))
+
+    def __enter__(self) -> Proxy:
+        self._thread.start()
+        self._is_up.wait()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for fault in self._faults:
+            if isinstance(fault, Stall):
+                fault.release()
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        self._loop.close()
+
+    def cut_all(self) -> None:
+        """End every connection there is."""
+        self._loop.call_soon_threadsafe(self._abort_all)
+
+    async def _main(self) -> None:
+        spu = await asyncio.start_server(self._serve_spu, _HOST, 0)
+        self._own_spu_port = spu.sockets[0].getsockname()[1]
+        sc = await asyncio.start_server(self._serve_sc, _HOST, 0)
+        self.address = f"{_HOST}:{sc.sockets[0].getsockname()[1]}"
+        self._is_up.set()
+        await self._stop.wait()
+        sc.close()
+        spu.close()
+        while self._joins:
+            self._abort_all()
+            await asyncio.wait(self._joins, timeout=0.1)
+
+    def _abort_all(self) -> None:
+        for link in list(self._links):
+            link.abort()
+
+    async def _serve_sc(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._join("sc up", "sc down", self._sc_port, reader, writer)
+
+    async def _serve_spu(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._join("spu up", "spu down", self._spu_port, reader, writer)
+
+    async def _join(
+        self,
+        up: Flow,
+        down: Flow,
+        port: int,
+        reader: asyncio.StreamReader,
+        near: asyncio.StreamWriter,
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._joins.add(task)
+        try:
+            far_reader, far = await asyncio.open_connection(_HOST, port)
+            link = _Link(near, far)
+            self._links.add(link)
+            await asyncio.gather(
+                self._carry(up, reader, far, link), self._carry(down, far_reader, near, link)
+            )
+            self._links.discard(link)
+            await _close(far)
+        except OSError:
+            pass  # the broker is away; the client finds its connection closed
+        await _close(near)
+        self._joins.discard(task)
+
+    async def _carry(
+        self, flow: Flow, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link
+    ) -> None:
+        frames = flow.endswith("down")
+        faults = [fault for fault in self._faults if fault.flow == flow]
+        try:
+            while data := await (_frame(reader) if frames else reader.read(_READ_BYTES)):
+                if flow == "sc down":
+                    data = self._rewritten(data)
+                await self._pass_on(flow, data, writer, faults)
+            writer.write_eof()
+        except (OSError, asyncio.IncompleteReadError):
+            link.abort()  # an end without a farewell is passed on as one
+
+    def _rewritten(self, frame: bytes) -> bytes:
+        """Let the SPU appear to be at our port: port, one ingress, its name."""
+        place = b"\x00\x00\x00\x01\x01\x00\x09" + _HOST.encode()
+        return frame.replace(
+            self._spu_port.to_bytes(2, "big") + place,
+            self._own_spu_port.to_bytes(2, "big") + place,
+        )
+
+    async def _pass_on(
+        self,
+        flow: Flow,
+        data: bytes,
+        writer: asyncio.StreamWriter,
+        faults: list[Fault],
+    ) -> None:
+        pieces = [data]
+        for fault in faults:
+            start = self.carried[flow]
+            match fault:
+                case Replace():
+                    changed = fault.function(data)
+                    if changed is not None:
+                        fault.fired += 1
+                        pieces = [changed]
+                case Flip() if fault.mark in data and fault.fired < fault.times:
+                    fault.fired += 1
+                    at = data.index(fault.mark)
+                    pieces = [data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]]
+                case Split():
+                    fault.fired += 1
+                    pieces = [data[at : at + 1] for at in range(len(data))]
+                case Delay():
+                    fault.fired += 1
+                    await asyncio.sleep(fault.seconds)
+                case Stall() if start + len(data) > fault.at and not fault.is_over.is_set():
+                    fault.fired += 1
+                    fault.has_fired.set()
+                    await asyncio.to_thread(fault.is_over.wait)
+                case Cut() if not fault.fired and start + len(data) > fault.at:
+                    fault.fired += 1
+                    self.carried[flow] += len(data)
+                    writer.write(data[: fault.at - start])
+                    await writer.drain()
+                    raise ConnectionAbortedError
+                case _:
+                    pass
+        self.carried[flow] += len(data)
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+
+
+async def _frame(reader: asyncio.StreamReader) -> bytes:
+    head = await reader.read(1)
+    if not head:
+        return b""
+    head += await reader.readexactly(3)
+    return head + await reader.readexactly(int.from_bytes(head, "big"))
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    try:
+        await writer.wait_closed()
+    except OSError:
+        pass  # it was reset, which is an end as well
