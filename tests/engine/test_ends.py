@@ -36,10 +36,14 @@ def reader_of(function: Callable[..., Any]) -> FunctionReader:
     return FunctionReader("mine", FunctionSource(function), SystemClock())
 
 
-async def everything(reader: FunctionReader) -> list[Any]:
-    values: list[Any] = []
+async def gather(reader: FunctionReader, values: list[Any]) -> None:
     while (chunk := await reader.next()) is not None:
         values.extend(chunk.values)
+
+
+async def everything(reader: FunctionReader) -> list[Any]:
+    values: list[Any] = []
+    await gather(reader, values)
     return values
 
 
@@ -110,9 +114,7 @@ async def test_what_came_before_a_failure_of_a_source_goes_on_first() -> None:
     await reader.open({})
     values: list[int] = []
     with pytest.raises(StageError, match="failed behind value 2: ValueError: no more"):
-        while True:
-            chunk = await reader.next()
-            values.extend(() if chunk is None else chunk.values)
+        await gather(reader, values)
     assert values == [1, 2]
     await reader.close()
 
