@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import resource
 import shutil
 import sys
 import time
@@ -43,6 +44,21 @@ class SystemClock:
 def random_bits(bits: int) -> int:
     """Return a random number that nobody else is likely to draw."""
     return random.SystemRandom().getrandbits(bits)
+
+
+def raise_open_files_limit() -> None:
+    """Let this process open as many files as it may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):
+        pass  # macOS names a hard limit that it does not grant; what there is must do
+
+
+def open_files_limit() -> int:
+    """Return how many files this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft
 
 
 class Disk:

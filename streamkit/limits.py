@@ -56,6 +56,9 @@ INDEX_INTERVAL_BYTES: Final = 4 * KIB
 
 # What one fetch may bring unless the caller says otherwise; the stock client's default.
 FETCH_BYTES_DEFAULT: Final = 1_048_890
+# What the broker gives at the most, whatever is asked for: per partition, and per answer.
+FETCH_BYTES_MAX: Final = 16 * MIB
+FETCH_ANSWER_BYTES_MAX: Final = 64 * MIB
 BATCH_BYTES_DEFAULT: Final = 16_384
 REQUEST_BYTES_DEFAULT: Final = 1_048_576
 

@@ -106,6 +106,9 @@ class Connection(asyncio.Protocol):
     def push(self, request: IncomingRequest, body: Any) -> None:
         """Send one more response of a stream."""
         self._write(encode_reply(request, body))
+        held = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        if held > CONNECTION_BYTES_IN_FLIGHT_MAX:
+            self.close(f"it does not read: {held} bytes wait for it")
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run something for as long as the connection lives."""

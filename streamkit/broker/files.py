@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from pathlib import Path
 
-from streamkit.env import Disk
+from streamkit.env import Disk, open_files_limit
 from streamkit.limits import OPEN_FILES_MAX
 
 
@@ -21,10 +21,12 @@ def make_folders(disk: Disk, path: Path) -> None:
 class OpenFiles:
     """Descriptors, closed by least recent use. Used from one thread only."""
 
-    def __init__(self, disk: Disk, *, is_writer: bool, files_max: int = OPEN_FILES_MAX) -> None:
+    def __init__(self, disk: Disk, *, is_writer: bool, files_max: int | None = None) -> None:
         self._disk = disk
         self._is_writer = is_writer
-        self._files_max = files_max
+        # A reader and a writer share the process with the sockets of as many connections.
+        fair = max(1, open_files_limit() // 4)
+        self._files_max = min(OPEN_FILES_MAX, fair) if files_max is None else files_max
         self._fds: OrderedDict[Path, int] = OrderedDict()
 
     def get(self, path: Path) -> int:

@@ -154,11 +154,19 @@ class Journal:
             self._disk.close(fd)
             self._disk.unlink(aside)
             raise
-        self._disk.replace(aside, self._path)
-        self._disk.sync_folder(self._path.parent)
+        try:
+            self._disk.replace(aside, self._path)
+        except OSError:
+            self._disk.close(fd)
+            raise
         self.close()
         self._fd, self._end, self.is_dirty = fd, len(data), False
         self._room_end = len(data) + _ROOM_BYTES
+        try:
+            self._disk.sync_folder(self._path.parent)
+        except OSError as error:
+            self.failure = error  # which of the two a crash would leave nobody can tell
+            raise
 
     def close(self) -> None:
         """Close the file; what is not synced is not durable."""

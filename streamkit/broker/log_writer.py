@@ -7,6 +7,7 @@ There is no timer: an idle disk acknowledges at once, a busy one in large groups
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import threading
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from streamkit.broker.partition_log import LogEnd, PartitionLog
 from streamkit.env import Disk
 from streamkit.limits import JOURNAL_SYNC_S_MAX, SYNC_GROUP_BYTES_MAX
 from streamkit.protocol.error_codes import ErrorCode, partition_full
+
+logger = logging.getLogger("streamkit.broker")
 
 T = TypeVar("T")
 
@@ -240,4 +243,7 @@ class LogWriter:
             else:
                 task.done.set_result(task.result)
         for log in ends:
-            self._on_end(log)
+            try:
+                self._on_end(log)
+            except Exception:  # the readers of one log must not cost those of the others
+                logger.exception("%s-%d: waking its readers failed", log.topic, log.partition)

@@ -6,7 +6,9 @@ of the log and what is acknowledged, all in one.
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +16,10 @@ from streamkit.broker.files import OpenFiles, make_folders
 from streamkit.broker.intake import Entry
 from streamkit.broker.segment import Segment, SparseIndex
 from streamkit.env import Disk
-from streamkit.errors import CorruptBatch
-from streamkit.limits import SEGMENT_BYTES_DEFAULT
+from streamkit.errors import CorruptBatch, RemoteProtocolError
+from streamkit.limits import FETCH_BYTES_MAX, SEGMENT_BYTES_DEFAULT
 from streamkit.protocol.batch import (
+    BYTES_BEFORE_LENGTH,
     HEADER_BYTES,
     BatchHeader,
     check_crc,
@@ -27,6 +30,8 @@ from streamkit.protocol.batch import (
 from streamkit.protocol.error_codes import ErrorCode, evicted, other
 
 _SCAN_BYTES = 1 << 20
+# The first two fields of a batch: its offset, and its length behind them.
+_PLACE = struct.Struct(">qi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,21 +148,23 @@ class PartitionLog:
         self._sync_active(files)
         segment = Segment(Segment.path_in(self.folder, self.end), self.end)
         files.get(segment.path)
+        self.segments.append(segment)  # so that a failure behind this removes the file again
         self._disk.sync_folder(self.folder)
-        self.segments.append(segment)
 
     def _cut_back(self, to: LogEnd, segments: int, files: OpenFiles) -> None:
+        # In memory first: whatever the disk still does, what is published next is this end.
+        extras = self.segments[segments:]
+        del self.segments[segments:]
+        active = self.segments[-1]
+        active.cut(to.position)
         self.end = to.offset
         try:
-            for extra in self.segments[segments:]:
+            for extra in extras:
                 files.forget(extra.path)
                 self._disk.unlink(extra.path)
-            if len(self.segments) > segments:
-                del self.segments[segments:]
+            if extras:
                 # Else a crash brings a name back that is taken for the end of the log.
                 self._disk.sync_folder(self.folder)
-            active = self.segments[-1]
-            active.cut(to.position)
             self._disk.truncate(files.get(active.path), to.position)
         except OSError:
             self.refusal = ErrorCode(73)
@@ -231,12 +238,24 @@ class PartitionLog:
                 raise self._corrupt(f"no batch holds offset {offset}", offset)
 
     def _index(self, segment: Segment, files: OpenFiles) -> SparseIndex:
+        """Note where the batches of a file start, reading it in pieces."""
         index = SparseIndex()
         position = 0
         while position < segment.found_bytes:
-            header = self._header_at(segment, position, files)
-            index.note(header.base_offset, position)
-            position += header.size_bytes
+            wanted = min(_SCAN_BYTES, segment.found_bytes - position)
+            data = self._disk.read_at(files.get(segment.path), wanted, position)
+            at = 0
+            while len(data) - at >= HEADER_BYTES:
+                base_offset, length = _PLACE.unpack_from(data, at)
+                if length < HEADER_BYTES - BYTES_BEFORE_LENGTH:
+                    raise self._corrupt(
+                        f"batch length {length} in {segment.path.name}", base_offset
+                    )
+                index.note(base_offset, position + at)
+                at += BYTES_BEFORE_LENGTH + length
+            if not at:
+                return index  # less than a header is left, which no reader is sent to
+            position += at
         return index
 
     def _header_at(self, segment: Segment, position: int, files: OpenFiles) -> BatchHeader:
@@ -251,12 +270,12 @@ class PartitionLog:
         self, segment: Segment, position: int, stop: int, max_bytes: int, files: OpenFiles
     ) -> Slice:
         first = self._header_at(segment, position, files)
-        wanted = _SCAN_BYTES if max_bytes < 0 else max_bytes
+        wanted = _SCAN_BYTES if max_bytes < 0 else min(max_bytes, FETCH_BYTES_MAX)
         size = min(max(wanted, first.size_bytes), stop - position)
         data = self._disk.read_at(files.get(segment.path), size, position)
         expected = first.base_offset
         end = 0
-        for header, at in whole_batches(data):
+        for header, at in self._sound_headers(data, expected):
             if header.base_offset != expected:
                 raise self._corrupt(
                     f"offset {header.base_offset} where {expected} was due", expected
@@ -273,6 +292,17 @@ class PartitionLog:
             raise self._corrupt("a batch is cut short on disk", expected)
         segment.note_next(expected, position + end)
         return Slice(data if end == len(data) else data[:end], expected)
+
+    def _sound_headers(self, data: bytes, offset: int) -> Iterator[tuple[BatchHeader, int]]:
+        """Walk the batches up to one whose header means nothing; the first must be sound."""
+        read_any = False
+        try:
+            for header, at in whole_batches(data):
+                yield header, at
+                read_any = True
+        except RemoteProtocolError as error:
+            if not read_any:
+                raise self._corrupt(str(error), offset) from error
 
     def _corrupt(self, reason: str, offset: int) -> CorruptBatch:
         return CorruptBatch(reason, topic=self.topic, partition=self.partition, offset=offset)

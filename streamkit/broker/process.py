@@ -22,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from streamkit.broker.broker import Broker, BrokerOptions
+from streamkit.env import raise_open_files_limit
 from streamkit.errors import StreamKitError
 
 ATTACH_S_MAX = 10.0
@@ -30,8 +31,11 @@ ATTACH_S_MAX = 10.0
 class Attachments:
     """The commands that hold the broker up. Each is a connection that the kernel closes."""
 
-    def __init__(self, greeting: dict[str, object], *, on_none: Callable[[], None]) -> None:
+    def __init__(
+        self, greeting: dict[str, object], *, stays: bool, on_none: Callable[[], None]
+    ) -> None:
         self._greeting = json.dumps(greeting).encode() + b"\n"
+        self._stays = stays
         self._on_none = on_none
         self._count = 0
         self._is_closing = False
@@ -39,9 +43,11 @@ class Attachments:
         self._writers: set[asyncio.StreamWriter] = set()
         self._path: Path | None = None
 
-    @property
-    def count(self) -> int:
-        return self._count
+    def end_if_none(self) -> None:
+        """End the broker unless somebody holds it; from here on nobody may any more."""
+        if not self._count and not self._stays:
+            self._is_closing = True
+            self._on_none()
 
     async def listen(self, socket_path: Path | None, port_file: Path) -> None:
         """Open the Unix socket, or a loopback port where its path would be too long."""
@@ -84,8 +90,7 @@ class Attachments:
             self._count -= 1
             self._writers.discard(writer)
             writer.close()
-            if not self._count:
-                self._on_none()
+            self.end_if_none()
 
 
 async def serve(
@@ -110,6 +115,7 @@ async def serve(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    raise_open_files_limit()
     broker = Broker(options, lock_fd=lock_fd)
     await broker.open()
     greeting: dict[str, object] = {
@@ -118,15 +124,10 @@ async def serve(
         "pid": os.getpid(),
     }
 
-    def stop_if_alone() -> None:
-        if not stays and not attachments.count:
-            stop.set()
-
-    attachments = Attachments(greeting, on_none=stop_if_alone)
+    attachments = Attachments(greeting, stays=stays, on_none=stop.set)
     try:
         await attachments.listen(broker.folder.attach_socket, broker.folder.attach_port)
-        if not stays:
-            loop.call_later(ATTACH_S_MAX, stop_if_alone)
+        loop.call_later(ATTACH_S_MAX, attachments.end_if_none)
         on_ready(broker)
         failed = loop.create_task(broker.failed.wait())
         stopped = loop.create_task(stop.wait())

@@ -43,7 +43,9 @@ def open_partition(
         files: Descriptors for writing.
     """
     paths = segment_files(log.folder) if log.folder.is_dir() else []
-    log.segments = [Segment.found(path, path.stat().st_size) for path in paths]
+    log.segments = _without_empty_ones(
+        disk, [Segment.found(path, path.stat().st_size) for path in paths]
+    )
     if not log.segments:
         return _nothing_left(log, known, files)
     trusted = known or LogEnd(log.segments[-1].base_offset, log.segments[-1].base_offset, 0)
@@ -55,6 +57,14 @@ def open_partition(
     log.end = end.offset
     log.synced(end)
     return Recovered(end, torn, end.offset - trusted.offset)
+
+
+def _without_empty_ones(disk: Disk, segments: list[Segment]) -> list[Segment]:
+    """Remove files that a failed roll left behind, for they would hide records from readers."""
+    for empty in [each for each in segments[:-1] if not each.size_bytes]:
+        disk.unlink(empty.path)
+        segments.remove(empty)
+    return segments
 
 
 def _nothing_left(log: PartitionLog, known: LogEnd | None, files: OpenFiles) -> Recovered:

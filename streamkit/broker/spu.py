@@ -21,7 +21,7 @@ from streamkit.broker.partition_log import PartitionLog
 from streamkit.broker.sc import PLATFORM_VERSION
 from streamkit.env import Clock
 from streamkit.errors import CorruptBatch, RemoteProtocolError
-from streamkit.limits import STREAMS_PER_CONNECTION_MAX
+from streamkit.limits import FETCH_ANSWER_BYTES_MAX, STREAMS_PER_CONNECTION_MAX
 from streamkit.protocol import apis
 from streamkit.protocol.connection import IncomingRequest
 from streamkit.protocol.control_plane import ApiRange, ApiVersionsResponse
@@ -228,17 +228,19 @@ class SpuSession:
     def _fetch(self, body: FetchRequest) -> FetchResponse:
         if body.isolation > READ_COMMITTED:
             raise RemoteProtocolError(f"isolation {body.isolation}", at=0)
-        topics = tuple(
-            FetchedTopic(
-                topic.topic,
-                tuple(
-                    self._read(topic.topic, each.partition, each.fetch_offset, body.max_bytes)
-                    for each in topic.partitions
-                ),
-            )
-            for topic in body.topics
-        )
-        return FetchResponse(topics=topics)
+        topics = []
+        left = FETCH_ANSWER_BYTES_MAX
+        for topic in body.topics:
+            found = []
+            for each in topic.partitions:
+                # Where the answer is full, the rest comes without records: asked for again,
+                # they come then.
+                most = body.max_bytes if left > 0 else 0
+                answer = self._read(topic.topic, each.partition, each.fetch_offset, most)
+                left -= len(answer.records)
+                found.append(answer)
+            topics.append(FetchedTopic(topic.topic, tuple(found)))
+        return FetchResponse(topics=tuple(topics))
 
     def _read(self, topic: str, partition: int, offset: int, max_bytes: int) -> FetchablePartition:
         log = self._parts.catalog.log(topic, partition)

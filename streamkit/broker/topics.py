@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from streamkit.broker.catalog import (
@@ -34,6 +35,8 @@ from streamkit.limits import PARTITIONS_MAX
 from streamkit.protocol.control_plane import StatusResponse
 from streamkit.protocol.error_codes import ErrorCode, SystemPayload
 from streamkit.protocol.specs import MirrorReplicas, TopicSpec
+
+logger = logging.getLogger("streamkit.broker")
 
 # Stock clients look a topic up in a copy of the metadata that a watch keeps; an answer that
 # overtakes the delta makes them fail. Source: control plane reference, 2.3.
@@ -135,12 +138,17 @@ class TopicService:
 
     async def _remove(self, topic: Topic) -> StatusResponse:
         name = topic.name
+        try:
+            await self._writer.run(lambda: self._note_gone(topic))
+        except OSError as error:
+            return StatusResponse(name, ErrorCode(2000), f"error: {error.strerror}")
         self._catalog.remove(name)
         self._on_removed(topic)
         try:
             await self._writer.run(lambda: self._remove_files(topic))
-        except OSError as error:
-            return StatusResponse(name, ErrorCode(2000), f"error: {error.strerror}")
+        except OSError:
+            # It is gone all the same: what is left has no entry, and goes at the next start.
+            logger.warning("the files of topic %r could not be removed", name, exc_info=True)
         return StatusResponse(name)
 
     async def _make(self, name: str, spec: TopicSpec) -> None:
@@ -161,12 +169,15 @@ class TopicService:
         self._writer.disk.sync_folder(logs[0].folder.parent.parent)
         self._journal.note_topic(topic.name, topic.incarnation, spec)
 
-    def _remove_files(self, topic: Topic) -> None:
+    def _note_gone(self, topic: Topic) -> None:
         self._journal.note_gone(topic.name)
+        for log in topic.logs:
+            log.refusal = ErrorCode(6)
+
+    def _remove_files(self, topic: Topic) -> None:
         keys = [key for key in self._offsets.table if key[1] == topic.name]
         self._offsets.drop(keys)
         for log in topic.logs:
-            log.refusal = ErrorCode(6)
             for segment in log.segments:
                 self._writer.files.forget(segment.path)
         if topic.logs:

@@ -39,6 +39,9 @@ from streamkit.protocol.error_codes import as_exception
 
 _OFFSETS_TOPIC = "consumer-offset"
 _PROBE_BYTES = 64 * 1024
+# A read that is not full is at the end as of now, or at the end of one of the server's files.
+# On a busy topic every read finds something, so a few of them must do.
+_SMALL_STEPS_MAX = 3
 _STORE_S = 10.0
 
 
@@ -77,8 +80,12 @@ class OffsetClient:
         if found.error:
             raise as_exception(found.error, about=f"{topic}-{partition}")
         end = found.last_stable_offset
-        while (further := await self._end_behind(topic, partition, end)) > end:
-            end = further
+        small_steps = 0
+        while small_steps < _SMALL_STEPS_MAX:
+            further, is_full = await self._end_behind(topic, partition, end)
+            if further == end:
+                break
+            end, small_steps = further, 0 if is_full else small_steps + 1
         return found.start_offset, end
 
     async def fetch(
@@ -158,19 +165,20 @@ class OffsetClient:
         )
         await self._ask_keeper(DELETE_CONSUMER_OFFSET, request)
 
-    async def _end_behind(self, topic: str, partition: int, offset: int) -> int:
+    async def _end_behind(self, topic: str, partition: int, offset: int) -> tuple[int, bool]:
+        """Return the end as one more read shows it, and whether that read was full."""
         try:
             found = await self.fetch(topic, partition, offset, _PROBE_BYTES)
         except BrokerError as error:
             if error.retryable:
                 raise
-            return offset  # nothing can be read there, so nothing is there
+            return offset, False  # nothing can be read there, so nothing is there
         end, at = offset, 0
         for header, at in whole_batches(found.records):
             end, at = max(end, header.end_offset), at + header.size_bytes
         if len(found.records) - at >= HEADER_BYTES:  # a batch cut by the server is there as well
             end = max(end, read_batch_header(found.records, at).end_offset)
-        return end
+        return end, len(found.records) >= _PROBE_BYTES // 2
 
     async def _ask_keeper(self, api: Api[Any, Any], request: Any) -> Any:
         address = await self._cluster.leader(_OFFSETS_TOPIC, 0)
