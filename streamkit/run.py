@@ -400,7 +400,7 @@ class Run:
                 continue
             self._reporter.note("the embedded broker has ended; starting it again")
             try:
-                await anyio.to_thread.run_sync(self._hold.renew)
+                await anyio.to_thread.run_sync(self._hold.renew, abandon_on_cancel=True)
             except StreamKitError as error:
                 self._note_trouble("broker", f"the embedded broker does not start: {error}")
                 continue

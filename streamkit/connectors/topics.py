@@ -13,7 +13,13 @@ from streamkit.client.consumer import Consumer
 from streamkit.client.offsets import OffsetClient
 from streamkit.client.producer import Producer
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
-from streamkit.errors import BrokerError, OffsetEvicted, StateMismatch, StreamKitError
+from streamkit.errors import (
+    BrokerError,
+    OffsetEvicted,
+    StateMismatch,
+    StreamKitError,
+    TopicAlreadyExists,
+)
 from streamkit.record import NO_TIMESTAMP_MS, Chunk
 from streamkit.runtime.ports import Positions, SourceFacts
 
@@ -102,6 +108,9 @@ class TopicReader:
             return None
         ends = self._consumer.ends() if self._until_end else self._consumer.high_watermarks()
         return sum(max(0, ends[number] - at) for number, at in self._next_offsets.items())
+
+    def stop(self) -> bool:
+        return False  # the topic keeps what was read ahead
 
     async def close(self) -> None:
         if self._consumer is not None:
@@ -232,7 +241,10 @@ async def _ensure(
             command = f"streamkit topic create {topic} -p {partitions}"
             error.hint = f"{error.hint}; `{command}` makes it, or --create-topics"
             raise
-    await client.admin.create_topic(topic, partitions)
+    try:
+        await client.admin.create_topic(topic, partitions)
+    except TopicAlreadyExists:
+        return  # another job that starts now was quicker
     on_created(topic, partitions)
 
 

@@ -204,7 +204,7 @@ def _fill(
             listed.extend(rest)
         if len(listed) < len(chunk.values):  # to `extend`, StopIteration only means the end
             raise RuntimeError("the function raised StopIteration")
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a stage must not end the job behind its back
         row = len(listed)
         raise RowFailed(row, finish(chunk.slice(0, row))) from error
 

@@ -38,7 +38,7 @@ class FunctionWriter:
                 done = self._function(rows if self._batch else rows[0])
                 if inspect.isawaitable(done):
                     await done
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise WriteFailed(start, len(rows)) from error
 
     def _call_each(self, chunk: Chunk) -> None:
@@ -48,7 +48,7 @@ class FunctionWriter:
             for value in chunk.values:
                 function(value)
                 done += 1
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise WriteFailed(done) from error
 
     def seal(self) -> Awaitable[None]:
@@ -74,7 +74,7 @@ class ObjectWriter:
     async def write(self, chunk: Chunk) -> None:
         try:
             await _maybe_await(self._writer.write(list(chunk.values)))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise WriteFailed(0, len(chunk)) from error
 
     def seal(self) -> Awaitable[None]:
@@ -86,7 +86,7 @@ class ObjectWriter:
     async def _flush(self) -> None:
         try:
             await _maybe_await(self._writer.flush())
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise StreamKitError(
                 f"the sink {self.description} could not be flushed: {type(error).__name__}: {error}"
             ) from error

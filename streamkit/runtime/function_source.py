@@ -58,7 +58,7 @@ class FunctionReader:
         assert self._feed is not None, "open comes first"
         try:
             taken = await self._feed.take(CHUNK_RECORDS_MAX)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failed(error) from error
         return self._as_chunk(taken) if taken else None
 
@@ -74,6 +74,12 @@ class FunctionReader:
 
     def lag(self) -> int | None:
         return None
+
+    def stop(self) -> bool:
+        if self._source.is_replayable or self._feed is None:
+            return False
+        self._feed.stop()
+        return True
 
     async def close(self) -> None:
         if self._feed is not None:
@@ -97,7 +103,7 @@ class FunctionReader:
         offsets = range(first, first + len(taken))
         return Chunk(taken, [None] * len(taken), [now_ms] * len(taken), offsets, self._name, 0)
 
-    def _failed(self, error: Exception) -> StageError:
+    def _failed(self, error: BaseException) -> StageError:
         return StageError(
             f"source {self._name!r} failed behind value {self._next_offset}: "
             f"{type(error).__name__}: {error}",
@@ -118,6 +124,9 @@ class Feed(Protocol):
             Exception: What the generator raised, behind everything it yielded before.
         """
 
+    def stop(self) -> None:
+        """Ask the generator for nothing more; what it has yielded can still be taken."""
+
     async def close(self) -> None: ...
 
 
@@ -133,14 +142,14 @@ class _ThreadFeed:
         self._is_told = False
         self._is_over = False
         self._is_closed = False
-        self._failure: Exception | None = None
+        self._failure: Exception | SystemExit | None = None
         threading.Thread(target=self._run, name=f"streamkit-source-{name}", daemon=True).start()
 
     async def take(self, most: int) -> list[Any]:
         while True:
             self._is_told = False
             self._arrived = anyio.Event()
-            if self._held or self._is_over:
+            if self._held or self._is_over or self._is_closed:
                 break
             await self._arrived.wait()
         taken = [self._held.popleft() for _ in range(min(most, len(self._held)))]
@@ -150,20 +159,24 @@ class _ThreadFeed:
             self._room.release(len(taken))
         return taken
 
-    async def close(self) -> None:
+    def stop(self) -> None:
         self._is_closed = True
         self._room.release()
+        self._arrived.set()
+
+    async def close(self) -> None:
+        self.stop()
 
     def _run(self) -> None:
         try:
             for value in self._values:
                 self._room.acquire()
+                self._held.append(value)
                 if self._is_closed:
                     return
-                self._held.append(value)
                 if not self._is_told:
                     self._tell()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._failure = error
         finally:
             self._is_over = True
@@ -186,7 +199,7 @@ class _TaskFeed:
         self._arrived = anyio.Event()
         self._room = anyio.Event()
         self._is_over = False
-        self._failure: Exception | None = None
+        self._failure: Exception | SystemExit | None = None
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def take(self, most: int) -> list[Any]:
@@ -198,6 +211,9 @@ class _TaskFeed:
             raise self._failure
         self._room.set()
         return taken
+
+    def stop(self) -> None:
+        self._task.cancel()
 
     async def close(self) -> None:
         self._task.cancel()
@@ -214,7 +230,7 @@ class _TaskFeed:
                 while len(self._held) >= _HELD_MAX:
                     self._room = anyio.Event()
                     await self._room.wait()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._failure = error
         finally:
             self._is_over = True

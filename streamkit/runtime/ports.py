@@ -47,6 +47,12 @@ class SourceReader(Protocol):
     def lag(self) -> int | None:
         """Return how many records lie ahead; None where nobody knows."""
 
+    def stop(self) -> bool:
+        """Take in no more; tell whether what was taken in must still be worked off.
+
+        Then `next` gives the rest and None at its end; else nobody asks again.
+        """
+
     async def close(self) -> None: ...
 
 

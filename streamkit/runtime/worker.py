@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -21,7 +20,7 @@ import anyio
 
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock
-from streamkit.errors import StageError, StreamKitError
+from streamkit.errors import StageError
 from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
 from streamkit.runtime.ports import SinkPort, SourceReader, WriteFailed
@@ -114,7 +113,11 @@ class Worker:
         self._is_idle = anyio.Event()
         self._boundary = anyio.Lock()
         self._storing = anyio.Lock()
+        self._ended: set[Node] = set()
+        self._must_finish: set[Node] = set()
+        self._finishing: set[Node] = set()
         self._reading_scope = anyio.CancelScope()
+        self._reading_scopes = {node: anyio.CancelScope() for node in readers}
         self._processing_scope = anyio.CancelScope()
         self._committing_scope = anyio.CancelScope()
         self._events: deque[Event] = deque()
@@ -167,16 +170,19 @@ class Worker:
 
     async def _read(self, node: Node) -> None:
         reader = self._readers[node]
-        try:
-            while (chunk := await reader.next()) is not None:
-                self._taken[node] = anyio.Event()
-                self._inbox.append((node, chunk, self._clock.monotonic_s()))
-                self._arrived.set()
-                await self._taken[node].wait()
-        except Exception as error:  # of the source: what was read before it is good
-            self._fail(error, can_commit=True)
-        else:
-            self._reading -= 1
+        with self._reading_scopes[node]:
+            try:
+                while (chunk := await reader.next()) is not None:
+                    self._taken[node] = anyio.Event()
+                    self._inbox.append((node, chunk, self._clock.monotonic_s()))
+                    self._arrived.set()
+                    await self._taken[node].wait()
+            except Exception as error:  # of the source: what was read before it is good
+                self._fail(error, can_commit=True)
+            else:
+                self._reading -= 1
+            self._ended.add(node)
+            self._finishing.discard(node)
             self._arrived.set()
 
     # --- processing ------------------------------------------------------------------
@@ -193,23 +199,27 @@ class Worker:
         self._is_idle.set()
 
     async def _next_arrival(self) -> tuple[Node, Chunk, float] | None:
-        while not self._inbox:
-            if self._is_stopping:
+        while True:
+            while self._inbox:
+                arrival = self._inbox.popleft()
+                self._taken[arrival[0]].set()
+                if self._is_wanted(arrival[0]):
+                    return arrival
+            if self._is_stopping and not self._finishing:
                 return None
-            if not self._reading:
+            if not self._is_stopping and not self._reading:
                 self._happen(Finished())
                 return None
             self._arrived = anyio.Event()
             await self._arrived.wait()
-        if self._is_stopping:
-            return None
-        arrival = self._inbox.popleft()
-        self._taken[arrival[0]].set()
-        return arrival
+
+    def _is_wanted(self, node: Node) -> bool:
+        """Tell whether records of a source are still to be processed."""
+        return not self._is_stopping or node in self._must_finish
 
     async def _process(self, node: Node, chunk: Chunk, arrived_s: float) -> None:
         for start in range(0, len(chunk), CHUNK_RECORDS_MAX):
-            if self._is_stopping:
+            if not self._is_wanted(node):
                 return
             part = chunk.slice(start, start + CHUNK_RECORDS_MAX)
             async with self._boundary:
@@ -402,12 +412,20 @@ class Worker:
             self._happen(Done(phase))
 
     async def _stop_sources(self) -> None:
+        self._must_finish = {node for node, reader in self._readers.items() if reader.stop()}
+        self._finishing = self._must_finish - self._ended
         self._is_stopping = True
+        for node, scope in self._reading_scopes.items():
+            if node not in self._must_finish:
+                scope.cancel()
         self._arrived.set()
-        self._reading_scope.cancel()
 
     async def _drain(self) -> None:
-        """Let the slice in work end. What was read ahead is dropped: it is not committed."""
+        """Let the slice in work end.
+
+        What was read ahead is dropped, for it is not committed; but what no source would give
+        again is worked off.
+        """
         await self._is_idle.wait()
 
     async def _flush(self) -> None:
@@ -430,8 +448,10 @@ class Worker:
             *self._writers.values(),
         ]
         for port in ports:
-            with contextlib.suppress(StreamKitError):  # told by the phase that needed it
+            try:
                 await port.close()
+            except Exception as error:  # the others must be closed all the same
+                self._fail(error, can_commit=False)
 
     def _detail_of(self, phase: Phase) -> str:
         return self._left_text().strip(": ") if phase is Phase.FLUSHING else ""
