@@ -50,7 +50,7 @@ _VARYING: Final = tuple(
         (r"[\d,]+/s\b", "N/s"),
         (r"[\d,]+ records/s", "N records/s"),
         (r"p99 \d+ ms", "p99 N ms"),
-        (r"\b\d+ commits", "N commits"),
+        (r"\b\d+ commits?\b", "N commits"),
         (r"127\.0\.0\.1:\d+", "HOST:PORT"),
         (r"\d{4}-\d\d-\d\dT[\d:.]+(Z|\+00:00)", "TIME"),
         (r"^flushing: unacknowledged records: .*$", "flushing"),
