@@ -114,6 +114,19 @@ class Channel:
         """What the server said of itself."""
         return self._protocol.platform_version
 
+    def check_speaks(self, api: Api[Any, Any]) -> None:
+        """Refuse a server that does not list a kind of request.
+
+        Raises:
+            UnsupportedServer: It does not, or not in a version that we know.
+        """
+        if not self._protocol.is_listed(api):
+            raise UnsupportedServer(
+                f"{self.address} (version {self.platform_version}) does not serve {api.name}, as "
+                f"the SC of every cluster does that this client can talk to",
+                hint="the port of an SPU? The first one of a broker is the one to name",
+            )
+
     async def greet(self) -> None:
         """Exchange versions; nothing else may be sent before.
 

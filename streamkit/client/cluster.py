@@ -170,6 +170,7 @@ class Cluster:
             self.metadata.forget()
             channel = await self.connect(self.address)
             check_platform(channel.platform_version)
+            channel.check_speaks(WATCH)
             for kind in WATCHED:
                 self._start_watch(channel, kind)
             with anyio.move_on_after(_FIRST_METADATA_S):
@@ -193,6 +194,7 @@ class Cluster:
             except StreamKitError:
                 logger.exception("watching %s failed", kind.name)
                 await channel.close()
+                self._wake()
 
         self.start(keep)
 

@@ -95,6 +95,12 @@ class ClientConnection:
         assert self._advertised is not None, "nothing is agreed before the server's first reply"
         return api.negotiate(self._advertised)
 
+    def is_listed(self, api: Api[Any, Any]) -> bool:
+        """Whether the server says that it knows a request in a version of ours."""
+        assert self._advertised is not None, "nothing is listed before the server's first reply"
+        low, high = self._advertised.get(api.key, (0, -1))
+        return high >= api.min_version and low <= api.max_version
+
     def send(self, api: Api[Any, Any], request: Any) -> tuple[int, bytes]:
         """Take a request; return its correlation id and the frame to write.
 
