@@ -111,9 +111,9 @@ class Producer:
         """Wait until everything is stored; raise the first refusal."""
         self._portal.call(self._producer.flush)
 
-    def close(self) -> None:
-        """Flush, then stop."""
-        self._portal.call(self._producer.close)
+    def close(self, *, deadline_s: float | None = None) -> None:
+        """Flush, then stop; see `streamkit.client.Producer.close`."""
+        self._portal.call(lambda: self._producer.close(deadline_s=deadline_s))
 
     def __enter__(self) -> Producer:
         self._portal.call(self._producer.open)
@@ -197,9 +197,11 @@ class Admin:
         """Return one topic."""
         return self._call(lambda: self._admin.describe_topic(name))
 
-    def list_partitions(self, topic: str | None = None) -> list[PartitionInfo]:
+    def list_partitions(
+        self, topic: str | None = None, *, system: bool = False
+    ) -> list[PartitionInfo]:
         """Return partitions by topic and number."""
-        return self._call(lambda: self._admin.list_partitions(topic))
+        return self._call(lambda: self._admin.list_partitions(topic, system=system))
 
     def list_consumers(self) -> list[StoredOffset]:
         """Return every stored consumer offset."""
