@@ -1,0 +1,218 @@
+"""Connecting: to a broker, to what is none, and by Fluvio's own profile file."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import anyio
+import pytest
+
+from streamkit import Client
+from streamkit.errors import ConfigError, ConnectFailed, UnsupportedServer, UsageError
+from streamkit.protocol.apis import SC_APIS
+from streamkit.protocol.connection import ServerConnection, encode_reply
+from streamkit.protocol.control_plane import ApiRange, ApiVersionsResponse
+from streamkit.protocol.error_codes import NO_ERROR
+from tests.broker_process import BrokerProcess
+
+SOON_S: Final = 10.0
+HTTP: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+TLS_ALERT: Final = bytes.fromhex("15030300020246")
+
+Answer = Callable[[bytes], bytes]
+
+
+@contextmanager
+def listening(answer: Answer | None) -> Iterator[str]:
+    """Listen on a port; answer the first bytes of each connection, or nothing at all."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            held = []
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    break
+                held.append(connection)
+                if answer is not None:
+                    connection.sendall(answer(connection.recv(65_536)))
+            for each in held:
+                each.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def introducing(platform_version: str, lowest: int = 0, highest: int = 99) -> Answer:
+    """Answer as a server of that version does."""
+
+    def answer(hello: bytes) -> bytes:
+        (request,) = ServerConnection(SC_APIS).receive(hello)
+        ranges = tuple(ApiRange(key, lowest, highest) for key in SC_APIS)
+        return encode_reply(request, ApiVersionsResponse(NO_ERROR, ranges, platform_version))
+
+    return answer
+
+
+async def connect(address: str, timeout_s: float = SOON_S) -> None:
+    with anyio.fail_after(SOON_S):
+        async with Client.connect(address, connect_timeout=timeout_s):
+            pass
+
+
+@pytest.mark.parametrize(
+    "words", [HTTP, TLS_ALERT, b"\x00\x00\x00\x00", b"SSH-2.0-OpenSSH_9.6\r\n"]
+)
+async def test_a_port_that_speaks_something_else_is_named(
+    words: bytes, anyio_backend_name: str
+) -> None:
+    with (
+        listening(lambda _: words) as address,
+        pytest.raises(UnsupportedServer, match="does not speak the Fluvio protocol") as caught,
+    ):
+        await connect(address)
+    assert address in str(caught.value)
+    assert "check the port" in caught.value.hint
+
+
+async def test_a_port_that_says_nothing_is_given_up_in_time(anyio_backend_name: str) -> None:
+    with (
+        listening(None) as address,
+        pytest.raises(ConnectFailed, match="is it a Fluvio server") as caught,
+    ):
+        await connect(address, 0.2)
+    assert caught.value.address == address
+
+
+async def test_a_port_that_hangs_up_is_an_error_at_once(anyio_backend_name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=lambda: server.accept()[0].close())
+        thread.start()
+        with pytest.raises(ConnectFailed):
+            await connect(f"127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
+
+
+async def test_a_port_where_nobody_listens_is_refused_with_advice(anyio_backend_name: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(ConnectFailed, match=f"cannot connect to {address}: .*refused") as caught:
+        await connect(address)
+    assert "streamkit broker start" in caught.value.hint
+    assert not caught.value.sent
+
+
+@pytest.mark.parametrize("address", ["localhost", "127.0.0.1:", ":9003", "127.0.0.1:port", ""])
+async def test_an_address_without_host_and_port_is_refused(
+    address: str, anyio_backend_name: str
+) -> None:
+    with pytest.raises(ConnectFailed, match="host:port"):
+        await connect(address)
+
+
+@pytest.mark.parametrize("version", ["0.8.9", "0.9.0-alpha.1"])
+async def test_a_cluster_too_old_is_named_with_its_version(
+    version: str, anyio_backend_name: str
+) -> None:
+    with (
+        listening(introducing(version)) as address,
+        pytest.raises(UnsupportedServer, match=version),
+    ):
+        await connect(address)
+
+
+@pytest.mark.parametrize("version", ["", "new", "1.2"])
+async def test_a_version_that_is_none_is_refused(version: str, anyio_backend_name: str) -> None:
+    with (
+        listening(introducing(version)) as address,
+        pytest.raises(UnsupportedServer, match="version"),
+    ):
+        await connect(address)
+
+
+async def test_a_server_without_our_requests_is_refused(anyio_backend_name: str) -> None:
+    with listening(introducing("9.9.9", 90, 99)) as address, pytest.raises(UnsupportedServer):
+        await connect(address)
+
+
+async def test_the_port_of_an_spu_is_named_as_such(cluster: BrokerProcess) -> None:
+    with pytest.raises(UnsupportedServer, match="does not serve Watch") as caught:
+        await connect(f"127.0.0.1:{cluster.spu_port}")
+    assert "SPU" in caught.value.hint
+
+
+async def test_a_server_that_never_says_what_it_has_is_given_up(anyio_backend_name: str) -> None:
+    """It hangs up behind its greeting: that is no cluster without topics."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def greet_and_leave() -> None:
+            connection, _ = server.accept()
+            connection.sendall(introducing("0.18.1")(connection.recv(65_536)))
+            connection.recv(65_536)
+            connection.close()
+
+        thread = threading.Thread(target=greet_and_leave)
+        thread.start()
+        with pytest.raises(ConnectFailed, match="did not say"):
+            await connect(f"127.0.0.1:{server.getsockname()[1]}")
+        thread.join()
+
+
+# --- By profile ----------------------------------------------------------------------------
+
+
+def profile(path: Path, endpoint: str, tls: str = "disabled") -> None:
+    path.write_text(
+        f"""
+version = "2.0"
+current_profile = "here"
+[profile.here]
+cluster = "c"
+[profile.other]
+cluster = "c"
+[cluster.c]
+endpoint = "{endpoint}"
+[cluster.c.tls]
+tls_policy = "{tls}"
+"""
+    )
+
+
+@pytest.mark.parametrize("name", [None, "here", "other"])
+async def test_a_profile_names_the_cluster(
+    cluster: BrokerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    profile(tmp_path / "profile", cluster.address)
+    monkeypatch.setenv("FLV_PROFILE_PATH", str(tmp_path / "profile"))
+    async with Client.connect(profile=name) as client:
+        assert client.address == cluster.address
+        assert await client.admin.list_topics() is not None
+
+
+async def test_a_profile_with_tls_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str
+) -> None:
+    profile(tmp_path / "profile", "example.org:9003", "verified")
+    monkeypatch.setenv("FLV_PROFILE_PATH", str(tmp_path / "profile"))
+    with pytest.raises(ConfigError, match=r"'here' asks for TLS \(verified\)"):
+        Client.connect()
+
+
+async def test_no_cluster_at_all_is_said_with_advice(anyio_backend_name: str) -> None:
+    with pytest.raises(ConfigError, match="no cluster is named") as caught:
+        Client.connect()
+    assert "give an address" in caught.value.hint
+
+
+async def test_an_address_and_a_profile_are_one_too_many(anyio_backend_name: str) -> None:
+    with pytest.raises(UsageError, match="not both"):
+        Client.connect("127.0.0.1:9003", profile="here")
