@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_DOUBLINGS_MAX = 64
+
 
 @dataclass(slots=True)
 class Backoff:
@@ -15,7 +17,9 @@ class Backoff:
 
     def next_s(self) -> float:
         """Return the pause before the next attempt."""
-        pause_s = min(self.first_s * 2.0**self.attempt, self.most_s)
+        # Of a broker that is away for an hour the power would leave what a float can hold.
+        doublings = min(self.attempt, _DOUBLINGS_MAX)
+        pause_s = min(self.first_s * 2.0**doublings, self.most_s)
         self.attempt += 1
         return pause_s
 
