@@ -14,6 +14,7 @@ from typing import Any
 from streamkit.errors import ConfigError
 
 PATH_VARIABLE = "FLV_PROFILE_PATH"
+_TLS_POLICIES = ("disabled", "disable", "anonymous", "verified", "verify")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,15 @@ def load_profiles(path: Path) -> Profiles:
         return Profiles(path, None, {})
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"cannot read the Fluvio profile file {path}: {error}") from error
-    clusters = data.get("cluster", {})
+    clusters = _table(path, data, "cluster")
     profiles = {
         name: _profile(path, name, entry, clusters)
-        for name, entry in data.get("profile", {}).items()
+        for name, entry in _table(path, data, "profile").items()
     }
-    return Profiles(path, data.get("current_profile"), profiles)
+    current = data.get("current_profile")
+    if not isinstance(current, str | None):
+        raise ConfigError(f"current_profile in {path} is no name: {current!r}")
+    return Profiles(path, current, profiles)
 
 
 def _profile(path: Path, name: str, entry: Any, clusters: Mapping[str, Any]) -> Profile:
@@ -98,11 +102,20 @@ def _profile(path: Path, name: str, entry: Any, clusters: Mapping[str, Any]) -> 
     endpoint = found.get("endpoint", found.get("addr"))
     if not isinstance(endpoint, str):
         raise ConfigError(f"cluster {cluster!r} in {path} has no endpoint")
-    tls = found.get("tls", {})
-    return Profile(
-        name,
-        cluster,
-        endpoint,
-        str(tls.get("tls_policy", "disabled")),
-        bool(found.get("use_spu_local_address", False)),
-    )
+    policy = _table(path, found, "tls").get("tls_policy", "disabled")
+    if policy not in _TLS_POLICIES:
+        raise ConfigError(
+            f"cluster {cluster!r} in {path} has tls_policy {policy!r}",
+            hint=f"use {', '.join(_TLS_POLICIES)}",
+        )
+    local = found.get("use_spu_local_address", False)
+    if not isinstance(local, bool):
+        raise ConfigError(f"use_spu_local_address of {cluster!r} in {path} is {local!r}")
+    return Profile(name, cluster, endpoint, policy, local)
+
+
+def _table(path: Path, data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = data.get(key, {})
+    if not isinstance(found, dict):
+        raise ConfigError(f"{key} in {path} is no table: {found!r}")
+    return found
