@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
@@ -114,13 +114,13 @@ class Consumer:
         """
         if self._is_open:
             return
-        count = await self._cluster.partition_count(self.topic)
+        count = await self._retrying(lambda: self._cluster.partition_count(self.topic))
         wanted = self._options.partitions
         chosen = range(count) if wanted is None else wanted
         for number in chosen:
             if not 0 <= number < count:
                 raise UsageError(f"topic {self.topic!r} has no partition {number}, it has {count}")
-        stored = await self._stored_next()
+        stored = await self._retrying(self._stored_next)
         for number in chosen:
             await self._add_reader(number, stored.get(number))
         self._is_open = True
@@ -297,12 +297,7 @@ class Consumer:
         return {held.partition: held.offset + 1 for held in found}
 
     async def _add_reader(self, number: int, stored_next: int | None) -> None:
-        first, end = await retrying(
-            self._cluster,
-            lambda: self._offsets.bounds(self.topic, number),
-            give_up_s=self._options.give_up_s,
-            on_retry=self._options.on_retry,
-        )
+        first, end = await self._retrying(lambda: self._offsets.bounds(self.topic, number))
         fixed = (self._options.starts or {}).get(number)
         start = fixed
         if start is None:
@@ -310,6 +305,12 @@ class Consumer:
         reader = _Reader(self, number, start, end if self._options.until_end else None)
         reader.high_watermark = end
         self._readers[number] = reader
+
+    async def _retrying(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        options = self._options
+        return await retrying(
+            self._cluster, attempt, give_up_s=options.give_up_s, on_retry=options.on_retry
+        )
 
     # --- the tasks -------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ import anyio
 
 from streamkit.client.accumulator import Accumulator, Outcome, Place, ReadyBatch
 from streamkit.client.backoff import Backoff
-from streamkit.client.cluster import Cluster
+from streamkit.client.cluster import Cluster, retrying
 from streamkit.errors import (
     NotFlushed,
     ProtocolError,
@@ -185,7 +185,13 @@ class Producer:
             return
         if self._is_closed:
             raise UsageError(f"the producer for {self.topic!r} is closed")
-        self._grow(await self._cluster.partition_count(self.topic))
+        count = await retrying(
+            self._cluster,
+            lambda: self._cluster.partition_count(self.topic),
+            give_up_s=self._options.delivery_timeout_s,
+            on_retry=self._options.on_retry,
+        )
+        self._grow(count)
         self._codec = self._agreed_codec()
         self._is_open = True
 
