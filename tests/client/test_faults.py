@@ -141,6 +141,43 @@ async def test_a_cut_connection_loses_nothing(
         )
 
 
+async def test_a_consumer_is_opened_although_the_connection_is_lost_meanwhile(
+    cluster: BrokerProcess, client: Client, new_topic: NewTopic
+) -> None:
+    """Found by the deep lane: asking for stored offsets was not tried again."""
+    topic = await new_topic()
+    async with client.producer(topic) as producer:
+        await producer.send(b"x")
+    cut = Cut("spu down", 1_000_000)
+    with Proxy(cluster.sc_port, cluster.spu_port, cut) as proxy:
+        async with Client.connect(proxy.address) as far:
+            await far.admin.list_consumers()
+            cut.at = proxy.carried["spu down"]
+            assert await values_of(far, topic, consumer_id="me") == [b"x"]
+    assert cut.fired == 1
+
+
+async def test_producers_and_consumers_may_be_opened_while_the_broker_is_away(
+    own_broker: BrokerProcess, anyio_backend_name: str
+) -> None:
+    waits = anyio.Event()
+    async with Client.connect(own_broker.address) as client:
+        await client.admin.create_topic("t")
+        own_broker.kill()
+        options: dict[str, Any] = {"on_retry": lambda error, attempt: waits.set()}
+        async with anyio.create_task_group() as tasks:
+
+            async def start_again() -> None:
+                await waits.wait()
+                await anyio.to_thread.run_sync(own_broker.start)
+
+            tasks.start_soon(start_again)
+            with anyio.fail_after(SOON_S):
+                async with client.producer("t", **options) as producer:
+                    await producer.send(b"x")
+                assert await values_of(client, "t", **options) == [b"x"]
+
+
 async def test_cut_again_and_again_it_still_gets_through(
     quiet: BrokerProcess, anyio_backend_name: str
 ) -> None:

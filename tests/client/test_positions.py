@@ -1,0 +1,169 @@
+"""Where a reader is: a log that is cut anywhere is read whole, once and in order."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamkit.client.positions import Position
+from streamkit.errors import CorruptBatch, UsageError
+from streamkit.protocol.compression import Codec
+from streamkit.protocol.data_plane import FetchablePartition
+from streamkit.record import Offset
+from tests.broker.running import batch_of
+
+SIZES = [3, 1, 4, 1, 5]
+CODECS = [Codec.NONE, Codec.GZIP, Codec.LZ4, Codec.NONE, Codec.ZSTD]
+
+
+def log_of(sizes: list[int], codecs: list[Codec], gap: int = 0) -> tuple[bytes, list[int]]:
+    """Return a log of batches of so many records, and where each batch ends in bytes."""
+    log, ends, offset = b"", [0], 0
+    for size, codec in zip(sizes, codecs, strict=True):
+        values = [b"value %d" % number for number in range(offset, offset + size)]
+        log += batch_of(*values, base_offset=offset, codec_used=codec)
+        ends.append(len(log))
+        offset += size + gap
+    return log, ends
+
+
+def answer(records: bytes, next_filter_offset: int = -1) -> FetchablePartition:
+    return FetchablePartition(0, records=records, next_filter_offset=next_filter_offset)
+
+
+def starts(ends: list[int], sizes: list[int]) -> dict[int, int]:
+    """Return where in the log the batch begins that holds an offset."""
+    found, offset = {}, 0
+    for at, size in zip(ends, sizes, strict=False):
+        for number in range(offset, offset + size):
+            found[number] = at
+        offset += size
+    return found
+
+
+LOG, ENDS = log_of(SIZES, CODECS)
+AT = starts(ENDS, SIZES)
+COUNT = sum(SIZES)
+
+
+@pytest.mark.parametrize("start", range(COUNT))
+def test_a_response_cut_at_any_byte_gives_whole_batches_only(start: int) -> None:
+    begin = AT[start]
+    for cut in range(begin, len(LOG) + 1):
+        whole = max(end for end in ENDS if end <= cut)
+        next_offset = next((number for number in range(COUNT) if AT[number] >= whole), COUNT)
+        position = Position("t", 0, start)
+        taken = position.take(answer(LOG[begin:cut]))
+        if whole <= begin:
+            assert (taken.chunk, taken.acknowledge) == (None, None)
+            assert (taken.reopen_bytes is None) == (cut == begin)
+            assert position.next_offset == start
+            continue
+        assert taken.chunk is not None
+        assert list(taken.chunk.offsets) == list(range(start, next_offset))
+        assert taken.chunk.values == [b"value %d" % n for n in range(start, next_offset)]
+        assert taken.acknowledge == position.next_offset == next_offset
+        assert taken.reopen_bytes is None
+
+
+@given(st.lists(st.integers(1, 4_000), min_size=1, max_size=200))
+def test_a_server_that_cuts_where_it_likes_loses_and_repeats_nothing(cuts: list[int]) -> None:
+    position = Position("t", 0, 0)
+    found: list[int] = []
+    wanted_bytes = 1
+    for size in [*cuts, *[len(LOG)] * len(SIZES)]:
+        if position.next_offset == COUNT:
+            break
+        begin = AT[position.next_offset]
+        taken = position.take(answer(LOG[begin : begin + max(size, wanted_bytes)]))
+        if taken.reopen_bytes is not None:
+            assert taken.reopen_bytes > wanted_bytes or size > wanted_bytes
+            wanted_bytes = max(wanted_bytes, taken.reopen_bytes)
+        elif taken.chunk is not None:
+            found += taken.chunk.offsets
+    assert found == list(range(COUNT))
+
+
+def test_asking_for_more_ends_with_the_first_batch() -> None:
+    log = batch_of(b"x" * 100_000)
+    position, asked_bytes, turns = Position("t", 0, 0), 1, 0
+    while (taken := position.take(answer(log[:asked_bytes]))).reopen_bytes is not None:
+        asked_bytes = taken.reopen_bytes
+        turns += 1
+    assert taken.chunk is not None
+    assert turns < 12
+
+
+def test_offsets_left_out_by_the_log_are_left_out_here() -> None:
+    log, _ = log_of([2, 3], [Codec.NONE, Codec.NONE])
+    second = log_of([3], [Codec.NONE])[0]
+    gap = batch_of(b"a", b"b") + batch_of(b"c", base_offset=7)
+    taken = Position("t", 0, 1).take(answer(gap))
+    assert taken.chunk is not None
+    assert list(taken.chunk.offsets) == [1, 7]
+    assert taken.acknowledge == 8
+    assert len(log) > len(second)
+
+
+def test_a_response_whose_records_were_all_filtered_moves_on() -> None:
+    position = Position("t", 0, 5)
+    taken = position.take(answer(b"", next_filter_offset=9))
+    assert (taken.chunk, taken.acknowledge, position.next_offset) == (None, 9, 9)
+
+
+@given(st.integers(57, len(LOG) - 1), st.integers(0, 7))
+def test_a_flipped_bit_is_found_or_does_not_matter(at: int, bit: int) -> None:
+    """The first 17 bytes of a batch stand outside its checksum; the rest may not change."""
+    batch = next(end for end in reversed(ENDS) if end <= at)
+    if at - batch < 21:
+        return
+    damaged = LOG[:at] + bytes([LOG[at] ^ (1 << bit)]) + LOG[at + 1 :]
+    position = Position("t", 0, 0)
+    with pytest.raises(CorruptBatch, match="t-0 offset") as caught:
+        position.take(answer(damaged))
+    assert AT[caught.value.offset] == batch
+    assert position.next_offset == 0
+
+
+# --- Where to begin: client semantics reference, 3.2 ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("offset", "stored_next", "expected"),
+    [
+        (Offset.absolute(1), None, 1),
+        (Offset.absolute(99), None, 99),
+        (Offset.absolute(1), 4, 1),
+        (Offset.beginning(), None, 2),
+        (Offset.beginning(3), None, 5),
+        (Offset.beginning(99), None, 10),
+        (Offset.beginning(), 4, 4),
+        (Offset.beginning(2), 4, 6),
+        (Offset.beginning(), 0, 2),
+        (Offset.beginning(), 99, 10),
+        (Offset.end(), None, 10),
+        (Offset.end(3), None, 7),
+        (Offset.end(99), None, 2),
+        (Offset.end(), 4, 4),
+        (Offset.end(2), 4, 2),
+        (Offset.end(2), 9, 7),
+    ],
+)
+def test_a_start_is_resolved_as_every_fluvio_client_does(
+    offset: Offset, stored_next: int | None, expected: int
+) -> None:
+    assert offset.resolve(2, 10, stored_next) == expected
+
+
+@given(st.sampled_from(["beginning", "end"]), st.integers(0, 2**32))
+def test_what_an_offset_says_of_itself_can_be_read(word: str, count: int) -> None:
+    offset = Offset.beginning(count) if word == "beginning" else Offset.end(count)
+    assert Offset.parse(str(offset)) == offset
+    assert Offset.parse(str(Offset.absolute(count))) == Offset.absolute(count)
+
+
+def test_an_offset_counts_from_zero_up() -> None:
+    for make in (Offset.beginning, Offset.end, Offset.absolute):
+        with pytest.raises(UsageError):
+            make(-1)
