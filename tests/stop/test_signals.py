@@ -66,11 +66,11 @@ def test_a_second_signal_ends_a_phase_that_hangs(
         assert_last_commit_was_kept(place)
 
 
-def test_two_signals_at_once_end_a_job_before_it_stops_its_sources(place: Place) -> None:
+def test_two_signals_at_once_end_a_job_by_force(place: Place) -> None:
     with started_with_a_commit(place, "two signals") as job:
         code = job.wait()
     assert code in (128 + signal.SIGTERM, 128 + signal.SIGINT), job.words
-    assert "gave up on stopping sources" in " ".join(job.notes)
+    assert any(note.startswith("gave up on") for note in job.notes)
     assert_last_commit_was_kept(place)
 
 
