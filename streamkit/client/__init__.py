@@ -5,14 +5,9 @@ from __future__ import annotations
 from streamkit.client.admin import Admin, PartitionInfo, TopicInfo
 from streamkit.client.client import Client
 from streamkit.client.consumer import Consumer
+from streamkit.client.handles import ManyHandle, ManyMetadata, RecordHandle, RecordMetadata
 from streamkit.client.offsets import StoredOffset
-from streamkit.client.producer import (
-    ManyHandle,
-    ManyMetadata,
-    Producer,
-    RecordHandle,
-    RecordMetadata,
-)
+from streamkit.client.producer import Producer
 
 __all__ = [
     "Admin",

@@ -15,7 +15,8 @@ import anyio
 from streamkit.client.admin import Admin
 from streamkit.client.cluster import Cluster
 from streamkit.client.consumer import Consumer, ConsumerOptions, OffsetStrategy, OnEvicted
-from streamkit.client.producer import Partitioner, Producer, ProducerOptions
+from streamkit.client.lane import Partitioner, ProducerOptions
+from streamkit.client.producer import Producer
 from streamkit.client.profile import load_profiles, profile_path
 from streamkit.env import Clock, SystemClock
 from streamkit.errors import ConfigError, UsageError

@@ -13,7 +13,7 @@ import pytest
 
 import streamkit.client as asynchronous
 from streamkit import sync
-from streamkit.client.producer import RecordMetadata
+from streamkit.client.handles import RecordMetadata
 from streamkit.errors import BrokerError, ConnectFailed, TopicNotFound
 from tests.broker_process import BrokerProcess
 

@@ -1,0 +1,99 @@
+"""What `send` and `send_many` return: records on their way."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from streamkit.client.accumulator import Outcome, Place
+from streamkit.client.lane import Lane
+
+
+@dataclass(frozen=True, slots=True)
+class RecordMetadata:
+    """Where a record is stored."""
+
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class ManyMetadata:
+    """Where the records of one `send_many` are stored, row by row."""
+
+    partitions: Sequence[int]
+    offsets: Sequence[int]
+
+
+class RecordHandle:
+    """A record on its way. Await it for its `RecordMetadata`, any number of times."""
+
+    __slots__ = ("_lane", "_outcome", "_row")
+
+    def __init__(self, lane: Lane, outcome: Outcome, row: int) -> None:
+        self._lane = lane
+        self._outcome = outcome
+        self._row = row
+
+    def __await__(self) -> Generator[Any, Any, RecordMetadata]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> RecordMetadata:
+        await self._lane.wait_for(self._outcome)
+        if self._outcome.error is not None:
+            raise self._outcome.error
+        return RecordMetadata(self._lane.partition, self._outcome.base_offset + self._row)
+
+
+class ManyHandle:
+    """The records of one `send_many`. Await it for their `ManyMetadata`."""
+
+    __slots__ = ("_count", "_parts")
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._parts: list[tuple[Lane, Sequence[int], list[Place]]] = []
+
+    def add(self, lane: Lane, rows: Sequence[int], places: list[Place]) -> None:
+        self._parts.append((lane, rows, places))
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the outcome of every record is known, so that nothing has to be waited for."""
+        return all(place.outcome.is_known for _, _, places in self._parts for place in places)
+
+    async def refusals(self) -> list[tuple[Sequence[int], Exception]]:
+        """Wait for all outcomes; return the rows that are not stored, and why."""
+        refused = []
+        for lane, rows, places in self._parts:
+            at = 0
+            for place in places:
+                await lane.wait_for(place.outcome)
+                if place.outcome.error is not None:
+                    refused.append((rows[at : at + place.count], place.outcome.error))
+                at += place.count
+        return refused
+
+    def __await__(self) -> Generator[Any, Any, ManyMetadata]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> ManyMetadata:
+        partitions = [-1] * self._count
+        offsets = [-1] * self._count
+        for lane, rows, places in self._parts:
+            at = 0
+            for place in places:
+                await lane.wait_for(place.outcome)
+                if place.outcome.error is not None:
+                    raise place.outcome.error
+                first = place.outcome.base_offset + place.first_row
+                for row, offset in zip(
+                    rows[at : at + place.count],
+                    range(first, first + place.count),
+                    strict=True,
+                ):
+                    partitions[row] = lane.partition
+                    offsets[row] = offset
+                at += place.count
+        return ManyMetadata(partitions, offsets)
