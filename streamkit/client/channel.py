@@ -293,28 +293,42 @@ async def open_channel(
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise ConnectFailed(address, "the address must be host:port")
-    channel: Channel | None = None
+    stream: ByteStream | None = None
     try:
         with anyio.fail_after(connect_s):
             stream = await anyio.connect_tcp(host.strip("[]"), int(port))
-            sock = stream.extra(SocketAttribute.raw_socket)
-            if sock.getsockname() == sock.getpeername():
-                # Nobody listens, and the kernel chose this very port for our own end.
-                await stream.aclose()
-                raise ConnectFailed(address, "connection refused")
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            channel = Channel(stream, address, client_id)
-            start(channel.run)
-            await channel.greet()
-            return channel
+            return await _introduced(stream, address, client_id, start)
     except TimeoutError as error:
         reason = f"no answer within {connect_s:g} s"
-        if channel is not None:
-            await channel.close()
+        if stream is not None:
+            await stream.aclose()
             reason += " to the first request: is it a Fluvio server?"
         raise ConnectFailed(address, reason) from error
     except (OSError, ConnectionLost) as error:
         raise ConnectFailed(address, _reason_of(error)) from error
+
+
+async def _introduced(
+    stream: ByteStream,
+    address: str,
+    client_id: str,
+    start: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
+) -> Channel:
+    sock = stream.extra(SocketAttribute.raw_socket)
+    channel = Channel(stream, address, client_id)
+    try:
+        if sock.getsockname() == sock.getpeername():
+            # Nobody listens, and the kernel chose this very port for our own end.
+            raise ConnectFailed(address, "connection refused")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        start(channel.run)
+        await channel.greet()
+        return channel
+    except BaseException:
+        # The reader may be cancelled before it has begun; then it closes nothing.
+        with anyio.CancelScope(shield=True):
+            await channel.close()
+        raise
 
 
 def _reason_of(error: Exception) -> str:
