@@ -81,8 +81,9 @@ async def test_a_deleted_topic_is_gone_and_its_name_free(
     await client.admin.delete_topic(name)
     with pytest.raises(TopicNotFound, match=name):
         await client.admin.describe_topic(name)
-    with pytest.raises(TopicNotFound, match=name):
+    with pytest.raises(TopicNotFound, match=name) as caught:
         await client.admin.delete_topic(name)
+    assert caught.value.hint
     await client.admin.create_topic(name, 2)
     assert await values_of(client, name) == []
 
