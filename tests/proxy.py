@@ -105,7 +105,9 @@ class Proxy:
         self._links: set[_Link] = set()
         self._joins: set[asyncio.Task[Any]] = set()
         self._is_up = threading.Event()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._main(),))
+        self._thread = threading.Thread(
+            target=self._loop.run_until_complete, args=(self._main(),), daemon=True
+        )
 
     def __enter__(self) -> Proxy:
         self._thread.start()

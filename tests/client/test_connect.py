@@ -45,11 +45,13 @@ def listening(answer: Answer | None) -> Iterator[str]:
             for each in held:
                 each.close()
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
-        yield f"127.0.0.1:{server.getsockname()[1]}"
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
+        try:
+            yield f"127.0.0.1:{server.getsockname()[1]}"
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
 
 
 def introducing(platform_version: str, lowest: int = 0, highest: int = 99) -> Answer:
@@ -95,7 +97,7 @@ async def test_a_port_that_says_nothing_is_given_up_in_time(anyio_backend_name: 
 
 async def test_a_port_that_hangs_up_is_an_error_at_once(anyio_backend_name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=lambda: server.accept()[0].close())
+        thread = threading.Thread(target=lambda: server.accept()[0].close(), daemon=True)
         thread.start()
         with pytest.raises(ConnectFailed):
             await connect(f"127.0.0.1:{server.getsockname()[1]}")
@@ -160,7 +162,7 @@ async def test_a_server_that_never_says_what_it_has_is_given_up(anyio_backend_na
             connection.recv(65_536)
             connection.close()
 
-        thread = threading.Thread(target=greet_and_leave)
+        thread = threading.Thread(target=greet_and_leave, daemon=True)
         thread.start()
         with pytest.raises(ConnectFailed, match="did not say"):
             await connect(f"127.0.0.1:{server.getsockname()[1]}")

@@ -91,7 +91,10 @@ def test_another_thread_goes_on_while_one_waits(client: sync.Client, topic: str)
     def read() -> None:
         found.extend(record.value for record in islice(client.consumer(topic), 1))
 
-    counter, reader = threading.Thread(target=count), threading.Thread(target=read)
+    counter, reader = (
+        threading.Thread(target=count, daemon=True),
+        threading.Thread(target=read, daemon=True),
+    )
     reader.start()
     counter.start()
     try:
