@@ -381,6 +381,7 @@ class Run:
     # --- working ---------------------------------------------------------------------
 
     async def _work(self, client: Client, worker: Worker, total: int | None) -> int:
+        self._started_s = self._clock.monotonic_s()  # waiting for a broker is no work
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._hold_on, client)
             tasks.start_soon(self._report_progress, worker, total)
