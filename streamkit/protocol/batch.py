@@ -242,27 +242,24 @@ def assemble_batch(
     stamp: Stamp = UNSTAMPED,
 ) -> bytes:
     """Put a header before records that are encoded, and compressed, already."""
-    covered = (
-        _COVERED.pack(
-            codec_used,
-            record_count - 1,
-            first_timestamp_ms,
-            max_timestamp_ms,
-            stamp.producer_id,
-            stamp.producer_epoch,
-            stamp.first_sequence,
-        )
-        + payload
+    middle = _COVERED.pack(
+        codec_used,
+        record_count - 1,
+        first_timestamp_ms,
+        max_timestamp_ms,
+        stamp.producer_id,
+        stamp.producer_epoch,
+        stamp.first_sequence,
     )
     head = struct.pack(
         ">qiibI",
         record_count - 1,
-        len(covered) + CRC_COVERS_FROM - BYTES_BEFORE_LENGTH,
+        CRC_COVERS_FROM - BYTES_BEFORE_LENGTH + len(middle) + len(payload),
         -1,
         MAGIC,
-        google_crc32c.value(covered),
+        google_crc32c.extend(google_crc32c.value(middle), payload),
     )
-    return head + covered
+    return b"".join((head, middle, payload))
 
 
 def with_base_offset(batch: bytes, base_offset: int) -> bytes:
