@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
@@ -51,7 +52,7 @@ from streamkit.dataflow.stream import (
     sink_operators,
 )
 from streamkit.dataflow.topology import NAME_BYTES_MAX, Node, OnError, Topology, is_name, stage_name
-from streamkit.errors import TopologyError, UsageError
+from streamkit.errors import StreamKitError, TopologyError, UsageError
 from streamkit.record import Offset, Record, Topic
 from streamkit.serde.values import Serde, format_for, key_reader
 
@@ -86,7 +87,7 @@ class App:
         if not is_name(name):
             raise UsageError(
                 f"{name!r} cannot name an app",
-                hint=f"use 1 to {NAME_BYTES_MAX} of a-z 0-9 -, such as {stage_name(name)!r}",
+                hint=f"use 1 to {NAME_BYTES_MAX} of a-z 0-9 -, such as {_possible_name(name)!r}",
             )
         self.name = name
         self.topology = Topology()
@@ -579,22 +580,29 @@ class App:
         """
         from streamkit.run import RunOptions, run_app
 
-        return run_app(
-            self,
-            RunOptions(
-                cluster=cluster,
-                profile=profile,
-                embedded=embedded,
-                data_dir=None if data_dir is None else Path(data_dir),
-                once=once,
-                fresh_state=fresh_state,
-                create_topics=create_topics,
-                commit_interval_s=_seconds(commit_interval),
-                stop_deadline_s=_seconds(stop_deadline),
-                json=json,
-                settings=settings or {},
-            ),
+        options = RunOptions(
+            cluster=cluster,
+            profile=profile,
+            embedded=embedded,
+            data_dir=None if data_dir is None else Path(data_dir),
+            once=once,
+            fresh_state=fresh_state,
+            create_topics=create_topics,
+            commit_interval_s=_seconds(commit_interval),
+            stop_deadline_s=_seconds(stop_deadline),
+            json=json,
+            settings=settings or {},
         )
+        try:
+            return run_app(self, options)
+        except StreamKitError as error:
+            if error.hint:
+                error.add_note(f"hint: {error.hint}")  # shown below the traceback
+            raise
+
+
+def _possible_name(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "my-job"
 
 
 def _seconds(value: float | timedelta) -> float:

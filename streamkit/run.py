@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -517,10 +516,3 @@ def _words(failure: BaseException) -> str:
     if isinstance(failure, StreamKitError):
         return str(failure)
     return f"{type(failure).__name__}: {failure}"
-
-
-def tell_error(error: StreamKitError) -> None:
-    """Write an error and what to do about it, where no command line does so."""
-    sys.stderr.write(f"error: {error}\n")
-    if error.hint:
-        sys.stderr.write(f"hint: {error.hint}\n")

@@ -163,7 +163,8 @@ def checked_address(address: str, source: str) -> str:
         UsageError: It has another form.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65_536:
+    is_number = port.isascii() and port.isdigit()
+    if not host or "/" in host or not is_number or not 0 < int(port) < 65_536:
         raise UsageError(
             f"{source}: {address!r} is not HOST:PORT",
             hint="name host and port of the SC, for example 127.0.0.1:9103",

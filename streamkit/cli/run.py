@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 
@@ -13,8 +14,9 @@ import click
 from streamkit.app import App
 from streamkit.cli.options import DURATION, Command, named, place_options
 from streamkit.dataflow.topology import as_mermaid, as_text
-from streamkit.errors import ConfigError
+from streamkit.errors import ConfigError, StreamKitError
 from streamkit.run import RunOptions, run_app
+from streamkit.runtime.task import users_line
 from streamkit.settings import parse_assignments
 
 
@@ -69,6 +71,16 @@ def _imported(name: str, shown: str) -> ModuleType:
     except SyntaxError as error:
         raise ConfigError(
             f"{error.filename}:{error.lineno}: {error.msg}", hint=f"mend {shown}"
+        ) from error
+    except StreamKitError:
+        raise  # it says where by itself
+    except Exception as error:
+        where = users_line(traceback.extract_tb(error.__traceback__)) or shown
+        raise ConfigError(
+            f"{where}\n  {type(error).__name__}: {error}",
+            hint="a missing module must be installed where streamkit is"
+            if isinstance(error, ImportError)
+            else f"mend {shown}: it is run once to find the App",
         ) from error
 
 

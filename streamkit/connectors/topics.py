@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import anyio
+import google_crc32c
 
 from streamkit.client.client import Client
 from streamkit.client.cluster import retrying
 from streamkit.client.consumer import Consumer
 from streamkit.client.offsets import OffsetClient
+from streamkit.client.positions import Position
 from streamkit.client.producer import Producer
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.errors import (
@@ -24,13 +28,23 @@ from streamkit.record import NO_TIMESTAMP_MS, Chunk
 from streamkit.runtime.ports import Positions, SourceFacts
 
 _STORE_S_MAX = 1.0
+_COMPARED_BYTES = 4 << 20
 OnRetry = Callable[[Exception, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A position in a partition, and what tells the log: the record in front of it."""
+
+    next_offset: int
+    timestamp_ms: int
+    crc: int
 
 
 class TopicReader:
     """Reads a topic, all partitions merged.
 
-    Positions are the next offset per partition. After a commit they are also stored in the
+    Positions are a `Mark` per partition. After a commit they are also stored in the
     broker under the app's name, for whoever wants to see the lag.
     """
 
@@ -56,13 +70,15 @@ class TopicReader:
 
     async def open(self, committed: Positions) -> SourceFacts:
         origin = "committed offsets"
-        starts = {int(number): int(offset) for number, offset in committed.items()}
+        saved = {int(number): Mark(**mark) for number, mark in committed.items()}
+        starts = {number: mark.next_offset for number, mark in saved.items()}
         if not starts and self._resumes_from_broker:
             starts = await self._stored_by_broker()
             origin = "the offsets the broker has of this app (no state was found here)"
         if not starts:
             origin = str(self._source.start)
         await self._check(starts)
+        await self._compare(saved)
         self._consumer = consumer = self._client.consumer(
             self._source.topic,
             # A partition that is new since the last commit is read from its beginning.
@@ -89,12 +105,14 @@ class TopicReader:
     def position_after(self, chunk: Chunk) -> tuple[str, Any]:
         after = chunk.offsets[-1] + 1
         self._next_offsets[chunk.partition] = after
-        return str(chunk.partition), after
+        mark = Mark(after, chunk.timestamps_ms[-1], google_crc32c.value(chunk.values[-1]))
+        return str(chunk.partition), asdict(mark)
 
     async def committed(self, positions: Mapping[str, Any]) -> None:
         assert self._consumer is not None, "open comes first"
         with anyio.move_on_after(_STORE_S_MAX):
-            for number, offset in positions.items():
+            for number, mark in positions.items():
+                offset = mark["next_offset"]
                 if self._stored.get(number) == offset or offset == 0:
                     continue
                 try:
@@ -149,6 +167,34 @@ class TopicReader:
                 )
             if offset < first:
                 raise OffsetEvicted(offset, first)
+
+    async def _compare(self, saved: dict[int, Mark]) -> None:
+        """Refuse a log whose last record read is not the one that was read.
+
+        A topic deleted and made anew has the same offsets, and none of the same records.
+
+        Raises:
+            StateMismatch: It is another log.
+        """
+        topic = self._source.topic
+        for number, mark in saved.items():
+            held = await self._retrying(partial(self._record_before, number, mark.next_offset))
+            if held is not None and held != (mark.timestamp_ms, mark.crc):
+                raise StateMismatch(
+                    f"offset {mark.next_offset} of {topic}-{number} is committed, but the record "
+                    "in front of it is not the one that was read: the topic was made anew, or "
+                    "its log fell back",
+                    hint="start over with --fresh-state",
+                )
+
+    async def _record_before(self, number: int, offset: int) -> tuple[int, int] | None:
+        """Return timestamp and checksum of the record in front of an offset, if it is there."""
+        offsets = OffsetClient(self._client.cluster)
+        found = await offsets.fetch(self._source.topic, number, offset - 1, _COMPARED_BYTES)
+        taken = Position(self._source.topic, number, offset - 1).take(found)
+        if taken.chunk is None or taken.chunk.offsets[0] != offset - 1:
+            return None  # its batch is larger than what was asked for, or it left a gap
+        return taken.chunk.timestamps_ms[0], google_crc32c.value(taken.chunk.values[0])
 
     async def _retrying(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
         return await retrying(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, get_args
 
 from streamkit.dataflow.endpoints import Connector, SinkWriter, TopicSink
 from streamkit.dataflow.functions import caller_location
@@ -194,6 +194,11 @@ def sink_endpoint(
     """Turn what the user named into an endpoint."""
     if isinstance(target, str):
         target = Topic(target, partitions=0)
+    if compression is not None and compression not in get_args(Compression):
+        raise UsageError(
+            f"no compression is called {compression!r}",
+            hint=f"use {', '.join(get_args(Compression))}",
+        )
     if isinstance(target, Topic):
         return TopicSink(
             target.name,

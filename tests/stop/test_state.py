@@ -79,6 +79,20 @@ def test_an_offset_beyond_the_end_is_refused(place: Place) -> None:
     assert once(place, "--fresh-state").ended["records_in"] == 5
 
 
+def test_a_topic_made_anew_is_told_from_the_one_that_was_read(place: Place) -> None:
+    """Its offsets are as before; only its records are others."""
+    place.produce_rows("numbers", lanes=1, count=10)
+    once(place)
+    with Client.connect(place.address) as client:
+        client.admin.delete_topic("numbers")
+    place.produce_rows("numbers", lanes=1, count=20, first=100)
+    job = place.run("copying.py", "--once")
+    assert job.process.returncode == 1, job.words
+    assert "is not the one that was read" in job.error_text
+    assert "--fresh-state" in job.error_text
+    assert once(place, "--fresh-state").ended["records_in"] == 20
+
+
 def test_a_topic_with_fewer_partitions_than_are_committed_is_refused(place: Place) -> None:
     place.produce_rows("numbers", lanes=2, count=10)
     once(place)
