@@ -15,7 +15,6 @@ StreamKitError
   DataError
     CorruptBatch
     RecordTooLarge
-    DecodeError
   BrokerError
     TopicNotFound
     TopicAlreadyExists
@@ -28,7 +27,6 @@ StreamKitError
     DataFolderInUse
     StateInUse
     StateMismatch
-    LogDamaged
   NotFlushed
 
 The tree is cut by what the caller can do next: fix the program (ConfigError), try again
@@ -144,10 +142,6 @@ class RecordTooLarge(DataError):
     """One record that no request could carry."""
 
 
-class DecodeError(DataError):
-    """Bytes that are not a value of the type asked for."""
-
-
 class BrokerError(StreamKitError):
     """The broker answered, and the answer was no. ``code`` is Fluvio's number for it."""
 
@@ -221,10 +215,6 @@ class StateInUse(StateError):
 
 class StateMismatch(StateError):
     """The store belongs to something else, or does not fit what the broker has."""
-
-
-class LogDamaged(StateError):
-    """Acknowledged data are damaged on disk; nothing is cut by itself."""
 
 
 class NotFlushed(StreamKitError):

@@ -122,13 +122,6 @@ class Connection(asyncio.Protocol):
             logger.debug("%s: closing %s: %s", self._port.name, self.address, reason)
             self._transport.close()
 
-    @property
-    def local_host(self) -> str:
-        """The address the client dialled."""
-        assert self._transport is not None
-        name = self._transport.get_extra_info("sockname")
-        return str(name[0])
-
     # --- asyncio calls these -----------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

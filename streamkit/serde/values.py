@@ -8,7 +8,7 @@ from typing import Any, Protocol, get_args, get_origin
 
 import msgspec
 
-from streamkit.errors import DecodeError, TopologyError, UsageError
+from streamkit.errors import TopologyError, UsageError
 from streamkit.record import Record
 
 
@@ -114,8 +114,3 @@ def _key_text(key: bytes | None) -> str | None:
 
 def _key_bytes(key: bytes | None) -> bytes | None:
     return key
-
-
-def describe_decode_error(error: Exception) -> DecodeError:
-    """Turn a library's complaint into ours."""
-    return DecodeError(f"cannot be decoded: {error}")
