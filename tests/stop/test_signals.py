@@ -106,7 +106,8 @@ def test_a_third_signal_leaves_at_once_whatever_hangs(place: Place) -> None:
         sent_s = job.signal(signal.SIGTERM)
         while job.process.poll() is None:  # signals sent too fast may become one
             job.signal(signal.SIGINT)
-        assert job.wait() == 128 + signal.SIGINT, job.words
+        # Of signals that wait together the system delivers any first: each may be the third.
+        assert job.wait() in (128 + signal.SIGTERM, 128 + signal.SIGINT), job.words
         assert job.ended_s - sent_s < AT_ONCE_S_MAX
     assert_last_commit_was_kept(place)
 
