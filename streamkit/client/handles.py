@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamkit.client.accumulator import Outcome, Place
-from streamkit.client.lane import Lane
+from streamkit.client.partition_sender import PartitionSender
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +29,10 @@ class ManyMetadata:
 class RecordHandle:
     """A record on its way. Await it for its `RecordMetadata`, any number of times."""
 
-    __slots__ = ("_lane", "_outcome", "_row")
+    __slots__ = ("_outcome", "_row", "_sender")
 
-    def __init__(self, lane: Lane, outcome: Outcome, row: int) -> None:
-        self._lane = lane
+    def __init__(self, sender: PartitionSender, outcome: Outcome, row: int) -> None:
+        self._sender = sender
         self._outcome = outcome
         self._row = row
 
@@ -40,10 +40,10 @@ class RecordHandle:
         return self._wait().__await__()
 
     async def _wait(self) -> RecordMetadata:
-        await self._lane.wait_for(self._outcome)
+        await self._sender.wait_for(self._outcome)
         if self._outcome.error is not None:
             raise self._outcome.error
-        return RecordMetadata(self._lane.partition, self._outcome.base_offset + self._row)
+        return RecordMetadata(self._sender.partition, self._outcome.base_offset + self._row)
 
 
 class ManyHandle:
@@ -53,10 +53,10 @@ class ManyHandle:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._parts: list[tuple[Lane, Sequence[int], list[Place]]] = []
+        self._parts: list[tuple[PartitionSender, Sequence[int], list[Place]]] = []
 
-    def add(self, lane: Lane, rows: Sequence[int], places: list[Place]) -> None:
-        self._parts.append((lane, rows, places))
+    def add(self, sender: PartitionSender, rows: Sequence[int], places: list[Place]) -> None:
+        self._parts.append((sender, rows, places))
 
     @property
     def is_known(self) -> bool:
@@ -66,10 +66,10 @@ class ManyHandle:
     async def refusals(self) -> list[tuple[Sequence[int], Exception]]:
         """Wait for all outcomes; return the rows that are not stored, and why."""
         refused = []
-        for lane, rows, places in self._parts:
+        for sender, rows, places in self._parts:
             at = 0
             for place in places:
-                await lane.wait_for(place.outcome)
+                await sender.wait_for(place.outcome)
                 if place.outcome.error is not None:
                     refused.append((rows[at : at + place.count], place.outcome.error))
                 at += place.count
@@ -81,10 +81,10 @@ class ManyHandle:
     async def _wait(self) -> ManyMetadata:
         partitions = [-1] * self._count
         offsets = [-1] * self._count
-        for lane, rows, places in self._parts:
+        for sender, rows, places in self._parts:
             at = 0
             for place in places:
-                await lane.wait_for(place.outcome)
+                await sender.wait_for(place.outcome)
                 if place.outcome.error is not None:
                     raise place.outcome.error
                 first = place.outcome.base_offset + place.first_row
@@ -93,7 +93,7 @@ class ManyHandle:
                     range(first, first + place.count),
                     strict=True,
                 ):
-                    partitions[row] = lane.partition
+                    partitions[row] = sender.partition
                     offsets[row] = offset
                 at += place.count
         return ManyMetadata(partitions, offsets)

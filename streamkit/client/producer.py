@@ -11,7 +11,7 @@ import anyio
 
 from streamkit.client.cluster import Cluster, retrying
 from streamkit.client.handles import ManyHandle, RecordHandle
-from streamkit.client.lane import Lane, ProducerOptions
+from streamkit.client.partition_sender import PartitionSender, ProducerOptions
 from streamkit.errors import (
     NotFlushed,
     StreamKitError,
@@ -35,7 +35,7 @@ class Producer:
         self._cluster = cluster
         self._options = options
         self._codec = options.compression or Codec.NONE
-        self._lanes: list[Lane] = []
+        self._senders: list[PartitionSender] = []
         self._partitions = 0
         self._turn = 0
         self._is_open = False
@@ -93,20 +93,20 @@ class Producer:
         self._notice_growth()
         if partition is None:
             partition = self._choose(key)  # type: ignore[arg-type]
-        if not 0 <= partition < len(self._lanes):
+        if not 0 <= partition < len(self._senders):
             raise self._no_partition(partition)
-        lane = self._lanes[partition]
-        if lane.is_full:
-            await lane.wait_for_room()
+        sender = self._senders[partition]
+        if sender.is_full:
+            await sender.wait_for_room()
         if timestamp_ms is not None and type(timestamp_ms) is not int:
             raise UsageError(f"timestamp_ms={timestamp_ms!r} is not a whole number of ms")
         clock = self._cluster.clock
-        outcome, row = lane.add(
+        outcome, row = sender.add(
             value,  # type: ignore[arg-type]
             key,  # type: ignore[arg-type]
             clock.wall_ms() if timestamp_ms is None else timestamp_ms,
         )
-        return RecordHandle(lane, outcome, row)
+        return RecordHandle(sender, outcome, row)
 
     async def send_many(
         self,
@@ -165,28 +165,28 @@ class Producer:
 
     def send_now(self) -> None:
         """Let what is held go without waiting for its linger; do not wait for it."""
-        for lane in self._lanes:
-            lane.hurry()
+        for sender in self._senders:
+            sender.hurry()
 
     def checkpoint(self) -> Callable[[], Awaitable[None]]:
         """Mark everything taken so far; the function returned waits until it is stored.
 
         The function raises the first refusal since the last flush or checkpoint.
         """
-        marks = [(lane, lane.taken) for lane in self._lanes]
+        marks = [(sender, sender.taken) for sender in self._senders]
         self.send_now()
 
         async def wait() -> None:
-            for lane, mark in marks:
-                await lane.wait_until_settled(mark)
+            for sender, mark in marks:
+                await sender.wait_until_settled(mark)
             self._raise_refusal()
 
         return wait
 
     def stop(self) -> None:
         """Stop at once; what is not stored yet is not sent again."""
-        for lane in self._lanes:
-            lane.stop()
+        for sender in self._senders:
+            sender.stop()
         self._is_open, self._is_closed = False, True
 
     async def close(self, *, deadline_s: float | None = None) -> None:
@@ -200,7 +200,7 @@ class Producer:
             with anyio.fail_after(deadline_s):
                 await self.flush()
         except TimeoutError:
-            open_records = sum(lane.unacknowledged for lane in self._lanes)
+            open_records = sum(sender.unacknowledged for sender in self._senders)
             raise NotFlushed(
                 f"{open_records} records for {self.topic!r} were not acknowledged in time"
             ) from None
@@ -210,7 +210,7 @@ class Producer:
     @property
     def unacknowledged(self) -> int:
         """Records taken whose outcome is not known yet."""
-        return sum(lane.unacknowledged for lane in self._lanes)
+        return sum(sender.unacknowledged for sender in self._senders)
 
     async def __aenter__(self) -> Producer:
         await self.open()
@@ -234,7 +234,7 @@ class Producer:
     # --- inside ------------------------------------------------------------------
 
     def _raise_refusal(self) -> None:
-        refusals = [error for lane in self._lanes if (error := lane.take_refusal())]
+        refusals = [error for sender in self._senders if (error := sender.take_refusal())]
         if refusals:
             raise refusals[0]
 
@@ -258,8 +258,10 @@ class Producer:
             self._grow(count)
 
     def _grow(self, count: int) -> None:
-        for number in range(len(self._lanes), count):
-            self._lanes.append(Lane(self._cluster, self.topic, number, self._options, self._codec))
+        for number in range(len(self._senders), count):
+            self._senders.append(
+                PartitionSender(self._cluster, self.topic, number, self._options, self._codec)
+            )
         fixed = self._options.partition
         if fixed is not None and fixed >= count:
             raise self._no_partition(fixed)
@@ -268,7 +270,7 @@ class Producer:
 
     def _no_partition(self, number: int) -> UsageError:
         return UsageError(
-            f"topic {self.topic!r} has no partition {number}, it has {len(self._lanes)}"
+            f"topic {self.topic!r} has no partition {number}, it has {len(self._senders)}"
         )
 
     def _choose(self, key: bytes | None) -> int:
@@ -288,16 +290,16 @@ class Producer:
     async def _send_columns(self, columns: Columns, first_row: int, handle: ManyHandle) -> None:
         count = len(columns.values)
         if self._partitions == 1 or self._options.partition is not None:
-            lane = self._lanes[self._options.partition or 0]
+            sender = self._senders[self._options.partition or 0]
             rows: Sequence[int] = range(first_row, first_row + count)
-            await self._add_rows(lane, columns, rows, handle)
+            await self._add_rows(sender, columns, rows, handle)
             return
         chosen = self._choose_rows(columns.keys)
-        by_lane: dict[int, list[int]] = {}
+        by_sender: dict[int, list[int]] = {}
         for row, partition in enumerate(chosen):
-            by_lane.setdefault(partition, []).append(row)
-        for partition, picked in by_lane.items():
-            if not 0 <= partition < len(self._lanes):
+            by_sender.setdefault(partition, []).append(row)
+        for partition, picked in by_sender.items():
+            if not 0 <= partition < len(self._senders):
                 raise self._no_partition(partition)
             part = Columns(
                 [columns.values[row] for row in picked],
@@ -305,7 +307,7 @@ class Producer:
                 [columns.timestamps_ms[row] for row in picked],
             )
             rows = [first_row + row for row in picked]
-            await self._add_rows(self._lanes[partition], part, rows, handle)
+            await self._add_rows(self._senders[partition], part, rows, handle)
 
     def _choose_rows(self, keys: list[bytes | None]) -> Sequence[int]:
         if self._options.partitioner is not None:
@@ -314,11 +316,11 @@ class Producer:
         return chosen
 
     async def _add_rows(
-        self, lane: Lane, columns: Columns, rows: Sequence[int], handle: ManyHandle
+        self, sender: PartitionSender, columns: Columns, rows: Sequence[int], handle: ManyHandle
     ) -> None:
-        if lane.is_full:
-            await lane.wait_for_room()
-        handle.add(lane, rows, lane.add_rows(columns))
+        if sender.is_full:
+            await sender.wait_for_room()
+        handle.add(sender, rows, sender.add_rows(columns))
 
 
 def _turns(values: Sequence[bytes], bytes_max: int) -> Iterator[tuple[int, int]]:

@@ -62,7 +62,7 @@ class ProducerOptions:
     on_retry: Callable[[Exception, int], None] | None = None
 
 
-class Lane:
+class PartitionSender:
     """One partition's way out: its accumulator and the task that sends."""
 
     def __init__(
