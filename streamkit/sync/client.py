@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -18,15 +18,13 @@ from streamkit.client import Client as AsyncClient
 from streamkit.client import (
     ManyHandle,
     ManyMetadata,
-    PartitionInfo,
     RecordHandle,
     RecordMetadata,
-    StoredOffset,
-    TopicInfo,
 )
 from streamkit.client.consumer import Consumer as AsyncConsumer
 from streamkit.client.producer import Producer as AsyncProducer
 from streamkit.record import Chunk, Record
+from streamkit.sync.admin import Admin
 
 T = TypeVar("T")
 
@@ -170,53 +168,6 @@ class Consumer:
         self._portal.call(self._consumer.__aexit__, kind, error, trace)
 
 
-class Admin:
-    """Topics and partitions. See `streamkit.client.Admin`."""
-
-    def __init__(self, portal: BlockingPortal, client: AsyncClient) -> None:
-        self._portal = portal
-        self._admin = client.admin
-
-    def create_topic(self, name: str, partitions: int = 1, **options: Any) -> None:
-        """Make a topic; options as in `streamkit.client.Admin.create_topic`."""
-        self._call(lambda: self._admin.create_topic(name, partitions, **options))
-
-    def delete_topic(self, name: str, *, force: bool = False) -> None:
-        """Remove a topic and everything in it."""
-        self._call(lambda: self._admin.delete_topic(name, force=force))
-
-    def add_partitions(self, name: str, count: int = 1) -> list[PartitionInfo]:
-        """Give a topic more partitions; return the new ones."""
-        return self._call(lambda: self._admin.add_partitions(name, count))
-
-    def list_topics(self, *, system: bool = False) -> list[TopicInfo]:
-        """Return the topics by name."""
-        return self._call(lambda: self._admin.list_topics(system=system))
-
-    def describe_topic(self, name: str) -> TopicInfo:
-        """Return one topic."""
-        return self._call(lambda: self._admin.describe_topic(name))
-
-    def list_partitions(
-        self, topic: str | None = None, *, system: bool = False
-    ) -> list[PartitionInfo]:
-        """Return partitions by topic and number."""
-        return self._call(lambda: self._admin.list_partitions(topic, system=system))
-
-    def list_consumers(self) -> list[StoredOffset]:
-        """Return every stored consumer offset."""
-        return self._call(lambda: self._admin.list_consumers())
-
-    def delete_consumer(
-        self, consumer_id: str, topic: str | None = None, partition: int | None = None
-    ) -> list[StoredOffset]:
-        """Forget the offsets of a consumer; return what was forgotten."""
-        return self._call(lambda: self._admin.delete_consumer(consumer_id, topic, partition))
-
-    def _call(self, make: Callable[[], Awaitable[T]]) -> T:
-        return self._portal.call(_run, make)
-
-
 class Client:
     """A connection to a cluster; use it with ``with``. Options as in `streamkit.Client`."""
 
@@ -256,10 +207,6 @@ class Client:
 
 async def _await(handle: Awaitable[T]) -> T:
     return await handle
-
-
-async def _run(make: Callable[[], Awaitable[T]]) -> T:
-    return await make()
 
 
 async def _next_or_none(source: AsyncGenerator[Chunk, None]) -> Chunk | None:
