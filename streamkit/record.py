@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from itertools import chain, compress, repeat
 from operator import itemgetter
@@ -26,6 +26,8 @@ else:
     T = TypeVar("T")
 
 NO_TIMESTAMP_MS = -1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MS = timedelta(milliseconds=1)
 
 
 class Record(msgspec.Struct, Generic[V], frozen=True):
@@ -144,6 +146,7 @@ class Origin(Enum):
     BEGINNING = "beginning"
     END = "end"
     ABSOLUTE = "absolute"
+    TIME = "time"
 
 
 _OFFSET_TEXT = re.compile(r"(?:(beginning)(?:\+(\d+))?|(end)(?:-(\d+))?|(\d+))")
@@ -151,7 +154,10 @@ _OFFSET_TEXT = re.compile(r"(?:(beginning)(?:\+(\d+))?|(end)(?:-(\d+))?|(\d+))")
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """Where to start reading: so many records behind the beginning, before the end, or a number."""
+    """Where to start reading: counted from the beginning or the end, a number, or a time.
+
+    ``count`` is records from either end, the offset itself, or ms since the epoch.
+    """
 
     origin: Origin
     count: int = 0
@@ -174,6 +180,28 @@ class Offset:
     def absolute(cls, offset: int) -> Offset:
         """Exactly this offset; never moved to where records are."""
         return cls(Origin.ABSOLUTE, offset)
+
+    @classmethod
+    def at_time(cls, when: datetime | int) -> Offset:
+        """The first record made at this time or later.
+
+        Found by a binary search over the times of batches, so it expects times that do not
+        fall within a partition. Where every record is older, it is the end.
+
+        Args:
+            when: A datetime with a time zone, or ms since the epoch.
+
+        Raises:
+            UsageError: The datetime carries no time zone, or lies before 1970.
+        """
+        if isinstance(when, datetime):
+            if when.tzinfo is None:
+                raise UsageError(
+                    f"{when.isoformat()} says no time zone",
+                    hint="for example when.replace(tzinfo=timezone.utc)",
+                )
+            when = (when - _EPOCH) // _MS
+        return cls(Origin.TIME, when)
 
     @classmethod
     def parse(cls, value: Offset | str | int) -> Offset:
@@ -200,7 +228,7 @@ class Offset:
         return cls.absolute(int(absolute))
 
     def resolve(self, first: int, end: int, stored_next: int | None = None) -> int:
-        """Return the offset to read from.
+        """Return the offset to read from; not for a time, which only the log can tell.
 
         Args:
             first: First offset stored.
@@ -210,6 +238,7 @@ class Offset:
 
         Source: client semantics reference, 3.2.
         """
+        assert self.origin is not Origin.TIME, "the log is searched for it"
         if self.origin is Origin.ABSOLUTE:
             return self.count
         if self.origin is Origin.BEGINNING:
@@ -221,6 +250,8 @@ class Offset:
     def __str__(self) -> str:
         if self.origin is Origin.ABSOLUTE:
             return str(self.count)
+        if self.origin is Origin.TIME:
+            return (_EPOCH + self.count * _MS).isoformat(timespec="milliseconds")
         sign = "+" if self.origin is Origin.BEGINNING else "-"
         return f"{self.origin.value}{sign}{self.count}" if self.count else self.origin.value
 

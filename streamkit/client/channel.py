@@ -100,8 +100,9 @@ class Channel:
     def __init__(self, stream: ByteStream, address: str, client_id: str) -> None:
         self.address = address
         self.is_open = True
+        self.streams_opened = 0
         self._stream = stream
-        self._protocol = ClientConnection(client_id)
+        self._protocol = ClientConnection(client_id, server=address)
         self._waiting: dict[int, Answer[Any] | Responses[Any]] = {}
         self._writing = anyio.Lock()
         self._greeted = anyio.Event()
@@ -120,12 +121,7 @@ class Channel:
         Raises:
             UnsupportedServer: It does not, or not in a version that we know.
         """
-        if not self._protocol.is_listed(api):
-            raise UnsupportedServer(
-                f"{self.address} (version {self.platform_version}) does not serve {api.name}, as "
-                f"the SC of every cluster does that this client can talk to",
-                hint="the port of an SPU? The first one of a broker is the one to name",
-            )
+        self._protocol.version_of(api)
 
     async def greet(self) -> None:
         """Exchange versions; nothing else may be sent before.
@@ -185,6 +181,7 @@ class Channel:
             ConnectionLost: The connection is closed.
         """
         self._check_open()
+        self.streams_opened += 1
         correlation_id, data = self._protocol.send(api, request)
         responses: Responses[A] = Responses(correlation_id)
         self._waiting[correlation_id] = responses

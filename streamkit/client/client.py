@@ -14,7 +14,8 @@ import anyio
 
 from streamkit.client.admin import Admin
 from streamkit.client.cluster import Cluster
-from streamkit.client.consumer import Consumer, ConsumerOptions, OffsetStrategy, OnEvicted
+from streamkit.client.consumer import Consumer
+from streamkit.client.partition_reader import ConsumerOptions, OffsetStrategy, OnEvicted
 from streamkit.client.partition_sender import Partitioner, ProducerOptions
 from streamkit.client.producer import Producer
 from streamkit.client.profile import load_profiles, profile_path

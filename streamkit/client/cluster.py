@@ -151,6 +151,10 @@ class Cluster:
 
     # --- metadata --------------------------------------------------------------------
 
+    async def metadata_changed(self) -> None:
+        """Wait until something is learned of topics, partitions or SPUs, or a watch ends."""
+        await self._changed.wait()
+
     async def _wait_for(self, find: Callable[[], A | None]) -> A | None:
         """Look something up; give a delta a moment to arrive before it counts as missing."""
         found = find()

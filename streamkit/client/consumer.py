@@ -1,73 +1,32 @@
-"""The consumer: one stream per partition, merged into chunks or single records.
-
-| a partition's reader is | until |
-|---|---|
-| opening | the stream is open; a lost connection or a retryable code tries again |
-| reading | a response is taken, handed on, and acknowledged once there is room for another |
-| reopening | the connection is lost, the response was cut, or a batch was corrupt (once) |
-| ended | its end is reached (``until_end``), or an error that will not pass is raised |
-"""
+"""The consumer: the partitions of one topic, merged into chunks or single records."""
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
+from anyio.abc import TaskGroup
 
-from streamkit.client.backoff import Backoff
 from streamkit.client.channel import Channel
 from streamkit.client.cluster import Cluster, retrying
+from streamkit.client.inbox import Inbox
 from streamkit.client.offsets import OffsetClient
-from streamkit.client.positions import Position
-from streamkit.errors import (
-    CorruptBatch,
-    OffsetEvicted,
-    StreamKitError,
-    UsageError,
+from streamkit.client.partition_reader import (
+    BEGINNING,
+    ConsumerMetrics,
+    ConsumerOptions,
+    PartitionReader,
+    Reading,
 )
-from streamkit.limits import FETCH_BYTES_DEFAULT, STREAMS_PER_CONNECTION_MAX
-from streamkit.protocol.apis import STREAM_FETCH, UPDATE_CONSUMER_OFFSET, UPDATE_OFFSETS
-from streamkit.protocol.data_plane import (
-    READ_UNCOMMITTED,
-    FetchablePartition,
-    OffsetUpdate,
-    StreamFetchRequest,
-    StreamFetchResponse,
-    UpdateConsumerOffsetRequest,
-    UpdateOffsetsRequest,
-)
-from streamkit.protocol.error_codes import as_exception
-from streamkit.record import Chunk, Offset, Record
+from streamkit.errors import StreamKitError, UsageError
+from streamkit.limits import STREAMS_PER_CONNECTION_MAX
+from streamkit.record import Chunk, Offset, Origin, Record
 
 T = TypeVar("T")
-OnEvicted = Literal["fail", "earliest", "latest"]
-OffsetStrategy = Literal["none", "manual", "auto"]
-BEGINNING: Final = Offset.beginning()
 # A stream cannot be cancelled, so half of them are kept for those that are opened anew.
 _STREAMS_PER_CHANNEL: Final = STREAMS_PER_CONNECTION_MAX // 2
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumerOptions:
-    """What to read and how. ``starts`` gives the first offset of single partitions."""
-
-    start: Offset = BEGINNING
-    partitions: tuple[int, ...] | None = None
-    starts: dict[int, int] | None = None
-    until_end: bool = False
-    isolation: int = READ_UNCOMMITTED
-    max_bytes: int = FETCH_BYTES_DEFAULT
-    prefetch_bytes: int = 4 << 20
-    consumer_id: str | None = None
-    offset_strategy: OffsetStrategy = "none"
-    resumes: bool = True
-    on_evicted: OnEvicted = "fail"
-    give_up_s: float | None = None
-    on_retry: Callable[[Exception, int], None] | None = None
 
 
 class Consumer:
@@ -87,16 +46,25 @@ class Consumer:
         self._cluster = cluster
         self._options = options
         self._offsets = OffsetClient(cluster)
-        self._readers: dict[int, _Reader] = {}
+        self.metrics = ConsumerMetrics()
+        self._readers: dict[int, PartitionReader] = {}
         self._channels: dict[tuple[str, int], Channel] = {}
         self._opening = anyio.Lock()
-        self._held: deque[tuple[_Reader, Chunk, int]] = deque()
-        self._held_bytes = 0
-        self._arrived = anyio.Event()
-        self._room = anyio.Event()
+        self._inbox = Inbox(options.prefetch_bytes)
+        self._reading = Reading(
+            topic,
+            cluster,
+            options,
+            self._offsets,
+            self._inbox,
+            self.metrics,
+            self._connection,
+            self._fail,
+        )
         self._failure: StreamKitError | None = None
         self._scope: anyio.CancelScope | None = None
         self._is_closed = False
+        self._given: dict[int, int] = {}
         self._yielded: dict[int, int] = {}
         self._processed: dict[int, int] = {}
         self._stored: dict[int, int] = {}
@@ -122,7 +90,7 @@ class Consumer:
                 raise UsageError(f"topic {self.topic!r} has no partition {number}, it has {count}")
         stored = await self._retrying(self._stored_next)
         for number in chosen:
-            await self._add_reader(number, stored.get(number))
+            await self._add_reader(number, stored.get(number), self._options.start)
         self._is_open = True
         self._scope = anyio.CancelScope()
         self._cluster.start(self._run)
@@ -134,7 +102,7 @@ class Consumer:
             self._scope.cancel()
         for channel in self._channels.values():
             await channel.close()
-        self._wake_up()
+        self._inbox.wake()
 
     async def __aenter__(self) -> Consumer:
         await self.open()
@@ -210,19 +178,15 @@ class Consumer:
 
         For loops that end the consumer themselves: unlike `chunks` this closes nothing.
         """
-        while not self._held:
+        while (chunk := self._inbox.take()) is None:
             if self._failure is not None:
                 raise self._failure
             if self._is_closed:
                 return None
             if self._readers and all(reader.is_done for reader in self._readers.values()):
                 return None
-            self._arrived = anyio.Event()
-            await self._arrived.wait()
-        _, chunk, size = self._held.popleft()
-        self._held_bytes -= size
-        room, self._room = self._room, anyio.Event()
-        room.set()
+            await self._inbox.wait()
+        self._given[chunk.partition] = chunk.offsets[-1] + 1
         return chunk
 
     # --- positions -----------------------------------------------------------------
@@ -244,6 +208,52 @@ class Consumer:
     def high_watermarks(self) -> dict[int, int]:
         """Return the end of each partition as its last response named it."""
         return {number: reader.high_watermark for number, reader in self._readers.items()}
+
+    async def end_offsets(self) -> dict[int, int]:
+        """Ask for the end of each partition read: the offset that its next record will get."""
+        return {number: (await self._bounds(number))[1] for number in sorted(self._readers)}
+
+    async def lag(self) -> dict[int, int]:
+        """Return, per partition, how many offsets lie between the application and the end.
+
+        What has been prefetched but not been given out yet counts as lag.
+        """
+        await self.open()
+        ends = await self.end_offsets()
+        return {
+            number: max(0, end - self._next_of_application(number)) for number, end in ends.items()
+        }
+
+    async def seek(self, partition: int, offset: Offset | str | int) -> int:
+        """Go on elsewhere in a partition; what was prefetched of it is dropped.
+
+        The chunk or record in hand stays what it is. After an error that ended the iteration
+        of a partition, reading goes on.
+
+        Args:
+            partition: One that this consumer reads.
+            offset: As for the consumer's ``start``; stored offsets do not count.
+
+        Returns:
+            The offset that is read next.
+
+        Raises:
+            UsageError: The consumer is closed, or does not read the partition.
+        """
+        await self.open()
+        if self._is_closed:
+            raise UsageError(f"the consumer of {self.topic!r} is closed")
+        reader = self._reader(partition)
+        first, end = await self._bounds(partition)
+        at = await self._resolved(Offset.parse(offset), partition, first, end, None)
+        reader.seek(at)
+        self._inbox.drop(partition)
+        self._given.pop(partition, None)
+        self._yielded.pop(partition, None)
+        self._processed.pop(partition, None)
+        self._stored.pop(partition, None)
+        self._failure = None
+        return at
 
     async def commit(self, record: Record[Any] | None = None) -> None:
         """Store how far the application has processed, under the consumer's id.
@@ -284,7 +294,7 @@ class Consumer:
         if self._options.consumer_id is None:
             raise UsageError("commit needs a consumer_id")
 
-    def _reader(self, partition: int) -> _Reader:
+    def _reader(self, partition: int) -> PartitionReader:
         if partition not in self._readers:
             raise UsageError(f"this consumer of {self.topic!r} does not read partition {partition}")
         return self._readers[partition]
@@ -296,15 +306,35 @@ class Consumer:
         found = await self._offsets.stored(self._options.consumer_id, self.topic)
         return {held.partition: held.offset + 1 for held in found}
 
-    async def _add_reader(self, number: int, stored_next: int | None) -> None:
-        first, end = await self._retrying(lambda: self._offsets.bounds(self.topic, number))
-        fixed = (self._options.starts or {}).get(number)
-        start = fixed
-        if start is None:
-            start = self._options.start.resolve(first, end, stored_next)
-        reader = _Reader(self, number, start, end if self._options.until_end else None)
+    async def _add_reader(self, number: int, stored_next: int | None, start: Offset) -> None:
+        first, end = await self._bounds(number)
+        at = (self._options.starts or {}).get(number)
+        if at is None:
+            at = await self._resolved(start, number, first, end, stored_next)
+        reader = PartitionReader(
+            self._reading, number, at, end if self._options.until_end else None
+        )
         reader.high_watermark = end
+        self._inbox.add_partition(number)
         self._readers[number] = reader
+
+    async def _resolved(
+        self, start: Offset, number: int, first: int, end: int, stored_next: int | None
+    ) -> int:
+        if start.origin is not Origin.TIME:
+            return start.resolve(first, end, stored_next)
+        if stored_next is not None:
+            return BEGINNING.resolve(first, end, stored_next)
+        return await self._retrying(
+            lambda: self._offsets.at_time(self.topic, number, start.count, first, end)
+        )
+
+    async def _bounds(self, number: int) -> tuple[int, int]:
+        return await self._retrying(lambda: self._offsets.bounds(self.topic, number))
+
+    def _next_of_application(self, number: int) -> int:
+        """Return the offset behind what was given out last, else where reading began."""
+        return self._given.get(number, self._readers[number].started_at)
 
     async def _retrying(self, attempt: Callable[[], Awaitable[T]]) -> T:
         options = self._options
@@ -320,25 +350,32 @@ class Consumer:
             async with anyio.create_task_group() as tasks:
                 for reader in self._readers.values():
                     tasks.start_soon(reader.run)
-        self._wake_up()
+                if self._options.partitions is None and not self._options.until_end:
+                    await self._follow_growth(tasks)
+        self._inbox.wake()
 
-    def fail(self, error: StreamKitError) -> None:
+    async def _follow_growth(self, tasks: TaskGroup) -> None:
+        """Read partitions that are added, from their first record on."""
+        try:
+            while True:
+                count = await retrying(
+                    self._cluster,
+                    lambda: self._cluster.partition_count(self.topic),
+                    give_up_s=None,
+                )
+                for number in range(len(self._readers), count):
+                    await self._add_reader(number, None, BEGINNING)
+                    tasks.start_soon(self._readers[number].run)
+                await self._cluster.metadata_changed()
+        except StreamKitError as error:
+            self._fail(error)
+
+    def _fail(self, error: StreamKitError) -> None:
         """Raise an error out of the iteration, behind what has arrived before it."""
         self._failure = self._failure or error
-        self._wake_up()
+        self._inbox.wake()
 
-    def _wake_up(self) -> None:
-        self._arrived.set()
-
-    async def hand_on(self, reader: _Reader, chunk: Chunk, size_bytes: int) -> None:
-        """Give a chunk to the application; return when there is room for another."""
-        self._held.append((reader, chunk, size_bytes))
-        self._held_bytes += size_bytes
-        self._wake_up()
-        while self._held_bytes >= self._options.prefetch_bytes:
-            await self._room.wait()
-
-    async def channel(self, address: str, partition: int) -> Channel:
+    async def _connection(self, address: str, partition: int) -> Channel:
         """Return this consumer's connection to an SPU: closing it ends the streams on it.
 
         Partitions share one, up to what a connection may carry.
@@ -346,176 +383,8 @@ class Consumer:
         place = (address, partition // _STREAMS_PER_CHANNEL)
         async with self._opening:
             channel = self._channels.get(place)
+            if channel is not None and channel.streams_opened >= STREAMS_PER_CONNECTION_MAX:
+                await channel.close()
             if channel is None or not channel.is_open:
                 channel = self._channels[place] = await self._cluster.connect(address)
             return channel
-
-    @property
-    def is_closed(self) -> bool:
-        return self._is_closed
-
-    @property
-    def cluster(self) -> Cluster:
-        return self._cluster
-
-    @property
-    def options(self) -> ConsumerOptions:
-        return self._options
-
-    @property
-    def offsets(self) -> OffsetClient:
-        return self._offsets
-
-    def reader_done(self) -> None:
-        self._wake_up()
-
-
-class _Reader:
-    """Reads one partition for a consumer."""
-
-    def __init__(self, consumer: Consumer, partition: int, start: int, end: int | None) -> None:
-        self._consumer = consumer
-        self._cluster = consumer.cluster
-        self._options = consumer.options
-        self._partition = partition
-        self._max_bytes = consumer.options.max_bytes
-        self._channel: Channel | None = None
-        self._session_id: int | None = None
-        self._refetched_at = -1
-        self._backoff = Backoff()
-        self.position = Position(consumer.topic, partition, start)
-        self.started_at = start
-        self.end = end
-        self.high_watermark = 0
-        self.is_done = end is not None and start >= end
-
-    async def run(self) -> None:
-        """Read until the end, or for ever; reopen what breaks."""
-        while not (self.is_done or self._consumer.is_closed):
-            try:
-                await self._read()
-            except OffsetEvicted as error:
-                try:
-                    goes_on = await self._go_on_behind(error)
-                except StreamKitError as worse:
-                    self._consumer.fail(worse)
-                    return
-                if not goes_on:
-                    self._consumer.fail(error)
-                    return
-            except CorruptBatch as error:
-                if self._refetched_at == self.position.next_offset:
-                    self._consumer.fail(error)
-                    return
-                self._refetched_at = self.position.next_offset
-                await self._reconnect()
-            except StreamKitError as error:
-                if not error.retryable:
-                    self._consumer.fail(error)
-                    return
-                await self._pause(error)
-        self._consumer.reader_done()
-
-    async def store(self, offset: int) -> None:
-        """Store an offset for this partition, on the connection its stream runs on if it can."""
-        await retrying(self._cluster, lambda: self._store_once(offset), give_up_s=30.0)
-
-    async def _store_once(self, offset: int) -> None:
-        channel, session = self._channel, self._session_id
-        if channel is None or session is None or not channel.is_open:
-            # A stream is known by the first records it brings; this one has brought none yet.
-            consumer_id = self._options.consumer_id
-            assert consumer_id is not None, "looked at before anything is stored"
-            topic = self._consumer.topic
-            await self._consumer.offsets.store(consumer_id, topic, self._partition, offset)
-            return
-        request = UpdateConsumerOffsetRequest(offset, session)
-        answer = await channel.call(UPDATE_CONSUMER_OFFSET, request)
-        if answer.error:
-            raise as_exception(answer.error, about=self._name)
-
-    async def _read(self) -> None:
-        """Open the stream and read from it until it breaks, ends or must be opened anew."""
-        topic = self._consumer.topic
-        address = await self._cluster.leader(topic, self._partition)
-        channel = await self._consumer.channel(address, self._partition)
-        request = StreamFetchRequest(
-            topic,
-            self._partition,
-            self.position.next_offset,
-            self._max_bytes,
-            self._options.isolation,
-            consumer_id=self._options.consumer_id,
-        )
-        responses = await channel.open_stream(STREAM_FETCH, request)
-        self._channel = channel
-        try:
-            while not self.is_done:
-                reopen = await self._take(await responses.receive(), channel)
-                if reopen:
-                    return
-        finally:
-            if not self.is_done:  # one read to its end stays open, for what is committed then
-                self._session_id = None
-            channel.forget(responses)
-
-    async def _take(self, response: StreamFetchResponse, channel: Channel) -> bool:
-        """Take one response; tell whether the stream must be opened anew."""
-        answer = response.partition
-        self._session_id = response.stream_id
-        taken = self.position.take(answer) if answer.records else None
-        if taken is not None:
-            if taken.reopen_bytes is not None:
-                self._max_bytes = max(self._max_bytes, taken.reopen_bytes)
-                return True
-            await self._hand_on(answer, taken.chunk)
-        if answer.error:
-            raise as_exception(answer.error, about=self._name)
-        self._backoff.reset()
-        if self._options.until_end and self.end is not None:
-            self.is_done = self.position.next_offset >= self.end
-        if taken is not None and taken.acknowledge is not None and not self.is_done:
-            update = OffsetUpdate(taken.acknowledge, response.stream_id)
-            await channel.post(UPDATE_OFFSETS, UpdateOffsetsRequest((update,)))
-        return False
-
-    async def _hand_on(self, answer: FetchablePartition, chunk: Chunk | None) -> None:
-        self.high_watermark = max(answer.high_watermark, self.position.next_offset)
-        if chunk is None:
-            return
-        if self.end is not None and chunk.offsets[-1] >= self.end:
-            kept = sum(offset < self.end for offset in chunk.offsets)
-            chunk = chunk.slice(0, kept)
-        if len(chunk):
-            await self._consumer.hand_on(self, chunk, len(answer.records))
-
-    async def _go_on_behind(self, error: OffsetEvicted) -> bool:
-        """Skip what retention has removed, where that is what was asked for."""
-        if self._options.on_evicted == "fail":
-            return False
-        if self._options.on_evicted == "earliest":
-            self.position.next_offset = error.next_available
-        else:
-            _, self.position.next_offset = await retrying(
-                self._cluster,
-                lambda: self._consumer.offsets.bounds(self._consumer.topic, self._partition),
-                give_up_s=None,
-                on_retry=self._options.on_retry,
-            )
-        return True
-
-    async def _reconnect(self) -> None:
-        if self._channel is not None:
-            await self._channel.close()
-
-    async def _pause(self, error: StreamKitError) -> None:
-        if self._consumer.is_closed:
-            return  # the connection was closed by ourselves; the scope ends this at once
-        pause_s = self._backoff.next_s()
-        if self._options.on_retry is not None:
-            self._options.on_retry(error, self._backoff.attempt)
-        await self._cluster.clock.sleep(pause_s)
-
-    @property
-    def _name(self) -> str:
-        return f"{self._consumer.topic}-{self._partition}"

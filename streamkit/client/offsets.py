@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 
 from streamkit.client.cluster import Cluster
+from streamkit.client.positions import records_from
 from streamkit.errors import BrokerError, RequestTimedOut
 from streamkit.protocol.apis import (
     DELETE_CONSUMER_OFFSET,
@@ -36,9 +37,11 @@ from streamkit.protocol.data_plane import (
     UpdateConsumerOffsetRequest,
 )
 from streamkit.protocol.error_codes import as_exception
+from streamkit.record import Chunk
 
 _OFFSETS_TOPIC = "consumer-offset"
 _PROBE_BYTES = 64 * 1024
+_PROBE_HEADER_BYTES = 1024
 # A read that is not full is at the end as of now, or at the end of one of the server's files.
 # On a busy topic every read finds something, so a few of them must do.
 _SMALL_STEPS_MAX = 3
@@ -106,6 +109,44 @@ class OffsetClient:
         if found.error:
             raise as_exception(found.error, about=f"{topic}-{partition}")
         return found
+
+    async def at_time(self, topic: str, partition: int, time_ms: int, first: int, end: int) -> int:
+        """Return the offset of the first record made at ``time_ms`` or later; else ``end``.
+
+        A binary search over the headers of batches, one small read a step, then one read of
+        the batch that holds it. A batch without times counts as older than any time.
+
+        Args:
+            topic: Which log.
+            partition: Which of its partitions.
+            time_ms: Milliseconds since the epoch.
+            first: First offset stored.
+            end: Where reading would find nothing.
+
+        Raises:
+            BrokerError: The broker cannot serve it.
+            TransportError: The connection failed.
+        """
+        low, high, candidate = first, end, None
+        while low < high:
+            middle = (low + high) // 2
+            found = await self.fetch(topic, partition, middle, _PROBE_HEADER_BYTES)
+            if len(found.records) < HEADER_BYTES:
+                high = middle  # nothing is there yet: a broker may name an end it cannot read
+                continue
+            header = read_batch_header(found.records)
+            if header.first_timestamp_ms > 0 and header.max_timestamp_ms >= time_ms:
+                candidate, high = header, header.base_offset
+            else:
+                low = max(header.end_offset, middle + 1)
+        if candidate is None:
+            return high
+        found = await self.fetch(topic, partition, candidate.base_offset, candidate.size_bytes)
+        chunk = records_from(topic, partition, candidate.base_offset, found) or Chunk()
+        for offset, stamp in zip(chunk.offsets, chunk.timestamps_ms, strict=True):
+            if stamp >= time_ms and offset >= first:
+                return offset
+        return max(candidate.base_offset, first)
 
     async def stored(
         self, consumer_id: str | None = None, topic: str | None = None

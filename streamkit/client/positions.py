@@ -24,15 +24,18 @@ _GROWTH = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What a response brought.
+class Seen:
+    """What the headers in a response tell before anything is decoded.
 
-    ``acknowledge`` is the next offset wanted, None if there is nothing to acknowledge.
-    ``reopen_bytes`` asks to read again with room for so many bytes.
+    ``next_offset`` is what to acknowledge, None if there is nothing. ``is_cut`` says that the
+    server cut the last batch, which is read again; where not even the first one came whole,
+    ``reopen_bytes`` is the room to ask for then.
     """
 
-    chunk: Chunk | None
-    acknowledge: int | None
+    answer: FetchablePartition
+    batches: tuple[tuple[BatchHeader, int], ...] = ()
+    next_offset: int | None = None
+    is_cut: bool = False
     reopen_bytes: int | None = None
 
 
@@ -44,35 +47,45 @@ class Position:
         self.partition = partition
         self.next_offset = next_offset
 
-    def take(self, answer: FetchablePartition) -> Taken:
-        """Take the records of a response that has no error.
+    def look(self, answer: FetchablePartition) -> Seen:
+        """Walk the headers of a response's records; the position stays where it is.
 
         Raises:
-            CorruptBatch: A whole batch is not what its checksum or its counts say. The
-                position is where it was, in front of everything the response brought.
+            CorruptBatch: A length in a header cannot be.
         """
         data = answer.records
         try:
-            batches = list(whole_batches(data))
+            batches = tuple(whole_batches(data))
             end = batches[-1][1] + batches[-1][0].size_bytes if batches else 0
             cut = cut_batch_bytes(data, end, len(data))
         except RemoteProtocolError as error:
             raise CorruptBatch(
                 str(error), topic=self.topic, partition=self.partition, offset=self.next_offset
             ) from error
-        if not batches:
-            if cut:
-                return Taken(None, None, max(cut, len(data) * _GROWTH))
-            if answer.next_filter_offset > self.next_offset:
-                self.next_offset = answer.next_filter_offset
-                return Taken(None, self.next_offset)
-            return Taken(None, None)
+        if batches:
+            wanted = max(self.next_offset, *(header.end_offset for header, _ in batches))
+            return Seen(answer, batches, max(wanted, answer.next_filter_offset), cut > 0)
+        if cut:
+            return Seen(answer, is_cut=True, reopen_bytes=max(cut, len(data) * _GROWTH))
+        is_behind = answer.next_filter_offset > self.next_offset
+        return Seen(answer, (), answer.next_filter_offset if is_behind else None)
+
+    def take(self, seen: Seen) -> Chunk | None:
+        """Decode what was seen and move behind it; None where no record is new.
+
+        Raises:
+            CorruptBatch: A whole batch is not what its checksum or its counts say. The
+                position is where it was, in front of everything the response brought.
+        """
+        if seen.next_offset is None:
+            return None
+        data = seen.answer.records
         values: list[bytes] = []
         keys: list[bytes | None] = []
         stamps: list[int] = []
         offsets: list[int] | range = range(0)
         wanted = self.next_offset
-        for header, at in batches:
+        for header, at in seen.batches:
             columns = self._decoded(data, at, header)
             base, count = header.base_offset, len(columns.values)
             skip = max(0, wanted - base)
@@ -84,9 +97,10 @@ class Position:
             if count > skip:
                 offsets = _joined(offsets, range(base + skip, base + count))
             wanted = max(wanted, header.end_offset)
-        self.next_offset = max(wanted, answer.next_filter_offset)
-        chunk = Chunk(values, keys, stamps, offsets, self.topic, self.partition)
-        return Taken(chunk if values else None, self.next_offset)
+        self.next_offset = seen.next_offset
+        if not values:
+            return None
+        return Chunk(values, keys, stamps, offsets, self.topic, self.partition)
 
     def _decoded(self, data: bytes, at: int, header: BatchHeader) -> Columns:
         try:
@@ -98,6 +112,18 @@ class Position:
                 partition=self.partition,
                 offset=header.base_offset,
             ) from error
+
+
+def records_from(
+    topic: str, partition: int, offset: int, answer: FetchablePartition
+) -> Chunk | None:
+    """Decode what a one-shot read from ``offset`` on brought; None if that is no whole batch.
+
+    Raises:
+        CorruptBatch: As for `Position.take`.
+    """
+    position = Position(topic, partition, offset)
+    return position.take(position.look(answer))
 
 
 def _behind(columns: Columns, skip: int) -> Columns:

@@ -14,7 +14,7 @@ from streamkit.client.client import Client
 from streamkit.client.cluster import retrying
 from streamkit.client.consumer import Consumer
 from streamkit.client.offsets import OffsetClient
-from streamkit.client.positions import Position
+from streamkit.client.positions import records_from
 from streamkit.client.producer import Producer
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.errors import (
@@ -191,10 +191,10 @@ class TopicReader:
         """Return timestamp and checksum of the record in front of an offset, if it is there."""
         offsets = OffsetClient(self._client.cluster)
         found = await offsets.fetch(self._source.topic, number, offset - 1, _COMPARED_BYTES)
-        taken = Position(self._source.topic, number, offset - 1).take(found)
-        if taken.chunk is None or taken.chunk.offsets[0] != offset - 1:
+        chunk = records_from(self._source.topic, number, offset - 1, found)
+        if chunk is None or chunk.offsets[0] != offset - 1:
             return None  # its batch is larger than what was asked for, or it left a gap
-        return taken.chunk.timestamps_ms[0], google_crc32c.value(taken.chunk.values[0])
+        return chunk.timestamps_ms[0], google_crc32c.value(chunk.values[0])
 
     async def _retrying(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
         return await retrying(

@@ -54,17 +54,20 @@ def test_a_response_cut_at_any_byte_gives_whole_batches_only(start: int) -> None
         whole = max(end for end in ENDS if end <= cut)
         next_offset = next((number for number in range(COUNT) if AT[number] >= whole), COUNT)
         position = Position("t", 0, start)
-        taken = position.take(answer(LOG[begin:cut]))
+        seen = position.look(answer(LOG[begin:cut]))
+        assert position.next_offset == start
+        chunk = position.take(seen)
+        assert seen.is_cut == (cut != whole)
         if whole <= begin:
-            assert (taken.chunk, taken.acknowledge) == (None, None)
-            assert (taken.reopen_bytes is None) == (cut == begin)
+            assert (chunk, seen.next_offset) == (None, None)
+            assert (seen.reopen_bytes is None) == (cut == begin)
             assert position.next_offset == start
             continue
-        assert taken.chunk is not None
-        assert list(taken.chunk.offsets) == list(range(start, next_offset))
-        assert taken.chunk.values == [b"value %d" % n for n in range(start, next_offset)]
-        assert taken.acknowledge == position.next_offset == next_offset
-        assert taken.reopen_bytes is None
+        assert chunk is not None
+        assert list(chunk.offsets) == list(range(start, next_offset))
+        assert chunk.values == [b"value %d" % n for n in range(start, next_offset)]
+        assert seen.next_offset == position.next_offset == next_offset
+        assert seen.reopen_bytes is None
 
 
 @given(st.lists(st.integers(1, 4_000), min_size=1, max_size=200))
@@ -76,22 +79,22 @@ def test_a_server_that_cuts_where_it_likes_loses_and_repeats_nothing(cuts: list[
         if position.next_offset == COUNT:
             break
         begin = AT[position.next_offset]
-        taken = position.take(answer(LOG[begin : begin + max(size, wanted_bytes)]))
-        if taken.reopen_bytes is not None:
-            assert taken.reopen_bytes > wanted_bytes or size > wanted_bytes
-            wanted_bytes = max(wanted_bytes, taken.reopen_bytes)
-        elif taken.chunk is not None:
-            found += taken.chunk.offsets
+        seen = position.look(answer(LOG[begin : begin + max(size, wanted_bytes)]))
+        if seen.reopen_bytes is not None:
+            assert seen.reopen_bytes > wanted_bytes or size > wanted_bytes
+            wanted_bytes = max(wanted_bytes, seen.reopen_bytes)
+        elif (chunk := position.take(seen)) is not None:
+            found += chunk.offsets
     assert found == list(range(COUNT))
 
 
 def test_asking_for_more_ends_with_the_first_batch() -> None:
     log = batch_of(b"x" * 100_000)
     position, asked_bytes, turns = Position("t", 0, 0), 1, 0
-    while (taken := position.take(answer(log[:asked_bytes]))).reopen_bytes is not None:
-        asked_bytes = taken.reopen_bytes
+    while (seen := position.look(answer(log[:asked_bytes]))).reopen_bytes is not None:
+        asked_bytes = seen.reopen_bytes
         turns += 1
-    assert taken.chunk is not None
+    assert position.take(seen) is not None
     assert turns < 12
 
 
@@ -99,17 +102,19 @@ def test_offsets_left_out_by_the_log_are_left_out_here() -> None:
     log, _ = log_of([2, 3], [Codec.NONE, Codec.NONE])
     second = log_of([3], [Codec.NONE])[0]
     gap = batch_of(b"a", b"b") + batch_of(b"c", base_offset=7)
-    taken = Position("t", 0, 1).take(answer(gap))
-    assert taken.chunk is not None
-    assert list(taken.chunk.offsets) == [1, 7]
-    assert taken.acknowledge == 8
+    position = Position("t", 0, 1)
+    seen = position.look(answer(gap))
+    chunk = position.take(seen)
+    assert chunk is not None
+    assert list(chunk.offsets) == [1, 7]
+    assert seen.next_offset == position.next_offset == 8
     assert len(log) > len(second)
 
 
 def test_a_response_whose_records_were_all_filtered_moves_on() -> None:
     position = Position("t", 0, 5)
-    taken = position.take(answer(b"", next_filter_offset=9))
-    assert (taken.chunk, taken.acknowledge, position.next_offset) == (None, 9, 9)
+    seen = position.look(answer(b"", next_filter_offset=9))
+    assert (position.take(seen), seen.next_offset, position.next_offset) == (None, 9, 9)
 
 
 @given(st.integers(57, len(LOG) - 1), st.integers(0, 7))
@@ -121,7 +126,7 @@ def test_a_flipped_bit_is_found_or_does_not_matter(at: int, bit: int) -> None:
     damaged = LOG[:at] + bytes([LOG[at] ^ (1 << bit)]) + LOG[at + 1 :]
     position = Position("t", 0, 0)
     with pytest.raises(CorruptBatch, match="t-0 offset") as caught:
-        position.take(answer(damaged))
+        position.take(position.look(answer(damaged)))
     assert AT[caught.value.offset] == batch
     assert position.next_offset == 0
 

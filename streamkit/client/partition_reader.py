@@ -1,0 +1,304 @@
+"""One partition's way in: a stream that is opened, read, acknowledged, and opened again.
+
+| a reader is | until |
+|---|---|
+| opening | the stream is open; a lost connection or a retryable code tries again |
+| reading | a response is taken, acknowledged once there is room for another, and handed on |
+| reopening | the connection is lost, the response was cut, or a batch was corrupt (once) |
+| at its end | `until_end` is reached; only `seek` sets it going again |
+| failed | an error that will not pass is raised out of the iteration; `seek` may go on |
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import anyio
+
+from streamkit.client.backoff import Backoff
+from streamkit.client.channel import Channel
+from streamkit.client.cluster import Cluster, retrying
+from streamkit.client.inbox import Inbox
+from streamkit.client.offsets import OffsetClient
+from streamkit.client.positions import Position, Seen
+from streamkit.errors import CorruptBatch, OffsetEvicted, StreamKitError
+from streamkit.limits import FETCH_BYTES_DEFAULT
+from streamkit.protocol.apis import STREAM_FETCH, UPDATE_CONSUMER_OFFSET, UPDATE_OFFSETS
+from streamkit.protocol.data_plane import (
+    READ_UNCOMMITTED,
+    FetchablePartition,
+    OffsetUpdate,
+    StreamFetchRequest,
+    StreamFetchResponse,
+    UpdateConsumerOffsetRequest,
+    UpdateOffsetsRequest,
+)
+from streamkit.protocol.error_codes import as_exception
+from streamkit.record import Chunk, Offset
+
+logger = logging.getLogger("streamkit.client")
+
+OnEvicted = Literal["fail", "earliest", "latest"]
+OffsetStrategy = Literal["none", "manual", "auto"]
+BEGINNING: Final = Offset.beginning()
+# Below this a response would be more header than records.
+_RESPONSE_BYTES_MIN: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerOptions:
+    """What to read and how. ``starts`` gives the first offset of single partitions."""
+
+    start: Offset = BEGINNING
+    partitions: tuple[int, ...] | None = None
+    starts: dict[int, int] | None = None
+    until_end: bool = False
+    isolation: int = READ_UNCOMMITTED
+    max_bytes: int = FETCH_BYTES_DEFAULT
+    prefetch_bytes: int = 4 << 20
+    consumer_id: str | None = None
+    offset_strategy: OffsetStrategy = "none"
+    resumes: bool = True
+    on_evicted: OnEvicted = "fail"
+    give_up_s: float | None = None
+    on_retry: Callable[[Exception, int], None] | None = None
+
+
+@dataclass(slots=True)
+class ConsumerMetrics:
+    """What a consumer has done since it was made.
+
+    ``wire_bytes`` are those of batches as they came, compressed or not. ``retries`` counts
+    everything that was tried again, ``reopened`` the streams among it, ``cut`` the responses
+    that a server ended inside a batch, ``refetched`` batches read again for their checksum.
+    """
+
+    records: int = 0
+    wire_bytes: int = 0
+    responses: int = 0
+    retries: int = 0
+    reopened: int = 0
+    cut: int = 0
+    refetched: int = 0
+    evicted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the readers of one consumer share.
+
+    ``connection`` gives the consumer's connection to an address for a partition; ``fail``
+    takes an error that the application must see.
+    """
+
+    topic: str
+    cluster: Cluster
+    options: ConsumerOptions
+    offsets: OffsetClient
+    inbox: Inbox
+    metrics: ConsumerMetrics
+    connection: Callable[[str, int], Awaitable[Channel]]
+    fail: Callable[[StreamKitError], None]
+
+
+class PartitionReader:
+    """Reads one partition, from ``start`` on, up to ``end`` if there is one."""
+
+    def __init__(self, reading: Reading, partition: int, start: int, end: int | None) -> None:
+        self._reading = reading
+        self._topic = reading.topic
+        self._cluster = reading.cluster
+        self._options = reading.options
+        self._inbox = reading.inbox
+        self._metrics = reading.metrics
+        self._partition = partition
+        self._batch_bytes_min = 0
+        self._channel: Channel | None = None
+        self._session_id: int | None = None
+        self._refetched_at = -1
+        self._backoff = Backoff()
+        self._scope = anyio.CancelScope()
+        self._sought = anyio.Event()
+        self.position = Position(reading.topic, partition, start)
+        self.started_at = start
+        self.end = end
+        self.high_watermark = 0
+        self.is_done = end is not None and start >= end
+
+    async def run(self) -> None:
+        """Read for as long as the consumer lives; a `seek` begins anew."""
+        while True:
+            sought = self._sought
+            with anyio.CancelScope() as self._scope:
+                await self._read_to_the_end()
+                self._inbox.wake()
+                await sought.wait()
+
+    def seek(self, offset: int) -> None:
+        """Drop what is under way and go on at an offset."""
+        self.position = Position(self._topic, self._partition, offset)
+        self.is_done = self.end is not None and offset >= self.end
+        self._session_id = None
+        self._refetched_at = -1
+        self._backoff.reset()
+        sought, self._sought = self._sought, anyio.Event()
+        sought.set()
+        self._scope.cancel()
+
+    async def store(self, offset: int) -> None:
+        """Store an offset for this partition, on the connection its stream runs on if it can."""
+        await retrying(self._cluster, lambda: self._store_once(offset), give_up_s=30.0)
+
+    async def _store_once(self, offset: int) -> None:
+        channel, session = self._channel, self._session_id
+        if channel is None or session is None or not channel.is_open:
+            # A stream is known by the first records it brings; this one has brought none yet.
+            consumer_id = self._options.consumer_id
+            assert consumer_id is not None, "looked at before anything is stored"
+            topic = self._topic
+            await self._reading.offsets.store(consumer_id, topic, self._partition, offset)
+            return
+        request = UpdateConsumerOffsetRequest(offset, session)
+        answer = await channel.call(UPDATE_CONSUMER_OFFSET, request)
+        if answer.error:
+            raise as_exception(answer.error, about=self._name)
+
+    async def _read_to_the_end(self) -> None:
+        """Read until the end, a failure, or for ever; reopen what breaks."""
+        while not self.is_done:
+            try:
+                await self._read()
+            except OffsetEvicted as error:
+                try:
+                    goes_on = await self._go_on_behind(error)
+                except StreamKitError as worse:
+                    self._reading.fail(worse)
+                    return
+                if not goes_on:
+                    self._reading.fail(error)
+                    return
+            except CorruptBatch as error:
+                if self._refetched_at == self.position.next_offset:
+                    self._reading.fail(error)
+                    return
+                logger.warning("%s: reading a batch again: %s", self._name, error)
+                self._metrics.refetched += 1
+                self._refetched_at = self.position.next_offset
+                await self._reconnect()
+            except StreamKitError as error:
+                if not error.retryable:
+                    self._reading.fail(error)
+                    return
+                self._metrics.reopened += 1
+                await self._pause(error)
+
+    async def _read(self) -> None:
+        """Open the stream and read from it until it breaks, ends or must be opened anew."""
+        position = self.position
+        address = await self._cluster.leader(self._topic, self._partition)
+        channel = await self._reading.connection(address, self._partition)
+        share_bytes = max(_RESPONSE_BYTES_MIN, self._inbox.share_bytes)
+        request = StreamFetchRequest(
+            self._topic,
+            self._partition,
+            position.next_offset,
+            max(self._batch_bytes_min, min(self._options.max_bytes, share_bytes)),
+            self._options.isolation,
+            consumer_id=self._options.consumer_id,
+        )
+        responses = await channel.open_stream(STREAM_FETCH, request)
+        self._channel = channel
+        try:
+            while not self.is_done:
+                response = await responses.receive()
+                # A seek may have come between: what this stream brings is not wanted then.
+                if self.position is not position or await self._take(response, channel):
+                    return
+        finally:
+            if not self.is_done:  # one read to its end stays open, for what is committed then
+                self._session_id = None
+            channel.forget(responses)
+
+    async def _take(self, response: StreamFetchResponse, channel: Channel) -> bool:
+        """Take one response; tell whether the stream must be opened anew."""
+        answer, position = response.partition, self.position
+        self._session_id = response.stream_id
+        self._metrics.responses += 1
+        seen = Seen(answer) if answer.error and not answer.records else position.look(answer)
+        self._metrics.cut += seen.is_cut
+        if seen.reopen_bytes is not None:
+            self._batch_bytes_min = max(self._batch_bytes_min, seen.reopen_bytes)
+            return True
+        wanted = None if answer.error else seen.next_offset
+        if wanted is not None and self.end is not None and wanted >= self.end:
+            wanted = None
+        if wanted is not None and self._inbox.has_room(self._partition):
+            # The server reads the next response while this one is decoded.
+            await self._acknowledge(channel, response.stream_id, wanted)
+            wanted = None
+            if self.position is not position:
+                return True
+        self._hand_on(answer, position.take(seen))
+        if answer.error:
+            raise as_exception(answer.error, about=self._name)
+        self._backoff.reset()
+        self.is_done = self.end is not None and position.next_offset >= self.end
+        if wanted is not None:
+            await self._inbox.wait_for_room(self._partition)
+            await self._acknowledge(channel, response.stream_id, wanted)
+        return False
+
+    async def _acknowledge(self, channel: Channel, stream_id: int, wanted: int) -> None:
+        update = OffsetUpdate(wanted, stream_id)
+        await channel.post(UPDATE_OFFSETS, UpdateOffsetsRequest((update,)))
+
+    def _hand_on(self, answer: FetchablePartition, chunk: Chunk | None) -> None:
+        self.high_watermark = max(answer.high_watermark, self.position.next_offset)
+        if chunk is None:
+            return
+        if self.end is not None and chunk.offsets[-1] >= self.end:
+            kept = sum(offset < self.end for offset in chunk.offsets)
+            chunk = chunk.slice(0, kept)
+        if len(chunk):
+            self._metrics.records += len(chunk)
+            self._metrics.wire_bytes += len(answer.records)
+            self._inbox.put(self._partition, chunk, len(answer.records))
+
+    async def _go_on_behind(self, error: OffsetEvicted) -> bool:
+        """Skip what retention has removed, where that is what was asked for."""
+        if self._options.on_evicted == "fail":
+            return False
+        before = self.position.next_offset
+        if self._options.on_evicted == "earliest":
+            self.position.next_offset = error.next_available
+        else:
+            _, self.position.next_offset = await retrying(
+                self._cluster,
+                lambda: self._reading.offsets.bounds(self._topic, self._partition),
+                give_up_s=None,
+                on_retry=self._options.on_retry,
+            )
+        skipped = max(0, self.position.next_offset - before)
+        self._metrics.evicted += skipped
+        logger.warning("%s: retention has removed %d offsets; going on", self._name, skipped)
+        return True
+
+    async def _reconnect(self) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def _pause(self, error: StreamKitError) -> None:
+        self._metrics.retries += 1
+        pause_s = self._backoff.next_s()
+        if self._options.on_retry is not None:
+            self._options.on_retry(error, self._backoff.attempt)
+        else:
+            logger.warning("%s: trying again in %.1f s: %s", self._name, pause_s, error)
+        await self._cluster.clock.sleep(pause_s)
+
+    @property
+    def _name(self) -> str:
+        return f"{self._topic}-{self._partition}"
