@@ -26,6 +26,7 @@ from streamkit.protocol.control_plane import (
     ListResponse,
     Metadata,
     StatusResponse,
+    UnknownObject,
     UpdateRequest,
     WatchRequest,
     WatchResponse,
@@ -92,12 +93,16 @@ class ScSession:
     def close(self) -> None:
         self._unwatch()
 
-    def _create(self, body: CreateRequest) -> Any:
+    def _create(self, body: CreateRequest | UnknownObject) -> Any:
+        if isinstance(body, UnknownObject):
+            return _unknown("create error")
         if body.kind is not specs.TOPIC:
             return _unsupported(body.name, body.kind, "Create")
         return self._in_turn(self._topics.create(body.name, body.spec, dry_run=body.dry_run))
 
-    def _delete(self, body: DeleteRequest) -> Any:
+    def _delete(self, body: DeleteRequest | UnknownObject) -> Any:
+        if isinstance(body, UnknownObject):
+            return _unknown("create error")  # the stock SC has one name for both
         name = body.key if isinstance(body.key, str) else ""
         if body.kind is specs.TOPIC:
             return self._in_turn(self._topics.delete(name, force=body.force))
@@ -105,7 +110,9 @@ class ScSession:
             return StatusResponse(name, ErrorCode(6001, TextPayload(name)), "not found")
         return _unsupported(name, body.kind, "Delete")
 
-    def _update(self, body: UpdateRequest) -> Any:
+    def _update(self, body: UpdateRequest | UnknownObject) -> Any:
+        if isinstance(body, UnknownObject):
+            return _unknown("update error")
         if body.kind is not specs.TOPIC or not isinstance(body.action, AddPartitions):
             return _unsupported(body.key, body.kind, "Update")
         return self._in_turn(self._topics.add_partitions(body.key, body.action.count))
@@ -180,6 +187,10 @@ def _as_custom_spu(item: Metadata) -> Metadata:
         spec.public_endpoint_local,
     )
     return Metadata(item.name, custom, item.status)
+
+
+def _unknown(name: str) -> StatusResponse:
+    return StatusResponse(name, other("unknown admin object type"))
 
 
 def _unsupported(name: str, kind: ObjectKind, verb: str) -> StatusResponse:

@@ -42,18 +42,27 @@ class Api(Generic[Q, A]):
     request: Wire[Q]
     response: Wire[A]
     answers: Answers = Answers.ONE
+    # No SPU lists the requests for consumer offsets, and all serve them.
+    is_unlisted: bool = False
+    # Of FetchOffsets every SPU names its newest version only, and serves the older ones.
+    has_real_minimum: bool = True
 
-    def negotiate(self, advertised: dict[int, tuple[int, int]]) -> int:
-        """Return the version to use with a server.
+    def range_of(self, advertised: dict[int, tuple[int, int]]) -> tuple[int, int] | None:
+        """Return the versions that a server speaks, oldest and newest; None if it has none."""
+        if self.is_unlisted:
+            # They are of one age with the streams that store such offsets.
+            return STREAM_FETCH.range_of(advertised)
+        if self.key not in advertised:
+            return None
+        low, high = advertised[self.key]
+        return (low if self.has_real_minimum else 0), high
 
-        A key that the server does not list is sent all the same, with our newest version:
-        no SPU lists the requests for consumer offsets, and all serve them. StreamFetch then
-        falls back to the oldest known.
-        """
-        low, high = advertised.get(self.key, (0, -1))
-        if high >= self.min_version and low <= self.max_version:
-            return min(self.max_version, high)
-        return STREAM_FETCH_OLDEST if self is STREAM_FETCH else self.max_version
+    def negotiate(self, advertised: dict[int, tuple[int, int]]) -> int | None:
+        """Return the newest version that both sides speak; None if there is none."""
+        low, high = self.range_of(advertised) or (0, -1)
+        if high < self.min_version or low > self.max_version:
+            return None
+        return min(self.max_version, high)
 
 
 API_VERSIONS = Api(
@@ -69,6 +78,7 @@ FETCH_OFFSETS = Api(
     SPU_VERSION,
     struct(spu.FetchOffsetsRequest),
     struct(spu.FetchOffsetsResponse),
+    has_real_minimum=False,
 )
 STREAM_FETCH = Api(
     "StreamFetch",
@@ -94,6 +104,7 @@ UPDATE_CONSUMER_OFFSET = Api(
     SPU_VERSION,
     struct(spu.UpdateConsumerOffsetRequest),
     struct(spu.UpdateConsumerOffsetResponse),
+    is_unlisted=True,
 )
 DELETE_CONSUMER_OFFSET = Api(
     "DeleteConsumerOffset",
@@ -102,6 +113,7 @@ DELETE_CONSUMER_OFFSET = Api(
     SPU_VERSION,
     struct(spu.DeleteConsumerOffsetRequest),
     struct(spu.DeleteConsumerOffsetResponse),
+    is_unlisted=True,
 )
 FETCH_CONSUMER_OFFSETS = Api(
     "FetchConsumerOffsets",
@@ -110,6 +122,7 @@ FETCH_CONSUMER_OFFSETS = Api(
     SPU_VERSION,
     struct(spu.FetchConsumerOffsetsRequest),
     struct(spu.FetchConsumerOffsetsResponse),
+    is_unlisted=True,
 )
 
 CREATE = Api("Create", 1001, 9, ADMIN_VERSION, sc.CREATE_REQUEST, sc.STATUS_RESPONSE)

@@ -64,7 +64,8 @@ class ClientConnection:
     makes the connection ready. After a ProtocolError it is unusable: close the socket.
     """
 
-    def __init__(self, client_id: str = "streamkit") -> None:
+    def __init__(self, client_id: str = "streamkit", *, server: str = "the server") -> None:
+        self._server = server
         self._client_id = bytearray()
         STRING.write(self._client_id, client_id, 0)
         self._frames = FrameDecoder()
@@ -91,15 +92,16 @@ class ClientConnection:
         return self._encode(API_VERSIONS, API_VERSIONS.max_version, 1, request)
 
     def version_of(self, api: Api[Any, Any]) -> int:
-        """Return the version agreed on for a kind of request."""
-        assert self._advertised is not None, "nothing is agreed before the server's first reply"
-        return api.negotiate(self._advertised)
+        """Return the version agreed on for a kind of request.
 
-    def is_listed(self, api: Api[Any, Any]) -> bool:
-        """Whether the server says that it knows a request in a version of ours."""
-        assert self._advertised is not None, "nothing is listed before the server's first reply"
-        low, high = self._advertised.get(api.key, (0, -1))
-        return high >= api.min_version and low <= api.max_version
+        Raises:
+            UnsupportedServer: There is none that both sides speak; the text names both ranges.
+        """
+        assert self._advertised is not None, "nothing is agreed before the server's first reply"
+        version = api.negotiate(self._advertised)
+        if version is None:
+            raise self._refusal(api, api.range_of(self._advertised))
+        return version
 
     def send(self, api: Api[Any, Any], request: Any) -> tuple[int, bytes]:
         """Take a request; return its correlation id and the frame to write.
@@ -108,6 +110,7 @@ class ClientConnection:
             LocalProtocolError: PENDING_REQUESTS_MAX requests or
                 STREAMS_PER_CONNECTION_MAX streams are open already, or a value of the
                 request does not fit its layout.
+            UnsupportedServer: The server has no version of this request that is known here.
         """
         if api.answers is Answers.STREAM:
             if self._streams >= STREAMS_PER_CONNECTION_MAX:
@@ -157,6 +160,19 @@ class ClientConnection:
         out[:LENGTH_BYTES] = (len(out) - LENGTH_BYTES).to_bytes(LENGTH_BYTES, "big")
         return bytes(out)
 
+    def _refusal(self, api: Api[Any, Any], theirs: tuple[int, int] | None) -> UnsupportedServer:
+        who = f"{self._server} (version {self.platform_version})"
+        ours = _versions(api.min_version, api.max_version)
+        if theirs is None:
+            return UnsupportedServer(
+                f"{who} does not serve {api.name}; this client speaks {ours} of it",
+                hint="a broker has a port of its SC, which is the one to name, and one of its SPU",
+            )
+        return UnsupportedServer(
+            f"{who} speaks {_versions(*theirs)} of {api.name}, this client {ours}",
+            hint="upgrade streamkit" if theirs[0] > api.max_version else "upgrade the cluster",
+        )
+
     def _match(self, payload: bytes) -> Reply | None:
         (correlation_id,) = _CORRELATION.unpack_from(payload)
         pending = self._pending.get(correlation_id)
@@ -175,6 +191,10 @@ class ClientConnection:
         self._advertised = {
             api.api_key: (api.min_version, api.max_version) for api in hello.api_keys
         }
+
+
+def _versions(low: int, high: int) -> str:
+    return f"version {low}" if low == high else f"versions {low} to {high}"
 
 
 def check_platform(platform_version: str) -> None:

@@ -120,6 +120,14 @@ class DeleteRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class UnknownObject:
+    """A Create, Delete or Update of a type that is not known here. A server answers it."""
+
+    kind: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ListRequest:
     kind: ObjectKind
     filters: tuple[str, ...] = ()
@@ -191,27 +199,41 @@ _U8: Wire[int] = wire_of(U8)
 def _read_kind(reader: Reader, version: int) -> ObjectKind:
     """Read the type's name and, from version 11 on, step over the length of the body."""
     at = reader.at
+    kind = _read_any_kind(reader, version)
+    if isinstance(kind, str):
+        raise RemoteProtocolError(f"unknown object type {kind!r}", at=at)
+    return kind
+
+
+def _read_any_kind(reader: Reader, version: int) -> ObjectKind | str:
+    """Do the same; of a type that is not known return the name."""
     name = STRING.read(reader, version)
-    if name not in KINDS:
-        raise RemoteProtocolError(f"unknown object type {name!r}", at=at)
     if version >= ENVELOPE_SINCE:
         length = read_count(reader)
         if length > reader.remaining():
             raise RemoteProtocolError(f"body of {length} bytes announced", at=reader.at)
         reader.end = reader.at + length
-    return KINDS[name]
+    return KINDS.get(name, name)
 
 
-def _write_enveloped(out: bytearray, kind: ObjectKind, body: bytearray, version: int) -> None:
-    STRING.write(out, kind.name, version)
+def _read_unknown(reader: Reader, kind: str) -> UnknownObject:
+    return UnknownObject(kind, reader.take(reader.remaining()))
+
+
+def _write_enveloped(
+    out: bytearray, kind: ObjectKind | str, body: bytes | bytearray, version: int
+) -> None:
+    STRING.write(out, kind if isinstance(kind, str) else kind.name, version)
     if version >= ENVELOPE_SINCE:
         out += len(body).to_bytes(4, "big")
     out += body
 
 
 class _Create:
-    def read(self, reader: Reader, version: int) -> CreateRequest:
-        kind = _read_kind(reader, version) if version >= ENVELOPE_SINCE else None
+    def read(self, reader: Reader, version: int) -> CreateRequest | UnknownObject:
+        kind = _read_any_kind(reader, version) if version >= ENVELOPE_SINCE else None
+        if isinstance(kind, str):
+            return _read_unknown(reader, kind)
         name = STRING.read(reader, version)
         dry_run = BOOL.read(reader, version)
         timeout_ms = _TIMEOUT.read(reader, version) if version >= _TIMEOUT_SINCE else None
@@ -223,7 +245,11 @@ class _Create:
             kind = _CLASSIC_KINDS[tag]
         return CreateRequest(kind, name, kind.spec.read(reader, version), dry_run, timeout_ms)
 
-    def write(self, out: bytearray, value: CreateRequest, version: int) -> None:
+    def write(self, out: bytearray, value: CreateRequest | UnknownObject, version: int) -> None:
+        if isinstance(value, UnknownObject):
+            assert version >= ENVELOPE_SINCE, "older versions have a number for each type"
+            _write_enveloped(out, value.kind, value.body, version)
+            return
         body = bytearray()
         STRING.write(body, value.name, version)
         BOOL.write(body, value.dry_run, version)
@@ -240,8 +266,10 @@ class _Create:
 
 
 class _Delete:
-    def read(self, reader: Reader, version: int) -> DeleteRequest:
-        kind = _read_kind(reader, version)
+    def read(self, reader: Reader, version: int) -> DeleteRequest | UnknownObject:
+        kind = _read_any_kind(reader, version)
+        if isinstance(kind, str):
+            return _read_unknown(reader, kind)
         key = self._read_key(reader, version, kind)
         force = BOOL.read(reader, version) if version >= _FORCE_SINCE else False
         return DeleteRequest(kind, key, force)
@@ -257,7 +285,10 @@ class _Delete:
             return SpuId(_I32.read(reader, version))
         raise RemoteProtocolError(f"unknown key variant {first!r}", at=at)
 
-    def write(self, out: bytearray, value: DeleteRequest, version: int) -> None:
+    def write(self, out: bytearray, value: DeleteRequest | UnknownObject, version: int) -> None:
+        if isinstance(value, UnknownObject):
+            _write_enveloped(out, value.kind, value.body, version)
+            return
         body = bytearray()
         match value.key:
             case SpuName(name):
@@ -377,12 +408,17 @@ class _WatchAnswer:
 class _Update:
     """Always in an envelope: servers read it so whatever the version says."""
 
-    def read(self, reader: Reader, version: int) -> UpdateRequest:
-        kind = _read_kind(reader, max(version, ENVELOPE_SINCE))
+    def read(self, reader: Reader, version: int) -> UpdateRequest | UnknownObject:
+        kind = _read_any_kind(reader, max(version, ENVELOPE_SINCE))
+        if isinstance(kind, str):
+            return _read_unknown(reader, kind)
         key = STRING.read(reader, version)
         return UpdateRequest(kind, key, _ACTION.read(reader, version))
 
-    def write(self, out: bytearray, value: UpdateRequest, version: int) -> None:
+    def write(self, out: bytearray, value: UpdateRequest | UnknownObject, version: int) -> None:
+        if isinstance(value, UnknownObject):
+            _write_enveloped(out, value.kind, value.body, max(version, ENVELOPE_SINCE))
+            return
         body = bytearray()
         STRING.write(body, value.key, version)
         _ACTION.write(body, value.action, version)

@@ -47,10 +47,17 @@ STREAM: Final = StreamFetchRequest("t", 0, 0, 1_000)
 SLICE: Final = StreamFetchResponse("t", 1, FetchablePartition(0))
 
 
+# What an SPU lists. Source: data plane reference, 1.5.
+LISTED: Final = ((0, 0, 25), (1, 0, 25), (1002, 25, 25), (1003, 0, 25), (1005, 0, 0))
+
+
 class Pair:
     """A client and a server that hear each other at once."""
 
-    def __init__(self, *ranges: tuple[int, int, int], platform: str = "0.0.0") -> None:
+    def __init__(
+        self, *listed: tuple[int, int, int], platform: str = "0.0.0", lists: bool = True
+    ) -> None:
+        ranges = listed or (LISTED if lists else ())
         self.client, self.server = ClientConnection("me"), ServerConnection(SPU_APIS)
         (hello,) = self.server.receive(self.client.hello())
         body = ApiVersionsResponse(NO_ERROR, tuple(ApiRange(*each) for each in ranges), platform)
@@ -91,38 +98,74 @@ def test_a_client_id_must_fit_a_string() -> None:
 
 
 @pytest.mark.parametrize(
-    ("api", "advertised", "version"),
+    ("api", "listed", "version"),
     [
         (apis.PRODUCE, (0, 25), 25),
         (apis.PRODUCE, (0, 24), 24),
         (apis.PRODUCE, (0, 99), 25),
-        (apis.PRODUCE, (26, 99), 25),  # no version fits: ours is sent all the same
-        (apis.PRODUCE, None, 25),
         (apis.FETCH_OFFSETS, (25, 25), 25),
         (apis.FETCH_OFFSETS, (22, 24), 24),
-        (apis.FETCH_OFFSETS, (0, 22), 25),
+        (apis.FETCH_OFFSETS, (26, 26), 25),  # its minimum is no minimum
         (apis.UPDATE_OFFSETS, (0, 0), 0),
-        (apis.UPDATE_OFFSETS, None, 0),
-        (apis.UPDATE_CONSUMER_OFFSET, None, 25),
-        (apis.DELETE_CONSUMER_OFFSET, None, 25),
-        (apis.FETCH_CONSUMER_OFFSETS, None, 25),
         (apis.STREAM_FETCH, (0, 25), 25),
         (apis.STREAM_FETCH, (0, 22), 22),
         (apis.STREAM_FETCH, (0, 17), 17),
-        (apis.STREAM_FETCH, (0, 15), 17),
-        (apis.STREAM_FETCH, None, 17),
         (apis.WATCH, (15, 19), 19),
         (apis.WATCH, (15, 16), 16),
         (apis.WATCH, (0, 99), 19),
         (apis.CREATE, (9, 18), 18),
-        (apis.LIST, (0, 14), 19),
     ],
 )
 def test_the_newest_version_is_used_that_both_know(
-    api: Api[Any, Any], advertised: tuple[int, int] | None, version: int
+    api: Api[Any, Any], listed: tuple[int, int], version: int
 ) -> None:
-    pair = Pair(*[(api.key, *advertised)] if advertised else [])
-    assert pair.client.version_of(api) == version
+    assert Pair((api.key, *listed)).client.version_of(api) == version
+
+
+OF_CONSUMERS: Final = (
+    apis.UPDATE_CONSUMER_OFFSET,
+    apis.DELETE_CONSUMER_OFFSET,
+    apis.FETCH_CONSUMER_OFFSETS,
+)
+
+
+@pytest.mark.parametrize("api", OF_CONSUMERS, ids=lambda api: api.name)
+@pytest.mark.parametrize("newest", [23, 24, 25])
+def test_what_no_server_lists_is_as_old_as_its_streams(api: Api[Any, Any], newest: int) -> None:
+    assert Pair((1003, 0, newest)).client.version_of(api) == newest
+
+
+@pytest.mark.parametrize(
+    ("api", "listed", "words"),
+    [
+        (apis.PRODUCE, (26, 99), "speaks versions 26 to 99 of Produce, this client versions 0 to"),
+        (apis.FETCH_OFFSETS, (0, 22), "versions 0 to 22 of FetchOffsets, this client versions 23"),
+        (apis.STREAM_FETCH, (0, 15), "versions 0 to 15 of StreamFetch, this client versions 17"),
+        (apis.UPDATE_OFFSETS, (1, 1), "speaks version 1 of UpdateOffsets, this client version 0"),
+        (apis.LIST, (0, 14), "versions 0 to 14 of List, this client versions 15 to 19"),
+        (apis.WATCH, (20, 21), "versions 20 to 21 of Watch, this client versions 15 to 19"),
+    ],
+)
+def test_a_server_without_a_version_of_ours_is_refused_with_both(
+    api: Api[Any, Any], listed: tuple[int, int], words: str
+) -> None:
+    pair = Pair((api.key, *listed), platform="0.7.1")
+    with pytest.raises(UnsupportedServer, match=words) as caught:
+        pair.client.version_of(api)
+    assert "version 0.7.1" in str(caught.value)
+    is_newer = listed[0] > api.max_version
+    assert caught.value.hint == ("upgrade streamkit" if is_newer else "upgrade the cluster")
+
+
+@pytest.mark.parametrize("api", OF_CONSUMERS, ids=lambda api: api.name)
+def test_a_server_from_before_stored_offsets_is_not_asked_for_them(api: Api[Any, Any]) -> None:
+    with pytest.raises(UnsupportedServer, match=r"versions 0 to 22 of .*Consumer.* 23 to 25"):
+        Pair((1003, 0, 22)).client.version_of(api)
+
+
+def test_a_server_that_does_not_list_a_request_is_not_sent_it() -> None:
+    with pytest.raises(UnsupportedServer, match="does not serve StreamFetch"):
+        Pair(lists=False).client.send(apis.STREAM_FETCH, STREAM)
 
 
 def test_a_request_goes_out_in_the_version_agreed_on() -> None:
