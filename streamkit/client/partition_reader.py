@@ -19,13 +19,15 @@ from typing import Final, Literal
 import anyio
 
 from streamkit.client.backoff import Backoff
-from streamkit.client.channel import Channel
+from streamkit.client.channel import Channel, Responses
 from streamkit.client.cluster import Cluster, retrying
+from streamkit.client.fence import FENCE_OFFSET, Fence
 from streamkit.client.inbox import Inbox
 from streamkit.client.offsets import OffsetClient
 from streamkit.client.positions import Position, Seen
+from streamkit.client.smartmodules import check_carried, keeps_state, may_multiply
 from streamkit.errors import CorruptBatch, OffsetEvicted, StreamKitError
-from streamkit.limits import FETCH_BYTES_DEFAULT
+from streamkit.limits import BATCH_BYTES_HARD_MAX, FETCH_BYTES_DEFAULT, MIB
 from streamkit.protocol.apis import STREAM_FETCH, UPDATE_CONSUMER_OFFSET, UPDATE_OFFSETS
 from streamkit.protocol.data_plane import (
     READ_UNCOMMITTED,
@@ -37,6 +39,7 @@ from streamkit.protocol.data_plane import (
     UpdateOffsetsRequest,
 )
 from streamkit.protocol.error_codes import as_exception
+from streamkit.protocol.smartmodules import SmartModuleInvocation
 from streamkit.record import Chunk, Offset
 
 logger = logging.getLogger("streamkit.client")
@@ -46,6 +49,11 @@ OffsetStrategy = Literal["none", "manual", "auto"]
 BEGINNING: Final = Offset.beginning()
 # Below this a response would be more header than records.
 _RESPONSE_BYTES_MIN: Final = 64 * 1024
+# A stock server drops what SmartModules make of one batch where it is more than was asked for,
+# and says nothing. So as much is asked for as one batch may be, its header aside.
+_OUTPUT_BYTES: Final = BATCH_BYTES_HARD_MAX - MIB
+# The first stream of a connection, which is the only one where there is a fence.
+_FIRST_STREAM: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,7 @@ class ConsumerOptions:
     offset_strategy: OffsetStrategy = "none"
     resumes: bool = True
     on_evicted: OnEvicted = "fail"
+    smartmodules: tuple[SmartModuleInvocation, ...] = ()
     give_up_s: float | None = None
     on_retry: Callable[[Exception, int], None] | None = None
 
@@ -122,7 +131,10 @@ class PartitionReader:
         self._backoff = Backoff()
         self._scope = anyio.CancelScope()
         self._sought = anyio.Event()
-        self.position = Position(reading.topic, partition, start)
+        self._may_multiply = may_multiply(reading.options.smartmodules)
+        is_fenced = end is not None and bool(reading.options.smartmodules)
+        self._fence = Fence() if is_fenced else None
+        self.position = self._position_at(start)
         self.started_at = start
         self.end = end
         self.high_watermark = 0
@@ -139,7 +151,7 @@ class PartitionReader:
 
     def seek(self, offset: int) -> None:
         """Drop what is under way and go on at an offset."""
-        self.position = Position(self._topic, self._partition, offset)
+        self.position = self._position_at(offset)
         self.is_done = self.end is not None and offset >= self.end
         self._session_id = None
         self._refetched_at = -1
@@ -193,40 +205,90 @@ class PartitionReader:
                     self._reading.fail(error)
                     return
                 self._metrics.reopened += 1
+                if keeps_state(self._options.smartmodules):
+                    logger.warning("%s: the aggregate starts over: %s", self._name, error)
                 await self._pause(error)
 
     async def _read(self) -> None:
         """Open the stream and read from it until it breaks, ends or must be opened anew."""
         position = self.position
         address = await self._cluster.leader(self._topic, self._partition)
-        channel = await self._reading.connection(address, self._partition)
-        share_bytes = max(_RESPONSE_BYTES_MIN, self._inbox.share_bytes)
+        channel = await self._connection(address)
         request = StreamFetchRequest(
             self._topic,
             self._partition,
             position.next_offset,
-            max(self._batch_bytes_min, min(self._options.max_bytes, share_bytes)),
+            self._response_bytes(),
             self._options.isolation,
+            smartmodules=self._options.smartmodules,
             consumer_id=self._options.consumer_id,
         )
         responses = await channel.open_stream(STREAM_FETCH, request)
         self._channel = channel
         try:
             while not self.is_done:
-                response = await responses.receive()
+                response = await self._next(responses, channel)
                 # A seek may have come between: what this stream brings is not wanted then.
                 if self.position is not position or await self._take(response, channel):
                     return
         finally:
-            if not self.is_done:  # one read to its end stays open, for what is committed then
+            # One read to its end stays open, for what is committed then.
+            if not self.is_done or self._fence is not None:
                 self._session_id = None
             channel.forget(responses)
+            if self._fence is not None:
+                with anyio.CancelScope(shield=True):
+                    await channel.close()
+
+    def _position_at(self, offset: int) -> Position:
+        return Position(self._topic, self._partition, offset, may_multiply=self._may_multiply)
+
+    async def _connection(self, address: str) -> Channel:
+        """Return where to open the stream, and see that the server can do what is asked.
+
+        Raises:
+            UnsupportedServer: Its version cannot carry the chain.
+        """
+        if self._fence is None:
+            channel = await self._reading.connection(address, self._partition)
+        else:
+            channel = await self._cluster.connect(address)
+            self._fence.opened()
+        chain = self._options.smartmodules
+        if chain:
+            check_carried(chain, "StreamFetch", channel.version_of(STREAM_FETCH), address)
+        return channel
+
+    def _response_bytes(self) -> int:
+        if self._options.smartmodules:
+            return _OUTPUT_BYTES
+        share_bytes = max(_RESPONSE_BYTES_MIN, self._inbox.share_bytes)
+        return max(self._batch_bytes_min, min(self._options.max_bytes, share_bytes))
+
+    async def _next(
+        self, responses: Responses[StreamFetchResponse], channel: Channel
+    ) -> StreamFetchResponse:
+        """Wait for a response; where silence may mean that there is none, ask."""
+        if self._fence is None:
+            return await responses.receive()
+        while True:
+            with anyio.move_on_after(self._fence.patience_s):
+                return await responses.receive()
+            session_id = self._session_id or _FIRST_STREAM
+            update = OffsetUpdate(FENCE_OFFSET, session_id)
+            # A stream that is still being opened is not known yet; then it is asked again.
+            await channel.call(UPDATE_OFFSETS, UpdateOffsetsRequest((update,)))
 
     async def _take(self, response: StreamFetchResponse, channel: Channel) -> bool:
         """Take one response; tell whether the stream must be opened anew."""
         answer, position = response.partition, self.position
+        if self._fence is not None and self._fence.is_refusal(answer.error):
+            self._work_through(self._fence)
+            return True
         self._session_id = response.stream_id
         self._metrics.responses += 1
+        if self._fence is not None:
+            self._fence.heard()
         seen = Seen(answer) if answer.error and not answer.records else position.look(answer)
         self._metrics.cut += seen.is_cut
         if seen.reopen_bytes is not None:
@@ -250,6 +312,12 @@ class PartitionReader:
             await self._inbox.wait_for_room(self._partition)
             await self._acknowledge(channel, response.stream_id, wanted)
         return False
+
+    def _work_through(self, fence: Fence) -> None:
+        assert self.end is not None, "else there is no fence"
+        if fence.is_through():
+            self.position.next_offset = max(self.position.next_offset, self.end)
+            self.is_done = True
 
     async def _acknowledge(self, channel: Channel, stream_id: int, wanted: int) -> None:
         update = OffsetUpdate(wanted, stream_id)

@@ -3,10 +3,15 @@
 A server may cut a response inside a batch. What is cut is dropped and read again: only whole
 batches are taken and acknowledged, and where not even one came whole, a larger response is
 asked for. Source: data plane reference, 9.1.
+
+What SmartModules have made of the log comes as a batch that covers the offsets it was made of,
+with gaps. See `output_offsets`; data plane reference, 8.7, 9.6 and 9.7.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streamkit.errors import CorruptBatch, RemoteProtocolError
@@ -15,6 +20,7 @@ from streamkit.protocol.batch import (
     Columns,
     cut_batch_bytes,
     decode_batch,
+    decode_output_batch,
     whole_batches,
 )
 from streamkit.protocol.data_plane import FetchablePartition
@@ -40,12 +46,18 @@ class Seen:
 
 
 class Position:
-    """The next offset wanted of one partition."""
+    """The next offset wanted of one partition.
 
-    def __init__(self, topic: str, partition: int, next_offset: int) -> None:
+    ``may_multiply`` says that a SmartModule on the way may make several records of one.
+    """
+
+    def __init__(
+        self, topic: str, partition: int, next_offset: int, *, may_multiply: bool = False
+    ) -> None:
         self.topic = topic
         self.partition = partition
         self.next_offset = next_offset
+        self._may_multiply = may_multiply
 
     def look(self, answer: FetchablePartition) -> Seen:
         """Walk the headers of a response's records; the position stays where it is.
@@ -79,6 +91,8 @@ class Position:
         """
         if seen.next_offset is None:
             return None
+        if seen.answer.next_filter_offset > 0:
+            return self._take_output(seen)
         data = seen.answer.records
         values: list[bytes] = []
         keys: list[bytes | None] = []
@@ -102,16 +116,92 @@ class Position:
             return None
         return Chunk(values, keys, stamps, offsets, self.topic, self.partition)
 
+    def _take_output(self, seen: Seen) -> Chunk | None:
+        """Decode what SmartModules have made, and move behind what it was made of."""
+        assert seen.next_offset is not None, "looked at by the caller"
+        values: list[bytes] = []
+        keys: list[bytes | None] = []
+        stamps: list[int] = []
+        offsets: list[int] = []
+        wanted = self.next_offset
+        for header, at in seen.batches:
+            columns, deltas = self._decoded_output(seen.answer.records, at, header)
+            found, before = output_offsets(header, deltas, wanted, may_multiply=self._may_multiply)
+            columns = _behind(columns, before)
+            values += columns.values
+            keys += columns.keys
+            stamps += columns.timestamps_ms
+            offsets += found[before:]
+            wanted = max(wanted, header.end_offset)
+        self.next_offset = seen.next_offset
+        if not values:
+            return None
+        return Chunk(values, keys, stamps, offsets, self.topic, self.partition)
+
     def _decoded(self, data: bytes, at: int, header: BatchHeader) -> Columns:
         try:
             return decode_batch(data, at, header)
         except CorruptBatch as error:
-            raise CorruptBatch(
-                error.reason,
-                topic=self.topic,
-                partition=self.partition,
-                offset=header.base_offset,
-            ) from error
+            raise self._located(error, header) from error
+
+    def _decoded_output(
+        self, data: bytes, at: int, header: BatchHeader
+    ) -> tuple[Columns, list[int]]:
+        try:
+            return decode_output_batch(data, at, header)
+        except CorruptBatch as error:
+            raise self._located(error, header) from error
+
+    def _located(self, error: CorruptBatch, header: BatchHeader) -> CorruptBatch:
+        return CorruptBatch(
+            error.reason, topic=self.topic, partition=self.partition, offset=header.base_offset
+        )
+
+
+def output_offsets(
+    header: BatchHeader, deltas: Sequence[int], wanted: int, *, may_multiply: bool
+) -> tuple[list[int], int]:
+    """Return the offsets of records that SmartModules have made, and how many lie before the start.
+
+    Where the deltas ascend they are right, and so are the offsets. Stock servers get them wrong
+    in all but the first of the stored batches that one response covers; a record then has the
+    lowest offset that can be its own. So an offset is exact or too low, never too high, and to
+    store it and go on behind it skips nothing.
+
+    Args:
+        header: Of the batch: it spans the offsets that the records were made of.
+        deltas: The offset delta of each record.
+        wanted: The offset asked for, which may lie inside the first stored batch; servers
+            begin with that whole batch.
+        may_multiply: Several records may have been made of one, so they may share an offset.
+
+    Source: data plane reference, 8.7 and 9.7.
+    """
+    base, last = header.base_offset, max(0, header.last_offset_delta)
+    ascending = _ascending(deltas, last)
+    before = 0
+    # One record at the very start of a batch may also be the first of several made of another.
+    if base < wanted and (not may_multiply or ascending > 1 or (deltas and deltas[0] > 0)):
+        before = bisect_left(deltas, wanted - base, 0, ascending)
+    offsets = [base + delta for delta in deltas[:ascending]]
+    step = 0 if may_multiply else 1
+    lowest = max(wanted - step, offsets[-1] if offsets else base - step)
+    for delta in deltas[ascending:]:
+        # A negative delta is the distance of the two bases, less the place in the batch.
+        lowest = max(lowest + step, base + abs(delta))
+        offsets.append(lowest := min(lowest, base + last))
+    offsets[before:ascending] = [max(wanted, offset) for offset in offsets[before:ascending]]
+    return offsets, before
+
+
+def _ascending(deltas: Sequence[int], last: int) -> int:
+    """Count the deltas at the front that ascend from 0 up and lie in the batch."""
+    previous = -1
+    for row, delta in enumerate(deltas):
+        if not previous < delta <= last:
+            return row
+        previous = delta
+    return len(deltas)
 
 
 def records_from(

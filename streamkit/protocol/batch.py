@@ -15,6 +15,7 @@ from streamkit.errors import CorruptBatch, RemoteProtocolError
 from streamkit.limits import BATCH_BYTES_HARD_MAX
 from streamkit.protocol import codec
 from streamkit.protocol.compression import Codec, compress, decompress
+from streamkit.protocol.offset_deltas import read_offset_deltas
 
 _HEADER = struct.Struct(">qiibIhiqqqhi")
 _COVERED = struct.Struct(">hiqqqhi")
@@ -180,6 +181,21 @@ def decode_batch(data: bytes, at: int, header: BatchHeader) -> Columns:
     try:
         plain, start, end = plain_records(data, at, header)
         return Columns(*codec.decode_records(plain, start, end, header.first_timestamp_ms))
+    except RemoteProtocolError as error:
+        raise CorruptBatch(str(error), offset=header.base_offset) from error
+
+
+def decode_output_batch(data: bytes, at: int, header: BatchHeader) -> tuple[Columns, list[int]]:
+    """Read a batch that SmartModules have made: its records, and the offset delta of each.
+
+    Raises:
+        CorruptBatch: As for `decode_batch`.
+    """
+    check_crc(data, at, header)
+    try:
+        plain, start, end = plain_records(data, at, header)
+        columns = Columns(*codec.decode_records(plain, start, end, header.first_timestamp_ms))
+        return columns, read_offset_deltas(plain, start, end)
     except RemoteProtocolError as error:
         raise CorruptBatch(str(error), offset=header.base_offset) from error
 

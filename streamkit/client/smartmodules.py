@@ -1,0 +1,269 @@
+"""SmartModules: programs that a server runs on records while it stores or serves them.
+
+A chain is a sequence of steps; what one gives, the next gets. Pure but for `SmartModule.from_file`.
+
+Source: data plane reference, 8.1; client semantics reference, 6.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Literal
+
+from streamkit.errors import UnsupportedServer, UsageError
+from streamkit.limits import MAP_ENTRIES_MAX, STRING_BYTES_MAX
+from streamkit.protocol import smartmodules as wire
+from streamkit.protocol.smartmodules import SmartModuleInvocation
+
+ModuleKind = Literal["generic", "filter", "map", "filter_map", "array_map", "aggregate"]
+
+# Below this a StreamFetch carries one module at most, and servers ignore it.
+CHAIN_SINCE: Final = 18
+_WASM_MAGIC: Final = b"\0asm"
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_KINDS: Final[dict[str, wire.Kind]] = {
+    "generic": wire.Generic(),
+    "filter": wire.Filter(),
+    "map": wire.Map(),
+    "filter_map": wire.FilterMap(),
+    "array_map": wire.ArrayMap(),
+    "aggregate": wire.Aggregate(),
+}
+# Of these a server makes at most one record of each record it reads.
+_GIVES_ONE_AT_MOST: Final = (wire.Filter, wire.Map, wire.FilterMap, wire.Aggregate)
+
+
+@dataclass(frozen=True, slots=True)
+class Lookback:
+    """Earlier records that a module sees before its first one.
+
+    Args:
+        last: The last so many records; 0 with an age takes all that are young enough.
+        age: Seconds, or a timedelta: only records younger than that.
+
+    Raises:
+        UsageError: Neither says anything, or one is negative.
+    """
+
+    last: int = 0
+    age: float | timedelta | None = None
+
+    def __post_init__(self) -> None:
+        age_s = self.age_s
+        if self.last < 0 or (age_s is not None and age_s < 0):
+            raise UsageError(f"a lookback cannot be negative: last={self.last}, age={age_s} s")
+        if self.last == 0 and age_s is None:
+            raise UsageError(
+                "an empty lookback", hint="Lookback(last=10), Lookback(age=60), or both"
+            )
+
+    @property
+    def age_s(self) -> float | None:
+        return self.age.total_seconds() if isinstance(self.age, timedelta) else self.age
+
+
+@dataclass(frozen=True, slots=True)
+class SmartModule:
+    """One step of a chain: a module that the cluster knows by name, or one sent along.
+
+    Args:
+        name: As ``smartmodule create`` or the hub gave it: ``my-filter``, ``group/name@0.1.0``.
+        wasm: The module itself, in place of a name: a wasm binary, or the gzip of one.
+        kind: What the module is. ``generic`` leaves it to what the module exports.
+        params: What the module's ``init`` gets.
+        lookback: Earlier records that it sees first.
+        initial: What an aggregate starts from.
+        label: What the server calls it in its metrics.
+
+    Raises:
+        UsageError: The options contradict each other, or ``wasm`` is no module.
+    """
+
+    name: str | None = None
+    wasm: bytes | None = field(default=None, repr=False)
+    kind: ModuleKind = "generic"
+    params: Mapping[str, str] = field(default_factory=dict)
+    lookback: Lookback | None = None
+    initial: bytes | str | None = None
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.name is None) == (self.wasm is None):
+            raise UsageError("a SmartModule is named, or its wasm is given: one of the two")
+        if self.name is not None and not self.name:
+            raise UsageError("the name of a SmartModule is empty")
+        if self.kind not in _KINDS:
+            raise UsageError(f"{self.kind!r} is no kind of SmartModule: {', '.join(_KINDS)}")
+        if self.initial is not None and self.kind not in ("aggregate", "generic"):
+            raise UsageError(f"a {self.kind} starts from nothing", hint='kind="aggregate" takes it')
+        object.__setattr__(self, "params", dict(self.params))
+        _check_params(self.params)
+        if self.wasm is not None:
+            object.__setattr__(self, "wasm", _compressed(self.wasm))
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        kind: ModuleKind = "generic",
+        params: Mapping[str, str] | None = None,
+        lookback: Lookback | None = None,
+        initial: bytes | str | None = None,
+        label: str | None = None,
+    ) -> SmartModule:
+        """Take a module from a file: wasm, or the gzip of it. It goes along in every request.
+
+        Raises:
+            UsageError: The file cannot be read, or is no module.
+        """
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise UsageError(f"cannot read the SmartModule {path}: {error.strerror}") from error
+        try:
+            return cls(
+                wasm=data,
+                kind=kind,
+                params=params or {},
+                lookback=lookback,
+                initial=initial,
+                label=label,
+            )
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}", hint=error.hint) from error
+
+    def invocation(self) -> SmartModuleInvocation:
+        """Return the step as requests carry it."""
+        module = (
+            wire.AdHoc(self.wasm) if self.wasm is not None else wire.Predefined(self.name or "")
+        )
+        lookback = None
+        if self.lookback is not None:
+            age_s = self.lookback.age_s
+            age = None if age_s is None else _duration(age_s)
+            lookback = wire.Lookback(self.lookback.last, age)
+        params = wire.ExtraParams(dict(sorted(self.params.items())), lookback)
+        return SmartModuleInvocation(module, self._wire_kind(), params, self.label)
+
+    def _wire_kind(self) -> wire.Kind:
+        initial = self.initial.encode() if isinstance(self.initial, str) else self.initial
+        if self.kind == "aggregate":
+            return wire.Aggregate(initial or b"")
+        if initial is not None:
+            return wire.Generic(wire.Aggregate(initial))
+        return _KINDS[self.kind]
+
+
+def chain_of(steps: Iterable[SmartModule | str]) -> tuple[SmartModuleInvocation, ...]:
+    """Return a chain as requests carry it; a text is the name of a module.
+
+    Raises:
+        UsageError: A step is neither.
+    """
+    if isinstance(steps, str | SmartModule):
+        raise UsageError("smartmodules is a list of steps", hint=f"smartmodules=[{steps!r}]")
+    return tuple(_step(each).invocation() for each in steps)
+
+
+def may_multiply(chain: Iterable[SmartModuleInvocation]) -> bool:
+    """Whether a step may make several records of one, as far as the client can know."""
+    return any(not isinstance(step.kind, _GIVES_ONE_AT_MOST) for step in chain)
+
+
+def keeps_state(chain: Iterable[SmartModuleInvocation]) -> bool:
+    """Whether a step is said to aggregate, so that a stream opened anew starts over."""
+    return any(
+        isinstance(step.kind, wire.Aggregate)
+        or (isinstance(step.kind, wire.Generic) and isinstance(step.kind.context, wire.Aggregate))
+        for step in chain
+    )
+
+
+def check_carried(
+    chain: tuple[SmartModuleInvocation, ...], request: str, version: int, address: str
+) -> None:
+    """Refuse a server whose version of a request has no room for what a chain needs.
+
+    Args:
+        chain: What the request would carry.
+        request: ``StreamFetch`` or ``Produce``.
+        version: What was agreed on with the server.
+        address: Which server.
+
+    Raises:
+        UnsupportedServer: It would be dropped without a word.
+    """
+    if request == "StreamFetch" and chain and version < CHAIN_SINCE:
+        raise _too_old("SmartModules", request, version, CHAIN_SINCE, address)
+    for step in chain:
+        lookback = step.params.lookback
+        if lookback is not None and version < wire.LOOKBACK_SINCE:
+            raise _too_old("a lookback", request, version, wire.LOOKBACK_SINCE, address)
+        if lookback is not None and lookback.age is not None and version < wire.LOOKBACK_AGE_SINCE:
+            raise _too_old("a lookback's age", request, version, wire.LOOKBACK_AGE_SINCE, address)
+        if step.name is not None and version < wire.INVOCATION_NAME_SINCE:
+            raise _too_old(
+                "a SmartModule's label", request, version, wire.INVOCATION_NAME_SINCE, address
+            )
+
+
+def _step(given: SmartModule | str) -> SmartModule:
+    if isinstance(given, str):
+        return SmartModule(given)
+    if not isinstance(given, SmartModule):
+        raise UsageError(f"{given!r} is no step of a chain", hint="give SmartModules, or names")
+    return given
+
+
+def _too_old(what: str, request: str, version: int, since: int, address: str) -> UnsupportedServer:
+    return UnsupportedServer(
+        f"{address} speaks {request} version {version}, which cannot carry {what}: "
+        f"that takes version {since}",
+        hint="upgrade the cluster, or leave it out",
+    )
+
+
+def _check_params(params: Mapping[str, str]) -> None:
+    if len(params) > MAP_ENTRIES_MAX:
+        raise UsageError(f"{len(params):,} params, a SmartModule takes {MAP_ENTRIES_MAX:,} at most")
+    for name, value in params.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise UsageError(
+                f"the param {name!r} is {value!r}, and params are texts",
+                hint=f'params={{"{name}": "{value}"}}',
+            )
+        for text in (name, value):
+            if len(text.encode()) > STRING_BYTES_MAX:
+                raise UsageError(
+                    f"the param {name[:40]!r} has {len(text.encode()):,} bytes, "
+                    f"{STRING_BYTES_MAX:,} are the most that a request can carry"
+                )
+
+
+def _compressed(wasm: bytes) -> bytes:
+    """Return the gzip of a module, which is what servers take."""
+    if wasm.startswith(_GZIP_MAGIC):
+        try:
+            plain_start = gzip.decompress(wasm)[: len(_WASM_MAGIC)]
+        except (OSError, EOFError) as error:
+            raise UsageError(f"the SmartModule is a broken gzip: {error}") from error
+        if plain_start != _WASM_MAGIC:
+            raise UsageError("the SmartModule is the gzip of something that is no wasm binary")
+        return wasm
+    if not wasm.startswith(_WASM_MAGIC):
+        raise UsageError(
+            "the SmartModule is no wasm binary: it does not begin with \\0asm",
+            hint="`smdk build`, or `cargo build --target wasm32-wasip1`, makes one",
+        )
+    # Without a time in its header: the same module is the same bytes in every request.
+    return gzip.compress(wasm, mtime=0)
+
+
+def _duration(seconds: float) -> wire.Duration:
+    nanoseconds = round(seconds * 1_000_000_000)
+    return wire.Duration(*divmod(nanoseconds, 1_000_000_000))
