@@ -22,6 +22,8 @@ StreamKitError
     OffsetOutOfRange
     NotLeader
     TopicDeleted
+    SmartModuleError
+      SmartModuleNotFound
   StageError
   StateError
     DataFolderInUse
@@ -195,6 +197,45 @@ class StageError(StreamKitError):
         self, message: str, *, stage: str, topic: str, partition: int, offset: int | None
     ) -> None:
         super().__init__(message)
+class SmartModuleError(BrokerError):
+    """A SmartModule cannot be used, or failed on a record.
+
+    ``offset``, ``key`` and ``value`` are those of the record, where the server names one;
+    ``reason`` is what the module, or the server, said of it.
+    """
+
+    def __init__(
+        self,
+        code: int,
+        message: str,
+        *,
+        reason: str,
+        offset: int | None = None,
+        key: bytes | None = None,
+        value: bytes | None = None,
+        hint: str = "",
+    ) -> None:
+        super().__init__(code, message, hint=hint)
+        self.reason = reason
+        self.offset = offset
+        self.key, self.value = key, value
+
+
+class SmartModuleNotFound(SmartModuleError):
+    """The cluster knows no SmartModule of that name, or the SPU does not yet."""
+
+    def __init__(self, name: str, *, about: str = "") -> None:
+        where = f"{about}: " if about else ""
+        super().__init__(
+            6001,
+            f"{where}SmartModule not found: {name}",
+            reason="not found",
+            hint="an SPU knows a new one after about half a second; "
+            "a list of SmartModules shows what there is",
+        )
+        self.name = name
+
+
         self.stage = stage
         self.topic, self.partition, self.offset = topic, partition, offset
 

@@ -138,6 +138,10 @@ class Channel:
                 hint="check the port; the first one of a broker is the one to name",
             ) from self._protocol_failure
         if not self.is_open:
+    def version_of(self, api: Api[Any, Any]) -> int:
+        """Return the version agreed on for a kind of request."""
+        return self._protocol.version_of(api)
+
             raise ConnectionLost(f"{self.address}: {self._failure}", sent=False)
 
     async def post(self, api: Api[Q, A], request: Q) -> Answer[A]:

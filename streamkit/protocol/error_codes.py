@@ -71,6 +71,18 @@ class TransformErrorPayload:
     record_value: Annotated[bytes, RECORD_DATA]
 
 
+# The kinds as errors number them; see `streamkit.protocol.smartmodules` for requests.
+MODULE_KINDS = {
+    0: "filter",
+    1: "map",
+    2: "array_map",
+    3: "aggregate",
+    4: "filter_map",
+    5: "join",
+    6: "generic",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryPayload:
     requested: U64
@@ -265,6 +277,14 @@ def as_exception(code: ErrorCode, *, about: str = "", message: str = "") -> erro
             return errors.OffsetEvicted(code.payload.offset, code.payload.next_available)
         case 6 | 3001:
             return errors.NotLeader(code.code, f"{where}{text}", retryable=True)
+        case 6001:
+            return errors.SmartModuleNotFound(code.payload.text, about=about)
+        case 6004:
+            return _failed_on_a_record(code.payload, where)
+        case 6000 | 6002 | 6003 | 6005 | 6006 | 6007 | 6008:
+            return _unusable_module(code.code, where, text)
+        case 2 if text.startswith(_CHAIN_FAILED):
+            return _unusable_module(2, where, text)
         case 1:
             return errors.OffsetOutOfRange(1, f"{where}{text}")
         case 2 if "is greater than leo" in text:
@@ -272,6 +292,43 @@ def as_exception(code: ErrorCode, *, about: str = "", message: str = "") -> erro
         case _:
             retryable = code.code in RETRYABLE_CODES
             return errors.BrokerError(code.code, f"{where}{text}", retryable=retryable)
+
+
+# How a stock server begins what it has no code for.
+_CHAIN_FAILED = ("SmartModule err ", "smartmodule chain failed: ")
+_HINTS = {
+    6002: "servers take the gzip of a wasm binary; create it again from the file that was built",
+    6005: "look at its params, and at what it exports",
+    6008: "the chain keeps more than the server allows it",
+}
+_SHOWN_BYTES_MAX = 200
+
+
+def _failed_on_a_record(failed: TransformErrorPayload, where: str) -> errors.SmartModuleError:
+    kind = MODULE_KINDS.get(failed.kind, str(failed.kind))
+    key = "" if failed.record_key is None else f" (key {_shown(failed.record_key)})"
+    return errors.SmartModuleError(
+        6004,
+        f"{where}the SmartModule ({kind}) failed at offset {failed.offset}: {failed.hint}; "
+        f"its input was {_shown(failed.record_value)}{key}",
+        reason=failed.hint,
+        offset=failed.offset,
+        key=failed.record_key,
+        value=failed.record_value,
+    )
+
+
+def _unusable_module(code: int, where: str, text: str) -> errors.SmartModuleError:
+    # What a module says may be several lines.
+    reason = "; ".join(filter(None, map(str.strip, text.splitlines())))
+    return errors.SmartModuleError(
+        code, f"{where}{reason}", reason=reason, hint=_HINTS.get(code, "")
+    )
+
+
+def _shown(data: bytes) -> str:
+    text = repr(data[:_SHOWN_BYTES_MAX])[1:]
+    return text if len(data) <= _SHOWN_BYTES_MAX else f"{text}... ({len(data):,} bytes)"
 
 
 __all__ = [
