@@ -3,6 +3,7 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON_MIN="3.11"
 PEER_CLIENT=fluvio==0.21.0
+NODE_PEER=(@fluvio/client@0.14.9 typescript@5.9.3 @types/node@20.19.43)
 SCRIPT="scripts/$(basename "$0")"
 
 say() { printf '%s: %s\n' "$SCRIPT" "$*" >&2; }
@@ -171,3 +172,32 @@ make_peers() {
     unlock_environment
     export STREAMKIT_PEER_PYTHON="$folder/bin/python"
 }
+
+# The official Node client. Its install script wants a TypeScript compiler that it does not bring
+# along, so it is installed without scripts and compiled here.
+make_node_peer() {
+    local folder="$ROOT/.node-peers"
+    [ -z "${STREAMKIT_PEER_NODE:-}" ] || return 0
+    lock_environment "$folder"
+    if [ "$(cat "$folder/packages" 2>/dev/null)" != "${NODE_PEER[*]}" ] || ! node_client_loads "$folder"; then
+        rm -rf "$folder"
+        say "making .node-peers with the official client for Node, ${NODE_PEER[0]}"
+        mkdir -p "$folder" &&
+            npm install --prefix "$folder" --ignore-scripts --no-save --no-package-lock \
+                --no-audit --no-fund --loglevel=error "${NODE_PEER[@]}" >&2 &&
+            node "$folder/node_modules/typescript/bin/tsc" -p "$folder/node_modules/@fluvio/client" >&2 &&
+            node_client_loads "$folder" &&
+            printf '%s\n' "${NODE_PEER[*]}" >"$folder/packages" ||
+            {
+                rm -rf "$folder"
+                unlock_environment
+                say "ATTENTION: the official Fluvio client for Node could not be made:" \
+                    "node and npm must be here, and reach their registry; its tests are left out"
+                return 0
+            }
+    fi
+    unlock_environment
+    export STREAMKIT_PEER_NODE="$folder"
+}
+
+node_client_loads() { NODE_PATH="$1/node_modules" node -e 'require("@fluvio/client")' >/dev/null 2>&1; }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -22,6 +23,11 @@ SKIP_REASONS: Final = (
     "needs Linux",
 )
 NO_PEER: Final = SKIP_REASONS[0]
+# What a test marked `peers` needs, by the marker's arguments: `peers` alone is `peers("python")`.
+PEERS: Final = {
+    "python": ("STREAMKIT_PEER_PYTHON", NO_PEER),
+    "node": ("STREAMKIT_PEER_NODE", f"{SKIP_REASONS[1]}: STREAMKIT_PEER_NODE names no folder"),
+}
 
 IS_DEEP: Final = os.environ.get("STREAMKIT_TEST_LANE") == "deep"
 
@@ -57,14 +63,23 @@ def fail_unlisted_skip(report: pytest.TestReport | pytest.CollectReport) -> None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    if item.get_closest_marker("peers") and not os.environ.get("STREAMKIT_PEER_PYTHON"):
-        pytest.skip(NO_PEER)
+    marker = item.get_closest_marker("peers")
+    for peer in (marker.args or ("python",)) if marker else ():
+        variable, reason = PEERS[peer]
+        if not os.environ.get(variable):
+            pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
 def peer_python() -> str:
     """The Python that has the official client; for tests marked ``peers``."""
     return os.environ["STREAMKIT_PEER_PYTHON"]
+
+
+@pytest.fixture(scope="session")
+def peer_node() -> Path:
+    """The folder that has the official client for Node; for tests marked ``peers("node")``."""
+    return Path(os.environ["STREAMKIT_PEER_NODE"])
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,13 @@ import pytest
 def test_talks_to_a_peer(peer_python):
     assert peer_python == "there"
 """
+TALKS_TO_NODE = """
+import pytest
+
+@pytest.mark.peers("node")
+def test_talks_to_a_peer(peer_node):
+    assert peer_node.name == "there"
+"""
 
 
 def run(folder: Path, source: str, **variables: str) -> str:
@@ -61,9 +68,16 @@ def test_any_other_reason_fails(tmp_path: Path, source: str, outcome: str) -> No
     assert outcome in run(tmp_path, source.format(reason="no time today"))
 
 
-def test_a_peer_test_skips_without_a_peer(tmp_path: Path) -> None:
-    assert "1 skipped" in run(tmp_path, TALKS_TO_A_PEER)
-
-
-def test_a_peer_test_runs_with_a_peer(tmp_path: Path) -> None:
-    assert "1 passed" in run(tmp_path, TALKS_TO_A_PEER, STREAMKIT_PEER_PYTHON="there")
+@pytest.mark.parametrize(
+    ("source", "variable", "other"),
+    [
+        (TALKS_TO_A_PEER, "STREAMKIT_PEER_PYTHON", "STREAMKIT_PEER_NODE"),
+        (TALKS_TO_NODE, "STREAMKIT_PEER_NODE", "STREAMKIT_PEER_PYTHON"),
+    ],
+)
+def test_a_peer_test_runs_only_with_its_peer(
+    tmp_path: Path, source: str, variable: str, other: str
+) -> None:
+    assert "1 skipped" in run(tmp_path, source)
+    assert "1 skipped" in run(tmp_path, source, **{other: "there"})
+    assert "1 passed" in run(tmp_path, source, **{variable: "there"})

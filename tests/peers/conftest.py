@@ -1,22 +1,22 @@
-"""The official Python client in a process of its own, against a broker in this one."""
+"""Official clients in processes of their own, and ours, on one ``streamkit broker start``."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from streamkit.broker.broker import Broker
-from tests.broker.running import running
+from streamkit import Client
+from tests.peers.peer import Peer, started
+from tests.stop.broker import BrokerProcess
 
-PATIENCE_S: Final = 60.0
-# What every script begins with. It answers in lines of JSON, by `answer`.
-PRELUDE: Final = """
+# What every script in Python begins with.
+PYTHON_PRELUDE: Final = """
 import json
 from fluvio import *
 from fluvio.specs import *
@@ -24,6 +24,9 @@ from fluvio.topic import *
 
 def answer(value):
     print(json.dumps(value), flush=True)
+
+def told():
+    return json.loads(input())
 
 def until_end(topic, partition=None, start=None, consumer=None, strategy=None):
     builder = ConsumerConfigExtBuilder(topic)
@@ -36,8 +39,55 @@ def until_end(topic, partition=None, start=None, consumer=None, strategy=None):
         builder.offset_strategy(strategy)
     return fluvio.consumer_with_config(builder.build())
 
+def producer_with(topic, **options):
+    builder = TopicProducerConfigBuilder()
+    for name, value in options.items():
+        getattr(builder, name)(value)
+    return fluvio.topic_producer_with_config(topic, builder.build())
+
+def refusal(call, *args):
+    try:
+        call(*args)
+    except Exception as error:
+        return str(error)
+
 fluvio = Fluvio.connect()
 admin = FluvioAdmin.connect()
+"""
+# How it ends: the client's threads may crash an interpreter that is being taken down.
+PYTHON_END: Final = """
+import os
+os._exit(0)
+"""
+# What every script for Node begins with; its own text stands in an async function.
+NODE_PRELUDE: Final = """
+const { default: Fluvio, Offset } = require("@fluvio/client");
+const lines = require("readline").createInterface({ input: process.stdin })[Symbol.asyncIterator]();
+const answer = (value) => process.stdout.write(JSON.stringify(value) + "\\n");
+const told = async () => JSON.parse((await lines.next()).value);
+const hex = (bytes) => Buffer.from(bytes).toString("hex");
+const refusal = (promise) => promise.then(() => null, (error) => String(error));
+
+async function main(host, port) {
+const fluvio = await Fluvio.connect({ host, port: Number(port) });
+const admin = await fluvio.admin();
+
+async function stream(topic, partition, offset) {
+    const consumer = await fluvio.partitionConsumer(topic, partition);
+    return (await consumer.createStream(offset || Offset.FromBeginning()))[Symbol.asyncIterator]();
+}
+async function take(records, count) {
+    const taken = [];
+    while (taken.length < count) taken.push((await records.next()).value);
+    return taken;
+}
+"""
+NODE_END: Final = """
+}
+main(...process.argv[1].split(":")).then(
+    () => process.stdout.write("", () => process.exit(0)),  // behind what is still on its way
+    (error) => { console.error(error); process.exit(1); },
+);
 """
 PROFILE: Final = """
 version = "2.0"
@@ -50,43 +100,74 @@ endpoint = "{address}"
 tls_policy = "disabled"
 """
 
+StartPeer = Callable[[str], AbstractAsyncContextManager[Peer]]
 RunPeer = Callable[[str], Awaitable[list[Any]]]
+_numbers = count()
 
 
 @pytest.fixture
 def anyio_backend() -> str:
-    return "asyncio"  # the broker owns its process, so it is written for one loop
+    return "asyncio"  # the processes are started by asyncio; our client runs elsewhere on both
 
 
 @pytest.fixture
-async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
-    async with running(tmp_path / "data") as broker:
+def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
+    with BrokerProcess(tmp_path / "data") as broker:
         yield broker
 
 
 @pytest.fixture
-def run_peer(peer_python: str, broker: Broker, tmp_path: Path) -> RunPeer:
-    """Run a script with the official client; return the values that it answers."""
-    profile = tmp_path / "profile.toml"
-    profile.write_text(PROFILE.format(address=broker.sc_address))
+async def client(broker: BrokerProcess) -> AsyncIterator[Client]:
+    """Our client."""
+    async with Client.connect(broker.address) as client:
+        yield client
 
+
+@pytest.fixture
+def start_peer(peer_python: str, broker: BrokerProcess, tmp_path: Path) -> StartPeer:
+    """Start a script with the official client for Python."""
+    profile = tmp_path / "profile.toml"
+    profile.write_text(PROFILE.format(address=broker.address))
+    variables = {"FLV_PROFILE_PATH": str(profile), "FLV_SOCKET_WAIT": "20"}
+
+    def start(script: str) -> AbstractAsyncContextManager[Peer]:
+        command = (peer_python, "-c", PYTHON_PRELUDE + script + PYTHON_END)
+        return started(command, tmp_path / f"peer-{next(_numbers)}.log", variables)
+
+    return start
+
+
+@pytest.fixture
+def run_peer(start_peer: StartPeer) -> RunPeer:
+    """Run a script with the official client for Python; return the values that it answers."""
+    return _running(start_peer)
+
+
+@pytest.fixture
+def start_node(peer_node: Path, broker: BrokerProcess, tmp_path: Path) -> StartPeer:
+    """Start a script with the official client for Node."""
+    node = shutil.which("node")
+    assert node is not None, "who names the package has Node as well"
+
+    def start(script: str) -> AbstractAsyncContextManager[Peer]:
+        command = (node, "-e", NODE_PRELUDE + script + NODE_END, broker.address)
+        log = tmp_path / f"node-{next(_numbers)}.log"
+        # It logs to where its answers go.
+        variables = {"NODE_PATH": str(peer_node / "node_modules"), "RUST_LOG": "off"}
+        return started(command, log, variables)
+
+    return start
+
+
+@pytest.fixture
+def run_node(start_node: StartPeer) -> RunPeer:
+    """Run a script with the official client for Node; return the values that it answers."""
+    return _running(start_node)
+
+
+def _running(start: StartPeer) -> RunPeer:
     async def run(script: str) -> list[Any]:
-        process = await asyncio.create_subprocess_exec(
-            peer_python,
-            "-c",
-            PRELUDE + script,
-            env={**os.environ, "FLV_PROFILE_PATH": str(profile), "FLV_SOCKET_WAIT": "20"},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            async with asyncio.timeout(PATIENCE_S):
-                out, err = await process.communicate()
-        except TimeoutError:
-            process.kill()
-            out, err = await process.communicate()
-            raise AssertionError(f"no end after {PATIENCE_S} s: {out!r} {err!r}") from None
-        assert process.returncode == 0, err.decode()
-        return [json.loads(line) for line in out.splitlines()]
+        async with start(script) as peer:
+            return await peer.rest()
 
     return run
