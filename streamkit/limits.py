@@ -42,6 +42,9 @@ IDLE_S_MAX: Final = 600.0
 
 TOPICS_MAX: Final = 1_000
 PARTITIONS_MAX: Final = 10_000
+SMARTMODULES_MAX: Final = 1_000
+# All of them fit into one answer of a List.
+SMARTMODULES_BYTES_MAX: Final = 64 * MIB
 OPEN_FILES_MAX: Final = 512
 SYNC_GROUP_BYTES_MAX: Final = 4 * MIB
 JOURNAL_BYTES_MAX: Final = 4 * MIB
@@ -68,4 +71,5 @@ CHUNK_BYTES_MAX: Final = 1 * MIB
 # What must hold between the bounds. Checked at import: a bad edit cannot start.
 assert FRAME_BYTES_MIN < BATCH_BYTES_MAX < BATCH_BYTES_HARD_MAX < FRAME_BYTES_MAX
 assert FRAME_BYTES_MAX < CONNECTION_BYTES_IN_FLIGHT_MAX < BYTES_IN_FLIGHT_MAX
+assert SMARTMODULES_BYTES_MAX + SMARTMODULES_MAX * STRING_BYTES_MAX < FRAME_BYTES_MAX
 assert FRAME_BYTES_MAX < 2**31, "the length field is an i32"

@@ -18,6 +18,7 @@ from streamkit.broker.log_writer import LogWriter
 from streamkit.broker.partition_log import PartitionLog
 from streamkit.broker.recovery import open_partition
 from streamkit.broker.sc import ScSession
+from streamkit.broker.smartmodules import SmartModuleService, read_modules
 from streamkit.broker.spu import SpuParts, SpuSession, Streams
 from streamkit.broker.topics import TopicService
 from streamkit.env import Clock, Disk, SystemClock
@@ -76,6 +77,7 @@ class Broker:
         self._housekeeping: asyncio.Task[None] | None = None
         self.failed = asyncio.Event()
         self.failure: BaseException | None = None
+        self._modules: SmartModuleService | None = None
         self.sc_address = ""
         self.spu_address = ""
 
@@ -138,6 +140,7 @@ class Broker:
         files = OpenFiles(self._disk, is_writer=True)
         for name, incarnation, spec in self._journal.topics():
             topic = Topic(name, incarnation, spec)
+        make_folders(self._disk, self.folder.smartmodules)
             for partition in range(spec.partition_count):
                 log = self._catalog.new_log(topic, partition)
                 self._recover_partition(log, incarnation, files)
@@ -149,6 +152,9 @@ class Broker:
 
     def _recover_partition(self, log: PartitionLog, incarnation: str, files: OpenFiles) -> None:
         known = self._journal.end_of(incarnation, log.partition)
+        self._catalog.modules = read_modules(
+            self._disk, self.folder.smartmodules, self._journal.modules()
+        )
         found = open_partition(self._disk, log, known, files)
         if found.torn_bytes:
             logger.warning(
@@ -168,7 +174,7 @@ class Broker:
             )
 
     def _remove_strangers(self) -> None:
-        """Remove the folders that no journal entry speaks of: creates and deletes cut short.
+        """Remove what no journal entry speaks of: creates and deletes cut short.
 
         Not after damage to the journal, which may have taken the one that does.
         """
@@ -181,6 +187,10 @@ class Broker:
         self._writer = LogWriter(
             self._disk,
             self._journal,
+        files = {made.file for made in self._journal.modules()}
+        for file in self.folder.smartmodules.iterdir():
+            if file.name not in files:
+                self._disk.unlink(file)
             is_durable=self._options.is_durable,
             on_end=self._end_moved,
             on_failure=self._fail,
@@ -197,14 +207,18 @@ class Broker:
         await self._topics.ensure_offsets_topic()
 
     async def _listen(self) -> None:
-        writer, topics = self._writer, self._topics
+        writer, topics, modules = self._writer, self._topics, self._modules
         assert writer is not None
+        self._modules = SmartModuleService(
+            self._catalog, self._journal, self._writer, self.folder.smartmodules
+        )
         assert topics is not None
         usage = Usage()
         parts = SpuParts(
             self._catalog, writer, self._offsets, self._reads, self._clock, self._streams
         )
         spu = Port(
+        assert modules is not None
             "SPU", SPU_APIS, self._clock, usage, lambda connection: SpuSession(connection, parts)
         )
         sc = Port(
@@ -212,7 +226,7 @@ class Broker:
             SC_APIS,
             self._clock,
             usage,
-            lambda connection: ScSession(connection, self._catalog, topics),
+            lambda connection: ScSession(connection, self._catalog, topics, modules),
         )
         self._ports = [sc, spu]
         spu_port = await self._bind(spu, self._options.spu_port, "--spu-port")

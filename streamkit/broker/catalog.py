@@ -1,4 +1,4 @@
-"""The topics of the broker and their partitions: in memory, and in the journal."""
+"""What the broker has: topics with their partitions, and SmartModules, as clients see them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from streamkit.broker.module_names import parse_module_name
 from streamkit.broker.partition_log import PartitionLog
 from streamkit.broker.recovery import folder_of
 from streamkit.env import Disk
@@ -19,12 +20,14 @@ from streamkit.protocol.specs import (
     Endpoint,
     Ingress,
     IngressPort,
+    NoStatus,
     ObjectKind,
     PartitionMap,
     PartitionResolution,
     PartitionSpec,
     PartitionStatus,
     ReplicaStatus,
+    SmartModuleSpec,
     SpuResolution,
     SpuSpec,
     SpuStatus,
@@ -99,6 +102,7 @@ class Catalog:
         self._disk = disk
         self._root = root
         self.topics: dict[str, Topic] = {}
+        self.modules: dict[str, SmartModuleSpec] = {}
         self.spu: Metadata | None = None
         self._watchers: list[Watcher] = []
 
@@ -117,11 +121,22 @@ class Catalog:
     def partition_count(self) -> int:
         return sum(len(topic.logs) for topic in self.topics.values())
 
+    def find_module(self, name: str) -> str | None:
+        """Return what a SmartModule is stored as; None where there is no such module.
+
+        Raises:
+            RemoteProtocolError: What follows the ``@`` of the name is no version.
+        """
+        key = name if name in self.modules else parse_module_name(name).key
+        return key if key in self.modules else None
+
     def listing(self, kind: ObjectKind) -> list[Metadata]:
-        """Return every object of a kind, topics by name, partitions by topic and number."""
+        """Return every object of a kind by name, partitions by topic and number."""
         if kind in (specs.SPU, specs.CUSTOM_SPU):
             assert self.spu is not None, "the ports are open before anybody can ask"
             return [self.spu]
+        if kind is specs.SMARTMODULE:
+            return [self._module_metadata(name) for name in sorted(self.modules)]
         topics = [self.topics[name] for name in sorted(self.topics)]
         if kind is specs.TOPIC:
             return [topic.metadata() for topic in topics]
@@ -176,6 +191,17 @@ class Catalog:
             for log in topic.logs
             if log in logs
         ]
+    def put_module(self, name: str, spec: SmartModuleSpec) -> None:
+        """Show a SmartModule that is stored."""
+        self.modules[name] = spec
+        self._tell(specs.SMARTMODULE, [Change(self._module_metadata(name))])
+
+    def remove_module(self, name: str) -> None:
+        """Stop showing a SmartModule."""
+        gone = Change(self._module_metadata(name), is_delete=True)
+        del self.modules[name]
+        self._tell(specs.SMARTMODULE, [gone])
+
         if changes:
             self._tell(specs.PARTITION, changes)
 
@@ -195,6 +221,9 @@ class Catalog:
         for watcher in list(self._watchers):
             watcher(kind, changes)
 
+
+    def _module_metadata(self, name: str) -> Metadata:
+        return Metadata(name, self.modules[name], NoStatus())
 
 def with_more_partitions(spec: TopicSpec, count: int) -> TopicSpec:
     """Return the spec of the same topic with ``count`` partitions more."""

@@ -1,4 +1,4 @@
-"""What the journal keeps: which topics exist, and how far each partition is durable.
+"""What the journal keeps: topics, SmartModules, and how far each partition is durable.
 
 Order: sync the data, write the entry, acknowledge. So the journal is never ahead of the
 data, and after a power cut at most one group behind.
@@ -31,6 +31,19 @@ class TopicGone(msgspec.Struct, tag="gone", frozen=True):
     name: str
 
 
+class ModuleMade(msgspec.Struct, tag="module", frozen=True):
+    """A SmartModule is there, in a file of its own, in place of one of that name."""
+
+    name: str
+    file: str
+    size_bytes: int
+    crc32c: int
+
+
+class ModuleGone(msgspec.Struct, tag="module-gone", frozen=True):
+    name: str
+
+
 # One row is a name of up to 80 characters and four numbers.
 _ROW_BYTES_MAX = 200
 _ROWS_PER_ENTRY_MAX = 1_000
@@ -42,6 +55,9 @@ class Ends(msgspec.Struct, tag="ends", frozen=True):
     ends: list[tuple[str, int, int, int, int]]
 
 
+Entry = TopicMade | TopicGone | ModuleMade | ModuleGone | Ends
+
+
 class CatalogJournal:
     """The journal and the table it adds up to. Belongs to the writer's thread once started."""
 
@@ -49,6 +65,7 @@ class CatalogJournal:
         self._journal = Journal(disk, path)
         self._is_durable = is_durable
         self._topics: dict[str, TopicMade] = {}
+        self._modules: dict[str, ModuleMade] = {}
         self._ends: dict[tuple[str, int], LogEnd] = {}
 
     @property
@@ -68,13 +85,17 @@ class CatalogJournal:
             StateError: The file is of another format.
         """
         content = self._journal.open()
-        decoder = msgspec.json.Decoder(TopicMade | TopicGone | Ends)
+        decoder = msgspec.json.Decoder(Entry)
         for payload in content.entries:
             match decoder.decode(payload):
                 case TopicMade() as made:
                     self._topics[made.name] = made
                 case TopicGone(name):
                     self._topics.pop(name, None)
+                case ModuleMade() as module:
+                    self._modules[module.name] = module
+                case ModuleGone(name):
+                    self._modules.pop(name, None)
                 case Ends(ends):
                     for incarnation, partition, *end in ends:
                         self._ends[incarnation, partition] = LogEnd(*end)
@@ -86,6 +107,10 @@ class CatalogJournal:
             (made.name, made.incarnation, decode(specs.TOPIC.spec, made.spec, ADMIN_VERSION))
             for made in self._topics.values()
         ]
+
+    def modules(self) -> list[ModuleMade]:
+        """Return what is known of every SmartModule."""
+        return list(self._modules.values())
 
     def end_of(self, incarnation: str, partition: int) -> LogEnd | None:
         """Return how far a partition was durable; None where nothing was ever noted."""
@@ -103,6 +128,21 @@ class CatalogJournal:
         self._append(TopicGone(name))
         self._topics.pop(name, None)
         self.sync()
+
+    def note_module(self, made: ModuleMade) -> ModuleMade | None:
+        """Keep, durably, that a module exists; return the one it takes the place of."""
+        self._append(made)
+        before = self._modules.get(made.name)
+        self._modules[made.name] = made
+        self.sync()
+        return before
+
+    def note_module_gone(self, name: str) -> ModuleMade:
+        """Keep, durably, that a module does not exist any more; return what was known of it."""
+        self._append(ModuleGone(name))
+        before = self._modules.pop(name)
+        self.sync()
+        return before
 
     def make_room(self, logs: int) -> None:
         """See to it that `note_ends` of so many logs finds room on any disk.
@@ -131,7 +171,7 @@ class CatalogJournal:
     def close(self) -> None:
         self._journal.close()
 
-    def _append(self, entry: TopicMade | TopicGone | Ends) -> None:
+    def _append(self, entry: Entry) -> None:
         if self._journal.wants_compaction:
             self._compact()
         self._journal.append(msgspec.json.encode(entry))
@@ -152,7 +192,7 @@ class CatalogJournal:
             (incarnation, partition, end.offset, end.segment, end.position)
             for (incarnation, partition), end in self._ends.items()
         ]
-        entries = [*self._topics.values(), *_entries_of(rows)]
+        entries = [*self._topics.values(), *self._modules.values(), *_entries_of(rows)]
         return [msgspec.json.encode(each) for each in entries]
 
 

@@ -24,6 +24,7 @@ class DataFolder:
         self.journal = self.root / "journal"
         self.consumer_offsets = self.root / "consumer-offsets"
         self.logs = self.root / "logs"
+        self.smartmodules = self.root / "smartmodules"
         self.messages = self.root / "broker.log"
         self.attach_port = self.root / "attach.port"
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from streamkit.broker.module_names import SEMVER, parse_module_name
 from streamkit.limits import (
     PARTITION_BYTES_MIN,
     PARTITIONS_MAX,
@@ -26,7 +27,7 @@ from streamkit.protocol.specs import (
 )
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
-_MODULE_NAME = re.compile(r"(?:[^/@\s]+/)?[^/@\s]+(?:@\d+\.\d+\.\d+\S*)?")
+_MODULE_NAME = re.compile(rf"(?:[^/@\s]+/)?[^/@\s]+(?:@{SEMVER.pattern})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ def check_new_topic(
     topics: Collection[str],
     partitions_in_all: int,
     spu_id: int,
+    modules: Collection[str] = (),
 ) -> Refusal | None:
     """Return why a topic cannot be created, or None.
 
@@ -68,6 +70,7 @@ def check_new_topic(
         topics: The names in use.
         partitions_in_all: How many partitions the broker has already.
         spu_id: The one SPU there is.
+        modules: What the SmartModules are stored as.
     """
     if wrong := check_topic_name(name):
         return Refusal(name, ErrorCode(2006), wrong)
@@ -76,7 +79,7 @@ def check_new_topic(
     if wrong := _storage_problem(spec):
         return Refusal(name, ErrorCode(2004), wrong)
     if spec.deduplication is not None:
-        return _deduplication_refusal(spec.deduplication.uses)
+        return _deduplication_refusal(spec.deduplication.uses, modules)
     if wrong := _replicas_problem(spec, spu_id):
         return Refusal(name, ErrorCode(2000), wrong)
     if len(topics) >= TOPICS_MAX:
@@ -109,11 +112,15 @@ def _storage_problem(spec: TopicSpec) -> str | None:
     return None
 
 
-def _deduplication_refusal(module: str) -> Refusal:
-    """No module is ever loaded here, so only the kind of refusal is open."""
+def _deduplication_refusal(module: str, modules: Collection[str]) -> Refusal:
+    """Modules are stored here, not run, so only the kind of refusal is open."""
     if not _MODULE_NAME.fullmatch(module):
         text = f"invalid module name: {module!r}"
         return Refusal(module, ErrorCode(10001, TextPayload(text)), text)
+    if parse_module_name(module).key in modules:
+        # A topic that lets duplicates in would not be what was asked for.
+        text = "the embedded broker does not run SmartModules yet, so it cannot deduplicate"
+        return Refusal(module, ErrorCode(10000), text)
     text = (
         "Deduplication SmartModule is not loaded into the cluster\n"
         f"Hint: try `fluvio hub sm download {module}` and repeat this operation"

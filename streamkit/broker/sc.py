@@ -1,4 +1,4 @@
-"""The control port: topics and partitions are created, listed, watched and deleted here.
+"""The control port: topics and SmartModules are created, listed, watched and deleted here.
 
 Source: control plane reference, 3 and 5.
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from streamkit.broker.catalog import Catalog
 from streamkit.broker.connection import Connection
+from streamkit.broker.module_names import ModuleName, parse_module_name
+from streamkit.broker.smartmodules import SmartModuleService
 from streamkit.broker.topics import TopicService
 from streamkit.errors import RemoteProtocolError
 from streamkit.protocol import apis, specs
@@ -31,7 +34,7 @@ from streamkit.protocol.control_plane import (
     WatchRequest,
     WatchResponse,
 )
-from streamkit.protocol.error_codes import NO_ERROR, ErrorCode, TextPayload, other
+from streamkit.protocol.error_codes import NO_ERROR, other
 from streamkit.protocol.specs import ObjectKind
 
 Answer = TypeVar("Answer")
@@ -65,10 +68,17 @@ _WATCHABLE = (
 class ScSession:
     """The requests of one connection to the control port."""
 
-    def __init__(self, connection: Connection, catalog: Catalog, topics: TopicService) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        catalog: Catalog,
+        topics: TopicService,
+        modules: SmartModuleService,
+    ) -> None:
         self._connection = connection
         self._catalog = catalog
         self._topics = topics
+        self._modules = modules
         self._watches: list[Watch] = []
         self._latest: asyncio.Future[Any] | None = None
         self._unwatch = catalog.watch(self._on_change)
@@ -96,9 +106,11 @@ class ScSession:
     def _create(self, body: CreateRequest | UnknownObject) -> Any:
         if isinstance(body, UnknownObject):
             return _unknown("create error")
-        if body.kind is not specs.TOPIC:
-            return _unsupported(body.name, body.kind, "Create")
-        return self._in_turn(self._topics.create(body.name, body.spec, dry_run=body.dry_run))
+        if body.kind is specs.TOPIC:
+            return self._in_turn(self._topics.create(body.name, body.spec, dry_run=body.dry_run))
+        if body.kind is specs.SMARTMODULE:
+            return self._in_turn(self._modules.create(body.name, body.spec, dry_run=body.dry_run))
+        return _unsupported(body.name, body.kind, "Create")
 
     def _delete(self, body: DeleteRequest | UnknownObject) -> Any:
         if isinstance(body, UnknownObject):
@@ -107,7 +119,8 @@ class ScSession:
         if body.kind is specs.TOPIC:
             return self._in_turn(self._topics.delete(name, force=body.force))
         if body.kind is specs.SMARTMODULE:
-            return StatusResponse(name, ErrorCode(6001, TextPayload(name)), "not found")
+            parse_module_name(name)  # what is no name costs the connection at once
+            return self._in_turn(self._modules.delete(name))
         return _unsupported(name, body.kind, "Delete")
 
     def _update(self, body: UpdateRequest | UnknownObject) -> Any:
@@ -130,51 +143,75 @@ class ScSession:
         return self._latest
 
     def _list(self, body: ListRequest) -> Any:
+        is_of_modules = body.kind is specs.SMARTMODULE
+        modules = [parse_module_name(text) for text in body.filters] if is_of_modules else []
         if self._latest is None or self._latest.done():
-            return self._listing(body)
+            return self._listing(body, modules)
 
         async def listing() -> ListResponse:
-            return self._listing(body)
+            return self._listing(body, modules)
 
         return self._in_turn(listing())
 
-    def _listing(self, body: ListRequest) -> ListResponse:
+    def _listing(self, body: ListRequest, modules: list[ModuleName]) -> ListResponse:
         items = self._catalog.listing(body.kind)
         if body.kind in (specs.TOPIC, specs.PARTITION):
             items = [item for item in items if item.spec.system == body.system]
-        if body.kind is not specs.PARTITION and body.filters:
+        if modules:
+            items = [
+                item
+                for item in items
+                if any(each.matches(item.name, item.spec) for each in modules)
+            ]
+        elif body.filters and body.kind is not specs.PARTITION:
             items = [item for item in items if any(text in item.name for text in body.filters)]
         if body.kind is specs.CUSTOM_SPU:
             items = [_as_custom_spu(item) for item in items]
+        if body.summary:
+            items = list(map(_summarized, items))
         return ListResponse(body.kind, tuple(items))
 
     def _watch(self, request: IncomingRequest, body: WatchRequest) -> None:
         if body.kind not in _WATCHABLE:
             raise RemoteProtocolError(f"{body.kind.name} cannot be watched", at=0)
-        watch = Watch(request, body.kind)
+        watch = Watch(request, body.kind, is_summary=body.summary)
         self._watches.append(watch)
         self._connection.streams += 1
-        everything = tuple(self._catalog.listing(body.kind))
+        everything = tuple(map(watch.shown, self._catalog.listing(body.kind)))
         self._connection.push(request, WatchResponse(body.kind, watch.next_epoch(), (), everything))
 
     def _on_change(self, kind: ObjectKind, changes: list[Change]) -> None:
         for watch in self._watches:
             if watch.kind is kind:
-                delta = WatchResponse(kind, watch.next_epoch(), tuple(changes))
+                shown = tuple(replace(each, item=watch.shown(each.item)) for each in changes)
+                delta = WatchResponse(kind, watch.next_epoch(), shown)
                 self._connection.push(watch.request, delta)
 
 
 class Watch:
     """One open watch of a connection."""
 
-    def __init__(self, request: IncomingRequest, kind: ObjectKind) -> None:
+    def __init__(self, request: IncomingRequest, kind: ObjectKind, *, is_summary: bool) -> None:
         self.request = request
         self.kind = kind
+        self._is_summary = is_summary
         self._epoch = 0
+
+    def shown(self, item: Metadata) -> Metadata:
+        """Return an object as this watch was asked to show it."""
+        return _summarized(item) if self._is_summary else item
 
     def next_epoch(self) -> int:
         self._epoch += 1
         return self._epoch
+
+
+def _summarized(item: Metadata) -> Metadata:
+    """Leave the payload of a SmartModule out, and say how long it is."""
+    if not isinstance(item.spec, specs.SmartModuleSpec):
+        return item
+    summary = specs.ModuleSummary(len(item.spec.payload))
+    return replace(item, spec=replace(item.spec, summary=summary, payload=b""))
 
 
 def _as_custom_spu(item: Metadata) -> Metadata:

@@ -19,6 +19,7 @@ from streamkit.broker.intake import check_entry
 from streamkit.broker.log_writer import Appended, LogWriter
 from streamkit.broker.partition_log import PartitionLog
 from streamkit.broker.sc import PLATFORM_VERSION
+from streamkit.broker.smartmodules import NOT_RUN
 from streamkit.env import Clock
 from streamkit.errors import CorruptBatch, RemoteProtocolError
 from streamkit.limits import FETCH_ANSWER_BYTES_MAX, STREAMS_PER_CONNECTION_MAX
@@ -69,7 +70,6 @@ HELLO = ApiVersionsResponse(
     ),
     PLATFORM_VERSION,
 )
-_NO_MODULES = "this broker runs no SmartModules"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class SpuSession:
     def _produce(self, body: ProduceRequest) -> Any:
         if body.timeout_ms < 0:
             raise RemoteProtocolError(f"timeout {body.timeout_ms} ms", at=0)
-        refusal = other(_NO_MODULES) if body.smartmodules else None
+        refusal = other(NOT_RUN) if body.smartmodules else None
         outcomes = [
             [self._append(topic.topic, entry, refusal) for entry in topic.partitions]
             for topic in body.topics
@@ -208,7 +208,7 @@ class SpuSession:
         self._connection.streams += 1
         self._parts.streams.add(stream)
         if body.smartmodules or body.smartmodule is not None:
-            stream.fail(other(_NO_MODULES))
+            stream.fail(other(NOT_RUN))
         else:
             stream.send_from(body.fetch_offset)
 

@@ -78,6 +78,7 @@ class TopicService:
             topics=[*self._catalog.topics, *self._being_made],
             partitions_in_all=self._catalog.partition_count(),
             spu_id=SPU_ID,
+            modules=self._catalog.modules,
         )
         if refusal is not None:
             return StatusResponse(refusal.name, refusal.error, refusal.message)

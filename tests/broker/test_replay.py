@@ -18,6 +18,7 @@ from typing import Any, Final
 import pytest
 
 from streamkit.broker.broker import Broker
+from streamkit.broker.smartmodules import NOT_RUN
 from streamkit.protocol import apis, specs
 from streamkit.protocol.apis import API_VERSIONS, Api
 from streamkit.protocol.batch import whole_batches
@@ -61,6 +62,7 @@ TOPICS: Final[dict[str, dict[str, TopicSpec]]] = {
     "py-produce-codecs": {},
     "py-consumer-offsets-manual": {},
     "py-errors": {},
+    "py-smartmodule-admin": {},
     "node-session": {},
 }
 # A topic that lives in the recorded cluster and plays no part.
@@ -256,6 +258,11 @@ def pushed_already(recorded: StreamFetchResponse, ours: StreamFetchResponse) -> 
     return offsets == [2] and not ours.partition.error
 
 
+def not_run(recorded: StreamFetchResponse, ours: StreamFetchResponse) -> bool:
+    """A stock server runs the module, or misses it."""
+    return ours.partition.error == other(NOT_RUN) and not ours.partition.records
+
+
 DIFFERENT: Final[dict[tuple[str, int], Callable[[Any, Any], bool]]] = {
     ("raw-produce-errors", 14): refused("checksum is 0xc6ac98be, the header says 0x00000001"),
     ("raw-produce-errors", 16): refused("magic 1, expected 2"),
@@ -268,6 +275,7 @@ DIFFERENT: Final[dict[tuple[str, int], Callable[[Any, Any], bool]]] = {
     ("raw-max-bytes", 23): whole_batches_of(1),
     ("raw-max-bytes", 29): whole_batches_of(1),
     ("raw-flow-control", 28): pushed_already,
+    **{("py-smartmodule-admin", n): not_run for n in (66, 70)},
 }
 # Frames that cost the connection here. The stock SC closes it for them as well, or waits for
 # bytes that never come.

@@ -335,7 +335,7 @@ async def test_offsets_that_outlived_their_topic_are_not_taken_for_its_namesakes
 
 async def test_a_request_that_needs_a_smartmodule_is_refused_in_words(broker: Broker) -> None:
     module = SmartModuleInvocation(Predefined("upper"), Map())
-    refusal = other("this broker runs no SmartModules")
+    refusal = other("the embedded broker does not run SmartModules yet")
     async with (
         await Wire.open(broker.sc_address) as sc,
         await Wire.open(broker.spu_address) as spu,

@@ -1,0 +1,67 @@
+"""How SmartModules are named and found: plain names, and ``group/name@version``. Pure.
+
+Source: control plane reference, 3.5, 4.6 and 5.3.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from streamkit.errors import RemoteProtocolError
+from streamkit.protocol.specs import ModulePackage, SmartModuleSpec
+
+_NUMBER = r"(?:0|[1-9][0-9]*)"
+_PRERELEASE = r"(?:0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
+SEMVER = re.compile(
+    rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-{_PRERELEASE}(?:\.{_PRERELEASE})*)?"
+    r"(\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleName:
+    """What a client calls a module; a part that is not given is None."""
+
+    name: str
+    group: str | None = None
+    version: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The name under which a module with all of these parts is stored."""
+        return "-".join(filter(None, (self.name, self.group, self.version)))
+
+    def matches(self, stored_as: str, spec: SmartModuleSpec) -> bool:
+        """Tell whether a filter of this name lists a module."""
+        if spec.meta is None:
+            return stored_as == self.name and self.group is None and self.version is None
+        package = spec.meta.package
+        return (
+            package.name == self.name
+            and self.group in (None, package.group)
+            and self.version in (None, package.version)
+        )
+
+
+def parse_module_name(text: str) -> ModuleName:
+    """Read ``name``, ``group/name`` or ``group/name@version``.
+
+    Raises:
+        RemoteProtocolError: The version is none; the stock SC closes the connection for it.
+    """
+    rest, at, version = text.partition("@")
+    if at and not SEMVER.fullmatch(version):
+        raise RemoteProtocolError(f"module {text!r} has the version {version!r}", at=0)
+    group, slash, name = rest.partition("/")
+    if not slash:
+        return ModuleName(rest, None, version or None)
+    return ModuleName(name, group, version or None)
+
+
+def key_of(name: str, spec: SmartModuleSpec) -> str:
+    """Return the name under which a module is stored."""
+    if spec.meta is None:
+        return name
+    package: ModulePackage = spec.meta.package
+    return ModuleName(package.name, package.group, package.version).key
