@@ -72,12 +72,12 @@ class Broker:
         self._moved: set[PartitionLog] = set()
         self._writer: LogWriter | None = None
         self._topics: TopicService | None = None
+        self._modules: SmartModuleService | None = None
         self._servers: list[asyncio.Server] = []
         self._ports: list[Port] = []
         self._housekeeping: asyncio.Task[None] | None = None
         self.failed = asyncio.Event()
         self.failure: BaseException | None = None
-        self._modules: SmartModuleService | None = None
         self.sc_address = ""
         self.spu_address = ""
 
@@ -135,26 +135,26 @@ class Broker:
         if not self._offsets.open():
             logger.error("the journal of consumer offsets has a damaged entry")
         make_folders(self._disk, self.folder.logs)
+        make_folders(self._disk, self.folder.smartmodules)
         # It may come from a start that was killed before its name was on disk.
         self._disk.sync_folder(self.folder.root)
         files = OpenFiles(self._disk, is_writer=True)
         for name, incarnation, spec in self._journal.topics():
             topic = Topic(name, incarnation, spec)
-        make_folders(self._disk, self.folder.smartmodules)
             for partition in range(spec.partition_count):
                 log = self._catalog.new_log(topic, partition)
                 self._recover_partition(log, incarnation, files)
                 topic.logs.append(log)
             self._catalog.topics[name] = topic
         files.close()
+        self._catalog.modules = read_modules(
+            self._disk, self.folder.smartmodules, self._journal.modules()
+        )
         if is_sound:
             self._remove_strangers()
 
     def _recover_partition(self, log: PartitionLog, incarnation: str, files: OpenFiles) -> None:
         known = self._journal.end_of(incarnation, log.partition)
-        self._catalog.modules = read_modules(
-            self._disk, self.folder.smartmodules, self._journal.modules()
-        )
         found = open_partition(self._disk, log, known, files)
         if found.torn_bytes:
             logger.warning(
@@ -182,15 +182,15 @@ class Broker:
         for folder in self.folder.logs.iterdir():
             if folder.name not in known:
                 self._disk.remove_folder(folder)
+        files = {made.file for made in self._journal.modules()}
+        for file in self.folder.smartmodules.iterdir():
+            if file.name not in files:
+                self._disk.unlink(file)
 
     async def _start_services(self) -> None:
         self._writer = LogWriter(
             self._disk,
             self._journal,
-        files = {made.file for made in self._journal.modules()}
-        for file in self.folder.smartmodules.iterdir():
-            if file.name not in files:
-                self._disk.unlink(file)
             is_durable=self._options.is_durable,
             on_end=self._end_moved,
             on_failure=self._fail,
@@ -204,21 +204,21 @@ class Broker:
             self._clock,
             on_removed=self._topic_removed,
         )
+        self._modules = SmartModuleService(
+            self._catalog, self._journal, self._writer, self.folder.smartmodules
+        )
         await self._topics.ensure_offsets_topic()
 
     async def _listen(self) -> None:
         writer, topics, modules = self._writer, self._topics, self._modules
         assert writer is not None
-        self._modules = SmartModuleService(
-            self._catalog, self._journal, self._writer, self.folder.smartmodules
-        )
         assert topics is not None
+        assert modules is not None
         usage = Usage()
         parts = SpuParts(
             self._catalog, writer, self._offsets, self._reads, self._clock, self._streams
         )
         spu = Port(
-        assert modules is not None
             "SPU", SPU_APIS, self._clock, usage, lambda connection: SpuSession(connection, parts)
         )
         sc = Port(

@@ -183,14 +183,6 @@ class Catalog:
         self._tell(specs.TOPIC, [Change(topic.metadata(), is_delete=True)])
         return topic
 
-    def report(self, logs: set[PartitionLog]) -> None:
-        """Tell of new ends and sizes of partitions that still exist."""
-        changes = [
-            Change(topic.partition_metadata(log))
-            for topic in self.topics.values()
-            for log in topic.logs
-            if log in logs
-        ]
     def put_module(self, name: str, spec: SmartModuleSpec) -> None:
         """Show a SmartModule that is stored."""
         self.modules[name] = spec
@@ -202,6 +194,14 @@ class Catalog:
         del self.modules[name]
         self._tell(specs.SMARTMODULE, [gone])
 
+    def report(self, logs: set[PartitionLog]) -> None:
+        """Tell of new ends and sizes of partitions that still exist."""
+        changes = [
+            Change(topic.partition_metadata(log))
+            for topic in self.topics.values()
+            for log in topic.logs
+            if log in logs
+        ]
         if changes:
             self._tell(specs.PARTITION, changes)
 
@@ -214,6 +214,9 @@ class Catalog:
     def is_watched(self) -> bool:
         return bool(self._watchers)
 
+    def _module_metadata(self, name: str) -> Metadata:
+        return Metadata(name, self.modules[name], NoStatus())
+
     def _tell_of_partitions(self, topic: Topic, logs: list[PartitionLog]) -> None:
         self._tell(specs.PARTITION, [Change(topic.partition_metadata(log)) for log in logs])
 
@@ -221,9 +224,6 @@ class Catalog:
         for watcher in list(self._watchers):
             watcher(kind, changes)
 
-
-    def _module_metadata(self, name: str) -> Metadata:
-        return Metadata(name, self.modules[name], NoStatus())
 
 def with_more_partitions(spec: TopicSpec, count: int) -> TopicSpec:
     """Return the spec of the same topic with ``count`` partitions more."""
