@@ -259,18 +259,20 @@ class Consumer:
         """Store how far the application has processed, under the consumer's id.
 
         Args:
-            record: The last record processed of its partition; without it, everything that
-                was yielded before the last pull counts.
+            record: The last record processed of its partition: only that one is stored.
+                Without it, everything that was yielded before the last pull counts.
 
         Raises:
             UsageError: The consumer has no id, or does not read the partition.
             StreamKitError: The broker did not store it.
         """
         self._check_id()
+        processed = dict(self._processed)
         if record is not None:
             self._reader(record.partition)
             self._processed[record.partition] = record.offset
-        for number, offset in list(self._processed.items()):
+            processed = {record.partition: record.offset}
+        for number, offset in processed.items():
             if self._stored.get(number) != offset:
                 await self._readers[number].store(offset)
                 self._stored[number] = offset

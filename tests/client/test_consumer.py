@@ -263,6 +263,18 @@ async def test_a_commit_stores_the_last_record_processed(
     assert await values_of(client, topic, start=1, **options) == values[1:]
 
 
+async def test_a_commit_of_a_record_is_for_its_partition_alone(
+    client: Client, new_topic: NewTopic
+) -> None:
+    topic = await new_topic(2)
+    await fill(client, topic, 10)
+    async with client.consumer(topic, consumer_id=topic, until_end=True) as consumer:
+        async for record in consumer:
+            if record.offset == record.partition:
+                await consumer.commit(record)
+    assert await stored_of(client, topic) == {0: 0, 1: 1}
+
+
 async def test_a_commit_without_a_record_leaves_out_the_one_in_hand(
     client: Client, new_topic: NewTopic
 ) -> None:
