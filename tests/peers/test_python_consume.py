@@ -1,0 +1,248 @@
+"""What the official Python client reads, of its own and of what ours wrote."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from streamkit import Client
+from streamkit.protocol.compression import Codec
+from tests.client.reading import batches_of
+from tests.peers.conftest import RunPeer, StartPeer
+
+pytestmark = pytest.mark.peers
+
+MIB: Final = 1 << 20
+# Every way to read a partition there; each makes `read(topic, partition, count)`.
+APIS: Final = {
+    "consumer_with_config": """
+def read(topic, partition, count):
+    return list(until_end(topic, partition))
+""",
+    "stream": """
+def read(topic, partition, count):
+    stream = fluvio.partition_consumer(topic, partition).stream(Offset.beginning())
+    return [next(stream) for _ in range(count)]
+""",
+    "stream_with_config": """
+def read(topic, partition, count):
+    config = ConsumerConfig()
+    config.disable_continuous()
+    consumer = fluvio.partition_consumer(topic, partition)
+    return list(consumer.stream_with_config(Offset.beginning(), config))
+""",
+    "async_stream": """
+def read(topic, partition, count):
+    import asyncio
+
+    async def main():
+        found = []
+        consumer = fluvio.partition_consumer(topic, partition)
+        async for record in await consumer.async_stream(Offset.beginning()):
+            found.append(record)
+            if len(found) == count:
+                return found
+
+    return asyncio.run(main())
+""",
+}
+
+
+# --- What we wrote ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("api", APIS)
+async def test_each_of_its_ways_to_read_brings_what_we_wrote(
+    run_peer: RunPeer, client: Client, api: str
+) -> None:
+    await client.admin.create_topic("t", 2)
+    expected = []
+    async with client.producer("t", partition=1) as producer:
+        for number, (key, value) in enumerate(
+            [(b"key", b"value"), (None, b"\x00\xff"), (b"", b""), (b"\xfe", "é".encode())]
+        ):
+            timestamp_ms = 1_700_000_000_000 + number * 1_000
+            await producer.send(value, key, timestamp_ms=timestamp_ms)
+            shown = b"No key" if key is None else key  # what it says of a record without one
+            expected.append([number, shown.hex(), value.hex(), timestamp_ms])
+    (found,) = await run_peer(
+        APIS[api]
+        + """
+answer([
+    [record.offset(), bytes(record.key()).hex(), bytes(record.value()).hex(), record.timestamp()]
+    for record in read("t", 1, 4)
+])
+"""
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize("api", APIS)
+@pytest.mark.parametrize("codec", list(Codec))
+async def test_it_reads_every_codec_of_ours(
+    run_peer: RunPeer, client: Client, codec: Codec, api: str
+) -> None:
+    await client.admin.create_topic("t", compression=codec.name.lower())
+    async with client.producer("t") as producer:
+        await producer.send_many([b"%04d" % number * 50 for number in range(1_000)])
+    (found,) = await run_peer(
+        APIS[api] + 'answer([record.value_string() for record in read("t", 0, 1_000)])'
+    )
+    assert found == [f"{number:04}" * 50 for number in range(1_000)]
+    assert {batch.codec_number for batch in await batches_of(client, "t")} == {codec}
+
+
+async def test_keyless_records_of_ours_take_turns_and_have_no_key_there(
+    run_peer: RunPeer, client: Client
+) -> None:
+    await client.admin.create_topic("t", 3)
+    async with client.producer("t") as producer:
+        for number in range(9):
+            await producer.send(str(number))
+    answers = await run_peer(
+        """
+for partition in range(3):
+    answer([
+        [record.value_string(), record.key_string(), bytes(record.key()).decode()]
+        for record in until_end("t", partition)
+    ])
+"""
+    )
+    assert answers == [
+        [[str(number), "", "No key"] for number in range(first, 9, 3)] for first in range(3)
+    ]
+
+
+@pytest.mark.parametrize("codec", [Codec.NONE, Codec.GZIP])
+async def test_values_of_a_mebibyte_are_read_there(
+    run_peer: RunPeer, client: Client, codec: Codec
+) -> None:
+    await client.admin.create_topic("t", compression=codec.name.lower())
+    async with client.producer("t", max_request_size=4 * MIB) as producer:
+        await producer.send_many([letter * MIB for letter in (b"a", b"b", b"c")])
+    (found,) = await run_peer(
+        'answer([[len(r.value()), *set(r.value())] for r in until_end("t", 0)])'
+    )
+    assert found == [[MIB, letter] for letter in b"abc"]
+
+
+async def test_batches_of_ours_beyond_its_max_bytes_come_whole(
+    run_peer: RunPeer, client: Client
+) -> None:
+    await client.admin.create_topic("t")
+    async with client.producer("t", batch_size=200_000) as producer:
+        await producer.send_many([b"%06d" % number * 20 for number in range(3_000)])
+    assert max(batch.size_bytes for batch in await batches_of(client, "t")) > 100_000
+    (found,) = await run_peer(
+        """
+builder = ConsumerConfigExtBuilder("t")
+builder.disable_continuous()
+builder.max_bytes(1_000)
+builder.partition(0)
+builder.offset_start(Offset.beginning())
+stream = fluvio.consumer_with_config(builder.build())
+answer([int(record.value_string()[:6]) for record in stream])
+"""
+    )
+    assert found == list(range(3_000))
+
+
+async def test_an_open_stream_there_gets_what_we_send(
+    start_peer: StartPeer, client: Client
+) -> None:
+    await client.admin.create_topic("t")
+    script = """
+stream = fluvio.partition_consumer("t", 0).stream(Offset.from_end(1))
+for _ in range(4):
+    answer(next(stream).value_string())
+"""
+    async with client.producer("t", isolation="read_committed") as producer:
+        await (await producer.send("before"))
+        async with start_peer(script) as peer:
+            assert await peer.answer() == "before"
+            for number in range(3):
+                await (await producer.send(f"live {number}"))
+                assert await peer.answer() == f"live {number}"
+            assert await peer.rest() == []
+
+
+# --- Positions and partitions ------------------------------------------------------------
+
+
+async def test_every_way_to_say_where_to_start_means_the_same_to_both(
+    run_peer: RunPeer, client: Client
+) -> None:
+    await client.admin.create_topic("t")
+    async with client.producer("t") as producer:
+        for number in range(10):
+            await (await producer.send(str(number)))
+    starts: dict[str, int | str] = {
+        "Offset.beginning()": "beginning",
+        "Offset.absolute(4)": 4,
+        "Offset.from_beginning(3)": "beginning+3",
+        "Offset.from_end(2)": "end-2",
+        "Offset.end()": "end",
+        "Offset.from_beginning(50)": "beginning+50",
+        "Offset.from_end(50)": "end-50",
+    }
+    answers = await run_peer(
+        f"""
+for start in ({", ".join(starts)}):
+    answer([int(record.value_string()) for record in until_end("t", 0, start=start)])
+"""
+    )
+    everything = list(range(10))
+    assert answers == [
+        everything,
+        everything[4:],
+        everything[3:],
+        everything[-2:],
+        [],
+        [],
+        everything,
+    ]
+    for start, expected in zip(starts.values(), answers, strict=True):
+        consumer = client.consumer("t", start=start, until_end=True)
+        assert [int(record.value) async for record in consumer] == expected
+
+
+async def test_all_partitions_are_read_at_once(run_peer: RunPeer, client: Client) -> None:
+    await client.admin.create_topic("t", 3)
+    async with client.producer("t") as producer:
+        await producer.send_many(
+            [b"%d" % n for n in range(30)], [b"abc"[n % 3 :][:1] for n in range(30)]
+        )
+    everything, two, some, old = await run_peer(
+        """
+answer(sorted(int(record.value_string()) for record in until_end("t")))
+two = [int(r.value_string()) for partition in (0, 2) for r in until_end("t", partition)]
+answer(sorted(two))
+stream = fluvio.multi_topic_partition_consumer([("t", 0), ("t", 2)]).stream(Offset.beginning())
+answer(sorted(int(next(stream).value_string()) for _ in two))
+stream = fluvio.multi_partition_consumer("t").stream(Offset.beginning())
+answer(sorted(int(next(stream).value_string()) for _ in range(30)))
+"""
+    )
+    assert everything == old == list(range(30))
+    assert some == two == [number for number in range(30) if number % 3 != 0]
+
+
+async def test_a_long_backlog_of_its_own_comes_whole_and_in_order(run_peer: RunPeer) -> None:
+    """A stock server cuts responses inside batches, and this client then skips records."""
+    (answers,) = await run_peer(
+        """
+admin.create_topic("t", TopicSpec.create().with_segment_size("20KB").build())
+producer = producer_with("t", batch_size=1000)
+producer.send_all([(b"", b"%06d" % number * 20) for number in range(3000)])
+producer.flush()
+builder = ConsumerConfigExtBuilder("t")
+builder.disable_continuous()
+builder.max_bytes(5000)
+builder.partition(0)
+builder.offset_start(Offset.beginning())
+stream = fluvio.consumer_with_config(builder.build())
+answer([int(record.value_string()[:6]) for record in stream])
+"""
+    )
+    assert answers == list(range(3000))

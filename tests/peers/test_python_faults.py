@@ -1,0 +1,97 @@
+"""The official Python client while the broker or a topic goes away."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamkit import Client
+from tests.client.reading import values_of
+from tests.peers.conftest import StartPeer
+from tests.stop.broker import BrokerProcess
+
+pytestmark = pytest.mark.peers
+
+
+@pytest.mark.parametrize("signal", ["kill", "stop"])
+async def test_its_producer_goes_on_after_the_broker_came_back(
+    start_peer: StartPeer, client: Client, broker: BrokerProcess, signal: str
+) -> None:
+    await client.admin.create_topic("t", 3)
+    script = """
+producer = fluvio.topic_producer("t")
+for key in (b"a", b"b", b"c"):
+    producer.send(key, b"before").wait()
+answer("sent")
+told()
+for key in (b"a", b"b", b"c"):
+    producer.send(key, b"after").wait()
+"""
+    async with start_peer(script) as peer:
+        assert await peer.answer() == "sent"
+        getattr(broker, signal)()
+        broker.start()
+        await peer.tell()
+        assert await peer.rest() == []
+    assert sorted(await values_of(client, "t")) == [b"after"] * 3 + [b"before"] * 3
+
+
+async def test_its_consumer_of_one_partition_goes_on_after_the_broker_came_back(
+    start_peer: StartPeer, client: Client, broker: BrokerProcess
+) -> None:
+    await client.admin.create_topic("t")
+    script = """
+builder = ConsumerConfigExtBuilder("t")
+builder.partition(0)
+builder.offset_start(Offset.beginning())
+stream = fluvio.consumer_with_config(builder.build())
+for _ in range(20):
+    answer(next(stream).value_string())
+"""
+    async with client.producer("t") as producer, start_peer(script) as peer:
+        await producer.send_many([b"%d" % number for number in range(10)])
+        await producer.flush()  # else what is not acknowledged yet is sent once more
+        assert [await peer.answer() for _ in range(10)] == [str(n) for n in range(10)]
+        broker.kill()
+        broker.start()
+        await producer.send_many([b"%d" % number for number in range(10, 20)])
+        await producer.flush()
+        assert await peer.rest() == [str(number) for number in range(10, 20)]
+
+
+async def test_it_is_told_when_a_topic_is_deleted_under_its_stream(
+    start_peer: StartPeer, client: Client
+) -> None:
+    await client.admin.create_topic("t")
+    script = """
+stream = fluvio.partition_consumer("t", 0).stream(Offset.beginning())
+answer(next(stream).value_string())
+answer(refusal(lambda: next(stream)))
+answer(refusal(lambda: fluvio.topic_producer("t")))
+"""
+    async with start_peer(script) as peer:
+        async with client.producer("t") as producer:
+            await producer.send("one")
+        assert await peer.answer() == "one"
+        await client.admin.delete_topic("t")
+        deleted, missing = await peer.rest()
+    assert "the topic was deleted" in deleted
+    assert "Topic not found: t" in missing
+
+
+async def test_a_topic_deleted_under_its_producer_is_said_to_be_missing(
+    start_peer: StartPeer, client: Client
+) -> None:
+    await client.admin.create_topic("t")
+    script = """
+producer = fluvio.topic_producer("t")
+producer.send_string("one").wait()
+answer("sent")
+told()
+answer(refusal(lambda: producer.send_string("two").wait()))
+"""
+    async with start_peer(script) as peer:
+        assert await peer.answer() == "sent"
+        await client.admin.delete_topic("t")
+        await peer.tell()
+        (missing,) = await peer.rest()
+    assert "Topic not found: t" in missing

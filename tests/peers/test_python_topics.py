@@ -1,0 +1,141 @@
+"""Topics that the official Python client makes, lists, watches and deletes, and ours."""
+
+from __future__ import annotations
+
+import pytest
+
+from streamkit import Client
+from tests.peers.conftest import RunPeer, StartPeer
+
+pytestmark = pytest.mark.peers
+
+
+async def test_topics_are_made_listed_and_deleted(run_peer: RunPeer) -> None:
+    made, listed, filtered, partitions, left = await run_peer(
+        """
+admin.create_topic("plain")
+spec = TopicSpec.create().with_partitions(3).with_segment_size("1MB")
+admin.create_topic("wide", spec.build())
+answer("made")
+answer(sorted(topic.name() for topic in admin.all_topics()))
+answer([topic.name() for topic in admin.list_topics(["wi"])])
+answer(sorted(partition.name() for partition in admin.list_partitions([])))
+admin.delete_topic("plain")
+answer([topic.name() for topic in admin.all_topics()])
+"""
+    )
+    assert (made, listed, filtered, left) == ("made", ["plain", "wide"], ["wide"], ["wide"])
+    assert partitions == ["plain-0", "wide-0", "wide-1", "wide-2"]
+
+
+async def test_refusals_reach_the_program_in_words(run_peer: RunPeer) -> None:
+    name, exists, missing, unknown = await run_peer(
+        """
+admin.create_topic("t")
+answer(refusal(admin.create_topic, "Bad_Name"))
+answer(refusal(admin.create_topic, "t"))
+answer(refusal(admin.delete_topic, "nope"))
+answer(refusal(fluvio.topic_producer, "nope"))
+"""
+    )
+    assert "Invalid topic name" in name
+    assert "already exists" in exists
+    assert "not found" in missing
+    assert "Topic not found: nope" in unknown
+
+
+async def test_a_topic_can_be_produced_to_as_soon_as_it_is_made(run_peer: RunPeer) -> None:
+    """The client knows topics from a watch on another connection than that of the request."""
+    assert await run_peer(
+        """
+for number in range(20):
+    admin.create_topic(f"t{number}")
+    producer = fluvio.topic_producer(f"t{number}")
+    sent = producer.send_string("x")
+    producer.flush()
+    sent.wait()
+answer("ok")
+"""
+    ) == ["ok"]
+
+
+async def test_a_watch_tells_of_topics_that_come_and_go(run_peer: RunPeer) -> None:
+    answers = await run_peer(
+        """
+watch = admin.watch_topic()
+answer([topic.name() for topic in next(watch).all()])
+admin.create_topic("new")
+seen = {}
+for update in watch:
+    for change in update.changes():
+        seen[change.metadata_topic_spec().name()] = change.is_delete()
+    if seen == {"new": False}:
+        answer(seen)
+        admin.delete_topic("new")
+    if seen == {"new": True}:
+        answer(seen)
+        break
+"""
+    )
+    assert answers == [["consumer-offset"], {"new": False}, {"new": True}]
+
+
+async def test_a_topic_is_there_for_both_as_soon_as_one_has_made_it(
+    start_peer: StartPeer, client: Client
+) -> None:
+    script = """
+for number in range(10):
+    admin.create_topic(f"theirs-{number}")
+    answer("made")
+    producer = fluvio.topic_producer(told())
+    producer.send_string("x").wait()
+    answer("sent")
+"""
+    async with start_peer(script) as peer:
+        for number in range(10):
+            assert await peer.answer() == "made"
+            async with client.producer(f"theirs-{number}") as producer:
+                await producer.send("x")
+            await client.admin.create_topic(f"ours-{number}")
+            await peer.tell(f"ours-{number}")
+            assert await peer.answer() == "sent"
+        assert await peer.rest() == []
+
+
+async def test_every_option_of_a_topic_is_understood_by_both(
+    run_peer: RunPeer, client: Client
+) -> None:
+    await client.admin.create_topic("ours", 2, retention=3_600, compression="lz4")
+    listed, *_ = await run_peer(
+        """
+spec = TopicSpec.create().with_partitions(3).with_segment_size(2_000_000)
+spec = spec.with_retention_time(7_200).with_max_partition_size("4MB").build()
+spec.set_compression_type(Compression.Zstd)  # `with_compression` raises a TypeError
+admin.create_topic("theirs", spec)
+answer(sorted(topic.name() for topic in admin.all_topics()))
+"""
+    )
+    assert listed == ["ours", "theirs"]
+    found = await client.admin.describe_topic("theirs")
+    assert (found.partitions, found.retention_s) == (3, 7_200)
+    assert (found.segment_size_bytes, found.max_partition_size_bytes) == (2_000_000, 4_000_000)
+    assert found.compression == "zstd"
+
+
+async def test_its_watch_tells_of_topics_of_ours(start_peer: StartPeer, client: Client) -> None:
+    script = """
+watch = admin.watch_topic()
+next(watch)
+answer("watching")
+is_there = True
+while is_there:
+    for change in next(watch).changes():
+        is_there = not change.is_delete()
+        answer([change.metadata_topic_spec().name(), is_there])
+"""
+    async with start_peer(script) as peer:
+        assert await peer.answer() == "watching"
+        await client.admin.create_topic("ours")
+        assert await peer.answer() == ["ours", True]
+        await client.admin.delete_topic("ours")
+        assert (await peer.rest())[-1] == ["ours", False]
