@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,11 @@ from streamkit.client.partition_sender import PartitionSender
 
 @dataclass(frozen=True, slots=True)
 class RecordMetadata:
-    """Where a record is stored."""
+    """Where a record is stored.
+
+    ``offset`` is -1 where SmartModules of the producer stand in between: the server does not say
+    what has become of single records.
+    """
 
     partition: int
     offset: int
@@ -20,7 +25,7 @@ class RecordMetadata:
 
 @dataclass(frozen=True, slots=True)
 class ManyMetadata:
-    """Where the records of one `send_many` are stored, row by row."""
+    """Where the records of one `send_many` are stored, row by row; as `RecordMetadata`."""
 
     partitions: Sequence[int]
     offsets: Sequence[int]
@@ -41,9 +46,30 @@ class RecordHandle:
 
     async def _wait(self) -> RecordMetadata:
         await self._sender.wait_for(self._outcome)
+        return self.result()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the record's outcome is known, so that nothing has to be waited for."""
+        return self._outcome.is_known
+
+    def result(self) -> RecordMetadata:
+        """Return what awaiting returns, or raise what it raises. The outcome must be known."""
+        assert self._outcome.is_known, "asked before there was an answer"
         if self._outcome.error is not None:
             raise self._outcome.error
-        return RecordMetadata(self._sender.partition, self._outcome.base_offset + self._row)
+        base_offset = self._outcome.base_offset
+        return RecordMetadata(
+            self._sender.partition, base_offset + self._row if base_offset >= 0 else -1
+        )
+
+    def when_known(self, wake: Callable[[], object]) -> None:
+        """Call ``wake`` once the outcome is known; do not wait for the linger."""
+        if self._outcome.is_known:
+            wake()
+        else:
+            self._outcome.wakes.append(wake)
+            self._sender.hurry()
 
 
 class ManyHandle:
@@ -57,6 +83,22 @@ class ManyHandle:
 
     def add(self, sender: PartitionSender, rows: Sequence[int], places: list[Place]) -> None:
         self._parts.append((sender, rows, places))
+
+    def record(self, row: int) -> RecordHandle:
+        """Return the handle of one of the records.
+
+        Raises:
+            IndexError: There is no such row.
+        """
+        for sender, rows, places in self._parts:
+            at = bisect_left(rows, row)
+            if at == len(rows) or rows[at] != row:
+                continue
+            for place in places:
+                if at < place.count:
+                    return RecordHandle(sender, place.outcome, place.first_row + at)
+                at -= place.count
+        raise IndexError(f"row {row} of {self._count} records")
 
     @property
     def is_known(self) -> bool:
@@ -88,12 +130,13 @@ class ManyHandle:
                 if place.outcome.error is not None:
                     raise place.outcome.error
                 first = place.outcome.base_offset + place.first_row
+                is_told = place.outcome.base_offset >= 0
                 for row, offset in zip(
                     rows[at : at + place.count],
                     range(first, first + place.count),
                     strict=True,
                 ):
                     partitions[row] = sender.partition
-                    offsets[row] = offset
+                    offsets[row] = offset if is_told else -1
                 at += place.count
         return ManyMetadata(partitions, offsets)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from anyio.from_thread import BlockingPortal
-
-from streamkit.client import Client as AsyncClient
 from streamkit.client import PartitionInfo, StoredOffset, TopicInfo
+from streamkit.sync.connection import Connection
 
 T = TypeVar("T")
 
@@ -16,9 +14,9 @@ T = TypeVar("T")
 class Admin:
     """Topics and partitions. See `streamkit.client.Admin`."""
 
-    def __init__(self, portal: BlockingPortal, client: AsyncClient) -> None:
-        self._portal = portal
-        self._admin = client.admin
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._admin = connection.client.admin
 
     def create_topic(self, name: str, partitions: int = 1, **options: Any) -> None:
         """Make a topic; options as in `streamkit.client.Admin.create_topic`."""
@@ -57,7 +55,7 @@ class Admin:
         return self._call(lambda: self._admin.delete_consumer(consumer_id, topic, partition))
 
     def _call(self, make: Callable[[], Awaitable[T]]) -> T:
-        return self._portal.call(_run, make)
+        return self._connection.call(_run(make))
 
 
 async def _run(make: Callable[[], Awaitable[T]]) -> T:

@@ -1,0 +1,102 @@
+"""A client that lives on the loop, and calls into it from other threads."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from streamkit.client import Client as AsyncClient
+from streamkit.errors import UsageError
+from streamkit.sync.loop_thread import LoopThread, shared_loop
+from streamkit.sync.outbox import Outbox
+
+T = TypeVar("T")
+
+
+class Connection:
+    """Keeps an async client open on the loop: from the first call, or from `open`, to `close`."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self.client = client
+        self.loop: LoopThread = shared_loop()
+        self._opening = threading.Lock()
+        self._life: Future[None] | None = None
+        self._leave = asyncio.Event()
+        self._is_closed = False
+        self._outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
+
+    def open(self) -> None:
+        """Connect, unless that is done.
+
+        Raises:
+            UsageError: It is closed.
+            StreamKitError: As entering the async client does.
+        """
+        self.loop.check()
+        if self._life is not None and not self._is_closed:
+            return
+        with self._opening:
+            if self._is_closed:
+                raise UsageError(f"the client of {self.client.address} is closed")
+            if self._life is None:
+                entered: Future[None] = Future()
+                life = self.loop.start(self._live(entered))
+                try:
+                    entered.result()
+                except BaseException:
+                    life.cancel()
+                    raise
+                self._life = life
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and wait for it; connect first, where that is not done."""
+        try:
+            self.open()
+        except BaseException:
+            work.close()
+            raise
+        return self.loop.call(work)
+
+    def opened(self, outbox: Outbox) -> None:
+        """Learn of a producer that `close` has to close first."""
+        self._outboxes.add(outbox)
+
+    def close(self, *, deadline_s: float | None = None) -> None:
+        """Flush what producers hold, then leave the client. Does nothing the second time.
+
+        Raises:
+            NotFlushed: The deadline passed; the text says how many records are open.
+            StreamKitError: The first refusal of a producer that was not flushed.
+        """
+        if self._is_closed or self._life is None:
+            self._is_closed = True
+            return
+        outcomes = self.loop.call(self._close_outboxes(deadline_s))
+        self._is_closed = True
+        self.loop.post(self._leave.set)
+        self.loop.result_of(self._life)
+        for outcome in outcomes:
+            if outcome is not None:
+                raise outcome
+
+    def partition_count(self, topic: str) -> int | None:
+        """Return how many partitions a topic is known to have; None if that is not known."""
+        return self.client.cluster.metadata.partition_count(topic) or None
+
+    async def _live(self, entered: Future[None]) -> None:
+        try:
+            async with self.client:
+                entered.set_result(None)
+                await self._leave.wait()
+        except BaseException as error:
+            if entered.done():
+                raise
+            entered.set_exception(error)
+
+    async def _close_outboxes(self, deadline_s: float | None) -> list[BaseException | None]:
+        closing = [each.close(deadline_s) for each in self._outboxes if not each.is_stopped]
+        return await asyncio.gather(*closing, return_exceptions=True)

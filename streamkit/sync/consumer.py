@@ -1,0 +1,332 @@
+"""The consumer without an event loop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from itertools import chain, repeat
+from operator import length_hint
+from types import TracebackType
+from typing import Any
+
+from streamkit.client.consumer import Consumer as AsyncConsumer
+from streamkit.client.partition_reader import ConsumerMetrics
+from streamkit.errors import UsageError
+from streamkit.record import Chunk, Offset, Record
+from streamkit.sync.connection import Connection
+from streamkit.sync.pull import Pull
+
+
+class Consumer:
+    """Reads one topic. Made by `Client.consumer`.
+
+    ``for record in consumer`` gives single records, ``for chunk in consumer.chunks()`` whole
+    columns, which is faster. Within a partition offsets ascend; between partitions there is no
+    order. It ends only with ``until_end``.
+
+    Opened by ``with``, it stays open until the block ends: a loop that is left, also by Ctrl-C,
+    goes on with the next record when another one begins. A loop over a consumer that was not
+    opened opens it, and closes it when it ends.
+    """
+
+    def __init__(
+        self, connection: Connection, consumer: AsyncConsumer, *, is_auto: bool = False
+    ) -> None:
+        self.topic = consumer.topic
+        self._connection = connection
+        self._loop = connection.loop
+        self._consumer = consumer
+        self._is_auto = is_auto
+        self._pull = Pull(connection.loop, self._bring)
+        self._done: dict[int, int] = {}
+        self._seeks: dict[int, int] = {}
+        self._opening = threading.Lock()
+        self._is_open = False
+        self._is_kept_open = False
+        self._is_closed = False
+        self._hand: _Hand | None = None
+
+    # --- life ----------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Resolve the positions and start reading.
+
+        Raises:
+            TopicNotFound: There is no such topic.
+            UsageError: There is no such partition, or the consumer was closed.
+        """
+        self._loop.check()
+        with self._opening:
+            if self._is_closed:
+                raise UsageError(f"the consumer of {self.topic!r} is closed")
+            if not self._is_open:
+                self._connection.call(self._consumer.open())
+                self._is_open = True
+
+    def close(self) -> None:
+        """Stop reading and end the streams. Nothing is committed by this."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._is_open:
+            self._pull.close()
+            self._loop.call(self._consumer.close())
+
+    def __enter__(self) -> Consumer:
+        self.open()
+        self._is_kept_open = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None and self._is_auto and not self._is_closed:
+                self.commit()
+        finally:
+            self.close()
+
+    # --- reading -------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Record[bytes]]:
+        return chain.from_iterable(self._record_runs())
+
+    def chunks(self) -> Iterator[Chunk]:
+        """Read whole columns: values, keys, timestamps in ms, offsets."""
+        try:
+            while (hand := self._next_hand()) is not None:
+                yield hand.take_rest()
+        finally:
+            self._end_of_loop()
+
+    def next_chunk(self) -> Chunk | None:
+        """Wait for the next chunk; None when every partition has reached its end.
+
+        For loops that end the consumer themselves: unlike `chunks` this closes nothing.
+        """
+        hand = self._next_hand()
+        return None if hand is None else hand.take_rest()
+
+    def _record_runs(self) -> Iterator[Iterator[Record[bytes]]]:
+        try:
+            while (hand := self._next_hand()) is not None:
+                yield hand.records
+        finally:
+            self._end_of_loop()
+
+    def _next_hand(self) -> _Hand | None:
+        """Return what is left of the chunk in hand, else the next chunk."""
+        hand = self._hand
+        if hand is not None and hand.left:
+            return hand
+        if hand is not None:
+            # Whoever comes back for more is done with all of it.
+            self._done[hand.chunk.partition] = hand.chunk.offsets[-1]
+            self._hand = None
+            if self._is_auto:
+                self.commit()
+        if not self._is_open or self._is_closed:
+            self.open()
+        chunk = self._next_wanted()
+        if chunk is not None:
+            self._hand = _Hand(chunk)
+        return self._hand
+
+    def _next_wanted(self) -> Chunk | None:
+        while True:
+            chunk, seeks = self._pull.next()
+            # A wait that was interrupted may have asked for this before a seek.
+            if chunk is None or seeks == self._seeks.get(chunk.partition, 0):
+                return chunk
+
+    async def _bring(self) -> tuple[Chunk | None, int]:
+        chunk = await self._consumer.next_chunk()
+        return chunk, 0 if chunk is None else self._seeks.get(chunk.partition, 0)
+
+    def _end_of_loop(self) -> None:
+        if not self._is_kept_open and not self._is_closed:
+            self._is_closed = True
+            self._pull.close()
+            self._loop.spawn(self._consumer.close)
+
+    # --- positions -----------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> ConsumerMetrics:
+        """What the consumer has done since it was made."""
+        return self._consumer.metrics
+
+    def ends(self) -> dict[int, int]:
+        """Return, for ``until_end``, the offset behind the last record per partition."""
+        return self._loop.ask(self._consumer.ends)
+
+    def starts(self) -> dict[int, int]:
+        """Return the offset each partition was opened at."""
+        return self._loop.ask(self._consumer.starts)
+
+    def next_offsets(self) -> dict[int, int]:
+        """Return the next offset each partition's reader will bring."""
+        return self._loop.ask(self._consumer.next_offsets)
+
+    def high_watermarks(self) -> dict[int, int]:
+        """Return the end of each partition as its last response named it."""
+        return self._loop.ask(self._consumer.high_watermarks)
+
+    def end_offsets(self) -> dict[int, int]:
+        """Ask for the end of each partition read: the offset that its next record will get."""
+        self.open()
+        return self._loop.call(self._consumer.end_offsets())
+
+    def lag(self) -> dict[int, int]:
+        """Return, per partition, how many offsets lie between the application and the end.
+
+        What has been prefetched but not been given out yet counts as lag.
+        """
+        self.open()
+        lag = self._loop.call(self._consumer.lag())
+        hand = self._hand
+        if hand is not None and hand.left:
+            lag[hand.chunk.partition] += hand.chunk.offsets[-1] + 1 - hand.next_offset
+        return lag
+
+    def seek(self, partition: int, offset: Offset | str | int) -> int:
+        """Go on elsewhere in a partition; what was fetched of it and not given out is dropped.
+
+        A loop that is under way goes on there. After an error that ended the iteration of a
+        partition, reading goes on.
+
+        Args:
+            partition: One that this consumer reads.
+            offset: As for the consumer's ``start``; stored offsets do not count.
+
+        Returns:
+            The offset that is read next.
+
+        Raises:
+            UsageError: The consumer is closed, or does not read the partition.
+        """
+
+        async def seek() -> int:
+            at = await self._consumer.seek(partition, offset)
+            self._seeks[partition] = self._seeks.get(partition, 0) + 1
+            return at
+
+        self.open()
+        at = self._loop.call(seek())
+        hand = self._hand
+        if hand is not None and hand.chunk.partition == partition:
+            self._hand = None
+            hand.drop_rest()
+        self._done.pop(partition, None)
+        return at
+
+    def commit(self, record: Record[Any] | None = None) -> None:
+        """Store how far the application has processed, under the consumer's id.
+
+        Args:
+            record: The last record processed of its partition; without it, everything that
+                was given out before the last pull counts.
+
+        Raises:
+            UsageError: The consumer has no id, or does not read the partition.
+            StreamKitError: The broker did not store it.
+        """
+        self.open()
+        done = self._processed()
+        if record is not None:
+            done[record.partition] = record.offset
+        self._loop.call(self._store_all(done))
+        if record is not None:
+            self._done[record.partition] = record.offset
+
+    def commit_yielded(self) -> None:
+        """Store everything given out so far as processed."""
+        self.open()
+        done = self._processed()
+        hand = self._hand
+        if hand is not None and hand.given:
+            done[hand.chunk.partition] = hand.chunk.offsets[hand.given - 1]
+        self._loop.call(self._store_all(done))
+        self._done |= done
+
+    def store(self, partition: int, offset: int) -> None:
+        """Store an offset of one partition: that of the last record processed.
+
+        Raises:
+            UsageError: The consumer has no id, or does not read the partition.
+            StreamKitError: The broker did not store it.
+        """
+        self.open()
+        self._loop.call(self._consumer.store(partition, offset))
+
+    def _processed(self) -> dict[int, int]:
+        """Return the last offset per partition that the application is done with."""
+        done = dict(self._done)
+        hand = self._hand
+        if hand is not None and hand.done:
+            number, offset = hand.chunk.partition, hand.chunk.offsets[hand.done - 1]
+            # It may have said more by itself: `commit` with the record it was given last.
+            done[number] = max(offset, done.get(number, -1))
+        return done
+
+    async def _store_all(self, done: dict[int, int]) -> None:
+        await self._consumer.commit()
+        for partition, offset in done.items():
+            await self._consumer.commit(Record(b"", offset=offset, partition=partition))
+
+
+class _Hand:
+    """The chunk that is being given out, and how far that is.
+
+    Counts nothing: the iterator that `records` draws offsets from knows what is left.
+    """
+
+    __slots__ = ("_offsets", "_whole_from", "chunk", "records")
+
+    def __init__(self, chunk: Chunk) -> None:
+        self.chunk = chunk
+        self._offsets = iter(chunk.offsets)
+        self._whole_from = -1
+        self.records: Iterator[Record[bytes]] = map(
+            Record,
+            chunk.values,
+            chunk.keys,
+            chunk.timestamps_ms,
+            self._offsets,
+            repeat(chunk.partition),
+            repeat(chunk.topic),
+        )
+
+    @property
+    def left(self) -> int:
+        """Rows that are not given out yet."""
+        return length_hint(self._offsets)
+
+    @property
+    def given(self) -> int:
+        """Rows that are given out, also the one in the application's hands."""
+        return len(self.chunk) - self.left
+
+    @property
+    def done(self) -> int:
+        """Rows that the application has come back from."""
+        return max(0, self.given - 1) if self._whole_from < 0 else self._whole_from
+
+    @property
+    def next_offset(self) -> int:
+        """The offset of the first row that is not given out."""
+        return self.chunk.offsets[self.given]
+
+    def take_rest(self) -> Chunk:
+        """Give out all that is left as one chunk."""
+        self._whole_from = self.given
+        self.drop_rest()
+        return self.chunk.slice(self._whole_from, len(self.chunk))
+
+    def drop_rest(self) -> None:
+        """Give out nothing more."""
+        for _ in self._offsets:
+            pass

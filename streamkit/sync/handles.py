@@ -1,0 +1,52 @@
+"""What `Producer.send` and `Producer.send_many` return here: handles with a `wait`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from streamkit.client import ManyMetadata, RecordMetadata
+
+
+class Rows(Protocol):
+    """Records on their way, taken together."""
+
+    def wait_for_row(self, row: int) -> RecordMetadata: ...
+
+    def wait_for_all(self) -> ManyMetadata: ...
+
+
+class RecordHandle(msgspec.Struct, frozen=True, gc=False):
+    """A record on its way."""
+
+    _rows: Rows
+    _row: int
+
+    def wait(self) -> RecordMetadata:
+        """Wait until the record is stored and return where; may be called any number of times.
+
+        The record does not wait for its linger any more.
+
+        Raises:
+            StreamKitError: It is not stored.
+        """
+        return self._rows.wait_for_row(self._row)
+
+
+class ManyHandle(msgspec.Struct, frozen=True, gc=False):
+    """The records of one `Producer.send_many`."""
+
+    _parts: list[Rows]
+
+    def wait(self) -> ManyMetadata:
+        """Wait until all records are stored and return where, row by row.
+
+        Raises:
+            StreamKitError: One of them is not stored.
+        """
+        found = [rows.wait_for_all() for rows in self._parts]
+        return ManyMetadata(
+            [partition for part in found for partition in part.partitions],
+            [offset for part in found for offset in part.offsets],
+        )

@@ -1,0 +1,517 @@
+"""Records on their way from threads to the loop: taken under a lock, handed over in parcels.
+
+| a parcel is | until |
+|---|---|
+| open | the loop takes it, or columns are put behind it |
+| closed | the loop takes it, in order |
+| being handed over | the async producer has taken its records |
+| handed over | for good; it knows the handles of its records |
+| lost | for good; the producer was closed before, or refused it: handles and `flush` tell |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+import anyio
+
+from streamkit.client import ManyHandle, ManyMetadata, RecordHandle, RecordMetadata
+from streamkit.client.producer import Producer as AsyncProducer
+from streamkit.errors import NotFlushed, StreamKitError, UsageError
+from streamkit.sync import handles
+from streamkit.sync.loop_thread import LoopThread, write_left
+
+# What may wait to be handed over. The async producer has a queue of its own behind this one.
+OUTBOX_BYTES_MAX: Final = 1 << 20
+_ROWS_MAX: Final = 8_192
+# After a hand-over records gather so long before the next one, unless somebody waits: a thread
+# that sends now and then would else wake the loop for each.
+_GATHER_S: Final = 0.001
+# What a record takes beside its value and key.
+RECORD_BYTES: Final = 64
+
+# The first row of a part, and its handle; or why its record was refused.
+Part = tuple[int, ManyHandle | RecordHandle | Exception]
+
+
+class Parcel:
+    """Records that are handed over together, as columns, and what became of them."""
+
+    __slots__ = (
+        "_asked",
+        "_error",
+        "_outbox",
+        "_parts",
+        "bytes",
+        "keys",
+        "partitions",
+        "timestamps_ms",
+        "values",
+    )
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self.values: list[bytes] = []
+        self.keys: list[bytes | None] = []
+        self.timestamps_ms: list[int] = []
+        self.partitions: dict[int, int] = {}
+        self.bytes = 0
+        self._parts: list[Part] | None = None
+        self._error: Exception | None = None
+        self._asked: list[tuple[int, threading.Event]] = []
+
+    def __len__(self) -> int:
+        return len(self.timestamps_ms)
+
+    # --- from any thread ---------------------------------------------------------------
+
+    def wait_for_row(self, row: int) -> RecordMetadata:
+        """Wait until a record is stored.
+
+        Raises:
+            StreamKitError: It is not stored.
+        """
+        record = self._record(row)
+        if record is None or not record.is_known:
+            known = threading.Event()
+            self._outbox.watch(self, row, known)
+            known.wait()
+            record = self._record(row)
+        assert record is not None, "it is known"
+        return record.result()
+
+    def wait_for_all(self) -> ManyMetadata:
+        """Wait until all records are stored.
+
+        Raises:
+            StreamKitError: One of them is not stored.
+        """
+        return self._outbox.outcome_of(self)
+
+    # --- on the loop -------------------------------------------------------------------
+
+    def watch(self, row: int, known: threading.Event) -> None:
+        """Set an event once the outcome of a record is known."""
+        try:
+            record = self._record(row)
+        except Exception:  # raised again in the thread that waits
+            known.set()
+            return
+        if record is None:
+            self._asked.append((row, known))
+        else:
+            record.when_known(known.set)
+
+    def settle(self, parts: list[Part]) -> None:
+        """Learn the handles of the records."""
+        self._parts = parts
+        self._release()
+
+    def lose(self, error: Exception) -> None:
+        """Learn why none of the records is on its way."""
+        self._error = error
+        self._release()
+
+    def handles(self) -> list[ManyHandle | RecordHandle]:
+        """Return the handles of the records, in order.
+
+        Raises:
+            StreamKitError: Some records are not on their way.
+        """
+        if self._error is not None:
+            raise self._error
+        found = []
+        for _, part in self._parts or ():
+            if isinstance(part, Exception):
+                raise part
+            found.append(part)
+        return found
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the records are handed over, or lost."""
+        return self._parts is not None or self._error is not None
+
+    def _release(self) -> None:
+        self.values, self.keys = [], []
+        asked, self._asked = self._asked, []
+        for row, known in asked:
+            self.watch(row, known)
+
+    def _record(self, row: int) -> RecordHandle | None:
+        """Return the handle of a record; None as long as it is not handed over."""
+        if self._error is not None:
+            raise self._error
+        if self._parts is None:
+            return None
+        first, part = next(each for each in reversed(self._parts) if each[0] <= row)
+        if isinstance(part, Exception):
+            raise part
+        return part.record(row - first) if isinstance(part, ManyHandle) else part
+
+
+class Outbox:
+    """The records that threads have sent and the loop has not taken.
+
+    Args:
+        loop: Where the async producer lives.
+        producer: It is open.
+        queue_bytes: What may wait here before senders do.
+        gathers: Whether a record may wait a moment for others when nobody waits for it.
+    """
+
+    def __init__(
+        self,
+        loop: LoopThread,
+        producer: AsyncProducer,
+        *,
+        queue_bytes: int = OUTBOX_BYTES_MAX,
+        gathers: bool = True,
+    ) -> None:
+        self._loop = loop
+        self._producer = producer
+        self._bytes_max = min(queue_bytes, OUTBOX_BYTES_MAX)
+        self._gather_s = _GATHER_S if gathers else 0.0
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._open = Parcel(self)
+        self._closed: deque[Parcel] = deque()
+        # What the open parcel may hold: less than nothing once the outbox is closed.
+        self._room_bytes = self._bytes_max
+        self._problem: StreamKitError | None = None
+        self._is_awake = False
+        self._has_work = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._closed_count = 0
+        self._handed_count = 0
+        self._in_hand: Parcel | None = None
+        self._refusal: Exception | None = None
+        self._pumping = loop.start(self._pump())
+        loop.must_finish(self)
+
+    # --- from any thread ---------------------------------------------------------------
+
+    def add(
+        self,
+        value: bytes,
+        key: bytes | None,
+        timestamp_ms: int,
+        partition: int | None,
+        size_bytes: int,
+    ) -> handles.RecordHandle:
+        """Take a record; wait while there is no room.
+
+        Raises:
+            UsageError: The producer is closed.
+        """
+        with self._lock:
+            parcel = self._open
+            row = len(parcel.timestamps_ms)
+            if parcel.bytes >= self._room_bytes or row != len(parcel.values):
+                parcel = self._parcel_with_room()
+                row = len(parcel)
+            # Ctrl-C may come between any two of these; the last one makes it a record.
+            parcel.values.append(value)
+            parcel.keys.append(key)
+            if partition is not None:
+                parcel.partitions[row] = partition
+            parcel.timestamps_ms.append(timestamp_ms)
+            parcel.bytes += size_bytes
+            if not self._is_awake:
+                self._wake_up()
+        return handles.RecordHandle(parcel, row)
+
+    def add_columns(
+        self, values: list[bytes], keys: list[bytes | None], timestamps_ms: list[int]
+    ) -> list[Parcel]:
+        """Take many records; wait while there is no room.
+
+        Raises:
+            UsageError: The producer is closed.
+        """
+        parcels = []
+        start, total = 0, len(values)
+        while start < total:
+            stop = start + _rows_of(values, start, self._bytes_max)
+            parcel = Parcel(self)
+            parcel.values, parcel.keys = values[start:stop], keys[start:stop]
+            parcel.timestamps_ms = timestamps_ms[start:stop]
+            parcel.bytes = sum(map(len, parcel.values)) + RECORD_BYTES * (stop - start)
+            with self._lock:
+                self._parcel_with_room()
+                self._close_open()
+                self._close(parcel)
+                self._wake_up()
+            parcels.append(parcel)
+            start = stop
+        return parcels
+
+    def watch(self, parcel: Parcel, row: int, known: threading.Event) -> None:
+        """Set an event once the outcome of a record is known; cut its linger short."""
+        self._loop.check()
+        self._loop.post(self._watch, parcel, row, known)
+
+    def outcome_of(self, parcel: Parcel) -> ManyMetadata:
+        """Wait for all records of a parcel."""
+        return self._loop.call(self._outcome_of(parcel))
+
+    def abandon(self) -> None:
+        """Flush and close in the background: nobody has the producer any more."""
+        self._loop.spawn(self._end_alone)
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._problem is not None
+
+    @property
+    def unhanded(self) -> int:
+        """Records that the async producer has not taken yet."""
+        with self._lock:
+            in_hand = 0 if self._in_hand is None else len(self._in_hand)
+            return in_hand + sum(map(len, self._closed)) + len(self._open)
+
+    @property
+    def unacknowledged(self) -> int:
+        """Records whose outcome is not known yet."""
+        return self.unhanded + self._producer.unacknowledged
+
+    def left(self) -> str:
+        """Say what is not delivered; nothing, if nothing is left."""
+        topic = self._producer.topic
+        said = []
+        if count := self.unacknowledged:
+            said.append(f"{count} records for {topic!r} were not delivered in time")
+        if self._refusal is not None:
+            said.append(f"records for {topic!r} were refused: {self._refusal}")
+        return "; ".join(said)
+
+    # --- on the loop -------------------------------------------------------------------
+
+    async def flush(self) -> None:
+        """Wait until the outcome of everything added so far is known.
+
+        Raises:
+            StreamKitError: The first refusal since the last flush.
+        """
+        await self._all_handed_over()
+        await self._producer.checkpoint()()
+        refusal, self._refusal = self._refusal, None
+        if refusal is not None:
+            raise refusal
+
+    async def hurry(self) -> None:
+        """Let what is held go without waiting for its linger."""
+        await self._all_handed_over()
+        self._producer.send_now()
+
+    async def close(self, deadline_s: float | None = None) -> None:
+        """Flush, then stop.
+
+        Raises:
+            NotFlushed: The deadline passed.
+            StreamKitError: As for `flush`.
+        """
+        error: Exception | None = None
+        try:
+            with anyio.fail_after(deadline_s):
+                await self.flush()
+        except TimeoutError:
+            error = NotFlushed(
+                f"{self.unacknowledged} records for {self._producer.topic!r} "
+                f"were not acknowledged within {deadline_s:g} s"
+            )
+        except StreamKitError as refusal:
+            error = refusal
+        # Not in a `finally`: after a wait that was interrupted, the records are still wanted.
+        self.stop()
+        if error is not None:
+            raise error
+
+    async def finish(self) -> None:
+        """Flush at the end of the interpreter; `left` says what is not delivered then."""
+        try:
+            await self.flush()
+        except Exception as error:  # told by `left`
+            self._refusal = error
+
+    def stop(self) -> None:
+        """Stop at once; what is not stored yet is not sent again."""
+        if self._problem is not None:
+            return
+        self._pumping.cancel()
+        self._loop.is_finished(self)
+        closed = UsageError(f"the producer for {self._producer.topic!r} is closed")
+        gone = NotFlushed(f"the producer for {self._producer.topic!r} was closed before")
+        with self._lock:
+            self._problem = closed
+            self._room_bytes = -1
+            self._close_open()
+            lost = list(self._closed)
+            self._closed.clear()
+            self._room.notify_all()
+        for parcel in lost:
+            parcel.lose(gone)
+        self._producer.stop()
+        self._tell_moved()
+
+    # --- inside ------------------------------------------------------------------------
+
+    def _parcel_with_room(self) -> Parcel:
+        """Wait for room, with the lock held; return the parcel that has it."""
+        while True:
+            if self._problem is not None:
+                raise self._problem
+            parcel = self._open
+            _cut_even(parcel)
+            if parcel.bytes < self._room_bytes:
+                return parcel
+            if self._room_bytes > 0:
+                self._close_open()
+                continue
+            self._loop.post(self._urgent.set)
+            self._wake_up()
+            self._room.wait()
+
+    def _close_open(self) -> None:
+        parcel = self._open
+        _cut_even(parcel)
+        if len(parcel):
+            self._close(parcel)
+            self._open = Parcel(self)
+
+    def _close(self, parcel: Parcel) -> None:
+        self._closed.append(parcel)
+        self._closed_count += 1
+        self._room_bytes -= parcel.bytes
+
+    def _wake_up(self) -> None:
+        # In this order: interrupted between the two, the loop is woken once too often.
+        self._loop.post(self._has_work.set)
+        self._is_awake = True
+
+    def _take(self) -> Parcel | None:
+        with self._lock:
+            if not self._closed:
+                self._close_open()
+            if not self._closed:
+                self._is_awake = False
+                return None
+            self._in_hand = self._closed.popleft()
+            return self._in_hand
+
+    async def _pump(self) -> None:
+        """Hand over what is added, for as long as the producer is open."""
+        while True:
+            parcel = self._take()
+            if parcel is None:
+                self._urgent.clear()
+                self._has_work.clear()
+                await self._has_work.wait()
+                continue
+            await self._hand_over(parcel)
+            self._handed_count += 1
+            with self._lock:
+                self._in_hand = None
+                self._room_bytes += parcel.bytes
+                self._room.notify_all()
+            self._tell_moved()
+            await asyncio.sleep(0)  # answers come in by the same loop
+            if not self._closed:
+                with anyio.move_on_after(self._gather_s):
+                    await self._urgent.wait()
+
+    async def _hand_over(self, parcel: Parcel) -> None:
+        try:
+            parcel.settle(await self._parts_of(parcel))
+        except Exception as error:  # whatever it is must reach whoever waits for the records
+            self._refusal = self._refusal or error
+            parcel.lose(error)
+        except BaseException:
+            parcel.lose(NotFlushed(f"the producer for {self._producer.topic!r} was closed before"))
+            raise
+
+    async def _parts_of(self, parcel: Parcel) -> list[Part]:
+        values, keys, stamps = parcel.values, parcel.keys, parcel.timestamps_ms
+        parts: list[Part] = []
+        start = 0
+        for row, partition in (*parcel.partitions.items(), (len(parcel), None)):
+            if start < row:
+                many = await self._producer.send_many(
+                    values[start:row], keys[start:row], timestamps_ms=stamps[start:row]
+                )
+                parts.append((start, many))
+            if partition is not None:
+                parts.append((row, await self._send_to(partition, parcel, row)))
+            start = row + 1
+        return parts
+
+    async def _send_to(self, partition: int, parcel: Parcel, row: int) -> RecordHandle | Exception:
+        try:
+            return await self._producer.send(
+                parcel.values[row],
+                parcel.keys[row],
+                timestamp_ms=parcel.timestamps_ms[row],
+                partition=partition,
+            )
+        except StreamKitError as error:
+            self._refusal = self._refusal or error
+            return error
+
+    async def _all_handed_over(self) -> None:
+        with self._lock:
+            self._close_open()
+            mark = self._closed_count
+        self._urgent.set()
+        self._has_work.set()
+        while self._handed_count < mark:
+            if self._problem is not None:
+                raise self._problem
+            await self._moved.wait()
+
+    async def _end_alone(self) -> None:
+        await self.finish()
+        if left := self.left():
+            write_left(left)
+        self.stop()
+
+    def _watch(self, parcel: Parcel, row: int, known: threading.Event) -> None:
+        self._urgent.set()
+        parcel.watch(row, known)
+
+    async def _outcome_of(self, parcel: Parcel) -> ManyMetadata:
+        partitions: list[int] = []
+        offsets: list[int] = []
+        self._urgent.set()
+        while not parcel.is_settled:
+            await self._moved.wait()
+        for handle in parcel.handles():
+            assert isinstance(handle, ManyHandle), "columns have no partition of their own"
+            found = await handle
+            partitions += found.partitions
+            offsets += found.offsets
+        return ManyMetadata(partitions, offsets)
+
+    def _tell_moved(self) -> None:
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+
+def _cut_even(parcel: Parcel) -> None:
+    """Drop what an interrupted `add` has left: its record counts as not sent."""
+    rows = len(parcel)
+    if len(parcel.values) != rows or len(parcel.keys) != rows or rows in parcel.partitions:
+        del parcel.values[rows:], parcel.keys[rows:]
+        parcel.partitions.pop(rows, None)
+
+
+def _rows_of(values: Sequence[bytes], start: int, bytes_max: int) -> int:
+    """Return how many rows go into one parcel, from ``start`` on: at least one."""
+    rows = min(_ROWS_MAX, len(values) - start)
+    while rows > 1 and sum(map(len, values[start : start + rows])) > bytes_max:
+        rows //= 2
+    return rows

@@ -1,0 +1,281 @@
+"""The producer without an event loop."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Final
+
+from streamkit.client.producer import Producer as AsyncProducer
+from streamkit.env import SystemClock
+from streamkit.errors import RecordTooLarge, StreamKitError, UsageError
+from streamkit.sync.connection import Connection
+from streamkit.sync.handles import ManyHandle, RecordHandle
+from streamkit.sync.outbox import OUTBOX_BYTES_MAX, RECORD_BYTES, Outbox
+
+# After Ctrl-C a block is left within so many seconds, whatever is still open.
+_INTERRUPTED_S_MAX: Final = 2.0
+# Records up to this are not measured one by one where one of this size can be sent.
+_SMALL_BYTES: Final = 4_096
+_WALL_MS: Final = SystemClock().wall_ms
+_STAMPS: Final = range(2**63)
+
+
+class Producer:
+    """Writes to one topic. Made by `Client.producer`; use it with ``with``.
+
+    May be used from many threads: the records of each keep their order. One that is neither
+    closed nor left is flushed when it is dropped, or when the interpreter ends; what cannot be
+    delivered then is told on standard error.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        producer: AsyncProducer,
+        *,
+        queue_bytes: int = OUTBOX_BYTES_MAX,
+        lingers: bool = True,
+    ) -> None:
+        self.topic = producer.topic
+        self._connection = connection
+        self._loop = connection.loop
+        self._producer = producer
+        self._queue_bytes = queue_bytes
+        self._lingers = lingers
+        self._small_bytes = _SMALL_BYTES if producer.fits(bytes(_SMALL_BYTES)) else -1
+        self._opening = threading.Lock()
+        self._outbox: Outbox | None = None
+        self._is_closed = False
+
+    def open(self) -> None:
+        """Look the topic up and check the options against it; the first `send` does it as well.
+
+        Raises:
+            TopicNotFound: There is no such topic.
+            UsageError: The topic asks for another compression, or the producer was closed.
+        """
+        self._open_outbox()
+
+    def send(
+        self,
+        value: bytes | str,
+        key: bytes | str | None = None,
+        *,
+        timestamp_ms: int | None = None,
+        partition: int | None = None,
+    ) -> RecordHandle:
+        """Take a record; wait only if too much waits already.
+
+        Args:
+            value: Its content; text goes out as UTF-8.
+            key: Its key; records with one key share a partition. None is not the empty key.
+            timestamp_ms: When it was made, in ms since the epoch; now, if left out.
+            partition: Where to put it whatever its key.
+
+        Returns:
+            A handle whose ``wait()`` gives partition and offset.
+
+        Raises:
+            RecordTooLarge: It could not be sent even alone.
+            UsageError: A value means nothing, or the producer is closed.
+        """
+        if self._loop.problem:
+            self._loop.check()
+        if type(value) is not bytes:
+            value = _as_bytes("value", value)
+        size_bytes = RECORD_BYTES + len(value)
+        if key is not None:
+            if type(key) is not bytes:
+                key = _as_bytes("key", key)
+            size_bytes += len(key)
+        if size_bytes > self._small_bytes:
+            self._check_fits(value, key)
+        if timestamp_ms is None:
+            timestamp_ms = _WALL_MS()
+        else:
+            _check_stamp(timestamp_ms)
+        outbox = self._outbox or self._open_outbox()
+        if partition is not None:
+            self._check_partition(partition)
+        return outbox.add(value, key, timestamp_ms, partition, size_bytes)
+
+    def send_many(
+        self,
+        values: Sequence[bytes],
+        keys: Sequence[bytes | None] | None = None,
+        *,
+        timestamps_ms: Sequence[int] | None = None,
+    ) -> ManyHandle:
+        """Take many records as columns of equal length: the fast way.
+
+        Args:
+            values: Their contents.
+            keys: Their keys; none has one, if left out.
+            timestamps_ms: When they were made; now, if left out.
+
+        Returns:
+            One handle for all, whose ``wait()`` gives columns of partitions and offsets.
+
+        Raises:
+            RecordTooLarge: One of them could not be sent even alone. None is sent.
+            UsageError: The columns differ in length, or hold something else. None is sent.
+        """
+        self._loop.check()
+        total = len(values)
+        for name, column in (("keys", keys), ("timestamps_ms", timestamps_ms)):
+            if column is not None and len(column) != total:
+                raise UsageError(f"{total} values, but {len(column)} {name}")
+        sent_keys: list[bytes | None] = [None] * total if keys is None else list(keys)
+        stamps = [_WALL_MS()] * total if timestamps_ms is None else list(timestamps_ms)
+        sent_values = list(values)
+        self._check_columns(sent_values, sent_keys, stamps)
+        outbox = self._outbox or self._open_outbox()
+        return ManyHandle(list(outbox.add_columns(sent_values, sent_keys, stamps)))
+
+    def fits(self, value: bytes, key: bytes | None = None) -> bool:
+        """Tell whether a record could be sent, if only alone in its batch."""
+        return self._producer.fits(value, key)
+
+    def flush(self) -> None:
+        """Send what is held and wait until every record's outcome is known.
+
+        Raises:
+            StreamKitError: The first refusal since the last flush; the records it concerns
+                are not stored, the others are.
+        """
+        self._loop.check()
+        if self._outbox is not None:
+            self._loop.call(self._outbox.flush())
+
+    def send_now(self) -> None:
+        """Let what is held go without waiting for its linger; do not wait for it."""
+        if self._outbox is not None:
+            self._loop.call(self._outbox.hurry())
+
+    def stop(self) -> None:
+        """Stop at once; what is not stored yet is not sent again."""
+        self._is_closed = True
+        if self._outbox is not None:
+            self._loop.ask(self._outbox.stop)
+
+    def close(self, *, deadline_s: float | None = None) -> None:
+        """Flush, then stop. Nothing can be sent afterwards. Does nothing the second time.
+
+        Interrupted by Ctrl-C, the producer stays as it is, and can be closed again.
+
+        Raises:
+            NotFlushed: The deadline passed; the text says how many records are open.
+            StreamKitError: As for `flush`.
+        """
+        if self._is_closed:
+            return
+        if self._outbox is not None:
+            try:
+                self._loop.call(self._outbox.close(deadline_s))
+            except StreamKitError:
+                self._is_closed = self._outbox.is_stopped
+                raise
+        self._is_closed = True
+
+    @property
+    def unacknowledged(self) -> int:
+        """Records taken whose outcome is not known yet."""
+        return 0 if self._outbox is None else self._outbox.unacknowledged
+
+    def __enter__(self) -> Producer:
+        self._open_outbox()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close(deadline_s=closing_deadline_s(error))
+        except StreamKitError as problem:
+            if error is None:
+                raise
+            error.add_note(str(problem))  # the block's own error goes first
+
+    # --- inside ------------------------------------------------------------------------
+
+    def _open_outbox(self) -> Outbox:
+        with self._opening:
+            if self._is_closed:
+                raise UsageError(f"the producer for {self.topic!r} is closed")
+            if self._outbox is None:
+                self._connection.call(self._producer.open())
+                outbox = Outbox(
+                    self._loop,
+                    self._producer,
+                    queue_bytes=self._queue_bytes,
+                    gathers=self._lingers,
+                )
+                self._connection.opened(outbox)
+                weakref.finalize(self, outbox.abandon).atexit = False
+                self._outbox = outbox
+            return self._outbox
+
+    def _check_fits(self, value: bytes, key: bytes | None, where: str = "") -> None:
+        if not self._producer.fits(value, key):
+            of_key = "" if key is None else f" with a key of {len(key)}"
+            raise RecordTooLarge(
+                f"a value of {len(value)} bytes{of_key}{where} for {self.topic!r} "
+                "needs a batch larger than max_request_size",
+                hint="raise max_request_size, or make the record smaller",
+            )
+
+    def _check_columns(
+        self, values: list[bytes], keys: list[bytes | None], stamps: list[int]
+    ) -> None:
+        for name, column, kinds in (
+            ("values", values, {bytes}),
+            ("keys", keys, {bytes, type(None)}),
+            ("timestamps_ms", stamps, {int}),
+        ):
+            if wrong := set(map(type, column)) - kinds:
+                raise UsageError(f"{name} hold {wrong.pop().__name__}, not {_NAMES[name]}")
+        if not values:
+            return
+        largest = max(map(len, values)) + max(map(len, filter(None, keys)), default=0)
+        if largest + RECORD_BYTES > self._small_bytes:
+            for row, (value, key) in enumerate(zip(values, keys, strict=True)):
+                self._check_fits(value, key, f" (row {row})")
+        _check_stamp(min(stamps))
+        _check_stamp(max(stamps))
+
+    def _check_partition(self, number: int) -> None:
+        count = self._connection.partition_count(self.topic)
+        if count is not None and not 0 <= number < count:
+            raise UsageError(f"topic {self.topic!r} has no partition {number}, it has {count}")
+
+
+_NAMES: Final = {
+    "values": "bytes",
+    "keys": "bytes or None",
+    "timestamps_ms": "whole numbers of ms",
+}
+
+
+def closing_deadline_s(error: BaseException | None) -> float | None:
+    """Return how long the end of a block may take that ``error`` has ended."""
+    is_interrupted = isinstance(error, KeyboardInterrupt)
+    return _INTERRUPTED_S_MAX if is_interrupted else None
+
+
+def _as_bytes(what: str, content: object) -> bytes:
+    if isinstance(content, str):
+        return content.encode()
+    if isinstance(content, bytes):
+        return bytes(content)
+    raise UsageError(f"the {what} is {type(content).__name__}, not bytes or str")
+
+
+def _check_stamp(stamp_ms: int) -> None:
+    if type(stamp_ms) is not int or stamp_ms not in _STAMPS:
+        raise UsageError(f"timestamp_ms={stamp_ms!r} is not a whole number of ms")
