@@ -51,7 +51,7 @@ BEGINNING: Final = Offset.beginning()
 _RESPONSE_BYTES_MIN: Final = 64 * 1024
 # A stock server drops what SmartModules make of one batch where it is more than was asked for,
 # and says nothing. So as much is asked for as one batch may be, its header aside.
-_OUTPUT_BYTES: Final = BATCH_BYTES_HARD_MAX - MIB
+OUTPUT_BYTES: Final = BATCH_BYTES_HARD_MAX - MIB
 # The first stream of a connection, which is the only one where there is a fence.
 _FIRST_STREAM: Final = 1
 
@@ -261,7 +261,7 @@ class PartitionReader:
 
     def _response_bytes(self) -> int:
         if self._options.smartmodules:
-            return _OUTPUT_BYTES
+            return OUTPUT_BYTES
         share_bytes = max(_RESPONSE_BYTES_MIN, self._inbox.share_bytes)
         return max(self._batch_bytes_min, min(self._options.max_bytes, share_bytes))
 

@@ -1,0 +1,330 @@
+"""A cluster of one SPU that does with SmartModules what a stock one does, as the reference has it.
+
+Built from streamkit's own `ServerConnection`; the SPU is a plain reading of data plane reference
+5.5 and 8.7, with its faults. Modules are functions of Python in place of wasm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+import anyio
+import google_crc32c
+from anyio.abc import SocketAttribute, SocketStream, TaskGroup
+
+from streamkit.protocol import apis, specs
+from streamkit.protocol.batch import BatchHeader, Columns, decode_batch, whole_batches
+from streamkit.protocol.connection import IncomingRequest, ServerConnection, encode_reply
+from streamkit.protocol.control_plane import (
+    ApiRange,
+    ApiVersionsResponse,
+    Metadata,
+    WatchRequest,
+    WatchResponse,
+)
+from streamkit.protocol.data_plane import (
+    FetchablePartition,
+    FetchedOffsetsTopic,
+    FetchedTopic,
+    FetchOffsetsResponse,
+    FetchResponse,
+    OffsetUpdateStatus,
+    PartitionOffsets,
+    StreamFetchRequest,
+    StreamFetchResponse,
+    UpdateOffsetsRequest,
+    UpdateOffsetsResponse,
+)
+from streamkit.protocol.error_codes import NO_ERROR, ErrorCode, evicted
+from streamkit.protocol.varint import write_varint
+
+SPU_ID: Final = 5_001
+TOPIC: Final = "t"
+NEWEST: Final = 25
+UNKNOWN_SESSION: Final = 3_002
+
+Row = tuple[bytes, bytes | None]
+# What a module makes of a record; `Failed` is one that fails on it.
+Module = Callable[[bytes, bytes | None], Sequence[Row]]
+Answer = Callable[[IncomingRequest], Any]
+
+
+@dataclass
+class Failed(Exception):
+    """What a module raises that fails on a record."""
+
+    error: ErrorCode
+
+
+def only(*values: bytes) -> Module:
+    """A filter."""
+    return lambda value, key: [(value, key)] if value in values else []
+
+
+def output_batch(rows: Sequence[tuple[int, Row]], base_offset: int, span: int) -> bytes:
+    """Write what a chain has made: rows with their offset deltas, and the offsets they cover."""
+    records = bytearray(len(rows).to_bytes(4, "big"))
+    for delta, (value, key) in rows:
+        body = bytearray(b"\0\0")  # no attributes, no time
+        write_varint(body, delta)
+        if key is None:
+            body.append(0)
+        else:
+            body.append(1)
+            write_varint(body, len(key))
+            body += key
+        write_varint(body, len(value))
+        body += value
+        body.append(0)
+        write_varint(records, len(body))
+        records += body
+    covered = (
+        (0).to_bytes(2, "big")
+        + (span - 1).to_bytes(4, "big", signed=True)
+        + b"\xff" * 30  # two times, and who produced it: all -1
+        + bytes(records)
+    )
+    crc: int = google_crc32c.value(covered)
+    head = base_offset.to_bytes(8, "big") + (9 + len(covered)).to_bytes(4, "big")
+    return head + b"\xff" * 4 + b"\x02" + crc.to_bytes(4, "big") + covered
+
+
+@dataclass
+class Stream:
+    """One stream of one connection: what it was asked for, and its latest acknowledgement."""
+
+    request: IncomingRequest
+    id: int
+    latest: int | None = None
+    changed: anyio.Event = field(default_factory=anyio.Event)
+
+    def acknowledge(self, offset: int) -> None:
+        self.latest = offset
+        self.changed.set()
+
+
+@dataclass
+class StockSpu:
+    """The log of partition 0 of TOPIC, and how it is served.
+
+    ``version`` is the newest that it speaks of Produce and StreamFetch. ``answers`` may answer a
+    kind of request in its place. Every request is kept in ``requests``.
+    """
+
+    log: bytes = b""
+    module: Module | None = None
+    version: int = NEWEST
+    answers: dict[int, Answer] = field(default_factory=dict)
+    requests: list[IncomingRequest] = field(default_factory=list)
+
+    def batches(self) -> list[tuple[BatchHeader, int]]:
+        return list(whole_batches(self.log))
+
+    @property
+    def end(self) -> int:
+        batches = self.batches()
+        return batches[-1][0].end_offset if batches else 0
+
+    def bodies(self, key: int) -> list[Any]:
+        return [request.body for request in self.requests if request.api.key == key]
+
+    # --- streams -------------------------------------------------------------------
+
+    async def run_stream(self, stream: Stream, send: Callable[[bytes], Any]) -> None:
+        """Follow the state machine of data plane reference 5.5; nothing is ever appended here."""
+        body: StreamFetchRequest = stream.request.body
+        last = await self._send(stream, body.fetch_offset, send)
+        while last is not None:
+            await self.until_acknowledged(stream)
+            offset, stream.latest = stream.latest, None
+            if offset is not None and offset != -1 and offset < last:
+                last = await self._send(stream, offset, send)
+
+    async def until_acknowledged(self, stream: Stream) -> None:
+        await stream.changed.wait()
+        stream.changed = anyio.Event()
+
+    async def _send(self, stream: Stream, offset: int, send: Callable[[bytes], Any]) -> int | None:
+        """Serve from an offset on; return the end, None if that was the end of the stream."""
+        body: StreamFetchRequest = stream.request.body
+
+        async def answer(partition: FetchablePartition) -> None:
+            reply = StreamFetchResponse(body.topic, stream.id, partition)
+            await send(encode_reply(stream.request, reply))
+
+        if offset < 0:
+            await answer(FetchablePartition(0, evicted(offset, 0)))
+            return None
+        if offset >= self.end:
+            return self.end
+        if not body.smartmodules:
+            at = next(at for header, at in self.batches() if header.end_offset > offset)
+            await answer(FetchablePartition(0, high_watermark=self.end, records=self.log[at:]))
+            return self.end
+        records, next_offset, error = self.transformed(offset, body.max_bytes)
+        if records or error:
+            await answer(FetchablePartition(0, error, self.end, next_offset, 0, None, records))
+        return self.end
+
+    def transformed(self, offset: int, max_bytes: int) -> tuple[bytes, int, ErrorCode]:
+        """Make one batch of all that is left, as data plane reference 8.7 says."""
+        assert self.module is not None, "the request names a module"
+        rows: list[tuple[int, Row]] = []
+        base, span, size, error = -1, 0, 0, NO_ERROR
+        for header, at in self.batches():
+            if header.end_offset <= offset:
+                continue
+            made, error = self._made(decode_batch(self.log, at, header))
+            made_bytes = sum(len(value) for _, (value, _) in made)
+            if size + made_bytes > max_bytes:
+                break
+            if made and base < 0:
+                base = header.base_offset
+            if base >= 0:
+                span += header.record_count
+                size += made_bytes
+                rows += [(own + base - header.base_offset, row) for own, row in made]
+            if error:
+                break
+        if not rows:
+            return b"", self.end, error
+        return output_batch(rows, base, span), base + span, error
+
+    def _made(self, columns: Columns) -> tuple[list[tuple[int, Row]], ErrorCode]:
+        assert self.module is not None
+        made: list[tuple[int, Row]] = []
+        for own, (value, key) in enumerate(zip(columns.values, columns.keys, strict=True)):
+            try:
+                found = self.module(value, key)
+            except Failed as failed:
+                return made, failed.error
+            # Of several made of one, a module says nothing of where they come from.
+            made += [(own if len(found) == 1 else 0, row) for row in found]
+        return made, NO_ERROR
+
+
+# --- The servers ---------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def stock_cluster(spu: StockSpu) -> AsyncIterator[str]:
+    """Run an SC and that SPU on free ports; yield the SC's address."""
+    failure: Exception | None = None
+    async with AsyncExitStack() as listeners, anyio.create_task_group() as tasks:
+        spu_port = await _listen(tasks, listeners, partial(_serve_spu, spu))
+        sc_port = await _listen(tasks, listeners, partial(_serve_sc, spu_port))
+        try:
+            yield f"127.0.0.1:{sc_port}"
+        except Exception as error:
+            failure = error  # it goes out below as it is; a task group would wrap it
+        tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
+
+
+async def _listen(
+    tasks: TaskGroup, listeners: AsyncExitStack, serve: Callable[[SocketStream], Any]
+) -> int:
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    await listeners.enter_async_context(listener)
+    tasks.start_soon(listener.serve, serve)
+    port: int = listener.extra(SocketAttribute.local_port)
+    return port
+
+
+async def _requests(
+    stream: SocketStream, table: dict[int, apis.Api[Any, Any]]
+) -> AsyncIterator[IncomingRequest]:
+    connection = ServerConnection(table)
+    try:
+        while True:
+            for request in connection.receive(await stream.receive()):
+                yield request
+    except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+        return  # the client has gone
+
+
+async def _serve_sc(spu_port: int, stream: SocketStream) -> None:
+    async with stream:
+        async for request in _requests(stream, apis.SC_APIS):
+            if request.api is apis.API_VERSIONS:
+                body: Any = _versions(apis.SC_APIS, NEWEST)
+            else:
+                watch: WatchRequest = request.body
+                body = WatchResponse(watch.kind, 1, (), _objects(spu_port)[watch.kind.name])
+            await stream.send(encode_reply(request, body))
+
+
+async def _serve_spu(spu: StockSpu, stream: SocketStream) -> None:
+    streams: dict[int, Stream] = {}
+    writing = anyio.Lock()
+
+    async def send(data: bytes) -> None:
+        async with writing:
+            await stream.send(data)
+
+    async with stream, anyio.create_task_group() as running:
+        async for request in _requests(stream, apis.SPU_APIS):
+            spu.requests.append(request)
+            key = request.api.key
+            if request.api is apis.API_VERSIONS:
+                body: Any = _versions(apis.SPU_APIS, spu.version)
+            elif key in spu.answers:
+                body = spu.answers[key](request)
+            elif request.api is apis.STREAM_FETCH:
+                opened = streams[len(streams) + 1] = Stream(request, len(streams) + 1)
+                running.start_soon(spu.run_stream, opened, send)
+                continue
+            else:
+                body = _body(spu, request, streams)
+            await send(encode_reply(request, body))
+        running.cancel_scope.cancel()
+
+
+def _body(spu: StockSpu, request: IncomingRequest, streams: dict[int, Stream]) -> Any:
+    if request.api is apis.FETCH_OFFSETS:
+        found = PartitionOffsets(NO_ERROR, 0, 0, spu.end)
+        return FetchOffsetsResponse((FetchedOffsetsTopic(TOPIC, (found,)),))
+    if request.api is apis.FETCH:
+        wanted = request.body.topics[0].partitions[0].fetch_offset
+        at = next((at for header, at in spu.batches() if header.end_offset > wanted), len(spu.log))
+        partition = FetchablePartition(0, high_watermark=spu.end, records=spu.log[at:])
+        return FetchResponse(topics=(FetchedTopic(TOPIC, (partition,)),))
+    assert request.api is apis.UPDATE_OFFSETS, f"{request.api.name} is not served here"
+    update: UpdateOffsetsRequest = request.body
+    statuses = []
+    for each in update.offsets:
+        known = streams.get(each.session_id)
+        if known is not None:
+            known.acknowledge(each.offset)
+        error = NO_ERROR if known is not None else ErrorCode(UNKNOWN_SESSION)
+        statuses.append(OffsetUpdateStatus(each.session_id, error))
+    return UpdateOffsetsResponse(tuple(statuses))
+
+
+def _versions(table: dict[int, apis.Api[Any, Any]], newest: int) -> ApiVersionsResponse:
+    old = (apis.PRODUCE, apis.STREAM_FETCH)
+    ranges = [
+        ApiRange(key, 0, min(api.max_version, newest) if api in old else api.max_version)
+        for key, api in table.items()
+        if api is not apis.API_VERSIONS
+    ]
+    return ApiVersionsResponse(NO_ERROR, tuple(ranges), "0.18.2")
+
+
+def _objects(spu_port: int) -> dict[str, tuple[Metadata, ...]]:
+    ingress = specs.IngressPort(spu_port, (specs.Ingress("127.0.0.1"),))
+    spu = specs.SpuSpec(SPU_ID, 0, ingress, specs.Endpoint(spu_port, "127.0.0.1"))
+    partition = specs.PartitionStatus(
+        specs.PartitionResolution.ONLINE, specs.ReplicaStatus(SPU_ID, 0, 0)
+    )
+    topic = specs.TopicStatus(specs.TopicResolution.PROVISIONED, {0: (SPU_ID,)})
+    return {
+        "SPU": (Metadata("main", spu, specs.SpuStatus(specs.SpuResolution.ONLINE)),),
+        "Partition": (Metadata(f"{TOPIC}-0", specs.PartitionSpec(SPU_ID, (SPU_ID,)), partition),),
+        "Topic": (Metadata(TOPIC, specs.TopicSpec(), topic),),
+    }

@@ -1,0 +1,358 @@
+"""Consumers and producers with SmartModules, against a server that does what stock ones do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import anyio
+import pytest
+
+from streamkit import Client, Record
+from streamkit.client import SmartModule
+from streamkit.client.fence import FENCE_OFFSET
+from streamkit.client.partition_reader import OUTPUT_BYTES
+from streamkit.errors import (
+    OffsetOutOfRange,
+    SmartModuleError,
+    SmartModuleNotFound,
+    UnsupportedServer,
+)
+from streamkit.protocol.apis import PRODUCE, STREAM_FETCH, UPDATE_OFFSETS
+from streamkit.protocol.batch import whole_batches
+from streamkit.protocol.compression import Codec
+from streamkit.protocol.connection import IncomingRequest
+from streamkit.protocol.data_plane import (
+    FetchablePartition,
+    PartitionProduceResponse,
+    ProduceResponse,
+    StreamFetchResponse,
+    TopicProduceResponse,
+)
+from streamkit.protocol.error_codes import (
+    NO_ERROR,
+    ErrorCode,
+    TextPayload,
+    TransformErrorPayload,
+)
+from streamkit.protocol.schema import Reader
+from tests.broker.running import batch_of
+from tests.client.stock_cluster import TOPIC, Failed, StockSpu, only, stock_cluster
+from tests.protocol.recorded import session
+
+SOON_S: Final = 20.0
+CONTAINS: Final = SmartModule("contains", kind="filter", params={"key": "a"})
+# The log of the recorded session, before the filtered produce.
+FRUIT: Final = (
+    batch_of(b"apple", b"kiwi", b"banana")
+    + batch_of(b"xyz", base_offset=3)
+    + batch_of(b"grape", base_offset=4, codec_used=Codec.GZIP)
+)
+
+
+def has_a(value: bytes, key: bytes | None) -> list[tuple[bytes, bytes | None]]:
+    return [(value, key)] if b"a" in value else []
+
+
+async def read(
+    spu: StockSpu, *, into: list[Record[bytes]] | None = None, **options: Any
+) -> list[Record[bytes]]:
+    """Read to the end; what is not over soon hangs."""
+    options = {"until_end": True, "smartmodules": [CONTAINS], **options}
+    found: list[Record[bytes]] = [] if into is None else into
+    with anyio.fail_after(SOON_S):
+        async with stock_cluster(spu) as address, Client.connect(address) as client:
+            async for record in client.consumer(TOPIC, **options):
+                found.append(record)
+    return found
+
+
+def rows(records: list[Record[bytes]]) -> list[tuple[int, bytes]]:
+    return [(record.offset, record.value) for record in records]
+
+
+# --- What was recorded ---------------------------------------------------------------------
+
+
+def recorded_answer(n: int, version: int) -> FetchablePartition:
+    line = next(line for line in session("raw-smartmodule-filter") if line.n == n)
+    body: StreamFetchResponse = STREAM_FETCH.response.read(Reader(line.data, 8), version)
+    return body.partition
+
+
+def playing(*partitions: FetchablePartition) -> Callable[[IncomingRequest], StreamFetchResponse]:
+    """Answer the streams that are opened with recorded answers, one each."""
+    left = list(partitions)
+    return lambda request: StreamFetchResponse(request.body.topic, 1, left.pop(0))
+
+
+async def test_the_recorded_answer_gives_the_records_at_their_offsets() -> None:
+    recorded = recorded_answer(4, 22)
+    spu = StockSpu(FRUIT, version=22, answers={STREAM_FETCH.key: playing(recorded)})
+    found = await read(spu)
+    assert rows(found) == [(0, b"apple"), (2, b"banana"), (4, b"grape")]
+    assert [record.timestamp for record in found] == [None] * 3
+
+
+async def test_the_model_answers_as_the_recorded_server() -> None:
+    recorded = recorded_answer(4, 22)
+    made, next_offset, error = StockSpu(FRUIT, has_a).transformed(0, 1_048_890)
+    assert (made, next_offset, error) == (
+        recorded.records,
+        recorded.next_filter_offset,
+        recorded.error,
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "kind", "words"),
+    [
+        (14, SmartModuleNotFound, "t-0: SmartModule not found: missing"),
+        (16, SmartModuleError, "t-0: SmartModule chain: Missing param key"),
+    ],
+)
+async def test_recorded_refusals_end_the_iteration(
+    n: int, kind: type[SmartModuleError], words: str
+) -> None:
+    answers = {STREAM_FETCH.key: playing(recorded_answer(n, 25))}
+    spu = StockSpu(FRUIT, answers=answers)
+    with pytest.raises(kind, match=words):
+        await read(spu, until_end=False)
+    assert len(spu.bodies(STREAM_FETCH.key)) == 1, "it is not asked again for ever"
+
+
+# --- Reading to the end --------------------------------------------------------------------
+
+
+async def test_what_is_left_is_read_to_the_end() -> None:
+    found = await read(StockSpu(FRUIT, has_a))
+    assert rows(found) == [(0, b"apple"), (2, b"banana"), (4, b"grape")]
+
+
+async def test_a_read_ends_where_everything_is_filtered() -> None:
+    assert await read(StockSpu(FRUIT, only())) == []
+
+
+async def test_a_read_ends_where_the_rest_is_filtered() -> None:
+    log = FRUIT + b"".join(batch_of(b"lime", base_offset=5 + number) for number in range(50))
+    small = batch_of(b"a" * 100) + batch_of(b"a" * 200, base_offset=1)
+    assert rows(await read(StockSpu(log, only(b"apple")))) == [(0, b"apple")]
+    assert len(await read(StockSpu(small, only(b"a" * 100)))) == 1
+
+
+async def test_a_read_goes_on_while_a_slow_module_works() -> None:
+    """Silence is not taken for the end: the server is at work on what it was asked for."""
+    working = anyio.Event()
+
+    class Slow(StockSpu):
+        async def _send(self, stream: Any, offset: int, send: Any) -> int | None:
+            if offset == 0:
+                await working.wait()
+            return await super()._send(stream, offset, send)
+
+    spu = Slow(FRUIT, has_a)
+    update = UPDATE_OFFSETS.key
+
+    async def let_it_work_once_it_was_asked() -> None:
+        while not any(
+            each.offset == FENCE_OFFSET for body in spu.bodies(update) for each in body.offsets
+        ):
+            await anyio.lowlevel.checkpoint()
+        working.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(let_it_work_once_it_was_asked)
+        found = await read(spu)
+    assert rows(found) == [(0, b"apple"), (2, b"banana"), (4, b"grape")]
+
+
+async def test_an_acknowledgement_that_is_overtaken_by_the_question_loses_nothing() -> None:
+    """Of two the server takes the last, so a refusal may come in front of records."""
+
+    class Late(StockSpu):
+        async def until_acknowledged(self, stream: Any) -> None:
+            is_first = len(self.bodies(STREAM_FETCH.key)) == 1
+            while is_first and stream.latest != FENCE_OFFSET:
+                await anyio.lowlevel.checkpoint()
+            await super().until_acknowledged(stream)
+
+    values = [bytes(1 << 20) for _ in range(40)]
+    log = b"".join(batch_of(value, base_offset=at) for at, value in enumerate(values))
+    spu = Late(log, lambda value, key: [(value, key)])
+    assert [record.offset for record in await read(spu)] == list(range(40))
+    assert len(spu.bodies(STREAM_FETCH.key)) > 1
+
+
+async def test_an_empty_answer_that_names_the_end_is_enough() -> None:
+    """Brokers may say in so many words that nothing is left; then there is nothing to ask."""
+    nothing = FetchablePartition(0, NO_ERROR, 5, 5)
+    spu = StockSpu(FRUIT, answers={STREAM_FETCH.key: playing(nothing)})
+    assert await read(spu) == []
+    assert spu.bodies(UPDATE_OFFSETS.key) == []
+
+
+async def test_without_modules_nobody_asks_what_is_through() -> None:
+    spu = StockSpu(FRUIT)
+    found = await read(spu, smartmodules=[])
+    assert len(found) == 5
+    assert spu.bodies(UPDATE_OFFSETS.key) == []
+
+
+# --- Where it starts -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", range(5))
+async def test_a_start_inside_a_batch_leaves_out_what_is_before_it(start: int) -> None:
+    expected = [(0, b"apple"), (2, b"banana"), (4, b"grape")]
+    found = await read(StockSpu(FRUIT, has_a), start=start)
+    assert rows(found) == [row for row in expected if row[0] >= start]
+
+
+async def test_a_start_beyond_the_end_is_refused() -> None:
+    refusal = FetchablePartition(
+        0, ErrorCode(2, TextPayload("start offset: 9 is greater than leo: 5"))
+    )
+    spu = StockSpu(FRUIT, answers={STREAM_FETCH.key: playing(refusal)})
+    with pytest.raises(OffsetOutOfRange):
+        await read(spu, start=9, until_end=False)
+
+
+# --- Long logs -----------------------------------------------------------------------------
+
+
+async def test_a_long_log_is_read_whole_whatever_fits_one_answer() -> None:
+    values = [b"%d:" % number + bytes(1 << 20) for number in range(80)]
+    log = b"".join(batch_of(value, base_offset=at) for at, value in enumerate(values))
+    spu = StockSpu(log, lambda value, key: [(value, key)] if value[0] != ord("3") else [])
+    found = await read(spu)
+    assert [record.value for record in found] == [v for v in values if v[0] != ord("3")]
+    wanted = [body.offsets[0].offset for body in spu.bodies(UPDATE_OFFSETS.key)]
+    assert [offset for offset in wanted if offset != FENCE_OFFSET] == sorted(wanted)[-2:]
+
+
+async def test_the_output_of_one_batch_fits_what_is_asked_for() -> None:
+    """A stock server drops in silence what is more, and goes on at the end of the log."""
+    spu = StockSpu(batch_of(bytes(2 << 20)), lambda value, key: [(value, key)])
+    found = await read(spu, max_bytes=1_000, prefetch_bytes=1)
+    assert len(found) == 1
+    assert [body.max_bytes for body in spu.bodies(STREAM_FETCH.key)] == [OUTPUT_BYTES]
+
+
+# --- Modules that make more, or sum up -----------------------------------------------------
+
+
+async def test_records_made_of_one_never_run_ahead_of_it() -> None:
+    def three(value: bytes, key: bytes | None) -> list[tuple[bytes, bytes | None]]:
+        return [(b"%s %d" % (value, number), key) for number in range(3)]
+
+    spu = StockSpu(FRUIT, three)
+    found = await read(spu, smartmodules=[SmartModule("split", kind="array_map")])
+    assert len(found) == 15
+    true = [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
+    assert all(record.offset <= offset for record, offset in zip(found, true, strict=True))
+    offsets = [record.offset for record in found]
+    assert offsets == sorted(offsets)
+
+
+async def test_an_aggregate_gives_each_state_it_went_through() -> None:
+    total = 10
+
+    def count(value: bytes, key: bytes | None) -> list[tuple[bytes, bytes | None]]:
+        nonlocal total
+        total += len(value)
+        return [(b"%d" % total, key)]
+
+    spu = StockSpu(FRUIT, count)
+    found = await read(spu, smartmodules=[SmartModule("sum", kind="aggregate", initial="10")])
+    assert [record.value for record in found] == [b"15", b"19", b"25", b"28", b"33"]
+    chain = spu.bodies(STREAM_FETCH.key)[0].smartmodules
+    assert chain[0].kind.accumulator == b"10"
+
+
+# --- Failures ------------------------------------------------------------------------------
+
+
+async def test_records_before_a_failure_come_first_then_the_error() -> None:
+    def fails(value: bytes, key: bytes | None) -> list[tuple[bytes, bytes | None]]:
+        if value == b"xyz":
+            raise Failed(ErrorCode(6004, TransformErrorPayload("no fruit", 3, 0, None, value)))
+        return [(value, key)]
+
+    spu = StockSpu(FRUIT, fails)
+    found: list[Record[bytes]] = []
+    with pytest.raises(SmartModuleError, match="no fruit") as caught:
+        await read(spu, until_end=False, into=found)
+    assert [record.value for record in found] == [b"apple", b"kiwi", b"banana"]
+    assert (caught.value.offset, caught.value.value) == (3, b"xyz")
+    assert len(spu.bodies(STREAM_FETCH.key)) == 1
+
+
+async def test_a_server_too_old_for_a_chain_is_refused_not_asked() -> None:
+    spu = StockSpu(FRUIT, has_a, version=17)
+    with pytest.raises(UnsupportedServer, match="StreamFetch version 17"):
+        await read(spu)
+    assert spu.bodies(STREAM_FETCH.key) == []
+
+
+# --- Producers -----------------------------------------------------------------------------
+
+
+def stored_at(base_offset: int, error: ErrorCode = NO_ERROR) -> dict[int, Any]:
+    answer = PartitionProduceResponse(0, error, base_offset)
+    response = ProduceResponse((TopicProduceResponse(TOPIC, (answer,)),))
+    return {PRODUCE.key: lambda request: response}
+
+
+async def test_a_producer_sends_its_chain_with_every_request() -> None:
+    spu = StockSpu(answers=stored_at(5))
+    async with (
+        stock_cluster(spu) as address,
+        Client.connect(address) as client,
+        client.producer(TOPIC, smartmodules=[CONTAINS]) as producer,
+    ):
+        for value in (b"pear", b"plum"):
+            await (await producer.send(value))
+    requests: list[Any] = spu.bodies(PRODUCE.key)
+    assert len(requests) == 2
+    assert all(request.smartmodules == (CONTAINS.invocation(),) for request in requests)
+
+
+async def test_a_handle_names_no_offset_where_the_server_makes_other_records() -> None:
+    """The recorded answer: three sent, one stored, base offset 5; of the rest nobody says."""
+    spu = StockSpu(answers=stored_at(5))
+    async with (
+        stock_cluster(spu) as address,
+        Client.connect(address) as client,
+        client.producer(TOPIC, smartmodules=[CONTAINS]) as producer,
+    ):
+        many = await (await producer.send_many([b"pear", b"plum", b"fig"]))
+        one = await (await producer.send(b"pear"))
+    assert (list(many.partitions), list(many.offsets)) == ([0, 0, 0], [-1, -1, -1])
+    assert (one.partition, one.offset) == (0, -1)
+    sent = [entry for body in spu.bodies(PRODUCE.key) for entry in body.topics[0].partitions]
+    assert sum(h.record_count for each in sent for h, _ in whole_batches(each.records)) == 4
+
+
+async def test_a_chain_that_fails_refuses_the_records() -> None:
+    code = ErrorCode(2, TextPayload("smartmodule chain failed: trap"))
+    spu = StockSpu(answers=stored_at(-1, code))
+    async with stock_cluster(spu) as address, Client.connect(address) as client:
+        producer = client.producer(TOPIC, smartmodules=[CONTAINS])
+        await producer.open()
+        handle = await producer.send(b"pear")
+        with anyio.fail_after(SOON_S), pytest.raises(SmartModuleError, match="trap"):
+            await handle
+        producer.stop()
+    assert len(spu.bodies(PRODUCE.key)) == 1
+
+
+async def test_a_producer_refuses_a_server_too_old_for_a_label() -> None:
+    spu = StockSpu(version=24, answers=stored_at(0))
+    async with stock_cluster(spu) as address, Client.connect(address) as client:
+        producer = client.producer(TOPIC, smartmodules=[SmartModule("m", label="l")])
+        await producer.open()
+        handle = await producer.send(b"pear")
+        with anyio.fail_after(SOON_S), pytest.raises(UnsupportedServer, match="version 24"):
+            await handle
+        producer.stop()
+    assert spu.bodies(PRODUCE.key) == []
