@@ -59,6 +59,7 @@ from streamkit.serde.values import Serde, format_for, key_reader
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
+    from streamkit.client.tls import Tls
     from streamkit.testing.job import TestJob
 
 X = TypeVar("X")
@@ -565,6 +566,7 @@ class App:
         cluster: str | None = None,
         profile: str | None = None,
         embedded: bool = False,
+        tls: Tls | None = None,
         data_dir: str | Path | None = None,
         once: bool = False,
         fresh_state: bool = False,
@@ -584,6 +586,7 @@ class App:
             cluster=cluster,
             profile=profile,
             embedded=embedded,
+            tls=tls,
             data_dir=None if data_dir is None else Path(data_dir),
             once=once,
             fresh_state=fresh_state,

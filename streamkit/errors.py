@@ -85,15 +85,22 @@ class TransportError(StreamKitError):
 
 
 class ConnectFailed(TransportError):
-    """No connection could be opened, so nothing was sent."""
+    """No connection could be opened, so nothing was sent.
 
-    def __init__(self, address: str, reason: str) -> None:
-        super().__init__(
-            f"cannot connect to {address}: {reason}",
-            sent=False,
-            hint="is the broker running there? `streamkit broker start` starts one",
-        )
+    Not retryable where one side does not trust the other, or they speak different protocols.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        reason: str,
+        *,
+        hint: str = "is the broker running there? `streamkit broker start` starts one",
+        retryable: bool = True,
+    ) -> None:
+        super().__init__(f"cannot connect to {address}: {reason}", sent=False, hint=hint)
         self.address = address
+        self.retryable = retryable
 
 
 class ConnectionLost(TransportError):
@@ -190,13 +197,6 @@ class TopicDeleted(BrokerError):
     """The topic went away while it was read."""
 
 
-class StageError(StreamKitError):
-    """A function of the user's raised; what it raised is the cause."""
-
-    def __init__(
-        self, message: str, *, stage: str, topic: str, partition: int, offset: int | None
-    ) -> None:
-        super().__init__(message)
 class SmartModuleError(BrokerError):
     """A SmartModule cannot be used, or failed on a record.
 
@@ -236,6 +236,13 @@ class SmartModuleNotFound(SmartModuleError):
         self.name = name
 
 
+class StageError(StreamKitError):
+    """A function of the user's raised; what it raised is the cause."""
+
+    def __init__(
+        self, message: str, *, stage: str, topic: str, partition: int, offset: int | None
+    ) -> None:
+        super().__init__(message)
         self.stage = stage
         self.topic, self.partition, self.offset = topic, partition, offset
 

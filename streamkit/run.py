@@ -25,6 +25,7 @@ import anyio
 
 from streamkit.client.backoff import Backoff
 from streamkit.client.client import Client
+from streamkit.client.tls import Tls
 from streamkit.connectors.topics import TopicReader, TopicWriter, prepare_topics
 from streamkit.dataflow.endpoints import FunctionSink, FunctionSource, TopicSink, TopicSource
 from streamkit.dataflow.topology import Node, Topology
@@ -80,6 +81,7 @@ class RunOptions:
     cluster: str | None = None
     profile: str | None = None
     embedded: bool = False
+    tls: Tls | None = None
     data_dir: Path | None = None
     once: bool = False
     fresh_state: bool = False
@@ -104,6 +106,7 @@ def run_app(app: Job, options: RunOptions) -> int:
         embedded=options.embedded,
         data_dir=options.data_dir,
         settings_cluster=settings.cluster,
+        tls=options.tls,
     )
     reporter: Reporter = JsonReporter() if options.json else TextReporter()
     start = _Start(app, options, settings, where, reporter)
@@ -247,6 +250,7 @@ class Run:
             self._hold.address,
             client_id=self._app.name,
             use_local_address=self._where.uses_local_address,
+            tls=self._where.tls,
             connect_timeout=_CONNECT_S,
         )
 
@@ -259,6 +263,8 @@ class Run:
                 async with self._client():
                     return
             except ConnectFailed as error:
+                if not error.retryable:
+                    raise
                 waited_s = self._clock.monotonic_s() - since_s
                 self._note_trouble(
                     "connect",

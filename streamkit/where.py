@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal
 
 from streamkit.client.profile import Profile, Profiles, load_profiles, profile_path
+from streamkit.client.tls import Tls
 from streamkit.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Where:
     why: str
     data_dir: Path
     uses_local_address: bool = False
+    tls: Tls | None = None
 
 
 def choose(
@@ -44,6 +46,7 @@ def choose(
     data_dir: str | Path | None = None,
     environment: Mapping[str, str] = os.environ,
     settings_cluster: str | None = None,
+    tls: Tls | None = None,
 ) -> Where:
     """Choose by the first that is given, in this order.
 
@@ -55,10 +58,12 @@ def choose(
         environment: Where STREAMKIT_CLUSTER is looked for; then comes ``settings_cluster``,
             then the current profile of Fluvio's file, then the embedded broker.
         settings_cluster: ``host:port`` of a settings file.
+        tls: How to secure connections to ``cluster``.
 
     Raises:
-        UsageError: Two of the options contradict each other, or an address is none.
-        ConfigError: The profile is not there, or asks for TLS.
+        UsageError: Two of the options contradict each other, an address is none, or TLS is
+            asked for without a cluster.
+        ConfigError: The profile is not there, or cannot be used.
     """
     named = [
         option
@@ -71,20 +76,23 @@ def choose(
     ]
     if len(named) > 1:
         raise UsageError(f"{' and '.join(named)} contradict each other", hint="keep one of them")
+    if tls is not None and cluster is None:
+        raise UsageError(
+            "TLS is asked for, but no cluster is named",
+            hint="name it with --cluster HOST:PORT; a profile says by itself whether it uses TLS",
+        )
     folder = data_folder(data_dir, environment)
     if cluster is not None:
-        return _cluster(cluster, "--cluster", folder)
+        return _cluster(cluster, "--cluster", folder, tls)
     if profile is not None:
         return _profile(profile, environment, folder)
     if embedded:
-        return Where("embedded", None, "--embedded", folder)
+        return _embedded("--embedded", folder)
     if environment.get(CLUSTER_VARIABLE):
         return _cluster(environment[CLUSTER_VARIABLE], CLUSTER_VARIABLE, folder)
     if settings_cluster:
         return _cluster(settings_cluster, "the settings file", folder)
-    return _active_profile(environment, folder) or Where(
-        "embedded", None, "no cluster is named", folder
-    )
+    return _active_profile(environment, folder) or _embedded("no cluster is named", folder)
 
 
 def data_folder(named: str | Path | None, environment: Mapping[str, str] = os.environ) -> Path:
@@ -172,8 +180,13 @@ def checked_address(address: str, source: str) -> str:
     return address
 
 
-def _cluster(address: str, source: str, folder: Path) -> Where:
-    return Where("cluster", checked_address(address, source), source, folder)
+def _cluster(address: str, source: str, folder: Path, tls: Tls | None = None) -> Where:
+    return Where("cluster", checked_address(address, source), source, folder, tls=tls)
+
+
+def _embedded(why: str, folder: Path) -> Where:
+    # A broker that stays may tell others of a way to it that only they can go.
+    return Where("embedded", None, why, folder, uses_local_address=True)
 
 
 def _profile(name: str, environment: Mapping[str, str], folder: Path) -> Where:
@@ -182,10 +195,10 @@ def _profile(name: str, environment: Mapping[str, str], folder: Path) -> Where:
 
 def _active_profile(environment: Mapping[str, str], folder: Path) -> Where | None:
     profiles = _profiles(environment)
-    active = profiles.active()
-    if active is None:
-        return None
     try:
+        active = profiles.active()
+        if active is None:
+            return None
         return _usable(active, f"the current profile in {profiles.path}", folder)
     except ConfigError as error:
         # The user did not name it in this call, so they may not know that it counts.
@@ -198,6 +211,5 @@ def _profiles(environment: Mapping[str, str]) -> Profiles:
 
 
 def _usable(profile: Profile, why: str, folder: Path) -> Where:
-    profile.check_usable()
     address = checked_address(profile.endpoint, f"profile {profile.name!r}")
-    return Where("profile", address, why, folder, profile.use_spu_local_address)
+    return Where("profile", address, why, folder, profile.use_spu_local_address, profile.tls)

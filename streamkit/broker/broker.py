@@ -36,12 +36,17 @@ _CLOSE_S_MAX = 5.0
 
 @dataclass(frozen=True, slots=True)
 class BrokerOptions:
-    """Where a broker keeps its data and listens; port 0 takes a free one."""
+    """Where a broker keeps its data and listens; port 0 takes a free one.
+
+    ``spu_public_address`` is the ``host:port`` by which clients are told to reach the SPU; those
+    that use local addresses get the port it listens on.
+    """
 
     data_dir: Path
     sc_port: int = 0
     spu_port: int = 0
     is_durable: bool = True
+    spu_public_address: str | None = None
 
 
 class Broker:
@@ -230,7 +235,7 @@ class Broker:
         )
         self._ports = [sc, spu]
         spu_port = await self._bind(spu, self._options.spu_port, "--spu-port")
-        self._catalog.describe_spu(HOST, spu_port)
+        self._catalog.describe_spu(HOST, spu_port, public=self._options.spu_public_address)
         sc_port = await self._bind(sc, self._options.sc_port, "--sc-port")
         self.sc_address, self.spu_address = f"{HOST}:{sc_port}", f"{HOST}:{spu_port}"
 

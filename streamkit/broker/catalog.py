@@ -146,10 +146,18 @@ class Catalog:
 
     # --- changes -------------------------------------------------------------
 
-    def describe_spu(self, host: str, port: int) -> None:
-        """Learn where the data port is reached."""
-        endpoint = IngressPort(port, (Ingress(hostname=host),))
-        spec = SpuSpec(SPU_ID, specs.SPU_TYPE_CUSTOM, endpoint, Endpoint(port, host))
+    def describe_spu(self, host: str, port: int, *, public: str | None = None) -> None:
+        """Learn where the data port is, and by which ``host:port`` others reach it."""
+        local = Endpoint(port, host)
+        public_host, _, public_port = (public or f"{host}:{port}").rpartition(":")
+        endpoint = IngressPort(int(public_port), (Ingress(hostname=public_host.strip("[]")),))
+        spec = SpuSpec(
+            SPU_ID,
+            specs.SPU_TYPE_CUSTOM,
+            endpoint,
+            local,
+            public_endpoint_local=None if public is None else local,
+        )
         self.spu = Metadata(SPU_NAME, spec, SpuStatus(SpuResolution.ONLINE))
 
     def new_log(self, topic: Topic, partition: int) -> PartitionLog:

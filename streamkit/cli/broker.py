@@ -34,8 +34,13 @@ def broker() -> None:
 )
 @click.option("--sc-port", type=click.IntRange(0, 65_535), default=9103, help="0: any [9103]")
 @click.option("--spu-port", type=click.IntRange(0, 65_535), default=9110, help="0: any [9110]")
+@click.option(
+    "--spu-public-address",
+    metavar="HOST:PORT",
+    help="Where clients reach the SPU, if there is a proxy or NAT in between [its own port]",
+)
 @place_options
-def start(sc_port: int, spu_port: int) -> None:
+def start(sc_port: int, spu_port: int, spu_public_address: str | None) -> None:
     """Serve the data folder on 127.0.0.1 until signalled.
 
     Prints one line, `ready sc=HOST:PORT spu=HOST:PORT`, when both ports listen. Commands in the
@@ -47,10 +52,12 @@ def start(sc_port: int, spu_port: int) -> None:
     from streamkit.broker.broker import BrokerOptions
     from streamkit.broker.data_folder import DataFolder
     from streamkit.broker.process import serve
-    from streamkit.where import data_folder
+    from streamkit.where import checked_address, data_folder
 
     options = named(click.get_current_context())
-    if options.cluster or options.profile:
+    if spu_public_address is not None:
+        checked_address(spu_public_address, "--spu-public-address")
+    if options.cluster or options.profile or options.tls:
         raise click.UsageError("a broker is started here, not on a cluster: leave out the cluster")
     folder = data_folder(options.data_dir)
     logging.basicConfig(
@@ -63,7 +70,6 @@ def start(sc_port: int, spu_port: int) -> None:
         click.echo(f"ready sc={broker.sc_address} spu={broker.spu_address}")
         sys.stdout.flush()
 
-    code = asyncio.run(
-        serve(BrokerOptions(folder, sc_port, spu_port), stays=True, on_ready=say_ready)
-    )
+    broker_options = BrokerOptions(folder, sc_port, spu_port, spu_public_address=spu_public_address)
+    code = asyncio.run(serve(broker_options, stays=True, on_ready=say_ready))
     click.get_current_context().exit(code)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from streamkit.errors import UsageError
+
 if TYPE_CHECKING:
+    from streamkit.client.tls import Tls
     from streamkit.where import Where
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,6 +27,12 @@ class Named:
     profile: str | None = None
     embedded: bool = False
     data_dir: str | None = None
+    tls: bool = False
+    enable_client_cert: bool = False
+    domain: str | None = None
+    ca_cert: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
 
 
 def named(context: click.Context) -> Named:
@@ -47,32 +57,105 @@ def chosen(settings_cluster: str | None = None) -> Where:
         embedded=options.embedded,
         data_dir=options.data_dir,
         settings_cluster=settings_cluster,
+        tls=tls_of(options),
     )
 
 
+def tls_of(options: Named) -> Tls | None:
+    """Return what the TLS options ask for; None where they are not given.
+
+    As in Fluvio's own commands ``--tls`` alone encrypts and checks nothing. With an authority or
+    a domain the server is checked; with ``--enable-client-cert`` the client shows its own
+    certificate, too.
+
+    Raises:
+        UsageError: An option is given that would have no effect, or one is missing.
+    """
+    named_certs = [_option(name) for name in _CLIENT_CERT_NAMES if getattr(options, name)]
+    if options.enable_client_cert and len(named_certs) < len(_CLIENT_CERT_NAMES):
+        raise UsageError(
+            "--enable-client-cert needs --client-cert and --client-key",
+            hint="name the files that hold the client's certificate and its key",
+        )
+    if named_certs and not options.enable_client_cert:
+        raise UsageError(
+            f"{' and '.join(named_certs)} without --enable-client-cert would not be used",
+            hint="add --enable-client-cert",
+        )
+    given = [_option(name) for name in _TLS_NAMES if getattr(options, name)]
+    if given and not options.tls:
+        raise UsageError(f"{given[0]} needs --tls", hint="add --tls")
+    if not options.tls:
+        return None
+    from streamkit.client.tls import Tls
+
+    return Tls(
+        anonymous=not given,
+        domain=options.domain,
+        ca_cert=_path(options.ca_cert),
+        client_cert=_path(options.client_cert),
+        client_key=_path(options.client_key),
+    )
+
+
+_CLIENT_CERT_NAMES: Final = ("client_cert", "client_key")
+_TLS_NAMES: Final = ("enable_client_cert", "domain", "ca_cert", *_CLIENT_CERT_NAMES)
+
+
+def _path(name: str | None) -> Path | None:
+    return None if name is None else Path(name)
+
+
 def place_options(command: F) -> F:
-    """Give a command ``--cluster``, ``--profile``, ``--embedded`` and ``--data-dir``."""
-    return _place_options(command, "", "")
+    """Give a command ``--cluster``, ``--profile``, ``--embedded``, ``--data-dir``, and those of
+    TLS, which only the help of ``streamkit`` shows.
+    """
+    return _place_options(tls_options(command, hidden=True), "", "")
 
 
 def root_place_options(command: F) -> F:
     """The same for the command ``streamkit`` itself, where the short letters count too."""
-    return _place_options(command, "-c", "-P")
+    return _place_options(tls_options(command), "-c", "-P")
+
+
+def tls_options(command: F, *, hidden: bool = False) -> F:
+    """Give a command ``--tls`` and what belongs to it."""
+    for decorate in (
+        _noted("--client-key", metavar="FILE", hidden=hidden, help="TLS: its key"),
+        _noted("--client-cert", metavar="FILE", hidden=hidden, help="TLS: the client's own"),
+        _noted("--ca-cert", metavar="FILE", hidden=hidden, help="TLS: who vouches for servers"),
+        _noted("--domain", metavar="NAME", hidden=hidden, help="TLS: what the servers are called"),
+        _noted(
+            "--enable-client-cert",
+            is_flag=True,
+            hidden=hidden,
+            help="TLS: show the client's own certificate",
+        ),
+        _noted(
+            "--tls",
+            is_flag=True,
+            hidden=hidden,
+            help="Use TLS; alone it checks no certificate",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def _noted(*names: str, **settings: Any) -> Callable[[F], F]:
+    return click.option(*filter(None, names), expose_value=False, callback=_note, **settings)
 
 
 def _place_options(command: F, short_cluster: str, short_profile: str) -> F:
-    def option(*names: str, **settings: Any) -> Callable[[F], F]:
-        return click.option(*filter(None, names), expose_value=False, callback=_note, **settings)
-
     for decorate in (
-        option(
+        _noted(
             "--data-dir",
             metavar="DIR",
             help="Where the embedded broker and state lie [./.streamkit]",
         ),
-        option("--embedded", is_flag=True, help="Use the embedded broker, whatever else is set"),
-        option(short_profile, "--profile", metavar="NAME", help="A profile of Fluvio's own file"),
-        option(short_cluster, "--cluster", metavar="HOST:PORT", help="The SC of a cluster"),
+        _noted("--embedded", is_flag=True, help="Use the embedded broker, whatever else is set"),
+        _noted(short_profile, "--profile", metavar="NAME", help="A profile of Fluvio's own file"),
+        _noted(short_cluster, "--cluster", metavar="HOST:PORT", help="The SC of a cluster"),
     ):
         command = decorate(command)
     return command
@@ -84,9 +167,12 @@ def _note(context: click.Context, parameter: click.Parameter, value: Any) -> Non
     options, name = named(context), str(parameter.name)
     before = getattr(options, name)
     if before and before != value:
-        option = f"--{name.replace('_', '-')}"
-        raise click.UsageError(f"{option} is given twice: {before!r} and {value!r}", context)
+        raise click.UsageError(f"{_option(name)} is given twice: {before!r} and {value!r}", context)
     setattr(options, name, value)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 class Command(click.Command):

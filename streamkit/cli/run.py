@@ -12,7 +12,7 @@ from types import ModuleType
 import click
 
 from streamkit.app import App
-from streamkit.cli.options import DURATION, Command, named, place_options
+from streamkit.cli.options import DURATION, Command, named, place_options, tls_of
 from streamkit.dataflow.topology import as_mermaid, as_text
 from streamkit.errors import ConfigError, StreamKitError
 from streamkit.run import RunOptions, run_app
@@ -148,6 +148,7 @@ def run(
         cluster=place.cluster,
         profile=place.profile,
         embedded=place.embedded,
+        tls=tls_of(place),
         data_dir=None if place.data_dir is None else Path(place.data_dir),
         once=once,
         fresh_state=fresh_state,

@@ -41,7 +41,7 @@ def run_with_client(work: Callable[[Session], Awaitable[T]]) -> T:
     """Run ``work`` with a client at the place that the options name; return what it returns.
 
     Raises:
-        ConnectFailed: Nobody answered there within GIVE_UP_S.
+        ConnectFailed: Nobody answered there within GIVE_UP_S, or it is the wrong one.
         StreamKitError: What ``work`` raises.
     """
     where = chosen(load_settings(Path(), os.environ, {}).cluster)
@@ -73,11 +73,12 @@ async def _opened(where: Where, address: str) -> Client:
             client_id="streamkit-cli",
             connect_timeout=max(left_s, _RETRY_S),
             use_local_address=where.uses_local_address,
+            tls=where.tls,
         )
         try:
             return await client.__aenter__()
         except ConnectFailed as error:
-            if deadline_s - time.monotonic() <= _RETRY_S:
+            if not error.retryable or deadline_s - time.monotonic() <= _RETRY_S:
                 raise
             if not is_told:
                 note(f"{error}; trying for {GIVE_UP_S:g} s")

@@ -8,6 +8,7 @@ from streamkit.client.consumer import Consumer
 from streamkit.client.handles import ManyHandle, ManyMetadata, RecordHandle, RecordMetadata
 from streamkit.client.offsets import StoredOffset
 from streamkit.client.producer import Producer
+from streamkit.client.tls import Tls
 
 __all__ = [
     "Admin",
@@ -20,5 +21,6 @@ __all__ = [
     "RecordHandle",
     "RecordMetadata",
     "StoredOffset",
+    "Tls",
     "TopicInfo",
 ]

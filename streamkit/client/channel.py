@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 
+from streamkit.client.tls import CERT_HINT, ServerTls, in_words
 from streamkit.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -28,6 +30,25 @@ A = TypeVar("A")
 
 _READ_BYTES = 1 << 18
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+# A peer that is gone without a farewell is noticed within about two minutes, where the system
+# lets us say so; else after hours. Platforms without one of these options have their own times.
+_KEEPALIVE: Final = tuple(
+    (getattr(socket, option), value)
+    for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+    if hasattr(socket, option)
+)
+_TLS_ALERT: Final = b"\x15\x03"
+_ASK_FOR_TLS: Final = "ask for TLS: Client.connect(..., tls=Tls(...)), --tls, or a profile with TLS"
+
+
+# How a connection ends that nobody meant to end. Busy: TLS answers its peer while we send, once
+# in a great while; the answer is lost then, and with it the connection.
+_BREAKS: Final = (
+    OSError,
+    anyio.BrokenResourceError,
+    anyio.ClosedResourceError,
+    anyio.BusyResourceError,
+)
 
 
 class Answer(Generic[A]):
@@ -109,11 +130,17 @@ class Channel:
         self._answered = anyio.Event()
         self._failure = "the server closed the connection"
         self._protocol_failure: ProtocolError | None = None
+        self._cause: Exception | None = None
+        self._wants_tls = False
 
     @property
     def platform_version(self) -> str:
         """What the server said of itself."""
         return self._protocol.platform_version
+
+    def version_of(self, api: Api[Any, Any]) -> int:
+        """Return the version agreed on for a kind of request."""
+        return self._protocol.version_of(api)
 
     def check_speaks(self, api: Api[Any, Any]) -> None:
         """Refuse a server that does not list a kind of request.
@@ -128,21 +155,25 @@ class Channel:
 
         Raises:
             ConnectionLost: The server went away instead of answering.
+            ConnectFailed: The server answered that it speaks TLS only.
             UnsupportedServer: What answered is no Fluvio server.
         """
         await self._write(self._protocol.hello())
         await self._greeted.wait()
+        if self._wants_tls:
+            raise ConnectFailed(
+                self.address,
+                "it speaks TLS only",
+                hint=_ASK_FOR_TLS,
+                retryable=False,
+            )
         if self._protocol_failure is not None:
             raise UnsupportedServer(
                 f"{self.address} does not speak the Fluvio protocol: {self._protocol_failure}",
                 hint="check the port; the first one of a broker is the one to name",
             ) from self._protocol_failure
         if not self.is_open:
-    def version_of(self, api: Api[Any, Any]) -> int:
-        """Return the version agreed on for a kind of request."""
-        return self._protocol.version_of(api)
-
-            raise ConnectionLost(f"{self.address}: {self._failure}", sent=False)
+            raise ConnectionLost(f"{self.address}: {self._failure}", sent=False) from self._cause
 
     async def post(self, api: Api[Q, A], request: Q) -> Answer[A]:
         """Send a request and return its answer, to be awaited later.
@@ -212,8 +243,9 @@ class Channel:
         except ProtocolError as error:
             self._failure = str(error)
             self._protocol_failure = error
-        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            self._failure = str(error) or "the connection broke"
+            self._wants_tls = not self._greeted.is_set() and data.startswith(_TLS_ALERT)
+        except _BREAKS as error:
+            self._note_break(error)
         finally:
             self._end()
             with anyio.CancelScope(shield=True):
@@ -243,6 +275,11 @@ class Channel:
         if not self.is_open:
             raise ConnectionLost(f"{self.address}: {self._failure}", sent=False)
 
+    def _note_break(self, error: Exception) -> None:
+        words = in_words(error) if isinstance(error, ssl.SSLError) else str(error)
+        self._failure = words or "the connection broke"
+        self._cause = error
+
     def _end(self) -> None:
         self.is_open = False
         self._greeted.set()
@@ -261,8 +298,8 @@ class Channel:
         try:
             async with self._writing:
                 await self._stream.send(data)
-        except (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            self._failure = str(error) or "the connection broke"
+        except _BREAKS as error:
+            self._note_break(error)
             self._end()
             raise ConnectionLost(f"{self.address}: {self._failure}", sent=True) from error
         except BaseException:
@@ -278,6 +315,7 @@ async def open_channel(
     start: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
     *,
     connect_s: float = 5.0,
+    tls: ServerTls | None = None,
 ) -> Channel:
     """Connect and exchange versions.
 
@@ -286,27 +324,48 @@ async def open_channel(
         client_id: What the server shall call us.
         start: Starts the channel's reader as a task that lives as long as it may.
         connect_s: How long connecting and the first answer may take together.
+        tls: How to secure the connection; None leaves it plain.
 
     Raises:
-        ConnectFailed: No connection, or no answer, in time.
+        ConnectFailed: No connection, or no answer, in time; or no trust.
         UnsupportedServer: What answered is no Fluvio server.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise ConnectFailed(address, "the address must be host:port")
-    stream: ByteStream | None = None
+    waits_for = ""
     try:
         with anyio.fail_after(connect_s):
-            stream = await anyio.connect_tcp(host.strip("[]"), int(port))
+            stream: ByteStream = await anyio.connect_tcp(host.strip("[]"), int(port))
+            waits_for = " to the TLS handshake: does it speak TLS?"
+            stream = await _prepared(stream, address, tls)
+            waits_for = " to the first request: is it a Fluvio server"
+            waits_for += ", and one without TLS?" if tls is None else "?"
             return await _introduced(stream, address, client_id, start)
     except TimeoutError as error:
-        reason = f"no answer within {connect_s:g} s"
-        if stream is not None:
-            await stream.aclose()
-            reason += " to the first request: is it a Fluvio server?"
-        raise ConnectFailed(address, reason) from error
+        raise ConnectFailed(address, f"no answer within {connect_s:g} s{waits_for}") from error
     except (OSError, ConnectionLost) as error:
-        raise ConnectFailed(address, _reason_of(error)) from error
+        raise _connect_failure(address, error, tls) from error
+
+
+async def _prepared(stream: ByteStream, address: str, tls: ServerTls | None) -> ByteStream:
+    try:
+        _set_options(stream, address)
+        return stream if tls is None else await tls.secured(stream, address)
+    except BaseException:
+        await anyio.aclose_forcefully(stream)
+        raise
+
+
+def _set_options(stream: ByteStream, address: str) -> None:
+    sock = stream.extra(SocketAttribute.raw_socket)
+    if sock.getsockname() == sock.getpeername():
+        # Nobody listens, and the kernel chose this very port for our own end.
+        raise ConnectFailed(address, "connection refused")
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def _introduced(
@@ -315,13 +374,8 @@ async def _introduced(
     client_id: str,
     start: Callable[[Callable[[], Coroutine[Any, Any, None]]], None],
 ) -> Channel:
-    sock = stream.extra(SocketAttribute.raw_socket)
     channel = Channel(stream, address, client_id)
     try:
-        if sock.getsockname() == sock.getpeername():
-            # Nobody listens, and the kernel chose this very port for our own end.
-            raise ConnectFailed(address, "connection refused")
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         start(channel.run)
         await channel.greet()
         return channel
@@ -330,6 +384,21 @@ async def _introduced(
         with anyio.CancelScope(shield=True):
             await channel.close()
         raise
+
+
+def _connect_failure(
+    address: str, error: OSError | ConnectionLost, tls: ServerTls | None
+) -> ConnectFailed:
+    if isinstance(error, OSError):
+        return ConnectFailed(address, _reason_of(error))
+    if tls is not None and isinstance(error.__cause__, ssl.SSLError):
+        return tls.failure(address, error.__cause__)
+    wanted, hint = ("TLS", _ASK_FOR_TLS) if tls is None else ("a client certificate", CERT_HINT)
+    return ConnectFailed(
+        address,
+        f"it closed the connection in place of an answer: does it want {wanted}?",
+        hint=hint,
+    )
 
 
 def _reason_of(error: Exception) -> str:

@@ -19,6 +19,7 @@ from streamkit.client.partition_reader import ConsumerOptions, OffsetStrategy, O
 from streamkit.client.partition_sender import Partitioner, ProducerOptions
 from streamkit.client.producer import Producer
 from streamkit.client.profile import load_profiles, profile_path
+from streamkit.client.tls import Tls
 from streamkit.env import Clock, SystemClock
 from streamkit.errors import ConfigError, UsageError
 from streamkit.limits import BATCH_BYTES_DEFAULT, FETCH_BYTES_DEFAULT, REQUEST_BYTES_DEFAULT
@@ -50,6 +51,7 @@ class Client:
         connect_timeout: float | timedelta = 5.0,
         clock: Clock | None = None,
         use_local_address: bool = False,
+        tls: Tls | None = None,
     ) -> None:
         self._cluster = Cluster(
             address,
@@ -57,6 +59,7 @@ class Client:
             clock=clock or SystemClock(),
             connect_s=_seconds(connect_timeout),
             use_local_address=use_local_address,
+            tls=tls,
         )
         self._stack = AsyncExitStack()
         self.admin = Admin(self._cluster)
@@ -67,6 +70,7 @@ class Client:
         address: str | None = None,
         *,
         profile: str | None = None,
+        tls: Tls | None = None,
         client_id: str = "streamkit",
         connect_timeout: float | timedelta = 5.0,
     ) -> Client:
@@ -76,15 +80,22 @@ class Client:
             address: The SC as ``host:port``.
             profile: A profile of Fluvio's own file, in place of an address. With neither,
                 the file's current profile is taken.
+            tls: How to secure connections to ``address``; a profile says so by itself.
             client_id: What servers shall call us.
             connect_timeout: Seconds, or a timedelta, until connecting is given up.
 
         Raises:
-            ConfigError: There is no such profile, or it asks for what is not supported.
+            ConfigError: There is no such profile, or a certificate cannot be read.
+            UsageError: An address and a profile are named, or ``tls`` without an address.
         """
         local = False
         if address is not None and profile is not None:
             raise UsageError("name an address or a profile, not both")
+        if address is None and tls is not None:
+            raise UsageError(
+                "tls is given without an address",
+                hint="a profile holds its own; `streamkit profile add` makes one with TLS",
+            )
         if address is None:
             profiles = load_profiles(profile_path(os.environ, Path.home()))
             found = profiles.active() if profile is None else profiles.get(profile)
@@ -93,13 +104,14 @@ class Client:
                     f"no cluster is named, and {profiles.path} has no current profile",
                     hint='give an address: Client.connect("127.0.0.1:9103")',
                 )
-            found.check_usable()
             address, local = found.endpoint, found.use_spu_local_address
+            tls = found.tls
         return cls(
             address,
             client_id=client_id,
             connect_timeout=connect_timeout,
             use_local_address=local,
+            tls=tls,
         )
 
     @property

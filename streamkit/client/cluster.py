@@ -12,6 +12,7 @@ from anyio.abc import TaskGroup
 from streamkit.client.backoff import Backoff
 from streamkit.client.channel import Channel, open_channel
 from streamkit.client.metadata import WATCHED, MetadataStore
+from streamkit.client.tls import ServerTls, Tls
 from streamkit.env import Clock
 from streamkit.errors import ConnectFailed, NotLeader, StreamKitError, TopicNotFound, TransportError
 from streamkit.protocol.apis import WATCH, Api
@@ -39,6 +40,10 @@ class Cluster:
         clock: Time.
         connect_s: How long a connection may take.
         use_local_address: Whether SPUs are reached by their local endpoint.
+        tls: How connections are secured; None leaves them plain.
+
+    Raises:
+        ConfigError: A certificate cannot be read.
     """
 
     def __init__(
@@ -49,6 +54,7 @@ class Cluster:
         clock: Clock,
         connect_s: float,
         use_local_address: bool = False,
+        tls: Tls | None = None,
     ) -> None:
         self.address = address
         self.clock = clock
@@ -56,6 +62,9 @@ class Cluster:
         self._client_id = client_id
         self._connect_s = connect_s
         self._use_local_address = use_local_address
+        self._tls = tls
+        self._tls_context = None if tls is None else tls.context()
+        self._domain = None if tls is None else tls.domain
         self._tasks: TaskGroup | None = None
         self._sc: Channel | None = None
         self._spus: dict[str, Channel] = {}
@@ -101,7 +110,10 @@ class Cluster:
         return await channel.call(api, request, timeout_s=timeout_s)
 
     async def leader(self, topic: str, partition: int) -> str:
-        """Return the address of the SPU that leads a partition.
+        """Return where the SPU is that leads a partition; it is for `spu` and `connect`.
+
+        ``host:port``; in front of it, where servers are called by a domain, ``name@``. So SPUs
+        that share an address, behind one proxy, are still told apart.
 
         Raises:
             TopicNotFound: There is no such topic.
@@ -110,7 +122,9 @@ class Cluster:
         await self.partition_count(topic)
 
         def find() -> str | None:
-            return self.metadata.leader_address(topic, partition, local=self._use_local_address)
+            return self.metadata.leader_address(
+                topic, partition, local=self._use_local_address, domain=self._domain
+            )
 
         address = await self._wait_for(find)
         if address is None:
@@ -142,12 +156,25 @@ class Cluster:
             return channel
 
     async def connect(self, address: str) -> Channel:
-        """Open a connection of one's own.
+        """Open a connection of one's own to what `leader` gave, or to the SC.
 
         Raises:
-            ConnectFailed: It cannot be reached.
+            ConnectFailed: It cannot be reached, or there is no trust.
         """
-        return await open_channel(address, self._client_id, self.start, connect_s=self._connect_s)
+        name, _, place = address.rpartition("@")
+        return await open_channel(
+            place,
+            self._client_id,
+            self.start,
+            connect_s=self._connect_s,
+            tls=self._server_tls(name, place),
+        )
+
+    def _server_tls(self, name: str, place: str) -> ServerTls | None:
+        if self._tls is None or self._tls_context is None:
+            return None
+        name = name or self._domain or place.rpartition(":")[0].strip("[]")
+        return ServerTls(self._tls_context, name, self._tls.client_cert is not None)
 
     # --- metadata --------------------------------------------------------------------
 

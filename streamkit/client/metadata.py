@@ -60,17 +60,30 @@ class MetadataStore:
         found = self.topic(topic)
         return 0 if found is None else int(found.spec.partition_count)
 
-    def leader_address(self, topic: str, number: int, *, local: bool) -> str | None:
+    def offline_partitions(self, topic: str) -> frozenset[int]:
+        """Return the partitions of a topic that the SC says nobody can write to now."""
+        found = ((n, self.partition(topic, n)) for n in range(self.partition_count(topic)))
+        return frozenset(
+            number
+            for number, each in found
+            if each is not None and each.status.resolution is not specs.PartitionResolution.ONLINE
+        )
+
+    def leader_address(
+        self, topic: str, number: int, *, local: bool, domain: str | None = None
+    ) -> str | None:
         """Return ``host:port`` of the SPU that leads a partition; None while it is unknown.
 
-        Source: control plane reference, 2.4.
+        With a domain it is ``name@host:port``, where name is the SPU's within the domain.
+        Source: control plane reference, 2.4 and 6.3.
         """
         partition = self.partition(topic, number)
         if partition is None:
             return None
         for spu in self._objects[specs.SPU.name].values():
             if spu.spec.id == partition.spec.leader:
-                return _address_of(spu.spec, local=local)
+                address = _address_of(spu.spec, local=local)
+                return f"{spu.name}.{domain}@{address}" if domain and address else address
         return None
 
     def did_you_mean(self, topic: str) -> str:

@@ -1,67 +1,78 @@
-"""Fluvio's own profile file: which cluster a user works with.
+"""Fluvio's own profile file, as it is read: which cluster a user works with.
 
-Source: control plane reference, 6.1.
+Source: control plane reference, 6.1. What changes the file is in `profile_file`.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from streamkit.errors import ConfigError
+from streamkit.client.tls import Tls
+from streamkit.errors import ConfigError, UsageError
 
-PATH_VARIABLE = "FLV_PROFILE_PATH"
-_TLS_POLICIES = ("disabled", "disable", "anonymous", "verified", "verify")
+PATH_VARIABLE: Final = "FLV_PROFILE_PATH"
+_POLICIES: Final = {
+    "disabled": "disabled",
+    "disable": "disabled",
+    "anonymous": "anonymous",
+    "verified": "verified",
+    "verify": "verified",
+}
+_SOURCES: Final = {"inline": "inline", "files": "files", "file": "files"}
+CERT_KEYS: Final = ("domain", "ca_cert", "cert", "key")
+# Fluvio wants all four. One without the two that show who the client is means the same to us as
+# it does in `Tls`, so a file of somebody's own may leave them out.
+_CERT_KEYS_NEEDED: Final = ("domain", "ca_cert")
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A named cluster. ``tls_policy`` is ``disabled``, ``anonymous`` or ``verified``."""
+    """A named cluster. ``tls_policy`` is ``disabled``, ``anonymous`` or ``verified``; ``tls`` is
+    what it means for a connection, None where it is disabled.
+    """
 
     name: str
     cluster: str
     endpoint: str
     tls_policy: str = "disabled"
     use_spu_local_address: bool = False
-
-    def check_usable(self) -> None:
-        """Refuse what this client cannot connect to.
-
-        Raises:
-            ConfigError: The profile asks for TLS.
-        """
-        if self.tls_policy not in ("disabled", "disable"):
-            raise ConfigError(
-                f"profile {self.name!r} asks for TLS ({self.tls_policy}), which streamkit does "
-                f"not speak yet",
-                hint="use a profile without TLS, or name a plain endpoint with --cluster",
-            )
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Profiles:
-    """What a profile file holds."""
+    """What a profile file holds. ``problems`` says of profiles why they cannot be used; that
+    keeps nobody from using another one.
+    """
 
     path: Path
     current: str | None
     by_name: Mapping[str, Profile]
+    problems: Mapping[str, str] = field(default_factory=dict)
 
     def get(self, name: str) -> Profile:
         """Return a profile by name.
 
         Raises:
-            ConfigError: There is none of that name.
+            ConfigError: There is none of that name, or it cannot be used.
         """
+        if name in self.problems:
+            raise ConfigError(self.problems[name], hint=f"mend {self.path}, or use another profile")
         if name not in self.by_name:
             known = ", ".join(sorted(self.by_name)) or "none"
             raise ConfigError(f"no profile {name!r} in {self.path}", hint=f"there are: {known}")
         return self.by_name[name]
 
     def active(self) -> Profile | None:
-        """Return the current profile; None where the file names none."""
+        """Return the current profile; None where the file names none.
+
+        Raises:
+            ConfigError: As for `get`.
+        """
         return None if self.current is None else self.get(self.current)
 
 
@@ -77,21 +88,50 @@ def load_profiles(path: Path) -> Profiles:
     Raises:
         ConfigError: The file cannot be read, or is not what it should be; the text says where.
     """
+    text = read_profile_text(path)
+    return parse_profiles(path, "" if text is None else text)
+
+
+def read_profile_text(path: Path) -> str | None:
+    """Return what the file holds; None where there is none.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
     try:
-        data = tomllib.loads(path.read_text())
+        return path.read_bytes().decode()  # as it is: its line ends are the user's
     except FileNotFoundError:
-        return Profiles(path, None, {})
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"cannot read the Fluvio profile file {path}: {error}") from error
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def parse_profiles(path: Path, text: str) -> Profiles:
+    """Make sense of what a profile file holds.
+
+    Raises:
+        ConfigError: It is not what it should be.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _unreadable(path, error) from error
     clusters = _table(path, data, "cluster")
-    profiles = {
-        name: _profile(path, name, entry, clusters)
-        for name, entry in _table(path, data, "profile").items()
-    }
+    profiles: dict[str, Profile] = {}
+    problems: dict[str, str] = {}
+    for name, entry in _table(path, data, "profile").items():
+        try:
+            profiles[name] = _profile(path, name, entry, clusters)
+        except ConfigError as error:
+            problems[name] = f"{error} ({error.hint})" if error.hint else str(error)
     current = data.get("current_profile")
     if not isinstance(current, str | None):
         raise ConfigError(f"current_profile in {path} is no name: {current!r}")
-    return Profiles(path, current, profiles)
+    return Profiles(path, current or None, profiles, problems)
+
+
+def _unreadable(path: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"cannot read the Fluvio profile file {path}: {error}")
 
 
 def _profile(path: Path, name: str, entry: Any, clusters: Mapping[str, Any]) -> Profile:
@@ -102,16 +142,54 @@ def _profile(path: Path, name: str, entry: Any, clusters: Mapping[str, Any]) -> 
     endpoint = found.get("endpoint", found.get("addr"))
     if not isinstance(endpoint, str):
         raise ConfigError(f"cluster {cluster!r} in {path} has no endpoint")
-    policy = _table(path, found, "tls").get("tls_policy", "disabled")
-    if policy not in _TLS_POLICIES:
-        raise ConfigError(
-            f"cluster {cluster!r} in {path} has tls_policy {policy!r}",
-            hint=f"use {', '.join(_TLS_POLICIES)}",
-        )
+    policy, tls = _tls(f"cluster {cluster!r} in {path}", _table(path, found, "tls"))
     local = found.get("use_spu_local_address", False)
     if not isinstance(local, bool):
         raise ConfigError(f"use_spu_local_address of {cluster!r} in {path} is {local!r}")
-    return Profile(name, cluster, endpoint, policy, local)
+    return Profile(name, cluster, endpoint, policy, local, tls)
+
+
+def _tls(whose: str, table: Mapping[str, Any]) -> tuple[str, Tls | None]:
+    policy = _one_of(whose, table, "tls_policy", _POLICIES, "disabled")
+    if policy == "disabled":
+        return policy, None
+    if policy == "anonymous":
+        return policy, Tls(anonymous=True)
+    source = _one_of(whose, table, "tls_source", _SOURCES, "")
+    certs = table.get("certs")
+    if not isinstance(certs, dict):
+        raise ConfigError(f"{whose} has no table tls.certs")
+    given = {key: certs[key] for key in CERT_KEYS if certs.get(key) not in (None, "")}
+    for key in _CERT_KEYS_NEEDED:
+        if key not in given:
+            raise ConfigError(f"{whose} has no {key} in tls.certs")
+    for key, value in given.items():
+        if not isinstance(value, str) or (
+            key != "domain" and source == "inline" and "-----BEGIN " not in value
+        ):
+            wanted = "text" if key == "domain" or source == "files" else "PEM text"
+            raise ConfigError(f"{key} in tls.certs of {whose} is no {wanted}")
+    # A file is a path even where its name looks like something else.
+    pem = Path if source == "files" else str
+    try:
+        return policy, Tls(
+            domain=given["domain"],
+            ca_cert=pem(given["ca_cert"]),
+            client_cert=pem(given["cert"]) if "cert" in given else None,
+            client_key=pem(given["key"]) if "key" in given else None,
+        )
+    except UsageError as error:
+        raise ConfigError(f"tls.certs of {whose}: {error}", hint=error.hint) from error
+
+
+def _one_of(
+    whose: str, table: Mapping[str, Any], key: str, choices: Mapping[str, str], default: str
+) -> str:
+    value = table.get(key, default)
+    found = choices.get(value) if isinstance(value, str) else None
+    if found is None:
+        raise ConfigError(f"{whose} has {key} {value!r}", hint=f"use {', '.join(choices)}")
+    return found
 
 
 def _table(path: Path, data: Mapping[str, Any], key: str) -> Mapping[str, Any]:

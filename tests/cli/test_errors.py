@@ -55,6 +55,15 @@ def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, li
         ("topic --cluster a list", "--cluster: 'a' is not HOST:PORT", "127.0.0.1:9103"),
         ("-P nobody topic list", "no profile 'nobody' in ", "there are: none"),
         ("-c a:1 broker start", "a broker is started here", ""),
+        ("--tls broker start", "a broker is started here", ""),
+        ("broker start --spu-public-address x", "'x' is not HOST:PORT", ""),
+        ("--tls topic list", "no cluster is named", "--cluster HOST:PORT"),
+        ("topic list --tls --embedded", "no cluster is named", "--cluster HOST:PORT"),
+        ("-c a:1 topic list --domain d", "--domain needs --tls", "add --tls"),
+        ("-c a:1 --tls --client-cert c topic list", "--client-cert without", "--enable-client"),
+        ("-c a:1 --tls --enable-client-cert topic list", "needs --client-cert and", "name the"),
+        ("-c a:1 --tls --domain a/b topic list", "'a/b' is no host name", ""),
+        ("-c a:1 --tls --ca-cert /no/such topic list", "cannot read the CA certificate", ""),
         ("consumer delete x -p 1", "--partition needs the topic", "--topic"),
         ("profile", "names no current profile", "--cluster"),
     ],
@@ -94,7 +103,7 @@ def test_an_absent_broker_is_given_up_within_five_seconds(tmp_path: Path) -> Non
     assert "`streamkit broker start` starts one" in hint
 
 
-def test_a_profile_with_tls_is_refused(tmp_path: Path) -> None:
+def test_a_current_profile_that_is_not_whole_is_an_error_and_not_ignored(tmp_path: Path) -> None:
     profiles = tmp_path / "config"
     profiles.write_text(
         'current_profile = "cloud"\n[profile.cloud]\ncluster = "cloud"\n'
@@ -102,7 +111,8 @@ def test_a_profile_with_tls_is_refused(tmp_path: Path) -> None:
     )
     ended = run(tmp_path, "topic", "list", variables={"FLV_PROFILE_PATH": str(profiles)})
     assert ended.code == 2
-    assert "profile 'cloud' asks for TLS (verified), which streamkit does not" in ended.err
+    assert "cluster 'cloud' in " in ended.err
+    assert "has tls_source ''" in ended.err
     assert "or use --embedded" in ended.err
     assert not (tmp_path / ".streamkit").exists()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from streamkit.client import Tls
 from streamkit.errors import ConfigError, UsageError
 from streamkit.where import Where, choose
 
@@ -28,7 +29,9 @@ use_spu_local_address = true
 [cluster.secret]
 endpoint = "secret:9103"
 [cluster.secret.tls]
-tls_policy = "verified"
+tls_policy = "anonymous"
+[profile.broken]
+cluster = "broken"
 [cluster.no-port]
 endpoint = "bare"
 """
@@ -95,22 +98,36 @@ def test_a_profile_endpoint_without_port_is_refused_by_the_profiles_name(profile
         choose(profile="no-port", environment=_with(profiles))
 
 
-def test_a_profile_with_tls_is_refused_and_not_ignored(profiles: Path) -> None:
-    with pytest.raises(ConfigError, match=r"asks for TLS \(verified\)"):
-        choose(profile="secret", environment=_with(profiles))
+def test_a_profile_brings_its_tls(profiles: Path) -> None:
+    assert choose(profile="secret", environment=_with(profiles)).tls == Tls(anonymous=True)
+    assert choose(profile="other", environment=_with(profiles)).tls is None
+
+
+def test_tls_goes_with_a_cluster_that_is_named(profiles: Path) -> None:
+    tls = Tls(domain="d")
+    assert choose(cluster="a:1", tls=tls, environment={}).tls == tls
+    variables = {"STREAMKIT_CLUSTER": "a:1", **_with(profiles)}
+    for options in ({}, {"profile": "other"}, {"embedded": True}):
+        with pytest.raises(UsageError, match="no cluster is named"):
+            choose(**options, tls=tls, environment=variables)
 
 
 def test_a_current_profile_that_cannot_be_used_hints_at_the_embedded_broker(
     profiles: Path,
 ) -> None:
-    profiles.write_text(PROFILES.replace('"local"\n[profile.local]', '"secret"\n[profile.local]'))
-    with pytest.raises(ConfigError, match="asks for TLS") as caught:
+    profiles.write_text(PROFILES.replace('"local"\n[profile.local]', '"broken"\n[profile.local]'))
+    with pytest.raises(ConfigError, match="names no cluster") as caught:
         choose(environment=_with(profiles))
     assert "--embedded" in caught.value.hint
 
 
 def test_a_profile_may_ask_for_local_addresses(profiles: Path) -> None:
     assert choose(profile="other", environment=_with(profiles)).uses_local_address
+    assert not choose(profile="local", environment=_with(profiles)).uses_local_address
+
+
+def test_the_embedded_broker_is_reached_as_it_is_and_not_as_others_reach_it() -> None:
+    assert choose(embedded=True, environment={}).uses_local_address
 
 
 @pytest.mark.parametrize(

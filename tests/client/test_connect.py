@@ -22,7 +22,6 @@ from tests.broker_process import BrokerProcess
 
 SOON_S: Final = 10.0
 HTTP: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-TLS_ALERT: Final = bytes.fromhex("15030300020246")
 
 Answer = Callable[[bytes], bytes]
 
@@ -71,9 +70,7 @@ async def connect(address: str, timeout_s: float = SOON_S) -> None:
             pass
 
 
-@pytest.mark.parametrize(
-    "words", [HTTP, TLS_ALERT, b"\x00\x00\x00\x00", b"SSH-2.0-OpenSSH_9.6\r\n"]
-)
+@pytest.mark.parametrize("words", [HTTP, b"\x00\x00\x00\x00", b"SSH-2.0-OpenSSH_9.6\r\n"])
 async def test_a_port_that_speaks_something_else_is_named(
     words: bytes, anyio_backend_name: str
 ) -> None:
@@ -172,7 +169,7 @@ async def test_a_server_that_never_says_what_it_has_is_given_up(anyio_backend_na
 # --- By profile ----------------------------------------------------------------------------
 
 
-def profile(path: Path, endpoint: str, tls: str = "disabled") -> None:
+def profile(path: Path, endpoint: str) -> None:
     path.write_text(
         f"""
 version = "2.0"
@@ -183,8 +180,6 @@ cluster = "c"
 cluster = "c"
 [cluster.c]
 endpoint = "{endpoint}"
-[cluster.c.tls]
-tls_policy = "{tls}"
 """
     )
 
@@ -198,15 +193,6 @@ async def test_a_profile_names_the_cluster(
     async with Client.connect(profile=name) as client:
         assert client.address == cluster.address
         assert await client.admin.list_topics() is not None
-
-
-async def test_a_profile_with_tls_is_refused_in_words(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, anyio_backend_name: str
-) -> None:
-    profile(tmp_path / "profile", "example.org:9003", "verified")
-    monkeypatch.setenv("FLV_PROFILE_PATH", str(tmp_path / "profile"))
-    with pytest.raises(ConfigError, match=r"'here' asks for TLS \(verified\)"):
-        Client.connect()
 
 
 async def test_no_cluster_at_all_is_said_with_advice(anyio_backend_name: str) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 
 import pytest
 
+from streamkit.client import Tls
 from streamkit.client.profile import Profiles, load_profiles, profile_path
 from streamkit.errors import ConfigError
 
@@ -19,13 +20,31 @@ topic = "never used"
 [cluster.c]
 endpoint = "127.0.0.1:9003"
 """
-CERTS: Final = """
+FILES: Final = """
 [cluster.c.tls.certs]
 domain = "fluvio.example"
 key = "k"
 cert = "c"
 ca_cert = "a"
 """
+AS_FILES: Final = Tls(
+    domain="fluvio.example", ca_cert=Path("a"), client_cert=Path("c"), client_key=Path("k")
+)
+INLINE: Final = """
+[cluster.c.tls.certs]
+domain = "fluvio.example"
+key = '-----BEGIN k'
+cert = '''-----BEGIN b
+c'''
+ca_cert = "-----BEGIN a"
+"""
+AS_TEXT: Final = Tls(
+    domain="fluvio.example",
+    ca_cert="-----BEGIN a",
+    client_cert="-----BEGIN b\nc",
+    client_key="-----BEGIN k",
+)
+VERIFIED: Final = '[cluster.c.tls]\ntls_policy = "verified"\n'
 
 
 def load(folder: Path, text: str) -> Profiles:
@@ -43,24 +62,28 @@ def test_a_plain_cluster_is_usable(tmp_path: Path, tls: str) -> None:
     assert found is not None
     assert (found.name, found.cluster, found.endpoint) == ("local", "c", "127.0.0.1:9003")
     assert not found.use_spu_local_address
-    found.check_usable()
+    assert (found.tls_policy, found.tls) == ("disabled", None)
 
 
 @pytest.mark.parametrize(
-    ("tls", "policy"),
+    ("tls", "policy", "expected"),
     [
-        ('tls_policy = "anonymous"', "anonymous"),
-        (f'tls_policy = "verified"\ntls_source = "inline"{CERTS}', "verified"),
-        (f'tls_policy = "verified"\ntls_source = "files"{CERTS}', "verified"),
-        (f'tls_policy = "verify"\ntls_source = "file"{CERTS}', "verify"),
+        ('tls_policy = "anonymous"', "anonymous", Tls(anonymous=True)),
+        (f'tls_policy = "verified"\ntls_source = "inline"{INLINE}', "verified", AS_TEXT),
+        (f'tls_policy = "verified"\ntls_source = "files"{FILES}', "verified", AS_FILES),
+        (f'tls_policy = "verify"\ntls_source = "file"{FILES}', "verified", AS_FILES),
+        (
+            'tls_policy = "verified"\ntls_source = "files"\n'
+            'certs = {domain = "fluvio.example", ca_cert = "a"}',
+            "verified",
+            Tls(domain="fluvio.example", ca_cert=Path("a")),
+        ),
     ],
 )
-def test_tls_is_read_and_refused_in_a_clear_sentence(tmp_path: Path, tls: str, policy: str) -> None:
+def test_tls_is_read_in_every_form(tmp_path: Path, tls: str, policy: str, expected: Tls) -> None:
     found = load(tmp_path, f"{HEAD}[cluster.c.tls]\n{tls}").active()
     assert found is not None
-    with pytest.raises(ConfigError, match=rf"profile 'local' asks for TLS \({policy}\)") as caught:
-        found.check_usable()
-    assert "without TLS" in caught.value.hint
+    assert (found.tls_policy, found.tls) == (policy, expected)
 
 
 def test_the_other_names_of_keys_are_read(tmp_path: Path) -> None:
@@ -98,6 +121,16 @@ def test_an_unknown_profile_is_answered_with_those_there_are(tmp_path: Path) -> 
         'profile = "text"',
         'cluster = "text"\n[profile.p]\ncluster = "c"',
         "current_profile = 7",
+    ],
+)
+def test_a_bad_file_is_one_clear_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match=str(tmp_path)):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         "[profile]\nlocal = 3",
         '[profile.p]\ncluster = "gone"',
         "[profile.p]\ncluster = 3",
@@ -109,11 +142,26 @@ def test_an_unknown_profile_is_answered_with_those_there_are(tmp_path: Path) -> 
         HEAD + "[cluster.c.tls]\ntls_policy = 7",
         HEAD + '[cluster.c.tls]\ntls_policy = "maybe"',
         HEAD + 'use_spu_local_address = "no"',
+        HEAD + VERIFIED,
+        HEAD + VERIFIED + 'tls_source = "magic"' + FILES,
+        HEAD + VERIFIED + 'tls_source = "files"',
+        HEAD + VERIFIED + 'tls_source = "files"\ncerts = 3',
+        HEAD + VERIFIED + 'tls_source = "inline"' + FILES,
+        HEAD + VERIFIED + 'tls_source = "files"' + FILES.replace('"fluvio.example"', "3"),
+        HEAD + VERIFIED + 'tls_source = "files"' + FILES.replace("fluvio.example", "a b"),
+        HEAD + VERIFIED + 'tls_source = "files"' + FILES.replace('domain = "fluvio.example"', ""),
+        HEAD + VERIFIED + 'tls_source = "files"' + FILES.replace('ca_cert = "a"', ""),
+        HEAD + VERIFIED + 'tls_source = "files"' + FILES.replace('key = "k"', ""),
     ],
 )
-def test_a_bad_file_is_one_clear_error(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ConfigError, match=str(tmp_path)):
-        load(tmp_path, text)
+def test_a_bad_profile_is_one_clear_error_for_those_who_use_it(tmp_path: Path, text: str) -> None:
+    good = '\n[profile.good]\ncluster = "good"\n[cluster.good]\nendpoint = "h:1"\n'
+    profiles = load(tmp_path, text + good)
+    assert profiles.get("good").endpoint == "h:1"
+    (bad,) = profiles.problems
+    with pytest.raises(ConfigError, match=str(tmp_path)) as caught:
+        profiles.get(bad)
+    assert str(profiles.path) in caught.value.hint
 
 
 def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:

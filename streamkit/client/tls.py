@@ -1,0 +1,254 @@
+"""TLS of a client: whom it trusts, what it shows of itself, what it calls each server.
+
+Source: control plane reference, 6.3.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final, NoReturn
+
+import anyio
+from anyio.abc import ByteStream
+from anyio.streams.tls import TLSStream
+
+from streamkit.errors import ConfigError, ConnectFailed, UsageError
+
+_PEM: Final = "-----BEGIN "
+_CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
+_KEY: Final = "PRIVATE KEY-----"
+_NAME: Final = re.compile(r"[\w-]+(\.[\w-]+)*\.?", re.ASCII)
+
+# Numbers of OpenSSL for what is wrong with a certificate.
+_WRONG_NAME: Final = (62, 64)  # a host's, an IP address's
+_WRONG_TIME: Final = (9, 10)  # too early, too late
+
+# Parts of OpenSSL's names for what went wrong, and what the server means by it.
+_NO_TLS: Final = (
+    *("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"),
+    *("PACKET_LENGTH_TOO_LONG", "BAD_RECORD_TYPE", "INVALID_RECORD", "UNEXPECTED_RECORD"),
+)
+_WANTS_CERTIFICATE: Final = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE")
+_REFUSES_CERTIFICATE: Final = (
+    *("ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE", "ALERT_ACCESS_DENIED"),
+    *("ALERT_UNSUPPORTED_CERTIFICATE", "ALERT_DECRYPT_ERROR"),
+)
+_OTHER_VERSION: Final = ("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "NO_SHARED_CIPHER")
+
+CERT_HINT: Final = "give client_cert and client_key: in Tls(), as options or in the profile"
+_IS_IT_TLS: Final = "does this port speak TLS? If not, leave TLS out"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """How to secure connections. ``Tls()`` trusts whom the system trusts and checks every name.
+
+    ``ca_cert``, ``client_cert`` and ``client_key`` are PEM: the text itself, or the path of a
+    file. Files are read when a client is made.
+
+    Attributes:
+        ca_cert: The authorities that may vouch for servers, in place of the system's.
+        domain: What servers are called: the SC by the domain itself, an SPU by
+            ``<its name>.<domain>``, as Fluvio's own clients do. Their certificates must be for
+            these names. Left out, each server is called by the host where it is reached.
+        client_cert: What the client shows of itself, with all that leads to its authority.
+        client_key: The key of ``client_cert``, not encrypted.
+        anonymous: Encrypt, but believe any certificate: whoever can redirect the connection can
+            read it. It is what Fluvio's profiles call anonymous.
+    """
+
+    ca_cert: str | Path | None = None
+    domain: str | None = None
+    client_cert: str | Path | None = None
+    client_key: str | Path | None = field(default=None, repr=False)
+    anonymous: bool = False
+
+    def __post_init__(self) -> None:
+        if self.anonymous and self.ca_cert is not None:
+            raise UsageError(
+                "anonymous TLS checks no certificate, so a CA certificate has no use",
+                hint="leave one of them out",
+            )
+        if (self.client_cert is None) != (self.client_key is None):
+            there, missing = "client_cert", "client_key"
+            if self.client_cert is None:
+                there, missing = missing, there
+            raise UsageError(f"{there} is given without {missing}", hint="give both, or neither")
+        if self.domain is not None and not _NAME.fullmatch(self.domain):
+            raise UsageError(f"the domain {self.domain!r} is no host name")
+
+    def context(self) -> ssl.SSLContext:
+        """Read the certificates and make what OpenSSL needs.
+
+        Raises:
+            ConfigError: A file cannot be read, or does not hold what it should.
+        """
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # One rule on every Python: whatever is named as an authority is one.
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        if self.anonymous:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        elif self.ca_cert is None:
+            context.load_default_certs()
+        else:
+            _trust(context, self.ca_cert)
+        if self.client_cert is not None and self.client_key is not None:
+            _show(context, self.client_cert, self.client_key)
+        return context
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """TLS with one server, which is called ``name``."""
+
+    context: ssl.SSLContext
+    name: str
+    has_client_cert: bool
+
+    async def secured(self, stream: ByteStream, address: str) -> ByteStream:
+        """Shake hands over a connection and return what encrypts it.
+
+        Raises:
+            ConnectFailed: One side does not believe the other, or the server speaks no TLS.
+        """
+        try:
+            return await TLSStream.wrap(
+                stream,
+                server_side=False,
+                hostname=self.name,
+                ssl_context=self.context,
+                # The length of every frame is known, so a cut needs no farewell to be seen.
+                standard_compatible=False,
+            )
+        except ssl.SSLError as error:
+            raise self.failure(address, error) from error
+        except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
+            raise ConnectFailed(
+                address, "it ended the connection during the TLS handshake", hint=_IS_IT_TLS
+            ) from error
+
+    def failure(self, address: str, error: ssl.SSLError) -> ConnectFailed:
+        """Say in words what OpenSSL has found, or what the server complains of."""
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return self._distrust(address, error)
+        reason = error.reason or ""
+        if any(part in reason for part in _NO_TLS):
+            return _refused(address, "what answers does not speak TLS", _IS_IT_TLS)
+        if not self.has_client_cert and any(part in reason for part in _WANTS_CERTIFICATE):
+            return _refused(address, "it asks for a client certificate", CERT_HINT)
+        if self.has_client_cert and any(part in reason for part in _REFUSES_CERTIFICATE):
+            return _refused(
+                address,
+                f"it refuses the client certificate ({in_words(error)})",
+                "is it signed by an authority that the server trusts, and still valid?",
+            )
+        if "UNRECOGNIZED_NAME" in reason:
+            return _refused(address, f"no server is called {self.name!r} there", "check the domain")
+        if any(part in reason for part in _OTHER_VERSION):
+            return _refused(
+                address,
+                f"it speaks no TLS that is safe ({in_words(error)})",
+                "let the server offer TLS 1.2 or 1.3",
+            )
+        return ConnectFailed(address, f"TLS failed: {in_words(error)}", hint=_IS_IT_TLS)
+
+    def _distrust(self, address: str, error: ssl.SSLCertVerificationError) -> ConnectFailed:
+        if error.verify_code in _WRONG_NAME:
+            return _refused(
+                address,
+                f"its certificate is not for {self.name!r}",
+                "the domain (Tls(domain=...), --domain, or that of the profile) names the SC; "
+                "an SPU is called <its name>.<domain>",
+            )
+        if error.verify_code in _WRONG_TIME:
+            return _refused(
+                address,
+                f"its certificate is not valid now: {error.verify_message}",
+                "renew it, or set the clock right",
+            )
+        return _refused(
+            address,
+            f"its certificate is not trusted: {error.verify_message}",
+            "name the authority that signed it: Tls(ca_cert=...), --ca-cert, or in the profile",
+        )
+
+
+def in_words(error: ssl.SSLError) -> str:
+    """Return OpenSSL's own words, without the place in its source."""
+    return error.reason.replace("_", " ").lower() if error.reason else str(error)
+
+
+def _refused(address: str, reason: str, hint: str) -> ConnectFailed:
+    return ConnectFailed(address, reason, hint=hint, retryable=False)
+
+
+def _trust(context: ssl.SSLContext, ca_cert: str | Path) -> None:
+    text = _pem("the CA certificate", ca_cert, _CERTIFICATE)
+    try:
+        # Between certificates may stand anything, but not for Python.
+        context.load_verify_locations(cadata=text.encode("ascii", "ignore").decode())
+    except ssl.SSLError as error:
+        raise ConfigError(
+            f"the CA certificate {_shown(ca_cert)} is damaged: {in_words(error)}"
+        ) from error
+
+
+def _show(context: ssl.SSLContext, cert: str | Path, key: str | Path) -> None:
+    _pem("the client certificate", cert, _CERTIFICATE)
+    _pem("the client key", key, _KEY)
+    with ExitStack() as stack:
+        cert_file, key_file = _as_file(stack, cert), _as_file(stack, key)
+        try:
+            context.load_cert_chain(cert_file, key_file, _no_password)
+        except ssl.SSLError as error:
+            both = f"client certificate {_shown(cert)} and key {_shown(key)}"
+            if error.reason == "KEY_VALUES_MISMATCH":
+                raise ConfigError(f"{both} do not belong together") from error
+            raise ConfigError(f"{both} cannot be used: {in_words(error)}") from error
+
+
+def _no_password() -> NoReturn:
+    raise ConfigError(
+        "the client key is encrypted", hint="decrypt it: openssl pkey -in KEY -out PLAIN_KEY"
+    )
+
+
+def _pem(what: str, given: str | Path, marker: str) -> str:
+    text = str(given)
+    if not _is_text(given):
+        try:
+            text = Path(given).read_text(encoding="utf-8", errors="replace")
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(f"cannot read {what} {given}: {reason}") from error
+    if marker not in text:
+        raise ConfigError(
+            f"{what} {_shown(given)} holds no {marker.strip('-').removeprefix('BEGIN ')} in PEM",
+            hint="PEM is text that begins with -----BEGIN",
+        )
+    return text
+
+
+def _as_file(stack: ExitStack, given: str | Path) -> Path:
+    if not _is_text(given):
+        return Path(given)
+    # OpenSSL, as Python gives it, reads what the client shows from files only.
+    folder = stack.enter_context(TemporaryDirectory(prefix="streamkit-"))
+    path = Path(folder) / "pem"
+    path.write_text(str(given))
+    return path
+
+
+def _is_text(given: str | Path) -> bool:
+    return isinstance(given, str) and _PEM in given
+
+
+def _shown(given: str | Path) -> str:
+    return "(given as text)" if _is_text(given) else str(given)

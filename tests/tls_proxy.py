@@ -1,0 +1,206 @@
+"""TLS in front of one broker, on loopback: ends it, notes what servers were called, passes on.
+
+The ports are known before the broker is, which can so be told to send its clients here:
+
+    with TlsProxy(certificate) as proxy:
+        ...  # streamkit broker start --spu-public-address {proxy.spu_address}
+        proxy.lead_to(sc_port, spu_port)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Final, Literal, TypeVar
+
+import trustme
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+_HOST: Final = "127.0.0.1"
+_READ_BYTES: Final = 1 << 16
+
+Side = Literal["sc", "spu"]
+T = TypeVar("T")
+
+
+class TlsProxy:
+    """Stands before a broker, or before nothing, for as long as the ``with`` block lasts.
+
+    Args:
+        certificate: What the SC's side shows.
+        spu_certificate: What the SPU's side shows; the same, if left out.
+        clients_of: Whose certificates clients must show; none, if left out.
+        newest: The newest version of TLS that is spoken.
+    """
+
+    def __init__(
+        self,
+        certificate: trustme.LeafCert,
+        *,
+        spu_certificate: trustme.LeafCert | None = None,
+        clients_of: trustme.CA | None = None,
+        newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    ) -> None:
+        self.names: dict[Side, list[str | None]] = {"sc": [], "spu": []}
+        self.clients: dict[Side, list[str]] = {"sc": [], "spu": []}
+        self.sc_address = self.spu_address = ""
+        self._certificates = {"sc": certificate, "spu": spu_certificate or certificate}
+        self._clients_of = clients_of
+        self._newest = newest
+        self._ports: dict[Side, int] = {}
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._joins: set[asyncio.Task[Any]] = set()
+        self._is_up = threading.Event()
+        self._thread = threading.Thread(
+            target=self._loop.run_until_complete, args=(self._main(),), daemon=True
+        )
+
+    def __enter__(self) -> TlsProxy:
+        self._thread.start()
+        self._is_up.wait()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        self._loop.close()
+
+    def lead_to(self, sc_port: int, spu_port: int) -> None:
+        """Learn where the broker listens."""
+        self._ports = {"sc": sc_port, "spu": spu_port}
+
+    async def _main(self) -> None:
+        self.sc_address, sc = await self._listen("sc")
+        self.spu_address, spu = await self._listen("spu")
+        self._is_up.set()
+        await self._stop.wait()
+        sc.close()
+        spu.close()
+        for join in self._joins:
+            join.cancel()
+        if self._joins:
+            await asyncio.wait(self._joins)
+
+    def _context(self, side: Side) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.maximum_version = self._newest
+        self._certificates[side].configure_cert(context)
+        if self._clients_of is not None:
+            self._clients_of.configure_trust(context)
+            context.verify_mode = ssl.CERT_REQUIRED
+
+        def note(_secured: Any, name: str | None, _context: ssl.SSLContext) -> None:
+            self.names[side].append(name)
+
+        context.sni_callback = note
+        return context
+
+    async def _listen(self, side: Side) -> tuple[str, asyncio.Server]:
+        context = self._context(side)
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._joins.add(task)
+            try:
+                await self._join(side, _Secured(context, reader, writer))
+            except (OSError, asyncio.CancelledError):
+                pass  # one side is gone, or the test has ended
+            finally:
+                writer.transport.abort()
+                self._joins.discard(task)
+
+        server = await asyncio.start_server(serve, _HOST, 0)
+        return f"{_HOST}:{server.sockets[0].getsockname()[1]}", server
+
+    async def _join(self, side: Side, near: _Secured) -> None:
+        if not await near.shake_hands():
+            return
+        self.clients[side] += near.client_names()
+        reader, writer = await asyncio.open_connection(_HOST, self._ports[side])
+        ways = [
+            asyncio.ensure_future(_carry(near.read, writer)),
+            asyncio.ensure_future(_carry(reader.read, near)),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+            writer.transport.abort()
+
+
+class _Secured:
+    """The server's end of TLS. Unlike asyncio's own it tells the client why it refuses it."""
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._ssl = context.wrap_bio(self._in, self._out, server_side=True)
+        self._reader, self._writer = reader, writer
+
+    async def shake_hands(self) -> bool:
+        """Return whether the client is welcome; if not, it has been told so."""
+        try:
+            await self._do(self._ssl.do_handshake)
+            return True
+        except ssl.SSLError:
+            self._writer.write(self._out.read())
+            self._writer.write_eof()
+            while await self._reader.read(_READ_BYTES):
+                pass  # closing over unread bytes would take the alert back
+            return False
+
+    def client_names(self) -> list[str]:
+        shown = self._ssl.getpeercert(binary_form=True)
+        if shown is None:
+            return []
+        names = x509.load_der_x509_certificate(shown).subject
+        return [str(name.value) for name in names.get_attributes_for_oid(NameOID.COMMON_NAME)]
+
+    async def read(self, size_bytes: int) -> bytes:
+        return await self._do(self._ssl.read, size_bytes)
+
+    def write(self, data: bytes) -> None:
+        self._ssl.write(data)
+        self._writer.write(self._out.read())
+
+    async def drain(self) -> None:
+        await self._writer.drain()
+
+    async def _do(self, function: Callable[..., T], *arguments: Any) -> T:
+        while True:
+            try:
+                result = function(*arguments)
+                self._writer.write(self._out.read())
+                return result
+            except ssl.SSLWantReadError:
+                self._writer.write(self._out.read())
+                data = await self._reader.read(_READ_BYTES)
+                if data:
+                    self._in.write(data)
+                else:
+                    self._in.write_eof()
+
+
+async def _carry(
+    read: Callable[[int], Awaitable[bytes]], writer: asyncio.StreamWriter | _Secured
+) -> None:
+    while data := await read(_READ_BYTES):
+        writer.write(data)
+        await writer.drain()
