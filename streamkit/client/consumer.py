@@ -336,6 +336,9 @@ class Consumer:
 
     def _next_of_application(self, number: int) -> int:
         """Return the offset behind what was given out last, else where reading began."""
+        if self._options.smartmodules and not self._inbox.holds(number):
+            # What SmartModules have left out is nothing that the application will ever get.
+            return self._readers[number].position.next_offset
         return self._given.get(number, self._readers[number].started_at)
 
     async def _retrying(self, attempt: Callable[[], Awaitable[T]]) -> T:

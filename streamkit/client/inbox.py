@@ -43,6 +43,10 @@ class Inbox:
         self._held_bytes[partition] = 0
         self._partitions += 1
 
+    def holds(self, partition: int) -> bool:
+        """Whether something of a partition waits to be taken."""
+        return bool(self._held[partition])
+
     def has_room(self, partition: int) -> bool:
         """Whether a partition may ask for more."""
         return self._held_bytes[partition] < self.share_bytes

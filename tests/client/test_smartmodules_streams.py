@@ -198,6 +198,19 @@ async def test_without_modules_nobody_asks_what_is_through() -> None:
     assert spu.bodies(UPDATE_OFFSETS.key) == []
 
 
+async def test_what_is_filtered_is_no_lag() -> None:
+    spu = StockSpu(FRUIT, only(b"apple"))
+    async with stock_cluster(spu) as address, Client.connect(address) as client:
+        consumer = client.consumer(TOPIC, smartmodules=[CONTAINS])
+        assert await consumer.lag() == {0: 5}
+        with anyio.fail_after(SOON_S):
+            chunk = await consumer.next_chunk()
+        assert chunk is not None
+        assert (list(chunk.offsets), await consumer.lag()) == ([0], {0: 0})
+        assert consumer.next_offsets() == {0: 5}
+        await consumer.close()
+
+
 # --- Where it starts -----------------------------------------------------------------------
 
 
