@@ -35,11 +35,12 @@ class Outcome:
 
 @dataclass(slots=True)
 class ReadyBatch:
-    """A batch that takes no more records, encoded."""
+    """A batch that takes no more records, encoded. ``since_s`` is when it got its first one."""
 
     data: bytes
     record_count: int
     plain_bytes: int
+    since_s: float
     outcome: Outcome
 
 
@@ -71,12 +72,21 @@ class Accumulator:
         batch_bytes: Soft limit of a batch, uncompressed, header included.
         request_bytes: Hard limit of a batch, also of one record that travels alone.
         codec_used: What batches are compressed with.
+        now_s: Tells the time, when a batch gets its first record.
     """
 
-    def __init__(self, *, batch_bytes: int, request_bytes: int, codec_used: Codec) -> None:
+    def __init__(
+        self,
+        *,
+        batch_bytes: int,
+        request_bytes: int,
+        codec_used: Codec,
+        now_s: Callable[[], float],
+    ) -> None:
         self._budget_bytes = max(0, min(batch_bytes, request_bytes) - OVERHEAD_BYTES)
         self._request_bytes = request_bytes
         self._codec = codec_used
+        self._now_s = now_s
         self._open: OpenBatch | None = None
         self.ready: deque[ReadyBatch] = deque()
         self.held_bytes = 0
@@ -90,9 +100,7 @@ class Accumulator:
     def is_empty(self) -> bool:
         return self._open is None and not self.ready
 
-    def add(
-        self, value: bytes, key: bytes | None, timestamp_ms: int, now_s: float
-    ) -> tuple[Outcome, int]:
+    def add(self, value: bytes, key: bytes | None, timestamp_ms: int) -> tuple[Outcome, int]:
         """Take one record; return the outcome of its batch and its row there.
 
         Raises:
@@ -110,7 +118,7 @@ class Accumulator:
         if batch is None:
             size = codec.record_bytes(0, 0, key, value)
             self._check_alone(size)
-            batch = self._open = OpenBatch(since_s=now_s)
+            batch = self._open = OpenBatch(since_s=self._now_s())
             row = 0
         batch.values.append(value)
         batch.keys.append(key)
@@ -121,7 +129,7 @@ class Accumulator:
             self.close_batch()
         return batch.outcome, row
 
-    def add_rows(self, columns: Columns, now_s: float) -> list[Place]:
+    def add_rows(self, columns: Columns) -> list[Place]:
         """Take many records; return where each run of them went, in order.
 
         Raises:
@@ -132,6 +140,7 @@ class Accumulator:
         else:
             already = 0
         cuts = self._cuts(columns)
+        now_s = self._now_s()
         places = []
         start = 0
         for stop, size in cuts:
@@ -151,7 +160,7 @@ class Accumulator:
                 batch.records_bytes = size
                 self._open = batch
             else:
-                self._encode(columns, start, stop, size, batch.outcome)
+                self._encode(columns, start, stop, size, batch)
             start = stop
         return places
 
@@ -160,7 +169,7 @@ class Accumulator:
         batch, self._open = self._open, None
         if batch is not None:
             columns = Columns(batch.values, batch.keys, batch.timestamps_ms)
-            self._encode(columns, 0, len(batch.values), batch.records_bytes, batch.outcome)
+            self._encode(columns, 0, len(batch.values), batch.records_bytes, batch)
 
     def take(self, most_bytes: int) -> list[ReadyBatch]:
         """Take ready batches for one request: at least one, more up to ``most_bytes``."""
@@ -217,6 +226,6 @@ class Accumulator:
                 hint="raise max_request_size, or make the record smaller",
             )
 
-    def _encode(self, columns: Columns, start: int, stop: int, size: int, outcome: Outcome) -> None:
+    def _encode(self, columns: Columns, start: int, stop: int, size: int, batch: OpenBatch) -> None:
         data = encode_batch(columns, start, stop, size, codec_used=self._codec)
-        self.ready.append(ReadyBatch(data, stop - start, size, outcome))
+        self.ready.append(ReadyBatch(data, stop - start, size, batch.since_s, batch.outcome))

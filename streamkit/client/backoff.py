@@ -1,25 +1,85 @@
-"""How long to wait between attempts. Pure."""
+"""How often something is tried again, and how long to wait before. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
 
-_DOUBLINGS_MAX = 64
+from streamkit.errors import UsageError
+
+_STEPS_MAX = 64
+Strategy = Literal["exponential", "fibonacci", "fixed"]
+
+
+def _seconds(value: float | timedelta) -> float:
+    return value.total_seconds() if isinstance(value, timedelta) else value
+
+
+def _fibonacci(step: int) -> int:
+    this, following = 1, 1
+    for _ in range(step):
+        this, following = following, this + following
+    return this
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How a failure that may pass is tried again.
+
+    Args:
+        initial_delay: Seconds, or a timedelta, before the first retry.
+        max_delay: The longest pause; ``fixed`` never gets there.
+        strategy: ``exponential`` doubles the pause each time, ``fibonacci`` adds the last two,
+            ``fixed`` keeps it.
+        max_retries: Attempts after the first; None sets no bound but that of time.
+
+    Raises:
+        UsageError: A value means nothing.
+    """
+
+    initial_delay: float | timedelta = 0.05
+    max_delay: float | timedelta = 2.0
+    strategy: Strategy = "exponential"
+    max_retries: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.strategy not in ("exponential", "fibonacci", "fixed"):
+            raise UsageError(f"{self.strategy!r} is none of: exponential, fibonacci, fixed")
+        if _seconds(self.initial_delay) < 0 or _seconds(self.max_delay) < 0:
+            raise UsageError("a delay cannot be negative")
+        if self.max_retries is not None and self.max_retries < 0:
+            raise UsageError(f"max_retries={self.max_retries} counts from 0 up")
+
+    def delay_s(self, retry: int) -> float:
+        """Return the pause before a retry, the first being number 0."""
+        first_s = _seconds(self.initial_delay)
+        if self.strategy == "fixed":
+            return first_s
+        # Of a broker that is away for an hour the power would leave what a float can hold.
+        steps = min(retry, _STEPS_MAX)
+        factor = 2.0**steps if self.strategy == "exponential" else _fibonacci(steps)
+        return min(first_s * factor, _seconds(self.max_delay))
+
+
+DEFAULT_POLICY = RetryPolicy()
 
 
 @dataclass(slots=True)
 class Backoff:
-    """Doubling pauses from ``first_s`` up to ``most_s``."""
+    """The pauses of one incident, by a policy."""
 
-    first_s: float = 0.05
-    most_s: float = 2.0
+    policy: RetryPolicy = DEFAULT_POLICY
     attempt: int = 0
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the policy allows no further attempt."""
+        return self.policy.max_retries is not None and self.attempt >= self.policy.max_retries
 
     def next_s(self) -> float:
         """Return the pause before the next attempt."""
-        # Of a broker that is away for an hour the power would leave what a float can hold.
-        doublings = min(self.attempt, _DOUBLINGS_MAX)
-        pause_s = min(self.first_s * 2.0**doublings, self.most_s)
+        pause_s = self.policy.delay_s(self.attempt)
         self.attempt += 1
         return pause_s
 

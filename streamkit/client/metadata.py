@@ -16,8 +16,12 @@ WATCHED: tuple[ObjectKind, ...] = (specs.SPU, specs.PARTITION, specs.TOPIC)
 class MetadataStore:
     """Objects by kind and name.
 
-    Unlike the stock client's, a store with an empty first list counts as filled.
+    Unlike the stock client's, a store with an empty first list counts as filled. ``layout``
+    is another number whenever a topic, an SPU, or a partition's leader or state has changed;
+    offsets, which move all the time, do not count.
     """
+
+    layout: int = 0
 
     _objects: dict[str, dict[str, Metadata]] = field(
         default_factory=lambda: {kind.name: {} for kind in WATCHED}
@@ -35,12 +39,16 @@ class MetadataStore:
         if response.all or name not in self._filled:
             self._objects[name] = {item.name: item for item in response.all}
             self._filled.add(name)
+            self.layout += 1
         objects = self._objects[name]
         for change in response.changes:
+            before = objects.get(change.item.name)
             if change.is_delete:
                 objects.pop(change.item.name, None)
             else:
                 objects[change.item.name] = change.item
+            if change.is_delete or before is None or not _only_offsets_differ(before, change.item):
+                self.layout += 1
 
     def forget(self) -> None:
         """Learn that the watches have ended; what is known may be stale until they are back."""
@@ -97,6 +105,14 @@ class MetadataStore:
     def _is_system(self, name: str) -> bool:
         found = self.topic(name)
         return found is not None and bool(found.spec.system)
+
+
+def _only_offsets_differ(before: Metadata, after: Metadata) -> bool:
+    return (
+        isinstance(after.status, specs.PartitionStatus)
+        and before.spec == after.spec
+        and before.status.resolution is after.status.resolution
+    )
 
 
 def _address_of(spec: specs.SpuSpec, *, local: bool) -> str | None:

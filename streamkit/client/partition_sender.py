@@ -5,19 +5,33 @@
 | open | it is full, its linger is over, or somebody waits for it |
 | ready | the sender of its partition takes it |
 | out | the answer comes; a lost connection or a retryable code sends it again, in order |
-| stored, or refused | its handles and `flush` tell |
+| stored, or refused | its handles, `flush` and the callback tell |
+
+With at-most-once delivery a batch that has been written to a connection is never sent again,
+and the next one does not wait for its answer.
+
+| then a batch is | until |
+|---|---|
+| waiting for a connection | there is one; what has not been written may be tried again |
+| out | the answer comes, or the connection is lost: then nobody knows |
+| stored, refused, or unknown | its handles, `flush` and the callback tell |
 """
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import anyio
 
 from streamkit.client.accumulator import Accumulator, Outcome, Place, ReadyBatch
-from streamkit.client.backoff import Backoff
+from streamkit.client.backoff import DEFAULT_POLICY, Backoff, RetryPolicy
+from streamkit.client.channel import Answer
 from streamkit.client.cluster import Cluster
+from streamkit.client.smartmodules import check_carried
 from streamkit.errors import (
     NotFlushed,
     ProtocolError,
@@ -34,15 +48,58 @@ from streamkit.protocol.data_plane import (
     ACKS_LEADER,
     PartitionProduceData,
     ProduceRequest,
+    ProduceResponse,
     TopicProduceData,
 )
 from streamkit.protocol.error_codes import ErrorCode, as_exception
+from streamkit.protocol.smartmodules import SmartModuleInvocation
+
+logger = logging.getLogger("streamkit.client")
 
 # Nobody can tell whether these were carried out.
-_UNKNOWN_CODES = frozenset({7, 56, 72, 73})
+UNKNOWN_CODES = frozenset({7, 56, 72, 73})
+# These were not.
+NOT_STORED_CODES = frozenset({6, 2001, 3001})
 # Those, or they pass: at least once means again.
-_SEND_AGAIN_CODES = _UNKNOWN_CODES | {6, 3000, 3001}
+_SEND_AGAIN_CODES = UNKNOWN_CODES | {6, 3000, 3001}
 Partitioner = Callable[[Sequence[bytes | None], int], Sequence[int]]
+Delivery = Literal["at-least-once", "at-most-once"]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """What became of one batch, as a producer's ``on_batch`` is told.
+
+    ``base_offset`` is that of its first record, -1 where it is not stored; then ``error`` says
+    why. ``wire_bytes`` is its size as sent, header included. ``queued_s`` is how long its
+    first record waited to be sent, ``acknowledged_s`` how long until the answer was here.
+    """
+
+    topic: str
+    partition: int
+    base_offset: int
+    record_count: int
+    wire_bytes: int
+    queued_s: float
+    acknowledged_s: float
+    error: Exception | None
+
+
+@dataclass(slots=True)
+class ProducerMetrics:
+    """What a producer has done since it was made.
+
+    ``records``, ``batches`` and ``wire_bytes`` (headers included) count what is stored,
+    ``failed_records`` what is not, or not known to be. ``requests`` counts every one written,
+    ``retries`` those that were not the first try.
+    """
+
+    records: int = 0
+    batches: int = 0
+    wire_bytes: int = 0
+    failed_records: int = 0
+    requests: int = 0
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +113,16 @@ class ProducerOptions:
     acks: int = ACKS_LEADER
     timeout_ms: int = 1_500
     queue_bytes_max: int = 8 << 20
+    queue_batches_max: int | None = None
+    delivery: Delivery = "at-least-once"
     delivery_timeout_s: float | None = 300.0
+    close_timeout_s: float | None = 30.0
+    retry: RetryPolicy = DEFAULT_POLICY
     partitioner: Partitioner | None = None
     partition: int | None = None
+    smartmodules: tuple[SmartModuleInvocation, ...] = ()
     on_retry: Callable[[Exception, int], None] | None = None
+    on_batch: Callable[[BatchReport], None] | None = None
 
 
 class PartitionSender:
@@ -72,14 +135,17 @@ class PartitionSender:
         partition: int,
         options: ProducerOptions,
         codec_used: Codec,
+        metrics: ProducerMetrics,
     ) -> None:
         self.partition = partition
         self._cluster = cluster
         self._topic = topic
         self._options = options
         self._codec = codec_used
+        self._metrics = metrics
         self._accumulator: Accumulator | None = None
         self._out: list[ReadyBatch] = []
+        self._unanswered: deque[tuple[list[ReadyBatch], float, Answer[ProduceResponse]]] = deque()
         self._wake = anyio.Event()
         self._moved = anyio.Event()
         self._hurried = False
@@ -97,19 +163,28 @@ class PartitionSender:
     @property
     def is_full(self) -> bool:
         held = self._accumulator
-        return held is not None and held.held_bytes >= self._options.queue_bytes_max
+        if held is None:
+            return False
+        batches_max = self._options.queue_batches_max
+        return held.held_bytes >= self._options.queue_bytes_max or (
+            batches_max is not None and len(held.ready) >= batches_max
+        )
 
     def add(self, value: bytes, key: bytes | None, timestamp_ms: int) -> tuple[Outcome, int]:
-        accumulator = self._open_accumulator()
-        added = accumulator.add(value, key, timestamp_ms, self._cluster.clock.monotonic_s())
+        accumulator = self._accumulator or self._start()
+        if self._is_stopped:
+            raise self._closed()
+        added = accumulator.add(value, key, timestamp_ms)
         self.taken += 1
         if accumulator.ready or added[1] == 0:
             self._wake.set()
         return added
 
     def add_rows(self, columns: Columns) -> list[Place]:
-        accumulator = self._open_accumulator()
-        places = accumulator.add_rows(columns, self._cluster.clock.monotonic_s())
+        accumulator = self._accumulator or self._start()
+        if self._is_stopped:
+            raise self._closed()
+        places = accumulator.add_rows(columns)
         self.taken += len(columns.values)
         self._wake.set()
         return places
@@ -161,17 +236,18 @@ class PartitionSender:
             if not batch.outcome.is_known:
                 batch.outcome.settle(-1, gone)
 
-    def _open_accumulator(self) -> Accumulator:
-        if self._is_stopped:
-            raise UsageError(f"the producer for {self._topic!r} is closed")
-        return self._accumulator or self._start()
+    def _closed(self) -> UsageError:
+        return UsageError(f"the producer for {self._topic!r} is closed")
 
     def _start(self) -> Accumulator:
+        if self._is_stopped:
+            raise self._closed()
         options = self._options
         self._accumulator = Accumulator(
             batch_bytes=options.batch_size_bytes,
             request_bytes=options.max_request_size_bytes,
             codec_used=self._codec,
+            now_s=self._cluster.clock.monotonic_s,
         )
         self._cluster.start(self._run)
         return self._accumulator
@@ -180,16 +256,15 @@ class PartitionSender:
 
     async def _run(self) -> None:
         assert self._accumulator is not None
+        deliver = self._deliver if self._options.delivery == "at-least-once" else self._deliver_once
         try:
             while True:
                 await self._until_ready(self._accumulator)
                 if self._is_stopped:
                     return
-                self._out = self._accumulator.take(self._options.max_request_size_bytes)
-                await self._deliver(self._out)
-                self._accumulator.settled(self._out)
-                self._out = []
-                self._tell_moved()
+                batches = self._accumulator.take(self._options.max_request_size_bytes)
+                self._out += batches
+                await deliver(batches, self._cluster.clock.monotonic_s())
         finally:
             self.stop()
 
@@ -213,7 +288,9 @@ class PartitionSender:
             self._hurried = False
             accumulator.close_batch()
 
-    async def _deliver(self, batches: list[ReadyBatch]) -> None:
+    # --- at least once -----------------------------------------------------------------
+
+    async def _deliver(self, batches: list[ReadyBatch], sent_s: float) -> None:
         """Send batches in one entry, which is stored whole or not at all, until that stands.
 
         Where the broker refuses it for good, each batch is tried alone: only the records
@@ -222,45 +299,42 @@ class PartitionSender:
         try:
             code, base_offset = await self._answer_that_stands(batches)
         except Exception as error:  # whatever it is must reach whoever waits for the records
-            self._settle(batches, -1, error)
+            self._settle(batches, -1, error, sent_s)
             return
         if not code:
-            self._settle(batches, base_offset, None)
+            self._settle(batches, base_offset, None, sent_s)
         elif len(batches) == 1:
-            self._settle(batches, -1, as_exception(code, about=self._name))
+            self._settle(batches, -1, as_exception(code, about=self._name), sent_s)
         else:
             for batch in batches:
-                await self._deliver([batch])
+                await self._deliver([batch], sent_s)
 
     async def _answer_that_stands(self, batches: list[ReadyBatch]) -> tuple[ErrorCode, int]:
         """Send until there is an answer that another try would not change.
 
+        A live connection is not given up on by a timer: its answer comes in order.
+
         Raises:
-            StreamKitError: Not retryable, or the delivery timeout has passed.
+            StreamKitError: Not retryable, or the policy or the delivery timeout ends it.
         """
-        backoff = Backoff()
+        backoff = Backoff(self._options.retry)
         started_s = self._cluster.clock.monotonic_s()
         may_be_stored = False
         while True:
             try:
-                code, base_offset = await self._attempt(batches)
+                code, base_offset = self._read(await (await self._post(batches)))
                 if code.code not in _SEND_AGAIN_CODES:
                     return code, base_offset
                 problem: StreamKitError = as_exception(code, about=self._name)
-                may_be_stored = may_be_stored or code.code in _UNKNOWN_CODES
+                may_be_stored = may_be_stored or code.code in UNKNOWN_CODES
             except StreamKitError as error:
                 if not error.retryable:
                     raise
                 problem = error
                 may_be_stored = may_be_stored or (isinstance(error, TransportError) and error.sent)
-            waited_s = self._cluster.clock.monotonic_s() - started_s
-            limit_s = self._options.delivery_timeout_s
-            if limit_s is not None and waited_s > limit_s:
+            if self._is_over(backoff, started_s):
                 raise self._given_up(problem, may_be_stored)
-            pause_s = backoff.next_s()
-            if self._options.on_retry is not None:
-                self._options.on_retry(problem, backoff.attempt)
-            await self._cluster.clock.sleep(pause_s)
+            await self._pause(backoff, problem)
 
     def _given_up(self, problem: StreamKitError, may_be_stored: bool) -> StreamKitError:
         """Return the error for the last problem; what an earlier attempt may have done counts."""
@@ -270,34 +344,142 @@ class PartitionSender:
             f"{self._name}: it is not known whether the records are stored: {problem}", sent=True
         )
 
-    async def _attempt(self, batches: list[ReadyBatch]) -> tuple[ErrorCode, int]:
-        """Send one request and return its answer.
+    # --- at most once ------------------------------------------------------------------
 
-        A live connection is not given up on by a timer: its answer comes in order.
+    async def _deliver_once(self, batches: list[ReadyBatch], sent_s: float) -> None:
+        """Write batches to a connection once; what the answer says is learned later."""
+        backoff = Backoff(self._options.retry)
+        started_s = self._cluster.clock.monotonic_s()
+        while True:
+            try:
+                answer = await self._post(batches)
+                break
+            except TransportError as error:
+                if error.sent or self._is_over(backoff, started_s):
+                    self._settle(batches, -1, error, sent_s)
+                    return
+                await self._pause(backoff, error)
+            except StreamKitError as error:
+                if not error.retryable or self._is_over(backoff, started_s):
+                    self._settle(batches, -1, error, sent_s)
+                    return
+                await self._pause(backoff, error)
+        self._unanswered.append((batches, sent_s, answer))
+        if len(self._unanswered) == 1:
+            self._cluster.start(self._take_answers)
+
+    async def _take_answers(self) -> None:
+        while self._unanswered:
+            batches, sent_s, answer = self._unanswered[0]
+            try:
+                code, base_offset = self._read(await answer)
+                error = as_exception(code, about=self._name) if code else None
+                self._settle(batches, -1 if code else base_offset, error, sent_s)
+            except StreamKitError as lost:
+                self._settle(batches, -1, lost, sent_s)
+            self._unanswered.popleft()
+
+    # --- requests ----------------------------------------------------------------------
+
+    async def _post(self, batches: list[ReadyBatch]) -> Answer[ProduceResponse]:
+        """Write one request to the leader's connection; its answer is to be awaited.
+
+        Raises:
+            TransportError: ``sent`` tells whether it may have been carried out.
+            StreamKitError: Nobody leads the partition.
         """
-        topic = self._topic
-        address = await self._cluster.leader(topic, self.partition)
+        address = await self._cluster.leader(self._topic, self.partition)
         channel = await self._cluster.spu(address)
-        records = b"".join([batch.data for batch in batches])
-        entry = PartitionProduceData(self.partition, records)
+        chain = self._options.smartmodules
+        if chain:
+            check_carried(chain, "Produce", channel.version_of(PRODUCE), address)
+        entry = PartitionProduceData(self.partition, b"".join([batch.data for batch in batches]))
         request = ProduceRequest(
             acks=self._options.acks,
             timeout_ms=self._options.timeout_ms,
-            topics=(TopicProduceData(topic, (entry,)),),
+            topics=(TopicProduceData(self._topic, (entry,)),),
+            smartmodules=chain,
         )
-        response = await channel.call(PRODUCE, request)
+        self._metrics.requests += 1
+        return await channel.post(PRODUCE, request)
+
+    def _read(self, response: ProduceResponse) -> tuple[ErrorCode, int]:
         answers = [answer for each in response.topics for answer in each.partitions]
         if len(answers) != 1:
             raise ProtocolError(f"{len(answers)} answers to one entry for {self._name}")
         return answers[0].error, answers[0].base_offset
 
-    def _settle(self, batches: list[ReadyBatch], base_offset: int, error: Exception | None) -> None:
+    def _is_over(self, backoff: Backoff, started_s: float) -> bool:
+        limit_s = self._options.delivery_timeout_s
+        waited_s = self._cluster.clock.monotonic_s() - started_s
+        return backoff.is_exhausted or (limit_s is not None and waited_s > limit_s)
+
+    async def _pause(self, backoff: Backoff, problem: StreamKitError) -> None:
+        self._metrics.retries += 1
+        pause_s = backoff.next_s()
+        if self._options.on_retry is not None:
+            self._options.on_retry(problem, backoff.attempt)
+        else:
+            logger.warning("%s: trying again in %.1f s: %s", self._name, pause_s, problem)
+        await self._cluster.clock.sleep(pause_s)
+
+    # --- outcomes ----------------------------------------------------------------------
+
+    def _settle(
+        self, batches: list[ReadyBatch], base_offset: int, error: Exception | None, sent_s: float
+    ) -> None:
+        assert self._accumulator is not None, "batches come from there"
+        if self._is_stopped:
+            return  # `stop` has told whoever waits
         if error is not None and self._refusal is None:
             self._refusal = error
+        now_s = self._cluster.clock.monotonic_s()
+        if self._options.smartmodules:
+            base_offset = -1  # what is stored are other records, more or fewer
         for batch in batches:
             self._settled += batch.record_count
+            self._count(batch, error)
             batch.outcome.settle(base_offset, error)
-            base_offset += batch.record_count
+            if self._options.on_batch is not None:
+                self._report(batch, base_offset, error, sent_s, now_s)
+            if base_offset >= 0:
+                base_offset += batch.record_count
+        # Answers come in the order of the batches, so these are the first of what is out.
+        del self._out[: len(batches)]
+        self._accumulator.settled(batches)
+        self._tell_moved()
+
+    def _count(self, batch: ReadyBatch, error: Exception | None) -> None:
+        if error is not None:
+            self._metrics.failed_records += batch.record_count
+            return
+        self._metrics.records += batch.record_count
+        self._metrics.batches += 1
+        self._metrics.wire_bytes += len(batch.data)
+
+    def _report(
+        self,
+        batch: ReadyBatch,
+        base_offset: int,
+        error: Exception | None,
+        sent_s: float,
+        now_s: float,
+    ) -> None:
+        assert self._options.on_batch is not None
+        report = BatchReport(
+            self._topic,
+            self.partition,
+            base_offset,
+            batch.record_count,
+            len(batch.data),
+            sent_s - batch.since_s,
+            now_s - batch.since_s,
+            error,
+        )
+        try:
+            self._options.on_batch(report)
+        except Exception:  # the records are stored all the same
+            logger.exception("on_batch failed for %s", self._name)
 
     @property
     def _name(self) -> str:

@@ -11,7 +11,7 @@ import anyio
 
 from streamkit.client.cluster import Cluster, retrying
 from streamkit.client.handles import ManyHandle, RecordHandle
-from streamkit.client.partition_sender import PartitionSender, ProducerOptions
+from streamkit.client.partition_sender import PartitionSender, ProducerMetrics, ProducerOptions
 from streamkit.errors import (
     NotFlushed,
     StreamKitError,
@@ -22,6 +22,7 @@ from streamkit.protocol.batch import OVERHEAD_BYTES, Columns
 from streamkit.protocol.compression import Codec
 
 _ROWS_PER_TURN = 8_192
+_UNKNOWN = -1
 
 
 class Producer:
@@ -34,12 +35,16 @@ class Producer:
         self.topic = topic
         self._cluster = cluster
         self._options = options
+        self._metadata = cluster.metadata
         self._codec = options.compression or Codec.NONE
         self._senders: list[PartitionSender] = []
         self._partitions = 0
+        self._offline: frozenset[int] = frozenset()
+        self._layout = _UNKNOWN
         self._turn = 0
         self._is_open = False
         self._is_closed = False
+        self.metrics = ProducerMetrics()
 
     async def open(self) -> None:
         """Look the topic up and check the options against it.
@@ -61,6 +66,7 @@ class Producer:
         self._codec = self._agreed_codec()
         self._grow(count)
         self._is_open = True
+        self._learn_layout()
 
     async def send(
         self,
@@ -88,9 +94,13 @@ class Producer:
             value = value.encode()
         if type(key) is str:
             key = key.encode()
-        if not self._is_open:
+        if timestamp_ms is None:
+            timestamp_ms = self._cluster.clock.wall_ms()
+        elif type(timestamp_ms) is not int:
+            raise UsageError(f"timestamp_ms={timestamp_ms!r} is not a whole number of ms")
+        if self._layout != self._metadata.layout:
             await self.open()
-        self._notice_growth()
+            self._learn_layout()
         if partition is None:
             partition = self._choose(key)  # type: ignore[arg-type]
         if not 0 <= partition < len(self._senders):
@@ -98,14 +108,7 @@ class Producer:
         sender = self._senders[partition]
         if sender.is_full:
             await sender.wait_for_room()
-        if timestamp_ms is not None and type(timestamp_ms) is not int:
-            raise UsageError(f"timestamp_ms={timestamp_ms!r} is not a whole number of ms")
-        clock = self._cluster.clock
-        outcome, row = sender.add(
-            value,  # type: ignore[arg-type]
-            key,  # type: ignore[arg-type]
-            clock.wall_ms() if timestamp_ms is None else timestamp_ms,
-        )
+        outcome, row = sender.add(value, key, timestamp_ms)  # type: ignore[arg-type]
         return RecordHandle(sender, outcome, row)
 
     async def send_many(
@@ -131,7 +134,8 @@ class Producer:
             UsageError: The columns differ in length.
         """
         await self.open()
-        self._notice_growth()
+        if self._layout != self._metadata.layout:
+            self._learn_layout()
         total = len(values)
         for name, column in (("keys", keys), ("timestamps_ms", timestamps_ms)):
             if column is not None and len(column) != total:
@@ -188,21 +192,32 @@ class Producer:
         for sender in self._senders:
             sender.stop()
         self._is_open, self._is_closed = False, True
+        self._layout = _UNKNOWN
 
     async def close(self, *, deadline_s: float | None = None) -> None:
         """Flush, then stop. Nothing can be sent afterwards.
 
+        Args:
+            deadline_s: How long flushing may take; the producer's ``close_timeout``, if left
+                out.
+
         Raises:
-            NotFlushed: The deadline passed; the text says how many records are open.
+            NotFlushed: The deadline passed; the text says how many records are open, and of
+                which partitions.
             StreamKitError: As for `flush`.
         """
+        limit_s = self._options.close_timeout_s if deadline_s is None else deadline_s
         try:
-            with anyio.fail_after(deadline_s):
+            with anyio.fail_after(limit_s):
                 await self.flush()
         except TimeoutError:
-            open_records = sum(sender.unacknowledged for sender in self._senders)
+            waiting = {s.partition: s.unacknowledged for s in self._senders if s.unacknowledged}
+            where = ", ".join(f"{count} of partition {n}" for n, count in waiting.items())
             raise NotFlushed(
-                f"{open_records} records for {self.topic!r} were not acknowledged in time"
+                f"{self.unacknowledged} records for {self.topic!r} were not acknowledged within "
+                f"{limit_s:g} s: {where}",
+                hint="they may be stored or not; raise close_timeout where brokers may be away "
+                "for longer",
             ) from None
         finally:
             self.stop()
@@ -252,15 +267,20 @@ class Producer:
             )
         return Codec(asked)
 
-    def _notice_growth(self) -> None:
-        count = self._cluster.metadata.partition_count(self.topic)
+    def _learn_layout(self) -> None:
+        """Take note of partitions that are new, and of those nobody can write to now."""
+        self._layout = self._metadata.layout
+        count = self._metadata.partition_count(self.topic)
         if count != self._partitions:
             self._grow(count)
+        self._offline = self._metadata.offline_partitions(self.topic)
 
     def _grow(self, count: int) -> None:
         for number in range(len(self._senders), count):
             self._senders.append(
-                PartitionSender(self._cluster, self.topic, number, self._options, self._codec)
+                PartitionSender(
+                    self._cluster, self.topic, number, self._options, self._codec, self.metrics
+                )
             )
         fixed = self._options.partition
         if fixed is not None and fixed >= count:
@@ -285,7 +305,21 @@ class Producer:
             return codec.siphash(key) % self._partitions
         chosen = self._turn % self._partitions
         self._turn = (self._turn + 1) & 0xFFFFFFFF
+        if self._offline or self._senders[chosen].is_full:
+            return self._next_that_takes(chosen)
         return chosen
+
+    def _next_that_takes(self, first: int) -> int:
+        """Return the first partition from ``first`` on that is online and has room.
+
+        A record without a key need not wait for a partition that is slow or away. Where all
+        are, it waits for the first.
+        """
+        order = [*range(first, self._partitions), *range(first)]
+        for number in order:
+            if number not in self._offline and not self._senders[number].is_full:
+                return number
+        return first
 
     async def _send_columns(self, columns: Columns, first_row: int, handle: ManyHandle) -> None:
         count = len(columns.values)
@@ -294,13 +328,15 @@ class Producer:
             rows: Sequence[int] = range(first_row, first_row + count)
             await self._add_rows(sender, columns, rows, handle)
             return
-        chosen = self._choose_rows(columns.keys)
-        by_sender: dict[int, list[int]] = {}
-        for row, partition in enumerate(chosen):
-            by_sender.setdefault(partition, []).append(row)
-        for partition, picked in by_sender.items():
+        by_partition: dict[int, list[int]] = {}
+        for row, partition in enumerate(self._choose_rows(columns.keys)):
+            by_partition.setdefault(partition, []).append(row)
+        for partition in by_partition:
             if not 0 <= partition < len(self._senders):
                 raise self._no_partition(partition)
+        # Those with room first: a partition that is slow or away shall not hold up the others.
+        for partition in sorted(by_partition, key=lambda each: self._senders[each].is_full):
+            picked = by_partition[partition]
             part = Columns(
                 [columns.values[row] for row in picked],
                 [columns.keys[row] for row in picked],
@@ -312,6 +348,8 @@ class Producer:
     def _choose_rows(self, keys: list[bytes | None]) -> Sequence[int]:
         if self._options.partitioner is not None:
             return self._options.partitioner(keys, self._partitions)
+        if self._offline or any(sender.is_full for sender in self._senders):
+            return [self._choose(key) for key in keys]
         chosen, self._turn = codec.partition_rows(keys, self._partitions, self._turn)
         return chosen
 

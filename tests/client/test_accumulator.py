@@ -48,7 +48,10 @@ class Run:
 
     def __post_init__(self) -> None:
         self.accumulator = Accumulator(
-            batch_bytes=BATCH_BYTES, request_bytes=self.request_bytes, codec_used=Codec.NONE
+            batch_bytes=BATCH_BYTES,
+            request_bytes=self.request_bytes,
+            codec_used=Codec.NONE,
+            now_s=lambda: 0.0,
         )
 
     def step(self, name: str, rows: list[Row]) -> None:
@@ -73,7 +76,7 @@ class Run:
     def _add(self, row: Row) -> None:
         value, key, time_ms = row
         try:
-            self.places.append(self.accumulator.add(value, key, time_ms, now_s=0.0))
+            self.places.append(self.accumulator.add(value, key, time_ms))
         except RecordTooLarge:
             assert needs_bytes(row) > self.request_bytes
             return
@@ -84,7 +87,7 @@ class Run:
         values, keys, times_ms = map(list, zip(*rows, strict=True))
         before = (self.accumulator.held_bytes, len(self.accumulator.ready))
         try:
-            places = self.accumulator.add_rows(Columns(values, keys, times_ms), now_s=0.0)
+            places = self.accumulator.add_rows(Columns(values, keys, times_ms))
         except RecordTooLarge:
             assert any(needs_bytes(row) > self.request_bytes for row in rows)
             assert before == (self.accumulator.held_bytes, len(self.accumulator.ready))
@@ -181,5 +184,5 @@ def test_a_batch_is_never_larger_than_a_request_may_be() -> None:
 def test_the_row_that_is_too_large_is_named() -> None:
     accumulator = Run().accumulator
     with pytest.raises(RecordTooLarge, match=r"row 1.*max_request_size is 400"):
-        accumulator.add_rows(Columns([b"", bytes(500)], [None, None], [1, 1]), now_s=0.0)
+        accumulator.add_rows(Columns([b"", bytes(500)], [None, None], [1, 1]))
     assert accumulator.is_empty

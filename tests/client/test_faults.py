@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -272,7 +273,7 @@ async def test_one_silent_partition_does_not_stop_the_others(
             async with client.producer("t", linger=0, queue_bytes=100) as producer:
                 await producer.send(bytes(200), partition=0)
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(producer.send, bytes(200), None)  # waits for room in 0
+                    tasks.start_soon(partial(producer.send, bytes(200), partition=0))  # waits
                     tasks.start_soon(producer.flush)
                     with anyio.fail_after(SOON_S):
                         for offset in range(20):
