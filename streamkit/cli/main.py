@@ -25,7 +25,7 @@ COMMANDS: Final = {
     "topic": ("streamkit.cli.topic", "Create, list, describe and delete topics"),
     "partition": ("streamkit.cli.partition", "List partitions"),
     "consumer": ("streamkit.cli.consumer", "List and delete stored consumer offsets"),
-    "profile": ("streamkit.cli.profile", "Show the profiles of Fluvio's own file"),
+    "profile": ("streamkit.cli.profile", "Show and change the profiles of Fluvio's own file"),
     "broker": ("streamkit.cli.broker", "Start a broker that stays"),
     "bench": ("streamkit.cli.bench", "Measure how fast everything is on this machine"),
 }

@@ -110,16 +110,20 @@ def place_options(command: F) -> F:
     """Give a command ``--cluster``, ``--profile``, ``--embedded``, ``--data-dir``, and those of
     TLS, which only the help of ``streamkit`` shows.
     """
-    return _place_options(tls_options(command, hidden=True), "", "")
+    return _place_options(_tls_options(command, hidden=True), "", "")
+
+
+def place_and_tls_options(command: F) -> F:
+    """The same, for a command whose help shows all of them."""
+    return _place_options(_tls_options(command), "", "")
 
 
 def root_place_options(command: F) -> F:
     """The same for the command ``streamkit`` itself, where the short letters count too."""
-    return _place_options(tls_options(command), "-c", "-P")
+    return _place_options(_tls_options(command), "-c", "-P")
 
 
-def tls_options(command: F, *, hidden: bool = False) -> F:
-    """Give a command ``--tls`` and what belongs to it."""
+def _tls_options(command: F, *, hidden: bool = False) -> F:
     for decorate in (
         _noted("--client-key", metavar="FILE", hidden=hidden, help="TLS: its key"),
         _noted("--client-cert", metavar="FILE", hidden=hidden, help="TLS: the client's own"),

@@ -5,8 +5,9 @@ Source: control plane reference, 6.1. What changes the file is in `profile_file`
 
 from __future__ import annotations
 
+import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -54,6 +55,11 @@ class Profiles:
     by_name: Mapping[str, Profile]
     problems: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def names(self) -> list[str]:
+        """All names, those that cannot be used among them, in order."""
+        return sorted({*self.by_name, *self.problems})
+
     def get(self, name: str) -> Profile:
         """Return a profile by name.
 
@@ -63,8 +69,7 @@ class Profiles:
         if name in self.problems:
             raise ConfigError(self.problems[name], hint=f"mend {self.path}, or use another profile")
         if name not in self.by_name:
-            known = ", ".join(sorted(self.by_name)) or "none"
-            raise ConfigError(f"no profile {name!r} in {self.path}", hint=f"there are: {known}")
+            raise ConfigError(f"no profile {name!r} in {self.path}", hint=one_of(self.names, name))
         return self.by_name[name]
 
     def active(self) -> Profile | None:
@@ -74,6 +79,15 @@ class Profiles:
             ConfigError: As for `get`.
         """
         return None if self.current is None else self.get(self.current)
+
+
+def one_of(names: Iterable[str], wanted: str) -> str:
+    """Return a sentence that helps with a name that is none of those there are."""
+    known = sorted(names)
+    close = difflib.get_close_matches(wanted, known, 1, 0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"there are: {', '.join(known) or 'none'}"
 
 
 def profile_path(environment: Mapping[str, str], home: Path) -> Path:

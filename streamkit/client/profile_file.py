@@ -21,6 +21,7 @@ from streamkit.client.profile import (
     Profile,
     Profiles,
     load_profiles,
+    one_of,
     read_profile_text,
 )
 from streamkit.client.tls import Tls
@@ -140,7 +141,7 @@ class ProfileFile:
         _check_known(profiles, old)
         if not new:
             raise UsageError("a profile needs a name")
-        if new in _names(profiles):
+        if new in profiles.names:
             raise ConfigError(
                 f"there is a profile {new!r} in {self.path} already", hint="choose another name"
             )
@@ -184,8 +185,7 @@ class ProfileFile:
         data = self._data()
         clusters = data.get("cluster", {})
         if name not in clusters:
-            known = ", ".join(sorted(clusters)) or "none"
-            raise ConfigError(f"no cluster {name!r} in {self.path}", hint=f"there are: {known}")
+            raise ConfigError(f"no cluster {name!r} in {self.path}", hint=one_of(clusters, name))
         users = [
             each
             for each, entry in data.get("profile", {}).items()
@@ -199,10 +199,37 @@ class ProfileFile:
         self._delete(users, cluster=name, was_current=profiles.current in users)
         return users
 
+    def export(self, name: str | None = None) -> dict[str, Any]:
+        """Return what a file would hold that has one profile only, the current one if left out.
+
+        Certificates are read from their files and stand in it as text, so that it can be used
+        elsewhere. Whoever has it can do what the profile's owner can.
+
+        Raises:
+            ConfigError: There is no such profile, it cannot be used, or a certificate cannot
+                be read.
+        """
+        profiles = load_profiles(self.path)
+        found = profiles.active() if name is None else profiles.get(name)
+        if found is None:
+            raise ConfigError(
+                f"{self.path} names no current profile", hint=one_of(profiles.names, "")
+            )
+        data = self._data()
+        cluster = data["cluster"][found.cluster]
+        if found.tls is not None and not found.tls.anonymous:
+            cluster["tls"] = _verified(_certs(found.tls.as_text()))
+        return {
+            "version": data.get("version", _VERSION),
+            "current_profile": found.name,
+            "profile": {found.name: data["profile"][found.name]},
+            "cluster": {found.cluster: cluster},
+        }
+
     # --- one change ------------------------------------------------------------------
 
     def _check_free(self, profiles: Profiles, name: str) -> None:
-        taken = "profile" if name in _names(profiles) else None
+        taken = "profile" if name in profiles.names else None
         if taken is None and name in self._data().get("cluster", {}):
             taken = "cluster"
         if taken is not None:
@@ -272,24 +299,35 @@ def tls_table(tls: Tls | None) -> dict[str, Any]:
     """
     if tls is None:
         return {"tls_policy": "disabled"}
-    given = (tls.domain, tls.ca_cert, tls.client_cert, tls.client_key)
-    if tls.anonymous and given == (None,) * 4:
+    given = _certs(tls)
+    if tls.anonymous and not given:
         return {"tls_policy": "anonymous"}
-    missing = [key for key, value in zip(CERT_KEYS, given, strict=True) if value is None]
+    missing = [key for key in CERT_KEYS if key not in given]
     if tls.anonymous or missing:
         raise UsageError(
             f"a profile cannot hold these TLS options: it lacks {', '.join(missing)}",
             hint="Fluvio's file has all of domain, CA, client certificate and key, or no check",
         )
-    is_text = ["-----BEGIN " in str(value) for value in given[1:]]
+    return _verified(given)
+
+
+def _certs(tls: Tls) -> dict[str, str]:
+    given = (tls.domain, tls.ca_cert, tls.client_cert, tls.client_key)
+    return {
+        key: str(value) for key, value in zip(CERT_KEYS, given, strict=True) if value is not None
+    }
+
+
+def _verified(given: dict[str, str]) -> dict[str, Any]:
+    is_text = ["-----BEGIN " in value for key, value in given.items() if key != "domain"]
     if any(is_text) and not all(is_text):
         raise UsageError("certificates of a profile are all files, or all text")
-    certs: dict[str, str] = {}
-    for key, value in zip(CERT_KEYS, given, strict=True):
-        if key == "domain":
-            certs[key] = str(value)
-        else:
-            certs[key] = _lines(str(value)) if all(is_text) else os.path.abspath(str(value))
+    certs = {
+        key: value
+        if key == "domain"
+        else (_lines(value) if all(is_text) else os.path.abspath(value))
+        for key, value in given.items()
+    }
     source = "inline" if all(is_text) else "files"
     return {"tls_policy": "verified", "tls_source": source, "certs": certs}
 
@@ -298,10 +336,6 @@ def _lines(text: str) -> str:
     import tomlkit
 
     return tomlkit.string(text, multiline=True)
-
-
-def _names(profiles: Profiles) -> set[str]:
-    return {*profiles.by_name, *profiles.problems}
 
 
 def _check_known(profiles: Profiles, name: str) -> None:

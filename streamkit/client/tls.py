@@ -82,6 +82,24 @@ class Tls:
         if self.domain is not None and not _NAME.fullmatch(self.domain):
             raise UsageError(f"the domain {self.domain!r} is no host name")
 
+    def as_text(self) -> Tls:
+        """Return the same with the contents of files in place of their names.
+
+        Raises:
+            ConfigError: A file cannot be read, or does not hold what it should.
+        """
+        named = {
+            "ca_cert": ("the CA certificate", self.ca_cert, _CERTIFICATE),
+            "client_cert": ("the client certificate", self.client_cert, _CERTIFICATE),
+            "client_key": ("the client key", self.client_key, _KEY),
+        }
+        texts = {
+            key: _pem(what, given, marker)
+            for key, (what, given, marker) in named.items()
+            if given is not None
+        }
+        return Tls(domain=self.domain, anonymous=self.anonymous, **texts)
+
     def context(self) -> ssl.SSLContext:
         """Read the certificates and make what OpenSSL needs.
 
