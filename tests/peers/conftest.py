@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import pytest
 
@@ -100,9 +100,20 @@ endpoint = "{address}"
 tls_policy = "disabled"
 """
 
-StartPeer = Callable[[str], AbstractAsyncContextManager[Peer]]
 RunPeer = Callable[[str], Awaitable[list[Any]]]
 _numbers = count()
+
+
+class StartPeer(Protocol):
+    """Start a script.
+
+    ``address`` is for a client that shall not see the broker itself, ``socket_wait_s`` is how
+    long the client waits for an answer.
+    """
+
+    def __call__(
+        self, script: str, address: str | None = None, socket_wait_s: int = 20
+    ) -> AbstractAsyncContextManager[Peer]: ...
 
 
 @pytest.fixture
@@ -126,13 +137,16 @@ async def client(broker: BrokerProcess) -> AsyncIterator[Client]:
 @pytest.fixture
 def start_peer(peer_python: str, broker: BrokerProcess, tmp_path: Path) -> StartPeer:
     """Start a script with the official client for Python."""
-    profile = tmp_path / "profile.toml"
-    profile.write_text(PROFILE.format(address=broker.address))
-    variables = {"FLV_PROFILE_PATH": str(profile), "FLV_SOCKET_WAIT": "20"}
 
-    def start(script: str) -> AbstractAsyncContextManager[Peer]:
+    def start(
+        script: str, address: str | None = None, socket_wait_s: int = 20
+    ) -> AbstractAsyncContextManager[Peer]:
+        number = next(_numbers)
+        profile = tmp_path / f"profile-{number}.toml"
+        profile.write_text(PROFILE.format(address=address or broker.address))
+        variables = {"FLV_PROFILE_PATH": str(profile), "FLV_SOCKET_WAIT": str(socket_wait_s)}
         command = (peer_python, "-c", PYTHON_PRELUDE + script + PYTHON_END)
-        return started(command, tmp_path / f"peer-{next(_numbers)}.log", variables)
+        return started(command, tmp_path / f"peer-{number}.log", variables)
 
     return start
 
@@ -149,11 +163,18 @@ def start_node(peer_node: Path, broker: BrokerProcess, tmp_path: Path) -> StartP
     node = shutil.which("node")
     assert node is not None, "who names the package has Node as well"
 
-    def start(script: str) -> AbstractAsyncContextManager[Peer]:
-        command = (node, "-e", NODE_PRELUDE + script + NODE_END, broker.address)
+    def start(
+        script: str, address: str | None = None, socket_wait_s: int = 20
+    ) -> AbstractAsyncContextManager[Peer]:
+        text = NODE_PRELUDE + script + NODE_END
+        command = (node, "-e", text, address or broker.address)
         log = tmp_path / f"node-{next(_numbers)}.log"
         # It logs to where its answers go.
-        variables = {"NODE_PATH": str(peer_node / "node_modules"), "RUST_LOG": "off"}
+        variables = {
+            "NODE_PATH": str(peer_node / "node_modules"),
+            "RUST_LOG": "off",
+            "FLV_SOCKET_WAIT": str(socket_wait_s),
+        }
         return started(command, log, variables)
 
     return start

@@ -1,0 +1,394 @@
+"""What goes wrong with the official Python client, and does not with ours, on one broker.
+
+Each test shows both sides. The page "From the official client" tells its readers of these.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from typing import Any, Final
+
+import pytest
+
+from streamkit import Client, Record
+from streamkit.errors import BrokerError, OffsetEvicted
+from streamkit.protocol import apis
+from streamkit.protocol.connection import IncomingRequest, encode_reply
+from streamkit.protocol.data_plane import FetchablePartition
+from streamkit.protocol.error_codes import evicted
+from streamkit.protocol.schema import Reader
+from tests.client.reading import read_all, values_of
+from tests.peers.conftest import RunPeer, StartPeer
+from tests.peers.peer import Peer
+from tests.proxy import Proxy, Replace, Stall
+from tests.stop.broker import BrokerProcess
+
+pytestmark = pytest.mark.peers
+
+FOREVER_S: Final = 3_600
+SILENCE_S: Final = 1.0
+NEVER: Final = 1 << 40
+MARK: Final = b"hundred bytes"
+# The layouts that the two clients ask StreamFetch for.
+THEIR_VERSION, OUR_VERSION = 24, apis.STREAM_FETCH.max_version
+
+
+# --- Producing -----------------------------------------------------------------------------
+
+
+async def test_a_producer_that_is_dropped_loses_what_it_holds(
+    run_peer: RunPeer, client: Client
+) -> None:
+    await client.admin.create_topic("theirs")
+    await client.admin.create_topic("ours")
+    (lost,) = await run_peer(
+        """
+producer = producer_with("theirs", linger=3_600_000)
+sent = producer.send_string("held")
+del producer
+answer(refusal(sent.wait))
+"""
+    )
+    assert "failed to get record metadata" in lost
+    assert await values_of(client, "theirs") == []
+    async with client.producer("ours", linger=FOREVER_S) as producer:
+        await producer.send("held")
+    assert await values_of(client, "ours") == [b"held"]
+
+
+async def test_a_flush_says_nothing_of_records_that_were_refused(
+    run_peer: RunPeer, client: Client
+) -> None:
+    await client.admin.create_topic("t", segment_size_bytes=2_000)
+    flushed, waited = await run_peer(
+        """
+producer = fluvio.topic_producer("t")
+sent = producer.send(b"", b"x" * 3_000)
+answer(refusal(producer.flush))
+answer(refusal(sent.wait))
+"""
+    )
+    assert flushed is None
+    assert "received an error code" in waited
+    async with client.producer("t") as producer:
+        await producer.send(b"x" * 3_000)
+        with pytest.raises(BrokerError, match="too large"):
+            await producer.flush()
+
+
+async def test_at_most_once_gives_an_offset_to_records_that_were_refused(
+    run_peer: RunPeer, client: Client
+) -> None:
+    await client.admin.create_topic("t", segment_size_bytes=2_000)
+    (offset,) = await run_peer(
+        """
+producer = producer_with("t", delivery_semantic=DeliverySemantic.AtMostOnce)
+answer(producer.send(b"", b"x" * 3_000).wait().offset())
+"""
+    )
+    assert offset is not None
+    assert await values_of(client, "t") == []
+    async with client.producer("t", delivery="at-most-once") as producer:
+        handle = await producer.send(b"x" * 3_000)
+        with pytest.raises(BrokerError, match="too large"):
+            await handle
+        with pytest.raises(BrokerError, match="too large"):
+            await producer.flush()
+
+
+async def test_a_connection_lost_with_records_under_way_ends_a_producer(
+    start_peer: StartPeer, client: Client, broker: BrokerProcess
+) -> None:
+    await client.admin.create_topic("theirs")
+    await client.admin.create_topic("ours")
+    script = """
+producer = fluvio.topic_producer("theirs")
+producer.send_string("before").wait()
+answer("sent")
+told()
+sent = producer.send_string("under way")
+answer("under way")
+answer(refusal(sent.wait))
+refusal(lambda: producer.send_string("at once").wait())
+answer(refusal(lambda: producer.send_string("after").wait()))
+"""
+    stall = Stall("spu down", NEVER)
+    with Proxy(broker.sc_port, broker.spu_port, stall) as proxy:
+        async with start_peer(script, proxy.address, socket_wait_s=2) as peer:
+            assert await peer.answer() == "sent"
+            stall.at = 0  # the answer to the next one gets stuck
+            await peer.tell()
+            assert await peer.answer() == "under way"
+            await asyncio.to_thread(stall.has_fired.wait)
+            proxy.cut_all()
+            stall.release()
+            refusals = await peer.rest()
+    assert len(refusals) == 2
+    assert all(refusals)
+    assert b"after" not in await values_of(client, "theirs")
+
+    stall = Stall("spu down", NEVER)
+    with Proxy(broker.sc_port, broker.spu_port, stall) as proxy:
+        async with Client.connect(proxy.address) as far, far.producer("ours") as producer:
+            await (await producer.send("before"))
+            stall.at = 0
+            handle = await producer.send("under way")
+            producer.send_now()
+            await asyncio.to_thread(stall.has_fired.wait)
+            proxy.cut_all()
+            stall.release()
+            await handle
+            await (await producer.send("after"))
+    # The broker had stored it: what is sent again may be there twice.
+    assert list(dict.fromkeys(await values_of(client, "ours"))) == [
+        b"before",
+        b"under way",
+        b"after",
+    ]
+
+
+async def test_a_record_is_too_large_beside_others_that_wait(
+    run_peer: RunPeer, client: Client
+) -> None:
+    await client.admin.create_topic("theirs")
+    await client.admin.create_topic("ours")
+    first, second = await run_peer(
+        """
+producer = producer_with("theirs", max_request_size=1_000, linger=3_600_000)
+answer(refusal(producer.send, b"k", b"x" * 900))
+answer(refusal(producer.send, b"k", b"x" * 900))
+"""
+    )
+    assert first is None
+    assert "exceeded maximum request size" in second
+    async with client.producer("ours", max_request_size=1_000, linger=FOREVER_S) as producer:
+        for _ in range(2):
+            await producer.send(b"x" * 900, b"k")
+    assert await values_of(client, "ours") == [b"x" * 900] * 2
+
+
+async def test_text_without_a_key_all_goes_to_one_partition(
+    run_peer: RunPeer, client: Client
+) -> None:
+    for topic in ("theirs", "ours"):
+        await client.admin.create_topic(topic, 3)
+    await run_peer(
+        """
+producer = fluvio.topic_producer("theirs")
+for number in range(9):
+    producer.send_string(str(number))
+producer.flush()
+"""
+    )
+    async with client.producer("ours") as producer:
+        for number in range(9):
+            await producer.send(str(number))
+    theirs, ours = await read_all(client, "theirs"), await read_all(client, "ours")
+    assert Counter((r.partition, r.key) for r in theirs) == {(2, b""): 9}
+    assert Counter((r.partition, r.key) for r in ours) == {(p, None): 3 for p in range(3)}
+
+
+async def test_a_handle_can_be_waited_for_once(run_peer: RunPeer, client: Client) -> None:
+    await client.admin.create_topic("t")
+    first, second = await run_peer(
+        """
+sent = (producer := fluvio.topic_producer("t")).send_string("x")
+answer(sent.wait().offset())
+answer(sent.wait())
+"""
+    )
+    assert (first, second) == (0, None)
+    async with client.producer("t") as producer:
+        handle = await producer.send("x")
+        assert await handle == await handle
+
+
+# --- Consuming -----------------------------------------------------------------------------
+
+
+def changing(version: int, change: Callable[[FetchablePartition], FetchablePartition]) -> Replace:
+    """Change what each response of a stream that has records says."""
+
+    def answer(frame: bytes) -> bytes | None:
+        if MARK not in frame:
+            return None
+        api = apis.STREAM_FETCH
+        response = api.response.read(Reader(frame, 8), version)
+        correlation_id = int.from_bytes(frame[4:8], "big")
+        request = IncomingRequest(api, version, correlation_id, "", None, 0)
+        return encode_reply(request, replace(response, partition=change(response.partition)))
+
+    return Replace("spu down", answer)
+
+
+def cut(answer: FetchablePartition) -> FetchablePartition:
+    """Serve what a stock server does: so many bytes of the log, wherever that ends."""
+    return replace(answer, records=answer.records[:2_500])
+
+
+def fail(answer: FetchablePartition) -> FetchablePartition:
+    """Say that retention has been here."""
+    return FetchablePartition(answer.partition, evicted(0, 6))
+
+
+async def test_records_are_skipped_where_a_server_cuts_within_a_batch(
+    start_peer: StartPeer, client: Client, broker: BrokerProcess
+) -> None:
+    await client.admin.create_topic("t")
+    values = [b"%06d " % number + MARK * 8 for number in range(90)]
+    async with client.producer("t", batch_size=1_000) as producer:
+        await producer.send_many(values)
+    cuts = changing(THEIR_VERSION, cut)
+    with Proxy(broker.sc_port, broker.spu_port, cuts) as proxy:
+        script = 'answer([int(record.value_string()[:6]) for record in until_end("t", 0)])'
+        async with start_peer(script, proxy.address) as peer:
+            (theirs,) = await peer.rest()
+    assert cuts.fired
+    assert theirs == sorted(set(theirs))
+    assert len(theirs) < 90  # and no error says so
+
+    cuts = changing(OUR_VERSION, cut)
+    with Proxy(broker.sc_port, broker.spu_port, cuts) as proxy:
+        async with Client.connect(proxy.address) as far:
+            assert await values_of(far, "t") == values
+    assert cuts.fired
+
+
+async def test_after_a_reconnect_one_offset_is_taken_for_all_partitions(
+    start_peer: StartPeer, client: Client, broker: BrokerProcess
+) -> None:
+    await client.admin.create_topic("t", 2)
+    script = """
+builder = ConsumerConfigExtBuilder("t")
+builder.offset_start(Offset.beginning())
+for record in fluvio.consumer_with_config(builder.build()):
+    answer(record.value_string())
+"""
+
+    async def phases(proxy: Proxy, read: AsyncIterator[str]) -> list[str]:
+        """Let a reader have 2 records of partition 1, then 10 of partition 0; cut; 10 more of 1."""
+        seen = []
+        for partition, numbers in ((1, range(2)), (0, range(10))):
+            await send(partition, numbers)
+            seen += [await anext(read) for _ in numbers]
+        proxy.cut_all()
+        await send(1, range(2, 12))
+        while seen[-1] != "1: 11":
+            seen.append(await anext(read))
+        return seen
+
+    async def send(partition: int, numbers: range) -> None:
+        async with client.producer("t", partition=partition) as producer:
+            await producer.send_many([b"%d: %d" % (partition, number) for number in numbers])
+
+    everything = {f"1: {n}" for n in range(12)} | {f"0: {n}" for n in range(10)}
+    with Proxy(broker.sc_port, broker.spu_port) as proxy:
+        async with start_peer(script, proxy.address) as peer:
+
+            async def theirs() -> AsyncIterator[str]:
+                while True:
+                    yield await peer.answer()
+
+            seen = await phases(proxy, theirs())
+    assert everything - set(seen) == {f"1: {n}" for n in range(2, 10)}
+
+    await client.admin.delete_topic("t")
+    await client.admin.create_topic("t", 2)
+    with Proxy(broker.sc_port, broker.spu_port) as proxy:
+        async with Client.connect(proxy.address) as far, far.consumer("t") as consumer:
+
+            async def ours() -> AsyncIterator[str]:
+                async for record in consumer:
+                    yield record.value_text
+
+            seen = await phases(proxy, ours())
+    assert Counter(seen) == Counter(everything)
+
+
+async def test_an_error_looks_like_the_end(
+    start_peer: StartPeer, client: Client, broker: BrokerProcess
+) -> None:
+    await client.admin.create_topic("t")
+    async with client.producer("t") as producer:
+        await producer.send_many([MARK] * 10)
+    failure = changing(THEIR_VERSION, fail)
+    with Proxy(broker.sc_port, broker.spu_port, failure) as proxy:
+        script = 'answer([record.offset() for record in until_end("t", 0)])'
+        async with start_peer(script, proxy.address) as peer:
+            assert await peer.rest() == [[]]
+    assert failure.fired
+
+    with Proxy(broker.sc_port, broker.spu_port, changing(OUR_VERSION, fail)) as proxy:
+        async with Client.connect(proxy.address) as far:
+            with pytest.raises(OffsetEvicted):
+                await values_of(far, "t")
+
+
+async def test_auto_commit_stores_a_record_before_it_was_worked_on(
+    start_peer: StartPeer, client: Client
+) -> None:
+    await client.admin.create_topic("t")
+    async with client.producer("t") as producer:
+        await producer.send_many([b"x"] * 10)
+
+    async def stored(consumer_id: str) -> list[int]:
+        found = await client.admin.list_consumers()
+        return [each.offset for each in found if each.consumer_id == consumer_id]
+
+    script = """
+stream = until_end("t", 0, None, "theirs", OffsetManagementStrategy.AUTO)
+next(stream)
+while not fluvio.consumer_offsets():
+    pass
+answer("in hand")
+told()
+"""
+    async with start_peer(script) as peer:
+        assert await peer.answer() == "in hand"
+        assert await stored("theirs") == [0]
+        await peer.tell()
+        await peer.rest()
+    consumer = client.consumer("t", consumer_id="ours", offset_strategy="auto")
+    async with consumer:
+        record: Record[Any] = await anext(aiter(consumer))
+        assert record.offset == 0
+        assert await stored("ours") == []
+
+
+async def test_waiting_for_a_record_stops_every_thread(
+    start_peer: StartPeer, client: Client
+) -> None:
+    """Ours: tests/client/test_sync.py counts the turns of a second thread."""
+    await client.admin.create_topic("t")
+    script = """
+import threading
+
+def echo():
+    while True:
+        answer(["second thread", told()])
+
+threading.Thread(target=echo, daemon=True).start()
+stream = fluvio.partition_consumer("t", 0).stream(Offset.beginning())
+answer(next(stream).value_string())
+"""
+    async with start_peer(script) as peer:
+        heard = await first_unanswered(peer)
+        async with client.producer("t") as producer:
+            await producer.send("a record")
+        assert "a record" in [await heard, *await peer.rest()]
+
+
+async def first_unanswered(peer: Peer) -> asyncio.Task[Any]:
+    """Talk to the second thread until it says nothing; return what waits for its next word."""
+    for number in range(1_000):
+        await peer.tell(number)
+        heard = asyncio.create_task(peer.answer())
+        # A silence has no event to wait for.
+        await asyncio.wait([heard], timeout=SILENCE_S)
+        if not heard.done():
+            return heard
+        assert heard.result() == ["second thread", number]
+    raise AssertionError("the second thread went on")
