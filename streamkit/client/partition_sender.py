@@ -31,7 +31,6 @@ from streamkit.client.accumulator import Accumulator, Outcome, Place, ReadyBatch
 from streamkit.client.backoff import DEFAULT_POLICY, Backoff, RetryPolicy
 from streamkit.client.channel import Answer
 from streamkit.client.cluster import Cluster
-from streamkit.client.smartmodules import check_carried
 from streamkit.errors import (
     NotFlushed,
     ProtocolError,
@@ -322,7 +321,8 @@ class PartitionSender:
         may_be_stored = False
         while True:
             try:
-                code, base_offset = self._read(await (await self._post(batches)))
+                data = b"".join([batch.data for batch in batches])
+                ((code, base_offset),) = self._read(await (await self._post([data])), 1)
                 if code.code not in _SEND_AGAIN_CODES:
                     return code, base_offset
                 problem: StreamKitError = as_exception(code, about=self._name)
@@ -352,7 +352,9 @@ class PartitionSender:
         started_s = self._cluster.clock.monotonic_s()
         while True:
             try:
-                answer = await self._post(batches)
+                # An entry for each: one that is refused takes no other with it, and nothing
+                # can be sent again to find out which it was.
+                answer = await self._post([batch.data for batch in batches])
                 break
             except TransportError as error:
                 if error.sent or self._is_over(backoff, started_s):
@@ -372,16 +374,18 @@ class PartitionSender:
         while self._unanswered:
             batches, sent_s, answer = self._unanswered[0]
             try:
-                code, base_offset = self._read(await answer)
-                error = as_exception(code, about=self._name) if code else None
-                self._settle(batches, -1 if code else base_offset, error, sent_s)
+                answers = self._read(await answer, len(batches))
             except StreamKitError as lost:
                 self._settle(batches, -1, lost, sent_s)
+            else:
+                for batch, (code, base_offset) in zip(batches, answers, strict=True):
+                    error = as_exception(code, about=self._name) if code else None
+                    self._settle([batch], -1 if code else base_offset, error, sent_s)
             self._unanswered.popleft()
 
     # --- requests ----------------------------------------------------------------------
 
-    async def _post(self, batches: list[ReadyBatch]) -> Answer[ProduceResponse]:
+    async def _post(self, entries: list[bytes]) -> Answer[ProduceResponse]:
         """Write one request to the leader's connection; its answer is to be awaited.
 
         Raises:
@@ -390,24 +394,20 @@ class PartitionSender:
         """
         address = await self._cluster.leader(self._topic, self.partition)
         channel = await self._cluster.spu(address)
-        chain = self._options.smartmodules
-        if chain:
-            check_carried(chain, "Produce", channel.version_of(PRODUCE), address)
-        entry = PartitionProduceData(self.partition, b"".join([batch.data for batch in batches]))
+        data = tuple(PartitionProduceData(self.partition, entry) for entry in entries)
         request = ProduceRequest(
             acks=self._options.acks,
             timeout_ms=self._options.timeout_ms,
-            topics=(TopicProduceData(self._topic, (entry,)),),
-            smartmodules=chain,
+            topics=(TopicProduceData(self._topic, data),),
         )
         self._metrics.requests += 1
         return await channel.post(PRODUCE, request)
 
-    def _read(self, response: ProduceResponse) -> tuple[ErrorCode, int]:
+    def _read(self, response: ProduceResponse, entries: int) -> list[tuple[ErrorCode, int]]:
         answers = [answer for each in response.topics for answer in each.partitions]
-        if len(answers) != 1:
-            raise ProtocolError(f"{len(answers)} answers to one entry for {self._name}")
-        return answers[0].error, answers[0].base_offset
+        if len(answers) != entries:
+            raise ProtocolError(f"{len(answers)} answers to {entries} entries for {self._name}")
+        return [(answer.error, answer.base_offset) for answer in answers]
 
     def _is_over(self, backoff: Backoff, started_s: float) -> bool:
         limit_s = self._options.delivery_timeout_s

@@ -39,7 +39,7 @@ class Producer:
         self._codec = options.compression or Codec.NONE
         self._senders: list[PartitionSender] = []
         self._partitions = 0
-        self._offline: frozenset[int] = frozenset()
+        self._online: Sequence[int] = ()
         self._layout = _UNKNOWN
         self._turn = 0
         self._is_open = False
@@ -273,7 +273,10 @@ class Producer:
         count = self._metadata.partition_count(self.topic)
         if count != self._partitions:
             self._grow(count)
-        self._offline = self._metadata.offline_partitions(self.topic)
+        offline = self._metadata.offline_partitions(self.topic)
+        # Where none is online, all are as good as any.
+        everything = range(self._partitions)
+        self._online = [number for number in everything if number not in offline] or everything
 
     def _grow(self, count: int) -> None:
         for number in range(len(self._senders), count):
@@ -303,23 +306,20 @@ class Producer:
             return 0
         if key is not None:
             return codec.siphash(key) % self._partitions
-        chosen = self._turn % self._partitions
+        chosen = self._online[self._turn % len(self._online)]
         self._turn = (self._turn + 1) & 0xFFFFFFFF
-        if self._offline or self._senders[chosen].is_full:
-            return self._next_that_takes(chosen)
-        return chosen
+        return self._next_with_room(chosen) if self._senders[chosen].is_full else chosen
 
-    def _next_that_takes(self, first: int) -> int:
-        """Return the first partition from ``first`` on that is online and has room.
+    def _next_with_room(self, full: int) -> int:
+        """Return an online partition that has room: a record without a key need not wait.
 
-        A record without a key need not wait for a partition that is slow or away. Where all
-        are, it waits for the first.
+        Where all are full, it waits for the one whose turn it was.
         """
-        order = [*range(first, self._partitions), *range(first)]
-        for number in order:
-            if number not in self._offline and not self._senders[number].is_full:
+        at = self._online.index(full)
+        for number in (*self._online[at:], *self._online[:at]):
+            if not self._senders[number].is_full:
                 return number
-        return first
+        return full
 
     async def _send_columns(self, columns: Columns, first_row: int, handle: ManyHandle) -> None:
         count = len(columns.values)
@@ -348,7 +348,7 @@ class Producer:
     def _choose_rows(self, keys: list[bytes | None]) -> Sequence[int]:
         if self._options.partitioner is not None:
             return self._options.partitioner(keys, self._partitions)
-        if self._offline or any(sender.is_full for sender in self._senders):
+        if len(self._online) < self._partitions or any(each.is_full for each in self._senders):
             return [self._choose(key) for key in keys]
         chosen, self._turn = codec.partition_rows(keys, self._partitions, self._turn)
         return chosen
