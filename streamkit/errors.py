@@ -224,13 +224,14 @@ class SmartModuleError(BrokerError):
 class SmartModuleNotFound(SmartModuleError):
     """The cluster knows no SmartModule of that name, or the SPU does not yet."""
 
-    def __init__(self, name: str, *, about: str = "") -> None:
+    def __init__(self, name: str, *, about: str = "", hint: str = "") -> None:
         where = f"{about}: " if about else ""
         super().__init__(
             6001,
             f"{where}SmartModule not found: {name}",
             reason="not found",
-            hint="an SPU knows a new one after about half a second; "
+            hint=hint
+            or "an SPU knows a new one after about half a second; "
             "a list of SmartModules shows what there is",
         )
         self.name = name

@@ -127,6 +127,11 @@ class Proxy:
         self._thread.join()
         self._loop.close()
 
+    @property
+    def connections(self) -> int:
+        """How many connections it carries now."""
+        return len(self._links)
+
     def cut_all(self) -> None:
         """End every connection there is."""
         self._loop.call_soon_threadsafe(self._abort_all)

@@ -5,18 +5,11 @@ Source: control plane reference, 3.5, 4.6 and 5.3.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from streamkit.errors import RemoteProtocolError
+from streamkit.protocol.connection import SEMVER
 from streamkit.protocol.specs import ModulePackage, SmartModuleSpec
-
-_NUMBER = r"(?:0|[1-9][0-9]*)"
-_PRERELEASE = r"(?:0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
-SEMVER = re.compile(
-    rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-{_PRERELEASE}(?:\.{_PRERELEASE})*)?"
-    r"(\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from streamkit.broker.module_names import SEMVER, parse_module_name
+from streamkit.broker.module_names import parse_module_name
 from streamkit.limits import (
     PARTITION_BYTES_MIN,
     PARTITIONS_MAX,
@@ -19,6 +19,7 @@ from streamkit.limits import (
     TOPIC_NAME_BYTES_MAX,
     TOPICS_MAX,
 )
+from streamkit.protocol.connection import SEMVER
 from streamkit.protocol.error_codes import ErrorCode, TextPayload
 from streamkit.protocol.specs import (
     AssignedReplicas,

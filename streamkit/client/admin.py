@@ -1,69 +1,59 @@
-"""Topics and partitions, by the SC."""
+"""Administration by the SC: topics, partitions, SmartModules, SPUs, stored offsets."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import difflib
+import os
+from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import anyio
 
 from streamkit.client.cluster import Cluster
+from streamkit.client.objects import (
+    PartitionInfo,
+    SmartModuleInfo,
+    SpuInfo,
+    TopicInfo,
+    partition_info,
+    smartmodule_info,
+    spu_info,
+    topic_info,
+)
 from streamkit.client.offsets import OffsetClient, StoredOffset
-from streamkit.errors import BrokerError, RequestTimedOut, TopicNotFound, UsageError
+from streamkit.client.topic_file import load_topic
+from streamkit.client.topic_options import (
+    Deduplication,
+    check_module_name,
+    check_name,
+    mirrored,
+    topic_spec,
+)
+from streamkit.client.wasm import compressed_module
+from streamkit.client.watching import Watch
+from streamkit.errors import (
+    BrokerError,
+    RequestTimedOut,
+    SmartModuleNotFound,
+    TopicNotFound,
+    UsageError,
+)
 from streamkit.protocol import specs
 from streamkit.protocol.apis import CREATE, DELETE, LIST, UPDATE
 from streamkit.protocol.control_plane import (
+    AddMirror,
     AddPartitions,
     CreateRequest,
     DeleteRequest,
     ListRequest,
-    Metadata,
     StatusResponse,
     UpdateRequest,
 )
 from streamkit.protocol.error_codes import as_exception
-from streamkit.protocol.specs import (
-    ComputedReplicas,
-    PartitionStatus,
-    SegmentPolicy,
-    TopicCompression,
-    TopicSpec,
-    TopicStatus,
-    TopicStorage,
-)
+from streamkit.protocol.specs import AssignedReplicas, ComputedReplicas, SmartModuleSpec, TopicSpec
 
 _PARTITIONS_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class TopicInfo:
-    """A topic as the control plane describes it. Absent bounds are the server's defaults."""
-
-    name: str
-    partitions: int
-    replication: int
-    retention_s: int | None
-    segment_size_bytes: int | None
-    max_partition_size_bytes: int | None
-    compression: str
-    is_system: bool
-    status: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionInfo:
-    """A partition and how far it reaches."""
-
-    topic: str
-    partition: int
-    leader: int
-    replicas: tuple[int, ...]
-    resolution: str
-    size_bytes: int
-    base_offset: int
-    high_watermark: int
-    log_end: int
 
 
 class Admin:
@@ -73,54 +63,93 @@ class Admin:
         self._cluster = cluster
         self._offsets = OffsetClient(cluster)
 
+    # --- topics --------------------------------------------------------------------
+
     async def create_topic(
         self,
         name: str,
         partitions: int = 1,
         *,
         replication: int = 1,
+        ignore_rack: bool = False,
+        assignment: Sequence[Sequence[int]] | None = None,
+        mirrors: Sequence[str] | None = None,
+        home_to_remote: bool = False,
         retention: float | timedelta | None = None,
         segment_size_bytes: int | None = None,
         max_partition_size_bytes: int | None = None,
         compression: str = "any",
+        deduplication: Deduplication | None = None,
+        system: bool = False,
         dry_run: bool = False,
     ) -> None:
         """Make a topic; return when its partitions can be written to.
 
         Args:
-            name: 1 to 63 of ``a-z 0-9 -``.
+            name: 1 to 63 of ``a-z 0-9 -``, not at its beginning or end a ``-``.
             partitions: How many.
             replication: On how many SPUs each partition is kept.
+            ignore_rack: Spread the replicas without a look at racks.
+            assignment: The SPUs of each partition, the leader first, in place of
+                ``partitions`` and ``replication``.
+            mirrors: Make it the home of a mirror with a partition per remote cluster, in place
+                of ``partitions``; the list may be empty, see `add_mirror`.
+            home_to_remote: Copy that mirror from here to the remote clusters.
             retention: How long closed segments are kept, in seconds or as a timedelta.
             segment_size_bytes: Size of one file of a partition's log.
-            max_partition_size_bytes: How large a partition may grow.
+            max_partition_size_bytes: How large a partition may grow. Servers refuse less than a
+                segment, which has 1 GiB if it is left out.
             compression: What batches must be compressed with; ``any`` leaves it to producers.
+            deduplication: Drop records that were there before.
+            system: Make a topic of the system, which lists leave out.
             dry_run: Only check.
 
         Raises:
+            UsageError: Something cannot be meant as given; nothing was sent.
             TopicAlreadyExists: The name is in use.
             BrokerError: A rule of the server forbids it; the text says which.
         """
+        check_name(name, "topic")
+        if home_to_remote and mirrors is None:
+            raise UsageError("home_to_remote is about mirrors, and none are named")
+        mirror = None if mirrors is None else mirrored(name, mirrors, home_to_remote=home_to_remote)
         spec = topic_spec(
             partitions,
             replication=replication,
+            ignore_rack=ignore_rack,
+            assignment=assignment,
+            mirror=mirror,
             retention=retention,
             segment_size_bytes=segment_size_bytes,
             max_partition_size_bytes=max_partition_size_bytes,
             compression=compression,
+            deduplication=deduplication,
+            system=system,
         )
-        request = CreateRequest(specs.TOPIC, name, spec, dry_run)
-        try:
-            status = await self._cluster.admin(CREATE, request)
-        except RequestTimedOut:
-            if not await self._is_there(name, partitions):
-                raise
-            return  # a stock server may answer late although the topic is made
-        if status.error.code == 2005 and await self._is_there(name, partitions):
-            return
-        _check(status, name)
-        if not dry_run:
-            await self._wait_for_partitions(name, partitions)
+        await self._create(name, spec, dry_run=dry_run)
+
+    async def create_topic_from(
+        self, path: str | os.PathLike[str], *, dry_run: bool = False
+    ) -> str:
+        """Make the topic that a file describes, as Fluvio's own ``topic create --config``.
+
+        Args:
+            path: A file of YAML, TOML or JSON, by its ending. YAML needs the package pyyaml,
+                which the extra ``cli`` brings.
+            dry_run: Only check.
+
+        Returns:
+            The topic's name.
+
+        Raises:
+            UsageError: The file cannot be read, or describes no topic.
+            ConfigError: The YAML reader is not installed.
+            BrokerError: As for `create_topic`.
+        """
+        name, spec = load_topic(Path(path))
+        check_name(name, "topic")
+        await self._create(name, spec, dry_run=dry_run)
+        return name
 
     async def delete_topic(self, name: str, *, force: bool = False) -> None:
         """Remove a topic and everything in it.
@@ -149,10 +178,20 @@ class Admin:
         await self._wait_for_partitions(name, before + count)
         return [each for each in await self.list_partitions(name) if each.partition >= before]
 
+    async def add_mirror(self, name: str, remote: str, *, home_to_remote: bool = False) -> None:
+        """Give the home of a mirror a partition for one more remote cluster.
+
+        Raises:
+            TopicNotFound: There is no such topic.
+            BrokerError: There is no such cluster, or the topic is no home of a mirror.
+        """
+        request = UpdateRequest(specs.TOPIC, name, AddMirror(remote, home_to_remote))
+        _check(await self._cluster.admin(UPDATE, request), name)
+
     async def list_topics(self, *, system: bool = False) -> list[TopicInfo]:
         """Return the topics by name: those of users, or those of the system."""
         answer = await self._cluster.admin(LIST, ListRequest(specs.TOPIC, system=system))
-        return sorted(map(_topic_info, answer.items), key=lambda topic: topic.name)
+        return sorted(map(topic_info, answer.items), key=lambda topic: topic.name)
 
     async def describe_topic(self, name: str) -> TopicInfo:
         """Return one topic.
@@ -165,8 +204,14 @@ class Admin:
             answer = await self._cluster.admin(LIST, request)
             for item in answer.items:
                 if item.name == name:
-                    return _topic_info(item)
+                    return topic_info(item)
         raise TopicNotFound(name, hint=self._cluster.metadata.did_you_mean(name))
+
+    def watch_topics(self) -> Watch[TopicInfo]:
+        """Hear of all topics, those of the system included, and of every change."""
+        return Watch(self._cluster, specs.TOPIC, topic_info)
+
+    # --- partitions ----------------------------------------------------------------
 
     async def list_partitions(
         self, topic: str | None = None, *, system: bool = False
@@ -174,9 +219,81 @@ class Admin:
         """Return partitions by topic and number: all, or those of one topic."""
         answer = await self._cluster.admin(LIST, ListRequest(specs.PARTITION, system=system))
         found = sorted(
-            map(_partition_info, answer.items), key=lambda each: (each.topic, each.partition)
+            map(partition_info, answer.items), key=lambda each: (each.topic, each.partition)
         )
         return [each for each in found if topic is None or each.topic == topic]
+
+    def watch_partitions(self) -> Watch[PartitionInfo]:
+        """Hear of all partitions, and of every change; servers tell new ends twice a second."""
+        return Watch(self._cluster, specs.PARTITION, partition_info)
+
+    # --- SmartModules and SPUs ------------------------------------------------------
+
+    async def create_smartmodule(
+        self, name: str, wasm: bytes | str | os.PathLike[str], *, dry_run: bool = False
+    ) -> None:
+        """Store a SmartModule, in place of one of the same name.
+
+        The SPUs of a stock cluster know it only about half a second later.
+
+        Args:
+            name: 1 to 63 of ``a-z 0-9 -``, not at its beginning or end a ``-``.
+            wasm: The module, or the path of its file: wasm, or the gzip of it. It goes out
+                compressed, which is what servers need.
+            dry_run: Only check the name and the module. Nothing is sent, since stock servers
+                would store it.
+
+        Raises:
+            UsageError: The name is none, the file cannot be read, or what is given is no
+                module; nothing was sent.
+            BrokerError: The server does not take it.
+        """
+        check_name(name, "SmartModule")
+        payload = compressed_module(await _content(wasm))
+        if dry_run:
+            return
+        request = CreateRequest(specs.SMARTMODULE, name, SmartModuleSpec(payload=payload))
+        _check(await self._cluster.admin(CREATE, request), name)
+
+    async def list_smartmodules(self, *names: str) -> list[SmartModuleInfo]:
+        """Return the SmartModules by name: all, or those that are named.
+
+        Args:
+            names: Whole names; of packages ``name``, ``group/name`` or ``group/name@version``.
+
+        Raises:
+            UsageError: What follows an ``@`` is no version.
+        """
+        for name in names:
+            check_module_name(name)
+        request = ListRequest(specs.SMARTMODULE, names, summary=True)
+        answer = await self._cluster.admin(LIST, request)
+        return sorted(map(smartmodule_info, answer.items), key=lambda module: module.name)
+
+    async def delete_smartmodule(self, name: str) -> None:
+        """Remove a SmartModule, by the name in a list or by ``group/name@version``.
+
+        Raises:
+            SmartModuleNotFound: There is none of that name.
+            UsageError: What follows an ``@`` is no version.
+        """
+        check_module_name(name)
+        status = await self._cluster.admin(DELETE, DeleteRequest(specs.SMARTMODULE, name))
+        if status.error.code == 6001:
+            known = [module.name for module in await self.list_smartmodules()]
+            raise SmartModuleNotFound(name, hint=_did_you_mean(name, known))
+        _check(status, name)
+
+    def watch_smartmodules(self) -> Watch[SmartModuleInfo]:
+        """Hear of all SmartModules, and of every change."""
+        return Watch(self._cluster, specs.SMARTMODULE, smartmodule_info)
+
+    async def list_spus(self) -> list[SpuInfo]:
+        """Return the SPUs of the cluster by number, those that are offline included."""
+        answer = await self._cluster.admin(LIST, ListRequest(specs.SPU))
+        return sorted(map(spu_info, answer.items), key=lambda spu: spu.id)
+
+    # --- stored offsets -------------------------------------------------------------
 
     async def list_consumers(self) -> list[StoredOffset]:
         """Return every stored consumer offset, by consumer, topic and partition."""
@@ -196,6 +313,21 @@ class Admin:
             await self._offsets.delete(each)
         return gone
 
+    async def _create(self, name: str, spec: TopicSpec, *, dry_run: bool) -> None:
+        request = CreateRequest(specs.TOPIC, name, spec, dry_run)
+        count = spec.partition_count
+        try:
+            status = await self._cluster.admin(CREATE, request)
+        except RequestTimedOut:
+            if not await self._is_there(name, count):
+                raise
+            return  # a stock server may answer late although the topic is made
+        if status.error.code == 2005 and await self._is_there(name, count):
+            return
+        _check(status, name)
+        if not dry_run and isinstance(spec.replicas, ComputedReplicas | AssignedReplicas):
+            await self._wait_for_partitions(name, count)
+
     async def _is_there(self, name: str, partitions: int) -> bool:
         found = await self.list_partitions(name)
         return len(found) == partitions
@@ -212,72 +344,24 @@ class Admin:
                         await self._cluster.clock.sleep(0.01)
 
 
-def topic_spec(
-    partitions: int,
-    *,
-    replication: int = 1,
-    retention: float | timedelta | None = None,
-    segment_size_bytes: int | None = None,
-    max_partition_size_bytes: int | None = None,
-    compression: str = "any",
-) -> TopicSpec:
-    """Describe a topic for Create.
-
-    Raises:
-        UsageError: A value means nothing.
-    """
+async def _content(wasm: bytes | str | os.PathLike[str]) -> bytes:
+    if isinstance(wasm, bytes):
+        return wasm
     try:
-        asked = TopicCompression[compression.upper()]
-    except KeyError:
-        known = ", ".join(each.name.lower() for each in TopicCompression)
-        raise UsageError(f"no compression is called {compression!r}", hint=f"use {known}") from None
-    if not 0 <= partitions < 2**32 or not 0 <= replication < 2**32:
-        raise UsageError(f"{partitions} partitions with replication {replication}")
-    retention_s = retention.total_seconds() if isinstance(retention, timedelta) else retention
-    has_storage = segment_size_bytes is not None or max_partition_size_bytes is not None
-    return TopicSpec(
-        ComputedReplicas(partitions, replication, False),
-        None if retention_s is None else SegmentPolicy(int(retention_s)),
-        TopicStorage(segment_size_bytes, max_partition_size_bytes) if has_storage else None,
-        asked,
-    )
+        return await anyio.Path(wasm).read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"cannot read the SmartModule {os.fspath(wasm)}: {error.strerror}"
+        ) from error
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1, 0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"there are: {', '.join(known[:8])}" if known else "there are no SmartModules yet"
 
 
 def _check(status: StatusResponse, name: str) -> None:
     if status.error:
         raise as_exception(status.error, about=name, message=status.error_message or "")
-
-
-def _topic_info(item: Metadata) -> TopicInfo:
-    spec: TopicSpec = item.spec
-    status: TopicStatus = item.status
-    storage = spec.storage or TopicStorage()
-    replicas = spec.replicas
-    return TopicInfo(
-        item.name,
-        spec.partition_count,
-        replicas.replication_factor if isinstance(replicas, ComputedReplicas) else 1,
-        None if spec.cleanup_policy is None else spec.cleanup_policy.time_in_seconds,
-        storage.segment_size_bytes,
-        storage.max_partition_size_bytes,
-        spec.compression.name.lower(),
-        spec.system,
-        status.resolution.name.lower().replace("_", "-"),
-        status.reason,
-    )
-
-
-def _partition_info(item: Metadata) -> PartitionInfo:
-    topic, _, number = item.name.rpartition("-")
-    status: PartitionStatus = item.status
-    return PartitionInfo(
-        topic,
-        int(number),
-        item.spec.leader,
-        item.spec.replicas,
-        status.resolution.name.lower().replace("_", "-"),
-        status.size_bytes,
-        status.base_offset,
-        status.leader.high_watermark,
-        status.leader.log_end,
-    )

@@ -65,6 +65,7 @@ class Cluster:
         self._tls = tls
         self._tls_context = None if tls is None else tls.context()
         self._domain = None if tls is None else tls.domain
+        self.is_closed = False
         self._tasks: TaskGroup | None = None
         self._sc: Channel | None = None
         self._spus: dict[str, Channel] = {}
@@ -93,6 +94,7 @@ class Cluster:
         self.address = address
 
     async def close(self) -> None:
+        self.is_closed = True
         for channel in (self._sc, *self._spus.values()):
             if channel is not None:
                 await channel.close()

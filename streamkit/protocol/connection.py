@@ -34,7 +34,7 @@ _CORRELATION = struct.Struct(">i")
 # Strict semver, as the stock client reads it: no leading zeros, numbers of 64 bits.
 _NUMBER = r"(0|[1-9][0-9]{0,18})"
 _PRERELEASE = r"(?:0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
-_SEMVER = re.compile(
+SEMVER = re.compile(
     rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(-{_PRERELEASE}(?:\.{_PRERELEASE})*)?"
     r"(\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
 )
@@ -203,7 +203,7 @@ def check_platform(platform_version: str) -> None:
     Raises:
         UnsupportedServer: Below 0.9.0, or not a version at all.
     """
-    found = _SEMVER.fullmatch(platform_version)
+    found = SEMVER.fullmatch(platform_version)
     if found is None:
         raise UnsupportedServer(f"the server calls its version {platform_version!r}")
     numbers = tuple(int(part) for part in found.groups()[:3])

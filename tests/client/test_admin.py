@@ -7,7 +7,9 @@ from datetime import timedelta
 import pytest
 
 from streamkit import Client
+from streamkit.client import Deduplication
 from streamkit.errors import BrokerError, TopicAlreadyExists, TopicNotFound, UsageError
+from tests.broker_process import BrokerProcess
 from tests.client.conftest import NewTopic
 from tests.client.reading import values_of
 
@@ -47,10 +49,27 @@ async def test_a_name_is_given_once(client: Client, new_topic: NewTopic) -> None
         await client.admin.create_topic(name)
 
 
-@pytest.mark.parametrize("name", ["Upper", "a_b", "-a", "a-", "a" * 64, "", "a b"])
-async def test_a_bad_name_is_refused(client: Client, name: str) -> None:
-    with pytest.raises(BrokerError, match="Invalid topic name"):
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("Upper", "'U' at position 1"),
+        ("a_b", "'_' at position 2"),
+        ("-a", "a - at its beginning or end"),
+        ("a-", "a - at its beginning or end"),
+        ("a" * 64, "64 characters"),
+        ("", "empty"),
+        ("a b", "' ' at position 2"),
+        ("aé", "'é' at position 2"),
+        ("a\n", "at position 2"),
+    ],
+)
+async def test_a_bad_name_is_refused_before_it_is_sent(
+    client: Client, name: str, wrong: str
+) -> None:
+    with pytest.raises(UsageError, match="no topic can be called") as caught:
         await client.admin.create_topic(name)
+    assert wrong in str(caught.value)
+    assert "1 to 63 of a-z, 0-9 and -" in caught.value.hint
 
 
 async def test_what_breaks_a_rule_is_refused_with_the_rule(client: Client) -> None:
@@ -64,6 +83,10 @@ async def test_what_breaks_a_rule_is_refused_with_the_rule(client: Client) -> No
         await client.admin.create_topic("packed", compression="rar")
     with pytest.raises(UsageError):
         await client.admin.create_topic("negative", -1)
+    with pytest.raises(BrokerError, match="less than segment size 1073741824"):
+        await client.admin.create_topic("half", max_partition_size_bytes=100_000)
+    with pytest.raises(BrokerError, match="retention_secs 9 is less than minimum 10"):
+        await client.admin.create_topic("short", retention=9)
 
 
 async def test_a_dry_run_makes_nothing(client: Client) -> None:
@@ -93,6 +116,50 @@ async def test_a_system_topic_is_not_deleted_by_mistake(client: Client) -> None:
         await client.admin.delete_topic("consumer-offset")
 
 
+async def test_a_system_topic_is_made_and_deleted_on_purpose(client: Client) -> None:
+    await client.admin.create_topic("of-the-system", system=True)
+    assert (await client.admin.describe_topic("of-the-system")).is_system
+    with pytest.raises(BrokerError, match="of-the-system") as caught:
+        await client.admin.delete_topic("of-the-system")
+    assert caught.value.code == 12001
+    await client.admin.delete_topic("of-the-system", force=True)
+    with pytest.raises(TopicNotFound):
+        await client.admin.describe_topic("of-the-system")
+
+
+async def test_the_spus_of_partitions_can_be_named(client: Client, new_topic: NewTopic) -> None:
+    (spu,) = await client.admin.list_spus()
+    found = await client.admin.describe_topic(await new_topic(assignment=[[spu.id], [spu.id]]))
+    assert (found.kind, found.partitions, found.replication) == ("assigned", 2, 1)
+    assert found.assignment == ((spu.id,), (spu.id,))
+    assert (await client.admin.describe_topic(await new_topic(ignore_rack=True))).ignores_rack
+    with pytest.raises(BrokerError, match="invalid spu id: 17"):
+        await client.admin.create_topic("elsewhere", assignment=[[17]])
+    with pytest.raises(BrokerError, match="no assigned partitions found"):
+        await client.admin.create_topic("nowhere-at-all", assignment=[])
+    with pytest.raises(UsageError, match="-1 as the number of an SPU"):
+        await client.admin.create_topic("negative", assignment=[[-1]])
+
+
+async def test_what_the_broker_does_not_do_is_refused_with_its_words(client: Client) -> None:
+    with pytest.raises(BrokerError, match="Deduplication SmartModule is not loaded") as caught:
+        await client.admin.create_topic("unique", deduplication=Deduplication(10, 60))
+    assert caught.value.code == 10000
+    with pytest.raises(BrokerError, match="mirror topics need a cluster"):
+        await client.admin.create_topic("mirrored", mirrors=["edge"])
+    with pytest.raises(UsageError, match="none are named"):
+        await client.admin.create_topic("mirrored", home_to_remote=True)
+    with pytest.raises(UsageError, match="no assignment of its own"):
+        await client.admin.create_topic("mirrored", mirrors=[], assignment=[[0]])
+
+
+async def test_spus_say_where_they_are(client: Client, cluster: BrokerProcess) -> None:
+    (spu,) = await client.admin.list_spus()
+    assert (spu.id, spu.name, spu.status) == (5001, "custom-spu-5001", "online")
+    assert spu.address == f"127.0.0.1:{cluster.spu_port}"
+    assert (spu.is_custom, spu.rack, spu.local_address) == (True, None, None)
+
+
 async def test_partitions_can_be_added(client: Client, new_topic: NewTopic) -> None:
     name = await new_topic(2)
     added = await client.admin.add_partitions(name, 3)
@@ -113,5 +180,6 @@ async def test_partitions_say_how_far_they_reach(client: Client, new_topic: NewT
     ]
     assert [each.base_offset for each in found] == [0, 0]
     assert all(each.leader in each.replicas for each in found)
+    assert [(each.live_followers, each.followers) for each in found] == [(0, ()), (0, ())]
     everywhere = await client.admin.list_partitions()
     assert [each for each in everywhere if each.topic == name] == found

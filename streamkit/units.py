@@ -1,0 +1,63 @@
+"""Durations and sizes as people write them. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_UNITS_S: Final = {
+    "ms": 0.001,
+    "s": 1.0,
+    "sec": 1.0,
+    "second": 1.0,
+    "m": 60.0,
+    "min": 60.0,
+    "minute": 60.0,
+    "h": 3_600.0,
+    "hr": 3_600.0,
+    "hour": 3_600.0,
+    "d": 86_400.0,
+    "day": 86_400.0,
+    "w": 604_800.0,
+    "week": 604_800.0,
+}
+_DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)")
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE)
+
+
+def parse_duration_s(text: str) -> float:
+    """Read ``90`` (seconds), ``500ms``, ``1h 30m``, ``2 weeks``.
+
+    Raises:
+        ValueError: It is none; the text says what one looks like.
+    """
+    rest, at, total_s = text.strip().lower(), 0, 0.0
+    while at < len(rest):
+        found = _DURATION.match(rest, at)
+        unit_s = None if found is None else _unit_s(found[2])
+        if found is None or unit_s is None:
+            raise ValueError(f"{text!r} is no duration such as 90, 500ms, 1h or 7days")
+        total_s, at = total_s + float(found[1]) * unit_s, found.end()
+    if not rest:
+        raise ValueError("it is empty; a duration is such as 90, 500ms, 1h or 7days")
+    return total_s
+
+
+def parse_size_bytes(text: str) -> int:
+    """Read ``1048576``, ``64KiB``, ``10MB``, ``1.5 GiB``; a fraction of a byte is dropped.
+
+    Raises:
+        ValueError: It is none; the text says what one looks like.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None or ("." in found[1] and not found[2]):
+        raise ValueError(f"{text!r} is no size such as 16384, 64KiB or 10MB")
+    number, unit, binary = found.groups()
+    if not unit:
+        return int(number)
+    scale: int = (1024 if binary else 1000) ** ("kmgt".index(unit.lower()) + 1)
+    return int(float(number) * scale) if "." in number else int(number) * scale
+
+
+def _unit_s(unit: str) -> float | None:
+    return _UNITS_S.get(unit, _UNITS_S.get(unit.removesuffix("s"))) if unit else 1.0
