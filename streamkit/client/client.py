@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from streamkit.client.partition_reader import ConsumerOptions, OffsetStrategy, O
 from streamkit.client.partition_sender import Partitioner, ProducerOptions
 from streamkit.client.producer import Producer
 from streamkit.client.profile import load_profiles, profile_path
+from streamkit.client.smartmodules import SmartModule, chain_of
 from streamkit.client.tls import Tls
 from streamkit.env import Clock, SystemClock
 from streamkit.errors import ConfigError, UsageError
@@ -159,6 +160,7 @@ class Client:
         queue_bytes: int = 8 << 20,
         delivery_timeout: float | timedelta | None = 300.0,
         on_retry: Callable[[Exception, int], None] | None = None,
+        smartmodules: Sequence[SmartModule | str] = (),
     ) -> Producer:
         """Make a producer for one topic.
 
@@ -176,6 +178,9 @@ class Client:
             queue_bytes: What may wait per partition before `send` waits.
             delivery_timeout: How long a batch is tried before it fails; None never gives up.
             on_retry: Told the error and the attempt each time something is tried again.
+            smartmodules: What the server makes of the records before it stores them: a chain
+                of `SmartModule`, or of names. What is stored then is not what was sent, so
+                offsets are -1.
 
         Raises:
             UsageError: A value means nothing.
@@ -194,6 +199,7 @@ class Client:
             queue_bytes_max=queue_bytes,
             delivery_timeout_s=None if delivery_timeout is None else _seconds(delivery_timeout),
             on_retry=on_retry,
+            smartmodules=chain_of(smartmodules),
         )
         return Producer(self._cluster, _name(topic), options)
 
@@ -211,6 +217,7 @@ class Client:
         offset_strategy: OffsetStrategy = "none",
         resume: bool = True,
         on_evicted: OnEvicted = "fail",
+        smartmodules: Sequence[SmartModule | str] = (),
         starts: dict[int, int] | None = None,
         give_up: float | timedelta | None = None,
         on_retry: Callable[[Exception, int], None] | None = None,
@@ -230,6 +237,8 @@ class Client:
             offset_strategy: ``auto`` stores offsets after the next pull, ``manual`` only by
                 `Consumer.commit`.
             on_evicted: What to do where retention has removed the next offset.
+            smartmodules: What the server makes of the records first: a chain of `SmartModule`,
+                or of names.
             starts: The first offset of single partitions, in place of ``start``.
             give_up: How long opening is tried; None never gives up on what may pass.
             on_retry: Told the error and the attempt each time something is tried again.
@@ -258,6 +267,7 @@ class Client:
             ),
             resumes=resume,
             on_evicted=on_evicted,
+            smartmodules=chain_of(smartmodules),
             give_up_s=None if give_up is None else _seconds(give_up),
             on_retry=on_retry,
         )
