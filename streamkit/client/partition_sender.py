@@ -31,6 +31,7 @@ from streamkit.client.accumulator import Accumulator, Outcome, Place, ReadyBatch
 from streamkit.client.backoff import DEFAULT_POLICY, Backoff, RetryPolicy
 from streamkit.client.channel import Answer
 from streamkit.client.cluster import Cluster
+from streamkit.client.smartmodules import check_carried
 from streamkit.errors import (
     NotFlushed,
     ProtocolError,
@@ -394,11 +395,15 @@ class PartitionSender:
         """
         address = await self._cluster.leader(self._topic, self.partition)
         channel = await self._cluster.spu(address)
+        chain = self._options.smartmodules
+        if chain:
+            check_carried(chain, "Produce", channel.version_of(PRODUCE), address)
         data = tuple(PartitionProduceData(self.partition, entry) for entry in entries)
         request = ProduceRequest(
             acks=self._options.acks,
             timeout_ms=self._options.timeout_ms,
             topics=(TopicProduceData(self._topic, data),),
+            smartmodules=chain,
         )
         self._metrics.requests += 1
         return await channel.post(PRODUCE, request)
