@@ -1,62 +1,115 @@
-"""Topics and partitions, without an event loop."""
+"""Administration without an event loop."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from streamkit.client import PartitionInfo, StoredOffset, TopicInfo
+from streamkit.client import (
+    PartitionInfo,
+    SmartModuleInfo,
+    SpuInfo,
+    StoredOffset,
+    TopicInfo,
+)
+from streamkit.client.admin import Admin as AsyncAdmin
 from streamkit.sync.connection import Connection
+from streamkit.sync.signatures import parameters_of
+from streamkit.sync.watch import Watch
 
 T = TypeVar("T")
 
 
 class Admin:
-    """Topics and partitions. See `streamkit.client.Admin`."""
+    """Administers one cluster; arguments and errors are those of `streamkit.client.Admin`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._admin = connection.client.admin
 
-    def create_topic(self, name: str, partitions: int = 1, **options: Any) -> None:
-        """Make a topic; options as in `streamkit.client.Admin.create_topic`."""
-        self._call(lambda: self._admin.create_topic(name, partitions, **options))
+    # --- topics ----------------------------------------------------------------------------
+
+    @parameters_of(AsyncAdmin.create_topic)
+    def create_topic(self, *args: Any, **options: Any) -> None:
+        """Make a topic; return when its partitions can be written to."""
+        self._call(self._admin.create_topic(*args, **options))
+
+    def create_topic_from(self, path: str | os.PathLike[str], *, dry_run: bool = False) -> str:
+        """Make the topic that a file describes; return its name."""
+        return self._call(self._admin.create_topic_from(path, dry_run=dry_run))
 
     def delete_topic(self, name: str, *, force: bool = False) -> None:
         """Remove a topic and everything in it."""
-        self._call(lambda: self._admin.delete_topic(name, force=force))
+        self._call(self._admin.delete_topic(name, force=force))
 
     def add_partitions(self, name: str, count: int = 1) -> list[PartitionInfo]:
         """Give a topic more partitions; return the new ones."""
-        return self._call(lambda: self._admin.add_partitions(name, count))
+        return self._call(self._admin.add_partitions(name, count))
+
+    def add_mirror(self, name: str, remote: str, *, home_to_remote: bool = False) -> None:
+        """Give the home of a mirror a partition for one more remote cluster."""
+        self._call(self._admin.add_mirror(name, remote, home_to_remote=home_to_remote))
 
     def list_topics(self, *, system: bool = False) -> list[TopicInfo]:
         """Return the topics by name."""
-        return self._call(lambda: self._admin.list_topics(system=system))
+        return self._call(self._admin.list_topics(system=system))
 
     def describe_topic(self, name: str) -> TopicInfo:
         """Return one topic."""
-        return self._call(lambda: self._admin.describe_topic(name))
+        return self._call(self._admin.describe_topic(name))
+
+    def watch_topics(self) -> Watch[TopicInfo]:
+        """Hear of all topics, those of the system included, and of every change."""
+        return Watch(self._connection, self._admin.watch_topics())
+
+    # --- partitions ------------------------------------------------------------------------
 
     def list_partitions(
         self, topic: str | None = None, *, system: bool = False
     ) -> list[PartitionInfo]:
         """Return partitions by topic and number."""
-        return self._call(lambda: self._admin.list_partitions(topic, system=system))
+        return self._call(self._admin.list_partitions(topic, system=system))
+
+    def watch_partitions(self) -> Watch[PartitionInfo]:
+        """Hear of all partitions, and of every change."""
+        return Watch(self._connection, self._admin.watch_partitions())
+
+    # --- SmartModules and SPUs ---------------------------------------------------------------
+
+    def create_smartmodule(
+        self, name: str, wasm: bytes | str | os.PathLike[str], *, dry_run: bool = False
+    ) -> None:
+        """Store a SmartModule, in place of one of the same name."""
+        self._call(self._admin.create_smartmodule(name, wasm, dry_run=dry_run))
+
+    def list_smartmodules(self, *names: str) -> list[SmartModuleInfo]:
+        """Return the SmartModules by name: all, or those that are named."""
+        return self._call(self._admin.list_smartmodules(*names))
+
+    def delete_smartmodule(self, name: str) -> None:
+        """Remove a SmartModule."""
+        self._call(self._admin.delete_smartmodule(name))
+
+    def watch_smartmodules(self) -> Watch[SmartModuleInfo]:
+        """Hear of all SmartModules, and of every change."""
+        return Watch(self._connection, self._admin.watch_smartmodules())
+
+    def list_spus(self) -> list[SpuInfo]:
+        """Return the SPUs of the cluster by number."""
+        return self._call(self._admin.list_spus())
+
+    # --- stored offsets ----------------------------------------------------------------------
 
     def list_consumers(self) -> list[StoredOffset]:
         """Return every stored consumer offset."""
-        return self._call(lambda: self._admin.list_consumers())
+        return self._call(self._admin.list_consumers())
 
     def delete_consumer(
         self, consumer_id: str, topic: str | None = None, partition: int | None = None
     ) -> list[StoredOffset]:
         """Forget the offsets of a consumer; return what was forgotten."""
-        return self._call(lambda: self._admin.delete_consumer(consumer_id, topic, partition))
+        return self._call(self._admin.delete_consumer(consumer_id, topic, partition))
 
-    def _call(self, make: Callable[[], Awaitable[T]]) -> T:
-        return self._connection.call(_run(make))
-
-
-async def _run(make: Callable[[], Awaitable[T]]) -> T:
-    return await make()
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._connection.call(work)
