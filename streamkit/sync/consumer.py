@@ -58,7 +58,7 @@ class Consumer:
         self._loop.check()
         with self._opening:
             if self._is_closed:
-                raise UsageError(f"the consumer of {self.topic!r} is closed")
+                raise self._closed()
             if not self._is_open:
                 self._connection.call(self._consumer.open())
                 self._is_open = True
@@ -119,6 +119,8 @@ class Consumer:
 
     def _next_hand(self) -> _Hand | None:
         """Return what is left of the chunk in hand, else the next chunk."""
+        if self._is_closed:
+            raise self._closed()
         hand = self._hand
         if hand is not None and hand.left:
             return hand
@@ -128,12 +130,15 @@ class Consumer:
             self._hand = None
             if self._is_auto:
                 self.commit()
-        if not self._is_open or self._is_closed:
+        if not self._is_open:
             self.open()
         chunk = self._next_wanted()
         if chunk is not None:
             self._hand = _Hand(chunk)
         return self._hand
+
+    def _closed(self) -> UsageError:
+        return UsageError(f"the consumer of {self.topic!r} is closed")
 
     def _next_wanted(self) -> Chunk | None:
         while True:
@@ -227,19 +232,18 @@ class Consumer:
         """Store how far the application has processed, under the consumer's id.
 
         Args:
-            record: The last record processed of its partition; without it, everything that
-                was given out before the last pull counts.
+            record: The last record processed of its partition: only that one is stored.
+                Without it, everything that was given out before the last pull counts.
 
         Raises:
             UsageError: The consumer has no id, or does not read the partition.
             StreamKitError: The broker did not store it.
         """
         self.open()
-        done = self._processed()
-        if record is not None:
-            done[record.partition] = record.offset
-        self._loop.call(self._store_all(done))
-        if record is not None:
+        if record is None:
+            self._loop.call(self._store_all(self._processed()))
+        else:
+            self._loop.call(self._consumer.commit(record))
             self._done[record.partition] = record.offset
 
     def commit_yielded(self) -> None:

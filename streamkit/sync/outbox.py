@@ -15,6 +15,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import anyio
@@ -104,7 +105,9 @@ class Parcel:
         if record is None:
             self._asked.append((row, known))
         else:
-            record.when_known(known.set)
+            # In the loop's next turn, which has nothing else to do: a thread that is woken while
+            # the loop goes on would sleep a second time, for the interpreter.
+            record.when_known(partial(asyncio.get_running_loop().call_soon, known.set))
 
     def settle(self, parts: list[Part]) -> None:
         """Learn the handles of the records."""
@@ -285,7 +288,7 @@ class Outbox:
         topic = self._producer.topic
         said = []
         if count := self.unacknowledged:
-            said.append(f"{count} records for {topic!r} were not delivered in time")
+            said.append(f"{count} records for {topic!r} were not delivered before the end")
         if self._refusal is not None:
             said.append(f"records for {topic!r} were refused: {self._refusal}")
         return "; ".join(said)

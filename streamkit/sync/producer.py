@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Final
 
+from streamkit.client.partition_sender import ProducerMetrics
 from streamkit.client.producer import Producer as AsyncProducer
 from streamkit.env import SystemClock
 from streamkit.errors import RecordTooLarge, StreamKitError, UsageError
@@ -179,6 +180,11 @@ class Producer:
                 self._is_closed = self._outbox.is_stopped
                 raise
         self._is_closed = True
+
+    @property
+    def metrics(self) -> ProducerMetrics:
+        """What the producer has done since it was made."""
+        return self._producer.metrics
 
     @property
     def unacknowledged(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,6 @@ from typing import Any, Final
 
 import pytest
 
-import streamkit.client as asynchronous
 from streamkit import sync
 from streamkit.client.handles import RecordMetadata
 from streamkit.errors import BrokerError, ConnectFailed, TopicNotFound
@@ -31,20 +29,6 @@ def topic(client: sync.Client, request: pytest.FixtureRequest) -> str:
     name = f"sync-{abs(hash(request.node.nodeid))}"
     client.admin.create_topic(name)
     return name
-
-
-def public(kind: type) -> set[str]:
-    return {name for name in vars(kind) if not name.startswith("_")}
-
-
-@pytest.mark.parametrize("name", ["Client", "Producer", "Consumer", "Admin"])
-def test_every_name_means_the_same_on_both_sides(name: str) -> None:
-    plain, other = getattr(sync, name), getattr(asynchronous, name)
-    assert public(plain) - {"close"} <= public(other)
-    for method in public(plain) - {"close", "metrics", "unacknowledged", "create_topic", "address"}:
-        here = inspect.signature(getattr(plain, method)).parameters
-        there = inspect.signature(getattr(other, method)).parameters
-        assert list(here) == list(there), method
 
 
 def test_records_go_out_and_come_back(client: sync.Client, topic: str) -> None:

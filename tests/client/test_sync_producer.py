@@ -1,0 +1,388 @@
+"""The producer without an event loop: order, bounds, errors, and what its end does."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import pytest
+
+from streamkit import sync
+from streamkit.errors import BrokerError, NotFlushed, RecordTooLarge, UsageError
+from tests.broker_process import BrokerProcess
+from tests.proxy import Proxy, Stall
+
+SOON_S: Final = 20.0
+
+
+@pytest.fixture
+def client(cluster: BrokerProcess) -> Iterator[sync.Client]:
+    with sync.Client.connect(cluster.address) as client:
+        yield client
+
+
+@pytest.fixture
+def topic(client: sync.Client, request: pytest.FixtureRequest) -> str:
+    name = f"sending-{abs(hash(request.node.nodeid))}"
+    client.admin.create_topic(name)
+    return name
+
+
+@pytest.fixture
+def small(client: sync.Client, topic: str) -> str:
+    """A topic whose broker takes no batch above a kilobyte."""
+    client.admin.create_topic(f"{topic}-small", segment_size_bytes=1_024)
+    return f"{topic}-small"
+
+
+def stored(client: sync.Client, topic: str) -> list[bytes]:
+    return [record.value for record in client.consumer(topic, until_end=True)]
+
+
+def fail(_: object) -> None:
+    raise ZeroDivisionError
+
+
+def numbers(count: int, text: str = "") -> list[bytes]:
+    return [f"{text}{number}".encode() for number in range(count)]
+
+
+# --- order -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("each", "queue_bytes"), [(50, 500), (5_000, 8 << 20)])
+def test_threads_may_share_a_producer_and_each_keeps_its_order(
+    client: sync.Client, topic: str, each: int, queue_bytes: int
+) -> None:
+    threads = 8
+    with client.producer(topic, queue_bytes=queue_bytes) as producer:
+
+        def send(thread: int) -> list[sync.RecordHandle]:
+            return [producer.send(value) for value in numbers(each, f"{thread}-")]
+
+        with ThreadPoolExecutor(threads) as pool:
+            handles = list(pool.map(send, range(threads)))
+        offsets = [[handle.wait().offset for handle in part] for part in handles]
+    found = stored(client, topic)
+    assert len(found) == threads * each
+    for thread in range(threads):
+        assert [found[offset] for offset in offsets[thread]] == numbers(each, f"{thread}-")
+        assert offsets[thread] == sorted(offsets[thread])
+
+
+def test_single_records_and_columns_keep_their_order(client: sync.Client, topic: str) -> None:
+    with client.producer(topic) as producer:
+        expected = []
+        for turn in range(50):
+            producer.send(b"%d single" % turn)
+            producer.send_many([b"%d first" % turn, b"%d second" % turn])
+            expected += [b"%d single" % turn, b"%d first" % turn, b"%d second" % turn]
+            if turn % 7 == 0:
+                producer.flush()
+                assert producer.unacknowledged == 0
+    assert stored(client, topic) == expected
+
+
+def test_a_partition_that_is_named_takes_its_records_in_order(
+    client: sync.Client, topic: str
+) -> None:
+    client.admin.add_partitions(topic, 2)
+    with client.producer(topic) as producer:
+        handles = []
+        for value in numbers(300):
+            number = int(value)
+            key = None if number % 2 else b"key"
+            partition = number % 3 if number % 5 else None
+            handles.append((number, producer.send(value, key, partition=partition)))
+        for number, handle in handles:
+            if number % 5:
+                assert handle.wait().partition == number % 3
+    for partition in range(3):
+        consumer = client.consumer(topic, partitions=partition, until_end=True)
+        named = [int(record.value) for record in consumer if int(record.value) % 5]
+        assert named == [n for n in range(300) if n % 5 and n % 3 == partition]
+
+
+def test_columns_larger_than_the_queue_go_out_whole(client: sync.Client, topic: str) -> None:
+    values = numbers(20_000)
+    with client.producer(topic, queue_bytes=10_000) as producer:
+        found = producer.send_many(values, timestamps_ms=range(1, 20_001)).wait()
+        assert list(found.offsets) == list(range(20_000))
+        assert set(found.partitions) == {0}
+    records = list(client.consumer(topic, until_end=True))
+    assert [record.value for record in records] == values
+    assert [record.timestamp_ms for record in records] == list(range(1, 20_001))
+
+
+# --- bounds ----------------------------------------------------------------------------------
+
+
+def test_senders_wait_when_the_queue_is_full_and_memory_stays_bounded(
+    cluster: BrokerProcess, topic: str
+) -> None:
+    stall = Stall("spu up")
+    with (
+        Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy,
+        sync.Client.connect(proxy.address) as client,
+        client.producer(topic, queue_bytes=10_000, linger=0) as producer,
+    ):
+        sent = threading.Semaphore(0)
+        handles = []
+
+        def send() -> None:
+            for value in numbers(1_000):
+                handles.append(producer.send(value * 20))
+                sent.release()
+
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        assert stall.has_fired.wait(SOON_S)
+        most = 0
+        while sent.acquire(timeout=0.5):
+            most += 1
+        assert 0 < most < 1_000
+        assert producer.unacknowledged == most
+        stall.release()
+        sender.join(SOON_S)
+        assert [handle.wait().offset for handle in handles] == list(range(1_000))
+
+
+# --- errors ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "words"),
+    [
+        ((bytes(2_000),), {}, RecordTooLarge, "2000 bytes.*max_request_size"),
+        ((b"", bytes(2_000)), {}, RecordTooLarge, "key of 2000"),
+        ((bytearray(b"x"),), {}, UsageError, "value is bytearray"),
+        ((b"x", 5), {}, UsageError, "key is int"),
+        ((b"x",), {"timestamp_ms": 1.5}, UsageError, "timestamp_ms=1.5"),
+        ((b"x",), {"timestamp_ms": -5}, UsageError, "timestamp_ms=-5"),
+        ((b"x",), {"partition": 1}, UsageError, "no partition 1"),
+    ],
+)
+def test_send_refuses_by_itself_what_can_never_be_sent(
+    client: sync.Client,
+    topic: str,
+    arguments: tuple[Any, ...],
+    options: dict[str, Any],
+    error: type[Exception],
+    words: str,
+) -> None:
+    with client.producer(topic, max_request_size=1_000) as producer:
+        with pytest.raises(error, match=words):
+            producer.send(*arguments, **options)
+        assert producer.send(b"after it").wait().offset == 0
+
+
+@pytest.mark.parametrize(
+    ("columns", "error", "words"),
+    [
+        (([b"x", bytes(2_000)], None, None), RecordTooLarge, "row 1"),
+        (([b"x"], [b"k", b"l"], None), UsageError, "1 values, but 2 keys"),
+        (([b"x"], None, [1, 2]), UsageError, "1 values, but 2 timestamps_ms"),
+        ((["x"], None, None), UsageError, "values hold str"),
+        (([b"x"], ["k"], None), UsageError, "keys hold str"),
+        (([b"x"], None, [-1]), UsageError, "timestamp_ms=-1"),
+    ],
+)
+def test_send_many_refuses_whole_columns_for_one_row(
+    client: sync.Client,
+    topic: str,
+    columns: tuple[Any, Any, Any],
+    error: type[Exception],
+    words: str,
+) -> None:
+    values, keys, stamps = columns
+    producer = client.producer(topic, max_request_size=1_000)
+    with pytest.raises(error, match=words):
+        producer.send_many(values, keys, timestamps_ms=stamps)
+    producer.close()
+    assert stored(client, topic) == []
+
+
+def test_a_refused_record_is_told_by_its_handle_and_by_flush(
+    client: sync.Client, small: str
+) -> None:
+    with client.producer(small, batch_size=100) as producer:
+        good, bad = producer.send(b"good"), producer.send(bytes(2_000))
+        assert good.wait().offset == 0
+        with pytest.raises(BrokerError, match="too large"):
+            bad.wait()
+        with pytest.raises(BrokerError, match="too large"):
+            producer.flush()
+        producer.flush()
+        many = producer.send_many([bytes(2_000)])
+        with pytest.raises(BrokerError, match="too large"):
+            many.wait()
+        with pytest.raises(BrokerError, match="too large"):
+            producer.close()
+    assert stored(client, small) == [b"good"]
+
+
+def test_a_partitioner_that_fails_is_told_by_the_handles_and_by_flush(
+    client: sync.Client, topic: str
+) -> None:
+    client.admin.add_partitions(topic)
+
+    def choose(keys: Sequence[bytes | None], partitions: int) -> list[int]:
+        if b"bad" in keys:
+            raise ZeroDivisionError("no place for it")
+        return [0] * len(keys)
+
+    with client.producer(topic, partitioner=choose) as producer:
+        assert producer.send(b"good", b"good").wait().offset == 0
+        bad = producer.send(b"bad", b"bad")
+        with pytest.raises(ZeroDivisionError, match="no place"):
+            bad.wait()
+        with pytest.raises(ZeroDivisionError, match="no place"):
+            producer.flush()
+        assert producer.send(b"good", b"good").wait().offset == 1
+
+
+def test_a_callback_that_calls_the_client_is_refused_instead_of_hanging(
+    cluster: BrokerProcess, client: sync.Client, topic: str
+) -> None:
+    told: list[Exception] = []
+    called = threading.Event()
+
+    def on_retry(error: Exception, attempt: int) -> None:
+        try:
+            client.admin.list_topics()
+        except UsageError as problem:
+            told.append(problem)
+        called.set()
+
+    with (
+        Proxy(cluster.sc_port, cluster.spu_port, stall := Stall("spu up")) as proxy,
+        sync.Client.connect(proxy.address, connect_timeout=0.2) as other,
+        other.producer(topic, on_retry=on_retry) as producer,
+    ):
+        producer.send(b"x")
+        producer.send_now()
+        assert called.wait(SOON_S)
+        stall.release()
+    assert "wait for itself" in str(told[0])
+
+
+# --- ends ------------------------------------------------------------------------------------
+
+
+def test_closing_twice_does_nothing_and_sending_afterwards_is_refused(
+    client: sync.Client, topic: str
+) -> None:
+    producer = client.producer(topic)
+    handle = producer.send(b"x")
+    producer.close()
+    producer.close()
+    assert handle.wait().offset == 0
+    producer.flush()
+    for use in (
+        lambda: producer.send(b"y"),
+        lambda: producer.send_many([b"y"]),
+        producer.open,
+    ):
+        with pytest.raises(UsageError, match="is closed"):
+            use()
+    assert stored(client, topic) == [b"x"]
+
+
+def test_closing_one_that_was_never_used_connects_to_nothing() -> None:
+    producer = sync.Client.connect("127.0.0.1:1").producer("none")
+    producer.close()
+    with pytest.raises(UsageError, match="is closed"):
+        producer.send(b"x")
+
+
+def test_a_deadline_ends_closing_and_says_how_many_records_are_open(
+    cluster: BrokerProcess, topic: str
+) -> None:
+    with (
+        Proxy(cluster.sc_port, cluster.spu_port, Stall("spu up")) as proxy,
+        sync.Client.connect(proxy.address) as client,
+    ):
+        producer = client.producer(topic)
+        handles = [producer.send(value) for value in numbers(12)]
+        with pytest.raises(NotFlushed, match=r"^12 records .*within 0.1 s"):
+            producer.close(deadline_s=0.1)
+        for handle in handles:
+            with pytest.raises(NotFlushed):
+                handle.wait()
+        with pytest.raises(UsageError, match="is closed"):
+            producer.send(b"x")
+
+
+def test_a_sender_that_waits_for_room_is_told_when_the_producer_is_stopped(
+    cluster: BrokerProcess, topic: str
+) -> None:
+    with (
+        Proxy(cluster.sc_port, cluster.spu_port, stall := Stall("spu up")) as proxy,
+        sync.Client.connect(proxy.address) as client,
+    ):
+        producer = client.producer(topic, queue_bytes=1_000)
+        told: list[Exception] = []
+
+        def send() -> None:
+            try:
+                for value in numbers(1_000):
+                    producer.send(value)
+            except UsageError as error:
+                told.append(error)
+
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        assert stall.has_fired.wait(SOON_S)
+        producer.stop()
+        sender.join(SOON_S)
+        assert "is closed" in str(told[0])
+
+
+def test_the_end_of_the_client_flushes_its_producers(cluster: BrokerProcess, topic: str) -> None:
+    with sync.Client.connect(cluster.address) as client:
+        client.producer(topic, linger=3_600).send_many(numbers(100))
+        client.producer(topic, linger=3_600).send(b"last")
+    client.close()
+    with pytest.raises(UsageError, match="is closed"):
+        client.admin.list_topics()
+    with pytest.raises(UsageError, match="is closed"):
+        client.producer(topic).send(b"x")
+    with sync.Client.connect(cluster.address) as again:
+        assert sorted(stored(again, topic)) == sorted([*numbers(100), b"last"])
+
+
+def test_the_end_of_the_client_raises_what_its_producers_could_not_deliver(
+    cluster: BrokerProcess, client: sync.Client, small: str
+) -> None:
+    with (
+        pytest.raises(BrokerError, match="too large"),
+        sync.Client.connect(cluster.address) as other,
+    ):
+        other.producer(small).send(bytes(2_000))
+    with Proxy(cluster.sc_port, cluster.spu_port, Stall("spu up")) as proxy:
+        away = sync.Client.connect(proxy.address)
+        away.producer(small).send(b"x")
+        with pytest.raises(NotFlushed, match=r"^1 record"):
+            away.close(deadline_s=0.1)
+
+
+def test_a_producer_that_is_dropped_delivers_what_it_took(client: sync.Client, topic: str) -> None:
+    handle = client.producer(topic, linger=3_600).send(b"nobody has me")
+    gc.collect()
+    assert next(iter(client.consumer(topic))).value == b"nobody has me"
+    assert handle.wait().offset == 0
+
+
+def test_an_error_of_the_block_goes_first_and_notes_what_was_not_delivered(
+    client: sync.Client, topic: str, small: str
+) -> None:
+    with pytest.raises(ZeroDivisionError) as raised, client.producer(topic) as producer:
+        fail(producer.send(b"before"))
+    assert stored(client, topic) == [b"before"]
+    assert not hasattr(raised.value, "__notes__")
+    with pytest.raises(ZeroDivisionError) as raised, client.producer(small) as producer:
+        fail(producer.send(bytes(2_000)))
+    assert "too large" in raised.value.__notes__[0]

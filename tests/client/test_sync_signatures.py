@@ -1,0 +1,86 @@
+"""Both clients have the same names with the same parameters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterable, Iterable
+from typing import Any, Final
+
+import pytest
+
+import streamkit.client as asynchronous
+from streamkit import sync
+
+# Names of one side alone, and why. Nothing is added here that an application may want.
+ONLY_HERE: Final = {
+    ("Client", "close"),  # for clients that no `with` closes
+}
+ONLY_THERE: Final = {
+    ("Client", "cluster"),  # for code that extends the client; it lives on the loop
+    ("Producer", "checkpoint"),  # for the engine, which has a loop
+}
+
+
+def pairs() -> dict[str, tuple[Any, Any]]:
+    here, there = sync.Client.connect("127.0.0.1:1"), asynchronous.Client.connect("127.0.0.1:1")
+    return {
+        "Client": (here, there),
+        "Producer": (here.producer("t"), there.producer("t")),
+        "Consumer": (here.consumer("t"), there.consumer("t")),
+        "Admin": (here.admin, there.admin),
+    }
+
+
+PAIRS: Final = pairs()
+
+
+def public(thing: object) -> set[str]:
+    return {name for name in dir(thing) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_both_sides_have_the_same_names(kind: str) -> None:
+    here, there = PAIRS[kind]
+    only_here = {name for where, name in ONLY_HERE if where == kind}
+    only_there = {name for where, name in ONLY_THERE if where == kind}
+    assert public(here) - public(there) == only_here
+    assert public(there) - public(here) == only_there
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_methods_take_the_same_parameters_on_both_sides(kind: str) -> None:
+    here, there = PAIRS[kind]
+    for name in sorted(public(here) & public(there)):
+        ours, theirs = getattr(here, name), getattr(there, name)
+        assert callable(ours) == callable(theirs), name
+        if callable(ours):
+            assert parameters(ours) == parameters(theirs), name
+
+
+def parameters(method: Any) -> list[tuple[str, object, object, str]]:
+    """Return name, kind, default and type of each parameter."""
+    return [
+        (each.name, each.kind, each.default, str(each.annotation))
+        for each in inspect.signature(method).parameters.values()
+    ]
+
+
+def test_both_consumers_are_iterated() -> None:
+    here, there = PAIRS["Consumer"]
+    assert isinstance(here.chunks(), Iterable)
+    assert isinstance(there.chunks(), AsyncIterable)
+    assert isinstance(iter(here), Iterable)
+    assert isinstance(aiter(there), AsyncIterable)
+
+
+def test_every_public_method_says_what_it_does() -> None:
+    for kind, (here, _) in PAIRS.items():
+        for name in public(here):
+            assert (getattr(type(here), name, None) or getattr(here, name)).__doc__, (kind, name)
+
+
+def test_an_option_that_the_other_client_does_not_have_is_refused() -> None:
+    client = sync.Client.connect("127.0.0.1:1")
+    options: dict[str, Any] = {"lingr": 1}
+    with pytest.raises(TypeError, match="lingr"):
+        client.producer("t", **options)
