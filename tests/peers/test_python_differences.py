@@ -9,12 +9,13 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from streamkit import Client, Record
-from streamkit.errors import BrokerError, OffsetEvicted
+from streamkit.errors import BrokerError, OffsetEvicted, UsageError
 from streamkit.protocol import apis
 from streamkit.protocol.connection import IncomingRequest, encode_reply
 from streamkit.protocol.data_plane import FetchablePartition
@@ -22,7 +23,7 @@ from streamkit.protocol.error_codes import evicted
 from streamkit.protocol.schema import Reader
 from tests.client.reading import read_all, values_of
 from tests.peers.conftest import RunPeer, StartPeer
-from tests.peers.peer import Peer
+from tests.peers.peer import PATIENCE_S, Peer
 from tests.proxy import Proxy, Replace, Stall
 from tests.stop.broker import BrokerProcess
 
@@ -148,6 +149,136 @@ answer(refusal(lambda: producer.send_string("after").wait()))
         b"under way",
         b"after",
     ]
+
+
+async def test_an_error_that_passes_is_not_tried_again(
+    start_peer: StartPeer, client: Client, broker: BrokerProcess
+) -> None:
+    """Code 6: for some seconds after a restart, a server has not loaded the partition yet."""
+    await client.admin.create_topic("t")
+    script = """
+producer = fluvio.topic_producer("t")
+answer(refusal(producer.send_string("theirs").wait))
+"""
+    refuse = refusing_once()
+    with Proxy(broker.sc_port, broker.spu_port, refuse) as proxy:
+        async with start_peer(script, proxy.address) as peer:
+            (theirs,) = await peer.rest()
+    assert refuse.fired == 1
+    assert "received an error code" in theirs
+
+    refuse = refusing_once()
+    tries: list[int] = []
+    with Proxy(broker.sc_port, broker.spu_port, refuse) as proxy:
+        async with (
+            Client.connect(proxy.address) as far,
+            far.producer("t", on_retry=lambda error, attempt: tries.append(attempt)) as producer,
+        ):
+            assert (await (await producer.send("ours"))).offset >= 0
+    assert refuse.fired == 1
+    assert tries == [1]
+
+
+def refusing_once() -> Replace:
+    """Answer the first Produce request of the topic ``t`` with code 6."""
+    entry = b"\x00\x01t\x00\x00\x00\x01\x00\x00\x00\x00"
+
+    def answer(frame: bytes) -> bytes | None:
+        at = frame.find(entry) + len(entry)
+        if refuse.fired or at < len(entry) or frame[at : at + 2] != b"\x00\x00":
+            return None
+        return frame[:at] + b"\x00\x06" + frame[at + 2 :]
+
+    refuse = Replace("spu down", answer)
+    return refuse
+
+
+async def test_a_full_partition_stops_the_sends_to_all(
+    start_peer: StartPeer, client: Client, broker: BrokerProcess
+) -> None:
+    await client.admin.create_topic("t", 3)
+    # Keys "b" and "a" go to the partitions 0 and 1.
+    script = """
+import threading
+
+producer = producer_with("t", batch_queue_size=2, batch_size=100)
+producer.send(b"b", b"first").wait()
+answer("connected")
+told()
+
+def fill():
+    while True:
+        producer.send(b"b", b"x" * 100)
+        answer("b")
+
+threading.Thread(target=fill, daemon=True).start()
+told()
+producer.send(b"a", b"x")
+answer("a")
+"""
+    stall = Stall("spu down", NEVER)
+    with Proxy(broker.sc_port, broker.spu_port, stall) as proxy:
+        async with start_peer(script, proxy.address) as peer:
+            assert await peer.answer() == "connected"
+            stall.at = 0
+            await peer.tell()
+            waiting = asyncio.create_task(peer.answer())
+            while await is_answered(waiting):
+                assert waiting.result() == "b"
+                waiting = asyncio.create_task(peer.answer())
+            await peer.tell()
+            assert not await is_answered(waiting)
+            stall.release()
+            await waiting
+
+    stall = Stall("spu down", NEVER)
+    with Proxy(broker.sc_port, broker.spu_port, stall) as proxy:
+        async with (
+            Client.connect(proxy.address) as far,
+            far.producer("t", queue_bytes=400, batch_size=100) as producer,
+        ):
+            await (await producer.send(b"first", b"b"))
+            stall.at = 0
+
+            async def fill() -> None:
+                for _ in range(100):
+                    await producer.send(b"x" * 100, b"b")
+
+            filling = asyncio.create_task(fill())
+            producer.send_now()
+            await asyncio.to_thread(stall.has_fired.wait)
+            async with asyncio.timeout(PATIENCE_S):
+                await producer.send(b"x", b"a")
+            assert not filling.done()
+            stall.release()
+            await filling
+
+
+async def is_answered(answer: asyncio.Task[Any]) -> bool:
+    """Tell whether an answer comes soon. A silence has no event to wait for."""
+    await asyncio.wait([answer], timeout=SILENCE_S)
+    return answer.done()
+
+
+async def test_a_partition_that_is_not_there_is_waited_for(
+    start_peer: StartPeer, client: Client
+) -> None:
+    await client.admin.create_topic("t", 3)
+    script = """
+producer = producer_with("t", set_specific_partitioner=7)
+producer.send(b"", b"x")
+answer("sent")
+producer.flush()
+answer("flushed")
+"""
+    async with start_peer(script) as peer:
+        assert await peer.answer() == "sent"
+        flushed = asyncio.create_task(peer.answer())
+        assert not await is_answered(flushed)
+        flushed.cancel()
+    with pytest.raises(UsageError, match="has no partition 7, it has 3"):
+        async with client.producer("t", partition=7):
+            pass
 
 
 async def test_a_record_is_too_large_beside_others_that_wait(
@@ -308,6 +439,36 @@ for record in fluvio.consumer_with_config(builder.build()):
     assert Counter(seen) == Counter(everything)
 
 
+async def test_partitions_that_are_added_are_not_read(
+    start_peer: StartPeer, client: Client
+) -> None:
+    await client.admin.create_topic("t")
+    script = """
+builder = ConsumerConfigExtBuilder("t")
+builder.offset_start(Offset.beginning())
+for record in fluvio.consumer_with_config(builder.build()):
+    answer(record.value_string())
+"""
+    ours: list[str] = []
+    async with (
+        client.producer("t") as producer,
+        client.consumer("t") as consumer,
+        start_peer(script) as peer,
+    ):
+        await producer.send("0", partition=0)
+        assert await peer.answer() == "0"
+        await client.admin.add_partitions("t")
+        await (await producer.send("new", partition=1))
+        for number in range(1, 6):
+            await (await producer.send(str(number), partition=0))
+            assert await peer.answer() == str(number)
+        async for record in consumer:
+            ours.append(record.value_text)
+            if len(ours) == 7:
+                break
+    assert sorted(ours) == [*"012345", "new"]
+
+
 async def test_an_error_looks_like_the_end(
     start_peer: StartPeer, client: Client, broker: BrokerProcess
 ) -> None:
@@ -386,9 +547,24 @@ async def first_unanswered(peer: Peer) -> asyncio.Task[Any]:
     for number in range(1_000):
         await peer.tell(number)
         heard = asyncio.create_task(peer.answer())
-        # A silence has no event to wait for.
-        await asyncio.wait([heard], timeout=SILENCE_S)
-        if not heard.done():
+        if not await is_answered(heard):
             return heard
         assert heard.result() == ["second thread", number]
     raise AssertionError("the second thread went on")
+
+
+# --- SmartModules ------------------------------------------------------------------------------
+
+
+async def test_a_smartmodule_is_stored_as_its_file_is(
+    run_peer: RunPeer, client: Client, tmp_path: Path
+) -> None:
+    """Servers run only compressed ones."""
+    module = b"\0asm\1\0\0\0" + b"\0\x83\x01\x81\x01" + b"\0" * 129
+    path = tmp_path / "module.wasm"
+    path.write_bytes(module)
+    await run_peer(f'admin.create_smartmodule("theirs", {str(path)!r}, False)')
+    await client.admin.create_smartmodule("ours", path)
+    ours, theirs = await client.admin.list_smartmodules()
+    assert theirs.size_bytes == len(module)
+    assert ours.size_bytes < len(module)
