@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import click
 
+from streamkit.cli.chain import ChainOptions, chain_options, no_mirrors
+from streamkit.cli.moments import MOMENT
 from streamkit.cli.options import SIZE, Command, place_options
+from streamkit.cli.spelling import ISOLATION
 from streamkit.errors import UsageError
 
 # What `streamkit.cli.formats` can; named here so that the help needs no import of it.
-OUTPUTS = ("dynamic", "text", "binary", "json", "raw")
+OUTPUTS = ("dynamic", "text", "binary", "json", "raw", "table")
 _COUNT = click.IntRange(min=0)
 
 
@@ -18,6 +22,7 @@ _COUNT = click.IntRange(min=0)
     cls=Command,
     examples=(
         "streamkit consume flights -B -d -O json | jq .value.carrier",
+        "streamkit consume flights --since 2h --until 30m -O table",
         'streamkit consume flights -T 10 -F "{{partition}}:{{offset}} {{key}} {{value}}"',
     ),
 )
@@ -26,7 +31,13 @@ _COUNT = click.IntRange(min=0)
 @click.option("-H", "--head", type=_COUNT, metavar="N", help="Start N behind the first record")
 @click.option("-T", "--tail", type=_COUNT, metavar="N", help="Start N before the end")
 @click.option("--start", type=_COUNT, metavar="N", help="Start at offset N")
+@click.option(
+    "--since", type=MOMENT, metavar="TIME", help="Start at the first record of that time or later"
+)
 @click.option("--end", type=_COUNT, metavar="N", help="Stop behind offset N, in each partition")
+@click.option(
+    "--until", type=MOMENT, metavar="TIME", help="Stop each partition at its first later record"
+)
 @click.option(
     "-d", "--disable-continuous", is_flag=True, help="Stop at the end in place of waiting there"
 )
@@ -53,16 +64,26 @@ _COUNT = click.IntRange(min=0)
     "-O",
     "--output",
     type=click.Choice(OUTPUTS, case_sensitive=False),
-    help="dynamic: text, or a dump of what is none; json: one object a record; raw: the bytes"
-    " [dynamic]",
+    help="dynamic: text, or a dump of what is none; json: one object a record; raw: the bytes;"
+    " table: the fields of JSON objects [dynamic]",
+)
+@click.option("--table-format", hidden=True, help="Columns of Fluvio's own full_table")
+@click.option(
+    "--suppress-unknown", is_flag=True, help="Leave out what the output cannot show as it is"
+)
+@click.option("--truncate", is_flag=True, help="Cut lines to the width of the terminal")
+@click.option(
+    "--disable-progressbar", is_flag=True, hidden=True, help="There is none; taken for scripts"
 )
 @click.option("-b", "--maxbytes", type=SIZE, default=1_048_890, help="Size of a fetch [1048890]")
 @click.option(
     "--isolation",
-    type=click.Choice(("read_committed", "read_uncommitted"), case_sensitive=False),
+    type=ISOLATION,
     default="read_uncommitted",
     help="read_committed: only what every replica has [read_uncommitted]",
 )
+@chain_options
+@no_mirrors
 @place_options
 def consume(topic: str, **given: Any) -> None:
     """Print the records of TOPIC; from the end, unless an option says otherwise.
@@ -70,10 +91,17 @@ def consume(topic: str, **given: Any) -> None:
     Ends with Ctrl-C, or when whoever reads its output goes away.
     """
     _check(given)
+    chain = ChainOptions.taken_from(given)
+    if given["until"] is not None and chain != ChainOptions():
+        raise UsageError(
+            "--until needs times, and what SmartModules make of records has none",
+            hint="--end stops at an offset",
+        )
     from streamkit.cli.consume_run import ConsumeOptions, run
 
-    given.pop("all_partitions")
-    run(ConsumeOptions(topic=topic, **given))
+    for name in ("all_partitions", "table_format", "disable_progressbar"):
+        del given[name]
+    run(ConsumeOptions(topic=topic, smartmodules=tuple(chain.steps()), **given))
 
 
 def _check(given: dict[str, Any]) -> None:
@@ -82,16 +110,38 @@ def _check(given: dict[str, Any]) -> None:
         "--head": given["head"] is not None,
         "--tail": given["tail"] is not None,
         "--start": given["start"] is not None,
+        "--since": given["since"] is not None,
     }
     _refuse_several([name for name, is_given in starts.items() if is_given])
     partitions = {"--partition": given["partitions"], "--all-partitions": given["all_partitions"]}
     _refuse_several([name for name, is_given in partitions.items() if is_given])
     outputs = {"--format": given["template"] is not None, "--output": given["output"] is not None}
     _refuse_several([name for name, is_given in outputs.items() if is_given])
-    if given["key_value"] and (given["template"] is not None or given["output"] == "json"):
-        other = "--format" if given["output"] is None else "--output json"
+    if given["table_format"] is not None:
         raise UsageError(
-            f"--key-value and {other} contradict each other", hint=f"{other} can show keys itself"
+            "--table-format: table formats, and the screen that they are for, are not supported",
+            hint="-O table prints the fields of JSON objects as rows",
+        )
+    if given["since"] is not None and given["until"] is not None:
+        _check_order(given["since"], given["until"])
+    if given["key_value"] and (
+        given["template"] is not None or given["output"] in ("json", "table")
+    ):
+        other = "--format" if given["output"] is None else f"--output {given['output']}"
+        raise UsageError(
+            f"--key-value and {other} contradict each other",
+            hint="the values are shown by their fields"
+            if given["output"] == "table"
+            else f"{other} can show keys itself",
+        )
+
+
+def _check_order(since: datetime, until: datetime) -> None:
+    if until < since:
+        raise UsageError(
+            f"--until {until.isoformat(timespec='seconds')} is before "
+            f"--since {since.isoformat(timespec='seconds')}",
+            hint="an age counts back from now: --since 2h --until 1h",
         )
 
 

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import sys
+from bisect import bisect_left
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import anyio
 
-from streamkit.cli.formats import format_of, select_until, template
+from streamkit.cli.formats import (
+    before,
+    format_of,
+    leaving_out_unknown,
+    select_until,
+    template,
+    truncated,
+)
 from streamkit.cli.session import GIVE_UP_S, Session, note, run_with_client
 from streamkit.cli.signals import stop_signals
-from streamkit.client import Consumer
+from streamkit.client import Consumer, SmartModule
 from streamkit.record import Chunk, Offset
 
 _COMMIT_S_MAX = 5.0
+# Records of the last moment are still on their way when it is over.
+_LATE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +42,9 @@ class ConsumeOptions:
     head: int | None
     tail: int | None
     start: int | None
+    since: datetime | None
     end: int | None
+    until: datetime | None
     disable_continuous: bool
     count: int | None
     partitions: tuple[int, ...]
@@ -37,8 +52,11 @@ class ConsumeOptions:
     key_value: bool
     template: str | None
     output: str | None
+    suppress_unknown: bool
+    truncate: bool
     maxbytes: int
     isolation: Any
+    smartmodules: tuple[SmartModule, ...]
 
     @property
     def first(self) -> Offset:
@@ -49,7 +67,15 @@ class ConsumeOptions:
             return Offset.beginning(self.head)
         if self.tail is not None:
             return Offset.end(self.tail)
+        if self.since is not None:
+            return Offset.at_time(self.since)
         return Offset.end() if self.start is None else Offset.absolute(self.start)
+
+    @property
+    def stops_at_the_end(self) -> bool:
+        """Whether what is there now is all that is wanted."""
+        is_past = self.until is not None and self.until <= datetime.now(UTC)
+        return self.disable_continuous or is_past
 
 
 def run(options: ConsumeOptions) -> None:
@@ -59,6 +85,8 @@ def run(options: ConsumeOptions) -> None:
         if options.template is None
         else template(options.template)
     )
+    if options.truncate:
+        write = truncated(write, shutil.get_terminal_size().columns)
     run_with_client(lambda session: _Work(session, options, write).run())
 
 
@@ -69,6 +97,10 @@ class _Work:
         self._session = session
         self._options = options
         self._write = write
+        self._stops_at_the_end = options.stops_at_the_end
+        self._known: Callable[[Chunk], Chunk] | None = None
+        if options.suppress_unknown:
+            self._known = leaving_out_unknown(options.output or "dynamic")
         self._left = options.count
         self._reached: set[int] = set()
         self._scope = anyio.CancelScope()
@@ -81,9 +113,10 @@ class _Work:
             options.topic,
             start=options.first,
             partitions=options.partitions or None,
-            until_end=options.disable_continuous,
+            until_end=self._stops_at_the_end,
             isolation=options.isolation,
             max_bytes=options.maxbytes,
+            smartmodules=options.smartmodules,
             consumer_id=options.consumer,
             offset_strategy="none" if options.consumer is None else "manual",
             give_up=GIVE_UP_S,
@@ -98,36 +131,60 @@ class _Work:
 
     async def _print_all(self, consumer: Consumer) -> None:
         self._session.client.cluster.start(self._stop_when_nobody_reads)
+        if self._options.until is not None and not self._stops_at_the_end:
+            self._session.client.cluster.start(self._stop_when_it_is_time)
         async with aclosing(consumer.chunks()) as chunks:
             async for chunk in chunks:
                 self._failing_since_s = None
-                await self._print(consumer, chunk)
+                try:
+                    await self._print(consumer, chunk)
+                except BrokenPipeError:
+                    return  # who reads our output has seen enough; the rest goes nowhere
                 if self._left == 0 or self._is_complete(consumer):
                     return
 
     async def _print(self, consumer: Consumer, chunk: Chunk) -> None:
-        last = chunk.offsets[-1]
-        if self._options.end is not None:
-            if last >= self._options.end:
-                self._reached.add(chunk.partition)
-            chunk = select_until(chunk, self._options.end)
+        whole = chunk
+        chunk = self._wanted(chunk)
+        shown = chunk if self._known is None else self._known(chunk)
+        if self._left is not None and len(shown) >= self._left:
+            shown = shown.slice(0, self._left)
+            chunk = chunk.slice(0, bisect_left(chunk.offsets, shown.offsets[-1]) + 1)
         if self._left is not None:
-            chunk = chunk.slice(0, self._left)
-            self._left -= len(chunk)
-        if not len(chunk):
+            self._left -= len(shown)
+        if len(shown):
+            sys.stdout.buffer.write(self._write(shown))
+            sys.stdout.buffer.flush()
+        if self._options.consumer is not None and len(chunk):
+            await self._store(consumer, chunk.partition, _processed(whole, len(chunk)))
+
+    def _wanted(self, chunk: Chunk) -> Chunk:
+        """Cut a chunk where its partition has reached what was to be read of it."""
+        if chunk.partition in self._reached:
+            return chunk.slice(0, 0)
+        is_over = False
+        if self._options.until is not None:
+            chunk, is_over = before(chunk, round(self._options.until.timestamp() * 1_000))
+        if self._options.end is not None and len(chunk):
+            is_over = is_over or chunk.offsets[-1] >= self._options.end
+            chunk = select_until(chunk, self._options.end)
+        if is_over:
+            self._reached.add(chunk.partition)
+        return chunk
+
+    async def _store(self, consumer: Consumer, partition: int, offset: int) -> None:
+        # What is printed is processed; not even Ctrl-C comes between the two.
+        if offset < 0:
             return
-        sys.stdout.buffer.write(self._write(chunk))
-        sys.stdout.buffer.flush()
-        if self._options.consumer is not None:
-            # What is printed is processed; not even Ctrl-C comes between the two.
-            deadline_s = anyio.current_time() + _COMMIT_S_MAX
-            with anyio.CancelScope(shield=True, deadline=deadline_s) as storing:
-                await consumer.store(chunk.partition, chunk.offsets[-1])
-            if storing.cancelled_caught:
-                note(f"offset {chunk.offsets[-1]} of partition {chunk.partition} is not stored yet")
+        deadline_s = anyio.current_time() + _COMMIT_S_MAX
+        with anyio.CancelScope(shield=True, deadline=deadline_s) as storing:
+            await consumer.store(partition, offset)
+        if storing.cancelled_caught:
+            note(f"offset {offset} of partition {partition} is not stored yet")
 
     def _is_complete(self, consumer: Consumer) -> bool:
-        return self._options.end is not None and self._reached >= set(consumer.starts())
+        is_bounded = self._options.end is not None or self._options.until is not None
+        return is_bounded and self._reached >= set(consumer.starts())
 
     def _tell_start(self, consumer: Consumer) -> None:
         options = self._options
@@ -148,9 +205,16 @@ class _Work:
         if self._failing_since_s is None:
             self._failing_since_s = now_s
             note(f"trying again: {error}")
-        if self._options.disable_continuous and now_s - self._failing_since_s > GIVE_UP_S:
+        if self._stops_at_the_end and now_s - self._failing_since_s > GIVE_UP_S:
             self._failure = error
             self._scope.cancel()
+
+    async def _stop_when_it_is_time(self) -> None:
+        """End when no record can be made any more that would be wanted."""
+        assert self._options.until is not None, "else it is never time"
+        left_s = (self._options.until - datetime.now(UTC)).total_seconds()
+        await anyio.sleep(max(0.0, left_s) + _LATE_S)
+        self._scope.cancel()
 
     async def _stop_when_nobody_reads(self) -> None:
         """End with the reader of the pipe, also while there is nothing to write into it."""
@@ -158,3 +222,14 @@ class _Work:
         if sys.platform == "linux" and stat.S_ISFIFO(os.fstat(fd).st_mode):
             await anyio.wait_readable(fd)  # the end that is written to is so once the other is gone
             self._scope.cancel()
+
+
+def _processed(chunk: Chunk, rows: int) -> int:
+    """Return the offset up to which everything is processed with the first rows of a chunk.
+
+    SmartModules may make several records of one, which share its offset: then it counts when the
+    last of them is printed.
+    """
+    offset: int = chunk.offsets[rows - 1]
+    is_split = rows < len(chunk) and chunk.offsets[rows] == offset
+    return offset - 1 if is_split else offset

@@ -13,12 +13,13 @@ from typing import Any, Final
 
 import msgspec
 
+from streamkit.cli.tables import Table, is_row
 from streamkit.errors import UsageError
 from streamkit.record import Chunk
 
 Format = Callable[[Chunk], bytes]
 
-OUTPUTS: Final = ("dynamic", "text", "binary", "json", "raw")
+OUTPUTS: Final = ("dynamic", "text", "binary", "json", "raw", "table")
 
 
 def format_of(output: str, *, with_keys: bool) -> Format:
@@ -30,6 +31,8 @@ def format_of(output: str, *, with_keys: bool) -> Format:
     """
     if output == "json":
         return envelopes
+    if output == "table":
+        return Table()
     if output == "raw" and not with_keys:
         return _raw
     return _with_keys(_SHOW[output]) if with_keys else _without_keys(_SHOW[output], output)
@@ -207,8 +210,49 @@ def template(text: str) -> Format:
     return write
 
 
+def leaving_out_unknown(output: str) -> Callable[[Chunk], Chunk]:
+    """Return what drops the records whose values one of OUTPUTS can only describe."""
+    is_known = _KNOWS.get(output)
+    if is_known is None:
+        return lambda chunk: chunk
+    return lambda chunk: chunk.select(list(map(is_known, chunk.values)))
+
+
+def _is_json(value: bytes) -> bool:
+    try:
+        _as_raw(value)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+_KNOWS: Final[dict[str, Callable[[bytes], bool]]] = {
+    "text": is_text,
+    "json": _is_json,
+    "table": is_row,
+}
+
+
+def truncated(write: Format, width: int) -> Format:
+    """Return the same format with each line cut to so many characters."""
+
+    def cut(chunk: Chunk) -> bytes:
+        lines = write(chunk).decode(errors="replace").split("\n")
+        return "\n".join(line[:width] for line in lines).encode()
+
+    return cut
+
+
 def _lossy(value: bytes) -> str:
     return value.decode(errors="replace")
+
+
+def before(chunk: Chunk, until_ms: int) -> tuple[Chunk, bool]:
+    """Keep the records in front of the first one later than a time; tell whether there is one."""
+    for row, stamp in enumerate(chunk.timestamps_ms):
+        if stamp > until_ms:
+            return chunk.slice(0, row), True
+    return chunk, False
 
 
 def select_until(chunk: Chunk, last: int) -> Chunk:

@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
+from streamkit.cli.chain import ChainOptions, chain_options, no_mirrors
 from streamkit.cli.options import DURATION, SIZE, Command, place_options
+from streamkit.cli.spelling import DELIVERY, ISOLATION
 from streamkit.errors import UsageError
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
-ISOLATIONS = ("read_committed", "read_uncommitted")
 
 
 @click.command(
@@ -20,6 +21,7 @@ ISOLATIONS = ("read_committed", "read_uncommitted")
     examples=(
         "streamkit produce flights --file flights.jsonl.gz --key-field carrier",
         "tail -F app.log | streamkit produce logs --compression lz4",
+        "streamkit produce flights -f flights.jsonl --smartmodule only-late -e minutes=15",
     ),
 )
 @click.argument("topic")
@@ -57,9 +59,21 @@ ISOLATIONS = ("read_committed", "read_uncommitted")
 )
 @click.option(
     "--isolation",
-    type=click.Choice(ISOLATIONS, case_sensitive=False),
+    type=ISOLATION,
     default="read_uncommitted",
     help="read_committed waits for every replica [read_uncommitted]",
+)
+@click.option(
+    "--delivery-semantic",
+    "delivery",
+    type=DELIVERY,
+    default="at-least-once",
+    help="at-most-once never sends anything again, so some may be lost [at-least-once]",
+)
+@chain_options
+@no_mirrors
+@click.option(
+    "-v", "--verbose", is_flag=True, help="With keys, print [key] value of each record stored"
 )
 @click.option("--print-metadata", is_flag=True, help="Print where each record is stored")
 @click.option(
@@ -76,7 +90,8 @@ def produce(topic: str, **given: Any) -> None:
     """
     from streamkit.cli.produce_run import ProduceOptions, run
 
-    options = ProduceOptions(topic=topic, **given)
+    chain = ChainOptions.taken_from(given)
+    options = ProduceOptions(topic=topic, smartmodules=tuple(chain.steps()), **given)
     _check(options)
     code = run(options)
     sys.stdout.flush()
@@ -98,6 +113,11 @@ def _check(options: Any) -> None:
     if options.raw and given and given != ["--key"]:
         raise UsageError(
             f"--raw and {given[0]} contradict each other", hint="with --raw there are no lines"
+        )
+    if options.verbose and not given:
+        raise UsageError(
+            "--verbose prints keys, and no option gives the records any",
+            hint="--print-metadata prints where each record is stored",
         )
     if options.key_separator == "":
         raise UsageError("--key-separator is empty", hint="give at least one character")

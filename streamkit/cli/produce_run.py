@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import time
 from collections import deque
@@ -24,7 +25,7 @@ from streamkit.cli.lines import (
 from streamkit.cli.progress import Progress, counted, rate, seconds
 from streamkit.cli.session import Session, note, run_with_client
 from streamkit.cli.signals import stop_signals
-from streamkit.client import ManyHandle, Producer
+from streamkit.client import ManyHandle, ManyMetadata, Producer, SmartModule
 from streamkit.errors import StreamKitError, TopicNotFound
 
 _GIVE_UP_S = 30.0
@@ -51,6 +52,9 @@ class ProduceOptions:
     batch_size: int
     max_request_size: int
     isolation: Any
+    delivery: Any
+    smartmodules: tuple[SmartModule, ...]
+    verbose: bool
     print_metadata: bool
     create_topics: bool
 
@@ -90,6 +94,8 @@ async def _produce(session: Session, options: ProduceOptions, inputs: list[Input
         linger=options.linger,
         compression=options.compression,
         isolation=options.isolation,
+        delivery=options.delivery,
+        smartmodules=options.smartmodules,
         partition=options.partition,
         delivery_timeout=_GIVE_UP_S,
         on_retry=_once(lambda error, attempt: note(f"trying again: {error}")),
@@ -171,6 +177,8 @@ class _Work:
             note(f"... and {untold:,} more lines rejected")
         text = f"{counted(account.stored, 'record')} produced to {self._options.topic}"
         text += f" in {seconds(elapsed_s)} ({rate(account.stored, elapsed_s)})"
+        if self._options.smartmodules and account.stored:
+            text += "; what of them is stored is up to the SmartModules"
         if account.rejected:
             text += f"; {counted(account.rejected, 'line')} rejected"
         note(f"stopped: {text}" if self._stop.is_asked else text)
@@ -255,10 +263,10 @@ class _Work:
             which = f"line {first}" if first == last else f"lines {first} to {last}"
             self._reject(len(refused_rows), f"{source} {which}: {error}")
         self._account.stored += len(rows.values) - refused
+        if self._options.verbose and not refused:
+            _print(_keyed_lines(rows))
         if self._options.print_metadata and not refused:
-            stored = await handle
-            lines = map("partition={} offset={}\n".format, stored.partitions, stored.offsets)
-            sys.stdout.write("".join(lines))
+            _print(_metadata_lines(await handle))
         if self._is_interactive and not refused:
             note("Ok!")
 
@@ -268,6 +276,27 @@ class _Work:
             self._account.told += lines
             self._progress.clear()
             note(f"rejected {text}")
+
+
+def _print(data: bytes) -> None:
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # Nobody reads it any more; the records are stored all the same.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _keyed_lines(rows: Rows) -> bytes:
+    keys: Sequence[bytes | None] = rows.keys or [None] * len(rows.values)
+    shown = (b"null" if key is None else key for key in keys)
+    return b"".join(map(b"[%b] %b\n".__mod__, zip(shown, rows.values, strict=True)))
+
+
+def _metadata_lines(stored: ManyMetadata) -> bytes:
+    offsets = ("unknown" if offset < 0 else offset for offset in stored.offsets)
+    lines = map("partition={} offset={}\n".format, stored.partitions, offsets)
+    return "".join(lines).encode()
 
 
 def _reader(options: ProduceOptions) -> Reader:

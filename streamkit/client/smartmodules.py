@@ -7,13 +7,13 @@ Source: data plane reference, 8.1; client semantics reference, 6.
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
 
+from streamkit.client.wasm import compressed_module
 from streamkit.errors import UnsupportedServer, UsageError
 from streamkit.limits import MAP_ENTRIES_MAX, STRING_BYTES_MAX
 from streamkit.protocol import smartmodules as wire
@@ -23,8 +23,6 @@ ModuleKind = Literal["generic", "filter", "map", "filter_map", "array_map", "agg
 
 # Below this a StreamFetch carries one module at most, and servers ignore it.
 CHAIN_SINCE: Final = 18
-_WASM_MAGIC: Final = b"\0asm"
-_GZIP_MAGIC: Final = b"\x1f\x8b"
 _KINDS: Final[dict[str, wire.Kind]] = {
     "generic": wire.Generic(),
     "filter": wire.Filter(),
@@ -103,7 +101,7 @@ class SmartModule:
         object.__setattr__(self, "params", dict(self.params))
         _check_params(self.params)
         if self.wasm is not None:
-            object.__setattr__(self, "wasm", _compressed(self.wasm))
+            object.__setattr__(self, "wasm", compressed_module(self.wasm))
 
     @classmethod
     def from_file(
@@ -243,25 +241,6 @@ def _check_params(params: Mapping[str, str]) -> None:
                     f"the param {name[:40]!r} has {len(text.encode()):,} bytes, "
                     f"{STRING_BYTES_MAX:,} are the most that a request can carry"
                 )
-
-
-def _compressed(wasm: bytes) -> bytes:
-    """Return the gzip of a module, which is what servers take."""
-    if wasm.startswith(_GZIP_MAGIC):
-        try:
-            plain_start = gzip.decompress(wasm)[: len(_WASM_MAGIC)]
-        except (OSError, EOFError) as error:
-            raise UsageError(f"the SmartModule is a broken gzip: {error}") from error
-        if plain_start != _WASM_MAGIC:
-            raise UsageError("the SmartModule is the gzip of something that is no wasm binary")
-        return wasm
-    if not wasm.startswith(_WASM_MAGIC):
-        raise UsageError(
-            "the SmartModule is no wasm binary: it does not begin with \\0asm",
-            hint="`smdk build`, or `cargo build --target wasm32-wasip1`, makes one",
-        )
-    # Without a time in its header: the same module is the same bytes in every request.
-    return gzip.compress(wasm, mtime=0)
 
 
 def _duration(seconds: float) -> wire.Duration:

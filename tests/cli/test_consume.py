@@ -3,12 +3,29 @@ from __future__ import annotations
 import json
 import signal
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import anyio
+import click
 import pytest
 
+from streamkit.cli.moments import MOMENT
+from streamkit.client import SmartModule
+from streamkit.protocol.apis import STREAM_FETCH
+from tests.broker.running import batch_of
 from tests.cli.conftest import Run
-from tests.cli.processes import WAIT_S, broker, read_until, run, started
+from tests.cli.processes import (
+    COMMAND,
+    WAIT_S,
+    Ended,
+    broker,
+    environment,
+    read_until,
+    run,
+    started,
+)
+from tests.client.stock_cluster import TOPIC, StockSpu, stock_cluster
 
 TEN = b"".join(b"%d\n" % number for number in range(10))
 
@@ -141,3 +158,174 @@ def test_who_waits_for_records_waits_for_a_broker_that_goes_away_too(
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(WAIT_S) == 0
+
+
+# --- Times ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def years(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A topic of two partitions: a record for each month of 2024 and 2025, a year in each."""
+    folder = tmp_path_factory.mktemp("years")
+    run(folder, "--cluster", cluster, "topic", "create", "years", "-p", "2")
+    for partition, year in enumerate((2024, 2025)):
+        lines = [
+            json.dumps({"value": f"{year}-{month}", "timestamp": f"{year}-{month:02}-01T00:00:00Z"})
+            for month in range(1, 13)
+        ]
+        given = "".join(f"{line}\n" for line in lines).encode()
+        options = ("--input", "json", "-p", str(partition))
+        run(folder, "--cluster", cluster, "produce", "years", *options, given=given)
+    return "years"
+
+
+@pytest.mark.parametrize(
+    ("options", "months"),
+    [
+        ("--since 2025-11-15 -d", ["2025-12"]),
+        ("--since 2024-12-01 -d -p 0", ["2024-12"]),
+        ("--since 2024-12-01T00:00:00.001Z -d -p 0", []),
+        ("-B --until 2024-02-01", ["2024-1", "2024-2"]),
+        ("--since 2024-03-01 --until 2024-04-30T23:00:00-05:00", ["2024-3", "2024-4", "2024-5"]),
+        ("--since 2024-12-15 --until 2025-01-15T00:00", ["2025-1"]),
+        ("--since 2024-12-15 --until 1s -n 2", ["2025-1", "2025-2"]),
+    ],
+)
+def test_times_choose_the_records(
+    on_cluster: Run, years: str, options: str, months: list[str]
+) -> None:
+    ended = on_cluster("consume", years, *options.split())
+    assert (ended.code, ended.err) == (0, "")
+    found = [line.decode() for line in ended.lines]
+    assert sorted(found) == sorted(months)
+
+
+def test_a_time_to_come_ends_it_when_it_has(on_cluster: Run, ten: str) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    ended = on_cluster("consume", ten, "-B", "--until", soon.isoformat())
+    assert (ended.code, len(ended.lines)) == (0, 10)
+    assert datetime.now(UTC) > soon
+
+
+def test_what_is_over_is_stored_for_a_named_consumer(on_cluster: Run, years: str) -> None:
+    once = ("consume", years, "-p", "0", "-B", "-c", "dated")
+    assert len(on_cluster(*once, "--until", "2024-02-01").lines) == 2
+    assert len(on_cluster(*once, "-d").lines) == 10
+    on_cluster("consumer", "delete", "dated")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--since yesterday", "is no time such as"),
+        ("--since 1714567890", "is no time such as"),
+        ("--until 2024-13-01", "is no time such as"),
+        ("--since 2h -B", "--beginning and --since contradict each other"),
+        ("--since 1h --until 2h", "is before --since"),
+        ("--until 1h --smartmodule m", "has none"),
+        ("-O table -k", "contradict each other"),
+        ("--table-format wide", "are not supported"),
+        ("-m home", "mirrored topics are not supported"),
+        ("-e a=b", "none is named"),
+        ("--smartmodule a --transforms-line {}", "each name what"),
+        ("--smartmodule a -e b", "is no pair"),
+        ("--smartmodule a -e b=1 -e b=2", "gives 'b' twice"),
+        ("--smartmodule-path absent.wasm", "absent.wasm: No such file"),
+        ("--transforms absent.yaml", "absent.yaml"),
+        ("--isolation dirty", "is none of: read_committed, read_uncommitted"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_starts(
+    tmp_path: Path, options: str, words: str
+) -> None:
+    ended = run(tmp_path, "consume", "any", *options.split())
+    assert ended.code == 2
+    assert words in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2024-05-01", datetime(2024, 5, 1, tzinfo=UTC)),
+        ("2024-05-01T12:30:00.250Z", datetime(2024, 5, 1, 12, 30, 0, 250_000, tzinfo=UTC)),
+        ("2024-05-01 12:30", datetime(2024, 5, 1, 12, 30, tzinfo=UTC)),
+        ("2024-05-01T02:00:00+02:00", datetime(2024, 5, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_time_without_a_zone_is_utc(text: str, moment: datetime) -> None:
+    assert MOMENT.convert(text, None, None) == moment
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("2h", 7_200), ("1h 30m", 5_400), ("2 days", 172_800)]
+)
+def test_an_age_counts_back_from_now(text: str, seconds: int) -> None:
+    ago = datetime.now(UTC) - MOMENT.convert(text, None, None)
+    assert abs(ago - timedelta(seconds=seconds)) < timedelta(seconds=5)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "1714567890000", "soon", "1969-01-01", "90 years", "-2h"]
+)
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is no time"):
+        MOMENT.convert(text, None, None)
+
+
+# --- SmartModules --------------------------------------------------------------------------
+
+FRUIT = batch_of(b"apple", b"kiwi", b"banana") + batch_of(b"grape", base_offset=3)
+
+
+def with_a(value: bytes, key: bytes | None) -> list[tuple[bytes, bytes | None]]:
+    return [(value, key)] if b"a" in value else []
+
+
+async def consume_there(spu: StockSpu, folder: Path, *options: str) -> Ended:
+    async with stock_cluster(spu) as address:
+        with anyio.fail_after(WAIT_S):
+            done = await anyio.run_process(
+                [*COMMAND, "--cluster", address, "consume", TOPIC, *options],
+                cwd=folder,
+                env=environment(),
+                check=False,
+            )
+    return Ended(done.returncode, done.stdout, done.stderr.decode())
+
+
+async def test_a_smartmodule_works_on_what_is_printed(tmp_path: Path) -> None:
+    spu = StockSpu(FRUIT, with_a)
+    options = ("--smartmodule", "contains", "-e", "key=a", "-e", "b==", "--aggregate-initial", "0")
+    ended = await consume_there(spu, tmp_path, "-B", "-d", "-F", "{{offset}} {{value}}", *options)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.lines == [b"0 apple", b"2 banana", b"3 grape"]
+    step = SmartModule("contains", params={"key": "a", "b": "="}, initial="0")
+    assert spu.bodies(STREAM_FETCH.key)[0].smartmodules == (step.invocation(),)
+
+
+async def test_a_chain_comes_from_a_file_or_from_lines(tmp_path: Path) -> None:
+    path = tmp_path / "t.yaml"
+    path.write_text("transforms: [{uses: a, with: {k: v}}, {uses: b}]")
+    lines = ('{"uses": "a", "with": {"k": "v"}}', '{"uses": "b"}')
+    chain = (SmartModule("a", params={"k": "v"}).invocation(), SmartModule("b").invocation())
+    for options in (
+        ("-t", str(path)),
+        ("--transforms-line", lines[0], "--transforms-line", lines[1]),
+    ):
+        spu = StockSpu(FRUIT, with_a)
+        ended = await consume_there(spu, tmp_path, "-B", "-d", *options)
+        assert ended.lines == [b"apple", b"banana", b"grape"]
+        assert spu.bodies(STREAM_FETCH.key)[0].smartmodules == chain
+
+
+async def test_everything_filtered_is_a_quiet_end(tmp_path: Path) -> None:
+    spu = StockSpu(FRUIT, lambda value, key: [])
+    ended = await consume_there(spu, tmp_path, "-B", "-d", "--smartmodule", "none")
+    assert (ended.code, ended.out, ended.err) == (0, b"", "")
+
+
+def test_a_broker_that_runs_no_smartmodules_says_so(on_cluster: Run, ten: str) -> None:
+    ended = on_cluster("consume", ten, "-B", "-d", "--smartmodule", "any")
+    assert ended.code == 1
+    assert "does not run SmartModules" in ended.err

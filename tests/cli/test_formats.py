@@ -6,7 +6,15 @@ import pytest
 
 from streamkit.cli.consume import OUTPUTS
 from streamkit.cli.formats import OUTPUTS as KNOWN_OUTPUTS
-from streamkit.cli.formats import format_of, hex_dump, select_until, template
+from streamkit.cli.formats import (
+    before,
+    format_of,
+    hex_dump,
+    leaving_out_unknown,
+    select_until,
+    template,
+    truncated,
+)
 from streamkit.errors import UsageError
 from streamkit.record import Chunk
 
@@ -81,3 +89,72 @@ def test_a_template_with_an_unknown_field_is_refused() -> None:
 @pytest.mark.parametrize(("last", "kept"), [(6, 0), (7, 1), (8, 2), (9, 3), (100, 3)])
 def test_records_behind_the_last_offset_wanted_are_left_out(last: int, kept: int) -> None:
     assert len(select_until(MIXED, last)) == kept
+
+
+@pytest.mark.parametrize(
+    ("until_ms", "kept", "is_over"), [(-1, 0, True), (0, 1, True), (1_499, 1, True)]
+)
+def test_a_partition_stops_at_its_first_later_record(
+    until_ms: int, kept: int, is_over: bool
+) -> None:
+    chunk, found = before(MIXED, until_ms)
+    assert (len(chunk), found) == (kept, is_over)
+
+
+def test_a_record_without_a_time_is_not_later() -> None:
+    assert before(MIXED, 1_500) == (MIXED, False)
+
+
+@pytest.mark.parametrize(
+    ("output", "kept"),
+    [
+        ("text", [0, 1, 2, 3]),
+        ("json", [0, 1]),
+        ("table", [0]),
+        ("dynamic", [0, 1, 2, 3, 4]),
+        ("raw", [0, 1, 2, 3, 4]),
+    ],
+)
+def test_what_an_output_can_only_describe_may_be_left_out(output: str, kept: list[int]) -> None:
+    values = [b'{"a":1}', b'"text"', b"{}}", b"plain", b"\xff\0"]
+    chunk = Chunk(values, [None] * 5, [0] * 5, range(5), "t", 0)
+    assert list(leaving_out_unknown(output)(chunk).offsets) == kept
+
+
+def test_lines_may_be_cut_to_a_width() -> None:
+    chunk = Chunk([b"0123456789", "grünes".encode(), b""], [None] * 3, [0] * 3, range(3), "t", 0)
+    write = truncated(format_of("dynamic", with_keys=False), 4)
+    assert write(chunk).decode() == "0123\ngrün\n\n"
+
+
+def rows_of(*values: bytes) -> Chunk:
+    count = len(values)
+    return Chunk(list(values), [None] * count, [0] * count, range(7, 7 + count), "t", 2)
+
+
+def test_a_table_has_the_fields_of_the_first_object_and_one_header() -> None:
+    write = format_of("table", with_keys=False)
+    first = write(rows_of(b'{"a":1,"name":"Ann"}', b'{"name":"Bartholomew","b":2}'))
+    assert first.decode().splitlines() == [
+        "A  NAME",
+        "1  Ann",
+        "   Bartholomew",
+    ]
+    later = write(rows_of(b'{"a":12345,"name":null}', b'{"a":{"x":[1,2]},"name":"C\\nD"}'))
+    assert later.decode().splitlines() == ["12345", '{"x":[1,2]}  C D']
+
+
+def test_a_table_names_what_is_no_row() -> None:
+    write = format_of("table", with_keys=False)
+    assert write(rows_of(b"[1]", b'{"a":1}', b"\xff")).decode().splitlines() == [
+        "A",
+        "(no JSON object: partition 2, offset 7, 3 bytes)",
+        "1",
+        "(no JSON object: partition 2, offset 9, 1 bytes)",
+    ]
+
+
+def test_two_tables_have_headers_of_their_own() -> None:
+    for _ in range(2):
+        shown = format_of("table", with_keys=False)(rows_of(b'{"a":1}'))
+        assert shown == b"A\n1\n"

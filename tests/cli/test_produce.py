@@ -12,8 +12,20 @@ import termios
 from pathlib import Path
 from typing import Any
 
+import anyio
+import pytest
+
+from streamkit.client import SmartModule
+from streamkit.protocol.apis import PRODUCE
+from streamkit.protocol.data_plane import (
+    ACKS_ALL,
+    PartitionProduceResponse,
+    ProduceResponse,
+    TopicProduceResponse,
+)
 from tests.cli.conftest import Run
-from tests.cli.processes import COMMAND, WAIT_S, environment, read_until, started, until
+from tests.cli.processes import COMMAND, WAIT_S, environment, read_until, run, started, until
+from tests.client.stock_cluster import TOPIC, StockSpu, stock_cluster
 
 MANY = 100_000
 
@@ -206,3 +218,101 @@ def test_at_a_terminal_each_line_is_answered(cluster: str, on_cluster: Run, tmp_
     assert process.returncode == 0
     assert b"1 record produced to typed" in err
     assert read(on_cluster, "typed") == b"hello\n"
+
+
+def test_all_is_stored_though_nobody_reads_where(
+    cluster: str, on_cluster: Run, tmp_path: Path
+) -> None:
+    on_cluster("topic", "create", "unread")
+    with started(
+        tmp_path, "--cluster", cluster, "produce", "unread", "--print-metadata"
+    ) as producer:
+        assert producer.stdout is not None
+        producer.stdout.close()
+        assert producer.stdin is not None
+        for _ in range(4):
+            producer.stdin.write(b"line\n" * 50_000)
+        producer.stdin.close()
+        assert producer.wait(WAIT_S) == 0
+        assert producer.stderr is not None
+        assert b"200,000 records produced" in producer.stderr.read()
+
+
+def test_keys_and_values_are_printed_when_they_are_stored(on_cluster: Run) -> None:
+    on_cluster("topic", "create", "shown", "-p", "2")
+    options = ("--key-separator", "=", "-v", "--print-metadata", "-p", "1")
+    produced = on_cluster("produce", "shown", *options, given=b"a=1\n=\xff\n")
+    assert produced.code == 0
+    assert produced.lines == [
+        b"[a] 1",
+        b"[] \xff",
+        b"partition=1 offset=0",
+        b"partition=1 offset=1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("-v", "--verbose prints keys"),
+        ("-m home", "mirrored topics are not supported"),
+        ("--delivery-semantic exactly-once", "is none of: at-least-once, at-most-once"),
+        ("--isolation dirty", "is none of: read_committed, read_uncommitted"),
+        ("-e a=b", "none is named"),
+        ("--aggregate-initial 0 --transforms t.yaml", "under `with`"),
+        ("--smartmodule a --smartmodule-path b", "each name what"),
+        ("--transforms-line {", "step 1 is no JSON"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_read(
+    tmp_path: Path, options: str, words: str
+) -> None:
+    ended = run(tmp_path, "produce", "any", *options.split())
+    assert ended.code == 2
+    assert words in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("isolation", ["read_committed", "ReadCommitted", "readcommitted"])
+@pytest.mark.parametrize("delivery", ["at_most_once", "atMostOnce", "at-most-once"])
+async def test_words_are_taken_in_every_spelling_of_fluvios_tools(
+    tmp_path: Path, isolation: str, delivery: str
+) -> None:
+    spu = await produced_there(tmp_path, "--isolation", isolation, "--delivery-semantic", delivery)
+    assert [body.acks for body in spu.bodies(PRODUCE.key)] == [ACKS_ALL]
+
+
+async def produced_there(folder: Path, *options: str) -> StockSpu:
+    """Produce one line on a cluster that stores everything, and see that this is told."""
+    answer = PartitionProduceResponse(0, base_offset=5)
+    response = ProduceResponse((TopicProduceResponse(TOPIC, (answer,)),))
+    spu = StockSpu(answers={PRODUCE.key: lambda request: response})
+    async with stock_cluster(spu) as address:
+        with anyio.fail_after(WAIT_S):
+            done = await anyio.run_process(
+                [*COMMAND, "--cluster", address, "produce", TOPIC, "--print-metadata", *options],
+                cwd=folder,
+                env=environment(),
+                input=b"pear\n",
+                check=False,
+            )
+    assert (done.returncode, b"1 record produced" in done.stderr) == (0, True)
+    offset = b"unknown" if "--smartmodule" in options else b"5"
+    assert done.stdout == b"partition=0 offset=%b\n" % offset
+    return spu
+
+
+async def test_a_smartmodule_works_on_what_is_stored(tmp_path: Path) -> None:
+    spu = await produced_there(tmp_path, "--smartmodule", "contains", "-e", "key=a")
+    (request,) = spu.bodies(PRODUCE.key)
+    step = SmartModule("contains", params={"key": "a"})
+    assert request.smartmodules == (step.invocation(),)
+
+
+def test_a_broker_that_runs_no_smartmodules_refuses_the_lines(on_cluster: Run) -> None:
+    produced = on_cluster(
+        "produce", "plain", "--create-topics", "--smartmodule", "any", given=b"a\nb\n"
+    )
+    assert produced.code == 1
+    assert "does not run SmartModules" in produced.err
+    assert read(on_cluster, "plain") == b""

@@ -22,6 +22,8 @@ from streamkit.protocol.connection import IncomingRequest, ServerConnection, enc
 from streamkit.protocol.control_plane import (
     ApiRange,
     ApiVersionsResponse,
+    ListRequest,
+    ListResponse,
     Metadata,
     WatchRequest,
     WatchResponse,
@@ -253,6 +255,9 @@ async def _serve_sc(spu_port: int, stream: SocketStream) -> None:
         async for request in _requests(stream, apis.SC_APIS):
             if request.api is apis.API_VERSIONS:
                 body: Any = _versions(apis.SC_APIS, NEWEST)
+            elif request.api is apis.LIST:
+                listed: ListRequest = request.body
+                body = ListResponse(listed.kind, _objects(spu_port)[listed.kind.name])
             else:
                 watch: WatchRequest = request.body
                 body = WatchResponse(watch.kind, 1, (), _objects(spu_port)[watch.kind.name])

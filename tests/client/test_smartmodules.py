@@ -164,7 +164,7 @@ def test_wasm_goes_out_compressed_once_and_always_alike(tmp_path: Path) -> None:
     [
         (b"not wasm", "no wasm binary"),
         (b"", "no wasm binary"),
-        (gzip.compress(b"not wasm"), "gzip of something"),
+        (gzip.compress(b"not wasm"), "no wasm binary"),
         (gzip.compress(WASM)[:-3], "broken gzip"),
     ],
 )
