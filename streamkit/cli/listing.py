@@ -106,6 +106,8 @@ def _cell(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, list | tuple) and not value:
+        return "-"
     if isinstance(value, list | tuple):
         return ",".join(map(str, value))
     return str(value)

@@ -24,11 +24,14 @@ COMMANDS: Final = {
     "consume": ("streamkit.cli.consume", "Read records from a topic"),
     "topic": ("streamkit.cli.topic", "Create, list, describe and delete topics"),
     "partition": ("streamkit.cli.partition", "List partitions"),
+    "smartmodule": ("streamkit.cli.smartmodule", "Store, list and delete SmartModules"),
     "consumer": ("streamkit.cli.consumer", "List and delete stored consumer offsets"),
     "profile": ("streamkit.cli.profile", "Show and change the profiles of Fluvio's own file"),
     "broker": ("streamkit.cli.broker", "Start a broker that stays"),
     "bench": ("streamkit.cli.bench", "Measure how fast everything is on this machine"),
 }
+# Short names that Fluvio's users know; lists and help show the long ones.
+ALIASES: Final = {"sm": "smartmodule"}
 EXAMPLES: Final = (
     "streamkit produce flights --file flights.jsonl",
     "streamkit --cluster 127.0.0.1:9103 consume flights -B -d",
@@ -42,6 +45,7 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             return None
         path = COMMANDS[cmd_name][0]
@@ -59,6 +63,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        args = [ALIASES.get(args[0], args[0]), *args[1:]]
         if args[0] not in COMMANDS and not args[0].startswith("-"):
             raise click.NoSuchCommand(args[0], possibilities=COMMANDS, ctx=ctx)
         return super().resolve_command(ctx, args)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from streamkit.errors import UsageError
+from streamkit.units import parse_duration_s, parse_size_bytes
 
 if TYPE_CHECKING:
     from streamkit.client.tls import Tls
@@ -208,25 +208,6 @@ def write_examples(examples: tuple[str, ...], formatter: click.HelpFormatter) ->
         formatter.write("".join(f"  {example}\n" for example in examples))
 
 
-_UNITS_S: Final = {
-    "ms": 0.001,
-    "s": 1.0,
-    "sec": 1.0,
-    "second": 1.0,
-    "m": 60.0,
-    "min": 60.0,
-    "minute": 60.0,
-    "h": 3_600.0,
-    "hr": 3_600.0,
-    "hour": 3_600.0,
-    "d": 86_400.0,
-    "day": 86_400.0,
-    "w": 604_800.0,
-    "week": 604_800.0,
-}
-_DURATION: Final = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)")
-
-
 class Duration(click.ParamType[float]):
     """Seconds, or numbers with units: ``90``, ``500ms``, ``1h 30m``, ``2 weeks``."""
 
@@ -237,23 +218,10 @@ class Duration(click.ParamType[float]):
     ) -> float:
         if isinstance(value, int | float):
             return float(value)
-        text, at, total_s = str(value).strip().lower(), 0, 0.0
-        while at < len(text):
-            found = _DURATION.match(text, at)
-            unit_s = None if found is None else _unit_s(found[2])
-            if found is None or unit_s is None:
-                self.fail(f"{value!r} is no duration such as 90, 500ms, 1h or 7days", param, ctx)
-            total_s, at = total_s + float(found[1]) * unit_s, found.end()
-        if not text:
-            self.fail("it is empty; a duration is such as 90, 500ms, 1h or 7days", param, ctx)
-        return total_s
-
-
-def _unit_s(unit: str) -> float | None:
-    return _UNITS_S.get(unit, _UNITS_S.get(unit.removesuffix("s"))) if unit else 1.0
-
-
-_SIZE: Final = re.compile(r"(\d+)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE)
+        try:
+            return parse_duration_s(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class Size(click.ParamType[int]):
@@ -264,15 +232,10 @@ class Size(click.ParamType[int]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
-        found = _SIZE.fullmatch(str(value).strip())
-        if found is None:
-            self.fail(f"{value!r} is no size such as 16384, 64KiB or 10MB", param, ctx)
-        number, unit, binary = found.groups()
-        if not unit:
-            return int(number)
-        power = "kmgt".index(unit.lower()) + 1
-        scale: int = (1024 if binary else 1000) ** power
-        return int(number) * scale
+        try:
+            return parse_size_bytes(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 DURATION: Final = Duration()

@@ -1,13 +1,15 @@
-"""`streamkit topic`: create, list, describe, delete, add-partition."""
+"""`streamkit topic`: create, list, describe, delete, add-partition, add-mirror."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamkit.cli.listing import Row, output_option, write_list, write_one
 from streamkit.cli.options import DURATION, SIZE, Command, Group, place_options
+from streamkit.errors import UsageError
 
 if TYPE_CHECKING:
     from streamkit.cli.session import Session
@@ -17,13 +19,17 @@ COMPRESSIONS = ("any", "none", "gzip", "snappy", "lz4", "zstd")
 
 _TABLE_COLUMNS = (
     "name",
+    "type",
     "partitions",
     "replicas",
     "retention_s",
     "compression",
+    "deduplication",
     "status",
     "reason",
 )
+DEDUP_COUNT = 5
+DEDUP_AGE_S = 5.0
 
 
 @click.group(
@@ -40,9 +46,10 @@ def topic() -> None:
     examples=(
         "streamkit topic create flights",
         "streamkit topic create flights -p 4 --retention-time 30days --compression-type lz4",
+        "streamkit topic create --config topic.yaml",
     ),
 )
-@click.argument("name")
+@click.argument("name", required=False)
 @click.option("-p", "--partitions", type=click.IntRange(min=1), default=1, help="How many [1]")
 @click.option(
     "-r",
@@ -51,44 +58,154 @@ def topic() -> None:
     default=1,
     help="On how many SPUs each is kept [1]",
 )
+@click.option(
+    "-i", "--ignore-rack-assignment", is_flag=True, help="Choose SPUs without a look at racks"
+)
+@click.option(
+    "-f",
+    "--replica-assignment",
+    metavar="FILE",
+    help="JSON with the SPUs of each partition, in place of -p, -r and -i",
+)
+@click.option(
+    "-m",
+    "--mirror-apply",
+    metavar="FILE",
+    help="JSON with the names of the remote clusters to mirror, in place of -p, -r and -i",
+)
+@click.option("--mirror", is_flag=True, help="The home of a mirror, without a remote cluster yet")
+@click.option("--home-to-remote", is_flag=True, help="Mirror from here to the remote clusters")
 @click.option("--retention-time", type=DURATION, help="How long records are kept [7days]")
 @click.option("--segment-size", type=SIZE, help="Size of one file of the log [1GiB]")
-@click.option("--max-partition-size", type=SIZE, help="How large a partition may grow")
+@click.option(
+    "--max-partition-size",
+    type=SIZE,
+    help="How large a partition may grow, not less than a segment [100GiB]",
+)
 @click.option(
     "--compression-type",
     type=click.Choice(COMPRESSIONS, case_sensitive=False),
     default="any",
     help="What batches must be compressed with [any]",
 )
+@click.option("--dedup", is_flag=True, help="Drop records that were there before")
+@click.option(
+    "--dedup-count",
+    type=click.IntRange(min=1),
+    default=DEDUP_COUNT,
+    help=f"Among how many records before [{DEDUP_COUNT}]",
+)
+@click.option(
+    "--dedup-age",
+    type=DURATION,
+    default=DEDUP_AGE_S,
+    help=f"Only those younger than this [{DEDUP_AGE_S:g}s]",
+)
+@click.option("--dedup-filter", metavar="NAME", help="The SmartModule that decides")
+@click.option("-s", "--system", is_flag=True, help="A topic of the system, which lists leave out")
 @click.option("-d", "--dry-run", is_flag=True, help="Only check whether it could be made")
+@click.option(
+    "-c",
+    "--config",
+    metavar="FILE",
+    help="YAML, TOML or JSON with name and options, in place of NAME and all options but -d",
+)
 @place_options
-def create(
-    name: str,
-    partitions: int,
-    replication: int,
-    retention_time: float | None,
-    segment_size: int | None,
-    max_partition_size: int | None,
-    compression_type: str,
-    dry_run: bool,
-) -> None:
+@click.pass_context
+def create(context: click.Context, /, name: str | None, dry_run: bool, **options: Any) -> None:
     """Create the topic NAME: 1 to 63 of a-z, 0-9 and -."""
     from streamkit.cli.session import run_with_client
 
-    async def work(session: Session) -> None:
-        await session.client.admin.create_topic(
-            name,
-            partitions,
-            replication=replication,
-            retention=retention_time,
-            segment_size_bytes=segment_size,
-            max_partition_size_bytes=max_partition_size,
-            compression=compression_type,
-            dry_run=dry_run,
-        )
+    _check_alone(context)
+    config = options["config"]
+    if name is None and config is None:
+        raise click.UsageError("missing argument 'NAME'", context)
+    wanted = {} if name is None else _wanted(options)
 
-    run_with_client(work)
-    click.echo(f'topic "{name}" {"could be created" if dry_run else "created"}')
+    async def work(session: Session) -> str:
+        admin = session.client.admin
+        if name is None:
+            return await admin.create_topic_from(config, dry_run=dry_run)
+        await admin.create_topic(name, dry_run=dry_run, **wanted)
+        return name
+
+    made = run_with_client(work)
+    click.echo(f'topic "{made}" {"could be created" if dry_run else "created"}')
+
+
+# Options that say the same thing in another way, by the one that excludes them.
+_EXCLUDED = {
+    "replica_assignment": ("partitions", "replication", "ignore_rack_assignment"),
+    "mirror_apply": ("partitions", "replication", "ignore_rack_assignment", "replica_assignment"),
+    "mirror": (
+        *("partitions", "replication", "ignore_rack_assignment", "replica_assignment"),
+        "mirror_apply",
+    ),
+}
+
+
+def _check_alone(context: click.Context) -> None:
+    """Refuse options that would have no effect beside another one.
+
+    Raises:
+        UsageError: It names both.
+    """
+    from click.core import ParameterSource
+
+    given = [
+        parameter
+        for parameter in context.command.params
+        if context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+    ]
+    names = {str(each.name): each.opts[-1] for each in given if each.expose_value}
+    if "config" in names:
+        _refuse_beside(
+            "--config", [names[key] for key in names if key not in ("config", "dry_run")]
+        )
+    for key, excluded in _EXCLUDED.items():
+        if key in names:
+            _refuse_beside(names[key], [names[each] for each in excluded if each in names])
+    if not {"mirror", "mirror_apply"} & set(names) and "home_to_remote" in names:
+        raise UsageError("--home-to-remote is about mirrors", hint="add --mirror")
+    dedup = [names[key] for key in ("dedup_count", "dedup_age", "dedup_filter") if key in names]
+    if dedup and "dedup" not in names:
+        raise UsageError(f"{dedup[0]} without --dedup would not be used", hint="add --dedup")
+
+
+def _refuse_beside(option: str, others: list[str]) -> None:
+    if others:
+        what = " and ".join("NAME" if each == "name" else each for each in others)
+        raise UsageError(f"{option} excludes {what}", hint=f"leave {what} out, or {option}")
+
+
+def _wanted(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options as `streamkit.client.Admin.create_topic` takes them."""
+    from streamkit.client import Deduplication
+    from streamkit.client.topic_file import load_assignment, load_mirrors
+
+    wanted = {
+        "partitions": options["partitions"],
+        "replication": options["replication"],
+        "ignore_rack": options["ignore_rack_assignment"],
+        "retention": options["retention_time"],
+        "segment_size_bytes": options["segment_size"],
+        "max_partition_size_bytes": options["max_partition_size"],
+        "compression": options["compression_type"],
+        "system": options["system"],
+        "home_to_remote": options["home_to_remote"],
+    }
+    if options["replica_assignment"] is not None:
+        wanted["assignment"] = load_assignment(options["replica_assignment"])
+    if options["mirror_apply"] is not None:
+        wanted["mirrors"] = load_mirrors(options["mirror_apply"])
+    elif options["mirror"]:
+        wanted["mirrors"] = []
+    if options["dedup"]:
+        dedup = Deduplication(options["dedup_count"], options["dedup_age"])
+        if options["dedup_filter"]:
+            dedup = replace(dedup, filter=options["dedup_filter"])
+        wanted["deduplication"] = dedup
+    return wanted
 
 
 @topic.command(
@@ -193,15 +310,44 @@ def add_partition(name: str, count: int) -> None:
         click.echo(f'partition {each.partition} of topic "{name}" added on SPU {each.leader}')
 
 
+@topic.command(
+    "add-mirror",
+    cls=Command,
+    examples=(
+        "streamkit topic add-mirror flights edge-1",
+        "streamkit topic add-mirror flights edge-1 --home-to-remote",
+    ),
+)
+@click.argument("name")
+@click.argument("remote")
+@click.option("--home-to-remote", is_flag=True, help="Mirror from here to the remote cluster")
+@place_options
+def add_mirror(name: str, remote: str, home_to_remote: bool) -> None:
+    """Let the topic NAME mirror the cluster REMOTE as well."""
+    from streamkit.cli.session import run_with_client
+
+    async def work(session: Session) -> None:
+        await session.client.admin.add_mirror(name, remote, home_to_remote=home_to_remote)
+
+    run_with_client(work)
+    click.echo(f'mirror "{remote}" added to topic "{name}"')
+
+
 def _row(topic: TopicInfo) -> Row:
+    dedup = topic.deduplication
     return {
         "name": topic.name,
+        "type": topic.kind,
         "partitions": topic.partitions,
         "replicas": topic.replication,
         "retention_s": topic.retention_s,
         "segment_size_bytes": topic.segment_size_bytes,
         "max_partition_size_bytes": topic.max_partition_size_bytes,
         "compression": topic.compression,
+        "ignore_rack": topic.ignores_rack,
+        "deduplication": None if dedup is None else dedup.filter,
+        "dedup_count": None if dedup is None else dedup.count,
+        "dedup_age_s": None if dedup is None else dedup.age_s,
         "system": topic.is_system,
         "status": topic.status,
         "reason": topic.reason,

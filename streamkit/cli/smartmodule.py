@@ -1,0 +1,174 @@
+"""`streamkit smartmodule`: create, list, delete, watch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from streamkit.cli.listing import Row, output_option, write_list
+from streamkit.cli.options import Command, Group, place_options
+
+if TYPE_CHECKING:
+    from streamkit.cli.session import Session
+    from streamkit.client import SmartModuleInfo, WatchEvent
+
+_TABLE_COLUMNS = ("smartmodule", "size_bytes", "package")
+
+
+@click.group(
+    cls=Group,
+    examples=(
+        "streamkit smartmodule create upper --wasm-file upper.wasm",
+        "streamkit sm list -O json",
+    ),
+)
+@place_options
+def smartmodule() -> None:
+    """Store, list and delete SmartModules: programs that a cluster runs on records.
+
+    The embedded broker keeps them, but does not run them yet.
+    """
+
+
+@smartmodule.command(
+    cls=Command,
+    examples=(
+        "streamkit smartmodule create upper --wasm-file upper.wasm",
+        "streamkit sm create upper --wasm-file target/wasm32-wasip1/release/upper.wasm --dry-run",
+    ),
+)
+@click.argument("name")
+@click.option(
+    "--wasm-file", metavar="FILE", required=True, help="The module: wasm, or the gzip of it"
+)
+@click.option("-d", "--dry-run", is_flag=True, help="Only check the name and the file")
+@place_options
+def create(name: str, wasm_file: str, dry_run: bool) -> None:
+    """Store a SmartModule as NAME: 1 to 63 of a-z, 0-9 and -. One of that name is replaced."""
+    from streamkit.cli.session import run_with_client
+
+    async def work(session: Session) -> None:
+        await session.client.admin.create_smartmodule(name, wasm_file, dry_run=dry_run)
+
+    run_with_client(work)
+    click.echo(f'smartmodule "{name}" {"could be created" if dry_run else "created"}')
+
+
+@smartmodule.command(
+    "list",
+    cls=Command,
+    examples=("streamkit smartmodule list", "streamkit sm list --filter infinyon/jolt -O json"),
+)
+@output_option
+@click.option(
+    "--filter",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    help="Only this one: its name, or name, group/name or group/name@version of its package",
+)
+@place_options
+def list_(form: str, names: tuple[str, ...]) -> None:
+    """List SmartModules by name, with the size that is stored."""
+    from streamkit.cli.session import run_with_client
+
+    async def work(session: Session) -> list[SmartModuleInfo]:
+        return await session.client.admin.list_smartmodules(*names)
+
+    _write(run_with_client(work), form)
+
+
+@smartmodule.command(
+    cls=Command,
+    examples=("streamkit smartmodule delete upper", "streamkit sm delete -c upper lower"),
+)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option(
+    "-c", "--continue-on-error", is_flag=True, help="Go on with the next one where one fails"
+)
+@place_options
+def delete(names: tuple[str, ...], continue_on_error: bool) -> None:
+    """Delete SmartModules."""
+    from streamkit.cli.session import run_with_client
+    from streamkit.errors import BrokerError
+
+    async def work(session: Session) -> list[BrokerError]:
+        failures: list[BrokerError] = []
+        for name in names:
+            try:
+                await session.client.admin.delete_smartmodule(name)
+                click.echo(f'smartmodule "{name}" deleted')
+            except BrokerError as error:
+                if not continue_on_error:
+                    raise
+                failures.append(error)
+                click.echo(f"not deleted: {error}", err=True)
+        return failures
+
+    failures = run_with_client(work)
+    if failures:
+        raise BrokerError(
+            failures[0].code,
+            f"{len(failures)} of {len(names)} SmartModules were not deleted",
+            hint=failures[0].hint,
+        )
+
+
+@smartmodule.command(
+    cls=Command,
+    examples=("streamkit smartmodule watch", "streamkit sm watch -O yaml"),
+)
+@output_option
+@place_options
+def watch(form: str) -> None:
+    """Print the list of SmartModules now and after every change, until Ctrl-C."""
+    import sys
+
+    import anyio
+
+    from streamkit.cli.session import run_with_client
+    from streamkit.cli.signals import stop_signals
+
+    async def work(session: Session) -> None:
+        shown: dict[str, SmartModuleInfo] = {}
+        with anyio.CancelScope() as scope, stop_signals(lambda _: scope.cancel()):
+            async with session.client.admin.watch_smartmodules() as events:
+                async for event in events:
+                    shown = _after(shown, event)
+                    _write([shown[name] for name in sorted(shown)], form)
+                    click.echo()
+                    sys.stdout.flush()
+
+    run_with_client(work)
+
+
+def _after(
+    shown: dict[str, SmartModuleInfo], event: WatchEvent[SmartModuleInfo]
+) -> dict[str, SmartModuleInfo]:
+    from streamkit.client import Added, Changed, Listed
+
+    match event:
+        case Listed(items):
+            return {item.name: item for item in items}
+        case Added(item) | Changed(item):
+            return shown | {item.name: item}
+        case _:
+            return {name: item for name, item in shown.items() if name != event.item.name}
+
+
+def _write(modules: list[SmartModuleInfo], form: str) -> None:
+    rows = list(map(_row, modules))
+    write_list(
+        "smartmodules", rows, form, if_none="no SmartModules yet", table_columns=_TABLE_COLUMNS
+    )
+
+
+def _row(module: SmartModuleInfo) -> Row:
+    return {
+        "smartmodule": module.name,
+        "size_bytes": module.size_bytes,
+        "package": module.package,
+        "description": module.description,
+        "params": list(module.params),
+    }
