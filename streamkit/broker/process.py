@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from streamkit.broker.broker import Broker, BrokerOptions
-from streamkit.env import raise_open_files_limit
+from streamkit.env import keep_freed_memory, raise_open_files_limit
 from streamkit.errors import StreamKitError
 
 ATTACH_S_MAX = 10.0
@@ -116,6 +116,7 @@ async def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     raise_open_files_limit()
+    keep_freed_memory()
     broker = Broker(options, lock_fd=lock_fd)
     await broker.open()
     greeting: dict[str, object] = {

@@ -62,6 +62,9 @@ UNKNOWN_CODES = frozenset({7, 56, 72, 73})
 NOT_STORED_CODES = frozenset({6, 2001, 3001})
 # Those, or they pass: at least once means again.
 _SEND_AGAIN_CODES = UNKNOWN_CODES | {6, 3000, 3001}
+# What one request may take of what waits: a server syncs once for all of it. The first batch
+# goes whatever its size.
+_REQUEST_BYTES = 4 << 20
 Partitioner = Callable[[Sequence[bytes | None], int], Sequence[int]]
 Delivery = Literal["at-least-once", "at-most-once"]
 
@@ -262,7 +265,7 @@ class PartitionSender:
                 await self._until_ready(self._accumulator)
                 if self._is_stopped:
                     return
-                batches = self._accumulator.take(self._options.max_request_size_bytes)
+                batches = self._accumulator.take(_REQUEST_BYTES)
                 self._out += batches
                 await deliver(batches, self._cluster.clock.monotonic_s())
         finally:
