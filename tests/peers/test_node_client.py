@@ -118,6 +118,21 @@ await producer.flush();
     assert all(record.timestamp_ms > 0 for record in records)
 
 
+async def test_the_partition_it_is_told_to_send_to_is_ignored(
+    run_node: RunPeer, client: Client
+) -> None:
+    await client.admin.create_topic("t", 3)
+    await run_node(
+        """
+const producer = await fluvio.topicProducer("t");
+for (const partition of [0, 1, 2]) await producer.sendRecord("x", partition);
+await producer.flush();
+"""
+    )
+    records = await read_all(client, "t")
+    assert [(record.partition, record.key) for record in records] == [(KEYS[""], b"")] * 3
+
+
 async def test_its_batches_are_read_whole_and_in_order(run_node: RunPeer, client: Client) -> None:
     await client.admin.create_topic("t")
     await run_node(

@@ -106,16 +106,18 @@ async def test_every_option_of_a_topic_is_understood_by_both(
     run_peer: RunPeer, client: Client
 ) -> None:
     await client.admin.create_topic("ours", 2, retention=3_600, compression="lz4")
-    listed, *_ = await run_peer(
+    listed, refused = await run_peer(
         """
 spec = TopicSpec.create().with_partitions(3).with_segment_size(2_000_000)
 spec = spec.with_retention_time(7_200).with_max_partition_size("4MB").build()
-spec.set_compression_type(Compression.Zstd)  # `with_compression` raises a TypeError
+spec.set_compression_type(Compression.Zstd)
 admin.create_topic("theirs", spec)
 answer(sorted(topic.name() for topic in admin.all_topics()))
+answer(refusal(TopicSpec.create().with_compression(CompressionType.ZSTD).build))
 """
     )
     assert listed == ["ours", "theirs"]
+    assert "cannot be converted to 'Compression'" in refused  # as its own examples set it
     found = await client.admin.describe_topic("theirs")
     assert (found.partitions, found.retention_s) == (3, 7_200)
     assert (found.segment_size_bytes, found.max_partition_size_bytes) == (2_000_000, 4_000_000)
