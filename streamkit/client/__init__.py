@@ -6,6 +6,7 @@ from streamkit.client.admin import Admin
 from streamkit.client.backoff import RetryPolicy
 from streamkit.client.client import Client
 from streamkit.client.consumer import Consumer
+from streamkit.client.fetch import Fetched, FetchedBatch
 from streamkit.client.handles import ManyHandle, ManyMetadata, RecordHandle, RecordMetadata
 from streamkit.client.objects import (
     PartitionInfo,
@@ -33,6 +34,8 @@ __all__ = [
     "Consumer",
     "ConsumerMetrics",
     "Deduplication",
+    "Fetched",
+    "FetchedBatch",
     "Listed",
     "Lookback",
     "ManyHandle",

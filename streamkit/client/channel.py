@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import struct
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, Generic, TypeVar
@@ -30,6 +31,8 @@ A = TypeVar("A")
 
 _READ_BYTES = 1 << 18
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
+_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
+_LINGER_ZERO = struct.pack("ii", 1, 0)  # on, and for no time: close throws away what is unsent
 # A peer that is gone without a farewell is noticed within about two minutes, where the system
 # lets us say so; else after hours. Platforms without one of these options have their own times.
 _KEEPALIVE: Final = tuple(
@@ -250,6 +253,19 @@ class Channel:
             self._end()
             with anyio.CancelScope(shield=True):
                 await self._stream.aclose()
+
+    def discard_when_closed(self, user_timeout_ms: int) -> None:
+        """Let nothing that is unsent arrive after the end, and end when bytes stay unconfirmed.
+
+        Args:
+            user_timeout_ms: How long the kernel waits for the other side to confirm bytes.
+        """
+        sock = self._stream.extra(SocketAttribute.raw_socket, None)
+        if sock is None:
+            return  # a stream that is no socket
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+        if _USER_TIMEOUT is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, user_timeout_ms)
 
     async def close(self) -> None:
         """Close the connection; everything that waits fails."""

@@ -13,10 +13,17 @@ from typing import Literal, TypeVar
 import anyio
 
 from streamkit.client.admin import Admin
+from streamkit.client.backoff import DEFAULT_POLICY, RetryPolicy
 from streamkit.client.cluster import Cluster
 from streamkit.client.consumer import Consumer
+from streamkit.client.fetch import Fetched, fetch
 from streamkit.client.partition_reader import ConsumerOptions, OffsetStrategy, OnEvicted
-from streamkit.client.partition_sender import Partitioner, ProducerOptions
+from streamkit.client.partition_sender import (
+    BatchReport,
+    Delivery,
+    Partitioner,
+    ProducerOptions,
+)
 from streamkit.client.producer import Producer
 from streamkit.client.profile import load_profiles, profile_path
 from streamkit.client.smartmodules import SmartModule, chain_of
@@ -158,8 +165,13 @@ class Client:
         partitioner: Partitioner | None = None,
         partition: int | None = None,
         queue_bytes: int = 8 << 20,
+        queue_batches: int | None = None,
+        delivery: Delivery = "at-least-once",
         delivery_timeout: float | timedelta | None = 300.0,
+        close_timeout: float | timedelta | None = 30.0,
+        retry: RetryPolicy = DEFAULT_POLICY,
         on_retry: Callable[[Exception, int], None] | None = None,
+        on_batch: Callable[[BatchReport], None] | None = None,
         smartmodules: Sequence[SmartModule | str] = (),
     ) -> Producer:
         """Make a producer for one topic.
@@ -176,8 +188,17 @@ class Client:
                 robin, if left out.
             partition: One partition for everything.
             queue_bytes: What may wait per partition before `send` waits.
+            queue_batches: How many full batches may wait there; None leaves it to the bytes.
+            delivery: ``at-least-once`` sends a batch again until its outcome is known, so that
+                it may be stored twice; ``at-most-once`` writes it once and does not wait for
+                its answer before the next, so that it may be lost.
             delivery_timeout: How long a batch is tried before it fails; None never gives up.
-            on_retry: Told the error and the attempt each time something is tried again.
+            close_timeout: How long closing waits for what is not acknowledged; None waits for
+                as long as the delivery timeout lets it.
+            retry: Pauses between tries, and how many there may be.
+            on_retry: Told the error and the attempt each time something is tried again. Without
+                it a warning is logged.
+            on_batch: Told what became of each batch, when it is known.
             smartmodules: What the server makes of the records before it stores them: a chain
                 of `SmartModule`, or of names. What is stored then is not what was sent, so
                 offsets are -1.
@@ -187,6 +208,8 @@ class Client:
         """
         if batch_size < 1 or max_request_size < 1 or queue_bytes < 1:
             raise UsageError("batch_size, max_request_size and queue_bytes count from 1 byte up")
+        if queue_batches is not None and queue_batches < 1:
+            raise UsageError(f"queue_batches={queue_batches} counts from 1 up")
         options = ProducerOptions(
             batch_size_bytes=batch_size,
             max_request_size_bytes=max_request_size,
@@ -197,8 +220,16 @@ class Client:
             partitioner=partitioner,
             partition=partition,
             queue_bytes_max=queue_bytes,
+            queue_batches_max=queue_batches,
+            delivery=_choice(
+                delivery,
+                {"at-least-once": "at-least-once", "at-most-once": "at-most-once"},
+            ),
+            retry=retry,
             delivery_timeout_s=None if delivery_timeout is None else _seconds(delivery_timeout),
+            close_timeout_s=None if close_timeout is None else _seconds(close_timeout),
             on_retry=on_retry,
+            on_batch=on_batch,
             smartmodules=chain_of(smartmodules),
         )
         return Producer(self._cluster, _name(topic), options)
@@ -272,6 +303,45 @@ class Client:
             on_retry=on_retry,
         )
         return Consumer(self._cluster, _name(topic), options)
+
+    async def fetch(
+        self,
+        topic: str | Topic[object],
+        partition: int,
+        offset: int,
+        *,
+        max_bytes: int = FETCH_BYTES_DEFAULT,
+        isolation: Isolation = "read_uncommitted",
+    ) -> Fetched:
+        """Read once from a partition, without a stream: at the end it returns nothing.
+
+        Args:
+            topic: What to read.
+            partition: Its number.
+            offset: The first offset wanted.
+            max_bytes: How much at the most; the first batch comes whatever its size.
+            isolation: As for `consumer`.
+
+        Raises:
+            OffsetEvicted: Retention has removed the offset.
+            OffsetOutOfRange: It lies beyond the end.
+            CorruptBatch: A batch is not what its checksum or its counts say.
+            BrokerError: The broker cannot serve it.
+            TransportError: The connection failed.
+        """
+        if max_bytes < 1:
+            raise UsageError(f"max_bytes={max_bytes} counts from 1 up")
+        return await fetch(
+            self._cluster,
+            _name(topic),
+            partition,
+            offset,
+            max_bytes=max_bytes,
+            isolation=_choice(
+                isolation,
+                {"read_committed": READ_COMMITTED, "read_uncommitted": READ_UNCOMMITTED},
+            ),
+        )
 
 
 class _Background:

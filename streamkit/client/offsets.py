@@ -21,6 +21,7 @@ from streamkit.protocol.apis import (
 )
 from streamkit.protocol.batch import HEADER_BYTES, read_batch_header, whole_batches
 from streamkit.protocol.data_plane import (
+    READ_UNCOMMITTED,
     ConsumerOffset,
     ConsumerOffsetsFilter,
     DeleteConsumerOffsetRequest,
@@ -92,9 +93,14 @@ class OffsetClient:
         return found.start_offset, end
 
     async def fetch(
-        self, topic: str, partition: int, offset: int, max_bytes: int
+        self,
+        topic: str,
+        partition: int,
+        offset: int,
+        max_bytes: int,
+        isolation: int = READ_UNCOMMITTED,
     ) -> FetchablePartition:
-        """Read once from an offset on, uncommitted records included.
+        """Read once from an offset on.
 
         Raises:
             BrokerError: The broker cannot serve it.
@@ -103,7 +109,9 @@ class OffsetClient:
         address = await self._cluster.leader(topic, partition)
         channel = await self._cluster.spu(address)
         wanted = FetchPartition(partition, fetch_offset=offset)
-        request = FetchRequest(max_bytes=max_bytes, topics=(FetchTopic(topic, (wanted,)),))
+        request = FetchRequest(
+            max_bytes=max_bytes, isolation=isolation, topics=(FetchTopic(topic, (wanted,)),)
+        )
         answer = await channel.call(FETCH, request)
         found = answer.topics[0].partitions[0]
         if found.error:

@@ -29,6 +29,8 @@ BYTES_BEFORE_LENGTH = 12
 CRC_AT = 17
 CRC_COVERS_FROM = 21
 COUNT_BYTES = 4
+_EPOCH = struct.Struct(">h")
+_EPOCH_AT = 51
 # What a batch takes beside its records, as the sizes of a producer count it.
 OVERHEAD_BYTES = HEADER_BYTES + COUNT_BYTES
 _SCHEMA_ID_BYTES = 4
@@ -276,6 +278,36 @@ def assemble_batch(
         google_crc32c.extend(google_crc32c.value(middle), payload),
     )
     return b"".join((head, middle, payload))
+
+
+def encode_fence(stamp: Stamp, timestamp_ms: int, *, codec_used: Codec = Codec.NONE) -> bytes:
+    """Write a stamped batch of no records, which takes one offset.
+
+    It tells whoever reads the log behind it that nothing older of its producer can follow.
+    Source: data plane reference, 4.5.
+
+    Args:
+        stamp: The producer's identity; its sequence is never looked at.
+        timestamp_ms: When it was made, in ms since the epoch.
+        codec_used: The topic's, which a server demands of every batch.
+    """
+    no_records = codec.encode_records([], [], [], 0, 0, 0)
+    return assemble_batch(
+        compress(codec_used, no_records),
+        record_count=1,
+        codec_used=codec_used,
+        first_timestamp_ms=timestamp_ms,
+        max_timestamp_ms=timestamp_ms,
+        stamp=stamp,
+    )
+
+
+def with_epoch(batch: bytes, epoch: int) -> bytes:
+    """Return a stamped batch with another epoch, and the checksum that goes with it."""
+    covered = bytearray(batch[CRC_COVERS_FROM:])
+    _EPOCH.pack_into(covered, _EPOCH_AT - CRC_COVERS_FROM, epoch)
+    crc = google_crc32c.value(bytes(covered))
+    return b"".join((batch[:CRC_AT], crc.to_bytes(4, "big"), covered))
 
 
 def with_base_offset(batch: bytes, base_offset: int) -> bytes:
