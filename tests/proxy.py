@@ -187,8 +187,8 @@ class Proxy:
     async def _carry(
         self, flow: Flow, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link
     ) -> None:
-        frames = flow.endswith("down")
         faults = [fault for fault in self._faults if fault.flow == flow]
+        frames = flow.endswith("down") or any(isinstance(each, Replace) for each in faults)
         try:
             while data := await (_frame(reader) if frames else reader.read(_READ_BYTES)):
                 if flow == "sc down":
