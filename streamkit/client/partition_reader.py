@@ -23,10 +23,11 @@ from streamkit.client.channel import Channel, Responses
 from streamkit.client.cluster import Cluster, retrying
 from streamkit.client.fence import FENCE_OFFSET, Fence
 from streamkit.client.inbox import Inbox
+from streamkit.client.new_modules import NewModules
 from streamkit.client.offsets import OffsetClient
 from streamkit.client.positions import Position, Seen
 from streamkit.client.smartmodules import check_carried, keeps_state, may_multiply
-from streamkit.errors import CorruptBatch, OffsetEvicted, StreamKitError
+from streamkit.errors import CorruptBatch, OffsetEvicted, SmartModuleNotFound, StreamKitError
 from streamkit.limits import BATCH_BYTES_HARD_MAX, FETCH_BYTES_DEFAULT, MIB
 from streamkit.protocol.apis import STREAM_FETCH, UPDATE_CONSUMER_OFFSET, UPDATE_OFFSETS
 from streamkit.protocol.data_plane import (
@@ -131,6 +132,7 @@ class PartitionReader:
         self._backoff = Backoff()
         self._scope = anyio.CancelScope()
         self._sought = anyio.Event()
+        self._modules = NewModules(reading.cluster)
         self._may_multiply = may_multiply(reading.options.smartmodules)
         is_fenced = end is not None and bool(reading.options.smartmodules)
         self._fence = Fence() if is_fenced else None
@@ -200,6 +202,11 @@ class PartitionReader:
                 self._metrics.refetched += 1
                 self._refetched_at = self.position.next_offset
                 await self._reconnect()
+            except SmartModuleNotFound as error:
+                if not await self._modules.is_on_its_way(error.name):
+                    self._reading.fail(error)
+                    return
+                await self._pause(error)
             except StreamKitError as error:
                 if not error.retryable:
                     self._reading.fail(error)

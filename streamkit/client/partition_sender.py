@@ -31,6 +31,7 @@ from streamkit.client.accumulator import Accumulator, Outcome, Place, ReadyBatch
 from streamkit.client.backoff import DEFAULT_POLICY, Backoff, RetryPolicy
 from streamkit.client.channel import Answer
 from streamkit.client.cluster import Cluster
+from streamkit.client.new_modules import NewModules
 from streamkit.client.smartmodules import check_carried
 from streamkit.errors import (
     NotFlushed,
@@ -62,6 +63,7 @@ UNKNOWN_CODES = frozenset({7, 56, 72, 73})
 NOT_STORED_CODES = frozenset({6, 2001, 3001})
 # Those, or they pass: at least once means again.
 _SEND_AGAIN_CODES = UNKNOWN_CODES | {6, 3000, 3001}
+_MODULE_NOT_FOUND = 6001
 # What one request may take of what waits: a server syncs once for all of it. The first batch
 # goes whatever its size.
 _REQUEST_BYTES = 4 << 20
@@ -146,6 +148,7 @@ class PartitionSender:
         self._options = options
         self._codec = codec_used
         self._metrics = metrics
+        self._modules = NewModules(cluster)
         self._accumulator: Accumulator | None = None
         self._out: list[ReadyBatch] = []
         self._unanswered: deque[tuple[list[ReadyBatch], float, Answer[ProduceResponse]]] = deque()
@@ -327,7 +330,7 @@ class PartitionSender:
             try:
                 data = b"".join([batch.data for batch in batches])
                 ((code, base_offset),) = self._read(await (await self._post([data])), 1)
-                if code.code not in _SEND_AGAIN_CODES:
+                if not await self._is_worth_a_try(code):
                     return code, base_offset
                 problem: StreamKitError = as_exception(code, about=self._name)
                 may_be_stored = may_be_stored or code.code in UNKNOWN_CODES
@@ -339,6 +342,11 @@ class PartitionSender:
             if self._is_over(backoff, started_s):
                 raise self._given_up(problem, may_be_stored)
             await self._pause(backoff, problem)
+
+    async def _is_worth_a_try(self, code: ErrorCode) -> bool:
+        if code.code == _MODULE_NOT_FOUND:
+            return await self._modules.is_on_its_way(code.payload.text)
+        return code.code in _SEND_AGAIN_CODES
 
     def _given_up(self, problem: StreamKitError, may_be_stored: bool) -> StreamKitError:
         """Return the error for the last problem; what an earlier attempt may have done counts."""

@@ -29,7 +29,9 @@ from streamkit.protocol.control_plane import (
     WatchResponse,
 )
 from streamkit.protocol.data_plane import (
+    ConsumerOffset,
     FetchablePartition,
+    FetchConsumerOffsetsResponse,
     FetchedOffsetsTopic,
     FetchedTopic,
     FetchOffsetsResponse,
@@ -38,10 +40,12 @@ from streamkit.protocol.data_plane import (
     PartitionOffsets,
     StreamFetchRequest,
     StreamFetchResponse,
+    UpdateConsumerOffsetRequest,
+    UpdateConsumerOffsetResponse,
     UpdateOffsetsRequest,
     UpdateOffsetsResponse,
 )
-from streamkit.protocol.error_codes import NO_ERROR, ErrorCode, evicted
+from streamkit.protocol.error_codes import NO_ERROR, ErrorCode, ReplicaPayload, evicted
 from streamkit.protocol.varint import write_varint
 
 SPU_ID: Final = 5_001
@@ -114,7 +118,8 @@ class StockSpu:
     """The log of partition 0 of TOPIC, and how it is served.
 
     ``version`` is the newest that it speaks of Produce and StreamFetch. ``answers`` may answer a
-    kind of request in its place. Every request is kept in ``requests``.
+    kind of request in its place. Every request is kept in ``requests``. ``modules`` are those
+    the SC has; ``stored`` is how far each consumer has come.
     """
 
     log: bytes = b""
@@ -122,6 +127,8 @@ class StockSpu:
     version: int = NEWEST
     answers: dict[int, Answer] = field(default_factory=dict)
     requests: list[IncomingRequest] = field(default_factory=list)
+    modules: tuple[str, ...] = ()
+    stored: dict[str, int] = field(default_factory=dict)
 
     def batches(self) -> list[tuple[BatchHeader, int]]:
         return list(whole_batches(self.log))
@@ -218,7 +225,7 @@ async def stock_cluster(spu: StockSpu) -> AsyncIterator[str]:
     failure: Exception | None = None
     async with AsyncExitStack() as listeners, anyio.create_task_group() as tasks:
         spu_port = await _listen(tasks, listeners, partial(_serve_spu, spu))
-        sc_port = await _listen(tasks, listeners, partial(_serve_sc, spu_port))
+        sc_port = await _listen(tasks, listeners, partial(_serve_sc, spu, spu_port))
         try:
             yield f"127.0.0.1:{sc_port}"
         except Exception as error:
@@ -250,18 +257,28 @@ async def _requests(
         return  # the client has gone
 
 
-async def _serve_sc(spu_port: int, stream: SocketStream) -> None:
+async def _serve_sc(spu: StockSpu, spu_port: int, stream: SocketStream) -> None:
     async with stream:
         async for request in _requests(stream, apis.SC_APIS):
             if request.api is apis.API_VERSIONS:
                 body: Any = _versions(apis.SC_APIS, NEWEST)
             elif request.api is apis.LIST:
-                listed: ListRequest = request.body
-                body = ListResponse(listed.kind, _objects(spu_port)[listed.kind.name])
+                body = _listed(spu, spu_port, request.body)
             else:
                 watch: WatchRequest = request.body
                 body = WatchResponse(watch.kind, 1, (), _objects(spu_port)[watch.kind.name])
             await stream.send(encode_reply(request, body))
+
+
+def _listed(spu: StockSpu, spu_port: int, wanted: ListRequest) -> ListResponse:
+    if wanted.kind is not specs.SMARTMODULE:
+        return ListResponse(wanted.kind, _objects(spu_port)[wanted.kind.name])
+    modules = [
+        Metadata(name, specs.SmartModuleSpec(), specs.NoStatus())
+        for name in spu.modules
+        if name in wanted.filters
+    ]
+    return ListResponse(wanted.kind, tuple(modules))
 
 
 async def _serve_spu(spu: StockSpu, stream: SocketStream) -> None:
@@ -299,6 +316,17 @@ def _body(spu: StockSpu, request: IncomingRequest, streams: dict[int, Stream]) -
         at = next((at for header, at in spu.batches() if header.end_offset > wanted), len(spu.log))
         partition = FetchablePartition(0, high_watermark=spu.end, records=spu.log[at:])
         return FetchResponse(topics=(FetchedTopic(TOPIC, (partition,)),))
+    if request.api is apis.FETCH_CONSUMER_OFFSETS:
+        replica = ReplicaPayload(TOPIC, 0)
+        held = [ConsumerOffset(name, replica, at, 0) for name, at in spu.stored.items()]
+        return FetchConsumerOffsetsResponse(NO_ERROR, tuple(held))
+    if request.api is apis.UPDATE_CONSUMER_OFFSET:
+        store: UpdateConsumerOffsetRequest = request.body
+        known = streams.get(store.session_id)
+        if known is None:
+            return UpdateConsumerOffsetResponse(store.offset, ErrorCode(UNKNOWN_SESSION))
+        spu.stored[known.request.body.consumer_id] = store.offset
+        return UpdateConsumerOffsetResponse(store.offset)
     assert request.api is apis.UPDATE_OFFSETS, f"{request.api.name} is not served here"
     update: UpdateOffsetsRequest = request.body
     statuses = []
@@ -328,8 +356,12 @@ def _objects(spu_port: int) -> dict[str, tuple[Metadata, ...]]:
         specs.PartitionResolution.ONLINE, specs.ReplicaStatus(SPU_ID, 0, 0)
     )
     topic = specs.TopicStatus(specs.TopicResolution.PROVISIONED, {0: (SPU_ID,)})
+    names = (TOPIC, "consumer-offset")
     return {
         "SPU": (Metadata("main", spu, specs.SpuStatus(specs.SpuResolution.ONLINE)),),
-        "Partition": (Metadata(f"{TOPIC}-0", specs.PartitionSpec(SPU_ID, (SPU_ID,)), partition),),
-        "Topic": (Metadata(TOPIC, specs.TopicSpec(), topic),),
+        "Partition": tuple(
+            Metadata(f"{name}-0", specs.PartitionSpec(SPU_ID, (SPU_ID,)), partition)
+            for name in names
+        ),
+        "Topic": tuple(Metadata(name, specs.TopicSpec(), topic) for name in names),
     }

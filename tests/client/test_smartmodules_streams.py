@@ -230,6 +230,30 @@ async def test_a_start_beyond_the_end_is_refused() -> None:
         await read(spu, start=9, until_end=False)
 
 
+async def test_a_named_consumer_goes_on_behind_what_it_has_read() -> None:
+    """Stored while the stream runs, and after it was read to its end."""
+    spu = StockSpu(FRUIT, has_a)
+    options: dict[str, Any] = {"smartmodules": [CONTAINS], "consumer_id": "me"}
+    async with stock_cluster(spu) as address, Client.connect(address) as client:
+        consumer = client.consumer(TOPIC, offset_strategy="manual", **options)
+        async with consumer:
+            async for record in consumer:
+                await consumer.commit(record)
+                break
+        assert spu.stored == {"me": 0}
+    assert rows(await read(spu, **options)) == [(2, b"banana"), (4, b"grape")]
+
+    async with stock_cluster(spu) as address, Client.connect(address) as client:
+        consumer = client.consumer(TOPIC, until_end=True, offset_strategy="manual", **options)
+        async with consumer:
+            with anyio.fail_after(SOON_S):
+                while (chunk := await consumer.next_chunk()) is not None:
+                    last = chunk.records()[-1]
+                await consumer.commit(last)
+    assert spu.stored == {"me": 4}
+    assert await read(spu, **options) == []
+
+
 # --- Long logs -----------------------------------------------------------------------------
 
 
@@ -298,6 +322,54 @@ async def test_records_before_a_failure_come_first_then_the_error() -> None:
     assert [record.value for record in found] == [b"apple", b"kiwi", b"banana"]
     assert (caught.value.offset, caught.value.value) == (3, b"xyz")
     assert len(spu.bodies(STREAM_FETCH.key)) == 1
+
+
+def missing_at_first(times: int, then: Any) -> Callable[[IncomingRequest], Any]:
+    """Answer so often that the module is not known, then something else."""
+    left = [ErrorCode(6001, TextPayload("contains"))] * times
+
+    def answer(request: IncomingRequest) -> Any:
+        error = left.pop() if left else NO_ERROR
+        if request.api is STREAM_FETCH:
+            partition = FetchablePartition(0, error) if error else then
+            return StreamFetchResponse(TOPIC, 1, partition)
+        stored = PartitionProduceResponse(0, error, 0)
+        return ProduceResponse((TopicProduceResponse(TOPIC, (stored,)),))
+
+    return answer
+
+
+async def test_a_module_that_an_spu_does_not_know_yet_is_waited_for() -> None:
+    answer = missing_at_first(2, recorded_answer(4, 25))
+    answers = {STREAM_FETCH.key: answer, PRODUCE.key: missing_at_first(2, None)}
+    spu = StockSpu(FRUIT, answers=answers, modules=("contains",))
+    assert len(await read(spu)) == 3
+    assert len(spu.bodies(STREAM_FETCH.key)) == 3
+    async with (
+        stock_cluster(spu) as address,
+        Client.connect(address) as client,
+        client.producer(TOPIC, smartmodules=[CONTAINS]) as producer,
+    ):
+        with anyio.fail_after(SOON_S):
+            await (await producer.send(b"pear"))
+    assert len(spu.bodies(PRODUCE.key)) == 3
+
+
+async def test_a_module_that_the_cluster_does_not_have_is_not_waited_for() -> None:
+    answer = missing_at_first(1, None)
+    spu = StockSpu(
+        FRUIT, answers={STREAM_FETCH.key: answer, PRODUCE.key: missing_at_first(1, None)}
+    )
+    with pytest.raises(SmartModuleNotFound):
+        await read(spu)
+    async with stock_cluster(spu) as address, Client.connect(address) as client:
+        producer = client.producer(TOPIC, smartmodules=[CONTAINS])
+        await producer.open()
+        handle = await producer.send(b"pear")
+        with anyio.fail_after(SOON_S), pytest.raises(SmartModuleNotFound):
+            await handle
+        producer.stop()
+    assert len(spu.bodies(STREAM_FETCH.key)) == len(spu.bodies(PRODUCE.key)) == 1
 
 
 async def test_a_server_too_old_for_a_chain_is_refused_not_asked() -> None:
