@@ -21,6 +21,7 @@ from anyio.abc import SocketAttribute
 
 from streamkit import Client, sync
 from streamkit.client import Tls
+from streamkit.client.profile_file import ProfileFile
 from streamkit.client.tls import ServerTls
 from streamkit.errors import ConfigError, ConnectFailed, UsageError
 from tests.broker_process import BrokerProcess
@@ -216,6 +217,25 @@ async def test_the_authorities_of_the_system_are_the_default(
     assert "its certificate is not trusted" in str(error)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     await round_trip(cluster.sc_address, Tls(domain=DOMAIN))
+
+
+@pytest.mark.parametrize("name", [None, "there"])
+async def test_a_profile_brings_all_that_it_takes(
+    mutual_cluster: TlsProxy,
+    authority: Authority,
+    shown: Shown,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str | None,
+    anyio_backend_name: str,
+) -> None:
+    file = ProfileFile(tmp_path / "config")
+    tls = Tls(ca_cert=authority.pem, domain=DOMAIN, client_cert=shown.cert, client_key=shown.key)
+    file.add("there", mutual_cluster.sc_address, tls=tls)
+    monkeypatch.setenv("FLV_PROFILE_PATH", str(file.path))
+    async with Client.connect(profile=name) as client:
+        assert client.address == mutual_cluster.sc_address
+        assert await client.admin.list_topics() is not None
 
 
 def test_the_calls_without_a_loop_take_the_same(cluster: TlsProxy, authority: Authority) -> None:
