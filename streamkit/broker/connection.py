@@ -238,7 +238,7 @@ class Connection(asyncio.Protocol):
         self._in_flight_bytes -= released
         self._port.usage.bytes_in_flight -= released
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | bytearray) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 

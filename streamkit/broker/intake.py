@@ -25,9 +25,12 @@ from streamkit.protocol.error_codes import ErrorCode, other
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The batches of one partition in one request, checked, and the offsets they take."""
+    """The batches of one partition in one request, checked: back to back, with the size of each
+    in bytes and the offsets it takes.
+    """
 
-    batches: tuple[bytes, ...]
+    records: bytes
+    sizes: tuple[int, ...]
     counts: tuple[int, ...]
 
     @property
@@ -36,7 +39,7 @@ class Entry:
 
     @property
     def size_bytes(self) -> int:
-        return sum(map(len, self.batches))
+        return len(self.records)
 
 
 def check_entry(records: bytes, required: Codec | None, segment_bytes: int) -> Entry | ErrorCode:
@@ -47,7 +50,7 @@ def check_entry(records: bytes, required: Codec | None, segment_bytes: int) -> E
         required: The codec the topic asks for; None takes any.
         segment_bytes: The topic's segment size, which no batch may exceed.
     """
-    batches: list[bytes] = []
+    sizes: list[int] = []
     counts: list[int] = []
     end = 0
     try:
@@ -57,7 +60,7 @@ def check_entry(records: bytes, required: Codec | None, segment_bytes: int) -> E
             if problem is not None:
                 return problem
             _check_content(records, at, header)
-            batches.append(records[at:end])
+            sizes.append(header.size_bytes)
             counts.append(header.record_count)
     except CorruptBatch as error:
         return other(f"corrupt batch: {error.reason}")
@@ -65,7 +68,7 @@ def check_entry(records: bytes, required: Codec | None, segment_bytes: int) -> E
         return other(f"corrupt batch: {error}")
     if cut_batch_bytes(records, end, len(records)):
         return other(f"corrupt batch: {len(records) - end} bytes behind the last whole one")
-    return Entry(tuple(batches), tuple(counts))
+    return Entry(records, tuple(sizes), tuple(counts))
 
 
 def _header_problem(

@@ -25,13 +25,13 @@ from streamkit.protocol.batch import (
     check_crc,
     read_batch_header,
     whole_batches,
-    with_base_offset,
 )
 from streamkit.protocol.error_codes import ErrorCode, evicted, other
 
 _SCAN_BYTES = 1 << 20
 # The first two fields of a batch: its offset, and its length behind them.
 _PLACE = struct.Struct(">qi")
+_BASE_OFFSET = struct.Struct(">q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,25 +123,33 @@ class PartitionLog:
         before = self.written_end()
         segments_before = len(self.segments)
         try:
-            for batch, count in zip(entry.batches, entry.counts, strict=True):
-                if self._must_roll(len(batch)):
-                    self._roll(files)
-                self._write(with_base_offset(batch, self.end), files)
-                self.end += count
+            self._write_entry(entry, files)
         except OSError:
             self._cut_back(before, segments_before, files)
             raise
         return first_offset
 
-    def _must_roll(self, size_bytes: int) -> bool:
-        held = self.segments[-1].size_bytes
-        return held > 0 and held + size_bytes > self.segment_bytes
+    def _write_entry(self, entry: Entry, files: OpenFiles) -> None:
+        """Give each batch its offset, and write all that go into one file at once."""
+        data = bytearray(entry.records)
+        view = memoryview(data)
+        start = at = 0
+        for size_bytes, count in zip(entry.sizes, entry.counts, strict=True):
+            held_bytes = self.segments[-1].size_bytes + at - start
+            if held_bytes > 0 and held_bytes + size_bytes > self.segment_bytes:
+                self._write(view[start:at], files)
+                self._roll(files)
+                start, held_bytes = at, 0
+            _BASE_OFFSET.pack_into(data, at, self.end)
+            self.segments[-1].written.note(self.end, held_bytes)
+            at += size_bytes
+            self.end += count
+        self._write(view[start:at], files)
 
-    def _write(self, batch: bytes, files: OpenFiles) -> None:
+    def _write(self, data: memoryview, files: OpenFiles) -> None:
         segment = self.segments[-1]
-        self._disk.write_at(files.get(segment.path), batch, segment.size_bytes)
-        segment.written.note(self.end, segment.size_bytes)
-        segment.size_bytes += len(batch)
+        self._disk.write_at(files.get(segment.path), data, segment.size_bytes)
+        segment.size_bytes += len(data)
 
     def _roll(self, files: OpenFiles) -> None:
         """Sync the old segment, make the new one, sync the folder; only then accept."""

@@ -8,7 +8,7 @@ import ssl
 import struct
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
@@ -309,11 +309,12 @@ class Channel:
         answered, self._answered = self._answered, anyio.Event()
         answered.set()
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, data: bytes | bytearray) -> None:
         # A frame that is written in part ends the connection: nobody could find its end.
         try:
             async with self._writing:
-                await self._stream.send(data)
+                # Every stream takes any buffer: no copy of megabytes for the sake of a type.
+                await self._stream.send(cast("bytes", data))
         except _BREAKS as error:
             self._note_break(error)
             self._end()

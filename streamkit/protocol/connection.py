@@ -85,7 +85,7 @@ class ClientConnection:
         """Requests that wait for their one answer; streams are not counted."""
         return len(self._pending) - self._streams
 
-    def hello(self) -> bytes:
+    def hello(self) -> bytearray:
         """Return the frame that opens the connection."""
         request = ApiVersionsRequest(CLIENT_VERSION, "linux", "x86_64")
         self._pending[1] = Pending(API_VERSIONS, API_VERSIONS.max_version)
@@ -103,7 +103,7 @@ class ClientConnection:
             raise self._refusal(api, api.range_of(self._advertised))
         return version
 
-    def send(self, api: Api[Any, Any], request: Any) -> tuple[int, bytes]:
+    def send(self, api: Api[Any, Any], request: Any) -> tuple[int, bytearray]:
         """Take a request; return its correlation id and the frame to write.
 
         Raises:
@@ -152,13 +152,15 @@ class ClientConnection:
         if pending is not None and pending.api.answers is Answers.STREAM:
             self._streams -= 1
 
-    def _encode(self, api: Api[Any, Any], version: int, correlation_id: int, request: Any) -> bytes:
+    def _encode(
+        self, api: Api[Any, Any], version: int, correlation_id: int, request: Any
+    ) -> bytearray:
         out = bytearray(LENGTH_BYTES)
         out += _REQUEST_HEAD.pack(api.key, version, correlation_id)
         out += self._client_id
         api.request.write(out, request, version)
         out[:LENGTH_BYTES] = (len(out) - LENGTH_BYTES).to_bytes(LENGTH_BYTES, "big")
-        return bytes(out)
+        return out
 
     def _refusal(self, api: Api[Any, Any], theirs: tuple[int, int] | None) -> UnsupportedServer:
         who = f"{self._server} (version {self.platform_version})"
@@ -173,7 +175,7 @@ class ClientConnection:
             hint="upgrade streamkit" if theirs[0] > api.max_version else "upgrade the cluster",
         )
 
-    def _match(self, payload: bytes) -> Reply | None:
+    def _match(self, payload: memoryview) -> Reply | None:
         (correlation_id,) = _CORRELATION.unpack_from(payload)
         pending = self._pending.get(correlation_id)
         if pending is None:
@@ -261,7 +263,7 @@ class ServerConnection:
         self.is_introduced = self.is_introduced or bool(requests)
         return requests
 
-    def _decode(self, payload: bytes) -> IncomingRequest:
+    def _decode(self, payload: memoryview) -> IncomingRequest:
         if len(payload) < _REQUEST_HEAD.size:
             raise RemoteProtocolError("request header cut short", at=len(payload))
         key, version, correlation_id = _REQUEST_HEAD.unpack_from(payload)
@@ -276,10 +278,10 @@ class ServerConnection:
         return IncomingRequest(api, version, correlation_id, client_id, body, len(payload))
 
 
-def encode_reply(request: IncomingRequest, body: Any) -> bytes:
+def encode_reply(request: IncomingRequest, body: Any) -> bytearray:
     """Write the frame that answers a request, in the layout the request asked for."""
     out = bytearray(LENGTH_BYTES)
     out += _CORRELATION.pack(request.correlation_id)
     request.api.response.write(out, body, request.version)
     out[:LENGTH_BYTES] = (len(out) - LENGTH_BYTES).to_bytes(LENGTH_BYTES, "big")
-    return bytes(out)
+    return out

@@ -34,8 +34,10 @@ class FrameDecoder:
         """Bytes of the frame that is not complete yet."""
         return self._held
 
-    def receive(self, data: bytes) -> list[bytes]:
+    def receive(self, data: bytes) -> list[memoryview]:
         """Add bytes from the network and return the payloads they complete.
+
+        They are views of what was received: a payload of megabytes is not copied here.
 
         Raises:
             RemoteProtocolError: A length is outside FRAME_BYTES_MIN and the bound.
@@ -46,7 +48,8 @@ class FrameDecoder:
         if self._held < self._wanted:
             return []
         buffer = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        payloads: list[bytes] = []
+        view = memoryview(buffer)
+        payloads: list[memoryview] = []
         start = 0
         while True:
             left = len(buffer) - start
@@ -58,7 +61,7 @@ class FrameDecoder:
             if left < LENGTH_BYTES + length:
                 self._wanted = LENGTH_BYTES + length
                 break
-            payloads.append(buffer[body : body + length])
+            payloads.append(view[body : body + length])
             self._bytes_max = self._later_bytes_max
             start = body + length
         self._held = len(buffer) - start

@@ -27,7 +27,7 @@ class Reader:
 
     __slots__ = ("at", "data", "depth", "end")
 
-    def __init__(self, data: bytes, at: int = 0, end: int | None = None) -> None:
+    def __init__(self, data: bytes | memoryview, at: int = 0, end: int | None = None) -> None:
         self.data = data
         self.at = at
         self.end = len(data) if end is None else end
@@ -40,7 +40,7 @@ class Reader:
             RemoteProtocolError: Fewer are left.
         """
         start = self.skip(count)
-        return self.data[start : self.at]
+        return bytes(self.data[start : self.at])
 
     def skip(self, count: int) -> int:
         """Step over ``count`` bytes and return where they began.

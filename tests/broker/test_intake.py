@@ -177,7 +177,9 @@ def test_what_is_sound_is_taken_as_it_is(what: str) -> None:
     records, counts = TAKEN[what]
     entry = check_entry(records, None, SEGMENT_BYTES)
     assert isinstance(entry, Entry)
-    assert (b"".join(entry.batches), entry.counts) == (records, counts)
+    assert (entry.records, entry.counts) == (records, counts)
+    assert len(entry.sizes) == len(counts)
+    assert sum(entry.sizes) == len(records)
     assert (entry.size_bytes, entry.record_count) == (len(records), sum(counts))
 
 
@@ -234,7 +236,7 @@ def test_a_batch_that_unpacks_to_too_much_is_refused() -> None:
 @given(st.binary(max_size=200))
 def test_garbage_is_taken_for_nothing_else(data: bytes) -> None:
     found: Any = check_entry(data, None, SEGMENT_BYTES)
-    assert isinstance(found, ErrorCode) or (found.batches, data) == ((), b"")
+    assert isinstance(found, ErrorCode) or (found.sizes, data) == ((), b"")
 
 
 @given(st.integers(0, len(ONE + GZIP) - 1), st.integers(1, 255))

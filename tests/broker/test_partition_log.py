@@ -47,7 +47,8 @@ class Site:
 
     def append(self, *batches: bytes) -> int:
         counts = tuple(next(whole_batches(batch))[0].record_count for batch in batches)
-        offset = self.log.append(Entry(batches, counts), self.writing)
+        sizes = tuple(map(len, batches))
+        offset = self.log.append(Entry(b"".join(batches), sizes, counts), self.writing)
         self.log.synced(self.log.sync(self.writing))
         return offset
 
@@ -153,7 +154,8 @@ TestALogIsItsBatches.settings = settings(stateful_step_count=25)
 def test_nothing_is_read_that_is_not_synced() -> None:
     with new_site() as site:
         site.append(batch_of(b"one"))
-        site.log.append(Entry((batch_of(b"two"),), (1,)), site.writing)
+        two = batch_of(b"two")
+        site.log.append(Entry(two, (len(two),), (1,)), site.writing)
         found = site.read(0)
         assert isinstance(found, Slice)
         assert found.next_offset == 1

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any, Final
 
 import pytest
 
 from streamkit.broker.broker import Broker
+from streamkit.errors import StateError
 from streamkit.limits import SMARTMODULES_BYTES_MAX
 from streamkit.protocol import apis, specs
 from streamkit.protocol.control_plane import (
@@ -30,6 +34,7 @@ from streamkit.protocol.specs import (
     SmartModuleSpec,
 )
 from tests import wasm
+from tests.broker.recording_disk import Mark, RecordingDisk, Step, crashes
 from tests.broker.running import create as create_topic
 from tests.broker.running import running, topic_spec
 from tests.broker.wire import Wire
@@ -159,7 +164,7 @@ async def test_a_package_needs_name_and_group(broker: Broker, package: ModulePac
 
 
 @pytest.mark.parametrize(
-    "payload", [b"", b"(module)", gzip.compress(b"text"), PACKED[:12], b"\x1f\x8bgarbage"]
+    "payload", [b"", b"(module)", gzip.compress(b"text", mtime=0), PACKED[:12], b"\x1f\x8bgarbage"]
 )
 async def test_what_is_no_module_is_refused(broker: Broker, payload: bytes) -> None:
     async with await Wire.open(broker.sc_address) as sc:
@@ -283,3 +288,78 @@ async def test_a_damaged_module_is_not_served_and_the_others_are(
         assert not (await create(sc, "bad")).error
     async with running(tmp_path) as broker, await Wire.open(broker.sc_address) as sc:
         assert await names(sc) == ["bad", "good"]
+
+
+# --- Power cuts ----------------------------------------------------------------------------
+
+# A mark is whether it was answered, which module, and what that is then; None is gone.
+NAMES: Final = ("a", "b", "c")
+
+
+async def work(
+    root: Path, random: Random, forgets: Callable[[Path], bool] = lambda _: False
+) -> list[Step]:
+    """Create, replace and delete some modules on a recording disk; return all steps."""
+    disk = RecordingDisk(root, forgets=forgets)
+    async with (
+        running(root / "data", disk=disk) as broker,
+        await Wire.open(broker.sc_address) as sc,
+    ):
+        for number in range(25):
+            name, payload = random.choice(NAMES), WASM + b"%d" % number
+            is_delete = number > 3 and random.random() < 0.3
+            fact = name, None if is_delete else payload
+            disk.mark((False, *fact))
+            answer = await (delete(sc, name) if is_delete else create(sc, name, spec(payload)))
+            assert answer.error.code in (0, 6001)
+            disk.mark((True, *fact))
+    return disk.steps
+
+
+def possible(steps: list[Step]) -> dict[str, set[bytes | None]]:
+    """Return what may be found of each module: what was answered last, or asked for since."""
+    found: dict[str, set[bytes | None]] = {name: {None} for name in NAMES}
+    for step in steps:
+        if isinstance(step, Mark):
+            is_answered, name, payload = step.fact
+            found[name] = {payload} if is_answered else found[name] | {payload}
+    return found
+
+
+async def judge_crashes(tmp_path: Path, steps: list[Step], random: Random, count: int) -> None:
+    root, left = tmp_path / "work", tmp_path / "left"
+    points = [random.randrange(len(steps) + 1) for _ in range(count)]
+    for point, model in crashes(root, steps, points):
+        model.leave(left, random, random.choice((0.0, 0.5, 1.0)))
+        async with (
+            running(left / "data") as broker,
+            await Wire.open(broker.sc_address) as sc,
+        ):
+            found = {item.name: item.spec.payload for item in await listed(sc)}
+            for name, payloads in possible(steps[:point]).items():
+                assert found.get(name) in payloads, name
+        shutil.rmtree(left)
+
+
+async def test_a_power_cut_leaves_every_module_that_was_acknowledged(
+    tmp_path: Path, is_deep: bool
+) -> None:
+    steps = await work(tmp_path / "work", Random(1))
+    await judge_crashes(tmp_path, steps, Random(2), 2_000 if is_deep else 60)
+
+
+@pytest.mark.parametrize(
+    "forgets",
+    [
+        lambda path: path.parent.name == "smartmodules",
+        lambda path: path.name == "smartmodules",
+        lambda path: path.stem == "journal",
+    ],
+    ids=["files", "their names", "the journal"],
+)
+async def test_a_forgotten_sync_of_a_module_is_noticed(
+    tmp_path: Path, forgets: Callable[[Path], bool]
+) -> None:
+    steps = await work(tmp_path / "work", Random(1), forgets)
+    with pytest.raises((AssertionError, StateError)):
+        await judge_crashes(tmp_path, steps, Random(2), 200)
