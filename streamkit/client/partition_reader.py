@@ -239,8 +239,7 @@ class PartitionReader:
                 if self.position is not position or await self._take(response, channel):
                     return
         finally:
-            # One read to its end stays open, for what is committed then.
-            if not self.is_done or self._fence is not None:
+            if not self.is_done:  # one read to its end stays open, for what is committed then
                 self._session_id = None
             channel.forget(responses)
             if self._fence is not None:

@@ -10,6 +10,7 @@ import anyio
 import click
 import pytest
 
+from streamkit.cli.consume_run import ConsumeOptions
 from streamkit.cli.moments import MOMENT
 from streamkit.client import SmartModule
 from streamkit.protocol.apis import STREAM_FETCH
@@ -198,6 +199,38 @@ def test_times_choose_the_records(
     assert (ended.code, ended.err) == (0, "")
     found = [line.decode() for line in ended.lines]
     assert sorted(found) == sorted(months)
+
+
+@pytest.mark.parametrize(
+    ("until", "stops"), [(None, False), (timedelta(hours=-1), True), (timedelta(hours=1), False)]
+)
+def test_a_time_that_is_past_bounds_the_read_by_what_is_there(
+    until: timedelta | None, stops: bool
+) -> None:
+    moment = None if until is None else datetime.now(UTC) + until
+    options = ConsumeOptions(
+        "t",
+        beginning=True,
+        head=None,
+        tail=None,
+        start=None,
+        since=None,
+        end=None,
+        until=moment,
+        disable_continuous=False,
+        count=None,
+        partitions=(),
+        consumer=None,
+        key_value=False,
+        template=None,
+        output=None,
+        suppress_unknown=False,
+        truncate=False,
+        maxbytes=1,
+        isolation="read_committed",
+        smartmodules=(),
+    )
+    assert options.stops_at_the_end == stops
 
 
 def test_a_time_to_come_ends_it_when_it_has(on_cluster: Run, ten: str) -> None:

@@ -17,14 +17,25 @@ import pytest
 
 from streamkit.client import SmartModule
 from streamkit.protocol.apis import PRODUCE
+from streamkit.protocol.connection import IncomingRequest
 from streamkit.protocol.data_plane import (
     ACKS_ALL,
     PartitionProduceResponse,
     ProduceResponse,
     TopicProduceResponse,
 )
+from streamkit.protocol.error_codes import NO_ERROR, ErrorCode
 from tests.cli.conftest import Run
-from tests.cli.processes import COMMAND, WAIT_S, environment, read_until, run, started, until
+from tests.cli.processes import (
+    COMMAND,
+    WAIT_S,
+    Ended,
+    environment,
+    read_until,
+    run,
+    started,
+    until,
+)
 from tests.client.stock_cluster import TOPIC, StockSpu, stock_cluster
 
 MANY = 100_000
@@ -282,23 +293,48 @@ async def test_words_are_taken_in_every_spelling_of_fluvios_tools(
     assert [body.acks for body in spu.bodies(PRODUCE.key)] == [ACKS_ALL]
 
 
-async def produced_there(folder: Path, *options: str) -> StockSpu:
-    """Produce one line on a cluster that stores everything, and see that this is told."""
-    answer = PartitionProduceResponse(0, base_offset=5)
-    response = ProduceResponse((TopicProduceResponse(TOPIC, (answer,)),))
-    spu = StockSpu(answers={PRODUCE.key: lambda request: response})
+async def test_at_most_once_sends_nothing_again(tmp_path: Path) -> None:
+    """A partition that moves refuses records; to send them again is for at-least-once."""
+    codes = [ErrorCode(6)]
+
+    def answer(request: IncomingRequest) -> ProduceResponse:
+        entry = PartitionProduceResponse(0, codes.pop() if codes else NO_ERROR, 5)
+        return ProduceResponse((TopicProduceResponse(TOPIC, (entry,)),))
+
+    options = ("--delivery-semantic", "at-most-once")
+    once = StockSpu(answers={PRODUCE.key: answer})
+    ended = await produce_there(once, tmp_path, *options)
+    assert (ended.code, len(once.bodies(PRODUCE.key))) == (1, 1)
+    assert "1 line rejected" in ended.err
+
+    codes.append(ErrorCode(6))
+    again = StockSpu(answers={PRODUCE.key: answer})
+    ended = await produce_there(again, tmp_path)
+    assert (ended.code, len(again.bodies(PRODUCE.key))) == (0, 2)
+
+
+async def produce_there(spu: StockSpu, folder: Path, *options: str) -> Ended:
     async with stock_cluster(spu) as address:
         with anyio.fail_after(WAIT_S):
             done = await anyio.run_process(
-                [*COMMAND, "--cluster", address, "produce", TOPIC, "--print-metadata", *options],
+                [*COMMAND, "--cluster", address, "produce", TOPIC, *options],
                 cwd=folder,
                 env=environment(),
                 input=b"pear\n",
                 check=False,
             )
-    assert (done.returncode, b"1 record produced" in done.stderr) == (0, True)
+    return Ended(done.returncode, done.stdout, done.stderr.decode())
+
+
+async def produced_there(folder: Path, *options: str) -> StockSpu:
+    """Produce one line on a cluster that stores everything, and see that this is told."""
+    answer = PartitionProduceResponse(0, base_offset=5)
+    response = ProduceResponse((TopicProduceResponse(TOPIC, (answer,)),))
+    spu = StockSpu(answers={PRODUCE.key: lambda request: response})
+    ended = await produce_there(spu, folder, "--print-metadata", *options)
+    assert (ended.code, "1 record produced" in ended.err) == (0, True)
     offset = b"unknown" if "--smartmodule" in options else b"5"
-    assert done.stdout == b"partition=0 offset=%b\n" % offset
+    assert ended.out == b"partition=0 offset=%b\n" % offset
     return spu
 
 

@@ -163,7 +163,7 @@ class StockSpu:
 
         async def answer(partition: FetchablePartition) -> None:
             reply = StreamFetchResponse(body.topic, stream.id, partition)
-            await send(encode_reply(stream.request, reply))
+            await send(bytes(encode_reply(stream.request, reply)))
 
         if offset < 0:
             await answer(FetchablePartition(0, evicted(offset, 0)))
@@ -267,7 +267,7 @@ async def _serve_sc(spu: StockSpu, spu_port: int, stream: SocketStream) -> None:
             else:
                 watch: WatchRequest = request.body
                 body = WatchResponse(watch.kind, 1, (), _objects(spu_port)[watch.kind.name])
-            await stream.send(encode_reply(request, body))
+            await stream.send(bytes(encode_reply(request, body)))
 
 
 def _listed(spu: StockSpu, spu_port: int, wanted: ListRequest) -> ListResponse:
@@ -303,7 +303,7 @@ async def _serve_spu(spu: StockSpu, stream: SocketStream) -> None:
                 continue
             else:
                 body = _body(spu, request, streams)
-            await send(encode_reply(request, body))
+            await send(bytes(encode_reply(request, body)))
         running.cancel_scope.cancel()
 
 
