@@ -116,7 +116,7 @@ def chain_options(command: F) -> F:
         click.option(
             "--smartmodule-path",
             type=click.Path(path_type=Path),
-            help="The one in this wasm file, which goes along, in its place",
+            help="In its place the one in this wasm file, which goes along",
         ),
         click.option(
             "--smartmodule", metavar="NAME", help="Let the server run this SmartModule first"

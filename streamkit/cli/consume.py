@@ -32,7 +32,11 @@ _COUNT = click.IntRange(min=0)
 @click.option("-T", "--tail", type=_COUNT, metavar="N", help="Start N before the end")
 @click.option("--start", type=_COUNT, metavar="N", help="Start at offset N")
 @click.option(
-    "--since", type=MOMENT, metavar="TIME", help="Start at the first record of that time or later"
+    "--since",
+    type=MOMENT,
+    metavar="TIME",
+    help="Start at the first record of that time or later: 2024-05-01, 2024-05-01T12:00:00Z,"
+    " or an age such as 2h",
 )
 @click.option("--end", type=_COUNT, metavar="N", help="Stop behind offset N, in each partition")
 @click.option(

@@ -14,20 +14,10 @@ from typing import Any, Final
 
 from streamkit.client.smartmodules import Lookback, SmartModule
 from streamkit.errors import ConfigError, UsageError
+from streamkit.units import parse_duration_s
 
 _STEP_KEYS: Final = ("uses", "with", "lookback")
 _LOOKBACK_KEYS: Final = ("last", "age")
-_UNITS_S: Final[Mapping[str, float]] = {
-    **dict.fromkeys(("ns", "nsec"), 1e-9),
-    **dict.fromkeys(("us", "usec"), 1e-6),
-    **dict.fromkeys(("ms", "msec"), 1e-3),
-    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
-    **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60.0),
-    **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3_600.0),
-    **dict.fromkeys(("d", "day", "days"), 86_400.0),
-    **dict.fromkeys(("w", "week", "weeks"), 604_800.0),
-}
-_AGE_PART: Final = re.compile(r"\s*(\d+)\s*([a-z]+)")
 # What YAML 1.2 takes for anything but text. The older rules of the library, by which `no` is
 # false, `1:30` is ninety and 2024-01-01 a date, would refuse or change texts that Fluvio takes.
 _PLAIN_SCALARS: Final = (
@@ -145,16 +135,12 @@ def _lookback(found: object, where: str) -> Lookback | None:
 
 
 def _age_s(age: object, where: str) -> float:
-    """Read a duration as people write it: ``1h``, ``1h 30m``."""
-    text, at, total_s = age if isinstance(age, str) else "", 0, 0.0
-    while at < len(text):
-        found = _AGE_PART.match(text, at)
-        if found is None or found[2] not in _UNITS_S:
-            break
-        total_s, at = total_s + int(found[1]) * _UNITS_S[found[2]], found.end()
-    if not text or text[at:].strip():
-        raise UsageError(f"{where}: lookback.age is {age!r}, not a duration such as 30s or 1h")
-    return total_s
+    try:
+        return parse_duration_s(age if isinstance(age, str) else "")
+    except ValueError as error:
+        raise UsageError(
+            f"{where}: lookback.age is {age!r}, not a duration such as 30s or 1h"
+        ) from error
 
 
 def _check_keys(found: Mapping[Any, Any], known: tuple[str, ...], where: str) -> None:
