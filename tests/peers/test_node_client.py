@@ -254,6 +254,25 @@ for (let i = 0; i < 4; i++) answer((await records.next()).value.valueString());
             assert await peer.rest() == []
 
 
+async def test_its_callback_gets_what_we_wrote(run_node: RunPeer, client: Client) -> None:
+    await client.admin.create_topic("t")
+    async with client.producer("t") as producer:
+        await producer.send_many([b"one", b"two", b"three"])
+    (found,) = await run_node(
+        """
+const consumer = await fluvio.partitionConsumer("t", 0);
+answer(await new Promise((done) => {
+    const found = [];
+    consumer.stream(Offset.FromBeginning(), (record) => {
+        found.push(record.valueString());
+        if (found.length === 3) done(found);
+    });
+}));
+"""
+    )
+    assert found == ["one", "two", "three"]
+
+
 async def test_each_of_several_partitions_is_read(run_node: RunPeer, client: Client) -> None:
     await client.admin.create_topic("t", 3)
     async with client.producer("t") as producer:

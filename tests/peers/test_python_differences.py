@@ -350,7 +350,8 @@ def changing(version: int, change: Callable[[FetchablePartition], FetchableParti
         response = api.response.read(Reader(frame, 8), version)
         correlation_id = int.from_bytes(frame[4:8], "big")
         request = IncomingRequest(api, version, correlation_id, "", None, 0)
-        return encode_reply(request, replace(response, partition=change(response.partition)))
+        changed = replace(response, partition=change(response.partition))
+        return bytes(encode_reply(request, changed))
 
     return Replace("spu down", answer)
 
