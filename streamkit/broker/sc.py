@@ -19,7 +19,7 @@ from streamkit.errors import RemoteProtocolError
 from streamkit.protocol import apis, specs
 from streamkit.protocol.connection import IncomingRequest
 from streamkit.protocol.control_plane import (
-    AddPartitions,
+    AddMirror,
     ApiRange,
     ApiVersionsResponse,
     Change,
@@ -126,8 +126,10 @@ class ScSession:
     def _update(self, body: UpdateRequest | UnknownObject) -> Any:
         if isinstance(body, UnknownObject):
             return _unknown("update error")
-        if body.kind is not specs.TOPIC or not isinstance(body.action, AddPartitions):
+        if body.kind is not specs.TOPIC:
             return _unsupported(body.key, body.kind, "Update")
+        if isinstance(body.action, AddMirror):
+            return self._in_turn(self._topics.add_mirror(body.key))
         return self._in_turn(self._topics.add_partitions(body.key, body.action.count))
 
     def _in_turn(self, work: Coroutine[Any, Any, Answer]) -> asyncio.Future[Answer]:

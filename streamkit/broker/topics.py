@@ -104,6 +104,12 @@ class TopicService:
                 return StatusResponse(name, ErrorCode(2001), "not found")
             return await self._grow(topic, count)
 
+    async def add_mirror(self, name: str) -> StatusResponse:
+        """Refuse to mirror a topic elsewhere: no remote cluster is ever registered here."""
+        if name not in self._catalog.topics:
+            return StatusResponse(name, ErrorCode(2001), "not found")
+        return StatusResponse(name, ErrorCode(11001), "not found")
+
     async def _grow(self, topic: Topic, count: int) -> StatusResponse:
         name = topic.name
         if topic.spec.system:

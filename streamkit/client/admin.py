@@ -186,7 +186,10 @@ class Admin:
             BrokerError: There is no such cluster, or the topic is no home of a mirror.
         """
         request = UpdateRequest(specs.TOPIC, name, AddMirror(remote, home_to_remote))
-        _check(await self._cluster.admin(UPDATE, request), name)
+        status = await self._cluster.admin(UPDATE, request)
+        if status.error.code == 2001:
+            raise TopicNotFound(name, hint=self._cluster.metadata.did_you_mean(name))
+        _check(status, name)
 
     async def list_topics(self, *, system: bool = False) -> list[TopicInfo]:
         """Return the topics by name: those of users, or those of the system."""
@@ -315,22 +318,22 @@ class Admin:
 
     async def _create(self, name: str, spec: TopicSpec, *, dry_run: bool) -> None:
         request = CreateRequest(specs.TOPIC, name, spec, dry_run)
-        count = spec.partition_count
         try:
             status = await self._cluster.admin(CREATE, request)
         except RequestTimedOut:
-            if not await self._is_there(name, count):
+            if not await self._is_there(name, spec):
                 raise
             return  # a stock server may answer late although the topic is made
-        if status.error.code == 2005 and await self._is_there(name, count):
+        if status.error.code == 2005 and await self._is_there(name, spec):
             return
         _check(status, name)
         if not dry_run and isinstance(spec.replicas, ComputedReplicas | AssignedReplicas):
-            await self._wait_for_partitions(name, count)
+            await self._wait_for_partitions(name, spec.partition_count)
 
-    async def _is_there(self, name: str, partitions: int) -> bool:
-        found = await self.list_partitions(name)
-        return len(found) == partitions
+    async def _is_there(self, name: str, spec: TopicSpec) -> bool:
+        topics = await self.list_topics(system=spec.system)
+        partitions = await self.list_partitions(name, system=spec.system)
+        return name in [each.name for each in topics] and len(partitions) == spec.partition_count
 
     async def _wait_for_partitions(self, name: str, count: int) -> None:
         """Wait until this client can write to all of them: deltas may lag behind answers."""

@@ -9,9 +9,14 @@ import pytest
 from streamkit import Client
 from streamkit.client import Deduplication
 from streamkit.errors import BrokerError, TopicAlreadyExists, TopicNotFound, UsageError
+from streamkit.protocol import apis
+from streamkit.protocol.control_plane import StatusResponse
+from streamkit.protocol.error_codes import ErrorCode
+from streamkit.protocol.schema import encode
 from tests.broker_process import BrokerProcess
 from tests.client.conftest import NewTopic
 from tests.client.reading import values_of
+from tests.proxy import Proxy, Replace
 
 
 async def test_a_new_topic_is_described_as_it_was_asked_for(
@@ -158,6 +163,38 @@ async def test_spus_say_where_they_are(client: Client, cluster: BrokerProcess) -
     assert (spu.id, spu.name, spu.status) == (5001, "custom-spu-5001", "online")
     assert spu.address == f"127.0.0.1:{cluster.spu_port}"
     assert (spu.is_custom, spu.rack, spu.local_address) == (True, None, None)
+
+
+@pytest.mark.parametrize("is_system", [False, True])
+async def test_a_topic_that_a_stock_cluster_calls_unprovisioned_is_looked_up(
+    cluster: BrokerProcess, is_system: bool
+) -> None:
+    """Right behind a delete it may answer so although the topic is there."""
+    name = f"late-{'system' if is_system else 'user'}"
+
+    def unprovisioned(frame: bytes) -> bytes | None:
+        is_created = frame[8:] == encode(apis.CREATE.response, StatusResponse(name), 19)
+        if not is_created or answer.fired:
+            return None  # a Delete is answered by the same bytes
+        text = "only 0 out of 1 provisioned"
+        status = StatusResponse(name, ErrorCode(2005), text)
+        data = frame[4:8] + encode(apis.CREATE.response, status, 19)
+        return len(data).to_bytes(4, "big") + data
+
+    answer = Replace("sc down", unprovisioned)
+    with Proxy(cluster.sc_port, cluster.spu_port, answer) as proxy:
+        async with Client.connect(proxy.address) as client:
+            await client.admin.create_topic(name, system=is_system)
+            assert answer.fired == 1
+            with pytest.raises(BrokerError, match="only 0 out of 1"):
+                await client.admin.create_topic("never-there", replication=2)
+            await client.admin.delete_topic(name, force=True)
+
+
+async def test_a_mirror_of_a_missing_topic_is_named_with_advice(client: Client) -> None:
+    with pytest.raises(TopicNotFound, match="nowhere") as caught:
+        await client.admin.add_mirror("nowhere", "edge")
+    assert caught.value.hint
 
 
 async def test_partitions_can_be_added(client: Client, new_topic: NewTopic) -> None:

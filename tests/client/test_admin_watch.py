@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import reduce
 from itertools import count
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -283,6 +284,23 @@ async def test_a_broker_that_comes_back_is_found_again(own_broker: BrokerProcess
         assert topic_names(again) == ["before", "consumer-offset"]
         await client.admin.create_topic("after")
         assert isinstance(await next_of(watch, about("after")), Added)
+
+
+async def test_a_list_that_has_become_empty_meanwhile_is_told_too(
+    own_broker: BrokerProcess, tmp_path: Path
+) -> None:
+    with BrokerProcess(tmp_path / "other") as empty:
+        async with (
+            Client.connect(own_broker.address) as client,
+            client.admin.watch_smartmodules() as watch,
+        ):
+            await client.admin.create_smartmodule("there", wasm.module())
+            first = await next_of(watch, lambda _: True)
+            assert isinstance(first, Listed)
+            assert [module.name for module in first.items] == ["there"]
+            client.cluster.move(empty.address)
+            own_broker.stop()
+            assert await next_of(watch, lambda _: True) == Listed(())
 
 
 async def test_an_answer_that_cannot_be_read_is_asked_for_anew(cluster: BrokerProcess) -> None:
