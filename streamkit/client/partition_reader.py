@@ -27,6 +27,7 @@ from streamkit.client.new_modules import NewModules
 from streamkit.client.offsets import OffsetClient
 from streamkit.client.positions import Position, Seen
 from streamkit.client.smartmodules import check_carried, keeps_state, may_multiply
+from streamkit.client.stored_batches import unmistakable_end
 from streamkit.errors import CorruptBatch, OffsetEvicted, SmartModuleNotFound, StreamKitError
 from streamkit.limits import BATCH_BYTES_HARD_MAX, FETCH_BYTES_DEFAULT, MIB
 from streamkit.protocol.apis import STREAM_FETCH, UPDATE_CONSUMER_OFFSET, UPDATE_OFFSETS
@@ -220,6 +221,10 @@ class PartitionReader:
         """Open the stream and read from it until it breaks, ends or must be opened anew."""
         position = self.position
         address = await self._cluster.leader(self._topic, self._partition)
+        if self._options.smartmodules:
+            position.unmistakable_end = await unmistakable_end(
+                self._reading.offsets, self._topic, self._partition, position.next_offset
+            )
         channel = await self._connection(address)
         request = StreamFetchRequest(
             self._topic,

@@ -48,7 +48,8 @@ class Seen:
 class Position:
     """The next offset wanted of one partition.
 
-    ``may_multiply`` says that a SmartModule on the way may make several records of one.
+    ``unmistakable_end`` is what `stored_batches.unmistakable_end` says of a start with
+    SmartModules. ``may_multiply`` says that a module on the way may make several records of one.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Position:
         self.partition = partition
         self.next_offset = next_offset
         self._may_multiply = may_multiply
+        self.unmistakable_end: int | None = None
 
     def look(self, answer: FetchablePartition) -> Seen:
         """Walk the headers of a response's records; the position stays where it is.
@@ -126,7 +128,14 @@ class Position:
         wanted = self.next_offset
         for header, at in seen.batches:
             columns, deltas = self._decoded_output(seen.answer.records, at, header)
-            found, before = output_offsets(header, deltas, wanted, may_multiply=self._may_multiply)
+            sure_end = self.unmistakable_end
+            found, before = output_offsets(
+                header,
+                deltas,
+                wanted,
+                may_multiply=self._may_multiply,
+                is_sure=sure_end is None or header.end_offset <= sure_end,
+            )
             columns = _behind(columns, before)
             values += columns.values
             keys += columns.keys
@@ -159,7 +168,12 @@ class Position:
 
 
 def output_offsets(
-    header: BatchHeader, deltas: Sequence[int], wanted: int, *, may_multiply: bool
+    header: BatchHeader,
+    deltas: Sequence[int],
+    wanted: int,
+    *,
+    may_multiply: bool,
+    is_sure: bool = True,
 ) -> tuple[list[int], int]:
     """Return the offsets of records that SmartModules have made, and how many lie before the start.
 
@@ -174,6 +188,8 @@ def output_offsets(
         wanted: The offset asked for, which may lie inside the first stored batch; servers
             begin with that whole batch.
         may_multiply: Several records may have been made of one, so they may share an offset.
+        is_sure: No record of a later stored batch can look like one in front of the start. Else
+            only the first is known to be of the first batch, and all others are kept.
 
     Source: data plane reference, 8.7 and 9.7.
     """
@@ -182,7 +198,7 @@ def output_offsets(
     before = 0
     # One record at the very start of a batch may also be the first of several made of another.
     if base < wanted and (not may_multiply or ascending > 1 or (deltas and deltas[0] > 0)):
-        before = bisect_left(deltas, wanted - base, 0, ascending)
+        before = bisect_left(deltas, wanted - base, 0, ascending if is_sure else 1)
     offsets = [base + delta for delta in deltas[:ascending]]
     step = 0 if may_multiply else 1
     lowest = max(wanted - step, offsets[-1] if offsets else base - step)

@@ -235,13 +235,19 @@ def test_what_a_version_cannot_carry_is_refused_naming_both(
 
 
 def offsets_of(
-    deltas: list[int], span: int, wanted: int = 0, *, base: int = 0, may_multiply: bool = False
+    deltas: list[int],
+    span: int,
+    wanted: int = 0,
+    *,
+    base: int = 0,
+    may_multiply: bool = False,
+    is_sure: bool = True,
 ) -> tuple[list[int], int]:
     batch = output_batch([(delta, (b"v", None)) for delta in deltas], base, span)
     header = read_batch_header(batch)
     _, found = decode_output_batch(batch, 0, header)
     assert found == deltas
-    return output_offsets(header, found, wanted, may_multiply=may_multiply)
+    return output_offsets(header, found, wanted, may_multiply=may_multiply, is_sure=is_sure)
 
 
 def test_deltas_that_ascend_are_offsets() -> None:
@@ -274,6 +280,8 @@ def test_records_in_front_of_the_start_are_told() -> None:
 
 
 def test_what_may_lie_behind_the_start_is_kept() -> None:
+    # The first is of the first batch; the second may be one of a long batch behind it.
+    assert offsets_of([1, 4, 8], 100, 6, is_sure=False) == ([1, 6, 8], 1)
     # Made of any record of the batch, so also of one behind the start.
     assert offsets_of([0, 0, 0], 10, 6, may_multiply=True) == ([6, 6, 6], 0)
 

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import anyio
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from streamkit import Client, Record
 from streamkit.client import SmartModule
@@ -219,6 +221,40 @@ async def test_a_start_inside_a_batch_leaves_out_what_is_before_it(start: int) -
     expected = [(0, b"apple"), (2, b"banana"), (4, b"grape")]
     found = await read(StockSpu(FRUIT, has_a), start=start)
     assert rows(found) == [row for row in expected if row[0] >= start]
+
+
+@given(
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    kept=st.sets(st.integers(0, 239)),
+    start=st.integers(0, 240),
+)
+@settings(max_examples=60, deadline=None)
+async def test_wherever_it_starts_nothing_that_is_left_is_lost(
+    sizes: list[int], kept: set[int], start: int
+) -> None:
+    """Also where a record of a long batch looks like one that lies before the start."""
+    log, count = b"", 0
+    for size in sizes:
+        values = [b"%d" % (count + row) for row in range(size)]
+        log += batch_of(*values, base_offset=count)
+        count += size
+    start = min(start, count)
+    left = [number for number in range(count) if number in kept]
+    spu = StockSpu(log, only(*(b"%d" % number for number in left)))
+    found = await read(spu, start=start)
+    numbers = [int(record.value) for record in found]
+    assert [number for number in numbers if number >= start] == [n for n in left if n >= start]
+    assert all(start <= record.offset <= max(start, int(record.value)) for record in found)
+    if max(sizes) == min(sizes):
+        assert numbers == [n for n in left if n >= start]
+
+
+async def test_a_record_that_looks_like_one_before_the_start_is_kept() -> None:
+    values = [b"%d" % number for number in range(100)]
+    log = batch_of(*values[:10]) + batch_of(*values[10:], base_offset=10)
+    # Of the second batch, in whose place 14 a stock server writes a delta of 4.
+    found = await read(StockSpu(log, only(b"0", b"24")), start=6)
+    assert rows(found) == [(6, b"24")]
 
 
 async def test_a_start_beyond_the_end_is_refused() -> None:
