@@ -16,6 +16,11 @@ from streamkit.protocol import codec
 from streamkit.protocol.batch import OVERHEAD_BYTES, Columns, encode_batch
 from streamkit.protocol.compression import Codec
 
+# What a record takes beside its key and value, at the most: three single bytes, three lengths
+# and a time of up to five bytes each, and a row of up to three.
+_RECORD_BYTES_MAX = 26
+_DELTA_MS_MAX = 2**31
+
 
 @dataclass(slots=True)
 class Outcome:
@@ -46,12 +51,16 @@ class ReadyBatch:
 
 @dataclass(slots=True)
 class OpenBatch:
-    """The batch that still takes records, as columns."""
+    """The batch that still takes records, as columns.
+
+    ``bytes_max`` is what its records take at the most: to count exactly, record by record,
+    costs more than all else that is done with one.
+    """
 
     values: list[bytes] = field(default_factory=list)
     keys: list[bytes | None] = field(default_factory=list)
     timestamps_ms: list[int] = field(default_factory=list)
-    records_bytes: int = 0
+    bytes_max: int = 0
     since_s: float = 0.0
     outcome: Outcome = field(default_factory=Outcome)
 
@@ -73,6 +82,7 @@ class Accumulator:
         request_bytes: Hard limit of a batch, also of one record that travels alone.
         codec_used: What batches are compressed with.
         now_s: Tells the time, when a batch gets its first record.
+        on_change: Called when a batch has been opened, or is ready.
     """
 
     def __init__(
@@ -82,13 +92,16 @@ class Accumulator:
         request_bytes: int,
         codec_used: Codec,
         now_s: Callable[[], float],
+        on_change: Callable[[], None],
     ) -> None:
         self._budget_bytes = max(0, min(batch_bytes, request_bytes) - OVERHEAD_BYTES)
         self._request_bytes = request_bytes
         self._codec = codec_used
         self._now_s = now_s
+        self._on_change = on_change
         self._open: OpenBatch | None = None
         self.ready: deque[ReadyBatch] = deque()
+        # Of the batches that are ready or out: the open one is small.
         self.held_bytes = 0
 
     @property
@@ -106,28 +119,56 @@ class Accumulator:
         Raises:
             RecordTooLarge: It could not be sent even alone. Nothing is stored of it.
         """
+        bytes_max = _RECORD_BYTES_MAX + len(value)
+        if key is not None:
+            bytes_max += len(key)
         batch = self._open
-        if batch is not None:
-            row = len(batch.values)
-            delta_ms = timestamp_ms - batch.timestamps_ms[0]
-            size = codec.record_bytes(row, delta_ms, key, value)
-            fits = batch.records_bytes + size <= self._budget_bytes and abs(delta_ms) < 2**31
-            if not fits or row >= RECORDS_PER_BATCH_MAX:
-                self.close_batch()
-                batch = None
-        if batch is None:
-            size = codec.record_bytes(0, 0, key, value)
-            self._check_alone(size)
-            batch = self._open = OpenBatch(since_s=self._now_s())
-            row = 0
+        if batch is None or batch.bytes_max + bytes_max > self._budget_bytes:
+            batch = self._batch_for(value, key, timestamp_ms, bytes_max)
+        elif not -_DELTA_MS_MAX < timestamp_ms - batch.timestamps_ms[0] < _DELTA_MS_MAX:
+            self.close_batch()
+            batch = self._begin()
+        row = len(batch.values)
         batch.values.append(value)
         batch.keys.append(key)
         batch.timestamps_ms.append(timestamp_ms)
-        batch.records_bytes += size
-        self.held_bytes += size
-        if batch.records_bytes >= self._budget_bytes:
-            self.close_batch()
+        batch.bytes_max += bytes_max
+        if batch.bytes_max >= self._budget_bytes or row + 1 == RECORDS_PER_BATCH_MAX:
+            self._close_if_full(batch)
         return batch.outcome, row
+
+    def _batch_for(
+        self, value: bytes, key: bytes | None, timestamp_ms: int, bytes_max: int
+    ) -> OpenBatch:
+        """Return the batch for a record that the open one may have no room for."""
+        if bytes_max + OVERHEAD_BYTES > self._request_bytes:
+            check_alone(codec.record_bytes(0, 0, key, value), self._request_bytes)
+        batch = self._open
+        if batch is None:
+            return self._begin()
+        batch.bytes_max = self._bytes_of(batch)
+        delta_ms = timestamp_ms - batch.timestamps_ms[0]
+        size = codec.record_bytes(len(batch.values), delta_ms, key, value)
+        if batch.bytes_max + size <= self._budget_bytes and abs(delta_ms) < _DELTA_MS_MAX:
+            return batch
+        self.close_batch()
+        return self._begin()
+
+    def _begin(self) -> OpenBatch:
+        self._open = OpenBatch(since_s=self._now_s())
+        self._on_change()
+        return self._open
+
+    def _close_if_full(self, batch: OpenBatch) -> None:
+        batch.bytes_max = self._bytes_of(batch)
+        if batch.bytes_max >= self._budget_bytes or len(batch.values) == RECORDS_PER_BATCH_MAX:
+            self.close_batch()
+
+    def _bytes_of(self, batch: OpenBatch) -> int:
+        _, size = codec.fit_rows(
+            batch.values, batch.keys, batch.timestamps_ms, 0, 1 << 62, RECORDS_PER_BATCH_MAX
+        )
+        return size
 
     def add_rows(self, columns: Columns) -> list[Place]:
         """Take many records; return where each run of them went, in order.
@@ -147,21 +188,20 @@ class Accumulator:
             batch = OpenBatch(since_s=now_s)
             if start == 0 and self._open is not None:
                 batch.outcome, batch.since_s = self._open.outcome, self._open.since_s
-                self.held_bytes -= self._open.records_bytes
                 self._open = None
             first = already if start == 0 else 0
             places.append(Place(batch.outcome, first, stop - start - first))
-            self.held_bytes += size
             is_last = stop == len(columns.values)
             if is_last and size < self._budget_bytes:
                 batch.values = columns.values[start:stop]
                 batch.keys = columns.keys[start:stop]
                 batch.timestamps_ms = columns.timestamps_ms[start:stop]
-                batch.records_bytes = size
+                batch.bytes_max = size
                 self._open = batch
             else:
                 self._encode(columns, start, stop, size, batch)
             start = stop
+        self._on_change()
         return places
 
     def close_batch(self) -> None:
@@ -169,7 +209,8 @@ class Accumulator:
         batch, self._open = self._open, None
         if batch is not None:
             columns = Columns(batch.values, batch.keys, batch.timestamps_ms)
-            self._encode(columns, 0, len(batch.values), batch.records_bytes, batch)
+            self._encode(columns, 0, len(batch.values), self._bytes_of(batch), batch)
+            self._on_change()
 
     def take(self, most_bytes: int) -> list[ReadyBatch]:
         """Take ready batches for one request: at least one, more up to ``most_bytes``."""
@@ -211,21 +252,33 @@ class Accumulator:
                 RECORDS_PER_BATCH_MAX,
             )
             if size > self._budget_bytes:
-                self._check_alone(size, row=start)
+                check_alone(size, self._request_bytes, row=start)
             cuts.append((stop, size))
             start = stop
         return cuts
 
-    def _check_alone(self, record_bytes: int, row: int | None = None) -> None:
-        alone = OVERHEAD_BYTES + record_bytes
-        if alone > self._request_bytes:
-            which = "" if row is None else f" (row {row})"
-            raise RecordTooLarge(
-                f"a record of {record_bytes} bytes{which} needs a batch of {alone} bytes, "
-                f"max_request_size is {self._request_bytes}",
-                hint="raise max_request_size, or make the record smaller",
-            )
-
     def _encode(self, columns: Columns, start: int, stop: int, size: int, batch: OpenBatch) -> None:
         data = encode_batch(columns, start, stop, size, codec_used=self._codec)
+        self.held_bytes += size
         self.ready.append(ReadyBatch(data, stop - start, size, batch.since_s, batch.outcome))
+
+
+def check_alone(record_bytes: int, request_bytes: int, row: int | None = None) -> None:
+    """Refuse a record that is too large even for a batch of its own.
+
+    Args:
+        record_bytes: Its size, as `codec.record_bytes` counts it.
+        request_bytes: The hard limit of a batch.
+        row: Which of a column it is, if it is one.
+
+    Raises:
+        RecordTooLarge: It is.
+    """
+    alone = OVERHEAD_BYTES + record_bytes
+    if alone > request_bytes:
+        which = "" if row is None else f" (row {row})"
+        raise RecordTooLarge(
+            f"a record of {record_bytes} bytes{which} needs a batch of {alone} bytes, "
+            f"max_request_size is {request_bytes}",
+            hint="raise max_request_size, or make the record smaller",
+        )

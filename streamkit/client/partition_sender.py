@@ -158,6 +158,7 @@ class PartitionSender:
         self._is_stopped = False
         self._refusal: Exception | None = None
         self.taken = 0
+        self.is_full = False
         self._settled = 0
 
     # --- the producer's side ---------------------------------------------------------
@@ -166,24 +167,12 @@ class PartitionSender:
     def unacknowledged(self) -> int:
         return self.taken - self._settled
 
-    @property
-    def is_full(self) -> bool:
-        held = self._accumulator
-        if held is None:
-            return False
-        batches_max = self._options.queue_batches_max
-        return held.held_bytes >= self._options.queue_bytes_max or (
-            batches_max is not None and len(held.ready) >= batches_max
-        )
-
     def add(self, value: bytes, key: bytes | None, timestamp_ms: int) -> tuple[Outcome, int]:
         accumulator = self._accumulator or self._start()
         if self._is_stopped:
             raise self._closed()
         added = accumulator.add(value, key, timestamp_ms)
         self.taken += 1
-        if accumulator.ready or added[1] == 0:
-            self._wake.set()
         return added
 
     def add_rows(self, columns: Columns) -> list[Place]:
@@ -192,10 +181,11 @@ class PartitionSender:
             raise self._closed()
         places = accumulator.add_rows(columns)
         self.taken += len(columns.values)
-        self._wake.set()
         return places
 
     async def wait_for_room(self) -> None:
+        """Wait until there is room; nothing held waits for its linger meanwhile."""
+        self.hurry()
         while self.is_full and not self._is_stopped:
             await self._moved.wait()
 
@@ -254,9 +244,23 @@ class PartitionSender:
             request_bytes=options.max_request_size_bytes,
             codec_used=self._codec,
             now_s=self._cluster.clock.monotonic_s,
+            on_change=self._batches_changed,
         )
         self._cluster.start(self._run)
         return self._accumulator
+
+    def _batches_changed(self) -> None:
+        """Learn that a batch was opened or is ready; both the task and `send` want to know."""
+        self._wake.set()
+        self._look_for_room()
+
+    def _look_for_room(self) -> None:
+        held = self._accumulator
+        assert held is not None, "nobody else calls this"
+        batches_max = self._options.queue_batches_max
+        self.is_full = held.held_bytes >= self._options.queue_bytes_max or (
+            batches_max is not None and len(held.ready) >= batches_max
+        )
 
     # --- the task --------------------------------------------------------------------
 
@@ -269,6 +273,7 @@ class PartitionSender:
                 if self._is_stopped:
                     return
                 batches = self._accumulator.take(_REQUEST_BYTES)
+                self._look_for_room()
                 self._out += batches
                 await deliver(batches, self._cluster.clock.monotonic_s())
         finally:
@@ -463,6 +468,7 @@ class PartitionSender:
         # Answers come in the order of the batches, so these are the first of what is out.
         del self._out[: len(batches)]
         self._accumulator.settled(batches)
+        self._look_for_room()
         self._tell_moved()
 
     def _count(self, batch: ReadyBatch, error: Exception | None) -> None:

@@ -9,6 +9,7 @@ from types import TracebackType
 
 import anyio
 
+from streamkit.client.accumulator import check_alone
 from streamkit.client.cluster import Cluster, retrying
 from streamkit.client.handles import ManyHandle, RecordHandle
 from streamkit.client.partition_sender import PartitionSender, ProducerMetrics, ProducerOptions
@@ -36,10 +37,12 @@ class Producer:
         self._cluster = cluster
         self._options = options
         self._metadata = cluster.metadata
+        self._wall_ms = cluster.clock.wall_ms
         self._codec = options.compression or Codec.NONE
         self._senders: list[PartitionSender] = []
         self._partitions = 0
         self._online: Sequence[int] = ()
+        self._only: int | None = options.partition
         self._layout = _UNKNOWN
         self._turn = 0
         self._is_open = False
@@ -90,25 +93,25 @@ class Producer:
         Raises:
             RecordTooLarge: It could not be sent even alone.
         """
-        if type(value) is str:
-            value = value.encode()
-        if type(key) is str:
-            key = key.encode()
+        if type(value) is not bytes:
+            value = _as_bytes(value, "value")
+        if key is not None and type(key) is not bytes:
+            key = _as_bytes(key, "key")
         if timestamp_ms is None:
-            timestamp_ms = self._cluster.clock.wall_ms()
+            timestamp_ms = self._wall_ms()
         elif type(timestamp_ms) is not int:
             raise UsageError(f"timestamp_ms={timestamp_ms!r} is not a whole number of ms")
         if self._layout != self._metadata.layout:
             await self.open()
             self._learn_layout()
         if partition is None:
-            partition = self._choose(key)  # type: ignore[arg-type]
+            partition = self._choose(key)
         if not 0 <= partition < len(self._senders):
             raise self._no_partition(partition)
         sender = self._senders[partition]
         if sender.is_full:
             await sender.wait_for_room()
-        outcome, row = sender.add(value, key, timestamp_ms)  # type: ignore[arg-type]
+        outcome, row = sender.add(value, key, timestamp_ms)
         return RecordHandle(sender, outcome, row)
 
     async def send_many(
@@ -157,6 +160,14 @@ class Producer:
         """Tell whether a record could be sent, if only alone in its batch."""
         alone_bytes = OVERHEAD_BYTES + codec.record_bytes(0, 0, key, value)
         return alone_bytes <= self._options.max_request_size_bytes
+
+    def check_fits(self, value: bytes, key: bytes | None = None) -> None:
+        """Refuse what `send` would refuse for its size.
+
+        Raises:
+            RecordTooLarge: The record could not be sent even alone.
+        """
+        check_alone(codec.record_bytes(0, 0, key, value), self._options.max_request_size_bytes)
 
     async def flush(self) -> None:
         """Send what is held and wait until every record's outcome is known.
@@ -276,6 +287,9 @@ class Producer:
         offline = self._metadata.offline_partitions(self.topic)
         # Where none is online, all are as good as any.
         everything = range(self._partitions)
+        self._only = self._options.partition
+        if self._only is None and self._partitions == 1 and self._options.partitioner is None:
+            self._only = 0
         self._online = [number for number in everything if number not in offline] or everything
 
     def _grow(self, count: int) -> None:
@@ -297,13 +311,11 @@ class Producer:
         )
 
     def _choose(self, key: bytes | None) -> int:
+        if self._only is not None:
+            return self._only
         options = self._options
-        if options.partition is not None:
-            return options.partition
         if options.partitioner is not None:
             return options.partitioner((key,), self._partitions)[0]
-        if self._partitions == 1:
-            return 0
         if key is not None:
             return codec.siphash(key) % self._partitions
         chosen = self._online[self._turn % len(self._online)]
@@ -359,6 +371,16 @@ class Producer:
         if sender.is_full:
             await sender.wait_for_room()
         handle.add(sender, rows, sender.add_rows(columns))
+
+
+def _as_bytes(content: object, what: str) -> bytes:
+    if isinstance(content, str):
+        return content.encode()
+    if isinstance(content, bytes | bytearray | memoryview):
+        return bytes(content)
+    raise UsageError(
+        f"a record's {what} is {type(content).__name__}, not bytes or text: {content!r:.80}"
+    )
 
 
 def _turns(values: Sequence[bytes], bytes_max: int) -> Iterator[tuple[int, int]]:

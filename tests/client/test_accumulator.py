@@ -52,6 +52,7 @@ class Run:
             request_bytes=self.request_bytes,
             codec_used=Codec.NONE,
             now_s=lambda: 0.0,
+            on_change=lambda: None,
         )
 
     def step(self, name: str, rows: list[Row]) -> None:
