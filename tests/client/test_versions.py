@@ -162,7 +162,8 @@ def introduced(table: dict[int, Api[Any, Any]], ranges: Ranges) -> tuple[Any, An
     client, server = ClientConnection("me"), ServerConnection(table)
     (hello,) = server.receive(client.hello())
     listed = tuple(ApiRange(key, *each) for key, each in ranges.items())
-    client.receive(encode_reply(hello, ApiVersionsResponse(NO_ERROR, listed, PLATFORM)))
+    reply = encode_reply(hello, ApiVersionsResponse(NO_ERROR, listed, PLATFORM))
+    client.receive(bytes(reply))
     return client, server
 
 
@@ -194,7 +195,7 @@ def test_a_request_goes_out_in_the_version_of_the_server(
     api: Api[Any, Any], body: Any, version: int
 ) -> None:
     client, server = introduced(SC_APIS, sc_of(version))
-    (request,) = server.receive(client.send(api, body)[1])
+    (request,) = server.receive(bytes(client.send(api, body)[1]))
     assert (request.version, request.api) == (version, api)
     assert request.body == as_known_at(version, body)
 
