@@ -160,7 +160,7 @@ REQUESTS: Final[tuple[tuple[Api[Any, Any], Any], ...]] = (
 def introduced(table: dict[int, Api[Any, Any]], ranges: Ranges) -> tuple[Any, Any]:
     """Return both ends of a connection on which the server has listed its versions."""
     client, server = ClientConnection("me"), ServerConnection(table)
-    (hello,) = server.receive(client.hello())
+    (hello,) = server.receive(bytes(client.hello()))
     listed = tuple(ApiRange(key, *each) for key, each in ranges.items())
     reply = encode_reply(hello, ApiVersionsResponse(NO_ERROR, listed, PLATFORM))
     client.receive(bytes(reply))
