@@ -233,28 +233,40 @@ async def test_wherever_it_starts_nothing_that_is_left_is_lost(
     sizes: list[int], kept: set[int], start: int
 ) -> None:
     """Also where a record of a long batch looks like one that lies before the start."""
-    log, count = b"", 0
-    for size in sizes:
-        values = [b"%d" % (count + row) for row in range(size)]
-        log += batch_of(*values, base_offset=count)
-        count += size
+    count = sum(sizes)
     start = min(start, count)
     left = [number for number in range(count) if number in kept]
-    spu = StockSpu(log, only(*(b"%d" % number for number in left)))
+    spu = StockSpu(log_of(*sizes), only(*(b"%d" % number for number in left)))
     found = await read(spu, start=start)
     numbers = [int(record.value) for record in found]
     assert [number for number in numbers if number >= start] == [n for n in left if n >= start]
     assert all(start <= record.offset <= max(start, int(record.value)) for record in found)
-    if max(sizes) == min(sizes):
-        assert numbers == [n for n in left if n >= start]
 
 
-async def test_a_record_that_looks_like_one_before_the_start_is_kept() -> None:
-    values = [b"%d" % number for number in range(100)]
-    log = batch_of(*values[:10]) + batch_of(*values[10:], base_offset=10)
-    # Of the second batch, in whose place 14 a stock server writes a delta of 4.
-    found = await read(StockSpu(log, only(b"0", b"24")), start=6)
-    assert rows(found) == [(6, b"24")]
+def log_of(*sizes: int) -> bytes:
+    """Return batches of so many records; the value of each is its offset."""
+    log, count = b"", 0
+    for size in sizes:
+        values = [b"%d" % number for number in range(count, count + size)]
+        log += batch_of(*values, base_offset=count)
+        count += size
+    return log
+
+
+@pytest.mark.parametrize(("sizes", "number"), [((10, 90), 24), ((10, 10, 60), 44)])
+async def test_a_record_that_looks_like_one_before_the_start_is_kept(
+    sizes: tuple[int, ...], number: int
+) -> None:
+    """It is in a later batch, and a stock server writes a delta of 4 for it."""
+    value = b"%d" % number
+    found = await read(StockSpu(log_of(*sizes), only(b"0", value)), start=6)
+    assert rows(found) == [(6, value)]
+
+
+async def test_where_no_batch_is_long_exactly_what_is_wanted_comes() -> None:
+    spu = StockSpu(log_of(10, 10, 10, 10), lambda value, key: [(value, key)])
+    found = await read(spu, start=6)
+    assert [int(record.value) for record in found] == list(range(6, 40))
 
 
 async def test_a_start_beyond_the_end_is_refused() -> None:
