@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import Any
 
 from streamkit.client import Client as AsyncClient
+from streamkit.client.fetch import Fetched
 from streamkit.errors import StreamKitError
 from streamkit.sync.admin import Admin
 from streamkit.sync.connection import Connection
@@ -56,6 +57,11 @@ class Client:
         """Make a consumer of one topic; arguments and errors as of `streamkit.Client.consumer`."""
         is_auto = options.get("offset_strategy") == "auto"
         return Consumer(self._connection, self._client.consumer(*args, **options), is_auto=is_auto)
+
+    @parameters_of(AsyncClient.fetch)
+    def fetch(self, *args: Any, **options: Any) -> Fetched:
+        """Read once from a partition; arguments and errors as of `streamkit.Client.fetch`."""
+        return self._connection.call(self._client.fetch(*args, **options))
 
     def close(self, *, deadline_s: float | None = None) -> None:
         """Flush the producers, and disconnect. Does nothing the second time.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain, repeat
 from operator import length_hint
 from types import TracebackType
@@ -37,7 +38,9 @@ class Consumer:
         self._loop = connection.loop
         self._consumer = consumer
         self._is_auto = is_auto
-        self._pull = Pull(connection.loop, self._bring)
+        self._pull = Pull(connection.loop, self._fetch)
+        self._taken = 0
+        self._in_turn = threading.Lock()
         self._done: dict[int, int] = {}
         self._seeks: dict[int, int] = {}
         self._opening = threading.Lock()
@@ -119,37 +122,52 @@ class Consumer:
 
     def _next_hand(self) -> _Hand | None:
         """Return what is left of the chunk in hand, else the next chunk."""
-        if self._is_closed:
-            raise self._closed()
-        hand = self._hand
-        if hand is not None and hand.left:
-            return hand
-        if hand is not None:
-            # Whoever comes back for more is done with all of it.
-            self._done[hand.chunk.partition] = hand.chunk.offsets[-1]
-            self._hand = None
-            if self._is_auto:
-                self.commit()
-        if not self._is_open:
-            self.open()
-        chunk = self._next_wanted()
-        if chunk is not None:
-            self._hand = _Hand(chunk)
-        return self._hand
+        self._loop.check()
+        with self._in_turn:
+            if self._is_closed:
+                raise self._closed()
+            hand = self._hand
+            if hand is not None and hand.left:
+                return hand
+            if hand is not None:
+                # Whoever comes back for more is done with all of it.
+                self._done[hand.chunk.partition] = hand.chunk.offsets[-1]
+                self._put_away(hand)
+                if self._is_auto:
+                    self.commit()
+            if not self._is_open:
+                self.open()
+            self._take_next_in_hand()
+            return self._hand
+
+    def _take_next_in_hand(self) -> None:
+        while True:
+            brought = self._pull.after(self._taken)
+            fetched = brought.thing
+            if fetched is not None and self._is_current(fetched):
+                # In one step, so that an interrupt comes before it is taken or after.
+                self._hand = _Hand(brought.number, fetched.chunk)
+                return
+            self._taken = brought.number
+            if brought.error is not None:
+                raise brought.error
+            if fetched is None:
+                return
+
+    def _is_current(self, fetched: _Fetched) -> bool:
+        """Tell whether nothing was sought since: an interrupted wait may have asked long ago."""
+        return fetched.seeks == self._seeks.get(fetched.chunk.partition, 0)
+
+    def _put_away(self, hand: _Hand) -> None:
+        self._taken = hand.number
+        self._hand = None
 
     def _closed(self) -> UsageError:
         return UsageError(f"the consumer of {self.topic!r} is closed")
 
-    def _next_wanted(self) -> Chunk | None:
-        while True:
-            chunk, seeks = self._pull.next()
-            # A wait that was interrupted may have asked for this before a seek.
-            if chunk is None or seeks == self._seeks.get(chunk.partition, 0):
-                return chunk
-
-    async def _bring(self) -> tuple[Chunk | None, int]:
+    async def _fetch(self) -> _Fetched | None:
         chunk = await self._consumer.next_chunk()
-        return chunk, 0 if chunk is None else self._seeks.get(chunk.partition, 0)
+        return None if chunk is None else _Fetched(chunk, self._seeks.get(chunk.partition, 0))
 
     def _end_of_loop(self) -> None:
         if not self._is_kept_open and not self._is_closed:
@@ -223,7 +241,7 @@ class Consumer:
         at = self._loop.call(seek())
         hand = self._hand
         if hand is not None and hand.chunk.partition == partition:
-            self._hand = None
+            self._put_away(hand)
             hand.drop_rest()
         self._done.pop(partition, None)
         return at
@@ -282,15 +300,24 @@ class Consumer:
             await self._consumer.commit(Record(b"", offset=offset, partition=partition))
 
 
+@dataclass(frozen=True, slots=True)
+class _Fetched:
+    """A chunk, and how often its partition had been sought in when it was fetched."""
+
+    chunk: Chunk
+    seeks: int
+
+
 class _Hand:
     """The chunk that is being given out, and how far that is.
 
     Counts nothing: the iterator that `records` draws offsets from knows what is left.
     """
 
-    __slots__ = ("_offsets", "_whole_from", "chunk", "records")
+    __slots__ = ("_offsets", "_whole_from", "chunk", "number", "records")
 
-    def __init__(self, chunk: Chunk) -> None:
+    def __init__(self, number: int, chunk: Chunk) -> None:
+        self.number = number
         self.chunk = chunk
         self._offsets = iter(chunk.offsets)
         self._whole_from = -1
@@ -326,9 +353,11 @@ class _Hand:
 
     def take_rest(self) -> Chunk:
         """Give out all that is left as one chunk."""
-        self._whole_from = self.given
+        given = self.given
+        rest = self.chunk.slice(given, len(self.chunk))
+        self._whole_from = given
         self.drop_rest()
-        return self.chunk.slice(self._whole_from, len(self.chunk))
+        return rest
 
     def drop_rest(self) -> None:
         """Give out nothing more."""

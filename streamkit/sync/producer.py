@@ -93,7 +93,7 @@ class Producer:
                 key = _as_bytes("key", key)
             size_bytes += len(key)
         if size_bytes > self._small_bytes:
-            self._check_fits(value, key)
+            self._producer.check_fits(value, key)
         if timestamp_ms is None:
             timestamp_ms = _WALL_MS()
         else:
@@ -139,6 +139,14 @@ class Producer:
     def fits(self, value: bytes, key: bytes | None = None) -> bool:
         """Tell whether a record could be sent, if only alone in its batch."""
         return self._producer.fits(value, key)
+
+    def check_fits(self, value: bytes, key: bytes | None = None) -> None:
+        """Refuse what `send` would refuse for its size.
+
+        Raises:
+            RecordTooLarge: The record could not be sent even alone.
+        """
+        self._producer.check_fits(value, key)
 
     def flush(self) -> None:
         """Send what is held and wait until every record's outcome is known.
@@ -227,15 +235,6 @@ class Producer:
                 self._outbox = outbox
             return self._outbox
 
-    def _check_fits(self, value: bytes, key: bytes | None, where: str = "") -> None:
-        if not self._producer.fits(value, key):
-            of_key = "" if key is None else f" with a key of {len(key)}"
-            raise RecordTooLarge(
-                f"a value of {len(value)} bytes{of_key}{where} for {self.topic!r} "
-                "needs a batch larger than max_request_size",
-                hint="raise max_request_size, or make the record smaller",
-            )
-
     def _check_columns(
         self, values: list[bytes], keys: list[bytes | None], stamps: list[int]
     ) -> None:
@@ -251,7 +250,10 @@ class Producer:
         largest = max(map(len, values)) + max(map(len, filter(None, keys)), default=0)
         if largest + RECORD_BYTES > self._small_bytes:
             for row, (value, key) in enumerate(zip(values, keys, strict=True)):
-                self._check_fits(value, key, f" (row {row})")
+                try:
+                    self._producer.check_fits(value, key)
+                except RecordTooLarge as error:
+                    raise RecordTooLarge(f"row {row}: {error}", hint=error.hint) from None
         _check_stamp(min(stamps))
         _check_stamp(max(stamps))
 

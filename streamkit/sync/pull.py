@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from queue import SimpleQueue
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from streamkit.errors import UsageError
@@ -15,83 +15,78 @@ from streamkit.sync.loop_thread import LoopThread
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Brought(Generic[T]):
+    """A thing, or the error in its place, or neither. Numbers count from 1."""
+
+    number: int
+    thing: T | None = None
+    error: Exception | None = None
+
+
 class Pull(Generic[T]):
     """Takes one thing after another from a coroutine function that runs on the loop.
 
-    Each is only asked for when it is wanted. A wait that is interrupted loses nothing: what
-    it waited for is what the next one gets.
+    Each is asked for by the number of the one before it, and kept until then. So an interrupt
+    loses nothing, whenever it comes: who asks again gets the same.
 
     Args:
         loop: Where ``bring`` runs.
-        bring: Waits for the next thing. `next` raises its error, and may be called again.
+        bring: Waits for the next thing; None says that there is none. Its error takes the
+            place of one.
     """
 
-    def __init__(self, loop: LoopThread, bring: Callable[[], Awaitable[T]]) -> None:
+    def __init__(self, loop: LoopThread, bring: Callable[[], Awaitable[T | None]]) -> None:
         self._loop = loop
         self._bring = bring
-        self._asked = asyncio.Event()
-        self._is_asked = False
+        self._wanted = asyncio.Event()
+        self._arrived = threading.Event()
+        self._asked_for = 0
+        self._last: Brought[T] = Brought(0)
         self._is_closed = False
-        self._brought: SimpleQueue[Callable[[], T]] = SimpleQueue()
-        self._in_turn = threading.Lock()
         self._task: Future[None] | None = None
 
-    def next(self) -> T:
-        """Wait for the next thing.
+    def after(self, number: int) -> Brought[T]:
+        """Wait for the thing behind that of a number; one thread at a time may.
 
         Raises:
             UsageError: It was closed, or the process was forked.
         """
         self._loop.check()
-        with self._in_turn:
+        if self._task is None:
+            self._task = self._loop.start(self._run())
+        if self._asked_for <= number:
+            self._arrived.clear()
+            self._loop.post(self._ask, number)
+            self._asked_for = number + 1
+        while self._last.number <= number:
             if self._is_closed:
-                raise _closed()
-            if self._task is None:
-                self._task = self._loop.start(self._run())
-            if not self._is_asked:
-                self._loop.post(self._asked.set)
-                self._is_asked = True
-            brought = self._brought.get()
-            self._is_asked = False
-        return brought()
+                raise UsageError("it was closed meanwhile")
+            self._arrived.wait()
+        return self._last
 
     def close(self) -> None:
         """Bring nothing more; whoever waits is told."""
         self._is_closed = True
+        self._arrived.set()
         if self._task is not None:
             self._task.cancel()
+
+    def _ask(self, number: int) -> None:
+        if self._last.number == number:  # else it was asked for twice
+            self._wanted.set()
 
     async def _run(self) -> None:
         try:
             while True:
-                await self._asked.wait()
-                self._asked.clear()
+                await self._wanted.wait()
+                self._wanted.clear()
+                number = self._last.number + 1
                 try:
-                    thing = await self._bring()
+                    self._last = Brought(number, await self._bring())
                 except Exception as error:  # it belongs to the thread that asked
-                    self._brought.put(_Failure(error))
-                else:
-                    self._brought.put(_Thing(thing))
+                    self._last = Brought(number, error=error)
+                self._arrived.set()
         finally:
             self._is_closed = True
-            self._brought.put(_Failure(_closed()))
-
-
-class _Thing(Generic[T]):
-    def __init__(self, thing: T) -> None:
-        self._thing = thing
-
-    def __call__(self) -> T:
-        return self._thing
-
-
-class _Failure:
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    def __call__(self) -> T:  # type: ignore[type-var]
-        raise self._error
-
-
-def _closed() -> UsageError:
-    return UsageError("it was closed meanwhile")
+            self._arrived.set()

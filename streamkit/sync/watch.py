@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from types import TracebackType
 from typing import Generic, TypeVar
 
 from streamkit.client.watching import Watch as AsyncWatch
 from streamkit.client.watching import WatchEvent
+from streamkit.errors import UsageError
 from streamkit.sync.connection import Connection
 from streamkit.sync.pull import Pull
 
@@ -19,7 +21,9 @@ class Watch(Generic[T]):
     def __init__(self, connection: Connection, watch: AsyncWatch[T]) -> None:
         self._connection = connection
         self._watch = watch
-        self._pull = Pull(connection.loop, self._bring)
+        self._pull: Pull[WatchEvent[T]] = Pull(connection.loop, self._bring)
+        self._taken = 0
+        self._in_turn = threading.Lock()
         self._is_closed = False
 
     def __iter__(self) -> Watch[T]:
@@ -29,16 +33,28 @@ class Watch(Generic[T]):
         self._connection.open()
         if self._is_closed:
             raise StopIteration
-        event = self._pull.next()
-        if event is None:
+        with self._in_turn:
+            try:
+                brought = self._pull.after(self._taken)
+            except UsageError:
+                if self._is_closed:
+                    raise StopIteration from None  # closed by another thread meanwhile
+                raise
+            self._taken = brought.number
+        if brought.error is not None:
+            raise brought.error
+        if brought.thing is None:
+            self._is_closed = True
+            self._pull.close()
             raise StopIteration
-        return event
+        return brought.thing
 
     def close(self) -> None:
         """End it. A loop over it ends as well."""
         if not self._is_closed:
             self._is_closed = True
             self._connection.loop.call(self._watch.close())
+            self._pull.close()
 
     def __enter__(self) -> Watch[T]:
         return self

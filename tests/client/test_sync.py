@@ -130,6 +130,12 @@ def test_offsets_are_stored_and_gone_on_from(client: sync.Client, topic: str) ->
     assert [each.offset for each in client.admin.delete_consumer(topic)] == [6]
 
 
+def test_a_partition_is_read_once(client: sync.Client, topic: str) -> None:
+    with client.producer(topic) as producer:
+        producer.send_many([b"1", b"2"])
+    assert list(client.fetch(topic, 0, 1).chunk.values) == [b"2"]
+
+
 def test_an_error_of_the_block_goes_out_as_it_is(cluster: BrokerProcess) -> None:
     with pytest.raises(ZeroDivisionError), sync.Client.connect(cluster.address):
         raise ZeroDivisionError

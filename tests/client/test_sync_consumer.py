@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import Any, Final
 
 import pytest
@@ -12,6 +12,8 @@ import pytest
 from streamkit import sync
 from streamkit.errors import OffsetOutOfRange, UsageError
 from tests.broker_process import BrokerProcess
+from tests.client.interrupting import interrupted_at
+from tests.client.sync_program import interrupt_once_it_waits
 
 SOON_S: Final = 20.0
 COUNT: Final = 100
@@ -170,15 +172,41 @@ def test_seek_takes_a_loop_elsewhere_at_once(client: sync.Client, topic: str) ->
 
 
 def test_seek_drops_what_an_interrupted_wait_had_asked_for(client: sync.Client, topic: str) -> None:
-    with client.consumer(topic, start="end") as consumer:
-        arrived: list[bytes] = []
-        reader = threading.Thread(
-            target=lambda: arrived.append(next(iter(consumer)).value), daemon=True
-        )
-        reader.start()
+    with client.consumer(topic, start="end") as consumer, client.producer(topic) as producer:
+        interrupt_once_it_waits()
+        with pytest.raises(KeyboardInterrupt):
+            next(iter(consumer))
+        producer.send(b"nobody waits for it").wait()
+        while consumer.next_offsets() == {0: COUNT}:
+            pass
         consumer.seek(0, 42)
-        reader.join(SOON_S)
-        assert arrived == [b"42"]
+        assert next(iter(consumer)).offset == 42
+
+
+def test_an_interrupted_wait_loses_nothing(client: sync.Client, topic: str) -> None:
+    with client.consumer(topic, start="end") as consumer, client.producer(topic) as producer:
+        interrupt_once_it_waits()
+        with pytest.raises(KeyboardInterrupt):
+            next(iter(consumer))
+        producer.send_many([b"first", b"second"]).wait()
+        while consumer.next_offsets() == {0: COUNT}:
+            pass
+        assert [record.value for record in islice(consumer, 2)] == [b"first", b"second"]
+
+
+# A call that is interrupted before it has begun leaves its coroutine behind.
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
+def test_an_interrupt_at_any_line_of_a_wait_loses_nothing(client: sync.Client, topic: str) -> None:
+    found: list[int] = []
+    with client.consumer(topic, until_end=True, max_bytes=1_000) as consumer:
+        for step in count():
+            with interrupted_at(step, "pull.py") as is_whole:
+                for chunk in consumer.chunks():
+                    found += chunk.offsets
+            if is_whole:
+                break
+    assert found == list(range(COUNT))
+    assert step >= 8
 
 
 def test_lag_and_ends_count_what_the_application_has_not_been_given(

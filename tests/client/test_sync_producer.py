@@ -6,6 +6,7 @@ import gc
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from typing import Any, Final
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from streamkit import sync
 from streamkit.errors import BrokerError, NotFlushed, RecordTooLarge, UsageError
 from tests.broker_process import BrokerProcess
+from tests.client.interrupting import interrupted_at
 from tests.proxy import Proxy, Stall
 
 SOON_S: Final = 20.0
@@ -150,14 +152,42 @@ def test_senders_wait_when_the_queue_is_full_and_memory_stays_bounded(
         assert [handle.wait().offset for handle in handles] == list(range(1_000))
 
 
+# A call that is interrupted before it has begun leaves its coroutine behind.
+@pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
+@pytest.mark.parametrize("options", [{}, {"partition": 1}], ids=["chosen", "named"])
+def test_an_interrupt_at_any_line_leaves_whole_records_in_order(
+    client: sync.Client, topic: str, options: dict[str, Any]
+) -> None:
+    client.admin.add_partitions(topic)
+    kept = []
+    with client.producer(topic, partition=1) as producer:
+        number = 0
+        for step in count():
+            number += 1
+            text = b"%d interrupted" % step
+            with interrupted_at(step) as is_whole:
+                producer.send(text, text, timestamp_ms=number, **options)
+            if is_whole:
+                break
+            number += 1
+            producer.send(b"%d kept" % step, b"%d kept" % step, timestamp_ms=number, **options)
+            kept.append(b"%d kept" % step)
+    assert len(kept) > 20
+    records = list(client.consumer(topic, until_end=True))
+    assert [record.key for record in records] == [record.value for record in records]
+    stamps = [record.timestamp_ms for record in records]
+    assert stamps == sorted(set(stamps)), "out of order, or twice"
+    assert [record.value for record in records if b"kept" in record.value] == kept
+
+
 # --- errors ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "words"),
     [
-        ((bytes(2_000),), {}, RecordTooLarge, "2000 bytes.*max_request_size"),
-        ((b"", bytes(2_000)), {}, RecordTooLarge, "key of 2000"),
+        ((bytes(2_000),), {}, RecordTooLarge, "max_request_size is 1000"),
+        ((b"", bytes(2_000)), {}, RecordTooLarge, "max_request_size is 1000"),
         ((bytearray(b"x"),), {}, UsageError, "value is bytearray"),
         ((b"x", 5), {}, UsageError, "key is int"),
         ((b"x",), {"timestamp_ms": 1.5}, UsageError, "timestamp_ms=1.5"),
@@ -328,8 +358,8 @@ def test_a_sender_that_waits_for_room_is_told_when_the_producer_is_stopped(
 
         def send() -> None:
             try:
-                for value in numbers(1_000):
-                    producer.send(value)
+                while True:
+                    producer.send(bytes(100))
             except UsageError as error:
                 told.append(error)
 
