@@ -27,7 +27,7 @@ from streamkit.client.new_modules import NewModules
 from streamkit.client.offsets import OffsetClient
 from streamkit.client.positions import Position, Seen
 from streamkit.client.smartmodules import check_carried, keeps_state, may_multiply
-from streamkit.client.stored_batches import unmistakable_end
+from streamkit.client.stored_batches import is_in_one_segment, segment_end, unmistakable_end
 from streamkit.errors import CorruptBatch, OffsetEvicted, SmartModuleNotFound, StreamKitError
 from streamkit.limits import BATCH_BYTES_HARD_MAX, FETCH_BYTES_DEFAULT, MIB
 from streamkit.protocol.apis import STREAM_FETCH, UPDATE_CONSUMER_OFFSET, UPDATE_OFFSETS
@@ -294,7 +294,8 @@ class PartitionReader:
         """Take one response; tell whether the stream must be opened anew."""
         answer, position = response.partition, self.position
         if self._fence is not None and self._fence.is_refusal(answer.error):
-            self._work_through(self._fence)
+            if self._fence.is_through():
+                await self._go_on_behind_silence()
             return True
         self._session_id = response.stream_id
         self._metrics.responses += 1
@@ -324,11 +325,17 @@ class PartitionReader:
             await self._acknowledge(channel, response.stream_id, wanted)
         return False
 
-    def _work_through(self, fence: Fence) -> None:
+    async def _go_on_behind_silence(self) -> None:
+        """Move behind what a stock server has worked through: one file of its log at a time."""
         assert self.end is not None, "else there is no fence"
-        if fence.is_through():
-            self.position.next_offset = max(self.position.next_offset, self.end)
-            self.is_done = True
+        at = self.position.next_offset
+        if is_in_one_segment(self._cluster.metadata.partition(self._topic, self._partition)):
+            behind = self.end
+        else:
+            offsets = self._reading.offsets
+            behind = await segment_end(offsets, self._topic, self._partition, at, self.end)
+        self.position.next_offset = max(at, behind)
+        self.is_done = self.position.next_offset >= self.end
 
     async def _acknowledge(self, channel: Channel, stream_id: int, wanted: int) -> None:
         update = OffsetUpdate(wanted, stream_id)

@@ -119,7 +119,8 @@ class StockSpu:
 
     ``version`` is the newest that it speaks of Produce and StreamFetch. ``answers`` may answer a
     kind of request in its place. Every request is kept in ``requests``. ``modules`` are those
-    the SC has; ``stored`` is how far each consumer has come.
+    the SC has; ``stored`` is how far each consumer has come. ``segments`` are the offsets at
+    which files of the log begin, behind the first.
     """
 
     log: bytes = b""
@@ -129,6 +130,7 @@ class StockSpu:
     requests: list[IncomingRequest] = field(default_factory=list)
     modules: tuple[str, ...] = ()
     stored: dict[str, int] = field(default_factory=dict)
+    segments: tuple[int, ...] = ()
 
     def batches(self) -> list[tuple[BatchHeader, int]]:
         return list(whole_batches(self.log))
@@ -137,6 +139,19 @@ class StockSpu:
     def end(self) -> int:
         batches = self.batches()
         return batches[-1][0].end_offset if batches else 0
+
+    def segment_end(self, offset: int) -> int:
+        return min((start for start in self.segments if start > offset), default=self.end)
+
+    def raw(self, offset: int, max_bytes: int) -> bytes:
+        """Return a piece of the log: from a batch's start to the end of its file, cut anywhere."""
+        stop = self.segment_end(offset)
+        held = [
+            (at, at + header.size_bytes)
+            for header, at in self.batches()
+            if header.end_offset > offset and header.base_offset < stop
+        ]
+        return self.log[held[0][0] : held[-1][1]][:max_bytes] if held else b""
 
     def bodies(self, key: int) -> list[Any]:
         return [request.body for request in self.requests if request.api.key == key]
@@ -171,8 +186,8 @@ class StockSpu:
         if offset >= self.end:
             return self.end
         if not body.smartmodules:
-            at = next(at for header, at in self.batches() if header.end_offset > offset)
-            await answer(FetchablePartition(0, high_watermark=self.end, records=self.log[at:]))
+            records = self.raw(offset, body.max_bytes)
+            await answer(FetchablePartition(0, high_watermark=self.end, records=records))
             return self.end
         records, next_offset, error = self.transformed(offset, body.max_bytes)
         if records or error:
@@ -187,6 +202,8 @@ class StockSpu:
         for header, at in self.batches():
             if header.end_offset <= offset:
                 continue
+            if header.base_offset >= self.segment_end(offset):
+                break
             made, error = self._made(decode_batch(self.log, at, header))
             made_bytes = sum(len(value) for _, (value, _) in made)
             if size + made_bytes > max_bytes:
@@ -266,13 +283,13 @@ async def _serve_sc(spu: StockSpu, spu_port: int, stream: SocketStream) -> None:
                 body = _listed(spu, spu_port, request.body)
             else:
                 watch: WatchRequest = request.body
-                body = WatchResponse(watch.kind, 1, (), _objects(spu_port)[watch.kind.name])
+                body = WatchResponse(watch.kind, 1, (), _objects(spu, spu_port)[watch.kind.name])
             await stream.send(bytes(encode_reply(request, body)))
 
 
 def _listed(spu: StockSpu, spu_port: int, wanted: ListRequest) -> ListResponse:
     if wanted.kind is not specs.SMARTMODULE:
-        return ListResponse(wanted.kind, _objects(spu_port)[wanted.kind.name])
+        return ListResponse(wanted.kind, _objects(spu, spu_port)[wanted.kind.name])
     modules = [
         Metadata(name, specs.SmartModuleSpec(), specs.NoStatus())
         for name in spu.modules
@@ -313,8 +330,8 @@ def _body(spu: StockSpu, request: IncomingRequest, streams: dict[int, Stream]) -
         return FetchOffsetsResponse((FetchedOffsetsTopic(TOPIC, (found,)),))
     if request.api is apis.FETCH:
         wanted = request.body.topics[0].partitions[0].fetch_offset
-        at = next((at for header, at in spu.batches() if header.end_offset > wanted), len(spu.log))
-        partition = FetchablePartition(0, high_watermark=spu.end, records=spu.log[at:])
+        records = spu.raw(wanted, request.body.max_bytes)
+        partition = FetchablePartition(0, high_watermark=spu.end, records=records)
         return FetchResponse(topics=(FetchedTopic(TOPIC, (partition,)),))
     if request.api is apis.FETCH_CONSUMER_OFFSETS:
         replica = ReplicaPayload(TOPIC, 0)
@@ -349,19 +366,24 @@ def _versions(table: dict[int, apis.Api[Any, Any]], newest: int) -> ApiVersionsR
     return ApiVersionsResponse(NO_ERROR, tuple(ranges), "0.18.2")
 
 
-def _objects(spu_port: int) -> dict[str, tuple[Metadata, ...]]:
+def _objects(spu: StockSpu, spu_port: int) -> dict[str, tuple[Metadata, ...]]:
     ingress = specs.IngressPort(spu_port, (specs.Ingress("127.0.0.1"),))
-    spu = specs.SpuSpec(SPU_ID, 0, ingress, specs.Endpoint(spu_port, "127.0.0.1"))
-    partition = specs.PartitionStatus(
-        specs.PartitionResolution.ONLINE, specs.ReplicaStatus(SPU_ID, 0, 0)
+    server = specs.SpuSpec(SPU_ID, 0, ingress, specs.Endpoint(spu_port, "127.0.0.1"))
+    segment_bytes = max(1, len(spu.log) // (1 + len(spu.segments)))
+    log = specs.PartitionSpec(
+        SPU_ID,
+        (SPU_ID,),
+        storage=specs.TopicStorage(segment_bytes) if spu.segments else None,
+    )
+    status = specs.PartitionStatus(
+        specs.PartitionResolution.ONLINE,
+        specs.ReplicaStatus(SPU_ID, 0, 0),
+        size_bytes=len(spu.log),
     )
     topic = specs.TopicStatus(specs.TopicResolution.PROVISIONED, {0: (SPU_ID,)})
     names = (TOPIC, "consumer-offset")
     return {
-        "SPU": (Metadata("main", spu, specs.SpuStatus(specs.SpuResolution.ONLINE)),),
-        "Partition": tuple(
-            Metadata(f"{name}-0", specs.PartitionSpec(SPU_ID, (SPU_ID,)), partition)
-            for name in names
-        ),
+        "SPU": (Metadata("main", server, specs.SpuStatus(specs.SpuResolution.ONLINE)),),
+        "Partition": tuple(Metadata(f"{name}-0", log, status) for name in names),
         "Topic": tuple(Metadata(name, specs.TopicSpec(), topic) for name in names),
     }

@@ -20,7 +20,7 @@ from streamkit.errors import (
     SmartModuleNotFound,
     UnsupportedServer,
 )
-from streamkit.protocol.apis import PRODUCE, STREAM_FETCH, UPDATE_OFFSETS
+from streamkit.protocol.apis import FETCH, PRODUCE, STREAM_FETCH, UPDATE_OFFSETS
 from streamkit.protocol.batch import whole_batches
 from streamkit.protocol.compression import Codec
 from streamkit.protocol.connection import IncomingRequest
@@ -211,6 +211,26 @@ async def test_what_is_filtered_is_no_lag() -> None:
         assert (list(chunk.offsets), await consumer.lag()) == ([0], {0: 0})
         assert consumer.next_offsets() == {0: 5}
         await consumer.close()
+
+
+@pytest.mark.parametrize("kept", [[75], [5, 75], [75, 95], [95], []])
+async def test_a_file_of_the_log_of_which_nothing_is_left_hides_no_other(kept: list[int]) -> None:
+    """A stock server goes on at the end of the log then, over all files behind."""
+    spu = StockSpu(log_of(*[5] * 20), segments=(30, 50, 70, 90))
+    spu.module = only(*(b"%d" % number for number in kept))
+    assert rows(await read(spu)) == [(number, b"%d" % number) for number in kept]
+
+
+async def test_a_batch_larger_than_one_look_is_walked_over() -> None:
+    large = bytes(6 << 20)
+    log = batch_of(large) + batch_of(large, base_offset=1) + batch_of(b"1", base_offset=2)
+    assert rows(await read(StockSpu(log, only(b"1"), segments=(2,)))) == [(2, b"1")]
+
+
+async def test_a_short_log_is_not_read_twice() -> None:
+    spu = StockSpu(log_of(5, 5, 5), only())
+    assert await read(spu) == []
+    assert all(body.max_bytes <= 64 << 10 for body in spu.bodies(FETCH.key))
 
 
 # --- Where it starts -----------------------------------------------------------------------
