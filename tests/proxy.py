@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal
@@ -71,6 +71,24 @@ class Flip(Fault):
         self.times = times
 
 
+class FlipAt(Fault):
+    """Change one bit of byte ``at`` of the flow, once."""
+
+    def __init__(self, flow: Flow, at: int, bit: int) -> None:
+        super().__init__(flow)
+        self.at = at
+        self.bit = bit
+
+
+class Repeat(Fault):
+    """Deliver a piece of the flow, ``size`` bytes from byte ``at`` on, a second time, once."""
+
+    def __init__(self, flow: Flow, at: int, size: int) -> None:
+        super().__init__(flow)
+        self.at = at
+        self.size = size
+
+
 class Replace(Fault):
     """Let a function see each frame; what it returns takes its place, None leaves it."""
 
@@ -83,6 +101,7 @@ class Replace(Fault):
 class _Link:
     """The two connections that make one."""
 
+    up: Flow
     near: asyncio.StreamWriter
     far: asyncio.StreamWriter
 
@@ -103,16 +122,27 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._links: set[_Link] = set()
-        self._joins: set[asyncio.Task[Any]] = set()
+        self._joins: dict[asyncio.Task[Any], Flow] = {}
         self._is_up = threading.Event()
-        self._thread = threading.Thread(
-            target=self._loop.run_until_complete, args=(self._main(),), daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> Proxy:
         self._thread.start()
         self._is_up.wait()
         return self
+
+    def begin_anew(self, *faults: Fault, keeps_sc: bool = False) -> None:
+        """End all connections, count from 0 and fail by other faults. Blocks.
+
+        Args:
+            faults: What happens from now on.
+            keeps_sc: Leave the connections to the SC as they are; their bytes count from 0 too.
+        """
+        self.wait_for(self._begin_anew(faults, keeps_sc))
+
+    def wait_for(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let the proxy's own loop do something, and wait for it. Blocks."""
+        asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def __exit__(
         self,
@@ -125,7 +155,6 @@ class Proxy:
                 fault.release()
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
-        self._loop.close()
 
     @property
     def connections(self) -> int:
@@ -135,6 +164,19 @@ class Proxy:
     def cut_all(self) -> None:
         """End every connection there is."""
         self._loop.call_soon_threadsafe(self._abort_all)
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(self._main())
+        self._loop.close()
+
+    async def _begin_anew(self, faults: tuple[Fault, ...], keeps_sc: bool) -> None:
+        while ended := [task for task, up in self._joins.items() if up != "sc up" or not keeps_sc]:
+            for link in list(self._links):
+                if link.up != "sc up" or not keeps_sc:
+                    link.abort()
+            await asyncio.wait(ended, timeout=0.1)
+        self.carried.clear()
+        self._faults = faults
 
     async def _main(self) -> None:
         spu = await asyncio.start_server(self._serve_spu, _HOST, 0)
@@ -169,10 +211,10 @@ class Proxy:
     ) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._joins.add(task)
+        self._joins[task] = up
         try:
             far_reader, far = await asyncio.open_connection(_HOST, port)
-            link = _Link(near, far)
+            link = _Link(up, near, far)
             self._links.add(link)
             await asyncio.gather(
                 self._carry(up, reader, far, link), self._carry(down, far_reader, near, link)
@@ -182,17 +224,19 @@ class Proxy:
         except OSError:
             pass  # the broker is away; the client finds its connection closed
         await _close(near)
-        self._joins.discard(task)
+        del self._joins[task]
 
     async def _carry(
         self, flow: Flow, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link
     ) -> None:
-        faults = [fault for fault in self._faults if fault.flow == flow]
-        frames = flow.endswith("down") or any(isinstance(each, Replace) for each in faults)
+        frames = flow.endswith("down") or any(
+            isinstance(each, Replace) and each.flow == flow for each in self._faults
+        )
         try:
             while data := await (_frame(reader) if frames else reader.read(_READ_BYTES)):
                 if flow == "sc down":
                     data = self._rewritten(data)
+                faults = [fault for fault in self._faults if fault.flow == flow]
                 await self._pass_on(flow, data, writer, faults)
             writer.write_eof()
         except (OSError, asyncio.IncompleteReadError):
@@ -226,6 +270,14 @@ class Proxy:
                     fault.fired += 1
                     at = data.index(fault.mark)
                     pieces = [data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]]
+                case FlipAt() if _is_within(fault.at, start, data):
+                    fault.fired += 1
+                    at = fault.at - start
+                    pieces = [data[:at] + bytes([data[at] ^ (1 << fault.bit)]) + data[at + 1 :]]
+                case Repeat() if not fault.fired and _is_within(fault.at, start, data):
+                    fault.fired += 1
+                    end = fault.at - start + fault.size
+                    pieces = [data[:end], data[fault.at - start :]]
                 case Split():
                     fault.fired += 1
                     pieces = [data[at : at + 1] for at in range(len(data))]
@@ -248,6 +300,10 @@ class Proxy:
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
+
+
+def _is_within(at: int, start: int, data: bytes) -> bool:
+    return start <= at < start + len(data)
 
 
 async def _frame(reader: asyncio.StreamReader) -> bytes:

@@ -1,0 +1,299 @@
+"""Connections that end at any byte: of a session that writes, and of one that reads.
+
+Every byte of every flow is cut in the deep lane, some in the other. What makes that affordable:
+broker, proxy and client live on from cut to cut, only the connections of the flow are new; a
+session is one request per partition, or one reading; and nobody pauses between two tries.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from streamkit import Client
+from streamkit.client import BatchReport
+from streamkit.env import SystemClock
+from streamkit.errors import TransportError
+from tests.broker_process import BrokerProcess
+from tests.checker import Ledger, Row, check
+from tests.proxy import Cut, Fault, Flow, Proxy
+
+PARTITIONS: Final = 2
+BATCHES: Final = 2
+BATCH_BYTES: Final = 110
+FOREVER_S: Final = 3_600
+SOON_S: Final = 20.0
+# Of the quick lane; prime, so that it falls into other fields at each turn.
+STRIDE: Final = 31
+Delivery = Literal["at-least-once", "at-most-once"]
+
+
+class NoPauses(SystemClock):
+    """The machine's time, in which nobody waits before the next try."""
+
+    async def sleep(self, seconds: float) -> None:
+        await anyio.lowlevel.checkpoint()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """What is cut is the same on both event loops; once is long enough."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """A broker with no topics but those of the running test: so bytes are the same each time."""
+    with BrokerProcess(tmp_path_factory.mktemp("cuts") / "data") as process:
+        yield process
+
+
+@asynccontextmanager
+async def patient_client(address: str) -> AsyncIterator[Client]:
+    """Open a client however often that takes."""
+    async with AsyncExitStack() as stack:
+        while True:
+            try:
+                client = await stack.enter_async_context(Client(address, clock=NoPauses()))
+                break
+            except TransportError:
+                pass
+        yield client
+
+
+@dataclass
+class Bench:
+    """What lives on from cut to cut, and what has been counted."""
+
+    proxy: Proxy
+    direct: Client
+    ends: dict[int, int] = field(default_factory=lambda: dict.fromkeys(range(PARTITIONS), 0))
+    sequence: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    async def begin(self, *faults: Fault, far: Client | None = None) -> None:
+        """Count bytes from 0; with a client whose connection to the SC stays."""
+        if far is not None:
+            for partition in range(PARTITIONS):
+                channel = await far.cluster.spu(await far.cluster.leader("t", partition))
+                await channel.close()
+
+        def begin_anew() -> None:
+            self.proxy.begin_anew(*faults, keeps_sc=far is not None)
+
+        await anyio.to_thread.run_sync(begin_anew)
+
+
+@asynccontextmanager
+async def bench(broker: BrokerProcess) -> AsyncIterator[Bench]:
+    async with Client.connect(broker.address) as direct:
+        await direct.admin.create_topic("t", PARTITIONS)
+        with Proxy(broker.sc_port, broker.spu_port) as proxy:
+            yield Bench(proxy, direct)
+        await direct.admin.delete_topic("t")
+
+
+# --- Writing ---------------------------------------------------------------------------------
+
+
+async def write(bench: Bench, far: Client, delivery: Delivery, rounds: int = 1) -> None:
+    """Write a few batches to each partition and judge what became of them."""
+    ledger = Ledger()
+    first = bench.sequence
+    options: dict[str, Any] = {"linger": FOREVER_S, "batch_size": BATCH_BYTES}
+    reports: list[BatchReport] = []
+    async with far.producer(
+        "t", delivery=delivery, delivery_timeout=None, on_batch=reports.append, **options
+    ) as producer:
+        for _ in range(rounds):
+            handles = []
+            for _ in range(PARTITIONS * BATCHES):
+                lane, number = ("t", bench.sequence % PARTITIONS), bench.sequence
+                value = ledger.send(lane, number, b"payload %010d" % number)
+                handle = await producer.send(value, partition=lane[1], timestamp_ms=1_000)
+                handles.append((lane, number, handle))
+                bench.sequence += 1
+            try:
+                await producer.flush()
+            except TransportError:
+                assert delivery == "at-most-once", "nothing is given up at least once"
+            for lane, number, handle in handles:
+                try:
+                    ledger.ok(lane, number, (await handle).offset - bench.ends[lane[1]])
+                except TransportError as error:
+                    if not error.sent:
+                        ledger.failed(lane, number)
+        total = bench.sequence - first
+        assert producer.metrics.records + producer.metrics.failed_records == total
+        assert sum(report.record_count for report in reports) == total
+    await judge(bench, ledger, delivery)
+
+
+async def judge(bench: Bench, ledger: Ledger, delivery: Delivery) -> None:
+    """Compare what the session was told with what it has left in the log."""
+    rows: list[Row] = []
+    for partition, start in bench.ends.items():
+        chunk = (await bench.direct.fetch("t", partition, start)).chunk
+        rows += [
+            ("t", partition, offset - start, value)
+            for offset, value in zip(chunk.offsets, chunk.values, strict=True)
+        ]
+        bench.ends[partition] = start + len(chunk)
+    verdict = check(ledger, rows, may_repeat=delivery == "at-least-once")
+    assert not verdict.problems, verdict
+    last = {(row[1], row[3]): row[2] for row in sorted(rows, key=lambda row: row[2])}
+    for (_, partition), lane in ledger.lanes.items():
+        values = {row[2]: row[3] for row in rows if row[1] == partition}
+        for offset in lane.ok.values():
+            where = last[partition, values[offset]]
+            assert where == offset, "it was stored again after it was acknowledged"
+    if delivery == "at-least-once":
+        assert verdict.counts["unknown"] == verdict.counts["refused"] == 0
+    bench.counts += verdict.counts
+
+
+async def cut_writing(broker: BrokerProcess, flow: Flow, delivery: Delivery, stride: int) -> str:
+    rounds = 1 if delivery == "at-least-once" else 2
+    async with bench(broker) as held, patient_client(held.proxy.address) as far:
+        await held.begin(far=far)
+        await write(held, far, delivery)
+        total = held.proxy.carried[flow]
+        held.counts.clear()
+        points = range(0, total, stride)
+        for at in points:
+            cut = Cut(flow, at)
+            await held.begin(cut, far=far)
+            with anyio.fail_after(SOON_S):
+                await write(held, far, delivery, rounds)
+            assert cut.fired == 1, f"byte {at} of {flow} was never reached"
+    return told(f"{delivery}, {flow}", len(points), total, held.counts)
+
+
+def told(what: str, cuts: int, total: int, counts: Counter[str]) -> str:
+    found = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()) if count)
+    return f"{what}: {cuts} cuts of {total} bytes, {found}, 0 lost"
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    def say(text: str) -> None:
+        with capsys.disabled():
+            print(f"\n{text}")  # noqa: T201
+
+    return say
+
+
+@pytest.fixture
+def stride(is_deep: bool) -> int:
+    return 1 if is_deep else STRIDE
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("delivery", ["at-least-once", "at-most-once"])
+@pytest.mark.parametrize("flow", ["spu up", "spu down"])
+async def test_writing_survives_a_cut_at_any_byte(
+    quiet: BrokerProcess, flow: Flow, delivery: Delivery, stride: int, say: Callable[[str], None]
+) -> None:
+    say(await cut_writing(quiet, flow, delivery, stride))
+
+
+# --- Reading ---------------------------------------------------------------------------------
+
+
+async def read(client: Client, **options: Any) -> tuple[dict[int, list[tuple[int, bytes]]], int]:
+    """Read to the end, in order and once, and store how far; return it and the retries."""
+    found: dict[int, list[tuple[int, bytes]]] = {n: [] for n in range(PARTITIONS)}
+    consumer = client.consumer(
+        "t",
+        until_end=True,
+        max_bytes=250,
+        consumer_id="me",
+        offset_strategy="auto",
+        resume=False,
+        on_retry=lambda error, attempt: None,
+        **options,
+    )
+    async for chunk in consumer.chunks():
+        found[chunk.partition] += zip(chunk.offsets, chunk.values, strict=True)
+    return found, consumer.metrics.retries
+
+
+async def stored(client: Client) -> dict[int, int]:
+    return {each.partition: each.offset for each in await client.admin.list_consumers()}
+
+
+async def cut_reading(
+    broker: BrokerProcess, flow: Flow, codec: Literal["none", "zstd"], stride: int
+) -> str:
+    async with bench(broker) as held, patient_client(held.proxy.address) as far:
+        async with held.direct.producer("t", batch_size=150, compression=codec) as producer:
+            for number in range(20):
+                await producer.send(b"value %d" % number, partition=number % PARTITIONS)
+        truth = {n: [(i, b"value %d" % (i * PARTITIONS + n)) for i in range(10)] for n in range(2)}
+        await held.begin(far=far)
+        assert (await read(far))[0] == truth
+        total = held.proxy.carried[flow]
+        points = range(0, total, stride)
+        for at in points:
+            for each in await held.direct.admin.list_consumers():
+                await held.direct.admin.delete_consumer(each.consumer_id)
+            cut = Cut(flow, at)
+            await held.begin(cut, far=far)
+            with anyio.fail_after(SOON_S):
+                found, retries = await read(far)
+            assert found == truth, f"cut at {at} of {flow}"
+            assert cut.fired == 1, f"byte {at} of {flow} was never reached"
+            assert await stored(held.direct) == {0: 9, 1: 9}, f"cut at {at} of {flow}"
+            held.counts["retries"] += retries
+            held.counts["read"] += sum(map(len, found.values()))
+    return told(f"reading {codec}, {flow}", len(points), total, held.counts)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+@pytest.mark.parametrize("flow", ["spu up", "spu down"])
+async def test_reading_survives_a_cut_at_any_byte(
+    quiet: BrokerProcess,
+    flow: Flow,
+    codec: Literal["none", "zstd"],
+    stride: int,
+    say: Callable[[str], None],
+) -> None:
+    say(await cut_reading(quiet, flow, codec, stride))
+
+
+# --- Looking around ---------------------------------------------------------------------------
+
+
+async def cut_looking(broker: BrokerProcess, flow: Flow, stride: int) -> str:
+    """Cut what passes between a new client and the SC; each client writes and reads."""
+    async with bench(broker) as held:
+        await held.begin()
+        async with patient_client(held.proxy.address) as far:
+            total = held.proxy.carried[flow]
+            await write(held, far, "at-least-once")
+        held.counts.clear()
+        points = range(0, total, stride)
+        for at in points:
+            cut = Cut(flow, at)
+            await held.begin(cut)
+            with anyio.fail_after(SOON_S):
+                async with patient_client(held.proxy.address) as far:
+                    await write(held, far, "at-least-once")
+            assert cut.fired == 1, f"byte {at} of {flow} was never reached"
+    return told(flow, len(points), total, held.counts)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("flow", ["sc up", "sc down"])
+async def test_connecting_survives_a_cut_at_any_byte(
+    quiet: BrokerProcess, flow: Flow, stride: int, say: Callable[[str], None]
+) -> None:
+    say(await cut_looking(quiet, flow, stride))
