@@ -209,9 +209,9 @@ def test_a_program_whose_broker_is_away_ends_in_time_and_counts_what_is_lost(
         began_s = time.monotonic()
         assert program.end() == 0
         assert time.monotonic() - began_s < BOUNDED_S_MAX
-    assert program.errors == (
-        f"streamkit: 17 records for {topic!r} were not delivered before the end\n"
-    )
+    # A warning of what is tried again may stand beside it.
+    said = f"streamkit: 17 records for {topic!r} were not delivered before the end"
+    assert said in program.errors.splitlines()
     assert not stored(client, topic)
 
 
