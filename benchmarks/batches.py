@@ -10,7 +10,7 @@ from time import perf_counter_ns
 
 from streamkit.bench.workload import keys_of, values_of
 from streamkit.client.accumulator import Accumulator
-from streamkit.client.positions import Position
+from streamkit.client.positions import records_from
 from streamkit.limits import BATCH_BYTES_DEFAULT, REQUEST_BYTES_DEFAULT
 from streamkit.protocol import codec
 from streamkit.protocol.batch import Columns, with_base_offset
@@ -27,7 +27,8 @@ def main(*, rows: int = _ROWS_OF_A_RESPONSE, rounds: int = 30) -> list[str]:
     values, keys = values_of(rows), list[bytes | None](keys_of(rows))
     columns = Columns(values, keys, [_NOW_MS] * rows)
     response = joined(packed(columns))
-    chunk = Position("t", 0, 0).take(FetchablePartition(0, records=response)).chunk
+    answer = FetchablePartition(0, records=response)
+    chunk = records_from("t", 0, 0, answer)
     assert chunk is not None
     assert (chunk.values, chunk.keys, len(chunk.offsets)) == (values, keys, rows)
     few = rows // 10
@@ -42,7 +43,7 @@ def main(*, rows: int = _ROWS_OF_A_RESPONSE, rounds: int = 30) -> list[str]:
         (
             "batches into columns",
             rows,
-            lambda: Position("t", 0, 0).take(FetchablePartition(0, records=response)),
+            lambda: records_from("t", 0, 0, answer),
             "budget 60 ns",
         ),
         ("keys to 8 partitions", rows, lambda: codec.partition_rows(keys, 8, 0), "budget 60 ns"),
@@ -55,7 +56,7 @@ def main(*, rows: int = _ROWS_OF_A_RESPONSE, rounds: int = 30) -> list[str]:
 
 def packed(columns: Columns) -> list[bytes]:
     accumulator = _accumulator()
-    accumulator.add_rows(columns, 0.0)
+    accumulator.add_rows(columns)
     accumulator.close_batch()
     return [batch.data for batch in accumulator.ready]
 
@@ -63,7 +64,7 @@ def packed(columns: Columns) -> list[bytes]:
 def packed_singly(values: list[bytes], keys: list[bytes | None]) -> list[bytes]:
     accumulator = _accumulator()
     for value, key in zip(values, keys, strict=True):
-        accumulator.add(value, key, _NOW_MS, 0.0)
+        accumulator.add(value, key, _NOW_MS)
     accumulator.close_batch()
     return [batch.data for batch in accumulator.ready]
 
@@ -89,6 +90,8 @@ def _accumulator() -> Accumulator:
         batch_bytes=BATCH_BYTES_DEFAULT,
         request_bytes=REQUEST_BYTES_DEFAULT,
         codec_used=Codec.NONE,
+        now_s=lambda: 0.0,
+        on_change=lambda: None,
     )
 
 

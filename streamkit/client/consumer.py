@@ -20,11 +20,12 @@ from streamkit.client.partition_reader import (
     PartitionReader,
     Reading,
 )
-from streamkit.errors import StreamKitError, UsageError
+from streamkit.errors import RequestTimedOut, StreamKitError, UsageError
 from streamkit.limits import STREAMS_PER_CONNECTION_MAX
 from streamkit.record import Chunk, Offset, Origin, Record
 
 T = TypeVar("T")
+_LAST_COMMIT_S: Final = 5.0
 # A stream cannot be cancelled, so half of them are kept for those that are opened anew.
 _STREAMS_PER_CHANNEL: Final = STREAMS_PER_CONNECTION_MAX // 2
 
@@ -68,6 +69,8 @@ class Consumer:
         self._yielded: dict[int, int] = {}
         self._processed: dict[int, int] = {}
         self._stored: dict[int, int] = {}
+        # Partitions that nothing has been given out of since they were moved.
+        self._sought: set[int] = set()
         self._loops: list[AsyncGenerator[Any, None]] = []
         self._is_open = False
 
@@ -89,8 +92,13 @@ class Consumer:
             if not 0 <= number < count:
                 raise UsageError(f"topic {self.topic!r} has no partition {number}, it has {count}")
         stored = await self._retrying(self._stored_next)
-        for number in chosen:
-            await self._add_reader(number, stored.get(number), self._options.start)
+        # All or none: opening may be cancelled half way, and tried again.
+        readers = [
+            await self._new_reader(number, stored.get(number), self._options.start)
+            for number in chosen
+        ]
+        for reader in readers:
+            self._add(reader)
         self._is_open = True
         self._scope = anyio.CancelScope()
         self._cluster.start(self._run)
@@ -114,15 +122,25 @@ class Consumer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + 5):
+        unstored = False
+        with anyio.CancelScope(shield=True):
             if kind is None and self._options.offset_strategy == "auto":
-                await self.commit()
+                with anyio.move_on_after(_LAST_COMMIT_S) as scope:
+                    await self.commit()
+                unstored = scope.cancelled_caught
             for loop in self._loops:
                 try:
                     await loop.aclose()
                 except RuntimeError:
                     pass  # another task is in it, and ends with the consumer
             await self.close()
+        if unstored:
+            raise RequestTimedOut(
+                f"how far {self._options.consumer_id!r} has read {self.topic!r} was not stored "
+                f"within {_LAST_COMMIT_S:g} s",
+                sent=True,
+                hint="the next consumer of that id reads again what was not stored",
+            )
 
     # --- reading -------------------------------------------------------------------
 
@@ -137,6 +155,8 @@ class Consumer:
                 for record in chunk.records():
                     self._yielded[chunk.partition] = record.offset
                     yield record
+                    if chunk.partition in self._sought:
+                        break  # the rest of the chunk was prefetched as well
                     # The application came back for more, so it is done with this one.
                     self._processed[chunk.partition] = record.offset
                 if auto:
@@ -166,7 +186,8 @@ class Consumer:
                 last = chunk.offsets[-1]
                 self._yielded[chunk.partition] = last
                 yield chunk
-                self._processed[chunk.partition] = last
+                if chunk.partition not in self._sought:
+                    self._processed[chunk.partition] = last
                 if self._options.offset_strategy == "auto":
                     await self.commit()
         finally:
@@ -187,6 +208,7 @@ class Consumer:
                 return None
             await self._inbox.wait()
         self._given[chunk.partition] = chunk.offsets[-1] + 1
+        self._sought.discard(chunk.partition)
         return chunk
 
     # --- positions -----------------------------------------------------------------
@@ -227,7 +249,8 @@ class Consumer:
     async def seek(self, partition: int, offset: Offset | str | int) -> int:
         """Go on elsewhere in a partition; what was prefetched of it is dropped.
 
-        The chunk or record in hand stays what it is. After an error that ended the iteration
+        The chunk or record in hand stays what it is, but does not count as processed any more:
+        what is committed next comes from behind the seek. After an error that ended the iteration
         of a partition, reading goes on.
 
         Args:
@@ -248,7 +271,8 @@ class Consumer:
         at = await self._resolved(Offset.parse(offset), partition, first, end, None)
         reader.seek(at)
         self._inbox.drop(partition)
-        self._given.pop(partition, None)
+        self._sought.add(partition)
+        self._given[partition] = at
         self._yielded.pop(partition, None)
         self._processed.pop(partition, None)
         self._stored.pop(partition, None)
@@ -308,7 +332,9 @@ class Consumer:
         found = await self._offsets.stored(self._options.consumer_id, self.topic)
         return {held.partition: held.offset + 1 for held in found}
 
-    async def _add_reader(self, number: int, stored_next: int | None, start: Offset) -> None:
+    async def _new_reader(
+        self, number: int, stored_next: int | None, start: Offset
+    ) -> PartitionReader:
         first, end = await self._bounds(number)
         at = (self._options.starts or {}).get(number)
         if at is None:
@@ -317,8 +343,11 @@ class Consumer:
             self._reading, number, at, end if self._options.until_end else None
         )
         reader.high_watermark = end
-        self._inbox.add_partition(number)
-        self._readers[number] = reader
+        return reader
+
+    def _add(self, reader: PartitionReader) -> None:
+        self._inbox.add_partition(reader.partition)
+        self._readers[reader.partition] = reader
 
     async def _resolved(
         self, start: Offset, number: int, first: int, end: int, stored_next: int | None
@@ -335,7 +364,7 @@ class Consumer:
         return await self._retrying(lambda: self._offsets.bounds(self.topic, number))
 
     def _next_of_application(self, number: int) -> int:
-        """Return the offset behind what was given out last, else where reading began."""
+        """Return the offset behind what was given out last, else where reading is to begin."""
         if self._options.smartmodules and not self._inbox.holds(number):
             # What SmartModules have left out is nothing that the application will ever get.
             return self._readers[number].position.next_offset
@@ -368,10 +397,13 @@ class Consumer:
                     lambda: self._cluster.partition_count(self.topic),
                     give_up_s=None,
                 )
-                for number in range(len(self._readers), count):
-                    await self._add_reader(number, None, BEGINNING)
-                    tasks.start_soon(self._readers[number].run)
-                await self._cluster.metadata_changed()
+                added = range(len(self._readers), count)
+                for number in added:
+                    reader = await self._new_reader(number, None, BEGINNING)
+                    self._add(reader)
+                    tasks.start_soon(reader.run)
+                if not added:  # what changed while some were added has told nobody
+                    await self._cluster.metadata_changed()
         except StreamKitError as error:
             self._fail(error)
 

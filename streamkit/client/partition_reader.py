@@ -125,7 +125,7 @@ class PartitionReader:
         self._options = reading.options
         self._inbox = reading.inbox
         self._metrics = reading.metrics
-        self._partition = partition
+        self.partition = partition
         self._batch_bytes_min = 0
         self._channel: Channel | None = None
         self._session_id: int | None = None
@@ -141,7 +141,8 @@ class PartitionReader:
         self.started_at = start
         self.end = end
         self.high_watermark = 0
-        self.is_done = end is not None and start >= end
+        # One that begins beyond its end is refused by the server, as without an end.
+        self.is_done = start == end
 
     async def run(self) -> None:
         """Read for as long as the consumer lives; a `seek` begins anew."""
@@ -155,7 +156,7 @@ class PartitionReader:
     def seek(self, offset: int) -> None:
         """Drop what is under way and go on at an offset."""
         self.position = self._position_at(offset)
-        self.is_done = self.end is not None and offset >= self.end
+        self.is_done = offset == self.end
         self._session_id = None
         self._refetched_at = -1
         self._backoff.reset()
@@ -174,7 +175,7 @@ class PartitionReader:
             consumer_id = self._options.consumer_id
             assert consumer_id is not None, "looked at before anything is stored"
             topic = self._topic
-            await self._reading.offsets.store(consumer_id, topic, self._partition, offset)
+            await self._reading.offsets.store(consumer_id, topic, self.partition, offset)
             return
         request = UpdateConsumerOffsetRequest(offset, session)
         answer = await channel.call(UPDATE_CONSUMER_OFFSET, request)
@@ -220,15 +221,15 @@ class PartitionReader:
     async def _read(self) -> None:
         """Open the stream and read from it until it breaks, ends or must be opened anew."""
         position = self.position
-        address = await self._cluster.leader(self._topic, self._partition)
+        address = await self._cluster.leader(self._topic, self.partition)
         if self._options.smartmodules:
             position.unmistakable_end = await unmistakable_end(
-                self._reading.offsets, self._topic, self._partition, position.next_offset
+                self._reading.offsets, self._topic, self.partition, position.next_offset
             )
         channel = await self._connection(address)
         request = StreamFetchRequest(
             self._topic,
-            self._partition,
+            self.partition,
             position.next_offset,
             self._response_bytes(),
             self._options.isolation,
@@ -252,7 +253,7 @@ class PartitionReader:
                     await channel.close()
 
     def _position_at(self, offset: int) -> Position:
-        return Position(self._topic, self._partition, offset, may_multiply=self._may_multiply)
+        return Position(self._topic, self.partition, offset, may_multiply=self._may_multiply)
 
     async def _connection(self, address: str) -> Channel:
         """Return where to open the stream, and see that the server can do what is asked.
@@ -261,7 +262,7 @@ class PartitionReader:
             UnsupportedServer: Its version cannot carry the chain.
         """
         if self._fence is None:
-            channel = await self._reading.connection(address, self._partition)
+            channel = await self._reading.connection(address, self.partition)
         else:
             channel = await self._cluster.connect(address)
             self._fence.opened()
@@ -309,7 +310,7 @@ class PartitionReader:
         wanted = None if answer.error else seen.next_offset
         if wanted is not None and self.end is not None and wanted >= self.end:
             wanted = None
-        if wanted is not None and self._inbox.has_room(self._partition):
+        if wanted is not None and self._inbox.has_room(self.partition):
             # The server reads the next response while this one is decoded.
             await self._acknowledge(channel, response.stream_id, wanted)
             wanted = None
@@ -321,7 +322,7 @@ class PartitionReader:
         self._backoff.reset()
         self.is_done = self.end is not None and position.next_offset >= self.end
         if wanted is not None:
-            await self._inbox.wait_for_room(self._partition)
+            await self._inbox.wait_for_room(self.partition)
             await self._acknowledge(channel, response.stream_id, wanted)
         return False
 
@@ -329,11 +330,11 @@ class PartitionReader:
         """Move behind what a stock server has worked through: one file of its log at a time."""
         assert self.end is not None, "else there is no fence"
         at = self.position.next_offset
-        if is_in_one_segment(self._cluster.metadata.partition(self._topic, self._partition)):
+        if is_in_one_segment(self._cluster.metadata.partition(self._topic, self.partition)):
             behind = self.end
         else:
             offsets = self._reading.offsets
-            behind = await segment_end(offsets, self._topic, self._partition, at, self.end)
+            behind = await segment_end(offsets, self._topic, self.partition, at, self.end)
         self.position.next_offset = max(at, behind)
         self.is_done = self.position.next_offset >= self.end
 
@@ -351,7 +352,7 @@ class PartitionReader:
         if len(chunk):
             self._metrics.records += len(chunk)
             self._metrics.wire_bytes += len(answer.records)
-            self._inbox.put(self._partition, chunk, len(answer.records))
+            self._inbox.put(self.partition, chunk, len(answer.records))
 
     async def _go_on_behind(self, error: OffsetEvicted) -> bool:
         """Skip what retention has removed, where that is what was asked for."""
@@ -363,7 +364,7 @@ class PartitionReader:
         else:
             _, self.position.next_offset = await retrying(
                 self._cluster,
-                lambda: self._reading.offsets.bounds(self._topic, self._partition),
+                lambda: self._reading.offsets.bounds(self._topic, self.partition),
                 give_up_s=None,
                 on_retry=self._options.on_retry,
             )
@@ -387,4 +388,4 @@ class PartitionReader:
 
     @property
     def _name(self) -> str:
-        return f"{self._topic}-{self._partition}"
+        return f"{self._topic}-{self.partition}"

@@ -125,7 +125,7 @@ class ClientConnection:
         self._streams += api.answers is Answers.STREAM
         return correlation_id, data
 
-    def receive(self, data: bytes) -> list[Reply]:
+    def receive(self, data: bytes | bytearray) -> list[Reply]:
         """Add bytes from the network and return the replies they complete.
 
         Raises:
@@ -252,7 +252,7 @@ class ServerConnection:
         """Bytes of a frame that is not complete yet."""
         return self._frames.held_bytes
 
-    def receive(self, data: bytes) -> list[IncomingRequest]:
+    def receive(self, data: bytes | bytearray) -> list[IncomingRequest]:
         """Add bytes from the network and return the requests they complete.
 
         Raises:

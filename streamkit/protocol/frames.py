@@ -25,7 +25,7 @@ class FrameDecoder:
         self._bytes_max = (
             frame_bytes_max if first_frame_bytes_max is None else first_frame_bytes_max
         )
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
         self._held = 0
         self._wanted = LENGTH_BYTES
 
@@ -34,7 +34,7 @@ class FrameDecoder:
         """Bytes of the frame that is not complete yet."""
         return self._held
 
-    def receive(self, data: bytes) -> list[memoryview]:
+    def receive(self, data: bytes | bytearray) -> list[memoryview]:
         """Add bytes from the network and return the payloads they complete.
 
         They are views of what was received: a payload of megabytes is not copied here.
@@ -77,7 +77,7 @@ class FrameDecoder:
         if self._held:
             raise RemoteProtocolError("stream ends inside a frame", at=self._held)
 
-    def _checked_length(self, prefix: bytes) -> int:
+    def _checked_length(self, prefix: bytes | bytearray) -> int:
         length = int.from_bytes(prefix, "big", signed=True)
         if not FRAME_BYTES_MIN <= length <= self._bytes_max:
             what = _known_stranger(prefix)
@@ -85,12 +85,12 @@ class FrameDecoder:
         return length
 
 
-def frame(payload: bytes) -> bytes:
+def frame(payload: bytes | bytearray) -> bytes:
     """Put the length before a payload."""
     return len(payload).to_bytes(LENGTH_BYTES, "big") + payload
 
 
-def _known_stranger(prefix: bytes) -> str:
+def _known_stranger(prefix: bytes | bytearray) -> str:
     """Name the other protocol whose first bytes these are, where it is known."""
     if prefix[:2] == b"\x16\x03":
         return ", a TLS hello: this port speaks plain Fluvio"

@@ -59,7 +59,7 @@ def introducing(platform_version: str, lowest: int = 0, highest: int = 99) -> An
     def answer(hello: bytes) -> bytes:
         (request,) = ServerConnection(SC_APIS).receive(hello)
         ranges = tuple(ApiRange(key, lowest, highest) for key in SC_APIS)
-        return encode_reply(request, ApiVersionsResponse(NO_ERROR, ranges, platform_version))
+        return bytes(encode_reply(request, ApiVersionsResponse(NO_ERROR, ranges, platform_version)))
 
     return answer
 

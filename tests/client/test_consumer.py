@@ -10,8 +10,10 @@ import pytest
 
 from streamkit import Client, Offset
 from streamkit.client import Consumer, StoredOffset
+from streamkit.client import consumer as consumer_module
 from streamkit.errors import (
     OffsetOutOfRange,
+    RequestTimedOut,
     TopicDeleted,
     TopicNotFound,
     UsageError,
@@ -96,12 +98,13 @@ async def test_what_is_no_offset_is_refused(client: Client, start: Any) -> None:
         client.consumer("any", start=start)
 
 
+@pytest.mark.parametrize("until_end", [False, True])
 async def test_beyond_the_end_is_refused_not_waited_for(
-    client: Client, new_topic: NewTopic
+    client: Client, new_topic: NewTopic, until_end: bool
 ) -> None:
     topic = await new_topic()
     await fill(client, topic, 10)
-    async with client.consumer(topic, start=11) as consumer:
+    async with client.consumer(topic, start=11, until_end=until_end) as consumer:
         with anyio.fail_after(SOON_S), pytest.raises(OffsetOutOfRange, match=topic):
             await consumer.next_chunk()
 
@@ -475,3 +478,20 @@ async def test_the_headers_of_batches_are_what_the_records_say(
         await producer.send_many([b"a", b"b", b"c"], timestamps_ms=[30, 10, 20])
     (header,) = await batches_of(client, topic)
     assert (header.first_timestamp_ms, header.record_count) == (30, 3)
+
+
+async def test_a_last_commit_that_nobody_takes_is_told(
+    own_broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "_LAST_COMMIT_S", 0.2)
+    async with Client.connect(own_broker.address) as client:
+        await client.admin.create_topic("t")
+        await fill(client, "t", 3)
+        consumer = client.consumer("t", consumer_id="me", offset_strategy="auto")
+        await consumer.open()
+        async for record in consumer:
+            if record.offset == 1:  # so the one before it is done with
+                break
+        own_broker.kill()
+        with anyio.fail_after(SOON_S), pytest.raises(RequestTimedOut, match="was not stored"):
+            await consumer.__aexit__(None, None, None)

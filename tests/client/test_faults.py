@@ -385,9 +385,8 @@ def evicting(first_left: int) -> Replace:
         partition = FetchablePartition(0, evicted(response.partition.log_start_offset, first_left))
         correlation_id = int.from_bytes(frame[4:8], "big")
         request = IncomingRequest(api, api.max_version, correlation_id, "", None, 0)
-        return encode_reply(
-            request, StreamFetchResponse(response.topic, response.stream_id, partition)
-        )
+        body = StreamFetchResponse(response.topic, response.stream_id, partition)
+        return bytes(encode_reply(request, body))
 
     replace = Replace("spu down", answer)
     return replace

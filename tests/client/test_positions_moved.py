@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import pytest
@@ -27,7 +27,7 @@ BASE_MS: Final = 1_357_000_000_000
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
 async def test_a_time_finds_the_first_record_that_is_not_older(
-    client: Client, new_topic: NewTopic, compression: str
+    client: Client, new_topic: NewTopic, compression: Any
 ) -> None:
     topic = await new_topic()
     choose = random.Random(7)
@@ -83,6 +83,7 @@ async def test_seek_goes_back_and_ahead_and_drops_what_was_prefetched(
                 chunk = await consumer.next_chunk()
                 assert chunk is not None
                 assert chunk.offsets[0] == first
+            assert chunk is not None
             seen = list(chunk.offsets)
             while seen[-1] < 29:
                 chunk = await consumer.next_chunk()

@@ -155,7 +155,7 @@ class Replay:
         api = speaking(request.api, request.version)
         correlation_id, sent = self.client.send(api, request.body)
         assert sent[4:8] == line.data[4:8], "key and version"
-        assert sent[body_at(sent, "request") :] == line.data[body_at(line.data, "request") :]
+        assert sent[body_at(bytes(sent), "request") :] == line.data[body_at(line.data, "request") :]
         assert int.from_bytes(sent[:4], "big") == len(sent) - 4
         self.asked[request.correlation_id].append((correlation_id, request))
 

@@ -209,7 +209,7 @@ def test_a_response_is_read_and_written_as_the_reference_has_it(vector: Vector) 
     correlation_id = int.from_bytes(payload[:4], "big")
     header = {"length": len(payload), "correlation_id": correlation_id}
     assert header == vector.expect["header"]
-    body = decode(vector.api.response, payload, vector.version, at=4)
+    body = decode(vector.api.response, bytes(payload), vector.version, at=4)
     assert in_words(body, vector.version) == vector.expect["body"]
     out = bytearray(payload[:4])
     vector.api.response.write(out, body, vector.version)
