@@ -1,13 +1,14 @@
-"""`consume`: read a topic and compare every column with what was written.
+"""`consume`: read a topic, each record's value, key, offset and timestamp.
 
-Both clients make bytes of every value and append value, key, offset and timestamp to lists;
-the checksums are computed behind the clock.
+Each way reads it twice. First, behind the clock, all columns are kept and compared with what was
+written by a checksum of each. Then, timed, they are added up and let go, as a job lets them go:
+to keep a million records costs as much as to read them, whoever reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anyio
@@ -16,7 +17,7 @@ from streamkit.bench.official import MISSING, OfficialClient, timing_of
 from streamkit.bench.place import Place, broker
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput
 from streamkit.bench.turns import Watch, best_of, measured
-from streamkit.bench.workload import checksum, keys_of, values_of
+from streamkit.bench.workload import Columns, Totals, keys_of, values_of
 from streamkit.client import Client as AsyncClient
 
 _FIRST_MS = 1_700_000_000_000
@@ -24,56 +25,24 @@ _TUNED_BYTES = 4 << 20
 # The official async stream is some fifty times slower than its iterator.
 _ASYNC_SHARE = 50
 
-
-@dataclass(slots=True)
-class Read:
-    """The four columns as they were read."""
-
-    values: list[bytes]
-    keys: list[Any]
-    offsets: list[int]
-    stamps_ms: list[int]
-
-    @classmethod
-    def nothing(cls) -> Read:
-        return cls([], [], [], [])
-
-    def checksum(self) -> list[int]:
-        return checksum(self.values, self.keys, self.offsets, self.stamps_ms)
+Read = Columns | Totals
+Side = Callable[[], Timing]
 
 
 def run(scale: Scale) -> Result:
     records = scale.records
     fewer = max(1, records // _ASYNC_SHARE)
     with broker(scale) as place, place.topic() as topic:
-        written = write(place, topic, records)
-        wanted = written.checksum()
-        wanted_first = Read(
-            written.values[:fewer],
-            written.keys[:fewer],
-            written.offsets[:fewer],
-            written.stamps_ms[:fewer],
-        ).checksum()
-        del written
-
-        def ours(way: Callable[..., Watch], **options: Any) -> Callable[[], Timing]:
-            def timed() -> Timing:
-                read = Read.nothing()
-                watch = way(place, topic, read, **options)
-                _compare(read.checksum(), wanted, f"streamkit, {way.__name__}")
-                return watch.timing(records)
-
-            return timed
-
+        wanted = write(place, topic, records)
         sides = {
-            "chunks": ours(by_chunks),
-            "records": ours(by_records),
-            "async": ours(by_records_async),
-            "chunks, tuned": ours(by_chunks, max_bytes=_TUNED_BYTES),
-            "records, tuned": ours(by_records, max_bytes=_TUNED_BYTES),
+            "chunks": _ours(by_chunks, place, topic, wanted),
+            "records": _ours(by_records, place, topic, wanted),
+            "async": _ours(by_records_async, place, topic, wanted),
+            "chunks, tuned": _ours(by_chunks, place, topic, wanted, max_bytes=_TUNED_BYTES),
+            "records, tuned": _ours(by_records, place, topic, wanted, max_bytes=_TUNED_BYTES),
         }
         if place.official is not None:
-            sides |= _official_sides(place.official, topic, records, fewer, wanted, wanted_first)
+            sides |= _official_sides(place.official, topic, wanted, _first(wanted, fewer))
         best = best_of(scale.rounds, sides)
     sync, stream = "official client, iteration", "official client, async stream"
     comparisons = [
@@ -88,24 +57,22 @@ def run(scale: Scale) -> Result:
     return Result("consume", f"{records:,} records of 100 B", comparisons, notes, missing)
 
 
-def write(place: Place, topic: str, records: int) -> Read:
+def write(place: Place, topic: str, records: int) -> Columns:
     """Fill a topic; return what a reader must find."""
-    values, keys = values_of(records), keys_of(records)
+    written = Columns()
     stamps = [_FIRST_MS + row // 100 for row in range(records)]
+    written.add(values_of(records), keys_of(records), range(records), stamps)
     with place.client.producer(topic) as producer:
-        producer.send_many(values, keys, timestamps_ms=stamps)
+        producer.send_many(written.values, written.keys, timestamps_ms=stamps)
         producer.flush()
-    return Read(values, keys, list(range(records)), stamps)
+    return written
 
 
 def by_chunks(place: Place, topic: str, read: Read, **options: Any) -> Watch:
     """Read columns, by the client without an event loop."""
     with measured() as watch, place.client.consumer(topic, until_end=True, **options) as consumer:
         for chunk in consumer.chunks():
-            read.values += chunk.values
-            read.keys += chunk.keys
-            read.offsets += chunk.offsets
-            read.stamps_ms += chunk.timestamps_ms
+            read.add(chunk.values, chunk.keys, chunk.offsets, chunk.timestamps_ms)
     return watch
 
 
@@ -113,10 +80,7 @@ def by_records(place: Place, topic: str, read: Read, **options: Any) -> Watch:
     """Read one record after another, by the client without an event loop."""
     with measured() as watch, place.client.consumer(topic, until_end=True, **options) as consumer:
         for record in consumer:
-            read.values.append(record.value)
-            read.keys.append(record.key)
-            read.offsets.append(record.offset)
-            read.stamps_ms.append(record.timestamp_ms)
+            read.add_record(record.value, record.key, record.offset, record.timestamp_ms)
     return watch
 
 
@@ -128,42 +92,83 @@ def by_records_async(place: Place, topic: str, read: Read) -> Watch:
             with measured() as watch:
                 async with client.consumer(topic, until_end=True) as consumer:
                     async for record in consumer:
-                        read.values.append(record.value)
-                        read.keys.append(record.key)
-                        read.offsets.append(record.offset)
-                        read.stamps_ms.append(record.timestamp_ms)
+                        read.add_record(
+                            record.value, record.key, record.offset, record.timestamp_ms
+                        )
             return watch
 
     return anyio.run(main)
 
 
+def _ours(
+    way: Callable[..., Watch], place: Place, topic: str, wanted: Columns, **options: Any
+) -> Side:
+    who = f"streamkit, {way.__name__}"
+    is_checked = False
+
+    def timed() -> Timing:
+        nonlocal is_checked
+        if not is_checked:
+            kept = Columns()
+            way(place, topic, kept, **options)
+            _compare(kept.as_list(), wanted.as_list(), who)
+            is_checked = True
+            del kept
+        totals = Totals()
+        watch = way(place, topic, totals, **options)
+        _compare(totals.as_list(), _totals_of(wanted), who)
+        return watch.timing(totals.records)
+
+    return timed
+
+
 def _official_sides(
-    official: OfficialClient,
-    topic: str,
-    records: int,
-    fewer: int,
-    wanted: list[int],
-    wanted_first: list[int],
-) -> dict[str, Callable[[], Timing]]:
-    def side(work: str, count: int, expected: list[int], **options: Any) -> Callable[[], Timing]:
+    official: OfficialClient, topic: str, wanted: Columns, wanted_first: Columns
+) -> dict[str, Side]:
+    def side(work: str, expected: Columns, **options: Any) -> Side:
+        run = partial(official.run, work, topic=topic, records=len(expected.values), **options)
+        is_checked = False
+
         def timed() -> Timing:
-            answer = official.run(work, topic=topic, records=count, **options)
-            _compare(answer["checksum"], expected, f"the official client, {work}")
+            nonlocal is_checked
+            if not is_checked:
+                kept = run(keeps=True)["read"]
+                _compare(kept, expected.as_list(), f"the official client, {work}")
+                is_checked = True
+            answer = run()
+            _compare(answer["read"], _totals_of(expected), f"the official client, {work}")
             return timing_of(answer)
 
         return timed
 
     return {
-        "official client, iteration": side("consume", records, wanted),
-        "official client, iteration, tuned": side(
-            "consume", records, wanted, max_bytes=_TUNED_BYTES
-        ),
-        "official client, async stream": side("consume_async", fewer, wanted_first),
+        "official client, iteration": side("consume", wanted),
+        "official client, iteration, tuned": side("consume", wanted, max_bytes=_TUNED_BYTES),
+        "official client, async stream": side("consume_async", wanted_first),
     }
 
 
+def _first(columns: Columns, count: int) -> Columns:
+    found = Columns()
+    found.add(
+        columns.values[:count],
+        columns.keys[:count],
+        columns.offsets[:count],
+        columns.stamps_ms[:count],
+    )
+    return found
+
+
+def _totals_of(columns: Columns) -> list[int]:
+    totals = Totals()
+    totals.add(columns.values, columns.keys, columns.offsets, columns.stamps_ms)
+    return totals.as_list()
+
+
 def _compare(found: list[int], wanted: list[int], who: str) -> None:
-    names = ("values", "keys", "offsets", "timestamps")
+    names = ["values", "keys", "offsets", "timestamps"]
+    if len(found) > len(names):
+        names.insert(0, "numbers of records")  # as `Totals` has them
     wrong = [name for name, a, b in zip(names, found, wanted, strict=True) if a != b]
     if wrong:
         raise WrongOutput(f"{who} read other {' and '.join(wrong)} than were written")

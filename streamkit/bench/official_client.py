@@ -35,7 +35,7 @@ class Watch:
 
 def main() -> None:
     request = json.loads(sys.argv[1])
-    work = {
+    work: Any = {
         "consume": consume,
         "consume_async": consume_async,
         "send_all": send_all,
@@ -47,45 +47,54 @@ def main() -> None:
 
 
 def consume(
-    fluvio: Any, workload: dict[str, Any], topic: str, records: int, max_bytes: int | None = None
+    fluvio: Any,
+    workload: dict[str, Any],
+    topic: str,
+    records: int,
+    max_bytes: int | None = None,
+    keeps: bool = False,
 ) -> dict[str, Any]:
     builder = fluvio.ConsumerConfigExtBuilder(topic)
     if max_bytes is not None:
         builder.max_bytes(max_bytes)
     config = builder.build()
     client = fluvio.Fluvio.connect()
-    values, keys, offsets, stamps = [], [], [], []
+    read = _read(workload, keeps)
     with Watch() as watch:
         for record in islice(client.consumer_with_config(config), records):
-            values.append(bytes(record.value()))
-            keys.append(bytes(record.key()))
-            offsets.append(record.offset())
-            stamps.append(record.timestamp())
-    return _answer(watch, records, workload["checksum"](values, keys, offsets, stamps))
+            read.add_record(
+                bytes(record.value()), bytes(record.key()), record.offset(), record.timestamp()
+            )
+    return _answer(watch, records, read.as_list())
 
 
 def consume_async(
-    fluvio: Any, workload: dict[str, Any], topic: str, records: int
+    fluvio: Any, workload: dict[str, Any], topic: str, records: int, keeps: bool = False
 ) -> dict[str, Any]:
     client = fluvio.Fluvio.connect()
-    values, keys, offsets, stamps = [], [], [], []
+    read = _read(workload, keeps)
     watch = Watch()
 
-    async def read() -> None:
+    async def main() -> None:
         with watch:
             stream = await client.partition_consumer(topic, 0).async_stream(
                 fluvio.Offset.beginning()
             )
+            count = 0
             async for record in stream:
-                values.append(bytes(record.value()))
-                keys.append(bytes(record.key()))
-                offsets.append(record.offset())
-                stamps.append(record.timestamp())
-                if len(values) == records:
+                read.add_record(
+                    bytes(record.value()), bytes(record.key()), record.offset(), record.timestamp()
+                )
+                count += 1
+                if count == records:
                     return
 
-    asyncio.run(read())
-    return _answer(watch, records, workload["checksum"](values, keys, offsets, stamps))
+    asyncio.run(main())
+    return _answer(watch, records, read.as_list())
+
+
+def _read(workload: dict[str, Any], keeps: bool) -> Any:
+    return workload["Columns" if keeps else "Totals"]()
 
 
 def send_all(
@@ -132,12 +141,12 @@ def _producer(fluvio: Any, topic: str, options: dict[str, Any] | None) -> Any:
     return client.topic_producer_with_config(topic, builder.build())
 
 
-def _answer(watch: Watch, records: int, checksum: list[int] | None = None) -> dict[str, Any]:
+def _answer(watch: Watch, records: int, read: list[int] | None = None) -> dict[str, Any]:
     return {
         "seconds": watch.seconds,
         "cpu_s": watch.cpu_s,
         "records": records,
-        "checksum": checksum,
+        "read": read,
     }
 
 

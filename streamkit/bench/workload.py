@@ -24,6 +24,75 @@ def keys_of(count: int) -> list[bytes]:
     return [b"key-%05d" % (row * 7 % _KEYS) for row in range(count)]
 
 
+class Totals:
+    """What a timed reader notes of the columns: enough to see that it read all of them."""
+
+    def __init__(self) -> None:
+        self.records = 0
+        self.value_bytes = 0
+        self.key_bytes = 0
+        self.offsets = 0
+        self.stamps_ms = 0
+
+    def add(
+        self,
+        values: Sequence[bytes],
+        keys: Sequence[bytes | None],
+        offsets: Sequence[int],
+        stamps_ms: Sequence[int],
+    ) -> None:
+        """Add columns of equal length."""
+        self.records += len(values)
+        self.value_bytes += sum(map(len, values))
+        self.key_bytes += sum(len(key) for key in keys if key is not None)
+        self.offsets += sum(offsets)
+        self.stamps_ms += sum(stamps_ms)
+
+    def add_record(self, value: bytes, key: bytes | None, offset: int, stamp_ms: int) -> None:
+        """Add one record."""
+        self.records += 1
+        self.value_bytes += len(value)
+        self.key_bytes += len(key or b"")
+        self.offsets += offset
+        self.stamps_ms += stamp_ms
+
+    def as_list(self) -> list[int]:
+        return [self.records, self.value_bytes, self.key_bytes, self.offsets, self.stamps_ms]
+
+
+class Columns:
+    """The columns themselves, to be compared with what was written by a checksum of each."""
+
+    def __init__(self) -> None:
+        self.values: list[bytes] = []
+        self.keys: list[bytes | None] = []
+        self.offsets: list[int] = []
+        self.stamps_ms: list[int] = []
+
+    def add(
+        self,
+        values: Sequence[bytes],
+        keys: Sequence[bytes | None],
+        offsets: Sequence[int],
+        stamps_ms: Sequence[int],
+    ) -> None:
+        """Add columns of equal length."""
+        self.values += values
+        self.keys += keys
+        self.offsets += offsets
+        self.stamps_ms += stamps_ms
+
+    def add_record(self, value: bytes, key: bytes | None, offset: int, stamp_ms: int) -> None:
+        """Add one record."""
+        self.values.append(value)
+        self.keys.append(key)
+        self.offsets.append(offset)
+        self.stamps_ms.append(stamp_ms)
+
+    def as_list(self) -> list[int]:
+        return checksum(self.values, self.keys, self.offsets, self.stamps_ms)
+
+
 def checksum(
     values: Sequence[bytes],
     keys: Sequence[bytes | None],
