@@ -407,10 +407,13 @@ class PartitionSender:
 
         Raises:
             TransportError: ``sent`` tells whether it may have been carried out.
+            NotFlushed: The producer has been stopped meanwhile.
             StreamKitError: Nobody leads the partition.
         """
         address = await self._cluster.leader(self._topic, self.partition)
         channel = await self._cluster.spu(address)
+        if self._is_stopped:
+            raise NotFlushed(f"{self._name}: the producer was closed before it was sent again")
         chain = self._options.smartmodules
         if chain:
             check_carried(chain, "Produce", channel.version_of(PRODUCE), address)
