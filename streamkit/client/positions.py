@@ -59,17 +59,25 @@ class Position:
         self.partition = partition
         self.next_offset = next_offset
         self._may_multiply = may_multiply
+        self._border = -1  # between two batches, where it was last
+        self._odd_place: tuple[int, int] | None = None
         self.unmistakable_end: int | None = None
 
     def look(self, answer: FetchablePartition) -> Seen:
         """Walk the headers of a response's records; the position stays where it is.
 
+        Offsets stand outside the checksum, but the batches of a log follow one another. Where
+        one does not, what is before it is taken, and it is asked for again.
+
         Raises:
-            CorruptBatch: A length in a header cannot be.
+            CorruptBatch: A length in a header cannot be, or the first batch does not hold the
+                offset wanted. If it comes so a second time, that is how the log is.
         """
         data = answer.records
         try:
             batches = tuple(whole_batches(data))
+            if answer.next_filter_offset <= 0:
+                batches = self._following(batches)
             end = batches[-1][1] + batches[-1][0].size_bytes if batches else 0
             cut = cut_batch_bytes(data, end, len(data))
         except RemoteProtocolError as error:
@@ -83,6 +91,29 @@ class Position:
             return Seen(answer, is_cut=True, reopen_bytes=max(cut, len(data) * _GROWTH))
         is_behind = answer.next_filter_offset > self.next_offset
         return Seen(answer, (), answer.next_filter_offset if is_behind else None)
+
+    def _following(
+        self, batches: tuple[tuple[BatchHeader, int], ...]
+    ) -> tuple[tuple[BatchHeader, int], ...]:
+        """Return the batches up to the first that does not follow the one before it."""
+        if not batches:
+            return batches
+        first, wanted = batches[0][0], self.next_offset
+        follows = len(batches) < 2 or batches[1][0].base_offset == first.end_offset
+        if wanted == self._border:
+            is_in_place = first.base_offset == wanted
+        else:
+            is_in_place = first.base_offset <= wanted < first.end_offset and follows
+        place = (first.base_offset, first.end_offset)
+        if not is_in_place and place != self._odd_place:
+            self._odd_place = place
+            raise RemoteProtocolError(f"a batch of the offsets {place} in answer to {wanted}", at=0)
+        end = first.end_offset
+        for row, (header, _) in enumerate(batches[1:], 1):
+            if header.base_offset != end:
+                return batches[:row]
+            end = header.end_offset
+        return batches
 
     def take(self, seen: Seen) -> Chunk | None:
         """Decode what was seen and move behind it; None where no record is new.
@@ -113,7 +144,7 @@ class Position:
             if count > skip:
                 offsets = _joined(offsets, range(base + skip, base + count))
             wanted = max(wanted, header.end_offset)
-        self.next_offset = seen.next_offset
+        self.next_offset = self._border = seen.next_offset
         if not values:
             return None
         return Chunk(values, keys, stamps, offsets, self.topic, self.partition)
