@@ -31,7 +31,7 @@ class Inbox:
     @property
     def share_bytes(self) -> int:
         """What one partition may have waiting."""
-        return self._prefetch_bytes // max(1, self._partitions)
+        return max(1, self._prefetch_bytes // max(1, self._partitions))
 
     @property
     def held_bytes(self) -> int:
