@@ -144,6 +144,7 @@ class Scripted:
         self.address = ""
         self._spu_port = 0
         self._moved = anyio.Event()
+        self._sc_streams: list[SocketStream] = []
         self._watchers: list[tuple[IncomingRequest, Callable[[bytes], Any]]] = []
 
     def append(self, partition: int, records: bytes) -> None:
@@ -159,6 +160,13 @@ class Scripted:
                 await send(self._watched(request))
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                 pass  # that client has gone
+
+    async def lose_the_sc(self) -> None:
+        """End every connection to the SC."""
+        streams, self._sc_streams = self._sc_streams, []
+        self._watchers = []
+        for stream in streams:
+            await stream.aclose()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Scripted]:
@@ -187,14 +195,19 @@ class Scripted:
 
     async def _serve_sc(self, stream: SocketStream) -> None:
         send = _sender(stream)
+        self._sc_streams.append(stream)
         async with stream:
             async for request in _requests(stream, apis.SC_APIS):
                 if request.api is apis.API_VERSIONS:
-                    await send(bytes(encode_reply(request, _versions(apis.SC_APIS))))
+                    answer = bytes(encode_reply(request, _versions(apis.SC_APIS)))
                 else:
                     assert request.api is apis.WATCH, f"{request.api.name} is not served here"
                     self._watchers.append((request, send))
-                    await send(self._watched(request))
+                    answer = self._watched(request)
+                try:
+                    await send(answer)
+                except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    return  # it was lost meanwhile
 
     def _watched(self, request: IncomingRequest) -> bytes:
         kind = request.body.kind
@@ -243,7 +256,10 @@ class Scripted:
                     body = self._body(request, streams)
                 if body is None:
                     break
-                await send(bytes(encode_reply(request, body)))
+                try:
+                    await send(bytes(encode_reply(request, body)))
+                except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    break  # it was lost meanwhile
             running.cancel_scope.cancel()
 
     def _produced(self, request: IncomingRequest) -> ProduceResponse | None:
@@ -281,7 +297,7 @@ class Scripted:
         try:
             offset: int | None = stream.request.body.fetch_offset
             while offset is not None:
-                while offset == self._log(stream).end:
+                while offset == self._log(stream).end and stream.acknowledged is None:
                     await self._moved.wait()
                 if not await self._respond(stream, offset, send, connection):
                     return
@@ -316,14 +332,14 @@ class Scripted:
             await answer(evicted(offset, log.start), b"")
             return False
         if offset > log.end:
-            await answer(ErrorCode(2), b"")
+            # A damaged header has been acknowledged; a stock server falls silent then.
             return False
         read = self.reads.popleft() if self.reads else Read()
         records = log.read(offset, body.max_bytes)
         self._count(read.kind)
         match read.kind:
             case "cut":
-                records = records[: read.size % (len(records) + 1)]
+                records = records[: 1 + read.size % len(records)] if records else records
             case "flipped":
                 at = 21 + read.size % (len(records) - 21) if len(records) > 21 else 0
                 records = records[:at] + bytes([records[at] ^ 1]) + records[at + 1 :]

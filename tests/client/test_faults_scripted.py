@@ -1,0 +1,122 @@
+"""Single faults that a network seldom shows, by a server that follows a script."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import anyio
+import pytest
+
+from streamkit import Client
+from streamkit.errors import NotFlushed
+from tests.broker.running import batch_of
+from tests.client.scripted import Scripted, Write
+from tests.client.test_cuts import NoPauses
+
+SOON_S: Final = 10.0
+NOT_THE_LEADER: Final = Write(6, stores=False)
+
+
+@asynccontextmanager
+async def scripted(partitions: int = 1) -> AsyncIterator[tuple[Scripted, Client]]:
+    server = Scripted(partitions)
+    async with (
+        server.running(),
+        Client(server.address, clock=NoPauses()) as client,
+    ):
+        with anyio.fail_after(SOON_S):
+            yield server, client
+
+
+def fill(server: Scripted, partition: int = 0, count: int = 6) -> None:
+    """Add records in batches of two, each named by its offset."""
+    for number in range(0, count, 2):
+        server.append(partition, batch_of(b"%d" % number, b"%d" % (number + 1)))
+
+
+# --- Producers ---------------------------------------------------------------------------------
+
+
+async def test_a_closed_producer_sends_nothing_more() -> None:
+    """What could not be flushed in time was tried on and on, and stood there hours later."""
+    async with scripted() as (server, client):
+        given_up = anyio.Event()
+
+        def told(error: Exception, attempt: int) -> None:
+            if attempt == 5:
+                given_up.set()
+
+        server.writes.extend([NOT_THE_LEADER] * 100_000)
+        producer = client.producer("t", linger=0, delivery_timeout=None, on_retry=told)
+        handle = await producer.send(b"x")
+        await given_up.wait()
+        with pytest.raises(NotFlushed, match="1 of partition 0"):
+            await producer.close(deadline_s=0)
+        with pytest.raises(NotFlushed):
+            await handle
+        await anyio.wait_all_tasks_blocked()
+        server.writes.clear()  # from now on all would go well
+        tried = server.requests
+        async with client.producer("t", linger=0) as later:
+            assert (await (await later.send(b"later"))).offset == 0
+        assert server.requests == tried + 1
+        assert server.logs[0].values == [b"later"]
+
+
+# --- Consumers ---------------------------------------------------------------------------------
+
+
+async def test_partitions_added_while_others_are_added_are_read_too() -> None:
+    """The second change came while the first was looked into, and nobody looked again."""
+    async with scripted() as (server, client), client.consumer("t") as consumer:
+        await server.grow()
+        await server.grow()
+        await server.grow()
+        for partition in range(4):
+            fill(server, partition, 2)
+        found: set[int] = set()
+        while len(found) < 4:
+            chunk = await consumer.next_chunk()
+            assert chunk is not None
+            found.add(chunk.partition)
+
+
+async def test_the_lag_behind_a_seek_counts_from_where_it_went() -> None:
+    async with scripted() as (server, client):
+        fill(server)
+        async with client.consumer("t", start="end") as consumer:
+            assert await consumer.lag() == {0: 0}
+            await consumer.seek(0, 1)
+            assert await consumer.lag() == {0: 5}
+
+
+async def test_no_record_from_before_a_seek_comes_behind_it() -> None:
+    """A loop over single records went on with those of the chunk it had."""
+    async with scripted() as (server, client):
+        fill(server)
+        options: dict[str, Any] = {"consumer_id": "me", "offset_strategy": "manual"}
+        async with client.consumer("t", **options) as consumer:
+            found = []
+            async for record in consumer:
+                found.append(record.offset)
+                if found == [0, 1, 2]:
+                    await consumer.commit()
+                    assert server.stored == {0: 1}
+                    await consumer.seek(0, 0)
+                if len(found) == 5:
+                    await consumer.commit()
+                    break
+        assert found == [0, 1, 2, 0, 1]
+        assert server.stored == {0: 0}
+
+
+async def test_many_partitions_share_a_small_prefetch() -> None:
+    """Where a share was less than a byte, nothing was ever asked for again."""
+    async with scripted(4) as (server, client):
+        for partition in range(4):
+            fill(server, partition)
+        consumer = client.consumer("t", prefetch_bytes=3, max_bytes=1, until_end=True)
+        assert [chunk async for chunk in consumer.chunks()]
+        assert consumer.metrics.records == 24
