@@ -62,7 +62,8 @@ class Consumer:
             self._connection,
             self._fail,
         )
-        self._failure: StreamKitError | None = None
+        # By partition; of the topic itself under its name.
+        self._failures: dict[int | str, StreamKitError] = {}
         self._scope: anyio.CancelScope | None = None
         self._is_closed = False
         self._given: dict[int, int] = {}
@@ -97,6 +98,8 @@ class Consumer:
             await self._new_reader(number, stored.get(number), self._options.start)
             for number in chosen
         ]
+        if self._is_open:
+            return  # another task was faster
         for reader in readers:
             self._add(reader)
         self._is_open = True
@@ -200,8 +203,8 @@ class Consumer:
         For loops that end the consumer themselves: unlike `chunks` this closes nothing.
         """
         while (chunk := self._inbox.take()) is None:
-            if self._failure is not None:
-                raise self._failure
+            for failure in self._failures.values():
+                raise failure
             if self._is_closed:
                 return None
             if self._readers and all(reader.is_done for reader in self._readers.values()):
@@ -276,7 +279,7 @@ class Consumer:
         self._yielded.pop(partition, None)
         self._processed.pop(partition, None)
         self._stored.pop(partition, None)
-        self._failure = None
+        self._failures.pop(partition, None)
         return at
 
     async def commit(self, record: Record[Any] | None = None) -> None:
@@ -405,11 +408,11 @@ class Consumer:
                 if not added:  # what changed while some were added has told nobody
                     await self._cluster.metadata_changed()
         except StreamKitError as error:
-            self._fail(error)
+            self._fail(self.topic, error)
 
-    def _fail(self, error: StreamKitError) -> None:
+    def _fail(self, whose: int | str, error: StreamKitError) -> None:
         """Raise an error out of the iteration, behind what has arrived before it."""
-        self._failure = self._failure or error
+        self._failures.setdefault(whose, error)
         self._inbox.wake()
 
     async def _connection(self, address: str, partition: int) -> Channel:

@@ -112,7 +112,7 @@ class Reading:
     inbox: Inbox
     metrics: ConsumerMetrics
     connection: Callable[[str, int], Awaitable[Channel]]
-    fail: Callable[[StreamKitError], None]
+    fail: Callable[[int, StreamKitError], None]
 
 
 class PartitionReader:
@@ -191,14 +191,14 @@ class PartitionReader:
                 try:
                     goes_on = await self._go_on_behind(error)
                 except StreamKitError as worse:
-                    self._reading.fail(worse)
+                    self._reading.fail(self.partition, worse)
                     return
                 if not goes_on:
-                    self._reading.fail(error)
+                    self._reading.fail(self.partition, error)
                     return
             except CorruptBatch as error:
                 if self._refetched_at == self.position.next_offset:
-                    self._reading.fail(error)
+                    self._reading.fail(self.partition, error)
                     return
                 logger.warning("%s: reading a batch again: %s", self._name, error)
                 self._metrics.refetched += 1
@@ -206,12 +206,12 @@ class PartitionReader:
                 await self._reconnect()
             except SmartModuleNotFound as error:
                 if not await self._modules.is_on_its_way(error.name):
-                    self._reading.fail(error)
+                    self._reading.fail(self.partition, error)
                     return
                 await self._pause(error)
             except StreamKitError as error:
                 if not error.retryable:
-                    self._reading.fail(error)
+                    self._reading.fail(self.partition, error)
                     return
                 self._metrics.reopened += 1
                 if keeps_state(self._options.smartmodules):

@@ -10,12 +10,13 @@ import anyio
 import pytest
 
 from streamkit import Client
-from streamkit.errors import NotFlushed
+from streamkit.errors import NotFlushed, TopicNotFound
 from tests.broker.running import batch_of
-from tests.client.scripted import Scripted, Write
+from tests.client.scripted import Read, Scripted, Write
 from tests.client.test_cuts import NoPauses
 
 SOON_S: Final = 10.0
+NO_SUCH_TOPIC: Final = 2_001
 NOT_THE_LEADER: Final = Write(6, stores=False)
 
 
@@ -83,6 +84,24 @@ async def test_partitions_added_while_others_are_added_are_read_too() -> None:
             found.add(chunk.partition)
 
 
+async def test_a_seek_leaves_the_failure_of_another_partition() -> None:
+    """It was forgotten, and that partition never read again, without a word."""
+    async with scripted(2) as (server, client), client.consumer("t") as consumer:
+        server.reads.extend([Read("refused", code=NO_SUCH_TOPIC)] * 2)
+        fill(server, 0)
+        fill(server, 1)
+        for partition in (0, 1):
+            with pytest.raises(TopicNotFound):
+                await consumer.next_chunk()
+            await consumer.seek(partition, 0)
+        found: list[tuple[int, int]] = []
+        while len(found) < 12:
+            chunk = await consumer.next_chunk()
+            assert chunk is not None
+            found += [(chunk.partition, offset) for offset in chunk.offsets]
+    assert sorted(found) == [(partition, offset) for partition in (0, 1) for offset in range(6)]
+
+
 async def test_the_lag_behind_a_seek_counts_from_where_it_went() -> None:
     async with scripted() as (server, client):
         fill(server)
@@ -110,6 +129,17 @@ async def test_no_record_from_before_a_seek_comes_behind_it() -> None:
                     break
         assert found == [0, 1, 2, 0, 1]
         assert server.stored == {0: 0}
+
+
+async def test_a_consumer_that_two_tasks_open_brings_each_record_once() -> None:
+    async with scripted() as (server, client):
+        fill(server)
+        consumer = client.consumer("t", until_end=True)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(consumer.lag)
+            offsets = [offset async for chunk in consumer.chunks() for offset in chunk.offsets]
+        assert offsets == list(range(6))
+        assert consumer.metrics.records == 6
 
 
 async def test_many_partitions_share_a_small_prefetch() -> None:
