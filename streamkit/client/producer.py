@@ -154,6 +154,9 @@ class Producer:
                 else list(timestamps_ms[start:stop]),
             )
             await self._send_columns(columns, start, handle)
+            if stop < total:
+                # What is on its way goes on only while this gives the loop a turn.
+                await anyio.lowlevel.checkpoint()
         return handle
 
     def fits(self, value: bytes, key: bytes | None = None) -> bool:
