@@ -16,8 +16,7 @@ from streamkit.client.objects import (
     TopicInfo,
 )
 from streamkit.client.offsets import StoredOffset
-from streamkit.client.partition_reader import ConsumerMetrics
-from streamkit.client.partition_sender import BatchReport, ProducerMetrics
+from streamkit.client.options import BatchReport, ConsumerMetrics, ProducerMetrics
 from streamkit.client.producer import Producer
 from streamkit.client.smartmodules import Lookback, SmartModule
 from streamkit.client.tls import Tls

@@ -17,10 +17,12 @@ from streamkit.client.backoff import DEFAULT_POLICY, RetryPolicy
 from streamkit.client.cluster import Cluster
 from streamkit.client.consumer import Consumer
 from streamkit.client.fetch import Fetched, fetch
-from streamkit.client.partition_reader import ConsumerOptions, OffsetStrategy, OnEvicted
-from streamkit.client.partition_sender import (
+from streamkit.client.options import (
     BatchReport,
+    ConsumerOptions,
     Delivery,
+    OffsetStrategy,
+    OnEvicted,
     Partitioner,
     ProducerOptions,
 )

@@ -13,13 +13,8 @@ from streamkit.client.channel import Channel
 from streamkit.client.cluster import Cluster, retrying
 from streamkit.client.inbox import Inbox
 from streamkit.client.offsets import OffsetClient
-from streamkit.client.partition_reader import (
-    BEGINNING,
-    ConsumerMetrics,
-    ConsumerOptions,
-    PartitionReader,
-    Reading,
-)
+from streamkit.client.options import BEGINNING, ConsumerMetrics, ConsumerOptions
+from streamkit.client.partition_reader import PartitionReader, Reading
 from streamkit.errors import RequestTimedOut, StreamKitError, UsageError
 from streamkit.limits import STREAMS_PER_CONNECTION_MAX
 from streamkit.record import Chunk, Offset, Origin, Record

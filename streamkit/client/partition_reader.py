@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import anyio
 
@@ -25,14 +25,14 @@ from streamkit.client.fence import FENCE_OFFSET, Fence
 from streamkit.client.inbox import Inbox
 from streamkit.client.new_modules import NewModules
 from streamkit.client.offsets import OffsetClient
+from streamkit.client.options import ConsumerMetrics, ConsumerOptions
 from streamkit.client.positions import Position, Seen
 from streamkit.client.smartmodules import check_carried, keeps_state, may_multiply
 from streamkit.client.stored_batches import is_in_one_segment, segment_end, unmistakable_end
 from streamkit.errors import CorruptBatch, OffsetEvicted, SmartModuleNotFound, StreamKitError
-from streamkit.limits import BATCH_BYTES_HARD_MAX, FETCH_BYTES_DEFAULT, MIB
+from streamkit.limits import BATCH_BYTES_HARD_MAX, MIB
 from streamkit.protocol.apis import STREAM_FETCH, UPDATE_CONSUMER_OFFSET, UPDATE_OFFSETS
 from streamkit.protocol.data_plane import (
-    READ_UNCOMMITTED,
     FetchablePartition,
     OffsetUpdate,
     StreamFetchRequest,
@@ -41,14 +41,10 @@ from streamkit.protocol.data_plane import (
     UpdateOffsetsRequest,
 )
 from streamkit.protocol.error_codes import as_exception
-from streamkit.protocol.smartmodules import SmartModuleInvocation
-from streamkit.record import Chunk, Offset
+from streamkit.record import Chunk
 
 logger = logging.getLogger("streamkit.client")
 
-OnEvicted = Literal["fail", "earliest", "latest"]
-OffsetStrategy = Literal["none", "manual", "auto"]
-BEGINNING: Final = Offset.beginning()
 # Below this a response would be more header than records.
 _RESPONSE_BYTES_MIN: Final = 64 * 1024
 # A stock server drops what SmartModules make of one batch where it is more than was asked for,
@@ -56,45 +52,6 @@ _RESPONSE_BYTES_MIN: Final = 64 * 1024
 OUTPUT_BYTES: Final = BATCH_BYTES_HARD_MAX - MIB
 # The first stream of a connection, which is the only one where there is a fence.
 _FIRST_STREAM: Final = 1
-
-
-@dataclass(frozen=True, slots=True)
-class ConsumerOptions:
-    """What to read and how. ``starts`` gives the first offset of single partitions."""
-
-    start: Offset = BEGINNING
-    partitions: tuple[int, ...] | None = None
-    starts: dict[int, int] | None = None
-    until_end: bool = False
-    isolation: int = READ_UNCOMMITTED
-    max_bytes: int = FETCH_BYTES_DEFAULT
-    prefetch_bytes: int = 4 << 20
-    consumer_id: str | None = None
-    offset_strategy: OffsetStrategy = "none"
-    resumes: bool = True
-    on_evicted: OnEvicted = "fail"
-    smartmodules: tuple[SmartModuleInvocation, ...] = ()
-    give_up_s: float | None = None
-    on_retry: Callable[[Exception, int], None] | None = None
-
-
-@dataclass(slots=True)
-class ConsumerMetrics:
-    """What a consumer has done since it was made.
-
-    ``wire_bytes`` are those of batches as they came, compressed or not. ``retries`` counts
-    everything that was tried again, ``reopened`` the streams among it, ``cut`` the responses
-    that a server ended inside a batch, ``refetched`` batches read again for their checksum.
-    """
-
-    records: int = 0
-    wire_bytes: int = 0
-    responses: int = 0
-    retries: int = 0
-    reopened: int = 0
-    cut: int = 0
-    refetched: int = 0
-    evicted: int = 0
 
 
 @dataclass(frozen=True, slots=True)

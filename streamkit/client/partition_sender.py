@@ -21,17 +21,15 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import anyio
 
 from streamkit.client.accumulator import Accumulator, Outcome, Place, ReadyBatch
-from streamkit.client.backoff import DEFAULT_POLICY, Backoff, RetryPolicy
+from streamkit.client.backoff import Backoff
 from streamkit.client.channel import Answer
 from streamkit.client.cluster import Cluster
 from streamkit.client.new_modules import NewModules
+from streamkit.client.options import BatchReport, ProducerMetrics, ProducerOptions
 from streamkit.client.smartmodules import check_carried
 from streamkit.errors import (
     NotFlushed,
@@ -41,19 +39,16 @@ from streamkit.errors import (
     TransportError,
     UsageError,
 )
-from streamkit.limits import BATCH_BYTES_DEFAULT, REQUEST_BYTES_DEFAULT
 from streamkit.protocol.apis import PRODUCE
 from streamkit.protocol.batch import Columns
 from streamkit.protocol.compression import Codec
 from streamkit.protocol.data_plane import (
-    ACKS_LEADER,
     PartitionProduceData,
     ProduceRequest,
     ProduceResponse,
     TopicProduceData,
 )
 from streamkit.protocol.error_codes import ErrorCode, as_exception
-from streamkit.protocol.smartmodules import SmartModuleInvocation
 
 logger = logging.getLogger("streamkit.client")
 
@@ -67,67 +62,6 @@ _MODULE_NOT_FOUND = 6001
 # What one request may take of what waits: a server syncs once for all of it. The first batch
 # goes whatever its size.
 _REQUEST_BYTES = 4 << 20
-Partitioner = Callable[[Sequence[bytes | None], int], Sequence[int]]
-Delivery = Literal["at-least-once", "at-most-once"]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchReport:
-    """What became of one batch, as a producer's ``on_batch`` is told.
-
-    ``base_offset`` is that of its first record, -1 where it is not stored; then ``error`` says
-    why. ``wire_bytes`` is its size as sent, header included. ``queued_s`` is how long its
-    first record waited to be sent, ``acknowledged_s`` how long until the answer was here.
-    """
-
-    topic: str
-    partition: int
-    base_offset: int
-    record_count: int
-    wire_bytes: int
-    queued_s: float
-    acknowledged_s: float
-    error: Exception | None
-
-
-@dataclass(slots=True)
-class ProducerMetrics:
-    """What a producer has done since it was made.
-
-    ``records``, ``batches`` and ``wire_bytes`` (headers included) count what is stored,
-    ``failed_records`` what is not, or not known to be. ``requests`` counts every one written,
-    ``retries`` those that were not the first try.
-    """
-
-    records: int = 0
-    batches: int = 0
-    wire_bytes: int = 0
-    failed_records: int = 0
-    requests: int = 0
-    retries: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class ProducerOptions:
-    """How a producer batches and sends; durations in seconds."""
-
-    batch_size_bytes: int = BATCH_BYTES_DEFAULT
-    max_request_size_bytes: int = REQUEST_BYTES_DEFAULT
-    linger_s: float = 0.1
-    compression: Codec | None = None
-    acks: int = ACKS_LEADER
-    timeout_ms: int = 1_500
-    queue_bytes_max: int = 8 << 20
-    queue_batches_max: int | None = None
-    delivery: Delivery = "at-least-once"
-    delivery_timeout_s: float | None = 300.0
-    close_timeout_s: float | None = 30.0
-    retry: RetryPolicy = DEFAULT_POLICY
-    partitioner: Partitioner | None = None
-    partition: int | None = None
-    smartmodules: tuple[SmartModuleInvocation, ...] = ()
-    on_retry: Callable[[Exception, int], None] | None = None
-    on_batch: Callable[[BatchReport], None] | None = None
 
 
 class PartitionSender:

@@ -12,7 +12,8 @@ import anyio
 from streamkit.client.accumulator import check_alone
 from streamkit.client.cluster import Cluster, retrying
 from streamkit.client.handles import ManyHandle, RecordHandle
-from streamkit.client.partition_sender import PartitionSender, ProducerMetrics, ProducerOptions
+from streamkit.client.options import ProducerMetrics, ProducerOptions
+from streamkit.client.partition_sender import PartitionSender
 from streamkit.errors import (
     NotFlushed,
     StreamKitError,

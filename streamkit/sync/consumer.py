@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from streamkit.client.consumer import Consumer as AsyncConsumer
-from streamkit.client.partition_reader import ConsumerMetrics
+from streamkit.client.options import ConsumerMetrics
 from streamkit.errors import UsageError
 from streamkit.record import Chunk, Offset, Record
 from streamkit.sync.connection import Connection

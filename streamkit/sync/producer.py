@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Final
 
-from streamkit.client.partition_sender import ProducerMetrics
+from streamkit.client.options import ProducerMetrics
 from streamkit.client.producer import Producer as AsyncProducer
 from streamkit.env import SystemClock
 from streamkit.errors import RecordTooLarge, StreamKitError, UsageError
