@@ -77,7 +77,10 @@ class Run:
                 for step in steps:
                     await self._step(producer, step)
                 await self._flush(producer)
-                await producer.flush()  # raised once is enough
+                try:
+                    await producer.flush()
+                except StreamKitError as error:
+                    raise AssertionError("a refusal was raised before") from error
                 await producer.close()
             assert producer.unacknowledged == 0
             self.metrics = producer.metrics
@@ -152,7 +155,7 @@ def judge(run: Run) -> Counter[str]:
         if error is None:
             stored = handle.result()
             there = server.logs[stored.partition].values
-            assert there[stored.offset] == value, "a handle names another record"
+            assert there[stored.offset : stored.offset + 1] == [value], "it is not where it is said"
             assert value not in there[stored.offset + 1 :], "it was sent again after its answer"
             counts["acknowledged"] += 1
         elif isinstance(error, BrokerError) and error.code == REFUSED:
