@@ -197,7 +197,7 @@ async def test_partitions_tell_how_far_they_come(client: Client) -> None:
 
 
 async def test_modules_are_seen_without_their_payload(client: Client) -> None:
-    name = fresh("module")
+    name = fresh("watched-module")
     async with client.admin.watch_smartmodules() as watch:
         assert is_list(await next_of(watch, lambda _: True))
         await client.admin.create_smartmodule(name, wasm.module())

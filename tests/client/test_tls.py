@@ -122,7 +122,7 @@ def mutual_cluster(
 
 async def round_trip(address: str, tls: Tls) -> None:
     """Make a topic, write to it, and read it back."""
-    topic = f"topic-{next(_numbers)}"
+    topic = f"secured-{next(_numbers)}"
     with anyio.fail_after(SOON_S):
         async with Client.connect(address, tls=tls) as client:
             await client.admin.create_topic(topic, 2)
@@ -252,7 +252,7 @@ async def test_spus_that_share_an_address_are_told_apart(
     async with Client.connect(
         cluster.sc_address, tls=Tls(ca_cert=authority.pem, domain=DOMAIN)
     ) as client:
-        await client.admin.create_topic(f"topic-{next(_numbers)}")
+        await client.admin.create_topic(f"secured-{next(_numbers)}")
         address = cluster.spu_address
         cluster.names["spu"].clear()
         first = await client.cluster.spu(f"{SPU_NAME}@{address}")
