@@ -128,7 +128,7 @@ class Channel:
         self._stream = stream
         self._protocol = ClientConnection(client_id, server=address)
         self._waiting: dict[int, Answer[Any] | Responses[Any]] = {}
-        self._writing = anyio.Lock()
+        self._writing = anyio.Lock(fast_acquire=True)  # else each write costs a turn of the loop
         self._greeted = anyio.Event()
         self._answered = anyio.Event()
         self._failure = "the server closed the connection"

@@ -150,6 +150,9 @@ class Cluster:
         Raises:
             ConnectFailed: It cannot be reached.
         """
+        channel = self._spus.get(address)
+        if channel is not None and channel.is_open:
+            return channel
         lock = self._opening.setdefault(address, anyio.Lock())
         async with lock:
             channel = self._spus.get(address)
