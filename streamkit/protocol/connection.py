@@ -70,6 +70,7 @@ class ClientConnection:
         STRING.write(self._client_id, client_id, 0)
         self._frames = FrameDecoder()
         self._pending: dict[int, Pending] = {}
+        self._forgotten: set[int] = set()
         self._next_id = 1
         self._advertised: dict[int, tuple[int, int]] | None = None
         self._streams = 0
@@ -129,7 +130,8 @@ class ClientConnection:
         """Add bytes from the network and return the replies they complete.
 
         Raises:
-            RemoteProtocolError: A bad frame or a body that does not decode.
+            RemoteProtocolError: A bad frame, a body that does not decode, or an answer to
+                what was never asked, or is answered already.
         """
         replies: list[Reply] = []
         for payload in self._frames.receive(data):
@@ -149,8 +151,9 @@ class ClientConnection:
     def forget(self, correlation_id: int) -> None:
         """Stop caring about a request. A stream's late replies are dropped without a word."""
         pending = self._pending.pop(correlation_id, None)
-        if pending is not None and pending.api.answers is Answers.STREAM:
-            self._streams -= 1
+        if pending is not None:
+            self._forgotten.add(correlation_id)
+            self._streams -= pending.api.answers is Answers.STREAM
 
     def _encode(
         self, api: Api[Any, Any], version: int, correlation_id: int, request: Any
@@ -179,7 +182,9 @@ class ClientConnection:
         (correlation_id,) = _CORRELATION.unpack_from(payload)
         pending = self._pending.get(correlation_id)
         if pending is None:
-            return None  # an answer nobody waits for any more; streams cannot be cancelled
+            if correlation_id not in self._forgotten:
+                raise RemoteProtocolError(f"an answer to request {correlation_id}", at=0)
+            return None  # a stream that nobody waits for any more; it cannot be cancelled
         body = pending.api.response.read(Reader(payload, _CORRELATION.size), pending.version)
         is_last = pending.api.answers is Answers.ONE
         if is_last:

@@ -231,11 +231,22 @@ def test_a_request_is_answered_once_and_a_stream_for_ever() -> None:
     pair = Pair()
     stream, one = pair.ask(apis.STREAM_FETCH, STREAM), pair.ask(apis.UPDATE_OFFSETS, ASK)
     assert stream.api.answers is Answers.STREAM
-    data = encode_reply(one, ANSWER) * 2 + encode_reply(stream, SLICE) * 3
+    data = encode_reply(one, ANSWER) + encode_reply(stream, SLICE) * 3
     assert pair.client.receive(data) == [
         Reply(2, ANSWER, is_last=True),
         *[Reply(1, SLICE, is_last=False)] * 3,
     ]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_answer_to_what_was_not_asked_is_the_peers_fault(times: int) -> None:
+    """The one that it was meant for would be waited for without an end."""
+    pair = Pair()
+    one = pair.ask(apis.UPDATE_OFFSETS, ASK)
+    data = bytearray(encode_reply(one, ANSWER) * times)
+    data[7] ^= 0x40 * (times == 1)
+    with pytest.raises(RemoteProtocolError, match="an answer to request"):
+        pair.client.receive(bytes(data))
 
 
 def test_late_answers_to_what_was_forgotten_are_dropped() -> None:
