@@ -9,7 +9,7 @@ import anyio
 
 from streamkit.client.cluster import Cluster
 from streamkit.client.positions import records_from
-from streamkit.errors import BrokerError, RequestTimedOut
+from streamkit.errors import BrokerError, OffsetOutOfRange, ProtocolError, RequestTimedOut
 from streamkit.protocol.apis import (
     DELETE_CONSUMER_OFFSET,
     FETCH,
@@ -28,11 +28,14 @@ from streamkit.protocol.data_plane import (
     FetchablePartition,
     FetchConsumerOffsetsRequest,
     FetchOffsetsRequest,
+    FetchOffsetsResponse,
     FetchPartition,
     FetchRequest,
+    FetchResponse,
     FetchTopic,
     OffsetsTopic,
     PartitionIndex,
+    PartitionOffsets,
     ReplicaKey,
     StreamFetchRequest,
     UpdateConsumerOffsetRequest,
@@ -74,23 +77,37 @@ class OffsetClient:
 
         Raises:
             NotLeader: The partition is not served there, or not yet.
+            ProtocolError: The answer is for something else.
             TransportError: The connection failed.
         """
+        found = await self._reported(topic, partition)
+        end, small_steps, is_asked_again = found.last_stable_offset, 0, False
+        while small_steps < _SMALL_STEPS_MAX:
+            further, is_full = await self._end_behind(topic, partition, end)
+            if further < end and not is_asked_again:
+                # An end that is not there: it may have been damaged on the way.
+                found, is_asked_again = await self._reported(topic, partition), True
+                end = found.last_stable_offset
+                continue
+            if further <= end:
+                break
+            end, small_steps = further, 0 if is_full else small_steps + 1
+        if not 0 <= found.start_offset <= end:
+            raise ProtocolError(
+                f"{topic}-{partition} is said to begin at {found.start_offset} and to end at {end}"
+            )
+        return found.start_offset, end
+
+    async def _reported(self, topic: str, partition: int) -> PartitionOffsets:
+        """Return the bounds as the leader names them."""
         address = await self._cluster.leader(topic, partition)
         channel = await self._cluster.spu(address)
         request = FetchOffsetsRequest((OffsetsTopic(topic, (PartitionIndex(partition),)),))
         answer = await channel.call(FETCH_OFFSETS, request)
-        found = answer.topics[0].partitions[0]
+        found: PartitionOffsets = _only(answer, topic, partition)
         if found.error:
             raise as_exception(found.error, about=f"{topic}-{partition}")
-        end = found.last_stable_offset
-        small_steps = 0
-        while small_steps < _SMALL_STEPS_MAX:
-            further, is_full = await self._end_behind(topic, partition, end)
-            if further == end:
-                break
-            end, small_steps = further, 0 if is_full else small_steps + 1
-        return found.start_offset, end
+        return found
 
     async def fetch(
         self,
@@ -104,6 +121,7 @@ class OffsetClient:
 
         Raises:
             BrokerError: The broker cannot serve it.
+            ProtocolError: The answer is for something else.
             TransportError: The connection failed.
         """
         address = await self._cluster.leader(topic, partition)
@@ -113,7 +131,7 @@ class OffsetClient:
             max_bytes=max_bytes, isolation=isolation, topics=(FetchTopic(topic, (wanted,)),)
         )
         answer = await channel.call(FETCH, request)
-        found = answer.topics[0].partitions[0]
+        found: FetchablePartition = _only(answer, topic, partition)
         if found.error:
             raise as_exception(found.error, about=f"{topic}-{partition}")
         return found
@@ -215,9 +233,14 @@ class OffsetClient:
         await self._ask_keeper(DELETE_CONSUMER_OFFSET, request)
 
     async def _end_behind(self, topic: str, partition: int, offset: int) -> tuple[int, bool]:
-        """Return the end as one more read shows it, and whether that read was full."""
+        """Return the end as one more read shows it, and whether that read was full.
+
+        It is -1 where the log ends before ``offset``.
+        """
         try:
             found = await self.fetch(topic, partition, offset, _PROBE_BYTES)
+        except OffsetOutOfRange:
+            return -1, False
         except BrokerError as error:
             if error.retryable:
                 raise
@@ -236,3 +259,12 @@ class OffsetClient:
         if answer.error:
             raise as_exception(answer.error, about="consumer offsets")
         return answer
+
+
+def _only(answer: FetchOffsetsResponse | FetchResponse, topic: str, partition: int) -> Any:
+    """Return the part of an answer that was asked for, which is the only one."""
+    found = [(each.topic, part) for each in answer.topics for part in each.partitions]
+    if len(found) != 1 or (found[0][0], found[0][1].partition) != (topic, partition):
+        names = [f"{name}-{part.partition}" for name, part in found]
+        raise ProtocolError(f"asked for {topic}-{partition}, the answer is for {names}")
+    return found[0][1]

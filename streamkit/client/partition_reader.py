@@ -259,6 +259,8 @@ class PartitionReader:
         self._metrics.responses += 1
         if self._fence is not None:
             self._fence.heard()
+        if not answer.error:
+            self._check_is_for_us(response)
         seen = Seen(answer) if answer.error and not answer.records else position.look(answer)
         self._metrics.cut += seen.is_cut
         if seen.reopen_bytes is not None:
@@ -294,6 +296,22 @@ class PartitionReader:
             behind = await segment_end(offsets, self._topic, self.partition, at, self.end)
         self.position.next_offset = max(at, behind)
         self.is_done = self.position.next_offset >= self.end
+
+    def _check_is_for_us(self, response: StreamFetchResponse) -> None:
+        """Refuse what was not asked for: a network can do that to a request or an answer."""
+        answer = response.partition
+        reason = ""
+        if (response.topic, answer.partition) != (self._topic, self.partition):
+            reason = f"the answer is for {response.topic}-{answer.partition}"
+        elif answer.next_filter_offset > 0 and not self._options.smartmodules:
+            reason = "it is said to be made by SmartModules, and none was asked for"
+        if reason:
+            raise CorruptBatch(
+                reason,
+                topic=self._topic,
+                partition=self.partition,
+                offset=self.position.next_offset,
+            )
 
     async def _acknowledge(self, channel: Channel, stream_id: int, wanted: int) -> None:
         update = OffsetUpdate(wanted, stream_id)

@@ -365,6 +365,11 @@ class PartitionSender:
         answers = [answer for each in response.topics for answer in each.partitions]
         if len(answers) != entries:
             raise ProtocolError(f"{len(answers)} answers to {entries} entries for {self._name}")
+        names = {
+            f"{each.topic}-{part.partition}" for each in response.topics for part in each.partitions
+        }
+        if names != {self._name}:
+            raise ProtocolError(f"an answer for {sorted(names)} to what was sent to {self._name}")
         return [(answer.error, answer.base_offset) for answer in answers]
 
     def _is_over(self, backoff: Backoff, started_s: float) -> bool:
