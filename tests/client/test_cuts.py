@@ -95,9 +95,11 @@ class Bench:
 async def bench(broker: BrokerProcess) -> AsyncIterator[Bench]:
     async with Client.connect(broker.address) as direct:
         await direct.admin.create_topic("t", PARTITIONS)
-        with Proxy(broker.sc_port, broker.spu_port) as proxy:
-            yield Bench(proxy, direct)
-        await direct.admin.delete_topic("t")
+        try:
+            with Proxy(broker.sc_port, broker.spu_port) as proxy:
+                yield Bench(proxy, direct)
+        finally:
+            await direct.admin.delete_topic("t")
 
 
 # --- Writing ---------------------------------------------------------------------------------

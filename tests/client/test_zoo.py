@@ -256,9 +256,9 @@ def anyio_backend() -> str:
 @pytest.mark.parametrize("name", ZOO)
 def test_a_bug_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bug = ZOO[name]
+    anyio.run(bug.check)
     for module in (test_faults_scripted, test_model_consumer, test_model_producer):
         monkeypatch.setattr(module, "SOON_S", SOON_S)
-    anyio.run(bug.check)
     for edit in bug.edits:
         edit.apply(monkeypatch)
     with pytest.raises((AssertionError, TimeoutError)):

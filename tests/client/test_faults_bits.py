@@ -1,0 +1,233 @@
+"""Bits that flip and bytes that come twice, anywhere in what is written and read.
+
+TCP's own checksum lets some damage through. What a batch's checksum covers is found by that; of
+what stands outside, most is found by what must hold between messages: the answer is for what was
+asked, batches follow one another, a log begins before it ends. It is asked for again, or told.
+What cannot be found: another offset in an answer to Produce; another start of the log that is
+within it; other offsets of a batch inside which reading begins, if it comes alone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any, Final, Literal
+
+import anyio
+import pytest
+
+from streamkit import Client
+from streamkit.client.handles import RecordHandle
+from streamkit.errors import StreamKitError
+from tests.broker_process import BrokerProcess
+from tests.client.test_cuts import Bench, bench, patient_client
+from tests.proxy import Fault, FlipAt, Flow, Repeat
+
+# A damaged length leaves the other side waiting for bytes that nobody sends.
+PATIENCE_S: Final = 0.5
+SAMPLES: Final = 40
+DEEP_SAMPLES: Final = 1_500
+# The one thing that nobody can tell from an answer to Produce: whether its offset is the right one.
+MISPLACED: Final = "stored, but told of another offset"
+Session = Callable[[], Awaitable[str]]
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    with BrokerProcess(tmp_path_factory.mktemp("bits") / "data") as process:
+        yield process
+
+
+async def outcome(held: Bench, session: Session) -> str:
+    """Run a session; where it waits for ever, end its connections and see it get through."""
+    found: list[str] = []
+    done = anyio.Event()
+
+    async def run() -> None:
+        found.append(await session())
+        done.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(run)
+        with anyio.move_on_after(PATIENCE_S):
+            await done.wait()
+        if found:
+            return found[0]
+        held.proxy.cut_all()
+        with anyio.move_on_after(PATIENCE_S):
+            await done.wait()
+        tasks.cancel_scope.cancel()
+    return f"{found[0]}, once cut" if found else "waits for good"
+
+
+# --- Reading ---------------------------------------------------------------------------------
+
+
+async def read(client: Client) -> tuple[dict[int, list[tuple[int, bytes]]], int]:
+    found: dict[int, list[tuple[int, bytes]]] = {0: [], 1: []}
+    consumer = client.consumer(
+        "t", until_end=True, max_bytes=250, on_retry=lambda error, attempt: None
+    )
+    async for chunk in consumer.chunks():
+        found[chunk.partition] += zip(chunk.offsets, chunk.values, strict=True)
+    return found, consumer.metrics.retries + consumer.metrics.refetched
+
+
+async def harm_reading(
+    broker: BrokerProcess,
+    flow: Flow,
+    codec: Literal["none", "zstd"],
+    faults: Callable[[int], list[Fault]],
+) -> tuple[Counter[str], list[str]]:
+    counts: Counter[str] = Counter()
+    silent: list[str] = []
+    async with bench(broker) as held, patient_client(held.proxy.address) as far:
+        async with held.direct.producer("t", batch_size=150, compression=codec) as producer:
+            for number in range(20):
+                await producer.send(b"value %d" % number, partition=number % 2)
+        truth = {n: [(i, b"value %d" % (i * 2 + n)) for i in range(10)] for n in range(2)}
+        await held.begin(far=far)
+        assert (await read(far))[0] == truth
+
+        async def session() -> str:
+            try:
+                found, again = await read(far)
+            except StreamKitError as error:
+                return f"told: {type(error).__name__}"
+            if found == truth:
+                return "read again" if again else "no matter"
+            return "SILENT " + str(
+                {p: (found[p][:2], len(found[p])) for p in found if found[p] != truth[p]}
+            )
+
+        for fault in faults(held.proxy.carried[flow]):
+            await held.begin(fault, far=far)
+            what = await outcome(held, session)
+            if "SILENT" in what or "good" in what:
+                silent.append(f"{vars(fault)}: {what}")
+                what = what[:6]
+            counts[what] += 1
+            assert fault.fired == 1, f"{vars(fault)} never happened"
+    return counts, silent
+
+
+def flips(flow: Flow, is_deep: bool) -> Callable[[int], list[Fault]]:
+    def make(total: int) -> list[Fault]:
+        chosen = random.Random(f"{flow} 1")
+        count = min(total * 8, DEEP_SAMPLES if is_deep else SAMPLES)
+        spots = sorted(chosen.sample(range(total * 8), count))
+        return [FlipAt(flow, spot // 8, spot % 8) for spot in spots]
+
+    return make
+
+
+def repeats(flow: Flow, is_deep: bool) -> Callable[[int], list[Fault]]:
+    def make(total: int) -> list[Fault]:
+        chosen = random.Random(f"{flow} 2")
+        count = min(total, DEEP_SAMPLES if is_deep else SAMPLES)
+        starts = sorted(chosen.sample(range(total), count))
+        return [Repeat(flow, start, chosen.choice([1, 4, 57, 120])) for start in starts]
+
+    return make
+
+
+KINDS: Final = {"flips": flips, "repeats": repeats}
+
+
+def tell(what: str, counts: Counter[str], silent: list[str], capsys: Any) -> None:
+    with capsys.disabled():
+        print(f"\n{what}: {dict(counts)}")  # noqa: T201
+        for each in silent:
+            print(each)  # noqa: T201
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+@pytest.mark.parametrize("flow", ["spu up", "spu down"])
+async def test_what_is_damaged_on_the_way_is_never_read_as_something_else(
+    quiet: BrokerProcess, flow: Flow, codec: Any, kind: str, is_deep: bool, capsys: Any
+) -> None:
+    counts, silent = await harm_reading(quiet, flow, codec, KINDS[kind](flow, is_deep))
+    tell(f"reading {codec}, {kind} {flow}", counts, silent, capsys)
+    assert not silent
+    assert len(counts) > 1
+
+
+# --- Writing ---------------------------------------------------------------------------------
+
+
+async def written(held: Bench, far: Client) -> str:
+    """Write a batch to each partition; say whether what is told of it is true."""
+    sent: list[tuple[int, bytes, RecordHandle]] = []
+    retried = False
+
+    def note(error: Exception, attempt: int) -> None:
+        nonlocal retried
+        retried = True
+
+    producer = far.producer("t", linger=3_600, delivery_timeout=None, on_retry=note)
+    await producer.open()
+    for _ in range(4):
+        partition, value = held.sequence % 2, b"payload %010d" % held.sequence
+        held.sequence += 1
+        handle = await producer.send(value, partition=partition, timestamp_ms=1_000)
+        sent.append((partition, value, handle))
+    told = ""
+    try:
+        await producer.close()
+    except StreamKitError as error:
+        told = type(error).__name__
+    logs: dict[int, list[bytes]] = {}
+    starts = dict(held.ends)
+    for partition, start in starts.items():
+        chunk = (await held.direct.fetch("t", partition, start)).chunk
+        logs[partition] = list(chunk.values)
+        held.ends[partition] += len(chunk)
+    if not {value for log in logs.values() for value in log} <= {value for _, value, _ in sent}:
+        return "SILENT: records that nobody sent"
+    for partition, value, handle in sent:
+        try:
+            offset = handle.result().offset - starts[partition]
+        except StreamKitError:
+            continue
+        if value not in logs[partition]:
+            return f"SILENT: {value!r} is lost"
+        if logs[partition][max(0, offset) : offset + 1] != [value]:
+            return MISPLACED
+    is_twice = any(len(log) > 2 for log in logs.values())
+    if told:
+        is_there = any(logs.values())
+        return f"told: {told}, " + ("and some of it is stored" if is_there else "nothing is stored")
+    return "sent again" if retried or is_twice else "no matter"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("flow", ["spu up", "spu down"])
+async def test_what_is_damaged_on_the_way_is_never_stored_as_something_else(
+    quiet: BrokerProcess, flow: Flow, kind: str, is_deep: bool, capsys: Any
+) -> None:
+    counts: Counter[str] = Counter()
+    silent: list[str] = []
+    async with bench(quiet) as held, patient_client(held.proxy.address) as far:
+        await held.begin(far=far)
+        assert await written(held, far) == "no matter"
+        for fault in KINDS[kind](flow, is_deep)(held.proxy.carried[flow]):
+            await held.begin(fault, far=far)
+            what = await outcome(held, partial(written, held, far))
+            if "SILENT" in what or "good" in what:
+                silent.append(f"{vars(fault)}: {what}")
+                what = what[:6]
+            counts[what] += 1
+            assert fault.fired == 1, f"{vars(fault)} never happened"
+    tell(f"writing, {kind} {flow}", counts, silent, capsys)
+    assert not silent
+    assert flow == "spu down" or not counts[MISPLACED]

@@ -1,0 +1,113 @@
+"""What a consumer may hold, whether or not the application pulls."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import anyio
+import pytest
+
+from streamkit import Client
+from streamkit.client.inbox import Inbox
+from streamkit.record import Chunk
+from tests.broker_process import BrokerProcess
+from tests.client.conftest import NewTopic
+
+ROOT: Final = Path(__file__).parent.parent.parent
+SOON_S: Final = 30.0
+PARTITIONS: Final = 8
+PREFETCH_BYTES: Final = 1 << 20
+# What a response may be: a share, but never less than this.
+RESPONSE_BYTES_MIN: Final = 64 * 1024
+BACKLOG_BYTES: Final = 64 << 20
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def bound_bytes(prefetch_bytes: int, partitions: int) -> int:
+    """Return what the page on the client promises: per partition its share and two responses."""
+    share_bytes = prefetch_bytes // partitions
+    return partitions * (share_bytes + 2 * max(share_bytes, RESPONSE_BYTES_MIN))
+
+
+async def backlog(client: Client, topic: str, size_bytes: int) -> int:
+    value = os.urandom(1_000)
+    count = size_bytes // len(value)
+    async with client.producer(topic) as producer:
+        for _ in range(count // 10_000):
+            await producer.send_many([value] * 10_000)
+    return count // 10_000 * 10_000
+
+
+async def test_what_waits_for_an_application_never_exceeds_the_bound(
+    client: Client, new_topic: NewTopic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = await new_topic(PARTITIONS)
+    count = await backlog(client, topic, BACKLOG_BYTES // 2)
+    most_bytes, put = 0, Inbox.put
+
+    def watched(inbox: Inbox, partition: int, chunk: Chunk, size_bytes: int) -> None:
+        nonlocal most_bytes
+        put(inbox, partition, chunk, size_bytes)
+        most_bytes = max(most_bytes, inbox.held_bytes)
+
+    monkeypatch.setattr(Inbox, "put", watched)
+    read = 0
+    async with client.consumer(topic, prefetch_bytes=PREFETCH_BYTES, until_end=True) as consumer:
+        with anyio.fail_after(SOON_S):
+            while (chunk := await consumer.next_chunk()) is not None:
+                read += len(chunk)
+                await consumer.end_offsets()  # slower than what arrives meanwhile
+    assert read == count
+    assert PREFETCH_BYTES // 2 < most_bytes <= bound_bytes(PREFETCH_BYTES, PARTITIONS)
+
+
+# A process of its own, whose memory nothing else has grown.
+WAITING_CONSUMERS: Final = """
+import resource, sys
+import anyio
+from streamkit import Client
+
+def resident_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+async def main(address, topic, count, prefetch_bytes, responses):
+    async with Client.connect(address) as client:
+        consumers = [client.consumer(topic, prefetch_bytes=prefetch_bytes) for _ in range(count)]
+        before_bytes = resident_bytes()
+        for consumer in consumers:
+            await consumer.open()
+        while any(consumer.metrics.responses < responses for consumer in consumers):
+            await anyio.lowlevel.checkpoint()
+        for consumer in consumers * 5:  # round trips in which more would come, if it came
+            await consumer.end_offsets()
+        grown_bytes = resident_bytes() - before_bytes
+        print(sum(consumer.metrics.wire_bytes for consumer in consumers), grown_bytes)
+
+anyio.run(main, *sys.argv[1:3], *map(int, sys.argv[3:]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+async def test_consumers_that_do_not_pull_stay_small(
+    cluster: BrokerProcess, client: Client, new_topic: NewTopic
+) -> None:
+    """A backlog many times their bound is there, and they take little more than that."""
+    topic, consumers = await new_topic(PARTITIONS), 4
+    await backlog(client, topic, BACKLOG_BYTES)
+    program = [sys.executable, "-c", WAITING_CONSUMERS, cluster.address, topic]
+    numbers = [consumers, PREFETCH_BYTES, 2 * PARTITIONS]
+    with anyio.fail_after(SOON_S):
+        done = await anyio.run_process([*program, *map(str, numbers)], cwd=ROOT)
+    held_bytes, grown_bytes = map(int, done.stdout.split())
+    assert PREFETCH_BYTES < held_bytes <= consumers * bound_bytes(PREFETCH_BYTES, PARTITIONS)
+    # Beside the records are the bytes they came in, and objects that Python makes of them.
+    assert held_bytes // 2 < grown_bytes < 3 * held_bytes
+    assert 3 * held_bytes < consumers * BACKLOG_BYTES
