@@ -52,7 +52,7 @@ from streamkit.dataflow.stream import (
     sink_operators,
 )
 from streamkit.dataflow.topology import NAME_BYTES_MAX, Node, OnError, Topology, is_name, stage_name
-from streamkit.errors import StreamKitError, TopologyError, UsageError
+from streamkit.errors import TopologyError, UsageError
 from streamkit.record import Offset, Record, Topic
 from streamkit.serde.values import Serde, format_for, key_reader
 
@@ -596,12 +596,7 @@ class App:
             json=json,
             settings=settings or {},
         )
-        try:
-            return run_app(self, options)
-        except StreamKitError as error:
-            if error.hint:
-                error.add_note(f"hint: {error.hint}")  # shown below the traceback
-            raise
+        return run_app(self, options)
 
 
 def _possible_name(name: str) -> str:

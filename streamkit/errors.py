@@ -45,7 +45,7 @@ from typing import ClassVar
 class StreamKitError(Exception):
     """Root of the tree; catch it to catch everything streamkit means to raise.
 
-    ``hint`` says what to do next, where that is known.
+    ``hint`` says what to do next, where that is known; a traceback shows it below the error.
     """
 
     exit_code: ClassVar[int] = 1
@@ -54,6 +54,8 @@ class StreamKitError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")
 
 
 class ConfigError(StreamKitError):

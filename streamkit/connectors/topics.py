@@ -18,7 +18,6 @@ from streamkit.client.positions import records_from
 from streamkit.client.producer import Producer
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.errors import (
-    BrokerError,
     OffsetEvicted,
     StateMismatch,
     StreamKitError,
@@ -283,10 +282,10 @@ async def _ensure(
         try:
             await client.cluster.partition_count(topic)
             return
-        except BrokerError as error:
+        except TopicNotFound as error:
             command = f"streamkit topic create {topic} -p {partitions}"
-            error.hint = f"{error.hint}; `{command}` makes it, or --create-topics"
-            raise
+            hint = f"{error.hint}; `{command}` makes it, or --create-topics"
+            raise TopicNotFound(topic, hint=hint) from None
     try:
         await client.admin.create_topic(topic, partitions)
     except TopicAlreadyExists:
