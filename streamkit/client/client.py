@@ -140,6 +140,7 @@ class Client:
             await self._cluster.open(tasks.group)
         except BaseException:
             await self._stack.aclose()
+            self._cluster.ended()
             raise
         return self
 
@@ -152,7 +153,10 @@ class Client:
         with anyio.CancelScope(shield=True):
             await self._cluster.close()
         # Outside the shield: the task group was entered outside it as well.
-        await self._stack.aclose()
+        try:
+            await self._stack.aclose()
+        finally:
+            self._cluster.ended()
 
     def producer(
         self,

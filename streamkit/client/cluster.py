@@ -14,7 +14,14 @@ from streamkit.client.channel import Channel, open_channel
 from streamkit.client.metadata import WATCHED, MetadataStore
 from streamkit.client.tls import ServerTls, Tls
 from streamkit.env import Clock
-from streamkit.errors import ConnectFailed, NotLeader, StreamKitError, TopicNotFound, TransportError
+from streamkit.errors import (
+    ConnectFailed,
+    NotLeader,
+    StreamKitError,
+    TopicNotFound,
+    TransportError,
+    UsageError,
+)
 from streamkit.protocol.apis import WATCH, Api
 from streamkit.protocol.connection import check_platform
 from streamkit.protocol.control_plane import WatchRequest
@@ -80,14 +87,20 @@ class Cluster:
         Raises:
             ConnectFailed: Nothing answers there.
             UnsupportedServer: It is no Fluvio SC, or too old.
+            UsageError: It was closed.
         """
+        if self.is_closed:
+            raise UsageError(f"the client of {self.address} is closed")
         self._tasks = tasks
         await self._sc_channel()
 
     def start(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run something for as long as the client lives."""
-        assert self._tasks is not None, "the client is not open"
-        self._tasks.start_soon(function)
+        """Run something for as long as the client lives.
+
+        Raises:
+            UsageError: It is not open, or was closed.
+        """
+        self._open_tasks().start_soon(function)
 
     def move(self, address: str) -> None:
         """Learn that the SC is reached elsewhere from now on."""
@@ -98,6 +111,20 @@ class Cluster:
         for channel in (self._sc, *self._spus.values()):
             if channel is not None:
                 await channel.close()
+
+    def ended(self) -> None:
+        """Learn that the tasks have ended; nothing can be started any more."""
+        self._tasks = None
+
+    def _open_tasks(self) -> TaskGroup:
+        if self._tasks is not None:
+            return self._tasks
+        if self.is_closed:
+            raise UsageError(f"the client of {self.address} is closed")
+        raise UsageError(
+            f"the client of {self.address} is not open",
+            hint="enter it first: `async with Client.connect(...) as client:`",
+        )
 
     # --- requests ------------------------------------------------------------------
 
@@ -165,7 +192,9 @@ class Cluster:
 
         Raises:
             ConnectFailed: It cannot be reached, or there is no trust.
+            UsageError: The client is not open, or was closed.
         """
+        self._open_tasks()
         name, _, place = address.rpartition("@")
         return await open_channel(
             place,
@@ -205,18 +234,32 @@ class Cluster:
                 return self._sc
             self.metadata.forget()
             channel = await self.connect(self.address)
-            check_platform(channel.platform_version)
-            channel.check_speaks(WATCH)
-            for kind in WATCHED:
-                self._start_watch(channel, kind)
-            with anyio.move_on_after(_FIRST_METADATA_S):
-                while not self.metadata.is_filled and channel.is_open:
-                    await self._changed.wait()
-            if not self.metadata.is_filled:
-                await channel.close()
-                raise ConnectFailed(self.address, "it did not say which topics there are")
+            try:
+                await self._watch_all(channel)
+            except BaseException:
+                # Nobody knows of it yet, so nobody else would close it.
+                with anyio.CancelScope(shield=True):
+                    await channel.close()
+                raise
             self._sc = channel
             return channel
+
+    async def _watch_all(self, channel: Channel) -> None:
+        """Start the watches and wait for their first answers.
+
+        Raises:
+            ConnectFailed: They do not come.
+            UnsupportedServer: It is no SC, or none that serves watches.
+        """
+        check_platform(channel.platform_version)
+        channel.check_speaks(WATCH)
+        for kind in WATCHED:
+            self._start_watch(channel, kind)
+        with anyio.move_on_after(_FIRST_METADATA_S):
+            while not self.metadata.is_filled and channel.is_open:
+                await self._changed.wait()
+        if not self.metadata.is_filled:
+            raise ConnectFailed(self.address, "it did not say which topics there are")
 
     def _start_watch(self, channel: Channel, kind: ObjectKind) -> None:
         async def keep() -> None:

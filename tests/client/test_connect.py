@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ import anyio
 import pytest
 
 from streamkit import Client
+from streamkit.client import Tls
 from streamkit.errors import ConfigError, ConnectFailed, UnsupportedServer, UsageError
 from streamkit.protocol.apis import SC_APIS
 from streamkit.protocol.connection import ServerConnection, encode_reply
@@ -204,3 +206,31 @@ async def test_no_cluster_at_all_is_said_with_advice(anyio_backend_name: str) ->
 async def test_an_address_and_a_profile_are_one_too_many(anyio_backend_name: str) -> None:
     with pytest.raises(UsageError, match="not both"):
         Client.connect("127.0.0.1:9003", profile="here")
+
+
+def test_a_traceback_shows_the_hint_once() -> None:
+    with pytest.raises(ConfigError) as raised:
+        Client.connect(tls=Tls(anonymous=True))
+    shown = "".join(traceback.format_exception(raised.value))
+    assert shown.count("a profile holds its own") == 1
+    assert "\nhint: a profile holds its own" in shown
+
+
+async def test_a_client_that_is_not_open_says_so(cluster: BrokerProcess) -> None:
+    unopened = Client.connect(cluster.address)
+    with pytest.raises(UsageError, match="is not open") as raised:
+        await unopened.admin.list_topics()
+    assert "async with" in raised.value.hint
+    with pytest.raises(UsageError, match="is not open"):
+        await unopened.producer("flights").open()
+
+
+async def test_a_client_that_is_closed_says_so(cluster: BrokerProcess) -> None:
+    async with Client.connect(cluster.address) as client:
+        await client.admin.list_topics()
+    for call in (client.admin.list_topics(), client.consumer("flights").open()):
+        with anyio.fail_after(SOON_S), pytest.raises(UsageError, match="is closed"):
+            await call
+    with pytest.raises(UsageError, match="is closed"):
+        async with client:
+            pass
