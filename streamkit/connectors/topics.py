@@ -22,6 +22,7 @@ from streamkit.errors import (
     StateMismatch,
     StreamKitError,
     TopicAlreadyExists,
+    TopicNotFound,
 )
 from streamkit.record import NO_TIMESTAMP_MS, Chunk
 from streamkit.runtime.ports import Positions, SourceFacts
