@@ -173,8 +173,8 @@ class TopicNotFound(BrokerError):
 class TopicAlreadyExists(BrokerError):
     """The name is in use."""
 
-    def __init__(self, topic: str) -> None:
-        super().__init__(2002, f"topic {topic!r} already exists")
+    def __init__(self, topic: str, *, about: str = "", hint: str = "") -> None:
+        super().__init__(2002, f"topic {topic!r} already exists{about}", hint=hint)
         self.topic = topic
 
 

@@ -36,6 +36,7 @@ from streamkit.errors import (
     BrokerError,
     RequestTimedOut,
     SmartModuleNotFound,
+    TopicAlreadyExists,
     TopicNotFound,
     UsageError,
 )
@@ -54,6 +55,7 @@ from streamkit.protocol.error_codes import as_exception
 from streamkit.protocol.specs import AssignedReplicas, ComputedReplicas, SmartModuleSpec, TopicSpec
 
 _PARTITIONS_S = 10.0
+_ALREADY_EXISTS = 2002
 
 
 class Admin:
@@ -82,6 +84,7 @@ class Admin:
         deduplication: Deduplication | None = None,
         system: bool = False,
         dry_run: bool = False,
+        exist_ok: bool = False,
     ) -> None:
         """Make a topic; return when its partitions can be written to.
 
@@ -103,10 +106,13 @@ class Admin:
             deduplication: Drop records that were there before.
             system: Make a topic of the system, which lists leave out.
             dry_run: Only check.
+            exist_ok: A topic of that name will do if it has as many partitions. Its other
+                options stay what they are.
 
         Raises:
             UsageError: Something cannot be meant as given; nothing was sent.
-            TopicAlreadyExists: The name is in use.
+            TopicAlreadyExists: The name is in use; with ``exist_ok``, by a topic with another
+                number of partitions, and the text has both numbers.
             BrokerError: A rule of the server forbids it; the text says which.
         """
         check_name(name, "topic")
@@ -126,10 +132,10 @@ class Admin:
             deduplication=deduplication,
             system=system,
         )
-        await self._create(name, spec, dry_run=dry_run)
+        await self._create(name, spec, dry_run=dry_run, exist_ok=exist_ok)
 
     async def create_topic_from(
-        self, path: str | os.PathLike[str], *, dry_run: bool = False
+        self, path: str | os.PathLike[str], *, dry_run: bool = False, exist_ok: bool = False
     ) -> str:
         """Make the topic that a file describes, as Fluvio's own ``topic create --config``.
 
@@ -137,6 +143,7 @@ class Admin:
             path: A file of YAML, TOML or JSON, by its ending. YAML needs the package pyyaml,
                 which the extra ``cli`` brings.
             dry_run: Only check.
+            exist_ok: As for `create_topic`.
 
         Returns:
             The topic's name.
@@ -144,11 +151,12 @@ class Admin:
         Raises:
             UsageError: The file cannot be read, or describes no topic.
             ConfigError: The YAML reader is not installed.
+            TopicAlreadyExists: As for `create_topic`.
             BrokerError: As for `create_topic`.
         """
         name, spec = load_topic(Path(path))
         check_name(name, "topic")
-        await self._create(name, spec, dry_run=dry_run)
+        await self._create(name, spec, dry_run=dry_run, exist_ok=exist_ok)
         return name
 
     async def delete_topic(self, name: str, *, force: bool = False) -> None:
@@ -316,7 +324,7 @@ class Admin:
             await self._offsets.delete(each)
         return gone
 
-    async def _create(self, name: str, spec: TopicSpec, *, dry_run: bool) -> None:
+    async def _create(self, name: str, spec: TopicSpec, *, dry_run: bool, exist_ok: bool) -> None:
         request = CreateRequest(specs.TOPIC, name, spec, dry_run)
         try:
             status = await self._cluster.admin(CREATE, request)
@@ -326,9 +334,26 @@ class Admin:
             return  # a stock server may answer late although the topic is made
         if status.error.code == 2005 and await self._is_there(name, spec):
             return
-        _check(status, name)
+        if exist_ok and status.error.code == _ALREADY_EXISTS:
+            await self._check_will_do(name, spec)
+        else:
+            _check(status, name)
         if not dry_run and isinstance(spec.replicas, ComputedReplicas | AssignedReplicas):
             await self._wait_for_partitions(name, spec.partition_count)
+
+    async def _check_will_do(self, name: str, spec: TopicSpec) -> None:
+        """Refuse a topic that is there with another number of partitions.
+
+        Raises:
+            TopicAlreadyExists: It has.
+        """
+        found, wanted = (await self.describe_topic(name)).partitions, spec.partition_count
+        if found != wanted:
+            raise TopicAlreadyExists(
+                name,
+                about=f" with {found} partitions, not {wanted}",
+                hint="add_partitions gives it more" if found < wanted else "",
+            )
 
     async def _is_there(self, name: str, spec: TopicSpec) -> bool:
         topics = await self.list_topics(system=spec.system)

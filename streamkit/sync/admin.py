@@ -35,9 +35,11 @@ class Admin:
         """Make a topic; return when its partitions can be written to."""
         self._call(self._admin.create_topic(*args, **options))
 
-    def create_topic_from(self, path: str | os.PathLike[str], *, dry_run: bool = False) -> str:
+    def create_topic_from(
+        self, path: str | os.PathLike[str], *, dry_run: bool = False, exist_ok: bool = False
+    ) -> str:
         """Make the topic that a file describes; return its name."""
-        return self._call(self._admin.create_topic_from(path, dry_run=dry_run))
+        return self._call(self._admin.create_topic_from(path, dry_run=dry_run, exist_ok=exist_ok))
 
     def delete_topic(self, name: str, *, force: bool = False) -> None:
         """Remove a topic and everything in it."""

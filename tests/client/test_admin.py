@@ -54,6 +54,30 @@ async def test_a_name_is_given_once(client: Client, new_topic: NewTopic) -> None
         await client.admin.create_topic(name)
 
 
+async def test_a_topic_that_is_there_will_do_where_that_is_said(
+    client: Client, new_topic: NewTopic
+) -> None:
+    name = await new_topic(2, compression="zstd")
+    await client.admin.create_topic(name, 2, exist_ok=True)
+    await client.admin.create_topic(name, 2, exist_ok=True, dry_run=True)
+    assert (await client.admin.describe_topic(name)).compression == "zstd"
+    await client.admin.create_topic(f"{name}-new", 2, exist_ok=True)
+    assert (await client.admin.describe_topic(f"{name}-new")).partitions == 2
+
+
+@pytest.mark.parametrize(("wanted", "hint"), [(3, "add_partitions"), (1, "")])
+async def test_one_with_other_partitions_will_not_do(
+    client: Client, new_topic: NewTopic, wanted: int, hint: str
+) -> None:
+    name = await new_topic(2)
+    with pytest.raises(TopicAlreadyExists, match=f"with 2 partitions, not {wanted}") as raised:
+        await client.admin.create_topic(name, wanted, exist_ok=True)
+    assert (raised.value.topic, raised.value.code) == (name, 2002)
+    assert raised.value.hint.startswith(hint) and bool(raised.value.hint) == bool(hint)
+    with pytest.raises(UsageError, match="no topic can be called"):
+        await client.admin.create_topic("Bad", exist_ok=True)
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [

@@ -47,6 +47,7 @@ def test_options_of_a_topic_are_those_of_the_other_client(client: sync.Client, n
     client.admin.create_topic(name, 2, compression="zstd", ignore_rack=True)
     found = client.admin.describe_topic(name)
     assert (found.partitions, found.compression, found.ignores_rack) == (2, "zstd", True)
+    client.admin.create_topic(name, 2, exist_ok=True)
     with pytest.raises(UsageError, match="no topic can be called"):
         client.admin.create_topic("Bad")
     client.admin.delete_topic(name)

@@ -125,6 +125,7 @@ async def test_a_topic_is_made_from_a_file(client: Client, tmp_path: Path) -> No
     path = written(tmp_path, "meta: {name: from-a-file}\npartition: {count: 2}")
     assert await client.admin.create_topic_from(path, dry_run=True) == "from-a-file"
     assert await client.admin.create_topic_from(path) == "from-a-file"
+    assert await client.admin.create_topic_from(path, exist_ok=True) == "from-a-file"
     assert (await client.admin.describe_topic("from-a-file")).partitions == 2
     await client.admin.delete_topic("from-a-file")
     with pytest.raises(UsageError, match="no topic can be called 'Bad'"):
