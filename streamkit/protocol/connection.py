@@ -20,6 +20,7 @@ from streamkit.limits import (
 from streamkit.protocol.apis import (
     API_VERSIONS,
     PLATFORM_VERSION_MIN,
+    PRODUCE,
     Answers,
     Api,
 )
@@ -280,6 +281,9 @@ class ServerConnection:
         reader = Reader(payload, _REQUEST_HEAD.size)
         client_id = STRING.read(reader, version)
         body = api.request.read(reader, version)
+        if api is PRODUCE and reader.at < reader.end:
+            # A damaged length hides records, and nobody may be told that they are stored.
+            raise RemoteProtocolError(f"{reader.end - reader.at} bytes left", at=reader.at)
         return IncomingRequest(api, version, correlation_id, client_id, body, len(payload))
 
 

@@ -32,8 +32,11 @@ from streamkit.protocol.data_plane import (
     FetchablePartition,
     OffsetUpdate,
     OffsetUpdateStatus,
+    PartitionProduceData,
+    ProduceRequest,
     StreamFetchRequest,
     StreamFetchResponse,
+    TopicProduceData,
     UpdateOffsetsRequest,
     UpdateOffsetsResponse,
 )
@@ -430,3 +433,15 @@ def test_a_client_names_who_answered_by_mistake(data: bytes, words: str) -> None
     client.hello()
     with pytest.raises(RemoteProtocolError, match=words):
         client.receive(data)
+
+
+def test_records_behind_a_damaged_length_are_not_passed_over() -> None:
+    """They were taken for none, and the entry for stored."""
+    pair = Pair()
+    records = bytes(8) + b"records"
+    data = TopicProduceData("t", (PartitionProduceData(0, records),))
+    _, frame = pair.client.send(apis.PRODUCE, ProduceRequest(topics=(data,)))
+    at = frame.index(records) - 4
+    frame[at] ^= 0x80
+    with pytest.raises(RemoteProtocolError, match="bytes left"):
+        pair.server.receive(bytes(frame))
