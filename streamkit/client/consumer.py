@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -11,6 +12,7 @@ from anyio.abc import TaskGroup
 
 from streamkit.client.channel import Channel
 from streamkit.client.cluster import Cluster, retrying
+from streamkit.client.hand import Hand
 from streamkit.client.inbox import Inbox
 from streamkit.client.offsets import OffsetClient
 from streamkit.client.options import BEGINNING, ConsumerMetrics, ConsumerOptions
@@ -31,6 +33,9 @@ class Consumer:
     ``async for record in consumer`` gives single records, ``async for chunk in
     consumer.chunks()`` whole columns, which is several times faster. Within a partition
     offsets ascend; between partitions there is no order. It ends only with ``until_end``.
+
+    A loop that was left is gone on with by the next one, from the next record on; a loop that
+    ends closes the consumer. Tasks may share it: each record reaches one of them.
     """
 
     def __init__(self, cluster: Cluster, topic: str, options: ConsumerOptions) -> None:
@@ -68,7 +73,10 @@ class Consumer:
         # Partitions that nothing has been given out of since they were moved.
         self._sought: set[int] = set()
         self._loops: list[AsyncGenerator[Any, None]] = []
+        # Chunks of which single records are given out: one per loop that is under way.
+        self._hands: deque[Hand] = deque()
         self._is_open = False
+        self._has_ended = False
 
     # --- life ----------------------------------------------------------------------
 
@@ -77,8 +85,9 @@ class Consumer:
 
         Raises:
             TopicNotFound: There is no such topic.
-            UsageError: There is no such partition.
+            UsageError: There is no such partition, or the consumer was closed.
         """
+        self._check_not_closed()
         if self._is_open:
             return
         count = await self._retrying(lambda: self._cluster.partition_count(self.topic))
@@ -93,6 +102,7 @@ class Consumer:
             await self._new_reader(number, stored.get(number), self._options.start)
             for number in chosen
         ]
+        self._check_not_closed()
         if self._is_open:
             return  # another task was faster
         for reader in readers:
@@ -120,25 +130,35 @@ class Consumer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        unstored = False
         with anyio.CancelScope(shield=True):
-            if kind is None and self._options.offset_strategy == "auto":
-                with anyio.move_on_after(_LAST_COMMIT_S) as scope:
-                    await self.commit()
-                unstored = scope.cancelled_caught
-            for loop in self._loops:
-                try:
-                    await loop.aclose()
-                except RuntimeError:
-                    pass  # another task is in it, and ends with the consumer
-            await self.close()
-        if unstored:
+            try:
+                if kind is None and self._options.offset_strategy == "auto":
+                    await self._commit_at_the_end()
+            finally:
+                await self._end_loops()
+                await self.close()
+
+    async def _commit_at_the_end(self) -> None:
+        with anyio.move_on_after(_LAST_COMMIT_S) as scope:
+            await self.commit()
+        if scope.cancelled_caught:
             raise RequestTimedOut(
                 f"how far {self._options.consumer_id!r} has read {self.topic!r} was not stored "
                 f"within {_LAST_COMMIT_S:g} s",
                 sent=True,
                 hint="the next consumer of that id reads again what was not stored",
             )
+
+    async def _end_loops(self) -> None:
+        for loop in self._loops:
+            try:
+                await loop.aclose()
+            except RuntimeError:
+                pass  # another task is in it, and ends with the consumer
+
+    def _check_not_closed(self) -> None:
+        if self._is_closed:
+            raise UsageError(f"the consumer of {self.topic!r} is closed")
 
     # --- reading -------------------------------------------------------------------
 
@@ -147,40 +167,52 @@ class Consumer:
 
     async def _records(self) -> AsyncGenerator[Record[bytes], None]:
         auto = self._options.offset_strategy == "auto"
-        chunks = self._chunks(note_yielded=False)
+        await self.open()
         try:
-            async for chunk in chunks:
-                for record in chunk.records():
-                    self._yielded[chunk.partition] = record.offset
+            while (hand := await self._next_hand()) is not None:
+                partition = hand.chunk.partition
+                for record in hand.records:
+                    self._yielded[partition] = record.offset
                     yield record
-                    if chunk.partition in self._sought:
+                    if partition in self._sought:
                         break  # the rest of the chunk was prefetched as well
                     # The application came back for more, so it is done with this one.
-                    self._processed[chunk.partition] = record.offset
+                    self._processed[partition] = record.offset
                 if auto:
                     await self.commit()
         finally:
-            await chunks.aclose()
+            with anyio.CancelScope(shield=True):
+                await self.close()
+
+    async def _next_hand(self) -> Hand | None:
+        """Return a chunk that a loop has left something of, else the next one."""
+        if (hand := self._hand_with_rest()) is not None:
+            return hand
+        chunk = await self._next_arrived()
+        if chunk is None:
+            return None
+        hand = Hand(chunk)
+        self._hands.append(hand)
+        return hand
+
+    def _hand_with_rest(self) -> Hand | None:
+        while self._hands and not self._hands[0].left:
+            self._hands.popleft()
+        return self._hands[0] if self._hands else None
 
     def chunks(self) -> AsyncGenerator[Chunk, None]:
         """Read whole columns: values, keys, timestamps in ms, offsets."""
-        return self._begin(self._chunks(note_yielded=True))
+        return self._begin(self._chunks())
 
     def _begin(self, loop: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         # A loop that is left early is not dropped here and now: nobody could await its end.
         self._loops.append(loop)
         return loop
 
-    async def _chunks(self, *, note_yielded: bool) -> AsyncGenerator[Chunk, None]:
+    async def _chunks(self) -> AsyncGenerator[Chunk, None]:
         await self.open()
         try:
-            while True:
-                chunk = await self.next_chunk()
-                if chunk is None:
-                    return
-                if not note_yielded:
-                    yield chunk
-                    continue
+            while (chunk := await self.next_chunk()) is not None:
                 last = chunk.offsets[-1]
                 self._yielded[chunk.partition] = last
                 yield chunk
@@ -196,12 +228,22 @@ class Consumer:
         """Wait for the next chunk; None when every partition has reached its end.
 
         For loops that end the consumer themselves: unlike `chunks` this closes nothing.
+
+        Raises:
+            UsageError: The client was closed meanwhile.
+            StreamKitError: What will not pass: there is no such topic any more, for one.
         """
+        hand = self._hand_with_rest()
+        return await self._next_arrived() if hand is None else hand.take_rest()
+
+    async def _next_arrived(self) -> Chunk | None:
         while (chunk := self._inbox.take()) is None:
             for failure in self._failures.values():
                 raise failure
             if self._is_closed:
                 return None
+            if self._has_ended:
+                raise UsageError(f"the client was closed while {self.topic!r} was read")
             if self._readers and all(reader.is_done for reader in self._readers.values()):
                 return None
             await self._inbox.wait()
@@ -262,13 +304,14 @@ class Consumer:
             UsageError: The consumer is closed, or does not read the partition.
         """
         await self.open()
-        if self._is_closed:
-            raise UsageError(f"the consumer of {self.topic!r} is closed")
         reader = self._reader(partition)
         first, end = await self._bounds(partition)
         at = await self._resolved(Offset.parse(offset), partition, first, end, None)
         reader.seek(at)
         self._inbox.drop(partition)
+        for hand in self._hands:
+            if hand.chunk.partition == partition:
+                hand.drop_rest()
         self._sought.add(partition)
         self._given[partition] = at
         self._yielded.pop(partition, None)
@@ -363,6 +406,9 @@ class Consumer:
 
     def _next_of_application(self, number: int) -> int:
         """Return the offset behind what was given out last, else where reading is to begin."""
+        for hand in self._hands:
+            if hand.chunk.partition == number and hand.left:
+                return hand.next_offset
         if self._options.smartmodules and not self._inbox.holds(number):
             # What SmartModules have left out is nothing that the application will ever get.
             return self._readers[number].position.next_offset
@@ -378,13 +424,16 @@ class Consumer:
 
     async def _run(self) -> None:
         assert self._scope is not None, "made by `open`, which starts this"
-        with self._scope:
-            async with anyio.create_task_group() as tasks:
-                for reader in self._readers.values():
-                    tasks.start_soon(reader.run)
-                if self._options.partitions is None and not self._options.until_end:
-                    await self._follow_growth(tasks)
-        self._inbox.wake()
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as tasks:
+                    for reader in self._readers.values():
+                        tasks.start_soon(reader.run)
+                    if self._options.partitions is None and not self._options.until_end:
+                        await self._follow_growth(tasks)
+        finally:  # by `close`, or by the end of the client
+            self._has_ended = True
+            self._inbox.wake()
 
     async def _follow_growth(self, tasks: TaskGroup) -> None:
         """Read partitions that are added, from their first record on."""

@@ -86,12 +86,12 @@ class Inbox:
         self._tell_room()
 
     def wake(self) -> None:
-        """Let `wait` return: there is a chunk, an end or an error."""
-        self._arrived.set()
+        """Let `wait` return, for all who wait: there is a chunk, an end or an error."""
+        arrived, self._arrived = self._arrived, anyio.Event()
+        arrived.set()
 
     async def wait(self) -> None:
         """Wait for something to happen. What has happened before does not count."""
-        self._arrived = anyio.Event()
         await self._arrived.wait()
 
     def _tell_room(self) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, repeat
-from operator import length_hint
+from itertools import chain
 from types import TracebackType
 from typing import Any
 
 from streamkit.client.consumer import Consumer as AsyncConsumer
+from streamkit.client.hand import Hand
 from streamkit.client.options import ConsumerMetrics
 from streamkit.errors import UsageError
 from streamkit.record import Chunk, Offset, Record
@@ -47,7 +47,7 @@ class Consumer:
         self._is_open = False
         self._is_kept_open = False
         self._is_closed = False
-        self._hand: _Hand | None = None
+        self._hand: Hand | None = None
 
     # --- life ----------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class Consumer:
         finally:
             self._end_of_loop()
 
-    def _next_hand(self) -> _Hand | None:
+    def _next_hand(self) -> Hand | None:
         """Return what is left of the chunk in hand, else the next chunk."""
         self._loop.check()
         with self._in_turn:
@@ -146,7 +146,7 @@ class Consumer:
             fetched = brought.thing
             if fetched is not None and self._is_current(fetched):
                 # In one step, so that an interrupt comes before it is taken or after.
-                self._hand = _Hand(brought.number, fetched.chunk)
+                self._hand = Hand(fetched.chunk, brought.number)
                 return
             self._taken = brought.number
             if brought.error is not None:
@@ -158,7 +158,7 @@ class Consumer:
         """Tell whether nothing was sought since: an interrupted wait may have asked long ago."""
         return fetched.seeks == self._seeks.get(fetched.chunk.partition, 0)
 
-    def _put_away(self, hand: _Hand) -> None:
+    def _put_away(self, hand: Hand) -> None:
         self._taken = hand.number
         self._hand = None
 
@@ -306,60 +306,3 @@ class _Fetched:
 
     chunk: Chunk
     seeks: int
-
-
-class _Hand:
-    """The chunk that is being given out, and how far that is.
-
-    Counts nothing: the iterator that `records` draws offsets from knows what is left.
-    """
-
-    __slots__ = ("_offsets", "_whole_from", "chunk", "number", "records")
-
-    def __init__(self, number: int, chunk: Chunk) -> None:
-        self.number = number
-        self.chunk = chunk
-        self._offsets = iter(chunk.offsets)
-        self._whole_from = -1
-        self.records: Iterator[Record[bytes]] = map(
-            Record,
-            chunk.values,
-            chunk.keys,
-            chunk.timestamps_ms,
-            self._offsets,
-            repeat(chunk.partition),
-            repeat(chunk.topic),
-        )
-
-    @property
-    def left(self) -> int:
-        """Rows that are not given out yet."""
-        return length_hint(self._offsets)
-
-    @property
-    def given(self) -> int:
-        """Rows that are given out, also the one in the application's hands."""
-        return len(self.chunk) - self.left
-
-    @property
-    def done(self) -> int:
-        """Rows that the application has come back from."""
-        return max(0, self.given - 1) if self._whole_from < 0 else self._whole_from
-
-    @property
-    def next_offset(self) -> int:
-        """The offset of the first row that is not given out."""
-        return self.chunk.offsets[self.given]
-
-    def take_rest(self) -> Chunk:
-        """Give out all that is left as one chunk."""
-        given = self.given
-        rest = self.chunk.slice(given, len(self.chunk))
-        self._whole_from = given
-        self.drop_rest()
-        return rest
-
-    def drop_rest(self) -> None:
-        """Give out nothing more."""
-        for _ in self._offsets:
-            pass

@@ -186,6 +186,96 @@ async def test_a_loop_may_be_left_without_a_warning(client: Client, new_topic: N
             break
 
 
+async def test_a_loop_that_was_left_is_gone_on_with_by_the_next(
+    client: Client, new_topic: NewTopic
+) -> None:
+    topic = await new_topic()
+    values = await fill(client, topic, 50)
+    async with client.consumer(topic, until_end=True) as consumer:
+        found = [(await anext(aiter(consumer))).value for _ in range(3)]
+        assert await consumer.lag() == {0: 47}
+        chunk = await consumer.next_chunk()
+        assert chunk is not None
+        assert chunk.offsets[0] == 3
+        found += chunk.values
+        async for record in consumer:
+            found.append(record.value)
+    assert found == values
+
+
+async def test_tasks_that_share_a_consumer_each_get_some_and_all_end(
+    client: Client, new_topic: NewTopic
+) -> None:
+    topic = await new_topic()
+    consumer = client.consumer(topic)
+    found: list[bytes] = []
+
+    async def read() -> None:
+        async for record in consumer:
+            found.append(record.value)
+            if len(found) == 50:
+                tasks.cancel_scope.cancel()
+
+    async with consumer:
+        with anyio.fail_after(SOON_S):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(3):
+                    tasks.start_soon(read)
+                await anyio.wait_all_tasks_blocked()
+                await fill(client, topic, 50)
+    assert sorted(found, key=int) == [b"%d" % number for number in range(50)]
+
+
+async def test_every_task_that_waits_is_told_of_the_end(
+    client: Client, new_topic: NewTopic
+) -> None:
+    topic = await new_topic()
+    ended = []
+
+    async def read(consumer: Consumer) -> None:
+        assert await consumer.next_chunk() is None
+        ended.append(consumer)
+
+    async with client.consumer(topic) as consumer:
+        with anyio.fail_after(SOON_S):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(3):
+                    tasks.start_soon(read, consumer)
+                await anyio.wait_all_tasks_blocked()
+                await consumer.close()
+    assert len(ended) == 3
+
+
+async def test_a_client_that_is_closed_ends_the_wait_of_its_consumers(
+    cluster: BrokerProcess, new_topic: NewTopic
+) -> None:
+    topic = await new_topic()
+
+    async def read(consumer: Consumer) -> None:
+        with pytest.raises(UsageError, match="the client was closed while"):
+            await consumer.next_chunk()
+
+    with anyio.fail_after(SOON_S):
+        async with anyio.create_task_group() as tasks, Client.connect(cluster.address) as other:
+            consumer = other.consumer(topic)
+            await consumer.open()
+            tasks.start_soon(read, consumer)
+            await anyio.wait_all_tasks_blocked()
+
+
+async def test_a_closed_consumer_is_not_an_empty_one(client: Client, new_topic: NewTopic) -> None:
+    topic = await new_topic()
+    await fill(client, topic, 5)
+    consumer = client.consumer(topic, until_end=True)
+    assert len([record async for record in consumer]) == 5
+    with pytest.raises(UsageError, match="is closed"):
+        await anext(aiter(consumer))
+    unopened = client.consumer(topic)
+    await unopened.close()
+    with pytest.raises(UsageError, match="is closed"):
+        await unopened.open()
+
+
 async def test_batches_larger_than_a_response_are_read(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic()
     values = [bytes([n]) * 5_000 for n in range(20)]
@@ -495,3 +585,5 @@ async def test_a_last_commit_that_nobody_takes_is_told(
         own_broker.kill()
         with anyio.fail_after(SOON_S), pytest.raises(RequestTimedOut, match="was not stored"):
             await consumer.__aexit__(None, None, None)
+        with pytest.raises(UsageError, match="is closed"):
+            await consumer.open()

@@ -97,6 +97,27 @@ def test_closing_ends_a_wait_of_another_thread(client: sync.Client, topic: str) 
         consumer.next_chunk()
 
 
+def test_a_client_that_is_closed_ends_the_wait_of_another_thread(
+    cluster: BrokerProcess, topic: str
+) -> None:
+    other = sync.Client.connect(cluster.address)
+    consumer = other.consumer(topic, start=COUNT - 1)
+    assert consumer.next_chunk() is not None
+    told: list[Exception] = []
+
+    def read() -> None:
+        try:
+            consumer.next_chunk()
+        except UsageError as error:
+            told.append(error)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    other.close()
+    reader.join(SOON_S)
+    assert "closed" in str(told[0])
+
+
 def test_threads_may_share_a_consumer_and_each_record_reaches_one(
     client: sync.Client, topic: str
 ) -> None:
