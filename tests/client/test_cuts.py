@@ -78,6 +78,16 @@ class Bench:
     sequence: int = 0
     counts: Counter[str] = field(default_factory=Counter)
 
+    def note(self, cut: Cut) -> None:
+        """See that a cut did something.
+
+        A session may carry less than the one that was measured: what shares a request is a
+        matter of time. A cut behind its end comes too late.
+        """
+        carried_bytes = self.proxy.carried[cut.flow]
+        assert cut.fired == 1 or carried_bytes <= cut.at, f"{cut.at} of {cut.flow} was not cut"
+        self.counts["too late"] += not cut.fired
+
     async def begin(self, *faults: Fault, far: Client | None = None) -> None:
         """Count bytes from 0; with a client whose connection to the SC stays."""
         if far is not None:
@@ -174,11 +184,12 @@ async def cut_writing(broker: BrokerProcess, flow: Flow, delivery: Delivery, str
             await held.begin(cut, far=far)
             with anyio.fail_after(SOON_S):
                 await write(held, far, delivery, rounds)
-            assert cut.fired == 1, f"byte {at} of {flow} was never reached"
+            held.note(cut)
     return told(f"{delivery}, {flow}", len(points), total, held.counts)
 
 
 def told(what: str, cuts: int, total: int, counts: Counter[str]) -> str:
+    assert counts["too late"] * 10 <= cuts, counts
     found = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()) if count)
     return f"{what}: {cuts} cuts of {total} bytes, {found}, 0 lost"
 
@@ -251,7 +262,7 @@ async def cut_reading(
             with anyio.fail_after(SOON_S):
                 found, retries = await read(far)
             assert found == truth, f"cut at {at} of {flow}"
-            assert cut.fired == 1, f"byte {at} of {flow} was never reached"
+            held.note(cut)
             assert await stored(held.direct) == {0: 9, 1: 9}, f"cut at {at} of {flow}"
             held.counts["retries"] += retries
             held.counts["read"] += sum(map(len, found.values()))
@@ -289,7 +300,7 @@ async def cut_looking(broker: BrokerProcess, flow: Flow, stride: int) -> str:
             with anyio.fail_after(SOON_S):
                 async with patient_client(held.proxy.address) as far:
                     await write(held, far, "at-least-once")
-            assert cut.fired == 1, f"byte {at} of {flow} was never reached"
+            held.note(cut)
     return told(flow, len(points), total, held.counts)
 
 

@@ -126,10 +126,13 @@ async def test_a_cut_connection_loses_nothing(
     counts: Counter[str] = Counter()
     for at in points:
         cut = Cut(flow, at)
-        verdict, _ = await session(quiet, cut)
+        verdict, now = await session(quiet, cut)
         assert not verdict.problems, f"cut at {at} of {flow}: {verdict}"
-        assert cut.fired == 1, f"byte {at} of {flow} was never reached"
+        # A session may carry less than the one that was measured; then the cut comes too late.
+        assert cut.fired == 1 or now[flow] <= at, f"byte {at} of {flow} was not cut"
         counts += verdict.counts
+        counts["too late"] += not cut.fired
+    assert counts["too late"] * 4 <= len(points), counts
     with capsys.disabled():
         print(  # noqa: T201
             f"\n{flow}: {len(points)} cuts of {carried[flow]} bytes, {counts['acknowledged']} "
