@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -13,6 +13,7 @@ from streamkit.client import Client as AsyncClient
 from streamkit.errors import UsageError
 from streamkit.sync.loop_thread import LoopThread, shared_loop
 from streamkit.sync.outbox import Outbox
+from streamkit.sync.pull import Pull
 
 T = TypeVar("T")
 
@@ -28,6 +29,7 @@ class Connection:
         self._leave = asyncio.Event()
         self._is_closed = False
         self._outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
+        self._pulls: weakref.WeakSet[Pull[Any]] = weakref.WeakSet()
 
     def open(self) -> None:
         """Connect, unless that is done.
@@ -61,9 +63,19 @@ class Connection:
             raise
         return self.loop.call(work)
 
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
     def opened(self, outbox: Outbox) -> None:
         """Learn of a producer that `close` has to close first."""
         self._outboxes.add(outbox)
+
+    def pull(self, bring: Callable[[], Awaitable[T | None]]) -> Pull[T]:
+        """Take things from a coroutine function, until `close` at the latest."""
+        pull = Pull(self.loop, bring)
+        self._pulls.add(pull)
+        return pull
 
     def close(self, *, deadline_s: float | None = None) -> None:
         """Flush what producers hold, then leave the client. Does nothing the second time.
@@ -77,6 +89,8 @@ class Connection:
             return
         outcomes = self.loop.call(self._close_outboxes(deadline_s))
         self._is_closed = True
+        for pull in self._pulls:
+            pull.close()
         self.loop.post(self._leave.set)
         self.loop.result_of(self._life)
         for outcome in outcomes:

@@ -15,7 +15,6 @@ from streamkit.client.options import ConsumerMetrics
 from streamkit.errors import UsageError
 from streamkit.record import Chunk, Offset, Record
 from streamkit.sync.connection import Connection
-from streamkit.sync.pull import Pull
 
 
 class Consumer:
@@ -38,7 +37,7 @@ class Consumer:
         self._loop = connection.loop
         self._consumer = consumer
         self._is_auto = is_auto
-        self._pull = Pull(connection.loop, self._fetch)
+        self._pull = connection.pull(self._fetch)
         self._taken = 0
         self._in_turn = threading.Lock()
         self._done: dict[int, int] = {}

@@ -61,7 +61,7 @@ class Pull(Generic[T]):
             self._asked_for = number + 1
         while self._last.number <= number:
             if self._is_closed:
-                raise UsageError("it was closed meanwhile")
+                raise UsageError("it was closed meanwhile, or its client was")
             self._arrived.wait()
         return self._last
 

@@ -21,7 +21,7 @@ class Watch(Generic[T]):
     def __init__(self, connection: Connection, watch: AsyncWatch[T]) -> None:
         self._connection = connection
         self._watch = watch
-        self._pull: Pull[WatchEvent[T]] = Pull(connection.loop, self._bring)
+        self._pull: Pull[WatchEvent[T]] = connection.pull(self._bring)
         self._taken = 0
         self._in_turn = threading.Lock()
         self._is_closed = False
@@ -37,8 +37,8 @@ class Watch(Generic[T]):
             try:
                 brought = self._pull.after(self._taken)
             except UsageError:
-                if self._is_closed:
-                    raise StopIteration from None  # closed by another thread meanwhile
+                if self._is_closed or self._connection.is_closed:
+                    raise StopIteration from None  # by another thread meanwhile
                 raise
             self._taken = brought.number
         if brought.error is not None:

@@ -73,7 +73,7 @@ async def test_one_with_other_partitions_will_not_do(
     with pytest.raises(TopicAlreadyExists, match=f"with 2 partitions, not {wanted}") as raised:
         await client.admin.create_topic(name, wanted, exist_ok=True)
     assert (raised.value.topic, raised.value.code) == (name, 2002)
-    assert raised.value.hint.startswith(hint) and bool(raised.value.hint) == bool(hint)
+    assert raised.value.hint.partition(" ")[0] == hint
     with pytest.raises(UsageError, match="no topic can be called"):
         await client.admin.create_topic("Bad", exist_ok=True)
 
