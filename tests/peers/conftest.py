@@ -18,12 +18,14 @@ from tests.stop.broker import BrokerProcess
 # What every script in Python begins with.
 PYTHON_PRELUDE: Final = """
 import json
+import os
 from fluvio import *
 from fluvio.specs import *
 from fluvio.topic import *
 
 def answer(value):
-    print(json.dumps(value), flush=True)
+    # In one piece: a second thread may answer at the same time.
+    os.write(1, json.dumps(value).encode() + b"\\n")
 
 def told():
     return json.loads(input())
