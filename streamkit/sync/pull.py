@@ -42,6 +42,7 @@ class Pull(Generic[T]):
         self._wanted = asyncio.Event()
         self._arrived = threading.Event()
         self._asked_for = 0
+        self._asked_last = -1
         self._last: Brought[T] = Brought(0)
         self._is_closed = False
         self._task: Future[None] | None = None
@@ -73,7 +74,10 @@ class Pull(Generic[T]):
             self._task.cancel()
 
     def _ask(self, number: int) -> None:
-        if self._last.number == number:  # else it was asked for twice
+        # An interrupted caller asks twice, also while the thing is on its way: what would be
+        # brought for that would take the place of the first.
+        if number > self._asked_last:
+            self._asked_last = number
             self._wanted.set()
 
     async def _run(self) -> None:
