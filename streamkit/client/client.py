@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -124,6 +124,9 @@ class Client:
             tls=tls,
         )
 
+    def __repr__(self) -> str:
+        return f"Client({self.address!r})"
+
     @property
     def address(self) -> str:
         """The SC's address."""
@@ -216,6 +219,10 @@ class Client:
             raise UsageError("batch_size, max_request_size and queue_bytes count from 1 byte up")
         if queue_batches is not None and queue_batches < 1:
             raise UsageError(f"queue_batches={queue_batches} counts from 1 up")
+        if partition is not None and partitioner is not None:
+            raise UsageError(
+                "partition and partitioner both say where records go", hint="keep one of them"
+            )
         options = ProducerOptions(
             batch_size_bytes=batch_size,
             max_request_size_bytes=max_request_size,
@@ -245,7 +252,7 @@ class Client:
         topic: str | Topic[object],
         *,
         start: Offset | str | int = "beginning",
-        partitions: int | list[int] | tuple[int, ...] | None = None,
+        partitions: int | Iterable[int] | None = None,
         until_end: bool = False,
         isolation: Isolation = "read_uncommitted",
         max_bytes: int = FETCH_BYTES_DEFAULT,
@@ -289,7 +296,7 @@ class Client:
             raise UsageError("max_bytes and prefetch_bytes count from 1 byte up")
         options = ConsumerOptions(
             start=Offset.parse(start),
-            partitions=None if partitions is None else tuple(partitions),
+            partitions=None if partitions is None else tuple(dict.fromkeys(partitions)),
             starts=starts,
             until_end=until_end,
             isolation=_choice(
@@ -303,7 +310,9 @@ class Client:
                 offset_strategy, {"none": "none", "manual": "manual", "auto": "auto"}
             ),
             resumes=resume,
-            on_evicted=on_evicted,
+            on_evicted=_choice(
+                on_evicted, {"fail": "fail", "earliest": "earliest", "latest": "latest"}
+            ),
             smartmodules=chain_of(smartmodules),
             give_up_s=None if give_up is None else _seconds(give_up),
             on_retry=on_retry,

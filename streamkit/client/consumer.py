@@ -78,6 +78,9 @@ class Consumer:
         self._is_open = False
         self._has_ended = False
 
+    def __repr__(self) -> str:
+        return f"Consumer({self.topic!r})"
+
     # --- life ----------------------------------------------------------------------
 
     async def open(self) -> None:

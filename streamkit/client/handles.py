@@ -41,6 +41,14 @@ class RecordHandle:
         self._outcome = outcome
         self._row = row
 
+    def __repr__(self) -> str:
+        if not self._outcome.is_known:
+            return f"RecordHandle(partition={self._sender.partition}, on its way)"
+        if self._outcome.error is not None:
+            return f"RecordHandle({type(self._outcome.error).__name__})"
+        stored = self.result()
+        return f"RecordHandle(partition={stored.partition}, offset={stored.offset})"
+
     def __await__(self) -> Generator[Any, Any, RecordMetadata]:
         return self._wait().__await__()
 
@@ -80,6 +88,9 @@ class ManyHandle:
     def __init__(self, count: int) -> None:
         self._count = count
         self._parts: list[tuple[PartitionSender, Sequence[int], list[Place]]] = []
+
+    def __repr__(self) -> str:
+        return f"ManyHandle({self._count} records{'' if self.is_known else ', on their way'})"
 
     def add(self, sender: PartitionSender, rows: Sequence[int], places: list[Place]) -> None:
         self._parts.append((sender, rows, places))

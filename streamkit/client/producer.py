@@ -49,6 +49,7 @@ class Producer:
         self._is_open = False
         self._is_closed = False
         self.metrics = ProducerMetrics()
+        self.close_timeout_s = options.close_timeout_s
 
     async def open(self) -> None:
         """Look the topic up and check the options against it.
@@ -221,7 +222,7 @@ class Producer:
                 which partitions.
             StreamKitError: As for `flush`.
         """
-        limit_s = self._options.close_timeout_s if deadline_s is None else deadline_s
+        limit_s = self.close_timeout_s if deadline_s is None else deadline_s
         try:
             with anyio.fail_after(limit_s):
                 await self.flush()
@@ -236,6 +237,9 @@ class Producer:
             ) from None
         finally:
             self.stop()
+
+    def __repr__(self) -> str:
+        return f"Producer({self.topic!r}, unacknowledged={self.unacknowledged})"
 
     @property
     def unacknowledged(self) -> int:
@@ -255,9 +259,10 @@ class Producer:
         if kind is None or issubclass(kind, Exception):
             try:
                 await self.close()
-            except StreamKitError:
-                if kind is None:
-                    raise  # else the block's own error goes first
+            except StreamKitError as problem:
+                if error is None:
+                    raise
+                error.add_note(str(problem))  # the block's own error goes first
         else:
             self.stop()
 
@@ -363,7 +368,12 @@ class Producer:
 
     def _choose_rows(self, keys: list[bytes | None]) -> Sequence[int]:
         if self._options.partitioner is not None:
-            return self._options.partitioner(keys, self._partitions)
+            chosen = self._options.partitioner(keys, self._partitions)
+            if len(chosen) != len(keys):
+                raise UsageError(
+                    f"the partitioner chose {len(chosen)} partitions for {len(keys)} keys"
+                )
+            return chosen
         if len(self._online) < self._partitions or any(each.is_full for each in self._senders):
             return [self._choose(key) for key in keys]
         chosen, self._turn = codec.partition_rows(keys, self._partitions, self._turn)

@@ -34,6 +34,9 @@ class Client:
         """Prepare a connection; arguments and errors as of `streamkit.Client.connect`."""
         return cls(AsyncClient.connect(*args, **options))
 
+    def __repr__(self) -> str:
+        return f"Client({self.address!r})"
+
     @property
     def address(self) -> str:
         """The SC's address."""

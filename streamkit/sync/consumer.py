@@ -50,6 +50,9 @@ class Consumer:
 
     # --- life ----------------------------------------------------------------------------
 
+    def __repr__(self) -> str:
+        return f"Consumer({self.topic!r})"
+
     def open(self) -> None:
         """Resolve the positions and start reading.
 

@@ -12,6 +12,8 @@ from streamkit.client import ManyMetadata, RecordMetadata
 class Rows(Protocol):
     """Records on their way, taken together."""
 
+    def __len__(self) -> int: ...
+
     def wait_for_row(self, row: int) -> RecordMetadata: ...
 
     def wait_for_all(self) -> ManyMetadata: ...
@@ -22,6 +24,9 @@ class RecordHandle(msgspec.Struct, frozen=True, gc=False):
 
     _rows: Rows
     _row: int
+
+    def __repr__(self) -> str:
+        return f"RecordHandle(row {self._row})"
 
     def wait(self) -> RecordMetadata:
         """Wait until the record is stored and return where; may be called any number of times.
@@ -38,6 +43,9 @@ class ManyHandle(msgspec.Struct, frozen=True, gc=False):
     """The records of one `Producer.send_many`."""
 
     _parts: list[Rows]
+
+    def __repr__(self) -> str:
+        return f"ManyHandle({sum(map(len, self._parts))} records)"
 
     def wait(self) -> ManyMetadata:
         """Wait until all records are stored and return where, row by row.

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Final
 
 import anyio
@@ -151,7 +153,7 @@ class Parcel:
             raise self._error
         if self._parts is None:
             return None
-        first, part = next(each for each in reversed(self._parts) if each[0] <= row)
+        first, part = self._parts[bisect_right(self._parts, row, key=itemgetter(0)) - 1]
         if isinstance(part, Exception):
             raise part
         return part.record(row - first) if isinstance(part, ManyHandle) else part
@@ -320,13 +322,16 @@ class Outbox:
             StreamKitError: As for `flush`.
         """
         error: Exception | None = None
+        limit_s = self._producer.close_timeout_s if deadline_s is None else deadline_s
         try:
-            with anyio.fail_after(deadline_s):
+            with anyio.fail_after(limit_s):
                 await self.flush()
         except TimeoutError:
             error = NotFlushed(
                 f"{self.unacknowledged} records for {self._producer.topic!r} "
-                f"were not acknowledged within {deadline_s:g} s"
+                f"were not acknowledged within {limit_s:g} s",
+                hint="they may be stored or not; raise close_timeout where brokers may be away "
+                "for longer",
             )
         except StreamKitError as refusal:
             error = refusal

@@ -41,6 +41,7 @@ class Producer:
         lingers: bool = True,
     ) -> None:
         self.topic = producer.topic
+        self.close_timeout_s = producer.close_timeout_s
         self._connection = connection
         self._loop = connection.loop
         self._producer = producer
@@ -50,6 +51,9 @@ class Producer:
         self._opening = threading.Lock()
         self._outbox: Outbox | None = None
         self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"Producer({self.topic!r})"
 
     def open(self) -> None:
         """Look the topic up and check the options against it; the first `send` does it as well.
@@ -174,6 +178,10 @@ class Producer:
         """Flush, then stop. Nothing can be sent afterwards. Does nothing the second time.
 
         Interrupted by Ctrl-C, the producer stays as it is, and can be closed again.
+
+        Args:
+            deadline_s: How long flushing may take; the producer's ``close_timeout``, if left
+                out.
 
         Raises:
             NotFlushed: The deadline passed; the text says how many records are open.

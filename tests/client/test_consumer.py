@@ -587,3 +587,17 @@ async def test_a_last_commit_that_nobody_takes_is_told(
             await consumer.__aexit__(None, None, None)
         with pytest.raises(UsageError, match="is closed"):
             await consumer.open()
+
+
+async def test_a_policy_that_there_is_not_is_refused(client: Client) -> None:
+    misspelt: Any = "earlist"
+    with pytest.raises(UsageError, match="'earlist' is none of: fail, earliest, latest"):
+        client.consumer("flights", on_evicted=misspelt)
+
+
+async def test_a_partition_that_is_named_twice_is_read_once(
+    client: Client, new_topic: NewTopic
+) -> None:
+    topic = await new_topic(2)
+    async with client.consumer(topic, partitions=[1, 1]) as consumer:
+        assert consumer.starts() == {1: 0}

@@ -467,3 +467,46 @@ async def test_options_that_mean_nothing_are_refused(
 ) -> None:
     with pytest.raises(UsageError):
         client.producer("any", **options)
+
+
+async def test_a_client_and_what_it_makes_show_what_they_are(
+    client: Client, new_topic: NewTopic
+) -> None:
+    topic = await new_topic()
+    assert repr(client) == f"Client({client.address!r})"
+    assert repr(client.consumer(topic)) == f"Consumer({topic!r})"
+    async with client.producer(topic, linger=3_600) as producer:
+        handle = await producer.send(b"x")
+        many = await producer.send_many([b"y", b"z"])
+        assert repr(producer) == f"Producer({topic!r}, unacknowledged=3)"
+        assert repr(handle) == "RecordHandle(partition=0, on its way)"
+        assert repr(many) == "ManyHandle(2 records, on their way)"
+        await producer.flush()
+        assert repr(handle) == "RecordHandle(partition=0, offset=0)"
+        assert repr(many) == "ManyHandle(2 records)"
+
+
+async def test_an_error_of_the_block_goes_first_and_notes_what_was_not_delivered(
+    client: Client, new_topic: NewTopic
+) -> None:
+    topic = await new_topic(segment_size_bytes=2_000)
+
+    async def fail() -> None:
+        async with client.producer(topic) as producer:
+            await producer.send(bytes(20_000))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        await fail()
+    assert "too large" in raised.value.__notes__[0]
+
+
+async def test_a_partitioner_that_forgets_a_row_is_refused(
+    client: Client, new_topic: NewTopic
+) -> None:
+    topic = await new_topic(2)
+    async with client.producer(topic, partitioner=lambda keys, count: [0]) as producer:
+        with pytest.raises(UsageError, match="chose 1 partitions for 3 keys"):
+            await producer.send_many([b"a", b"b", b"c"])
+    with pytest.raises(UsageError, match="partition and partitioner both"):
+        client.producer(topic, partition=0, partitioner=lambda keys, count: [0])

@@ -399,6 +399,28 @@ def test_the_end_of_the_client_raises_what_its_producers_could_not_deliver(
             away.close(deadline_s=0.1)
 
 
+def test_closing_takes_no_longer_than_the_producer_was_told(
+    cluster: BrokerProcess, small: str
+) -> None:
+    with Proxy(cluster.sc_port, cluster.spu_port, Stall("spu up")) as proxy:
+        away = sync.Client.connect(proxy.address)
+        producer = away.producer(small, close_timeout=0.1)
+        producer.send(b"x")
+        with pytest.raises(NotFlushed, match=r"^1 record.* within 0\.1 s"):
+            producer.close()
+        away.close()
+
+
+def test_clients_and_what_they_make_show_what_they_are(client: sync.Client, topic: str) -> None:
+    producer = client.producer(topic)
+    assert repr(client) == f"Client({client.address!r})"
+    assert repr(producer) == f"Producer({topic!r})"
+    assert repr(client.consumer(topic)) == f"Consumer({topic!r})"
+    assert repr(producer.send(b"x")) == "RecordHandle(row 0)"
+    assert repr(producer.send_many([b"x"] * 3)) == "ManyHandle(3 records)"
+    producer.close()
+
+
 def test_a_producer_that_is_dropped_delivers_what_it_took(client: sync.Client, topic: str) -> None:
     handle = client.producer(topic, linger=3_600).send(b"nobody has me")
     gc.collect()
