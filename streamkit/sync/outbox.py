@@ -1,32 +1,21 @@
-"""Records on their way from threads to the loop: taken under a lock, handed over in parcels.
-
-| a parcel is | until |
-|---|---|
-| open | the loop takes it, or columns are put behind it |
-| closed | the loop takes it, in order |
-| being handed over | the async producer has taken its records |
-| handed over | for good; it knows the handles of its records |
-| lost | for good; the producer was closed before, or refused it: handles and `flush` tell |
-"""
+"""Records on their way from threads to the loop: taken under a lock, handed over in parcels."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
-from operator import itemgetter
 from typing import Final
 
 import anyio
 
-from streamkit.client import ManyHandle, ManyMetadata, RecordHandle, RecordMetadata
+from streamkit.client import ManyHandle, ManyMetadata, RecordHandle
 from streamkit.client.producer import Producer as AsyncProducer
 from streamkit.errors import NotFlushed, StreamKitError, UsageError
 from streamkit.sync import handles
 from streamkit.sync.loop_thread import LoopThread, write_left
+from streamkit.sync.parcel import Parcel, Part
 
 # What may wait to be handed over. The async producer has a queue of its own behind this one.
 OUTBOX_BYTES_MAX: Final = 1 << 20
@@ -36,127 +25,6 @@ _ROWS_MAX: Final = 8_192
 _GATHER_S: Final = 0.001
 # What a record takes beside its value and key.
 RECORD_BYTES: Final = 64
-
-# The first row of a part, and its handle; or why its record was refused.
-Part = tuple[int, ManyHandle | RecordHandle | Exception]
-
-
-class Parcel:
-    """Records that are handed over together, as columns, and what became of them."""
-
-    __slots__ = (
-        "_asked",
-        "_error",
-        "_outbox",
-        "_parts",
-        "bytes",
-        "keys",
-        "partitions",
-        "timestamps_ms",
-        "values",
-    )
-
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
-        self.values: list[bytes] = []
-        self.keys: list[bytes | None] = []
-        self.timestamps_ms: list[int] = []
-        self.partitions: dict[int, int] = {}
-        self.bytes = 0
-        self._parts: list[Part] | None = None
-        self._error: Exception | None = None
-        self._asked: list[tuple[int, threading.Event]] = []
-
-    def __len__(self) -> int:
-        return len(self.timestamps_ms)
-
-    # --- from any thread ---------------------------------------------------------------
-
-    def wait_for_row(self, row: int) -> RecordMetadata:
-        """Wait until a record is stored.
-
-        Raises:
-            StreamKitError: It is not stored.
-        """
-        record = self._record(row)
-        if record is None or not record.is_known:
-            known = threading.Event()
-            self._outbox.watch(self, row, known)
-            known.wait()
-            record = self._record(row)
-        assert record is not None, "it is known"
-        return record.result()
-
-    def wait_for_all(self) -> ManyMetadata:
-        """Wait until all records are stored.
-
-        Raises:
-            StreamKitError: One of them is not stored.
-        """
-        return self._outbox.outcome_of(self)
-
-    # --- on the loop -------------------------------------------------------------------
-
-    def watch(self, row: int, known: threading.Event) -> None:
-        """Set an event once the outcome of a record is known."""
-        try:
-            record = self._record(row)
-        except Exception:  # raised again in the thread that waits
-            known.set()
-            return
-        if record is None:
-            self._asked.append((row, known))
-        else:
-            # In the loop's next turn, which has nothing else to do: a thread that is woken while
-            # the loop goes on would sleep a second time, for the interpreter.
-            record.when_known(partial(asyncio.get_running_loop().call_soon, known.set))
-
-    def settle(self, parts: list[Part]) -> None:
-        """Learn the handles of the records."""
-        self._parts = parts
-        self._release()
-
-    def lose(self, error: Exception) -> None:
-        """Learn why none of the records is on its way."""
-        self._error = error
-        self._release()
-
-    def handles(self) -> list[ManyHandle | RecordHandle]:
-        """Return the handles of the records, in order.
-
-        Raises:
-            StreamKitError: Some records are not on their way.
-        """
-        if self._error is not None:
-            raise self._error
-        found = []
-        for _, part in self._parts or ():
-            if isinstance(part, Exception):
-                raise part
-            found.append(part)
-        return found
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the records are handed over, or lost."""
-        return self._parts is not None or self._error is not None
-
-    def _release(self) -> None:
-        self.values, self.keys = [], []
-        asked, self._asked = self._asked, []
-        for row, known in asked:
-            self.watch(row, known)
-
-    def _record(self, row: int) -> RecordHandle | None:
-        """Return the handle of a record; None as long as it is not handed over."""
-        if self._error is not None:
-            raise self._error
-        if self._parts is None:
-            return None
-        first, part = self._parts[bisect_right(self._parts, row, key=itemgetter(0)) - 1]
-        if isinstance(part, Exception):
-            raise part
-        return part.record(row - first) if isinstance(part, ManyHandle) else part
 
 
 class Outbox:
@@ -375,7 +243,7 @@ class Outbox:
             if self._problem is not None:
                 raise self._problem
             parcel = self._open
-            _cut_even(parcel)
+            parcel.cut_even()
             if parcel.bytes < self._room_bytes:
                 return parcel
             if self._room_bytes > 0:
@@ -387,7 +255,7 @@ class Outbox:
 
     def _close_open(self) -> None:
         parcel = self._open
-        _cut_even(parcel)
+        parcel.cut_even()
         if len(parcel):
             self._close(parcel)
             self._open = Parcel(self)
@@ -507,14 +375,6 @@ class Outbox:
     def _tell_moved(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
-
-
-def _cut_even(parcel: Parcel) -> None:
-    """Drop what an interrupted `add` has left: its record counts as not sent."""
-    rows = len(parcel)
-    if len(parcel.values) != rows or len(parcel.keys) != rows or rows in parcel.partitions:
-        del parcel.values[rows:], parcel.keys[rows:]
-        parcel.partitions.pop(rows, None)
 
 
 def _rows_of(values: Sequence[bytes], start: int, bytes_max: int) -> int:
