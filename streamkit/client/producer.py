@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import accumulate
@@ -22,6 +23,8 @@ from streamkit.errors import (
 from streamkit.protocol import codec
 from streamkit.protocol.batch import OVERHEAD_BYTES, Columns
 from streamkit.protocol.compression import Codec
+
+logger = logging.getLogger("streamkit.client")
 
 _ROWS_PER_TURN = 8_192
 _UNKNOWN = -1
@@ -263,7 +266,13 @@ class Producer:
                 if error is None:
                     raise
                 error.add_note(str(problem))  # the block's own error goes first
-        else:
+        else:  # cancelled, and whoever cancels does not want to wait
+            if self.unacknowledged:
+                logger.warning(
+                    "%d records for %r were not acknowledged when their block was cancelled",
+                    self.unacknowledged,
+                    self.topic,
+                )
             self.stop()
 
     # --- inside ------------------------------------------------------------------

@@ -143,6 +143,7 @@ class Watch(Generic[T]):
                 await self._advance()
             except StreamKitError as error:
                 if not error.retryable and not self._is_over:
+                    await self._disconnect()
                     raise
                 await self._pause(error)
         return self._events.popleft()

@@ -510,3 +510,15 @@ async def test_a_partitioner_that_forgets_a_row_is_refused(
             await producer.send_many([b"a", b"b", b"c"])
     with pytest.raises(UsageError, match="partition and partitioner both"):
         client.producer(topic, partition=0, partitioner=lambda keys, count: [0])
+
+
+async def test_a_block_that_is_cancelled_says_what_is_open(
+    client: Client, new_topic: NewTopic, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = await new_topic()
+    with anyio.CancelScope() as scope:
+        async with client.producer(topic, linger=3_600) as producer:
+            await producer.send(b"x")
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+    assert f"1 records for '{topic}' were not acknowledged" in caplog.text
