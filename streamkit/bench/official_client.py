@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import runpy
 import sys
 import time
@@ -44,6 +45,8 @@ def main() -> None:
     workload = runpy.run_path(str(Path(__file__).with_name("workload.py")))
     answer = work(import_module("fluvio"), workload, **request)
     sys.stdout.write(json.dumps(answer))
+    sys.stdout.flush()
+    os._exit(0)  # the client's threads may crash an interpreter that is being taken down
 
 
 def consume(
