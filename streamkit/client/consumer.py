@@ -173,14 +173,14 @@ class Consumer:
         await self.open()
         try:
             while (hand := await self._next_hand()) is not None:
-                partition = hand.chunk.partition
+                chunk = hand.chunk
                 for record in hand.records:
-                    self._yielded[partition] = record.offset
+                    self._yielded[chunk.partition] = record.offset
                     yield record
-                    if partition in self._sought:
+                    if chunk.partition in self._sought:
                         break  # the rest of the chunk was prefetched as well
                     # The application came back for more, so it is done with this one.
-                    self._processed[partition] = record.offset
+                    self._processed[chunk.partition] = record.offset
                 if auto:
                     await self.commit()
         finally:
@@ -312,9 +312,7 @@ class Consumer:
         at = await self._resolved(Offset.parse(offset), partition, first, end, None)
         reader.seek(at)
         self._inbox.drop(partition)
-        for hand in self._hands:
-            if hand.chunk.partition == partition:
-                hand.drop_rest()
+        self._hands = deque(hand for hand in self._hands if hand.chunk.partition != partition)
         self._sought.add(partition)
         self._given[partition] = at
         self._yielded.pop(partition, None)
