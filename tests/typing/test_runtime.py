@@ -555,5 +555,5 @@ def test_two_apps_of_one_name_are_no_twins_while_both_have_stages() -> None:
 
 
 def test_an_app_without_stages_and_without_a_twin_says_so() -> None:
-    with pytest.raises(TopologyError, match=r"the app has no stages$"):
+    with pytest.raises(TopologyError, match=r"(?m)the app has no stages$"):
         App("lonely").check()
