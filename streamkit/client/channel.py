@@ -142,16 +142,12 @@ class Channel:
         return self._protocol.platform_version
 
     def version_of(self, api: Api[Any, Any]) -> int:
-        """Return the version agreed on for a kind of request."""
-        return self._protocol.version_of(api)
-
-    def check_speaks(self, api: Api[Any, Any]) -> None:
-        """Refuse a server that does not list a kind of request.
+        """Return the version agreed on for a kind of request.
 
         Raises:
-            UnsupportedServer: It does not, or not in a version that we know.
+            UnsupportedServer: The server does not list it, or in no version that we know.
         """
-        self._protocol.version_of(api)
+        return self._protocol.version_of(api)
 
     async def greet(self) -> None:
         """Exchange versions; nothing else may be sent before.
@@ -161,7 +157,7 @@ class Channel:
             ConnectFailed: The server answered that it speaks TLS only.
             UnsupportedServer: What answered is no Fluvio server.
         """
-        await self._write(self._protocol.hello())
+        await self._send(self._protocol.hello())
         await self._greeted.wait()
         if self._wants_tls:
             raise ConnectFailed(
@@ -193,8 +189,7 @@ class Channel:
         self._check_open()
         correlation_id, data = self._protocol.send(api, request)
         answer: Answer[A] = Answer()
-        self._waiting[correlation_id] = answer
-        await self._write(data)
+        await self._write(data, correlation_id, answer)
         return answer
 
     async def call(self, api: Api[Q, A], request: Q, *, timeout_s: float | None = None) -> A:
@@ -222,14 +217,17 @@ class Channel:
         self.streams_opened += 1
         correlation_id, data = self._protocol.send(api, request)
         responses: Responses[A] = Responses(correlation_id)
-        self._waiting[correlation_id] = responses
-        await self._write(data)
+        await self._write(data, correlation_id, responses)
         return responses
 
     def forget(self, responses: Responses[Any]) -> None:
         """Drop what else arrives for a stream; the protocol cannot cancel it."""
-        self._waiting.pop(responses.correlation_id, None)
-        self._protocol.forget(responses.correlation_id)
+        self._forget(responses.correlation_id)
+
+    def _forget(self, correlation_id: int) -> None:
+        self._waiting.pop(correlation_id, None)
+        self._protocol.forget(correlation_id)
+        self._tell_answered()  # there is room for another request
 
     async def run(self) -> None:
         """Hand out what arrives until the connection ends. Never raises."""
@@ -309,12 +307,27 @@ class Channel:
         answered, self._answered = self._answered, anyio.Event()
         answered.set()
 
-    async def _write(self, data: bytes | bytearray) -> None:
+    async def _write(
+        self, data: bytes | bytearray, correlation_id: int, waiting: Answer[Any] | Responses[Any]
+    ) -> None:
+        """Write a request when its turn has come; whoever is cancelled before ends nothing."""
+        self._waiting[correlation_id] = waiting
+        try:
+            await self._writing.acquire()
+        except BaseException:
+            self._forget(correlation_id)
+            raise
+        try:
+            self._check_open()
+            await self._send(data)
+        finally:
+            self._writing.release()
+
+    async def _send(self, data: bytes | bytearray) -> None:
         # A frame that is written in part ends the connection: nobody could find its end.
         try:
-            async with self._writing:
-                # Every stream takes any buffer: no copy of megabytes for the sake of a type.
-                await self._stream.send(cast("bytes", data))
+            # Every stream takes any buffer: no copy of megabytes for the sake of a type.
+            await self._stream.send(cast("bytes", data))
         except _BREAKS as error:
             self._note_break(error)
             self._end()

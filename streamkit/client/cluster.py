@@ -252,7 +252,7 @@ class Cluster:
             UnsupportedServer: It is no SC, or none that serves watches.
         """
         check_platform(channel.platform_version)
-        channel.check_speaks(WATCH)
+        channel.version_of(WATCH)
         for kind in WATCHED:
             self._start_watch(channel, kind)
         with anyio.move_on_after(_FIRST_METADATA_S):

@@ -307,6 +307,34 @@ async def test_more_requests_than_a_connection_carries_wait_their_turn(
     assert len(await values_of(client, topic)) == 200
 
 
+async def test_who_gives_up_waiting_to_write_ends_nobody_elses_connection(
+    cluster: BrokerProcess, client: Client, new_topic: NewTopic
+) -> None:
+    topic = await new_topic()
+    large = bytes(24 << 20)  # more than the kernel takes on its own
+    stall = Stall("spu up", 1 << 40)
+    with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
+        async with (
+            Client.connect(proxy.address) as far,
+            far.producer(topic, max_request_size=30 << 20) as producer,
+        ):
+            await (await producer.send(b"first"))
+            stall.at = 0
+            handle = await producer.send(large)
+            producer.send_now()
+            await until_fired(stall)
+            await anyio.wait_all_tasks_blocked()
+            with anyio.move_on_after(0.1) as gave_up:
+                await far.fetch(topic, 0, 0)
+            assert gave_up.cancelled_caught
+            stall.release()
+            with anyio.fail_after(SOON_S):
+                assert (await handle).offset == 1
+                assert (await far.fetch(topic, 0, 0)).chunk.values[0] == b"first"
+            assert producer.metrics.retries == 0
+    assert len(await values_of(client, topic)) == 2
+
+
 async def test_an_admin_call_without_an_answer_ends_in_time(cluster: BrokerProcess) -> None:
     stall = Stall("sc down", 1_000_000)
     with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
