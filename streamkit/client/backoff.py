@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -9,6 +10,8 @@ from typing import Literal
 from streamkit.errors import UsageError
 
 _STEPS_MAX = 64
+# Told an error that something is tried again for, and the number of the attempt that failed.
+OnRetry = Callable[[Exception, int], None]
 Strategy = Literal["exponential", "fibonacci", "fixed"]
 
 

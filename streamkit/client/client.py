@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 import anyio
 
 from streamkit.client.admin import Admin
-from streamkit.client.backoff import DEFAULT_POLICY, RetryPolicy
+from streamkit.client.backoff import DEFAULT_POLICY, OnRetry, RetryPolicy
 from streamkit.client.cluster import Cluster
 from streamkit.client.consumer import Consumer
 from streamkit.client.fetch import Fetched, fetch
@@ -179,7 +179,7 @@ class Client:
         delivery_timeout: float | timedelta | None = 300.0,
         close_timeout: float | timedelta | None = 30.0,
         retry: RetryPolicy = DEFAULT_POLICY,
-        on_retry: Callable[[Exception, int], None] | None = None,
+        on_retry: OnRetry | None = None,
         on_batch: Callable[[BatchReport], None] | None = None,
         smartmodules: Sequence[SmartModule | str] = (),
     ) -> Producer:
@@ -264,7 +264,7 @@ class Client:
         smartmodules: Sequence[SmartModule | str] = (),
         starts: dict[int, int] | None = None,
         give_up: float | timedelta | None = None,
-        on_retry: Callable[[Exception, int], None] | None = None,
+        on_retry: OnRetry | None = None,
     ) -> Consumer:
         """Make a consumer of one topic.
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
-from streamkit.client.backoff import Backoff
+from streamkit.client.backoff import Backoff, OnRetry
 from streamkit.client.channel import Channel, open_channel
 from streamkit.client.metadata import WATCHED, MetadataStore
 from streamkit.client.tls import ServerTls, Tls
@@ -282,20 +282,46 @@ class Cluster:
         changed.set()
 
 
+async def pause_before_retry(
+    cluster: Cluster, backoff: Backoff, error: StreamKitError, what: str, on_retry: OnRetry | None
+) -> None:
+    """Tell that something is tried again, and wait for as long as its turn takes.
+
+    Args:
+        cluster: Whose clock counts.
+        backoff: That of this incident.
+        error: What went wrong.
+        what: What is tried again, for the log, which is told where nobody else is.
+        on_retry: Told the error and the number of the attempt that failed. What it raises is
+            logged: it must not end the work of others.
+    """
+    pause_s = backoff.next_s()
+    if on_retry is None:
+        logger.warning("%s: trying again in %.1f s: %s", what, pause_s, error)
+    else:
+        try:
+            on_retry(error, backoff.attempt)
+        except Exception:
+            logger.exception("on_retry failed for %s", what)
+    await cluster.clock.sleep(pause_s)
+
+
 async def retrying(
     cluster: Cluster,
     attempt: Callable[[], Awaitable[A]],
+    what: str,
     *,
     give_up_s: float | None,
-    on_retry: Callable[[Exception, int], None] | None = None,
+    on_retry: OnRetry | None = None,
 ) -> A:
     """Do something that is safe to repeat until it succeeds or time is up.
 
     Args:
         cluster: Whose clock counts.
         attempt: What to do; retried on every error that says it is retryable.
+        what: As for `pause_before_retry`, with ``on_retry``.
         give_up_s: Seconds after which the last error is raised; None never gives up.
-        on_retry: Told the error and the number of the attempt that failed.
+        on_retry: Told of each failure.
     """
     backoff = Backoff()
     started_s = cluster.clock.monotonic_s()
@@ -306,7 +332,4 @@ async def retrying(
             waited_s = cluster.clock.monotonic_s() - started_s
             if not error.retryable or (give_up_s is not None and waited_s >= give_up_s):
                 raise
-            pause_s = backoff.next_s()
-            if on_retry is not None:
-                on_retry(error, backoff.attempt)
-            await cluster.clock.sleep(pause_s)
+            await pause_before_retry(cluster, backoff, error, what, on_retry)

@@ -418,7 +418,11 @@ class Consumer:
     async def _retrying(self, attempt: Callable[[], Awaitable[T]]) -> T:
         options = self._options
         return await retrying(
-            self._cluster, attempt, give_up_s=options.give_up_s, on_retry=options.on_retry
+            self._cluster,
+            attempt,
+            self.topic,
+            give_up_s=options.give_up_s,
+            on_retry=options.on_retry,
         )
 
     # --- the tasks -------------------------------------------------------------------
@@ -443,7 +447,9 @@ class Consumer:
                 count = await retrying(
                     self._cluster,
                     lambda: self._cluster.partition_count(self.topic),
+                    self.topic,
                     give_up_s=None,
+                    on_retry=self._options.on_retry,
                 )
                 added = range(len(self._readers), count)
                 for number in added:

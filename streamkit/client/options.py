@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from streamkit.client.backoff import DEFAULT_POLICY, RetryPolicy
+from streamkit.client.backoff import DEFAULT_POLICY, OnRetry, RetryPolicy
 from streamkit.limits import BATCH_BYTES_DEFAULT, FETCH_BYTES_DEFAULT, REQUEST_BYTES_DEFAULT
 from streamkit.protocol.compression import Codec
 from streamkit.protocol.data_plane import ACKS_LEADER, READ_UNCOMMITTED
@@ -75,7 +75,7 @@ class ProducerOptions:
     partitioner: Partitioner | None = None
     partition: int | None = None
     smartmodules: tuple[SmartModuleInvocation, ...] = ()
-    on_retry: Callable[[Exception, int], None] | None = None
+    on_retry: OnRetry | None = None
     on_batch: Callable[[BatchReport], None] | None = None
 
 
@@ -96,7 +96,7 @@ class ConsumerOptions:
     on_evicted: OnEvicted = "fail"
     smartmodules: tuple[SmartModuleInvocation, ...] = ()
     give_up_s: float | None = None
-    on_retry: Callable[[Exception, int], None] | None = None
+    on_retry: OnRetry | None = None
 
 
 @dataclass(slots=True)

@@ -20,7 +20,7 @@ import anyio
 
 from streamkit.client.backoff import Backoff
 from streamkit.client.channel import Channel, Responses
-from streamkit.client.cluster import Cluster, retrying
+from streamkit.client.cluster import Cluster, pause_before_retry, retrying
 from streamkit.client.fence import FENCE_OFFSET, Fence
 from streamkit.client.inbox import Inbox
 from streamkit.client.new_modules import NewModules
@@ -50,6 +50,7 @@ _RESPONSE_BYTES_MIN: Final = 64 * 1024
 # A stock server drops what SmartModules make of one batch where it is more than was asked for,
 # and says nothing. So as much is asked for as one batch may be, its header aside.
 OUTPUT_BYTES: Final = BATCH_BYTES_HARD_MAX - MIB
+_STORE_S_MAX: Final = 30.0
 # The first stream of a connection, which is the only one where there is a fence.
 _FIRST_STREAM: Final = 1
 
@@ -123,7 +124,13 @@ class PartitionReader:
 
     async def store(self, offset: int) -> None:
         """Store an offset for this partition, on the connection its stream runs on if it can."""
-        await retrying(self._cluster, lambda: self._store_once(offset), give_up_s=30.0)
+        await retrying(
+            self._cluster,
+            lambda: self._store_once(offset),
+            self._name,
+            give_up_s=_STORE_S_MAX,
+            on_retry=self._options.on_retry,
+        )
 
     async def _store_once(self, offset: int) -> None:
         channel, session = self._channel, self._session_id
@@ -340,9 +347,11 @@ class PartitionReader:
             _, self.position.next_offset = await retrying(
                 self._cluster,
                 lambda: self._reading.offsets.bounds(self._topic, self.partition),
+                self._name,
                 give_up_s=None,
                 on_retry=self._options.on_retry,
             )
+        self.is_done = self.end is not None and self.position.next_offset >= self.end
         skipped = max(0, self.position.next_offset - before)
         self._metrics.evicted += skipped
         logger.warning("%s: retention has removed %d offsets; going on", self._name, skipped)
@@ -354,12 +363,9 @@ class PartitionReader:
 
     async def _pause(self, error: StreamKitError) -> None:
         self._metrics.retries += 1
-        pause_s = self._backoff.next_s()
-        if self._options.on_retry is not None:
-            self._options.on_retry(error, self._backoff.attempt)
-        else:
-            logger.warning("%s: trying again in %.1f s: %s", self._name, pause_s, error)
-        await self._cluster.clock.sleep(pause_s)
+        await pause_before_retry(
+            self._cluster, self._backoff, error, self._name, self._options.on_retry
+        )
 
     @property
     def _name(self) -> str:

@@ -27,7 +27,7 @@ import anyio
 from streamkit.client.accumulator import Accumulator, Outcome, Place, ReadyBatch
 from streamkit.client.backoff import Backoff
 from streamkit.client.channel import Answer
-from streamkit.client.cluster import Cluster
+from streamkit.client.cluster import Cluster, pause_before_retry
 from streamkit.client.new_modules import NewModules
 from streamkit.client.options import BatchReport, ProducerMetrics, ProducerOptions
 from streamkit.client.smartmodules import check_carried
@@ -307,13 +307,9 @@ class PartitionSender:
                 # can be sent again to find out which it was.
                 answer = await self._post([batch.data for batch in batches])
                 break
-            except TransportError as error:
-                if error.sent or self._is_over(backoff, started_s):
-                    self._settle(batches, -1, error, sent_s)
-                    return
-                await self._pause(backoff, error)
             except StreamKitError as error:
-                if not error.retryable or self._is_over(backoff, started_s):
+                may_be_stored = isinstance(error, TransportError) and error.sent
+                if may_be_stored or not error.retryable or self._is_over(backoff, started_s):
                     self._settle(batches, -1, error, sent_s)
                     return
                 await self._pause(backoff, error)
@@ -379,12 +375,9 @@ class PartitionSender:
 
     async def _pause(self, backoff: Backoff, problem: StreamKitError) -> None:
         self._metrics.retries += 1
-        pause_s = backoff.next_s()
-        if self._options.on_retry is not None:
-            self._options.on_retry(problem, backoff.attempt)
-        else:
-            logger.warning("%s: trying again in %.1f s: %s", self._name, pause_s, problem)
-        await self._cluster.clock.sleep(pause_s)
+        await pause_before_retry(
+            self._cluster, backoff, problem, self._name, self._options.on_retry
+        )
 
     # --- outcomes ----------------------------------------------------------------------
 

@@ -68,9 +68,12 @@ class Producer:
         count = await retrying(
             self._cluster,
             lambda: self._cluster.partition_count(self.topic),
+            self.topic,
             give_up_s=self._options.delivery_timeout_s,
             on_retry=self._options.on_retry,
         )
+        if self._is_closed:
+            raise UsageError(f"the producer for {self.topic!r} was closed while it opened")
         self._codec = self._agreed_codec()
         self._grow(count)
         self._is_open = True
@@ -318,10 +321,11 @@ class Producer:
                 )
             )
         fixed = self._options.partition
+        if not count:
+            return  # a store that is being filled again knows nothing for a moment
         if fixed is not None and fixed >= count:
             raise self._no_partition(fixed)
-        if count:  # a store that is being filled again knows nothing for a moment
-            self._partitions = count
+        self._partitions = count
 
     def _no_partition(self, number: int) -> UsageError:
         return UsageError(

@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import google_crc32c
 
+from streamkit.client.backoff import OnRetry
 from streamkit.client.client import Client
 from streamkit.client.cluster import retrying
 from streamkit.client.consumer import Consumer
@@ -29,7 +30,6 @@ from streamkit.runtime.ports import Positions, SourceFacts
 
 _STORE_S_MAX = 1.0
 _COMPARED_BYTES = 4 << 20
-OnRetry = Callable[[Exception, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,11 @@ class TopicReader:
 
     async def _retrying(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
         return await retrying(
-            self._client.cluster, attempt, give_up_s=None, on_retry=self._on_retry
+            self._client.cluster,
+            attempt,
+            self._source.topic,
+            give_up_s=None,
+            on_retry=self._on_retry,
         )
 
 

@@ -167,6 +167,69 @@ async def test_a_policy_bounds_the_retries(
         assert seen == list(range(1, retries + 1))
 
 
+@pytest.mark.parametrize("delivery", ["at-least-once", "at-most-once"])
+async def test_a_hook_that_fails_ends_nothing(
+    own_broker: BrokerProcess, delivery: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(error: Exception, attempt: int) -> None:
+        raise ValueError("of the user's own")
+
+    async with Client.connect(own_broker.address) as client:
+        await client.admin.create_topic("t")
+        async with (
+            client.consumer("t", on_retry=fail) as consumer,
+            client.producer("t", delivery=delivery, on_retry=fail) as producer,
+        ):
+            await (await producer.send(b"first"))
+            own_broker.kill()
+            with anyio.fail_after(SOON_S):
+                while "of the user's own" not in caplog.text:
+                    await anyio.lowlevel.checkpoint()
+                own_broker.start()
+                while producer.metrics.records < 2:
+                    handle = await producer.send(b"second")
+                    try:
+                        await handle
+                    except TransportError:
+                        assert delivery == "at-most-once"
+                seen: list[bytes] = []
+                while b"second" not in seen:
+                    chunk = await consumer.next_chunk()
+                    assert chunk is not None
+                    seen += chunk.values
+            if delivery == "at-most-once":
+                producer.stop()
+
+
+async def test_a_producer_closed_while_it_opens_stays_closed(own_broker: BrokerProcess) -> None:
+    retries = 0
+
+    def count(error: Exception, attempt: int) -> None:
+        nonlocal retries
+        retries = attempt
+
+    async with Client.connect(own_broker.address) as client:
+        await client.admin.create_topic("t")
+        own_broker.kill()
+        with anyio.fail_after(SOON_S):
+            await client.cluster.metadata_changed()  # the watches have ended
+        producer = client.producer("t", on_retry=count)
+
+        async def open_it() -> None:
+            with pytest.raises(UsageError, match="closed while it opened"):
+                await producer.open()
+
+        with anyio.fail_after(SOON_S):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(open_it)
+                while not retries:
+                    await anyio.lowlevel.checkpoint()
+                producer.stop()
+                own_broker.start()
+            with pytest.raises(UsageError, match="closed"):
+                await producer.send(b"x")
+
+
 async def test_closing_has_an_end_and_says_what_is_open(
     cluster: BrokerProcess, new_topic: NewTopic
 ) -> None:

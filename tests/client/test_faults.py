@@ -444,6 +444,24 @@ async def read_evicted(
     return found
 
 
+@pytest.mark.parametrize("policy", ["earliest", "latest"])
+async def test_reading_to_an_end_that_retention_has_removed_ends(
+    cluster: BrokerProcess, client: Client, new_topic: NewTopic, policy: Any
+) -> None:
+    topic = await new_topic()
+    async with client.producer(topic) as producer:
+        await producer.send_many([b"old record %d" % number for number in range(10)])
+    replace = evicting(first_left=10)
+    with Proxy(cluster.sc_port, cluster.spu_port, replace) as proxy:
+        async with Client.connect(proxy.address) as far:
+            consumer = far.consumer(topic, start=0, until_end=True, on_evicted=policy)
+            async with consumer:
+                with anyio.fail_after(SOON_S):
+                    assert await consumer.next_chunk() is None
+            assert consumer.metrics.evicted == 10
+    assert replace.fired == 1
+
+
 async def test_an_evicted_offset_is_an_error_that_says_where_to_go_on(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
