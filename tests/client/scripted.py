@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import anyio
-from anyio.abc import SocketAttribute, SocketStream, TaskGroup
+from anyio.abc import SocketStream
 
 from streamkit.protocol import apis, specs
 from streamkit.protocol.batch import decode_batch, whole_batches, with_base_offset
-from streamkit.protocol.connection import IncomingRequest, ServerConnection, encode_reply
-from streamkit.protocol.control_plane import ApiRange, ApiVersionsResponse, Metadata, WatchResponse
+from streamkit.protocol.connection import IncomingRequest, encode_reply
+from streamkit.protocol.control_plane import Metadata, WatchResponse
 from streamkit.protocol.data_plane import (
     ConsumerOffset,
     FetchablePartition,
@@ -43,6 +43,7 @@ from streamkit.protocol.error_codes import (
     TimeoutPayload,
     evicted,
 )
+from tests.client.serving import listen, requests_of, versions
 
 SPU_ID: Final = 5_001
 TOPIC: Final = "t"
@@ -173,8 +174,8 @@ class Scripted:
         """Listen on free ports for as long as the block lasts."""
         failure: Exception | None = None
         async with AsyncExitStack() as listeners, anyio.create_task_group() as tasks:
-            self._spu_port = await _listen(tasks, listeners, self._serve_spu)
-            sc_port = await _listen(tasks, listeners, self._serve_sc)
+            self._spu_port = await listen(tasks, listeners, self._serve_spu)
+            sc_port = await listen(tasks, listeners, self._serve_sc)
             self.address = f"127.0.0.1:{sc_port}"
             try:
                 yield self
@@ -197,9 +198,9 @@ class Scripted:
         send = _sender(stream)
         self._sc_streams.append(stream)
         async with stream:
-            async for request in _requests(stream, apis.SC_APIS):
+            async for request in requests_of(stream, apis.SC_APIS):
                 if request.api is apis.API_VERSIONS:
-                    answer = bytes(encode_reply(request, _versions(apis.SC_APIS)))
+                    answer = bytes(encode_reply(request, versions(apis.SC_APIS)))
                 else:
                     assert request.api is apis.WATCH, f"{request.api.name} is not served here"
                     self._watchers.append((request, send))
@@ -245,7 +246,7 @@ class Scripted:
         streams: dict[int, Stream] = {}
         send = _sender(stream)
         async with stream, anyio.create_task_group() as running:
-            async for request in _requests(stream, apis.SPU_APIS):
+            async for request in requests_of(stream, apis.SPU_APIS):
                 if request.api is apis.STREAM_FETCH:
                     opened = streams[len(streams) + 1] = Stream(request, len(streams) + 1)
                     running.start_soon(self._run_stream, opened, send, stream)
@@ -359,7 +360,7 @@ class Scripted:
     def _body(self, request: IncomingRequest, streams: dict[int, Stream]) -> Any:
         body = request.body
         if request.api is apis.API_VERSIONS:
-            return _versions(apis.SPU_APIS)
+            return versions(apis.SPU_APIS)
         if request.api is apis.FETCH_OFFSETS:
             number = body.topics[0].partitions[0].partition
             log = self.logs[number]
@@ -395,16 +396,6 @@ class Scripted:
         return UpdateOffsetsResponse(tuple(statuses))
 
 
-async def _listen(
-    tasks: TaskGroup, listeners: AsyncExitStack, serve: Callable[[SocketStream], Any]
-) -> int:
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    await listeners.enter_async_context(listener)
-    tasks.start_soon(listener.serve, serve)
-    port: int = listener.extra(SocketAttribute.local_port)
-    return port
-
-
 def _sender(stream: SocketStream) -> Callable[[bytes], Any]:
     writing = anyio.Lock()
 
@@ -415,26 +406,5 @@ def _sender(stream: SocketStream) -> Callable[[bytes], Any]:
     return send
 
 
-async def _requests(
-    stream: SocketStream, table: dict[int, apis.Api[Any, Any]]
-) -> AsyncIterator[IncomingRequest]:
-    connection = ServerConnection(table)
-    try:
-        while True:
-            for request in connection.receive(await stream.receive()):
-                yield request
-    except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-        return  # the client has gone
-
-
 def _error(code: int) -> ErrorCode:
     return ErrorCode(code, TimeoutPayload(1_500, 0) if code == TIMED_OUT else None)
-
-
-def _versions(table: dict[int, apis.Api[Any, Any]]) -> ApiVersionsResponse:
-    ranges = [
-        ApiRange(key, 0, api.max_version)
-        for key, api in table.items()
-        if api is not apis.API_VERSIONS
-    ]
-    return ApiVersionsResponse(NO_ERROR, tuple(ranges), "0.18.2")

@@ -14,14 +14,12 @@ from typing import Any, Final
 
 import anyio
 import google_crc32c
-from anyio.abc import SocketAttribute, SocketStream, TaskGroup
+from anyio.abc import SocketStream
 
 from streamkit.protocol import apis, specs
 from streamkit.protocol.batch import BatchHeader, Columns, decode_batch, whole_batches
-from streamkit.protocol.connection import IncomingRequest, ServerConnection, encode_reply
+from streamkit.protocol.connection import IncomingRequest, encode_reply
 from streamkit.protocol.control_plane import (
-    ApiRange,
-    ApiVersionsResponse,
     ListRequest,
     ListResponse,
     Metadata,
@@ -47,6 +45,7 @@ from streamkit.protocol.data_plane import (
 )
 from streamkit.protocol.error_codes import NO_ERROR, ErrorCode, ReplicaPayload, evicted
 from streamkit.protocol.varint import write_varint
+from tests.client.serving import listen, requests_of, versions
 
 SPU_ID: Final = 5_001
 TOPIC: Final = "t"
@@ -241,8 +240,8 @@ async def stock_cluster(spu: StockSpu) -> AsyncIterator[str]:
     """Run an SC and that SPU on free ports; yield the SC's address."""
     failure: Exception | None = None
     async with AsyncExitStack() as listeners, anyio.create_task_group() as tasks:
-        spu_port = await _listen(tasks, listeners, partial(_serve_spu, spu))
-        sc_port = await _listen(tasks, listeners, partial(_serve_sc, spu, spu_port))
+        spu_port = await listen(tasks, listeners, partial(_serve_spu, spu))
+        sc_port = await listen(tasks, listeners, partial(_serve_sc, spu, spu_port))
         try:
             yield f"127.0.0.1:{sc_port}"
         except Exception as error:
@@ -252,33 +251,11 @@ async def stock_cluster(spu: StockSpu) -> AsyncIterator[str]:
         raise failure
 
 
-async def _listen(
-    tasks: TaskGroup, listeners: AsyncExitStack, serve: Callable[[SocketStream], Any]
-) -> int:
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
-    await listeners.enter_async_context(listener)
-    tasks.start_soon(listener.serve, serve)
-    port: int = listener.extra(SocketAttribute.local_port)
-    return port
-
-
-async def _requests(
-    stream: SocketStream, table: dict[int, apis.Api[Any, Any]]
-) -> AsyncIterator[IncomingRequest]:
-    connection = ServerConnection(table)
-    try:
-        while True:
-            for request in connection.receive(await stream.receive()):
-                yield request
-    except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-        return  # the client has gone
-
-
 async def _serve_sc(spu: StockSpu, spu_port: int, stream: SocketStream) -> None:
     async with stream:
-        async for request in _requests(stream, apis.SC_APIS):
+        async for request in requests_of(stream, apis.SC_APIS):
             if request.api is apis.API_VERSIONS:
-                body: Any = _versions(apis.SC_APIS, NEWEST)
+                body: Any = versions(apis.SC_APIS, NEWEST)
             elif request.api is apis.LIST:
                 body = _listed(spu, spu_port, request.body)
             else:
@@ -307,11 +284,11 @@ async def _serve_spu(spu: StockSpu, stream: SocketStream) -> None:
             await stream.send(data)
 
     async with stream, anyio.create_task_group() as running:
-        async for request in _requests(stream, apis.SPU_APIS):
+        async for request in requests_of(stream, apis.SPU_APIS):
             spu.requests.append(request)
             key = request.api.key
             if request.api is apis.API_VERSIONS:
-                body: Any = _versions(apis.SPU_APIS, spu.version)
+                body: Any = versions(apis.SPU_APIS, spu.version)
             elif key in spu.answers:
                 body = spu.answers[key](request)
             elif request.api is apis.STREAM_FETCH:
@@ -354,16 +331,6 @@ def _body(spu: StockSpu, request: IncomingRequest, streams: dict[int, Stream]) -
         error = NO_ERROR if known is not None else ErrorCode(UNKNOWN_SESSION)
         statuses.append(OffsetUpdateStatus(each.session_id, error))
     return UpdateOffsetsResponse(tuple(statuses))
-
-
-def _versions(table: dict[int, apis.Api[Any, Any]], newest: int) -> ApiVersionsResponse:
-    old = (apis.PRODUCE, apis.STREAM_FETCH)
-    ranges = [
-        ApiRange(key, 0, min(api.max_version, newest) if api in old else api.max_version)
-        for key, api in table.items()
-        if api is not apis.API_VERSIONS
-    ]
-    return ApiVersionsResponse(NO_ERROR, tuple(ranges), "0.18.2")
 
 
 def _objects(spu: StockSpu, spu_port: int) -> dict[str, tuple[Metadata, ...]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from itertools import chain, count, islice
 from typing import Any, Final
 
@@ -12,27 +11,19 @@ import pytest
 from streamkit import sync
 from streamkit.errors import OffsetOutOfRange, UsageError
 from tests.broker_process import BrokerProcess
-from tests.client.interrupting import interrupted_at
-from tests.client.sync_program import interrupt_once_it_waits
+from tests.client.sync.interrupting import interrupted_at
+from tests.client.sync.program import interrupt_once_it_waits
 
 SOON_S: Final = 20.0
 COUNT: Final = 100
 
 
 @pytest.fixture
-def client(cluster: BrokerProcess) -> Iterator[sync.Client]:
-    with sync.Client.connect(cluster.address) as client:
-        yield client
-
-
-@pytest.fixture
-def topic(client: sync.Client, request: pytest.FixtureRequest) -> str:
+def topic(client: sync.Client, topic: str) -> str:
     """A topic with a hundred records, whose values are their offsets."""
-    name = f"reading-{abs(hash(request.node.nodeid))}"
-    client.admin.create_topic(name)
-    with client.producer(name) as producer:
+    with client.producer(topic) as producer:
         producer.send_many([b"%d" % number for number in range(COUNT)])
-    return name
+    return topic
 
 
 def offset_of(client: sync.Client, consumer_id: str) -> int | None:

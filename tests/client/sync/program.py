@@ -1,6 +1,6 @@
 """What only a process of its own can show of the client without a loop: signals, ends, forks.
 
-python -m tests.client.sync_program SCENARIO ADDRESS TOPIC
+python -m tests.client.sync.program SCENARIO ADDRESS TOPIC
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any, Final
@@ -14,23 +14,10 @@ import pytest
 from streamkit import sync
 from streamkit.errors import BrokerError, NotFlushed, RecordTooLarge, UsageError
 from tests.broker_process import BrokerProcess
-from tests.client.interrupting import interrupted_at
+from tests.client.sync.interrupting import interrupted_at
 from tests.proxy import Proxy, Stall
 
 SOON_S: Final = 20.0
-
-
-@pytest.fixture
-def client(cluster: BrokerProcess) -> Iterator[sync.Client]:
-    with sync.Client.connect(cluster.address) as client:
-        yield client
-
-
-@pytest.fixture
-def topic(client: sync.Client, request: pytest.FixtureRequest) -> str:
-    name = f"sending-{abs(hash(request.node.nodeid))}"
-    client.admin.create_topic(name)
-    return name
 
 
 @pytest.fixture

@@ -17,19 +17,6 @@ SOON_S: Final = 20.0
 STEPS: Final = 100_000
 
 
-@pytest.fixture
-def client(cluster: BrokerProcess) -> Iterator[sync.Client]:
-    with sync.Client.connect(cluster.address) as client:
-        yield client
-
-
-@pytest.fixture
-def topic(client: sync.Client, request: pytest.FixtureRequest) -> str:
-    name = f"waits-{abs(hash(request.node.nodeid))}"
-    client.admin.create_topic(name)
-    return name
-
-
 @contextmanager
 def counting(release: Callable[[], object]) -> Iterator[threading.Event]:
     """Count in another thread; call ``release`` once it has come far enough.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, Final
@@ -16,19 +15,6 @@ from streamkit.errors import BrokerError, ConnectFailed, TopicNotFound
 from tests.broker_process import BrokerProcess
 
 SOON_S: Final = 10.0
-
-
-@pytest.fixture
-def client(cluster: BrokerProcess) -> Iterator[sync.Client]:
-    with sync.Client.connect(cluster.address) as client:
-        yield client
-
-
-@pytest.fixture
-def topic(client: sync.Client, request: pytest.FixtureRequest) -> str:
-    name = f"sync-{abs(hash(request.node.nodeid))}"
-    client.admin.create_topic(name)
-    return name
 
 
 def test_records_go_out_and_come_back(client: sync.Client, topic: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
@@ -16,12 +15,6 @@ from tests import wasm
 from tests.broker_process import BrokerProcess
 
 SOON_S: Final = 20.0
-
-
-@pytest.fixture
-def client(cluster: BrokerProcess) -> Iterator[sync.Client]:
-    with sync.Client.connect(cluster.address) as client:
-        yield client
 
 
 @pytest.fixture

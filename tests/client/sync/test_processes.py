@@ -15,35 +15,22 @@ import pytest
 
 from streamkit import sync
 from tests.broker_process import BrokerProcess
-from tests.client.sync_program import RECORDS
+from tests.client.sync.program import RECORDS
 from tests.proxy import Proxy, Stall
 
-ROOT: Final = Path(__file__).parent.parent.parent
+ROOT: Final = Path(__file__).parent.parent.parent.parent
 END_S_MAX: Final = 30.0
 # What the end of an interpreter, or of a block left by Ctrl-C, may take: 5 s and 2 s, and the
 # start and end of a process on a busy machine.
 BOUNDED_S_MAX: Final = 15.0
 
 
-@pytest.fixture
-def client(cluster: BrokerProcess) -> Iterator[sync.Client]:
-    with sync.Client.connect(cluster.address) as client:
-        yield client
-
-
-@pytest.fixture
-def topic(client: sync.Client, request: pytest.FixtureRequest) -> str:
-    name = f"processes-{abs(hash(request.node.nodeid))}"
-    client.admin.create_topic(name)
-    return name
-
-
 class Program:
-    """A scenario of `sync_program` in a process of its own."""
+    """A scenario of `program` in a process of its own."""
 
     def __init__(self, scenario: str, address: str, topic: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.client.sync_program", scenario, address, topic],
+            [sys.executable, "-m", "tests.client.sync.program", scenario, address, topic],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
