@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import anyio
+import click
 
 from streamkit.cli.options import chosen
 from streamkit.client import Client
-from streamkit.errors import ConnectFailed
+from streamkit.errors import BrokerError, ConnectFailed
 from streamkit.settings import load_settings
 from streamkit.where import Where, connected
 
@@ -54,6 +55,42 @@ def run_with_client(work: Callable[[Session], Awaitable[T]]) -> T:
 
     with connected(where) as address:
         return anyio.run(session, address)
+
+
+async def delete_each(
+    names: Sequence[str],
+    what: str,
+    delete: Callable[[str], Awaitable[None]],
+    *,
+    continue_on_error: bool,
+) -> None:
+    """Delete things one by one, and say so of each.
+
+    Args:
+        names: What they are called.
+        what: What one of them is.
+        delete: Deletes one.
+        continue_on_error: Whether to go on with the next one where one fails.
+
+    Raises:
+        BrokerError: One of them was not deleted.
+    """
+    failures: list[BrokerError] = []
+    for name in names:
+        try:
+            await delete(name)
+            click.echo(f'{what.lower()} "{name}" deleted')
+        except BrokerError as error:
+            if not continue_on_error:
+                raise
+            failures.append(error)
+            note(f"not deleted: {error}")
+    if failures:
+        raise BrokerError(
+            failures[0].code,
+            f"{len(failures)} of {len(names)} {what}s were not deleted",
+            hint=failures[0].hint,
+        )
 
 
 def note(text: str) -> None:

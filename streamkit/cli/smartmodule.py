@@ -90,29 +90,16 @@ def list_(form: str, names: tuple[str, ...]) -> None:
 @place_options
 def delete(names: tuple[str, ...], continue_on_error: bool) -> None:
     """Delete SmartModules."""
-    from streamkit.cli.session import run_with_client
-    from streamkit.errors import BrokerError
+    from streamkit.cli.session import delete_each, run_with_client
 
-    async def work(session: Session) -> list[BrokerError]:
-        failures: list[BrokerError] = []
-        for name in names:
-            try:
-                await session.client.admin.delete_smartmodule(name)
-                click.echo(f'smartmodule "{name}" deleted')
-            except BrokerError as error:
-                if not continue_on_error:
-                    raise
-                failures.append(error)
-                click.echo(f"not deleted: {error}", err=True)
-        return failures
-
-    failures = run_with_client(work)
-    if failures:
-        raise BrokerError(
-            failures[0].code,
-            f"{len(failures)} of {len(names)} SmartModules were not deleted",
-            hint=failures[0].hint,
+    run_with_client(
+        lambda session: delete_each(
+            names,
+            "SmartModule",
+            session.client.admin.delete_smartmodule,
+            continue_on_error=continue_on_error,
         )
+    )
 
 
 @smartmodule.command(

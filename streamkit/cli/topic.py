@@ -257,32 +257,19 @@ def describe(name: str, form: str) -> None:
 @place_options
 def delete(names: tuple[str, ...], continue_on_error: bool, system: bool, force: bool) -> None:
     """Delete topics and everything in them."""
-    from streamkit.cli.session import run_with_client
-    from streamkit.errors import BrokerError
+    from streamkit.cli.session import delete_each, run_with_client
 
     if system and not force:
         click.confirm(f"delete {', '.join(names)} of the system?", abort=True, err=True)
 
-    async def work(session: Session) -> list[BrokerError]:
-        failures: list[BrokerError] = []
-        for name in names:
-            try:
-                await session.client.admin.delete_topic(name, force=system)
-                click.echo(f'topic "{name}" deleted')
-            except BrokerError as error:
-                if not continue_on_error:
-                    raise
-                failures.append(error)
-                click.echo(f"not deleted: {error}", err=True)
-        return failures
-
-    failures = run_with_client(work)
-    if failures:
-        raise BrokerError(
-            failures[0].code,
-            f"{len(failures)} of {len(names)} topics were not deleted",
-            hint=failures[0].hint,
+    run_with_client(
+        lambda session: delete_each(
+            names,
+            "topic",
+            lambda name: session.client.admin.delete_topic(name, force=system),
+            continue_on_error=continue_on_error,
         )
+    )
 
 
 @topic.command(

@@ -523,7 +523,7 @@ told()
 async def test_waiting_for_a_record_stops_every_thread(
     start_peer: StartPeer, client: Client
 ) -> None:
-    """Ours: tests/client/test_sync.py counts the turns of a second thread."""
+    """Ours: tests/client/sync counts the turns of a second thread."""
     await client.admin.create_topic("t")
     script = """
 import threading
