@@ -102,9 +102,9 @@ class Producer:
             RecordTooLarge: It could not be sent even alone.
         """
         if type(value) is not bytes:
-            value = _as_bytes(value, "value")
+            value = as_bytes("value", value)
         if key is not None and type(key) is not bytes:
-            key = _as_bytes(key, "key")
+            key = as_bytes("key", key)
         if timestamp_ms is None:
             timestamp_ms = self._wall_ms()
         elif type(timestamp_ms) is not int:
@@ -400,11 +400,17 @@ class Producer:
         handle.add(sender, rows, sender.add_rows(columns))
 
 
-def _as_bytes(content: object, what: str) -> bytes:
+def as_bytes(what: str, content: object) -> bytes:
+    """Turn text into bytes; refuse whatever else is no bytes.
+
+    Raises:
+        UsageError: It is neither, and ``what`` names it. A bytearray is not taken either: it
+            could change before it is sent.
+    """
     if isinstance(content, str):
         return content.encode()
-    if isinstance(content, bytes | bytearray | memoryview):
-        return bytes(content)
+    if isinstance(content, bytes):
+        return bytes(content)  # of a subclass of its own
     raise UsageError(
         f"a record's {what} is {type(content).__name__}, not bytes or text: {content!r:.80}"
     )

@@ -10,6 +10,7 @@ from typing import Final
 
 from streamkit.client.options import ProducerMetrics
 from streamkit.client.producer import Producer as AsyncProducer
+from streamkit.client.producer import as_bytes
 from streamkit.env import SystemClock
 from streamkit.errors import RecordTooLarge, StreamKitError, UsageError
 from streamkit.sync.connection import Connection
@@ -90,11 +91,11 @@ class Producer:
         if self._loop.problem:
             self._loop.check()
         if type(value) is not bytes:
-            value = _as_bytes("value", value)
+            value = as_bytes("value", value)
         size_bytes = RECORD_BYTES + len(value)
         if key is not None:
             if type(key) is not bytes:
-                key = _as_bytes("key", key)
+                key = as_bytes("key", key)
             size_bytes += len(key)
         if size_bytes > self._small_bytes:
             self._producer.check_fits(value, key)
@@ -282,14 +283,6 @@ def closing_deadline_s(error: BaseException | None) -> float | None:
     """Return how long the end of a block may take that ``error`` has ended."""
     is_interrupted = isinstance(error, KeyboardInterrupt)
     return _INTERRUPTED_S_MAX if is_interrupted else None
-
-
-def _as_bytes(what: str, content: object) -> bytes:
-    if isinstance(content, str):
-        return content.encode()
-    if isinstance(content, bytes):
-        return bytes(content)
-    raise UsageError(f"the {what} is {type(content).__name__}, not bytes or str")
 
 
 def _check_stamp(stamp_ms: int) -> None:

@@ -522,3 +522,17 @@ async def test_a_block_that_is_cancelled_says_what_is_open(
             scope.cancel()
             await anyio.lowlevel.checkpoint()
     assert f"1 records for '{topic}' were not acknowledged" in caplog.text
+
+
+@pytest.mark.parametrize("content", [bytearray(b"x"), 7, None, ["x"]])
+async def test_what_is_neither_bytes_nor_text_is_refused(
+    client: Client, new_topic: NewTopic, content: Any
+) -> None:
+    topic = await new_topic()
+    async with client.producer(topic) as producer:
+        with pytest.raises(UsageError, match=f"value is {type(content).__name__}, not bytes"):
+            await producer.send(content)
+        if content is not None:
+            with pytest.raises(UsageError, match=f"key is {type(content).__name__}, not bytes"):
+                await producer.send(b"x", content)
+    assert await values_of(client, topic) == []
