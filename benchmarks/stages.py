@@ -10,7 +10,7 @@ from functools import partial
 from statistics import median
 from time import perf_counter_ns
 
-from streamkit.dataflow.operators import Filter, FlatMap, Map, MapOrDrop, Operator, SetKeys
+from streamkit.dataflow.operators import Filter, FlatMap, Map, MapOrDrop, Quiet, SetKeys, Stateless
 from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
 
@@ -31,8 +31,8 @@ def key_of(number: int) -> bytes:
     return b"key"
 
 
-# Name, operator, the function it calls, and the budget of what it adds in ns a record.
-STAGES: list[tuple[str, Operator, Callable[[int], object], int | None]] = [
+# Name, step, the function it calls, and the budget of what it adds in ns a record.
+STAGES: list[tuple[str, Stateless, Callable[[int], object], int | None]] = [
     ("map", Map(plus_one), plus_one, 15),
     ("map, None drops", MapOrDrop(plus_one), plus_one, 15),
     ("filter", Filter(is_odd), is_odd, 50),
@@ -51,11 +51,11 @@ def main(*, chunks: int = 100, rounds: int = 9) -> list[str]:
     chunk = chunk_of(CHUNK_RECORDS_MAX)
     check(chunk)
     lines = []
-    for name, operator, function, budget_ns in STAGES:
+    for name, step, function, budget_ns in STAGES:
         added = []
         for _ in range(rounds):
             bare_ns = ns_per_record(partial(listed, function, chunk), chunks)
-            stage_ns = ns_per_record(partial(operator.on_chunk, chunk), chunks)
+            stage_ns = ns_per_record(partial(step.open(Quiet()).on_chunk, chunk), chunks)
             added.append(stage_ns - bare_ns)
         budget = "no budget" if budget_ns is None else f"budget {budget_ns} ns"
         lines.append(f"{name:<22} adds {median(added):6.1f} ns ({budget})")
@@ -67,10 +67,11 @@ def listed(function: Callable[[int], object], chunk: Chunk) -> list[object]:
 
 
 def check(chunk: Chunk) -> None:
-    odd = Filter(is_odd).on_chunk(Map(plus_one).on_chunk(chunk))
+    room = Quiet()
+    odd = Filter(is_odd).apply(Map(plus_one).apply(chunk, room), room)
     assert odd.values == [number + 1 for number in chunk.values if number % 2 == 0]
     assert list(odd.offsets) == [row for row in range(len(chunk)) if row % 2 == 0]
-    assert len(FlatMap(twice).on_chunk(chunk)) == 2 * len(chunk)
+    assert len(FlatMap(twice).apply(chunk, room)) == 2 * len(chunk)
 
 
 def ns_per_record(run: Callable[[], object], calls: int) -> float:

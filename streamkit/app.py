@@ -31,6 +31,7 @@ from streamkit.dataflow.functions import (
     caller_location,
     caller_scope,
     facts_of,
+    resume_type_of,
 )
 from streamkit.dataflow.operators import (
     AsRecords,
@@ -39,7 +40,7 @@ from streamkit.dataflow.operators import (
     FlatMap,
     Map,
     MapOrDrop,
-    Operator,
+    Step,
 )
 from streamkit.dataflow.stream import (
     Compression,
@@ -49,7 +50,7 @@ from streamkit.dataflow.stream import (
     add_sink,
     checked_on_error,
     sink_endpoint,
-    sink_operators,
+    sink_steps,
 )
 from streamkit.dataflow.topology import NAME_BYTES_MAX, Node, OnError, Topology, is_name, stage_name
 from streamkit.errors import TopologyError, UsageError
@@ -275,7 +276,7 @@ class App:
                 at=str(facts.location),
                 hint='name the topic, @app.source("flights"), or yield the values',
             )
-        endpoint = FunctionSource(function)
+        endpoint = FunctionSource(function, resume_type_of(function, scope), str(facts.location))
         wanted = [
             each.name
             for each in inspect.signature(function).parameters.values()
@@ -485,7 +486,7 @@ class App:
             if to is None:
                 _check_own_sink(facts)
                 endpoint: Any = FunctionSink(function, batch)
-                operators: tuple[Operator, ...] = sink_operators(endpoint, key, (), None)
+                operators: tuple[Step, ...] = sink_steps(endpoint, key, (), None)
             else:
                 _refuse_async(facts)
                 if facts.returns_none:
@@ -496,7 +497,7 @@ class App:
                     )
                 endpoint = sink_endpoint(to, partitioner, batch_size, linger, compression)
                 shaping = (_calling(function, facts),)
-                operators = sink_operators(endpoint, key, shaping, facts.result_type)
+                operators = sink_steps(endpoint, key, shaping, facts.result_type)
             added = add_sink(
                 self.topology,
                 node,
@@ -598,6 +599,45 @@ class App:
         )
         return run_app(self, options)
 
+    async def run_async(
+        self,
+        *,
+        cluster: str | None = None,
+        profile: str | None = None,
+        embedded: bool = False,
+        tls: Tls | None = None,
+        data_dir: str | Path | None = None,
+        once: bool = False,
+        fresh_state: bool = False,
+        create_topics: bool = False,
+        commit_interval: float | timedelta = 1.0,
+        stop_deadline: float | timedelta = 25.0,
+        json: bool = False,
+        settings: dict[str, str] | None = None,
+    ) -> int:
+        """Run the job in the event loop that runs already, as in a notebook or a web service.
+
+        Options as those of `run`. Signals are left to whoever owns the loop; cancelling this
+        call stops the job in order.
+        """
+        from streamkit.run import RunOptions, run_app_async
+
+        options = RunOptions(
+            cluster=cluster,
+            profile=profile,
+            embedded=embedded,
+            tls=tls,
+            data_dir=None if data_dir is None else Path(data_dir),
+            once=once,
+            fresh_state=fresh_state,
+            create_topics=create_topics,
+            commit_interval_s=_seconds(commit_interval),
+            stop_deadline_s=_seconds(stop_deadline),
+            json=json,
+            settings=settings or {},
+        )
+        return await run_app_async(self, options)
+
 
 def _possible_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "my-job"
@@ -670,7 +710,7 @@ def _check_own_sink(facts: FunctionFacts) -> None:
         )
 
 
-def _reading(wanted: Any, value: Serde | None, facts: FunctionFacts | None) -> tuple[Operator, ...]:
+def _reading(wanted: Any, value: Serde | None, facts: FunctionFacts | None) -> tuple[Step, ...]:
     """Line up what turns the bytes of a topic into what the source's function takes."""
     try:
         found = format_for(wanted)
@@ -678,13 +718,13 @@ def _reading(wanted: Any, value: Serde | None, facts: FunctionFacts | None) -> t
         at = str(facts.location) if facts else str(caller_location())
         raise TopologyError(str(error), at=at, hint=error.hint) from None
     loads = value.loads if value is not None else found.loads
-    operators: list[Operator] = [] if loads is None else [Map(loads)]
+    operators: list[Step] = [] if loads is None else [Map(loads)]
     if found.as_record:
         operators.append(AsRecords())
     return tuple(operators)
 
 
-def _calling(function: Callable[..., Any], facts: FunctionFacts) -> Operator:
+def _calling(function: Callable[..., Any], facts: FunctionFacts) -> Step:
     """Choose what calls a function of the user's over a column."""
     if facts.takes_context:
         try:

@@ -15,6 +15,7 @@ StreamKitError
   DataError
     CorruptBatch
     RecordTooLarge
+    RowError
   BrokerError
     TopicNotFound
     TopicAlreadyExists
@@ -237,6 +238,19 @@ class SmartModuleNotFound(SmartModuleError):
             "a list of SmartModules shows what there is",
         )
         self.name = name
+
+
+class RowError(DataError):
+    """Raised by a sink of one's own that gets lists: this row failed, those before it are written.
+
+    Args:
+        row: Which row of the list, from 0.
+        message: What is wrong with it.
+    """
+
+    def __init__(self, row: int, message: str = "the row cannot be written") -> None:
+        super().__init__(message)
+        self.row = row
 
 
 class StageError(StreamKitError):

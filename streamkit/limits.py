@@ -67,6 +67,8 @@ REQUEST_BYTES_DEFAULT: Final = 1_048_576
 
 CHUNK_RECORDS_MAX: Final = 4_096
 CHUNK_BYTES_MAX: Final = 1 * MIB
+# What a generator of the user's may be ahead of the job.
+FEED_BYTES_MAX: Final = 8 * MIB
 
 # What must hold between the bounds. Checked at import: a bad edit cannot start.
 assert FRAME_BYTES_MIN < BATCH_BYTES_MAX < BATCH_BYTES_HARD_MAX < FRAME_BYTES_MAX

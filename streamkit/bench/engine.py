@@ -44,7 +44,11 @@ def measure(records: int, rounds: int) -> Result:
             topology, source = make()
             task = Task(topology)
             with measured() as watch:
-                given = [output.chunk for each in chunks for output in task.process(source, each)]
+                given = []
+                for each in chunks:
+                    work = task.process(source, each)
+                    given += [output.chunk for output in work.outputs]
+                    task.account(work, work.end)
                 counted = sum(map(len, given))
             if counted != count or sum(sum(each.values) for each in given) != wanted:
                 raise WrongOutput(f"the engine gave {counted:,} numbers, it should be {count:,}")

@@ -16,7 +16,7 @@ from streamkit.cli.options import DURATION, Command, named, place_options, tls_o
 from streamkit.dataflow.topology import as_mermaid, as_text
 from streamkit.errors import ConfigError, StreamKitError
 from streamkit.run import RunOptions, run_app
-from streamkit.runtime.task import users_line
+from streamkit.runtime.failures import users_line
 from streamkit.settings import parse_assignments
 
 

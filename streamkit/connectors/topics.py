@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import anyio
 import google_crc32c
+import msgspec
 
 from streamkit.client.backoff import OnRetry
 from streamkit.client.client import Client
@@ -18,34 +20,75 @@ from streamkit.client.offsets import OffsetClient
 from streamkit.client.positions import records_from
 from streamkit.client.producer import Producer
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
+from streamkit.dataflow.operators import RowFailed
 from streamkit.errors import (
     OffsetEvicted,
+    RecordTooLarge,
     StateMismatch,
     StreamKitError,
     TopicAlreadyExists,
     TopicNotFound,
+    UsageError,
 )
+from streamkit.limits import REQUEST_BYTES_DEFAULT
 from streamkit.record import NO_TIMESTAMP_MS, Chunk
-from streamkit.runtime.ports import Positions, SourceFacts
+from streamkit.runtime.contracts import AcknowledgedWriter, Positions, Prepared, SourceFacts
 
 _STORE_S_MAX = 1.0
 _COMPARED_BYTES = 4 << 20
+_RECORD_BYTES_SPARE = 128  # more than a record and its batch need beside key and value
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A position in a partition, and what tells the log: the record in front of it."""
+class Mark(msgspec.Struct, frozen=True):
+    """A position in a partition, and what tells the log: the record in front of it.
+
+    Where nothing has been read yet, no record is known.
+    """
 
     next_offset: int
-    timestamp_ms: int
-    crc: int
+    timestamp_ms: int | None = None
+    crc: int | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_mark = msgspec.json.Decoder(Mark).decode
+
+
+class BrokerOffsets:
+    """The copies of positions that the broker keeps under an app's name, for lag tools.
+
+    It has one number per topic and partition, whatever number of sources read it, so it gets the
+    lowest: a job that has lost its state then reads again, and skips nothing.
+    """
+
+    def __init__(self, app: str) -> None:
+        self.app = app
+        self._next: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
+        self._stored: dict[tuple[str, int], int] = {}
+
+    def learn(self, source: str, topic: str, positions: Positions) -> None:
+        """Take note of where a source is."""
+        for number, text in positions.items():
+            self._next[topic, int(number)][source] = _decode_mark(text).next_offset
+
+    async def store(self, consumer: Consumer, topic: str, positions: Positions) -> None:
+        """Store what has changed; a failure is nobody's loss, the truth is in the job's state."""
+        for number in map(int, positions):
+            offset = min(self._next[topic, number].values())
+            if offset == 0 or self._stored.get((topic, number)) == offset:
+                continue
+            try:
+                await consumer.store(number, offset - 1)
+            except StreamKitError:
+                return
+            self._stored[topic, number] = offset
 
 
 class TopicReader:
     """Reads a topic, all partitions merged.
 
-    Positions are a `Mark` per partition. After a commit they are also stored in the
-    broker under the app's name, for whoever wants to see the lag.
+    Positions are a `Mark` per partition, of every partition from the start on. After a commit
+    they are also stored in the broker under the app's name, for whoever wants to see the lag.
     """
 
     def __init__(
@@ -53,24 +96,31 @@ class TopicReader:
         client: Client,
         source: TopicSource,
         *,
-        app: str,
+        name: str,
+        offsets: BrokerOffsets,
         until_end: bool,
         resumes_from_broker: bool,
         on_retry: OnRetry,
     ) -> None:
         self._client = client
         self._source = source
-        self._app = app
+        self._name = name
+        self._offsets = offsets
+        self._app = offsets.app
         self._until_end = until_end
         self._resumes_from_broker = resumes_from_broker
         self._on_retry = on_retry
         self._consumer: Consumer | None = None
         self._next_offsets: dict[int, int] = {}
-        self._stored: dict[str, Any] = {}
 
     async def open(self, committed: Positions) -> SourceFacts:
         origin = "committed offsets"
-        saved = {int(number): Mark(**mark) for number, mark in committed.items()}
+        chosen = self._source.partitions
+        saved = {
+            int(number): _decode_mark(mark)
+            for number, mark in committed.items()
+            if chosen is None or int(number) in chosen
+        }
         starts = {number: mark.next_offset for number, mark in saved.items()}
         if not starts and self._resumes_from_broker:
             starts = await self._stored_by_broker()
@@ -96,30 +146,31 @@ class TopicReader:
         ends = consumer.high_watermarks()
         waiting = sum(max(0, ends[number] - at) for number, at in self._next_offsets.items())
         at = ", ".join(f"{number}: {offset}" for number, offset in self._next_offsets.items())
-        return SourceFacts(f"topic {self._source.topic} from {origin} ({at})", waiting)
+        begun = {
+            str(number): committed.get(str(number)) or _encode(Mark(offset)).decode()
+            for number, offset in self._next_offsets.items()
+        }
+        self._offsets.learn(self._name, self._source.topic, begun)
+        return SourceFacts(
+            f"topic {self._source.topic} from {origin} ({at})", waiting, starts=begun
+        )
 
     async def next(self) -> Chunk | None:
         assert self._consumer is not None, "open comes first"
         return await self._consumer.next_chunk()
 
-    def position_after(self, chunk: Chunk) -> tuple[str, Any]:
+    def position_after(self, chunk: Chunk) -> tuple[str, str]:
         after = chunk.offsets[-1] + 1
         self._next_offsets[chunk.partition] = after
         mark = Mark(after, chunk.timestamps_ms[-1], google_crc32c.value(chunk.values[-1]))
-        return str(chunk.partition), asdict(mark)
+        return str(chunk.partition), _encode(mark).decode()
 
-    async def committed(self, positions: Mapping[str, Any]) -> None:
+    async def committed(self, positions: Positions) -> None:
         assert self._consumer is not None, "open comes first"
+        topic = self._source.topic
+        self._offsets.learn(self._name, topic, positions)
         with anyio.move_on_after(_STORE_S_MAX):
-            for number, mark in positions.items():
-                offset = mark["next_offset"]
-                if self._stored.get(number) == offset or offset == 0:
-                    continue
-                try:
-                    await self._consumer.store(int(number), offset - 1)
-                except StreamKitError:
-                    return  # the truth is in the store; this copy may lag behind
-                self._stored[number] = offset
+            await self._offsets.store(self._consumer, topic, positions)
 
     def lag(self) -> int | None:
         if self._consumer is None:
@@ -178,6 +229,8 @@ class TopicReader:
         """
         topic = self._source.topic
         for number, mark in saved.items():
+            if mark.crc is None:
+                continue  # nothing had been read yet
             held = await self._retrying(partial(self._record_before, number, mark.next_offset))
             if held is not None and held != (mark.timestamp_ms, mark.crc):
                 raise StateMismatch(
@@ -206,20 +259,19 @@ class TopicReader:
         )
 
 
-class TopicWriter:
+class TopicWriter(AcknowledgedWriter):
     """Writes to a topic by a producer that never gives up and waits for every replica."""
-
-    has_effects_at_once = False
 
     def __init__(self, client: Client, sink: TopicSink, *, on_retry: OnRetry) -> None:
         self._client = client
         self._sink = sink
         self._linger_s = sink.linger_s
+        self._chosen: Iterator[int] = iter(())
         self._producer: Producer = client.producer(
             sink.topic,
             linger=0.0 if sink.linger_s is None else sink.linger_s,
             isolation="read_committed",
-            partitioner=sink.partitioner,
+            partitioner=None if sink.partitioner is None else self._already_chosen,
             delivery_timeout=None,
             on_retry=on_retry,
             **_given(batch_size=sink.batch_size_bytes, compression=sink.compression),
@@ -230,23 +282,84 @@ class TopicWriter:
     def unacknowledged(self) -> int:
         return self._producer.unacknowledged
 
-    async def open(self) -> None:
+    async def open(self, committed: Positions) -> None:
         await self._producer.open()
 
+    def on_chunk(self, chunk: Chunk) -> Chunk:
+        self._refuse_too_large(chunk)
+        if self._sink.partitioner is None:
+            return chunk
+        return chunk.with_values(list(zip(chunk.values, self._choose(chunk), strict=True)))
+
     async def write(self, chunk: Chunk) -> None:
+        values: Sequence[Any] = chunk.values
+        if self._sink.partitioner is not None:
+            values, chosen = map(list, zip(*values, strict=True))
+            self._chosen = iter(chosen)
         stamps: list[int] | None = list(chunk.timestamps_ms)
         if stamps and NO_TIMESTAMP_MS in stamps:
             now_ms = self._client.cluster.clock.wall_ms()
             stamps = [now_ms if each < 0 else each for each in stamps]
-        await self._producer.send_many(chunk.values, chunk.keys, timestamps_ms=stamps)
+        await self._producer.send_many(values, chunk.keys, timestamps_ms=stamps)
         if self._linger_s is None:
             self._producer.send_now()
 
-    def seal(self) -> Awaitable[None]:
-        return self._producer.checkpoint()()
+    def prepare_commit(self, *, is_last: bool) -> Prepared:
+        return Prepared(self._producer.checkpoint(), {})
 
     async def close(self) -> None:
         self._producer.stop()
+
+    def _refuse_too_large(self, chunk: Chunk) -> None:
+        longest_bytes = max(map(len, chunk.values), default=0)
+        longest_bytes += max(map(len, filter(None, chunk.keys)), default=0)
+        if longest_bytes + _RECORD_BYTES_SPARE <= REQUEST_BYTES_DEFAULT:
+            return
+        for row, (value, key) in enumerate(zip(chunk.values, chunk.keys, strict=True)):
+            try:
+                self._producer.check_fits(value, key)
+            except RecordTooLarge as error:
+                raise RowFailed(row, self.on_chunk(chunk.slice(0, row))) from error
+
+    def _choose(self, chunk: Chunk) -> list[int]:
+        """Ask the user's partitioner; where it fails, row by row, for which one it was.
+
+        Raises:
+            RowFailed: It raised on a row, or chose what is not a partition.
+        """
+        partitioner = self._sink.partitioner
+        assert partitioner is not None, "asked only where there is one"
+        count = self._client.cluster.metadata.partition_count(self._sink.topic)
+        try:
+            return _checked(partitioner(chunk.keys, count), len(chunk), count)
+        except BaseException:
+            chosen: list[int] = []
+        for row, key in enumerate(chunk.keys):
+            try:
+                chosen += _checked(partitioner([key], count), 1, count)
+            except BaseException as error:
+                before = chunk.slice(0, row)
+                pairs = list(zip(before.values, chosen, strict=True))
+                raise RowFailed(row, before.with_values(pairs)) from error
+        return chosen
+
+    def _already_chosen(self, keys: Sequence[bytes | None], count: int) -> list[int]:
+        return list(islice(self._chosen, len(keys)))
+
+
+def _checked(chosen: Any, rows: int, count: int) -> list[int]:
+    """Refuse what a partitioner may not return.
+
+    Raises:
+        UsageError: It is not a partition for each row.
+    """
+    found = list(chosen)
+    if len(found) != rows:
+        raise UsageError(f"the partitioner chose {len(found)} partitions for {rows} keys")
+    for each in found:
+        if type(each) is not int or not 0 <= each < count:
+            raise UsageError(f"the partitioner chose {each!r}, the partitions are 0 to {count - 1}")
+    return found
 
 
 async def prepare_topics(

@@ -65,9 +65,13 @@ class TopicSink:
 
 @dataclass(frozen=True, slots=True)
 class FunctionSource:
-    """A generator of the user's. ``is_replayable``: it goes on from a committed position."""
+    """A generator of the user's. ``is_replayable``: it goes on from a committed position, whose
+    type is the annotation of its parameter ``resume``.
+    """
 
     function: Callable[..., Any]
+    position_type: Any = Any
+    location: str = ""
 
     @property
     def is_replayable(self) -> bool:

@@ -77,6 +77,11 @@ def facts_of(function: Callable[..., Any], scope: dict[str, Any] | None = None) 
     )
 
 
+def resume_type_of(function: Callable[..., Any], scope: dict[str, Any] | None = None) -> Any:
+    """Return the annotation of a source's parameter ``resume``; Any where it has none."""
+    return _hints(function, scope or {}, location_of(function)).get("resume", Any)
+
+
 def location_of(function: Callable[..., Any]) -> Location:
     """Return where a function is written; nothing for one that is not Python's."""
     code = getattr(_plain(function), "__code__", None)

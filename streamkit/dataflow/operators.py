@@ -1,4 +1,8 @@
-"""What stages do to chunks. Each works on whole columns, not on one record after another."""
+"""What stages do to chunks. Each works on whole columns, not on one record after another.
+
+The graph holds *steps*, which are values. A task opens each step and gets an *operator*, which
+belongs to that task alone: two runs of one graph share nothing but the user's own functions.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +18,21 @@ from collections.abc import (
 )
 from dataclasses import dataclass
 from itertools import islice, repeat
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from streamkit.dataflow.context import Context
-from streamkit.record import NO_TIMESTAMP_MS, Chunk, Record
+from streamkit.record import NO_TIMESTAMP_MS, TIMESTAMP_MS_MAX, Chunk, Record
+from streamkit.serde.values import encode_key
+
+# After how many rows an operator asks whether its time is over: soon at first, for the first
+# calls may be slow, then seldom enough that asking costs nothing.
+_ROWS_PER_LOOK_MAX: Final = 512
 
 
-class RowFailed(Exception):
-    """A function raised on one row of a chunk. What it raised is the cause.
+class Interrupted(Exception):
+    """An operator ended before the last row of its chunk.
 
-    ``before`` is what the rows in front of it led to, so that nobody calls them again.
+    ``before`` is what the rows before ``row`` led to, so that nobody calls them again.
     """
 
     def __init__(self, row: int, before: Chunk) -> None:
@@ -32,8 +41,40 @@ class RowFailed(Exception):
         self.before = before
 
 
+class RowFailed(Interrupted):
+    """A function raised on ``row``. What it raised is the cause."""
+
+
+class TimeIsOver(Interrupted):
+    """The rows from ``row`` on belong to a later slice: the calls so far took long enough."""
+
+
+class Room(Protocol):
+    """What an operator gets of the world."""
+
+    def is_over(self) -> bool:
+        """Tell whether the operator has used up the time that one slice may take."""
+
+    def dropped(self, offsets: Sequence[int]) -> None:
+        """Count rows that led to nothing, by their offsets, where the chunks do not show it."""
+
+
+class Quiet:
+    """A room for a single operator: time is never over, and nothing is counted."""
+
+    def is_over(self) -> bool:
+        return False
+
+    def dropped(self, offsets: Sequence[int]) -> None:
+        pass
+
+
 class Operator(Protocol):
-    """One stage. Does no I/O and reads no clock; gets a chunk and gives one, in order."""
+    """One running step. Does no I/O and reads no clock; gets a chunk and gives one, in order.
+
+    It may be called again with rows that it has seen: a slice that fails or is cut at a later
+    row gives back the rows from there on.
+    """
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
         """Take a chunk and give what it leads to.
@@ -42,120 +83,192 @@ class Operator(Protocol):
 
         Raises:
             RowFailed: Names the row.
+            TimeIsOver: Names the first row that was not worked on.
         """
 
 
+class Step(Protocol):
+    """One step of a node: a value in the graph, opened by each task for itself."""
+
+    @property
+    def expands(self) -> bool:
+        """Whether one row may lead to several."""
+
+    def open(self, room: Room) -> Operator:
+        """Make the operator of one task."""
+
+
+class Stateless:
+    """A step that keeps nothing between chunks: it only needs ``apply``."""
+
+    __slots__ = ()
+
+    @property
+    def expands(self) -> bool:
+        return False
+
+    def open(self, room: Room) -> Operator:
+        return _Applied(self, room)
+
+    def apply(self, chunk: Chunk, room: Room) -> Chunk:
+        """Take a chunk and give what it leads to; see `Operator.on_chunk`."""
+        raise AssertionError("each step has its own")
+
+
 @dataclass(frozen=True, slots=True)
-class Map:
+class _Applied:
+    """The operator of a step that keeps nothing."""
+
+    step: Stateless
+    room: Room
+
+    def on_chunk(self, chunk: Chunk) -> Chunk:
+        return self.step.apply(chunk, self.room)
+
+
+@dataclass(frozen=True, slots=True)
+class Map(Stateless):
     """Replace each value by what ``function`` makes of it; ``None`` is a value."""
 
     function: Callable[[Any], Any]
 
-    def on_chunk(self, chunk: Chunk) -> Chunk:
-        return chunk.with_values(one_per_row(map(self.function, chunk.values), chunk))
+    def apply(self, chunk: Chunk, room: Room) -> Chunk:
+        return chunk.with_values(one_per_row(map(self.function, chunk.values), chunk, room))
 
 
 @dataclass(frozen=True, slots=True)
-class MapOrDrop:
+class MapOrDrop(Stateless):
     """Replace each value by what ``function`` makes of it; drop those it makes None of."""
 
     function: Callable[[Any], Any]
 
-    def on_chunk(self, chunk: Chunk) -> Chunk:
-        values = one_per_row(map(self.function, chunk.values), chunk, finish=without_none)
+    def apply(self, chunk: Chunk, room: Room) -> Chunk:
+        values = one_per_row(map(self.function, chunk.values), chunk, room, finish=without_none)
         return without_none(chunk.with_values(values))
 
 
 @dataclass(frozen=True, slots=True)
-class ContextMapOrDrop:
+class ContextMapOrDrop(Stateless):
     """As `MapOrDrop`, for a function that wants to know where a record comes from."""
 
     function: Callable[[Any, Context[Any]], Any]
     key_of: Callable[[bytes | None], Any]
 
-    def on_chunk(self, chunk: Chunk) -> Chunk:
+    def apply(self, chunk: Chunk, room: Room) -> Chunk:
         results = map(self.function, chunk.values, contexts(chunk, self.key_of))
-        return without_none(chunk.with_values(one_per_row(results, chunk, finish=without_none)))
+        values = one_per_row(results, chunk, room, finish=without_none)
+        return without_none(chunk.with_values(values))
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(Stateless):
     """Keep the records whose value satisfies ``predicate``."""
 
     predicate: Callable[[Any], object]
 
-    def on_chunk(self, chunk: Chunk) -> Chunk:
+    def apply(self, chunk: Chunk, room: Room) -> Chunk:
         mask: list[object] = []
-        _fill(mask, map(self.predicate, chunk.values), chunk, lambda done: done.select(mask))
-        return chunk.select(mask)
+        _fill(mask, map(self.predicate, chunk.values), chunk, room, lambda done: _kept(done, mask))
+        return _kept(chunk, mask)
 
 
 @dataclass(frozen=True, slots=True)
-class FlatMap:
+class FlatMap(Stateless):
     """Replace each record by one for each value that ``function`` gives."""
 
     function: Callable[[Any], Iterable[Any]]
 
-    def on_chunk(self, chunk: Chunk) -> Chunk:
-        groups: list[Sequence[Any]] = []
-        # `list` also runs a generator to its end here, where its error can be located.
-        results = map(list, map(self.function, chunk.values))
-        _fill(groups, results, chunk, lambda done: done.expand(groups))
-        return chunk.expand(groups)
+    @property
+    def expands(self) -> bool:
+        return True
+
+    def apply(self, chunk: Chunk, room: Room) -> Chunk:
+        return _expanded(map(self.function, chunk.values), chunk, room)
 
 
 @dataclass(frozen=True, slots=True)
-class ContextFlatMap:
+class ContextFlatMap(Stateless):
     """As `FlatMap`, for a function that wants to know where a record comes from."""
 
     function: Callable[[Any, Context[Any]], Iterable[Any]]
     key_of: Callable[[bytes | None], Any]
 
-    def on_chunk(self, chunk: Chunk) -> Chunk:
-        groups: list[Sequence[Any]] = []
-        results = map(list, map(self.function, chunk.values, contexts(chunk, self.key_of)))
-        _fill(groups, results, chunk, lambda done: done.expand(groups))
-        return chunk.expand(groups)
+    @property
+    def expands(self) -> bool:
+        return True
+
+    def apply(self, chunk: Chunk, room: Room) -> Chunk:
+        results = map(self.function, chunk.values, contexts(chunk, self.key_of))
+        return _expanded(results, chunk, room)
 
 
 @dataclass(frozen=True, slots=True)
-class AsRecords:
+class AsRecords(Stateless):
     """Replace each value by the whole record around it."""
 
-    def on_chunk(self, chunk: Chunk) -> Chunk:
+    def apply(self, chunk: Chunk, room: Room) -> Chunk:
         return chunk.with_values(chunk.records())
 
 
 @dataclass(frozen=True, slots=True)
-class SetKeys:
+class SetKeys(Stateless):
     """Give each record the key that ``function`` finds in its value, as bytes."""
 
     function: Callable[[Any], bytes | None]
 
-    def on_chunk(self, chunk: Chunk) -> Chunk:
+    def apply(self, chunk: Chunk, room: Room) -> Chunk:
         keys: list[bytes | None] = []
-        _fill(keys, map(self.function, chunk.values), chunk, lambda done: _with_keys(done, keys))
+        results = map(self.function, chunk.values)
+        _fill(keys, results, chunk, room, lambda done: _with_keys(done, keys))
         return _with_keys(chunk, keys)
 
 
 @dataclass(frozen=True, slots=True)
-class Unwrap:
+class Unwrap(Stateless):
     """Let a `Record` that a sink's function returned decide on key and timestamp.
 
     What it leaves out keeps the record's own.
     """
 
-    def on_chunk(self, chunk: Chunk) -> Chunk:
+    def apply(self, chunk: Chunk, room: Room) -> Chunk:
         if not any(map(isinstance, chunk.values, repeat(Record))):
             return chunk
-        values, keys, stamps = list(chunk.values), list(chunk.keys), list(chunk.timestamps_ms)
-        for row, value in enumerate(values):
-            if isinstance(value, Record):
-                values[row] = value.value
-                keys[row] = keys[row] if value.key is None else value.key
-                if value.timestamp_ms != NO_TIMESTAMP_MS:
-                    stamps[row] = value.timestamp_ms
-        return Chunk(values, keys, stamps, chunk.offsets, chunk.topic, chunk.partition)
+        rows: list[tuple[Any, bytes | None, int]] = []
+        results = map(_unwrapped, chunk.values, chunk.keys, chunk.timestamps_ms)
+        _fill(rows, results, chunk, room, lambda done: _of_rows(done, rows))
+        return _of_rows(chunk, rows)
+
+
+def _kept(chunk: Chunk, answers: Sequence[object]) -> Chunk:
+    """Keep the rows whose answer is true.
+
+    Raises:
+        RowFailed: The answer has no truth, as an array of several numbers has none.
+    """
+    try:
+        return chunk.select(answers)
+    except BaseException:  # of `bool`: which row it is costs only those who need to know
+        mask: list[object] = []
+        _fill(mask, map(bool, answers), chunk, Quiet(), lambda done: done.select(mask))
+        raise
+
+
+def _unwrapped(value: Any, key: bytes | None, timestamp_ms: int) -> tuple[Any, bytes | None, int]:
+    if not isinstance(value, Record):
+        return value, key, timestamp_ms
+    own_ms = value.timestamp_ms
+    if type(own_ms) is not int or not NO_TIMESTAMP_MS <= own_ms <= TIMESTAMP_MS_MAX:
+        raise ValueError(f"timestamp_ms={own_ms!r} of a Record is not a whole number of ms")
+    return (
+        value.value,
+        key if value.key is None else encode_key(value.key),
+        timestamp_ms if own_ms == NO_TIMESTAMP_MS else own_ms,
+    )
+
+
+def _of_rows(chunk: Chunk, rows: Sequence[tuple[Any, bytes | None, int]]) -> Chunk:
+    values, keys, stamps = map(list, zip(*rows, strict=True)) if rows else ([], [], [])
+    return Chunk(values, keys, stamps, chunk.offsets, chunk.topic, chunk.partition)
 
 
 def contexts(chunk: Chunk, key_of: Callable[[bytes | None], Any]) -> Iterable[Context[Any]]:
@@ -176,20 +289,44 @@ def without_none(chunk: Chunk) -> Chunk:
 
 
 def one_per_row(
-    results: Iterable[Any], chunk: Chunk, finish: Callable[[Chunk], Chunk] = lambda done: done
+    results: Iterable[Any],
+    chunk: Chunk,
+    room: Room,
+    finish: Callable[[Chunk], Chunk] = lambda done: done,
 ) -> list[Any]:
     """List the results of a function over the rows of a chunk.
 
     Raises:
         RowFailed: The function raised.
+        TimeIsOver: It took long.
     """
     listed: list[Any] = []
-    _fill(listed, results, chunk, lambda done: finish(done.with_values(listed)))
+    _fill(listed, results, chunk, room, lambda done: finish(done.with_values(listed)))
     return listed
 
 
+def _expanded(results: Iterable[Iterable[Any]], chunk: Chunk, room: Room) -> Chunk:
+    groups: list[Sequence[Any]] = []
+
+    def expand(done: Chunk) -> Chunk:
+        if not all(groups):
+            empty = [
+                offset for offset, group in zip(done.offsets, groups, strict=True) if not group
+            ]
+            room.dropped(empty)
+        return done.expand(groups)
+
+    # `list` also runs a generator to its end here, where its error can be located.
+    _fill(groups, map(list, results), chunk, room, expand)
+    return expand(chunk)
+
+
 def _fill(
-    listed: list[Any], results: Iterable[Any], chunk: Chunk, finish: Callable[[Chunk], Chunk]
+    listed: list[Any],
+    results: Iterable[Any],
+    chunk: Chunk,
+    room: Room,
+    finish: Callable[[Chunk], Chunk],
 ) -> None:
     """Extend ``listed`` by one result per row of ``chunk``.
 
@@ -197,28 +334,38 @@ def _fill(
     raised on: no row pays for being locatable.
     """
     rest = iter(results)
+    total = len(chunk.values)
+    wanted = 1
     try:
-        listed.extend(islice(rest, 1))
-        if listed:
-            _refuse_unfinished(listed)
-            listed.extend(rest)
-        if len(listed) < len(chunk.values):  # to `extend`, StopIteration only means the end
-            raise RuntimeError("the function raised StopIteration")
-    except (Exception, SystemExit) as error:  # a stage must not end the job behind its back
+        while (done := len(listed)) < total:
+            listed.extend(islice(rest, wanted))
+            if len(listed) < min(done + wanted, total):  # to `extend`, StopIteration is the end
+                raise RuntimeError("the function raised StopIteration")
+            if done == 0 and isinstance(listed[0], _UNFINISHED):
+                _refuse_unfinished(listed.pop())
+            if len(listed) < total and room.is_over():
+                break
+            wanted = min(2 * wanted, _ROWS_PER_LOOK_MAX)
+    # Whatever it raises is the row's: nothing else runs here that could be cancelled or ended.
+    except BaseException as error:
         row = len(listed)
         raise RowFailed(row, finish(chunk.slice(0, row))) from error
+    if len(listed) < total:
+        row = len(listed)
+        raise TimeIsOver(row, finish(chunk.slice(0, row)))
 
 
-def _refuse_unfinished(listed: list[Any]) -> None:
-    """Take back a first result that is work still to be done, not a value."""
-    first = listed[0]
-    if not isinstance(first, Iterator | Awaitable | AsyncIterator):
-        return
-    listed.clear()
-    if isinstance(first, Coroutine):
-        first.close()  # else Python warns that it was never awaited
+_UNFINISHED = (Iterator, Awaitable, AsyncIterator)
+
+
+def _refuse_unfinished(result: Any) -> Any:
+    """Refuse a result that is work still to be done, not a value."""
+    if not isinstance(result, _UNFINISHED):
+        return result
+    if isinstance(result, Coroutine):
+        result.close()  # else Python warns that it was never awaited
     raise TypeError(
-        f"the function returned {type(first).__name__!r} where a value is due: it must not be "
+        f"the function returned {type(result).__name__!r} instead of a value: it must not be "
         "async, and one that gives several values is annotated -> Iterator[...]"
     )
 

@@ -9,7 +9,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast,
 
 from streamkit.dataflow.endpoints import Connector, SinkWriter, TopicSink
 from streamkit.dataflow.functions import caller_location
-from streamkit.dataflow.operators import Filter, FlatMap, Map, Operator, SetKeys, Unwrap
+from streamkit.dataflow.operators import Filter, FlatMap, Map, SetKeys, Step, Unwrap
 from streamkit.dataflow.topology import Location, Node, OnError, Topology, stage_name
 from streamkit.errors import UsageError
 from streamkit.record import Destination, Topic
@@ -123,7 +123,7 @@ class Stream(Generic[V_co]):
             self._topology,
             self._node,
             endpoint,
-            sink_operators(endpoint, key, (), self._node.value_type),
+            sink_steps(endpoint, key, (), self._node.value_type),
             name=name or self._topology.free_name(stage_name(_default_name(endpoint))),
             on_error=on_error,
             location=caller_location(),
@@ -131,7 +131,7 @@ class Stream(Generic[V_co]):
 
     def _then(
         self,
-        operator: Operator,
+        operator: Step,
         name: str | None,
         verb: str,
         function: Callable[..., Any],
@@ -214,12 +214,12 @@ def sink_endpoint(
     return target
 
 
-def sink_operators(
+def sink_steps(
     endpoint: Any,
     key: Callable[[Any], Any] | None,
-    shaping: tuple[Operator, ...],
+    shaping: tuple[Step, ...],
     value_type: Any,
-) -> tuple[Operator, ...]:
+) -> tuple[Step, ...]:
     """Line up what happens to a record before it is written: key, shape, bytes."""
     keys = () if key is None else (SetKeys(_as_key(key)),)
     if not isinstance(endpoint, TopicSink):
@@ -236,7 +236,7 @@ def add_sink(
     topology: Topology,
     source: Node,
     endpoint: Any,
-    operators: tuple[Operator, ...],
+    operators: tuple[Step, ...],
     *,
     name: str,
     on_error: OnError,

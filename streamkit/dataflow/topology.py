@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from streamkit.dataflow.operators import Operator
+from streamkit.dataflow.operators import Step
 from streamkit.errors import TopologyError
 
 OnError = Literal["fail", "skip"]
@@ -38,7 +38,7 @@ class Node:
 
     name: str
     kind: Literal["source", "stage", "sink"]
-    operators: tuple[Operator, ...] = ()
+    steps: tuple[Step, ...] = ()
     inputs: tuple[Node, ...] = ()
     endpoint: Any = None
     on_error: OnError = "fail"

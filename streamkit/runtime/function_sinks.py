@@ -2,100 +2,149 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, Final
+
+import anyio
 
 from streamkit.dataflow.endpoints import FunctionSink
-from streamkit.errors import StreamKitError
+from streamkit.env import Clock
+from streamkit.errors import RowError, StreamKitError
+from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
-from streamkit.runtime.ports import WriteFailed
+from streamkit.runtime.contracts import AtOnceWriter, IsOver, Positions, WriteFailed
+from streamkit.runtime.failures import error_text
+from streamkit.runtime.pace import Pace
+from streamkit.runtime.user_calls import is_ours, settle
+
+# How many quick calls go between two looks at the time.
+_CALLS_PER_LOOK_MAX: Final = 64
+# A list for a class is as long as the class can take in about this time: one insert of many rows
+# is what it is there for, but a stop and a commit wait for it.
+_WRITE_TARGET_S: Final = 0.5
+_WRITE_ROWS_FIRST: Final = 64
 
 
-class FunctionWriter:
+class FunctionWriter(AtOnceWriter):
     """Calls a function per record, or with lists of records."""
-
-    has_effects_at_once = True
-    unacknowledged = 0
 
     def __init__(self, sink: FunctionSink) -> None:
         self._function: Callable[[Any], Any] = sink.function
         self._batch = sink.batch
-        self._is_async = inspect.iscoroutinefunction(inspect.unwrap(sink.function))
         self.description = str(sink)
 
-    async def open(self) -> None:
+    @property
+    def is_per_record(self) -> bool:
+        return self._batch is None
+
+    async def open(self, committed: Positions) -> None:
         pass  # nothing to open: it is the user's
 
-    async def write(self, chunk: Chunk) -> None:
-        if self._batch is None and not self._is_async:
-            self._call_each(chunk)
-            return
-        size = self._batch or 1
+    async def write(self, chunk: Chunk, is_over: IsOver) -> int:
+        if self._batch is None:
+            return await self._call_each(chunk, is_over)
+        size = self._batch
         for start in range(0, len(chunk), size):
             rows = list(chunk.values[start : start + size])
             try:
-                done = self._function(rows if self._batch else rows[0])
-                if inspect.isawaitable(done):
-                    await done
-            except (Exception, SystemExit) as error:
-                raise WriteFailed(start, len(rows)) from error
+                await settle(self._function(rows))
+            except BaseException as error:
+                raise failed_write(error, start, len(rows)) from error
+            if is_over():
+                return start + len(rows)
+        return len(chunk)
 
-    def _call_each(self, chunk: Chunk) -> None:
+    async def _call_each(self, chunk: Chunk, is_over: IsOver) -> int:
         done = 0
+        wanted = 1
         function = self._function
+        values = iter(chunk.values)
         try:
-            for value in chunk.values:
-                function(value)
-                done += 1
-        except (Exception, SystemExit) as error:
-            raise WriteFailed(done) from error
+            while done < len(chunk):
+                for value in islice(values, wanted):
+                    result = function(value)
+                    if result is not None:
+                        await settle(result)
+                    done += 1
+                if is_over():
+                    break
+                wanted = min(2 * wanted, _CALLS_PER_LOOK_MAX)
+        except BaseException as error:
+            raise failed_write(error, done, 1) from error
+        return done
 
-    def seal(self) -> Awaitable[None]:
-        return _nothing_to_wait_for()
+    async def flush(self, *, is_last: bool) -> None:
+        pass  # each call has had its effect when it returned
 
     async def close(self) -> None:
         pass  # nothing was opened
 
 
-class ObjectWriter:
-    """Drives a sink of the user's that is a class: open, write, flush, close."""
+class ObjectWriter(AtOnceWriter):
+    """Drives a sink of the user's that is a class: open, write, flush, close.
 
-    has_effects_at_once = True
-    unacknowledged = 0
+    Its calls never overlap: a flush that awaits keeps the next write waiting.
+    """
 
-    def __init__(self, writer: Any) -> None:
+    is_per_record = False
+
+    def __init__(self, writer: Any, clock: Clock) -> None:
         self._writer = writer
+        self._now_s = clock.monotonic_s
+        self._calling = anyio.Lock()
+        self._pace = Pace(_WRITE_TARGET_S, first=_WRITE_ROWS_FIRST, most=CHUNK_RECORDS_MAX)
+        self._is_dirty = False
         self.description = f"{type(writer).__name__} of the program's own"
 
-    async def open(self) -> None:
-        await _maybe_await(self._writer.open())
+    async def open(self, committed: Positions) -> None:
+        async with self._calling:
+            await settle(self._writer.open())
 
-    async def write(self, chunk: Chunk) -> None:
-        try:
-            await _maybe_await(self._writer.write(list(chunk.values)))
-        except (Exception, SystemExit) as error:
-            raise WriteFailed(0, len(chunk)) from error
+    async def write(self, chunk: Chunk, is_over: IsOver) -> int:
+        done = 0
+        while done < len(chunk):
+            rows = list(chunk.values[done : done + self._pace.rows])
+            async with self._calling:
+                self._is_dirty = True
+                began_s = self._now_s()
+                try:
+                    await settle(self._writer.write(rows))
+                except BaseException as error:
+                    raise failed_write(error, done, len(rows)) from error
+                self._pace.took(len(rows), self._now_s() - began_s)
+            done += len(rows)
+            if is_over():
+                break
+        return done
 
-    def seal(self) -> Awaitable[None]:
-        return self._flush()
+    async def flush(self, *, is_last: bool) -> None:
+        async with self._calling:
+            if not (self._is_dirty or is_last):
+                return
+            self._is_dirty = False
+            try:
+                await settle(self._writer.flush())
+            except BaseException as error:
+                if is_ours(error):
+                    raise
+                raise StreamKitError(
+                    f"the sink {self.description} could not be flushed: {error_text(error)}"
+                ) from error
 
     async def close(self) -> None:
-        await _maybe_await(self._writer.close())
-
-    async def _flush(self) -> None:
-        try:
-            await _maybe_await(self._writer.flush())
-        except (Exception, SystemExit) as error:
-            raise StreamKitError(
-                f"the sink {self.description} could not be flushed: {type(error).__name__}: {error}"
-            ) from error
+        async with self._calling:
+            await settle(self._writer.close())
 
 
-async def _nothing_to_wait_for() -> None:
-    pass
+def failed_write(error: BaseException, start: int, rows: int) -> WriteFailed:
+    """Say which rows of one call failed: the one that the sink names, else all of them.
 
-
-async def _maybe_await(result: Any) -> None:
-    if inspect.isawaitable(result):
-        await result
+    Raises:
+        CancelledError: The engine itself has ended the call.
+    """
+    if is_ours(error):
+        raise error
+    if isinstance(error, RowError) and 0 <= error.row < rows:
+        return WriteFailed(start + error.row)
+    return WriteFailed(start, rows)

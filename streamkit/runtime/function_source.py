@@ -1,36 +1,82 @@
-"""Sources from generators of the user's.
-
-A plain generator runs in a thread of its own, since it may wait as long as it likes for its
-next value; an async one runs as a task. Either fills a bounded buffer, from which the engine
-takes whatever is there, so that a slow source is not made slower by filling chunks.
-"""
+"""Sources from generators of the user's."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
+import traceback
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import AsyncIterator
+from typing import Any, Final
 
-import anyio
+import msgspec
 
 from streamkit.dataflow.endpoints import FunctionSource
 from streamkit.env import Clock
 from streamkit.errors import StageError
 from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
-from streamkit.runtime.ports import Positions, SourceFacts
+from streamkit.runtime.contracts import Positions, SourceFacts
+from streamkit.runtime.failures import error_text, shown, users_line
+from streamkit.runtime.feeds import Feed, TaskFeed, ThreadFeed
 
-_KEY = "0"
-_HELD_MAX = 2 * CHUNK_RECORDS_MAX
+_PART: Final = "0"
+# Nobody can change these, so they are encoded only where one of them is committed.
+_ATOMS: Final = (int, str, float, bool, type(None))
+
+
+class _Saved(msgspec.Struct):
+    """What a commit keeps of a generator."""
+
+    offset: int = 0
+    position: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class PositionFormat:
+    """Positions of a generator as text, and back as the type that ``resume`` is annotated with.
+
+    A position that would not come back as it was is refused when it is yielded.
+    """
+
+    def __init__(self, kind: Any) -> None:
+        self._is_annotated = kind is not Any
+        self._decode = msgspec.json.Decoder(kind).decode
+        self._encode = msgspec.json.Encoder().encode
+
+    def encode(self, position: Any) -> msgspec.Raw:
+        """Write a position.
+
+        Raises:
+            TypeError: It would not come back as it is.
+        """
+        try:
+            encoded = self._encode(position)
+            back = self._decode(encoded)
+            is_same = bool(back == position) and type(back) is type(position)
+        except Exception as error:
+            raise TypeError(self._refusal(position, error_text(error))) from error
+        if not is_same:
+            raise TypeError(self._refusal(position, f"it would come back as {shown(back)}"))
+        return msgspec.Raw(encoded)
+
+    def decode(self, encoded: bytes | msgspec.Raw) -> Any:
+        """Read a position."""
+        return self._decode(encoded)
+
+    def _refusal(self, position: Any, why: str) -> str:
+        advice = (
+            "yield what the annotation of `resume` says"
+            if self._is_annotated
+            else "annotate `resume` with the type of the positions, for example "
+            f"resume: {type(position).__name__} | None"
+        )
+        return f"the position {shown(position)} cannot be kept: {why}; {advice}"
 
 
 class FunctionReader:
     """Reads a generator or an async generator, a chunk at a time.
 
     A replayable one yields ``(position, value)``; the position of the last value of a chunk
-    is what a commit keeps.
+    is what a commit keeps. Positions are encoded the moment they are yielded, for the generator
+    may go on to change them.
     """
 
     def __init__(self, name: str, source: FunctionSource, clock: Clock) -> None:
@@ -38,200 +84,118 @@ class FunctionReader:
         self._source = source
         self._clock = clock
         self._feed: Feed | None = None
+        self._format = PositionFormat(source.position_type)
+        self._is_checked = False
+        self._last: Any = None
         self._next_offset = 0
         self._positions: deque[tuple[int, Any]] = deque()
 
     async def open(self, committed: Positions) -> SourceFacts:
-        function = self._source.function
-        if self._source.is_replayable:
-            saved = committed.get(_KEY, {})
-            self._next_offset = saved.get("offset", 0)
-            values = function(resume=saved.get("position"))
-        else:
-            values = function()
+        try:
+            values = self._call(committed.get(_PART))
+        except BaseException as error:  # of the function: it may open files before it yields
+            raise self._failed(error, "could not be opened") from error
         is_async = isinstance(values, AsyncIterator)
-        self._feed = _TaskFeed(values) if is_async else _ThreadFeed(values, self._name)
-        note = "" if self._source.is_replayable else ", cannot be replayed after a crash"
+        accept = self._accept_pair if self._source.is_replayable else self._accept_value
+        self._feed = (
+            TaskFeed(values, accept) if is_async else ThreadFeed(values, self._name, accept)
+        )
+        if not self._source.is_replayable:
+            note = ", cannot be replayed after a crash"
+        elif committed:
+            note = f" after its {self._next_offset:,} values of earlier runs"
+        else:
+            note = " from its beginning"
         return SourceFacts(f"{self._source}{note}", is_replayable=self._source.is_replayable)
 
     async def next(self) -> Chunk | None:
         assert self._feed is not None, "open comes first"
         try:
             taken = await self._feed.take(CHUNK_RECORDS_MAX)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, GeneratorExit, KeyboardInterrupt) as error:
             raise self._failed(error) from error
         return self._as_chunk(taken) if taken else None
 
-    def position_after(self, chunk: Chunk) -> tuple[str, Any]:
+    def position_after(self, chunk: Chunk) -> tuple[str, str]:
         last = chunk.offsets[-1]
-        position = None
+        position: Any = None
         while self._positions and self._positions[0][0] <= last:
             position = self._positions.popleft()[1]
-        return _KEY, {"offset": last + 1, "position": position}
+        try:
+            encoded = position if type(position) is msgspec.Raw else self._format.encode(position)
+        except TypeError as error:
+            raise self._failed(error) from error
+        return _PART, msgspec.json.encode(_Saved(last + 1, encoded)).decode()
 
-    async def committed(self, positions: Mapping[str, Any]) -> None:
+    async def committed(self, positions: Positions) -> None:
         pass  # the store is the only one who keeps them
 
     def lag(self) -> int | None:
         return None
 
     def stop(self) -> bool:
-        if self._source.is_replayable or self._feed is None:
+        if self._feed is None:
             return False
         self._feed.stop()
-        return True
+        return not self._source.is_replayable
 
     async def close(self) -> None:
         if self._feed is not None:
             await self._feed.close()
 
+    def _call(self, committed: str | None) -> Any:
+        function = self._source.function
+        if not self._source.is_replayable:
+            return function()
+        saved = msgspec.json.decode(committed or "{}", type=_Saved)
+        self._next_offset = saved.offset
+        return function(resume=self._format.decode(saved.position) if committed else None)
+
+    # --- in the thread or task of the generator ---------------------------------------
+
+    def _accept_pair(self, yielded: Any) -> Any:
+        try:
+            position, value = yielded
+        except (TypeError, ValueError):
+            raise TypeError("a source with `resume` yields (position, value)") from None
+        if type(position) not in _ATOMS:
+            position = self._format.encode(position)
+        elif not self._is_checked and position is not None:
+            self._format.encode(position)
+        self._is_checked = True
+        return position, self._accept_value(value)
+
+    def _accept_value(self, value: Any) -> Any:
+        if value is self._last and type(value).__hash__ is None:
+            raise TypeError(
+                f"the generator yielded the same {type(value).__name__} object twice: values that "
+                "are still waiting would change with it; yield a new one each time"
+            )
+        self._last = value
+        return value
+
+    # --- chunks and errors ------------------------------------------------------------
+
     def _as_chunk(self, taken: list[Any]) -> Chunk:
         first = self._next_offset
         self._next_offset += len(taken)
         if self._source.is_replayable:
-            try:
-                pairs = [(position, value) for position, value in taken]
-            except (TypeError, ValueError) as error:
-                raise self._failed(
-                    TypeError("a source with `resume` yields (position, value)")
-                ) from error
             self._positions.extend(
-                (first + row, position) for row, (position, _) in enumerate(pairs)
+                (first + row, position) for row, (position, _) in enumerate(taken)
             )
-            taken = [value for _, value in pairs]
+            taken = [value for _, value in taken]
         now_ms = self._clock.wall_ms()
         offsets = range(first, first + len(taken))
         return Chunk(taken, [None] * len(taken), [now_ms] * len(taken), offsets, self._name, 0)
 
-    def _failed(self, error: BaseException) -> StageError:
+    def _failed(self, error: BaseException, what: str = "") -> StageError:
+        frames = traceback.extract_tb(error.__traceback__)
+        line = users_line(frames) or self._source.location
         return StageError(
-            f"source {self._name!r} failed behind value {self._next_offset}: "
-            f"{type(error).__name__}: {error}",
+            f"source {self._name!r} {what or f'failed behind value {self._next_offset}'}: "
+            f"{error_text(error)}\n  at: {line}",
             stage=self._name,
             topic=self._name,
             partition=0,
             offset=self._next_offset,
         )
-
-
-class Feed(Protocol):
-    """What a generator has yielded and nobody has taken yet."""
-
-    async def take(self, most: int) -> list[Any]:
-        """Wait for a value, then take up to ``most``; none at the end.
-
-        Raises:
-            Exception: What the generator raised, behind everything it yielded before.
-        """
-
-    def stop(self) -> None:
-        """Ask the generator for nothing more; what it has yielded can still be taken."""
-
-    async def close(self) -> None: ...
-
-
-class _ThreadFeed:
-    """Runs a plain generator in a daemon thread: one that never yields again holds up nobody."""
-
-    def __init__(self, values: Iterator[Any], name: str) -> None:
-        self._values = values
-        self._held: deque[Any] = deque()
-        self._room = threading.Semaphore(_HELD_MAX)
-        self._loop = asyncio.get_running_loop()
-        self._arrived = anyio.Event()
-        self._is_told = False
-        self._is_over = False
-        self._is_closed = False
-        self._failure: Exception | SystemExit | None = None
-        threading.Thread(target=self._run, name=f"streamkit-source-{name}", daemon=True).start()
-
-    async def take(self, most: int) -> list[Any]:
-        while True:
-            self._is_told = False
-            self._arrived = anyio.Event()
-            if self._held or self._is_over or self._is_closed:
-                break
-            await self._arrived.wait()
-        taken = [self._held.popleft() for _ in range(min(most, len(self._held)))]
-        if not taken and self._failure is not None:
-            raise self._failure
-        if taken:
-            self._room.release(len(taken))
-        return taken
-
-    def stop(self) -> None:
-        self._is_closed = True
-        self._room.release()
-        self._arrived.set()
-
-    async def close(self) -> None:
-        self.stop()
-
-    def _run(self) -> None:
-        try:
-            for value in self._values:
-                self._room.acquire()
-                self._held.append(value)
-                if self._is_closed:
-                    return
-                if not self._is_told:
-                    self._tell()
-        except (Exception, SystemExit) as error:
-            self._failure = error
-        finally:
-            self._is_over = True
-            self._tell()
-
-    def _tell(self) -> None:
-        self._is_told = True
-        try:
-            self._loop.call_soon_threadsafe(lambda: self._arrived.set())
-        except RuntimeError:
-            pass  # the loop is closed: the job has ended, and nobody waits any more
-
-
-class _TaskFeed:
-    """Runs an async generator as a task."""
-
-    def __init__(self, values: AsyncIterator[Any]) -> None:
-        self._values = values
-        self._held: deque[Any] = deque()
-        self._arrived = anyio.Event()
-        self._room = anyio.Event()
-        self._is_over = False
-        self._failure: Exception | SystemExit | None = None
-        self._task = asyncio.get_running_loop().create_task(self._run())
-
-    async def take(self, most: int) -> list[Any]:
-        while not self._held and not self._is_over:
-            self._arrived = anyio.Event()
-            await self._arrived.wait()
-        taken = [self._held.popleft() for _ in range(min(most, len(self._held)))]
-        if not taken and self._failure is not None:
-            raise self._failure
-        self._room.set()
-        return taken
-
-    def stop(self) -> None:
-        self._task.cancel()
-
-    async def close(self) -> None:
-        self._task.cancel()
-        await asyncio.wait((self._task,))
-        close = getattr(self._values, "aclose", None)
-        if close is not None:
-            await close()
-
-    async def _run(self) -> None:
-        try:
-            async for value in self._values:
-                self._held.append(value)
-                self._arrived.set()
-                while len(self._held) >= _HELD_MAX:
-                    self._room = anyio.Event()
-                    await self._room.wait()
-        except (Exception, SystemExit) as error:
-            self._failure = error
-        finally:
-            self._is_over = True
-            self._arrived.set()

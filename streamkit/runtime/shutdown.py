@@ -34,11 +34,11 @@ DUE_SHARE = {
 }
 FORCED_CLOSING_S = 1.0
 
-# Inputs that a drain leaves unfinished are read again; outputs nobody acknowledged must not be
-# committed.
+# What a drain leaves unfinished is read again, and what was done before it can be kept: the line
+# is drawn between two rounds. Outputs nobody acknowledged must not be committed.
 NEXT_IF_LATE = {
     Phase.STOPPING_SOURCES: Phase.DRAINING,
-    Phase.DRAINING: Phase.CLOSING,
+    Phase.DRAINING: Phase.FLUSHING,
     Phase.FLUSHING: Phase.CLOSING,
     Phase.COMMITTING: Phase.CLOSING,
     Phase.CLOSING: Phase.STOPPED,

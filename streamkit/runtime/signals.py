@@ -15,15 +15,17 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from streamkit.forks import in_children
 from streamkit.runtime.shutdown import EXIT_LATE, EXIT_SIGNAL_BASE, FORCED_CLOSING_S
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # How long the loop may take to carry out what the deadline decided, before it is not asked.
 _GRACE_S = 1.0
+_END = b"\0"
 
 
 class Watchdog:
@@ -36,6 +38,8 @@ class Watchdog:
     def __init__(self, last_words: Callable[[int], None]) -> None:
         self._last_words = last_words
         self._timer: threading.Timer | None = None
+        # Kept open: a program may close or replace its standard error at any time.
+        self._error_fd = _copy_of_standard_error()
 
     def arm(self, seconds: float, code: int) -> None:
         """Leave with ``code`` after so many seconds, whatever goes on."""
@@ -43,7 +47,12 @@ class Watchdog:
         self._timer = threading.Timer(seconds, self._leave, (code,))
         self._timer.daemon = True
         self._timer.start()
-        faulthandler.dump_traceback_later(seconds + _GRACE_S, exit=True)
+        faulthandler.dump_traceback_later(seconds + _GRACE_S, exit=True, file=self._error_fd)
+
+    def arm_deadline(self, deadline_s: float) -> None:
+        """Hold an end to its deadline; one that a signal has set already stays."""
+        if self._timer is None:
+            self.arm(deadline_s + _GRACE_S, EXIT_LATE)
 
     def disarm(self) -> None:
         if self._timer is not None:
@@ -51,11 +60,16 @@ class Watchdog:
             self._timer = None
             faulthandler.cancel_dump_traceback_later()
 
+    def close(self) -> None:
+        self.disarm()
+        os.close(self._error_fd)
+
     def _leave(self, code: int) -> None:
         try:
-            sys.stderr.write(f"the job did not stop in time; leaving with exit code {code}\n")
+            text = f"the job did not stop in time; leaving with exit code {code}\n"
+            with suppress(OSError):
+                os.write(self._error_fd, text.encode())
             self._last_words(code)
-            sys.stderr.flush()
         finally:
             os._exit(code)
 
@@ -75,7 +89,10 @@ def stop_signals(
     deadline_s: float,
     last_words: Callable[[int], None],
 ) -> Iterator[Watchdog]:
-    """Handle SIGINT and SIGTERM while the block runs; main thread only.
+    """Handle the signals to stop while the block runs; main thread only.
+
+    SIGINT and SIGHUP that are ignored at the start stay ignored: so a shell shields what it runs
+    in the background, and ``nohup`` what shall outlive the terminal. SIGTERM is always handled.
 
     Args:
         on_signal: Called with the signal's number, in another thread.
@@ -95,28 +112,57 @@ def stop_signals(
         while numbers := os.read(hearing, 64):
             for number in filter(SIGNALS.__contains__, numbers):
                 count += 1
-                _arm(watchdog, count, number, deadline_s)
                 on_signal(number)
+                _arm(watchdog, count, number, deadline_s)
+            if _END[0] in numbers:
+                return
 
     listener = threading.Thread(target=listen, name="stop signals", daemon=True)
     listener.start()
     fd_before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
-    before: dict[int, Any] = {number: signal.signal(number, interrupt) for number in SIGNALS}
+    before: dict[int, Any] = {
+        number: signal.signal(number, interrupt) for number in SIGNALS if _is_handled(number)
+    }
+
+    def give_back() -> None:
+        signal.set_wakeup_fd(fd_before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def in_child() -> None:
+        give_back()
+        for fd in (hearing, told):
+            os.close(fd)
+
+    forget = in_children(in_child)
     try:
         yield watchdog
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(fd_before)
-        os.close(told)
+        forget()
+        give_back()
+        # A child that was forked elsewhere may hold the pipe open, so its end is said, not awaited.
+        os.write(told, _END)
         listener.join()
-        os.close(hearing)
-        watchdog.disarm()
+        for fd in (hearing, told):
+            os.close(fd)
+        watchdog.close()
+
+
+def _is_handled(number: int) -> bool:
+    return number == signal.SIGTERM or signal.getsignal(number) is not signal.SIG_IGN
+
+
+def _copy_of_standard_error() -> int:
+    """Return a descriptor to write to when all else may hang; of nothing, if there is none."""
+    try:
+        return os.dup(2)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
 def _arm(watchdog: Watchdog, count: int, number: int, deadline_s: float) -> None:
     if count == 1:
-        watchdog.arm(deadline_s + _GRACE_S, EXIT_LATE)
+        watchdog.arm_deadline(deadline_s)
     elif count == 2:
         watchdog.arm(FORCED_CLOSING_S, EXIT_SIGNAL_BASE + number)
     else:

@@ -1,25 +1,27 @@
 """A running graph: chunks go in at the sources and come out at the sinks. No I/O.
 
-Everything that one chunk leads to is worked out before any of it is handed to a sink, so a
-stage that fails leaves nothing of its chunk behind.
+Everything that a slice leads to is worked out before any of it is handed to a sink. A slice may
+end early, at a record that fails or where its time is over; then everything that came from that
+record or a later one is cut off, in every branch, so that what is left belongs to whole records.
 """
 
 from __future__ import annotations
 
-import sysconfig
-import traceback
-from collections.abc import Callable
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from itertools import chain
+from typing import Final
 
-from streamkit.dataflow.operators import ContextFlatMap, FlatMap, Operator, RowFailed
+from streamkit.dataflow.operators import Interrupted, Operator, RowFailed
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.errors import StageError
 from streamkit.record import Chunk
+from streamkit.runtime.failures import describe_failure
 
-_VALUE_SHOWN_MAX = 200
-_LIBRARIES = (f"{Path(__file__).parents[1]}/", f"{sysconfig.get_path('stdlib')}/")
+# How long one operator may work on one slice. The pace aims far below; this is for functions that
+# are suddenly slower than they were.
+OPERATOR_S_MAX: Final = 0.25
 
 
 @dataclass(slots=True)
@@ -36,7 +38,7 @@ class Counts:
         return self.taken - self.dropped - self.skipped
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Output:
     """A chunk for a sink, by one way through the graph."""
 
@@ -44,12 +46,70 @@ class Output:
     chunk: Chunk
 
 
-@dataclass(slots=True)
-class _Step:
-    """A node with its readers, ready to run."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Skip:
+    """A record that was left out, and why. ``is_written``: a sink refused what it had given."""
 
     node: Node
-    readers: list[_Step] = field(default_factory=list)
+    offset: int
+    error: StageError
+    is_written: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pass:
+    """Which rows went through one operator, by their offsets. ``empty``: those that a step
+    which expands rows made nothing of; None where the difference tells.
+    """
+
+    node: Node
+    taken: Sequence[int]
+    given: Sequence[int]
+    skipped: Sequence[int]
+    empty: Sequence[int] | None
+
+
+class Work:
+    """What one slice of a source leads to, up to the offset ``end``.
+
+    There is one output, if only an empty one, for each way from the source to a sink.
+    """
+
+    def __init__(self, source: Node, part: Chunk) -> None:
+        self.source = source
+        self.part = part
+        self.end: int = part.offsets[-1] + 1 if len(part) else 0
+        self.outputs: list[Output] = []
+        self.failure: StageError | None = None
+        self._failed_at = self.end
+        self.counted_to: int = part.offsets[0] if len(part) else 0
+        self.nodes: list[tuple[Node, Sequence[int], Sequence[int]]] = []
+        self.passes: list[_Pass] = []
+        self.skips: list[Skip] = []
+
+    def within(self, chunk: Chunk) -> Chunk:
+        """Cut off what came from records that are not part of this work any more."""
+        offsets = chunk.offsets
+        if not len(offsets) or offsets[-1] < self.end:
+            return chunk
+        return chunk.slice(0, bisect_left(offsets, self.end))
+
+    def end_at(self, offset: int) -> None:
+        """Leave the records from ``offset`` on to a later slice."""
+        self.end = min(self.end, offset)
+
+    def fail(self, error: StageError, offset: int) -> None:
+        """End in front of the record that failed; the first such record is the one to report."""
+        if self.failure is None or offset < self._failed_at:
+            self.failure, self._failed_at = error, offset
+        self.end_at(offset)
+
+    def finish(self) -> None:
+        """Cut every output to the same records."""
+        if self._failed_at > self.end:
+            self.failure = None  # that record is met again, in a later slice
+        for output in self.outputs:
+            output.chunk = self.within(output.chunk)
 
 
 OnSkip = Callable[[StageError], None]
@@ -61,171 +121,199 @@ class Task:
 
     Args:
         topology: The graph.
+        last_operators: What a sink's writer does to a chunk, after the steps of its node.
         on_skip: Told of each record left out under ``on_error="skip"``.
         on_result: Told what each node gives, for tests.
+        now_s: Time, so that a slice can end when it has taken long; without it none does.
     """
 
     def __init__(
         self,
         topology: Topology,
         *,
+        last_operators: Mapping[Node, Operator] | None = None,
         on_skip: OnSkip | None = None,
         on_result: OnResult | None = None,
+        now_s: Callable[[], float] | None = None,
     ) -> None:
         self.counts = {node: Counts() for node in topology.nodes}
-        self._counts_before: dict[Node, Counts] = {}
         self._on_skip = on_skip
         self._on_result = on_result
-        steps = {node: _Step(node) for node in topology.nodes}
-        for node in topology.nodes:
-            steps[node].readers = [steps[reader] for reader in topology.readers(node)]
-        self._steps = steps
+        self._room = _TaskRoom(now_s or (lambda: 0.0))
+        last = last_operators or {}
+        stations = {node: _Station(node) for node in topology.nodes}
+        for node, station in stations.items():
+            station.operators = [(step.open(self._room), step.expands) for step in node.steps]
+            if node in last:
+                station.operators.append((last[node], False))
+            station.readers = [stations[reader] for reader in topology.readers(node)]
+        self._stations = stations
 
-    def process(self, source: Node, chunk: Chunk) -> list[Output]:
-        """Take a chunk that a source has read and give what the sinks shall write, in order.
+    def process(self, source: Node, part: Chunk) -> Work:
+        """Take a slice of what a source has read, and work out what the sinks shall write.
 
-        There is one output, if only an empty one, for each way from the source to a sink: they
-        stand in the same places whatever the chunk holds.
-
-        Raises:
-            StageError: A function of the user's raised, and its stage says ``fail``. The
-                counts are then those from before the chunk.
+        Nothing is counted before `account`. Where a record fails whose stage says ``fail``, the
+        work ends in front of it and carries the failure.
         """
-        self._counts_before = {node: _copied(counts) for node, counts in self.counts.items()}
-        outputs: list[Output] = []
-        try:
-            self._run(self._steps[source], chunk, outputs)
-        except StageError:
-            self.take_back()
-            raise
-        return outputs
+        work = Work(source, part)
+        self._run(self._stations[source], part, work)
+        work.finish()
+        return work
 
-    def take_back(self) -> None:
-        """Forget what the last `process` counted: what it gave is not used."""
-        self.counts.update(self._counts_before)
+    def account(self, work: Work, reached: int) -> None:
+        """Count what has been done of a work, up to the offset ``reached``."""
+        start, work.counted_to = work.counted_to, reached
+        for node, taken, given in work.nodes:
+            counts = self.counts[node]
+            counts.taken += _between(taken, start, reached)
+            counts.given += _between(given, start, reached)
+        for each in work.passes:
+            self.counts[each.node].dropped += _dropped(each, start, reached)
+        for skip in work.skips:
+            if start <= skip.offset < reached:
+                self._account_skip(skip)
 
-    def _run(self, step: _Step, chunk: Chunk, outputs: list[Output]) -> None:
-        node = step.node
-        counts = self.counts[node]
-        taken = len(chunk.values)
-        counts.taken += taken
-        for operator in node.operators:
-            chunk = self._apply(node, operator, chunk, counts)
-        given = len(chunk.values)
-        counts.given += given
+    def _account_skip(self, skip: Skip) -> None:
+        counts = self.counts[skip.node]
+        counts.skipped += 1
+        counts.given -= skip.is_written
+        if self._on_skip is not None:
+            self._on_skip(skip.error)
+
+    def _run(self, station: _Station, chunk: Chunk, work: Work) -> None:
+        node = station.node
+        chunk = work.within(chunk)
+        taken = chunk.offsets
+        for operator, expands in station.operators:
+            chunk = self._apply(node, operator, expands, chunk, work)
+        work.nodes.append((node, taken, chunk.offsets))
         if self._on_result is not None:
             self._on_result(node, chunk)
         if node.kind == "sink":
-            outputs.append(Output(node, chunk))
-        for reader in step.readers:
-            self._run(reader, chunk, outputs)
+            work.outputs.append(Output(node, chunk))
+        for reader in station.readers:
+            self._run(reader, chunk, work)
 
-    def _apply(self, node: Node, operator: Operator, chunk: Chunk, counts: Counts) -> Chunk:
-        taken = len(chunk.values)
+    def _apply(
+        self, node: Node, operator: Operator, expands: bool, chunk: Chunk, work: Work
+    ) -> Chunk:
+        self._room.begin()
+        skipped: list[int] = []
         try:
             result = operator.on_chunk(chunk)
-        except RowFailed as failed:
-            result, skipped = self._without_failures(node, operator, chunk, failed)
-            counts.skipped += skipped
-            taken -= skipped
-        counts.dropped += _dropped(operator, result, taken)
+        except Interrupted as interrupted:
+            result, skipped = self._continued(node, operator, chunk, interrupted, work)
+        empty = self._room.empty if expands else None
+        work.passes.append(_Pass(node, chunk.offsets, result.offsets, skipped, empty))
         return result
 
-    def _without_failures(
-        self, node: Node, operator: Operator, chunk: Chunk, failed: RowFailed
-    ) -> tuple[Chunk, int]:
-        """Leave out the rows that fail, where that is the policy; each is tried once."""
+    def _continued(
+        self, node: Node, operator: Operator, chunk: Chunk, interrupted: Interrupted, work: Work
+    ) -> tuple[Chunk, list[int]]:
+        """Continue after a row that failed, or finish the record at which time was over.
+
+        Each row is tried once. Returns what came of them, and the offsets of rows left out.
+        """
         done: list[Chunk] = []
-        skipped = 0
+        skipped: list[int] = []
         while True:
-            error = stage_error(node, chunk, failed)
-            if node.on_error == "fail":
-                raise error from failed.__cause__
-            if self._on_skip is not None:
-                self._on_skip(error)
-            skipped += 1
-            done.append(failed.before)
-            chunk = chunk.slice(failed.row + 1, len(chunk.values))
+            row = interrupted.row
+            done.append(interrupted.before)
+            if isinstance(interrupted, RowFailed):
+                offset = chunk.offsets[row]
+                error = describe_failure(node, chunk, row, _cause_of(interrupted))
+                if not is_skipped(node, error):
+                    work.fail(error, offset)
+                    return _joined(done), skipped
+                skipped.append(offset)
+                work.skips.append(Skip(node, offset, error))
+                chunk = chunk.slice(row + 1, len(chunk))
+            else:
+                chunk = self._rest_of_record(chunk.slice(row, len(chunk)), work)
             try:
                 done.append(operator.on_chunk(chunk))
                 return _joined(done), skipped
-            except RowFailed as again:
-                failed = again
+            except Interrupted as again:
+                interrupted = again
+
+    def _rest_of_record(self, chunk: Chunk, work: Work) -> Chunk:
+        """Return the rows of the record that comes first; the slice ends after that record.
+
+        Without it a record that leads to many rows would begin again and again.
+        """
+        self._room.hold()
+        end = bisect_right(chunk.offsets, chunk.offsets[0])
+        if end < len(chunk):
+            work.end_at(chunk.offsets[end])
+        return chunk.slice(0, end)
 
 
-def stage_error(node: Node, chunk: Chunk, failed: RowFailed) -> StageError:
-    """Say which record a function failed on, and where in the user's code."""
-    cause = failed.__cause__
-    assert cause is not None, "a row fails by an error"
-    return describe_failure(node, chunk, failed.row, cause)
+def is_skipped(node: Node, error: StageError) -> bool:
+    """Tell whether a record is left out, as its stage says. Ctrl-C is about the whole job."""
+    return node.on_error == "skip" and not isinstance(error.__cause__, KeyboardInterrupt)
 
 
-def describe_failure(
-    node: Node, chunk: Chunk, row: int, cause: BaseException, *, rows: int = 1
-) -> StageError:
-    """Make the error for one row, or for ``rows`` from there on that failed as one: what,
-    where, which value, why.
-    """
-    offset = chunk.offsets[row]
-    where = f"{chunk.topic}-{chunk.partition} offset {offset}" if chunk.topic else f"row {offset}"
-    if rows > 1:
-        where += f" to {chunk.offsets[row + rows - 1]}"
-    key = chunk.keys[row]
-    lines = [
-        f"stage {node.name!r} failed on {where}: {type(cause).__name__}: {cause}",
-        f"  at: {users_line(traceback.extract_tb(cause.__traceback__)) or node.location}",
-        f"  value: {shown(chunk.values[row])}",
-    ]
-    if key is not None:
-        lines.insert(2, f"  key: {shown(key)}")
-    return StageError(
-        "\n".join(lines),
-        stage=node.name,
-        topic=chunk.topic,
-        partition=chunk.partition,
-        offset=offset,
-    )
+@dataclass(slots=True)
+class _Station:
+    """A node with its operators and readers, ready to run."""
+
+    node: Node
+    operators: list[tuple[Operator, bool]] = field(default_factory=list)
+    readers: list[_Station] = field(default_factory=list)
 
 
-def shown(value: Any) -> str:
-    """Show a value on one line, cut to a bound, with nothing a terminal would obey."""
-    text = repr(value)
-    if len(text) > _VALUE_SHOWN_MAX:
-        text = f"{text[:_VALUE_SHOWN_MAX]}... ({len(text)} characters)"
-    return text
+class _TaskRoom:
+    """The room of all operators of a task: they run one after another."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        self._until_s = float("inf")
+        self.empty: list[int] = []
+
+    def begin(self) -> None:
+        self._until_s = self._now_s() + OPERATOR_S_MAX
+        self.empty = []
+
+    def hold(self) -> None:
+        self._until_s = float("inf")
+
+    def is_over(self) -> bool:
+        return self._now_s() >= self._until_s
+
+    def dropped(self, offsets: Sequence[int]) -> None:
+        self.empty.extend(offsets)
 
 
-def users_line(frames: traceback.StackSummary) -> str:
-    """Return the innermost line that is not ours nor a library's; empty if there is none."""
-    for frame in reversed(frames):
-        if (
-            not frame.filename.startswith((*_LIBRARIES, "<"))
-            and "site-packages" not in frame.filename
-        ):
-            return f"{frame.filename}:{frame.lineno} in {frame.name}: {(frame.line or '').strip()}"
-    return ""
+def _cause_of(failed: RowFailed) -> BaseException:
+    assert failed.__cause__ is not None, "a row fails by an error"
+    return failed.__cause__
 
 
-def _dropped(operator: Operator, after: Chunk, taken: int) -> int:
-    """Count the rows that led to nothing. Rows that one row led to share its offset."""
-    if isinstance(operator, FlatMap | ContextFlatMap):
-        return max(0, taken - len(set(after.offsets)))
-    return taken - len(after.values)
+def _between(offsets: Sequence[int], start: int, end: int) -> int:
+    """Count the offsets from ``start`` up to ``end``; they ascend."""
+    if not len(offsets):
+        return 0
+    first = 0 if offsets[0] >= start else bisect_left(offsets, start)
+    last = len(offsets) if offsets[-1] < end else bisect_left(offsets, end)
+    return last - first
+
+
+def _dropped(each: _Pass, start: int, end: int) -> int:
+    if each.empty is not None:
+        return _between(each.empty, start, end)
+    taken, given = _between(each.taken, start, end), _between(each.given, start, end)
+    return taken - given - _between(each.skipped, start, end)
 
 
 def _joined(chunks: list[Chunk]) -> Chunk:
     first = chunks[0]
-    values: list[Any] = []
-    keys: list[bytes | None] = []
-    stamps: list[int] = []
-    offsets: list[int] = []
-    for chunk in chunks:
-        values.extend(chunk.values)
-        keys.extend(chunk.keys)
-        stamps.extend(chunk.timestamps_ms)
-        offsets.extend(chunk.offsets)
-    return Chunk(values, keys, stamps, offsets, first.topic, first.partition)
-
-
-def _copied(counts: Counts) -> Counts:
-    return Counts(counts.taken, counts.dropped, counts.skipped, counts.given)
+    if len(chunks) == 1:
+        return first
+    return Chunk(
+        list(chain.from_iterable(each.values for each in chunks)),
+        list(chain.from_iterable(each.keys for each in chunks)),
+        list(chain.from_iterable(each.timestamps_ms for each in chunks)),
+        list(chain.from_iterable(each.offsets for each in chunks)),
+        first.topic,
+        first.partition,
+    )

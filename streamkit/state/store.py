@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from streamkit.env import random_bits
 from streamkit.errors import StateError, StateInUse, StateMismatch
+from streamkit.forks import close_in_children
 
 FORMAT_VERSION = 1
 PLAN = "one-task"
 _STATE_ID_BITS = 64
 
-# By source, then by the source's own key.
-SourcePositions = dict[str, dict[str, Any]]
+# By source or sink, then by its own key. A position is text that only its owner reads.
+Changes = dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock_fd = -1
+        self._share_lock_again: Callable[[], None] = lambda: None
         self._db: sqlite3.Connection | None = None
 
     def open(self, *, app: str, cluster: str, fresh: bool = False) -> StoreFacts:
@@ -68,29 +69,31 @@ class Store:
             self.close()
             raise
 
-    def positions(self) -> SourcePositions:
-        """Return what was committed last."""
-        assert self._db is not None, "the store is open"
-        found: SourcePositions = {}
-        rows = self._db.execute("SELECT source, part, position FROM positions")
-        for source, part, position in rows:
-            found.setdefault(source, {})[part] = json.loads(position)
-        return found
+    def positions(self) -> Changes:
+        """Return where every source is, as committed last."""
+        return self._read("positions", "source")
 
-    def commit(self, positions: SourcePositions) -> None:
-        """Keep positions, durably.
+    def sink_positions(self) -> Changes:
+        """Return what the last commit kept of every sink."""
+        return self._read("sinks", "sink")
+
+    def commit(self, sources: Changes, sinks: Changes | None = None) -> None:
+        """Keep the positions that have changed, durably, in one transaction.
 
         Raises:
             sqlite3.OperationalError: The disk is full, say; the last commit stands.
         """
         assert self._db is not None, "the store is open"
-        rows = sorted(
-            (source, part, json.dumps(position))
-            for source, parts in positions.items()
-            for part, position in parts.items()
-        )
         with self._db:
-            self._db.executemany("INSERT OR REPLACE INTO positions VALUES (?, ?, ?)", rows)
+            for table, changes in (("positions", sources), ("sinks", sinks or {})):
+                self._db.executemany(
+                    f"INSERT OR REPLACE INTO {table} VALUES (?, ?, ?)",
+                    [
+                        (owner, part, position)
+                        for owner, parts in sorted(changes.items())
+                        for part, position in sorted(parts.items())
+                    ],
+                )
 
     def close(self) -> None:
         """Close the file and let others have it."""
@@ -98,8 +101,18 @@ class Store:
             self._db.close()
             self._db = None
         if self._lock_fd >= 0:
+            self._share_lock_again()
             os.close(self._lock_fd)
             self._lock_fd = -1
+
+    def _read(self, table: str, owner: str) -> Changes:
+        assert self._db is not None, "the store is open"
+        found: Changes = {}
+        for name, part, position in self._db.execute(
+            f"SELECT {owner}, part, position FROM {table}"
+        ):
+            found.setdefault(name, {})[part] = position
+        return found
 
     def _opened(self, app: str, cluster: str) -> StoreFacts:
         self._db = db = sqlite3.connect(self.path, check_same_thread=False)
@@ -121,6 +134,8 @@ class Store:
                 f"another run of {app!r} is going on: it has locked {self.path}",
                 hint="stop it first, or name another folder with --data-dir",
             ) from None
+        # The lock lives as long as any copy of this descriptor, so children must not keep one.
+        self._share_lock_again = close_in_children(self._lock_fd)
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         # autocommit is off: `with db` is one transaction. Any thread may use it, one at a time.
@@ -136,6 +151,10 @@ class Store:
             db.execute(
                 "CREATE TABLE IF NOT EXISTS positions "
                 "(source TEXT, part TEXT, position TEXT, PRIMARY KEY (source, part))"
+            )
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS sinks "
+                "(sink TEXT, part TEXT, position TEXT, PRIMARY KEY (sink, part))"
             )
 
     def _meta(self, db: sqlite3.Connection, app: str, cluster: str) -> dict[str, str]:

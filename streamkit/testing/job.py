@@ -64,11 +64,11 @@ class TestJob:
             0,
         )
         kept = {each: list(chunks) for each, chunks in self._given.items()}
-        try:
-            self._task.process(node, chunk)
-        except BaseException:
+        work = self._task.process(node, chunk)
+        if work.failure is not None:
             self._given = kept
-            raise
+            raise work.failure
+        self._task.account(work, work.end)
 
     @overload
     def output(self, stream: Stream[T]) -> list[T]: ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 
 from streamkit.connectors.files import JsonLines
 from streamkit.dataflow.endpoints import FunctionSink, FunctionSource
+from streamkit.dataflow.functions import resume_type_of
 from streamkit.env import SystemClock
 from streamkit.errors import ConfigError, StageError, StreamKitError
 from streamkit.record import Chunk
+from streamkit.runtime.contracts import WriteFailed
 from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
 from streamkit.runtime.function_source import FunctionReader
-from streamkit.runtime.ports import WriteFailed
 
 # The engine runs on asyncio, so its ports are not asked to do more.
 pytestmark = pytest.mark.anyio
@@ -32,8 +34,12 @@ def chunk_of(*values: Any) -> Chunk:
     return Chunk(list(values), [None] * count, [0] * count, range(count), "topic", 0)
 
 
+def never() -> bool:
+    return False
+
+
 def reader_of(function: Callable[..., Any]) -> FunctionReader:
-    return FunctionReader("mine", FunctionSource(function), SystemClock())
+    return FunctionReader("mine", FunctionSource(function, resume_type_of(function)), SystemClock())
 
 
 async def gather(reader: FunctionReader, values: list[Any]) -> None:
@@ -131,7 +137,7 @@ async def test_a_replayable_source_that_yields_no_positions_is_told_so() -> None
 
 async def test_a_function_gets_one_record_after_another() -> None:
     got: list[Any] = []
-    await FunctionWriter(FunctionSink(got.append)).write(chunk_of(1, 2, 3))
+    await FunctionWriter(FunctionSink(got.append)).write(chunk_of(1, 2, 3), never)
     assert got == [1, 2, 3]
 
 
@@ -142,13 +148,13 @@ async def test_an_async_function_gets_one_record_after_another() -> None:
         await anyio.lowlevel.checkpoint()
         got.append(value)
 
-    await FunctionWriter(FunctionSink(take)).write(chunk_of(1, 2, 3))
+    await FunctionWriter(FunctionSink(take)).write(chunk_of(1, 2, 3), never)
     assert got == [1, 2, 3]
 
 
 async def test_a_batch_function_gets_lists_up_to_its_size() -> None:
     got: list[Any] = []
-    await FunctionWriter(FunctionSink(got.append, batch=2)).write(chunk_of(1, 2, 3))
+    await FunctionWriter(FunctionSink(got.append, batch=2)).write(chunk_of(1, 2, 3), never)
     assert got == [[1, 2], [3]]
 
 
@@ -161,7 +167,7 @@ async def test_a_failing_function_tells_which_rows_it_had(
             raise ValueError(3)
 
     with pytest.raises(WriteFailed) as caught:
-        await FunctionWriter(FunctionSink(refuse, batch)).write(chunk_of(1, 2, 3, 4))
+        await FunctionWriter(FunctionSink(refuse, batch)).write(chunk_of(1, 2, 3, 4), never)
     assert (caught.value.row, caught.value.rows) == (row, rows)
     assert isinstance(caught.value.__cause__, ValueError)
 
@@ -190,60 +196,158 @@ class Noted:
 
 async def test_a_class_is_opened_written_flushed_and_closed() -> None:
     noted = Noted()
-    writer = ObjectWriter(noted)
-    await writer.open()
-    await writer.write(chunk_of(1, 2))
-    await writer.seal()
+    writer = ObjectWriter(noted, SystemClock())
+    await writer.open({})
+    await writer.write(chunk_of(1, 2), never)
+    await writer.flush(is_last=False)
     await writer.close()
     assert noted.calls == ["open", [1, 2], "flush", "close"]
 
 
 async def test_a_class_that_cannot_flush_is_named() -> None:
     with pytest.raises(StreamKitError, match=r"Noted.* could not be flushed: OSError: gone"):
-        await ObjectWriter(Noted(fails=True)).seal()
+        await ObjectWriter(Noted(fails=True), SystemClock()).flush(is_last=True)
 
 
 async def write_lines(path: Path, *lines: bytes) -> None:
     writer = JsonLines(path).writer()
-    await writer.open()
+    await writer.open({})
     await writer.write(chunk_of(*lines))
     assert writer.unacknowledged == len(lines)
-    await writer.seal()
+    await writer.prepare_commit(is_last=False).wait()
     assert writer.unacknowledged == 0
     await writer.close()
 
 
 @pytest.mark.parametrize(
-    ("before", "kept"),
-    [
-        (b"", b""),
-        (b"1\n2\n", b"1\n2\n"),
-        (b"1\n2", b"1\n"),
-        (b"12", b""),
-        (b"1\n" + b"x" * 200_000, b"1\n"),
-        (b"x" * 200_000 + b"\n", b"x" * 200_000 + b"\n"),
-    ],
+    "before",
+    [b"", b"1\n2\n", b"1\n2", b"12", b"1\n" + b"x" * 200_000, b"x" * 200_000 + b"\n"],
 )
-async def test_a_line_that_was_cut_by_a_crash_is_removed(
-    tmp_path: Path, before: bytes, kept: bytes
-) -> None:
+async def test_what_others_wrote_into_a_file_is_kept(tmp_path: Path, before: bytes) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(before)
     await write_lines(path, b"3")
-    assert path.read_bytes() == kept + b"3\n"
+    assert (
+        path.read_bytes()
+        == before + (b"" if before.endswith(b"\n") or not before else b"\n") + b"3\n"
+    )
 
 
-async def test_two_seals_at_once_count_each_record_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("torn", [b"4", b'{"half": ', b"x" * 200_000])
+async def test_a_line_of_ours_that_a_crash_cut_is_removed(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "out.jsonl"
+    path.write_bytes(b"a stranger's\n")
+    crashed = JsonLines(path).writer()
+    await crashed.open({})
+    await crashed.write(chunk_of(b"1", b"2"))
+    kept = crashed.prepare_commit(is_last=False)
+    await kept.wait()
+    await crashed.write(chunk_of(b"3"))
+    with path.open("ab") as file:
+        file.write(torn)
+    await crashed.close()
+    again = JsonLines(path).writer()
+    await again.open(kept.positions)
+    await again.close()
+    assert path.read_bytes() == b"a stranger's\n1\n2\n3\n"
+
+
+async def test_after_an_ordered_end_a_torn_line_is_somebody_elses(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    writer = JsonLines(path).writer()
+    await writer.open({})
+    await writer.write(chunk_of(b"1"))
+    kept = writer.prepare_commit(is_last=True)
+    await kept.wait()
+    await writer.close()
+    with path.open("ab") as file:
+        file.write(b"theirs")
+    again = JsonLines(path).writer()
+    await again.open(kept.positions)
+    await again.close()
+    assert path.read_bytes() == b"1\ntheirs\n"
+
+
+async def test_a_file_has_one_writer(tmp_path: Path) -> None:
     writer = JsonLines(tmp_path / "out.jsonl").writer()
-    await writer.open()
+    await writer.open({})
+    with pytest.raises(ConfigError, match="another job writes to"):
+        await JsonLines(tmp_path / "out.jsonl").writer().open({})
+    await writer.close()
+
+
+async def test_a_file_that_was_moved_away_is_begun_again_under_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    writer = JsonLines(path).writer()
+    await writer.open({})
+    await writer.write(chunk_of(b"1"))
+    before = writer.prepare_commit(is_last=False)
+    path.rename(tmp_path / "out.jsonl.1")
+    await writer.write(chunk_of(b"2"))
+    for prepared in (before, writer.prepare_commit(is_last=False)):
+        await prepared.wait()
+    await writer.close()
+    assert (tmp_path / "out.jsonl.1").read_bytes() == b"1\n"
+    assert path.read_bytes() == b"2\n"
+
+
+@pytest.mark.parametrize("damage", ["cut", "delete"])
+async def test_a_file_that_lost_lines_before_their_commit_fails_the_job(
+    tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "out.jsonl"
+    writer = JsonLines(path).writer()
+    await writer.open({})
     await writer.write(chunk_of(b"1", b"2"))
-    first, second = writer.seal(), writer.seal()
-    await second
-    await first
+    if damage == "cut":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+    with pytest.raises(StreamKitError, match="by somebody else while the job wrote to it"):
+        await writer.prepare_commit(is_last=False).wait()
+    await writer.close()
+
+
+async def test_after_a_cut_lines_go_to_the_end_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "out.jsonl"
+    writer = JsonLines(path).writer()
+    await writer.open({})
+    await writer.write(chunk_of(b"1"))
+    await writer.prepare_commit(is_last=False).wait()
+    path.write_bytes(b"")
+    await writer.write(chunk_of(b"2"))
+    await writer.prepare_commit(is_last=False).wait()
+    await writer.close()
+    assert path.read_bytes() == b"2\n"
+
+
+async def test_a_pipe_may_stand_for_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    pipe = os.open(path, os.O_RDWR)
+    try:
+        writer = JsonLines(path).writer()
+        await writer.open({})
+        await writer.write(chunk_of(b"1", b"2"))
+        await writer.prepare_commit(is_last=True).wait()
+        assert writer.unacknowledged == 0
+        await writer.close()
+        assert os.read(pipe, 100) == b"1\n2\n"
+    finally:
+        os.close(pipe)
+
+
+async def test_two_commits_at_once_count_each_record_once(tmp_path: Path) -> None:
+    writer = JsonLines(tmp_path / "out.jsonl").writer()
+    await writer.open({})
+    await writer.write(chunk_of(b"1", b"2"))
+    first, second = (writer.prepare_commit(is_last=False) for _ in range(2))
+    await second.wait()
+    await first.wait()
     assert writer.unacknowledged == 0
     await writer.close()
 
 
 async def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot write to"):
-        await JsonLines(tmp_path / "none" / "out.jsonl").writer().open()
+        await JsonLines(tmp_path / "none" / "out.jsonl").writer().open({})

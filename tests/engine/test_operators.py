@@ -17,15 +17,16 @@ from streamkit.dataflow.operators import (
     FlatMap,
     Map,
     MapOrDrop,
-    Operator,
+    Quiet,
     RowFailed,
     SetKeys,
+    Step,
     Unwrap,
 )
 from streamkit.dataflow.topology import Node, OnError, Topology
 from streamkit.errors import StageError
 from streamkit.record import Chunk, Record
-from streamkit.runtime.task import Task
+from streamkit.runtime.task import Output, Task
 
 Row = Record[Any]
 
@@ -41,8 +42,11 @@ Reference = Callable[[Row], Iterable[Row]]
 @dataclass(frozen=True)
 class Verb:
     name: str
-    operator: Operator
+    step: Step
     reference: Reference
+
+    def on_chunk(self, chunk: Chunk) -> Chunk:
+        return self.step.open(Quiet()).on_chunk(chunk)
 
 
 def moved(row: Row, value: Any) -> Row:
@@ -149,7 +153,7 @@ def graph_of(verbs: list[Verb], on_error: OnError = "fail") -> tuple[Topology, N
     stages = []
     for number, verb in enumerate(verbs):
         node = topology.add(
-            Node(f"s{number}", "stage", (verb.operator,), inputs=(node,), on_error=on_error)
+            Node(f"s{number}", "stage", (verb.step,), inputs=(node,), on_error=on_error)
         )
         stages.append(node)
     topology.add(Node("sink", "sink", inputs=(node,)))
@@ -160,9 +164,17 @@ def played(task: Task, source: Node, chunks: list[Chunk]) -> list[Row]:
     return [
         record
         for chunk in chunks
-        for output in task.process(source, chunk)
+        for output in worked_off(task, source, chunk)
         for record in output.chunk.records()
     ]
+
+
+def worked_off(task: Task, source: Node, chunk: Chunk) -> list[Output]:
+    work = task.process(source, chunk)
+    task.account(work, work.end)
+    if work.failure is not None:
+        raise work.failure
+    return work.outputs
 
 
 def looped(verbs: list[Verb], rows: list[Row], *, skips: bool = False) -> list[Row]:
@@ -206,23 +218,34 @@ def test_a_chain_that_skips_leaves_out_what_fails_and_counts_every_input(
 
 
 @given(st.lists(ANY, max_size=5), VALUES)
-def test_a_chain_that_fails_names_the_record_and_takes_its_chunk_back(
+def test_a_chain_that_fails_names_the_record_and_keeps_exactly_what_came_before_it(
     verbs: list[Verb], values: list[int]
 ) -> None:
-    topology, source, _ = graph_of(verbs)
+    topology, source, stages = graph_of(verbs)
     task = Task(topology)
-    try:
-        looped(verbs, chunk_of(values).records())
-    except Bad:
-        with pytest.raises(StageError) as caught:
-            task.process(source, chunk_of(values))
-        assert caught.value.topic == "numbers"
-        assert caught.value.partition == 2
-        assert caught.value.offset in range(len(values))
-        assert all(each.taken == 0 for each in task.counts.values())
-    else:
-        task.process(source, chunk_of(values))
-        assert task.counts[source].taken == len(values)
+    chunk = chunk_of(values)
+    work = task.process(source, chunk)
+    task.account(work, work.end)
+    bad = first_bad(verbs, chunk)
+    assert work.end == (len(values) if bad is None else bad)
+    if work.failure is not None:
+        assert (work.failure.topic, work.failure.partition) == ("numbers", 2)
+    assert (None if work.failure is None else work.failure.offset) == bad
+    (output,) = work.outputs
+    assert output.chunk.records() == looped(verbs, chunk.slice(0, work.end).records())
+    counts = [task.counts[node] for node in stages]
+    assert task.counts[source].taken == work.end
+    for before, after in zip([task.counts[source], *counts], counts, strict=False):
+        assert after.taken == before.given == after.handled + after.dropped + after.skipped
+
+
+def first_bad(verbs: list[Verb], chunk: Chunk) -> int | None:
+    for row, record in enumerate(chunk.records()):
+        try:
+            looped(verbs, [record])
+        except Bad:
+            return row
+    return None
 
 
 @given(VALUES, st.integers(0, 6))
@@ -232,10 +255,10 @@ def test_a_failing_row_brings_what_the_rows_before_it_led_to(
     verb = fail_at(remainder)
     bad = [row for row, value in enumerate(values) if value % 7 == remainder]
     if not bad:
-        assert verb.operator.on_chunk(chunk_of(values)) == chunk_of(values)
+        assert verb.on_chunk(chunk_of(values)) == chunk_of(values)
         return
     with pytest.raises(RowFailed) as caught:
-        verb.operator.on_chunk(chunk_of(values))
+        verb.on_chunk(chunk_of(values))
     assert caught.value.row == bad[0]
     assert caught.value.before.records() == chunk_of(values).records()[: bad[0]]
 
@@ -243,7 +266,7 @@ def test_a_failing_row_brings_what_the_rows_before_it_led_to(
 def test_a_stop_iteration_that_leaks_is_a_failure_and_no_end() -> None:
     numbers = iter([1])
     with pytest.raises(RowFailed) as caught:
-        Map(lambda _: next(numbers)).on_chunk(chunk_of([0, 0, 0]))
+        Map(lambda _: next(numbers)).apply(chunk_of([0, 0, 0]), Quiet())
     assert caught.value.row == 1
     assert "StopIteration" in str(caught.value.__cause__)
 
@@ -268,11 +291,11 @@ def test_a_record_of_a_sinks_function_decides_on_key_and_time_and_keeps_what_it_
     None
 ):
     given = chunk_of([Record(b"a"), Record(b"b", b"mine", 7), b"c"])
-    assert Unwrap().on_chunk(given) == Chunk(
+    assert Unwrap().apply(given, Quiet()) == Chunk(
         [b"a", b"b", b"c"], [b"k0", b"mine", None], [1_000, 7, 1_002], range(3), "numbers", 2
     )
 
 
 def test_whole_records_have_all_that_is_known() -> None:
-    (record,) = AsRecords().on_chunk(chunk_of([b"x"], 3)).values
+    (record,) = AsRecords().apply(chunk_of([b"x"], 3), Quiet()).values
     assert record == Record(b"x", b"k3", 1_003, 3, 2, "numbers")

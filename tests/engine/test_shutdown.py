@@ -79,7 +79,7 @@ def test_a_first_signal_to_a_job_that_ends_by_itself_changes_nothing(phase: Phas
 
 LATE: dict[Phase, list[Command]] = {
     Phase.STOPPING_SOURCES: [Abandon(Phase.STOPPING_SOURCES), Begin(Phase.DRAINING)],
-    Phase.DRAINING: [Abandon(Phase.DRAINING), CLOSE],
+    Phase.DRAINING: [Abandon(Phase.DRAINING), Begin(Phase.FLUSHING)],
     Phase.FLUSHING: [Abandon(Phase.FLUSHING), CLOSE],
     Phase.COMMITTING: [Abandon(Phase.COMMITTING), CLOSE],
     Phase.CLOSING: [Abandon(Phase.CLOSING), Exit(3)],
@@ -183,7 +183,7 @@ class AnyStop(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_committed_after_a_flush_that_was_given_up(self) -> None:
-        if Phase.FLUSHING in self.abandoned or Phase.DRAINING in self.abandoned:
+        if Phase.FLUSHING in self.abandoned:
             assert Phase.COMMITTING not in self.begun
         if Phase.COMMITTING in self.begun:
             assert Phase.FLUSHING in self.begun

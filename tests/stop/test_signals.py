@@ -89,7 +89,7 @@ def test_a_second_signal_ends_a_commit_that_the_store_holds_up(place: Place) -> 
                 )
             )
             job.signal(signal.SIGTERM)
-            job.wait_for_phase("committing")
+            job.wait_for_phase("flushing")  # which first lets the commit in progress end
             sent_s = job.signal(signal.SIGTERM)
             assert job.wait() == 128 + signal.SIGTERM, job.words
             assert job.ended_s - sent_s < FORCED_S_MAX

@@ -1,0 +1,7 @@
+"""One run of an app, from its options to its end report."""
+
+from streamkit.run.options import Job, RunOptions
+from streamkit.run.run import Run, with_settings
+from streamkit.run.start import run_app, run_app_async
+
+__all__ = ["Job", "Run", "RunOptions", "run_app", "run_app_async", "with_settings"]

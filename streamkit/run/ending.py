@@ -1,0 +1,87 @@
+"""The end report: what a run did, and why it ended."""
+
+from __future__ import annotations
+
+from streamkit.dataflow.endpoints import TopicSink
+from streamkit.dataflow.topology import Topology
+from streamkit.observe.report import Ended, StageCounts
+from streamkit.runtime.failures import error_text
+from streamkit.runtime.shutdown import EXIT_LATE
+from streamkit.runtime.worker import Worker
+from streamkit.where import Where
+
+
+def records_of(topology: Topology, worker: Worker) -> tuple[int, int]:
+    """Count the records taken by all sources, and given to all sinks."""
+    counts = worker.progress.counts
+    return (
+        sum(counts[node].taken for node in topology.of_kind("source")),
+        sum(counts[node].given for node in topology.of_kind("sink")),
+    )
+
+
+def ended_report(
+    app: str, topology: Topology, worker: Worker, where: Where, code: int, elapsed_s: float
+) -> Ended:
+    """Say how a run went, from what its worker knows."""
+    records_in, records_out = records_of(topology, worker)
+    stages = [
+        StageCounts(
+            node.name,
+            node.kind,
+            counts.taken,
+            counts.handled,
+            counts.dropped,
+            counts.skipped,
+            counts.given,
+        )
+        for node, counts in worker.progress.counts.items()
+    ]
+    topics = [
+        node.endpoint.topic
+        for node in topology.of_kind("sink")
+        if isinstance(node.endpoint, TopicSink)
+    ]
+    failure = worker.failure
+    return Ended(
+        app=app,
+        exit_code=code,
+        reason=_reason(worker, code),
+        records_in=records_in,
+        records_out=records_out,
+        dropped=sum(stage.dropped for stage in stages),
+        skipped=sum(stage.skipped for stage in stages),
+        elapsed_s=elapsed_s,
+        rate=records_in / elapsed_s if elapsed_s > 0 else 0.0,
+        p99_ms=worker.progress.p99_ms(),
+        commits=worker.progress.commits,
+        unacknowledged=worker.unacknowledged,
+        stages=stages,
+        look=_look(topics, where),
+        lag=worker.lag(),
+        error="" if failure is None else error_text(failure),
+        hint=getattr(failure, "hint", "") if failure is not None else "",
+        sink_topics=topics,
+    )
+
+
+def _reason(worker: Worker, code: int) -> str:
+    if worker.failure is not None:
+        return "failed"
+    if code == EXIT_LATE:
+        return "stopped at the deadline"
+    if code:
+        return "stopped by force"
+    return "all is read" if worker.cause == "finished" else "stopped"
+
+
+def _look(topics: list[str], where: Where) -> str:
+    if not topics:
+        return ""
+    options = ""
+    if where.kind == "embedded":
+        if str(where.data_dir) != ".streamkit":
+            options = f" --data-dir {where.data_dir}"
+    elif where.kind == "cluster":
+        options = f" --cluster {where.address}"
+    return f"streamkit{options} consume {topics[0]} -B -d"

@@ -1,0 +1,244 @@
+"""Opens the ends of a graph, the store among them, and closes what is open where one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from streamkit.client.backoff import OnRetry
+from streamkit.client.client import Client
+from streamkit.connectors.topics import BrokerOffsets, TopicReader, TopicWriter, prepare_topics
+from streamkit.dataflow.endpoints import FunctionSink, FunctionSource, TopicSink, TopicSource
+from streamkit.dataflow.topology import Node, Topology
+from streamkit.env import Clock
+from streamkit.errors import StageError, StreamKitError, TopologyError
+from streamkit.observe.report import Started
+from streamkit.run.options import RunOptions
+from streamkit.runtime.contracts import AcknowledgedWriter, SinkWriter, SourceFacts, SourceReader
+from streamkit.runtime.failures import error_text
+from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
+from streamkit.runtime.function_source import FunctionReader
+from streamkit.runtime.worker import Ports
+from streamkit.state.store import Changes, Store, StoreFacts
+from streamkit.where import Where
+
+_STORE_NAME = "main.sqlite"
+_WRITER_METHODS = ("open", "write", "flush", "close")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Everything that is open, and what to say of it."""
+
+    ports: Ports
+    started: Started
+
+
+class Opening:
+    """Opens one run of a graph.
+
+    Args:
+        app: The name of the app.
+        topology: Its graph, with the topic names of this environment.
+        options: How to run.
+        where: Where it works.
+        address: The broker's.
+        clock: Time.
+        note: Told of what else the user should know.
+        trouble: Makes what is told of retries, from what they belong to.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        topology: Topology,
+        options: RunOptions,
+        where: Where,
+        address: str,
+        clock: Clock,
+        note: Callable[[str], None],
+        trouble: Callable[[str], OnRetry],
+    ) -> None:
+        self._app = app
+        self._topology = topology
+        self._options = options
+        self._where = where
+        self._address = address
+        self._clock = clock
+        self._note = note
+        self._trouble = trouble
+
+    async def open(self, client: Client, stack: AsyncExitStack) -> Opened:
+        """Open topics, store, sinks and sources; ``stack`` closes the store at the end.
+
+        Raises:
+            StreamKitError: One of them cannot be opened; the others are closed again.
+        """
+        await self._prepare_topics(client)
+        store = Store(self._where.data_dir / "state" / self._app / _STORE_NAME)
+        stack.callback(store.close)
+        cluster = "embedded" if self._is_embedded else self._address
+        facts = store.open(app=self._app, cluster=cluster, fresh=self._options.fresh_state)
+        readers = self._readers(client, facts)
+        writers = self._writers(client)
+        committed = store.positions()
+        async with AsyncExitStack() as opened:
+            await self._open_writers(writers, store.sink_positions(), opened)
+            sources = await self._open_readers(readers, committed, opened)
+            self._keep_starts(store, committed, sources, writers)
+            self._tell_unclaimed(committed, readers)
+            opened.pop_all()  # the worker closes them
+        ports = Ports(readers, writers, store)
+        return Opened(ports, self._started(facts, sources, writers))
+
+    @property
+    def _is_embedded(self) -> bool:
+        return self._where.kind == "embedded"
+
+    async def _prepare_topics(self, client: Client) -> None:
+        endpoints = [node.endpoint for node in self._topology.nodes]
+        await prepare_topics(
+            client,
+            [each for each in endpoints if isinstance(each, TopicSource)],
+            [each for each in endpoints if isinstance(each, TopicSink)],
+            creates_sinks=self._is_embedded or self._options.create_topics,
+            creates_sources=self._options.create_topics,
+            on_created=lambda topic, partitions: self._note(
+                f"created topic {topic!r} with {partitions} partition(s)"
+            ),
+        )
+
+    def _readers(self, client: Client, facts: StoreFacts) -> dict[Node, SourceReader]:
+        readers: dict[Node, SourceReader] = {}
+        offsets = BrokerOffsets(self._app)
+        for node in self._topology.of_kind("source"):
+            match node.endpoint:
+                case TopicSource() as source:
+                    readers[node] = TopicReader(
+                        client,
+                        source,
+                        name=node.name,
+                        offsets=offsets,
+                        until_end=self._options.once,
+                        resumes_from_broker=facts.is_new and not self._options.fresh_state,
+                        on_retry=self._trouble(f"source {node.name}"),
+                    )
+                case FunctionSource() as source:
+                    readers[node] = FunctionReader(node.name, source, self._clock)
+                case other:
+                    raise TopologyError(f"{other!r} is no source", at=str(node.location))
+        return readers
+
+    def _writers(self, client: Client) -> dict[Node, SinkWriter]:
+        return {node: self._writer(client, node) for node in self._topology.of_kind("sink")}
+
+    def _writer(self, client: Client, node: Node) -> SinkWriter:
+        endpoint = node.endpoint
+        if isinstance(endpoint, TopicSink):
+            return TopicWriter(client, endpoint, on_retry=self._trouble(f"sink {node.name}"))
+        if isinstance(endpoint, FunctionSink):
+            return FunctionWriter(endpoint)
+        if hasattr(endpoint, "writer"):
+            writer: SinkWriter = endpoint.writer()
+            return writer
+        if all(hasattr(endpoint, method) for method in _WRITER_METHODS):
+            return ObjectWriter(endpoint, self._clock)
+        raise TopologyError(
+            f"nothing can be written to {endpoint!r}",
+            at=str(node.location),
+            hint="name a topic, give a connector, or a class with open, write, flush and close",
+        )
+
+    async def _open_writers(
+        self, writers: dict[Node, SinkWriter], committed: Changes, opened: AsyncExitStack
+    ) -> None:
+        for node, writer in writers.items():
+            try:
+                await writer.open(committed.get(node.name, {}))
+            except StreamKitError:
+                raise  # it says by itself what it is about
+            except (Exception, SystemExit) as error:
+                raise StageError(
+                    f"sink {node.name!r} could not be opened: {error_text(error)}\n"
+                    f"  at: {node.location}",
+                    stage=node.name,
+                    topic="",
+                    partition=0,
+                    offset=None,
+                ) from error
+            opened.push_async_callback(self._close_quietly, writer)
+
+    async def _open_readers(
+        self, readers: dict[Node, SourceReader], committed: Changes, opened: AsyncExitStack
+    ) -> dict[Node, SourceFacts]:
+        found: dict[Node, SourceFacts] = {}
+        for node, reader in readers.items():
+            opened.push_async_callback(self._close_quietly, reader)
+            found[node] = await reader.open(committed.get(node.name, {}))
+        return found
+
+    async def _close_quietly(self, port: SourceReader | SinkWriter) -> None:
+        try:
+            await port.close()
+        except Exception as error:  # another one is on its way already, and ends the run
+            self._note(f"could not be closed either: {error_text(error)}")
+
+    def _keep_starts(
+        self,
+        store: Store,
+        committed: Changes,
+        sources: dict[Node, SourceFacts],
+        writers: dict[Node, SinkWriter],
+    ) -> None:
+        """Commit where every part of every source begins, before anything is read."""
+        starts: Changes = {}
+        for node, facts in sources.items():
+            known = committed.get(node.name, {})
+            fresh = {p: at for p, at in (facts.starts or {}).items() if known.get(p) != at}
+            if fresh:
+                starts[node.name] = fresh
+        sinks: Changes = {}
+        for node, writer in writers.items():
+            if isinstance(writer, AcknowledgedWriter):
+                positions = writer.prepare_commit(is_last=False).positions
+                if positions:
+                    sinks[node.name] = dict(positions)
+        if starts or sinks:
+            store.commit(starts, sinks)
+
+    def _tell_unclaimed(self, committed: Changes, readers: dict[Node, SourceReader]) -> None:
+        names = {node.name for node in readers}
+        for name in sorted(committed.keys() - names):
+            self._note(
+                f"the state holds positions of a source {name!r}, which this app does not have: "
+                f'they are kept, and not used. If it was renamed, give it name="{name}" to go on '
+                "where it was"
+            )
+
+    def _started(
+        self,
+        facts: StoreFacts,
+        sources: dict[Node, SourceFacts],
+        writers: dict[Node, SinkWriter],
+    ) -> Started:
+        waiting = [each.waiting for each in sources.values()]
+        return Started(
+            self._app,
+            self._where_text(),
+            self._state_text(facts),
+            [f"{node.name}: {each.description}" for node, each in sources.items()],
+            [f"{node.name}: {writer.description}" for node, writer in writers.items()],
+            None if None in waiting else sum(each for each in waiting if each is not None),
+        )
+
+    def _where_text(self) -> str:
+        if self._is_embedded:
+            folder = self._where.data_dir
+            return f"the embedded broker at {self._address} in {folder} ({self._where.why})"
+        return f"the cluster at {self._address} ({self._where.why})"
+
+    def _state_text(self, facts: StoreFacts) -> str:
+        if self._options.fresh_state:
+            return f"{facts.path.parent} (started over, --fresh-state)"
+        return f"{facts.path.parent} ({'new' if facts.is_new else 'goes on from its commit'})"

@@ -1,0 +1,263 @@
+"""Run an app: find the broker, open its sources and sinks, work, report.
+
+| state | event | next |
+|---|---|---|
+| connecting | the broker answers | opening |
+| | a signal | ended, exit 0: nothing was begun |
+| opening | topics, state, sources and sinks are there | running |
+| | one of them is not | ended, exit code of the error |
+| running | see `runtime.worker` | ended |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from signal import SIGTERM
+from typing import Any, Final
+
+import anyio
+
+from streamkit.client.backoff import Backoff
+from streamkit.client.client import Client
+from streamkit.dataflow.endpoints import TopicSink, TopicSource
+from streamkit.dataflow.topology import Node, Topology
+from streamkit.env import Clock
+from streamkit.errors import ConnectFailed, StreamKitError
+from streamkit.observe.report import RateLimited, Reporter, Snapshot
+from streamkit.run.ending import ended_report, records_of
+from streamkit.run.opening import Opened, Opening
+from streamkit.run.options import Job, RunOptions
+from streamkit.runtime.failures import users_line
+from streamkit.runtime.shutdown import Phase
+from streamkit.runtime.signals import main_thread_stack
+from streamkit.runtime.worker import Worker
+from streamkit.settings import Settings
+from streamkit.where import Hold, Where
+
+# Short enough that an absent broker is told of within two seconds.
+_CONNECT_S = 1.5
+# How soon it is noticed that the embedded broker was killed.
+_HOLD_CHECK_S = 0.2
+NOTHING_READ: Final = "stopped before the job began; nothing was read"
+
+
+class Run:
+    """One run of an app, from connecting to the end report."""
+
+    def __init__(
+        self,
+        app: Job,
+        options: RunOptions,
+        settings: Settings,
+        where: Where,
+        hold: Hold,
+        reporter: Reporter,
+        clock: Clock,
+    ) -> None:
+        self._app = app
+        self._options = options
+        self._settings = settings
+        self._where = where
+        self._hold = hold
+        self._reporter = reporter
+        self._clock = clock
+        self._topology: Topology = with_settings(app.topology, settings)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._worker: Worker | None = None
+        self._early_signal: int | None = None
+        self._has_ended = False
+        self._begin_scope: anyio.CancelScope | None = None
+        self._started_s = clock.monotonic_s()
+        self._note_trouble = RateLimited(reporter.note, clock.monotonic_s)
+        # Called with the deadline when the job begins to stop, whatever the reason.
+        self.on_stopping: Callable[[float], None] = lambda deadline_s: None
+
+    def stop(self) -> None:
+        """Stop in order, as a signal would make it; on the event loop."""
+        self._signal(SIGTERM)
+
+    def signal_from_anywhere(self, number: int) -> None:
+        """Take a signal, in any thread."""
+        if self._loop is None:
+            self._early_signal = number
+        if self._loop is not None:  # it may have come just now
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the run has ended
+                self._loop.call_soon_threadsafe(self._signal, number)
+
+    def last_words(self, code: int) -> None:
+        """Report the end where the event loop does not turn any more; from another thread."""
+        where = users_line(main_thread_stack())
+        if where:
+            self._reporter.note(f"the job hangs at {where}")
+        if self._worker is not None and not self._has_ended:
+            self._report_end(self._worker, code)
+
+    def _signal(self, number: int) -> None:
+        if self._worker is not None:
+            self._worker.signal(number)
+        else:
+            self._early_signal = number
+            if self._begin_scope is not None:
+                self._begin_scope.cancel()
+
+    async def main(self) -> int:
+        """Connect, open, work, report; return the exit code."""
+        self._loop = asyncio.get_running_loop()
+        with anyio.CancelScope() as self._begin_scope:
+            if self._early_signal is not None:
+                self._begin_scope.cancel()
+            await self._wait_for_broker()
+        async with AsyncExitStack() as stack:
+            client = None
+            if self._early_signal is None:
+                client = await stack.enter_async_context(self._client())
+            with anyio.CancelScope() as self._begin_scope:
+                if client is not None and self._early_signal is None:
+                    opened = await self._open(client, stack)
+                    self._worker = self._worker_of(opened)
+            if self._worker is None:
+                self._reporter.note(NOTHING_READ)
+                return 0
+            assert client is not None, "the worker was made with it"
+            return await self._work(client, self._worker, opened.started.waiting)
+
+    # --- beginning -------------------------------------------------------------------
+
+    def _client(self) -> Client:
+        return Client(
+            self._hold.address,
+            client_id=self._app.name,
+            use_local_address=self._where.uses_local_address,
+            tls=self._where.tls,
+            connect_timeout=_CONNECT_S,
+        )
+
+    async def _wait_for_broker(self) -> None:
+        """Return when the broker answers; while it is absent, say so and go on trying."""
+        backoff = Backoff()
+        since_s = self._clock.monotonic_s()
+        while True:
+            try:
+                async with self._client():
+                    return
+            except ConnectFailed as error:
+                if not error.retryable:
+                    raise
+                waited_s = self._clock.monotonic_s() - since_s
+                self._note_trouble(
+                    "connect",
+                    f"waiting for the broker at {self._hold.address}: {error} "
+                    f"(attempt {backoff.attempt + 1}, for {waited_s:.0f} s)",
+                )
+                await self._clock.sleep(backoff.next_s())
+
+    async def _open(self, client: Client, stack: AsyncExitStack) -> Opened:
+        opening = Opening(
+            self._app.name,
+            self._topology,
+            self._options,
+            self._where,
+            self._hold.address,
+            self._clock,
+            self._reporter.note,
+            self._trouble,
+        )
+        opened = await opening.open(client, stack)
+        self._reporter.started(opened.started)
+        return opened
+
+    def _worker_of(self, opened: Opened) -> Worker:
+        return Worker(
+            self._topology,
+            opened.ports,
+            self._clock,
+            _Observer(self._reporter),
+            commit_interval_s=self._options.commit_interval_s,
+            stop_deadline_s=self._options.stop_deadline_s,
+            on_stopping=self.on_stopping,
+        )
+
+    def _trouble(self, what: str) -> Callable[[Exception, int], None]:
+        def tell(error: Exception, attempt: int) -> None:
+            if not self._has_ended:
+                self._note_trouble(what, f"{what}: {error}; trying again (attempt {attempt})")
+
+        return tell
+
+    # --- working ---------------------------------------------------------------------
+
+    async def _work(self, client: Client, worker: Worker, total: int | None) -> int:
+        self._started_s = self._clock.monotonic_s()  # waiting for a broker is no work
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._hold_on, client)
+            tasks.start_soon(self._report_progress, worker, total)
+            if self._early_signal is not None:
+                worker.signal(self._early_signal)
+            code = await worker.run()
+            tasks.cancel_scope.cancel()
+        self._has_ended = True
+        self._report_end(worker, code)
+        return code
+
+    def _report_end(self, worker: Worker, code: int) -> None:
+        elapsed_s = self._clock.monotonic_s() - self._started_s
+        self._reporter.ended(
+            ended_report(self._app.name, self._topology, worker, self._where, code, elapsed_s)
+        )
+
+    async def _hold_on(self, client: Client) -> None:
+        """Start the embedded broker again if it ends under the job."""
+        while True:
+            await self._clock.sleep(_HOLD_CHECK_S)
+            if not self._hold.is_lost():
+                continue
+            self._reporter.note("the embedded broker has ended; starting it again")
+            try:
+                await anyio.to_thread.run_sync(self._hold.renew, abandon_on_cancel=True)
+            except StreamKitError as error:
+                self._note_trouble("broker", f"the embedded broker does not start: {error}")
+                continue
+            client.cluster.move(self._hold.address)
+            self._reporter.note(f"the embedded broker is back at {self._hold.address}")
+
+    async def _report_progress(self, worker: Worker, total: int | None) -> None:
+        while True:
+            await self._clock.sleep(self._reporter.progress_every_s)
+            records_in, records_out = records_of(self._topology, worker)
+            snapshot = Snapshot(
+                records_in,
+                records_out,
+                self._clock.monotonic_s() - self._started_s,
+                worker.lag(),
+                worker.progress.commits,
+            )
+            self._reporter.progress(snapshot, total=total if self._options.once else None)
+
+
+class _Observer:
+    """Passes on what the worker tells."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+
+    def phase(self, phase: Phase, detail: str) -> None:
+        self._reporter.phase(phase.label, detail)
+
+    def note(self, text: str) -> None:
+        self._reporter.note(text)
+
+
+def with_settings(topology: Topology, settings: Settings) -> Topology:
+    """Return the graph with the topic names of this environment."""
+    renamed: dict[Node, Node] = {}
+    for node in topology.nodes:
+        endpoint: Any = node.endpoint
+        if isinstance(endpoint, TopicSource | TopicSink):
+            endpoint = replace(endpoint, topic=settings.topic(endpoint.topic))
+        inputs = tuple(renamed[each] for each in node.inputs)
+        renamed[node] = replace(node, endpoint=endpoint, inputs=inputs)
+    return Topology(list(renamed.values()))

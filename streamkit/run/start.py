@@ -1,0 +1,145 @@
+"""From the options to a run: where it works, how it reports, who hears of signals."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+
+from streamkit.env import SystemClock
+from streamkit.errors import UsageError
+from streamkit.observe.report import JsonReporter, Reporter, TextReporter
+from streamkit.run.options import Job, RunOptions
+from streamkit.run.run import NOTHING_READ, Run
+from streamkit.runtime.signals import stop_signals
+from streamkit.settings import Settings, load_settings
+from streamkit.where import Hold, Where, choose
+
+
+def run_app(app: Job, options: RunOptions) -> int:
+    """Run an app until it ends or is signalled; return the exit code.
+
+    Raises:
+        StreamKitError: It could not begin.
+        UsageError: An event loop runs in this thread already.
+    """
+    _refuse_in_a_loop()
+    start = _Start(app, options)
+    if threading.current_thread() is not threading.main_thread():
+        return start.run()
+    try:
+        with stop_signals(
+            start.signal,
+            on_interrupt=start.interrupt,
+            deadline_s=options.stop_deadline_s,
+            last_words=start.last_words,
+        ) as watchdog:
+            return start.run(watchdog.arm_deadline)
+    except _StoppedEarly:
+        start.reporter.note(NOTHING_READ)
+        return 0
+
+
+async def run_app_async(app: Job, options: RunOptions) -> int:
+    """Run an app in the event loop that runs already; return the exit code.
+
+    Signals stay with whoever owns the loop. Cancelling this call stops the job in order: every
+    sink is flushed and the positions are committed before it ends.
+
+    Raises:
+        StreamKitError: It could not begin.
+    """
+    start = _Start(app, options)
+    hold = Hold(start.where)
+    await anyio.to_thread.run_sync(hold.__enter__)
+    try:
+        run = start.run_with(hold)
+        task = asyncio.ensure_future(run.main())
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            run.stop()
+            await asyncio.wait((task,))
+            raise
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(hold.__exit__, None, None, None)
+
+
+def _refuse_in_a_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise UsageError(
+        "an event loop runs already in this thread, as in a notebook",
+        hint="write `await app.run_async()` there, with the same options",
+    )
+
+
+class _StoppedEarly(BaseException):
+    """A signal came before there was anything to stop. As KeyboardInterrupt, it is no error."""
+
+
+class _Start:
+    """From the options to a run. Signals find whichever there is already."""
+
+    def __init__(self, app: Job, options: RunOptions) -> None:
+        app.check()
+        self._app = app
+        self._options = options
+        self._settings: Settings = load_settings(Path.cwd(), os.environ, options.settings)
+        self.where: Where = choose(
+            cluster=options.cluster,
+            profile=options.profile,
+            embedded=options.embedded,
+            data_dir=options.data_dir,
+            settings_cluster=self._settings.cluster,
+            tls=options.tls,
+        )
+        self.reporter: Reporter = JsonReporter() if options.json else TextReporter()
+        self._run: Run | None = None
+        self._early_signal: int | None = None
+        self._handing_over = threading.Lock()
+
+    def run(self, on_stopping: Callable[[float], None] = lambda deadline_s: None) -> int:
+        with Hold(self.where) as hold:
+            run = self.run_with(hold)
+            run.on_stopping = on_stopping
+            with self._handing_over:
+                self._run = run
+            if self._early_signal is not None:
+                run.signal_from_anywhere(self._early_signal)
+            return anyio.run(run.main)
+
+    def run_with(self, hold: Hold) -> Run:
+        return Run(
+            self._app,
+            self._options,
+            self._settings,
+            self.where,
+            hold,
+            self.reporter,
+            SystemClock(),
+        )
+
+    def signal(self, number: int) -> None:
+        """Pass on a signal; in the thread that hears of it."""
+        with self._handing_over:
+            if self._run is None:
+                self._early_signal = number
+                return
+        self._run.signal_from_anywhere(number)
+
+    def interrupt(self) -> None:
+        """Leave what the main thread waits for, where there is no run yet."""
+        if self._run is None:
+            raise _StoppedEarly
+
+    def last_words(self, code: int) -> None:
+        if self._run is not None:
+            self._run.last_words(code)

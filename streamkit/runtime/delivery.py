@@ -1,0 +1,167 @@
+"""Hands what the task worked out to the sinks, in rounds, and says how far it came.
+
+| sinks | order in a round | what ends a round |
+|---|---|---|
+| at once | first, record after record | their time is over, or one of them refuses a record |
+| acknowledged | then, the same records | nothing: they were checked before, and can wait |
+
+Between two rounds every sink has had the same records of the source, so there the position may be
+committed, and there a job may stop.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from anyio.lowlevel import checkpoint
+
+from streamkit.dataflow.topology import Node
+from streamkit.errors import StageError
+from streamkit.limits import CHUNK_RECORDS_MAX
+from streamkit.record import Chunk
+from streamkit.runtime.contracts import (
+    AcknowledgedWriter,
+    AtOnceWriter,
+    IsOver,
+    SinkWriter,
+    WriteFailed,
+)
+from streamkit.runtime.failures import describe_failure
+from streamkit.runtime.pace import Pace
+from streamkit.runtime.task import Output, Skip, Work, is_skipped
+
+# How long the calls of one round should take: so long a stop or a commit waits for them.
+ROUND_S: Final = 0.01
+_ROWS_FIRST: Final = 16
+
+
+class Delivery:
+    """Writes works to the sinks of a graph, one work after another.
+
+    Args:
+        writers: Where each sink writes.
+        now_s: Time.
+    """
+
+    def __init__(self, writers: Mapping[Node, SinkWriter], now_s: Callable[[], float]) -> None:
+        self._acknowledged = {
+            node: each for node, each in writers.items() if isinstance(each, AcknowledgedWriter)
+        }
+        self._at_once = {
+            node: each for node, each in writers.items() if isinstance(each, AtOnceWriter)
+        }
+        self._now_s = now_s
+        # Sinks that get lists are left out: fewer rows would make their calls no quicker.
+        self._is_paced = any(each.is_per_record for each in self._at_once.values())
+        self._pace = Pace(ROUND_S, first=_ROWS_FIRST, most=CHUNK_RECORDS_MAX)
+
+    async def round(self, work: Work, start: int) -> int:
+        """Write what came of the records from offset ``start`` on, as many as time allows.
+
+        A record that a sink refuses is left out, or ends the work in front of it, as its sink
+        says.
+
+        Returns:
+            The offset up to which every sink has had everything.
+        """
+        calls = [each for each in work.outputs if each.sink in self._at_once]
+        end = work.end
+        if calls and start < end:
+            end = await self._call_all(calls, work, start)
+        for output in work.outputs:
+            if output.sink in self._acknowledged:
+                chunk = _between(output.chunk, start, end)
+                if len(chunk):
+                    await self._acknowledged[output.sink].write(chunk)
+        return end
+
+    async def _call_all(self, calls: list[Output], work: Work, start: int) -> int:
+        """Call the sinks that cannot take anything back; return the offset they all got to."""
+        offsets = work.part.offsets
+        first_row = bisect_left(offsets, start)
+        next_row = first_row + self._pace.rows
+        end = work.end
+        if self._is_paced and next_row < len(offsets):
+            end = min(offsets[next_row], end)
+        began_s = self._now_s()
+        for number, output in enumerate(calls):
+            # Only the first may end early: the others must come as far as it did.
+            end = await self._call(output, work, (start, end), may_end=number == 0)
+        self._pace.took(bisect_left(offsets, end) - first_row, self._now_s() - began_s)
+        return end
+
+    async def _call(
+        self, output: Output, work: Work, records: tuple[int, int], *, may_end: bool
+    ) -> int:
+        """Give one sink what came of some records; return the offset up to which it had them."""
+        start, end = records
+        chunk = _between(output.chunk, start, end)
+        is_over = self._after(ROUND_S)
+        done = 0
+        while done < len(chunk):
+            stop = len(chunk)
+            if done and not may_end:
+                await checkpoint()  # the loop gets its turns, although all of it must be written
+                is_over = self._after(ROUND_S)
+            elif done and is_over():
+                stop = _end_of_record(chunk, done)
+                if stop == done:
+                    return chunk.offsets[done]
+            try:
+                done += await self._write(output.sink, work, chunk.slice(done, stop), is_over)
+            except _Refused as refused:
+                work.fail(refused.failure, refused.offset)
+                return refused.offset
+        return end
+
+    async def _write(self, sink: Node, work: Work, chunk: Chunk, is_over: IsOver) -> int:
+        """Write rows, leaving out those that fail where that is the policy; return how many.
+
+        Raises:
+            _Refused: A row failed, and is not to be left out.
+        """
+        try:
+            return await self._at_once[sink].write(chunk, is_over)
+        except WriteFailed as error:
+            row, rows = error.row, error.rows
+            cause = error.__cause__ or error
+            failure = describe_failure(sink, chunk, row, cause, rows=rows)
+            if not is_skipped(sink, failure):
+                raise _Refused(failure, chunk.offsets[row]) from error
+        if rows == 1:
+            work.skips.append(Skip(sink, chunk.offsets[row], failure, is_written=True))
+        else:  # only the sink knows which of them is bad, so it gets each alone
+            for each in range(row, row + rows):
+                await self._write(sink, work, chunk.slice(each, each + 1), is_over)
+        return row + rows
+
+    def _after(self, seconds: float) -> IsOver:
+        until_s = self._now_s() + seconds
+        return lambda: self._now_s() >= until_s
+
+
+class _Refused(Exception):
+    """A sink refused the record at ``offset``, and its policy is to fail."""
+
+    def __init__(self, failure: StageError, offset: int) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+        self.offset = offset
+
+
+def _end_of_record(chunk: Chunk, row: int) -> int:
+    """Return where the rows end that came from the same record as the row before ``row``.
+
+    They are not divided between two rounds: a position lies between records.
+    """
+    return bisect_right(chunk.offsets, chunk.offsets[row - 1], row)
+
+
+def _between(chunk: Chunk, start: int, end: int) -> Chunk:
+    """Return the rows whose offsets lie from ``start`` up to ``end``; they ascend."""
+    offsets = chunk.offsets
+    if not len(offsets) or (offsets[0] >= start and offsets[-1] < end):
+        return chunk
+    return chunk.slice(bisect_left(offsets, start), bisect_left(offsets, end))

@@ -1,0 +1,91 @@
+"""What is said of a record that failed: where it is, what it holds, which line of the user's.
+
+User code wrote the value, its `repr` and the text of the error, so none of them is trusted: each
+may raise, be endless, or hold what a terminal obeys.
+"""
+
+from __future__ import annotations
+
+import re
+import sysconfig
+import traceback
+from pathlib import Path
+from typing import Any
+
+from streamkit.dataflow.topology import Node
+from streamkit.errors import StageError, StreamKitError
+from streamkit.record import Chunk
+
+_VALUE_SHOWN_MAX = 200
+_ERROR_SHOWN_MAX = 2_000
+_LIBRARIES = (f"{Path(__file__).parents[1]}/", f"{sysconfig.get_path('stdlib')}/")
+# Everything that moves the cursor, changes colours or turns the direction of writing.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def describe_failure(
+    node: Node, chunk: Chunk, row: int, cause: BaseException, *, rows: int = 1
+) -> StageError:
+    """Make the error for one row, or for ``rows`` from there on that failed as one: what,
+    where, which value, why.
+    """
+    offset = chunk.offsets[row]
+    where = f"{chunk.topic}-{chunk.partition} offset {offset}" if chunk.topic else f"row {offset}"
+    if rows > 1:
+        where += f" to {chunk.offsets[row + rows - 1]}"
+    key = chunk.keys[row]
+    lines = [
+        f"stage {node.name!r} failed on {where}: {error_text(cause)}",
+        f"  at: {users_line(traceback.extract_tb(cause.__traceback__)) or node.location}",
+        f"  value: {shown(chunk.values[row])}",
+    ]
+    if key is not None:
+        lines.insert(2, f"  key: {shown(key)}")
+    failure = StageError(
+        "\n".join(lines),
+        stage=node.name,
+        topic=chunk.topic,
+        partition=chunk.partition,
+        offset=offset,
+    )
+    failure.__cause__ = cause
+    return failure
+
+
+def error_text(error: BaseException) -> str:
+    """Say what was raised: the type and its words, cut to a bound and safe to print."""
+    try:
+        words = str(error)
+    except BaseException as again:
+        words = f"(its text cannot be shown: {type(again).__name__})"
+    name = "" if isinstance(error, StreamKitError) else type(error).__name__
+    text = f"{name}: {words}" if name and words else name or words
+    return printable(text, _ERROR_SHOWN_MAX)
+
+
+def shown(value: Any) -> str:
+    """Show a value on one line, cut to a bound, with nothing a terminal would obey."""
+    try:
+        text = repr(value)
+    except BaseException as error:
+        text = f"<{type(value).__name__}, whose repr raises {type(error).__name__}>"
+    return printable(text, _VALUE_SHOWN_MAX).replace("\n", "\\n")
+
+
+def printable(text: str, characters_max: int) -> str:
+    """Cut a text, and escape what a terminal would obey; line ends stay."""
+    cut = _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], text[:characters_max])
+    return f"{cut}... ({len(text)} characters)" if len(text) > characters_max else cut
+
+
+def users_line(frames: traceback.StackSummary) -> str:
+    """Return the innermost line that is not ours nor a library's; empty if there is none."""
+    for frame in reversed(frames):
+        if (
+            not frame.filename.startswith((*_LIBRARIES, "<"))
+            and "site-packages" not in frame.filename
+        ):
+            return f"{frame.filename}:{frame.lineno} in {frame.name}: {(frame.line or '').strip()}"
+    return ""

@@ -1,0 +1,119 @@
+"""What the sources give: a reader per source, one chunk ahead of the runner."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import anyio
+
+from streamkit.dataflow.topology import Node
+from streamkit.record import Chunk
+from streamkit.runtime.contracts import SourceReader
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A chunk of a source, and when it came."""
+
+    source: Node
+    chunk: Chunk
+    at_s: float
+
+
+class Intake:
+    """Reads every source until its end or the stop.
+
+    | state of a source | event | next |
+    |---|---|---|
+    | reading | a chunk | waiting until the runner takes it |
+    | | its end, or a failure | ended |
+    | | stop, and its topic keeps what was read ahead | ended |
+    | | stop, and nobody would give it again | finishing |
+    | finishing | its end | ended |
+
+    Args:
+        readers: What is read, open.
+        now_s: Time.
+        on_failure: Told of a source that fails; what it gave before is good.
+    """
+
+    def __init__(
+        self,
+        readers: Mapping[Node, SourceReader],
+        now_s: Callable[[], float],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._readers = readers
+        self._now_s = now_s
+        self._on_failure = on_failure
+        self._held: deque[Arrival] = deque()
+        self._changed = anyio.Event()
+        self._taken = {node: anyio.Event() for node in readers}
+        self._scopes = {node: anyio.CancelScope() for node in readers}
+        self._ended: set[Node] = set()
+        self._failed: set[Node] = set()
+        self._must_finish: set[Node] = set()
+        self._is_stopping = False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether every source has come to its own end."""
+        return self._ended == set(self._readers) and not self._failed
+
+    def is_wanted(self, source: Node) -> bool:
+        """Tell whether records of a source are still to be processed."""
+        return not self._is_stopping or source in self._must_finish
+
+    async def run(self) -> None:
+        """Read until every source has ended."""
+        async with anyio.create_task_group() as tasks:
+            for node in self._readers:
+                tasks.start_soon(self._read, node)
+
+    async def next(self) -> Arrival | None:
+        """Wait for the next chunk; None when there is nothing more to come."""
+        while True:
+            while self._held:
+                arrival = self._held.popleft()
+                self._taken[arrival.source].set()
+                if self.is_wanted(arrival.source):
+                    return arrival
+            awaited = self._must_finish if self._is_stopping else set(self._readers)
+            if awaited <= self._ended:
+                return None
+            self._changed = anyio.Event()
+            await self._changed.wait()
+
+    def stop(self) -> None:
+        """Take in no more, but for what no source would give again."""
+        self._must_finish = {node for node, reader in self._readers.items() if reader.stop()}
+        self._is_stopping = True
+        for node, scope in self._scopes.items():
+            if node not in self._must_finish:
+                scope.cancel()
+        self._changed.set()
+
+    def cancel(self) -> None:
+        """Stop reading at once, whatever is lost by it."""
+        self._is_stopping = True
+        self._must_finish = set()
+        for scope in self._scopes.values():
+            scope.cancel()
+        self._changed.set()
+
+    async def _read(self, node: Node) -> None:
+        reader = self._readers[node]
+        with self._scopes[node]:
+            try:
+                while (chunk := await reader.next()) is not None:
+                    self._taken[node] = anyio.Event()
+                    self._held.append(Arrival(node, chunk, self._now_s()))
+                    self._changed.set()
+                    await self._taken[node].wait()
+            except Exception as error:  # of the source
+                self._failed.add(node)
+                self._on_failure(error)
+        self._ended.add(node)
+        self._changed.set()

@@ -1,0 +1,139 @@
+"""The loop of one task: takes chunks, works them off in slices, notes how far it came.
+
+| between two rounds | what may happen there |
+|---|---|
+| the boundary is free | the committer draws its line: every sink has had the same records |
+| the loop gets a turn | signals, acknowledgements, reports |
+| the stop is looked for | what is left of the slice is dropped; the next run begins with it |
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import anyio
+from anyio.lowlevel import checkpoint
+
+from streamkit.dataflow.topology import Node
+from streamkit.forks import SameProcess
+from streamkit.limits import CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX
+from streamkit.record import Chunk
+from streamkit.runtime.contracts import AtOnceWriter, SinkWriter, SourceReader
+from streamkit.runtime.delivery import Delivery
+from streamkit.runtime.intake import Arrival, Intake
+from streamkit.runtime.pace import Pace
+from streamkit.runtime.positions import ChangedPositions
+from streamkit.runtime.task import Task, Work
+
+# How long the user's stages should work on one slice. Where a sink gets lists a longer slice is
+# worth more, since it makes longer lists.
+SLICE_S: Final = 0.01
+SLICE_FOR_LISTS_S: Final = 0.2
+_ROWS_FIRST: Final = 64
+_LATENCIES_KEPT: Final = 4_096
+_SAMPLES: Final = 64
+
+
+class Runner:
+    """Runs one task over what the intake brings.
+
+    Args:
+        intake: Where chunks come from.
+        task: What is done with them.
+        writers: Where its outputs go.
+        readers: Who knows the position after a chunk.
+        positions: Where positions are noted.
+        now_s: Time.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        task: Task,
+        writers: Mapping[Node, SinkWriter],
+        readers: Mapping[Node, SourceReader],
+        positions: ChangedPositions,
+        now_s: Callable[[], float],
+    ) -> None:
+        self._intake = intake
+        self._task = task
+        self._delivery = Delivery(writers, now_s)
+        self._readers = readers
+        self._positions = positions
+        self._now_s = now_s
+        makes_lists = any(
+            isinstance(each, AtOnceWriter) and not each.is_per_record for each in writers.values()
+        )
+        target_s = SLICE_FOR_LISTS_S if makes_lists else SLICE_S
+        self._paces = {
+            node: Pace(target_s, first=_ROWS_FIRST, most=CHUNK_RECORDS_MAX) for node in readers
+        }
+        self._same_process = SameProcess()
+        self.boundary = anyio.Lock()
+        self.latencies_ms: deque[float] = deque(maxlen=_LATENCIES_KEPT)
+
+    async def run(self) -> None:
+        """Work until the intake has nothing more.
+
+        Raises:
+            StageError: A record failed; everything before it is written and noted.
+        """
+        while (arrival := await self._intake.next()) is not None:
+            await self._work_off(arrival)
+
+    async def _work_off(self, arrival: Arrival) -> None:
+        source, chunk = arrival.source, arrival.chunk
+        pace = self._paces[source]
+        rows_max = _rows_within(chunk, CHUNK_BYTES_MAX)
+        done = 0
+        while done < len(chunk) and self._intake.is_wanted(source):
+            began_s = self._now_s()
+            work = self._task.process(source, chunk.slice(done, done + min(pace.rows, rows_max)))
+            self._same_process.check()
+            rows = bisect_left(work.part.offsets, work.end)
+            pace.took(rows, self._now_s() - began_s)
+            await self._deliver(work)
+            done += rows
+            self.latencies_ms.append((self._now_s() - arrival.at_s) * 1_000)
+
+    async def _deliver(self, work: Work) -> None:
+        """Hand a work to the sinks, in rounds.
+
+        Raises:
+            StageError: A record of it failed; all before it is written.
+        """
+        reached = work.part.offsets[0]
+        while True:
+            async with self.boundary:
+                start, reached = reached, await self._delivery.round(work, reached)
+                self._same_process.check()
+                self._task.account(work, reached)
+                self._note_position(work, start, reached)
+            await checkpoint()
+            if reached >= work.end:
+                break
+            if not self._intake.is_wanted(work.source):
+                return
+        if work.failure is not None:
+            raise work.failure
+
+    def _note_position(self, work: Work, start: int, reached: int) -> None:
+        if reached <= start:
+            return
+        offsets = work.part.offsets
+        done = work.part.slice(bisect_left(offsets, start), bisect_left(offsets, reached))
+        part, position = self._readers[work.source].position_after(done)
+        self._positions.note(work.source.name, part, position)
+
+
+def _rows_within(chunk: Chunk, bytes_max: int) -> int:
+    """Return how many rows hold about so many bytes, judged by some of them."""
+    values = chunk.values
+    if type(values[0]) is not bytes:
+        return CHUNK_RECORDS_MAX
+    sample = values[:: max(1, len(values) // _SAMPLES)]
+    mean_bytes = sum(map(len, sample)) / len(sample)
+    return max(1, min(CHUNK_RECORDS_MAX, int(bytes_max / max(1.0, mean_bytes))))
