@@ -20,6 +20,7 @@ from types import TracebackType
 from streamkit.broker.data_folder import DataFolder
 from streamkit.broker.process import ATTACH_S_MAX
 from streamkit.errors import ConfigError, StateError
+from streamkit.forks import in_children
 
 _RETRY_S = 0.01
 _GREETING_BYTES_MAX = 4_096
@@ -38,6 +39,8 @@ class Attachment:
     ) -> None:
         link.setblocking(False)  # it is only looked at from here on
         self._link = link
+        # A child that outlives the job would hold the broker up for ever.
+        self._share_again = in_children(link.close)
         self.sc_address = str(greeting["sc"])
         self.pid = int(str(greeting["pid"]))
         self.has_started_broker = started
@@ -54,6 +57,7 @@ class Attachment:
 
     def close(self) -> None:
         """Let go. If this was the last hold, the broker ends, cleanly."""
+        self._share_again()
         self._link.close()
 
     def __enter__(self) -> Attachment:

@@ -16,7 +16,7 @@ from streamkit.client.backoff import OnRetry
 from streamkit.client.client import Client
 from streamkit.client.cluster import retrying
 from streamkit.client.consumer import Consumer
-from streamkit.client.offsets import OffsetClient
+from streamkit.client.offsets import OffsetClient, StoredOffset
 from streamkit.client.positions import records_from
 from streamkit.client.producer import Producer
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
@@ -100,10 +100,12 @@ class TopicReader:
         offsets: BrokerOffsets,
         until_end: bool,
         resumes_from_broker: bool,
+        starts_over: bool,
         on_retry: OnRetry,
     ) -> None:
         self._client = client
         self._source = source
+        self._starts_over = starts_over
         self._name = name
         self._offsets = offsets
         self._app = offsets.app
@@ -115,6 +117,8 @@ class TopicReader:
 
     async def open(self, committed: Positions) -> SourceFacts:
         origin = "committed offsets"
+        if self._starts_over:
+            await self._forget_broker_offsets()
         chosen = self._source.partitions
         saved = {
             int(number): _decode_mark(mark)
@@ -186,10 +190,19 @@ class TopicReader:
             await self._consumer.close()
 
     async def _stored_by_broker(self) -> dict[int, int]:
-        found = await self._retrying(
+        return {each.partition: each.offset + 1 for each in await self._broker_offsets()}
+
+    async def _forget_broker_offsets(self) -> None:
+        """Delete the copies: a job that starts over and then loses its state must not use them."""
+        offsets = OffsetClient(self._client.cluster)
+        for each in await self._broker_offsets():
+            await self._retrying(partial(offsets.delete, each))
+
+    async def _broker_offsets(self) -> list[StoredOffset]:
+        found: list[StoredOffset] = await self._retrying(
             lambda: OffsetClient(self._client.cluster).stored(self._app, self._source.topic)
         )
-        return {each.partition: each.offset + 1 for each in found}
+        return found
 
     async def _check(self, starts: dict[int, int]) -> None:
         """Refuse positions that the log does not have: nobody would ever notice the wait.

@@ -10,6 +10,9 @@ from streamkit.runtime.shutdown import EXIT_LATE
 from streamkit.runtime.worker import Worker
 from streamkit.where import Where
 
+# The parts that user code wrote are cut already; this is for all of them together.
+_ERROR_CHARACTERS_MAX = 10_000
+
 
 def records_of(topology: Topology, worker: Worker) -> tuple[int, int]:
     """Count the records taken by all sources, and given to all sinks."""
@@ -59,7 +62,7 @@ def ended_report(
         stages=stages,
         look=_look(topics, where),
         lag=worker.lag(),
-        error="" if failure is None else error_text(failure),
+        error="" if failure is None else error_text(failure, _ERROR_CHARACTERS_MAX),
         hint=getattr(failure, "hint", "") if failure is not None else "",
         sink_topics=topics,
     )

@@ -19,6 +19,7 @@ from streamkit.runtime.contracts import AcknowledgedWriter, SinkWriter, SourceFa
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
 from streamkit.runtime.function_source import FunctionReader
+from streamkit.runtime.user_calls import is_ours
 from streamkit.runtime.worker import Ports
 from streamkit.state.store import Changes, Store, StoreFacts
 from streamkit.where import Where
@@ -122,6 +123,7 @@ class Opening:
                         offsets=offsets,
                         until_end=self._options.once,
                         resumes_from_broker=facts.is_new and not self._options.fresh_state,
+                        starts_over=self._options.fresh_state,
                         on_retry=self._trouble(f"source {node.name}"),
                     )
                 case FunctionSource() as source:
@@ -158,7 +160,9 @@ class Opening:
                 await writer.open(committed.get(node.name, {}))
             except StreamKitError:
                 raise  # it says by itself what it is about
-            except (Exception, SystemExit) as error:
+            except BaseException as error:
+                if is_ours(error):
+                    raise
                 raise StageError(
                     f"sink {node.name!r} could not be opened: {error_text(error)}\n"
                     f"  at: {node.location}",

@@ -54,7 +54,7 @@ def describe_failure(
     return failure
 
 
-def error_text(error: BaseException) -> str:
+def error_text(error: BaseException, characters_max: int = _ERROR_SHOWN_MAX) -> str:
     """Say what was raised: the type and its words, cut to a bound and safe to print."""
     try:
         words = str(error)
@@ -62,7 +62,7 @@ def error_text(error: BaseException) -> str:
         words = f"(its text cannot be shown: {type(again).__name__})"
     name = "" if isinstance(error, StreamKitError) else type(error).__name__
     text = f"{name}: {words}" if name and words else name or words
-    return printable(text, _ERROR_SHOWN_MAX)
+    return printable(text, characters_max)
 
 
 def shown(value: Any) -> str:

@@ -17,6 +17,7 @@ from streamkit.record import Chunk
 from streamkit.runtime.contracts import Positions, SourceFacts
 from streamkit.runtime.failures import error_text, shown, users_line
 from streamkit.runtime.feeds import Feed, TaskFeed, ThreadFeed
+from streamkit.runtime.user_calls import is_ours
 
 _PART: Final = "0"
 # Nobody can change these, so they are encoded only where one of them is committed.
@@ -112,7 +113,9 @@ class FunctionReader:
         assert self._feed is not None, "open comes first"
         try:
             taken = await self._feed.take(CHUNK_RECORDS_MAX)
-        except (Exception, SystemExit, GeneratorExit, KeyboardInterrupt) as error:
+        except BaseException as error:
+            if is_ours(error):
+                raise
             raise self._failed(error) from error
         return self._as_chunk(taken) if taken else None
 

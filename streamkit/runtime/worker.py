@@ -31,6 +31,7 @@ from streamkit.runtime.runner import Runner
 from streamkit.runtime.shutdown import EXIT_FAILED, Failed, Finished, Phase, Signal
 from streamkit.runtime.stopping import Observer, Stopping
 from streamkit.runtime.task import Counts, Task
+from streamkit.runtime.user_calls import is_ours
 from streamkit.state.store import Store
 
 _SKIPS_TOLD_MAX = 5
@@ -251,7 +252,9 @@ class Worker:
         async def close(name: str, port: SourceReader | SinkWriter) -> None:
             try:
                 await port.close()
-            except Exception as error:  # the others must be closed all the same
+            except BaseException as error:  # the others must be closed all the same
+                if is_ours(error):
+                    raise
                 text = f"{name!r} could not be closed: {error_text(error)}"
                 failure = error if isinstance(error, StreamKitError) else StreamKitError(text)
                 failure.__cause__ = None if failure is error else error

@@ -1,0 +1,17 @@
+"""One broker for all hostile jobs of a worker: none of them may hurt it or one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.hostile.running import Place
+from tests.stop.broker import BrokerProcess
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("hostile")
+    with BrokerProcess(folder / "data") as broker:
+        yield Place(folder, broker.address)

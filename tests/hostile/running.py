@@ -1,0 +1,101 @@
+"""Runs a hostile job in this process, on a real broker, and hears its report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from streamkit import App
+from streamkit.env import SystemClock
+from streamkit.errors import StreamKitError
+from streamkit.observe.report import Ended, Snapshot, Started
+from streamkit.run import Run, RunOptions
+from streamkit.settings import Settings
+from streamkit.sync import Client
+from streamkit.where import Hold, Where
+from tests.hostile.graphs import COUNT, TOPIC
+
+DEADLINE_S = 5.0
+# A run that is not over by then hangs; its own deadline is far below.
+PATIENCE_S = 20.0
+
+
+@dataclass
+class Heard:
+    """A reporter that keeps what it is told."""
+
+    notes: list[str] = field(default_factory=list)
+    phases: list[str] = field(default_factory=list)
+    end: Ended | None = None
+    progress_every_s = 10.0
+
+    def started(self, started: Started) -> None:
+        pass
+
+    def progress(self, snapshot: Snapshot, *, total: int | None) -> None:
+        pass
+
+    def phase(self, name: str, detail: str) -> None:
+        self.phases.append(name)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def ended(self, ended: Ended) -> None:
+        self.end = ended
+
+
+@dataclass
+class Outcome:
+    """How a run ended: its exit code and report, or why it could not begin."""
+
+    code: int
+    heard: Heard
+    error: str
+
+    def counts(self, stage: str) -> Any:
+        assert self.heard.end is not None
+        return next(each for each in self.heard.end.stages if each.name == stage)
+
+
+class Place:
+    """A folder and a broker with the numbers in a topic."""
+
+    def __init__(self, folder: Path, address: str) -> None:
+        self.folder = folder
+        self.address = address
+        with Client.connect(address) as client:
+            client.admin.create_topic(TOPIC)
+            with client.producer(TOPIC) as producer:
+                producer.send_many([b"%d" % number for number in range(COUNT)])
+
+    def run(self, app: App, *, options: RunOptions | None = None) -> tuple[Run, Heard]:
+        """Prepare a run; whoever calls may send it signals."""
+        app.check()
+        heard = Heard()
+        where = Where("cluster", self.address, "the test's broker", self.folder)
+        chosen = options or RunOptions(
+            once=True, create_topics=True, commit_interval_s=0.05, stop_deadline_s=DEADLINE_S
+        )
+        return Run(app, chosen, Settings(), where, Hold(where), heard, SystemClock()), heard
+
+    def finish(self, run: Run, heard: Heard) -> Outcome:
+        async def main() -> int:
+            with anyio.fail_after(PATIENCE_S):
+                return await run.main()
+
+        try:
+            code = anyio.run(main)
+        except StreamKitError as error:
+            return Outcome(error.exit_code, heard, str(error))
+        assert heard.end is not None, heard.notes
+        assert heard.end.exit_code == code
+        return Outcome(code, heard, heard.end.error)
+
+    def values(self, topic: str) -> list[int]:
+        with Client.connect(self.address) as client:
+            consumer = client.consumer(topic, start="beginning", until_end=True)
+            return [int(value) for chunk in consumer.chunks() for value in chunk.values]
