@@ -285,6 +285,9 @@ class Run:
             on_created=lambda topic, partitions: self._reporter.note(
                 f"created topic {topic!r} with {partitions} partition(s)"
             ),
+            on_mismatch=lambda topic, wanted, found: self._reporter.note(
+                f"topic {topic!r} has {found} partition(s), but the app says {wanted}"
+            ),
         )
         store = Store(self._where.data_dir / "state" / self._app.name / _STORE_NAME)
         stack.callback(store.close)

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
-import msgspec
 
 from streamkit.errors import ConfigError, StreamKitError
 from streamkit.record import Chunk
+from streamkit.serde.json_values import encode_json
 
 _T = TypeVar("_T")
 _TAIL_BYTES = 1 << 16
-_encode_json = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +36,13 @@ class JsonLines:
 
         Raises:
             TypeError: It cannot be written as JSON.
+            ValueError: It holds NaN or infinity, which JSON cannot say.
         """
-        return value if type(value) is bytes else _encode_json(value)
+        return value if type(value) is bytes else encode_json(value)
+
+    def resource(self) -> str:
+        """Name the file, which no other sink may write."""
+        return f"file {os.path.realpath(self.path)}"
 
     def writer(self) -> JsonLinesWriter:
         """Make the port that the engine writes to."""

@@ -36,13 +36,17 @@ class Connector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TopicSource:
-    """A topic to read. ``start`` counts only where nothing is committed yet."""
+    """A topic to read. ``start`` counts only where nothing is committed yet.
+
+    ``partitions`` are those to read, ``partition_count`` how many its `Topic` says there are.
+    """
 
     topic: str
     start: Offset = field(default_factory=Offset.beginning)
     partitions: tuple[int, ...] | None = None
     isolation: str | None = None
     max_bytes: int | None = None
+    partition_count: int | None = None
 
     def __str__(self) -> str:
         return f"topic {self.topic}"
@@ -58,6 +62,7 @@ class TopicSink:
     batch_size_bytes: int | None = None
     linger_s: float | None = None
     compression: str | None = None
+    max_request_size_bytes: int | None = None
 
     def __str__(self) -> str:
         return f"topic {self.topic}"

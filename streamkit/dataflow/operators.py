@@ -140,10 +140,12 @@ class SetKeys:
 
 @dataclass(frozen=True, slots=True)
 class Unwrap:
-    """Let a `Record` that a sink's function returned decide on key and timestamp.
+    """Let a `Record` among the values decide on key and timestamp; its value takes its place.
 
-    What it leaves out keeps the record's own.
+    What it leaves out keeps the record's own. ``keeps_keys``: the key was chosen by others.
     """
+
+    keeps_keys: bool = False
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
         if not any(map(isinstance, chunk.values, repeat(Record))):
@@ -152,7 +154,8 @@ class Unwrap:
         for row, value in enumerate(values):
             if isinstance(value, Record):
                 values[row] = value.value
-                keys[row] = keys[row] if value.key is None else value.key
+                if value.key is not None and not self.keeps_keys:
+                    keys[row] = value.key
                 if value.timestamp_ms != NO_TIMESTAMP_MS:
                     stamps[row] = value.timestamp_ms
         return Chunk(values, keys, stamps, chunk.offsets, chunk.topic, chunk.partition)
