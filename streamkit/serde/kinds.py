@@ -79,6 +79,11 @@ def is_protocol(kind: type) -> bool:
     return bool(getattr(kind, "_is_protocol", False)) or inspect.isabstract(kind)
 
 
+def is_pydantic(kind: Any) -> bool:
+    """Tell whether a class is a model or a dataclass of pydantic's."""
+    return isinstance(kind, type) and hasattr(kind, "__pydantic_validator__")
+
+
 def may_hold_floats(kind: Any) -> bool:
     """Tell whether a float can be anywhere in a value of a type."""
     try:

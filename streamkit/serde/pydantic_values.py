@@ -7,12 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, get_args
 
-from streamkit.serde.kinds import bare, classes_in
-
-
-def is_pydantic(kind: Any) -> bool:
-    """Tell whether a class is a model or a dataclass of pydantic's."""
-    return isinstance(kind, type) and hasattr(kind, "__pydantic_validator__")
+from streamkit.serde.kinds import bare, classes_in, is_pydantic
 
 
 def holds_pydantic(kind: Any) -> bool:

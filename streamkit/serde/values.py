@@ -16,7 +16,8 @@ import msgspec
 
 from streamkit.errors import TopologyError, UsageError
 from streamkit.record import Record
-from streamkit.serde.json_values import Fault, dumps, encode_json, lost_float
+from streamkit.serde.finite import Fault, lost_float
+from streamkit.serde.json_values import dumps, encode_json
 from streamkit.serde.kinds import (
     RAW_KINDS,
     bare,
