@@ -37,6 +37,10 @@ class Color(enum.Enum):
     BLUE = "blue"
 
 
+class Word(enum.StrEnum):
+    HI = "hi"
+
+
 class Level(enum.IntEnum):
     LOW = 1
     HIGH = 2
@@ -153,6 +157,7 @@ KINDS: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (time, st.times()),
     (timedelta, st.timedeltas()),
     (Color, st.sampled_from(Color)),
+    (Word, st.sampled_from(Word)),
     (set[float], st.sets(FLOATS)),
     (tuple[int, str], st.tuples(st.integers(), st.text())),
     (dict[int, str], st.dictionaries(st.integers(), st.text())),
@@ -570,3 +575,30 @@ def test_encoders_without_floats_look_at_nothing_afterwards() -> None:
         text: str | None
 
     assert [encoder_for(kind).fault for kind in (NoFloat, int, str, bytes)] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "stored"),
+    [
+        (Any, "hello", b'"hello"'),
+        (Any, b'"5"', b'"5"'),
+        (Literal["x"], "x", b'"x"'),
+        (Word, Word.HI, b'"hi"'),
+        (Color, Color.RED, b'"red"'),
+        (str, "hello", b"hello"),
+        (Code, "hello", b"hello"),
+        (int, "5", b"5"),
+        (Tree, '{"weight":1.5}', b'{"weight":1.5,"children":[]}'),
+        (Record, "hello", b"hello"),
+        (Record[Any], "hello", b'"hello"'),
+        (date, "2013-01-02", b'"2013-01-02"'),
+    ],
+)
+def test_a_test_sends_values_as_a_topic_of_the_sources_type_holds_them(
+    kind: Any, value: Any, stored: bytes
+) -> None:
+    app = App("send")
+    app.stream("a", kind).to("b")
+    with app.test() as job:
+        job.send("a", value)
+        assert job.output("b") == [stored]
