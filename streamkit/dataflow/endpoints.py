@@ -28,7 +28,11 @@ class SinkWriter(Protocol[V]):
 
 
 class Connector(Protocol):
-    """What knows how to write somewhere, such as `streamkit.connectors.files.JsonLines`."""
+    """What knows how to write somewhere, such as `streamkit.connectors.files.JsonLines`.
+
+    It may have a method ``resource()``, which returns a text that names what it must have for
+    itself alone, as a file, or None; two sinks with one resource are refused.
+    """
 
     def writer(self) -> Any:
         """Make the port that the engine writes to."""
