@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +12,8 @@ import anyio
 
 from streamkit.errors import ConfigError, StreamKitError
 from streamkit.record import Chunk
-from streamkit.serde.json_values import encode_json
+from streamkit.serde.finite import Fault, lost_float
+from streamkit.serde.json_values import dumps
 
 _T = TypeVar("_T")
 _TAIL_BYTES = 1 << 16
@@ -36,9 +37,12 @@ class JsonLines:
 
         Raises:
             TypeError: It cannot be written as JSON.
-            ValueError: It holds NaN or infinity, which JSON cannot say.
         """
-        return value if type(value) is bytes else encode_json(value)
+        return value if type(value) is bytes else dumps(value)
+
+    def fault(self, values: Sequence[Any], encoded: Sequence[bytes]) -> Fault | None:
+        """Find the first row that JSON cannot hold, among values and what `encode` made of them."""
+        return lost_float(values, encoded)
 
     def resource(self) -> str:
         """Name the file, which no other sink may write."""

@@ -132,7 +132,7 @@ def _encoder(target: Any, value_type: Any, serde: Any, giver: str) -> ValueEncod
         return encoder_for_topic(value_type, topic_type)
     # A connector that writes bytes says how: a value it cannot write fails like a stage.
     encodes = hasattr(target, "writer") and hasattr(target, "encode")
-    return ValueEncoder(target.encode) if encodes else None
+    return ValueEncoder(target.encode, getattr(target, "fault", None)) if encodes else None
 
 
 def _as_key(key: Callable[[Any], Any]) -> Callable[[Any], bytes | None]:

@@ -234,6 +234,9 @@ def checked_on_error(value: OnError) -> OnError:
 
 def _either(kinds: list[Any]) -> Any:
     """Return the type of values of several streams; None if that of one is not known."""
-    if None in kinds:
+    if any(kind is None for kind in kinds):
         return None
-    return typing.Union[tuple(kinds)]  # noqa: UP007  # the types are known at run time only
+    try:
+        return typing.Union[tuple(kinds)]  # noqa: UP007  # the types are known at run time only
+    except TypeError:  # an annotation that is no type, or one that cannot be compared
+        return None

@@ -30,8 +30,7 @@ def encode_json(value: Any) -> bytes:
         ValueError: It holds NaN or infinity, which JSON cannot say.
     """
     data = dumps(value)
-    if b"null" in data:
-        fault = lost_float((value,), (data,))
-        if fault is not None:
-            raise fault[1]
+    fault = lost_float((value,), (data,))
+    if fault is not None:
+        raise fault[1]
     return data

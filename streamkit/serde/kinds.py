@@ -56,7 +56,7 @@ def in_record(kind: Any) -> Any:
     """Return what is written of a type: of a record its value; None where that is not known."""
     found = []
     for each in members(kind):
-        if each is None or each is Record:
+        if each is None or (isinstance(each, type) and issubclass(each, Record)):
             return None
         found.append(get_args(each)[0] if get_origin(each) is Record else each)
     return found[0] if len(found) == 1 else typing.Union[tuple(found)]  # noqa: UP007
