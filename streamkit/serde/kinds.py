@@ -110,6 +110,17 @@ def unsupported_in(kind: Any) -> Iterator[Any]:
             yield part.cls
 
 
+def mixes_keys(kind: Any) -> bool:
+    """Tell whether a dict in a type has keys of several types, which JSON makes one."""
+    try:
+        return any(
+            isinstance(part, shape.DictType) and isinstance(part.key_type, shape.UnionType)
+            for part in _parts(kind)
+        )
+    except Exception:  # annotations nobody can resolve
+        return False
+
+
 def _constraints(kind: Any) -> list[Any]:
     return [each for each in kind.__metadata__ if isinstance(each, msgspec.Meta)]
 

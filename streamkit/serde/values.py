@@ -26,6 +26,7 @@ from streamkit.serde.kinds import (
     is_text,
     may_hold_floats,
     members,
+    mixes_keys,
     unsupported_in,
 )
 from streamkit.serde.pydantic_values import holds_pydantic, pydantic_dumps, pydantic_loads
@@ -98,8 +99,9 @@ def encoder_for(kind: Any, serde: Serde | None = None) -> ValueEncoder:
     if kind in RAW_KINDS:
         return ValueEncoder(_raw)
     if holds_pydantic(kind):
-        return ValueEncoder(_of_pydantic(pydantic_dumps, kind), lost_float)
+        return ValueEncoder(_of_pydantic(pydantic_dumps, kind), _fault_of_models(kind))
     _refuse_unsupported(kind, "written as", _is_surely_plain)
+    _refuse_mixed_keys(kind)
     if kind is Any:
         return ValueEncoder(dumps, _fault_of_any)
     return ValueEncoder(dumps, lost_float if may_hold_floats(kind) else None)
@@ -243,6 +245,14 @@ def _refuse_unsupported(kind: Any, how: str, is_refused: Callable[[Any], bool]) 
         )
 
 
+def _refuse_mixed_keys(kind: Any) -> None:
+    if mixes_keys(kind):
+        raise TopologyError(
+            f"values of {kind} cannot be read back: all keys in JSON are texts",
+            hint="use keys of one type, as in dict[int, ...]",
+        )
+
+
 _INSTEAD = {
     "deque": "use list",
     "OrderedDict": "use dict, which keeps its order as well",
@@ -293,6 +303,22 @@ def _fault_of_any(values: Sequence[Any], encoded: Sequence[bytes]) -> Fault | No
 def _is_raw_union(kind: Any) -> bool:
     kinds = members(kind)
     return len(kinds) > 1 and all(each in (str, *RAW_KINDS) for each in kinds)
+
+
+def _fault_of_models(kind: Any) -> FindFault:
+    """Refuse what is no instance of the model; pydantic writes only the fields both have."""
+
+    def fault(values: Sequence[Any], encoded: Sequence[bytes]) -> Fault | None:
+        if isinstance(kind, type) and not set(map(type, values)) <= {kind}:
+            for row, value in enumerate(values):
+                if type(value) is not kind:
+                    return row, TypeError(
+                        f"the value is {type(value).__name__}, its type is said to be "
+                        f"{kind.__name__}, and other fields than its would be lost"
+                    )
+        return lost_float(values, encoded)
+
+    return fault
 
 
 def _or_bytes(encoder: ValueEncoder) -> ValueEncoder:

@@ -493,6 +493,85 @@ def test_a_pydantic_model_of_an_untyped_stage_is_written_so_that_it_can_be_read(
         assert job.output("c") == [b'{"models":[' + job.output("b")[0] + b"]}"]
 
 
+class LeftOut(pydantic.BaseModel):
+    number: int = pydantic.Field(exclude=True)
+
+
+class Secret(pydantic.BaseModel):
+    password: pydantic.SecretStr
+
+
+class TwoNames(pydantic.BaseModel):
+    number: int = pydantic.Field(validation_alias="read")
+
+
+class WrittenElse(pydantic.BaseModel):
+    number: int = pydantic.Field(serialization_alias="written")
+
+
+class Around(pydantic.BaseModel):
+    inside: list[Secret | None]
+
+
+@pytest.mark.parametrize("kind", [LeftOut, Secret, TwoNames, WrittenElse, Around, list[Around]])
+def test_a_model_that_could_not_be_read_back_is_refused(kind: Any) -> None:
+    app = App("models")
+    made = app.stage(app.stream("a", int), gives=kind, name="made")(lambda number: number)
+    with pytest.raises(TopologyError, match="the field '") as caught:
+        made.to("b")
+    assert caught.value.at.startswith(f"{HERE}:")
+    app.stream("c", kind)  # which may be read
+
+
+class Both(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(populate_by_name=True)
+
+    number: int = pydantic.Field(validation_alias="read")
+    choice: int = pydantic.Field(
+        alias="c", validation_alias=pydantic.AliasChoices("c", pydantic.AliasPath("d", 0))
+    )
+    shown: pydantic.SecretStr
+    left_out: str = pydantic.Field(default="", exclude=True)
+
+    @pydantic.field_serializer("shown")
+    def show(self, value: pydantic.SecretStr) -> str:
+        return value.get_secret_value()
+
+    @pydantic.computed_field
+    def double(self) -> int:
+        return 2 * self.number
+
+
+def test_a_model_with_odd_fields_that_can_be_read_back_is_written() -> None:
+    value = Both.model_validate({"read": 1, "c": 2, "shown": "s"})
+    app = App("models")
+    made = app.stage(app.stream("a", int), gives=Both, name="made")(lambda number: value)
+    made.to("b")
+    app.stream("c", Both).map(repr).to("d")
+    with app.test() as job:
+        job.send("a", 1)
+        job.send("c", Record(job.output("b")[0]))
+        assert job.output("d") == [repr(value).encode()]
+
+
+def test_a_model_of_another_class_is_refused() -> None:
+    class Larger(Model):
+        more: int = 1
+
+    app = App("models")
+    numbers = app.stream("a", int)
+    made = app.stage(numbers, gives=Model, name="made")(lambda number: Larger(title="x", ratio=1))
+    made.to("b")
+    with app.test() as job, pytest.raises(StageError, match="the value is Larger"):
+        job.send("a", 1)
+
+
+def test_keys_that_json_would_mix_up_are_refused() -> None:
+    rows = App("keys").stream("a", dict[int | str, int])
+    with pytest.raises(TopologyError, match="cannot be read back"):
+        rows.to("b")
+
+
 # --- formats of the user's ------------------------------------------------------------
 
 
