@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, get_args, overload
 
 from streamkit.dataflow.decorators import (
     GivingDecorator,
@@ -28,8 +28,10 @@ from streamkit.dataflow.endpoints import (
 )
 from streamkit.dataflow.functions import (
     FunctionFacts,
+    blamed_on,
     caller_location,
     caller_scope,
+    check_parameters,
     facts_of,
     resume_type_of,
 )
@@ -42,20 +44,28 @@ from streamkit.dataflow.operators import (
     MapOrDrop,
     Step,
 )
+from streamkit.dataflow.options import TopicSinkOptions, TopicSourceOptions, checked_options
+from streamkit.dataflow.sinks import sink_endpoint, sink_steps
 from streamkit.dataflow.stream import (
-    Compression,
+    DecoratedFunction,
     Sink,
     Stage,
     Stream,
     add_sink,
     checked_on_error,
-    sink_endpoint,
-    sink_steps,
 )
-from streamkit.dataflow.topology import NAME_BYTES_MAX, Node, OnError, Topology, is_name, stage_name
+from streamkit.dataflow.topology import (
+    NAME_BYTES_MAX,
+    Location,
+    Node,
+    OnError,
+    Topology,
+    is_name,
+    stage_name,
+)
 from streamkit.errors import TopologyError, UsageError
 from streamkit.record import Offset, Record, Topic
-from streamkit.serde.values import Serde, format_for, key_reader
+from streamkit.serde.values import format_for, key_reader
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -70,9 +80,6 @@ V = TypeVar("V")
 R = TypeVar("R")
 Q = TypeVar("Q")
 P = ParamSpec("P")
-
-Start = Offset | Literal["beginning", "end"]
-Isolation = Literal["read_committed", "read_uncommitted"]
 
 
 class App:
@@ -115,13 +122,9 @@ class App:
         topic: str,
         /,
         *,
-        start: Start = "beginning",
-        partitions: Sequence[int] | None = None,
-        isolation: Isolation | None = None,
-        max_bytes: int | None = None,
-        value: Serde | None = None,
         on_error: OnError = "fail",
         name: str | None = None,
+        **options: Unpack[TopicSourceOptions],
     ) -> StageDecorator[Any]: ...
     @overload
     def source(
@@ -129,26 +132,18 @@ class App:
         topic: Topic[X],
         /,
         *,
-        start: Start = "beginning",
-        partitions: Sequence[int] | None = None,
-        isolation: Isolation | None = None,
-        max_bytes: int | None = None,
-        value: Serde | None = None,
         on_error: OnError = "fail",
         name: str | None = None,
+        **options: Unpack[TopicSourceOptions],
     ) -> StageDecorator[X]: ...
     def source(
         self,
         topic: Any,
         /,
         *,
-        start: Any = "beginning",
-        partitions: Sequence[int] | None = None,
-        isolation: Isolation | None = None,
-        max_bytes: int | None = None,
-        value: Serde | None = None,
         on_error: OnError = "fail",
         name: str | None = None,
+        **options: Unpack[TopicSourceOptions],
     ) -> Any:
         """Read a topic, or a generator of one's own.
 
@@ -159,26 +154,26 @@ class App:
 
         Args:
             topic: A topic, by name or as `Topic`.
-            start: Where to begin where nothing is committed yet.
-            partitions: Which ones; all, if left out.
-            isolation: Left out, the safe one for the topic's replication.
-            max_bytes: Size of one response of a partition.
-            value: A format of one's own.
             on_error: ``fail`` stops at a record that cannot be decoded or on which the
                 function raises, ``skip`` counts it and goes on.
             name: The stage's name; the function's, if left out.
+            options: How to read a topic.
 
         Raises:
             TopologyError: The function cannot be a source; the text has its file and line.
         """
         scope = caller_scope()
         if callable(topic) and not isinstance(topic, Topic):
+            if options:
+                raise UsageError(f"{', '.join(options)}: for topics alone, name one first")
             return self._own_source(topic, scope, name)
-        endpoint = _topic_source(topic, start, partitions, isolation, max_bytes)
+        endpoint = _topic_source(topic, options)
 
         def decorate(function: Callable[..., Any]) -> Any:
+            function = _undecorated(function)
             facts = facts_of(function, scope)
             _refuse_async(facts)
+            check_parameters(function, facts, "source")
             wanted = facts.value_type
             if wanted is None:
                 raise TopologyError(
@@ -189,11 +184,12 @@ class App:
             node = Node(
                 name or stage_name(facts.name),
                 "source",
-                (*_reading(wanted, value, facts), _calling(function, facts)),
+                (*_reading(wanted, options, facts.location), _calling(function, facts)),
                 endpoint=endpoint,
                 on_error=checked_on_error(on_error),
                 location=facts.location,
-                value_type=facts.result_type,
+                value_type=_result_type(facts, wanted),
+                input_type=wanted,
             )
             return Stage(function, self.topology, self.topology.add(node))
 
@@ -205,39 +201,27 @@ class App:
         topic: str,
         type: TypeForm[X],
         *,
-        start: Start = "beginning",
-        partitions: Sequence[int] | None = None,
-        isolation: Isolation | None = None,
-        max_bytes: int | None = None,
-        value: Serde | None = None,
         on_error: OnError = "fail",
         name: str | None = None,
+        **options: Unpack[TopicSourceOptions],
     ) -> Stream[X]: ...
     @overload
     def stream(
         self,
         topic: Topic[X],
         *,
-        start: Start = "beginning",
-        partitions: Sequence[int] | None = None,
-        isolation: Isolation | None = None,
-        max_bytes: int | None = None,
-        value: Serde | None = None,
         on_error: OnError = "fail",
         name: str | None = None,
+        **options: Unpack[TopicSourceOptions],
     ) -> Stream[X]: ...
     def stream(
         self,
         topic: Any,
         type: Any = None,
         *,
-        start: Any = "beginning",
-        partitions: Sequence[int] | None = None,
-        isolation: Isolation | None = None,
-        max_bytes: int | None = None,
-        value: Serde | None = None,
         on_error: OnError = "fail",
         name: str | None = None,
+        **options: Unpack[TopicSourceOptions],
     ) -> Any:
         """Read a topic without a function; options as `source`.
 
@@ -254,21 +238,23 @@ class App:
                 at=str(location),
                 hint='name their type: app.stream("flights", Flight)',
             )
-        endpoint = _topic_source(topic, start, partitions, isolation, max_bytes)
+        endpoint = _topic_source(topic, options)
         node = Node(
             name or self.topology.free_name(endpoint.topic),
             "source",
-            _reading(type, value, None),
+            _reading(type, options, location),
             endpoint=endpoint,
             on_error=checked_on_error(on_error),
             location=location,
             value_type=type,
+            input_type=type,
         )
         return Stream(self.topology, self.topology.add(node))
 
     def _own_source(
         self, function: Callable[..., Any], scope: dict[str, Any], name: str | None
     ) -> Any:
+        function = _undecorated(function)
         facts = facts_of(function, scope)
         if facts.kind not in ("flat_map", "async_flat_map"):
             raise TopologyError(
@@ -280,7 +266,8 @@ class App:
         wanted = [
             each.name
             for each in inspect.signature(function).parameters.values()
-            if each.default is each.empty and each.name != "resume"
+            if each.default is each.empty
+            and (each.name != "resume" or each.kind is each.POSITIONAL_ONLY)
         ]
         if wanted:
             raise TopologyError(
@@ -294,7 +281,7 @@ class App:
             (),
             endpoint=endpoint,
             location=facts.location,
-            value_type=None if endpoint.is_replayable else facts.result_type,
+            value_type=_yielded(facts.result_type, has_positions=endpoint.is_replayable),
         )
         return Stage(function, self.topology, self.topology.add(node))
 
@@ -363,9 +350,11 @@ class App:
         nodes = _input_nodes(streams, "stage", str(location))
 
         def decorate(function: Callable[..., Any]) -> Any:
+            function = _undecorated(function)
             facts = facts_of(function, scope)
             _refuse_async(facts)
-            _check_parameters(facts, "stage")
+            check_parameters(function, facts, "stage")
+            given = nodes[0].value_type if len(nodes) == 1 else None
             node = Node(
                 name or stage_name(facts.name),
                 "stage",
@@ -373,7 +362,7 @@ class App:
                 inputs=nodes,
                 on_error=checked_on_error(on_error),
                 location=facts.location,
-                value_type=facts.result_type if gives is None else gives,
+                value_type=_result_type(facts, given) if gives is None else gives,
                 input_type=facts.value_type if len(nodes) == 1 else None,
             )
             return Stage(function, self.topology, self.topology.add(node))
@@ -404,12 +393,9 @@ class App:
         *,
         to: Topic[Y],
         key: Callable[[X], bytes | str | None] | None = None,
-        partitioner: Callable[..., Any] | None = None,
-        batch_size: int | None = None,
-        linger: float | timedelta | None = None,
-        compression: Compression | None = None,
         on_error: OnError = "fail",
         name: str | None = None,
+        **options: Unpack[TopicSinkOptions],
     ) -> ShapingDecorator[X, Y | Record[Y] | Record[bytes]]: ...
     @overload
     def sink(
@@ -430,12 +416,9 @@ class App:
         *,
         to: str | Connector,
         key: Callable[[X], bytes | str | None] | None = None,
-        partitioner: Callable[..., Any] | None = None,
-        batch_size: int | None = None,
-        linger: float | timedelta | None = None,
-        compression: Compression | None = None,
         on_error: OnError = "fail",
         name: str | None = None,
+        **options: Unpack[TopicSinkOptions],
     ) -> ShapingDecorator[X, Any]: ...
     def sink(
         self,
@@ -444,13 +427,10 @@ class App:
         *,
         to: Any = None,
         key: Callable[[Any], Any] | None = None,
-        partitioner: Callable[..., Any] | None = None,
-        batch_size: int | None = None,
-        linger: float | timedelta | None = None,
-        compression: Compression | None = None,
         batch: int | None = None,
         on_error: OnError = "fail",
         name: str | None = None,
+        **options: Unpack[TopicSinkOptions],
     ) -> Any:
         """Write a stream somewhere.
 
@@ -462,14 +442,11 @@ class App:
             stream: What to write.
             to: A topic, by name or as `Topic`, or a connector object.
             key: Gives the record's key from the stream's value.
-            partitioner: Chooses partitions for a column of keys.
-            batch_size: Soft limit of a batch in bytes.
-            linger: How long a batch may wait; without it, until the chunk ends.
-            compression: Left out, the topic's own, or none.
             batch: Most records per call of a sink of one's own.
             on_error: ``fail`` stops at a record on which the function raises, ``skip`` counts
                 it and goes on.
             name: The sink's name; the function's, if left out.
+            options: How to write a topic.
 
         Raises:
             TopologyError: The function cannot be a sink; the text has its file and line.
@@ -480,29 +457,30 @@ class App:
         if batch is not None and (to is not None or batch < 1):
             raise UsageError(f"batch={batch} is for a sink of one's own, and counts from 1 up")
 
+        checked_options(options, TopicSinkOptions)
+        if options and to is None:
+            raise UsageError(f"{', '.join(options)}: for topics alone, name one with to=")
+
         def decorate(function: Callable[..., Any]) -> Any:
+            function = _undecorated(function)
             facts = facts_of(function, scope)
-            _check_parameters(facts, "sink")
+            check_parameters(function, facts, "sink")
+            shaping: tuple[Step, ...] = ()
             if to is None:
                 _check_own_sink(facts)
-                endpoint: Any = FunctionSink(function, batch)
-                operators: tuple[Step, ...] = sink_steps(endpoint, key, (), None)
+                target: Any = FunctionSink(function, batch)
             else:
-                _refuse_async(facts)
-                if facts.returns_none:
-                    raise TopologyError(
-                        f"the sink {facts.name!r} returns nothing, so nothing would be written",
-                        at=str(facts.location),
-                        hint="return the value to write, or leave out to=",
-                    )
-                endpoint = sink_endpoint(to, partitioner, batch_size, linger, compression)
-                shaping = (_calling(function, facts),)
-                operators = sink_steps(endpoint, key, shaping, facts.result_type)
+                _check_shaping(facts)
+                target, shaping = to, (_calling(function, facts),)
+            with blamed_on(facts.location):
+                written = _result_type(facts, node.value_type)
+                endpoint = sink_endpoint(target, options)
+                steps = sink_steps(target, key, shaping, written, options.get("value"), facts.name)
             added = add_sink(
                 self.topology,
                 node,
                 endpoint,
-                operators,
+                steps,
                 name=name or stage_name(facts.name),
                 on_error=on_error,
                 location=facts.location,
@@ -647,18 +625,41 @@ def _seconds(value: float | timedelta) -> float:
     return value.total_seconds() if isinstance(value, timedelta) else float(value)
 
 
-def _topic_source(
-    topic: Any,
-    start: Any,
-    partitions: Sequence[int] | None,
-    isolation: str | None,
-    max_bytes: int | None,
-) -> TopicSource:
+def _topic_source(topic: Any, options: TopicSourceOptions) -> TopicSource:
+    checked_options(options, TopicSourceOptions)
     name = topic.name if isinstance(topic, Topic) else topic
     if not isinstance(name, str):
         raise UsageError(f"{topic!r} is no topic", hint="name it, or give a Topic")
-    chosen = None if partitions is None else tuple(partitions)
-    return TopicSource(name, Offset.parse(start), chosen, isolation, max_bytes)
+    partitions = options.get("partitions")
+    return TopicSource(
+        name,
+        Offset.parse(options.get("start", "beginning")),
+        None if partitions is None else tuple(partitions),
+        options.get("isolation"),
+        options.get("max_bytes"),
+        topic.partitions if isinstance(topic, Topic) else None,
+    )
+
+
+def _undecorated(function: Any) -> Any:
+    """Return the function itself of a stage or sink, which is decorated once more."""
+    while isinstance(function, DecoratedFunction):
+        function = function.function
+    return function
+
+
+def _result_type(facts: FunctionFacts, given: Any) -> Any:
+    """Return the type of a function's results; ``def f(x: T) -> T`` keeps the one it is given."""
+    is_same = isinstance(facts.result_type, TypeVar) and facts.result_type is facts.value_type
+    return given if is_same else facts.result_type
+
+
+def _yielded(kind: Any, *, has_positions: bool) -> Any:
+    """Return the type of the values that a source of one's own yields."""
+    if not has_positions:
+        return kind
+    pair = get_args(kind)
+    return pair[1] if len(pair) == 2 else None
 
 
 def _input_nodes(streams: Iterable[Any], what: str, at: str) -> tuple[Node, ...]:
@@ -687,11 +688,13 @@ def _refuse_async(facts: FunctionFacts) -> None:
         )
 
 
-def _check_parameters(facts: FunctionFacts, what: str) -> None:
-    if facts.parameters == 0 and facts.location.line:
+def _check_shaping(facts: FunctionFacts) -> None:
+    _refuse_async(facts)
+    if facts.returns_none:
         raise TopologyError(
-            f"the {what} {facts.name!r} takes nothing, it must take the value",
+            f"the sink {facts.name!r} returns nothing, so nothing would be written",
             at=str(facts.location),
+            hint="return the value to write, or leave out to=",
         )
 
 
@@ -710,27 +713,21 @@ def _check_own_sink(facts: FunctionFacts) -> None:
         )
 
 
-def _reading(wanted: Any, value: Serde | None, facts: FunctionFacts | None) -> tuple[Step, ...]:
+def _reading(wanted: Any, options: TopicSourceOptions, location: Location) -> tuple[Step, ...]:
     """Line up what turns the bytes of a topic into what the source's function takes."""
-    try:
-        found = format_for(wanted)
-    except TopologyError as error:
-        at = str(facts.location) if facts else str(caller_location())
-        raise TopologyError(str(error), at=at, hint=error.hint) from None
-    loads = value.loads if value is not None else found.loads
-    operators: list[Step] = [] if loads is None else [Map(loads)]
+    with blamed_on(location):
+        found = format_for(wanted, options.get("value"))
+    steps: list[Step] = [] if found.loads is None else [Map(found.loads)]
     if found.as_record:
-        operators.append(AsRecords())
-    return tuple(operators)
+        steps.append(AsRecords())
+    return tuple(steps)
 
 
 def _calling(function: Callable[..., Any], facts: FunctionFacts) -> Step:
     """Choose what calls a function of the user's over a column."""
     if facts.takes_context:
-        try:
+        with blamed_on(facts.location):
             key_of = key_reader(facts.key_type)
-        except TopologyError as error:
-            raise TopologyError(str(error), at=str(facts.location), hint=error.hint) from None
         if facts.kind == "flat_map":
             return ContextFlatMap(function, key_of)
         return ContextMapOrDrop(function, key_of)

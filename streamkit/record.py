@@ -267,12 +267,13 @@ class Destination(Generic[T_con]):
 class Topic(Destination[T], Generic[T]):
     """A topic by name, with the type of its values and what a new one is made with.
 
-    Stands wherever a topic name does; then sinks are checked against the type as well.
+    Stands wherever a topic name does; then sinks are checked against the type as well. Where
+    ``partitions`` is left out, a new topic gets one, and any number is fine on one that exists.
     """
 
     name: str
     type: TypeForm[T] = cast("TypeForm[T]", bytes)  # noqa: RUF009  # a class, shared by all
-    partitions: int = 1
+    partitions: int | None = None
 
     def renamed(self, name: str) -> Topic[T]:
         """Return the same topic under another name."""

@@ -6,7 +6,7 @@ import fcntl
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,11 +18,12 @@ from streamkit.errors import ConfigError, StreamKitError
 from streamkit.forks import close_in_children
 from streamkit.record import Chunk
 from streamkit.runtime.contracts import AcknowledgedWriter, Positions, Prepared
+from streamkit.serde.finite import Fault, lost_float
+from streamkit.serde.json_values import dumps
 
 _T = TypeVar("_T")
 _PART = "file"
 _TAIL_BYTES = 1 << 16
-_encode_json = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +40,21 @@ class JsonLines:
     def __str__(self) -> str:
         return f"file {self.path}"
 
-    @property
-    def resource(self) -> str:
-        """What no second sink may write to."""
-        return f"file {os.path.realpath(self.path)}"
-
     def encode(self, value: Any) -> bytes:
         """Write one value as JSON; the engine does so before it hands anything to a sink.
 
         Raises:
             TypeError: It cannot be written as JSON.
         """
-        return value if type(value) is bytes else _encode_json(value)
+        return value if type(value) is bytes else dumps(value)
+
+    def fault(self, values: Sequence[Any], encoded: Sequence[bytes]) -> Fault | None:
+        """Find the first row that JSON cannot hold, among values and what `encode` made of them."""
+        return lost_float(values, encoded)
+
+    def resource(self) -> str:
+        """Name the file, which no other sink may write."""
+        return f"file {os.path.realpath(self.path)}"
 
     def writer(self) -> JsonLinesWriter:
         """Make the port that the engine writes to."""

@@ -287,7 +287,11 @@ class TopicWriter(AcknowledgedWriter):
             partitioner=None if sink.partitioner is None else self._already_chosen,
             delivery_timeout=None,
             on_retry=on_retry,
-            **_given(batch_size=sink.batch_size_bytes, compression=sink.compression),
+            **_given(
+                batch_size=sink.batch_size_bytes,
+                max_request_size=sink.max_request_size_bytes,
+                compression=sink.compression,
+            ),
         )
         self.description = f"{sink} (at least once)"
 
@@ -326,7 +330,8 @@ class TopicWriter(AcknowledgedWriter):
     def _refuse_too_large(self, chunk: Chunk) -> None:
         longest_bytes = max(map(len, chunk.values), default=0)
         longest_bytes += max(map(len, filter(None, chunk.keys)), default=0)
-        if longest_bytes + _RECORD_BYTES_SPARE <= REQUEST_BYTES_DEFAULT:
+        limit_bytes = self._sink.max_request_size_bytes or REQUEST_BYTES_DEFAULT
+        if longest_bytes + _RECORD_BYTES_SPARE <= limit_bytes:
             return
         for row, (value, key) in enumerate(zip(chunk.values, chunk.keys, strict=True)):
             try:
@@ -383,19 +388,33 @@ async def prepare_topics(
     creates_sinks: bool,
     creates_sources: bool,
     on_created: Callable[[str, int], None],
+    on_mismatch: Callable[[str, int, int], None] = lambda topic, wanted, found: None,
 ) -> None:
     """See that every topic is there; make what may be made.
+
+    ``on_mismatch`` is told each topic that has another number of partitions than its `Topic`
+    says: the number said, and the number found.
 
     Raises:
         TopicNotFound: A topic is missing that may not be made; the hint names the command.
     """
     for source in sources:
-        await _ensure(client, source.topic, 1, may_create=creates_sources, on_created=on_created)
+        partitions = source.partition_count or 1
+        await _ensure(
+            client, source.topic, partitions, may_create=creates_sources, on_created=on_created
+        )
     for sink in sinks:
         partitions = sink.partitions or 1
         await _ensure(
             client, sink.topic, partitions, may_create=creates_sinks, on_created=on_created
         )
+    said = {(each.topic, each.partition_count) for each in sources}
+    said |= {(each.topic, each.partitions) for each in sinks}
+    for topic, wanted in said:
+        if wanted is not None:
+            found = await client.cluster.partition_count(topic)
+            if found != wanted:
+                on_mismatch(topic, wanted, found)
 
 
 async def _ensure(

@@ -28,7 +28,11 @@ class SinkWriter(Protocol[V]):
 
 
 class Connector(Protocol):
-    """What knows how to write somewhere, such as `streamkit.connectors.files.JsonLines`."""
+    """What knows how to write somewhere, such as `streamkit.connectors.files.JsonLines`.
+
+    It may have a method ``resource()``, which returns a text that names what it must have for
+    itself alone, as a file, or None; two sinks with one resource are refused.
+    """
 
     def writer(self) -> Any:
         """Make the port that the engine writes to."""
@@ -36,13 +40,17 @@ class Connector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TopicSource:
-    """A topic to read. ``start`` counts only where nothing is committed yet."""
+    """A topic to read. ``start`` counts only where nothing is committed yet.
+
+    ``partitions`` are those to read, ``partition_count`` how many its `Topic` says there are.
+    """
 
     topic: str
     start: Offset = field(default_factory=Offset.beginning)
     partitions: tuple[int, ...] | None = None
     isolation: str | None = None
     max_bytes: int | None = None
+    partition_count: int | None = None
 
     def __str__(self) -> str:
         return f"topic {self.topic}"
@@ -58,6 +66,7 @@ class TopicSink:
     batch_size_bytes: int | None = None
     linger_s: float | None = None
     compression: str | None = None
+    max_request_size_bytes: int | None = None
 
     def __str__(self) -> str:
         return f"topic {self.topic}"

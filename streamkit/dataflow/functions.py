@@ -6,13 +6,22 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+)
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 from streamkit.dataflow.context import Context
-from streamkit.dataflow.topology import Location
+from streamkit.dataflow.topology import Location, stage_name
 from streamkit.errors import TopologyError
 
 Kind = Literal["map", "flat_map", "async", "async_flat_map"]
@@ -35,7 +44,6 @@ class FunctionFacts:
     result_type: Any
     takes_context: bool
     key_type: Any
-    parameters: int
     returns_none: bool
     location: Location
 
@@ -51,7 +59,14 @@ def facts_of(function: Callable[..., Any], scope: dict[str, Any] | None = None) 
         TopologyError: It cannot be a stage; the text says why, with its file and line.
     """
     location = location_of(function)
-    name = getattr(_plain(function), "__name__", type(function).__name__)
+    name = name_of(function)
+    if isinstance(function, type) or not callable(function):
+        what = "a class" if isinstance(function, type) else "not callable"
+        raise TopologyError(
+            f"{name!r} is {what}, and a decorator needs a function",
+            at=str(location),
+            hint="decorate a function; .map(...) takes a class, and makes an object of each value",
+        )
     hints = _hints(function, scope or {}, location)
     parameters = _positional(function)
     if parameters and parameters[0].name in ("self", "cls") and parameters[0].name not in hints:
@@ -60,8 +75,8 @@ def facts_of(function: Callable[..., Any], scope: dict[str, Any] | None = None) 
             at=str(location),
             hint="decorate a plain function, or call the decorator on a bound method",
         )
-    second = hints.get(parameters[1].name) if len(parameters) > 1 else None
-    takes_context = second is Context or get_origin(second) is Context
+    second = _unwrapped(hints.get(parameters[1].name) if len(parameters) > 1 else None)
+    _check_contexts(name, location, hints, parameters)
     result = hints.get("return")
     kind = _kind(function, result, name, location)
     return FunctionFacts(
@@ -69,9 +84,8 @@ def facts_of(function: Callable[..., Any], scope: dict[str, Any] | None = None) 
         kind=kind,
         value_type=hints.get(parameters[0].name) if parameters else None,
         result_type=_one_result(result, kind),
-        takes_context=takes_context,
+        takes_context=_is_context(second),
         key_type=get_args(second)[0] if get_args(second) else None,
-        parameters=len(parameters),
         returns_none=result is type(None),
         location=location,
     )
@@ -82,11 +96,86 @@ def resume_type_of(function: Callable[..., Any], scope: dict[str, Any] | None = 
     return _hints(function, scope or {}, location_of(function)).get("resume", Any)
 
 
+def check_parameters(function: Callable[..., Any], facts: FunctionFacts, what: str) -> None:
+    """Refuse a function that cannot be called with a value, or with a value and its context.
+
+    Raises:
+        TopologyError: With the function's file and line.
+    """
+    given = (None, None) if facts.takes_context else (None,)
+    problem = _call_problem(function, given)
+    if not problem:
+        return
+    required = [each.name for each in _positional(function) if each.default is each.empty]
+    text, hint = f"cannot be called with a value: {problem}", "give its other parameters defaults"
+    if not _positional(function):
+        text, hint = "takes nothing, it must take the value", "give it one parameter"
+    elif len(required) == 2 and not facts.takes_context:
+        text = f"has a second parameter {required[1]!r}, which is not a Context"
+        hint = f"annotate it Context: {required[1]}: Context[str], or give it a default"
+    raise TopologyError(f"the {what} {facts.name!r} {text}", at=str(facts.location), hint=hint)
+
+
+def check_callable(function: Any, verb: str, *, values: int = 1, gives_many: bool = False) -> str:
+    """Refuse what a verb cannot call with a value; return the name of a stage that calls it.
+
+    Raises:
+        TopologyError: It is async, a generator where one value is due, or takes something else.
+    """
+    if not callable(function):
+        raise _refused(verb, f"got {function!r}, which cannot be called")
+    name = name_of(function)
+    plain = _plain(function)
+    if inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain):
+        raise _refused(verb, f"got the async function {name!r}", "use a plain function here")
+    if inspect.isgeneratorfunction(plain) and not gives_many:
+        raise _refused(verb, f"got the generator {name!r}, one value is due", "use flat_map")
+    problem = _call_problem(function, (None,) * values)
+    if problem:
+        raise _refused(verb, f"got {name!r}, which cannot be called with a value: {problem}")
+    given = getattr(function, "__name__", "")
+    return verb.replace("_", "-") if given in ("", "<lambda>") else stage_name(given)
+
+
+def result_of(
+    function: Callable[..., Any], scope: dict[str, Any], *, gives_many: bool = False
+) -> Any:
+    """Return the type of what a verb's function gives, as far as it says; else None."""
+    if isinstance(function, type):
+        return None if gives_many else function
+    try:
+        result = _hints(function, scope, Location()).get("return")
+    except (TopologyError, TypeError):  # names for type checkers alone: no reason to refuse
+        return None
+    if not gives_many:
+        return result
+    origin, arguments = get_origin(result), get_args(result)
+    if not isinstance(origin, type) or not arguments or issubclass(origin, tuple | Mapping):
+        return None
+    return arguments[0] if issubclass(origin, Iterable) else None
+
+
+@contextmanager
+def blamed_on(location: Location) -> Iterator[None]:
+    """Put a line of the user's in front of errors that do not know theirs."""
+    try:
+        yield
+    except TopologyError as error:
+        if error.at:
+            raise
+        raise TopologyError(str(error), at=str(location), hint=error.hint) from None
+
+
+def name_of(function: Any) -> str:
+    """Return what a function is called."""
+    return str(getattr(_plain(function), "__name__", type(function).__name__))
+
+
 def location_of(function: Callable[..., Any]) -> Location:
-    """Return where a function is written; nothing for one that is not Python's."""
+    """Return where a function is written, or where it was handed over if it is not Python's."""
     code = getattr(_plain(function), "__code__", None)
-    if code is None:
-        return Location()
+    if code is None or isinstance(function, type):
+        return caller_location()
     return Location(code.co_filename, code.co_firstlineno)
 
 
@@ -108,6 +197,48 @@ def without_none(annotation: Any) -> Any:
         rest = [each for each in get_args(annotation) if each is not type(None)]
         return rest[0] if len(rest) == 1 else typing.Union[tuple(rest)]  # noqa: UP007
     return annotation
+
+
+def _refused(verb: str, text: str, hint: str = "") -> TopologyError:
+    return TopologyError(f"{verb} {text}", at=str(caller_location()), hint=hint)
+
+
+def _call_problem(function: Callable[..., Any], given: tuple[Any, ...]) -> str:
+    """Say why a function cannot be called with some values; empty if it can, or is C's."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a callable of C's, such as attrgetter, that does not say
+        return ""
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        return str(error)
+    return ""
+
+
+def _unwrapped(annotation: Any) -> Any:
+    """Return a type without its None and without what Annotated adds."""
+    annotation = without_none(annotation)
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _is_context(annotation: Any) -> bool:
+    found = _unwrapped(annotation)
+    return found is Context or get_origin(found) is Context
+
+
+def _check_contexts(
+    name: str, location: Location, hints: dict[str, Any], parameters: list[inspect.Parameter]
+) -> None:
+    """Refuse a context that would never be given: only a second parameter gets one."""
+    second = parameters[1].name if len(parameters) > 1 else None
+    for parameter, hint in hints.items():
+        if parameter not in ("return", second) and _is_context(hint):
+            raise TopologyError(
+                f"{name!r} has its context in the parameter {parameter!r}",
+                at=str(location),
+                hint="the value is the first parameter, the context the second one",
+            )
 
 
 def _outer_frame() -> types.FrameType | None:

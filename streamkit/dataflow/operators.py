@@ -17,6 +17,7 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice, repeat
 from typing import Any, Final, Protocol
 
@@ -225,16 +226,19 @@ class SetKeys(Stateless):
 
 @dataclass(frozen=True, slots=True)
 class Unwrap(Stateless):
-    """Let a `Record` that a sink's function returned decide on key and timestamp.
+    """Let a `Record` among the values decide on key and timestamp; its value takes its place.
 
-    What it leaves out keeps the record's own.
+    What it leaves out keeps the record's own. ``keeps_keys``: the key was chosen by others.
     """
+
+    keeps_keys: bool = False
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
         if not any(map(isinstance, chunk.values, repeat(Record))):
             return chunk
         rows: list[tuple[Any, bytes | None, int]] = []
-        results = map(_unwrapped, chunk.values, chunk.keys, chunk.timestamps_ms)
+        unwrapped = partial(_unwrapped, keeps_key=self.keeps_keys)
+        results = map(unwrapped, chunk.values, chunk.keys, chunk.timestamps_ms)
         _fill(rows, results, chunk, room, lambda done: _of_rows(done, rows))
         return _of_rows(chunk, rows)
 
@@ -253,7 +257,9 @@ def _kept(chunk: Chunk, answers: Sequence[object]) -> Chunk:
         raise
 
 
-def _unwrapped(value: Any, key: bytes | None, timestamp_ms: int) -> tuple[Any, bytes | None, int]:
+def _unwrapped(
+    value: Any, key: bytes | None, timestamp_ms: int, *, keeps_key: bool
+) -> tuple[Any, bytes | None, int]:
     if not isinstance(value, Record):
         return value, key, timestamp_ms
     own_ms = value.timestamp_ms
@@ -261,7 +267,7 @@ def _unwrapped(value: Any, key: bytes | None, timestamp_ms: int) -> tuple[Any, b
         raise ValueError(f"timestamp_ms={own_ms!r} of a Record is not a whole number of ms")
     return (
         value.value,
-        key if value.key is None else encode_key(value.key),
+        key if value.key is None or keeps_key else encode_key(value.key),
         timestamp_ms if own_ms == NO_TIMESTAMP_MS else own_ms,
     )
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import functools
+import typing
 from collections.abc import Callable, Iterable
-from datetime import timedelta
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, cast, get_args
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast
 
-from streamkit.dataflow.endpoints import Connector, SinkWriter, TopicSink
-from streamkit.dataflow.functions import caller_location
-from streamkit.dataflow.operators import Filter, FlatMap, Map, SetKeys, Step, Unwrap
+from streamkit.dataflow.endpoints import Connector, SinkWriter
+from streamkit.dataflow.functions import (
+    blamed_on,
+    caller_location,
+    caller_scope,
+    check_callable,
+    result_of,
+)
+from streamkit.dataflow.operators import Filter, FlatMap, Map, Step
+from streamkit.dataflow.options import TopicSinkOptions
+from streamkit.dataflow.sinks import default_name, sink_endpoint, sink_steps
 from streamkit.dataflow.topology import Location, Node, OnError, Topology, stage_name
 from streamkit.errors import UsageError
-from streamkit.record import Destination, Topic
-from streamkit.serde.values import encode_key, encode_value, encoder_for
+from streamkit.record import Destination
 
 V_co = TypeVar("V_co", covariant=True)
 U = TypeVar("U")
@@ -21,8 +28,6 @@ T = TypeVar("T")
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R_co = TypeVar("R_co", covariant=True)
-
-Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
 
 class Stream(Generic[V_co]):
@@ -50,7 +55,8 @@ class Stream(Generic[V_co]):
         on_error: OnError = "fail",
     ) -> Stream[U]:
         """Replace each value by what ``function`` makes of it; None is kept as a value."""
-        return self._then(Map(function), name, "map", function, on_error)
+        found = check_callable(function, "map")
+        return self._then(Map(function), name, found, on_error, result_of(function, caller_scope()))
 
     def filter(
         self,
@@ -60,8 +66,9 @@ class Stream(Generic[V_co]):
         on_error: OnError = "fail",
     ) -> Stream[V_co]:
         """Keep the records whose value satisfies ``predicate``."""
+        found = check_callable(predicate, "filter")
         kept: Stream[V_co] = self._then(
-            Filter(predicate), name, "filter", predicate, on_error, self._node.value_type
+            Filter(predicate), name, found, on_error, self._node.value_type
         )
         return kept
 
@@ -73,7 +80,9 @@ class Stream(Generic[V_co]):
         on_error: OnError = "fail",
     ) -> Stream[U]:
         """Replace each record by one for each value that ``function`` gives."""
-        return self._then(FlatMap(function), name, "flat-map", function, on_error)
+        found = check_callable(function, "flat_map", gives_many=True)
+        kind = result_of(function, caller_scope(), gives_many=True)
+        return self._then(FlatMap(function), name, found, on_error, kind)
 
     def merge(self, *others: Stream[U], name: str | None = None) -> Stream[V_co | U]:
         """Join streams into one. Each keeps its order; between them there is none."""
@@ -84,6 +93,7 @@ class Stream(Generic[V_co]):
             (),
             inputs=nodes,
             location=caller_location(),
+            value_type=_either([each.value_type for each in nodes]),
         )
         return Stream(self._topology, self._topology.add(node))
 
@@ -98,48 +108,43 @@ class Stream(Generic[V_co]):
         target: str | Destination[T] | SinkWriter[T] | Connector,
         *,
         key: Callable[[T], bytes | str | None] | None = None,
-        partitioner: Callable[..., Any] | None = None,
-        batch_size: int | None = None,
-        linger: float | timedelta | None = None,
-        compression: Compression | None = None,
         name: str | None = None,
         on_error: OnError = "fail",
+        **options: Unpack[TopicSinkOptions],
     ) -> None:
         """Write to a topic, or to a connector.
 
         Args:
             target: A topic by name or as `Topic`, or a connector object.
             key: Gives the record's key from the value; without it the incoming key is kept.
-            partitioner: Chooses partitions for a column of keys.
-            batch_size: Soft limit of a batch in bytes.
-            linger: How long a batch may wait for more records; without it, until the chunk
-                ends.
-            compression: Left out, the topic's own, or none.
             name: The sink's name.
             on_error: What to do with a record that cannot be written: ``fail`` or ``skip``.
+            options: How to write a topic.
         """
-        endpoint = sink_endpoint(target, partitioner, batch_size, linger, compression)
+        location = caller_location()
+        with blamed_on(location):
+            endpoint = sink_endpoint(target, options)
+            steps = sink_steps(
+                target, key, (), self._node.value_type, options.get("value"), self._node.name
+            )
         add_sink(
             self._topology,
             self._node,
             endpoint,
-            sink_steps(endpoint, key, (), self._node.value_type),
-            name=name or self._topology.free_name(stage_name(_default_name(endpoint))),
+            steps,
+            name=name or self._topology.free_name(stage_name(default_name(endpoint))),
             on_error=on_error,
-            location=caller_location(),
+            location=location,
         )
 
     def _then(
         self,
         operator: Step,
         name: str | None,
-        verb: str,
-        function: Callable[..., Any],
+        default: str,
         on_error: OnError,
-        value_type: Any = None,
+        value_type: Any,
     ) -> Stream[Any]:
-        given = getattr(function, "__name__", "")
-        default = verb if given in ("", "<lambda>") else stage_name(given)
         node = Node(
             name or self._topology.free_name(default),
             "stage",
@@ -156,19 +161,25 @@ class DecoratedFunction(Generic[P, R_co]):
     """A function that is a stage now, and can still be called as it was written."""
 
     def __init__(self, function: Callable[P, R_co]) -> None:
-        self._function = function
+        # First, since a function that wraps a stage has that stage's attributes as its own.
         functools.update_wrapper(cast("Callable[P, R_co]", self), function)
+        self._function = function
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         return self._function(*args, **kwargs)
+
+    @property
+    def function(self) -> Callable[P, R_co]:
+        """The function as it was written."""
+        return self._function
 
 
 class Stage(DecoratedFunction[P, R_co], Stream[V_co], Generic[P, R_co, V_co]):
     """A decorated function: a `Stream` of its results, and the plain function when called."""
 
     def __init__(self, function: Callable[P, R_co], topology: Topology, node: Node) -> None:
-        Stream.__init__(self, topology, node)
         DecoratedFunction.__init__(self, function)
+        Stream.__init__(self, topology, node)
 
 
 class Sink(DecoratedFunction[P, R_co], Generic[P, R_co]):
@@ -184,59 +195,11 @@ class Sink(DecoratedFunction[P, R_co], Generic[P, R_co]):
         return self._node
 
 
-def sink_endpoint(
-    target: Any,
-    partitioner: Callable[..., Any] | None,
-    batch_size: int | None,
-    linger: float | timedelta | None,
-    compression: str | None,
-) -> Any:
-    """Turn what the user named into an endpoint."""
-    if isinstance(target, str):
-        target = Topic(target, partitions=0)
-    if compression is not None and compression not in get_args(Compression):
-        raise UsageError(
-            f"no compression is called {compression!r}",
-            hint=f"use {', '.join(get_args(Compression))}",
-        )
-    if isinstance(target, Topic):
-        return TopicSink(
-            target.name,
-            target.partitions or None,
-            partitioner,
-            batch_size,
-            linger.total_seconds() if isinstance(linger, timedelta) else linger,
-            compression,
-        )
-    options = (partitioner, batch_size, linger, compression)
-    if any(option is not None for option in options):
-        raise UsageError(f"partitioner, batch_size, linger and compression are not for {target!r}")
-    return target
-
-
-def sink_steps(
-    endpoint: Any,
-    key: Callable[[Any], Any] | None,
-    shaping: tuple[Step, ...],
-    value_type: Any,
-) -> tuple[Step, ...]:
-    """Line up what happens to a record before it is written: key, shape, bytes."""
-    keys = () if key is None else (SetKeys(_as_key(key)),)
-    if not isinstance(endpoint, TopicSink):
-        # A connector that writes bytes says how: a value it cannot write fails like a stage.
-        encodes = hasattr(endpoint, "writer") and hasattr(endpoint, "encode")
-        return (*keys, *shaping, *((Map(endpoint.encode),) if encodes else ()))
-    encode = encoder_for(value_type) if value_type is not None else encode_value
-    if shaping and encode is encode_value:
-        return (*keys, *shaping, Unwrap(), Map(encode))
-    return (*keys, *shaping, Map(encode))
-
-
 def add_sink(
     topology: Topology,
     source: Node,
     endpoint: Any,
-    operators: tuple[Step, ...],
+    steps: tuple[Step, ...],
     *,
     name: str,
     on_error: OnError,
@@ -248,7 +211,7 @@ def add_sink(
         Node(
             name,
             "sink",
-            operators,
+            steps,
             inputs=(source,),
             endpoint=endpoint,
             on_error=checked_on_error(on_error),
@@ -269,14 +232,11 @@ def checked_on_error(value: OnError) -> OnError:
     return value
 
 
-def _as_key(key: Callable[[Any], Any]) -> Callable[[Any], bytes | None]:
-    def as_bytes(value: Any) -> bytes | None:
-        return encode_key(key(value))
-
-    return as_bytes
-
-
-def _default_name(endpoint: Any) -> str:
-    if isinstance(endpoint, TopicSink):
-        return f"to-{endpoint.topic}"[:60].rstrip("-")
-    return type(endpoint).__name__
+def _either(kinds: list[Any]) -> Any:
+    """Return the type of values of several streams; None if that of one is not known."""
+    if any(kind is None for kind in kinds):
+        return None
+    try:
+        return typing.Union[tuple(kinds)]  # noqa: UP007  # the types are known at run time only
+    except TypeError:  # an annotation that is no type, or one that cannot be compared
+        return None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
+import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from streamkit.dataflow.operators import Step
 from streamkit.errors import TopologyError
+from streamkit.serde.kinds import is_protocol
 
 OnError = Literal["fail", "skip"]
 NAME_BYTES_MAX = 63
@@ -133,12 +135,27 @@ class Topology:
                     hint="give it a sink, or remove it",
                 )
             for each in node.inputs:
-                if _clash(each.value_type, node.input_type):
+                if clashes(each.value_type, node.input_type):
                     yield TopologyError(
-                        f"{node.name!r} takes {_type_name(node.input_type)}, but "
-                        f"{each.name!r} gives {_type_name(each.value_type)}",
+                        f"{node.name!r} takes {type_name(node.input_type)}, but "
+                        f"{each.name!r} gives {type_name(each.value_type)}",
                         at=str(node.location),
                     )
+        yield from self._shared_resources()
+
+    def _shared_resources(self) -> Iterable[TopologyError]:
+        """Find sinks that would overwrite each other, as two writers of one file."""
+        owners: dict[Any, Node] = {}
+        for node in self.of_kind("sink"):
+            resource = _resource_of(node.endpoint)
+            owner = owners.setdefault(resource, node)
+            if resource is not None and owner is not node:
+                yield TopologyError(
+                    f"{node.name!r} writes to {node.endpoint}, and so does {owner.name!r} "
+                    f"at {owner.location}",
+                    at=str(node.location),
+                    hint="merge both streams and write them by one sink, or write to two places",
+                )
 
 
 def is_name(text: str) -> bool:
@@ -151,17 +168,46 @@ def stage_name(function_name: str) -> str:
     return function_name.strip("_").replace("_", "-").lower()
 
 
-def _clash(given: Any, wanted: Any) -> bool:
+def clashes(given: Any, wanted: Any) -> bool:
     """Tell whether two types surely do not fit: only plain classes are compared."""
-    if not isinstance(given, type) or not isinstance(wanted, type):
+    if not _is_plain(given) or not _is_plain(wanted):
         return False
-    if {given, wanted} == {int, float}:
-        return wanted is int
-    return not issubclass(given, wanted)
+    try:
+        return not issubclass(given, (wanted, *_PROMOTED.get(wanted, ())))
+    except TypeError:  # a class that does not want to be asked
+        return False
 
 
-def _type_name(kind: Any) -> str:
+def _resource_of(endpoint: Any) -> Any:
+    """Return what a sink has for itself alone: what it names, or an object that writes."""
+    resource = getattr(endpoint, "resource", None)
+    if callable(resource) and not isinstance(endpoint, type):
+        return resource()
+    writes_itself = hasattr(endpoint, "flush") and not hasattr(endpoint, "writer")
+    return id(endpoint) if writes_itself else None
+
+
+def type_name(kind: Any) -> str:
+    """Return how a user would write a type."""
     return kind.__name__ if isinstance(kind, type) else str(kind)
+
+
+# What type checkers accept in the place of a class that is no base of it.
+_PROMOTED: dict[Any, tuple[type, ...]] = {
+    float: (int,),
+    complex: (int, float),
+    bytes: (bytearray, memoryview),
+}
+
+
+def _is_plain(kind: Any) -> bool:
+    """Tell whether a type is a class, of which a value is an instance or surely is not."""
+    if not isinstance(kind, type) or typing.get_origin(kind) is not None:
+        return False
+    if kind is Any or Any in kind.__mro__ or typing.is_typeddict(kind):
+        return False
+    # A protocol, or an abstract class, may be satisfied by what does not derive from it.
+    return not is_protocol(kind)
 
 
 def as_mermaid(topology: Topology) -> str:

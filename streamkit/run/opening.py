@@ -108,6 +108,9 @@ class Opening:
             on_created=lambda topic, partitions: self._note(
                 f"created topic {topic!r} with {partitions} partition(s)"
             ),
+            on_mismatch=lambda topic, wanted, found: self._note(
+                f"topic {topic!r} has {found} partition(s), but the app says {wanted}"
+            ),
         )
 
     def _readers(self, client: Client, facts: StoreFacts) -> dict[Node, SourceReader]:

@@ -1,25 +1,48 @@
-"""Bytes to values and back, chosen by a type: bytes raw, text as UTF-8, all else as JSON."""
+"""Bytes to values and back, chosen by a type: bytes raw, text as UTF-8, all else as JSON.
+
+One type has one format, whether it is read or written, so that what is written with a type can
+be read with it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Protocol, get_args, get_origin
 
 import msgspec
 
 from streamkit.errors import TopologyError, UsageError
 from streamkit.record import Record
+from streamkit.serde.finite import Fault, lost_float
+from streamkit.serde.json_values import dumps, encode_json
+from streamkit.serde.kinds import (
+    RAW_KINDS,
+    bare,
+    in_record,
+    is_protocol,
+    is_text,
+    may_hold_floats,
+    members,
+    mixes_keys,
+    unsupported_in,
+)
+from streamkit.serde.pydantic_values import holds_pydantic, pydantic_dumps, pydantic_loads
 
 
 class Serde(Protocol):
-    """A format of one's own, for ``value=`` and ``key=``."""
+    """A format of one's own, for ``value=``."""
 
     def loads(self, data: bytes) -> Any:
         """Read a value; raise if the bytes are none."""
 
     def dumps(self, value: Any) -> bytes:
         """Write a value."""
+
+
+FindFault = Callable[[Sequence[Any], Sequence[bytes]], Fault | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,50 +53,94 @@ class ValueFormat:
     as_record: bool = False
 
 
-def format_for(kind: Any) -> ValueFormat:
-    """Choose how to read values of a type; None and Any stand for plain bytes.
+@dataclass(frozen=True, slots=True)
+class ValueEncoder:
+    """How values are written.
+
+    ``fault`` looks at whole columns, values and their bytes, and gives the first row whose bytes
+    do not say what the value was; None where that cannot be.
+    """
+
+    dumps: Callable[[Any], bytes]
+    fault: FindFault | None = None
+
+
+def format_for(kind: Any, serde: Serde | None = None) -> ValueFormat:
+    """Choose how to read values of a type, or by a format of the user's.
 
     Raises:
         TopologyError: Such values cannot be told from JSON; the text says what to change.
     """
-    if kind is Record:
-        return ValueFormat(None, as_record=True)
-    if get_origin(kind) is Record:
-        return ValueFormat(format_for(get_args(kind)[0]).loads, as_record=True)
-    if kind is bytes:
-        return ValueFormat(None)
-    if kind is str:
-        return ValueFormat(bytes.decode)
-    try:
-        return ValueFormat(msgspec.json.Decoder(kind).decode)
-    except TypeError as error:
-        hint = "give the Structs of a union a tag: class A(msgspec.Struct, tag=True)"
-        raise TopologyError(
-            f"values of {kind} cannot be decoded: {error}",
-            hint=hint if "union" in str(error).lower() else "",
-        ) from None
+    kind = bare(kind)
+    as_record = kind is Record or get_origin(kind) is Record
+    if serde is not None:
+        return ValueFormat(_method_of(serde, "loads"), as_record)
+    if as_record:
+        return ValueFormat(_loads_for(get_args(kind)[0]) if get_args(kind) else None, as_record)
+    return ValueFormat(_loads_for(kind))
 
 
-_encode_json = msgspec.json.Encoder().encode
+def encoder_for(kind: Any, serde: Serde | None = None) -> ValueEncoder:
+    """Choose how to write values of a type, or by a format of the user's.
+
+    None stands for a type that is not known: then each value says by itself whether it is
+    bytes, text or JSON. A `Record` stands for its value.
+
+    Raises:
+        TopologyError: Such values cannot be written; the text says what to change.
+    """
+    if serde is not None:
+        return ValueEncoder(_method_of(serde, "dumps"), not_bytes)
+    kind = bare(in_record(kind))
+    if kind is None or _is_raw_union(kind):
+        return ValueEncoder(_untyped, lost_float)
+    if is_text(kind):
+        return ValueEncoder(_text)
+    if kind in RAW_KINDS:
+        return ValueEncoder(_raw)
+    if holds_pydantic(kind):
+        return ValueEncoder(_of_pydantic(pydantic_dumps, kind), _fault_of_models(kind))
+    _refuse_unsupported(kind, "written as", _is_surely_plain)
+    _refuse_mixed_keys(kind)
+    if kind is Any:
+        return ValueEncoder(dumps, _fault_of_any)
+    return ValueEncoder(dumps, lost_float if may_hold_floats(kind) else None)
+
+
+def encoder_for_topic(kind: Any, topic_kind: Any) -> ValueEncoder:
+    """Choose how to write values of a type to a topic of a type: the topic's decides.
+
+    Raises:
+        TopologyError: Such values cannot be written; the text says what to change.
+    """
+    if topic_kind is None or bare(topic_kind) is bytes:  # which a Topic without a type has, too
+        return encoder_for(kind)
+    kind = bare(in_record(kind))
+    if kind in RAW_KINDS:
+        return encoder_for(kind)
+    found = encoder_for(topic_kind)
+    # A function that does not say what it returns may return bytes that are encoded already.
+    return found if kind is not None or found.dumps is _untyped else _or_bytes(found)
 
 
 def encode_value(value: Any) -> bytes:
-    """Write one value: bytes raw, text as UTF-8, all else as JSON.
+    """Write one value of a type that is not known: bytes raw, text as UTF-8, all else as JSON.
 
     Raises:
         TypeError: It cannot be written as JSON.
+        ValueError: It holds NaN or infinity, which JSON cannot say.
     """
-    if type(value) is bytes:
-        return value
-    if type(value) is str:
-        return value.encode()
-    return _encode_json(value)
+    return _untyped(value) if isinstance(value, (str, *RAW_KINDS)) else encode_json(value)
 
 
-def encoder_for(kind: Any) -> Callable[[Any], bytes]:
-    """Choose the quickest way to write values that are all of one type."""
-    is_struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
-    return _encode_json if is_struct and not issubclass(kind, Record) else encode_value
+def encode_as(value: Any, kind: Any) -> bytes:
+    """Write one value as a topic of a type holds it; for tests, which send values by hand.
+
+    Bytes are what is stored. So is text where it cannot be a value of the type: JSON, then.
+    """
+    if isinstance(value, str) and _can_be(kind, value):
+        return encoder_for(kind).dumps(value)
+    return encode_value(value)
 
 
 def encode_key(key: Any) -> bytes | None:
@@ -106,6 +173,183 @@ def key_reader(kind: Any) -> Callable[[bytes | None], Any]:
     raise TopologyError(
         f"a context cannot show keys as {kind}", hint="annotate Context[str] or Context[bytes]"
     )
+
+
+def not_bytes(values: Sequence[Any], encoded: Sequence[Any]) -> Fault | None:
+    """Find the first row that a format of the user's did not turn into bytes."""
+    if all(map(isinstance, encoded, repeat(bytes))):
+        return None
+    row = next(row for row, data in enumerate(encoded) if not isinstance(data, bytes))
+    found = type(encoded[row]).__name__
+    return row, TypeError(f"the format gave {found} for the value, where bytes are due")
+
+
+def _can_be(kind: Any, text: str) -> bool:
+    kind = bare(in_record(kind))
+    if kind is None or kind in RAW_KINDS:
+        return False
+    try:
+        msgspec.convert(text, kind)
+    except (msgspec.ValidationError, TypeError, NameError):
+        return False
+    return True
+
+
+def _loads_for(kind: Any) -> Callable[[bytes], Any] | None:
+    kind = bare(kind)
+    if kind is bytes:
+        return None
+    if kind in RAW_KINDS:
+        return bytearray if kind is bytearray else memoryview
+    if kind is str:
+        return bytes.decode
+    if is_text(kind):
+        return lambda data: msgspec.convert(data.decode(), kind)
+    if holds_pydantic(kind):
+        loads: Callable[[bytes], Any] = _of_pydantic(pydantic_loads, kind)
+        return loads
+    kind = Any if kind is None else kind
+    _refuse_unsupported(kind, "decoded from", lambda unsupported: True)
+    return _decoder(kind)
+
+
+def _decoder(kind: Any) -> Callable[[bytes], Any]:
+    try:
+        return msgspec.json.Decoder(kind).decode
+    except (TypeError, NameError, AttributeError, ValueError) as error:
+        hint = "give the Structs of a union a tag: class A(msgspec.Struct, tag=True)"
+        raise TopologyError(
+            f"values of {kind} cannot be decoded: {error}",
+            hint=hint if "union" in str(error).lower() else "",
+        ) from None
+
+
+def _of_pydantic(choose: Callable[[Any], Callable[[Any], Any]], kind: Any) -> Any:
+    try:
+        return choose(kind)
+    except Exception as error:  # pydantic has many, under a class that we do not import
+        raise TopologyError(f"pydantic cannot work with values of {kind}: {error}") from None
+
+
+def _refuse_unsupported(kind: Any, how: str, is_refused: Callable[[Any], bool]) -> None:
+    try:
+        refused = [each for each in unsupported_in(kind) if is_refused(each)]
+    except Exception:  # annotations nobody can resolve: `_decoder` says it better
+        return
+    if refused:
+        name = getattr(refused[0], "__name__", str(refused[0]))
+        raise TopologyError(
+            f"values of type {name} cannot be {how} JSON",
+            hint=_INSTEAD.get(name, "make it a msgspec.Struct or a dataclass")
+            + ", or name a format of your own with value=",
+        )
+
+
+def _refuse_mixed_keys(kind: Any) -> None:
+    if mixes_keys(kind):
+        raise TopologyError(
+            f"values of {kind} cannot be read back: all keys in JSON are texts",
+            hint="use keys of one type, as in dict[int, ...]",
+        )
+
+
+_INSTEAD = {
+    "deque": "use list",
+    "OrderedDict": "use dict, which keeps its order as well",
+    "defaultdict": "use dict",
+    "Counter": "use dict[str, int]",
+    "Iterable": "use list",
+    "Iterator": "use list",
+}
+
+
+def _is_surely_plain(kind: Any) -> bool:
+    """Tell whether no value of a class can be written: neither its own nor of a subclass."""
+    if not isinstance(kind, type) or issubclass(kind, dict | list) or kind.__subclasses__():
+        return False
+    return not is_protocol(kind)
+
+
+def _method_of(serde: Any, name: str) -> Callable[[Any], Any]:
+    """Return a method of a format of the user's.
+
+    Raises:
+        TopologyError: It has none, or it cannot be called as one.
+    """
+    if isinstance(serde, type):
+        raise TopologyError(
+            f"value={serde.__name__} is a class, not a format",
+            hint=f"make one of it: value={serde.__name__}()",
+        )
+    method = getattr(serde, name, None)
+    if not callable(method) or inspect.iscoroutinefunction(method):
+        raise TopologyError(
+            f"value={serde!r} has no plain method {name!r}",
+            hint="a format has loads(data) and dumps(value)",
+        )
+    return method  # type: ignore[no-any-return]  # the user's
+
+
+def _fault_of_any(values: Sequence[Any], encoded: Sequence[bytes]) -> Fault | None:
+    """Refuse bytes where any JSON is read: they would come back as text in base64."""
+    if not set(map(type, values)).isdisjoint(RAW_KINDS):
+        row = next(row for row, value in enumerate(values) if isinstance(value, RAW_KINDS))
+        return row, TypeError(
+            "the value is bytes, but its type is Any, which is written as JSON: annotate bytes"
+        )
+    return lost_float(values, encoded)
+
+
+def _is_raw_union(kind: Any) -> bool:
+    kinds = members(kind)
+    return len(kinds) > 1 and all(each in (str, *RAW_KINDS) for each in kinds)
+
+
+def _fault_of_models(kind: Any) -> FindFault:
+    """Refuse what is no instance of the model; pydantic writes only the fields both have."""
+
+    def fault(values: Sequence[Any], encoded: Sequence[bytes]) -> Fault | None:
+        if isinstance(kind, type) and not set(map(type, values)) <= {kind}:
+            for row, value in enumerate(values):
+                if type(value) is not kind:
+                    return row, TypeError(
+                        f"the value is {type(value).__name__}, its type is said to be "
+                        f"{kind.__name__}, and other fields than its would be lost"
+                    )
+        return lost_float(values, encoded)
+
+    return fault
+
+
+def _or_bytes(encoder: ValueEncoder) -> ValueEncoder:
+    encode = encoder.dumps
+    return ValueEncoder(
+        lambda value: value if type(value) is bytes else encode(value), encoder.fault
+    )
+
+
+def _untyped(value: Any) -> bytes:
+    if type(value) is bytes:
+        return value
+    if isinstance(value, str):
+        return value.encode()
+    if isinstance(value, RAW_KINDS):
+        return bytes(value)
+    return dumps(value)
+
+
+def _raw(value: Any) -> bytes:
+    if type(value) is bytes:
+        return value
+    if isinstance(value, RAW_KINDS):
+        return bytes(value)
+    raise TypeError(f"the value is {type(value).__name__}, but its type is said to be bytes")
+
+
+def _text(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode()
+    raise TypeError(f"the value is {type(value).__name__}, but its type is said to be str")
 
 
 def _key_text(key: bytes | None) -> str | None:

@@ -11,7 +11,7 @@ from streamkit.dataflow.topology import Node, Topology
 from streamkit.errors import UsageError
 from streamkit.record import Chunk, Record
 from streamkit.runtime.task import Task
-from streamkit.serde.values import encode_key, encode_value
+from streamkit.serde.values import encode_as, encode_key
 
 T = TypeVar("T")
 _START_MS = 1_356_998_400_000
@@ -56,7 +56,10 @@ class TestJob:
         first = self._next_offset.get(node, 0)
         self._next_offset[node] = first + len(records)
         chunk = Chunk(
-            [encode_value(each.value) if is_topic else each.value for each in records],
+            [
+                encode_as(each.value, node.input_type) if is_topic else each.value
+                for each in records
+            ],
             [encode_key(each.key) for each in records],
             [self._now_ms if each.timestamp_ms < 0 else each.timestamp_ms for each in records],
             range(first, first + len(records)),

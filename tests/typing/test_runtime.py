@@ -168,7 +168,10 @@ def test_work_to_be_done_is_no_value_and_fails_at_the_first_record(
 
 def test_an_async_predicate_does_not_pass_for_true(app: App) -> None:
     predicate: Any = in_a_while
-    flights_of(app).filter(predicate)
+    flights = flights_of(app)
+    with pytest.raises(TopologyError, match="got the async function 'in_a_while'"):
+        flights.filter(predicate)
+    flights.filter(lambda flight: predicate(flight))
     with app.test() as job, pytest.raises(StageError, match="must not be async"):
         sent(job)
 

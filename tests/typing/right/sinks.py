@@ -99,6 +99,25 @@ def to_table(flight: Flight) -> Late | None:
     return Late(flight.carrier, 1.0)
 
 
+class Lines:
+    """A format of one's own."""
+
+    def loads(self, data: bytes) -> list[str]:
+        return data.decode().splitlines()
+
+    def dumps(self, value: list[str]) -> bytes:
+        return "\n".join(value).encode()
+
+
+@app.sink(flights, to="lines-1", value=Lines(), max_request_size=4 << 20)
+def as_lines(flight: Flight) -> list[str]:
+    return [flight.carrier]
+
+
+app.stream("lines", list[str], value=Lines()).to("lines-2", value=Lines())
+late.to("late-11", max_request_size=4 << 20, linger=timedelta(seconds=1))
+
+
 late.to("late-8", key=lambda late: late.carrier, compression="zstd", batch_size=1 << 20)
 late.to(Topic("late-9", Late), key=lambda late: late.carrier.encode(), linger=1)
 late.to(either_topic, key=lambda late: late.carrier)

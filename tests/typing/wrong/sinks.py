@@ -59,6 +59,25 @@ def batch_of_a_topic(row: Late) -> Late:
     return row
 
 
+@app.sink(late, to="out", colour="red")  # error: sink
+def unknown_option(row: Late) -> Late:
+    return row
+
+
+@app.sink(late, to="out", max_request_size="1MiB")  # error: sink
+def size_that_is_a_text(row: Late) -> Late:
+    return row
+
+
+@app.sink(late, to="out", value=Table())  # error: sink
+def format_that_is_none(row: Late) -> Late:
+    return row
+
+
+@app.sink(late, linger=1)  # error: sink
+def option_of_a_topic(row: Late) -> None: ...
+
+
 @app.sink(late, to=42)  # error: sink
 def to_a_number(row: Late) -> Late:
     return row
@@ -137,6 +156,9 @@ late.to("out", key=lambda row: row.minutes)  # error: float
 late.to("out", key=key_of_a_flight)  # error: Flight
 late.to("out", compression="lzma")  # error: compression
 late.to("out", colour="red")  # error: colour
+late.to("out", max_request_size="1MiB")  # error: max_request_size
+late.to("out", value=Table())  # error: value
+late.to("out", linger="1s")  # error: linger
 late.to(Topic("out", Flight))  # error: Flight
 either.to(late_topic)  # error: Late
 flights.to(Table())  # error: Table

@@ -66,6 +66,8 @@ def another_type_than_the_topic(row: Late) -> Late:
     return row
 
 
+app.stream("flights", Flight, value=42)  # error: stream
+app.stream("flights", Flight, partitions=0)  # error: stream
 app.stream("flights")  # error: stream
 app.stream("flights", Flight, start="middle")  # error: stream
 app.stream("flights", Flight("UA", 1, None))  # error: stream

@@ -1,0 +1,144 @@
+"""What happens to a record on its way into a sink: key, shape, bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, get_args
+
+from streamkit.dataflow.encoding import Encode
+from streamkit.dataflow.endpoints import FunctionSink, TopicSink
+from streamkit.dataflow.functions import check_callable
+from streamkit.dataflow.operators import SetKeys, Step, Unwrap
+from streamkit.dataflow.options import Compression, TopicSinkOptions, checked_options
+from streamkit.dataflow.topology import clashes, type_name
+from streamkit.errors import TopologyError, UsageError
+from streamkit.record import Topic
+from streamkit.serde.kinds import in_record, may_be_record
+from streamkit.serde.values import (
+    ValueEncoder,
+    encode_key,
+    encoder_for,
+    encoder_for_topic,
+)
+
+_WRITER_METHODS = ("open", "write", "flush", "close")
+
+
+def sink_endpoint(target: Any, options: TopicSinkOptions) -> Any:
+    """Turn what the user named into an endpoint.
+
+    Raises:
+        TopologyError: Nothing can be written there.
+        UsageError: An option means nothing, or is for topics alone.
+    """
+    checked_options(options, TopicSinkOptions)
+    if isinstance(target, str):
+        target = Topic(target)
+    if isinstance(target, Topic):
+        return _topic_sink(target, options)
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(f"{', '.join(given)}: for topics alone, not for {target!r}")
+    if not isinstance(target, FunctionSink):
+        _refuse_unwritable(target)
+    return target
+
+
+def sink_steps(
+    target: Any,
+    key: Callable[[Any], Any] | None,
+    shaping: tuple[Step, ...],
+    value_type: Any,
+    serde: Any,
+    giver: str,
+) -> tuple[Step, ...]:
+    """Line up what happens to a record before it is written.
+
+    ``value_type`` is what is written, as far as annotations say, and ``giver`` who gives it.
+
+    Raises:
+        TopologyError: Such values cannot be written there.
+    """
+    keys = () if key is None else (SetKeys(_as_key(key)),)
+    encoder = _encoder(target, value_type, serde, giver)
+    if encoder is None:
+        return (*keys, *shaping)
+    # A key that was asked for in words comes first, except that the function behind it knows more.
+    unwrap = (Unwrap(keeps_keys=bool(keys) and not shaping),) if may_be_record(value_type) else ()
+    return (*keys, *shaping, *unwrap, Encode(encoder))
+
+
+def default_name(endpoint: Any) -> str:
+    """Name a sink that the user did not name."""
+    if isinstance(endpoint, TopicSink):
+        return f"to-{endpoint.topic}"[:60].rstrip("-")
+    return type(endpoint).__name__
+
+
+def _topic_sink(topic: Topic[Any], options: TopicSinkOptions) -> TopicSink:
+    compression = options.get("compression")
+    if compression is not None and compression not in get_args(Compression):
+        raise UsageError(
+            f"no compression is called {compression!r}",
+            hint=f"use {', '.join(get_args(Compression))}",
+        )
+    for name in ("batch_size", "max_request_size"):
+        size = options.get(name)
+        if size is not None and (not isinstance(size, int) or size < 1):
+            raise UsageError(f"{name}={size!r} counts from 1 byte up")
+    partitioner = options.get("partitioner")
+    if partitioner is not None:
+        check_callable(partitioner, "partitioner=", values=2)
+    linger = options.get("linger")
+    return TopicSink(
+        topic.name,
+        topic.partitions,
+        partitioner,
+        options.get("batch_size"),
+        linger.total_seconds() if isinstance(linger, timedelta) else linger,
+        compression,
+        options.get("max_request_size"),
+    )
+
+
+def _refuse_unwritable(target: Any) -> None:
+    """Refuse what is neither a connector nor an object that writes."""
+    if isinstance(target, type):
+        raise TopologyError(
+            f"{target.__name__} is a class, and nothing can be written to a class",
+            hint=f"make one of it: {target.__name__}(...)",
+        )
+    missing = [name for name in _WRITER_METHODS if not callable(getattr(target, name, None))]
+    if missing and not callable(getattr(target, "writer", None)):
+        raise TopologyError(
+            f"nothing can be written to {target!r}: it has no {', '.join(missing)}",
+            hint="name a topic, or give a connector or an object with open, write, flush and close",
+        )
+
+
+def _encoder(target: Any, value_type: Any, serde: Any, giver: str) -> ValueEncoder | None:
+    """Choose what makes bytes of values; None where a sink takes them as they are."""
+    if isinstance(target, str | Topic):
+        if serde is not None:
+            return encoder_for(None, serde)
+        topic_type = target.type if isinstance(target, Topic) else None
+        written = in_record(value_type)
+        if topic_type is not bytes and written is not bytes and clashes(written, topic_type):
+            raise TopologyError(
+                f"the topic {getattr(target, 'name', target)!r} holds {type_name(topic_type)}, "
+                f"but {giver!r} gives {type_name(written)}"
+            )
+        return encoder_for_topic(value_type, topic_type)
+    # A connector that writes bytes says how: a value it cannot write fails like a stage.
+    encodes = hasattr(target, "writer") and hasattr(target, "encode")
+    return ValueEncoder(target.encode, getattr(target, "fault", None)) if encodes else None
+
+
+def _as_key(key: Callable[[Any], Any]) -> Callable[[Any], bytes | None]:
+    check_callable(key, "key=")
+
+    def as_bytes(value: Any) -> bytes | None:
+        return encode_key(key(value))
+
+    return as_bytes

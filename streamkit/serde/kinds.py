@@ -1,0 +1,146 @@
+"""What a value type can hold, found once while the graph is built."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Iterator
+from typing import Annotated, Any, LiteralString, NewType, TypeVar, get_args, get_origin
+
+import msgspec
+from msgspec import inspect as shape
+
+from streamkit.record import Record
+
+_UNIONS = (typing.Union, types.UnionType)
+RAW_KINDS = (bytes, bytearray, memoryview)
+
+
+def bare(kind: Any) -> Any:
+    """Return the type under a NewType, an alias or an Annotated without constraints.
+
+    None stands for a type that is not known, Any for every type.
+    """
+    while True:
+        if isinstance(kind, NewType):
+            kind = kind.__supertype__
+        elif type(kind).__name__ == "TypeAliasType":
+            kind = kind.__value__
+        elif get_origin(kind) is Annotated and not _constraints(kind):
+            kind = get_args(kind)[0]
+        elif isinstance(kind, TypeVar):
+            kind = kind.__bound__
+        elif kind is LiteralString:
+            return str
+        else:
+            return Any if kind is object else kind
+
+
+def is_text(kind: Any) -> bool:
+    """Tell whether values are texts, perhaps with constraints such as a length."""
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    return bare(kind) is str
+
+
+def members(kind: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the one type."""
+    kind = bare(kind)
+    if get_origin(kind) in _UNIONS:
+        return tuple(each for member in get_args(kind) for each in members(member))
+    return (kind,)
+
+
+def in_record(kind: Any) -> Any:
+    """Return what is written of a type: of a record its value; None where that is not known."""
+    found = []
+    for each in members(kind):
+        if each is None or (isinstance(each, type) and issubclass(each, Record)):
+            return None
+        found.append(get_args(each)[0] if get_origin(each) is Record else each)
+    return found[0] if len(found) == 1 else typing.Union[tuple(found)]  # noqa: UP007
+
+
+def may_be_record(kind: Any) -> bool:
+    """Tell whether a value of a type may be a `Record`."""
+    for each in members(kind):
+        origin = get_origin(each) or each
+        if each is None or each is Any or not isinstance(origin, type):
+            return True
+        # A protocol can be satisfied by a Record, and does not want to be asked.
+        if origin in Record.__mro__ or Record in origin.__mro__ or is_protocol(origin):
+            return True
+    return False
+
+
+def is_protocol(kind: type) -> bool:
+    """Tell whether a class is satisfied by what does not derive from it."""
+    return bool(getattr(kind, "_is_protocol", False)) or inspect.isabstract(kind)
+
+
+def is_pydantic(kind: Any) -> bool:
+    """Tell whether a class is a model or a dataclass of pydantic's."""
+    return isinstance(kind, type) and hasattr(kind, "__pydantic_validator__")
+
+
+def may_hold_floats(kind: Any) -> bool:
+    """Tell whether a float can be anywhere in a value of a type."""
+    try:
+        return any(map(_may_be_float, _parts(kind)))
+    except Exception:  # a type that msgspec does not know may hold anything
+        return True
+
+
+def classes_in(kind: Any) -> Iterator[Any]:
+    """Yield the classes that a type is made of, the unsupported among them.
+
+    Raises:
+        Exception: Whatever msgspec raises on annotations that it cannot resolve.
+    """
+    for part in _parts(kind):
+        if isinstance(part, shape.CustomType | shape.DataclassType):
+            yield part.cls
+
+
+def unsupported_in(kind: Any) -> Iterator[Any]:
+    """Yield the classes in a type that have no form in JSON."""
+    for part in _parts(kind):
+        if isinstance(part, shape.CustomType):
+            yield part.cls
+
+
+def mixes_keys(kind: Any) -> bool:
+    """Tell whether a dict in a type has keys of several types, which JSON makes one."""
+    try:
+        return any(
+            isinstance(part, shape.DictType) and isinstance(part.key_type, shape.UnionType)
+            for part in _parts(kind)
+        )
+    except Exception:  # annotations nobody can resolve
+        return False
+
+
+def _constraints(kind: Any) -> list[Any]:
+    return [each for each in kind.__metadata__ if isinstance(each, msgspec.Meta)]
+
+
+def _may_be_float(part: shape.Type) -> bool:
+    unknown = shape.AnyType | shape.CustomType | shape.RawType
+    return isinstance(part, shape.FloatType | unknown)
+
+
+def _parts(kind: Any) -> Iterator[shape.Type]:
+    """Yield a type and all that it is made of, each once."""
+    seen: dict[int, shape.Type] = {}
+    waiting: list[Any] = [shape.type_info(kind)]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, shape.Field):
+            each = each.type
+        if isinstance(each, tuple):
+            waiting.extend(each)
+        elif isinstance(each, shape.Type) and id(each) not in seen:
+            seen[id(each)] = each
+            yield each
+            waiting.extend(getattr(each, name) for name in each.__struct_fields__)

@@ -1,0 +1,407 @@
+"""A function that cannot be called as the graph would call it is refused at the call."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import pytest
+
+from streamkit import App, Context
+from streamkit.connectors.files import JsonLines
+from streamkit.dataflow.stream import Stream
+from streamkit.errors import TopologyError, UsageError
+
+HERE = Path(__file__)
+T = TypeVar("T")
+
+
+async def slow(number: int) -> str:
+    return str(number)
+
+
+async def slow_stream(number: int) -> AsyncIterator[str]:
+    yield str(number)
+
+
+def several(number: int) -> Iterator[str]:
+    yield str(number)
+
+
+class SlowObject:
+    async def __call__(self, number: int) -> str:
+        return str(number)
+
+
+def numbers_of(app: App) -> Stream[Any]:
+    return app.stream("numbers", int)
+
+
+NO_VALUE: dict[str, Any] = {
+    "async": slow,
+    "async partial": functools.partial(slow),
+    "async object": SlowObject(),
+    "async generator": slow_stream,
+    "generator": several,
+    "nothing taken": lambda: 1,
+    "two taken": lambda one, two: 1,
+    "keyword-only": lambda one, *, two: 1,
+    "no function": 5,
+    "a text": "id",
+}
+USES: dict[str, Callable[[Stream[Any], Any], object]] = {
+    "map": lambda stream, given: stream.map(given),
+    "filter": lambda stream, given: stream.filter(given),
+    "key": lambda stream, given: stream.to("out", key=given),
+    "key of a sink": lambda stream, given: stream_sink(stream, given),
+    "partitioner": lambda stream, given: stream.to("out", partitioner=given),
+}
+
+
+def stream_sink(stream: Stream[Any], key: Any) -> object:
+    app = App("twin")
+    app.topology = stream._topology
+    return app.sink(stream, to="out", key=key, name="out")(plus_ten)
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("given", NO_VALUE)
+def test_a_verb_refuses_what_gives_no_value_for_a_value(use: str, given: str) -> None:
+    if use == "partitioner" and given == "two taken":
+        return  # that is what a partitioner takes
+    numbers = numbers_of(App("app"))
+    with pytest.raises(TopologyError, match=f"{use.split()[0]}=? got") as caught:
+        USES[use](numbers, NO_VALUE[given])
+    assert caught.value.at.startswith(f"{HERE}:")
+
+
+@pytest.mark.parametrize("given", [each for each in NO_VALUE if each != "generator"])
+def test_a_flat_map_refuses_what_gives_no_values(given: str) -> None:
+    numbers = numbers_of(App("app"))
+    with pytest.raises(TopologyError, match="flat_map got"):
+        numbers.flat_map(NO_VALUE[given])
+
+
+def first_partition(keys: Sequence[bytes | None], count: int) -> list[int]:
+    return [0] * len(keys)
+
+
+def test_verbs_take_every_callable_of_one_value() -> None:
+    numbers = numbers_of(App("app"))
+    for function in (str, float, repr, lambda *each: each, lambda one, two=2: one, attrgetter("x")):
+        numbers.map(function)
+    numbers.map(functools.partial(pow, 2)).map(app_stage(numbers)).filter(bool)
+    numbers.flat_map(several).flat_map(list).flat_map(str.split)
+    numbers.to("out", key=str, partitioner=first_partition)
+
+
+def app_stage(numbers: Stream[Any]) -> Any:
+    app = App("app")
+    app.topology = numbers._topology
+
+    @app.stage(numbers)
+    def shown(number: int) -> str:
+        return str(number)
+
+    return shown
+
+
+# --- parameters of decorated functions -----------------------------------------------
+
+
+def second_without_annotation(value: int, context) -> int:  # type: ignore[no-untyped-def]
+    return value
+
+
+def second_of_another_type(value: int, context: int) -> int:
+    return value
+
+
+def three(value: int, context: Context[str], third: int) -> int:
+    return value
+
+
+def keyword_only(value: int, *, option: int) -> int:
+    return value
+
+
+def keyword_context(value: int, *, context: Context[str]) -> int:
+    return value
+
+
+def context_first(context: Context[str], value: int) -> int:
+    return value
+
+
+def context_third(value: int, option: int = 1, context: Context[str] | None = None) -> int:
+    return value
+
+
+def nothing() -> int:
+    return 1
+
+
+def only_keywords(**options: int) -> int:
+    return 1
+
+
+BAD_PARAMETERS = {
+    second_without_annotation: ("'context', which is not a Context", "annotate it Context"),
+    second_of_another_type: ("'context', which is not a Context", "annotate it Context"),
+    three: ("missing a required argument: 'third'", "defaults"),
+    keyword_only: ("missing a required argument: 'option'", "defaults"),
+    keyword_context: ("has its context in the parameter 'context'", "the second one"),
+    context_first: ("has its context in the parameter 'context'", "the second one"),
+    context_third: ("has its context in the parameter 'context'", "the second one"),
+    nothing: ("takes nothing", ""),
+    only_keywords: ("takes nothing", ""),
+}
+
+
+@pytest.mark.parametrize("what", ["stage", "source", "sink", "own sink"])
+@pytest.mark.parametrize("function", BAD_PARAMETERS, ids=lambda each: each.__name__)
+def test_a_function_with_other_parameters_is_refused_at_its_line(
+    function: Callable[..., Any], what: str
+) -> None:
+    app = App("app")
+    words, hint = BAD_PARAMETERS[function]
+    decorators: dict[str, Callable[[], Any]] = {
+        "stage": lambda: app.stage(numbers_of(app)),
+        "source": lambda: app.source("rows"),
+        "sink": lambda: app.sink(numbers_of(app), to="out"),
+        "own sink": lambda: app.sink(numbers_of(app)),
+    }
+    with pytest.raises(TopologyError) as caught:
+        decorators[what]()(function)
+    assert words in str(caught.value)
+    assert hint in caught.value.hint
+    assert caught.value.at == f"{HERE}:{inspect.getsourcelines(function)[1]}"
+
+
+def optional_context(value: int, context: Context[str] | None = None) -> str:
+    return "none" if context is None else context.topic
+
+
+def noted_context(value: int, context: Annotated[Context[str], "a note"]) -> str:
+    return context.topic
+
+
+def anything(*values: Any) -> str:
+    return str(len(values))
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [(optional_context, "numbers"), (noted_context, "numbers"), (anything, "1")],
+)
+def test_a_context_is_given_to_who_can_take_it(function: Callable[..., str], expected: str) -> None:
+    app = App("app")
+    stage = app.stage(numbers_of(app))(function)
+    with app.test() as job:
+        job.send("numbers", 1)
+        assert job.output(stage) == [expected]
+
+
+# --- what is decorated twice -----------------------------------------------------------
+
+
+def plus_ten(number: int) -> int:
+    return number + 10
+
+
+def logged(function: Callable[[int], T]) -> Callable[[int], T]:
+    @functools.wraps(function)
+    def calling(number: int) -> T:
+        return function(number)
+
+    return calling
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda stage: stage, logged, functools.partial], ids=["as-it-is", "wrapped", "partial"]
+)
+def test_a_stage_that_is_decorated_again_is_a_stage_of_the_new_input(wrap: Any) -> None:
+    app = App("twice")
+    one, two = app.stream("one", int), app.stream("two", int)
+    first = app.stage(one)(plus_ten)
+    second = app.stage(two, name="second")(wrap(first))
+    own: list[int] = []
+    app.sink(two, name="own")(wrap(app.stage(one, name="noting")(lambda row: own.append(row))))
+    shaped = app.sink(two, to="shaped", name="shaped")(wrap(first))
+    app.sink(one, to="again", name="again")(wrap(shaped))
+    first.to("out-one")
+    second.to("out-two")
+    app.topology.get("noting")
+    assert (first.name, second.name) == ("plus-ten", "second")
+    assert first(1) == second(1) == shaped(1) == 11
+    with app.test() as job:
+        job.send("one", 1)
+        job.send("two", 2)
+        assert job.output("out-one") == [b"11"]
+        assert job.output("out-two") == [b"12"]
+        assert job.output("shaped") == [b"12"]
+        assert job.output("again") == [b"11"]
+
+
+def test_a_source_that_is_decorated_again_is_a_second_source() -> None:
+    app = App("twice")
+
+    @app.source
+    def numbers() -> Iterator[int]:
+        yield 1
+
+    @app.source("topic")
+    def rows(row: int) -> int:
+        return row
+
+    app.source("other", name="other")(rows).to("out")
+    rows.to("out-2")
+    numbers.to("out-3")
+    other = App("other")
+    other.source(numbers).to("out")
+    app.check()
+    other.check()
+
+
+@pytest.mark.parametrize("given", [5, "f", None, int, App])
+def test_only_functions_are_decorated(given: Any) -> None:
+    app = App("app")
+    numbers = numbers_of(app)
+    for decorate in (
+        app.stage(numbers),
+        app.sink(numbers),
+        app.sink(numbers, to="out"),
+        app.source("t"),
+    ):
+        with pytest.raises(TopologyError, match="a decorator needs a function") as caught:
+            decorate(given)
+        assert caught.value.at.startswith(f"{HERE}:")
+
+
+# --- where sinks write -------------------------------------------------------------------
+
+
+class Table:
+    def open(self) -> None: ...
+
+    def write(self, rows: list[Any]) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class HalfATable:
+    def open(self) -> None: ...
+
+    def write(self, rows: list[Any]) -> None: ...
+
+
+class Connector:
+    def __init__(self, resource: str | None) -> None:
+        self._resource = resource
+
+    def writer(self) -> Any: ...
+
+    def resource(self) -> str | None:
+        return self._resource
+
+
+def same_object() -> tuple[Any, Any]:
+    table = Table()
+    return table, table
+
+
+def relative_and_absolute(folder: Path) -> tuple[Any, Any]:
+    return JsonLines("rows.jsonl"), JsonLines(folder / "rows.jsonl")
+
+
+def by_a_link(folder: Path) -> tuple[Any, Any]:
+    (folder / "link").symlink_to(folder)
+    return JsonLines(folder / "link" / "rows.jsonl"), JsonLines(str(folder / "rows.jsonl"))
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        lambda folder: same_object(),
+        relative_and_absolute,
+        by_a_link,
+        lambda folder: (Connector("table rows"), Connector("table rows")),
+        lambda folder: (JsonLines(folder / "a" / ".." / "x"), JsonLines(folder / "x")),
+    ],
+)
+def test_two_sinks_that_own_one_thing_are_refused(
+    targets: Callable[[Path], tuple[Any, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, two = targets(tmp_path)
+    app = App("app")
+    numbers = numbers_of(app)
+    numbers.to(one, name="one")
+    numbers.to(two, name="two")
+    with pytest.raises(TopologyError, match=r"'two' writes to .* and so does 'one' at") as caught:
+        app.check()
+    assert caught.value.at.startswith(f"{HERE}:")
+    assert str(caught.value).count(str(HERE)) == 2
+
+
+def test_sinks_that_own_different_things_are_fine(tmp_path: Path) -> None:
+    app = App("app")
+    numbers = numbers_of(app)
+    for target in (
+        Table(),
+        Table(),
+        JsonLines(tmp_path / "a"),
+        JsonLines(tmp_path / "b"),
+        "t",
+        "t",
+    ):
+        numbers.to(target)
+    shared = Connector(None)
+    numbers.to(shared)
+    numbers.to(shared)
+    app.sink(numbers, name="f1")(print)
+    app.sink(numbers, name="f2")(print)
+    app.check()
+
+
+@pytest.mark.parametrize("target", [42, None, Table, JsonLines, HalfATable(), print, [], b"out"])
+def test_nothing_is_written_to_what_cannot_write(target: Any) -> None:
+    numbers = numbers_of(App("app"))
+    with pytest.raises(TopologyError, match="nothing can be written to") as caught:
+        numbers.to(target)
+    assert caught.value.at.startswith(f"{HERE}:")
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"colour": "red"}, "there is no option 'colour'"),
+        ({"max_request_size": 0}, "max_request_size=0"),
+        ({"batch_size": "5"}, "batch_size='5'"),
+        ({"compression": "lzma"}, "'lzma'"),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused(options: dict[str, Any], word: str) -> None:
+    app = App("app")
+    numbers = numbers_of(app)
+    with pytest.raises(UsageError, match=word):
+        numbers.to("out", **options)
+    with pytest.raises(UsageError, match=word):
+        app.sink(numbers, to="out", **options)(plus_ten)
+
+
+def test_options_of_a_topic_are_refused_where_there_is_none() -> None:
+    app = App("app")
+    numbers = numbers_of(app)
+    with pytest.raises(UsageError, match="linger: for topics alone"):
+        app.sink(numbers, linger=1)(print)  # type: ignore[call-overload]
+    with pytest.raises(UsageError, match="linger: for topics alone"):
+        numbers.to(Table(), linger=1)
+    with pytest.raises(UsageError, match="there is no option 'colour'"):
+        app.stream("rows", int, colour="red")  # type: ignore[call-overload]
