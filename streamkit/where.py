@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from streamkit.client.profile import Profile, Profiles, load_profiles, profile_path
 from streamkit.client.tls import Tls
 from streamkit.errors import ConfigError, UsageError
+from streamkit.observe.streams import say
 
 if TYPE_CHECKING:
     from streamkit.broker.attach import Attachment
@@ -160,7 +160,7 @@ class Hold:
 
         self._attachment = attach(self._where.data_dir)
         if self._attachment.has_made_folder:
-            sys.stderr.write(f"new data folder at {self._where.data_dir}\n")
+            say(f"new data folder at {self._where.data_dir}")
         self.address = self._attachment.sc_address
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +92,7 @@ def produce(topic: str, **given: Any) -> None:
     chain = ChainOptions.taken_from(given)
     options = ProduceOptions(topic=topic, smartmodules=tuple(chain.steps()), **given)
     _check(options)
-    code = run(options)
-    sys.stdout.flush()
-    click.get_current_context().exit(code)
+    click.get_current_context().exit(run(options))
 
 
 def _check(options: Any) -> None:

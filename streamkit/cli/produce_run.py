@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 import time
 from collections import deque
@@ -12,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from streamkit.cli.inputs import FileInput, Input, StandardInput, Stop
+from streamkit.cli.inputs import Input, Stop, open_file, standard_input
 from streamkit.cli.lines import (
     LineCutter,
     Rows,
@@ -22,11 +21,13 @@ from streamkit.cli.lines import (
     separated,
     shaped,
 )
+from streamkit.cli.output import OutputFailed, check_output
 from streamkit.cli.progress import Progress, counted, rate, seconds
 from streamkit.cli.session import Session, note, run_with_client
 from streamkit.cli.signals import stop_signals
 from streamkit.client import ManyHandle, ManyMetadata, Producer, SmartModule
 from streamkit.errors import StreamKitError, TopicNotFound
+from streamkit.observe.streams import discard, standard_error
 
 _GIVE_UP_S = 30.0
 _REJECTED_TOLD_MAX = 100
@@ -71,6 +72,8 @@ class Account:
 
 def run(options: ProduceOptions) -> int:
     """Produce everything; return the exit code."""
+    if options.verbose or options.print_metadata:
+        check_output()
     inputs = _inputs(options)
     try:
         return run_with_client(lambda session: _produce(session, options, inputs))
@@ -81,8 +84,8 @@ def run(options: ProduceOptions) -> int:
 
 def _inputs(options: ProduceOptions) -> list[Input]:
     # Files are opened first: a wrong name must not leave half of the others behind.
-    files: list[Input] = [FileInput(path, as_it_is=options.raw) for path in options.files]
-    return files or [StandardInput()]
+    files = [open_file(path, as_it_is=options.raw) for path in options.files]
+    return files or [standard_input()]
 
 
 async def _produce(session: Session, options: ProduceOptions, inputs: list[Input]) -> int:
@@ -216,8 +219,7 @@ class _Work:
 
     def _prompt(self) -> None:
         if self._is_interactive and not self._stop.is_asked:
-            sys.stderr.write("> ")
-            sys.stderr.flush()
+            standard_error().write("> ")
 
     # --- sending ---------------------------------------------------------------------
 
@@ -283,8 +285,10 @@ def _print(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        # Nobody reads it any more; the records are stored all the same.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout, 1)  # nobody reads it any more; the records are stored all the same
+    except OutputFailed:
+        discard(sys.stdout, 1)  # said once; what is in flight is still to be counted
+        raise
 
 
 def _keyed_lines(rows: Rows) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -17,6 +16,7 @@ import click
 from streamkit.cli.options import chosen
 from streamkit.client import Client
 from streamkit.errors import BrokerError, ConnectFailed
+from streamkit.observe.streams import say
 from streamkit.settings import load_settings
 from streamkit.where import Where, connected
 
@@ -95,8 +95,7 @@ async def delete_each(
 
 def note(text: str) -> None:
     """Say something on standard error, beside the output."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    say(text)
 
 
 async def _opened(where: Where, address: str) -> Client:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from streamkit.observe.streams import say
 from streamkit.runtime.shutdown import EXIT_LATE, EXIT_SIGNAL_BASE, FORCED_CLOSING_S
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -53,9 +54,8 @@ class Watchdog:
 
     def _leave(self, code: int) -> None:
         try:
-            sys.stderr.write(f"the job did not stop in time; leaving with exit code {code}\n")
+            say(f"the job did not stop in time; leaving with exit code {code}")
             self._last_words(code)
-            sys.stderr.flush()
         finally:
             os._exit(code)
 
