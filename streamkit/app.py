@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -29,6 +29,7 @@ from streamkit.dataflow.endpoints import (
 from streamkit.dataflow.functions import (
     FunctionFacts,
     caller_location,
+    caller_module,
     caller_scope,
     facts_of,
 )
@@ -93,6 +94,7 @@ class App:
         self.name = name
         self.topology = Topology()
         self.location = caller_location()
+        self._module = caller_module()
         self._include = tuple(include)
 
     # --- sources -------------------------------------------------------------------
@@ -519,13 +521,12 @@ class App:
         Raises:
             TopologyError: One of them cannot be imported.
         """
+        from streamkit.loading.imports import import_named, is_missing
+
         for module in self._include:
-            try:
-                importlib.import_module(module)
-            except ModuleNotFoundError as error:
-                if error.name and not module.startswith(error.name):
-                    raise
-                raise TopologyError(f"include names {module!r}, which is not there") from error
+            if is_missing(module):
+                raise TopologyError(f"include names {module!r}, which is not there")
+            import_named(module, module)
 
     def check(self) -> None:
         """Refuse a graph that cannot run.
@@ -534,21 +535,29 @@ class App:
             TopologyError: With the user's file and line.
         """
         self.load()
-        if not self.topology.nodes:
-            self._refuse_beside_a_twin()
+        self._refuse_a_twin()
         self.topology.check()
 
-    def _refuse_beside_a_twin(self) -> None:
-        """Say why an app has no stages, where its file was imported under a second name."""
+    def _refuse_a_twin(self) -> None:
+        """Say that the file of an app was imported under two names, which made two apps of it."""
         for name, module in list(sys.modules.items()):
-            for other in list(getattr(module, "__dict__", {}).values()):
-                if isinstance(other, App) and other.name == self.name and other.topology.nodes:
+            if not _is_of_file(module, self.location.file):
+                continue
+            for other in list(vars(module).values()):
+                if isinstance(other, App) and self._is_twin(other):
                     raise TopologyError(
-                        f"the app {self.name!r} has no stages, but its twin in {name} has: the "
-                        "file was run and imported, which made two",
+                        f"the app {self.name!r} is there twice, in {self._module} and in {name}: "
+                        "its file was run and imported, and each has a part of the graph",
                         at=str(self.location),
                         hint=f"run it by its module's name: streamkit run {name}",
                     )
+
+    def _is_twin(self, other: App) -> bool:
+        return (
+            other.name == self.name
+            and other._module != self._module
+            and os.path.realpath(other.location.file) == os.path.realpath(self.location.file)
+        )
 
     def test(self) -> TestJob:
         """Run the graph in memory, without a broker and without waiting.
@@ -580,8 +589,11 @@ class App:
 
         Options as those of `streamkit run`, which this does not read from ``sys.argv``.
         """
+        from streamkit.loading.imports import LoadingStopped, is_loading
         from streamkit.run import RunOptions, run_app
 
+        if is_loading():
+            raise LoadingStopped(self)
         options = RunOptions(
             cluster=cluster,
             profile=profile,
@@ -597,6 +609,11 @@ class App:
             settings=settings or {},
         )
         return run_app(self, options)
+
+
+def _is_of_file(module: object, file: str) -> bool:
+    other = getattr(module, "__file__", None)
+    return isinstance(other, str) and os.path.realpath(other) == os.path.realpath(file)
 
 
 def _possible_name(name: str) -> str:

@@ -17,10 +17,16 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+import streamkit
 from streamkit.broker.data_folder import DataFolder
 from streamkit.broker.process import ATTACH_S_MAX
 from streamkit.errors import ConfigError, StateError
 
+# streamkit is found wherever it was found here; the folder that holds it comes last.
+_PROGRAM = (
+    "import sys; sys.path.append(sys.argv.pop(1)); "
+    "from streamkit.broker.process import main; main()"
+)
 _RETRY_S = 0.01
 _GREETING_BYTES_MAX = 4_096
 
@@ -135,8 +141,10 @@ def _start(folder: DataFolder, lock_fd: int) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [
                 sys.executable,
-                "-m",
-                "streamkit.broker.process",
+                "-P",  # a file of the current folder must not stand for a module of Python's
+                "-c",
+                _PROGRAM,
+                os.fspath(Path(streamkit.__file__).parents[1]),
                 os.fspath(folder.path),
                 str(lock_fd),
             ],
