@@ -591,6 +591,7 @@ class App:
         """
         from streamkit.loading.imports import LoadingStopped, is_loading
         from streamkit.run import RunOptions, run_app
+        from streamkit.where import data_folder
 
         if is_loading():
             raise LoadingStopped(self)
@@ -599,7 +600,7 @@ class App:
             profile=profile,
             embedded=embedded,
             tls=tls,
-            data_dir=None if data_dir is None else Path(data_dir),
+            data_dir=None if data_dir is None else data_folder(data_dir),
             once=once,
             fresh_state=fresh_state,
             create_topics=create_topics,

@@ -106,9 +106,12 @@ def run_app(app: Job, options: RunOptions) -> int:
         embedded=options.embedded,
         data_dir=options.data_dir,
         settings_cluster=settings.cluster,
+        given_cluster=settings.given_cluster,
         tls=options.tls,
     )
     reporter: Reporter = JsonReporter() if options.json else TextReporter()
+    for text in (*settings.notes, *settings.check_topics(_topics_of(app.topology))):
+        reporter.note(text)
     start = _Start(app, options, settings, where, reporter)
     if threading.current_thread() is not threading.main_thread():
         return start.run()
@@ -504,6 +507,12 @@ class _Observer:
 
     def note(self, text: str) -> None:
         self._reporter.note(text)
+
+
+def _topics_of(topology: Topology) -> set[str]:
+    """Return what a job calls its topics."""
+    endpoints = [node.endpoint for node in topology.nodes]
+    return {each.topic for each in endpoints if isinstance(each, TopicSource | TopicSink)}
 
 
 def with_settings(topology: Topology, settings: Settings) -> Topology:

@@ -46,6 +46,7 @@ def choose(
     data_dir: str | Path | None = None,
     environment: Mapping[str, str] = os.environ,
     settings_cluster: str | None = None,
+    given_cluster: str | None = None,
     tls: Tls | None = None,
 ) -> Where:
     """Choose by the first that is given, in this order.
@@ -58,6 +59,7 @@ def choose(
         environment: Where STREAMKIT_CLUSTER is looked for; then comes ``settings_cluster``,
             then the current profile of Fluvio's file, then the embedded broker.
         settings_cluster: ``host:port`` of a settings file.
+        given_cluster: ``host:port`` of ``--set``, which is as strong as an option.
         tls: How to secure connections to ``cluster``.
 
     Raises:
@@ -71,6 +73,7 @@ def choose(
             ("--cluster", cluster is not None),
             ("--profile", profile is not None),
             ("--embedded", embedded),
+            ("--set cluster", given_cluster is not None),
         )
         if is_given
     ]
@@ -85,7 +88,11 @@ def choose(
     if cluster is not None:
         return _cluster(cluster, "--cluster", folder, tls)
     if profile is not None:
+        if not profile.strip():
+            raise UsageError("--profile is empty", hint="name one, or leave it out")
         return _profile(profile, environment, folder)
+    if given_cluster is not None:
+        return _cluster(given_cluster, "--set cluster", folder)
     if embedded:
         return _embedded("--embedded", folder)
     if environment.get(CLUSTER_VARIABLE):
@@ -96,7 +103,13 @@ def choose(
 
 
 def data_folder(named: str | Path | None, environment: Mapping[str, str] = os.environ) -> Path:
-    """Return where data lie: as named, else STREAMKIT_DATA_DIR, else ``./.streamkit``."""
+    """Return where data lie: as named, else STREAMKIT_DATA_DIR, else ``./.streamkit``.
+
+    Raises:
+        UsageError: What is named is empty.
+    """
+    if named is not None and not str(named).strip():
+        raise UsageError("--data-dir is empty", hint="name a folder, or leave it out")
     return Path(named or environment.get(DATA_DIR_VARIABLE) or DATA_DIR_DEFAULT)
 
 

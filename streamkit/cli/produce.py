@@ -22,6 +22,7 @@ CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
         "tail -F app.log | streamkit produce logs --compression lz4",
         "streamkit produce flights -f flights.jsonl --smartmodule only-late -e minutes=15",
     ),
+    may_be_empty=("key", "key_separator", "key_field", "aggregate_initial"),
 )
 @click.argument("topic")
 @click.option(

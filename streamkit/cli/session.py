@@ -45,7 +45,10 @@ def run_with_client(work: Callable[[Session], Awaitable[T]]) -> T:
         ConnectFailed: Nobody answered there within GIVE_UP_S, or it is the wrong one.
         StreamKitError: What ``work`` raises.
     """
-    where = chosen(load_settings(Path(), os.environ, {}).cluster)
+    settings = load_settings(Path(), os.environ, {})
+    for text in settings.notes:
+        note(text)
+    where = chosen(settings.cluster)
 
     async def session(address: str) -> T:
         async with AsyncExitStack() as stack:
