@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal
 
+import anyio
+
 from streamkit.client.profile import Profile, Profiles, load_profiles, profile_path
 from streamkit.client.tls import Tls
-from streamkit.errors import ConfigError, UsageError
+from streamkit.errors import ConfigError, StreamKitError, UsageError
+from streamkit.observe.report import RateLimited
 from streamkit.observe.streams import say
 
 if TYPE_CHECKING:
     from streamkit.broker.attach import Attachment
+    from streamkit.client import Client
+    from streamkit.env import Clock
 
 CLUSTER_VARIABLE: Final = "STREAMKIT_CLUSTER"
 DATA_DIR_VARIABLE: Final = "STREAMKIT_DATA_DIR"
 DATA_DIR_DEFAULT: Final = Path(".streamkit")
+# How soon it is noticed that the embedded broker was killed.
+_HOLD_CHECK_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +182,33 @@ class Hold:
         if self._attachment.has_made_folder:
             say(f"new data folder at {self._where.data_dir}")
         self.address = self._attachment.sc_address
+
+
+async def hold_up(hold: Hold, client: Client, clock: Clock, note: Callable[[str], None]) -> None:
+    """Start the embedded broker again whenever it ends while it is held; never returns.
+
+    Run it beside the work. What the work was about to send or read is tried again by the
+    client, which learns the new address.
+
+    Args:
+        hold: What holds the broker up. Of a cluster nothing is held, and nothing is done.
+        client: Who works with the broker.
+        clock: Whose seconds count.
+        note: Told in words what happens.
+    """
+    note_trouble = RateLimited(note, clock.monotonic_s)
+    while True:
+        await clock.sleep(_HOLD_CHECK_S)
+        if not hold.is_lost():
+            continue
+        note_trouble("lost", "the embedded broker has ended; starting it again")
+        try:
+            await anyio.to_thread.run_sync(hold.renew, abandon_on_cancel=True)
+        except StreamKitError as error:
+            note_trouble("broker", f"the embedded broker does not start: {error}")
+            continue
+        client.cluster.move(hold.address)
+        note(f"the embedded broker is back at {hold.address}")
 
 
 def checked_address(address: str, source: str) -> str:

@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-import streamkit
 from streamkit.broker.data_folder import DataFolder
 from streamkit.broker.process import ATTACH_S_MAX
 from streamkit.errors import ConfigError, StateError
@@ -144,7 +143,7 @@ def _start(folder: DataFolder, lock_fd: int) -> subprocess.Popen[bytes]:
                 "-P",  # a file of the current folder must not stand for a module of Python's
                 "-c",
                 _PROGRAM,
-                os.fspath(Path(streamkit.__file__).parents[1]),
+                os.fspath(Path(__file__).parents[2]),
                 os.fspath(folder.path),
                 str(lock_fd),
             ],

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 import anyio
 import anyio.lowlevel
 
-from streamkit.errors import DataError, UsageError
+from streamkit.errors import DataError, StreamKitError, UsageError
 
 BLOCK_BYTES: Final = 1 << 20
 # With a header and a trailer of gzip, which is checked.
@@ -31,18 +31,30 @@ _OPENING: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BI
 
 
 class Stop:
-    """Whether the user has asked to stop; ends the waiting for input, and nothing else."""
+    """Whether to read no more: a signal asks for it, or no record would be stored any more.
+
+    Ends the waiting for input, and nothing else.
+    """
 
     def __init__(self) -> None:
         self.signal = 0
+        self.failure: StreamKitError | None = None
         self._waiting: anyio.CancelScope | None = None
 
     @property
     def is_asked(self) -> bool:
-        return self.signal != 0
+        return self.signal != 0 or self.failure is not None
 
     def ask(self, number: int) -> None:
         self.signal = number
+        self._wake()
+
+    def fail(self, failure: StreamKitError) -> None:
+        """Read no more, since of what this says; the first cause counts."""
+        self.failure = self.failure or failure
+        self._wake()
+
+    def _wake(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
 
