@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, get_args, overload
 
 from streamkit.dataflow.decorators import (
@@ -30,6 +28,7 @@ from streamkit.dataflow.functions import (
     FunctionFacts,
     blamed_on,
     caller_location,
+    caller_module,
     caller_scope,
     check_parameters,
     facts_of,
@@ -70,7 +69,7 @@ from streamkit.serde.values import format_for, key_reader
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
-    from streamkit.client.tls import Tls
+    from streamkit.run import RunKeywords, RunOptions
     from streamkit.testing.job import TestJob
 
 X = TypeVar("X")
@@ -101,6 +100,7 @@ class App:
         self.name = name
         self.topology = Topology()
         self.location = caller_location()
+        self._module = caller_module()
         self._include = tuple(include)
 
     # --- sources -------------------------------------------------------------------
@@ -498,13 +498,12 @@ class App:
         Raises:
             TopologyError: One of them cannot be imported.
         """
+        from streamkit.loading.imports import import_named, is_missing
+
         for module in self._include:
-            try:
-                importlib.import_module(module)
-            except ModuleNotFoundError as error:
-                if error.name and not module.startswith(error.name):
-                    raise
-                raise TopologyError(f"include names {module!r}, which is not there") from error
+            if is_missing(module):
+                raise TopologyError(f"include names {module!r}, which is not there")
+            import_named(module, module)
 
     def check(self) -> None:
         """Refuse a graph that cannot run.
@@ -513,21 +512,29 @@ class App:
             TopologyError: With the user's file and line.
         """
         self.load()
-        if not self.topology.nodes:
-            self._refuse_beside_a_twin()
+        self._refuse_a_twin()
         self.topology.check()
 
-    def _refuse_beside_a_twin(self) -> None:
-        """Say why an app has no stages, where its file was imported under a second name."""
+    def _refuse_a_twin(self) -> None:
+        """Say that the file of an app was imported under two names, which made two apps of it."""
         for name, module in list(sys.modules.items()):
-            for other in list(getattr(module, "__dict__", {}).values()):
-                if isinstance(other, App) and other.name == self.name and other.topology.nodes:
+            if not _is_of_file(module, self.location.file):
+                continue
+            for other in list(vars(module).values()):
+                if isinstance(other, App) and self._is_twin(other):
                     raise TopologyError(
-                        f"the app {self.name!r} has no stages, but its twin in {name} has: the "
-                        "file was run and imported, which made two",
+                        f"the app {self.name!r} is there twice, in {self._module} and in {name}: "
+                        "its file was run and imported, and each has a part of the graph",
                         at=str(self.location),
                         hint=f"run it by its module's name: streamkit run {name}",
                     )
+
+    def _is_twin(self, other: App) -> bool:
+        return (
+            other.name == self.name
+            and other._module != self._module
+            and os.path.realpath(other.location.file) == os.path.realpath(self.location.file)
+        )
 
     def test(self) -> TestJob:
         """Run the graph in memory, without a broker and without waiting.
@@ -539,90 +546,46 @@ class App:
         self.load()
         return TestJob(self.topology)
 
-    def run(
-        self,
-        *,
-        cluster: str | None = None,
-        profile: str | None = None,
-        embedded: bool = False,
-        tls: Tls | None = None,
-        data_dir: str | Path | None = None,
-        once: bool = False,
-        fresh_state: bool = False,
-        create_topics: bool = False,
-        commit_interval: float | timedelta = 1.0,
-        stop_deadline: float | timedelta = 25.0,
-        json: bool = False,
-        settings: dict[str, str] | None = None,
-    ) -> int:
+    def run(self, **options: Unpack[RunKeywords]) -> int:
         """Run the job until it ends or is signalled; return the exit code.
 
         Options as those of `streamkit run`, which this does not read from ``sys.argv``.
+
+        Raises:
+            StreamKitError: It could not begin.
+            UsageError: An option means nothing, or an event loop runs already in this thread.
         """
-        from streamkit.run import RunOptions, run_app
+        from streamkit.run import run_app
 
-        options = RunOptions(
-            cluster=cluster,
-            profile=profile,
-            embedded=embedded,
-            tls=tls,
-            data_dir=None if data_dir is None else Path(data_dir),
-            once=once,
-            fresh_state=fresh_state,
-            create_topics=create_topics,
-            commit_interval_s=_seconds(commit_interval),
-            stop_deadline_s=_seconds(stop_deadline),
-            json=json,
-            settings=settings or {},
-        )
-        return run_app(self, options)
+        return run_app(self, self._run_options(options))
 
-    async def run_async(
-        self,
-        *,
-        cluster: str | None = None,
-        profile: str | None = None,
-        embedded: bool = False,
-        tls: Tls | None = None,
-        data_dir: str | Path | None = None,
-        once: bool = False,
-        fresh_state: bool = False,
-        create_topics: bool = False,
-        commit_interval: float | timedelta = 1.0,
-        stop_deadline: float | timedelta = 25.0,
-        json: bool = False,
-        settings: dict[str, str] | None = None,
-    ) -> int:
+    async def run_async(self, **options: Unpack[RunKeywords]) -> int:
         """Run the job in the event loop that runs already, as in a notebook or a web service.
 
         Options as those of `run`. Signals are left to whoever owns the loop; cancelling this
-        call stops the job in order.
+        call stops the job in order: every sink is flushed and the positions are committed.
         """
-        from streamkit.run import RunOptions, run_app_async
+        from streamkit.run import run_app_async
 
-        options = RunOptions(
-            cluster=cluster,
-            profile=profile,
-            embedded=embedded,
-            tls=tls,
-            data_dir=None if data_dir is None else Path(data_dir),
-            once=once,
-            fresh_state=fresh_state,
-            create_topics=create_topics,
-            commit_interval_s=_seconds(commit_interval),
-            stop_deadline_s=_seconds(stop_deadline),
-            json=json,
-            settings=settings or {},
-        )
-        return await run_app_async(self, options)
+        return await run_app_async(self, self._run_options(options))
+
+    def _run_options(self, options: RunKeywords) -> RunOptions:
+        """Check the options of a run; while a file is only loaded, no job runs."""
+        from streamkit.loading.imports import LoadingStopped, is_loading
+        from streamkit.run import options_of
+
+        if is_loading():
+            raise LoadingStopped(self)
+        return options_of(options)
+
+
+def _is_of_file(module: object, file: str) -> bool:
+    other = getattr(module, "__file__", None)
+    return isinstance(other, str) and os.path.realpath(other) == os.path.realpath(file)
 
 
 def _possible_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "my-job"
-
-
-def _seconds(value: float | timedelta) -> float:
-    return value.total_seconds() if isinstance(value, timedelta) else float(value)
 
 
 def _topic_source(topic: Any, options: TopicSourceOptions) -> TopicSource:

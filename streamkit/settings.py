@@ -1,36 +1,84 @@
 """Settings from files and the environment.
 
-Strength, the strongest first: ``--set``, ``STREAMKIT_KEY``, ``streamkit.toml``,
-``[tool.streamkit]`` of ``pyproject.toml``.
+Strength, the strongest first: ``--set``, ``STREAMKIT_TOPICS_NAME``, ``streamkit.toml``,
+``[tool.streamkit]`` of ``pyproject.toml``. A name that nothing knows is refused, with where it
+stands: what is not heeded would let a job work elsewhere than it was meant to.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from streamkit.errors import ConfigError, UsageError
+
+_PREFIX: Final = "STREAMKIT_"
+_TOPICS_PREFIX: Final = "STREAMKIT_TOPICS_"
+# Which place to work in, and what tests and benchmarks of streamkit itself are told.
+_VARIABLES: Final = ("STREAMKIT_CLUSTER", "STREAMKIT_DATA_DIR", "STREAMKIT_PYTHON")
+_OTHER_PREFIXES: Final = ("STREAMKIT_TEST_", "STREAMKIT_PEER_")
+# Kubernetes sets these for a service called streamkit.
+_FOREIGN_PREFIXES: Final = ("STREAMKIT_SERVICE_", "STREAMKIT_PORT")
+_NEARLY_A_TOPIC: Final = re.compile(r"STREAMKIT_TOPIC(?:S?_|S$)?(.*)")
+_KEYS: Final = ("cluster", "topics")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the name of a topic was set; ``is_shared`` if other jobs are set there too."""
+
+    place: str
+    is_shared: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is set. ``topics`` maps the names in code to those of the cluster."""
+    """What is set. ``topics`` maps the names in code to those of the cluster.
+
+    ``given_cluster`` is that of ``--set``, which is as strong as an option; ``notes`` are for
+    the user.
+    """
 
     cluster: str | None = None
     topics: dict[str, str] = field(default_factory=dict)
+    given_cluster: str | None = None
+    origins: dict[str, Origin] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def topic(self, name: str) -> str:
         """Return what a topic is called in this environment."""
         return self.topics.get(name, name)
 
+    def check_topics(self, used: Collection[str]) -> list[str]:
+        """Refuse names that no stage of the job uses; return a note for each in a shared file.
+
+        Args:
+            used: What the job calls its topics.
+
+        Raises:
+            UsageError: One was set for this run.
+        """
+        notes = []
+        for name, origin in self.origins.items():
+            if name in used:
+                continue
+            text = f"{origin.place}: no topic of this job is called {name!r}"
+            hint = _did_you_mean(name, used, "its topics are")
+            if not origin.is_shared:
+                raise UsageError(text, hint=hint)
+            notes.append(f"{text}; {hint}")
+        return notes
+
 
 def load_settings(
     folder: Path, environment: Mapping[str, str], given: Mapping[str, str]
 ) -> Settings:
-    """Read the settings that hold in a folder.
+    """Read the settings that hold in a folder. A variable that is empty counts as not set.
 
     Args:
         folder: Where ``streamkit.toml`` and ``pyproject.toml`` are looked for.
@@ -38,64 +86,160 @@ def load_settings(
         given: Keys and values of ``--set``.
 
     Raises:
-        ConfigError: A file cannot be read.
-        UsageError: A key means nothing.
+        ConfigError: A file cannot be read, or a key in it or its value means nothing.
+        UsageError: A variable or a key of ``--set`` means nothing.
     """
-    merged: dict[str, Any] = {}
-    for table in (
-        _table(folder / "pyproject.toml", ("tool", "streamkit")),
-        _table(folder / "streamkit.toml", ()),
+    cluster = None
+    topics: dict[str, str] = {}
+    origins: dict[str, Origin] = {}
+    for path, keys in (
+        (folder / "pyproject.toml", ("tool", "streamkit")),
+        (folder / "streamkit.toml", ()),
     ):
-        merged.update({key: value for key, value in table.items() if key != "topics"})
-        merged.setdefault("topics", {}).update(table.get("topics", {}))
-    topics: dict[str, str] = merged.get("topics", {})
-    for name, value in environment.items():
-        if name.startswith("STREAMKIT_TOPICS_"):
-            topics[_topic_of_variable(name)] = value
-    cluster = merged.get("cluster")
-    for key, value in given.items():
-        if key == "cluster":
-            cluster = value
-        elif key.startswith("topics."):
-            topics[key.removeprefix("topics.")] = value
-        else:
-            raise UsageError(
-                f"no setting is called {key!r}", hint="there are: cluster, topics.NAME"
-            )
-    return Settings(cluster, topics)
+        table = _table(path, keys)
+        cluster = table.get("cluster", cluster)
+        topics |= table.get("topics", {})
+        origins |= dict.fromkeys(table.get("topics", {}), Origin(str(path), is_shared=True))
+    named, notes = _from_environment(environment)
+    given_cluster, chosen = _from_assignments(given)
+    for name, value, place in (*named, *chosen):
+        topics[name] = value
+        origins[name] = Origin(place, is_shared=False)
+    return Settings(cluster, topics, given_cluster, origins, tuple(notes))
 
 
 def parse_assignments(assignments: tuple[str, ...]) -> dict[str, str]:
     """Read ``key=value`` options.
 
     Raises:
-        UsageError: One has no ``=``.
+        UsageError: One has no ``=``, or a key is given twice.
     """
-    given = {}
+    given: dict[str, str] = {}
     for each in assignments:
         key, equals, value = each.partition("=")
         if not equals or not key:
             raise UsageError(f"--set {each!r}", hint="write --set key=value")
+        if key in given:
+            raise UsageError(f"--set gives {key!r} twice", hint="keep one of them")
         given[key] = value
     return given
 
 
+def _from_environment(
+    environment: Mapping[str, str],
+) -> tuple[list[tuple[str, str, str]], list[str]]:
+    topics, notes = [], []
+    for name, value in environment.items():
+        if not name.startswith(_PREFIX) or not value or _is_known(name):
+            continue
+        if not name.startswith(_TOPICS_PREFIX) or name == _TOPICS_PREFIX:
+            notes.append(_unknown_variable(name))
+            continue
+        topics.append((_topic_of_variable(name), _checked(value, name), name))
+    return topics, notes
+
+
+def _is_known(name: str) -> bool:
+    return name in _VARIABLES or name.startswith((*_OTHER_PREFIXES, *_FOREIGN_PREFIXES))
+
+
+def _unknown_variable(name: str) -> str:
+    """Return a note about a variable; one that is nearly one of ours is refused."""
+    text = f"no variable of streamkit is called {name}"
+    topic = _NEARLY_A_TOPIC.fullmatch(name)
+    if topic is not None:
+        raise UsageError(text, hint=f"did you mean {_TOPICS_PREFIX}{topic[1] or 'NAME'}?")
+    known_ends = [each.removeprefix(_PREFIX) for each in _VARIABLES]
+    close = get_close_matches(name.removeprefix(_PREFIX), known_ends, 1, cutoff=0.75)
+    if close:
+        raise UsageError(text, hint=f"did you mean {_PREFIX}{close[0]}?")
+    known = ", ".join((*_VARIABLES[:2], f"{_TOPICS_PREFIX}NAME"))
+    return f"{text}, it is not heeded; there are: {known}"
+
+
 def _topic_of_variable(name: str) -> str:
-    return name.removeprefix("STREAMKIT_TOPICS_").lower().replace("_", "-")
+    return name.removeprefix(_TOPICS_PREFIX).lower().replace("_", "-")
+
+
+def _from_assignments(given: Mapping[str, str]) -> tuple[str | None, list[tuple[str, str, str]]]:
+    cluster, topics = None, []
+    for key, value in given.items():
+        place = f"--set {key}"
+        kind, _, name = key.partition(".")
+        if key == "cluster":
+            cluster = _checked(value, place)
+        elif kind == "topics" and name:
+            topics.append((name, _checked(value, place), place))
+        else:
+            known = ("cluster", f"topics.{name or 'NAME'}")
+            raise UsageError(
+                f"no setting is called {key!r}",
+                hint=_did_you_mean(key, known, "there are", else_named="cluster, topics.NAME"),
+            )
+    return cluster, topics
+
+
+def _checked(value: object, place: str) -> str:
+    """Return a value that says something.
+
+    Raises:
+        UsageError: It is no text, or it is empty.
+    """
+    if not isinstance(value, str):
+        raise UsageError(f"{place} is {value!r}, not text")
+    if not value.strip():
+        raise UsageError(f"{place} is empty", hint="leave it out, or give it a value")
+    return value
+
+
+def _did_you_mean(
+    name: str, known: Iterable[str], there_are: str, *, else_named: str | None = None
+) -> str:
+    known = sorted(known)
+    close = get_close_matches(name, known, 1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"{there_are}: {else_named or ', '.join(known) or 'none'}"
 
 
 def _table(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     try:
-        table: Any = tomllib.loads(path.read_text())
+        table: Any = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"cannot read {path}: {error}") from error
-    for key in keys:
-        table = table.get(key, {})
-    topics = table.get("topics", {})
-    if not isinstance(topics, dict) or not all(isinstance(each, str) for each in topics.values()):
-        raise ConfigError(f'cannot read {path}: topics is a table of names, NAME = "name"')
-    if not isinstance(table.get("cluster", ""), str):
-        raise ConfigError(f'cannot read {path}: cluster is a text, "HOST:PORT"')
+    for depth, key in enumerate(keys, 1):
+        table = _as_table(table.get(key, {}), path, ".".join(keys[:depth]))
+    _check_table(table, path, ".".join((*keys, "")))
     return dict(table)
+
+
+def _as_table(value: object, path: Path, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(
+            f"{path}: {name} is {value!r:.80}, not a table", hint=f"begin it with [{name}]"
+        )
+    return value
+
+
+def _check_table(table: dict[str, Any], path: Path, prefix: str) -> None:
+    for key, value in table.items():
+        place = f"{path}: {prefix}{key}"
+        if key not in _KEYS:
+            raise ConfigError(
+                f"{path}: no setting is called {prefix + key!r}",
+                hint=_did_you_mean(key, _KEYS, "there are"),
+            )
+        if key == "cluster":
+            _check_text(value, place, '"HOST:PORT"')
+            continue
+        for name, topic in _as_table(value, path, f"{prefix}topics").items():
+            _check_text(topic, f"{place}.{name}", "the name of a topic")
+
+
+def _check_text(value: object, place: str, meaning: str) -> None:
+    if not isinstance(value, str):
+        raise ConfigError(f"{place} is {value!r:.80}, not text", hint=f"it is {meaning}")
+    if not value.strip():
+        raise ConfigError(f"{place} is empty", hint=f"leave it out; else it is {meaning}")

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Literal
 
+import anyio
+
 from streamkit.client.profile import Profile, Profiles, load_profiles, profile_path
 from streamkit.client.tls import Tls
-from streamkit.errors import ConfigError, UsageError
+from streamkit.errors import ConfigError, StreamKitError, UsageError
+from streamkit.observe.report import RateLimited
+from streamkit.observe.streams import say
 
 if TYPE_CHECKING:
     from streamkit.broker.attach import Attachment
+    from streamkit.client import Client
+    from streamkit.env import Clock
 
 CLUSTER_VARIABLE: Final = "STREAMKIT_CLUSTER"
 DATA_DIR_VARIABLE: Final = "STREAMKIT_DATA_DIR"
 DATA_DIR_DEFAULT: Final = Path(".streamkit")
+# How soon it is noticed that the embedded broker was killed.
+_HOLD_CHECK_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,7 @@ def choose(
     data_dir: str | Path | None = None,
     environment: Mapping[str, str] = os.environ,
     settings_cluster: str | None = None,
+    given_cluster: str | None = None,
     tls: Tls | None = None,
 ) -> Where:
     """Choose by the first that is given, in this order.
@@ -58,6 +66,7 @@ def choose(
         environment: Where STREAMKIT_CLUSTER is looked for; then comes ``settings_cluster``,
             then the current profile of Fluvio's file, then the embedded broker.
         settings_cluster: ``host:port`` of a settings file.
+        given_cluster: ``host:port`` of ``--set``, which is as strong as an option.
         tls: How to secure connections to ``cluster``.
 
     Raises:
@@ -71,6 +80,7 @@ def choose(
             ("--cluster", cluster is not None),
             ("--profile", profile is not None),
             ("--embedded", embedded),
+            ("--set cluster", given_cluster is not None),
         )
         if is_given
     ]
@@ -85,7 +95,11 @@ def choose(
     if cluster is not None:
         return _cluster(cluster, "--cluster", folder, tls)
     if profile is not None:
+        if not profile.strip():
+            raise UsageError("--profile is empty", hint="name one, or leave it out")
         return _profile(profile, environment, folder)
+    if given_cluster is not None:
+        return _cluster(given_cluster, "--set cluster", folder)
     if embedded:
         return _embedded("--embedded", folder)
     if environment.get(CLUSTER_VARIABLE):
@@ -96,7 +110,13 @@ def choose(
 
 
 def data_folder(named: str | Path | None, environment: Mapping[str, str] = os.environ) -> Path:
-    """Return where data lie: as named, else STREAMKIT_DATA_DIR, else ``./.streamkit``."""
+    """Return where data lie: as named, else STREAMKIT_DATA_DIR, else ``./.streamkit``.
+
+    Raises:
+        UsageError: What is named is empty.
+    """
+    if named is not None and not str(named).strip():
+        raise UsageError("--data-dir is empty", hint="name a folder, or leave it out")
     return Path(named or environment.get(DATA_DIR_VARIABLE) or DATA_DIR_DEFAULT)
 
 
@@ -160,8 +180,35 @@ class Hold:
 
         self._attachment = attach(self._where.data_dir)
         if self._attachment.has_made_folder:
-            sys.stderr.write(f"new data folder at {self._where.data_dir}\n")
+            say(f"new data folder at {self._where.data_dir}")
         self.address = self._attachment.sc_address
+
+
+async def hold_up(hold: Hold, client: Client, clock: Clock, note: Callable[[str], None]) -> None:
+    """Start the embedded broker again whenever it ends while it is held; never returns.
+
+    Run it beside the work. What the work was about to send or read is tried again by the
+    client, which learns the new address.
+
+    Args:
+        hold: What holds the broker up. Of a cluster nothing is held, and nothing is done.
+        client: Who works with the broker.
+        clock: Whose seconds count.
+        note: Told in words what happens.
+    """
+    note_trouble = RateLimited(note, clock.monotonic_s)
+    while True:
+        await clock.sleep(_HOLD_CHECK_S)
+        if not hold.is_lost():
+            continue
+        note_trouble("lost", "the embedded broker has ended; starting it again")
+        try:
+            await anyio.to_thread.run_sync(hold.renew, abandon_on_cancel=True)
+        except StreamKitError as error:
+            note_trouble("broker", f"the embedded broker does not start: {error}")
+            continue
+        client.cluster.move(hold.address)
+        note(f"the embedded broker is back at {hold.address}")
 
 
 def checked_address(address: str, source: str) -> str:

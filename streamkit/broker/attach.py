@@ -22,6 +22,11 @@ from streamkit.broker.process import ATTACH_S_MAX
 from streamkit.errors import ConfigError, StateError
 from streamkit.forks import in_children
 
+# streamkit is found wherever it was found here; the folder that holds it comes last.
+_PROGRAM = (
+    "import sys; sys.path.append(sys.argv.pop(1)); "
+    "from streamkit.broker.process import main; main()"
+)
 _RETRY_S = 0.01
 _GREETING_BYTES_MAX = 4_096
 
@@ -139,8 +144,10 @@ def _start(folder: DataFolder, lock_fd: int) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [
                 sys.executable,
-                "-m",
-                "streamkit.broker.process",
+                "-P",  # a file of the current folder must not stand for a module of Python's
+                "-c",
+                _PROGRAM,
+                os.fspath(Path(__file__).parents[2]),
                 os.fspath(folder.path),
                 str(lock_fd),
             ],

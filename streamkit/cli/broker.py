@@ -52,6 +52,7 @@ def start(sc_port: int, spu_port: int, spu_public_address: str | None) -> None:
     from streamkit.broker.broker import BrokerOptions
     from streamkit.broker.data_folder import DataFolder
     from streamkit.broker.process import serve
+    from streamkit.observe.streams import say
     from streamkit.where import checked_address, data_folder
 
     options = named(click.get_current_context())
@@ -64,7 +65,7 @@ def start(sc_port: int, spu_port: int, spu_public_address: str | None) -> None:
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
     if DataFolder(folder).make():
-        click.echo(f"new data folder at {folder}", err=True)
+        say(f"new data folder at {folder}")
 
     def say_ready(broker: Broker) -> None:
         click.echo(f"ready sc={broker.sc_address} spu={broker.spu_address}")

@@ -25,6 +25,7 @@ _COUNT = click.IntRange(min=0)
         "streamkit consume flights --since 2h --until 30m -O table",
         'streamkit consume flights -T 10 -F "{{partition}}:{{offset}} {{key}} {{value}}"',
     ),
+    may_be_empty=("template", "aggregate_initial"),
 )
 @click.argument("topic")
 @click.option("-B", "--beginning", is_flag=True, help="Read from the first record stored")

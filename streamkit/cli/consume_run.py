@@ -23,6 +23,7 @@ from streamkit.cli.formats import (
     template,
     truncated,
 )
+from streamkit.cli.output import check_output
 from streamkit.cli.session import GIVE_UP_S, Session, note, run_with_client
 from streamkit.cli.signals import stop_signals
 from streamkit.client import Consumer, SmartModule
@@ -80,6 +81,7 @@ class ConsumeOptions:
 
 def run(options: ConsumeOptions) -> None:
     """Print until the end, the count, Ctrl-C or a closed pipe."""
+    check_output()
     write = (
         format_of(options.output or "dynamic", with_keys=options.key_value)
         if options.template is None

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from streamkit.cli.tables import Table, is_row
+from streamkit.cli.tables import NOT_JSON, Table, is_row
 from streamkit.errors import UsageError
 from streamkit.record import Chunk
 
@@ -152,7 +152,7 @@ def _json_of(value: bytes) -> msgspec.Raw | None:
         return None
     try:
         found = _as_raw(value)
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return None
     return found if len(bytes(found)) == len(value) else None
 
@@ -171,7 +171,7 @@ def time_text(timestamp_ms: int) -> str | None:
         return None
     try:
         moment = datetime.fromtimestamp(timestamp_ms // 1_000, UTC)
-    except (OverflowError, ValueError):
+    except (OverflowError, ValueError, OSError):
         return None  # a number that is no time that could be written
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{timestamp_ms % 1_000:03d}Z"
 
@@ -221,7 +221,7 @@ def leaving_out_unknown(output: str) -> Callable[[Chunk], Chunk]:
 def _is_json(value: bytes) -> bool:
     try:
         _as_raw(value)
-    except msgspec.DecodeError:
+    except NOT_JSON:
         return False
     return True
 

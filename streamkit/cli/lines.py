@@ -14,6 +14,12 @@ import msgspec
 Row = tuple[bytes, bytes | None, int | None]  # value, key, timestamp in ms
 Shape = Callable[[bytes], Row]
 
+# What a line can make a shape raise: it nests too deep, or a number in it is too large.
+_ODD_LINE: Final = (ValueError, OverflowError, RecursionError)
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+# The last millisecond of the year 9999, in UTC: what is later is no time in ms.
+_TIMESTAMP_MS_MAX: Final = 253_402_300_799_999
+
 
 @dataclass(slots=True)
 class Rows:
@@ -41,12 +47,16 @@ class Rows:
 class LineCutter:
     """Cuts blocks of bytes into lines, without their ends, wherever the blocks are cut.
 
+    A byte order mark at the front, which some editors put there, is no part of the first line.
+
     Of a line longer than ``line_bytes_max`` one byte more than that is kept: enough to see that
     it is too long, so that a file without line ends cannot fill the memory.
     """
 
     def __init__(self, line_bytes_max: int) -> None:
-        self._keep_bytes = line_bytes_max + 1
+        self._line_bytes_max = line_bytes_max
+        self._keep_bytes = line_bytes_max + 1 + len(_BYTE_ORDER_MARK)
+        self._is_first = True
         self._held: list[bytes] = []
         self._held_bytes = 0
 
@@ -59,12 +69,22 @@ class LineCutter:
             lines[0] = self._take()
         if rest:
             self._hold(rest)
+        if lines and self._is_first:
+            lines[0] = self._first(lines[0])
         has_returns = b"\r" in block or (lines and lines[0].endswith(b"\r"))
         return _without_returns(lines) if has_returns else lines
 
     def end(self) -> list[bytes]:
         """Return the last line, if no line end followed it."""
-        return _without_returns([self._take()]) if self._held else []
+        last = self._take()
+        if self._is_first:
+            last = self._first(last)
+        return _without_returns([last]) if last else []
+
+    def _first(self, line: bytes) -> bytes:
+        self._is_first = False
+        self._keep_bytes = self._line_bytes_max + 1
+        return line.removeprefix(_BYTE_ORDER_MARK)[: self._keep_bytes]
 
     def _hold(self, part: bytes) -> None:
         part = part[: self._keep_bytes - self._held_bytes]
@@ -93,7 +113,7 @@ def shaped(lines: list[bytes], first: int, shape: Shape, now_ms: int) -> Rows:
     Args:
         lines: Without their ends.
         first: The number of the first one.
-        shape: Makes a row of a line, or raises ValueError.
+        shape: Makes a row of a line, or raises ValueError, as it does for what it cannot decode.
         now_ms: The timestamp of rows that have none.
     """
     made: list[Row] = []
@@ -104,10 +124,10 @@ def shaped(lines: list[bytes], first: int, shape: Shape, now_ms: int) -> Rows:
         before = len(made)
         try:
             made.extend(map(shape, lines[at:]))
-        except ValueError as error:
+        except _ODD_LINE as error:
             # Results come in order, so their number is the line that failed.
             good = len(made) - before
-            rejected.append((first + at + good, str(error)))
+            rejected.append((first + at + good, _reason(error)))
         else:
             good = len(lines) - at
         numbers += range(first + at, first + at + good)
@@ -119,6 +139,12 @@ def shaped(lines: list[bytes], first: int, shape: Shape, now_ms: int) -> Rows:
     if any(stamp is not None for stamp in stamps):
         timestamps = [now_ms if stamp is None else stamp for stamp in stamps]
     return Rows(values, keys, timestamps, numbers, rejected)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deep"
+    return str(error)
 
 
 def separated(separator: bytes) -> Shape:
@@ -204,9 +230,18 @@ _HAS_ZONE: Final = re.compile(r"(?:Z|[+-]\d\d:?\d\d)$", re.IGNORECASE)
 
 def _milliseconds(stamp: int | str) -> int:
     if isinstance(stamp, int):
-        return stamp
+        return _checked(stamp, stamp)
     if not _HAS_ZONE.search(stamp):
         raise ValueError(f"timestamp {stamp!r} has no time zone; Z stands for UTC")
     moment = datetime.fromisoformat(stamp)
     delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * 86_400 + delta.seconds) * 1_000 + delta.microseconds // 1_000
+    stamp_ms = (delta.days * 86_400 + delta.seconds) * 1_000 + delta.microseconds // 1_000
+    return _checked(stamp_ms, stamp)
+
+
+def _checked(stamp_ms: int, given: int | str) -> int:
+    if stamp_ms < 0:
+        raise ValueError(f"timestamp {given!r} is before 1970, which no record can say")
+    if stamp_ms > _TIMESTAMP_MS_MAX:
+        raise ValueError(f"timestamp {given!r} is after the year 9999; numbers are milliseconds")
+    return stamp_ms

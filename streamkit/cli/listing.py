@@ -8,6 +8,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from streamkit.observe.streams import say
+
 F = TypeVar("F", bound=Callable[..., Any])
 Row = Mapping[str, Any]
 
@@ -50,7 +52,7 @@ def write_list(
     elif form == "toml":
         click.echo("\n\n".join(_toml(name, row) for row in rows) if rows else f"{name} = []")
     elif not rows:
-        click.echo(if_none, err=True)
+        say(if_none)
     else:
         click.echo(_table(rows, table_columns or list(rows[0])))
 

@@ -12,7 +12,15 @@ from click.exceptions import NoArgsIsHelpError
 
 import streamkit
 from streamkit.cli.options import root_place_options, write_examples
+from streamkit.cli.output import OutputFailed, guarded_output
 from streamkit.errors import StreamKitError
+from streamkit.observe.streams import (
+    discard,
+    escaped,
+    fill_standard_descriptors,
+    say,
+    standard_error,
+)
 
 # Name, module, what it does. A module is imported when its command runs or shows its help, so
 # that the list of commands costs nothing. The command is the module's attribute of that name.
@@ -89,19 +97,24 @@ def cli() -> None:
 
 def main() -> NoReturn:
     """Run the command line and exit; a bug keeps its traceback."""
-    sys.exit(_exit_code(sys.argv[1:]))
+    fill_standard_descriptors()
+    with guarded_output():
+        code = _exit_code(sys.argv[1:])
+    discard(sys.stderr, 2)
+    sys.exit(code)
 
 
 def _exit_code(arguments: list[str]) -> int:
     try:
         code: Any = cli.main(arguments, prog_name="streamkit", standalone_mode=False)
-        sys.stdout.flush()
+        _flush_output()
         return code if isinstance(code, int) else 0
     except StreamKitError as error:
+        discard(sys.stdout, 1)
         _say(str(error), error.hint)
         return error.exit_code
     except NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        say(error.format_message())
         return error.exit_code
     except click.ClickException as error:
         _say(*_words(error))
@@ -109,19 +122,33 @@ def _exit_code(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return 130
     except BrokenPipeError:
-        # Whoever read our output has seen enough. What is left must not fail at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout, 1)  # whoever read our output has seen enough
         return 0
 
 
+def _flush_output() -> None:
+    """Write what is left of the output.
+
+    Raises:
+        OutputFailed: It cannot be written.
+        BrokenPipeError: Whoever read it is gone.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:  # of a stream that is not guarded
+        raise OutputFailed(error.strerror or str(error)) from error
+
+
 def _say(what: str, hint: str) -> None:
-    click.echo(f"{click.style('error:', fg='red', bold=True)} {what}", err=True, color=_color())
+    out = standard_error()
+    is_colored = out.is_terminal and not os.environ.get("NO_COLOR")
+    error = click.style("error:", fg="red", bold=True) if is_colored else "error:"
+    out.write(f"{error} {escaped(what)}\n")
     if hint:
-        click.echo(f"  hint: {hint}", err=True)
-
-
-def _color() -> bool:
-    return sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        out.line(f"  hint: {hint}")
 
 
 def _words(error: click.ClickException) -> tuple[str, str]:

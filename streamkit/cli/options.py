@@ -166,8 +166,9 @@ def _place_options(command: F, short_cluster: str, short_profile: str) -> F:
 
 
 def _note(context: click.Context, parameter: click.Parameter, value: Any) -> None:
-    if not value:
+    if value is None or value is False:
         return
+    check_not_empty(parameter, value)
     options, name = named(context), str(parameter.name)
     before = getattr(options, name)
     if before and before != value:
@@ -175,16 +176,49 @@ def _note(context: click.Context, parameter: click.Parameter, value: Any) -> Non
     setattr(options, name, value)
 
 
+def check_not_empty(parameter: click.Parameter, value: Any) -> None:
+    """Refuse an option or argument that is given and says nothing.
+
+    Raises:
+        UsageError: It is empty, or one of its values is.
+    """
+    if any(isinstance(each, str) and not each.strip() for each in _values(value)):
+        is_option = isinstance(parameter, click.Option)
+        what = parameter.opts[-1] if is_option else parameter.human_readable_name
+        raise UsageError(f"{what} is empty", hint="leave it out, or say something with it")
+
+
+def _values(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
 def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
 class Command(click.Command):
-    """A command whose help ends with examples."""
+    """A command whose help ends with examples.
 
-    def __init__(self, *args: Any, examples: tuple[str, ...] = (), **settings: Any) -> None:
+    What is given and empty is refused, but for the options in ``may_be_empty``.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        examples: tuple[str, ...] = (),
+        may_be_empty: tuple[str, ...] = (),
+        **settings: Any,
+    ) -> None:
         super().__init__(*args, **settings)
         self.examples = examples
+        self.may_be_empty = may_be_empty
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        for parameter in self.params:
+            if parameter.name in ctx.params and parameter.name not in self.may_be_empty:
+                check_not_empty(parameter, ctx.params[parameter.name])
+        return rest
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(self.examples, formatter)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
         "tail -F app.log | streamkit produce logs --compression lz4",
         "streamkit produce flights -f flights.jsonl --smartmodule only-late -e minutes=15",
     ),
+    may_be_empty=("key", "key_separator", "key_field", "aggregate_initial"),
 )
 @click.argument("topic")
 @click.option(
@@ -93,9 +93,7 @@ def produce(topic: str, **given: Any) -> None:
     chain = ChainOptions.taken_from(given)
     options = ProduceOptions(topic=topic, smartmodules=tuple(chain.steps()), **given)
     _check(options)
-    code = run(options)
-    sys.stdout.flush()
-    click.get_current_context().exit(code)
+    click.get_current_context().exit(run(options))
 
 
 def _check(options: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 import time
 from collections import deque
@@ -12,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from streamkit.cli.inputs import FileInput, Input, StandardInput, Stop
+import anyio
+
+from streamkit.cli.inputs import Input, Stop, open_file, standard_input
 from streamkit.cli.lines import (
     LineCutter,
     Rows,
@@ -22,13 +23,19 @@ from streamkit.cli.lines import (
     separated,
     shaped,
 )
+from streamkit.cli.output import OutputFailed, check_output
 from streamkit.cli.progress import Progress, counted, rate, seconds
 from streamkit.cli.session import Session, note, run_with_client
 from streamkit.cli.signals import stop_signals
 from streamkit.client import ManyHandle, ManyMetadata, Producer, SmartModule
-from streamkit.errors import StreamKitError, TopicNotFound
+from streamkit.errors import BrokerError, DataError, StreamKitError, TopicNotFound
+from streamkit.observe.streams import discard, standard_error
 
 _GIVE_UP_S = 30.0
+# How long records may take that are on their way when no more can be stored.
+_LAST_S_MAX = 5.0
+# Refusals of the broker that are about what was sent: too large, or a SmartModule fails on it.
+_RECORD_CODES = frozenset({10, 6004})
 _REJECTED_TOLD_MAX = 100
 _RECORD_BYTES_SPARE = 128  # more than a record and its batch need beside key and value
 
@@ -71,6 +78,8 @@ class Account:
 
 def run(options: ProduceOptions) -> int:
     """Produce everything; return the exit code."""
+    if options.verbose or options.print_metadata:
+        check_output()
     inputs = _inputs(options)
     try:
         return run_with_client(lambda session: _produce(session, options, inputs))
@@ -81,12 +90,13 @@ def run(options: ProduceOptions) -> int:
 
 def _inputs(options: ProduceOptions) -> list[Input]:
     # Files are opened first: a wrong name must not leave half of the others behind.
-    files: list[Input] = [FileInput(path, as_it_is=options.raw) for path in options.files]
-    return files or [StandardInput()]
+    files = [open_file(path, as_it_is=options.raw) for path in options.files]
+    return files or [standard_input()]
 
 
 async def _produce(session: Session, options: ProduceOptions, inputs: list[Input]) -> int:
     await _ensure_topic(session, options)
+    stop = Stop()
     producer = session.client.producer(
         options.topic,
         batch_size=options.batch_size,
@@ -99,17 +109,34 @@ async def _produce(session: Session, options: ProduceOptions, inputs: list[Input
         partition=options.partition,
         delivery_timeout=_GIVE_UP_S,
         on_retry=_once(lambda error, attempt: note(f"trying again: {error}")),
+        on_batch=lambda report: _fail_on_refusal_of_all(report.error, options.delivery, stop),
     )
-    stop = Stop()
     async with producer:
         work = _Work(options, producer, inputs, stop)
         with stop_signals(stop.ask):
-            failure = await work.read_all()
+            await work.read_all()
             await work.finish()
-    code = work.tell_end()
-    if failure is not None:
-        raise failure
+        code = work.tell_end()
+        if stop.failure is not None:
+            raise stop.failure
     return code
+
+
+def _fail_on_refusal_of_all(error: Exception | None, delivery: str, stop: Stop) -> None:
+    """Stop reading where a batch was refused for a reason that holds for every other one.
+
+    Where nothing is sent again, an error that may pass costs its own records alone.
+    """
+    if not isinstance(error, StreamKitError) or _is_about_records(error):
+        return
+    if delivery == "at-least-once" or not error.retryable:
+        stop.fail(error)
+
+
+def _is_about_records(error: StreamKitError) -> bool:
+    if isinstance(error, BrokerError):
+        return error.code in _RECORD_CODES
+    return isinstance(error, DataError)
 
 
 async def _ensure_topic(session: Session, options: ProduceOptions) -> None:
@@ -145,8 +172,8 @@ class _Work:
         )
         self._read_lines = _reader(options)
 
-    async def read_all(self) -> StreamKitError | None:
-        """Read and send every input; return why an input could not be read to its end."""
+    async def read_all(self) -> None:
+        """Read and send every input, as far as it can be read and sent."""
         try:
             for each in self._inputs:
                 if self._stop.is_asked:
@@ -157,18 +184,24 @@ class _Work:
                     await self._read_lines_of(each)
                 self._read_bytes += each.size_bytes or 0
         except StreamKitError as error:
-            return error  # what was read before it is stored and counted first
-        return None
+            self._stop.fail(error)  # what was read before it is stored and counted first
 
     async def finish(self) -> None:
         """Wait until the outcome of every record is known, and take account of it."""
-        while self._account.in_flight:
-            await self._settle_first()
+        with anyio.move_on_after(None if self._stop.failure is None else _LAST_S_MAX):
+            await self._settle_all()
+        if self._account.in_flight:
+            self._producer.stop()  # what is not stored by now has the same fate as the others
+            await self._settle_all()
         try:
             await self._producer.flush()
         except StreamKitError:
             pass  # what was refused is told by line
         self._progress.clear()
+
+    async def _settle_all(self) -> None:
+        while self._account.in_flight:
+            await self._settle_first()
 
     def tell_end(self) -> int:
         account, elapsed_s = self._account, self._progress.elapsed_s
@@ -181,10 +214,10 @@ class _Work:
             text += "; what of them is stored is up to the SmartModules"
         if account.rejected:
             text += f"; {counted(account.rejected, 'line')} rejected"
-        note(f"stopped: {text}" if self._stop.is_asked else text)
+        note(f"stopped: {text}" if self._stop.signal else text)
         if account.rejected:
             return 1
-        is_cut_short = self._stop.is_asked and not self._is_interactive
+        is_cut_short = self._stop.signal and not self._is_interactive
         return 128 + self._stop.signal if is_cut_short else 0
 
     # --- reading ---------------------------------------------------------------------
@@ -216,8 +249,7 @@ class _Work:
 
     def _prompt(self) -> None:
         if self._is_interactive and not self._stop.is_asked:
-            sys.stderr.write("> ")
-            sys.stderr.flush()
+            standard_error().write("> ")
 
     # --- sending ---------------------------------------------------------------------
 
@@ -283,8 +315,10 @@ def _print(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        # Nobody reads it any more; the records are stored all the same.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout, 1)  # nobody reads it any more; the records are stored all the same
+    except OutputFailed:
+        discard(sys.stdout, 1)  # said once; what is in flight is still to be counted
+        raise
 
 
 def _keyed_lines(rows: Rows) -> bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import Final
+
+from streamkit.observe.streams import standard_error
 
 _LIVE_S: Final = 0.2
 _LOG_S: Final = 5.0
@@ -23,7 +24,8 @@ class Progress:
     ) -> None:
         self._verb = verb
         self._clock_s = clock_s
-        self._is_live = sys.stderr.isatty() if is_live is None else is_live
+        self._out = standard_error()
+        self._is_live = self._out.is_terminal if is_live is None else is_live
         self._every_s = _LIVE_S if self._is_live else _LOG_S
         self._started_s = self._told_s = clock_s()
         self._line_width = 0
@@ -41,16 +43,15 @@ class Progress:
         if of_bytes:
             text += f", {min(100, done_bytes * 100 // of_bytes)} %"
         if self._is_live:
-            sys.stderr.write(f"\r{text:<{self._line_width}}")
+            self._out.write(f"\r{text:<{self._line_width}}")
             self._line_width = len(text)
         else:
-            sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
+            self._out.line(text)
 
     def clear(self) -> None:
         """Take the live line away, so that something else can be said."""
         if self._line_width:
-            sys.stderr.write(f"\r{'':<{self._line_width}}\r")
+            self._out.write(f"\r{'':<{self._line_width}}\r")
             self._line_width = 0
 
 

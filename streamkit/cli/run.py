@@ -2,99 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import contextlib
 import sys
-import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 
 import click
 
-from streamkit.app import App
 from streamkit.cli.options import DURATION, Command, named, place_options, tls_of
+from streamkit.cli.output import unguarded_output
 from streamkit.dataflow.topology import as_mermaid, as_text
-from streamkit.errors import ConfigError, StreamKitError
+from streamkit.loading.apps import load_app
 from streamkit.run import RunOptions, run_app
-from streamkit.runtime.failures import users_line
 from streamkit.settings import parse_assignments
 
-
-def load_app(target: str) -> App:
-    """Find an app: ``app.py``, ``app.py:name`` or ``package.module:name``.
-
-    Raises:
-        ConfigError: There is no such file or module, or no app in it.
-    """
-    place, _, attribute = target.partition(":")
-    is_file = place.endswith(".py") or "/" in place
-    module = _load_file(Path(place)) if is_file else _load_module(place)
-    if attribute:
-        found = getattr(module, attribute, None)
-        if not isinstance(found, App):
-            raise ConfigError(f"{place} has no App called {attribute!r}", hint=_apps_hint(module))
-        return found
-    apps = _apps_of(module)
-    if len(apps) == 1:
-        return next(iter(apps.values()))
-    if not apps:
-        raise ConfigError(
-            f"{place} has no App", hint='make one: app = App("my-job") at the top of the file'
-        )
-    raise ConfigError(
-        f"{place} has {len(apps)} Apps: {', '.join(apps)}",
-        hint=f"name one: {place}:{next(iter(apps))}",
-    )
-
-
-def _load_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise ConfigError(f"no file {path}", hint="give the path of the file that holds your App")
-    folder = str(path.resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    # By its own name, so that modules which import it get the same App.
-    return _imported(path.stem, str(path))
-
-
-def _load_module(name: str) -> ModuleType:
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    if importlib.util.find_spec(name.partition(".")[0]) is None:
-        raise ConfigError(f"no module {name!r}", hint="did you mean a file? give it with its .py")
-    return _imported(name, name)
-
-
-def _imported(name: str, shown: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except SyntaxError as error:
-        raise ConfigError(
-            f"{error.filename}:{error.lineno}: {error.msg}", hint=f"mend {shown}"
-        ) from error
-    except StreamKitError:
-        raise  # it says where by itself
-    except Exception as error:
-        where = users_line(traceback.extract_tb(error.__traceback__)) or shown
-        raise ConfigError(
-            f"{where}\n  {type(error).__name__}: {error}",
-            hint="a missing module must be installed where streamkit is"
-            if isinstance(error, ImportError)
-            else f"mend {shown}: it is run once to find the App",
-        ) from error
-
-
-def _apps_of(module: ModuleType) -> dict[str, App]:
-    found = {name: each for name, each in vars(module).items() if isinstance(each, App)}
-    unique: dict[int, str] = {}
-    for name, each in found.items():
-        unique.setdefault(id(each), name)
-    return {name: found[name] for name in unique.values()}
-
-
-def _apps_hint(module: ModuleType) -> str:
-    apps = _apps_of(module)
-    return f"there are: {', '.join(apps)}" if apps else "there is none at all"
+if TYPE_CHECKING:
+    from streamkit.app import App
 
 
 @click.command(
@@ -142,7 +66,6 @@ def run(
     Without --once it runs until it is stopped: SIGTERM or Ctrl-C flushes every sink,
     commits, and exits with 0. A second one only closes, a third leaves at once.
     """
-    app = load_app(target)
     place = named(context)
     options = RunOptions(
         cluster=place.cluster,
@@ -158,15 +81,33 @@ def run(
         json=as_json,
         settings=parse_assignments(assignments),
     )
-    sys.exit(run_app(app, options))
+    with unguarded_output():
+        with _prints_aside() if as_json else contextlib.nullcontext():
+            app = load_app(target)
+            app.load()
+        code = run_app(app, options)
+    context.exit(code)
+
+
+@contextlib.contextmanager
+def _prints_aside() -> Iterator[None]:
+    """Let what a file prints while it is loaded go to standard error, not into our output."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def _checked(target: str) -> App:
+    with unguarded_output(), _prints_aside():
+        app = load_app(target)
+        app.check()
+    return app
 
 
 @click.command(cls=Command, examples=("streamkit check app.py", "streamkit check package.jobs:app"))
 @click.argument("target", metavar="APP")
 def check(target: str) -> None:
     """Find problems in the graph of APP without running it."""
-    app = load_app(target)
-    app.check()
+    app = _checked(target)
     count = len(app.topology.nodes)
     click.echo(f"{app.name}: {count} stages, no problems found")
 
@@ -186,6 +127,5 @@ def check(target: str) -> None:
 )
 def graph(target: str, form: str) -> None:
     """Draw the graph of APP."""
-    app = load_app(target)
-    app.check()
+    app = _checked(target)
     click.echo(as_mermaid(app.topology) if form == "mermaid" else as_text(app.topology))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import os
-import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -16,9 +16,11 @@ import click
 
 from streamkit.cli.options import chosen
 from streamkit.client import Client
+from streamkit.env import SystemClock
 from streamkit.errors import BrokerError, ConnectFailed
+from streamkit.observe.streams import say
 from streamkit.settings import load_settings
-from streamkit.where import Where, connected
+from streamkit.where import Hold, Where, hold_up
 
 T = TypeVar("T")
 
@@ -45,16 +47,29 @@ def run_with_client(work: Callable[[Session], Awaitable[T]]) -> T:
         ConnectFailed: Nobody answered there within GIVE_UP_S, or it is the wrong one.
         StreamKitError: What ``work`` raises.
     """
-    where = chosen(load_settings(Path(), os.environ, {}).cluster)
+    settings = load_settings(Path(), os.environ, {})
+    for text in settings.notes:
+        note(text)
+    where = chosen(settings.cluster)
 
-    async def session(address: str) -> T:
+    async def session(hold: Hold) -> T:
         async with AsyncExitStack() as stack:
-            client = await _opened(where, address)
+            client = await _opened(where, hold.address)
             stack.push_async_exit(client)
+            client.cluster.start(functools.partial(hold_up, hold, client, SystemClock(), note))
             return await work(Session(client, where))
 
-    with connected(where) as address:
-        return anyio.run(session, address)
+    with Hold(where) as hold:
+        return anyio.run(session, hold)
+
+
+def place() -> Where:
+    """Return where the running command works.
+
+    Raises:
+        ConfigError: The options contradict each other, or the profile cannot be used.
+    """
+    return chosen(load_settings(Path(), os.environ, {}).cluster)
 
 
 async def delete_each(
@@ -95,8 +110,7 @@ async def delete_each(
 
 def note(text: str) -> None:
     """Say something on standard error, beside the output."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    say(text)
 
 
 async def _opened(where: Where, address: str) -> Client:

@@ -14,6 +14,9 @@ from types import FrameType
 def stop_signals(ask: Callable[[int], object]) -> Iterator[None]:
     """Call ``ask`` on the event loop with the number of the first signal.
 
+    One that was ignored when the command began stays ignored, as everywhere: a shell script
+    starts what it puts into the background so, and Ctrl-C is not meant for that.
+
     Not the loop's own signal handlers: those do not run while a write to a full pipe blocks,
     and then a second Ctrl-C must still end the process.
     """
@@ -28,7 +31,9 @@ def stop_signals(ask: Callable[[int], object]) -> Iterator[None]:
         loop.call_soon_threadsafe(ask, number)
 
     before = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) != signal.SIG_IGN
     }
     try:
         yield

@@ -11,6 +11,8 @@ from streamkit.record import Chunk
 
 _WIDTH_MAX: Final = 40
 _GAP: Final = "  "
+# What decoding raises for values that are no JSON, or nested too deep to be read.
+NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -64,7 +66,7 @@ def is_row(value: bytes) -> bool:
     """Tell whether a value is a JSON object, and so has fields for columns."""
     try:
         _decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         return False
     return True
 
@@ -72,7 +74,7 @@ def is_row(value: bytes) -> bool:
 def _row(value: bytes, offset: int, partition: int) -> dict[str, Any] | str:
     try:
         return _decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NOT_JSON:
         return f"(no JSON object: partition {partition}, offset {offset}, {len(value)} bytes)"
 
 

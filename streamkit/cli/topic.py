@@ -75,12 +75,16 @@ def topic() -> None:
 )
 @click.option("--mirror", is_flag=True, help="The home of a mirror, without a remote cluster yet")
 @click.option("--home-to-remote", is_flag=True, help="Mirror from here to the remote clusters")
-@click.option("--retention-time", type=DURATION, help="How long records are kept [7days]")
+@click.option(
+    "--retention-time",
+    type=DURATION,
+    help="Remove closed segments older than this; only a cluster does [7days]",
+)
 @click.option("--segment-size", type=SIZE, help="Size of one file of the log [1GiB]")
 @click.option(
     "--max-partition-size",
     type=SIZE,
-    help="How large a partition may grow, not less than a segment [100GiB]",
+    help="Remove the oldest segments of a larger partition; only a cluster does [100GiB]",
 )
 @click.option(
     "--compression-type",
@@ -117,6 +121,7 @@ def create(context: click.Context, /, name: str | None, dry_run: bool, **options
     from streamkit.cli.session import run_with_client
 
     _check_alone(context)
+    _check_retention(options)
     config = options["config"]
     if name is None and config is None:
         raise click.UsageError("missing argument 'NAME'", context)
@@ -170,6 +175,38 @@ def _check_alone(context: click.Context) -> None:
     dedup = [names[key] for key in ("dedup_count", "dedup_age", "dedup_filter") if key in names]
     if dedup and "dedup" not in names:
         raise UsageError(f"{dedup[0]} without --dedup would not be used", hint="add --dedup")
+
+
+def _check_retention(options: dict[str, Any]) -> None:
+    """Refuse limits that the embedded broker does not keep: it removes nothing.
+
+    Raises:
+        UsageError: One is given, by option or in the file, for the embedded broker.
+    """
+    from streamkit.cli.session import place
+    from streamkit.client.topic_file import load_topic
+
+    asked = {name: options[key] is not None for key, name in _LIMITS.items()}
+    if not any(asked.values()) and options["config"] is None:
+        return
+    if place().kind != "embedded":
+        return
+    if options["config"] is not None:
+        spec = load_topic(options["config"])[1]
+        asked = {
+            "retention.time": spec.cleanup_policy is not None,
+            "partition.max-size": spec.storage is not None
+            and spec.storage.max_partition_size_bytes is not None,
+        }
+    named = " and ".join(name for name, is_asked in asked.items() if is_asked)
+    if named:
+        raise UsageError(
+            f"{named}: the embedded broker removes no records, however old or many they are",
+            hint="leave it out; records stay until their topic is deleted",
+        )
+
+
+_LIMITS = {"retention_time": "--retention-time", "max_partition_size": "--max-partition-size"}
 
 
 def _refuse_beside(option: str, others: list[str]) -> None:

@@ -185,6 +185,12 @@ def caller_location() -> Location:
     return Location() if frame is None else Location(frame.f_code.co_filename, frame.f_lineno)
 
 
+def caller_module() -> str:
+    """Return the name of the module that called this package."""
+    frame = _outer_frame()
+    return "" if frame is None else str(frame.f_globals.get("__name__", ""))
+
+
 def caller_scope() -> dict[str, Any]:
     """Return the names that are local where the package was called."""
     frame = _outer_frame()

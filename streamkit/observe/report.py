@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any, Protocol
+
+from streamkit.observe.streams import ReportStream, escaped
 
 _LINE_WIDTH = 100
 
@@ -99,8 +100,8 @@ class TextReporter:
     """Lines on standard error; on a terminal one of them is live."""
 
     def __init__(self, out: IO[str] | None = None, *, is_terminal: bool | None = None) -> None:
-        self._out = out or sys.stderr
-        self._is_terminal = self._out.isatty() if is_terminal is None else is_terminal
+        self._out = ReportStream(sys.stderr if out is None else out)
+        self._is_terminal = self._out.is_terminal if is_terminal is None else is_terminal
         self._is_live = False
 
     @property
@@ -127,8 +128,7 @@ class TextReporter:
             if total and snapshot.rate > 0 and snapshot.lag:
                 text += f" (about {snapshot.lag / snapshot.rate:,.0f} s)"
         if self._is_terminal:
-            self._out.write(f"\r{text[:_LINE_WIDTH]:<{_LINE_WIDTH}}")
-            self._out.flush()
+            self._out.write(f"\r{escaped(text)[:_LINE_WIDTH]:<{_LINE_WIDTH}}")
             self._is_live = True
         else:
             self._line(text)
@@ -148,8 +148,7 @@ class TextReporter:
         if self._is_live:
             self._out.write("\r" + " " * _LINE_WIDTH + "\r")
             self._is_live = False
-        self._out.write(text + "\n")
-        self._out.flush()
+        self._out.line(text)
 
 
 class JsonReporter:
@@ -158,7 +157,7 @@ class JsonReporter:
     progress_every_s = 1.0
 
     def __init__(self, out: IO[str] | None = None) -> None:
-        self._out: IO[str] | None = out or sys.stdout
+        self._out = ReportStream(sys.stdout if out is None else out)
 
     def started(self, started: Started) -> None:
         self._write("started", asdict(started))
@@ -176,16 +175,7 @@ class JsonReporter:
         self._write("ended", asdict(ended))
 
     def _write(self, event: str, fields: dict[str, Any]) -> None:
-        if self._out is None:
-            return
-        try:
-            self._out.write(json.dumps({"event": event, **fields}) + "\n")
-            self._out.flush()
-        except BrokenPipeError:
-            # Whoever read has seen enough; that is no reason to end a job. What is buffered
-            # must not fail at the interpreter's exit either.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._out.fileno())
-            self._out = None
+        self._out.write(json.dumps({"event": event, **fields}) + "\n")
 
 
 def ended_lines(ended: Ended) -> list[str]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from streamkit.client.tls import Tls
+from streamkit.dataflow.options import checked_options
 from streamkit.dataflow.topology import Topology
+from streamkit.errors import UsageError
+from streamkit.where import data_folder
 
 
 class Job(Protocol):
@@ -39,3 +44,68 @@ class RunOptions:
     stop_deadline_s: float = 25.0
     json: bool = False
     settings: dict[str, str] = field(default_factory=dict)
+
+
+class RunKeywords(TypedDict, total=False):
+    """The options of `App.run`, as they are written in a program.
+
+    Attributes:
+        cluster: ``host:port`` of a Fluvio cluster.
+        profile: A profile of Fluvio's file.
+        embedded: Use the embedded broker, whatever else is set.
+        tls: How to secure connections to ``cluster``.
+        data_dir: Where state and the embedded broker's data lie.
+        once: Stop at the end offsets seen at the start.
+        fresh_state: Start over although offsets are known.
+        create_topics: Make missing topics, sources too.
+        commit_interval: How often offsets are committed, in seconds or as a timedelta.
+        stop_deadline: How long stopping may take, in seconds or as a timedelta.
+        json: Report as JSON lines on standard output.
+        settings: As ``--set`` gives them.
+    """
+
+    cluster: str | None
+    profile: str | None
+    embedded: bool
+    tls: Tls | None
+    data_dir: str | Path | None
+    once: bool
+    fresh_state: bool
+    create_topics: bool
+    commit_interval: float | timedelta
+    stop_deadline: float | timedelta
+    json: bool
+    settings: dict[str, str] | None
+
+
+def options_of(keywords: RunKeywords) -> RunOptions:
+    """Check the options of a program.
+
+    Raises:
+        UsageError: One of them does not exist, or means nothing.
+    """
+    checked_options(keywords, RunKeywords)
+    data_dir = keywords.get("data_dir")
+    return RunOptions(
+        cluster=keywords.get("cluster"),
+        profile=keywords.get("profile"),
+        embedded=keywords.get("embedded", False),
+        tls=keywords.get("tls"),
+        data_dir=None if data_dir is None else data_folder(data_dir),
+        once=keywords.get("once", False),
+        fresh_state=keywords.get("fresh_state", False),
+        create_topics=keywords.get("create_topics", False),
+        commit_interval_s=_seconds("commit_interval", keywords.get("commit_interval", 1.0)),
+        stop_deadline_s=_seconds("stop_deadline", keywords.get("stop_deadline", 25.0)),
+        json=keywords.get("json", False),
+        settings=keywords.get("settings") or {},
+    )
+
+
+def _seconds(name: str, value: object) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if type(seconds) in (int, float):
+        found = float(seconds)  # type: ignore[arg-type]  # mypy does not see the line before
+        if math.isfinite(found) and found > 0:
+            return found
+    raise UsageError(f"{name}={value!r} is not a valid duration", hint="give seconds above 0")

@@ -26,7 +26,7 @@ from streamkit.client.client import Client
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock
-from streamkit.errors import ConnectFailed, StreamKitError
+from streamkit.errors import ConnectFailed
 from streamkit.observe.report import RateLimited, Reporter, Snapshot
 from streamkit.run.ending import ended_report, records_of
 from streamkit.run.opening import Opened, Opening
@@ -36,12 +36,10 @@ from streamkit.runtime.shutdown import Phase
 from streamkit.runtime.signals import main_thread_stack
 from streamkit.runtime.worker import Worker
 from streamkit.settings import Settings
-from streamkit.where import Hold, Where
+from streamkit.where import Hold, Where, hold_up
 
 # Short enough that an absent broker is told of within two seconds.
 _CONNECT_S = 1.5
-# How soon it is noticed that the embedded broker was killed.
-_HOLD_CHECK_S = 0.2
 NOTHING_READ: Final = "stopped before the job began; nothing was read"
 
 
@@ -193,7 +191,7 @@ class Run:
     async def _work(self, client: Client, worker: Worker, total: int | None) -> int:
         self._started_s = self._clock.monotonic_s()  # waiting for a broker is no work
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._hold_on, client)
+            tasks.start_soon(hold_up, self._hold, client, self._clock, self._reporter.note)
             tasks.start_soon(self._report_progress, worker, total)
             if self._early_signal is not None:
                 worker.signal(self._early_signal)
@@ -208,21 +206,6 @@ class Run:
         self._reporter.ended(
             ended_report(self._app.name, self._topology, worker, self._where, code, elapsed_s)
         )
-
-    async def _hold_on(self, client: Client) -> None:
-        """Start the embedded broker again if it ends under the job."""
-        while True:
-            await self._clock.sleep(_HOLD_CHECK_S)
-            if not self._hold.is_lost():
-                continue
-            self._reporter.note("the embedded broker has ended; starting it again")
-            try:
-                await anyio.to_thread.run_sync(self._hold.renew, abandon_on_cancel=True)
-            except StreamKitError as error:
-                self._note_trouble("broker", f"the embedded broker does not start: {error}")
-                continue
-            client.cluster.move(self._hold.address)
-            self._reporter.note(f"the embedded broker is back at {self._hold.address}")
 
     async def _report_progress(self, worker: Worker, total: int | None) -> None:
         while True:
@@ -261,3 +244,9 @@ def with_settings(topology: Topology, settings: Settings) -> Topology:
         inputs = tuple(renamed[each] for each in node.inputs)
         renamed[node] = replace(node, endpoint=endpoint, inputs=inputs)
     return Topology(list(renamed.values()))
+
+
+def topics_of(topology: Topology) -> set[str]:
+    """Return what a job calls its topics."""
+    endpoints = [node.endpoint for node in topology.nodes]
+    return {each.topic for each in endpoints if isinstance(each, TopicSource | TopicSink)}

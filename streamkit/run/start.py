@@ -14,7 +14,7 @@ from streamkit.env import SystemClock
 from streamkit.errors import UsageError
 from streamkit.observe.report import JsonReporter, Reporter, TextReporter
 from streamkit.run.options import Job, RunOptions
-from streamkit.run.run import NOTHING_READ, Run
+from streamkit.run.run import NOTHING_READ, Run, topics_of
 from streamkit.runtime.signals import stop_signals
 from streamkit.settings import Settings, load_settings
 from streamkit.where import Hold, Where, choose
@@ -99,9 +99,13 @@ class _Start:
             embedded=options.embedded,
             data_dir=options.data_dir,
             settings_cluster=self._settings.cluster,
+            given_cluster=self._settings.given_cluster,
             tls=options.tls,
         )
         self.reporter: Reporter = JsonReporter() if options.json else TextReporter()
+        settings = self._settings
+        for text in (*settings.notes, *settings.check_topics(topics_of(app.topology))):
+            self.reporter.note(text)
         self._run: Run | None = None
         self._early_signal: int | None = None
         self._handing_over = threading.Lock()

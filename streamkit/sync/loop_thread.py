@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any, Final, Protocol, TypeVar
 
 from streamkit.errors import UsageError
+from streamkit.observe.streams import say
 
 T = TypeVar("T")
 
@@ -177,8 +178,7 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 def write_left(left: str) -> None:
     """Say on standard error what was not delivered: there is nobody left to raise it to."""
-    if sys.stderr is not None:
-        sys.stderr.write(f"streamkit: {left}\n")
+    say(f"streamkit: {left}")
 
 
 class _NameLookups(ThreadPoolExecutor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -97,6 +98,17 @@ def until(holds: Callable[[], object], what: str) -> None:
     while not holds():
         assert time.monotonic() < deadline_s, f"not within {WAIT_S} s: {what}"
         time.sleep(0.02)
+
+
+def until_it_stops_in_order(process: subprocess.Popen[bytes]) -> None:
+    """Wait until a process catches SIGTERM, so that it stops when it is asked to."""
+    status = Path(f"/proc/{process.pid}/status")
+
+    def catches() -> bool:
+        caught = status.read_text().partition("SigCgt:")[2].split()[0]
+        return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+
+    until(catches, "SIGTERM is caught")
 
 
 def read_until(process: subprocess.Popen[bytes], text: bytes) -> bytes:

@@ -529,13 +529,14 @@ app.stream("flights", bytes).to("copies")
 
 
 @pytest.mark.parametrize("arguments", [["-m", "pkg.app"], ["pkg/app.py"]])
-def test_an_empty_app_names_the_twin_that_has_its_stages(
-    tmp_path: Path, arguments: list[str]
+@pytest.mark.parametrize("own", ["", 'app.stream("planes", bytes).to("kept")\n'])
+def test_a_file_that_is_run_and_imported_is_refused(
+    tmp_path: Path, arguments: list[str], own: str
 ) -> None:
     package = tmp_path / "pkg"
     package.mkdir()
     (package / "__init__.py").touch()
-    (package / "app.py").write_text(APP)
+    (package / "app.py").write_text(APP.replace("\nif", f"{own}\nif"))
     (package / "flights.py").write_text(FLIGHTS)
     path = f"{tmp_path}:{HERE.parent.parent.parent}"
     done = subprocess.run(
@@ -547,7 +548,8 @@ def test_an_empty_app_names_the_twin_that_has_its_stages(
         timeout=60,
     )
     assert done.returncode != 0
-    assert "the app 'twins' has no stages, but its twin in pkg.app has" in done.stderr
+    assert "the app 'twins' is there twice, in __main__ and in pkg.app" in done.stderr
+    assert "hint: run it by its module's name: streamkit run pkg.app" in done.stderr
 
 
 def test_two_apps_of_one_name_are_no_twins_while_both_have_stages() -> None:

@@ -1,0 +1,1 @@
+"""Find the App of a file or module: each file is one module, and nothing runs meanwhile."""

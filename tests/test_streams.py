@@ -1,0 +1,143 @@
+"""Reports never end the work that they are about, whatever is wrong with their stream."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from streamkit.observe.report import JsonReporter, Snapshot, Started, TextReporter
+from streamkit.observe.streams import ReportStream, escaped
+
+SNAPSHOT = Snapshot(1, 1, 1.0, 5, 1)
+STARTED = Started("app", "here", "state", ["source"], ["sink"], 3)
+
+
+class Bare:
+    """What a program may put in the place of a standard stream."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> None:
+        self.text += text
+
+
+class Raising(Bare):
+    def write(self, text: str) -> None:
+        raise RuntimeError("no")
+
+
+def closed() -> IO[str]:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+def detached() -> IO[str]:
+    stream = io.TextIOWrapper(io.BytesIO())
+    stream.detach()
+    return stream
+
+
+def closed_pipe() -> IO[str]:
+    reading, writing = os.pipe()
+    os.close(reading)
+    return os.fdopen(writing, "w")
+
+
+def full() -> IO[str]:
+    return Path("/dev/full").open("w")
+
+
+DEAD: dict[str, Any] = {
+    "missing": lambda: None,
+    "closed": closed,
+    "detached": detached,
+    "closed pipe": closed_pipe,
+    "full disk": full,
+    "raising": Raising,
+    "no stream at all": object,
+}
+
+
+@pytest.mark.parametrize("make", DEAD.values(), ids=DEAD)
+@pytest.mark.parametrize("reporter", [TextReporter, JsonReporter])
+def test_a_report_to_a_dead_stream_is_lost_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, reporter: Any, make: Any
+) -> None:
+    stream = make()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setattr("sys.stdout", stream)
+    told = reporter()
+    for _ in range(3):
+        told.started(STARTED)
+        told.progress(SNAPSHOT, total=3)
+        told.phase("draining", "")
+        told.note("a note")
+    monkeypatch.undo()
+    if hasattr(stream, "close") and make is not detached:
+        stream.close()  # nothing of the report is left in it, which would fail here
+
+
+def test_a_stream_needs_nothing_but_write() -> None:
+    stream: Any = Bare()
+    told = TextReporter(stream)
+    told.note("one")
+    told.progress(SNAPSHOT, total=None)
+    assert stream.text.startswith("one\n1 in, 1 out, ")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437", "utf-16"])
+def test_what_an_encoding_lacks_is_escaped(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "report"
+    with path.open("w", encoding=encoding) as stream:
+        told = TextReporter(stream)
+        told.note("naïve → 飛 \ud800")
+        told.note("and on")
+    shown = path.read_text(encoding=encoding)
+    assert "and on\n" in shown
+    assert "\\ud800" in shown
+
+
+def test_a_text_that_a_full_pipe_has_no_room_for_is_dropped_and_the_next_is_written() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with os.fdopen(writing, "w") as stream, os.fdopen(reading, "rb") as reader:
+        told = ReportStream(stream)
+        told.write("x" * 300_000)
+        held = len(os.read(reader.fileno(), 1 << 20))
+        told.line("later")
+        assert 0 < held < 300_000
+        assert os.read(reader.fileno(), 1 << 20).endswith(b"later\n")
+
+
+def test_what_others_wrote_before_comes_first(tmp_path: Path) -> None:
+    path = tmp_path / "report"
+    with path.open("w") as stream:
+        stream.write("before\n")
+        ReportStream(stream).line("after")
+    assert path.read_text() == "before\nafter\n"
+
+
+def test_a_report_is_free_of_terminal_escapes() -> None:
+    stream = io.StringIO()
+    told = TextReporter(stream, is_terminal=False)
+    told.note("\x1b[2Jred\x07\r\x9b31m\x7f\ttab\nline")
+    assert stream.getvalue() == "\\x1b[2Jred\\x07\\r\\x9b31m\\x7f\\ttab\nline\n"
+
+
+def test_only_newlines_stay_as_they_are() -> None:
+    shown = escaped("".join(map(chr, range(0x100))))
+    assert [each for each in shown if not each.isprintable()] == ["\n", "\xa0", "\xad"]
+
+
+def test_json_reports_are_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "report"
+    with path.open("w", encoding="ascii") as stream:
+        JsonReporter(stream).note("→ \x1b")
+    assert json.loads(path.read_text())["text"] == "→ \x1b"
