@@ -14,7 +14,9 @@ from streamkit.cli.options import DURATION, Command, named, place_options, tls_o
 from streamkit.cli.output import unguarded_output
 from streamkit.dataflow.topology import as_mermaid, as_text
 from streamkit.loading.apps import load_app
+from streamkit.observe.streams import say
 from streamkit.run import RunOptions, run_app
+from streamkit.run.leaving import Leaving
 from streamkit.settings import parse_assignments
 
 if TYPE_CHECKING:
@@ -85,7 +87,9 @@ def run(
         with _prints_aside() if as_json else contextlib.nullcontext():
             app = load_app(target)
             app.load()
-        code = run_app(app, options)
+        leaving = Leaving(stop_deadline, say)
+        code = run_app(app, options, leaving.begin)
+    leaving.watch(code)
     context.exit(code)
 
 

@@ -19,9 +19,15 @@ from streamkit.runtime.signals import stop_signals
 from streamkit.settings import Settings, load_settings
 from streamkit.where import Hold, Where, choose
 
+OnStopping = Callable[[float], None]
 
-def run_app(app: Job, options: RunOptions) -> int:
+
+def run_app(
+    app: Job, options: RunOptions, on_stopping: OnStopping = lambda deadline_s: None
+) -> int:
     """Run an app until it ends or is signalled; return the exit code.
+
+    ``on_stopping`` is called with the deadline when the job begins to stop.
 
     Raises:
         StreamKitError: It could not begin.
@@ -30,7 +36,7 @@ def run_app(app: Job, options: RunOptions) -> int:
     _refuse_in_a_loop()
     start = _Start(app, options)
     if threading.current_thread() is not threading.main_thread():
-        return start.run()
+        return start.run(on_stopping)
     try:
         with stop_signals(
             start.signal,
@@ -38,7 +44,12 @@ def run_app(app: Job, options: RunOptions) -> int:
             deadline_s=options.stop_deadline_s,
             last_words=start.last_words,
         ) as watchdog:
-            return start.run(watchdog.arm_deadline)
+
+            def begin(deadline_s: float) -> None:
+                watchdog.arm_deadline(deadline_s)
+                on_stopping(deadline_s)
+
+            return start.run(begin)
     except _StoppedEarly:
         start.reporter.note(NOTHING_READ)
         return 0
@@ -110,7 +121,7 @@ class _Start:
         self._early_signal: int | None = None
         self._handing_over = threading.Lock()
 
-    def run(self, on_stopping: Callable[[float], None] = lambda deadline_s: None) -> int:
+    def run(self, on_stopping: OnStopping) -> int:
         with Hold(self.where) as hold:
             run = self.run_with(hold)
             run.on_stopping = on_stopping
