@@ -511,9 +511,12 @@ class App:
         Raises:
             TopologyError: With the user's file and line.
         """
+        self._check()
+
+    def _check(self, *, allows_open_ends: bool = False) -> None:
         self.load()
         self._refuse_a_twin()
-        self.topology.check()
+        self.topology.check(allows_open_ends=allows_open_ends)
 
     def _refuse_a_twin(self) -> None:
         """Say that the file of an app was imported under two names, which made two apps of it."""
@@ -536,15 +539,23 @@ class App:
             and os.path.realpath(other.location.file) == os.path.realpath(self.location.file)
         )
 
-    def test(self) -> TestJob:
+    def test(self, *, isolated: bool = False) -> TestJob:
         """Run the graph in memory, without a broker and without waiting.
 
         Use it with ``with``: ``job.send(stream, *values)``, then ``job.output(stream)``.
+
+        Args:
+            isolated: Fail a stage that changes a value in place which other branches read too:
+                what those see would depend on the order in which the graph was written.
+
+        Raises:
+            TopologyError: The graph cannot run, as `check` says; but a stage that nothing reads is
+                no fault here, since the test does.
         """
         from streamkit.testing.job import TestJob
 
-        self.load()
-        return TestJob(self.topology)
+        self._check(allows_open_ends=True)
+        return TestJob(self.topology, isolated=isolated)
 
     def run(self, **options: Unpack[RunKeywords]) -> int:
         """Run the job until it ends or is signalled; return the exit code.

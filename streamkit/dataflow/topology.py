@@ -112,8 +112,8 @@ class Topology:
         hint = f"did you mean {close[0]!r}?" if close else ""
         raise TopologyError(f"no stage is called {name!r}", hint=hint)
 
-    def check(self) -> None:
-        """Refuse a graph that cannot run.
+    def check(self, *, allows_open_ends: bool = False) -> None:
+        """Refuse a graph that cannot run; ``allows_open_ends``: a test may read what nobody does.
 
         Raises:
             TopologyError: With the user's file and line.
@@ -123,12 +123,12 @@ class Topology:
                 "the app has no stages",
                 hint="decorate functions with @app.source, @app.stage and @app.sink",
             )
-        for problem in self._problems():
+        for problem in self._problems(allows_open_ends=allows_open_ends):
             raise problem
 
-    def _problems(self) -> Iterable[TopologyError]:
+    def _problems(self, *, allows_open_ends: bool) -> Iterable[TopologyError]:
         for node in self.nodes:
-            if node.kind != "sink" and not self.readers(node):
+            if node.kind != "sink" and not self.readers(node) and not allows_open_ends:
                 yield TopologyError(
                     f"nothing reads {node.name!r}",
                     at=str(node.location),

@@ -1,4 +1,4 @@
-"""The end of the process, after the end of the job: nothing of the user's may hold it up in silence.
+"""The end of the process after that of the job: nothing of the user's holds it up in silence.
 
 The interpreter waits for threads that are not daemons, and for processes that were started with
 `multiprocessing`. The job's data are safe by then, so the wait is said, and ends at the deadline.

@@ -18,6 +18,7 @@ from streamkit.dataflow.topology import Node, Topology
 from streamkit.errors import StageError
 from streamkit.record import Chunk
 from streamkit.runtime.failures import describe_failure
+from streamkit.runtime.isolation import ChangedInPlace, Snapshot
 
 # How long one operator may work on one slice. The pace aims far below; this is for functions that
 # are suddenly slower than they were.
@@ -125,6 +126,7 @@ class Task:
         on_skip: Told of each record left out under ``on_error="skip"``.
         on_result: Told what each node gives, for tests.
         now_s: Time, so that a slice can end when it has taken long; without it none does.
+        is_isolated: Fail a stage that changes a value in place which others read too; for tests.
     """
 
     def __init__(
@@ -135,7 +137,9 @@ class Task:
         on_skip: OnSkip | None = None,
         on_result: OnResult | None = None,
         now_s: Callable[[], float] | None = None,
+        is_isolated: bool = False,
     ) -> None:
+        self._is_isolated = is_isolated
         self.counts = {node: Counts() for node in topology.nodes}
         self._on_skip = on_skip
         self._on_result = on_result
@@ -191,8 +195,14 @@ class Task:
             self._on_result(node, chunk)
         if node.kind == "sink":
             work.outputs.append(Output(node, chunk))
+        is_shared = self._is_isolated and len(station.readers) > 1
         for reader in station.readers:
+            before = Snapshot(chunk) if is_shared else None
             self._run(reader, chunk, work)
+            row = None if before is None else before.changed_row()
+            if row is not None:
+                failure = describe_failure(reader.node, chunk, row, ChangedInPlace())
+                work.fail(failure, chunk.offsets[row])
 
     def _apply(
         self, node: Node, operator: Operator, expands: bool, chunk: Chunk, work: Work

@@ -1,16 +1,27 @@
-"""Run a graph in memory: the engine's own task, without a broker and without waiting."""
+"""Run a graph in memory: the engine's own task and delivery, without a broker or a wait."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
-from streamkit.dataflow.endpoints import TopicSink, TopicSource
+import anyio
+
+from streamkit.dataflow.endpoints import FunctionSink, FunctionSource, TopicSink, TopicSource
 from streamkit.dataflow.stream import Sink, Stream
 from streamkit.dataflow.topology import Node, Topology
+from streamkit.env import SystemClock
 from streamkit.errors import UsageError
 from streamkit.record import Chunk, Record
-from streamkit.runtime.task import Task
+from streamkit.runtime.contracts import AtOnceWriter
+from streamkit.runtime.delivery import Delivery
+from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
+from streamkit.runtime.function_source import FunctionReader
+from streamkit.runtime.isolation import Snapshot
+from streamkit.runtime.task import Task, Work
 from streamkit.serde.values import encode_as, encode_key
 
 T = TypeVar("T")
@@ -18,18 +29,31 @@ _START_MS = 1_356_998_400_000
 
 
 class TestJob:
-    """What `App.test` gives. Records go through the same stages as in a run, at once."""
+    """What `App.test` gives. Records go through the same stages as in a run, at once.
+
+    Sinks of one's own are really called: opened when the block begins, written to by `send` and
+    `read`, flushed by `commit`, flushed and closed when the block ends. What goes to topics and
+    connectors is kept, for `output` and `records`.
+    """
 
     __test__ = False  # it is no test, whatever pytest thinks of the name
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, *, isolated: bool = False) -> None:
         self._topology = topology
         self._given: dict[Node, list[Chunk]] = {node: [] for node in topology.nodes}
-        self._task = Task(topology, on_result=self._note)
+        self._clock = SystemClock()
+        self._is_isolated = isolated
+        self._task = Task(topology, on_result=self._note, is_isolated=isolated)
+        self._writers = _own_writers(topology, self._clock)
+        self._delivery = Delivery(self._writers, self._clock.monotonic_s)
         self._now_ms = _START_MS
         self._next_offset: dict[Node, int] = {}
+        self._positions: dict[Node, dict[str, str]] = {}
+        self._loop = _Loop()
+        self._is_open = False
 
     def __enter__(self) -> TestJob:
+        self._open()
         return self
 
     def __exit__(
@@ -38,7 +62,20 @@ class TestJob:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        pass  # nothing is held
+        try:
+            if error is None:
+                self._flush(is_last=True)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the sinks of one's own; the block does so by itself."""
+        was_open, self._is_open = self._is_open, False
+        try:
+            for writer in self._writers.values() if was_open else ():
+                self._loop.run(writer.close())
+        finally:
+            self._loop.close()
 
     def send(self, source: Stream[Any] | str, *values: Any) -> None:
         """Put values into a source, by its stream or its topic.
@@ -47,7 +84,8 @@ class TestJob:
         brings its own key and timestamp.
 
         Raises:
-            StageError: A stage failed, and says ``fail``; nothing of this call is kept.
+            StageError: A stage failed, and says ``fail``; nothing of this call is kept. Or a sink
+                of one's own failed; it was called with the records before.
             UsageError: There is no such source.
         """
         node = self._source(source)
@@ -66,12 +104,88 @@ class TestJob:
             node.endpoint.topic if is_topic else node.name,
             0,
         )
+        self._process(node, chunk)
+
+    def read(self, source: Stream[Any], limit: int | None = None) -> int:
+        """Run a generator source, and process what it yields.
+
+        It begins after the last value that was read, as after a commit, and is closed again.
+
+        Args:
+            source: The decorated generator.
+            limit: How many values to read; to its end, if left out.
+
+        Returns:
+            How many values were read.
+
+        Raises:
+            StageError: The generator, a stage or a sink failed.
+            UsageError: The source is not a generator.
+        """
+        node = source.node
+        if not isinstance(node.endpoint, FunctionSource):
+            raise UsageError(f"{node.name!r} is not a generator", hint="use send for topics")
+        chunks = self._loop.run(self._read(node, node.endpoint, limit))
+        for chunk in chunks:
+            self._process(node, chunk)
+        return sum(map(len, chunks))
+
+    def commit(self) -> None:
+        """Flush the sinks of one's own, as a commit does.
+
+        Raises:
+            StreamKitError: One of them could not be flushed.
+        """
+        self._flush(is_last=False)
+
+    def _open(self) -> None:
+        if self._is_open:
+            return
+        self._is_open = True
+        for writer in self._writers.values():
+            self._loop.run(writer.open({}))
+
+    def _flush(self, *, is_last: bool) -> None:
+        for writer in self._writers.values():
+            self._loop.run(writer.flush(is_last=is_last))
+
+    async def _read(self, node: Node, source: FunctionSource, limit: int | None) -> list[Chunk]:
+        reader = FunctionReader(node.name, source, self._clock)
+        found: list[Chunk] = []
+        left = limit
+        try:
+            await reader.open(self._positions.get(node, {}))
+            while left != 0 and (chunk := await reader.next()) is not None:
+                part = chunk if left is None else chunk.slice(0, left)
+                left = None if left is None else left - len(part)
+                found.append(part)
+                key, position = reader.position_after(part)
+                self._positions[node] = {key: position}
+        finally:
+            await reader.close()
+        return found
+
+    def _process(self, node: Node, chunk: Chunk) -> None:
+        self._open()
         kept = {each: list(chunks) for each, chunks in self._given.items()}
         work = self._task.process(node, chunk)
         if work.failure is not None:
             self._given = kept
             raise work.failure
+        if self._writers and len(chunk):
+            self._loop.run(self._deliver(work))
         self._task.account(work, work.end)
+
+    async def _deliver(self, work: Work) -> None:
+        reached = work.part.offsets[0]
+        for output in work.outputs if self._is_isolated else ():
+            if output.sink in self._writers:  # each gets its own, so that a change is its own
+                output.chunk = Snapshot(output.chunk).copy
+        while reached < work.end:
+            reached = await self._delivery.round(work, reached)
+        if work.failure is not None:
+            self._task.account(work, reached)
+            raise work.failure
 
     @overload
     def output(self, stream: Stream[T]) -> list[T]: ...
@@ -120,3 +234,48 @@ class TestJob:
         if not found:
             raise UsageError(f"no sink writes to the topic {stream!r}")
         return found
+
+
+def _own_writers(topology: Topology, clock: SystemClock) -> dict[Node, AtOnceWriter]:
+    """Make the writers of functions and classes of the user's; connectors are left out."""
+    writers: dict[Node, AtOnceWriter] = {}
+    for node in topology.of_kind("sink"):
+        if isinstance(node.endpoint, FunctionSink):
+            writers[node] = FunctionWriter(node.endpoint)
+        elif not isinstance(node.endpoint, TopicSink) and not hasattr(node.endpoint, "writer"):
+            writers[node] = ObjectWriter(node.endpoint, clock)
+    return writers
+
+
+class _Loop:
+    """Runs what is async: in this thread, or beside it where an event loop runs here already."""
+
+    def __init__(self) -> None:
+        self._runner: asyncio.Runner | None = None
+        self._beside: ThreadPoolExecutor | None = None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+            self._beside = ThreadPoolExecutor(1) if _is_loop_running() else None
+        if self._beside is None:
+            return self._runner.run(work)
+        return self._beside.submit(self._runner.run, work).result()
+
+    def close(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return
+        if self._beside is None:
+            runner.close()
+        else:
+            self._beside.submit(runner.close).result()
+            self._beside.shutdown()
+
+
+def _is_loop_running() -> bool:
+    try:
+        anyio.get_current_task()
+    except RuntimeError:  # of asyncio; that of trio is one as well
+        return False
+    return True

@@ -1,0 +1,169 @@
+"""`app.test()` calls sinks of one's own and generator sources, and checks the graph."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from streamkit import App
+from streamkit.connectors.files import JsonLines
+from streamkit.errors import StageError, TopologyError, UsageError
+
+
+class Table:
+    """A sink of one's own that notes its calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def open(self) -> None:
+        self.calls.append("open")
+
+    async def write(self, rows: list[int]) -> None:
+        self.calls.append(rows)
+
+    def flush(self) -> None:
+        self.calls.append("flush")
+
+    async def close(self) -> None:
+        self.calls.append("close")
+
+
+def test_a_class_is_opened_written_flushed_and_closed() -> None:
+    app, table = App("own"), Table()
+    numbers = app.stream("numbers", int)
+    numbers.to(table, name="table")
+    with app.test() as job:
+        assert table.calls == ["open"]
+        job.send(numbers, 1, 2)
+        job.commit()
+        job.send(numbers, 3)
+    assert table.calls == ["open", [1, 2], "flush", [3], "flush", "close"]
+
+
+def test_functions_that_are_sinks_are_called_async_ones_too() -> None:
+    app = App("own")
+    got: list[Any] = []
+    numbers = app.stream("numbers", int)
+
+    @app.sink(numbers, batch=2)
+    async def listed(rows: list[int]) -> None:
+        got.append(rows)
+
+    app.sink(numbers, name="each")(lambda value: got.append(value))
+    with app.test() as job:
+        job.send("numbers", 1, 2, 3)
+        assert got == [[1, 2], [3], 1, 2, 3]
+
+
+async def test_a_job_is_tested_where_an_event_loop_runs() -> None:
+    app, table = App("own"), Table()
+    numbers = app.stream("numbers", int)
+    numbers.to(table, name="table")
+    with app.test() as job:
+        job.send(numbers, 1)
+    assert table.calls == ["open", [1], "flush", "close"]
+
+
+def test_a_sink_that_fails_fails_the_send_and_names_the_record() -> None:
+    app = App("own")
+    got: list[int] = []
+    numbers = app.stream("numbers", int)
+
+    @app.sink(numbers)
+    def picky(value: int) -> None:
+        if value == 3:
+            raise ValueError("not this one")
+        got.append(value)
+
+    with app.test() as job, pytest.raises(StageError, match="numbers-0 offset 2: ValueError"):
+        job.send(numbers, 1, 2, 3, 4)
+    assert got == [1, 2]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_generator_is_read_to_its_end_or_so_far_and_resumes(is_async: bool) -> None:
+    app = App("own")
+    begun: list[int | None] = []
+
+    def plain(resume: int | None) -> Iterator[tuple[int, int]]:
+        begun.append(resume)
+        for number in range(0 if resume is None else resume + 1, 5):
+            yield number, number * 10
+
+    async def waiting(resume: int | None) -> AsyncIterator[tuple[int, int]]:
+        for pair in plain(resume):
+            yield pair
+
+    source: Any = app.source(waiting if is_async else plain)
+    source.to("copies")
+    with app.test() as job:
+        assert job.read(source, 2) == 2
+        assert job.output(source) == [0, 10]
+        assert job.read(source) == 3
+        assert job.output(source) == [0, 10, 20, 30, 40]
+    assert begun == [None, 1]
+
+
+def test_a_topic_is_not_read_but_sent_to() -> None:
+    app = App("own")
+    numbers = app.stream("numbers", int)
+    numbers.to("copies")
+    with app.test() as job, pytest.raises(UsageError, match="is not a generator"):
+        job.read(numbers)
+
+
+def test_connectors_are_not_written_to(tmp_path: Any) -> None:
+    app = App("own")
+    app.stream("numbers", int).to(JsonLines(tmp_path / "out.jsonl"), name="file")
+    with app.test() as job:
+        job.send("numbers", 1)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_graph_that_cannot_run_is_refused_by_a_test() -> None:
+    app = App("own")
+    numbers = app.stream("numbers", int)
+
+    def shouted(value: str) -> str:
+        return value.upper()
+
+    wrong: Any = shouted  # a type checker would find it too
+    app.stage(numbers)(wrong).to("loud")
+    with pytest.raises(TopologyError, match="takes str"):
+        app.test()
+
+
+def build_branches(app: App) -> Any:
+    rows = app.stream("rows", dict[str, int])
+
+    def strip(row: dict[str, int]) -> dict[str, int]:
+        row.pop("secret", None)
+        return row
+
+    rows.map(strip, name="public").to("public")
+    rows.map(lambda row: row, name="private").to("private")
+    return rows
+
+
+def test_a_branch_that_changes_what_another_reads_is_found() -> None:
+    app = App("own")
+    rows = build_branches(app)
+    with (
+        app.test(isolated=True) as job,
+        pytest.raises(StageError, match="'public' failed on rows-0 offset 1: ChangedInPlace"),
+    ):
+        job.send(rows, {"id": 1}, {"id": 2, "secret": 3})
+
+
+def test_branches_that_make_new_values_are_isolated() -> None:
+    app = App("own")
+    rows = app.stream("rows", dict[str, int])
+    rows.map(lambda row: {"id": row["id"]}, name="public").to("public")
+    rows.map(lambda row: row, name="private").to("private")
+    with app.test(isolated=True) as job:
+        job.send(rows, {"id": 2, "secret": 3})
+        assert job.output("public") == [b'{"id":2}']
+        assert job.output("private") == [b'{"id":2,"secret":3}']
