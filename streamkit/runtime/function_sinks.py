@@ -88,16 +88,17 @@ class ObjectWriter(AtOnceWriter):
     """
 
     is_per_record = False
+    _calling: anyio.Lock
 
     def __init__(self, writer: Any, clock: Clock) -> None:
         self._writer = writer
         self._now_s = clock.monotonic_s
-        self._calling = anyio.Lock()
         self._pace = Pace(_WRITE_TARGET_S, first=_WRITE_ROWS_FIRST, most=CHUNK_RECORDS_MAX)
         self._is_dirty = False
         self.description = f"{type(writer).__name__} of the program's own"
 
     async def open(self, committed: Positions) -> None:
+        self._calling = anyio.Lock()  # made here, for it belongs to the loop that it is made in
         async with self._calling:
             await settle(self._writer.open())
 

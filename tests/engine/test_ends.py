@@ -206,7 +206,9 @@ async def test_a_class_is_opened_written_flushed_and_closed() -> None:
 
 async def test_a_class_that_cannot_flush_is_named() -> None:
     with pytest.raises(StreamKitError, match=r"Noted.* could not be flushed: OSError: gone"):
-        await ObjectWriter(Noted(fails=True), SystemClock()).flush(is_last=True)
+        writer = ObjectWriter(Noted(fails=True), SystemClock())
+        await writer.open({})
+        await writer.flush(is_last=True)
 
 
 async def write_lines(path: Path, *lines: bytes) -> None:
