@@ -165,7 +165,7 @@ class App:
         scope = caller_scope()
         if callable(topic) and not isinstance(topic, Topic):
             if options:
-                raise UsageError(f"{', '.join(options)}: for topics alone, name one first")
+                raise UsageError(f"{', '.join(options)}: only for topics; name a topic first")
             return self._own_source(topic, scope, name)
         endpoint = _topic_source(topic, options)
 
@@ -459,7 +459,7 @@ class App:
 
         checked_options(options, TopicSinkOptions)
         if options and to is None:
-            raise UsageError(f"{', '.join(options)}: for topics alone, name one with to=")
+            raise UsageError(f"{', '.join(options)}: only for topics; name one with to=")
 
         def decorate(function: Callable[..., Any]) -> Any:
             function = _undecorated(function)
@@ -612,6 +612,7 @@ def _topic_source(topic: Any, options: TopicSourceOptions) -> TopicSource:
         options.get("isolation"),
         options.get("max_bytes"),
         topic.partitions if isinstance(topic, Topic) else None,
+        options.get("value"),
     )
 
 

@@ -392,8 +392,8 @@ async def prepare_topics(
 ) -> None:
     """See that every topic is there; make what may be made.
 
-    ``on_mismatch`` is told each topic that has another number of partitions than its `Topic`
-    says: the number said, and the number found.
+    ``on_mismatch`` is called for each topic whose partition count differs from its `Topic`:
+    with the topic, the declared count and the actual count.
 
     Raises:
         TopicNotFound: A topic is missing that may not be made; the hint names the command.

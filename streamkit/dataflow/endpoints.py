@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from streamkit.record import Offset
+from streamkit.serde.values import Serde
 
 V = TypeVar("V")
 
@@ -43,6 +44,7 @@ class TopicSource:
     """A topic to read. ``start`` counts only where nothing is committed yet.
 
     ``partitions`` are those to read, ``partition_count`` how many its `Topic` says there are.
+    ``format`` is how values are read where that is not JSON.
     """
 
     topic: str
@@ -51,6 +53,7 @@ class TopicSource:
     isolation: str | None = None
     max_bytes: int | None = None
     partition_count: int | None = None
+    format: Serde | None = None
 
     def __str__(self) -> str:
         return f"topic {self.topic}"

@@ -103,7 +103,7 @@ def check_parameters(function: Callable[..., Any], facts: FunctionFacts, what: s
         TopologyError: With the function's file and line.
     """
     given = (None, None) if facts.takes_context else (None,)
-    problem = _call_problem(function, given)
+    problem = call_problem(function, given)
     if not problem:
         return
     required = [each.name for each in _positional(function) if each.default is each.empty]
@@ -116,8 +116,8 @@ def check_parameters(function: Callable[..., Any], facts: FunctionFacts, what: s
     raise TopologyError(f"the {what} {facts.name!r} {text}", at=str(facts.location), hint=hint)
 
 
-def check_callable(function: Any, verb: str, *, values: int = 1, gives_many: bool = False) -> str:
-    """Refuse what a verb cannot call with a value; return the name of a stage that calls it.
+def check_callable(function: Any, verb: str, *, values: int = 1, gives_many: bool = False) -> None:
+    """Refuse what a verb cannot call with a value.
 
     Raises:
         TopologyError: It is async, a generator where one value is due, or takes something else.
@@ -129,12 +129,18 @@ def check_callable(function: Any, verb: str, *, values: int = 1, gives_many: boo
     if inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain):
         raise _refused(verb, f"got the async function {name!r}", "use a plain function here")
     if inspect.isgeneratorfunction(plain) and not gives_many:
-        raise _refused(verb, f"got the generator {name!r}, one value is due", "use flat_map")
-    problem = _call_problem(function, (None,) * values)
+        raise _refused(
+            verb, f"got the generator {name!r} where one value is expected", "use flat_map"
+        )
+    problem = call_problem(function, (None,) * values)
     if problem:
         raise _refused(verb, f"got {name!r}, which cannot be called with a value: {problem}")
+
+
+def verb_name(verb: str, function: Any) -> str:
+    """Name a stage after its function, or after the verb where the function has no name."""
     given = getattr(function, "__name__", "")
-    return verb.replace("_", "-") if given in ("", "<lambda>") else stage_name(given)
+    return verb if given in ("", "<lambda>") else stage_name(given)
 
 
 def result_of(
@@ -145,7 +151,7 @@ def result_of(
         return None if gives_many else function
     try:
         result = _hints(function, scope, Location()).get("return")
-    except (TopologyError, TypeError):  # names for type checkers alone: no reason to refuse
+    except TopologyError:  # it names what is for type checkers alone: no reason to refuse it
         return None
     if not gives_many:
         return result
@@ -153,6 +159,19 @@ def result_of(
     if not isinstance(origin, type) or not arguments or issubclass(origin, tuple | Mapping):
         return None
     return arguments[0] if issubclass(origin, Iterable) else None
+
+
+def call_problem(function: Callable[..., Any], given: tuple[Any, ...]) -> str:
+    """Say why a function cannot be called with some values; empty if it can, or is C's."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a callable of C's, such as attrgetter, that does not say
+        return ""
+    try:
+        signature.bind(*given)
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 @contextmanager
@@ -164,6 +183,12 @@ def blamed_on(location: Location) -> Iterator[None]:
         if error.at:
             raise
         raise TopologyError(str(error), at=str(location), hint=error.hint) from None
+
+
+def is_generator(function: Any) -> bool:
+    """Return whether a function does nothing when it is called, but when its result is iterated."""
+    plain = _plain(function)
+    return inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)
 
 
 def name_of(function: Any) -> str:
@@ -207,19 +232,6 @@ def without_none(annotation: Any) -> Any:
 
 def _refused(verb: str, text: str, hint: str = "") -> TopologyError:
     return TopologyError(f"{verb} {text}", at=str(caller_location()), hint=hint)
-
-
-def _call_problem(function: Callable[..., Any], given: tuple[Any, ...]) -> str:
-    """Say why a function cannot be called with some values; empty if it can, or is C's."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # a callable of C's, such as attrgetter, that does not say
-        return ""
-    try:
-        signature.bind(*given)
-    except TypeError as error:
-        return str(error)
-    return ""
 
 
 def _unwrapped(annotation: Any) -> Any:
@@ -296,6 +308,11 @@ def _hints(
             "which is not known when the program runs",
             at=str(location),
             hint="import it outside `if TYPE_CHECKING`, and define classes before their use",
+        ) from None
+    except (TypeError, AttributeError, SyntaxError) as error:
+        raise TopologyError(
+            f"the annotations of {getattr(plain, '__name__', plain)!r} are not valid: {error}",
+            at=str(location),
         ) from None
 
 

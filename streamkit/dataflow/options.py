@@ -23,7 +23,7 @@ class TopicSourceOptions(TypedDict, total=False):
         partitions: Which ones; all, if left out.
         isolation: Left out, the safe one for the topic's replication.
         max_bytes: Size of one response of a partition.
-        value: A format of your own, with ``loads`` and ``dumps``.
+        value: Your own format, with ``loads`` and ``dumps``.
     """
 
     start: Start
@@ -42,7 +42,7 @@ class TopicSinkOptions(TypedDict, total=False):
         max_request_size: Hard limit of a record alone in its batch, in bytes.
         linger: How long a batch may wait for more records; left out, until the chunk ends.
         compression: Left out, the topic's own, or none.
-        value: A format of your own, with ``loads`` and ``dumps``.
+        value: Your own format, with ``loads`` and ``dumps``.
     """
 
     partitioner: Callable[..., Any] | None

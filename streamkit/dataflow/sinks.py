@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from streamkit.dataflow.encoding import Encode
 from streamkit.dataflow.endpoints import FunctionSink, TopicSink
-from streamkit.dataflow.functions import check_callable
+from streamkit.dataflow.functions import call_problem, check_callable, is_generator
 from streamkit.dataflow.operators import SetKeys, Step, Unwrap
 from streamkit.dataflow.options import Compression, TopicSinkOptions, checked_options
 from streamkit.dataflow.topology import clashes, type_name
@@ -22,7 +22,8 @@ from streamkit.serde.values import (
     encoder_for_topic,
 )
 
-_WRITER_METHODS = ("open", "write", "flush", "close")
+# What an object that writes has, and what each method is called with.
+_WRITER_METHODS: dict[str, tuple[Any, ...]] = {"open": (), "write": ([],), "flush": (), "close": ()}
 
 
 def sink_endpoint(target: Any, options: TopicSinkOptions) -> Any:
@@ -30,7 +31,7 @@ def sink_endpoint(target: Any, options: TopicSinkOptions) -> Any:
 
     Raises:
         TopologyError: Nothing can be written there.
-        UsageError: An option means nothing, or is for topics alone.
+        UsageError: An option means nothing, or is only for topics.
     """
     checked_options(options, TopicSinkOptions)
     if isinstance(target, str):
@@ -39,7 +40,7 @@ def sink_endpoint(target: Any, options: TopicSinkOptions) -> Any:
         return _topic_sink(target, options)
     given = [name for name, value in options.items() if value is not None]
     if given:
-        raise UsageError(f"{', '.join(given)}: for topics alone, not for {target!r}")
+        raise UsageError(f"{', '.join(given)}: only for topics, not for {target!r}")
     if not isinstance(target, FunctionSink):
         _refuse_unwritable(target)
     return target
@@ -109,12 +110,22 @@ def _refuse_unwritable(target: Any) -> None:
             f"{target.__name__} is a class, and nothing can be written to a class",
             hint=f"make one of it: {target.__name__}(...)",
         )
+    if callable(getattr(target, "writer", None)):
+        return
     missing = [name for name in _WRITER_METHODS if not callable(getattr(target, name, None))]
-    if missing and not callable(getattr(target, "writer", None)):
+    if missing:
         raise TopologyError(
             f"nothing can be written to {target!r}: it has no {', '.join(missing)}",
             hint="name a topic, or give a connector or an object with open, write, flush and close",
         )
+    for name, given in _WRITER_METHODS.items():
+        method = getattr(target, name)
+        problem = call_problem(method, given)
+        if is_generator(method):
+            problem = "it is a generator, so what it does would never be done"
+        if problem:
+            what = "a list of values" if given else "nothing"
+            raise TopologyError(f"{name} of {target!r} cannot be called with {what}: {problem}")
 
 
 def _encoder(target: Any, value_type: Any, serde: Any, giver: str) -> ValueEncoder | None:

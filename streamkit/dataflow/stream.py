@@ -14,6 +14,7 @@ from streamkit.dataflow.functions import (
     caller_scope,
     check_callable,
     result_of,
+    verb_name,
 )
 from streamkit.dataflow.operators import Filter, FlatMap, Map, Step
 from streamkit.dataflow.options import TopicSinkOptions
@@ -55,8 +56,9 @@ class Stream(Generic[V_co]):
         on_error: OnError = "fail",
     ) -> Stream[U]:
         """Replace each value by what ``function`` makes of it; None is kept as a value."""
-        found = check_callable(function, "map")
-        return self._then(Map(function), name, found, on_error, result_of(function, caller_scope()))
+        check_callable(function, "map")
+        kind = result_of(function, caller_scope())
+        return self._then(Map(function), name, verb_name("map", function), on_error, kind)
 
     def filter(
         self,
@@ -66,9 +68,10 @@ class Stream(Generic[V_co]):
         on_error: OnError = "fail",
     ) -> Stream[V_co]:
         """Keep the records whose value satisfies ``predicate``."""
-        found = check_callable(predicate, "filter")
+        check_callable(predicate, "filter")
+        kind = self._node.value_type
         kept: Stream[V_co] = self._then(
-            Filter(predicate), name, found, on_error, self._node.value_type
+            Filter(predicate), name, verb_name("filter", predicate), on_error, kind
         )
         return kept
 
@@ -80,9 +83,10 @@ class Stream(Generic[V_co]):
         on_error: OnError = "fail",
     ) -> Stream[U]:
         """Replace each record by one for each value that ``function`` gives."""
-        found = check_callable(function, "flat_map", gives_many=True)
+        check_callable(function, "flat_map", gives_many=True)
         kind = result_of(function, caller_scope(), gives_many=True)
-        return self._then(FlatMap(function), name, found, on_error, kind)
+        default = verb_name("flat-map", function)
+        return self._then(FlatMap(function), name, default, on_error, kind)
 
     def merge(self, *others: Stream[U], name: str | None = None) -> Stream[V_co | U]:
         """Join streams into one. Each keeps its order; between them there is none."""

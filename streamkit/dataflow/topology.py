@@ -181,8 +181,9 @@ def clashes(given: Any, wanted: Any) -> bool:
 def _resource_of(endpoint: Any) -> Any:
     """Return what a sink has for itself alone: what it names, or an object that writes."""
     resource = getattr(endpoint, "resource", None)
-    if callable(resource) and not isinstance(endpoint, type):
-        return resource()
+    if callable(resource):
+        found = resource()
+        return None if found is None else str(found)
     writes_itself = hasattr(endpoint, "flush") and not hasattr(endpoint, "writer")
     return id(endpoint) if writes_itself else None
 
@@ -201,7 +202,7 @@ _PROMOTED: dict[Any, tuple[type, ...]] = {
 
 
 def _is_plain(kind: Any) -> bool:
-    """Tell whether a type is a class, of which a value is an instance or surely is not."""
+    """Return whether a type is a class, of which a value is an instance or surely is not."""
     if not isinstance(kind, type) or typing.get_origin(kind) is not None:
         return False
     if kind is Any or Any in kind.__mro__ or typing.is_typeddict(kind):

@@ -62,13 +62,13 @@ def _first_lost(values: Sequence[Any], encoded: Sequence[bytes], rows: range) ->
             where = f" at {path}" if path else ""
             return row, ValueError(
                 f"JSON has no NaN and no infinity, and the value has one{where}: "
-                "write None, or use a format of your own with value="
+                "write None, or use your own format with value="
             )
     return None
 
 
 def _all_finite(values: Sequence[Any]) -> bool:
-    """Tell quickly whether all floats are finite; False where that takes more than sums."""
+    """Return quickly whether all floats are finite; False where that takes more than sums."""
     kinds = set(map(type, values))
     if len(kinds) != 1:
         return not kinds
@@ -125,18 +125,17 @@ def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
 def _float_fields(kind: Any) -> dict[str, Any]:
     """Return the fields of a Struct, dataclass or attrs class that may hold floats."""
     if issubclass(kind, msgspec.Struct):
-        hints: dict[str, Any] = {each.name: each.type for each in msgspec.structs.fields(kind)}
+        hints = _hints_of(kind, kind.__struct_fields__)
     elif dataclasses.is_dataclass(kind):
-        hints = _hints_of(kind)
+        hints = _hints_of(kind, (each.name for each in dataclasses.fields(kind)))
     else:
         hints = dict.fromkeys((each.name for each in getattr(kind, "__attrs_attrs__", ())), Any)
     return {name: hint for name, hint in hints.items() if may_hold_floats(hint)}
 
 
-def _hints_of(kind: Any) -> dict[str, Any]:
-    names = [each.name for each in dataclasses.fields(kind)]
+def _hints_of(kind: Any, names: Iterable[str]) -> dict[str, Any]:
     try:
         hints = typing.get_type_hints(kind, include_extras=True)
-    except (NameError, TypeError):  # names that nobody can find: they may hold anything
+    except (NameError, TypeError, AttributeError):  # what nobody can resolve may hold anything
         hints = {}
     return {name: hints.get(name, Any) for name in names}

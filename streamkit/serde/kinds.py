@@ -38,7 +38,7 @@ def bare(kind: Any) -> Any:
 
 
 def is_text(kind: Any) -> bool:
-    """Tell whether values are texts, perhaps with constraints such as a length."""
+    """Return whether values are texts, perhaps with constraints such as a length."""
     if get_origin(kind) is Annotated:
         kind = get_args(kind)[0]
     return bare(kind) is str
@@ -63,7 +63,7 @@ def in_record(kind: Any) -> Any:
 
 
 def may_be_record(kind: Any) -> bool:
-    """Tell whether a value of a type may be a `Record`."""
+    """Return whether a value of a type may be a `Record`."""
     for each in members(kind):
         origin = get_origin(each) or each
         if each is None or each is Any or not isinstance(origin, type):
@@ -75,17 +75,17 @@ def may_be_record(kind: Any) -> bool:
 
 
 def is_protocol(kind: type) -> bool:
-    """Tell whether a class is satisfied by what does not derive from it."""
+    """Return whether a class is satisfied by what does not derive from it."""
     return bool(getattr(kind, "_is_protocol", False)) or inspect.isabstract(kind)
 
 
 def is_pydantic(kind: Any) -> bool:
-    """Tell whether a class is a model or a dataclass of pydantic's."""
+    """Return whether a class is a model or a dataclass of pydantic's."""
     return isinstance(kind, type) and hasattr(kind, "__pydantic_validator__")
 
 
 def may_hold_floats(kind: Any) -> bool:
-    """Tell whether a float can be anywhere in a value of a type."""
+    """Return whether a float can be anywhere in a value of a type."""
     try:
         return any(map(_may_be_float, _parts(kind)))
     except Exception:  # a type that msgspec does not know may hold anything
@@ -111,7 +111,7 @@ def unsupported_in(kind: Any) -> Iterator[Any]:
 
 
 def mixes_keys(kind: Any) -> bool:
-    """Tell whether a dict in a type has keys of several types, which JSON makes one."""
+    """Return whether a dict in a type has keys of several types, which JSON makes one."""
     try:
         return any(
             isinstance(part, shape.DictType) and isinstance(part.key_type, shape.UnionType)

@@ -11,7 +11,7 @@ from streamkit.serde.kinds import bare, classes_in, is_pydantic
 
 
 def holds_pydantic(kind: Any) -> bool:
-    """Tell whether a type is a model, or is made of some."""
+    """Return whether a type is a model, or is made of some."""
     if "pydantic" not in sys.modules:
         return False
     kind = bare(kind)

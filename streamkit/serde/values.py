@@ -66,7 +66,7 @@ class ValueEncoder:
 
 
 def format_for(kind: Any, serde: Serde | None = None) -> ValueFormat:
-    """Choose how to read values of a type, or by a format of the user's.
+    """Choose how to read values of a type, or by a user's format.
 
     Raises:
         TopologyError: Such values cannot be told from JSON; the text says what to change.
@@ -81,7 +81,7 @@ def format_for(kind: Any, serde: Serde | None = None) -> ValueFormat:
 
 
 def encoder_for(kind: Any, serde: Serde | None = None) -> ValueEncoder:
-    """Choose how to write values of a type, or by a format of the user's.
+    """Choose how to write values of a type, or by a user's format.
 
     None stands for a type that is not known: then each value says by itself whether it is
     bytes, text or JSON. A `Record` stands for its value.
@@ -133,11 +133,13 @@ def encode_value(value: Any) -> bytes:
     return _untyped(value) if isinstance(value, (str, *RAW_KINDS)) else encode_json(value)
 
 
-def encode_as(value: Any, kind: Any) -> bytes:
+def encode_as(value: Any, kind: Any, serde: Serde | None = None) -> bytes:
     """Write one value as a topic of a type holds it; for tests, which send values by hand.
 
     Bytes are what is stored. So is text where it cannot be a value of the type: JSON, then.
     """
+    if serde is not None:
+        return value if type(value) is bytes else serde.dumps(value)
     if isinstance(value, str) and _can_be(kind, value):
         return encoder_for(kind).dumps(value)
     return encode_value(value)
@@ -176,12 +178,12 @@ def key_reader(kind: Any) -> Callable[[bytes | None], Any]:
 
 
 def not_bytes(values: Sequence[Any], encoded: Sequence[Any]) -> Fault | None:
-    """Find the first row that a format of the user's did not turn into bytes."""
+    """Find the first row that a user's format did not turn into bytes."""
     if all(map(isinstance, encoded, repeat(bytes))):
         return None
     row = next(row for row, data in enumerate(encoded) if not isinstance(data, bytes))
     found = type(encoded[row]).__name__
-    return row, TypeError(f"the format gave {found} for the value, where bytes are due")
+    return row, TypeError(f"the format gave {found} instead of bytes")
 
 
 def _can_be(kind: Any, text: str) -> bool:
@@ -241,7 +243,7 @@ def _refuse_unsupported(kind: Any, how: str, is_refused: Callable[[Any], bool]) 
         raise TopologyError(
             f"values of type {name} cannot be {how} JSON",
             hint=_INSTEAD.get(name, "make it a msgspec.Struct or a dataclass")
-            + ", or name a format of your own with value=",
+            + ", or name your own format with value=",
         )
 
 
@@ -264,14 +266,14 @@ _INSTEAD = {
 
 
 def _is_surely_plain(kind: Any) -> bool:
-    """Tell whether no value of a class can be written: neither its own nor of a subclass."""
-    if not isinstance(kind, type) or issubclass(kind, dict | list) or kind.__subclasses__():
+    """Return whether no value of a class can be written: neither its own nor of a subclass."""
+    if not isinstance(kind, type) or issubclass(kind, dict | list) or type.__subclasses__(kind):
         return False
     return not is_protocol(kind)
 
 
 def _method_of(serde: Any, name: str) -> Callable[[Any], Any]:
-    """Return a method of a format of the user's.
+    """Return a method of a user's format.
 
     Raises:
         TopologyError: It has none, or it cannot be called as one.
@@ -282,7 +284,8 @@ def _method_of(serde: Any, name: str) -> Callable[[Any], Any]:
             hint=f"make one of it: value={serde.__name__}()",
         )
     method = getattr(serde, name, None)
-    if not callable(method) or inspect.iscoroutinefunction(method):
+    is_lazy = inspect.iscoroutinefunction(method) or inspect.isgeneratorfunction(method)
+    if not callable(method) or is_lazy:
         raise TopologyError(
             f"value={serde!r} has no plain method {name!r}",
             hint="a format has loads(data) and dumps(value)",
@@ -313,7 +316,7 @@ def _fault_of_models(kind: Any) -> FindFault:
             for row, value in enumerate(values):
                 if type(value) is not kind:
                     return row, TypeError(
-                        f"the value is {type(value).__name__}, its type is said to be "
+                        f"the value is {type(value).__name__}, its declared type is "
                         f"{kind.__name__}, and other fields than its would be lost"
                     )
         return lost_float(values, encoded)
@@ -343,13 +346,13 @@ def _raw(value: Any) -> bytes:
         return value
     if isinstance(value, RAW_KINDS):
         return bytes(value)
-    raise TypeError(f"the value is {type(value).__name__}, but its type is said to be bytes")
+    raise TypeError(f"the value is {type(value).__name__}, but its declared type is bytes")
 
 
 def _text(value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode()
-    raise TypeError(f"the value is {type(value).__name__}, but its type is said to be str")
+    raise TypeError(f"the value is {type(value).__name__}, but its declared type is str")
 
 
 def _key_text(key: bytes | None) -> str | None:

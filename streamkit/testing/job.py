@@ -95,7 +95,9 @@ class TestJob:
         self._next_offset[node] = first + len(records)
         chunk = Chunk(
             [
-                encode_as(each.value, node.input_type) if is_topic else each.value
+                encode_as(each.value, node.input_type, node.endpoint.format)
+                if is_topic
+                else each.value
                 for each in records
             ],
             [encode_key(each.key) for each in records],

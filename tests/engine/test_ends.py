@@ -205,9 +205,9 @@ async def test_a_class_is_opened_written_flushed_and_closed() -> None:
 
 
 async def test_a_class_that_cannot_flush_is_named() -> None:
+    writer = ObjectWriter(Noted(fails=True), SystemClock())
+    await writer.open({})
     with pytest.raises(StreamKitError, match=r"Noted.* could not be flushed: OSError: gone"):
-        writer = ObjectWriter(Noted(fails=True), SystemClock())
-        await writer.open({})
         await writer.flush(is_last=True)
 
 

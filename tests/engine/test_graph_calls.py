@@ -12,9 +12,8 @@ from typing import Annotated, Any, TypeVar
 import pytest
 
 from streamkit import App, Context
-from streamkit.connectors.files import JsonLines
 from streamkit.dataflow.stream import Stream
-from streamkit.errors import TopologyError, UsageError
+from streamkit.errors import TopologyError
 
 HERE = Path(__file__)
 T = TypeVar("T")
@@ -70,7 +69,7 @@ def stream_sink(stream: Stream[Any], key: Any) -> object:
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("given", NO_VALUE)
-def test_a_verb_refuses_what_gives_no_value_for_a_value(use: str, given: str) -> None:
+def test_a_verb_refuses_a_function_that_cannot_map_a_value(use: str, given: str) -> None:
     if use == "partitioner" and given == "two taken":
         return  # that is what a partitioner takes
     numbers = numbers_of(App("app"))
@@ -80,7 +79,7 @@ def test_a_verb_refuses_what_gives_no_value_for_a_value(use: str, given: str) ->
 
 
 @pytest.mark.parametrize("given", [each for each in NO_VALUE if each != "generator"])
-def test_a_flat_map_refuses_what_gives_no_values(given: str) -> None:
+def test_flat_map_refuses_a_function_that_cannot_map_a_value(given: str) -> None:
     numbers = numbers_of(App("app"))
     with pytest.raises(TopologyError, match="flat_map got"):
         numbers.flat_map(NO_VALUE[given])
@@ -198,7 +197,9 @@ def anything(*values: Any) -> str:
     ("function", "expected"),
     [(optional_context, "numbers"), (noted_context, "numbers"), (anything, "1")],
 )
-def test_a_context_is_given_to_who_can_take_it(function: Callable[..., str], expected: str) -> None:
+def test_optional_and_annotated_contexts_are_passed(
+    function: Callable[..., str], expected: str
+) -> None:
     app = App("app")
     stage = app.stage(numbers_of(app))(function)
     with app.test() as job:
@@ -268,7 +269,7 @@ def test_a_source_that_is_decorated_again_is_a_second_source() -> None:
 
 
 @pytest.mark.parametrize("given", [5, "f", None, int, App])
-def test_only_functions_are_decorated(given: Any) -> None:
+def test_decorating_anything_but_a_function_is_refused(given: Any) -> None:
     app = App("app")
     numbers = numbers_of(app)
     for decorate in (
@@ -282,126 +283,16 @@ def test_only_functions_are_decorated(given: Any) -> None:
         assert caught.value.at.startswith(f"{HERE}:")
 
 
-# --- where sinks write -------------------------------------------------------------------
+@pytest.mark.parametrize("text", ["int +", "Path.nowhere", "Nowhere", "list[int", "5()"])
+def test_an_invalid_annotation_is_refused_at_its_line(text: str) -> None:
+    def rows(row: Any) -> Any:
+        return row
 
-
-class Table:
-    def open(self) -> None: ...
-
-    def write(self, rows: list[Any]) -> None: ...
-
-    def flush(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class HalfATable:
-    def open(self) -> None: ...
-
-    def write(self, rows: list[Any]) -> None: ...
-
-
-class Connector:
-    def __init__(self, resource: str | None) -> None:
-        self._resource = resource
-
-    def writer(self) -> Any: ...
-
-    def resource(self) -> str | None:
-        return self._resource
-
-
-def same_object() -> tuple[Any, Any]:
-    table = Table()
-    return table, table
-
-
-def relative_and_absolute(folder: Path) -> tuple[Any, Any]:
-    return JsonLines("rows.jsonl"), JsonLines(folder / "rows.jsonl")
-
-
-def by_a_link(folder: Path) -> tuple[Any, Any]:
-    (folder / "link").symlink_to(folder)
-    return JsonLines(folder / "link" / "rows.jsonl"), JsonLines(str(folder / "rows.jsonl"))
-
-
-@pytest.mark.parametrize(
-    "targets",
-    [
-        lambda folder: same_object(),
-        relative_and_absolute,
-        by_a_link,
-        lambda folder: (Connector("table rows"), Connector("table rows")),
-        lambda folder: (JsonLines(folder / "a" / ".." / "x"), JsonLines(folder / "x")),
-    ],
-)
-def test_two_sinks_that_own_one_thing_are_refused(
-    targets: Callable[[Path], tuple[Any, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    one, two = targets(tmp_path)
+    rows.__annotations__["row"] = text
     app = App("app")
-    numbers = numbers_of(app)
-    numbers.to(one, name="one")
-    numbers.to(two, name="two")
-    with pytest.raises(TopologyError, match=r"'two' writes to .* and so does 'one' at") as caught:
-        app.check()
-    assert caught.value.at.startswith(f"{HERE}:")
-    assert str(caught.value).count(str(HERE)) == 2
-
-
-def test_sinks_that_own_different_things_are_fine(tmp_path: Path) -> None:
-    app = App("app")
-    numbers = numbers_of(app)
-    for target in (
-        Table(),
-        Table(),
-        JsonLines(tmp_path / "a"),
-        JsonLines(tmp_path / "b"),
-        "t",
-        "t",
-    ):
-        numbers.to(target)
-    shared = Connector(None)
-    numbers.to(shared)
-    numbers.to(shared)
-    app.sink(numbers, name="f1")(print)
-    app.sink(numbers, name="f2")(print)
-    app.check()
-
-
-@pytest.mark.parametrize("target", [42, None, Table, JsonLines, HalfATable(), print, [], b"out"])
-def test_nothing_is_written_to_what_cannot_write(target: Any) -> None:
-    numbers = numbers_of(App("app"))
-    with pytest.raises(TopologyError, match="nothing can be written to") as caught:
-        numbers.to(target)
-    assert caught.value.at.startswith(f"{HERE}:")
-
-
-@pytest.mark.parametrize(
-    ("options", "word"),
-    [
-        ({"colour": "red"}, "there is no option 'colour'"),
-        ({"max_request_size": 0}, "max_request_size=0"),
-        ({"batch_size": "5"}, "batch_size='5'"),
-        ({"compression": "lzma"}, "'lzma'"),
-    ],
-)
-def test_an_option_that_means_nothing_is_refused(options: dict[str, Any], word: str) -> None:
-    app = App("app")
-    numbers = numbers_of(app)
-    with pytest.raises(UsageError, match=word):
-        numbers.to("out", **options)
-    with pytest.raises(UsageError, match=word):
-        app.sink(numbers, to="out", **options)(plus_ten)
-
-
-def test_options_of_a_topic_are_refused_where_there_is_none() -> None:
-    app = App("app")
-    numbers = numbers_of(app)
-    with pytest.raises(UsageError, match="linger: for topics alone"):
-        app.sink(numbers, linger=1)(print)  # type: ignore[call-overload]
-    with pytest.raises(UsageError, match="linger: for topics alone"):
-        numbers.to(Table(), linger=1)
-    with pytest.raises(UsageError, match="there is no option 'colour'"):
-        app.stream("rows", int, colour="red")  # type: ignore[call-overload]
+    line = inspect.getsourcelines(rows)[1]
+    for decorate in (app.source("rows"), app.stage(numbers_of(app))):
+        with pytest.raises(TopologyError, match="the annotations of 'rows'") as caught:
+            decorate(rows)
+        assert caught.value.at == f"{HERE}:{line}"
+    numbers_of(App("other")).map(rows)

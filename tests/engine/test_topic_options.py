@@ -46,7 +46,7 @@ def test_a_record_may_be_as_large_as_its_sink_allows(
     assert found == [len(LARGE)]
 
 
-def test_a_topic_with_other_partitions_than_the_app_says_is_noted(
+def test_a_topic_with_another_partition_count_than_declared_is_noted(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     first = App("first")
@@ -55,7 +55,7 @@ def test_a_topic_with_other_partitions_than_the_app_says_is_noted(
     made.to(Topic("four", partitions=4))
     made.to("plain")
     assert first.run(embedded=True, once=True, data_dir=tmp_path) == 0
-    assert "but the app says" not in capfd.readouterr().err
+    assert "but the app declares" not in capfd.readouterr().err
 
     second = App("second")
     made = job_of(second, b"1")
@@ -66,15 +66,15 @@ def test_a_topic_with_other_partitions_than_the_app_says_is_noted(
         second.stream(Topic("one", bytes)), second.stream(Topic("plain", bytes, partitions=1))
     ).to(Topic("new", partitions=3))
     assert second.run(embedded=True, once=True, data_dir=tmp_path) == 0
-    notes = [line for line in capfd.readouterr().err.splitlines() if "but the app says" in line]
+    notes = [line for line in capfd.readouterr().err.splitlines() if "but the app declares" in line]
     assert sorted(notes) == [
-        "topic 'four' has 4 partition(s), but the app says 1",
-        "topic 'four' has 4 partition(s), but the app says 2",
-        "topic 'one' has 1 partition(s), but the app says 4",
+        "topic 'four' has 4 partition(s), but the app declares 1",
+        "topic 'four' has 4 partition(s), but the app declares 2",
+        "topic 'one' has 1 partition(s), but the app declares 4",
     ]
 
 
-def test_a_missing_topic_of_a_source_is_made_with_the_partitions_the_app_says(
+def test_a_missing_source_topic_is_created_with_the_declared_partitions(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     app = App("reading")

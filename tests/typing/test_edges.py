@@ -57,7 +57,7 @@ def test_no_annotation_breaks_the_check() -> None:
 
 
 @pytest.mark.parametrize("given", ["Any", "HasX", "Airport", "object", "Code", "A | C", "Dynamic"])
-def test_what_may_fit_is_not_refused(given: str) -> None:
+def test_types_that_may_fit_are_not_refused(given: str) -> None:
     assert not any(
         clashes(BY_TEXT[given], wanted) for wanted in BY_TEXT.values() if given != "object"
     )

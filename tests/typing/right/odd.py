@@ -72,6 +72,7 @@ values_method: Stream[float] = app.stage(flights, name="method")(Scale(2.0).appl
 values_object: Stream[float] = app.stage(flights, name="object")(Scale(2.0))
 values_partial: Stream[float] = app.stage(flights, name="partial")(partial(scaled, factor=2.0))
 values_default: Stream[float] = app.stage(flights, name="default")(scaled)
+values_again: Stream[Minutes] = app.stage(flights, name="again")(minutes)
 values_lambda: Stream[str] = app.stage(flights, name="lambda")(lambda flight: flight.carrier)
 
 
