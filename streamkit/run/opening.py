@@ -109,7 +109,7 @@ class Opening:
                 f"created topic {topic!r} with {partitions} partition(s)"
             ),
             on_mismatch=lambda topic, wanted, found: self._note(
-                f"topic {topic!r} has {found} partition(s), but the app says {wanted}"
+                f"topic {topic!r} has {found} partition(s), but the app declares {wanted}"
             ),
         )
 
