@@ -25,7 +25,7 @@ _OTHER_PREFIXES: Final = ("STREAMKIT_TEST_", "STREAMKIT_PEER_")
 # Kubernetes sets these for a service called streamkit.
 _FOREIGN_PREFIXES: Final = ("STREAMKIT_SERVICE_", "STREAMKIT_PORT")
 _NEARLY_A_TOPIC: Final = re.compile(r"STREAMKIT_TOPIC(?:S?_|S$)?(.*)")
-_KEYS: Final = ("cluster", "topics")
+KEYS: Final = ("cluster", "topics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +226,10 @@ def _as_table(value: object, path: Path, name: str) -> dict[str, Any]:
 def _check_table(table: dict[str, Any], path: Path, prefix: str) -> None:
     for key, value in table.items():
         place = f"{path}: {prefix}{key}"
-        if key not in _KEYS:
+        if key not in KEYS:
             raise ConfigError(
                 f"{path}: no setting is called {prefix + key!r}",
-                hint=_did_you_mean(key, _KEYS, "there are"),
+                hint=_did_you_mean(key, KEYS, "there are"),
             )
         if key == "cluster":
             _check_text(value, place, '"HOST:PORT"')

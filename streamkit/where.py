@@ -191,7 +191,7 @@ async def hold_up(hold: Hold, client: Client, clock: Clock, note: Callable[[str]
     client, which learns the new address.
 
     Args:
-        hold: What holds the broker up. Of a cluster nothing is held, and nothing is done.
+        hold: What holds the broker up.
         client: Who works with the broker.
         clock: Whose seconds count.
         note: Told in words what happens.

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from streamkit.observe.streams import say
+from streamkit.observe.streams import escaped, say
 
 F = TypeVar("F", bound=Callable[..., Any])
 Row = Mapping[str, Any]
@@ -111,5 +111,5 @@ def _cell(value: Any) -> str:
     if isinstance(value, list | tuple) and not value:
         return "-"
     if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    return str(value)
+        return escaped(",".join(map(str, value)))
+    return escaped(str(value))

@@ -56,7 +56,8 @@ def run_with_client(work: Callable[[Session], Awaitable[T]]) -> T:
         async with AsyncExitStack() as stack:
             client = await _opened(where, hold.address)
             stack.push_async_exit(client)
-            client.cluster.start(functools.partial(hold_up, hold, client, SystemClock(), note))
+            if where.kind == "embedded":
+                client.cluster.start(functools.partial(hold_up, hold, client, SystemClock(), note))
             return await work(Session(client, where))
 
     with Hold(where) as hold:

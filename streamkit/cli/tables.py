@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
+from streamkit.observe.streams import escaped
 from streamkit.record import Chunk
 
 _WIDTH_MAX: Final = 40
@@ -36,7 +37,7 @@ class Table:
             self._columns = next((tuple(row) for row in rows if isinstance(row, dict) and row), ())
             if self._columns:
                 self._widths = self._widths_for(rows)
-                lines.append(self._line([name.upper() for name in self._columns]))
+                lines.append(self._line([_cell(name.upper()) for name in self._columns]))
         lines += [
             self._line([_cell(row.get(name)) for name in self._columns])
             if isinstance(row, dict)
@@ -82,4 +83,4 @@ def _cell(value: object) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return " ".join(text.split("\n"))
+    return escaped(" ".join(text.split("\n")))

@@ -72,7 +72,8 @@ def load_file(path: Path) -> tuple[ModuleType, App | None]:
     loaded = module_of_file(str(path))
     if loaded is not None:
         return loaded, None
-    name = f"{package}.{path.stem}" if package else free_name(path)
+    stem = path.stem.replace(".", "_")
+    name = f"{package}.{stem}" if package else free_name(stem)
     loader = SourceFileLoader(name, str(path))
     spec = importlib.util.spec_from_file_location(name, path, loader=loader)
     assert spec is not None, "a loader is given"

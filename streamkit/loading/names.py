@@ -66,15 +66,15 @@ def package_of(path: Path, levels: int) -> tuple[str, Path]:
     return ".".join(reversed(names)), root
 
 
-def free_name(path: Path) -> str:
+def free_name(name: str) -> str:
     """Return a name for a file of no package, that of no other module."""
-    name = path.stem.replace(".", "_")
     while name in sys.stdlib_module_names or name in sys.modules:
         name += "_"
     return name
 
 
 def add_folders(*folders: Path, first: bool = True) -> None:
+    """Put folders on the path of imports, and find files that are loaded from here on."""
     for folder in reversed(folders):
         name = str(folder)
         if first and name in sys.path:
@@ -89,6 +89,7 @@ def add_folders(*folders: Path, first: bool = True) -> None:
 
 
 def module_of_file(file: str) -> ModuleType | None:
+    """Return the module that was made of a file, under whatever name it was imported."""
     real = os.path.realpath(file)
     for name, module in list(sys.modules.items()):
         other = getattr(module, "__file__", None)

@@ -37,6 +37,14 @@ def test_text_output_names_the_size_of_what_is_no_text() -> None:
     assert shown == "grün\nbinary: (2 bytes)\n\n".encode()
 
 
+def test_cells_of_a_table_are_free_of_terminal_escapes() -> None:
+    chunk = Chunk([b'{"a":"\\u001b[2J","\\u009b1m":1}'], [None], [0], [0], "t", 0)
+    shown = format_of("table", with_keys=False)(chunk).decode()
+    assert "\\x1b[2J" in shown
+    assert "\x1b" not in shown
+    assert "\x9b" not in shown
+
+
 def test_raw_output_is_byte_exact() -> None:
     assert format_of("raw", with_keys=False)(MIXED) == "grün\n".encode() + b"\xff\x00\n\n"
 

@@ -90,6 +90,23 @@ def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
     assert sources(graph(tmp_path, name)) == ["own"]
 
 
+@pytest.mark.parametrize("name", ["json.py", "my.app.py", "__init__.py", "__main__.py"])
+def test_any_file_name_will_do_in_a_package(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / name).write_text(APP.format(""))
+    assert sources(graph(tmp_path, f"shop/{name}")) == ["own"]
+
+
+def test_a_package_that_is_named_as_a_module_of_pythons_is_refused(tmp_path: Path) -> None:
+    files(tmp_path, json__app_py=APP.format(""))
+    (tmp_path / "json" / "__init__.py").touch()
+    ended = graph(tmp_path, "json/app.py")
+    assert ended.code == 2
+    assert "the package 'json' is another one than" in ended.err
+
+
 @pytest.mark.parametrize("name", ["copy.py", "json.py"])
 def test_a_job_in_a_file_named_as_a_module_of_pythons_runs(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(APP.format(""))
@@ -205,7 +222,7 @@ def test_what_a_file_prints_is_no_part_of_its_drawing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("", "'' names no app"),
+        ("", "APP is empty"),
         (":app", "':app' names no app"),
         ("app.py:", "'app.py:' names no app"),
         ("shop", "shop has no App"),
