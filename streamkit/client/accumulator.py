@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from streamkit.errors import RecordTooLarge
+from streamkit.errors import DataError, RecordTooLarge
 from streamkit.limits import RECORDS_PER_BATCH_MAX
 from streamkit.protocol import codec
 from streamkit.protocol.batch import OVERHEAD_BYTES, Columns, encode_batch
@@ -40,13 +40,19 @@ class Outcome:
 
 @dataclass(slots=True)
 class ReadyBatch:
-    """A batch that takes no more records, encoded. ``since_s`` is when it got its first one."""
+    """A batch that takes no more records, encoded. ``since_s`` is when it got its first one.
+
+    ``error`` says why it could not be encoded; then there is nothing to send. ``may_be_stored``
+    tells whether a server may have it without having said so.
+    """
 
     data: bytes
     record_count: int
     plain_bytes: int
     since_s: float
     outcome: Outcome
+    error: Exception | None = None
+    may_be_stored: bool = False
 
 
 @dataclass(slots=True)
@@ -213,10 +219,19 @@ class Accumulator:
             self._on_change()
 
     def take(self, most_bytes: int) -> list[ReadyBatch]:
-        """Take ready batches for one request: at least one, more up to ``most_bytes``."""
+        """Take ready batches for one request: at least one, more up to ``most_bytes``.
+
+        One that could not be encoded comes alone.
+        """
         taken = [self.ready.popleft()]
+        if taken[0].error is not None:
+            return taken
         size = len(taken[0].data)
-        while self.ready and size + len(self.ready[0].data) <= most_bytes:
+        while (
+            self.ready
+            and self.ready[0].error is None
+            and size + len(self.ready[0].data) <= most_bytes
+        ):
             taken.append(self.ready.popleft())
             size += len(taken[-1].data)
         return taken
@@ -258,9 +273,16 @@ class Accumulator:
         return cuts
 
     def _encode(self, columns: Columns, start: int, stop: int, size: int, batch: OpenBatch) -> None:
-        data = encode_batch(columns, start, stop, size, codec_used=self._codec)
+        data, problem = b"", None
+        try:
+            data = encode_batch(columns, start, stop, size, codec_used=self._codec)
+        except Exception as error:  # it concerns these records alone; their handles raise it
+            problem = DataError(f"{stop - start} records cannot be encoded: {error!r:.200}")
+            problem.__cause__ = error
         self.held_bytes += size
-        self.ready.append(ReadyBatch(data, stop - start, size, batch.since_s, batch.outcome))
+        self.ready.append(
+            ReadyBatch(data, stop - start, size, batch.since_s, batch.outcome, problem)
+        )
 
 
 def check_alone(record_bytes: int, request_bytes: int, row: int | None = None) -> None:
@@ -282,3 +304,19 @@ def check_alone(record_bytes: int, request_bytes: int, row: int | None = None) -
             f"max_request_size is {request_bytes}",
             hint="raise max_request_size, or make the record smaller",
         )
+
+
+def check_sizes(columns: Columns, request_bytes: int) -> None:
+    """Refuse columns that hold a record too large even for a batch of its own.
+
+    Raises:
+        RecordTooLarge: The text has the row.
+    """
+    if not columns.values:
+        return
+    largest = max(map(len, columns.values))
+    largest += max(map(len, filter(None, columns.keys)), default=0)
+    if largest + _RECORD_BYTES_MAX + OVERHEAD_BYTES <= request_bytes:
+        return
+    for row, (value, key) in enumerate(zip(columns.values, columns.keys, strict=True)):
+        check_alone(codec.record_bytes(0, 0, key, value), request_bytes, row)

@@ -153,13 +153,16 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with anyio.CancelScope(shield=True):
-            await self._cluster.close()
-        # Outside the shield: the task group was entered outside it as well.
         try:
-            await self._stack.aclose()
+            await self._cluster.finish(error)
         finally:
-            self._cluster.ended()
+            with anyio.CancelScope(shield=True):
+                await self._cluster.close()
+            # Outside the shield: the task group was entered outside it as well.
+            try:
+                await self._stack.aclose()
+            finally:
+                self._cluster.ended()
 
     def producer(
         self,

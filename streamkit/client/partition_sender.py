@@ -32,7 +32,9 @@ from streamkit.client.new_modules import NewModules
 from streamkit.client.options import BatchReport, ProducerMetrics, ProducerOptions
 from streamkit.client.smartmodules import check_carried
 from streamkit.errors import (
+    BrokerError,
     NotFlushed,
+    NotLeader,
     ProtocolError,
     RequestTimedOut,
     StreamKitError,
@@ -59,6 +61,11 @@ NOT_STORED_CODES = frozenset({6, 2001, 3001})
 # Those, or they pass: at least once means again.
 _SEND_AGAIN_CODES = UNKNOWN_CODES | {6, 3000, 3001}
 _MODULE_NOT_FOUND = 6001
+# Of these a refused attempt leaves it open; after the others nothing of it is stored.
+_DOUBTFUL_CODES = frozenset({7, 56})
+_PARTITION_FULL = 72
+# How streamkit's own server names itself; it stores an entry whole or not at all.
+OUR_MARK = "+streamkit."
 # What one request may take of what waits: a server syncs once for all of it. The first batch
 # goes whatever its size.
 _REQUEST_BYTES = 4 << 20
@@ -90,6 +97,7 @@ class PartitionSender:
         self._moved = anyio.Event()
         self._hurried = False
         self._is_stopped = False
+        self._undoes_writes = False
         self._refusal: Exception | None = None
         self.taken = 0
         self.is_full = False
@@ -154,17 +162,22 @@ class PartitionSender:
         return refusal
 
     def stop(self) -> None:
-        """Send nothing more, and tell whoever waits that nobody will know."""
+        """Send nothing more, and tell whoever waits what is known of each record."""
         self._is_stopped = True
         self._wake.set()
         self._tell_moved()
         if self._accumulator is None:
             return
         self._accumulator.close_batch()
-        gone = NotFlushed(f"the producer for {self._topic!r} was closed")
+        gone = NotFlushed(f"{self._name}: not stored: the producer was closed before it was sent")
+        unknown = RequestTimedOut(
+            f"{self._name}: it is not known whether the record is stored: the producer was closed "
+            "before the answer was here",
+            sent=True,
+        )
         for batch in (*self._out, *self._accumulator.ready):
             if not batch.outcome.is_known:
-                batch.outcome.settle(-1, gone)
+                batch.outcome.settle(-1, unknown if batch.may_be_stored else gone)
 
     def _closed(self) -> UsageError:
         return UsageError(f"the producer for {self._topic!r} is closed")
@@ -209,6 +222,10 @@ class PartitionSender:
                 batches = self._accumulator.take(_REQUEST_BYTES)
                 self._look_for_room()
                 self._out += batches
+                if batches[0].error is not None:
+                    now_s = self._cluster.clock.monotonic_s()
+                    self._settle(batches, -1, batches[0].error, now_s)
+                    continue
                 await deliver(batches, self._cluster.clock.monotonic_s())
         finally:
             self.stop()
@@ -267,19 +284,20 @@ class PartitionSender:
         may_be_stored = False
         while True:
             try:
-                data = b"".join([batch.data for batch in batches])
-                ((code, base_offset),) = self._read(await (await self._post([data])), 1)
+                ((code, base_offset),) = self._read(await (await self._post(batches)), 1)
                 if not await self._is_worth_a_try(code):
+                    _mark(batches, may_be_stored=may_be_stored)
                     return code, base_offset
                 problem: StreamKitError = as_exception(code, about=self._name)
-                may_be_stored = may_be_stored or code.code in UNKNOWN_CODES
+                may_be_stored = may_be_stored or self._leaves_doubt(code, batches)
             except StreamKitError as error:
                 if not error.retryable:
                     raise
                 problem = error
                 may_be_stored = may_be_stored or (isinstance(error, TransportError) and error.sent)
+            _mark(batches, may_be_stored=may_be_stored)
             if self._is_over(backoff, started_s):
-                raise self._given_up(problem, may_be_stored)
+                raise self._given_up(problem, may_be_stored) from problem
             await self._pause(backoff, problem)
 
     async def _is_worth_a_try(self, code: ErrorCode) -> bool:
@@ -287,12 +305,29 @@ class PartitionSender:
             return await self._modules.is_on_its_way(code.payload.text)
         return code.code in _SEND_AGAIN_CODES
 
+    def _leaves_doubt(self, code: ErrorCode, batches: list[ReadyBatch]) -> bool:
+        """Whether something may be stored although the answer is a refusal.
+
+        A stock server whose disk is full keeps the batches that it wrote before the failing one.
+        """
+        if code.code == _PARTITION_FULL:
+            return len(batches) > 1 and not self._undoes_writes
+        return code.code in _DOUBTFUL_CODES
+
     def _given_up(self, problem: StreamKitError, may_be_stored: bool) -> StreamKitError:
         """Return the error for the last problem; what an earlier attempt may have done counts."""
-        if not may_be_stored or (isinstance(problem, TransportError) and problem.sent):
+        if may_be_stored and not (isinstance(problem, TransportError) and problem.sent):
+            return RequestTimedOut(
+                f"{self._name}: it is not known whether the records are stored: {problem}",
+                sent=True,
+            )
+        if type(problem) is not BrokerError and type(problem) is not NotLeader:
             return problem
-        return RequestTimedOut(
-            f"{self._name}: it is not known whether the records are stored: {problem}", sent=True
+        return type(problem)(
+            problem.code,
+            f"{problem}; the server refused every attempt, so the records are not stored",
+            hint=problem.hint,
+            retryable=problem.retryable,
         )
 
     # --- at most once ------------------------------------------------------------------
@@ -305,14 +340,18 @@ class PartitionSender:
             try:
                 # An entry for each: one that is refused takes no other with it, and nothing
                 # can be sent again to find out which it was.
-                answer = await self._post([batch.data for batch in batches])
+                answer = await self._post(batches, entry_each=True)
                 break
             except StreamKitError as error:
                 may_be_stored = isinstance(error, TransportError) and error.sent
                 if may_be_stored or not error.retryable or self._is_over(backoff, started_s):
                     self._settle(batches, -1, error, sent_s)
                     return
+                _mark(batches, may_be_stored=False)
                 await self._pause(backoff, error)
+            except Exception as error:  # whatever it is must reach whoever waits for the records
+                self._settle(batches, -1, error, sent_s)
+                return
         self._unanswered.append((batches, sent_s, answer))
         if len(self._unanswered) == 1:
             self._cluster.start(self._take_answers)
@@ -322,7 +361,7 @@ class PartitionSender:
             batches, sent_s, answer = self._unanswered[0]
             try:
                 answers = self._read(await answer, len(batches))
-            except StreamKitError as lost:
+            except Exception as lost:  # as above
                 self._settle(batches, -1, lost, sent_s)
             else:
                 for batch, (code, base_offset) in zip(batches, answers, strict=True):
@@ -332,8 +371,12 @@ class PartitionSender:
 
     # --- requests ----------------------------------------------------------------------
 
-    async def _post(self, entries: list[bytes]) -> Answer[ProduceResponse]:
+    async def _post(
+        self, batches: list[ReadyBatch], *, entry_each: bool = False
+    ) -> Answer[ProduceResponse]:
         """Write one request to the leader's connection; its answer is to be awaited.
+
+        The batches make one entry, or an entry each.
 
         Raises:
             TransportError: ``sent`` tells whether it may have been carried out.
@@ -347,6 +390,10 @@ class PartitionSender:
         chain = self._options.smartmodules
         if chain:
             check_carried(chain, "Produce", channel.version_of(PRODUCE), address)
+        self._undoes_writes = OUR_MARK in channel.platform_version
+        entries = [batch.data for batch in batches]
+        if not entry_each:
+            entries = [b"".join(entries)]
         data = tuple(PartitionProduceData(self.partition, entry) for entry in entries)
         request = ProduceRequest(
             acks=self._options.acks,
@@ -355,6 +402,7 @@ class PartitionSender:
             smartmodules=chain,
         )
         self._metrics.requests += 1
+        _mark(batches, may_be_stored=True)  # from now on, until an answer says otherwise
         return await channel.post(PRODUCE, request)
 
     def _read(self, response: ProduceResponse, entries: int) -> list[tuple[ErrorCode, int]]:
@@ -400,8 +448,8 @@ class PartitionSender:
                 self._report(batch, base_offset, error, sent_s, now_s)
             if base_offset >= 0:
                 base_offset += batch.record_count
-        # Answers come in the order of the batches, so these are the first of what is out.
-        del self._out[: len(batches)]
+        settled = set(map(id, batches))
+        self._out = [batch for batch in self._out if id(batch) not in settled]
         self._accumulator.settled(batches)
         self._look_for_room()
         self._tell_moved()
@@ -445,3 +493,8 @@ class PartitionSender:
     def _tell_moved(self) -> None:
         moved, self._moved = self._moved, anyio.Event()
         moved.set()
+
+
+def _mark(batches: list[ReadyBatch], *, may_be_stored: bool) -> None:
+    for batch in batches:
+        batch.may_be_stored = may_be_stored

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from types import TracebackType
 
 import anyio
 
-from streamkit.client.accumulator import check_alone
+from streamkit.client import checks
+from streamkit.client.accumulator import check_alone, check_sizes
 from streamkit.client.cluster import Cluster, retrying
 from streamkit.client.handles import ManyHandle, RecordHandle
-from streamkit.client.options import ProducerMetrics, ProducerOptions
+from streamkit.client.options import Partitioner, ProducerMetrics, ProducerOptions
 from streamkit.client.partition_sender import PartitionSender
-from streamkit.errors import (
-    NotFlushed,
-    StreamKitError,
-    UsageError,
-)
+from streamkit.errors import NotFlushed, RecordTooLarge, StreamKitError, UsageError
 from streamkit.protocol import codec
-from streamkit.protocol.batch import OVERHEAD_BYTES, Columns
+from streamkit.protocol.batch import Columns
 from streamkit.protocol.compression import Codec
 
 logger = logging.getLogger("streamkit.client")
@@ -51,6 +49,10 @@ class Producer:
         self._turn = 0
         self._is_open = False
         self._is_closed = False
+        self._is_stopped = False
+        # Calls that were let in and are not done: they wait for room, or for a turn of the loop.
+        self._inside = 0
+        self._left = anyio.Event()
         self.metrics = ProducerMetrics()
         self.close_timeout_s = options.close_timeout_s
 
@@ -77,6 +79,7 @@ class Producer:
         self._codec = self._agreed_codec()
         self._grow(count)
         self._is_open = True
+        self._cluster.must_close(self)
         self._learn_layout()
 
     async def send(
@@ -102,34 +105,32 @@ class Producer:
             RecordTooLarge: It could not be sent even alone.
         """
         if type(value) is not bytes:
-            value = as_bytes("value", value)
+            value = checks.as_bytes("value", value)
         if key is not None and type(key) is not bytes:
-            key = as_bytes("key", key)
-        if timestamp_ms is None:
-            timestamp_ms = self._wall_ms()
-        elif type(timestamp_ms) is not int:
-            raise UsageError(f"timestamp_ms={timestamp_ms!r} is not a whole number of ms")
+            key = checks.as_bytes("key", key)
+        timestamp_ms = self._wall_ms() if timestamp_ms is None else checks.stamp(timestamp_ms)
         if self._layout != self._metadata.layout:
             await self.open()
             self._learn_layout()
-        if partition is None:
-            partition = self._choose(key)
-        if not 0 <= partition < len(self._senders):
-            raise self._no_partition(partition)
-        sender = self._senders[partition]
+        sender = self._senders[self._choose(key) if partition is None else self._named(partition)]
         if sender.is_full:
-            await sender.wait_for_room()
-        outcome, row = sender.add(value, key, timestamp_ms)
+            with self._let_in():
+                await sender.wait_for_room()
+                outcome, row = sender.add(value, key, timestamp_ms)
+        else:
+            outcome, row = sender.add(value, key, timestamp_ms)
         return RecordHandle(sender, outcome, row)
 
     async def send_many(
         self,
-        values: Sequence[bytes],
-        keys: Sequence[bytes | None] | None = None,
+        values: Iterable[bytes],
+        keys: Iterable[bytes | None] | None = None,
         *,
-        timestamps_ms: Sequence[int] | None = None,
+        timestamps_ms: Iterable[int] | None = None,
     ) -> ManyHandle:
         """Take many records as columns of equal length: the fast way.
+
+        The columns may be any iterables; they are copied before this waits for anything.
 
         Args:
             values: Their contents.
@@ -140,45 +141,62 @@ class Producer:
             One handle for all, to await for columns of partitions and offsets.
 
         Raises:
-            RecordTooLarge: One of them could not be sent even alone; those before it may be
-                on their way.
-            UsageError: The columns differ in length.
+            RecordTooLarge: One of them could not be sent even alone. None is sent.
+            UsageError: The columns differ in length, or hold something else. None is sent.
+        """
+        columns = checks.columns(values, keys, timestamps_ms, self._wall_ms)
+        self.check_sizes(columns)
+        handle = ManyHandle(len(columns.values))
+        await self.send_columns(columns, handle)
+        return handle
+
+    async def send_columns(self, columns: Columns, handle: ManyHandle) -> None:
+        """Take records that `checks.columns` has looked at; the handle learns where each goes.
+
+        Raises:
+            UsageError: The producer is closed; the handle knows the records taken before.
         """
         await self.open()
         if self._layout != self._metadata.layout:
             self._learn_layout()
-        total = len(values)
-        for name, column in (("keys", keys), ("timestamps_ms", timestamps_ms)):
-            if column is not None and len(column) != total:
-                raise UsageError(f"{total} values, but {len(column)} {name}")
-        handle = ManyHandle(total)
-        for start, stop in _turns(values, self._options.queue_bytes_max):
-            now_ms = self._cluster.clock.wall_ms()
-            columns = Columns(
-                list(values[start:stop]),
-                [None] * (stop - start) if keys is None else list(keys[start:stop]),
-                [now_ms] * (stop - start)
-                if timestamps_ms is None
-                else list(timestamps_ms[start:stop]),
-            )
-            await self._send_columns(columns, start, handle)
-            if stop < total:
-                # What is on its way goes on only while this gives the loop a turn.
-                await anyio.lowlevel.checkpoint()
-        return handle
+        total = len(columns.values)
+        with self._let_in():
+            for start, stop in _turns(columns.values, self._options.queue_bytes_max):
+                part = Columns(
+                    columns.values[start:stop],
+                    columns.keys[start:stop],
+                    columns.timestamps_ms[start:stop],
+                )
+                await self._send_columns(part, start, handle)
+                if stop < total:
+                    # What is on its way goes on only while this gives the loop a turn.
+                    await anyio.lowlevel.checkpoint()
 
-    def fits(self, value: bytes, key: bytes | None = None) -> bool:
+    def fits(self, value: bytes | str, key: bytes | str | None = None) -> bool:
         """Tell whether a record could be sent, if only alone in its batch."""
-        alone_bytes = OVERHEAD_BYTES + codec.record_bytes(0, 0, key, value)
-        return alone_bytes <= self._options.max_request_size_bytes
+        try:
+            self.check_fits(value, key)
+        except RecordTooLarge:
+            return False
+        return True
 
-    def check_fits(self, value: bytes, key: bytes | None = None) -> None:
+    def check_fits(self, value: bytes | str, key: bytes | str | None = None) -> None:
         """Refuse what `send` would refuse for its size.
 
         Raises:
             RecordTooLarge: The record could not be sent even alone.
         """
-        check_alone(codec.record_bytes(0, 0, key, value), self._options.max_request_size_bytes)
+        sent = checks.as_bytes("value", value)
+        sent_key = None if key is None else checks.as_bytes("key", key)
+        check_alone(codec.record_bytes(0, 0, sent_key, sent), self._options.max_request_size_bytes)
+
+    def check_sizes(self, columns: Columns) -> None:
+        """Refuse columns of which `send` would refuse a record for its size.
+
+        Raises:
+            RecordTooLarge: The text has the row.
+        """
+        check_sizes(columns, self._options.max_request_size_bytes)
 
     async def flush(self) -> None:
         """Send what is held and wait until every record's outcome is known.
@@ -209,15 +227,25 @@ class Producer:
 
         return wait
 
+    def shut(self) -> None:
+        """Let no more records in. Calls of `send` and `send_many` that wait are let finish."""
+        self._is_open, self._is_closed = False, True
+        self._layout = _UNKNOWN  # so that `send` looks again
+
     def stop(self) -> None:
         """Stop at once; what is not stored yet is not sent again."""
+        self.shut()
+        self._is_stopped = True
         for sender in self._senders:
             sender.stop()
-        self._is_open, self._is_closed = False, True
-        self._layout = _UNKNOWN
+        self._cluster.is_done(self)
 
     async def close(self, *, deadline_s: float | None = None) -> None:
-        """Flush, then stop. Nothing can be sent afterwards.
+        """Let no more records in, flush, then stop. Does nothing once that is done.
+
+        Whoever sends meanwhile is refused, or his record is flushed as well. Where this is
+        cancelled, the records are sent on; closing the producer again, or its client, waits for
+        them.
 
         Args:
             deadline_s: How long flushing may take; the producer's ``close_timeout``, if left
@@ -228,21 +256,85 @@ class Producer:
                 which partitions.
             StreamKitError: As for `flush`.
         """
-        limit_s = self.close_timeout_s if deadline_s is None else deadline_s
+        limit_s = self.close_timeout_s
+        if deadline_s is not None:
+            limit_s = checks.seconds("deadline_s", deadline_s)
+        if self._is_stopped:
+            return
+        self.shut()
         try:
             with anyio.fail_after(limit_s):
+                await self._until_all_have_left()
                 await self.flush()
         except TimeoutError:
-            waiting = {s.partition: s.unacknowledged for s in self._senders if s.unacknowledged}
-            where = ", ".join(f"{count} of partition {n}" for n, count in waiting.items())
-            raise NotFlushed(
-                f"{self.unacknowledged} records for {self.topic!r} were not acknowledged within "
-                f"{limit_s:g} s: {where}",
-                hint="they may be stored or not; raise close_timeout where brokers may be away "
-                "for longer",
-            ) from None
-        finally:
+            problem = self._not_flushed(limit_s)
             self.stop()
+            raise problem from None
+        except Exception:
+            self.stop()
+            raise
+        self.stop()
+
+    async def close_with(self, error: BaseException | None, *, is_last: bool = False) -> None:
+        """Close at the end of a block, which ``error`` may have ended.
+
+        Args:
+            error: What ended the block; it gets a note of what was not delivered.
+            is_last: Whether nobody is left who could close the producer again.
+
+        Raises:
+            StreamKitError: As for `close`, unless the block has an error of its own.
+        """
+        if error is None or isinstance(error, Exception):
+            try:
+                await self.close()
+            except StreamKitError as problem:
+                if error is None:
+                    raise
+                error.add_note(str(problem))  # the block's own error goes first
+            except BaseException:
+                if is_last:
+                    self._abandon()
+                raise
+        else:  # cancelled, and whoever cancels does not want to wait
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Stop at once, and log how many records are open."""
+        if self.unacknowledged and not self._is_stopped:
+            logger.warning(
+                "%d records for %r were not acknowledged when their block was cancelled",
+                self.unacknowledged,
+                self.topic,
+            )
+        self.stop()
+
+    async def _until_all_have_left(self) -> None:
+        while self._inside:
+            self.send_now()
+            await self._left.wait()
+
+    @contextmanager
+    def _let_in(self) -> Iterator[None]:
+        """Count a call that was let in: closing waits for it."""
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                left, self._left = self._left, anyio.Event()
+                left.set()
+
+    def _not_flushed(self, limit_s: float | None) -> NotFlushed:
+        waiting = {s.partition: s.unacknowledged for s in self._senders if s.unacknowledged}
+        where = ", ".join(f"{count} of partition {n}" for n, count in waiting.items())
+        return NotFlushed(
+            f"{self.unacknowledged} records for {self.topic!r} were not acknowledged within "
+            f"{limit_s:g} s: {where}",
+            hint="their handles say which are not stored, and of which that is not known; raise "
+            "close_timeout where brokers may be away for longer",
+        )
 
     def __repr__(self) -> str:
         return f"Producer({self.topic!r}, unacknowledged={self.unacknowledged})"
@@ -262,21 +354,7 @@ class Producer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None or issubclass(kind, Exception):
-            try:
-                await self.close()
-            except StreamKitError as problem:
-                if error is None:
-                    raise
-                error.add_note(str(problem))  # the block's own error goes first
-        else:  # cancelled, and whoever cancels does not want to wait
-            if self.unacknowledged:
-                logger.warning(
-                    "%d records for %r were not acknowledged when their block was cancelled",
-                    self.unacknowledged,
-                    self.topic,
-                )
-            self.stop()
+        await self.close_with(error)
 
     # --- inside ------------------------------------------------------------------
 
@@ -327,6 +405,12 @@ class Producer:
             raise self._no_partition(fixed)
         self._partitions = count
 
+    def _named(self, partition: object) -> int:
+        number = checks.whole("partition", partition, -checks.I64_MAX, checks.I64_MAX)
+        if not 0 <= number < len(self._senders):
+            raise self._no_partition(number)
+        return number
+
     def _no_partition(self, number: int) -> UsageError:
         return UsageError(
             f"topic {self.topic!r} has no partition {number}, it has {len(self._senders)}"
@@ -337,7 +421,7 @@ class Producer:
             return self._only
         options = self._options
         if options.partitioner is not None:
-            return options.partitioner((key,), self._partitions)[0]
+            return self._chosen_by(options.partitioner, (key,))[0]
         if key is not None:
             return codec.siphash(key) % self._partitions
         chosen = self._online[self._turn % len(self._online)]
@@ -365,9 +449,6 @@ class Producer:
         by_partition: dict[int, list[int]] = {}
         for row, partition in enumerate(self._choose_rows(columns.keys)):
             by_partition.setdefault(partition, []).append(row)
-        for partition in by_partition:
-            if not 0 <= partition < len(self._senders):
-                raise self._no_partition(partition)
         # Those with room first: a partition that is slow or away shall not hold up the others.
         for partition in sorted(by_partition, key=lambda each: self._senders[each].is_full):
             picked = by_partition[partition]
@@ -381,15 +462,27 @@ class Producer:
 
     def _choose_rows(self, keys: list[bytes | None]) -> Sequence[int]:
         if self._options.partitioner is not None:
-            chosen = self._options.partitioner(keys, self._partitions)
-            if len(chosen) != len(keys):
-                raise UsageError(
-                    f"the partitioner chose {len(chosen)} partitions for {len(keys)} keys"
-                )
-            return chosen
+            return self._chosen_by(self._options.partitioner, keys)
         if len(self._online) < self._partitions or any(each.is_full for each in self._senders):
             return [self._choose(key) for key in keys]
         chosen, self._turn = codec.partition_rows(keys, self._partitions, self._turn)
+        return chosen
+
+    def _chosen_by(self, partitioner: Partitioner, keys: Sequence[bytes | None]) -> list[int]:
+        """Ask a partitioner of the user's.
+
+        Raises:
+            UsageError: It returns something else than the number of a partition for each key.
+        """
+        chosen = checks.listed("the partitioner's result", partitioner(keys, self._partitions))
+        if len(chosen) != len(keys):
+            raise UsageError(f"the partitioner chose {len(chosen)} partitions for {len(keys)} keys")
+        if set(map(type, chosen)) - {int}:
+            bounds = (-checks.I64_MAX, checks.I64_MAX)
+            chosen = [checks.whole("the partitioner's choice", each, *bounds) for each in chosen]
+        if chosen and not 0 <= min(chosen) <= max(chosen) < len(self._senders):
+            low = min(chosen)
+            raise self._no_partition(low if low < 0 else max(chosen))
         return chosen
 
     async def _add_rows(
@@ -398,22 +491,6 @@ class Producer:
         if sender.is_full:
             await sender.wait_for_room()
         handle.add(sender, rows, sender.add_rows(columns))
-
-
-def as_bytes(what: str, content: object) -> bytes:
-    """Turn text into bytes; refuse whatever else is no bytes.
-
-    Raises:
-        UsageError: It is neither, and ``what`` names it. A bytearray is not taken either: it
-            could change before it is sent.
-    """
-    if isinstance(content, str):
-        return content.encode()
-    if isinstance(content, bytes):
-        return bytes(content)  # of a subclass of its own
-    raise UsageError(
-        f"a record's {what} is {type(content).__name__}, not bytes or text: {content!r:.80}"
-    )
 
 
 def _turns(values: Sequence[bytes], bytes_max: int) -> Iterator[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from typing import Final
@@ -13,6 +14,7 @@ import anyio
 from streamkit.client import ManyHandle, ManyMetadata, RecordHandle
 from streamkit.client.producer import Producer as AsyncProducer
 from streamkit.errors import NotFlushed, StreamKitError, UsageError
+from streamkit.protocol.batch import Columns
 from streamkit.sync import handles
 from streamkit.sync.loop_thread import LoopThread, write_left
 from streamkit.sync.parcel import Parcel, Part
@@ -23,6 +25,7 @@ _ROWS_MAX: Final = 8_192
 # After a hand-over records gather so long before the next one, unless somebody waits: a thread
 # that sends now and then would else wake the loop for each.
 _GATHER_S: Final = 0.001
+_LOOK_AGAIN_S: Final = 0.05
 # What a record takes beside its value and key.
 RECORD_BYTES: Final = 64
 
@@ -53,8 +56,12 @@ class Outbox:
         self._room = threading.Condition(self._lock)
         self._open = Parcel(self)
         self._closed: deque[Parcel] = deque()
-        # What the open parcel may hold: less than nothing once the outbox is closed.
-        self._room_bytes = self._bytes_max
+        # What the open parcel may hold; the second is what `add` looks at, and lets nobody in
+        # while the outbox is being closed.
+        self._room_bytes = self._entrance_bytes = self._bytes_max
+        self._closers = 0
+        # Threads that were let in and wait for room. Weak: an interrupt may come anywhere.
+        self._inside: weakref.WeakSet[_Visit] = weakref.WeakSet()
         self._problem: StreamKitError | None = None
         self._is_awake = False
         self._has_work = asyncio.Event()
@@ -64,8 +71,8 @@ class Outbox:
         self._handed_count = 0
         self._in_hand: Parcel | None = None
         self._refusal: Exception | None = None
-        self._pumping = loop.start(self._pump())
         loop.must_finish(self)
+        self._pumping = loop.start(self._pump())
 
     # --- from any thread ---------------------------------------------------------------
 
@@ -85,8 +92,8 @@ class Outbox:
         with self._lock:
             parcel = self._open
             row = len(parcel.timestamps_ms)
-            if parcel.bytes >= self._room_bytes or row != len(parcel.values):
-                parcel = self._parcel_with_room()
+            if parcel.bytes >= self._entrance_bytes or row != len(parcel.values):
+                parcel = self._let_in()
                 row = len(parcel)
             # Ctrl-C may come between any two of these; the last one makes it a record.
             parcel.values.append(value)
@@ -99,29 +106,23 @@ class Outbox:
                 self._wake_up()
         return handles.RecordHandle(parcel, row)
 
-    def add_columns(
-        self, values: list[bytes], keys: list[bytes | None], timestamps_ms: list[int]
-    ) -> list[Parcel]:
+    def add_columns(self, columns: Columns) -> list[Parcel]:
         """Take many records; wait while there is no room.
 
         Raises:
             UsageError: The producer is closed.
+            NotFlushed: Its closing did not wait any longer; the text says how many are taken.
         """
-        parcels = []
-        start, total = 0, len(values)
-        while start < total:
-            stop = start + _rows_of(values, start, self._bytes_max)
-            parcel = Parcel(self)
-            parcel.values, parcel.keys = values[start:stop], keys[start:stop]
-            parcel.timestamps_ms = timestamps_ms[start:stop]
-            parcel.bytes = sum(map(len, parcel.values)) + RECORD_BYTES * (stop - start)
+        parcels: list[Parcel] = []
+        visit = _Visit()
+        try:
             with self._lock:
-                self._parcel_with_room()
-                self._close_open()
-                self._close(parcel)
-                self._wake_up()
-            parcels.append(parcel)
-            start = stop
+                self._check_entrance()
+                self._inside.add(visit)
+            self._add_parcels(columns, parcels)
+        finally:
+            with self._lock:
+                self._leave(visit)
         return parcels
 
     def watch(self, parcel: Parcel, row: int, known: threading.Event) -> None:
@@ -183,34 +184,45 @@ class Outbox:
         self._producer.send_now()
 
     async def close(self, deadline_s: float | None = None) -> None:
-        """Flush, then stop.
+        """Let no more records in, flush, then stop. Does nothing once that is done.
+
+        Threads that wait for room are let finish, and their records flushed as well. Where this
+        is cancelled, the outbox is open again.
 
         Raises:
             NotFlushed: The deadline passed.
             StreamKitError: As for `flush`.
         """
+        if self.is_stopped:
+            return
         error: Exception | None = None
         limit_s = self._producer.close_timeout_s if deadline_s is None else deadline_s
+        self._shut()
         try:
             with anyio.fail_after(limit_s):
+                await self._until_all_have_left()
                 await self.flush()
         except TimeoutError:
             error = NotFlushed(
                 f"{self.unacknowledged} records for {self._producer.topic!r} "
                 f"were not acknowledged within {limit_s:g} s",
-                hint="they may be stored or not; raise close_timeout where brokers may be away "
-                "for longer",
+                hint="their handles say which are not stored, and of which that is not known; "
+                "raise close_timeout where brokers may be away for longer",
             )
-        except StreamKitError as refusal:
+        except Exception as refusal:
             error = refusal
-        # Not in a `finally`: after a wait that was interrupted, the records are still wanted.
+        except BaseException:
+            self._reopen()  # after a wait that was interrupted, the records are still wanted
+            raise
         self.stop()
         if error is not None:
             raise error
 
     async def finish(self) -> None:
         """Flush at the end of the interpreter; `left` says what is not delivered then."""
+        self._shut()
         try:
+            await self._until_all_have_left()
             await self.flush()
         except Exception as error:  # told by `left`
             self._refusal = error
@@ -221,21 +233,96 @@ class Outbox:
             return
         self._pumping.cancel()
         self._loop.is_finished(self)
-        closed = UsageError(f"the producer for {self._producer.topic!r} is closed")
-        gone = NotFlushed(f"the producer for {self._producer.topic!r} was closed before")
         with self._lock:
-            self._problem = closed
-            self._room_bytes = -1
+            self._problem = self._closed_error()
+            self._entrance_bytes = -1
             self._close_open()
             lost = list(self._closed)
             self._closed.clear()
             self._room.notify_all()
         for parcel in lost:
-            parcel.lose(gone)
+            parcel.lose(self._gone())
         self._producer.stop()
         self._tell_moved()
 
     # --- inside ------------------------------------------------------------------------
+
+    def _closed_error(self) -> UsageError:
+        return UsageError(f"the producer for {self._producer.topic!r} is closed")
+
+    def _gone(self) -> NotFlushed:
+        return NotFlushed(
+            f"the producer for {self._producer.topic!r} was closed before the record was sent"
+        )
+
+    def _shut(self) -> None:
+        with self._lock:
+            self._closers += 1
+            self._entrance_bytes = -1
+
+    def _reopen(self) -> None:
+        with self._lock:
+            self._closers -= 1
+            self._set_room(self._room_bytes)
+
+    def _set_room(self, room_bytes: int) -> None:
+        self._room_bytes = room_bytes
+        is_open = not self._closers and self._problem is None
+        self._entrance_bytes = room_bytes if is_open else -1
+
+    def _check_entrance(self) -> None:
+        if self._closers or self._problem is not None:
+            raise self._closed_error()
+
+    def _let_in(self) -> Parcel:
+        """Wait for room, with the lock held; closing waits for whoever was let in before."""
+        self._check_entrance()
+        visit = _Visit()
+        self._inside.add(visit)
+        try:
+            return self._parcel_with_room()
+        finally:
+            self._leave(visit)
+
+    def _leave(self, visit: _Visit) -> None:
+        self._inside.discard(visit)
+        if self._closers:
+            self._loop.post(self._tell_moved)
+
+    async def _until_all_have_left(self) -> None:
+        self._urgent.set()
+        while True:
+            moved = self._moved
+            with self._lock:
+                if not self._inside:
+                    return
+            # An interrupted thread leaves without a word.
+            with anyio.move_on_after(_LOOK_AGAIN_S):
+                await moved.wait()
+
+    def _add_parcels(self, columns: Columns, parcels: list[Parcel]) -> None:
+        start, total = 0, len(columns.values)
+        while start < total:
+            stop = start + _rows_of(columns.values, start, self._bytes_max)
+            parcel = Parcel(self)
+            parcel.values, parcel.keys = columns.values[start:stop], columns.keys[start:stop]
+            parcel.timestamps_ms = columns.timestamps_ms[start:stop]
+            parcel.bytes = sum(map(len, parcel.values)) + RECORD_BYTES * (stop - start)
+            with self._lock:
+                try:
+                    self._parcel_with_room()
+                except UsageError as error:
+                    if not start:
+                        raise
+                    raise NotFlushed(
+                        f"{error}; of {total} records {start} were taken before that, and some "
+                        "of these may be stored"
+                    ) from error
+                self._close_open()
+                self._close(parcel)
+                self._wake_up()
+            parcels.append(parcel)
+            start = stop
 
     def _parcel_with_room(self) -> Parcel:
         """Wait for room, with the lock held; return the parcel that has it."""
@@ -263,7 +350,7 @@ class Outbox:
     def _close(self, parcel: Parcel) -> None:
         self._closed.append(parcel)
         self._closed_count += 1
-        self._room_bytes -= parcel.bytes
+        self._set_room(self._room_bytes - parcel.bytes)
 
     def _wake_up(self) -> None:
         # In this order: interrupted between the two, the loop is woken once too often.
@@ -293,7 +380,7 @@ class Outbox:
             self._handed_count += 1
             with self._lock:
                 self._in_hand = None
-                self._room_bytes += parcel.bytes
+                self._set_room(self._room_bytes + parcel.bytes)
                 self._room.notify_all()
             self._tell_moved()
             await asyncio.sleep(0)  # answers come in by the same loop
@@ -302,29 +389,31 @@ class Outbox:
                     await self._urgent.wait()
 
     async def _hand_over(self, parcel: Parcel) -> None:
+        parts: list[Part] = []
         try:
-            parcel.settle(await self._parts_of(parcel))
+            await self._hand_over_parts(parcel, parts)
         except Exception as error:  # whatever it is must reach whoever waits for the records
             self._refusal = self._refusal or error
-            parcel.lose(error)
+            parcel.settle(parts, rest=error)
         except BaseException:
-            parcel.lose(NotFlushed(f"the producer for {self._producer.topic!r} was closed before"))
+            parcel.settle(parts, rest=self._gone())
             raise
+        else:
+            parcel.settle(parts)
 
-    async def _parts_of(self, parcel: Parcel) -> list[Part]:
+    async def _hand_over_parts(self, parcel: Parcel, parts: list[Part]) -> None:
+        """Hand over what may go together; the parts know what was taken, however this ends."""
         values, keys, stamps = parcel.values, parcel.keys, parcel.timestamps_ms
-        parts: list[Part] = []
         start = 0
         for row, partition in (*parcel.partitions.items(), (len(parcel), None)):
             if start < row:
-                many = await self._producer.send_many(
-                    values[start:row], keys[start:row], timestamps_ms=stamps[start:row]
-                )
+                many = ManyHandle(row - start)
                 parts.append((start, many))
+                columns = Columns(values[start:row], keys[start:row], stamps[start:row])
+                await self._producer.send_columns(columns, many)
             if partition is not None:
                 parts.append((row, await self._send_to(partition, parcel, row)))
             start = row + 1
-        return parts
 
     async def _send_to(self, partition: int, parcel: Parcel, row: int) -> RecordHandle | Exception:
         try:
@@ -375,6 +464,12 @@ class Outbox:
     def _tell_moved(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
+
+
+class _Visit:
+    """A call that was let in and has not left."""
+
+    __slots__ = ("__weakref__",)
 
 
 def _rows_of(values: Sequence[bytes], start: int, bytes_max: int) -> int:

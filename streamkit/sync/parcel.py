@@ -6,6 +6,7 @@
 | closed | the loop takes it, in order |
 | being handed over | the async producer has taken its records |
 | handed over | for good; it knows the handles of its records |
+| handed over in part | as above; its other records are lost |
 | lost | for good; the producer was closed before, or refused it: handles and `flush` tell |
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from bisect import bisect_right
+from contextlib import suppress
 from functools import partial
 from operator import itemgetter
 from typing import Protocol
@@ -104,9 +106,9 @@ class Parcel:
             # the loop goes on would sleep a second time, for the interpreter.
             record.when_known(partial(asyncio.get_running_loop().call_soon, known.set))
 
-    def settle(self, parts: list[Part]) -> None:
-        """Learn the handles of the records."""
-        self._parts = parts
+    def settle(self, parts: list[Part], *, rest: Exception | None = None) -> None:
+        """Learn the handles of the records, and why those that have none are not on their way."""
+        self._parts, self._error = parts, rest
         self._release()
 
     def lose(self, error: Exception) -> None:
@@ -149,11 +151,19 @@ class Parcel:
 
     def _record(self, row: int) -> RecordHandle | None:
         """Return the handle of a record; None as long as it is not handed over."""
-        if self._error is not None:
-            raise self._error
         if self._parts is None:
+            if self._error is not None:
+                raise self._error
             return None
-        first, part = self._parts[bisect_right(self._parts, row, key=itemgetter(0)) - 1]
-        if isinstance(part, Exception):
-            raise part
-        return part.record(row - first) if isinstance(part, ManyHandle) else part
+        at = bisect_right(self._parts, row, key=itemgetter(0)) - 1
+        if at >= 0:
+            first, part = self._parts[at]
+            if isinstance(part, ManyHandle):
+                with suppress(IndexError):  # not all of its rows are taken
+                    return part.record(row - first)
+            elif first == row:
+                if isinstance(part, Exception):
+                    raise part
+                return part
+        assert self._error is not None, "else every record has its handle"
+        raise self._error
