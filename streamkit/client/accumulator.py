@@ -215,7 +215,7 @@ class Accumulator:
         batch, self._open = self._open, None
         if batch is not None:
             columns = Columns(batch.values, batch.keys, batch.timestamps_ms)
-            self._encode(columns, 0, len(batch.values), self._bytes_of(batch), batch)
+            self._encode(columns, 0, len(batch.values), None, batch)
             self._on_change()
 
     def take(self, most_bytes: int) -> list[ReadyBatch]:
@@ -272,13 +272,17 @@ class Accumulator:
             start = stop
         return cuts
 
-    def _encode(self, columns: Columns, start: int, stop: int, size: int, batch: OpenBatch) -> None:
+    def _encode(
+        self, columns: Columns, start: int, stop: int, size: int | None, batch: OpenBatch
+    ) -> None:
         data, problem = b"", None
         try:
+            size = self._bytes_of(batch) if size is None else size
             data = encode_batch(columns, start, stop, size, codec_used=self._codec)
         except Exception as error:  # it concerns these records alone; their handles raise it
             problem = DataError(f"{stop - start} records cannot be encoded: {error!r:.200}")
             problem.__cause__ = error
+        size = batch.bytes_max if size is None else size
         self.held_bytes += size
         self.ready.append(
             ReadyBatch(data, stop - start, size, batch.since_s, batch.outcome, problem)
