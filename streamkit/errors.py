@@ -272,3 +272,12 @@ class NotFlushed(StreamKitError):
     """The deadline passed with records unacknowledged. The job can be resumed."""
 
     exit_code = 3
+
+
+def shown(value: object) -> str:
+    """Return a value for an error text: short, and whatever its `repr` does."""
+    try:
+        written = repr(value)
+    except Exception:
+        return f"<a {type(value).__name__}>"
+    return written if len(written) <= 80 else f"{written[:77]}..."

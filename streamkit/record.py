@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import msgspec
 
-from streamkit.errors import DataError, UsageError
+from streamkit.errors import DataError, UsageError, shown
 
 V = TypeVar("V")
 T_con = TypeVar("T_con", contravariant=True)
@@ -187,10 +187,10 @@ class Offset:
 
     def __post_init__(self) -> None:
         if not isinstance(self.origin, Origin):
-            raise UsageError(f"{self.origin!r:.80} is not an Origin")
+            raise UsageError(f"{shown(self.origin)} is not an Origin")
         count = self.count
         if isinstance(count, bool) or not hasattr(count, "__index__"):
-            raise UsageError(f"{self._what} is a whole number, not {count!r:.80}")
+            raise UsageError(f"{self._what} is a whole number, not {shown(count)}")
         if not 0 <= index(count) <= _I64_MAX:
             raise UsageError(f"{self._what} is a number from 0 to {_I64_MAX}, not {count}")
         object.__setattr__(self, "count", index(count))
@@ -251,7 +251,7 @@ class Offset:
         found = _OFFSET_TEXT.fullmatch(value) if isinstance(value, str) else None
         if found is None:
             raise UsageError(
-                f"{value!r} is no offset",
+                f"{shown(value)} is not a valid offset",
                 hint='use "beginning", "beginning+5", "end", "end-5" or a number',
             )
         start, ahead, end, back, absolute = found.groups()

@@ -361,8 +361,8 @@ async def open_channel(
         UnsupportedServer: What answered is no Fluvio server.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConnectFailed(address, "the address must be host:port")
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port[:6]) < 1 << 16:
+        raise ConnectFailed(address, "the address must be host:port, such as 127.0.0.1:9103")
     waits_for = ""
     try:
         with anyio.fail_after(connect_s):
@@ -376,6 +376,8 @@ async def open_channel(
         raise ConnectFailed(address, f"no answer within {connect_s:g} s{waits_for}") from error
     except (OSError, ConnectionLost) as error:
         raise _connect_failure(address, error, tls) from error
+    except ValueError as error:  # of the lookup: no label of a name is as long as this, or empty
+        raise ConnectFailed(address, f"{host!r:.80} is not a valid host name: {error}") from error
 
 
 async def _prepared(stream: ByteStream, address: str, tls: ServerTls | None) -> ByteStream:

@@ -7,14 +7,17 @@ Each raises `UsageError`, whose text has the parameter and the value.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Set
 from datetime import timedelta
 from operator import index
+from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar, cast
 
-from streamkit.errors import UsageError
+from streamkit.errors import UsageError, shown
 from streamkit.limits import STRING_BYTES_MAX
 from streamkit.protocol.batch import Columns
+from streamkit.record import Topic
 
 T = TypeVar("T")
 U32_MAX: Final = 2**32 - 1
@@ -55,21 +58,32 @@ def seconds(name: str, value: object, most_s: float = SECONDS_MAX) -> float:
         except (TypeError, ValueError, OverflowError):
             refuse(name, value, "a number of seconds or a timedelta")
     if math.isnan(length_s) or not 0 <= length_s <= most_s:
-        raise UsageError(f"{name}={value!r:.80} must be between 0 and {most_s:,.0f} seconds")
+        raise UsageError(f"{name}={shown(value)} must be between 0 and {most_s:,.0f} seconds")
     return length_s
 
 
-def text(name: str, value: object, bytes_max: int = STRING_BYTES_MAX) -> str:
-    """Return a text that a request can carry and that is not empty."""
+def text(name: str, value: object, *, may_be_empty: bool = False) -> str:
+    """Return a text that a request can carry."""
     if not isinstance(value, str):
         refuse(name, value, "text")
     try:
         size = len(value.encode())
     except UnicodeEncodeError:
         refuse(name, value, "valid text: it has a surrogate, which UTF-8 cannot encode")
-    if not value or size > bytes_max:
-        raise UsageError(f"{name}={value!r:.80} must have between 1 and {bytes_max:,} bytes")
+    low = 0 if may_be_empty else 1
+    if not low <= size <= STRING_BYTES_MAX:
+        raise UsageError(
+            f"{name}={shown(value)} has {size:,} bytes as UTF-8, "
+            f"and must have between {low} and {STRING_BYTES_MAX:,}"
+        )
     return str(value)
+
+
+def path(name: str, value: object) -> Path:
+    """Return the path of a file."""
+    if not isinstance(value, str | os.PathLike) or "\0" in str(value):
+        refuse(name, value, "the path of a file")
+    return Path(value)
 
 
 def flag(name: str, value: object) -> bool:
@@ -93,6 +107,20 @@ def instance(name: str, value: object, kind: type[T]) -> T:
     return value
 
 
+def pairs(name: str, value: object, entries_max: int) -> dict[str, str]:
+    """Return a dict of texts."""
+    if not isinstance(value, Mapping):
+        refuse(name, value, "a dict of texts")
+    if len(value) > entries_max:
+        raise UsageError(f"{name} has {len(value):,} entries, {entries_max:,} are the most")
+    return {
+        text(f"a name in {name}", key, may_be_empty=True): text(
+            f"{name}[{key!r:.40}]", each, may_be_empty=True
+        )
+        for key, each in value.items()
+    }
+
+
 def choice(name: str, value: object, choices: Mapping[str, T]) -> T:
     """Return what a word stands for."""
     if not isinstance(value, str) or value not in choices:
@@ -111,18 +139,34 @@ def listed(name: str, value: object) -> list[Any]:
     return list(found)
 
 
+def topic(value: object) -> str:
+    """Return the name of a topic, from a text or a `Topic`."""
+    return text("topic", value.name if isinstance(value, Topic) else value)
+
+
+def partitions(name: str, value: object) -> tuple[int, ...]:
+    """Return the numbers of partitions, each once, from one number or several."""
+    if hasattr(value, "__index__"):
+        value = (value,)
+    numbers = [whole(name, each, 0, U32_MAX) for each in listed(name, value)]
+    return tuple(dict.fromkeys(numbers))
+
+
+def starts(name: str, value: object) -> dict[int, int]:
+    """Return the first offset by partition."""
+    if not isinstance(value, Mapping):
+        refuse(name, value, "a dict of partitions and offsets")
+    return {
+        whole(f"a partition of {name}", number, 0, U32_MAX): whole(
+            f"{name}[{number}]", offset, 0, I64_MAX
+        )
+        for number, offset in value.items()
+    }
+
+
 def refuse(name: str, value: object, wanted: str) -> NoReturn:
     """Raise the error for a value that is not what it should be."""
     raise UsageError(f"{name}={shown(value)} is not {wanted}")
-
-
-def shown(value: object) -> str:
-    """Return a value for an error text: short, and whatever its `repr` does."""
-    try:
-        written = repr(value)
-    except Exception:
-        return f"<a {type(value).__name__}>"
-    return written if len(written) <= 80 else f"{written[:77]}..."
 
 
 # --- records -----------------------------------------------------------------------------------

@@ -98,9 +98,14 @@ class Connection:
                 self._is_closed = True
                 return
             self._closers += 1
+            outboxes = list(self._outboxes)
+        for outbox in outboxes:
+            outbox.shut()
         try:
-            outcomes = self.loop.call(self._close_outboxes(deadline_s))
+            outcomes = self.loop.call(_closed(outboxes, deadline_s))
         except BaseException:
+            for outbox in outboxes:
+                outbox.reopen()
             with self._state:
                 self._closers -= 1
             raise
@@ -149,8 +154,8 @@ class Connection:
                 raise
             entered.set_exception(error)
 
-    async def _close_outboxes(self, deadline_s: float | None) -> list[BaseException | None]:
-        with self._state:
-            outboxes = list(self._outboxes)
-        closing = [each.close(deadline_s) for each in outboxes]
-        return await asyncio.gather(*closing, return_exceptions=True)
+
+async def _closed(outboxes: list[Outbox], deadline_s: float | None) -> list[BaseException | None]:
+    """Close them all at once; return what each raised."""
+    closing = [each.close(deadline_s) for each in outboxes]
+    return await asyncio.gather(*closing, return_exceptions=True)

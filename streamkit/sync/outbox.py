@@ -63,6 +63,7 @@ class Outbox:
         # Threads that were let in and wait for room. Weak: an interrupt may come anywhere.
         self._inside: weakref.WeakSet[_Visit] = weakref.WeakSet()
         self._problem: StreamKitError | None = None
+        self._has_stopped = False
         self._is_awake = False
         self._has_work = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -125,6 +126,18 @@ class Outbox:
                 self._leave(visit)
         return parcels
 
+    def shut(self) -> None:
+        """Let no more records in; threads that wait for room are let finish."""
+        with self._lock:
+            self._closers += 1
+            self._entrance_bytes = -1
+
+    def reopen(self) -> None:
+        """Take a `shut` back."""
+        with self._lock:
+            self._closers -= 1
+            self._set_room(self._room_bytes)
+
     def watch(self, parcel: Parcel, row: int, known: threading.Event) -> None:
         """Set an event once the outcome of a record is known; cut its linger short."""
         self._loop.check()
@@ -184,10 +197,10 @@ class Outbox:
         self._producer.send_now()
 
     async def close(self, deadline_s: float | None = None) -> None:
-        """Let no more records in, flush, then stop. Does nothing once that is done.
+        """Flush, then stop; to be called after `shut`. Does nothing once that is done.
 
         Threads that wait for room are let finish, and their records flushed as well. Where this
-        is cancelled, the outbox is open again.
+        is interrupted, whoever called `shut` calls `reopen`.
 
         Raises:
             NotFlushed: The deadline passed.
@@ -197,7 +210,6 @@ class Outbox:
             return
         error: Exception | None = None
         limit_s = self._producer.close_timeout_s if deadline_s is None else deadline_s
-        self._shut()
         try:
             with anyio.fail_after(limit_s):
                 await self._until_all_have_left()
@@ -211,16 +223,17 @@ class Outbox:
             )
         except Exception as refusal:
             error = refusal
-        except BaseException:
-            self._reopen()  # after a wait that was interrupted, the records are still wanted
-            raise
+        with self._lock:
+            if not self._closers:
+                return  # interrupted just now: the records are still wanted
+            self._entrance_bytes, self._problem = -1, self._closed_error()
         self.stop()
         if error is not None:
             raise error
 
     async def finish(self) -> None:
         """Flush at the end of the interpreter; `left` says what is not delivered then."""
-        self._shut()
+        self.shut()
         try:
             await self._until_all_have_left()
             await self.flush()
@@ -229,8 +242,9 @@ class Outbox:
 
     def stop(self) -> None:
         """Stop at once; what is not stored yet is not sent again."""
-        if self._problem is not None:
+        if self._has_stopped:
             return
+        self._has_stopped = True
         self._pumping.cancel()
         self._loop.is_finished(self)
         with self._lock:
@@ -254,16 +268,6 @@ class Outbox:
         return NotFlushed(
             f"the producer for {self._producer.topic!r} was closed before the record was sent"
         )
-
-    def _shut(self) -> None:
-        with self._lock:
-            self._closers += 1
-            self._entrance_bytes = -1
-
-    def _reopen(self) -> None:
-        with self._lock:
-            self._closers -= 1
-            self._set_room(self._room_bytes)
 
     def _set_room(self, room_bytes: int) -> None:
         self._room_bytes = room_bytes

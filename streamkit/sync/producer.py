@@ -194,7 +194,12 @@ class Producer:
             self._is_closed = outbox is None
         if outbox is not None:
             try:
+                outbox.shut()
                 self._loop.call(outbox.close(deadline_s))
+            except BaseException:
+                if not outbox.is_stopped:
+                    outbox.reopen()  # interrupted, or called where it cannot wait
+                raise
             finally:
                 self._is_closed = outbox.is_stopped
 
