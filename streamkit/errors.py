@@ -6,6 +6,7 @@ StreamKitError
     UsageError
   TransportError
     ConnectFailed
+      TooManyConnections
     ConnectionLost
     RequestTimedOut
   ProtocolError
@@ -103,6 +104,19 @@ class ConnectFailed(TransportError):
         super().__init__(f"cannot connect to {address}: {reason}", sent=False, hint=hint)
         self.address = address
         self.retryable = retryable
+
+
+class TooManyConnections(ConnectFailed):
+    """The server has as many connections as it accepts, from this address or in all."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(
+            address,
+            reason,
+            hint="close clients and consumers that are not needed: a client has a connection for "
+            "administration and one for records, and each of its consumers has one more",
+            retryable=False,
+        )
 
 
 class ConnectionLost(TransportError):

@@ -19,6 +19,7 @@ from streamkit.errors import (
     ConnectionLost,
     ProtocolError,
     RequestTimedOut,
+    TooManyConnections,
     TransportError,
     UnsupportedServer,
 )
@@ -155,6 +156,7 @@ class Channel:
         Raises:
             ConnectionLost: The server went away instead of answering.
             ConnectFailed: The server answered that it speaks TLS only.
+            TooManyConnections: The server answered that it accepts no more connections.
             UnsupportedServer: What answered is no Fluvio server.
         """
         await self._send(self._protocol.hello())
@@ -166,6 +168,8 @@ class Channel:
                 hint=_ASK_FOR_TLS,
                 retryable=False,
             )
+        if self._protocol.refusal:
+            raise TooManyConnections(self.address, self._protocol.refusal)
         if self._protocol_failure is not None:
             raise UnsupportedServer(
                 f"{self.address} does not speak the Fluvio protocol: {self._protocol_failure}",
@@ -428,7 +432,8 @@ def _connect_failure(
     wanted, hint = ("TLS", _ASK_FOR_TLS) if tls is None else ("a client certificate", CERT_HINT)
     return ConnectFailed(
         address,
-        f"it closed the connection in place of an answer: does it want {wanted}?",
+        f"it closed the connection instead of answering: does it want {wanted}, or has it too "
+        "many connections?",
         hint=hint,
     )
 

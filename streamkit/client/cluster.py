@@ -13,11 +13,12 @@ from streamkit.client.backoff import Backoff, OnRetry
 from streamkit.client.channel import Channel, open_channel
 from streamkit.client.metadata import WATCHED, MetadataStore
 from streamkit.client.tls import ServerTls, Tls
-from streamkit.env import Clock
+from streamkit.env import Clock, random_bits
 from streamkit.errors import (
     ConnectFailed,
     NotLeader,
     StreamKitError,
+    TooManyConnections,
     TopicNotFound,
     TransportError,
     UsageError,
@@ -36,6 +37,11 @@ A = TypeVar("A")
 # Create can overtake it on another connection. Source: control plane reference, 2.3.
 _DELTA_S = 1.0
 _FIRST_METADATA_S = 10.0
+# How long it is tried again where a server accepts no more connections: others may be leaving.
+# Not equally long by all clients: those that all have one connection and wait for a second one
+# would give up together, and none of them would ever work.
+_CROWDED_S_MIN, _CROWDED_S_MAX = 0.2, 3.0
+_CROWDED_PAUSE_S = 0.1
 
 
 class Unfinished(Protocol):
@@ -256,17 +262,29 @@ class Cluster:
 
         Raises:
             ConnectFailed: It cannot be reached, or there is no trust.
+            TooManyConnections: It accepts no more connections.
             UsageError: The client is not open, or was closed.
         """
-        self._open_tasks()
         name, _, place = address.rpartition("@")
-        return await open_channel(
-            place,
-            self._client_id,
-            self.start,
-            connect_s=self._connect_s,
-            tls=self._server_tls(name, place),
-        )
+        until_s = None
+        while True:
+            self._open_tasks()
+            try:
+                return await open_channel(
+                    place,
+                    self._client_id,
+                    self.start,
+                    connect_s=self._connect_s,
+                    tls=self._server_tls(name, place),
+                )
+            except TooManyConnections as error:
+                now_s = self.clock.monotonic_s()
+                if until_s is None:
+                    logger.warning("waiting a moment: %s", error)
+                    until_s = now_s + _patience_s()
+                if now_s > until_s:
+                    raise
+                await self.clock.sleep(_CROWDED_PAUSE_S)
 
     def _server_tls(self, name: str, place: str) -> ServerTls | None:
         if self._tls is None or self._tls_context is None:
@@ -344,6 +362,11 @@ class Cluster:
     def _wake(self) -> None:
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
+
+
+def _patience_s() -> float:
+    share = random_bits(16) / (1 << 16)
+    return _CROWDED_S_MIN + share * (_CROWDED_S_MAX - _CROWDED_S_MIN)
 
 
 async def _guarded(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
