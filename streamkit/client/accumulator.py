@@ -14,7 +14,7 @@ from streamkit.errors import DataError, RecordTooLarge
 from streamkit.limits import RECORDS_PER_BATCH_MAX
 from streamkit.protocol import codec
 from streamkit.protocol.batch import OVERHEAD_BYTES, Columns, encode_batch
-from streamkit.protocol.compression import Codec
+from streamkit.protocol.compression import Codec, check_growth
 
 # What a record takes beside its key and value, at the most: three single bytes, three lengths
 # and a time of up to five bytes each, and a row of up to three.
@@ -275,10 +275,14 @@ class Accumulator:
     def _encode(
         self, columns: Columns, start: int, stop: int, size: int | None, batch: OpenBatch
     ) -> None:
-        data, problem = b"", None
+        data = b""
+        problem: DataError | None = None
         try:
             size = self._bytes_of(batch) if size is None else size
             data = encode_batch(columns, start, stop, size, codec_used=self._codec)
+            check_growth(self._codec, len(data), size)
+        except DataError as error:
+            data, problem = b"", error
         except Exception as error:  # it concerns these records alone; their handles raise it
             problem = DataError(f"{stop - start} records cannot be encoded: {error!r:.200}")
             problem.__cause__ = error

@@ -41,6 +41,7 @@ from streamkit.errors import (
     TransportError,
     UsageError,
 )
+from streamkit.limits import BATCH_BYTES_HARD_MAX
 from streamkit.protocol.apis import PRODUCE
 from streamkit.protocol.batch import Columns
 from streamkit.protocol.compression import Codec
@@ -64,6 +65,7 @@ _MODULE_NOT_FOUND = 6001
 # Of these a refused attempt leaves it open; after the others nothing of it is stored.
 _DOUBTFUL_CODES = frozenset({7, 56})
 _PARTITION_FULL = 72
+_MESSAGE_TOO_LARGE = 10
 # How streamkit's own server names itself; it stores an entry whole or not at all.
 OUR_MARK = "+streamkit."
 # What one request may take of what waits: a server syncs once for all of it. The first batch
@@ -266,7 +268,7 @@ class PartitionSender:
         if not code:
             self._settle(batches, base_offset, None, sent_s)
         elif len(batches) == 1:
-            self._settle(batches, -1, as_exception(code, about=self._name), sent_s)
+            self._settle(batches, -1, self._refused(code, batches[0]), sent_s)
         else:
             for batch in batches:
                 await self._deliver([batch], sent_s)
@@ -330,6 +332,19 @@ class PartitionSender:
             retryable=problem.retryable,
         )
 
+    def _refused(self, code: ErrorCode, batch: ReadyBatch) -> BrokerError:
+        if code.code != _MESSAGE_TOO_LARGE:
+            return as_exception(code, about=self._name)
+        segment = self._cluster.metadata.segment_bytes(self._topic)
+        most = f"up to {min(segment or BATCH_BYTES_HARD_MAX, BATCH_BYTES_HARD_MAX):,} bytes"
+        return BrokerError(
+            code.code,
+            f"{self._name}: the batch is too large for the server: {batch.record_count} records, "
+            f"{len(batch.data):,} bytes, {batch.plain_bytes:,} before compression; it accepts "
+            f"{most}{' here, the size of a segment of the topic' if segment else ''}",
+            hint="make the record smaller, or lower batch_size",
+        )
+
     # --- at most once ------------------------------------------------------------------
 
     async def _deliver_once(self, batches: list[ReadyBatch], sent_s: float) -> None:
@@ -365,7 +380,7 @@ class PartitionSender:
                 self._settle(batches, -1, lost, sent_s)
             else:
                 for batch, (code, base_offset) in zip(batches, answers, strict=True):
-                    error = as_exception(code, about=self._name) if code else None
+                    error = self._refused(code, batch) if code else None
                     self._settle([batch], -1 if code else base_offset, error, sent_s)
             self._unanswered.popleft()
 

@@ -6,6 +6,7 @@ import logging
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import accumulate
 from types import TracebackType
 
@@ -18,6 +19,7 @@ from streamkit.client.handles import ManyHandle, RecordHandle
 from streamkit.client.options import Partitioner, ProducerMetrics, ProducerOptions
 from streamkit.client.partition_sender import PartitionSender
 from streamkit.errors import NotFlushed, RecordTooLarge, StreamKitError, UsageError
+from streamkit.limits import BATCH_BYTES_HARD_MAX
 from streamkit.protocol import codec
 from streamkit.protocol.batch import Columns
 from streamkit.protocol.compression import Codec
@@ -77,6 +79,7 @@ class Producer:
         if self._is_closed:
             raise UsageError(f"the producer for {self.topic!r} was closed while it opened")
         self._codec = self._agreed_codec()
+        self._options = self._fitted_options()
         self._grow(count)
         self._is_open = True
         self._cluster.must_close(self)
@@ -376,6 +379,18 @@ class Producer:
                 hint="leave compression out: the topic's is taken",
             )
         return Codec(asked)
+
+    def _fitted_options(self) -> ProducerOptions:
+        """Keep batches below the size of a segment: a server refuses larger ones.
+
+        A codec may add something to what cannot be compressed.
+        """
+        segment = self._metadata.segment_bytes(self.topic)
+        if segment is None or segment >= BATCH_BYTES_HARD_MAX:
+            return self._options
+        spare = 0 if self._codec is Codec.NONE else 64 + segment // 256
+        most = max(1, segment - spare)
+        return replace(self._options, batch_size_bytes=min(self._options.batch_size_bytes, most))
 
     def _learn_layout(self) -> None:
         """Take note of partitions that are new, and of those nobody can write to now."""
