@@ -150,12 +150,12 @@ class Cluster:
             StreamKitError: The first problem, with notes of the others.
         """
         unfinished, self._unfinished = list((self._unfinished or {}).values()), None
-        problems: list[StreamKitError] = []
+        problems: list[Exception] = []
 
         async def close(each: Unfinished) -> None:
             try:
                 await each.close_with(error, is_last=True)
-            except StreamKitError as problem:
+            except Exception as problem:
                 problems.append(problem)
 
         for each in unfinished:

@@ -18,7 +18,7 @@ from streamkit.client.cluster import Cluster, retrying
 from streamkit.client.handles import ManyHandle, RecordHandle
 from streamkit.client.options import Partitioner, ProducerMetrics, ProducerOptions
 from streamkit.client.partition_sender import PartitionSender
-from streamkit.errors import NotFlushed, RecordTooLarge, StreamKitError, UsageError
+from streamkit.errors import NotFlushed, RecordTooLarge, UsageError
 from streamkit.limits import BATCH_BYTES_HARD_MAX
 from streamkit.protocol import codec
 from streamkit.protocol.batch import Columns
@@ -145,12 +145,23 @@ class Producer:
 
         Raises:
             RecordTooLarge: One of them could not be sent even alone. None is sent.
-            UsageError: The columns differ in length, or hold something else. None is sent.
+            UsageError: The columns differ in length, hold something else, or the producer is
+                closed. None is sent.
+            NotFlushed: Closing did not wait any longer; the text says how many are taken. That
+                is not known where this is cancelled while it waits for room.
         """
         columns = checks.columns(values, keys, timestamps_ms, self._wall_ms)
         self.check_sizes(columns)
         handle = ManyHandle(len(columns.values))
-        await self.send_columns(columns, handle)
+        try:
+            await self.send_columns(columns, handle)
+        except UsageError as error:
+            if not handle.taken:
+                raise
+            raise NotFlushed(
+                f"{error}; of {len(columns.values)} records {handle.taken} were taken before "
+                "that, and some of these may be stored"
+            ) from error
         return handle
 
     async def send_columns(self, columns: Columns, handle: ManyHandle) -> None:
@@ -163,6 +174,7 @@ class Producer:
         if self._layout != self._metadata.layout:
             self._learn_layout()
         total = len(columns.values)
+        chosen = self._chosen(columns.keys)
         with self._let_in():
             for start, stop in _turns(columns.values, self._options.queue_bytes_max):
                 part = Columns(
@@ -170,7 +182,7 @@ class Producer:
                     columns.keys[start:stop],
                     columns.timestamps_ms[start:stop],
                 )
-                await self._send_columns(part, start, handle)
+                await self._send_columns(part, start, handle, chosen and chosen[start:stop])
                 if stop < total:
                     # What is on its way goes on only while this gives the loop a turn.
                     await anyio.lowlevel.checkpoint()
@@ -291,7 +303,7 @@ class Producer:
         if error is None or isinstance(error, Exception):
             try:
                 await self.close()
-            except StreamKitError as problem:
+            except Exception as problem:
                 if error is None:
                     raise
                 error.add_note(str(problem))  # the block's own error goes first
@@ -454,7 +466,15 @@ class Producer:
                 return number
         return full
 
-    async def _send_columns(self, columns: Columns, first_row: int, handle: ManyHandle) -> None:
+    def _chosen(self, keys: list[bytes | None]) -> list[int] | None:
+        """Ask the user's partitioner for all rows, before any is taken: it may fail."""
+        if self._options.partitioner is None or self._partitions == 1:
+            return None
+        return self._chosen_by(self._options.partitioner, keys)
+
+    async def _send_columns(
+        self, columns: Columns, first_row: int, handle: ManyHandle, chosen: list[int] | None
+    ) -> None:
         count = len(columns.values)
         if self._partitions == 1 or self._options.partition is not None:
             sender = self._senders[self._options.partition or 0]
@@ -462,7 +482,7 @@ class Producer:
             await self._add_rows(sender, columns, rows, handle)
             return
         by_partition: dict[int, list[int]] = {}
-        for row, partition in enumerate(self._choose_rows(columns.keys)):
+        for row, partition in enumerate(chosen or self._choose_rows(columns.keys)):
             by_partition.setdefault(partition, []).append(row)
         # Those with room first: a partition that is slow or away shall not hold up the others.
         for partition in sorted(by_partition, key=lambda each: self._senders[each].is_full):
@@ -476,8 +496,6 @@ class Producer:
             await self._add_rows(self._senders[partition], part, rows, handle)
 
     def _choose_rows(self, keys: list[bytes | None]) -> Sequence[int]:
-        if self._options.partitioner is not None:
-            return self._chosen_by(self._options.partitioner, keys)
         if len(self._online) < self._partitions or any(each.is_full for each in self._senders):
             return [self._choose(key) for key in keys]
         chosen, self._turn = codec.partition_rows(keys, self._partitions, self._turn)

@@ -6,28 +6,25 @@ import asyncio
 import threading
 import weakref
 from collections import deque
-from collections.abc import Sequence
 from typing import Final
 
 import anyio
 
-from streamkit.client import ManyHandle, ManyMetadata, RecordHandle
+from streamkit.client import ManyHandle, ManyMetadata
 from streamkit.client.producer import Producer as AsyncProducer
 from streamkit.errors import NotFlushed, StreamKitError, UsageError
 from streamkit.protocol.batch import Columns
 from streamkit.sync import handles
+from streamkit.sync.handing import Handing
 from streamkit.sync.loop_thread import LoopThread, write_left
-from streamkit.sync.parcel import Parcel, Part
+from streamkit.sync.parcel import Parcel, parcels_of
 
 # What may wait to be handed over. The async producer has a queue of its own behind this one.
 OUTBOX_BYTES_MAX: Final = 1 << 20
-_ROWS_MAX: Final = 8_192
 # After a hand-over records gather so long before the next one, unless somebody waits: a thread
 # that sends now and then would else wake the loop for each.
 _GATHER_S: Final = 0.001
 _LOOK_AGAIN_S: Final = 0.05
-# What a record takes beside its value and key.
-RECORD_BYTES: Final = 64
 
 
 class Outbox:
@@ -71,7 +68,7 @@ class Outbox:
         self._closed_count = 0
         self._handed_count = 0
         self._in_hand: Parcel | None = None
-        self._refusal: Exception | None = None
+        self._handing = Handing(producer)
         loop.must_finish(self)
         self._pumping = loop.start(self._pump())
 
@@ -173,8 +170,8 @@ class Outbox:
         said = []
         if count := self.unacknowledged:
             said.append(f"{count} records for {topic!r} were not delivered before the end")
-        if self._refusal is not None:
-            said.append(f"records for {topic!r} were refused: {self._refusal}")
+        if self._handing.refusal is not None:
+            said.append(f"records for {topic!r} were refused: {self._handing.refusal}")
         return "; ".join(said)
 
     # --- on the loop -------------------------------------------------------------------
@@ -187,7 +184,7 @@ class Outbox:
         """
         await self._all_handed_over()
         await self._producer.checkpoint()()
-        refusal, self._refusal = self._refusal, None
+        refusal = self._handing.take_refusal()
         if refusal is not None:
             raise refusal
 
@@ -238,7 +235,7 @@ class Outbox:
             await self._until_all_have_left()
             await self.flush()
         except Exception as error:  # told by `left`
-            self._refusal = error
+            self._handing.refusal = error
 
     def stop(self) -> None:
         """Stop at once; what is not stored yet is not sent again."""
@@ -255,7 +252,7 @@ class Outbox:
             self._closed.clear()
             self._room.notify_all()
         for parcel in lost:
-            parcel.lose(self._gone())
+            parcel.lose(self._handing.gone())
         self._producer.stop()
         self._tell_moved()
 
@@ -263,11 +260,6 @@ class Outbox:
 
     def _closed_error(self) -> UsageError:
         return UsageError(f"the producer for {self._producer.topic!r} is closed")
-
-    def _gone(self) -> NotFlushed:
-        return NotFlushed(
-            f"the producer for {self._producer.topic!r} was closed before the record was sent"
-        )
 
     def _set_room(self, room_bytes: int) -> None:
         self._room_bytes = room_bytes
@@ -305,28 +297,21 @@ class Outbox:
                 await moved.wait()
 
     def _add_parcels(self, columns: Columns, parcels: list[Parcel]) -> None:
-        start, total = 0, len(columns.values)
-        while start < total:
-            stop = start + _rows_of(columns.values, start, self._bytes_max)
-            parcel = Parcel(self)
-            parcel.values, parcel.keys = columns.values[start:stop], columns.keys[start:stop]
-            parcel.timestamps_ms = columns.timestamps_ms[start:stop]
-            parcel.bytes = sum(map(len, parcel.values)) + RECORD_BYTES * (stop - start)
+        for parcel in parcels_of(columns, self._bytes_max, self):
             with self._lock:
                 try:
                     self._parcel_with_room()
                 except UsageError as error:
-                    if not start:
+                    if not parcels:
                         raise
                     raise NotFlushed(
-                        f"{error}; of {total} records {start} were taken before that, and some "
-                        "of these may be stored"
+                        f"{error}; of {len(columns.values)} records {sum(map(len, parcels))} were "
+                        "taken before that, and some of these may be stored"
                     ) from error
                 self._close_open()
                 self._close(parcel)
                 self._wake_up()
             parcels.append(parcel)
-            start = stop
 
     def _parcel_with_room(self) -> Parcel:
         """Wait for room, with the lock held; return the parcel that has it."""
@@ -380,7 +365,7 @@ class Outbox:
                 self._has_work.clear()
                 await self._has_work.wait()
                 continue
-            await self._hand_over(parcel)
+            await self._handing.hand_over(parcel)
             self._handed_count += 1
             with self._lock:
                 self._in_hand = None
@@ -391,45 +376,6 @@ class Outbox:
             if not self._closed:
                 with anyio.move_on_after(self._gather_s):
                     await self._urgent.wait()
-
-    async def _hand_over(self, parcel: Parcel) -> None:
-        parts: list[Part] = []
-        try:
-            await self._hand_over_parts(parcel, parts)
-        except Exception as error:  # whatever it is must reach whoever waits for the records
-            self._refusal = self._refusal or error
-            parcel.settle(parts, rest=error)
-        except BaseException:
-            parcel.settle(parts, rest=self._gone())
-            raise
-        else:
-            parcel.settle(parts)
-
-    async def _hand_over_parts(self, parcel: Parcel, parts: list[Part]) -> None:
-        """Hand over what may go together; the parts know what was taken, however this ends."""
-        values, keys, stamps = parcel.values, parcel.keys, parcel.timestamps_ms
-        start = 0
-        for row, partition in (*parcel.partitions.items(), (len(parcel), None)):
-            if start < row:
-                many = ManyHandle(row - start)
-                parts.append((start, many))
-                columns = Columns(values[start:row], keys[start:row], stamps[start:row])
-                await self._producer.send_columns(columns, many)
-            if partition is not None:
-                parts.append((row, await self._send_to(partition, parcel, row)))
-            start = row + 1
-
-    async def _send_to(self, partition: int, parcel: Parcel, row: int) -> RecordHandle | Exception:
-        try:
-            return await self._producer.send(
-                parcel.values[row],
-                parcel.keys[row],
-                timestamp_ms=parcel.timestamps_ms[row],
-                partition=partition,
-            )
-        except StreamKitError as error:
-            self._refusal = self._refusal or error
-            return error
 
     async def _all_handed_over(self) -> None:
         with self._lock:
@@ -474,11 +420,3 @@ class _Visit:
     """A call that was let in and has not left."""
 
     __slots__ = ("__weakref__",)
-
-
-def _rows_of(values: Sequence[bytes], start: int, bytes_max: int) -> int:
-    """Return how many rows go into one parcel, from ``start`` on: at least one."""
-    rows = min(_ROWS_MAX, len(values) - start)
-    while rows > 1 and sum(map(len, values[start : start + rows])) > bytes_max:
-        rows //= 2
-    return rows

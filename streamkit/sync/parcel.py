@@ -15,13 +15,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from operator import itemgetter
-from typing import Protocol
+from typing import Final, Protocol
 
 from streamkit.client import ManyHandle, ManyMetadata, RecordHandle, RecordMetadata
+from streamkit.protocol.batch import Columns
 
+# What a record takes beside its value and key.
+RECORD_BYTES: Final = 64
+_ROWS_MAX: Final = 8_192
 # The first row of a part, and its handle; or why its record was refused.
 Part = tuple[int, ManyHandle | RecordHandle | Exception]
 
@@ -167,3 +172,23 @@ class Parcel:
                 return part
         assert self._error is not None, "else every record has its handle"
         raise self._error
+
+
+def parcels_of(columns: Columns, bytes_max: int, carrier: Carrier) -> Iterator[Parcel]:
+    """Cut columns into parcels of up to so many bytes, of at least one record each."""
+    start, total = 0, len(columns.values)
+    while start < total:
+        stop = start + _rows_of(columns.values, start, bytes_max)
+        parcel = Parcel(carrier)
+        parcel.values, parcel.keys = columns.values[start:stop], columns.keys[start:stop]
+        parcel.timestamps_ms = columns.timestamps_ms[start:stop]
+        parcel.bytes = sum(map(len, parcel.values)) + RECORD_BYTES * (stop - start)
+        yield parcel
+        start = stop
+
+
+def _rows_of(values: Sequence[bytes], start: int, bytes_max: int) -> int:
+    rows = min(_ROWS_MAX, len(values) - start)
+    while rows > 1 and sum(map(len, values[start : start + rows])) > bytes_max:
+        rows //= 2
+    return rows

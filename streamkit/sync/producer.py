@@ -15,7 +15,8 @@ from streamkit.env import SystemClock
 from streamkit.errors import StreamKitError, UsageError
 from streamkit.sync.connection import Connection
 from streamkit.sync.handles import ManyHandle, RecordHandle
-from streamkit.sync.outbox import OUTBOX_BYTES_MAX, RECORD_BYTES, Outbox
+from streamkit.sync.outbox import OUTBOX_BYTES_MAX, Outbox
+from streamkit.sync.parcel import RECORD_BYTES
 
 # After Ctrl-C a block is left within so many seconds, whatever is still open.
 _INTERRUPTED_S_MAX: Final = 2.0

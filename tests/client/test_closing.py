@@ -52,7 +52,7 @@ class Senders:
                 values = [f"{name}-{number}-{row}".encode() for row in range(50)]
                 self.many.append((values, await producer.send_many(values)))
                 await anyio.lowlevel.checkpoint()
-        except UsageError as error:
+        except StreamKitError as error:
             self.refusals.append(error)
 
     async def accounted(self) -> tuple[set[bytes], set[bytes]]:
