@@ -30,44 +30,26 @@ from streamkit.client.channel import Answer
 from streamkit.client.cluster import Cluster, pause_before_retry
 from streamkit.client.new_modules import NewModules
 from streamkit.client.options import BatchReport, ProducerMetrics, ProducerOptions
-from streamkit.client.smartmodules import check_carried
+from streamkit.client.produce_requests import UNKNOWN_CODES, ProduceRequests, mark
 from streamkit.errors import (
-    BrokerError,
     NotFlushed,
-    NotLeader,
-    ProtocolError,
     RequestTimedOut,
     StreamKitError,
     TransportError,
     UsageError,
 )
-from streamkit.limits import BATCH_BYTES_HARD_MAX
-from streamkit.protocol.apis import PRODUCE
 from streamkit.protocol.batch import Columns
 from streamkit.protocol.compression import Codec
 from streamkit.protocol.data_plane import (
-    PartitionProduceData,
-    ProduceRequest,
     ProduceResponse,
-    TopicProduceData,
 )
 from streamkit.protocol.error_codes import ErrorCode, as_exception
 
 logger = logging.getLogger("streamkit.client")
 
-# Nobody can tell whether these were carried out.
-UNKNOWN_CODES = frozenset({7, 56, 72, 73})
-# These were not.
-NOT_STORED_CODES = frozenset({6, 2001, 3001})
 # Those, or they pass: at least once means again.
 _SEND_AGAIN_CODES = UNKNOWN_CODES | {6, 3000, 3001}
 _MODULE_NOT_FOUND = 6001
-# Of these a refused attempt leaves it open; after the others nothing of it is stored.
-_DOUBTFUL_CODES = frozenset({7, 56})
-_PARTITION_FULL = 72
-_MESSAGE_TOO_LARGE = 10
-# How streamkit's own server names itself; it stores an entry whole or not at all.
-OUR_MARK = "+streamkit."
 # What one request may take of what waits: a server syncs once for all of it. The first batch
 # goes whatever its size.
 _REQUEST_BYTES = 4 << 20
@@ -92,6 +74,7 @@ class PartitionSender:
         self._codec = codec_used
         self._metrics = metrics
         self._modules = NewModules(cluster)
+        self._requests = ProduceRequests(cluster, topic, partition, options, metrics)
         self._accumulator: Accumulator | None = None
         self._out: list[ReadyBatch] = []
         self._unanswered: deque[tuple[list[ReadyBatch], float, Answer[ProduceResponse]]] = deque()
@@ -99,7 +82,6 @@ class PartitionSender:
         self._moved = anyio.Event()
         self._hurried = False
         self._is_stopped = False
-        self._undoes_writes = False
         self._refusal: Exception | None = None
         self.taken = 0
         self.is_full = False
@@ -165,7 +147,7 @@ class PartitionSender:
 
     def stop(self) -> None:
         """Send nothing more, and tell whoever waits what is known of each record."""
-        self._is_stopped = True
+        self._is_stopped = self._requests.is_stopped = True
         self._wake.set()
         self._tell_moved()
         if self._accumulator is None:
@@ -268,7 +250,7 @@ class PartitionSender:
         if not code:
             self._settle(batches, base_offset, None, sent_s)
         elif len(batches) == 1:
-            self._settle(batches, -1, self._refused(code, batches[0]), sent_s)
+            self._settle(batches, -1, self._requests.refused(code, batches[0]), sent_s)
         else:
             for batch in batches:
                 await self._deliver([batch], sent_s)
@@ -286,64 +268,28 @@ class PartitionSender:
         may_be_stored = False
         while True:
             try:
-                ((code, base_offset),) = self._read(await (await self._post(batches)), 1)
+                ((code, base_offset),) = self._requests.read(
+                    await (await self._requests.post(batches)), 1
+                )
                 if not await self._is_worth_a_try(code):
-                    _mark(batches, may_be_stored=may_be_stored)
+                    mark(batches, may_be_stored=may_be_stored)
                     return code, base_offset
                 problem: StreamKitError = as_exception(code, about=self._name)
-                may_be_stored = may_be_stored or self._leaves_doubt(code, batches)
+                may_be_stored = may_be_stored or self._requests.leaves_doubt(code, batches)
             except StreamKitError as error:
                 if not error.retryable:
                     raise
                 problem = error
                 may_be_stored = may_be_stored or (isinstance(error, TransportError) and error.sent)
-            _mark(batches, may_be_stored=may_be_stored)
+            mark(batches, may_be_stored=may_be_stored)
             if self._is_over(backoff, started_s):
-                raise self._given_up(problem, may_be_stored) from problem
+                raise self._requests.given_up(problem, may_be_stored) from problem
             await self._pause(backoff, problem)
 
     async def _is_worth_a_try(self, code: ErrorCode) -> bool:
         if code.code == _MODULE_NOT_FOUND:
             return await self._modules.is_on_its_way(code.payload.text)
         return code.code in _SEND_AGAIN_CODES
-
-    def _leaves_doubt(self, code: ErrorCode, batches: list[ReadyBatch]) -> bool:
-        """Whether something may be stored although the answer is a refusal.
-
-        A stock server whose disk is full keeps the batches that it wrote before the failing one.
-        """
-        if code.code == _PARTITION_FULL:
-            return len(batches) > 1 and not self._undoes_writes
-        return code.code in _DOUBTFUL_CODES
-
-    def _given_up(self, problem: StreamKitError, may_be_stored: bool) -> StreamKitError:
-        """Return the error for the last problem; what an earlier attempt may have done counts."""
-        if may_be_stored and not (isinstance(problem, TransportError) and problem.sent):
-            return RequestTimedOut(
-                f"{self._name}: it is not known whether the records are stored: {problem}",
-                sent=True,
-            )
-        if type(problem) is not BrokerError and type(problem) is not NotLeader:
-            return problem
-        return type(problem)(
-            problem.code,
-            f"{problem}; the server refused every attempt, so the records are not stored",
-            hint=problem.hint,
-            retryable=problem.retryable,
-        )
-
-    def _refused(self, code: ErrorCode, batch: ReadyBatch) -> BrokerError:
-        if code.code != _MESSAGE_TOO_LARGE:
-            return as_exception(code, about=self._name)
-        segment = self._cluster.metadata.segment_bytes(self._topic)
-        most = f"up to {min(segment or BATCH_BYTES_HARD_MAX, BATCH_BYTES_HARD_MAX):,} bytes"
-        return BrokerError(
-            code.code,
-            f"{self._name}: the batch is too large for the server: {batch.record_count} records, "
-            f"{len(batch.data):,} bytes, {batch.plain_bytes:,} before compression; it accepts "
-            f"{most}{' here, the size of a segment of the topic' if segment else ''}",
-            hint="make the record smaller, or lower batch_size",
-        )
 
     # --- at most once ------------------------------------------------------------------
 
@@ -355,14 +301,14 @@ class PartitionSender:
             try:
                 # An entry for each: one that is refused takes no other with it, and nothing
                 # can be sent again to find out which it was.
-                answer = await self._post(batches, entry_each=True)
+                answer = await self._requests.post(batches, entry_each=True)
                 break
             except StreamKitError as error:
                 may_be_stored = isinstance(error, TransportError) and error.sent
                 if may_be_stored or not error.retryable or self._is_over(backoff, started_s):
                     self._settle(batches, -1, error, sent_s)
                     return
-                _mark(batches, may_be_stored=False)
+                mark(batches, may_be_stored=False)
                 await self._pause(backoff, error)
             except Exception as error:  # whatever it is must reach whoever waits for the records
                 self._settle(batches, -1, error, sent_s)
@@ -375,61 +321,14 @@ class PartitionSender:
         while self._unanswered:
             batches, sent_s, answer = self._unanswered[0]
             try:
-                answers = self._read(await answer, len(batches))
+                answers = self._requests.read(await answer, len(batches))
             except Exception as lost:  # as above
                 self._settle(batches, -1, lost, sent_s)
             else:
                 for batch, (code, base_offset) in zip(batches, answers, strict=True):
-                    error = self._refused(code, batch) if code else None
+                    error = self._requests.refused(code, batch) if code else None
                     self._settle([batch], -1 if code else base_offset, error, sent_s)
             self._unanswered.popleft()
-
-    # --- requests ----------------------------------------------------------------------
-
-    async def _post(
-        self, batches: list[ReadyBatch], *, entry_each: bool = False
-    ) -> Answer[ProduceResponse]:
-        """Write one request to the leader's connection; its answer is to be awaited.
-
-        The batches make one entry, or an entry each.
-
-        Raises:
-            TransportError: ``sent`` tells whether it may have been carried out.
-            NotFlushed: The producer has been stopped meanwhile.
-            StreamKitError: Nobody leads the partition.
-        """
-        address = await self._cluster.leader(self._topic, self.partition)
-        channel = await self._cluster.spu(address)
-        if self._is_stopped:
-            raise NotFlushed(f"{self._name}: the producer was closed before it was sent again")
-        chain = self._options.smartmodules
-        if chain:
-            check_carried(chain, "Produce", channel.version_of(PRODUCE), address)
-        self._undoes_writes = OUR_MARK in channel.platform_version
-        entries = [batch.data for batch in batches]
-        if not entry_each:
-            entries = [b"".join(entries)]
-        data = tuple(PartitionProduceData(self.partition, entry) for entry in entries)
-        request = ProduceRequest(
-            acks=self._options.acks,
-            timeout_ms=self._options.timeout_ms,
-            topics=(TopicProduceData(self._topic, data),),
-            smartmodules=chain,
-        )
-        self._metrics.requests += 1
-        _mark(batches, may_be_stored=True)  # from now on, until an answer says otherwise
-        return await channel.post(PRODUCE, request)
-
-    def _read(self, response: ProduceResponse, entries: int) -> list[tuple[ErrorCode, int]]:
-        answers = [answer for each in response.topics for answer in each.partitions]
-        if len(answers) != entries:
-            raise ProtocolError(f"{len(answers)} answers to {entries} entries for {self._name}")
-        names = {
-            f"{each.topic}-{part.partition}" for each in response.topics for part in each.partitions
-        }
-        if names != {self._name}:
-            raise ProtocolError(f"an answer for {sorted(names)} to what was sent to {self._name}")
-        return [(answer.error, answer.base_offset) for answer in answers]
 
     def _is_over(self, backoff: Backoff, started_s: float) -> bool:
         limit_s = self._options.delivery_timeout_s
@@ -508,8 +407,3 @@ class PartitionSender:
     def _tell_moved(self) -> None:
         moved, self._moved = self._moved, anyio.Event()
         moved.set()
-
-
-def _mark(batches: list[ReadyBatch], *, may_be_stored: bool) -> None:
-    for batch in batches:
-        batch.may_be_stored = may_be_stored

@@ -6,7 +6,6 @@ import logging
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import accumulate
 from types import TracebackType
 
@@ -15,11 +14,12 @@ import anyio
 from streamkit.client import checks
 from streamkit.client.accumulator import check_alone, check_sizes
 from streamkit.client.cluster import Cluster, retrying
+from streamkit.client.demands import agreed_codec, fitted
 from streamkit.client.handles import ManyHandle, RecordHandle
-from streamkit.client.options import Partitioner, ProducerMetrics, ProducerOptions
+from streamkit.client.options import ProducerMetrics, ProducerOptions
 from streamkit.client.partition_sender import PartitionSender
+from streamkit.client.partitions import UNKNOWN, Partitions
 from streamkit.errors import NotFlushed, RecordTooLarge, UsageError
-from streamkit.limits import BATCH_BYTES_HARD_MAX
 from streamkit.protocol import codec
 from streamkit.protocol.batch import Columns
 from streamkit.protocol.compression import Codec
@@ -27,7 +27,6 @@ from streamkit.protocol.compression import Codec
 logger = logging.getLogger("streamkit.client")
 
 _ROWS_PER_TURN = 8_192
-_UNKNOWN = -1
 
 
 class Producer:
@@ -43,12 +42,8 @@ class Producer:
         self._metadata = cluster.metadata
         self._wall_ms = cluster.clock.wall_ms
         self._codec = options.compression or Codec.NONE
-        self._senders: list[PartitionSender] = []
-        self._partitions = 0
-        self._online: Sequence[int] = ()
-        self._only: int | None = options.partition
-        self._layout = _UNKNOWN
-        self._turn = 0
+        self._places = Partitions(topic, options, cluster.metadata, self._new_sender)
+        self._senders = self._places.senders
         self._is_open = False
         self._is_closed = False
         self._is_stopped = False
@@ -78,12 +73,12 @@ class Producer:
         )
         if self._is_closed:
             raise UsageError(f"the producer for {self.topic!r} was closed while it opened")
-        self._codec = self._agreed_codec()
-        self._options = self._fitted_options()
-        self._grow(count)
+        self._codec = agreed_codec(self.topic, self._metadata, self._options)
+        self._options = fitted(self._options, self._codec, self._metadata.segment_bytes(self.topic))
+        self._places.grow(count)
         self._is_open = True
         self._cluster.must_close(self)
-        self._learn_layout()
+        self._places.learn()
 
     async def send(
         self,
@@ -112,10 +107,11 @@ class Producer:
         if key is not None and type(key) is not bytes:
             key = checks.as_bytes("key", key)
         timestamp_ms = self._wall_ms() if timestamp_ms is None else checks.stamp(timestamp_ms)
-        if self._layout != self._metadata.layout:
+        places = self._places
+        if places.layout != self._metadata.layout:
             await self.open()
-            self._learn_layout()
-        sender = self._senders[self._choose(key) if partition is None else self._named(partition)]
+            places.learn()
+        sender = self._senders[places.choose(key) if partition is None else places.named(partition)]
         if sender.is_full:
             with self._let_in():
                 await sender.wait_for_room()
@@ -171,10 +167,10 @@ class Producer:
             UsageError: The producer is closed; the handle knows the records taken before.
         """
         await self.open()
-        if self._layout != self._metadata.layout:
-            self._learn_layout()
+        if self._places.layout != self._metadata.layout:
+            self._places.learn()
         total = len(columns.values)
-        chosen = self._chosen(columns.keys)
+        chosen = self._places.chosen(columns.keys)
         with self._let_in():
             for start, stop in _turns(columns.values, self._options.queue_bytes_max):
                 part = Columns(
@@ -245,7 +241,7 @@ class Producer:
     def shut(self) -> None:
         """Let no more records in. Calls of `send` and `send_many` that wait are let finish."""
         self._is_open, self._is_closed = False, True
-        self._layout = _UNKNOWN  # so that `send` looks again
+        self._places.layout = UNKNOWN  # so that `send` looks again
 
     def stop(self) -> None:
         """Stop at once; what is not stored yet is not sent again."""
@@ -378,111 +374,22 @@ class Producer:
         if refusals:
             raise refusals[0]
 
-    def _agreed_codec(self) -> Codec:
-        found = self._cluster.metadata.topic(self.topic)
-        asked = None if found is None else found.spec.compression.codec
-        chosen = self._options.compression
-        if asked is None:
-            return chosen or Codec.NONE
-        if chosen is not None and chosen is not asked:
-            raise UsageError(
-                f"topic {self.topic!r} asks for {asked.name.lower()} compression, "
-                f"the producer is set to {chosen.name.lower()}",
-                hint="leave compression out: the topic's is taken",
-            )
-        return Codec(asked)
-
-    def _fitted_options(self) -> ProducerOptions:
-        """Keep batches below the size of a segment: a server refuses larger ones.
-
-        A codec may add something to what cannot be compressed.
-        """
-        segment = self._metadata.segment_bytes(self.topic)
-        if segment is None or segment >= BATCH_BYTES_HARD_MAX:
-            return self._options
-        spare = 0 if self._codec is Codec.NONE else 64 + segment // 256
-        most = max(1, segment - spare)
-        return replace(self._options, batch_size_bytes=min(self._options.batch_size_bytes, most))
-
-    def _learn_layout(self) -> None:
-        """Take note of partitions that are new, and of those nobody can write to now."""
-        self._layout = self._metadata.layout
-        count = self._metadata.partition_count(self.topic)
-        if count != self._partitions:
-            self._grow(count)
-        offline = self._metadata.offline_partitions(self.topic)
-        # Where none is online, all are as good as any.
-        everything = range(self._partitions)
-        self._only = self._options.partition
-        if self._only is None and self._partitions == 1 and self._options.partitioner is None:
-            self._only = 0
-        self._online = [number for number in everything if number not in offline] or everything
-
-    def _grow(self, count: int) -> None:
-        for number in range(len(self._senders), count):
-            self._senders.append(
-                PartitionSender(
-                    self._cluster, self.topic, number, self._options, self._codec, self.metrics
-                )
-            )
-        fixed = self._options.partition
-        if not count:
-            return  # a store that is being filled again knows nothing for a moment
-        if fixed is not None and fixed >= count:
-            raise self._no_partition(fixed)
-        self._partitions = count
-
-    def _named(self, partition: object) -> int:
-        number = checks.whole("partition", partition, -checks.I64_MAX, checks.I64_MAX)
-        if not 0 <= number < len(self._senders):
-            raise self._no_partition(number)
-        return number
-
-    def _no_partition(self, number: int) -> UsageError:
-        return UsageError(
-            f"topic {self.topic!r} has no partition {number}, it has {len(self._senders)}"
+    def _new_sender(self, number: int) -> PartitionSender:
+        return PartitionSender(
+            self._cluster, self.topic, number, self._options, self._codec, self.metrics
         )
-
-    def _choose(self, key: bytes | None) -> int:
-        if self._only is not None:
-            return self._only
-        options = self._options
-        if options.partitioner is not None:
-            return self._chosen_by(options.partitioner, (key,))[0]
-        if key is not None:
-            return codec.siphash(key) % self._partitions
-        chosen = self._online[self._turn % len(self._online)]
-        self._turn = (self._turn + 1) & 0xFFFFFFFF
-        return self._next_with_room(chosen) if self._senders[chosen].is_full else chosen
-
-    def _next_with_room(self, full: int) -> int:
-        """Return an online partition that has room: a record without a key need not wait.
-
-        Where all are full, it waits for the one whose turn it was.
-        """
-        at = self._online.index(full)
-        for number in (*self._online[at:], *self._online[:at]):
-            if not self._senders[number].is_full:
-                return number
-        return full
-
-    def _chosen(self, keys: list[bytes | None]) -> list[int] | None:
-        """Ask the user's partitioner for all rows, before any is taken: it may fail."""
-        if self._options.partitioner is None or self._partitions == 1:
-            return None
-        return self._chosen_by(self._options.partitioner, keys)
 
     async def _send_columns(
         self, columns: Columns, first_row: int, handle: ManyHandle, chosen: list[int] | None
     ) -> None:
         count = len(columns.values)
-        if self._partitions == 1 or self._options.partition is not None:
+        if self._places.count == 1 or self._options.partition is not None:
             sender = self._senders[self._options.partition or 0]
             rows: Sequence[int] = range(first_row, first_row + count)
             await self._add_rows(sender, columns, rows, handle)
             return
         by_partition: dict[int, list[int]] = {}
-        for row, partition in enumerate(chosen or self._choose_rows(columns.keys)):
+        for row, partition in enumerate(chosen or self._places.choose_rows(columns.keys)):
             by_partition.setdefault(partition, []).append(row)
         # Those with room first: a partition that is slow or away shall not hold up the others.
         for partition in sorted(by_partition, key=lambda each: self._senders[each].is_full):
@@ -494,29 +401,6 @@ class Producer:
             )
             rows = [first_row + row for row in picked]
             await self._add_rows(self._senders[partition], part, rows, handle)
-
-    def _choose_rows(self, keys: list[bytes | None]) -> Sequence[int]:
-        if len(self._online) < self._partitions or any(each.is_full for each in self._senders):
-            return [self._choose(key) for key in keys]
-        chosen, self._turn = codec.partition_rows(keys, self._partitions, self._turn)
-        return chosen
-
-    def _chosen_by(self, partitioner: Partitioner, keys: Sequence[bytes | None]) -> list[int]:
-        """Ask a partitioner of the user's.
-
-        Raises:
-            UsageError: It returns something else than the number of a partition for each key.
-        """
-        chosen = checks.listed("the partitioner's result", partitioner(keys, self._partitions))
-        if len(chosen) != len(keys):
-            raise UsageError(f"the partitioner chose {len(chosen)} partitions for {len(keys)} keys")
-        if set(map(type, chosen)) - {int}:
-            bounds = (-checks.I64_MAX, checks.I64_MAX)
-            chosen = [checks.whole("the partitioner's choice", each, *bounds) for each in chosen]
-        if chosen and not 0 <= min(chosen) <= max(chosen) < len(self._senders):
-            low = min(chosen)
-            raise self._no_partition(low if low < 0 else max(chosen))
-        return chosen
 
     async def _add_rows(
         self, sender: PartitionSender, columns: Columns, rows: Sequence[int], handle: ManyHandle
