@@ -37,7 +37,7 @@ CONNECTIONS_MAX: Final = 2_048
 # small programs on one machine have room.
 CONNECTIONS_PER_ADDRESS_MAX: Final = 1_024
 # Connections above these that are told so, at one time; more are closed without an answer.
-REFUSALS_MAX: Final = 64
+REFUSALS_MAX: Final = 256
 CONNECTION_BYTES_IN_FLIGHT_MAX: Final = 160 * MIB
 BYTES_IN_FLIGHT_MAX: Final = 512 * MIB
 HANDSHAKE_S_MAX: Final = 5.0

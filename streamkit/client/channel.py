@@ -432,8 +432,8 @@ def _connect_failure(
     wanted, hint = ("TLS", _ASK_FOR_TLS) if tls is None else ("a client certificate", CERT_HINT)
     return ConnectFailed(
         address,
-        f"it closed the connection instead of answering: does it want {wanted}, or has it too "
-        "many connections?",
+        f"it closed the connection in place of an answer: does it want {wanted}? "
+        "Or has it too many connections?",
         hint=hint,
     )
 
