@@ -123,7 +123,10 @@ class PartitionSender:
         """
         while self._settled < mark:
             if self._is_stopped:
-                raise NotFlushed(f"{self._name}: {mark - self._settled} records are not stored")
+                raise NotFlushed(
+                    f"{self._name}: {mark - self._settled} records were not acknowledged before "
+                    "the producer was closed"
+                )
             await self._moved.wait()
 
     async def wait_for(self, outcome: Outcome) -> None:
@@ -282,7 +285,7 @@ class PartitionSender:
                 problem = error
                 may_be_stored = may_be_stored or (isinstance(error, TransportError) and error.sent)
             mark(batches, may_be_stored=may_be_stored)
-            if self._is_over(backoff, started_s):
+            if self._is_stopped or self._is_over(backoff, started_s):
                 raise self._requests.given_up(problem, may_be_stored) from problem
             await self._pause(backoff, problem)
 

@@ -12,7 +12,7 @@ import anyio
 
 from streamkit.client import ManyHandle, ManyMetadata
 from streamkit.client.producer import Producer as AsyncProducer
-from streamkit.errors import NotFlushed, StreamKitError, UsageError
+from streamkit.errors import NotFlushed, UsageError
 from streamkit.protocol.batch import Columns
 from streamkit.sync import handles
 from streamkit.sync.handing import Handing
@@ -59,8 +59,7 @@ class Outbox:
         self._closers = 0
         # Threads that were let in and wait for room. Weak: an interrupt may come anywhere.
         self._inside: weakref.WeakSet[_Visit] = weakref.WeakSet()
-        self._problem: StreamKitError | None = None
-        self._has_stopped = False
+        self._is_closed = self._has_stopped = False
         self._is_awake = False
         self._has_work = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -150,7 +149,7 @@ class Outbox:
 
     @property
     def is_stopped(self) -> bool:
-        return self._problem is not None
+        return self._is_closed
 
     @property
     def unhanded(self) -> int:
@@ -223,7 +222,7 @@ class Outbox:
         with self._lock:
             if not self._closers:
                 return  # interrupted just now: the records are still wanted
-            self._entrance_bytes, self._problem = -1, self._closed_error()
+            self._entrance_bytes, self._is_closed = -1, True
         self.stop()
         if error is not None:
             raise error
@@ -245,7 +244,7 @@ class Outbox:
         self._pumping.cancel()
         self._loop.is_finished(self)
         with self._lock:
-            self._problem = self._closed_error()
+            self._is_closed = True
             self._entrance_bytes = -1
             self._close_open()
             lost = list(self._closed)
@@ -263,11 +262,11 @@ class Outbox:
 
     def _set_room(self, room_bytes: int) -> None:
         self._room_bytes = room_bytes
-        is_open = not self._closers and self._problem is None
+        is_open = not self._closers and not self._is_closed
         self._entrance_bytes = room_bytes if is_open else -1
 
     def _check_entrance(self) -> None:
-        if self._closers or self._problem is not None:
+        if self._closers or self._is_closed:
             raise self._closed_error()
 
     def _let_in(self) -> Parcel:
@@ -316,8 +315,8 @@ class Outbox:
     def _parcel_with_room(self) -> Parcel:
         """Wait for room, with the lock held; return the parcel that has it."""
         while True:
-            if self._problem is not None:
-                raise self._problem
+            if self._is_closed:
+                raise self._closed_error()
             parcel = self._open
             parcel.cut_even()
             if parcel.bytes < self._room_bytes:
@@ -384,11 +383,13 @@ class Outbox:
         self._urgent.set()
         self._has_work.set()
         while self._handed_count < mark:
-            if self._problem is not None:
-                raise self._problem
+            if self._is_closed:
+                raise self._handing.gone()
             await self._moved.wait()
 
     async def _end_alone(self) -> None:
+        if self.is_stopped:
+            return  # whoever did that was told
         await self.finish()
         if left := self.left():
             write_left(left)
