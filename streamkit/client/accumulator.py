@@ -69,6 +69,18 @@ class OpenBatch:
     bytes_max: int = 0
     since_s: float = 0.0
     outcome: Outcome = field(default_factory=Outcome)
+    # Between these, both excluded, lie the times of its records.
+    low_ms: int = 0
+    high_ms: int = 0
+
+    def begin_with(self, timestamp_ms: int) -> None:
+        """Learn the time of the first record.
+
+        A batch whose first time is 0 has no times at all, for every reader. So it takes no record
+        that has one.
+        """
+        spare_ms = _DELTA_MS_MAX if timestamp_ms else 1
+        self.low_ms, self.high_ms = timestamp_ms - spare_ms, timestamp_ms + spare_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +143,9 @@ class Accumulator:
         batch = self._open
         if batch is None or batch.bytes_max + bytes_max > self._budget_bytes:
             batch = self._batch_for(value, key, timestamp_ms, bytes_max)
-        elif not -_DELTA_MS_MAX < timestamp_ms - batch.timestamps_ms[0] < _DELTA_MS_MAX:
+        elif not batch.low_ms < timestamp_ms < batch.high_ms:
             self.close_batch()
-            batch = self._begin()
+            batch = self._begin(timestamp_ms)
         row = len(batch.values)
         batch.values.append(value)
         batch.keys.append(key)
@@ -151,17 +163,19 @@ class Accumulator:
             check_alone(codec.record_bytes(0, 0, key, value), self._request_bytes)
         batch = self._open
         if batch is None:
-            return self._begin()
+            return self._begin(timestamp_ms)
         batch.bytes_max = self._bytes_of(batch)
         delta_ms = timestamp_ms - batch.timestamps_ms[0]
         size = codec.record_bytes(len(batch.values), delta_ms, key, value)
-        if batch.bytes_max + size <= self._budget_bytes and abs(delta_ms) < _DELTA_MS_MAX:
+        is_near = batch.low_ms < timestamp_ms < batch.high_ms
+        if batch.bytes_max + size <= self._budget_bytes and is_near:
             return batch
         self.close_batch()
-        return self._begin()
+        return self._begin(timestamp_ms)
 
-    def _begin(self) -> OpenBatch:
+    def _begin(self, timestamp_ms: int) -> OpenBatch:
         self._open = OpenBatch(since_s=self._now_s())
+        self._open.begin_with(timestamp_ms)
         self._on_change()
         return self._open
 
@@ -203,6 +217,7 @@ class Accumulator:
                 batch.keys = columns.keys[start:stop]
                 batch.timestamps_ms = columns.timestamps_ms[start:stop]
                 batch.bytes_max = size
+                batch.begin_with(batch.timestamps_ms[0])
                 self._open = batch
             else:
                 self._encode(columns, start, stop, size, batch)
@@ -266,11 +281,28 @@ class Accumulator:
                 self._budget_bytes,
                 RECORDS_PER_BATCH_MAX,
             )
+            if not columns.timestamps_ms[start] and any(columns.timestamps_ms[start:stop]):
+                stop, size = self._without_times(columns, start)
             if size > self._budget_bytes:
                 check_alone(size, self._request_bytes, row=start)
             cuts.append((stop, size))
             start = stop
         return cuts
+
+    def _without_times(self, columns: Columns, start: int) -> tuple[int, int]:
+        """Fit the rows from one on that have no time, up to the first that has one."""
+        stop = start
+        while not columns.timestamps_ms[stop]:
+            stop += 1
+        rows, size = codec.fit_rows(
+            columns.values[start:stop],
+            columns.keys[start:stop],
+            columns.timestamps_ms[start:stop],
+            0,
+            self._budget_bytes,
+            RECORDS_PER_BATCH_MAX,
+        )
+        return start + rows, size
 
     def _encode(
         self, columns: Columns, start: int, stop: int, size: int | None, batch: OpenBatch
