@@ -6,6 +6,7 @@ StreamKitError
     UsageError
   TransportError
     ConnectFailed
+      TooManyConnections
     ConnectionLost
     RequestTimedOut
   ProtocolError
@@ -104,6 +105,19 @@ class ConnectFailed(TransportError):
         super().__init__(f"cannot connect to {address}: {reason}", sent=False, hint=hint)
         self.address = address
         self.retryable = retryable
+
+
+class TooManyConnections(ConnectFailed):
+    """The server has as many connections as it accepts, from this address or in all."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(
+            address,
+            reason,
+            hint="close clients and consumers that are not needed: a client has a connection for "
+            "administration and one for records, and each of its consumers has one more",
+            retryable=False,
+        )
 
 
 class ConnectionLost(TransportError):
@@ -286,3 +300,12 @@ class NotFlushed(StreamKitError):
     """The deadline passed with records unacknowledged. The job can be resumed."""
 
     exit_code = 3
+
+
+def shown(value: object) -> str:
+    """Return a value for an error text: short, and whatever its `repr` does."""
+    try:
+        written = repr(value)
+    except Exception:
+        return f"<a {type(value).__name__}>"
+    return written if len(written) <= 80 else f"{written[:77]}..."

@@ -32,8 +32,12 @@ NESTING_MAX: Final = 16
 
 PENDING_REQUESTS_MAX: Final = 128
 STREAMS_PER_CONNECTION_MAX: Final = 256
-CONNECTIONS_MAX: Final = 1_024
-CONNECTIONS_PER_ADDRESS_MAX: Final = 128
+CONNECTIONS_MAX: Final = 2_048
+# A client has one to the SC, one to the SPU, and one for each of its consumers: a few hundred
+# small programs on one machine have room.
+CONNECTIONS_PER_ADDRESS_MAX: Final = 1_024
+# Connections above these that are told so, at one time; more are closed without an answer.
+REFUSALS_MAX: Final = 256
 CONNECTION_BYTES_IN_FLIGHT_MAX: Final = 160 * MIB
 BYTES_IN_FLIGHT_MAX: Final = 512 * MIB
 HANDSHAKE_S_MAX: Final = 5.0
@@ -74,4 +78,5 @@ FEED_BYTES_MAX: Final = 8 * MIB
 assert FRAME_BYTES_MIN < BATCH_BYTES_MAX < BATCH_BYTES_HARD_MAX < FRAME_BYTES_MAX
 assert FRAME_BYTES_MAX < CONNECTION_BYTES_IN_FLIGHT_MAX < BYTES_IN_FLIGHT_MAX
 assert SMARTMODULES_BYTES_MAX + SMARTMODULES_MAX * STRING_BYTES_MAX < FRAME_BYTES_MAX
+assert REFUSALS_MAX < CONNECTIONS_PER_ADDRESS_MAX <= CONNECTIONS_MAX
 assert FRAME_BYTES_MAX < 2**31, "the length field is an i32"

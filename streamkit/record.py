@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from itertools import chain, compress, repeat
-from operator import itemgetter
+from operator import index, itemgetter
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import msgspec
 
-from streamkit.errors import UsageError
+from streamkit.errors import DataError, UsageError, shown
 
 V = TypeVar("V")
 T_con = TypeVar("T_con", contravariant=True)
@@ -29,6 +29,25 @@ NO_TIMESTAMP_MS = -1
 TIMESTAMP_MS_MAX = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
+_I64_MAX = 2**63 - 1
+# The last millisecond that a datetime can hold: that of the year 9999.
+TIMESTAMP_MS_MAX = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MS
+
+
+def time_of(timestamp_ms: int) -> datetime | None:
+    """Turn ms since the epoch into a time in UTC; None for a negative number, which means none.
+
+    Raises:
+        DataError: It is after the year 9999, which a datetime cannot hold.
+    """
+    if timestamp_ms < 0:
+        return None
+    if timestamp_ms > TIMESTAMP_MS_MAX:
+        raise DataError(
+            f"timestamp_ms={timestamp_ms} is after the year 9999, which a datetime cannot hold",
+            hint="timestamp_ms has the number itself",
+        )
+    return _EPOCH + timestamp_ms * _MS
 
 
 class Record(msgspec.Struct, Generic[V], frozen=True):
@@ -47,10 +66,12 @@ class Record(msgspec.Struct, Generic[V], frozen=True):
 
     @property
     def timestamp(self) -> datetime | None:
-        """When the record was made, in UTC; None where it carries no time."""
-        if self.timestamp_ms < 0:
-            return None
-        return datetime.fromtimestamp(self.timestamp_ms / 1000, UTC)
+        """When the record was made, in UTC; None where it carries no time.
+
+        Raises:
+            DataError: It is after the year 9999, which a datetime cannot hold.
+        """
+        return time_of(self.timestamp_ms)
 
     @property
     def key_text(self) -> str | None:
@@ -150,7 +171,9 @@ class Origin(Enum):
     TIME = "time"
 
 
-_OFFSET_TEXT = re.compile(r"(?:(beginning)(?:\+(\d+))?|(end)(?:-(\d+))?|(\d+))")
+_OFFSET_TEXT = re.compile(
+    r"(?:(beginning)(?:\+([0-9]{1,40}))?|(end)(?:-([0-9]{1,40}))?|([0-9]{1,40}))"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +187,18 @@ class Offset:
     count: int = 0
 
     def __post_init__(self) -> None:
-        if self.count < 0:
-            raise UsageError(f"an offset counts from 0 up, not {self.count}")
+        if not isinstance(self.origin, Origin):
+            raise UsageError(f"{shown(self.origin)} is not an Origin")
+        count = self.count
+        if isinstance(count, bool) or not hasattr(count, "__index__"):
+            raise UsageError(f"{self._what} is a whole number, not {shown(count)}")
+        if not 0 <= index(count) <= _I64_MAX:
+            raise UsageError(f"{self._what} is a number from 0 to {_I64_MAX}, not {count}")
+        object.__setattr__(self, "count", index(count))
+
+    @property
+    def _what(self) -> str:
+        return "a time in ms" if self.origin is Origin.TIME else "an offset"
 
     @classmethod
     def beginning(cls, count: int = 0) -> Offset:
@@ -186,8 +219,9 @@ class Offset:
     def at_time(cls, when: datetime | int) -> Offset:
         """The first record made at this time or later.
 
-        Found by a binary search over the times of batches, so it expects times that do not
-        fall within a partition. Where every record is older, it is the end.
+        Found by a binary search over the greatest times of batches, then by a look into one
+        batch: times may be in any order within a batch, but the greatest ones must not fall from
+        a batch to the next. Where every record is older, it is the end.
 
         Args:
             when: A datetime with a time zone, or ms since the epoch.
@@ -213,12 +247,12 @@ class Offset:
         """
         if isinstance(value, Offset):
             return value
-        if isinstance(value, int) and not isinstance(value, bool):
+        if not isinstance(value, str) and hasattr(value, "__index__"):
             return cls.absolute(value)
         found = _OFFSET_TEXT.fullmatch(value) if isinstance(value, str) else None
         if found is None:
             raise UsageError(
-                f"{value!r} is no offset",
+                f"{shown(value)} is not a valid offset",
                 hint='use "beginning", "beginning+5", "end", "end-5" or a number',
             )
         start, ahead, end, back, absolute = found.groups()
@@ -252,6 +286,8 @@ class Offset:
         if self.origin is Origin.ABSOLUTE:
             return str(self.count)
         if self.origin is Origin.TIME:
+            if self.count > TIMESTAMP_MS_MAX:
+                return f"{self.count} ms since the epoch"
             return (_EPOCH + self.count * _MS).isoformat(timespec="milliseconds")
         sign = "+" if self.origin is Origin.BEGINNING else "-"
         return f"{self.origin.value}{sign}{self.count}" if self.count else self.origin.value

@@ -21,8 +21,9 @@ from streamkit.broker.sc import ScSession
 from streamkit.broker.smartmodules import SmartModuleService, read_modules
 from streamkit.broker.spu import SpuParts, SpuSession, Streams
 from streamkit.broker.topics import TopicService
-from streamkit.env import Clock, Disk, SystemClock
+from streamkit.env import Clock, Disk, SystemClock, open_files_limit
 from streamkit.errors import ConfigError
+from streamkit.limits import CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, REFUSALS_MAX
 from streamkit.protocol.apis import SC_APIS, SPU_APIS
 
 logger = logging.getLogger("streamkit.broker")
@@ -32,6 +33,10 @@ SC_PORT_DEFAULT = 9103
 SPU_PORT_DEFAULT = 9110
 _REPORT_S = 0.4
 _CLOSE_S_MAX = 5.0
+# Connections that the system holds until they are accepted: many programs may start at once.
+_BACKLOG = 1_024
+# The journal, the lock, the ports, the attachments.
+_OTHER_FILES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,8 @@ class BrokerOptions:
     """Where a broker keeps its data and listens; port 0 takes a free one.
 
     ``spu_public_address`` is the ``host:port`` by which clients are told to reach the SPU; those
-    that use local addresses get the port it listens on.
+    that use local addresses get the port it listens on. ``connections_max`` are those in all; there
+    are fewer where the system lets this process open few files.
     """
 
     data_dir: Path
@@ -47,6 +53,8 @@ class BrokerOptions:
     spu_port: int = 0
     is_durable: bool = True
     spu_public_address: str | None = None
+    connections_max: int = CONNECTIONS_MAX
+    connections_per_address_max: int = CONNECTIONS_PER_ADDRESS_MAX
 
 
 class Broker:
@@ -219,7 +227,7 @@ class Broker:
         assert writer is not None
         assert topics is not None
         assert modules is not None
-        usage = Usage()
+        usage = _usage(self._options)
         parts = SpuParts(
             self._catalog, writer, self._offsets, self._reads, self._clock, self._streams
         )
@@ -242,7 +250,9 @@ class Broker:
     async def _bind(self, port: Port, number: int, option: str) -> int:
         loop = asyncio.get_running_loop()
         try:
-            server = await loop.create_server(lambda: Connection(port), HOST, number)
+            server = await loop.create_server(
+                lambda: Connection(port), HOST, number, backlog=_BACKLOG
+            )
         except OSError as error:
             raise PortTaken(
                 f"cannot listen on {HOST}:{number} ({port.name}): {error.strerror}",
@@ -278,6 +288,17 @@ class Broker:
                 moved, self._moved = self._moved, set()
                 if self._catalog.is_watched:
                     self._catalog.report(moved)
+
+
+def _usage(options: BrokerOptions) -> Usage:
+    """Bound the connections by what was asked for, and by the files that may be open.
+
+    A quarter of these is for reading logs, a quarter for writing, the rest for connections.
+    """
+    files = open_files_limit()
+    refusals = max(1, min(REFUSALS_MAX, files // 16))
+    most = max(1, min(options.connections_max, files // 2 - refusals - _OTHER_FILES))
+    return Usage(most, options.connections_per_address_max, refusals)
 
 
 class PortTaken(ConfigError):

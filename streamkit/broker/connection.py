@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
@@ -20,12 +21,18 @@ from streamkit.limits import (
     HANDSHAKE_S_MAX,
     IDLE_S_MAX,
     PENDING_REQUESTS_MAX,
+    REFUSALS_MAX,
 )
-from streamkit.protocol.apis import Api
+from streamkit.protocol.apis import API_VERSIONS, Api
 from streamkit.protocol.connection import IncomingRequest, ServerConnection, encode_reply
+from streamkit.protocol.control_plane import ApiVersionsResponse
+from streamkit.protocol.error_codes import other
 
 logger = logging.getLogger("streamkit.broker")
 
+# Build metadata marks this broker; by precedence it is Fluvio 0.18.2.
+PLATFORM_VERSION = "0.18.2+streamkit.1"
+_REFUSALS_LOGGED_S = 10.0
 # A reply that is ready, or one that will be.
 Answer = Any
 
@@ -74,12 +81,55 @@ class Port:
 
 
 class Usage:
-    """What all connections of the broker use together."""
+    """What all connections of the broker use together, and how many of them there may be.
 
-    def __init__(self) -> None:
+    Args:
+        connections_max: In all.
+        per_address_max: From one address.
+        refusals_max: How many more are told at one time that there are too many.
+    """
+
+    def __init__(
+        self,
+        connections_max: int = CONNECTIONS_MAX,
+        per_address_max: int = CONNECTIONS_PER_ADDRESS_MAX,
+        refusals_max: int = REFUSALS_MAX,
+    ) -> None:
         self.bytes_in_flight = 0
         self.connections = 0
         self.by_address: Counter[str] = Counter()
+        self.refusals = 0
+        self.refusals_max = refusals_max
+        self._connections_max = connections_max
+        self._per_address_max = per_address_max
+        self._untold = 0
+        self._told_s = -math.inf
+
+    def add(self, host: str) -> str:
+        """Count a connection, or return why there may not be one more."""
+        if self.by_address[host] >= self._per_address_max:
+            limit = f"{self._per_address_max:,} from {host} are open, the limit per address"
+        elif self.connections >= self._connections_max:
+            limit = f"{self._connections_max:,} are open, the limit in all"
+        else:
+            self.connections += 1
+            self.by_address[host] += 1
+            return ""
+        return f"the server accepts no more connections: {limit}"
+
+    def remove(self, host: str) -> None:
+        """Learn that a connection has ended."""
+        self.connections -= 1
+        self.by_address[host] -= 1
+        if self.by_address[host] <= 0:
+            del self.by_address[host]
+
+    def log_refusal(self, why: str, now_s: float) -> None:
+        """Log that a connection is refused; of many in a row only one in a while."""
+        self._untold += 1
+        if now_s - self._told_s >= _REFUSALS_LOGGED_S:
+            logger.warning("%s (%d refused since the last such line)", why, self._untold)
+            self._told_s, self._untold = now_s, 0
 
 
 class Connection(asyncio.Protocol):
@@ -98,6 +148,7 @@ class Connection(asyncio.Protocol):
         self._is_reading = True
         self._peer_reads = True
         self._tasks: set[asyncio.Task[None]] = set()
+        self._refusal = ""
         self.address = ""
         self.streams = 0
 
@@ -132,14 +183,15 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("peername") or ("?", 0)
         self.address = f"{peer[0]}:{peer[1]}"
         usage = self._port.usage
-        usage.connections += 1
-        usage.by_address[peer[0]] += 1
         self._port.connections.add(self)
-        if usage.connections > CONNECTIONS_MAX:
-            self.close(f"{CONNECTIONS_MAX} connections are open already")
-        elif usage.by_address[peer[0]] > CONNECTIONS_PER_ADDRESS_MAX:
-            self.close(f"{CONNECTIONS_PER_ADDRESS_MAX} connections from {peer[0]} are open already")
-        self._session = self._port.open_session(self)
+        self._refusal = usage.add(peer[0])
+        if not self._refusal:
+            self._session = self._port.open_session(self)
+            return
+        usage.log_refusal(self._refusal, self._port.clock.monotonic_s())
+        usage.refusals += 1
+        if usage.refusals > usage.refusals_max:
+            self.close(self._refusal)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -157,10 +209,10 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         host = self.address.rpartition(":")[0]
         usage = self._port.usage
-        usage.connections -= 1
-        usage.by_address[host] -= 1
-        if usage.by_address[host] <= 0:
-            del usage.by_address[host]
+        if self._refusal:
+            usage.refusals -= 1
+        else:
+            usage.remove(host)
         usage.bytes_in_flight -= self._in_flight_bytes
         self._in_flight_bytes = 0
         self._port.connections.discard(self)
@@ -179,7 +231,17 @@ class Connection(asyncio.Protocol):
 
     # --- one request after another -------------------------------------------------
 
+    def _refuse(self, request: IncomingRequest) -> None:
+        """Answer the first request with the reason, which its client can show, and close."""
+        if request.api is API_VERSIONS:
+            body = ApiVersionsResponse(other(self._refusal), (), PLATFORM_VERSION)
+            self._write(encode_reply(request, body))
+        self.close(self._refusal)
+
     def _take(self, request: IncomingRequest) -> None:
+        if self._refusal:
+            self._refuse(request)
+            return
         self._in_flight_bytes += request.size_bytes
         self._port.usage.bytes_in_flight += request.size_bytes
         self._held_back.append(request)

@@ -12,6 +12,7 @@ from streamkit.errors import CorruptBatch, RemoteProtocolError
 from streamkit.limits import BATCH_BYTES_HARD_MAX, RECORDS_PER_BATCH_MAX
 from streamkit.protocol import codec
 from streamkit.protocol.batch import (
+    BYTES_BEFORE_LENGTH,
     MAGIC,
     BatchHeader,
     check_crc,
@@ -19,8 +20,10 @@ from streamkit.protocol.batch import (
     plain_records,
     whole_batches,
 )
-from streamkit.protocol.compression import Codec
+from streamkit.protocol.compression import Codec, GrowsTooMuch
 from streamkit.protocol.error_codes import ErrorCode, other
+
+_TOO_LARGE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +67,23 @@ def check_entry(records: bytes, required: Codec | None, segment_bytes: int) -> E
             counts.append(header.record_count)
     except CorruptBatch as error:
         return other(f"corrupt batch: {error.reason}")
+    except GrowsTooMuch as error:
+        return other(f"refused: {error}") if error.is_ratio else ErrorCode(_TOO_LARGE)
     except RemoteProtocolError as error:
+        if _is_whole_but_too_large(records, end):
+            return ErrorCode(_TOO_LARGE)
         return other(f"corrupt batch: {error}")
     if cut_batch_bytes(records, end, len(records)):
         return other(f"corrupt batch: {len(records) - end} bytes behind the last whole one")
     return Entry(records, tuple(sizes), tuple(counts))
+
+
+def _is_whole_but_too_large(records: bytes, at: int) -> bool:
+    """Whether what could not be read as a batch is one, above the limit of a batch."""
+    length_at = at + BYTES_BEFORE_LENGTH - 4
+    length = int.from_bytes(records[length_at : length_at + 4], "big", signed=True)
+    size = BYTES_BEFORE_LENGTH + length
+    return BATCH_BYTES_HARD_MAX < size <= len(records) - at
 
 
 def _header_problem(
@@ -81,7 +96,7 @@ def _header_problem(
     if required is not None and header.codec_number != required:
         return ErrorCode(9000)
     if header.size_bytes > min(segment_bytes, BATCH_BYTES_HARD_MAX):
-        return ErrorCode(10)
+        return ErrorCode(_TOO_LARGE)
     if not 0 <= header.last_offset_delta < RECORDS_PER_BATCH_MAX:
         return other(f"corrupt batch: last offset delta {header.last_offset_delta}")
     return None

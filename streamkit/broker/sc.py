@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from streamkit.broker.catalog import Catalog
-from streamkit.broker.connection import Connection
+from streamkit.broker.connection import PLATFORM_VERSION, Connection
 from streamkit.broker.module_names import ModuleName, parse_module_name
 from streamkit.broker.smartmodules import SmartModuleService
 from streamkit.broker.topics import TopicService
@@ -39,8 +39,6 @@ from streamkit.protocol.specs import ObjectKind
 
 Answer = TypeVar("Answer")
 
-# Build metadata marks this broker; by precedence it is Fluvio 0.18.2.
-PLATFORM_VERSION = "0.18.2+streamkit.1"
 HELLO = ApiVersionsResponse(
     NO_ERROR,
     tuple(

@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from streamkit.broker.catalog import Catalog, Topic
-from streamkit.broker.connection import Connection
+from streamkit.broker.connection import PLATFORM_VERSION, Connection
 from streamkit.broker.consumer_offsets import ConsumerOffsets, Position
 from streamkit.broker.files import OpenFiles
 from streamkit.broker.flow import StreamFlow
 from streamkit.broker.intake import check_entry
 from streamkit.broker.log_writer import Appended, LogWriter
 from streamkit.broker.partition_log import PartitionLog
-from streamkit.broker.sc import PLATFORM_VERSION
 from streamkit.broker.smartmodules import NOT_RUN
 from streamkit.env import Clock
 from streamkit.errors import CorruptBatch, RemoteProtocolError

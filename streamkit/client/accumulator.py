@@ -10,11 +10,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from streamkit.errors import RecordTooLarge
+from streamkit.errors import DataError, RecordTooLarge
 from streamkit.limits import RECORDS_PER_BATCH_MAX
 from streamkit.protocol import codec
 from streamkit.protocol.batch import OVERHEAD_BYTES, Columns, encode_batch
-from streamkit.protocol.compression import Codec
+from streamkit.protocol.compression import Codec, check_growth
 
 # What a record takes beside its key and value, at the most: three single bytes, three lengths
 # and a time of up to five bytes each, and a row of up to three.
@@ -40,13 +40,19 @@ class Outcome:
 
 @dataclass(slots=True)
 class ReadyBatch:
-    """A batch that takes no more records, encoded. ``since_s`` is when it got its first one."""
+    """A batch that takes no more records, encoded. ``since_s`` is when it got its first one.
+
+    ``error`` says why it could not be encoded; then there is nothing to send. ``may_be_stored``
+    tells whether a server may have it without having said so.
+    """
 
     data: bytes
     record_count: int
     plain_bytes: int
     since_s: float
     outcome: Outcome
+    error: Exception | None = None
+    may_be_stored: bool = False
 
 
 @dataclass(slots=True)
@@ -63,6 +69,18 @@ class OpenBatch:
     bytes_max: int = 0
     since_s: float = 0.0
     outcome: Outcome = field(default_factory=Outcome)
+    # Between these, both excluded, lie the times of its records.
+    low_ms: int = 0
+    high_ms: int = 0
+
+    def begin_with(self, timestamp_ms: int) -> None:
+        """Learn the time of the first record.
+
+        A batch whose first time is 0 has no times at all, for every reader. So it takes no record
+        that has one.
+        """
+        spare_ms = _DELTA_MS_MAX if timestamp_ms else 1
+        self.low_ms, self.high_ms = timestamp_ms - spare_ms, timestamp_ms + spare_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +143,9 @@ class Accumulator:
         batch = self._open
         if batch is None or batch.bytes_max + bytes_max > self._budget_bytes:
             batch = self._batch_for(value, key, timestamp_ms, bytes_max)
-        elif not -_DELTA_MS_MAX < timestamp_ms - batch.timestamps_ms[0] < _DELTA_MS_MAX:
+        elif not batch.low_ms < timestamp_ms < batch.high_ms:
             self.close_batch()
-            batch = self._begin()
+            batch = self._begin(timestamp_ms)
         row = len(batch.values)
         batch.values.append(value)
         batch.keys.append(key)
@@ -145,17 +163,19 @@ class Accumulator:
             check_alone(codec.record_bytes(0, 0, key, value), self._request_bytes)
         batch = self._open
         if batch is None:
-            return self._begin()
+            return self._begin(timestamp_ms)
         batch.bytes_max = self._bytes_of(batch)
         delta_ms = timestamp_ms - batch.timestamps_ms[0]
         size = codec.record_bytes(len(batch.values), delta_ms, key, value)
-        if batch.bytes_max + size <= self._budget_bytes and abs(delta_ms) < _DELTA_MS_MAX:
+        is_near = batch.low_ms < timestamp_ms < batch.high_ms
+        if batch.bytes_max + size <= self._budget_bytes and is_near:
             return batch
         self.close_batch()
-        return self._begin()
+        return self._begin(timestamp_ms)
 
-    def _begin(self) -> OpenBatch:
+    def _begin(self, timestamp_ms: int) -> OpenBatch:
         self._open = OpenBatch(since_s=self._now_s())
+        self._open.begin_with(timestamp_ms)
         self._on_change()
         return self._open
 
@@ -197,6 +217,7 @@ class Accumulator:
                 batch.keys = columns.keys[start:stop]
                 batch.timestamps_ms = columns.timestamps_ms[start:stop]
                 batch.bytes_max = size
+                batch.begin_with(batch.timestamps_ms[0])
                 self._open = batch
             else:
                 self._encode(columns, start, stop, size, batch)
@@ -209,14 +230,23 @@ class Accumulator:
         batch, self._open = self._open, None
         if batch is not None:
             columns = Columns(batch.values, batch.keys, batch.timestamps_ms)
-            self._encode(columns, 0, len(batch.values), self._bytes_of(batch), batch)
+            self._encode(columns, 0, len(batch.values), None, batch)
             self._on_change()
 
     def take(self, most_bytes: int) -> list[ReadyBatch]:
-        """Take ready batches for one request: at least one, more up to ``most_bytes``."""
+        """Take ready batches for one request: at least one, more up to ``most_bytes``.
+
+        One that could not be encoded comes alone.
+        """
         taken = [self.ready.popleft()]
+        if taken[0].error is not None:
+            return taken
         size = len(taken[0].data)
-        while self.ready and size + len(self.ready[0].data) <= most_bytes:
+        while (
+            self.ready
+            and self.ready[0].error is None
+            and size + len(self.ready[0].data) <= most_bytes
+        ):
             taken.append(self.ready.popleft())
             size += len(taken[-1].data)
         return taken
@@ -251,16 +281,48 @@ class Accumulator:
                 self._budget_bytes,
                 RECORDS_PER_BATCH_MAX,
             )
+            if not columns.timestamps_ms[start] and any(columns.timestamps_ms[start:stop]):
+                stop, size = self._without_times(columns, start)
             if size > self._budget_bytes:
                 check_alone(size, self._request_bytes, row=start)
             cuts.append((stop, size))
             start = stop
         return cuts
 
-    def _encode(self, columns: Columns, start: int, stop: int, size: int, batch: OpenBatch) -> None:
-        data = encode_batch(columns, start, stop, size, codec_used=self._codec)
+    def _without_times(self, columns: Columns, start: int) -> tuple[int, int]:
+        """Fit the rows from one on that have no time, up to the first that has one."""
+        stop = start
+        while not columns.timestamps_ms[stop]:
+            stop += 1
+        rows, size = codec.fit_rows(
+            columns.values[start:stop],
+            columns.keys[start:stop],
+            columns.timestamps_ms[start:stop],
+            0,
+            self._budget_bytes,
+            RECORDS_PER_BATCH_MAX,
+        )
+        return start + rows, size
+
+    def _encode(
+        self, columns: Columns, start: int, stop: int, size: int | None, batch: OpenBatch
+    ) -> None:
+        data = b""
+        problem: DataError | None = None
+        try:
+            size = self._bytes_of(batch) if size is None else size
+            data = encode_batch(columns, start, stop, size, codec_used=self._codec)
+            check_growth(self._codec, len(data), size)
+        except DataError as error:
+            data, problem = b"", error
+        except Exception as error:  # it concerns these records alone; their handles raise it
+            problem = DataError(f"{stop - start} records cannot be encoded: {error!r:.200}")
+            problem.__cause__ = error
+        size = batch.bytes_max if size is None else size
         self.held_bytes += size
-        self.ready.append(ReadyBatch(data, stop - start, size, batch.since_s, batch.outcome))
+        self.ready.append(
+            ReadyBatch(data, stop - start, size, batch.since_s, batch.outcome, problem)
+        )
 
 
 def check_alone(record_bytes: int, request_bytes: int, row: int | None = None) -> None:
@@ -282,3 +344,19 @@ def check_alone(record_bytes: int, request_bytes: int, row: int | None = None) -
             f"max_request_size is {request_bytes}",
             hint="raise max_request_size, or make the record smaller",
         )
+
+
+def check_sizes(columns: Columns, request_bytes: int) -> None:
+    """Refuse columns that hold a record too large even for a batch of its own.
+
+    Raises:
+        RecordTooLarge: The text has the row.
+    """
+    if not columns.values:
+        return
+    largest = max(map(len, columns.values))
+    largest += max(map(len, filter(None, columns.keys)), default=0)
+    if largest + _RECORD_BYTES_MAX + OVERHEAD_BYTES <= request_bytes:
+        return
+    for row, (value, key) in enumerate(zip(columns.values, columns.keys, strict=True)):
+        check_alone(codec.record_bytes(0, 0, key, value), request_bytes, row)

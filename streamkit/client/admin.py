@@ -6,10 +6,10 @@ import difflib
 import os
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 
 import anyio
 
+from streamkit.client import checks
 from streamkit.client.cluster import Cluster
 from streamkit.client.objects import (
     PartitionInfo,
@@ -116,6 +116,12 @@ class Admin:
             BrokerError: A rule of the server forbids it; the text says which.
         """
         check_name(name, "topic")
+        for option, given in (
+            ("dry_run", dry_run),
+            ("exist_ok", exist_ok),
+            ("home_to_remote", home_to_remote),
+        ):
+            checks.flag(option, given)
         if home_to_remote and mirrors is None:
             raise UsageError("home_to_remote is about mirrors, and none are named")
         mirror = None if mirrors is None else mirrored(name, mirrors, home_to_remote=home_to_remote)
@@ -154,7 +160,9 @@ class Admin:
             TopicAlreadyExists: As for `create_topic`.
             BrokerError: As for `create_topic`.
         """
-        name, spec = load_topic(Path(path))
+        name, spec = load_topic(checks.path("path", path))
+        for option, given in (("dry_run", dry_run), ("exist_ok", exist_ok)):
+            checks.flag(option, given)
         check_name(name, "topic")
         await self._create(name, spec, dry_run=dry_run, exist_ok=exist_ok)
         return name
@@ -166,7 +174,8 @@ class Admin:
             TopicNotFound: There is none of that name.
             BrokerError: It is a system topic, and ``force`` is not set.
         """
-        status = await self._cluster.admin(DELETE, DeleteRequest(specs.TOPIC, name, force))
+        request = DeleteRequest(specs.TOPIC, checks.text("name", name), checks.flag("force", force))
+        status = await self._cluster.admin(DELETE, request)
         if status.error.code == 2001:
             raise TopicNotFound(name, hint=self._cluster.metadata.did_you_mean(name))
         _check(status, name)
@@ -180,6 +189,7 @@ class Admin:
         Raises:
             TopicNotFound: There is none of that name.
         """
+        count = checks.whole("count", count, 0, checks.U32_MAX)
         before = (await self.describe_topic(name)).partitions
         request = UpdateRequest(specs.TOPIC, name, AddPartitions(count))
         _check(await self._cluster.admin(UPDATE, request), name)
@@ -193,7 +203,10 @@ class Admin:
             TopicNotFound: There is no such topic.
             BrokerError: There is no such cluster, or the topic is no home of a mirror.
         """
-        request = UpdateRequest(specs.TOPIC, name, AddMirror(remote, home_to_remote))
+        mirror = AddMirror(
+            checks.text("remote", remote), checks.flag("home_to_remote", home_to_remote)
+        )
+        request = UpdateRequest(specs.TOPIC, checks.text("name", name), mirror)
         status = await self._cluster.admin(UPDATE, request)
         if status.error.code == 2001:
             raise TopicNotFound(name, hint=self._cluster.metadata.did_you_mean(name))
@@ -201,7 +214,8 @@ class Admin:
 
     async def list_topics(self, *, system: bool = False) -> list[TopicInfo]:
         """Return the topics by name: those of users, or those of the system."""
-        answer = await self._cluster.admin(LIST, ListRequest(specs.TOPIC, system=system))
+        request = ListRequest(specs.TOPIC, system=checks.flag("system", system))
+        answer = await self._cluster.admin(LIST, request)
         return sorted(map(topic_info, answer.items), key=lambda topic: topic.name)
 
     async def describe_topic(self, name: str) -> TopicInfo:
@@ -210,6 +224,7 @@ class Admin:
         Raises:
             TopicNotFound: There is none of that name.
         """
+        checks.text("name", name)
         for system in (False, True):
             request = ListRequest(specs.TOPIC, (name,), system=system)
             answer = await self._cluster.admin(LIST, request)
@@ -228,7 +243,9 @@ class Admin:
         self, topic: str | None = None, *, system: bool = False
     ) -> list[PartitionInfo]:
         """Return partitions by topic and number: all, or those of one topic."""
-        answer = await self._cluster.admin(LIST, ListRequest(specs.PARTITION, system=system))
+        checks.optional(checks.text, "topic", topic)
+        request = ListRequest(specs.PARTITION, system=checks.flag("system", system))
+        answer = await self._cluster.admin(LIST, request)
         found = sorted(
             map(partition_info, answer.items), key=lambda each: (each.topic, each.partition)
         )
@@ -260,6 +277,7 @@ class Admin:
             BrokerError: The server does not take it.
         """
         check_name(name, "SmartModule")
+        checks.flag("dry_run", dry_run)
         payload = compressed_module(await _content(wasm))
         if dry_run:
             return
@@ -315,6 +333,9 @@ class Admin:
         self, consumer_id: str, topic: str | None = None, partition: int | None = None
     ) -> list[StoredOffset]:
         """Forget the offsets of a consumer, all or some; return what was forgotten."""
+        checks.text("consumer_id", consumer_id)
+        checks.optional(checks.text, "topic", topic)
+        partition = checks.optional(checks.whole, "partition", partition, 0, checks.U32_MAX)
         gone = [
             each
             for each in await self._offsets.stored(consumer_id, topic)
@@ -375,12 +396,11 @@ class Admin:
 async def _content(wasm: bytes | str | os.PathLike[str]) -> bytes:
     if isinstance(wasm, bytes):
         return wasm
+    path = checks.path("wasm", wasm)
     try:
-        return await anyio.Path(wasm).read_bytes()
+        return await anyio.Path(path).read_bytes()
     except OSError as error:
-        raise UsageError(
-            f"cannot read the SmartModule {os.fspath(wasm)}: {error.strerror}"
-        ) from error
+        raise UsageError(f"cannot read the SmartModule {path}: {error.strerror}") from error
 
 
 def _did_you_mean(name: str, known: list[str]) -> str:

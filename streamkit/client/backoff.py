@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from streamkit.errors import UsageError
+from streamkit.client import checks
 
 _STEPS_MAX = 64
 # Told an error that something is tried again for, and the number of the attempt that failed.
@@ -47,12 +47,11 @@ class RetryPolicy:
     max_retries: int | None = None
 
     def __post_init__(self) -> None:
-        if self.strategy not in ("exponential", "fibonacci", "fixed"):
-            raise UsageError(f"{self.strategy!r} is none of: exponential, fibonacci, fixed")
-        if _seconds(self.initial_delay) < 0 or _seconds(self.max_delay) < 0:
-            raise UsageError("a delay cannot be negative")
-        if self.max_retries is not None and self.max_retries < 0:
-            raise UsageError(f"max_retries={self.max_retries} counts from 0 up")
+        names = ("exponential", "fibonacci", "fixed")
+        checks.choice("strategy", self.strategy, dict.fromkeys(names))
+        checks.seconds("initial_delay", self.initial_delay)
+        checks.seconds("max_delay", self.max_delay)
+        checks.optional(checks.whole, "max_retries", self.max_retries, 0, checks.I64_MAX)
 
     def delay_s(self, retry: int) -> float:
         """Return the pause before a retry, the first being number 0."""

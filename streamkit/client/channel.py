@@ -19,6 +19,7 @@ from streamkit.errors import (
     ConnectionLost,
     ProtocolError,
     RequestTimedOut,
+    TooManyConnections,
     TransportError,
     UnsupportedServer,
 )
@@ -155,6 +156,7 @@ class Channel:
         Raises:
             ConnectionLost: The server went away instead of answering.
             ConnectFailed: The server answered that it speaks TLS only.
+            TooManyConnections: The server answered that it accepts no more connections.
             UnsupportedServer: What answered is no Fluvio server.
         """
         await self._send(self._protocol.hello())
@@ -166,6 +168,8 @@ class Channel:
                 hint=_ASK_FOR_TLS,
                 retryable=False,
             )
+        if self._protocol.refusal:
+            raise TooManyConnections(self.address, self._protocol.refusal)
         if self._protocol_failure is not None:
             raise UnsupportedServer(
                 f"{self.address} does not speak the Fluvio protocol: {self._protocol_failure}",
@@ -361,8 +365,8 @@ async def open_channel(
         UnsupportedServer: What answered is no Fluvio server.
     """
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ConnectFailed(address, "the address must be host:port")
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port[:6]) < 1 << 16:
+        raise ConnectFailed(address, "the address must be host:port, such as 127.0.0.1:9103")
     waits_for = ""
     try:
         with anyio.fail_after(connect_s):
@@ -376,6 +380,8 @@ async def open_channel(
         raise ConnectFailed(address, f"no answer within {connect_s:g} s{waits_for}") from error
     except (OSError, ConnectionLost) as error:
         raise _connect_failure(address, error, tls) from error
+    except ValueError as error:  # of the lookup: no label of a name is as long as this, or empty
+        raise ConnectFailed(address, f"{host!r:.80} is not a valid host name: {error}") from error
 
 
 async def _prepared(stream: ByteStream, address: str, tls: ServerTls | None) -> ByteStream:
@@ -426,7 +432,8 @@ def _connect_failure(
     wanted, hint = ("TLS", _ASK_FOR_TLS) if tls is None else ("a client certificate", CERT_HINT)
     return ConnectFailed(
         address,
-        f"it closed the connection in place of an answer: does it want {wanted}?",
+        f"it closed the connection in place of an answer: does it want {wanted}? "
+        "Or has it too many connections?",
         hint=hint,
     )
 

@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import Final, Literal
 
 import anyio
 
+from streamkit.client import checks
 from streamkit.client.admin import Admin
 from streamkit.client.backoff import DEFAULT_POLICY, OnRetry, RetryPolicy
 from streamkit.client.cluster import Cluster
@@ -32,7 +34,14 @@ from streamkit.client.smartmodules import SmartModule, chain_of
 from streamkit.client.tls import Tls
 from streamkit.env import Clock, SystemClock
 from streamkit.errors import ConfigError, UsageError
-from streamkit.limits import BATCH_BYTES_DEFAULT, FETCH_BYTES_DEFAULT, REQUEST_BYTES_DEFAULT
+from streamkit.limits import (
+    BATCH_BYTES_DEFAULT,
+    BATCH_BYTES_HARD_MAX,
+    FETCH_BYTES_DEFAULT,
+    FRAME_BYTES_MAX,
+    MIB,
+    REQUEST_BYTES_DEFAULT,
+)
 from streamkit.protocol.compression import Codec
 from streamkit.protocol.data_plane import (
     ACKS_ALL,
@@ -42,9 +51,25 @@ from streamkit.protocol.data_plane import (
 )
 from streamkit.record import Offset, Topic
 
-T = TypeVar("T")
 Isolation = Literal["read_committed", "read_uncommitted"]
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+
+_ACKS: Final = {"read_committed": ACKS_ALL, "read_uncommitted": ACKS_LEADER}
+_ISOLATIONS: Final = {"read_committed": READ_COMMITTED, "read_uncommitted": READ_UNCOMMITTED}
+_CODECS: Final = {codec.name.lower(): codec for codec in Codec}
+_DELIVERIES: Final[dict[str, Delivery]] = {
+    "at-least-once": "at-least-once",
+    "at-most-once": "at-most-once",
+}
+_STRATEGIES: Final[dict[str, OffsetStrategy]] = {"none": "none", "manual": "manual", "auto": "auto"}
+_ON_EVICTED: Final[dict[str, OnEvicted]] = {
+    "fail": "fail",
+    "earliest": "earliest",
+    "latest": "latest",
+}
+_TIMEOUT_S_MAX: Final = checks.I32_MAX // 1_000
+# A response must fit into a frame with what stands around the records.
+_READ_BYTES_MAX: Final = FRAME_BYTES_MAX - MIB
 
 
 class Client:
@@ -64,12 +89,12 @@ class Client:
         tls: Tls | None = None,
     ) -> None:
         self._cluster = Cluster(
-            address,
-            client_id=client_id,
+            checks.text("address", address, may_be_empty=True),
+            client_id=checks.text("client_id", client_id),
             clock=clock or SystemClock(),
-            connect_s=_seconds(connect_timeout),
+            connect_s=checks.seconds("connect_timeout", connect_timeout),
             use_local_address=use_local_address,
-            tls=tls,
+            tls=checks.optional(checks.instance, "tls", tls, Tls),
         )
         self._stack = AsyncExitStack()
         self.admin = Admin(self._cluster)
@@ -108,7 +133,8 @@ class Client:
             )
         if address is None:
             profiles = load_profiles(profile_path(os.environ, Path.home()))
-            found = profiles.active() if profile is None else profiles.get(profile)
+            name = checks.optional(checks.text, "profile", profile)
+            found = profiles.active() if name is None else profiles.get(name)
             if found is None:
                 raise ConfigError(
                     f"no cluster is named, and {profiles.path} has no current profile",
@@ -153,13 +179,16 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with anyio.CancelScope(shield=True):
-            await self._cluster.close()
-        # Outside the shield: the task group was entered outside it as well.
         try:
-            await self._stack.aclose()
+            await self._cluster.finish(error)
         finally:
-            self._cluster.ended()
+            with anyio.CancelScope(shield=True):
+                await self._cluster.close()
+            # Outside the shield: the task group was entered outside it as well.
+            try:
+                await self._stack.aclose()
+            finally:
+                self._cluster.ended()
 
     def producer(
         self,
@@ -188,7 +217,8 @@ class Client:
         Args:
             topic: Where to write.
             batch_size: Soft limit of a batch in bytes, before compression.
-            max_request_size: Hard limit of a record alone in its batch, in bytes.
+            max_request_size: Hard limit of a record alone in its batch, in bytes. Servers take
+                no batch above 32 MiB.
             linger: How long a batch that is not full may wait for more records.
             compression: Left out, the topic's own, or none.
             isolation: ``read_committed`` waits until every replica has a record.
@@ -215,37 +245,35 @@ class Client:
         Raises:
             UsageError: A value means nothing.
         """
-        if batch_size < 1 or max_request_size < 1 or queue_bytes < 1:
-            raise UsageError("batch_size, max_request_size and queue_bytes count from 1 byte up")
-        if queue_batches is not None and queue_batches < 1:
-            raise UsageError(f"queue_batches={queue_batches} counts from 1 up")
         if partition is not None and partitioner is not None:
             raise UsageError(
                 "partition and partitioner both say where records go", hint="keep one of them"
             )
+        size = partial(checks.whole, low=1, high=BATCH_BYTES_HARD_MAX)
         options = ProducerOptions(
-            batch_size_bytes=batch_size,
-            max_request_size_bytes=max_request_size,
-            linger_s=_seconds(linger),
-            compression=None if compression is None else Codec.parse(compression),
-            acks=_choice(isolation, {"read_committed": ACKS_ALL, "read_uncommitted": ACKS_LEADER}),
-            timeout_ms=round(_seconds(timeout) * 1_000),
-            partitioner=partitioner,
-            partition=partition,
-            queue_bytes_max=queue_bytes,
-            queue_batches_max=queue_batches,
-            delivery=_choice(
-                delivery,
-                {"at-least-once": "at-least-once", "at-most-once": "at-most-once"},
+            batch_size_bytes=size("batch_size", batch_size),
+            max_request_size_bytes=size("max_request_size", max_request_size),
+            linger_s=checks.seconds("linger", linger),
+            compression=checks.optional(_codec, "compression", compression),
+            acks=checks.choice("isolation", isolation, _ACKS),
+            timeout_ms=round(checks.seconds("timeout", timeout, _TIMEOUT_S_MAX) * 1_000),
+            partitioner=checks.function("partitioner", partitioner),
+            partition=checks.optional(checks.whole, "partition", partition, 0, checks.U32_MAX),
+            queue_bytes_max=checks.whole("queue_bytes", queue_bytes, 1, checks.I64_MAX),
+            queue_batches_max=checks.optional(
+                checks.whole, "queue_batches", queue_batches, 1, checks.I64_MAX
             ),
-            retry=retry,
-            delivery_timeout_s=None if delivery_timeout is None else _seconds(delivery_timeout),
-            close_timeout_s=None if close_timeout is None else _seconds(close_timeout),
-            on_retry=on_retry,
-            on_batch=on_batch,
+            delivery=checks.choice("delivery", delivery, _DELIVERIES),
+            retry=checks.instance("retry", retry, RetryPolicy),
+            delivery_timeout_s=checks.optional(
+                checks.seconds, "delivery_timeout", delivery_timeout
+            ),
+            close_timeout_s=checks.optional(checks.seconds, "close_timeout", close_timeout),
+            on_retry=checks.function("on_retry", on_retry),
+            on_batch=checks.function("on_batch", on_batch),
             smartmodules=chain_of(smartmodules),
         )
-        return Producer(self._cluster, _name(topic), options)
+        return Producer(self._cluster, checks.topic(topic), options)
 
     def consumer(
         self,
@@ -290,34 +318,23 @@ class Client:
         Raises:
             UsageError: A value means nothing.
         """
-        if isinstance(partitions, int):
-            partitions = (partitions,)
-        if max_bytes < 1 or prefetch_bytes < 1:
-            raise UsageError("max_bytes and prefetch_bytes count from 1 byte up")
         options = ConsumerOptions(
             start=Offset.parse(start),
-            partitions=None if partitions is None else tuple(dict.fromkeys(partitions)),
-            starts=starts,
-            until_end=until_end,
-            isolation=_choice(
-                isolation,
-                {"read_committed": READ_COMMITTED, "read_uncommitted": READ_UNCOMMITTED},
-            ),
-            max_bytes=max_bytes,
-            prefetch_bytes=prefetch_bytes,
-            consumer_id=consumer_id,
-            offset_strategy=_choice(
-                offset_strategy, {"none": "none", "manual": "manual", "auto": "auto"}
-            ),
-            resumes=resume,
-            on_evicted=_choice(
-                on_evicted, {"fail": "fail", "earliest": "earliest", "latest": "latest"}
-            ),
+            partitions=checks.optional(checks.partitions, "partitions", partitions),
+            starts=checks.optional(checks.starts, "starts", starts),
+            until_end=checks.flag("until_end", until_end),
+            isolation=checks.choice("isolation", isolation, _ISOLATIONS),
+            max_bytes=checks.whole("max_bytes", max_bytes, 1, _READ_BYTES_MAX),
+            prefetch_bytes=checks.whole("prefetch_bytes", prefetch_bytes, 1, checks.I64_MAX),
+            consumer_id=checks.optional(checks.text, "consumer_id", consumer_id),
+            offset_strategy=checks.choice("offset_strategy", offset_strategy, _STRATEGIES),
+            resumes=checks.flag("resume", resume),
+            on_evicted=checks.choice("on_evicted", on_evicted, _ON_EVICTED),
             smartmodules=chain_of(smartmodules),
-            give_up_s=None if give_up is None else _seconds(give_up),
-            on_retry=on_retry,
+            give_up_s=checks.optional(checks.seconds, "give_up", give_up),
+            on_retry=checks.function("on_retry", on_retry),
         )
-        return Consumer(self._cluster, _name(topic), options)
+        return Consumer(self._cluster, checks.topic(topic), options)
 
     async def fetch(
         self,
@@ -338,24 +355,20 @@ class Client:
             isolation: As for `consumer`.
 
         Raises:
+            UsageError: A value means nothing.
             OffsetEvicted: Retention has removed the offset.
             OffsetOutOfRange: It lies beyond the end.
             CorruptBatch: A batch is not what its checksum or its counts say.
             BrokerError: The broker cannot serve it.
             TransportError: The connection failed.
         """
-        if max_bytes < 1:
-            raise UsageError(f"max_bytes={max_bytes} counts from 1 up")
         return await fetch(
             self._cluster,
-            _name(topic),
-            partition,
-            offset,
-            max_bytes=max_bytes,
-            isolation=_choice(
-                isolation,
-                {"read_committed": READ_COMMITTED, "read_uncommitted": READ_UNCOMMITTED},
-            ),
+            checks.topic(topic),
+            checks.whole("partition", partition, 0, checks.U32_MAX),
+            checks.whole("offset", offset, 0, checks.I64_MAX),
+            max_bytes=checks.whole("max_bytes", max_bytes, 1, _READ_BYTES_MAX),
+            isolation=checks.choice("isolation", isolation, _ISOLATIONS),
         )
 
 
@@ -380,18 +393,5 @@ class _Background:
         await self.group.__aexit__(None, None, None)
 
 
-def _name(topic: str | Topic[object]) -> str:
-    return topic if isinstance(topic, str) else topic.name
-
-
-def _seconds(value: float | timedelta) -> float:
-    result = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    if result < 0:
-        raise UsageError(f"a duration cannot be {result} s")
-    return result
-
-
-def _choice(value: str, choices: dict[str, T]) -> T:
-    if value not in choices:
-        raise UsageError(f"{value!r} is none of: {', '.join(choices)}")
-    return choices[value]
+def _codec(name: str, value: object) -> Codec:
+    return value if isinstance(value, Codec) else checks.choice(name, value, _CODECS)

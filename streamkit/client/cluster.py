@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -13,11 +13,12 @@ from streamkit.client.backoff import Backoff, OnRetry
 from streamkit.client.channel import Channel, open_channel
 from streamkit.client.metadata import WATCHED, MetadataStore
 from streamkit.client.tls import ServerTls, Tls
-from streamkit.env import Clock
+from streamkit.env import Clock, random_bits
 from streamkit.errors import (
     ConnectFailed,
     NotLeader,
     StreamKitError,
+    TooManyConnections,
     TopicNotFound,
     TransportError,
     UsageError,
@@ -36,6 +37,25 @@ A = TypeVar("A")
 # Create can overtake it on another connection. Source: control plane reference, 2.3.
 _DELTA_S = 1.0
 _FIRST_METADATA_S = 10.0
+# How long it is tried again where a server accepts no more connections: others may be leaving.
+# Not equally long by all clients: those that all have one connection and wait for a second one
+# would give up together, and none of them would ever work.
+_CROWDED_S_MIN, _CROWDED_S_MAX = 0.2, 3.0
+_CROWDED_PAUSE_S = 0.1
+
+
+class Unfinished(Protocol):
+    """Something that holds what was accepted, and that the end of the client has to close."""
+
+    def shut(self) -> None:
+        """Accept nothing more."""
+
+    async def close_with(self, error: BaseException | None, *, is_last: bool = False) -> None:
+        """Finish what was accepted; ``error`` is what ended the client's block.
+
+        Raises:
+            StreamKitError: It cannot be finished, and the block has no error of its own.
+        """
 
 
 class Cluster:
@@ -73,6 +93,7 @@ class Cluster:
         self._tls_context = None if tls is None else tls.context()
         self._domain = None if tls is None else tls.domain
         self.is_closed = False
+        self._unfinished: dict[int, Unfinished] | None = {}
         self._tasks: TaskGroup | None = None
         self._sc: Channel | None = None
         self._spus: dict[str, Channel] = {}
@@ -90,17 +111,63 @@ class Cluster:
             UsageError: It was closed.
         """
         if self.is_closed:
-            raise UsageError(f"the client of {self.address} is closed")
+            raise self._closed()
         self._tasks = tasks
         await self._sc_channel()
 
     def start(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run something for as long as the client lives.
 
+        What it raises ends itself and is logged: the other tasks of the client work on.
+
         Raises:
             UsageError: It is not open, or was closed.
         """
-        self._open_tasks().start_soon(function)
+        self._open_tasks().start_soon(_guarded, function)
+
+    def must_close(self, unfinished: Unfinished) -> None:
+        """Remember to close something before the connections.
+
+        Raises:
+            UsageError: The client is being closed.
+        """
+        if self._unfinished is None:
+            raise self._closed()
+        self._unfinished[id(unfinished)] = unfinished
+
+    def is_done(self, finished: Unfinished) -> None:
+        """Forget it again."""
+        if self._unfinished is not None:
+            self._unfinished.pop(id(finished), None)
+
+    async def finish(self, error: BaseException | None) -> None:
+        """Close what has to be closed, all of it at once; nothing more is accepted.
+
+        Args:
+            error: What ended the client's block; it gets notes of what could not be delivered.
+
+        Raises:
+            StreamKitError: The first problem, with notes of the others.
+        """
+        unfinished, self._unfinished = list((self._unfinished or {}).values()), None
+        problems: list[Exception] = []
+
+        async def close(each: Unfinished) -> None:
+            try:
+                await each.close_with(error, is_last=True)
+            except Exception as problem:
+                problems.append(problem)
+
+        for each in unfinished:
+            each.shut()
+        if unfinished:
+            async with anyio.create_task_group() as tasks:
+                for each in unfinished:
+                    tasks.start_soon(close, each)
+        if problems:
+            for other in problems[1:]:
+                problems[0].add_note(str(other))
+            raise problems[0]
 
     def move(self, address: str) -> None:
         """Learn that the SC is reached elsewhere from now on."""
@@ -120,11 +187,14 @@ class Cluster:
         if self._tasks is not None:
             return self._tasks
         if self.is_closed:
-            raise UsageError(f"the client of {self.address} is closed")
+            raise self._closed()
         raise UsageError(
             f"the client of {self.address} is not open",
             hint="enter it first: `async with Client.connect(...) as client:`",
         )
+
+    def _closed(self) -> UsageError:
+        return UsageError(f"the client of {self.address} is closed")
 
     # --- requests ------------------------------------------------------------------
 
@@ -192,17 +262,29 @@ class Cluster:
 
         Raises:
             ConnectFailed: It cannot be reached, or there is no trust.
+            TooManyConnections: It accepts no more connections.
             UsageError: The client is not open, or was closed.
         """
-        self._open_tasks()
         name, _, place = address.rpartition("@")
-        return await open_channel(
-            place,
-            self._client_id,
-            self.start,
-            connect_s=self._connect_s,
-            tls=self._server_tls(name, place),
-        )
+        until_s = None
+        while True:
+            self._open_tasks()
+            try:
+                return await open_channel(
+                    place,
+                    self._client_id,
+                    self.start,
+                    connect_s=self._connect_s,
+                    tls=self._server_tls(name, place),
+                )
+            except TooManyConnections as error:
+                now_s = self.clock.monotonic_s()
+                if until_s is None:
+                    logger.warning("waiting a moment: %s", error)
+                    until_s = now_s + _patience_s()
+                if now_s > until_s:
+                    raise
+                await self.clock.sleep(_CROWDED_PAUSE_S)
 
     def _server_tls(self, name: str, place: str) -> ServerTls | None:
         if self._tls is None or self._tls_context is None:
@@ -280,6 +362,19 @@ class Cluster:
     def _wake(self) -> None:
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
+
+
+def _patience_s() -> float:
+    share = random_bits(16) / (1 << 16)
+    return _CROWDED_S_MIN + share * (_CROWDED_S_MAX - _CROWDED_S_MIN)
+
+
+async def _guarded(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run a task of the client; an error that it leaks must not end those beside it."""
+    try:
+        await function()
+    except Exception:
+        logger.exception("a task of the client failed")
 
 
 async def pause_before_retry(

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
+from streamkit.client import checks
 from streamkit.client.channel import Channel
 from streamkit.client.cluster import Cluster, retrying
 from streamkit.client.hand import Hand
@@ -306,10 +307,12 @@ class Consumer:
         Raises:
             UsageError: The consumer is closed, or does not read the partition.
         """
+        wanted = Offset.parse(offset)
+        partition = checks.whole("partition", partition, 0, checks.U32_MAX)
         await self.open()
         reader = self._reader(partition)
         first, end = await self._bounds(partition)
-        at = await self._resolved(Offset.parse(offset), partition, first, end, None)
+        at = await self._resolved(wanted, partition, first, end, None)
         reader.seek(at)
         self._inbox.drop(partition)
         self._hands = deque(hand for hand in self._hands if hand.chunk.partition != partition)
@@ -335,6 +338,9 @@ class Consumer:
         self._check_id()
         processed = dict(self._processed)
         if record is not None:
+            checks.instance("record", record, Record)
+            checks.whole("record.partition", record.partition, 0, checks.U32_MAX)
+            checks.whole("record.offset", record.offset, 0, checks.I64_MAX)
             self._reader(record.partition)
             self._processed[record.partition] = record.offset
             processed = {record.partition: record.offset}
@@ -351,6 +357,8 @@ class Consumer:
             StreamKitError: The broker did not store it.
         """
         self._check_id()
+        partition = checks.whole("partition", partition, 0, checks.U32_MAX)
+        offset = checks.whole("offset", offset, 0, checks.I64_MAX)
         await self._reader(partition).store(offset)
 
     async def commit_yielded(self) -> None:

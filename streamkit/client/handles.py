@@ -95,6 +95,11 @@ class ManyHandle:
     def add(self, sender: PartitionSender, rows: Sequence[int], places: list[Place]) -> None:
         self._parts.append((sender, rows, places))
 
+    @property
+    def taken(self) -> int:
+        """How many of the records the producer has taken: all, once `send_many` returns."""
+        return sum(place.count for _, _, places in self._parts for place in places)
+
     def record(self, row: int) -> RecordHandle:
         """Return the handle of one of the records.
 

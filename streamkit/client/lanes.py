@@ -22,7 +22,7 @@ import anyio
 
 from streamkit.client.channel import Channel
 from streamkit.client.cluster import Cluster
-from streamkit.client.partition_sender import NOT_STORED_CODES, UNKNOWN_CODES
+from streamkit.client.produce_requests import NOT_STORED_CODES, OUR_MARK, UNKNOWN_CODES
 from streamkit.errors import (
     LocalProtocolError,
     ProtocolError,
@@ -40,7 +40,6 @@ from streamkit.protocol.data_plane import (
 )
 from streamkit.protocol.error_codes import as_exception
 
-_OUR_MARK = "+streamkit."
 # A request of a process that has died shall not arrive behind the fence of its successor.
 _USER_TIMEOUT_MS = 10_000
 
@@ -133,7 +132,7 @@ class LaneProducer:
         """
         address = await self._cluster.leader(topic, partition)
         async with self._lock(address):
-            return _OUR_MARK in (await self._channel(address)).platform_version
+            return OUR_MARK in (await self._channel(address)).platform_version
 
     async def disconnect(self, topic: str, partition: int) -> None:
         """End the connection that a lane's batches go over, so that nothing more can arrive.

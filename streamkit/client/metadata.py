@@ -68,6 +68,12 @@ class MetadataStore:
         found = self.topic(topic)
         return 0 if found is None else int(found.spec.partition_count)
 
+    def segment_bytes(self, topic: str) -> int | None:
+        """Return the size of a segment where the topic's spec names one; no batch may be larger."""
+        found = self.topic(topic)
+        storage = None if found is None else found.spec.storage
+        return None if storage is None else storage.segment_size_bytes
+
     def offline_partitions(self, topic: str) -> frozenset[int]:
         """Return the partitions of a topic that the SC says nobody can write to now."""
         found = ((n, self.partition(topic, n)) for n in range(self.partition_count(topic)))

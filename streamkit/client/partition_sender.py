@@ -30,32 +30,23 @@ from streamkit.client.channel import Answer
 from streamkit.client.cluster import Cluster, pause_before_retry
 from streamkit.client.new_modules import NewModules
 from streamkit.client.options import BatchReport, ProducerMetrics, ProducerOptions
-from streamkit.client.smartmodules import check_carried
+from streamkit.client.produce_requests import UNKNOWN_CODES, ProduceRequests, mark
 from streamkit.errors import (
     NotFlushed,
-    ProtocolError,
     RequestTimedOut,
     StreamKitError,
     TransportError,
     UsageError,
 )
-from streamkit.protocol.apis import PRODUCE
 from streamkit.protocol.batch import Columns
 from streamkit.protocol.compression import Codec
 from streamkit.protocol.data_plane import (
-    PartitionProduceData,
-    ProduceRequest,
     ProduceResponse,
-    TopicProduceData,
 )
 from streamkit.protocol.error_codes import ErrorCode, as_exception
 
 logger = logging.getLogger("streamkit.client")
 
-# Nobody can tell whether these were carried out.
-UNKNOWN_CODES = frozenset({7, 56, 72, 73})
-# These were not.
-NOT_STORED_CODES = frozenset({6, 2001, 3001})
 # Those, or they pass: at least once means again.
 _SEND_AGAIN_CODES = UNKNOWN_CODES | {6, 3000, 3001}
 _MODULE_NOT_FOUND = 6001
@@ -83,6 +74,7 @@ class PartitionSender:
         self._codec = codec_used
         self._metrics = metrics
         self._modules = NewModules(cluster)
+        self._requests = ProduceRequests(cluster, topic, partition, options, metrics)
         self._accumulator: Accumulator | None = None
         self._out: list[ReadyBatch] = []
         self._unanswered: deque[tuple[list[ReadyBatch], float, Answer[ProduceResponse]]] = deque()
@@ -131,7 +123,10 @@ class PartitionSender:
         """
         while self._settled < mark:
             if self._is_stopped:
-                raise NotFlushed(f"{self._name}: {mark - self._settled} records are not stored")
+                raise NotFlushed(
+                    f"{self._name}: {mark - self._settled} records were not acknowledged before "
+                    "the producer was closed"
+                )
             await self._moved.wait()
 
     async def wait_for(self, outcome: Outcome) -> None:
@@ -154,17 +149,22 @@ class PartitionSender:
         return refusal
 
     def stop(self) -> None:
-        """Send nothing more, and tell whoever waits that nobody will know."""
-        self._is_stopped = True
+        """Send nothing more, and tell whoever waits what is known of each record."""
+        self._is_stopped = self._requests.is_stopped = True
         self._wake.set()
         self._tell_moved()
         if self._accumulator is None:
             return
         self._accumulator.close_batch()
-        gone = NotFlushed(f"the producer for {self._topic!r} was closed")
+        gone = NotFlushed(f"{self._name}: not stored: the producer was closed before it was sent")
+        unknown = RequestTimedOut(
+            f"{self._name}: it is not known whether the record is stored: the producer was closed "
+            "before the answer was here",
+            sent=True,
+        )
         for batch in (*self._out, *self._accumulator.ready):
             if not batch.outcome.is_known:
-                batch.outcome.settle(-1, gone)
+                batch.outcome.settle(-1, unknown if batch.may_be_stored else gone)
 
     def _closed(self) -> UsageError:
         return UsageError(f"the producer for {self._topic!r} is closed")
@@ -209,6 +209,10 @@ class PartitionSender:
                 batches = self._accumulator.take(_REQUEST_BYTES)
                 self._look_for_room()
                 self._out += batches
+                if batches[0].error is not None:
+                    now_s = self._cluster.clock.monotonic_s()
+                    self._settle(batches, -1, batches[0].error, now_s)
+                    continue
                 await deliver(batches, self._cluster.clock.monotonic_s())
         finally:
             self.stop()
@@ -249,7 +253,7 @@ class PartitionSender:
         if not code:
             self._settle(batches, base_offset, None, sent_s)
         elif len(batches) == 1:
-            self._settle(batches, -1, as_exception(code, about=self._name), sent_s)
+            self._settle(batches, -1, self._requests.refused(code, batches[0]), sent_s)
         else:
             for batch in batches:
                 await self._deliver([batch], sent_s)
@@ -267,33 +271,28 @@ class PartitionSender:
         may_be_stored = False
         while True:
             try:
-                data = b"".join([batch.data for batch in batches])
-                ((code, base_offset),) = self._read(await (await self._post([data])), 1)
+                ((code, base_offset),) = self._requests.read(
+                    await (await self._requests.post(batches)), 1
+                )
                 if not await self._is_worth_a_try(code):
+                    mark(batches, may_be_stored=may_be_stored)
                     return code, base_offset
                 problem: StreamKitError = as_exception(code, about=self._name)
-                may_be_stored = may_be_stored or code.code in UNKNOWN_CODES
+                may_be_stored = may_be_stored or self._requests.leaves_doubt(code, batches)
             except StreamKitError as error:
                 if not error.retryable:
                     raise
                 problem = error
                 may_be_stored = may_be_stored or (isinstance(error, TransportError) and error.sent)
-            if self._is_over(backoff, started_s):
-                raise self._given_up(problem, may_be_stored)
+            mark(batches, may_be_stored=may_be_stored)
+            if self._is_stopped or self._is_over(backoff, started_s):
+                raise self._requests.given_up(problem, may_be_stored) from problem
             await self._pause(backoff, problem)
 
     async def _is_worth_a_try(self, code: ErrorCode) -> bool:
         if code.code == _MODULE_NOT_FOUND:
             return await self._modules.is_on_its_way(code.payload.text)
         return code.code in _SEND_AGAIN_CODES
-
-    def _given_up(self, problem: StreamKitError, may_be_stored: bool) -> StreamKitError:
-        """Return the error for the last problem; what an earlier attempt may have done counts."""
-        if not may_be_stored or (isinstance(problem, TransportError) and problem.sent):
-            return problem
-        return RequestTimedOut(
-            f"{self._name}: it is not known whether the records are stored: {problem}", sent=True
-        )
 
     # --- at most once ------------------------------------------------------------------
 
@@ -305,14 +304,18 @@ class PartitionSender:
             try:
                 # An entry for each: one that is refused takes no other with it, and nothing
                 # can be sent again to find out which it was.
-                answer = await self._post([batch.data for batch in batches])
+                answer = await self._requests.post(batches, entry_each=True)
                 break
             except StreamKitError as error:
                 may_be_stored = isinstance(error, TransportError) and error.sent
                 if may_be_stored or not error.retryable or self._is_over(backoff, started_s):
                     self._settle(batches, -1, error, sent_s)
                     return
+                mark(batches, may_be_stored=False)
                 await self._pause(backoff, error)
+            except Exception as error:  # whatever it is must reach whoever waits for the records
+                self._settle(batches, -1, error, sent_s)
+                return
         self._unanswered.append((batches, sent_s, answer))
         if len(self._unanswered) == 1:
             self._cluster.start(self._take_answers)
@@ -321,52 +324,14 @@ class PartitionSender:
         while self._unanswered:
             batches, sent_s, answer = self._unanswered[0]
             try:
-                answers = self._read(await answer, len(batches))
-            except StreamKitError as lost:
+                answers = self._requests.read(await answer, len(batches))
+            except Exception as lost:  # as above
                 self._settle(batches, -1, lost, sent_s)
             else:
                 for batch, (code, base_offset) in zip(batches, answers, strict=True):
-                    error = as_exception(code, about=self._name) if code else None
+                    error = self._requests.refused(code, batch) if code else None
                     self._settle([batch], -1 if code else base_offset, error, sent_s)
             self._unanswered.popleft()
-
-    # --- requests ----------------------------------------------------------------------
-
-    async def _post(self, entries: list[bytes]) -> Answer[ProduceResponse]:
-        """Write one request to the leader's connection; its answer is to be awaited.
-
-        Raises:
-            TransportError: ``sent`` tells whether it may have been carried out.
-            NotFlushed: The producer has been stopped meanwhile.
-            StreamKitError: Nobody leads the partition.
-        """
-        address = await self._cluster.leader(self._topic, self.partition)
-        channel = await self._cluster.spu(address)
-        if self._is_stopped:
-            raise NotFlushed(f"{self._name}: the producer was closed before it was sent again")
-        chain = self._options.smartmodules
-        if chain:
-            check_carried(chain, "Produce", channel.version_of(PRODUCE), address)
-        data = tuple(PartitionProduceData(self.partition, entry) for entry in entries)
-        request = ProduceRequest(
-            acks=self._options.acks,
-            timeout_ms=self._options.timeout_ms,
-            topics=(TopicProduceData(self._topic, data),),
-            smartmodules=chain,
-        )
-        self._metrics.requests += 1
-        return await channel.post(PRODUCE, request)
-
-    def _read(self, response: ProduceResponse, entries: int) -> list[tuple[ErrorCode, int]]:
-        answers = [answer for each in response.topics for answer in each.partitions]
-        if len(answers) != entries:
-            raise ProtocolError(f"{len(answers)} answers to {entries} entries for {self._name}")
-        names = {
-            f"{each.topic}-{part.partition}" for each in response.topics for part in each.partitions
-        }
-        if names != {self._name}:
-            raise ProtocolError(f"an answer for {sorted(names)} to what was sent to {self._name}")
-        return [(answer.error, answer.base_offset) for answer in answers]
 
     def _is_over(self, backoff: Backoff, started_s: float) -> bool:
         limit_s = self._options.delivery_timeout_s
@@ -400,8 +365,8 @@ class PartitionSender:
                 self._report(batch, base_offset, error, sent_s, now_s)
             if base_offset >= 0:
                 base_offset += batch.record_count
-        # Answers come in the order of the batches, so these are the first of what is out.
-        del self._out[: len(batches)]
+        settled = set(map(id, batches))
+        self._out = [batch for batch in self._out if id(batch) not in settled]
         self._accumulator.settled(batches)
         self._look_for_room()
         self._tell_moved()

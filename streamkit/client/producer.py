@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate
 from types import TracebackType
 
 import anyio
 
-from streamkit.client.accumulator import check_alone
+from streamkit.client import checks
+from streamkit.client.accumulator import check_alone, check_sizes
 from streamkit.client.cluster import Cluster, retrying
+from streamkit.client.demands import agreed_codec, fitted
 from streamkit.client.handles import ManyHandle, RecordHandle
 from streamkit.client.options import ProducerMetrics, ProducerOptions
 from streamkit.client.partition_sender import PartitionSender
-from streamkit.errors import (
-    NotFlushed,
-    StreamKitError,
-    UsageError,
-)
+from streamkit.client.partitions import UNKNOWN, Partitions
+from streamkit.errors import NotFlushed, RecordTooLarge, UsageError
 from streamkit.protocol import codec
-from streamkit.protocol.batch import OVERHEAD_BYTES, Columns
+from streamkit.protocol.batch import Columns
 from streamkit.protocol.compression import Codec
 
 logger = logging.getLogger("streamkit.client")
 
 _ROWS_PER_TURN = 8_192
-_UNKNOWN = -1
 
 
 class Producer:
@@ -43,14 +42,14 @@ class Producer:
         self._metadata = cluster.metadata
         self._wall_ms = cluster.clock.wall_ms
         self._codec = options.compression or Codec.NONE
-        self._senders: list[PartitionSender] = []
-        self._partitions = 0
-        self._online: Sequence[int] = ()
-        self._only: int | None = options.partition
-        self._layout = _UNKNOWN
-        self._turn = 0
+        self._places = Partitions(topic, options, cluster.metadata, self._new_sender)
+        self._senders = self._places.senders
         self._is_open = False
         self._is_closed = False
+        self._is_stopped = False
+        # Calls that were let in and are not done: they wait for room, or for a turn of the loop.
+        self._inside = 0
+        self._left = anyio.Event()
         self.metrics = ProducerMetrics()
         self.close_timeout_s = options.close_timeout_s
 
@@ -74,10 +73,12 @@ class Producer:
         )
         if self._is_closed:
             raise UsageError(f"the producer for {self.topic!r} was closed while it opened")
-        self._codec = self._agreed_codec()
-        self._grow(count)
+        self._codec = agreed_codec(self.topic, self._metadata, self._options)
+        self._options = fitted(self._options, self._codec, self._metadata.segment_bytes(self.topic))
+        self._places.grow(count)
         self._is_open = True
-        self._learn_layout()
+        self._cluster.must_close(self)
+        self._places.learn()
 
     async def send(
         self,
@@ -102,34 +103,33 @@ class Producer:
             RecordTooLarge: It could not be sent even alone.
         """
         if type(value) is not bytes:
-            value = as_bytes("value", value)
+            value = checks.as_bytes("value", value)
         if key is not None and type(key) is not bytes:
-            key = as_bytes("key", key)
-        if timestamp_ms is None:
-            timestamp_ms = self._wall_ms()
-        elif type(timestamp_ms) is not int:
-            raise UsageError(f"timestamp_ms={timestamp_ms!r} is not a whole number of ms")
-        if self._layout != self._metadata.layout:
+            key = checks.as_bytes("key", key)
+        timestamp_ms = self._wall_ms() if timestamp_ms is None else checks.stamp(timestamp_ms)
+        places = self._places
+        if places.layout != self._metadata.layout:
             await self.open()
-            self._learn_layout()
-        if partition is None:
-            partition = self._choose(key)
-        if not 0 <= partition < len(self._senders):
-            raise self._no_partition(partition)
-        sender = self._senders[partition]
+            places.learn()
+        sender = self._senders[places.choose(key) if partition is None else places.named(partition)]
         if sender.is_full:
-            await sender.wait_for_room()
-        outcome, row = sender.add(value, key, timestamp_ms)
+            with self._let_in():
+                await sender.wait_for_room()
+                outcome, row = sender.add(value, key, timestamp_ms)
+        else:
+            outcome, row = sender.add(value, key, timestamp_ms)
         return RecordHandle(sender, outcome, row)
 
     async def send_many(
         self,
-        values: Sequence[bytes],
-        keys: Sequence[bytes | None] | None = None,
+        values: Iterable[bytes],
+        keys: Iterable[bytes | None] | None = None,
         *,
-        timestamps_ms: Sequence[int] | None = None,
+        timestamps_ms: Iterable[int] | None = None,
     ) -> ManyHandle:
         """Take many records as columns of equal length: the fast way.
+
+        The columns may be any iterables; they are copied before this waits for anything.
 
         Args:
             values: Their contents.
@@ -140,45 +140,74 @@ class Producer:
             One handle for all, to await for columns of partitions and offsets.
 
         Raises:
-            RecordTooLarge: One of them could not be sent even alone; those before it may be
-                on their way.
-            UsageError: The columns differ in length.
+            RecordTooLarge: One of them could not be sent even alone. None is sent.
+            UsageError: The columns differ in length, hold something else, or the producer is
+                closed. None is sent.
+            NotFlushed: Closing did not wait any longer; the text says how many are taken. That
+                is not known where this is cancelled while it waits for room.
         """
-        await self.open()
-        if self._layout != self._metadata.layout:
-            self._learn_layout()
-        total = len(values)
-        for name, column in (("keys", keys), ("timestamps_ms", timestamps_ms)):
-            if column is not None and len(column) != total:
-                raise UsageError(f"{total} values, but {len(column)} {name}")
-        handle = ManyHandle(total)
-        for start, stop in _turns(values, self._options.queue_bytes_max):
-            now_ms = self._cluster.clock.wall_ms()
-            columns = Columns(
-                list(values[start:stop]),
-                [None] * (stop - start) if keys is None else list(keys[start:stop]),
-                [now_ms] * (stop - start)
-                if timestamps_ms is None
-                else list(timestamps_ms[start:stop]),
-            )
-            await self._send_columns(columns, start, handle)
-            if stop < total:
-                # What is on its way goes on only while this gives the loop a turn.
-                await anyio.lowlevel.checkpoint()
+        columns = checks.columns(values, keys, timestamps_ms, self._wall_ms)
+        self.check_sizes(columns)
+        handle = ManyHandle(len(columns.values))
+        try:
+            await self.send_columns(columns, handle)
+        except UsageError as error:
+            if not handle.taken:
+                raise
+            raise NotFlushed(
+                f"{error}; of {len(columns.values)} records {handle.taken} were taken before "
+                "that, and some of these may be stored"
+            ) from error
         return handle
 
-    def fits(self, value: bytes, key: bytes | None = None) -> bool:
-        """Tell whether a record could be sent, if only alone in its batch."""
-        alone_bytes = OVERHEAD_BYTES + codec.record_bytes(0, 0, key, value)
-        return alone_bytes <= self._options.max_request_size_bytes
+    async def send_columns(self, columns: Columns, handle: ManyHandle) -> None:
+        """Take records that `checks.columns` has looked at; the handle learns where each goes.
 
-    def check_fits(self, value: bytes, key: bytes | None = None) -> None:
+        Raises:
+            UsageError: The producer is closed; the handle knows the records taken before.
+        """
+        await self.open()
+        if self._places.layout != self._metadata.layout:
+            self._places.learn()
+        total = len(columns.values)
+        chosen = self._places.chosen(columns.keys)
+        with self._let_in():
+            for start, stop in _turns(columns.values, self._options.queue_bytes_max):
+                part = Columns(
+                    columns.values[start:stop],
+                    columns.keys[start:stop],
+                    columns.timestamps_ms[start:stop],
+                )
+                await self._send_columns(part, start, handle, chosen and chosen[start:stop])
+                if stop < total:
+                    # What is on its way goes on only while this gives the loop a turn.
+                    await anyio.lowlevel.checkpoint()
+
+    def fits(self, value: bytes | str, key: bytes | str | None = None) -> bool:
+        """Tell whether a record could be sent, if only alone in its batch."""
+        try:
+            self.check_fits(value, key)
+        except RecordTooLarge:
+            return False
+        return True
+
+    def check_fits(self, value: bytes | str, key: bytes | str | None = None) -> None:
         """Refuse what `send` would refuse for its size.
 
         Raises:
             RecordTooLarge: The record could not be sent even alone.
         """
-        check_alone(codec.record_bytes(0, 0, key, value), self._options.max_request_size_bytes)
+        sent = checks.as_bytes("value", value)
+        sent_key = None if key is None else checks.as_bytes("key", key)
+        check_alone(codec.record_bytes(0, 0, sent_key, sent), self._options.max_request_size_bytes)
+
+    def check_sizes(self, columns: Columns) -> None:
+        """Refuse columns of which `send` would refuse a record for its size.
+
+        Raises:
+            RecordTooLarge: The text has the row.
+        """
+        check_sizes(columns, self._options.max_request_size_bytes)
 
     async def flush(self) -> None:
         """Send what is held and wait until every record's outcome is known.
@@ -209,15 +238,25 @@ class Producer:
 
         return wait
 
+    def shut(self) -> None:
+        """Let no more records in. Calls of `send` and `send_many` that wait are let finish."""
+        self._is_open, self._is_closed = False, True
+        self._places.layout = UNKNOWN  # so that `send` looks again
+
     def stop(self) -> None:
         """Stop at once; what is not stored yet is not sent again."""
+        self.shut()
+        self._is_stopped = True
         for sender in self._senders:
             sender.stop()
-        self._is_open, self._is_closed = False, True
-        self._layout = _UNKNOWN
+        self._cluster.is_done(self)
 
     async def close(self, *, deadline_s: float | None = None) -> None:
-        """Flush, then stop. Nothing can be sent afterwards.
+        """Let no more records in, flush, then stop. Does nothing once that is done.
+
+        Whoever sends meanwhile is refused, or his record is flushed as well. Where this is
+        cancelled, the records are sent on; closing the producer again, or its client, waits for
+        them.
 
         Args:
             deadline_s: How long flushing may take; the producer's ``close_timeout``, if left
@@ -228,21 +267,85 @@ class Producer:
                 which partitions.
             StreamKitError: As for `flush`.
         """
-        limit_s = self.close_timeout_s if deadline_s is None else deadline_s
+        limit_s = self.close_timeout_s
+        if deadline_s is not None:
+            limit_s = checks.seconds("deadline_s", deadline_s)
+        if self._is_stopped:
+            return
+        self.shut()
         try:
             with anyio.fail_after(limit_s):
+                await self._until_all_have_left()
                 await self.flush()
         except TimeoutError:
-            waiting = {s.partition: s.unacknowledged for s in self._senders if s.unacknowledged}
-            where = ", ".join(f"{count} of partition {n}" for n, count in waiting.items())
-            raise NotFlushed(
-                f"{self.unacknowledged} records for {self.topic!r} were not acknowledged within "
-                f"{limit_s:g} s: {where}",
-                hint="they may be stored or not; raise close_timeout where brokers may be away "
-                "for longer",
-            ) from None
-        finally:
+            problem = self._not_flushed(limit_s)
             self.stop()
+            raise problem from None
+        except Exception:
+            self.stop()
+            raise
+        self.stop()
+
+    async def close_with(self, error: BaseException | None, *, is_last: bool = False) -> None:
+        """Close at the end of a block, which ``error`` may have ended.
+
+        Args:
+            error: What ended the block; it gets a note of what was not delivered.
+            is_last: Whether nobody is left who could close the producer again.
+
+        Raises:
+            StreamKitError: As for `close`, unless the block has an error of its own.
+        """
+        if error is None or isinstance(error, Exception):
+            try:
+                await self.close()
+            except Exception as problem:
+                if error is None:
+                    raise
+                error.add_note(str(problem))  # the block's own error goes first
+            except BaseException:
+                if is_last:
+                    self._abandon()
+                raise
+        else:  # cancelled, and whoever cancels does not want to wait
+            self._abandon()
+
+    def _abandon(self) -> None:
+        """Stop at once, and log how many records are open."""
+        if self.unacknowledged and not self._is_stopped:
+            logger.warning(
+                "%d records for %r were not acknowledged when their block was cancelled",
+                self.unacknowledged,
+                self.topic,
+            )
+        self.stop()
+
+    async def _until_all_have_left(self) -> None:
+        while self._inside:
+            self.send_now()
+            await self._left.wait()
+
+    @contextmanager
+    def _let_in(self) -> Iterator[None]:
+        """Count a call that was let in: closing waits for it."""
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside:
+                left, self._left = self._left, anyio.Event()
+                left.set()
+
+    def _not_flushed(self, limit_s: float | None) -> NotFlushed:
+        waiting = {s.partition: s.unacknowledged for s in self._senders if s.unacknowledged}
+        where = ", ".join(f"{count} of partition {n}" for n, count in waiting.items())
+        return NotFlushed(
+            f"{self.unacknowledged} records for {self.topic!r} were not acknowledged within "
+            f"{limit_s:g} s: {where}",
+            hint="their handles say which are not stored, and of which that is not known; raise "
+            "close_timeout where brokers may be away for longer",
+        )
 
     def __repr__(self) -> str:
         return f"Producer({self.topic!r}, unacknowledged={self.unacknowledged})"
@@ -262,21 +365,7 @@ class Producer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None or issubclass(kind, Exception):
-            try:
-                await self.close()
-            except StreamKitError as problem:
-                if error is None:
-                    raise
-                error.add_note(str(problem))  # the block's own error goes first
-        else:  # cancelled, and whoever cancels does not want to wait
-            if self.unacknowledged:
-                logger.warning(
-                    "%d records for %r were not acknowledged when their block was cancelled",
-                    self.unacknowledged,
-                    self.topic,
-                )
-            self.stop()
+        await self.close_with(error)
 
     # --- inside ------------------------------------------------------------------
 
@@ -285,89 +374,23 @@ class Producer:
         if refusals:
             raise refusals[0]
 
-    def _agreed_codec(self) -> Codec:
-        found = self._cluster.metadata.topic(self.topic)
-        asked = None if found is None else found.spec.compression.codec
-        chosen = self._options.compression
-        if asked is None:
-            return chosen or Codec.NONE
-        if chosen is not None and chosen is not asked:
-            raise UsageError(
-                f"topic {self.topic!r} asks for {asked.name.lower()} compression, "
-                f"the producer is set to {chosen.name.lower()}",
-                hint="leave compression out: the topic's is taken",
-            )
-        return Codec(asked)
-
-    def _learn_layout(self) -> None:
-        """Take note of partitions that are new, and of those nobody can write to now."""
-        self._layout = self._metadata.layout
-        count = self._metadata.partition_count(self.topic)
-        if count != self._partitions:
-            self._grow(count)
-        offline = self._metadata.offline_partitions(self.topic)
-        # Where none is online, all are as good as any.
-        everything = range(self._partitions)
-        self._only = self._options.partition
-        if self._only is None and self._partitions == 1 and self._options.partitioner is None:
-            self._only = 0
-        self._online = [number for number in everything if number not in offline] or everything
-
-    def _grow(self, count: int) -> None:
-        for number in range(len(self._senders), count):
-            self._senders.append(
-                PartitionSender(
-                    self._cluster, self.topic, number, self._options, self._codec, self.metrics
-                )
-            )
-        fixed = self._options.partition
-        if not count:
-            return  # a store that is being filled again knows nothing for a moment
-        if fixed is not None and fixed >= count:
-            raise self._no_partition(fixed)
-        self._partitions = count
-
-    def _no_partition(self, number: int) -> UsageError:
-        return UsageError(
-            f"topic {self.topic!r} has no partition {number}, it has {len(self._senders)}"
+    def _new_sender(self, number: int) -> PartitionSender:
+        return PartitionSender(
+            self._cluster, self.topic, number, self._options, self._codec, self.metrics
         )
 
-    def _choose(self, key: bytes | None) -> int:
-        if self._only is not None:
-            return self._only
-        options = self._options
-        if options.partitioner is not None:
-            return options.partitioner((key,), self._partitions)[0]
-        if key is not None:
-            return codec.siphash(key) % self._partitions
-        chosen = self._online[self._turn % len(self._online)]
-        self._turn = (self._turn + 1) & 0xFFFFFFFF
-        return self._next_with_room(chosen) if self._senders[chosen].is_full else chosen
-
-    def _next_with_room(self, full: int) -> int:
-        """Return an online partition that has room: a record without a key need not wait.
-
-        Where all are full, it waits for the one whose turn it was.
-        """
-        at = self._online.index(full)
-        for number in (*self._online[at:], *self._online[:at]):
-            if not self._senders[number].is_full:
-                return number
-        return full
-
-    async def _send_columns(self, columns: Columns, first_row: int, handle: ManyHandle) -> None:
+    async def _send_columns(
+        self, columns: Columns, first_row: int, handle: ManyHandle, chosen: list[int] | None
+    ) -> None:
         count = len(columns.values)
-        if self._partitions == 1 or self._options.partition is not None:
+        if self._places.count == 1 or self._options.partition is not None:
             sender = self._senders[self._options.partition or 0]
             rows: Sequence[int] = range(first_row, first_row + count)
             await self._add_rows(sender, columns, rows, handle)
             return
         by_partition: dict[int, list[int]] = {}
-        for row, partition in enumerate(self._choose_rows(columns.keys)):
+        for row, partition in enumerate(chosen or self._places.choose_rows(columns.keys)):
             by_partition.setdefault(partition, []).append(row)
-        for partition in by_partition:
-            if not 0 <= partition < len(self._senders):
-                raise self._no_partition(partition)
         # Those with room first: a partition that is slow or away shall not hold up the others.
         for partition in sorted(by_partition, key=lambda each: self._senders[each].is_full):
             picked = by_partition[partition]
@@ -379,41 +402,12 @@ class Producer:
             rows = [first_row + row for row in picked]
             await self._add_rows(self._senders[partition], part, rows, handle)
 
-    def _choose_rows(self, keys: list[bytes | None]) -> Sequence[int]:
-        if self._options.partitioner is not None:
-            chosen = self._options.partitioner(keys, self._partitions)
-            if len(chosen) != len(keys):
-                raise UsageError(
-                    f"the partitioner chose {len(chosen)} partitions for {len(keys)} keys"
-                )
-            return chosen
-        if len(self._online) < self._partitions or any(each.is_full for each in self._senders):
-            return [self._choose(key) for key in keys]
-        chosen, self._turn = codec.partition_rows(keys, self._partitions, self._turn)
-        return chosen
-
     async def _add_rows(
         self, sender: PartitionSender, columns: Columns, rows: Sequence[int], handle: ManyHandle
     ) -> None:
         if sender.is_full:
             await sender.wait_for_room()
         handle.add(sender, rows, sender.add_rows(columns))
-
-
-def as_bytes(what: str, content: object) -> bytes:
-    """Turn text into bytes; refuse whatever else is no bytes.
-
-    Raises:
-        UsageError: It is neither, and ``what`` names it. A bytearray is not taken either: it
-            could change before it is sent.
-    """
-    if isinstance(content, str):
-        return content.encode()
-    if isinstance(content, bytes):
-        return bytes(content)  # of a subclass of its own
-    raise UsageError(
-        f"a record's {what} is {type(content).__name__}, not bytes or text: {content!r:.80}"
-    )
 
 
 def _turns(values: Sequence[bytes], bytes_max: int) -> Iterator[tuple[int, int]]:

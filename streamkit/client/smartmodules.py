@@ -13,9 +13,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
 
+from streamkit.client import checks
 from streamkit.client.wasm import compressed_module
 from streamkit.errors import UnsupportedServer, UsageError
-from streamkit.limits import MAP_ENTRIES_MAX, STRING_BYTES_MAX
+from streamkit.limits import MAP_ENTRIES_MAX
 from streamkit.protocol import smartmodules as wire
 from streamkit.protocol.smartmodules import SmartModuleInvocation
 
@@ -51,9 +52,8 @@ class Lookback:
     age: float | timedelta | None = None
 
     def __post_init__(self) -> None:
-        age_s = self.age_s
-        if self.last < 0 or (age_s is not None and age_s < 0):
-            raise UsageError(f"a lookback cannot be negative: last={self.last}, age={age_s} s")
+        checks.whole("last of a lookback", self.last, 0, checks.I64_MAX)
+        age_s = checks.optional(checks.seconds, "age of a lookback", self.age)
         if self.last == 0 and age_s is None:
             raise UsageError(
                 "an empty lookback", hint="Lookback(last=10), Lookback(age=60), or both"
@@ -92,15 +92,18 @@ class SmartModule:
     def __post_init__(self) -> None:
         if (self.name is None) == (self.wasm is None):
             raise UsageError("a SmartModule is named, or its wasm is given: one of the two")
-        if self.name is not None and not self.name:
-            raise UsageError("the name of a SmartModule is empty")
-        if self.kind not in _KINDS:
-            raise UsageError(f"{self.kind!r} is no kind of SmartModule: {', '.join(_KINDS)}")
+        checks.optional(checks.text, "name", self.name)
+        checks.optional(checks.text, "label", self.label)
+        checks.choice("kind", self.kind, _KINDS)
+        checks.optional(checks.instance, "lookback", self.lookback, Lookback)
         if self.initial is not None and self.kind not in ("aggregate", "generic"):
             raise UsageError(f"a {self.kind} starts from nothing", hint='kind="aggregate" takes it')
-        object.__setattr__(self, "params", dict(self.params))
-        _check_params(self.params)
+        if self.initial is not None:
+            object.__setattr__(self, "initial", checks.as_bytes("initial value", self.initial))
+        params = checks.pairs("params", self.params, MAP_ENTRIES_MAX)
+        object.__setattr__(self, "params", params)
         if self.wasm is not None:
+            checks.instance("wasm", self.wasm, bytes)
             object.__setattr__(self, "wasm", compressed_module(self.wasm))
 
     @classmethod
@@ -119,8 +122,9 @@ class SmartModule:
         Raises:
             UsageError: The file cannot be read, or is no module.
         """
+        file = checks.path("path", path)
         try:
-            data = Path(path).read_bytes()
+            data = file.read_bytes()
         except OSError as error:
             raise UsageError(f"cannot read the SmartModule {path}: {error.strerror}") from error
         try:
@@ -165,7 +169,7 @@ def chain_of(steps: Iterable[SmartModule | str]) -> tuple[SmartModuleInvocation,
     """
     if isinstance(steps, str | SmartModule):
         raise UsageError("smartmodules is a list of steps", hint=f"smartmodules=[{steps!r}]")
-    return tuple(_step(each).invocation() for each in steps)
+    return tuple(_step(each).invocation() for each in checks.listed("smartmodules", steps))
 
 
 def may_multiply(chain: Iterable[SmartModuleInvocation]) -> bool:
@@ -224,23 +228,6 @@ def _too_old(what: str, request: str, version: int, since: int, address: str) ->
         f"that takes version {since}",
         hint="upgrade the cluster, or leave it out",
     )
-
-
-def _check_params(params: Mapping[str, str]) -> None:
-    if len(params) > MAP_ENTRIES_MAX:
-        raise UsageError(f"{len(params):,} params, a SmartModule takes {MAP_ENTRIES_MAX:,} at most")
-    for name, value in params.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise UsageError(
-                f"the param {name!r} is {value!r}, and params are texts",
-                hint=f'params={{"{name}": "{value}"}}',
-            )
-        for text in (name, value):
-            if len(text.encode()) > STRING_BYTES_MAX:
-                raise UsageError(
-                    f"the param {name[:40]!r} has {len(text.encode()):,} bytes, "
-                    f"{STRING_BYTES_MAX:,} are the most that a request can carry"
-                )
 
 
 def _duration(seconds: float) -> wire.Duration:

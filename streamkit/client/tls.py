@@ -17,6 +17,7 @@ import anyio
 from anyio.abc import ByteStream
 from anyio.streams.tls import TLSStream
 
+from streamkit.client import checks
 from streamkit.errors import ConfigError, ConnectFailed, UsageError
 
 _PEM: Final = "-----BEGIN "
@@ -69,6 +70,12 @@ class Tls:
     anonymous: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("ca_cert", "client_cert", "client_key"):
+            if not isinstance(getattr(self, name), str | Path | None):
+                checks.refuse(name, type(getattr(self, name)), "the type of a text or a path")
+        if self.domain is not None:
+            checks.text("domain", self.domain, may_be_empty=True)
+        checks.flag("anonymous", self.anonymous)
         if self.anonymous and self.ca_cert is not None:
             raise UsageError(
                 "anonymous TLS checks no certificate, so a CA certificate has no use",

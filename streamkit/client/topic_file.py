@@ -173,6 +173,8 @@ def _read(path: Path) -> Any:
         return READERS.get(path.suffix.lower(), _yaml)(path.read_text())
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    except RecursionError as error:
+        raise UsageError(f"cannot read {path}: it is nested too deep") from error
     except ValueError as error:  # what each of the readers raises, and the decoding of text
         raise UsageError(f"cannot read {path}: {error}") from error
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
+from streamkit.client import checks
 from streamkit.errors import UsageError
-from streamkit.limits import TOPIC_NAME_BYTES_MAX
+from streamkit.limits import MAP_ENTRIES_MAX, TOPIC_NAME_BYTES_MAX
 from streamkit.protocol import specs
 from streamkit.protocol.connection import SEMVER
 from streamkit.protocol.smartmodules import Duration
@@ -28,9 +29,7 @@ from streamkit.protocol.specs import (
 )
 
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
-_U32_MAX: Final = 2**32 - 1
 _U64_MAX: Final = 2**64 - 1
-_I32_MAX: Final = 2**31 - 1
 # What Fluvio's own documentation deduplicates with.
 DEDUP_FILTER: Final = "infinyon-labs/dedup-filter@0.0.2"
 
@@ -68,14 +67,12 @@ class Deduplication:
         Raises:
             UsageError: A value means nothing.
         """
-        age_s = self.age_s
-        _check_range(self.count, 1, _U64_MAX, "records to compare with")
-        if age_s is not None and not 0 <= age_s <= _U32_MAX:
-            raise UsageError(f"an age of {age_s} s")
-        if not self.filter:
-            raise UsageError("the SmartModule that deduplicates has no name")
+        count = checks.whole("count", self.count, 1, _U64_MAX)
+        age_s = checks.optional(checks.seconds, "age", self.age, float(checks.U32_MAX))
         age = None if age_s is None else _duration(age_s)
-        return specs.Deduplication(self.count, age, self.filter, dict(self.params))
+        uses = checks.text("filter", self.filter)
+        params = checks.pairs("params", self.params, MAP_ENTRIES_MAX)
+        return specs.Deduplication(count, age, uses, params)
 
 
 def check_name(name: str, what: str) -> None:
@@ -84,6 +81,8 @@ def check_name(name: str, what: str) -> None:
     Raises:
         UsageError: The text has the rule. Source: client semantics reference, 5.1.
     """
+    if not isinstance(name, str):
+        checks.refuse(f"the name of a {what}", name, "text")
     if len(name.encode(errors="replace")) > TOPIC_NAME_BYTES_MAX:
         wrong = f"it has {len(name.encode(errors='replace'))} characters"
     elif not _NAME.fullmatch(name):
@@ -102,7 +101,7 @@ def check_module_name(text: str) -> None:
     Raises:
         UsageError: What follows the ``@`` is no version.
     """
-    _, at, version = text.partition("@")
+    _, at, version = checks.text("name", text).partition("@")
     if at and not SEMVER.fullmatch(version):
         raise UsageError(
             f"SmartModule {text!r}: {version!r} is no version", hint="such as group/name@0.1.0"
@@ -128,13 +127,14 @@ def topic_spec(
     Raises:
         UsageError: A value means nothing.
     """
-    retention_s = retention.total_seconds() if isinstance(retention, timedelta) else retention
-    if retention_s is not None:
-        _check_range(int(retention_s), 0, _U32_MAX, "seconds of retention")
-    if segment_size_bytes is not None:
-        _check_range(segment_size_bytes, 0, _U32_MAX, "bytes of a segment")
-    if max_partition_size_bytes is not None:
-        _check_range(max_partition_size_bytes, 0, _U64_MAX, "bytes of a partition")
+    u32 = checks.U32_MAX
+    retention_s = checks.optional(checks.seconds, "retention", retention, float(u32))
+    segment_size_bytes = checks.optional(
+        checks.whole, "segment_size_bytes", segment_size_bytes, 0, u32
+    )
+    max_partition_size_bytes = checks.optional(
+        checks.whole, "max_partition_size_bytes", max_partition_size_bytes, 0, _U64_MAX
+    )
     has_storage = segment_size_bytes is not None or max_partition_size_bytes is not None
     if mirror is not None and assignment is not None:
         raise UsageError("a mirror topic has no assignment of its own")
@@ -142,13 +142,14 @@ def topic_spec(
         replicas = mirror or computed(partitions, replication, ignore_rack=ignore_rack)
     else:
         replicas = assigned(assignment)
+    dedup = checks.optional(checks.instance, "deduplication", deduplication, Deduplication)
     return TopicSpec(
         replicas,
         None if retention_s is None else SegmentPolicy(int(retention_s)),
         TopicStorage(segment_size_bytes, max_partition_size_bytes) if has_storage else None,
         parse_compression(compression),
-        None if deduplication is None else deduplication.as_spec(),
-        system,
+        None if dedup is None else dedup.as_spec(),
+        checks.flag("system", system),
     )
 
 
@@ -158,9 +159,11 @@ def computed(partitions: int, replication: int, *, ignore_rack: bool = False) ->
     Raises:
         UsageError: A number does not fit.
     """
-    _check_range(partitions, 0, _U32_MAX, "partitions")
-    _check_range(replication, 0, _U32_MAX, "replicas")
-    return ComputedReplicas(partitions, replication, ignore_rack)
+    return ComputedReplicas(
+        checks.whole("partitions", partitions, 0, checks.U32_MAX),
+        checks.whole("replication", replication, 0, checks.U32_MAX),
+        checks.flag("ignore_rack", ignore_rack),
+    )
 
 
 def assigned(assignment: Sequence[Sequence[int]]) -> Replicas:
@@ -169,17 +172,19 @@ def assigned(assignment: Sequence[Sequence[int]]) -> Replicas:
     Raises:
         UsageError: A number is none of an SPU.
     """
-    for spus in assignment:
-        for spu in spus:
-            _check_range(spu, 0, _I32_MAX, "as the number of an SPU")
-    return AssignedReplicas(
-        tuple(PartitionMap(number, tuple(spus)) for number, spus in enumerate(assignment))
-    )
+    maps = []
+    for number, given in enumerate(checks.listed("assignment", assignment)):
+        name = f"assignment[{number}]"
+        spus = [checks.whole(name, spu, 0, checks.I32_MAX) for spu in checks.listed(name, given)]
+        maps.append(PartitionMap(number, tuple(spus)))
+    return AssignedReplicas(tuple(maps))
 
 
 def mirrored(topic: str, remotes: Sequence[str], *, home_to_remote: bool = False) -> Replicas:
     """Give each remote cluster a partition, filled from there, or copied to there."""
-    partitions = tuple(HomePartition(remote, f"{topic}-0", home_to_remote) for remote in remotes)
+    checks.flag("home_to_remote", home_to_remote)
+    names = [checks.text("mirrors", remote) for remote in checks.listed("mirrors", remotes)]
+    partitions = tuple(HomePartition(remote, f"{topic}-0", home_to_remote) for remote in names)
     return MirrorReplicas(HomeMirror(partitions, home_to_remote))
 
 
@@ -191,14 +196,9 @@ def parse_compression(name: str) -> TopicCompression:
     """
     try:
         return TopicCompression[name.upper()]
-    except KeyError:
+    except (KeyError, AttributeError):
         known = ", ".join(each.name.lower() for each in TopicCompression)
         raise UsageError(f"no compression is called {name!r}", hint=f"use {known}") from None
-
-
-def _check_range(value: int, low: int, high: int, what: str) -> None:
-    if not low <= value <= high:
-        raise UsageError(f"{value} {what}: from {low} to {high}")
 
 
 def _first_wrong(name: str) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Generic, TypeVar
+
+from streamkit.record import time_of
 
 K_co = TypeVar("K_co", covariant=True)
 
@@ -24,7 +26,9 @@ class Context(Generic[K_co]):
 
     @property
     def timestamp(self) -> datetime | None:
-        """When the record was made, in UTC; None where it carries no time."""
-        if self.timestamp_ms < 0:
-            return None
-        return datetime.fromtimestamp(self.timestamp_ms / 1000, UTC)
+        """When the record was made, in UTC; None where it carries no time.
+
+        Raises:
+            DataError: It is after the year 9999, which a datetime cannot hold.
+        """
+        return time_of(self.timestamp_ms)

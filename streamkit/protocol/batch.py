@@ -240,12 +240,14 @@ def encode_batch(
         ),
     )
     stamps = columns.timestamps_ms
+    if start or stop != len(stamps):
+        stamps = stamps[start:stop]
     return assemble_batch(
         payload,
         record_count=stop - start,
         codec_used=codec_used,
-        first_timestamp_ms=stamps[start],
-        max_timestamp_ms=stamps[stop - 1],
+        first_timestamp_ms=stamps[0],
+        max_timestamp_ms=max(stamps),
         stamp=stamp,
     )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from streamkit.errors import RemoteProtocolError, UsageError
+from streamkit.errors import DataError, RemoteProtocolError, UsageError
 from streamkit.limits import (
     DECOMPRESSED_BATCH_BYTES_MAX,
     DECOMPRESSION_RATIO_FREE_BYTES,
@@ -50,17 +50,45 @@ class Codec(IntEnum):
             raise UsageError(f"no compression is called {name!r}", hint=f"use {known}") from None
 
 
+class GrowsTooMuch(RemoteProtocolError):
+    """Compressed data hold more than a batch may. ``is_ratio`` says which limit that is."""
+
+    def __init__(self, what: str, cap: int, at: int = 0) -> None:
+        self.is_ratio = cap < DECOMPRESSED_BATCH_BYTES_MAX
+        limit = (
+            f"more than {DECOMPRESSION_RATIO_MAX:,} times their size (DECOMPRESSION_RATIO_MAX)"
+            if self.is_ratio
+            else "the limit of a batch (DECOMPRESSED_BATCH_BYTES_MAX)"
+        )
+        super().__init__(f"{what} grow beyond {cap} bytes, {limit}", at=at)
+
+
 def compress(codec: Codec, data: bytes) -> bytes:
     """Compress the records of one batch as a stock peer can read it."""
     return _CODECS[codec].compress(data)
+
+
+def check_growth(codec: Codec, packed_bytes: int, plain_bytes: int) -> None:
+    """Refuse a batch that compresses so well that no reader would decompress it.
+
+    Raises:
+        DataError: It does.
+    """
+    if plain_bytes > max(DECOMPRESSION_RATIO_FREE_BYTES, packed_bytes * DECOMPRESSION_RATIO_MAX):
+        raise DataError(
+            f"{plain_bytes:,} bytes of records become {packed_bytes:,} bytes of "
+            f"{codec.name.lower()}: readers accept a growth of up to {DECOMPRESSION_RATIO_MAX:,} "
+            f"times in a batch above {DECOMPRESSION_RATIO_FREE_BYTES:,} bytes",
+            hint="send it without compression, or in smaller records",
+        )
 
 
 def decompress(codec: Codec, data: bytes) -> bytes:
     """Decompress the records of one batch, up to a bound.
 
     Raises:
-        RemoteProtocolError: The data are no such frame, are cut short, or grow beyond what a
-            batch may hold.
+        GrowsTooMuch: They grow beyond what a batch may hold.
+        RemoteProtocolError: The data are no such frame, or are cut short.
     """
     growth = max(DECOMPRESSION_RATIO_FREE_BYTES, len(data) * DECOMPRESSION_RATIO_MAX)
     cap = min(DECOMPRESSED_BATCH_BYTES_MAX, growth)
@@ -71,9 +99,7 @@ def decompress(codec: Codec, data: bytes) -> bytes:
     except Exception as error:  # each library has errors of its own, some plain RuntimeErrors
         raise RemoteProtocolError(f"{codec.name.lower()} data: {error}", at=0) from error
     if len(out) > cap:
-        raise RemoteProtocolError(
-            f"{len(data)} {codec.name.lower()} bytes grow beyond {cap} bytes", at=0
-        )
+        raise GrowsTooMuch(f"{len(data)} {codec.name.lower()} bytes", cap)
     if not complete:
         raise RemoteProtocolError(f"{codec.name.lower()} data cut short", at=len(data))
     return out
@@ -176,7 +202,7 @@ def _check_snappy_chunks(data: bytes, cap: int) -> None:
         if kind <= 0x01:
             total += _snappy_block_bytes(data, body, length, compressed=kind == 0)
             if total > cap:
-                raise RemoteProtocolError(f"snappy data grow beyond {cap} bytes", at=at)
+                raise GrowsTooMuch("snappy data", cap - 1, at)
         at = body + length
 
 

@@ -62,7 +62,8 @@ class ClientConnection:
     """Number requests, match and decode replies. Does no I/O.
 
     Start with `hello`, write what it returns, feed bytes to `receive`; the first reply
-    makes the connection ready. After a ProtocolError it is unusable: close the socket.
+    makes the connection ready, unless ``refusal`` says why the server does not accept it. After a
+    ProtocolError it is unusable: close the socket.
     """
 
     def __init__(self, client_id: str = "streamkit", *, server: str = "the server") -> None:
@@ -76,6 +77,7 @@ class ClientConnection:
         self._advertised: dict[int, tuple[int, int]] | None = None
         self._streams = 0
         self.platform_version = ""
+        self.refusal = ""
 
     @property
     def is_ready(self) -> bool:
@@ -110,8 +112,8 @@ class ClientConnection:
 
         Raises:
             LocalProtocolError: PENDING_REQUESTS_MAX requests or
-                STREAMS_PER_CONNECTION_MAX streams are open already, or a value of the
-                request does not fit its layout.
+                STREAMS_PER_CONNECTION_MAX streams are open already, a value of the
+                request does not fit its layout, or the request is larger than a frame may be.
             UnsupportedServer: The server has no version of this request that is known here.
         """
         if api.answers is Answers.STREAM:
@@ -163,7 +165,12 @@ class ClientConnection:
         out += _REQUEST_HEAD.pack(api.key, version, correlation_id)
         out += self._client_id
         api.request.write(out, request, version)
-        out[:LENGTH_BYTES] = (len(out) - LENGTH_BYTES).to_bytes(LENGTH_BYTES, "big")
+        length = len(out) - LENGTH_BYTES
+        if length > FRAME_BYTES_MAX:
+            raise LocalProtocolError(
+                f"a {api.name} request of {length:,} bytes, {FRAME_BYTES_MAX:,} are the most"
+            )
+        out[:LENGTH_BYTES] = length.to_bytes(LENGTH_BYTES, "big")
         return out
 
     def _refusal(self, api: Api[Any, Any], theirs: tuple[int, int] | None) -> UnsupportedServer:
@@ -195,6 +202,7 @@ class ClientConnection:
         return Reply(correlation_id, body, is_last)
 
     def _greeted(self, hello: ApiVersionsResponse) -> None:
+        self.refusal = hello.error.text if hello.error else ""
         self.platform_version = hello.platform_version
         self._advertised = {
             api.api_key: (api.min_version, api.max_version) for api in hello.api_keys

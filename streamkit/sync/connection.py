@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from streamkit.client import Client as AsyncClient
+from streamkit.client import checks
 from streamkit.errors import UsageError
 from streamkit.sync.loop_thread import LoopThread, shared_loop
 from streamkit.sync.outbox import Outbox
@@ -27,7 +28,10 @@ class Connection:
         self._opening = threading.Lock()
         self._life: Future[None] | None = None
         self._leave = asyncio.Event()
+        # What follows changes under this lock.
+        self._state = threading.Lock()
         self._is_closed = False
+        self._closers = 0
         self._outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
         self._pulls: weakref.WeakSet[Pull[Any]] = weakref.WeakSet()
 
@@ -43,16 +47,9 @@ class Connection:
             return
         with self._opening:
             if self._is_closed:
-                raise UsageError(f"the client of {self.client.address} is closed")
+                raise self._closed()
             if self._life is None:
-                entered: Future[None] = Future()
-                life = self.loop.start(self._live(entered))
-                try:
-                    entered.result()
-                except BaseException:
-                    life.cancel()
-                    raise
-                self._life = life
+                self._begin_life()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for it; connect first, where that is not done."""
@@ -68,38 +65,84 @@ class Connection:
         return self._is_closed
 
     def opened(self, outbox: Outbox) -> None:
-        """Learn of a producer that `close` has to close first."""
-        self._outboxes.add(outbox)
+        """Learn of a producer that `close` has to close first.
+
+        Raises:
+            UsageError: It is being closed.
+        """
+        with self._state:
+            if self._closers or self._is_closed:
+                raise self._closed()
+            self._outboxes.add(outbox)
 
     def pull(self, bring: Callable[[], Awaitable[T | None]]) -> Pull[T]:
         """Take things from a coroutine function, until `close` at the latest."""
         pull = Pull(self.loop, bring)
-        self._pulls.add(pull)
+        with self._state:
+            self._pulls.add(pull)
         return pull
 
     def close(self, *, deadline_s: float | None = None) -> None:
         """Flush what producers hold, then leave the client. Does nothing the second time.
 
+        No producer opens meanwhile; interrupted, the client stays as it is.
+
         Raises:
             NotFlushed: The deadline passed; the text says how many records are open.
             StreamKitError: The first refusal of a producer that was not flushed.
         """
-        if self._is_closed or self._life is None:
-            self._is_closed = True
-            return
-        outcomes = self.loop.call(self._close_outboxes(deadline_s))
+        checks.optional(checks.seconds, "deadline_s", deadline_s)
+        self.loop.check_not_forked()
+        with self._state:
+            if self._is_closed or self._life is None:
+                self._is_closed = True
+                return
+            self._closers += 1
+            outboxes = list(self._outboxes)
+        for outbox in outboxes:
+            outbox.shut()
+        try:
+            outcomes = self.loop.call(_closed(outboxes, deadline_s))
+        except BaseException:
+            for outbox in outboxes:
+                outbox.reopen()
+            with self._state:
+                self._closers -= 1
+            raise
         self._is_closed = True
-        for pull in self._pulls:
+        with self._state:
+            pulls = list(self._pulls)
+        for pull in pulls:
             pull.close()
         self.loop.post(self._leave.set)
         self.loop.result_of(self._life)
-        for outcome in outcomes:
-            if outcome is not None:
-                raise outcome
+        problems = [outcome for outcome in outcomes if outcome is not None]
+        if problems:
+            for other in problems[1:]:
+                problems[0].add_note(str(other))
+            raise problems[0]
 
     def partition_count(self, topic: str) -> int | None:
         """Return how many partitions a topic is known to have; None if that is not known."""
         return self.client.cluster.metadata.partition_count(topic) or None
+
+    def _closed(self) -> UsageError:
+        return UsageError(f"the client of {self.client.address} is closed")
+
+    def _begin_life(self) -> None:
+        entered: Future[None] = Future()
+        life = self.loop.start(self._live(entered))
+        try:
+            entered.result()
+        except BaseException:
+            life.cancel()
+            raise
+        with self._state:
+            self._life = life
+            is_late = self._is_closed
+        if is_late:  # by another thread, which found nothing to leave
+            self.loop.post(self._leave.set)
+            raise self._closed()
 
     async def _live(self, entered: Future[None]) -> None:
         try:
@@ -111,6 +154,8 @@ class Connection:
                 raise
             entered.set_exception(error)
 
-    async def _close_outboxes(self, deadline_s: float | None) -> list[BaseException | None]:
-        closing = [each.close(deadline_s) for each in self._outboxes if not each.is_stopped]
-        return await asyncio.gather(*closing, return_exceptions=True)
+
+async def _closed(outboxes: list[Outbox], deadline_s: float | None) -> list[BaseException | None]:
+    """Close them all at once; return what each raised."""
+    closing = [each.close(deadline_s) for each in outboxes]
+    return await asyncio.gather(*closing, return_exceptions=True)

@@ -46,9 +46,16 @@ class LoopThread:
         self._loop.set_default_executor(_NameLookups())
         self._thread = threading.Thread(target=self._serve, name="streamkit-sync", daemon=True)
         self._unfinished: set[Unfinished] = set()
+        self._ending = threading.Lock()
+        self._is_ending = False
         self._spawned: set[asyncio.Task[None]] = set()
         self.problem = ""
         self._thread.start()
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this is the child of a fork, which has no loop."""
+        return self.problem is _FORKED
 
     def check(self) -> None:
         """Refuse a call that could only hang.
@@ -64,6 +71,15 @@ class LoopThread:
                 "a callback of the client called streamkit.sync, which would wait for itself",
                 hint="hand the work to another thread",
             )
+
+    def check_not_forked(self) -> None:
+        """Refuse a call in the child of a fork, where a lock may be held by nobody.
+
+        Raises:
+            UsageError: It is such a child.
+        """
+        if self.is_forked:
+            self.check()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for it; Ctrl-C cancels it.
@@ -119,8 +135,15 @@ class LoopThread:
         self.post(self._spawn, work)
 
     def must_finish(self, unfinished: Unfinished) -> None:
-        """Remember to finish something before the interpreter ends."""
-        self._unfinished.add(unfinished)
+        """Remember to finish something before the interpreter ends.
+
+        Raises:
+            UsageError: It is ending already.
+        """
+        with self._ending:
+            if self._is_ending:
+                raise UsageError(_ENDING)
+            self._unfinished.add(unfinished)
 
     def is_finished(self, finished: Unfinished) -> None:
         """Forget it again."""
@@ -133,7 +156,9 @@ class LoopThread:
         """
         if self.problem:
             return
-        unfinished = list(self._unfinished)
+        with self._ending:
+            self._is_ending = True
+            unfinished = list(self._unfinished)
         ends = [self.start(each.finish()) for each in unfinished]
         try:
             wait(ends, EXIT_S_MAX)

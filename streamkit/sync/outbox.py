@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from collections import deque
-from collections.abc import Sequence
 from typing import Final
 
 import anyio
 
-from streamkit.client import ManyHandle, ManyMetadata, RecordHandle
+from streamkit.client import ManyHandle, ManyMetadata
 from streamkit.client.producer import Producer as AsyncProducer
-from streamkit.errors import NotFlushed, StreamKitError, UsageError
+from streamkit.errors import NotFlushed, UsageError
+from streamkit.protocol.batch import Columns
 from streamkit.sync import handles
+from streamkit.sync.handing import Handing
 from streamkit.sync.loop_thread import LoopThread, write_left
-from streamkit.sync.parcel import Parcel, Part
+from streamkit.sync.parcel import Parcel, parcels_of
 
 # What may wait to be handed over. The async producer has a queue of its own behind this one.
 OUTBOX_BYTES_MAX: Final = 1 << 20
-_ROWS_MAX: Final = 8_192
 # After a hand-over records gather so long before the next one, unless somebody waits: a thread
 # that sends now and then would else wake the loop for each.
 _GATHER_S: Final = 0.001
-# What a record takes beside its value and key.
-RECORD_BYTES: Final = 64
+_LOOK_AGAIN_S: Final = 0.05
 
 
 class Outbox:
@@ -53,9 +53,13 @@ class Outbox:
         self._room = threading.Condition(self._lock)
         self._open = Parcel(self)
         self._closed: deque[Parcel] = deque()
-        # What the open parcel may hold: less than nothing once the outbox is closed.
-        self._room_bytes = self._bytes_max
-        self._problem: StreamKitError | None = None
+        # What the open parcel may hold; the second is what `add` looks at, and lets nobody in
+        # while the outbox is being closed.
+        self._room_bytes = self._entrance_bytes = self._bytes_max
+        self._closers = 0
+        # Threads that were let in and wait for room. Weak: an interrupt may come anywhere.
+        self._inside: weakref.WeakSet[_Visit] = weakref.WeakSet()
+        self._is_closed = self._has_stopped = False
         self._is_awake = False
         self._has_work = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -63,9 +67,9 @@ class Outbox:
         self._closed_count = 0
         self._handed_count = 0
         self._in_hand: Parcel | None = None
-        self._refusal: Exception | None = None
-        self._pumping = loop.start(self._pump())
+        self._handing = Handing(producer)
         loop.must_finish(self)
+        self._pumping = loop.start(self._pump())
 
     # --- from any thread ---------------------------------------------------------------
 
@@ -85,8 +89,8 @@ class Outbox:
         with self._lock:
             parcel = self._open
             row = len(parcel.timestamps_ms)
-            if parcel.bytes >= self._room_bytes or row != len(parcel.values):
-                parcel = self._parcel_with_room()
+            if parcel.bytes >= self._entrance_bytes or row != len(parcel.values):
+                parcel = self._let_in()
                 row = len(parcel)
             # Ctrl-C may come between any two of these; the last one makes it a record.
             parcel.values.append(value)
@@ -99,30 +103,36 @@ class Outbox:
                 self._wake_up()
         return handles.RecordHandle(parcel, row)
 
-    def add_columns(
-        self, values: list[bytes], keys: list[bytes | None], timestamps_ms: list[int]
-    ) -> list[Parcel]:
+    def add_columns(self, columns: Columns) -> list[Parcel]:
         """Take many records; wait while there is no room.
 
         Raises:
             UsageError: The producer is closed.
+            NotFlushed: Its closing did not wait any longer; the text says how many are taken.
         """
-        parcels = []
-        start, total = 0, len(values)
-        while start < total:
-            stop = start + _rows_of(values, start, self._bytes_max)
-            parcel = Parcel(self)
-            parcel.values, parcel.keys = values[start:stop], keys[start:stop]
-            parcel.timestamps_ms = timestamps_ms[start:stop]
-            parcel.bytes = sum(map(len, parcel.values)) + RECORD_BYTES * (stop - start)
+        parcels: list[Parcel] = []
+        visit = _Visit()
+        try:
             with self._lock:
-                self._parcel_with_room()
-                self._close_open()
-                self._close(parcel)
-                self._wake_up()
-            parcels.append(parcel)
-            start = stop
+                self._check_entrance()
+                self._inside.add(visit)
+            self._add_parcels(columns, parcels)
+        finally:
+            with self._lock:
+                self._leave(visit)
         return parcels
+
+    def shut(self) -> None:
+        """Let no more records in; threads that wait for room are let finish."""
+        with self._lock:
+            self._closers += 1
+            self._entrance_bytes = -1
+
+    def reopen(self) -> None:
+        """Take a `shut` back."""
+        with self._lock:
+            self._closers -= 1
+            self._set_room(self._room_bytes)
 
     def watch(self, parcel: Parcel, row: int, known: threading.Event) -> None:
         """Set an event once the outcome of a record is known; cut its linger short."""
@@ -139,7 +149,7 @@ class Outbox:
 
     @property
     def is_stopped(self) -> bool:
-        return self._problem is not None
+        return self._is_closed
 
     @property
     def unhanded(self) -> int:
@@ -159,8 +169,8 @@ class Outbox:
         said = []
         if count := self.unacknowledged:
             said.append(f"{count} records for {topic!r} were not delivered before the end")
-        if self._refusal is not None:
-            said.append(f"records for {topic!r} were refused: {self._refusal}")
+        if self._handing.refusal is not None:
+            said.append(f"records for {topic!r} were refused: {self._handing.refusal}")
         return "; ".join(said)
 
     # --- on the loop -------------------------------------------------------------------
@@ -173,7 +183,7 @@ class Outbox:
         """
         await self._all_handed_over()
         await self._producer.checkpoint()()
-        refusal, self._refusal = self._refusal, None
+        refusal = self._handing.take_refusal()
         if refusal is not None:
             raise refusal
 
@@ -183,65 +193,130 @@ class Outbox:
         self._producer.send_now()
 
     async def close(self, deadline_s: float | None = None) -> None:
-        """Flush, then stop.
+        """Flush, then stop; to be called after `shut`. Does nothing once that is done.
+
+        Threads that wait for room are let finish, and their records flushed as well. Where this
+        is interrupted, whoever called `shut` calls `reopen`.
 
         Raises:
             NotFlushed: The deadline passed.
             StreamKitError: As for `flush`.
         """
+        if self.is_stopped:
+            return
         error: Exception | None = None
         limit_s = self._producer.close_timeout_s if deadline_s is None else deadline_s
         try:
             with anyio.fail_after(limit_s):
+                await self._until_all_have_left()
                 await self.flush()
         except TimeoutError:
             error = NotFlushed(
                 f"{self.unacknowledged} records for {self._producer.topic!r} "
                 f"were not acknowledged within {limit_s:g} s",
-                hint="they may be stored or not; raise close_timeout where brokers may be away "
-                "for longer",
+                hint="their handles say which are not stored, and of which that is not known; "
+                "raise close_timeout where brokers may be away for longer",
             )
-        except StreamKitError as refusal:
+        except Exception as refusal:
             error = refusal
-        # Not in a `finally`: after a wait that was interrupted, the records are still wanted.
+        with self._lock:
+            if not self._closers:
+                return  # interrupted just now: the records are still wanted
+            self._entrance_bytes, self._is_closed = -1, True
         self.stop()
         if error is not None:
             raise error
 
     async def finish(self) -> None:
         """Flush at the end of the interpreter; `left` says what is not delivered then."""
+        self.shut()
         try:
+            await self._until_all_have_left()
             await self.flush()
         except Exception as error:  # told by `left`
-            self._refusal = error
+            self._handing.refusal = error
 
     def stop(self) -> None:
         """Stop at once; what is not stored yet is not sent again."""
-        if self._problem is not None:
+        if self._has_stopped:
             return
+        self._has_stopped = True
         self._pumping.cancel()
         self._loop.is_finished(self)
-        closed = UsageError(f"the producer for {self._producer.topic!r} is closed")
-        gone = NotFlushed(f"the producer for {self._producer.topic!r} was closed before")
         with self._lock:
-            self._problem = closed
-            self._room_bytes = -1
+            self._is_closed = True
+            self._entrance_bytes = -1
             self._close_open()
             lost = list(self._closed)
             self._closed.clear()
             self._room.notify_all()
         for parcel in lost:
-            parcel.lose(gone)
+            parcel.lose(self._handing.gone())
         self._producer.stop()
         self._tell_moved()
 
     # --- inside ------------------------------------------------------------------------
 
+    def _closed_error(self) -> UsageError:
+        return UsageError(f"the producer for {self._producer.topic!r} is closed")
+
+    def _set_room(self, room_bytes: int) -> None:
+        self._room_bytes = room_bytes
+        is_open = not self._closers and not self._is_closed
+        self._entrance_bytes = room_bytes if is_open else -1
+
+    def _check_entrance(self) -> None:
+        if self._closers or self._is_closed:
+            raise self._closed_error()
+
+    def _let_in(self) -> Parcel:
+        """Wait for room, with the lock held; closing waits for whoever was let in before."""
+        self._check_entrance()
+        visit = _Visit()
+        self._inside.add(visit)
+        try:
+            return self._parcel_with_room()
+        finally:
+            self._leave(visit)
+
+    def _leave(self, visit: _Visit) -> None:
+        self._inside.discard(visit)
+        if self._closers:
+            self._loop.post(self._tell_moved)
+
+    async def _until_all_have_left(self) -> None:
+        self._urgent.set()
+        while True:
+            moved = self._moved
+            with self._lock:
+                if not self._inside:
+                    return
+            # An interrupted thread leaves without a word.
+            with anyio.move_on_after(_LOOK_AGAIN_S):
+                await moved.wait()
+
+    def _add_parcels(self, columns: Columns, parcels: list[Parcel]) -> None:
+        for parcel in parcels_of(columns, self._bytes_max, self):
+            with self._lock:
+                try:
+                    self._parcel_with_room()
+                except UsageError as error:
+                    if not parcels:
+                        raise
+                    raise NotFlushed(
+                        f"{error}; of {len(columns.values)} records {sum(map(len, parcels))} were "
+                        "taken before that, and some of these may be stored"
+                    ) from error
+                self._close_open()
+                self._close(parcel)
+                self._wake_up()
+            parcels.append(parcel)
+
     def _parcel_with_room(self) -> Parcel:
         """Wait for room, with the lock held; return the parcel that has it."""
         while True:
-            if self._problem is not None:
-                raise self._problem
+            if self._is_closed:
+                raise self._closed_error()
             parcel = self._open
             parcel.cut_even()
             if parcel.bytes < self._room_bytes:
@@ -263,7 +338,7 @@ class Outbox:
     def _close(self, parcel: Parcel) -> None:
         self._closed.append(parcel)
         self._closed_count += 1
-        self._room_bytes -= parcel.bytes
+        self._set_room(self._room_bytes - parcel.bytes)
 
     def _wake_up(self) -> None:
         # In this order: interrupted between the two, the loop is woken once too often.
@@ -289,54 +364,17 @@ class Outbox:
                 self._has_work.clear()
                 await self._has_work.wait()
                 continue
-            await self._hand_over(parcel)
+            await self._handing.hand_over(parcel)
             self._handed_count += 1
             with self._lock:
                 self._in_hand = None
-                self._room_bytes += parcel.bytes
+                self._set_room(self._room_bytes + parcel.bytes)
                 self._room.notify_all()
             self._tell_moved()
             await asyncio.sleep(0)  # answers come in by the same loop
             if not self._closed:
                 with anyio.move_on_after(self._gather_s):
                     await self._urgent.wait()
-
-    async def _hand_over(self, parcel: Parcel) -> None:
-        try:
-            parcel.settle(await self._parts_of(parcel))
-        except Exception as error:  # whatever it is must reach whoever waits for the records
-            self._refusal = self._refusal or error
-            parcel.lose(error)
-        except BaseException:
-            parcel.lose(NotFlushed(f"the producer for {self._producer.topic!r} was closed before"))
-            raise
-
-    async def _parts_of(self, parcel: Parcel) -> list[Part]:
-        values, keys, stamps = parcel.values, parcel.keys, parcel.timestamps_ms
-        parts: list[Part] = []
-        start = 0
-        for row, partition in (*parcel.partitions.items(), (len(parcel), None)):
-            if start < row:
-                many = await self._producer.send_many(
-                    values[start:row], keys[start:row], timestamps_ms=stamps[start:row]
-                )
-                parts.append((start, many))
-            if partition is not None:
-                parts.append((row, await self._send_to(partition, parcel, row)))
-            start = row + 1
-        return parts
-
-    async def _send_to(self, partition: int, parcel: Parcel, row: int) -> RecordHandle | Exception:
-        try:
-            return await self._producer.send(
-                parcel.values[row],
-                parcel.keys[row],
-                timestamp_ms=parcel.timestamps_ms[row],
-                partition=partition,
-            )
-        except StreamKitError as error:
-            self._refusal = self._refusal or error
-            return error
 
     async def _all_handed_over(self) -> None:
         with self._lock:
@@ -345,11 +383,13 @@ class Outbox:
         self._urgent.set()
         self._has_work.set()
         while self._handed_count < mark:
-            if self._problem is not None:
-                raise self._problem
+            if self._is_closed:
+                raise self._handing.gone()
             await self._moved.wait()
 
     async def _end_alone(self) -> None:
+        if self.is_stopped:
+            return  # whoever did that was told
         await self.finish()
         if left := self.left():
             write_left(left)
@@ -377,9 +417,7 @@ class Outbox:
         moved.set()
 
 
-def _rows_of(values: Sequence[bytes], start: int, bytes_max: int) -> int:
-    """Return how many rows go into one parcel, from ``start`` on: at least one."""
-    rows = min(_ROWS_MAX, len(values) - start)
-    while rows > 1 and sum(map(len, values[start : start + rows])) > bytes_max:
-        rows //= 2
-    return rows
+class _Visit:
+    """A call that was let in and has not left."""
+
+    __slots__ = ("__weakref__",)

@@ -6,6 +6,7 @@
 | closed | the loop takes it, in order |
 | being handed over | the async producer has taken its records |
 | handed over | for good; it knows the handles of its records |
+| handed over in part | as above; its other records are lost |
 | lost | for good; the producer was closed before, or refused it: handles and `flush` tell |
 """
 
@@ -14,12 +15,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from operator import itemgetter
-from typing import Protocol
+from typing import Final, Protocol
 
 from streamkit.client import ManyHandle, ManyMetadata, RecordHandle, RecordMetadata
+from streamkit.protocol.batch import Columns
 
+# What a record takes beside its value and key.
+RECORD_BYTES: Final = 64
+_ROWS_MAX: Final = 8_192
 # The first row of a part, and its handle; or why its record was refused.
 Part = tuple[int, ManyHandle | RecordHandle | Exception]
 
@@ -104,9 +111,9 @@ class Parcel:
             # the loop goes on would sleep a second time, for the interpreter.
             record.when_known(partial(asyncio.get_running_loop().call_soon, known.set))
 
-    def settle(self, parts: list[Part]) -> None:
-        """Learn the handles of the records."""
-        self._parts = parts
+    def settle(self, parts: list[Part], *, rest: Exception | None = None) -> None:
+        """Learn the handles of the records, and why those that have none are not on their way."""
+        self._parts, self._error = parts, rest
         self._release()
 
     def lose(self, error: Exception) -> None:
@@ -149,11 +156,39 @@ class Parcel:
 
     def _record(self, row: int) -> RecordHandle | None:
         """Return the handle of a record; None as long as it is not handed over."""
-        if self._error is not None:
-            raise self._error
         if self._parts is None:
+            if self._error is not None:
+                raise self._error
             return None
-        first, part = self._parts[bisect_right(self._parts, row, key=itemgetter(0)) - 1]
-        if isinstance(part, Exception):
-            raise part
-        return part.record(row - first) if isinstance(part, ManyHandle) else part
+        at = bisect_right(self._parts, row, key=itemgetter(0)) - 1
+        if at >= 0:
+            first, part = self._parts[at]
+            if isinstance(part, ManyHandle):
+                with suppress(IndexError):  # not all of its rows are taken
+                    return part.record(row - first)
+            elif first == row:
+                if isinstance(part, Exception):
+                    raise part
+                return part
+        assert self._error is not None, "else every record has its handle"
+        raise self._error
+
+
+def parcels_of(columns: Columns, bytes_max: int, carrier: Carrier) -> Iterator[Parcel]:
+    """Cut columns into parcels of up to so many bytes, of at least one record each."""
+    start, total = 0, len(columns.values)
+    while start < total:
+        stop = start + _rows_of(columns.values, start, bytes_max)
+        parcel = Parcel(carrier)
+        parcel.values, parcel.keys = columns.values[start:stop], columns.keys[start:stop]
+        parcel.timestamps_ms = columns.timestamps_ms[start:stop]
+        parcel.bytes = sum(map(len, parcel.values)) + RECORD_BYTES * (stop - start)
+        yield parcel
+        start = stop
+
+
+def _rows_of(values: Sequence[bytes], start: int, bytes_max: int) -> int:
+    rows = min(_ROWS_MAX, len(values) - start)
+    while rows > 1 and sum(map(len, values[start : start + rows])) > bytes_max:
+        rows //= 2
+    return rows

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Final
 
+from streamkit.client import checks
 from streamkit.client.options import ProducerMetrics
 from streamkit.client.producer import Producer as AsyncProducer
-from streamkit.client.producer import as_bytes
 from streamkit.env import SystemClock
-from streamkit.errors import RecordTooLarge, StreamKitError, UsageError
+from streamkit.errors import StreamKitError, UsageError
 from streamkit.sync.connection import Connection
 from streamkit.sync.handles import ManyHandle, RecordHandle
-from streamkit.sync.outbox import OUTBOX_BYTES_MAX, RECORD_BYTES, Outbox
+from streamkit.sync.outbox import OUTBOX_BYTES_MAX, Outbox
+from streamkit.sync.parcel import RECORD_BYTES
 
 # After Ctrl-C a block is left within so many seconds, whatever is still open.
 _INTERRUPTED_S_MAX: Final = 2.0
 # Records up to this are not measured one by one where one of this size can be sent.
 _SMALL_BYTES: Final = 4_096
 _WALL_MS: Final = SystemClock().wall_ms
-_STAMPS: Final = range(2**63)
 
 
 class Producer:
@@ -50,6 +50,7 @@ class Producer:
         self._lingers = lingers
         self._small_bytes = _SMALL_BYTES if producer.fits(bytes(_SMALL_BYTES)) else -1
         self._opening = threading.Lock()
+        self._state = threading.Lock()
         self._outbox: Outbox | None = None
         self._is_closed = False
 
@@ -91,31 +92,30 @@ class Producer:
         if self._loop.problem:
             self._loop.check()
         if type(value) is not bytes:
-            value = as_bytes("value", value)
+            value = checks.as_bytes("value", value)
         size_bytes = RECORD_BYTES + len(value)
         if key is not None:
             if type(key) is not bytes:
-                key = as_bytes("key", key)
+                key = checks.as_bytes("key", key)
             size_bytes += len(key)
         if size_bytes > self._small_bytes:
             self._producer.check_fits(value, key)
-        if timestamp_ms is None:
-            timestamp_ms = _WALL_MS()
-        else:
-            _check_stamp(timestamp_ms)
+        timestamp_ms = _WALL_MS() if timestamp_ms is None else checks.stamp(timestamp_ms)
         outbox = self._outbox or self._open_outbox()
         if partition is not None:
-            self._check_partition(partition)
+            partition = self._checked_partition(partition)
         return outbox.add(value, key, timestamp_ms, partition, size_bytes)
 
     def send_many(
         self,
-        values: Sequence[bytes],
-        keys: Sequence[bytes | None] | None = None,
+        values: Iterable[bytes],
+        keys: Iterable[bytes | None] | None = None,
         *,
-        timestamps_ms: Sequence[int] | None = None,
+        timestamps_ms: Iterable[int] | None = None,
     ) -> ManyHandle:
         """Take many records as columns of equal length: the fast way.
+
+        The columns may be any iterables; they are copied.
 
         Args:
             values: Their contents.
@@ -130,22 +130,16 @@ class Producer:
             UsageError: The columns differ in length, or hold something else. None is sent.
         """
         self._loop.check()
-        total = len(values)
-        for name, column in (("keys", keys), ("timestamps_ms", timestamps_ms)):
-            if column is not None and len(column) != total:
-                raise UsageError(f"{total} values, but {len(column)} {name}")
-        sent_keys: list[bytes | None] = [None] * total if keys is None else list(keys)
-        stamps = [_WALL_MS()] * total if timestamps_ms is None else list(timestamps_ms)
-        sent_values = list(values)
-        self._check_columns(sent_values, sent_keys, stamps)
+        columns = checks.columns(values, keys, timestamps_ms, _WALL_MS)
+        self._producer.check_sizes(columns)
         outbox = self._outbox or self._open_outbox()
-        return ManyHandle(list(outbox.add_columns(sent_values, sent_keys, stamps)))
+        return ManyHandle(list(outbox.add_columns(columns)))
 
-    def fits(self, value: bytes, key: bytes | None = None) -> bool:
+    def fits(self, value: bytes | str, key: bytes | str | None = None) -> bool:
         """Tell whether a record could be sent, if only alone in its batch."""
         return self._producer.fits(value, key)
 
-    def check_fits(self, value: bytes, key: bytes | None = None) -> None:
+    def check_fits(self, value: bytes | str, key: bytes | str | None = None) -> None:
         """Refuse what `send` would refuse for its size.
 
         Raises:
@@ -171,13 +165,17 @@ class Producer:
 
     def stop(self) -> None:
         """Stop at once; what is not stored yet is not sent again."""
-        self._is_closed = True
-        if self._outbox is not None:
-            self._loop.ask(self._outbox.stop)
+        self._loop.check_not_forked()
+        with self._state:
+            self._is_closed = True
+            outbox = self._outbox
+        if outbox is not None:
+            self._loop.ask(outbox.stop)
 
     def close(self, *, deadline_s: float | None = None) -> None:
-        """Flush, then stop. Nothing can be sent afterwards. Does nothing the second time.
+        """Let no more records in, flush, then stop. Does nothing the second time.
 
+        Threads that send meanwhile are refused, or their records are flushed as well.
         Interrupted by Ctrl-C, the producer stays as it is, and can be closed again.
 
         Args:
@@ -188,15 +186,23 @@ class Producer:
             NotFlushed: The deadline passed; the text says how many records are open.
             StreamKitError: As for `flush`.
         """
-        if self._is_closed:
-            return
-        if self._outbox is not None:
+        checks.optional(checks.seconds, "deadline_s", deadline_s)
+        self._loop.check_not_forked()
+        with self._state:
+            if self._is_closed:
+                return
+            outbox = self._outbox
+            self._is_closed = outbox is None
+        if outbox is not None:
             try:
-                self._loop.call(self._outbox.close(deadline_s))
-            except StreamKitError:
-                self._is_closed = self._outbox.is_stopped
+                outbox.shut()
+                self._loop.call(outbox.close(deadline_s))
+            except BaseException:
+                if not outbox.is_stopped:
+                    outbox.reopen()  # interrupted, or called where it cannot wait
                 raise
-        self._is_closed = True
+            finally:
+                self._is_closed = outbox.is_stopped
 
     @property
     def metrics(self) -> ProducerMetrics:
@@ -205,8 +211,10 @@ class Producer:
 
     @property
     def unacknowledged(self) -> int:
-        """Records taken whose outcome is not known yet."""
-        return 0 if self._outbox is None else self._outbox.unacknowledged
+        """Records taken whose outcome is not known yet; none in a process that was forked off."""
+        if self._outbox is None or self._loop.is_forked:
+            return 0
+        return self._outbox.unacknowledged
 
     def __enter__(self) -> Producer:
         self._open_outbox()
@@ -228,9 +236,10 @@ class Producer:
     # --- inside ------------------------------------------------------------------------
 
     def _open_outbox(self) -> Outbox:
+        self._loop.check()
         with self._opening:
             if self._is_closed:
-                raise UsageError(f"the producer for {self.topic!r} is closed")
+                raise self._closed()
             if self._outbox is None:
                 self._connection.call(self._producer.open())
                 outbox = Outbox(
@@ -239,52 +248,35 @@ class Producer:
                     queue_bytes=self._queue_bytes,
                     gathers=self._lingers,
                 )
-                self._connection.opened(outbox)
-                weakref.finalize(self, outbox.abandon).atexit = False
-                self._outbox = outbox
+                self._give(outbox)
+            assert self._outbox is not None, "just given"
             return self._outbox
 
-    def _check_columns(
-        self, values: list[bytes], keys: list[bytes | None], stamps: list[int]
-    ) -> None:
-        for name, column, kinds in (
-            ("values", values, {bytes}),
-            ("keys", keys, {bytes, type(None)}),
-            ("timestamps_ms", stamps, {int}),
-        ):
-            if wrong := set(map(type, column)) - kinds:
-                raise UsageError(f"{name} hold {wrong.pop().__name__}, not {_NAMES[name]}")
-        if not values:
-            return
-        largest = max(map(len, values)) + max(map(len, filter(None, keys)), default=0)
-        if largest + RECORD_BYTES > self._small_bytes:
-            for row, (value, key) in enumerate(zip(values, keys, strict=True)):
-                try:
-                    self._producer.check_fits(value, key)
-                except RecordTooLarge as error:
-                    raise RecordTooLarge(f"row {row}: {error}", hint=error.hint) from None
-        _check_stamp(min(stamps))
-        _check_stamp(max(stamps))
+    def _give(self, outbox: Outbox) -> None:
+        """Begin to use an outbox, unless another thread has closed something meanwhile."""
+        try:
+            self._connection.opened(outbox)
+            with self._state:
+                if self._is_closed:
+                    raise self._closed()
+                self._outbox = outbox
+        except BaseException:
+            self._loop.ask(outbox.stop)
+            raise
+        weakref.finalize(self, outbox.abandon).atexit = False
 
-    def _check_partition(self, number: int) -> None:
+    def _closed(self) -> UsageError:
+        return UsageError(f"the producer for {self.topic!r} is closed")
+
+    def _checked_partition(self, given: object) -> int:
+        number = checks.whole("partition", given, -checks.I64_MAX, checks.I64_MAX)
         count = self._connection.partition_count(self.topic)
         if count is not None and not 0 <= number < count:
             raise UsageError(f"topic {self.topic!r} has no partition {number}, it has {count}")
-
-
-_NAMES: Final = {
-    "values": "bytes",
-    "keys": "bytes or None",
-    "timestamps_ms": "whole numbers of ms",
-}
+        return number
 
 
 def closing_deadline_s(error: BaseException | None) -> float | None:
     """Return how long the end of a block may take that ``error`` has ended."""
     is_interrupted = isinstance(error, KeyboardInterrupt)
     return _INTERRUPTED_S_MAX if is_interrupted else None
-
-
-def _check_stamp(stamp_ms: int) -> None:
-    if type(stamp_ms) is not int or stamp_ms not in _STAMPS:
-        raise UsageError(f"timestamp_ms={stamp_ms!r} is not a whole number of ms")

@@ -30,10 +30,10 @@ NOW_MS = 1_700_000_000_000
 
 @asynccontextmanager
 async def running(
-    data_dir: Path, *, disk: Disk | None = None, clock: Clock | None = None
+    data_dir: Path, *, disk: Disk | None = None, clock: Clock | None = None, **options: Any
 ) -> AsyncIterator[Broker]:
     """Open a broker on a folder and close it at the end."""
-    broker = Broker(BrokerOptions(data_dir), disk=disk, clock=clock)
+    broker = Broker(BrokerOptions(data_dir, **options), disk=disk, clock=clock)
     await broker.open()
     try:
         yield broker

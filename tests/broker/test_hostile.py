@@ -13,7 +13,6 @@ import pytest
 from streamkit.broker.broker import Broker
 from streamkit.env import SystemClock
 from streamkit.limits import (
-    CONNECTIONS_PER_ADDRESS_MAX,
     FIRST_FRAME_BYTES_MAX,
     FRAME_BYTES_MAX,
     FRAME_S_MAX,
@@ -34,7 +33,6 @@ from tests.broker.running import (
     produce,
     produce_request,
     running,
-    several,
 )
 from tests.broker.wire import Wire
 
@@ -249,18 +247,6 @@ async def test_a_connection_has_so_many_streams_and_no_more(
             assert await wire.until_closed() == b""
         else:
             await wire.ask(apis.API_VERSIONS, HELLO)
-
-
-async def test_an_address_has_so_many_connections_and_no_more(broker: Broker) -> None:
-    async with several(broker.spu_address, CONNECTIONS_PER_ADDRESS_MAX) as wires:
-        for wire in (wires[0], wires[-1]):
-            await wire.ask(apis.API_VERSIONS, HELLO)
-        async with await Wire.open(broker.sc_address) as one_more:
-            assert await one_more.until_closed() == b""
-        wires[0].close()
-        await wires[1].ask(apis.API_VERSIONS, HELLO)
-        async with await Wire.open(broker.sc_address) as again:
-            await again.ask(apis.API_VERSIONS, HELLO)
 
 
 @pytest.mark.parametrize(

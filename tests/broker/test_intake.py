@@ -222,8 +222,9 @@ def test_a_batch_has_so_many_bytes_and_no_more() -> None:
     largest = batch_of(bytes(MIB + room + spare))
     assert len(largest) == BATCH_BYTES_HARD_MAX
     assert isinstance(check_entry(largest, None, SEGMENT_BYTES), Entry)
-    found = check_entry(batch_of(bytes(MIB + room + spare + 1)), None, SEGMENT_BYTES)
-    assert isinstance(found, ErrorCode)
+    for too_much in (spare + 1, spare + MIB):
+        found = check_entry(batch_of(bytes(MIB + room + too_much)), None, SEGMENT_BYTES)
+        assert found == ErrorCode(10)
 
 
 def test_a_batch_that_unpacks_to_too_much_is_refused() -> None:
@@ -231,6 +232,9 @@ def test_a_batch_that_unpacks_to_too_much_is_refused() -> None:
     found = check_entry(bomb, None, SEGMENT_BYTES)
     assert isinstance(found, ErrorCode)
     assert found.code == 2
+    assert "1,000 times" in found.text
+    value = bytes(range(256)) * (DECOMPRESSED_BATCH_BYTES_MAX // 256)
+    assert check_entry(batch_of(value, codec_used=Codec.GZIP), None, SEGMENT_BYTES) == ErrorCode(10)
 
 
 @given(st.binary(max_size=200))

@@ -407,4 +407,9 @@ def _sender(stream: SocketStream) -> Callable[[bytes], Any]:
 
 
 def _error(code: int) -> ErrorCode:
-    return ErrorCode(code, TimeoutPayload(1_500, 0) if code == TIMED_OUT else None)
+    match code:
+        case 7:
+            return ErrorCode(code, TimeoutPayload(1_500, 0))
+        case 72:
+            return ErrorCode(code, ReplicaPayload(TOPIC, 0))
+    return ErrorCode(code)

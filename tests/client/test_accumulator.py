@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamkit.client.accumulator import Accumulator, Outcome, ReadyBatch
-from streamkit.errors import RecordTooLarge
+from streamkit.errors import DataError, RecordTooLarge
 from streamkit.protocol.batch import OVERHEAD_BYTES, Columns, decode_batch, read_batch_header
 from streamkit.protocol.codec import record_bytes
 from streamkit.protocol.compression import Codec
@@ -187,3 +187,21 @@ def test_the_row_that_is_too_large_is_named() -> None:
     with pytest.raises(RecordTooLarge, match=r"row 1.*max_request_size is 400"):
         accumulator.add_rows(Columns([b"", bytes(500)], [None, None], [1, 1]))
     assert accumulator.is_empty
+
+
+def test_a_batch_that_cannot_be_encoded_fails_alone() -> None:
+    run = Run()
+    before, _ = run.accumulator.add(b"before", None, 1)
+    run.accumulator.close_batch()
+    broken, _ = run.accumulator.add(b"broken", None, 2**63)
+    run.accumulator.close_batch()
+    after, _ = run.accumulator.add(b"after", None, 1)
+    run.accumulator.close_batch()
+    taken = [run.accumulator.take(1 << 20) for _ in range(3)]
+    assert [[batch.outcome for batch in batches] for batches in taken] == [
+        [before],
+        [broken],
+        [after],
+    ]
+    assert [batches[0].error is None for batches in taken] == [True, False, True]
+    assert isinstance(taken[1][0].error, DataError)

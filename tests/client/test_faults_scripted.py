@@ -10,7 +10,8 @@ import anyio
 import pytest
 
 from streamkit import Client
-from streamkit.errors import NotFlushed, TopicNotFound
+from streamkit.client import RetryPolicy
+from streamkit.errors import BrokerError, NotFlushed, RequestTimedOut, TopicNotFound
 from tests.broker.running import batch_of
 from tests.client.scripted import Read, Scripted, Write
 from tests.client.test_cuts import NoPauses
@@ -55,7 +56,7 @@ async def test_a_closed_producer_sends_nothing_more() -> None:
         await given_up.wait()
         with pytest.raises(NotFlushed, match="1 of partition 0"):
             await producer.close(deadline_s=0)
-        with pytest.raises(NotFlushed):
+        with pytest.raises((NotFlushed, RequestTimedOut)):  # by whether a request is on its way
             await handle
         await anyio.wait_all_tasks_blocked()
         server.writes.clear()  # from now on all would go well
@@ -64,6 +65,42 @@ async def test_a_closed_producer_sends_nothing_more() -> None:
             assert (await (await later.send(b"later"))).offset == 0
         assert server.requests == tried + 1
         assert server.logs[0].values == [b"later"]
+
+
+FULL: Final = Write(72, stores=False)
+SHUT_BY_A_FAILED_WRITE: Final = Write(73, stores=False)
+TIMED_OUT: Final = Write(7, stores=True)
+
+
+@pytest.mark.parametrize("answer", [FULL, SHUT_BY_A_FAILED_WRITE, NOT_THE_LEADER])
+async def test_where_every_attempt_is_refused_the_error_has_the_code_and_says_not_stored(
+    answer: Write,
+) -> None:
+    async with scripted() as (server, client):
+        server.writes.extend([answer] * 3)
+        policy = RetryPolicy(max_retries=2)
+        producer = client.producer("t", linger=0, retry=policy, on_retry=lambda *_: None)
+        handle = await producer.send(b"x")
+        with pytest.raises(BrokerError, match=r"refused every attempt.* not stored") as raised:
+            await handle
+        assert raised.value.code == answer.code
+        with pytest.raises(BrokerError, match="not stored"):
+            await producer.close()
+        assert server.logs[0].values == []
+
+
+async def test_where_one_attempt_may_be_stored_the_error_says_that_it_is_not_known() -> None:
+    async with scripted() as (server, client):
+        server.writes.extend([TIMED_OUT, FULL, FULL])
+        policy = RetryPolicy(max_retries=2)
+        producer = client.producer("t", linger=0, retry=policy, on_retry=lambda *_: None)
+        handle = await producer.send(b"x")
+        with pytest.raises(RequestTimedOut, match=r"not known .* full") as raised:
+            await handle
+        assert isinstance(raised.value.__cause__, BrokerError)
+        assert raised.value.__cause__.code == FULL.code
+        with pytest.raises(RequestTimedOut):
+            await producer.close()
 
 
 # --- Consumers ---------------------------------------------------------------------------------

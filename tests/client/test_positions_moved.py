@@ -41,6 +41,21 @@ async def test_a_time_finds_the_first_record_that_is_not_older(
         assert await values_of(client, topic, start=Offset.at_time(time_ms)) == expected
 
 
+async def test_a_time_finds_the_first_record_that_is_not_older_in_a_batch_of_unsorted_times(
+    client: Client, new_topic: NewTopic
+) -> None:
+    topic = await new_topic()
+    stamps = [BASE_MS + step for step in (50, 10, 90, 30, 20, 100, 120, 110, 105)]
+    async with client.producer(topic) as producer:
+        await producer.send_many([b"%d" % n for n in range(5)], timestamps_ms=stamps[:5])
+        await producer.flush()
+        await producer.send_many([b"%d" % n for n in range(5, 9)], timestamps_ms=stamps[5:])
+    for time_ms in (BASE_MS, *stamps, BASE_MS + 121):
+        not_older = [row for row, stamp in enumerate(stamps) if stamp >= time_ms]
+        expected = [b"%d" % n for n in range(not_older[0], 9)] if not_older else []
+        assert await values_of(client, topic, start=Offset.at_time(time_ms)) == expected
+
+
 async def test_records_without_a_time_are_older_than_any(
     client: Client, new_topic: NewTopic
 ) -> None:

@@ -77,6 +77,23 @@ async def test_explicit_timestamps_are_kept_however_far_apart(
     assert [record.timestamp_ms for record in await read_all(client, topic)] == times_ms * 2
 
 
+@pytest.mark.parametrize("batch_size", [150, 16_384])
+async def test_a_record_without_a_time_takes_it_from_no_other(
+    client: Client, new_topic: NewTopic, batch_size: int
+) -> None:
+    """A batch whose first time is 0 has no times at all."""
+    topic = await new_topic()
+    times_ms = [0, 5, 0, 0, 7, 7, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0]
+    async with client.producer(topic, linger=FOREVER_S, batch_size=batch_size) as producer:
+        for time_ms in times_ms:
+            await producer.send(bytes(20), timestamp_ms=time_ms)
+        await producer.send_many([bytes(20)] * len(times_ms), timestamps_ms=times_ms)
+        await producer.send(bytes(20), timestamp_ms=0)
+        await producer.send_many([bytes(20)] * len(times_ms), timestamps_ms=times_ms)
+    found = [max(0, record.timestamp_ms) for record in await read_all(client, topic)]
+    assert found == [*times_ms, *times_ms, 0, *times_ms]
+
+
 async def test_columns_come_back_row_by_row(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic(3)
     values = [b"%d" % row for row in range(20_000)]

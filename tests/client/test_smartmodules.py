@@ -187,10 +187,10 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     [
         ({}, "one of the two"),
         ({"name": "m", "wasm": WASM}, "one of the two"),
-        ({"name": ""}, "is empty"),
-        ({"name": "m", "kind": "fliter"}, "no kind"),
+        ({"name": ""}, "name='' has 0 bytes"),
+        ({"name": "m", "kind": "fliter"}, "is not one of"),
         ({"name": "m", "kind": "filter", "initial": b"x"}, "starts from nothing"),
-        ({"name": "m", "params": {"a": 1}}, "params are texts"),
+        ({"name": "m", "params": {"a": 1}}, "is not text"),
         ({"name": "m", "params": {"a": "x" * 32_768}}, "32,768 bytes"),
     ],
 )

@@ -22,6 +22,7 @@ from streamkit.client.handles import ManyHandle, RecordHandle
 from streamkit.client.partition_reader import PartitionReader
 from streamkit.client.partition_sender import PartitionSender
 from streamkit.client.positions import Position
+from streamkit.client.produce_requests import ProduceRequests
 from streamkit.protocol import batch
 from tests.client import (
     test_faults_scripted,
@@ -110,7 +111,7 @@ ZOO: Final[dict[str, Bug]] = {
                 PartitionSender,
                 "_is_worth_a_try",
                 "code.code in _SEND_AGAIN_CODES",
-                "code.code in NOT_STORED_CODES",
+                "code.code in {6, 2001, 3001}",
             ),
         ),
         write("at-least-once", SEND, *[Write(56, stores=False)] * 8),
@@ -143,7 +144,10 @@ ZOO: Final[dict[str, Bug]] = {
         write("at-least-once", SEND_BAD),
     ),
     "a closed producer goes on sending": Bug(
-        (Edit(PartitionSender, "_post", "if self._is_stopped:", "if False:"),),
+        (
+            Edit(ProduceRequests, "post", "if self.is_stopped:", "if False:"),
+            Edit(PartitionSender, "_answer_that_stands", "if self._is_stopped or", "if"),
+        ),
         test_faults_scripted.test_a_closed_producer_sends_nothing_more,
     ),
     "a handle names the first row of its batch": Bug(

@@ -208,6 +208,35 @@ def exit_used_after(client: Client, topic: str) -> None:
     producer.send(b"in time")
 
 
+def exit_while_sending(client: Client, topic: str) -> None:
+    """End while threads send; say how many records were accepted."""
+    producer = client.producer(topic, queue_bytes=10_000)
+    accepted = [0] * 4
+    many = threading.Event()
+
+    def send(thread: int) -> None:
+        try:
+            while True:
+                producer.send(b"%d" % thread)
+                accepted[thread] += 1
+                if accepted[thread] == RECORDS:
+                    many.set()
+        except UsageError:
+            pass
+
+    threads = [threading.Thread(target=send, args=(each,), daemon=True) for each in range(4)]
+    for thread in threads:
+        thread.start()
+
+    def tell() -> None:
+        for thread in threads:
+            thread.join()
+        say(str(sum(accepted)))
+
+    at_the_very_end.append(tell)
+    many.wait()
+
+
 # --- forks -----------------------------------------------------------------------------------
 
 
@@ -286,6 +315,7 @@ SCENARIOS: Final[dict[str, Callable[[Client, str], None]]] = {
         exit_refused,
         exit_by_name,
         exit_used_after,
+        exit_while_sending,
         fork,
         fork_by_multiprocessing,
     )

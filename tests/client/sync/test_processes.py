@@ -221,6 +221,16 @@ def test_a_client_used_when_the_loop_has_ended_says_so(
     assert stored(client, topic) == [b"in time"]
 
 
+def test_records_accepted_while_a_program_ends_are_stored(
+    cluster: BrokerProcess, client: sync.Client, topic: str
+) -> None:
+    with running("exit_while_sending", cluster.address, topic) as program:
+        accepted = int(program.hear())
+        assert program.end() == 0, program.errors
+    assert accepted >= RECORDS
+    assert len(stored(client, topic)) == accepted
+
+
 def test_a_forked_child_is_told_and_may_connect_by_itself(
     cluster: BrokerProcess, client: sync.Client, topic: str
 ) -> None:

@@ -261,6 +261,27 @@ def test_a_partitioner_that_fails_is_told_by_the_handles_and_by_flush(
         assert producer.send(b"good", b"good").wait().offset == 1
 
 
+def test_a_record_that_its_partitioner_fails_for_takes_no_other_with_it(
+    client: sync.Client, topic: str
+) -> None:
+    client.admin.add_partitions(topic)
+
+    def choose(keys: Sequence[bytes | None], partitions: int) -> list[int]:
+        return [7 if key == b"bad" else 0 for key in keys]
+
+    producer = client.producer(topic, partitioner=choose, linger=3_600)
+    handles = [producer.send(b"%d" % n, b"bad" if n == 500 else b"good") for n in range(1_000)]
+    with pytest.raises(UsageError, match="no partition 7"):
+        producer.close()
+    for number, handle in enumerate(handles):
+        if number == 500:
+            with pytest.raises(UsageError, match="no partition 7"):
+                handle.wait()
+        else:
+            handle.wait()
+    assert len(stored(client, topic)) == 999
+
+
 def test_a_callback_that_calls_the_client_is_refused_instead_of_hanging(
     cluster: BrokerProcess, client: sync.Client, topic: str
 ) -> None:

@@ -18,6 +18,11 @@ ONLY_HERE: Final = {
 ONLY_THERE: Final = {
     ("Client", "cluster"),  # for code that extends the client; it lives on the loop
     ("Producer", "checkpoint"),  # for the engine, which has a loop
+    # For the client itself, which closes its producers, and for the client without a loop.
+    ("Producer", "shut"),
+    ("Producer", "close_with"),
+    ("Producer", "check_sizes"),
+    ("Producer", "send_columns"),
 }
 
 

@@ -1,0 +1,251 @@
+"""What was accepted before a producer or its client ends is stored, or its handle says why not."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any, Final
+
+import anyio
+import pytest
+
+from streamkit import Client
+from streamkit.client import ManyHandle, Producer, RecordHandle
+from streamkit.errors import NotFlushed, RequestTimedOut, StreamKitError, UsageError
+from tests.broker_process import BrokerProcess
+from tests.client.conftest import NewTopic
+from tests.client.reading import values_of
+from tests.proxy import Proxy, Stall
+
+SOON_S: Final = 20.0
+FOREVER_S: Final = 3_600
+SENDERS: Final = 4
+
+
+class Senders:
+    """Tasks that send until they are refused; they remember what was accepted."""
+
+    def __init__(self) -> None:
+        self.accepted: dict[bytes, RecordHandle] = {}
+        self.many: list[tuple[list[bytes], ManyHandle]] = []
+        self.refusals: list[StreamKitError] = []
+        self._grown = anyio.Event()
+
+    async def until(self, records: int) -> None:
+        while len(self.accepted) < records:
+            self._grown = anyio.Event()
+            await self._grown.wait()
+
+    async def send(self, producer: Producer, name: str) -> None:
+        try:
+            for number in count():
+                value = f"{name}-{number}".encode()
+                self.accepted[value] = await producer.send(value)
+                self._grown.set()
+                if number % 10 == 0:
+                    await anyio.lowlevel.checkpoint()
+        except UsageError as error:
+            self.refusals.append(error)
+
+    async def send_many(self, producer: Producer, name: str) -> None:
+        try:
+            for number in count():
+                values = [f"{name}-{number}-{row}".encode() for row in range(50)]
+                self.many.append((values, await producer.send_many(values)))
+                await anyio.lowlevel.checkpoint()
+        except StreamKitError as error:
+            self.refusals.append(error)
+
+    async def accounted(self) -> tuple[set[bytes], set[bytes]]:
+        """Return what is said to be stored, and what is said not to be."""
+        stored, lost = set(), set()
+        for value, handle in self.accepted.items():
+            try:
+                await handle
+                stored.add(value)
+            except NotFlushed:
+                lost.add(value)
+        for values, many in self.many:
+            gone = {row for rows, _ in await many.refusals() for row in rows}
+            lost |= {values[row] for row in gone}
+            stored |= {value for row, value in enumerate(values) if row not in gone}
+        return stored, lost
+
+    @property
+    def total(self) -> int:
+        return len(self.accepted) + sum(len(values) for values, _ in self.many)
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+@pytest.mark.parametrize("closers", [1, 2])
+async def test_records_accepted_while_a_producer_closes_are_stored(
+    client: Client, new_topic: NewTopic, partitions: int, closers: int
+) -> None:
+    topic, senders = await new_topic(partitions), Senders()
+    producer = client.producer(topic, linger=FOREVER_S, queue_bytes=2_000)
+    with anyio.fail_after(SOON_S):
+        async with anyio.create_task_group() as tasks:
+            for number in range(SENDERS):
+                tasks.start_soon(senders.send, producer, str(number))
+            tasks.start_soon(senders.send_many, producer, "many")
+            await senders.until(500)
+            for _ in range(closers):
+                tasks.start_soon(producer.close)
+        stored, lost = await senders.accounted()
+    assert len(senders.refusals) == SENDERS + 1
+    assert all("is closed" in str(error) for error in senders.refusals)
+    assert not lost
+    assert len(stored) == senders.total
+    assert sorted(await values_of(client, topic)) == sorted(stored)
+
+
+async def test_records_accepted_while_a_client_ends_are_stored_by_all_its_producers(
+    cluster: BrokerProcess, client: Client, new_topic: NewTopic
+) -> None:
+    topics = [await new_topic() for _ in range(3)]
+    senders = [Senders() for _ in topics]
+    with anyio.fail_after(SOON_S):
+        async with anyio.create_task_group() as tasks, Client.connect(cluster.address) as other:
+            for topic, each in zip(topics, senders, strict=True):
+                producer = other.producer(topic, linger=FOREVER_S, queue_bytes=2_000)
+                tasks.start_soon(each.send, producer, "a")
+                tasks.start_soon(each.send, producer, "b")
+            for each in senders:
+                await each.until(300)
+        for topic, each in zip(topics, senders, strict=True):
+            stored, lost = await each.accounted()
+            assert not lost
+            assert len(each.refusals) == 2
+            assert sorted(await values_of(client, topic)) == sorted(stored)
+
+
+async def test_the_end_of_a_client_says_what_its_producers_could_not_deliver(
+    cluster: BrokerProcess, new_topic: NewTopic
+) -> None:
+    topic = await new_topic()
+    with Proxy(cluster.sc_port, cluster.spu_port, Stall("spu up")) as proxy:
+
+        async def use(error: type[Exception] | None) -> None:
+            async with Client.connect(proxy.address) as far:
+                producer = far.producer(topic, close_timeout=0.1)
+                await producer.send_many([b"one", b"two"])
+                if error is not None:
+                    raise error
+
+        with anyio.fail_after(SOON_S):
+            with pytest.raises(NotFlushed, match="2 records"):
+                await use(None)
+            with pytest.raises(ZeroDivisionError) as raised:
+                await use(ZeroDivisionError)
+    assert "2 records" in raised.value.__notes__[0]
+
+
+async def test_a_send_that_waits_for_room_when_its_producer_closes_is_stored(
+    cluster: BrokerProcess, client: Client, new_topic: NewTopic
+) -> None:
+    topic, senders, stall = await new_topic(), Senders(), Stall("spu up")
+    with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy, anyio.fail_after(SOON_S):
+        async with Client.connect(proxy.address) as far, anyio.create_task_group() as tasks:
+            producer = far.producer(topic, queue_bytes=1_000)
+            tasks.start_soon(senders.send, producer, "single")
+            tasks.start_soon(senders.send_many, producer, "many")
+            while not await anyio.to_thread.run_sync(stall.has_fired.wait, 0.01):
+                pass
+            tasks.start_soon(producer.close)
+            await anyio.wait_all_tasks_blocked()
+            stall.release()
+        stored, lost = await senders.accounted()
+    assert not lost
+    assert sorted(await values_of(client, topic)) == sorted(stored)
+
+
+async def test_a_send_that_waits_for_room_is_refused_when_closing_waits_no_longer(
+    cluster: BrokerProcess, client: Client, new_topic: NewTopic
+) -> None:
+    topic, senders, stall = await new_topic(), Senders(), Stall("spu up")
+    with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy, anyio.fail_after(SOON_S):
+        async with Client.connect(proxy.address) as far:
+            async with anyio.create_task_group() as tasks:
+                producer = far.producer(topic, queue_bytes=1_000)
+                tasks.start_soon(senders.send, producer, "single")
+                tasks.start_soon(senders.send_many, producer, "many")
+                while not await anyio.to_thread.run_sync(stall.has_fired.wait, 0.01):
+                    pass
+                with pytest.raises(NotFlushed):
+                    await producer.close(deadline_s=0.05)
+            assert len(senders.refusals) == 2
+            stored, lost = await senders.accounted()
+            assert len(lost) == senders.total
+            assert not stored
+    assert await values_of(client, topic) == []
+
+
+async def test_the_handle_of_a_record_that_may_be_stored_does_not_say_that_it_is_not(
+    cluster: BrokerProcess, client: Client, new_topic: NewTopic
+) -> None:
+    topic, stall = await new_topic(), Stall("spu down", 1 << 40)
+    with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
+        async with Client.connect(proxy.address) as far:
+            producer = far.producer(topic, linger=0)
+            await (await producer.send(b"first"))
+            stall.at = 0
+            handle = await producer.send(b"second")
+            with anyio.fail_after(SOON_S):
+                while b"second" not in await values_of(client, topic):
+                    pass
+                later = await producer.send(b"third")
+                with pytest.raises(NotFlushed, match="2 records"):
+                    await producer.close(deadline_s=0)
+            with pytest.raises(RequestTimedOut, match="not known"):
+                await handle
+            with pytest.raises(NotFlushed, match="not stored"):
+                await later
+    assert await values_of(client, topic) == [b"first", b"second"]
+
+
+async def test_a_close_that_is_cancelled_loses_nothing_and_can_be_repeated(
+    cluster: BrokerProcess, client: Client, new_topic: NewTopic
+) -> None:
+    topic, stall = await new_topic(), Stall("spu up")
+    with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy, anyio.fail_after(SOON_S):
+        async with Client.connect(proxy.address) as far:
+            producer = far.producer(topic)
+            handle = await producer.send_many([b"one", b"two"])
+            with anyio.move_on_after(0.05) as scope:
+                await producer.close()
+            assert scope.cancelled_caught
+            with pytest.raises(UsageError, match="is closed"):
+                await producer.send(b"too late")
+            stall.release()
+            await producer.close()
+            assert list((await handle).offsets) == [0, 1]
+    assert await values_of(client, topic) == [b"one", b"two"]
+
+
+async def test_closing_twice_does_nothing(client: Client, new_topic: NewTopic) -> None:
+    producer = client.producer(await new_topic())
+    await producer.send(b"x")
+    await producer.close()
+    await producer.close()
+    producer.stop()
+    await producer.close()
+
+
+async def test_an_error_ends_a_block_while_others_send_and_nothing_is_lost(
+    client: Client, new_topic: NewTopic
+) -> None:
+    topic, senders = await new_topic(), Senders()
+
+    async def use(tasks: Any) -> None:
+        async with client.producer(topic, linger=FOREVER_S) as producer:
+            tasks.start_soon(senders.send, producer, "a")
+            tasks.start_soon(senders.send_many, producer, "b")
+            await senders.until(300)
+            raise ZeroDivisionError
+
+    with anyio.fail_after(SOON_S):
+        async with anyio.create_task_group() as tasks:
+            with pytest.raises(ZeroDivisionError):
+                await use(tasks)
+        stored, lost = await senders.accounted()
+    assert not lost
+    assert sorted(await values_of(client, topic)) == sorted(stored)
