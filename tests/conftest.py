@@ -1,4 +1,4 @@
-"""What holds for every test: allowed skips, no cluster of the user's, seeds per lane."""
+"""What holds for every test: allowed skips, no cluster of the user's, seeds, nothing left open."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from typing import Final
 
 import pytest
 from hypothesis import settings
+
+from tests.leftovers import no_process_is_left, nothing_is_left_open
+
+__all__ = ["no_process_is_left", "nothing_is_left_open"]  # fixtures, used for every test
 
 # Why a test may be skipped. A reason starts with one of these and may go on with details; a skip
 # for any other reason fails. What is missing is made by `scripts/test` where that is possible.
