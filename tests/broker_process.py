@@ -14,7 +14,7 @@ from streamkit.broker.process import serve
 from tests.ports import HeldPort
 
 READY = "ready"
-_STOP_S_MAX = 20.0
+_STOP_S_MAX = 60.0
 
 
 class BrokerProcess:

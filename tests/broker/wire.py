@@ -10,7 +10,7 @@ from streamkit.protocol.apis import SC_APIS, SPU_APIS, Api
 from streamkit.protocol.schema import decode, encode
 from tests.closing import close_writer
 
-PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 60.0
 CLIENT_ID: Final = b"\x00\x05probe"
 APIS: Final = {"sc": SC_APIS, "spu": SPU_APIS}
 

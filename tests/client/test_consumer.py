@@ -22,7 +22,7 @@ from tests.broker_process import BrokerProcess
 from tests.client.conftest import NewTopic
 from tests.client.reading import batches_of, read_all, values_of
 
-SOON_S: Final = 10.0
+SOON_S: Final = 60.0
 
 
 async def fill(client: Client, topic: str, count: int, **options: Any) -> list[bytes]:

@@ -37,7 +37,7 @@ RECORDS_PER_ROUND: Final = 12
 ROUNDS: Final = 3
 SAMPLED_CUTS: Final = 12
 FOREVER_S: Final = 3_600
-SOON_S: Final = 20.0
+SOON_S: Final = 60.0
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ from tests.broker.running import batch_of
 from tests.client.stock_cluster import TOPIC, Failed, StockSpu, only, stock_cluster
 from tests.protocol.recorded import session
 
-SOON_S: Final = 20.0
+SOON_S: Final = 60.0
 CONTAINS: Final = SmartModule("contains", kind="filter", params={"key": "a"})
 # The log of the recorded session, before the filtered produce.
 FRUIT: Final = (
