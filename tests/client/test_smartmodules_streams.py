@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamkit import Client, Record
@@ -40,6 +40,7 @@ from streamkit.protocol.error_codes import (
 from streamkit.protocol.schema import Reader
 from tests.broker.running import batch_of
 from tests.client.stock_cluster import TOPIC, Failed, StockSpu, only, stock_cluster
+from tests.lanes import examples
 from tests.protocol.recorded import session
 
 SOON_S: Final = 60.0
@@ -248,7 +249,7 @@ async def test_a_start_inside_a_batch_leaves_out_what_is_before_it(start: int) -
     kept=st.sets(st.integers(0, 239)),
     start=st.integers(0, 240),
 )
-@settings(max_examples=60, deadline=None)
+@examples(30)
 async def test_wherever_it_starts_nothing_that_is_left_is_lost(
     sizes: list[int], kept: set[int], start: int
 ) -> None:
