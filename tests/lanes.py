@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import pytest
 from hypothesis import settings
 
 from tests.conftest import IS_DEEP
+
+# Params of a fixture `anyio_backend`, for files whose tests prove the same on any loop.
+ANY_LOOP: Final = ["asyncio", pytest.param("trio", marks=pytest.mark.deep)]
 
 
 def examples(count: int) -> settings:

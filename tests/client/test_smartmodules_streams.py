@@ -40,7 +40,7 @@ from streamkit.protocol.error_codes import (
 from streamkit.protocol.schema import Reader
 from tests.broker.running import batch_of
 from tests.client.stock_cluster import TOPIC, Failed, StockSpu, only, stock_cluster
-from tests.lanes import examples
+from tests.lanes import ANY_LOOP, examples
 from tests.protocol.recorded import session
 
 SOON_S: Final = 60.0
@@ -51,6 +51,12 @@ FRUIT: Final = (
     + batch_of(b"xyz", base_offset=3)
     + batch_of(b"grape", base_offset=4, codec_used=Codec.GZIP)
 )
+
+
+@pytest.fixture(params=ANY_LOOP)
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    loop: str = request.param
+    return loop
 
 
 def has_a(value: bytes, key: bytes | None) -> list[tuple[bytes, bytes | None]]:
