@@ -27,6 +27,10 @@ class BrokerProcess:
         self._process: subprocess.Popen[str] | None = None
 
     @property
+    def runs(self) -> bool:
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         assert self._process is not None, "it runs"
         return self._process.pid
