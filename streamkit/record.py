@@ -26,7 +26,6 @@ else:
     T = TypeVar("T")
 
 NO_TIMESTAMP_MS = -1
-TIMESTAMP_MS_MAX = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 _I64_MAX = 2**63 - 1

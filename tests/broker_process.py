@@ -11,9 +11,10 @@ from types import TracebackType
 
 from streamkit.broker.broker import Broker, BrokerOptions
 from streamkit.broker.process import serve
+from tests.ports import HeldPort
 
 READY = "ready"
-_STOP_S_MAX = 20.0
+_STOP_S_MAX = 60.0
 
 
 class BrokerProcess:
@@ -21,8 +22,8 @@ class BrokerProcess:
 
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
-        self.sc_port = 0
-        self.spu_port = 0
+        self._ports = HeldPort(), HeldPort()
+        self.sc_port, self.spu_port = (port.number for port in self._ports)
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -49,7 +50,12 @@ class BrokerProcess:
         assert self._process.stdout is not None
         word, *ports = self._process.stdout.readline().split() or ["nothing"]
         assert word == READY, f"the broker ended with {self._process.wait()}"
-        self.sc_port, self.spu_port = map(int, ports)
+        assert tuple(map(int, ports)) == (self.sc_port, self.spu_port)
+
+    def pause(self) -> None:
+        """Let it do nothing more: what it is sent stays unanswered until it is killed."""
+        assert self._process is not None, "it does not run"
+        self._process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
         """End it by SIGKILL, as it stands."""
@@ -74,8 +80,12 @@ class BrokerProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._process is not None:
-            self.kill()
+        try:
+            if self._process is not None:
+                self.kill()
+        finally:
+            for port in self._ports:
+                port.close()
 
     def _end(self, number: signal.Signals) -> int:
         process, self._process = self._process, None

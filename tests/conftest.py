@@ -1,14 +1,19 @@
-"""What holds for every test: allowed skips, no cluster of the user's, seeds per lane."""
+"""What holds for every test: allowed skips, no cluster of the user's, seeds, nothing left open."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
 from hypothesis import settings
+
+from tests.leftovers import no_process_is_left, nothing_is_left_open
+
+__all__ = ["no_process_is_left", "nothing_is_left_open"]  # fixtures, used for every test
 
 # Why a test may be skipped. A reason starts with one of these and may go on with details; a skip
 # for any other reason fails. What is missing is made by `scripts/test` where that is possible.
@@ -86,6 +91,23 @@ def peer_node() -> Path:
 def is_deep() -> bool:
     """Whether this is the deep lane, where counts are bigger."""
     return IS_DEEP
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_to_stop_are_heard() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM reach the tests and whatever they start.
+
+    What a script starts with ``&`` inherits SIGINT as ignored, and hands that on. A signal that
+    is handled here is not ignored in a process that is started here.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    ignored = [each for each in numbers if signal.getsignal(each) is signal.SIG_IGN]
+    for number in ignored:
+        is_interrupt = number == signal.SIGINT
+        signal.signal(number, signal.default_int_handler if is_interrupt else signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Literal
 
+from tests.closing import close_servers, close_writer
+
 Flow = Literal["sc up", "sc down", "spu up", "spu down"]
 FLOWS: Final[tuple[Flow, ...]] = ("sc up", "sc down", "spu up", "spu down")
 _HOST: Final = "127.0.0.1"
@@ -167,6 +169,7 @@ class Proxy:
 
     def _run(self) -> None:
         self._loop.run_until_complete(self._main())
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
     async def _begin_anew(self, faults: tuple[Fault, ...], keeps_sc: bool) -> None:
@@ -185,11 +188,7 @@ class Proxy:
         self.address = f"{_HOST}:{sc.sockets[0].getsockname()[1]}"
         self._is_up.set()
         await self._stop.wait()
-        sc.close()
-        spu.close()
-        while self._joins:
-            self._abort_all()
-            await asyncio.wait(self._joins, timeout=0.1)
+        await close_servers(sc, spu, abort=self._abort_all)
 
     def _abort_all(self) -> None:
         for link in list(self._links):
@@ -214,17 +213,30 @@ class Proxy:
         self._joins[task] = up
         try:
             far_reader, far = await asyncio.open_connection(_HOST, port)
-            link = _Link(up, near, far)
-            self._links.add(link)
-            await asyncio.gather(
-                self._carry(up, reader, far, link), self._carry(down, far_reader, near, link)
-            )
-            self._links.discard(link)
-            await _close(far)
         except OSError:
-            pass  # the broker is away; the client finds its connection closed
-        await _close(near)
-        del self._joins[task]
+            await close_writer(near)  # the broker is away; the client finds its connection closed
+        else:
+            await self._carry_both(_Link(up, near, far), down, reader, far_reader)
+        finally:
+            del self._joins[task]
+
+    async def _carry_both(
+        self,
+        link: _Link,
+        down: Flow,
+        reader: asyncio.StreamReader,
+        far_reader: asyncio.StreamReader,
+    ) -> None:
+        self._links.add(link)
+        try:
+            await asyncio.gather(
+                self._carry(link.up, reader, link.far, link),
+                self._carry(down, far_reader, link.near, link),
+            )
+        finally:
+            # A peer that does not read holds the closing up: until then it can be aborted.
+            await asyncio.gather(close_writer(link.far), close_writer(link.near))
+            self._links.discard(link)
 
     async def _carry(
         self, flow: Flow, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link
@@ -312,11 +324,3 @@ async def _frame(reader: asyncio.StreamReader) -> bytes:
         return b""
     head += await reader.readexactly(3)
     return head + await reader.readexactly(int.from_bytes(head, "big"))
-
-
-async def _close(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-    try:
-        await writer.wait_closed()
-    except OSError:
-        pass  # it was reset, which is an end as well

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import NO_PEER
+from tests.inner_pytest import run_tests
 
-CONFTEST = Path(__file__).with_name("conftest.py")
 SKIPS_ITSELF = """
 import pytest
 
@@ -41,19 +38,7 @@ def test_talks_to_a_peer(peer_node):
 
 def run(folder: Path, source: str, **variables: str) -> str:
     """Run one test file under our conftest and return pytest's last line."""
-    (folder / "conftest.py").write_text(CONFTEST.read_text())
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers = peers\n")
-    (folder / "test_it.py").write_text(source)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("STREAMKIT", "PYTEST"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"],
-        cwd=folder,
-        env=environment | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.splitlines()[-1]
+    return run_tests(folder, source, **variables).splitlines()[-1]
 
 
 @pytest.mark.parametrize("source", [SKIPS_ITSELF, SKIPS_ITS_MODULE])

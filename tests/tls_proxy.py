@@ -12,13 +12,16 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 
 import trustme
 from cryptography import x509
 from cryptography.x509.oid import NameOID
+
+from tests.closing import close_servers, close_writer
 
 _HOST: Final = "127.0.0.1"
 _READ_BYTES: Final = 1 << 16
@@ -54,7 +57,7 @@ class TlsProxy:
         self._ports: dict[Side, int] = {}
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
-        self._joins: set[asyncio.Task[Any]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
         self._is_up = threading.Event()
         self._thread = threading.Thread(
             target=self._loop.run_until_complete, args=(self._main(),), daemon=True
@@ -84,12 +87,11 @@ class TlsProxy:
         self.spu_address, spu = await self._listen("spu")
         self._is_up.set()
         await self._stop.wait()
-        sc.close()
-        spu.close()
-        for join in self._joins:
-            join.cancel()
-        if self._joins:
-            await asyncio.wait(self._joins)
+        await close_servers(sc, spu, abort=self._abort_all)
+
+    def _abort_all(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
 
     def _context(self, side: Side) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -109,16 +111,8 @@ class TlsProxy:
         context = self._context(side)
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            self._joins.add(task)
-            try:
+            async with self._closing(writer):
                 await self._join(side, _Secured(context, reader, writer))
-            except (OSError, asyncio.CancelledError):
-                pass  # one side is gone, or the test has ended
-            finally:
-                writer.transport.abort()
-                self._joins.discard(task)
 
         server = await asyncio.start_server(serve, _HOST, 0)
         return f"{_HOST}:{server.sockets[0].getsockname()[1]}", server
@@ -128,17 +122,28 @@ class TlsProxy:
             return
         self.clients[side] += near.client_names()
         reader, writer = await asyncio.open_connection(_HOST, self._ports[side])
-        ways = [
-            asyncio.ensure_future(_carry(near.read, writer)),
-            asyncio.ensure_future(_carry(reader.read, near)),
-        ]
-        try:
+        async with self._closing(writer):
+            ways = [
+                asyncio.ensure_future(_carry(near.read, writer)),
+                asyncio.ensure_future(_carry(reader.read, near)),
+            ]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        finally:
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _closing(self, writer: asyncio.StreamWriter) -> AsyncIterator[None]:
+        """Break a connection off when the block ends; until then it may be broken off as well."""
+        self._writers.add(writer)
+        try:
+            yield
+        except OSError:
+            pass  # one side is gone
+        finally:
             writer.transport.abort()
+            await close_writer(writer)
+            self._writers.discard(writer)
 
 
 class _Secured:

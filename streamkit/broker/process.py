@@ -114,8 +114,9 @@ async def serve(
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        if signal.getsignal(number) != signal.SIG_IGN:  # what is ignored at the start stays so
-            loop.add_signal_handler(number, stop.set)
+        if number == signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
+            continue  # whoever started it in the background does not want Ctrl-C to end it
+        loop.add_signal_handler(number, stop.set)
     raise_open_files_limit()
     keep_freed_memory()
     broker = Broker(options, lock_fd=lock_fd)

@@ -11,14 +11,14 @@ from typing import Any, Final
 
 import msgspec
 
+from streamkit.record import TIMESTAMP_MS_MAX
+
 Row = tuple[bytes, bytes | None, int | None]  # value, key, timestamp in ms
 Shape = Callable[[bytes], Row]
 
 # What a line can make a shape raise: it nests too deep, or a number in it is too large.
 _ODD_LINE: Final = (ValueError, OverflowError, RecursionError)
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-# The last millisecond of the year 9999, in UTC: what is later is no time in ms.
-_TIMESTAMP_MS_MAX: Final = 253_402_300_799_999
 
 
 @dataclass(slots=True)
@@ -242,6 +242,6 @@ def _milliseconds(stamp: int | str) -> int:
 def _checked(stamp_ms: int, given: int | str) -> int:
     if stamp_ms < 0:
         raise ValueError(f"timestamp {given!r} is before 1970, which no record can say")
-    if stamp_ms > _TIMESTAMP_MS_MAX:
+    if stamp_ms > TIMESTAMP_MS_MAX:
         raise ValueError(f"timestamp {given!r} is after the year 9999; numbers are milliseconds")
     return stamp_ms

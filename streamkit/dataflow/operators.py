@@ -22,7 +22,7 @@ from itertools import islice, repeat
 from typing import Any, Final, Protocol
 
 from streamkit.dataflow.context import Context
-from streamkit.record import NO_TIMESTAMP_MS, TIMESTAMP_MS_MAX, Chunk, Record
+from streamkit.record import NO_TIMESTAMP_MS, Chunk, Record
 from streamkit.serde.values import encode_key
 
 # After how many rows an operator asks whether its time is over: soon at first, for the first
@@ -263,7 +263,7 @@ def _unwrapped(
     if not isinstance(value, Record):
         return value, key, timestamp_ms
     own_ms = value.timestamp_ms
-    if type(own_ms) is not int or not NO_TIMESTAMP_MS <= own_ms <= TIMESTAMP_MS_MAX:
+    if type(own_ms) is not int or not NO_TIMESTAMP_MS <= own_ms < 2**63:
         raise ValueError(f"timestamp_ms={own_ms!r} of a Record is not a whole number of ms")
     return (
         value.value,

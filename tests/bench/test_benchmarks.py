@@ -49,15 +49,10 @@ def test_the_official_client_does_the_same_work(name: str) -> None:
 
 
 def test_the_engine_takes_at_most_three_times_a_comprehension() -> None:
-    # A busy machine disturbs single rounds: the best round of each side counts, and a run in
-    # which nothing was quiet is done again.
-    ratios = []
-    for _ in range(4):
-        result = measure(records=200_000, rounds=5)
-        ratios = [each.ratio or 0.0 for each in result.comparisons]
-        if min(ratios) >= 1 / 3:
-            return
-    raise AssertionError(f"comprehension time by engine time: {ratios}")
+    # By the processor's time: another program takes away time, but not of this process.
+    result = measure(records=100_000, rounds=12)
+    ratios = [each.cpu_ratio or 0.0 for each in result.comparisons]
+    assert min(ratios) >= 1 / 3, f"comprehension time by engine time: {ratios}"
 
 
 def test_the_names_of_benchmarks_stay() -> None:

@@ -32,7 +32,7 @@ from tests.broker.running import (
 )
 from tests.broker.wire import Wire
 
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 @dataclass

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from streamkit.protocol.apis import SC_APIS, SPU_APIS, Api
 from streamkit.protocol.schema import decode, encode
+from tests.closing import close_writer
 
-PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 60.0
 CLIENT_ID: Final = b"\x00\x05probe"
 APIS: Final = {"sc": SC_APIS, "spu": SPU_APIS}
 
@@ -34,7 +35,8 @@ class Wire:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.close()
+        async with asyncio.timeout(PATIENCE_S):
+            await close_writer(self._writer)
 
     def close(self) -> None:
         self._writer.close()

@@ -162,17 +162,16 @@ class Workload:
 
     async def _move(self) -> None:
         """Store where a consumer is."""
-        spu = await Wire.open(self._broker.spu_address)
         name = self._any_topic()
         partition = self._random.randrange(self._topics[name])
         offset = self._random.randrange(1_000)
         start = StreamFetchRequest(name, partition, 0, 100, consumer_id=CONSUMER)
-        spu.start(apis.STREAM_FETCH, start)
-        self._disk.mark(Asked("position", name, (partition, offset)))
         update = UpdateConsumerOffsetRequest(offset, 1)
-        assert not (await spu.ask(apis.UPDATE_CONSUMER_OFFSET, update)).error
-        self._disk.mark(Done("position", name, (partition, offset)))
-        spu.close()
+        async with await Wire.open(self._broker.spu_address) as spu:
+            spu.start(apis.STREAM_FETCH, start)
+            self._disk.mark(Asked("position", name, (partition, offset)))
+            assert not (await spu.ask(apis.UPDATE_CONSUMER_OFFSET, update)).error
+            self._disk.mark(Done("position", name, (partition, offset)))
 
     async def _forget(self) -> None:
         name = self._any_topic()

@@ -12,6 +12,11 @@ from tests.cli.processes import Ended, broker, run
 Run = Callable[..., Ended]
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"  # commands are processes: the loop of the test is not theirs
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a broker that looks like a cluster to commands."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "streamkit")
-WAIT_S = 30.0
+WAIT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import read_until, ready_line, run, started, until
+from tests.cli.processes import WAIT_S, read_until, ready_line, run, started, until
 
 pytestmark = pytest.mark.kill
 
@@ -37,7 +37,7 @@ def test_commands_at_the_same_time_share_one_broker(tmp_path: Path) -> None:
         read_until(consumer, b"waiting for new records; -B reads from the beginning")
         produced = run(tmp_path, "produce", "words", "--data-dir", "data", given=RECORDS)
         assert produced.code == 0
-        out, _ = consumer.communicate(timeout=20)
+        out, _ = consumer.communicate(timeout=WAIT_S)
     assert (consumer.returncode, out) == (0, RECORDS)
     socket = tmp_path / "data" / "broker" / "attach.sock"
     until(lambda: not socket.exists(), "the broker is gone")
@@ -52,9 +52,9 @@ def test_the_broker_outlives_a_command_that_is_killed_while_another_one_uses_it(
         with started(tmp_path, "consume", "words", "-n", "1") as second:
             read_until(second, b"-B reads from the beginning")
             first.kill()
-            first.wait(10)
+            first.wait(WAIT_S)
             assert run(tmp_path, "produce", "words", given=b"still\n").code == 0
-            assert second.communicate(timeout=20)[0] == b"still\n"
+            assert second.communicate(timeout=WAIT_S)[0] == b"still\n"
     until(lambda: not broker_is_there(tmp_path), "the broker is gone")
 
 
@@ -67,7 +67,7 @@ def test_commands_attach_to_a_started_broker_of_the_folder(tmp_path: Path) -> No
         over_network = run(tmp_path, "--cluster", sc, "consume", "words", "-B", "-d")
         assert over_network.out == RECORDS
         broker.send_signal(signal.SIGTERM)
-        assert broker.wait(10) == 0
+        assert broker.wait(WAIT_S) == 0
     assert not broker_is_there(tmp_path)
 
 
@@ -75,7 +75,7 @@ def test_a_started_broker_ends_cleanly_on_ctrl_c(tmp_path: Path) -> None:
     with started(tmp_path, "broker", "start", "--sc-port", "0", "--spu-port", "0") as broker:
         ready_line(broker)
         broker.send_signal(signal.SIGINT)
-        assert broker.wait(10) == 0
+        assert broker.wait(WAIT_S) == 0
 
 
 def test_a_port_or_a_folder_that_is_taken_is_a_failure(tmp_path: Path) -> None:

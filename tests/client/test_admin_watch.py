@@ -32,7 +32,7 @@ from tests.broker_process import BrokerProcess
 from tests.cli.processes import until
 from tests.proxy import Proxy, Replace
 
-SOON_S: Final = 20.0
+SOON_S: Final = 60.0
 T = TypeVar("T")
 _numbers = count()
 

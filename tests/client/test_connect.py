@@ -22,7 +22,7 @@ from streamkit.protocol.control_plane import ApiRange, ApiVersionsResponse
 from streamkit.protocol.error_codes import NO_ERROR
 from tests.broker_process import BrokerProcess
 
-SOON_S: Final = 10.0
+SOON_S: Final = 60.0
 HTTP: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 Answer = Callable[[bytes], bytes]

@@ -22,7 +22,7 @@ from tests.broker_process import BrokerProcess
 from tests.client.conftest import NewTopic
 from tests.client.reading import batches_of, read_all, values_of
 
-SOON_S: Final = 10.0
+SOON_S: Final = 60.0
 
 
 async def fill(client: Client, topic: str, count: int, **options: Any) -> list[bytes]:
@@ -291,8 +291,8 @@ async def test_a_slow_application_does_not_pull_the_whole_log(
 ) -> None:
     topic = await new_topic(2)
     async with client.producer(topic) as producer:
-        await producer.send_many([bytes(10_000)] * 1_000)
-    total_bytes, prefetch_bytes, response_bytes = 10_000_000, 500_000, 100_000
+        await producer.send_many([bytes(10_000)] * 400)
+    total_bytes, prefetch_bytes, response_bytes = 4_000_000, 500_000, 100_000
     async with client.consumer(
         topic, prefetch_bytes=prefetch_bytes, max_bytes=response_bytes, until_end=True
     ) as consumer:
@@ -303,7 +303,7 @@ async def test_a_slow_application_does_not_pull_the_whole_log(
             await anyio.wait_all_tasks_blocked()
             ahead = sum(consumer.next_offsets().values()) - seen
             furthest_bytes = max(furthest_bytes, ahead * 10_000)
-    assert seen == 1_000
+    assert seen == 400
     assert furthest_bytes <= prefetch_bytes + 2 * (response_bytes + 20_000) < total_bytes
 
 

@@ -29,7 +29,7 @@ PARTITIONS: Final = 2
 BATCHES: Final = 2
 BATCH_BYTES: Final = 110
 FOREVER_S: Final = 3_600
-SOON_S: Final = 20.0
+SOON_S: Final = 60.0
 # Of the quick lane; prime, so that it falls into other fields at each turn.
 STRIDE: Final = 31
 Delivery = Literal["at-least-once", "at-most-once"]

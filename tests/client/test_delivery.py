@@ -20,7 +20,7 @@ from tests.client.conftest import NewTopic
 from tests.client.reading import read_all, values_of
 from tests.proxy import Proxy, Stall
 
-SOON_S: Final = 10.0
+SOON_S: Final = 60.0
 
 
 def values(count: int) -> list[bytes]:

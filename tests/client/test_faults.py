@@ -35,9 +35,10 @@ from tests.proxy import FLOWS, Cut, Delay, Fault, Flip, Flow, Proxy, Replace, Sp
 PARTITIONS: Final = 2
 RECORDS_PER_ROUND: Final = 12
 ROUNDS: Final = 3
-SAMPLED_CUTS: Final = 12
+SAMPLED_CUTS: Final = 6
+DEEP_CUTS: Final = 48
 FOREVER_S: Final = 3_600
-SOON_S: Final = 20.0
+SOON_S: Final = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -117,12 +118,13 @@ async def consume(client: Client) -> list[Row]:
 
 @pytest.mark.parametrize("flow", FLOWS)
 async def test_a_cut_connection_loses_nothing(
-    quiet: BrokerProcess, flow: Flow, capsys: pytest.CaptureFixture[str]
+    quiet: BrokerProcess, flow: Flow, is_deep: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A long session, cut at some bytes; `test_cuts` cuts every byte of shorter ones."""
     clean, carried = await session(quiet)
     assert not clean.problems, clean
-    points = sorted(random.Random(f"{flow} 1").sample(range(carried[flow]), SAMPLED_CUTS))
+    cuts = DEEP_CUTS if is_deep else SAMPLED_CUTS
+    points = sorted(random.Random(f"{flow} 1").sample(range(carried[flow]), cuts))
     counts: Counter[str] = Counter()
     for at in points:
         cut = Cut(flow, at)
@@ -132,7 +134,7 @@ async def test_a_cut_connection_loses_nothing(
         assert cut.fired == 1 or now[flow] <= at, f"byte {at} of {flow} was not cut"
         counts += verdict.counts
         counts["too late"] += not cut.fired
-    assert counts["too late"] * 4 <= len(points), counts
+    assert counts["too late"] * 2 < len(points), counts
     with capsys.disabled():
         print(  # noqa: T201
             f"\n{flow}: {len(points)} cuts of {carried[flow]} bytes, {counts['acknowledged']} "

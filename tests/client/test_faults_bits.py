@@ -27,7 +27,7 @@ from tests.proxy import Fault, FlipAt, Flow, Repeat
 
 # A damaged length leaves the other side waiting for bytes that nobody sends.
 PATIENCE_S: Final = 0.2
-SOON_S: Final = 10.0
+SOON_S: Final = 60.0
 SAMPLES: Final = 40
 DEEP_SAMPLES: Final = 800
 # What nobody can tell: whether a log's start, where it is within the log, is the right one; and so

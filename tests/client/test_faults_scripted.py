@@ -16,7 +16,7 @@ from tests.broker.running import batch_of
 from tests.client.scripted import Read, Scripted, Write
 from tests.client.test_cuts import NoPauses
 
-SOON_S: Final = 10.0
+SOON_S: Final = 60.0
 NO_SUCH_TOPIC: Final = 2_001
 NOT_THE_LEADER: Final = Write(6, stores=False)
 

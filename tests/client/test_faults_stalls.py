@@ -17,7 +17,7 @@ from tests.client.scripted import Read, Scripted
 from tests.client.test_cuts import Bench, NoPauses, bench, patient_client, read, write
 from tests.proxy import FLOWS, Flow, Stall
 
-SOON_S: Final = 20.0
+SOON_S: Final = 60.0
 STALLS: Final = 6
 SIZES: Final = (3, 1, 4)
 

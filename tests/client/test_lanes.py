@@ -30,7 +30,7 @@ from tests.client.conftest import NewTopic
 from tests.client.reading import values_of
 from tests.proxy import Proxy, Stall
 
-SOON_S: Final = 10.0
+SOON_S: Final = 60.0
 LANE: Final = 0x1122334455667788
 
 

@@ -17,7 +17,7 @@ from tests.broker_process import BrokerProcess
 from tests.client.conftest import NewTopic
 
 ROOT: Final = Path(__file__).parent.parent.parent
-SOON_S: Final = 30.0
+SOON_S: Final = 60.0
 PARTITIONS: Final = 8
 PREFETCH_BYTES: Final = 1 << 20
 # What a response may be: a share, but never less than this.

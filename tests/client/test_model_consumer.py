@@ -24,7 +24,7 @@ from tests.broker.running import batch_of
 from tests.client.scripted import Read, Scripted
 from tests.client.test_cuts import NoPauses
 
-SOON_S: Final = 10.0
+SOON_S: Final = 60.0
 PARTITIONS: Final = 2
 CODECS: Final = (Codec.NONE, Codec.GZIP, Codec.ZSTD)
 Mode = Literal["chunks", "records"]

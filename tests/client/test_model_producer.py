@@ -22,7 +22,7 @@ from streamkit.errors import BrokerError, StreamKitError, TransportError
 from tests.client.scripted import BAD, Scripted, Write
 from tests.client.test_cuts import NoPauses
 
-SOON_S: Final = 20.0
+SOON_S: Final = 60.0
 FOREVER_S: Final = 3_600
 PARTITIONS: Final = 2
 REFUSED: Final = 10

@@ -18,7 +18,7 @@ from streamkit.record import Chunk
 from tests.client.conftest import NewTopic
 from tests.client.reading import values_of
 
-SOON_S: Final = 10.0
+SOON_S: Final = 60.0
 BASE_MS: Final = 1_357_000_000_000
 
 

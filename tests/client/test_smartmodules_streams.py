@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import anyio
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamkit import Client, Record
@@ -40,9 +40,10 @@ from streamkit.protocol.error_codes import (
 from streamkit.protocol.schema import Reader
 from tests.broker.running import batch_of
 from tests.client.stock_cluster import TOPIC, Failed, StockSpu, only, stock_cluster
+from tests.lanes import ANY_LOOP, examples
 from tests.protocol.recorded import session
 
-SOON_S: Final = 20.0
+SOON_S: Final = 60.0
 CONTAINS: Final = SmartModule("contains", kind="filter", params={"key": "a"})
 # The log of the recorded session, before the filtered produce.
 FRUIT: Final = (
@@ -50,6 +51,12 @@ FRUIT: Final = (
     + batch_of(b"xyz", base_offset=3)
     + batch_of(b"grape", base_offset=4, codec_used=Codec.GZIP)
 )
+
+
+@pytest.fixture(params=ANY_LOOP)
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    loop: str = request.param
+    return loop
 
 
 def has_a(value: bytes, key: bytes | None) -> list[tuple[bytes, bytes | None]]:
@@ -248,7 +255,7 @@ async def test_a_start_inside_a_batch_leaves_out_what_is_before_it(start: int) -
     kept=st.sets(st.integers(0, 239)),
     start=st.integers(0, 240),
 )
-@settings(max_examples=60, deadline=None)
+@examples(30)
 async def test_wherever_it_starts_nothing_that_is_left_is_lost(
     sizes: list[int], kept: set[int], start: int
 ) -> None:

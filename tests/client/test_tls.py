@@ -30,7 +30,7 @@ from tests.tls_proxy import TlsProxy
 
 DOMAIN: Final = "fluvio.test"
 SPU_NAME: Final = f"custom-spu-5001.{DOMAIN}"
-SOON_S: Final = 10.0
+SOON_S: Final = 60.0
 _numbers = count()
 
 

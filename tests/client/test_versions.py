@@ -55,15 +55,22 @@ from streamkit.protocol.specs import (
 from tests import wasm
 from tests.broker_process import BrokerProcess
 from tests.client.reading import values_of
+from tests.lanes import ANY_LOOP
 from tests.proxy import Flow, Proxy, Replace
 
-SOON_S: Final = 20.0
+SOON_S: Final = 60.0
 ADMIN_VERSIONS: Final = range(15, 20)
 # What servers list. Source: control plane reference, 1.2; data plane reference, 1.5.
 SC_MINIMA: Final = {1001: 9, 1002: 1, 1003: 15, 1004: 15, 1006: 1}
 PLATFORM: Final = "0.11.10"
 Ranges = Mapping[int, tuple[int, int]]
 _numbers = count()
+
+
+@pytest.fixture(params=ANY_LOOP)
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    loop: str = request.param
+    return loop
 
 
 def sc_of(version: int) -> dict[int, tuple[int, int]]:

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.kill
 # One topic per codec; the last one gives up at once, so that outcomes stay unknown.
 CODECS: Final = ("none", "gzip", "snappy", "lz4", "zstd")
 IMPATIENT: Final = "impatient"
+PATIENCE_S: Final = 0.2
 PARTITIONS: Final = 2
 IN_FLIGHT_MAX: Final = 400
 PAYLOAD_BYTES_MAX: Final = 300
@@ -141,15 +142,23 @@ async def play(broker: BrokerProcess, cycles: int, seed: int) -> tuple[Load, Rea
                 for producer in producers(client, load.note_retry):
                     for partition in range(PARTITIONS):
                         writers.start_soon(load.write, producer, partition)
-                for _ in range(cycles):
+                for cycle in range(cycles):
                     await load.until_acknowledged(numbers.randrange(1_000, 6_000))
                     assert load.in_flight, "nothing was in flight"
+                    if not cycle:
+                        await leave_requests_unanswered(broker)
                     await anyio.to_thread.run_sync(broker.restart)
                 await load.until_acknowledged(1_000)
                 load.is_over = True
             await reading.until(ends_of(load.ledger))
             tasks.cancel_scope.cancel()
     return load, reading
+
+
+async def leave_requests_unanswered(broker: BrokerProcess) -> None:
+    """Let requests become older than who is impatient waits, so that a kill leaves them unknown."""
+    broker.pause()
+    await anyio.sleep(2 * PATIENCE_S)
 
 
 def ends_of(ledger: Ledger) -> dict[tuple[str, int], int]:
@@ -167,7 +176,7 @@ def producers(client: Client, on_retry: Callable[[Exception, int], None]) -> Ite
             delivery_timeout=None,
             on_retry=on_retry,
         )
-    yield client.producer(IMPATIENT, batch_size=1_024, linger=0, delivery_timeout=0.2)
+    yield client.producer(IMPATIENT, batch_size=1_024, linger=0, delivery_timeout=PATIENCE_S)
 
 
 def read_back(broker: BrokerProcess, topics: list[str], folder: Path) -> tuple[str, Iterator[Row]]:

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 import pytest
 
-from streamkit import Client
+from streamkit import Client, sync
 from tests.peers.peer import Peer, started
 from tests.stop.broker import BrokerProcess
 
@@ -123,10 +123,29 @@ def anyio_backend() -> str:
     return "asyncio"  # the processes are started by asyncio; our client runs elsewhere on both
 
 
+@pytest.fixture(scope="module")
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    with BrokerProcess(tmp_path_factory.mktemp("broker") / "data") as process:
+        yield process
+
+
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[BrokerProcess]:
-    with BrokerProcess(tmp_path / "data") as broker:
-        yield broker
+def broker(process: BrokerProcess) -> Iterator[BrokerProcess]:
+    """A broker without topics, modules and stored offsets; it runs again after the test."""
+    yield process
+    if not process.runs:
+        process.start()
+    with sync.Client.connect(process.address) as client:
+        forget_everything(client.admin)
+
+
+def forget_everything(admin: sync.Admin) -> None:
+    for stored in admin.list_consumers():
+        admin.delete_consumer(stored.consumer_id, stored.topic, stored.partition)
+    for topic in admin.list_topics():
+        admin.delete_topic(topic.name)
+    for module in admin.list_smartmodules():
+        admin.delete_smartmodule(module.name)
 
 
 @pytest.fixture

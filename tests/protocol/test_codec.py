@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any, Final
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from siphash24 import siphash24
 
@@ -17,6 +17,7 @@ from streamkit.errors import RemoteProtocolError
 from streamkit.limits import RECORDS_PER_BATCH_MAX
 from streamkit.protocol import codec as installed
 from streamkit.protocol.batch import OVERHEAD_BYTES, Columns, encode_batch, read_batch_header
+from tests.lanes import examples
 from tests.protocol.recorded import SEGMENTS, segment_folder, vectors
 
 SOURCE: Final = Path(streamkit.protocol.__file__).parent / "codec.py"
@@ -204,7 +205,7 @@ def test_a_count_is_refused_that_the_bytes_cannot_hold(codec: ModuleType, count:
         codec.decode_records(data, 0, len(data), 1)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(data=st.binary(max_size=64) | st.binary(max_size=63).map(one_record), first=st.integers())
 @example(data=one_record(b"\0" + b"\xff" * 9 + b"\x02"), first=1)
 @example(data=one_record(b"\0" + varint(I64_MAX) + bytes(4)), first=I64_MAX)
@@ -216,7 +217,7 @@ def test_both_builds_read_or_refuse_any_bytes_alike(data: bytes, first: int) -> 
     assert checked == (len(read[0]) if isinstance(read[0], list) else read)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(data=st.data())
 def test_both_builds_read_or_refuse_changed_records_alike(data: st.DataObject) -> None:
     payload = bytearray(data.draw(st.sampled_from(PAYLOADS)))

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamkit.errors import CorruptBatch, RemoteProtocolError
@@ -20,6 +20,7 @@ from streamkit.protocol.control_plane import ApiRange, ApiVersionsResponse, Unkn
 from streamkit.protocol.error_codes import ERROR_CODE, NO_ERROR
 from streamkit.protocol.frames import FrameDecoder, frame
 from streamkit.protocol.schema import Wire, decode, encode, struct
+from tests.lanes import examples
 from tests.protocol.recorded import (
     APIS,
     SESSIONS,
@@ -190,7 +191,7 @@ def test_every_request_was_recorded() -> None:
 @pytest.mark.parametrize(
     ("port", "api"), ANSWERED, ids=[f"{port} {api.name}" for port, api in ANSWERED]
 )
-@settings(max_examples=40)
+@examples(40)
 @given(data=st.data())
 def test_any_bytes_are_answers_or_refused(
     port: str, api: Api[Any, Any], data: st.DataObject
@@ -211,7 +212,7 @@ def test_any_bytes_are_answers_or_refused(
 
 
 @pytest.mark.parametrize("name", WIRES)
-@settings(max_examples=150)
+@examples(50)
 @given(data=st.data())
 def test_any_bytes_are_a_body_or_refused(name: str, data: st.DataObject) -> None:
     """What is read can be written, and reads as the same again."""

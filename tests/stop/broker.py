@@ -10,19 +10,25 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+from tests.ports import HeldPort
 from tests.stop.running import PATIENCE_S, PROJECT
 
-_READY = re.compile(r"ready sc=(\S+:(\d+)) spu=\S+:(\d+)")
+_READY = re.compile(r"ready sc=(\S+) spu=\S+:(\d+)")
 
 
 class BrokerProcess:
     """`streamkit broker start` on a data folder."""
 
-    def __init__(self, data_dir: Path, *, sc_port: int = 0, spu_port: int = 0) -> None:
+    def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
-        self.sc_port, self.spu_port = sc_port, spu_port
-        self.address = ""
+        self._ports = HeldPort(), HeldPort()
+        self.sc_port, self.spu_port = (port.number for port in self._ports)
+        self.address = self._ports[0].address
         self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None
 
     @property
     def pid(self) -> int:
@@ -30,7 +36,7 @@ class BrokerProcess:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it, on the ports it had before if it ran before; return when both listen."""
+        """Start it, on the same ports every time; return when both listen."""
         command = [sys.executable, "-m", "streamkit", "broker", "start"]
         command += ["--data-dir", str(self.data_dir)]
         command += ["--sc-port", str(self.sc_port), "--spu-port", str(self.spu_port)]
@@ -49,8 +55,7 @@ class BrokerProcess:
         line = self._process.stdout.readline()
         found = _READY.match(line)
         assert found, f"no broker: {line!r} {(self.data_dir.parent / 'broker.log').read_text()}"
-        self.address = found[1]
-        self.sc_port, self.spu_port = int(found[2]), int(found[3])
+        assert (found[1], int(found[2])) == (self.address, self.spu_port)
 
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
@@ -73,9 +78,13 @@ class BrokerProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._process is not None:
-            self._process.send_signal(signal.SIGCONT)
-            self.kill()
+        try:
+            if self._process is not None:
+                self._process.send_signal(signal.SIGCONT)
+                self.kill()
+        finally:
+            for port in self._ports:
+                port.close()
 
     def _end(self, number: int) -> int:
         assert self._process is not None, "it runs"

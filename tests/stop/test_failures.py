@@ -22,6 +22,10 @@ STAGES = {"source": "numbers", "stage": "checked", "topic": "copies", "file": "c
 STAGES |= {"each": "each", "batches": "batches"}
 FILES = ("copies.jsonl", "each.lines", "batches.lines")
 EDGES = [0, 1, CHUNK_RECORDS_MAX - 1, CHUNK_RECORDS_MAX, COUNT - 1]
+DEEP_EDGES = (1, COUNT - 1)
+AT_EDGES = [
+    pytest.param(edge, marks=[pytest.mark.deep] if edge in DEEP_EDGES else []) for edge in EDGES
+]
 
 
 def line_of(app: str, text: str) -> str:
@@ -62,7 +66,7 @@ def test_the_error_names_stage_record_value_and_the_users_line(place: Place) -> 
     assert "key: b'1-1'" in error
 
 
-@pytest.mark.parametrize("number", EDGES)
+@pytest.mark.parametrize("number", AT_EDGES)
 def test_after_a_failing_stage_is_mended_nothing_is_repeated_and_nothing_lost(
     place: Place, number: int
 ) -> None:
@@ -90,7 +94,7 @@ def test_whatever_shapes_a_record_may_fail_without_a_loss(place: Place, where: s
     assert_nothing_is_lost_or_repeated(place)
 
 
-@pytest.mark.parametrize("number", EDGES)
+@pytest.mark.parametrize("number", AT_EDGES)
 def test_after_a_failing_sink_of_ones_own_nothing_before_the_record_is_repeated(
     place: Place, number: int
 ) -> None:

@@ -14,7 +14,7 @@ from streamkit.errors import SmartModuleNotFound, UsageError
 from tests import wasm
 from tests.broker_process import BrokerProcess
 
-SOON_S: Final = 20.0
+SOON_S: Final = 60.0
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from streamkit.client.handles import RecordMetadata
 from streamkit.errors import BrokerError, ConnectFailed, TopicNotFound
 from tests.broker_process import BrokerProcess
 
-SOON_S: Final = 10.0
+SOON_S: Final = 60.0
 
 
 def test_records_go_out_and_come_back(client: sync.Client, topic: str) -> None:

@@ -14,7 +14,7 @@ from tests.broker_process import BrokerProcess
 from tests.client.sync.interrupting import interrupted_at
 from tests.client.sync.program import interrupt_once_it_waits
 
-SOON_S: Final = 20.0
+SOON_S: Final = 60.0
 COUNT: Final = 100
 
 

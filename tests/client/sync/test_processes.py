@@ -19,10 +19,10 @@ from tests.client.sync.program import RECORDS
 from tests.proxy import Proxy, Stall
 
 ROOT: Final = Path(__file__).parent.parent.parent.parent
-END_S_MAX: Final = 30.0
+END_S_MAX: Final = 60.0
 # What the end of an interpreter, or of a block left by Ctrl-C, may take: 5 s and 2 s, and the
 # start and end of a process on a busy machine.
-BOUNDED_S_MAX: Final = 15.0
+BOUNDED_S_MAX: Final = 30.0
 
 
 class Program:

@@ -17,7 +17,7 @@ from tests.broker_process import BrokerProcess
 from tests.client.sync.interrupting import interrupted_at
 from tests.proxy import Proxy, Stall
 
-SOON_S: Final = 20.0
+SOON_S: Final = 60.0
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from streamkit import sync
 from tests.broker_process import BrokerProcess
 from tests.proxy import Proxy, Stall
 
-SOON_S: Final = 20.0
+SOON_S: Final = 60.0
 STEPS: Final = 100_000
 
 

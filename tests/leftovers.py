@@ -1,0 +1,112 @@
+"""What a test leaves open, found while the test that did it is still known.
+
+A socket that nobody closes is otherwise found by the garbage collector, and then the test that
+happens to run is blamed. Sockets and processes are found on Linux only, threads everywhere.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+# What a test leaves may need a moment: a thread that ends, a broker that closes.
+PATIENCE_S = 20.0
+_PAUSE_S: Final = 0.01
+# Every process that a test starts inherits it, and every process that such a process starts.
+_MARK: Final = "STARTED_BY_TESTS"
+# pytest keeps the name of the running test here, so a process knows which test started it.
+_TEST: Final = b"PYTEST_CURRENT_TEST="
+# These end by themselves when they are idle, or live as long as the process.
+_LASTING_THREADS: Final = ("streamkit-sync", "AnyIO worker thread", "Trio thread")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_open() -> Iterator[None]:
+    """Fail a test that leaves a socket or a thread behind.
+
+    An autouse fixture is set up before the other fixtures of its scope and ends after them. What
+    fixtures of a wider scope hold is open before.
+    """
+    sockets, threads = set(_sockets()), set(threading.enumerate())
+    yield
+    if _new_sockets(sockets):
+        gc.collect()  # an object that only the collector would close complains now
+    _wait_until_none("sockets", lambda: _new_sockets(sockets))
+    _wait_until_none("threads", lambda: _new_threads(threads))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """Fail at the end of all tests if a process still lives that one of them started."""
+    mark = f"{os.getpid()}-{time.time_ns()}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(_MARK, mark)
+        yield
+    _wait_until_none("processes", lambda: _processes(f"{_MARK}={mark}".encode()))
+
+
+def _wait_until_none(what: str, find: Callable[[], list[str]]) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while found := find():
+        if time.monotonic() > deadline_s:
+            pytest.fail(f"{what} left open: {'; '.join(found)}", pytrace=False)
+        time.sleep(_PAUSE_S)
+
+
+def _new_threads(before: set[threading.Thread]) -> list[str]:
+    return [
+        str(each)
+        for each in threading.enumerate()
+        if each not in before and not each.name.startswith(_LASTING_THREADS)
+    ]
+
+
+def _new_sockets(before: set[str]) -> list[str]:
+    found = (_described(fd) for name, fd in _sockets().items() if name not in before)
+    return [each for each in found if each]
+
+
+def _sockets() -> dict[str, int]:
+    """Return the file descriptors of sockets by the system's names for the sockets."""
+    found = {}
+    folder = Path("/proc/self/fd")
+    for fd in os.listdir(folder) if folder.exists() else ():
+        try:
+            name = os.readlink(folder / fd)
+        except FileNotFoundError:
+            continue  # the one that listed the folder, or closed meanwhile
+        if name.startswith("socket:"):
+            found[name] = int(fd)
+    return found
+
+
+def _described(fd: int) -> str:
+    """Describe a socket; nothing for one without a name, as event loops have them to wake up."""
+    try:
+        with socket.socket(fileno=os.dup(fd)) as copy:
+            own = copy.getsockname()
+            return f"{copy.family.name} {own}" if own else ""
+    except OSError:
+        return ""  # closed meanwhile
+
+
+def _processes(mark: bytes) -> list[str]:
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue  # ended meanwhile, or another user's
+        if mark in variables:
+            test = next((each for each in variables if each.startswith(_TEST)), b"")
+            found.append(f"{folder.name} {command}({test.removeprefix(_TEST).decode()})")
+    return found
