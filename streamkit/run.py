@@ -41,6 +41,7 @@ from streamkit.observe.report import (
     Started,
     TextReporter,
 )
+from streamkit.observe.streams import fill_standard_descriptors
 from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
 from streamkit.runtime.function_source import FunctionReader
 from streamkit.runtime.ports import SinkPort, SourceReader
@@ -98,6 +99,7 @@ def run_app(app: Job, options: RunOptions) -> int:
     Raises:
         StreamKitError: It could not begin.
     """
+    fill_standard_descriptors()
     app.check()
     settings = load_settings(Path.cwd(), os.environ, options.settings)
     where = choose(
