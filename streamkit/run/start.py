@@ -13,6 +13,7 @@ import anyio
 from streamkit.env import SystemClock
 from streamkit.errors import UsageError
 from streamkit.observe.report import JsonReporter, Reporter, TextReporter
+from streamkit.observe.streams import fill_standard_descriptors
 from streamkit.run.options import Job, RunOptions
 from streamkit.run.run import NOTHING_READ, Run, topics_of
 from streamkit.runtime.signals import stop_signals
@@ -34,6 +35,7 @@ def run_app(
         UsageError: An event loop runs in this thread already.
     """
     _refuse_in_a_loop()
+    fill_standard_descriptors()
     start = _Start(app, options)
     if threading.current_thread() is not threading.main_thread():
         return start.run(on_stopping)
