@@ -249,3 +249,21 @@ async def test_an_error_ends_a_block_while_others_send_and_nothing_is_lost(
         stored, lost = await senders.accounted()
     assert not lost
     assert sorted(await values_of(client, topic)) == sorted(stored)
+
+
+async def test_a_task_of_a_client_that_fails_ends_no_other(
+    client: Client, new_topic: NewTopic, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic, is_over = await new_topic(), anyio.Event()
+
+    async def fail() -> None:
+        is_over.set()
+        raise ZeroDivisionError
+
+    async with client.producer(topic, linger=FOREVER_S) as producer:
+        handle = await producer.send(b"x")
+        client.cluster.start(fail)
+        await is_over.wait()
+        await anyio.lowlevel.checkpoint()
+        assert (await handle).offset == 0
+    assert "a task of the client failed" in caplog.text
