@@ -61,8 +61,8 @@ def is_alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
-def end_orphans(place: Place) -> None:
-    for pid in pids_of(place):
+def end_orphans(pids: list[int]) -> None:
+    for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
@@ -146,12 +146,13 @@ def test_orphans_of_a_killed_job_do_not_keep_its_state_or_its_broker(place: Plac
             assert process.poll() is None, told.read()
         process.kill()
     process.wait()
+    orphans = pids_of(place)
     try:
-        assert any(map(is_alive, pids_of(place))), "nothing was proved: no orphan is left"
+        assert any(map(is_alive, orphans)), "nothing was proved: no orphan is left"
         again = place.run(app, "--once")
         assert again.process.returncode == EXIT_CLEAN, again.words
     finally:
-        end_orphans(place)
+        end_orphans(orphans)
     assert set(values_of(place)) == set(range(COUNT))
 
 
@@ -194,7 +195,9 @@ def test_ctrl_c_that_ends_the_pool_too_stops_the_job_in_order(place: Place) -> N
     )
     assert process.stdout is not None
     with process.stdout as told:
-        while not values_of(place) if "started" in told.readline() else True:
+        while '"started"' not in told.readline():
+            assert process.poll() is None
+        while not values_of(place):
             assert process.poll() is None
         os.killpg(process.pid, signal.SIGINT)
         rest = told.read()
@@ -210,10 +213,10 @@ HANGS = {
     "stage": 'numbers.map(hang).to("out")',
     "filter": 'numbers.filter(hang).to("out")',
     "flat-map": 'numbers.flat_map(lambda x: [hang(x)]).to("out")',
-    "key": 'numbers.to("out", key=lambda x: hang(x) or b"k")',
+    "key": 'numbers.to("out", key=lambda x: (hang(x), b"k")[1])',
     "partitioner": 'numbers.to("out", partitioner=lambda keys, count: [hang(9)])',
     "sink": "app.sink(numbers)(hang)",
-    "sink-of-lists": "app.sink(numbers, batch=3)(lambda rows: hang(9))",
+    "sink-of-lists": "app.sink(numbers, batch=3, name='lists')(lambda rows: hang(9))",
     "async-sink": "app.sink(numbers)(hang_async)",
     "class-write": 'numbers.to(Table("write"), name="table")',
     "class-flush": 'numbers.to(Table("flush"), name="table")',
@@ -222,23 +225,32 @@ HANGS = {
 }
 HANGING = """
 import asyncio
+def say():
+    sys.stderr.write("it hangs\\n")
+    sys.stderr.flush()
 def hang(x):
     if x == 9:
+        say()
         time.sleep(60)
     return x
 async def hang_async(x: int) -> None:
     if x == 9:
+        say()
         await asyncio.sleep(60)
 class Table:
     def __init__(self, call): self.call = call
     def open(self): pass
     def write(self, rows): self.hang("write")
     def flush(self):
-        if self.call == "async flush": return asyncio.sleep(60)
+        if self.call == "async flush":
+            say()
+            return asyncio.sleep(60)
         self.hang("flush")
     def close(self): self.hang("close")
     def hang(self, call):
-        if self.call == call: time.sleep(60)
+        if self.call == call:
+            say()
+            time.sleep(60)
 """
 
 
@@ -249,6 +261,8 @@ def test_a_callable_that_hangs_cannot_hold_a_stop_beyond_its_deadline(
     app = app_of(place, f"{HANGING}\n{HANGS[callable_]}")
     with place.job(app, *DEADLINE) as job:
         job.wait_for(lambda event: event["event"] == "started")
+        if callable_ != "class-close":  # which comes at the end alone
+            job.wait_for_error("it hangs")
         sent_s = job.signal(signal.SIGTERM)
         assert job.wait() == EXIT_LATE, job.words
         assert job.ended_s - sent_s < LATE_S_MAX
@@ -343,11 +357,11 @@ SLOW_ENDS = {
     "async sink of 10 ms": "import asyncio\nasync def post(x: int) -> None:\n"
     "    await asyncio.sleep(0.01); note('posted', x)\napp.sink(numbers)(post)",
     "stage of 10 ms": "def worked(x):\n    time.sleep(0.01); return x\n"
-    "app.sink(numbers.map(worked))(lambda x: note('posted', x))",
-    "suddenly slow": "def worked(x):\n    time.sleep(0.01 if x > 2_000 else 0); return x\n"
-    "app.sink(numbers.map(worked))(lambda x: note('posted', x))",
+    "app.sink(numbers.map(worked), name='notes')(lambda x: note('posted', x))",
+    "suddenly slow": "def worked(x):\n    time.sleep(0.01 if x > 200 else 0); return x\n"
+    "app.sink(numbers.map(worked), name='notes')(lambda x: note('posted', x))",
     "two sinks, the second slow": "def post(x: int) -> None:\n    time.sleep(0.01)\n"
-    "app.sink(numbers)(lambda x: note('posted', x))\napp.sink(numbers)(post)",
+    "app.sink(numbers, name='notes')(lambda x: note('posted', x))\napp.sink(numbers)(post)",
 }
 
 
@@ -358,7 +372,7 @@ def test_slow_code_is_stopped_in_order_and_repeats_nothing(place: Place, end: st
     app = app_of(place, SLOW + SLOW_ENDS[end])
     posted = place.folder / "posted"
     with place.job(app) as job:
-        job.wait_until(lambda: posted.exists() and posted.stat().st_size > 12_000)
+        job.wait_until(lambda: posted.exists() and posted.stat().st_size > 1_200)
         sent_s = job.signal(signal.SIGTERM)
         assert job.wait() == EXIT_CLEAN, job.words
         assert job.ended_s - sent_s < LATE_S_MAX
