@@ -6,6 +6,7 @@ import pytest
 
 from streamkit import Client
 from tests.peers.conftest import RunPeer, StartPeer
+from tests.peers.peer import PATIENCE_S
 
 pytestmark = pytest.mark.peers
 
@@ -83,14 +84,27 @@ for update in watch:
 async def test_a_topic_is_there_for_both_as_soon_as_one_has_made_it(
     start_peer: StartPeer, client: Client
 ) -> None:
+    # It hears of our topics on its watch, when it comes to that, and asks nobody before it refuses.
     script = """
+import time
+
+def producer_of(topic):
+    until_s = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return fluvio.topic_producer(topic)
+        except Exception as error:
+            if "Topic not found" not in str(error) or time.monotonic() > until_s:
+                raise
+            time.sleep(0.01)
+
 for number in range(10):
     admin.create_topic(f"theirs-{number}")
     answer("made")
-    producer = fluvio.topic_producer(told())
+    producer = producer_of(told())
     producer.send_string("x").wait()
     answer("sent")
-"""
+""".replace("PATIENCE_S", str(PATIENCE_S / 2))
     async with start_peer(script) as peer:
         for number in range(10):
             assert await peer.answer() == "made"
