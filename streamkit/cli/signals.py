@@ -14,8 +14,9 @@ from types import FrameType
 def stop_signals(ask: Callable[[int], object]) -> Iterator[None]:
     """Call ``ask`` on the event loop with the number of the first signal.
 
-    One that was ignored when the command began stays ignored, as everywhere: a shell script
-    starts what it puts into the background so, and Ctrl-C is not meant for that.
+    SIGINT that was ignored when the command began stays ignored, as everywhere: a shell script
+    starts what it puts into the background so, and Ctrl-C is not meant for that. SIGTERM is always
+    handled.
 
     Not the loop's own signal handlers: those do not run while a write to a full pipe blocks,
     and then a second Ctrl-C must still end the process.
@@ -33,7 +34,7 @@ def stop_signals(ask: Callable[[int], object]) -> Iterator[None]:
     before = {
         number: signal.signal(number, on_signal)
         for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) != signal.SIG_IGN
+        if number == signal.SIGTERM or signal.getsignal(number) != signal.SIG_IGN
     }
     try:
         yield
