@@ -5,10 +5,7 @@ there exactly once, so that none goes stale unseen; and the same check must pass
 """
 
 from __future__ import annotations
-import __future__
 
-import inspect
-import textwrap
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -32,31 +29,12 @@ from tests.client import (
 )
 from tests.client.scripted import Read, Write
 from tests.client.test_model_consumer import Step
+from tests.seeded import Edit
 
 SOON_S: Final = 2.0
 LOST_BEFORE: Final = Write(stores=False, answers=False)
 LOST_BEHIND: Final = Write(answers=False)
 Check = Callable[[], Awaitable[object]]
-
-
-@dataclass(frozen=True)
-class Edit:
-    """Some text of a function of a class or module, and what it becomes."""
-
-    owner: Any
-    name: str
-    text: str
-    becomes: str
-
-    def apply(self, patch: pytest.MonkeyPatch) -> None:
-        function = getattr(self.owner, self.name)
-        source = textwrap.dedent(inspect.getsource(function))
-        assert source.count(self.text) == 1, f"{self.name} has changed: look at this bug again"
-        flags = __future__.annotations.compiler_flag
-        code = compile(source.replace(self.text, self.becomes), self.name, "exec", flags)
-        found: dict[str, Any] = {}
-        exec(code, function.__globals__, found)
-        patch.setattr(self.owner, self.name, found[self.name])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,594 @@
+"""The rules that keep a job right, each with the cases in which users met its absence."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from streamkit import App, Topic
+from streamkit.connectors.files import JsonLines
+from streamkit.errors import RowError, StreamKitError, UsageError
+from streamkit.record import Chunk
+from streamkit.run import RunOptions
+from streamkit.runtime.shutdown import EXIT_CLEAN, EXIT_FAILED, EXIT_LATE
+from streamkit.sync import Client
+from tests.hostile.graphs import COUNT, TOPIC
+from tests.hostile.running import DEADLINE_S, Outcome, Place
+
+NUMBERS = list(range(COUNT))
+ONCE = RunOptions(once=True, create_topics=True, commit_interval_s=0.05, stop_deadline_s=DEADLINE_S)
+_names = itertools.count()
+
+
+def new_app() -> App:
+    return App(f"rules-{next(_names)}")
+
+
+def run(place: Place, app: App, options: RunOptions = ONCE) -> Outcome:
+    prepared, heard = place.run(app, options=options)
+    return place.finish(prepared, heard)
+
+
+def stopped_run(place: Place, app: App, stop: list[Callable[[], None]]) -> Outcome:
+    """Run an app without --once; whoever calls ``stop[0]`` stops it in order."""
+    prepared, heard = place.run(app, options=replace(ONCE, once=False))
+    stop.append(lambda: prepared.signal_from_anywhere(15))
+    return place.finish(prepared, heard)
+
+
+# --- an end loses nothing that was accepted -------------------------------------------
+
+
+class Held:
+    """A sink that holds rows back until its flush, which takes a while."""
+
+    def __init__(self, on_flush: Callable[[], None] = lambda: None) -> None:
+        self.held: list[int] = []
+        self.inserted: list[int] = []
+        self.on_flush = on_flush
+        self.depth = 0
+        self.overlapped = False
+
+    def open(self) -> None: ...
+
+    async def write(self, rows: list[int]) -> None:
+        await self._alone()
+        self.held.extend(rows)
+
+    async def flush(self) -> None:
+        rows, self.held = self.held, []
+        self.on_flush()
+        await self._alone()
+        self.inserted.extend(rows)
+
+    async def close(self) -> None:
+        await self._alone()
+
+    async def _alone(self) -> None:
+        self.depth += 1
+        self.overlapped = self.overlapped or self.depth > 1
+        await anyio.sleep(0.02)
+        self.depth -= 1
+
+
+def test_a_flush_that_runs_is_awaited_by_a_stop(place: Place) -> None:
+    app, stop = new_app(), list[Callable[[], None]]()
+    table = Held(on_flush=lambda: stop.pop()() if stop else None)
+    app.stream(TOPIC, int).to(table, name="table")
+    assert stopped_run(place, app, stop).code == EXIT_CLEAN
+    assert run(place, app).code == EXIT_CLEAN
+    assert table.inserted == NUMBERS
+    assert not table.overlapped
+
+
+def test_a_flush_never_overlaps_with_a_write(place: Place) -> None:
+    class ClearedLate(Held):
+        async def flush(self) -> None:
+            rows = list(self.held)
+            await self._alone()
+            self.inserted.extend(rows)
+            self.held.clear()
+
+    app, table = new_app(), ClearedLate()
+
+    def ticks(resume: int | None) -> Iterator[tuple[int, int]]:
+        for number in range(200):
+            time.sleep(0.002)
+            yield number, number
+
+    app.source(ticks).to(table, name="table")
+    assert run(place, app).code == EXIT_CLEAN
+    assert table.inserted == list(range(200))
+    assert not table.overlapped
+
+
+def test_a_refusal_that_was_heard_is_not_lost_to_a_stop(place: Place, tmp_path: Path) -> None:
+    app, stop = new_app(), list[Callable[[], None]]()
+
+    class Refusing(Held):
+        async def flush(self) -> None:
+            if self.held:
+                stop[0]()
+                raise OSError("the table is full")
+
+    app.stream(TOPIC, int).to(Refusing(), name="table")
+    app.stream(TOPIC, int, name="again").to(Held(on_flush=lambda: time.sleep(0.05)), name="slow")
+    outcome = stopped_run(place, app, stop)
+    assert outcome.code == EXIT_FAILED
+    assert "the table is full" in outcome.error
+    assert outcome.heard.end is not None
+    assert outcome.heard.end.commits == 0
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "task", "pool", "async object"])
+def test_what_a_sink_returns_is_awaited(place: Place, kind: str) -> None:
+    app = new_app()
+    done: list[int] = []
+    pool = ThreadPoolExecutor(1)
+
+    async def post(value: int) -> None:
+        await anyio.sleep(0.001)
+        done.append(value)
+
+    class Poster:
+        async def __call__(self, value: int) -> None:
+            await post(value)
+
+    def append_slowly(value: int) -> None:
+        time.sleep(0.002)
+        done.append(value)
+
+    def in_pool(value: int) -> Any:
+        return pool.submit(append_slowly, value)
+
+    sinks: dict[str, Callable[[int], Any]] = {
+        "coroutine": lambda value: post(value),
+        "task": lambda value: asyncio.ensure_future(post(value)),
+        "pool": in_pool,
+        "async object": Poster(),
+    }
+    app.sink(app.stream(TOPIC, int), name="posts")(sinks[kind])
+    assert run(place, app).code == EXIT_CLEAN
+    assert done == NUMBERS
+    pool.shutdown()
+
+
+@pytest.mark.parametrize("result", [lambda rows: map(print, rows), lambda rows: (r for r in rows)])
+def test_a_sink_whose_work_would_never_be_done_is_refused(
+    place: Place, result: Callable[[list[int]], Any]
+) -> None:
+    app = new_app()
+    app.sink(app.stream(TOPIC, int), batch=10, name="lazy")(result)
+    outcome = run(place, app)
+    assert outcome.code == EXIT_FAILED
+    assert "would never be done" in outcome.error
+
+
+def test_an_async_source_that_awaits_a_cancelled_task_fails(place: Place) -> None:
+    app = new_app()
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+        task = asyncio.ensure_future(anyio.sleep(60))
+        task.cancel()
+        await task
+        yield 2
+
+    app.source(numbers).to("out-" + app.name)
+    outcome = run(place, app)
+    assert outcome.code == EXIT_FAILED
+    assert "CancelledError" in outcome.error
+    assert place.values(f"out-{app.name}") == [1]
+
+
+@pytest.mark.parametrize("call", ["flush", "close"])
+def test_a_call_that_hangs_at_an_end_is_left_at_the_deadline(place: Place, call: str) -> None:
+    app = new_app()
+
+    class Hanging(Held):
+        async def flush(self) -> None:
+            await self._hang("flush")
+
+        async def close(self) -> None:
+            await self._hang("close")
+
+        async def _hang(self, what: str) -> None:
+            if what == call:
+                await anyio.sleep_forever()
+
+    app.stream(TOPIC, int).to(Hanging(), name="table")
+    outcome = run(place, app, replace(ONCE, stop_deadline_s=0.5, commit_interval_s=60))
+    assert outcome.code == EXIT_LATE
+
+
+def test_the_finally_of_a_generator_runs_at_a_stop(place: Place) -> None:
+    app, stop, ended = new_app(), list[Callable[[], None]](), list[bool]()
+
+    def ticks(resume: int | None) -> Iterator[tuple[int, int]]:
+        try:
+            for number in itertools.count():
+                if number == 3:
+                    stop[0]()
+                time.sleep(0.001)
+                yield number, number
+        finally:
+            ended.append(True)
+
+    app.source(ticks).to(f"out-{app.name}")
+    assert stopped_run(place, app, stop).code == EXIT_CLEAN
+    assert ended == [True]
+
+
+def test_rows_before_the_one_that_a_sink_names_count_as_written(place: Place) -> None:
+    app, written = new_app(), list[int]()
+
+    def write(rows: list[int]) -> None:
+        for index, row in enumerate(rows):
+            if row % 10 == 7:
+                raise RowError(index, "sevens are refused")
+            written.append(row)
+
+    app.sink(app.stream(TOPIC, int), batch=20, name="table", on_error="skip")(write)
+    outcome = run(place, app)
+    assert outcome.code == EXIT_CLEAN
+    assert written == [number for number in NUMBERS if number % 10 != 7]
+    assert outcome.counts("table").skipped == 4
+    assert "RowError: sevens are refused" not in outcome.error
+
+
+# --- what crosses to the user's side ----------------------------------------------------
+
+
+def positions(kind: Any, values: list[Any]) -> tuple[App, list[Any], list[int]]:
+    """Make an app whose source yields a position for each number, in runs that stop early."""
+    app, resumed, got = new_app(), list[Any](), list[int]()
+
+    def source(resume: Any) -> Iterator[tuple[Any, int]]:
+        resumed.append(resume)
+        first = 0 if resume is None else values.index(resume) + 1
+        for number in range(first, len(values)):
+            yield values[number], number
+
+    source.__annotations__["resume"] = kind
+    untyped: Any = source
+    app.sink(app.source(untyped), name="got")(lambda number: got.append(number))
+    return app, resumed, got
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (int | None, [1, 2, 3]),
+        (str | None, ["a", "b"]),
+        (datetime | None, [datetime(2024, 1, day, tzinfo=UTC) for day in (1, 2)]),
+        (Decimal | None, [Decimal("1.10"), Decimal("2")]),
+        (tuple[str, int] | None, [("a", 1), ("a", 2)]),
+        (dict[int, str] | None, [{3: "x"}, {4: "y"}]),
+        (list[int] | None, [[1], [2]]),
+        (Any, [{"line": 1}, {"line": 2}]),
+    ],
+)
+def test_a_position_comes_back_as_it_was(place: Place, kind: Any, values: list[Any]) -> None:
+    app, resumed, got = positions(kind, values)
+    assert run(place, app).code == EXIT_CLEAN
+    assert run(place, app).code == EXIT_CLEAN
+    assert resumed == [None, values[-1]]
+    assert got == list(range(len(values)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (Any, datetime(2024, 1, 1, tzinfo=UTC)),
+        (Any, ("a", 1)),
+        (Any, {3: "x"}),
+        (Any, float("nan")),
+        (Any, object()),
+        (int | None, "text"),
+        (tuple[str, int] | None, ["a", 1]),
+    ],
+)
+def test_a_position_that_would_not_come_back_is_refused_when_it_is_yielded(
+    place: Place, kind: Any, value: Any
+) -> None:
+    app, _, got = positions(kind, [value])
+    outcome = run(place, app)
+    assert outcome.code == EXIT_FAILED
+    assert "cannot be kept" in outcome.error
+    assert "resume" in outcome.error
+    assert "test_rules.py" in outcome.error
+    assert got == []
+
+
+def test_a_position_that_the_generator_changes_in_place_is_the_one_it_yielded(place: Place) -> None:
+    app, stop, got = new_app(), list[Callable[[], None]](), list[int]()
+
+    def lines(resume: dict[str, int] | None) -> Iterator[tuple[dict[str, int], int]]:
+        at = resume or {"line": 0}
+        while at["line"] < 5_000:
+            at["line"] += 1
+            yield at, at["line"]
+
+    def sink(line: int) -> None:
+        got.append(line)
+        if line == 100:
+            stop[0]()
+        time.sleep(0.0001)
+
+    app.sink(app.source(lines), name="got")(sink)
+    assert stopped_run(place, app, stop).code == EXIT_CLEAN
+    assert len(got) < 5_000, "nothing was proved: it read everything"
+    assert run(place, app).code == EXIT_CLEAN
+    assert got == list(range(1, 5_001))
+
+
+def test_a_generator_that_yields_one_object_again_and_again_is_refused(place: Place) -> None:
+    app = new_app()
+
+    def rows() -> Iterator[dict[str, int]]:
+        row: dict[str, int] = {}
+        for number in range(10):
+            row["number"] = number
+            yield row
+
+    app.source(rows).to(f"out-{app.name}")
+    outcome = run(place, app)
+    assert outcome.code == EXIT_FAILED
+    assert "the same dict object twice" in outcome.error
+
+
+def test_a_generator_of_large_values_is_bounded_by_bytes(place: Place) -> None:
+    app, ahead = new_app(), list[int]()
+    yielded = 0
+
+    def large() -> Iterator[dict[str, bytes]]:
+        nonlocal yielded
+        for _ in range(1_000):
+            yielded += 1
+            yield {"body": bytes(60_000)}
+
+    taken = 0
+
+    def sink(value: object) -> None:
+        nonlocal taken
+        taken += 1
+        ahead.append(yielded - taken)
+        if taken == 1:
+            time.sleep(0.3)
+
+    app.sink(app.source(large), name="slow")(sink)
+    assert run(place, app).code == EXIT_CLEAN
+    assert taken == 1_000
+    assert max(ahead) * 60_000 < 40_000_000
+
+
+# --- where a source begins -------------------------------------------------------------
+
+
+def failing_copy(app: App, bad: int | None, out: str) -> None:
+    def checked(number: int) -> int:
+        if number == bad:
+            raise ValueError("bad")
+        return number
+
+    app.stream(TOPIC, int, name="numbers").map(checked, name="checked").to(out)
+
+
+def test_a_fresh_start_that_fails_at_once_stays_one(place: Place) -> None:
+    name, out = f"rules-{next(_names)}", f"out-rules-{next(_names)}"
+    runs = []
+    for bad, options in ((None, ONCE), (0, replace(ONCE, fresh_state=True)), (None, ONCE)):
+        app = App(name)
+        failing_copy(app, bad, out)
+        runs.append(run(place, app, options).code)
+    assert runs == [EXIT_CLEAN, EXIT_FAILED, EXIT_CLEAN]
+    assert place.values(out) == NUMBERS * 2
+
+
+def test_a_fresh_start_forgets_the_copy_in_the_broker(place: Place) -> None:
+    name, out = f"rules-{next(_names)}", f"out-rules-{next(_names)}"
+    for bad, options in ((None, ONCE), (0, replace(ONCE, fresh_state=True))):
+        app = App(name)
+        failing_copy(app, bad, out)
+        run(place, app, options)
+    lose_state(place, name)
+    app = App(name)
+    failing_copy(app, None, out)
+    assert run(place, app).code == EXIT_CLEAN
+    assert place.values(out) == NUMBERS * 2
+
+
+def lose_state(place: Place, name: str) -> None:
+    for path in (place.folder / "state" / name).iterdir():
+        path.unlink()
+
+
+def test_two_sources_of_one_topic_lose_nothing_with_their_state(
+    place: Place, tmp_path: Path
+) -> None:
+    name = f"rules-{next(_names)}"
+
+    def job(is_bad: bool) -> App:
+        app = App(name)
+
+        def checked(number: int) -> int:
+            if is_bad:
+                time.sleep(0.2)  # the other source is done by then
+                raise ValueError("bad")
+            return number
+
+        app.stream(TOPIC, int, name="two").to(JsonLines(tmp_path / "two"), name="f2")
+        app.stream(TOPIC, int, name="one").map(checked).to(JsonLines(tmp_path / "one"), name="f1")
+        return app
+
+    assert run(place, job(is_bad=True)).code == EXIT_FAILED
+    lose_state(place, name)
+    assert run(place, job(is_bad=False)).code == EXIT_CLEAN
+    assert [int(line) for line in (tmp_path / "one").read_text().split()] == NUMBERS
+
+
+def test_a_partition_that_was_quiet_begins_where_it_began_before(place: Place) -> None:
+    name, topic = f"rules-{next(_names)}", f"two-{next(_names)}"
+    got: list[int] = []
+    with Client.connect(place.address) as client:
+        client.admin.create_topic(topic, 2)
+
+        def produce(partition: int, values: list[bytes]) -> None:
+            with client.producer(topic, partition=partition) as producer:
+                producer.send_many(values)
+
+        for partition in range(2):
+            produce(partition, [b"%d" % number for number in range(10)])
+        for new in ([], [b"100"], []):
+            if new:
+                produce(0, new)
+            app = App(name)
+            app.sink(app.stream(topic, int, start="end"), name="got")(lambda n: got.append(n))
+            assert run(place, app).code == EXIT_CLEAN
+    assert got == [100]
+
+
+def test_positions_that_no_source_claims_are_reported(place: Place) -> None:
+    name = f"rules-{next(_names)}"
+    for source in ("flights", "arrivals", "flights"):
+        app = App(name)
+        app.stream(TOPIC, int, name=source).to(f"out-{name}")
+        outcome = run(place, app)
+        told = [note for note in outcome.heard.notes if "does not have" in note]
+        if source == "arrivals":
+            assert "'flights'" in told[0]
+            assert 'name="flights"' in told[0]
+    assert outcome.counts("flights").taken == 0  # it resumed where it was
+
+
+# --- records that cannot be written ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip"])
+def test_a_record_above_the_limit_is_one_record(place: Place, policy: Any) -> None:
+    app = new_app()
+    out = f"out-{app.name}"
+    app.stream(TOPIC, int).map(
+        lambda number: b"x" * 2_000_000 if number == 3 else b"%d" % number, name="grown"
+    ).to(out, name="large", on_error=policy)
+    outcome = run(place, app)
+    others = [number for number in NUMBERS if number != 3]
+    if policy == "skip":
+        assert outcome.code == EXIT_CLEAN
+        assert outcome.counts("large").skipped == 1
+        assert place.values(out) == others
+    else:
+        assert outcome.code == EXIT_FAILED
+        assert "stage 'large' failed on numbers-0 offset 3: " in outcome.error
+        assert place.values(out) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("chosen", [7, -1, "0", None, True, 0.0])
+def test_a_partition_that_is_not_there_is_the_record_s_fault(place: Place, chosen: Any) -> None:
+    app = new_app()
+
+    def choose(keys: list[bytes | None], count: int) -> list[Any]:
+        return [chosen if key == b"3" else 0 for key in keys]
+
+    app.stream(TOPIC, int).to(
+        f"out-{app.name}",
+        key=lambda number: b"%d" % number,
+        partitioner=choose,
+        on_error="skip",
+        name="hostile",
+    )
+    outcome = run(place, app)
+    assert outcome.code == EXIT_CLEAN
+    assert outcome.counts("hostile").skipped == 1
+    assert place.values(f"out-{app.name}") == [number for number in NUMBERS if number != 3]
+
+
+# --- the end of files, and several loops ----------------------------------------------------
+
+
+def test_two_sinks_of_one_file_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    app = new_app()
+    numbers = app.stream(TOPIC, int)
+    numbers.to(JsonLines(tmp_path / "both"), name="a")
+    numbers.to(JsonLines(tmp_path / "both"), name="b")
+    with pytest.raises(StreamKitError, match="both"):
+        app.check()
+
+
+def test_a_running_loop_is_told_of_run_async(place: Place) -> None:
+    async def main() -> None:
+        app = new_app()
+        app.stream(TOPIC, int).to(f"out-{app.name}")
+        with pytest.raises(UsageError, match="an event loop runs already") as caught:
+            app.run(cluster=place.address)
+        assert "await app.run_async()" in caught.value.hint
+
+    asyncio.run(main())
+
+
+def test_a_job_runs_in_the_loop_of_a_notebook(place: Place, tmp_path: Path) -> None:
+    app = new_app()
+    app.stream(TOPIC, int).to(Topic(f"out-{app.name}", int))
+
+    async def main() -> int:
+        return await app.run_async(
+            cluster=place.address, once=True, create_topics=True, data_dir=tmp_path
+        )
+
+    assert asyncio.run(main()) == EXIT_CLEAN
+    assert place.values(f"out-{app.name}") == NUMBERS
+
+
+def test_cancelling_run_async_stops_in_order(place: Place, tmp_path: Path) -> None:
+    app, table = new_app(), Held()
+    numbers = app.stream(TOPIC, int)
+    numbers.to(table, name="table")
+
+    async def main() -> None:
+        has_all = asyncio.Event()
+        app.sink(numbers, name="last")(lambda n: has_all.set() if n == COUNT - 1 else None)
+        options: Any = {"cluster": place.address, "data_dir": tmp_path, "commit_interval": 60}
+        task = asyncio.ensure_future(app.run_async(**options))
+        await asyncio.wait_for(has_all.wait(), 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert table.inserted == NUMBERS
+    again = run(place, app, replace(ONCE, data_dir=tmp_path))
+    assert again.code == EXIT_CLEAN
+
+
+def test_several_jobs_run_in_one_loop(place: Place, tmp_path: Path) -> None:
+    apps = [new_app() for _ in range(3)]
+    for app in apps:
+        app.stream(TOPIC, int).to(f"out-{app.name}")
+
+    async def main() -> list[int]:
+        runs: list[Awaitable[int]] = [
+            app.run_async(cluster=place.address, once=True, create_topics=True, data_dir=tmp_path)
+            for app in apps
+        ]
+        return await asyncio.gather(*runs)
+
+    assert asyncio.run(main()) == [EXIT_CLEAN] * 3
+    assert [place.values(f"out-{app.name}") for app in apps] == [NUMBERS] * 3
+
+
+def test_chunks_are_cut_by_bytes_too() -> None:
+    from streamkit.runtime.runner import _rows_within
+
+    large = Chunk([bytes(100_000)] * 1_000, [None] * 1_000, [0] * 1_000, range(1_000))
+    assert _rows_within(large, 1 << 20) == 10
