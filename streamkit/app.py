@@ -592,7 +592,10 @@ class App:
 
 def _is_of_file(module: object, file: str) -> bool:
     other = getattr(module, "__file__", None)
-    return isinstance(other, str) and os.path.realpath(other) == os.path.realpath(file)
+    # There are thousands of modules, and links are looked up on the disk: so the name comes first.
+    if not isinstance(other, str) or os.path.basename(other) != os.path.basename(file):
+        return False
+    return os.path.realpath(other) == os.path.realpath(file)
 
 
 def _possible_name(name: str) -> str:

@@ -71,16 +71,27 @@ async def run_app_async(app: Job, options: RunOptions) -> int:
     await anyio.to_thread.run_sync(hold.__enter__)
     try:
         run = start.run_with(hold)
-        task = asyncio.ensure_future(run.main())
+        task = asyncio.get_running_loop().create_task(run.main())
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            run.stop()
-            await asyncio.wait((task,))
+            await _stopped(run, task)
             raise
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(hold.__exit__, None, None, None)
+
+
+async def _stopped(run: Run, task: asyncio.Task[int]) -> None:
+    """Stop a job in order; being cancelled again counts as a second signal."""
+    while not task.done():
+        run.stop()
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            continue
+    if not task.cancelled():
+        task.exception()  # seen: the caller gets the cancellation
 
 
 def _refuse_in_a_loop() -> None:
