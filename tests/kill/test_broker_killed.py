@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -138,8 +139,10 @@ async def play(broker: BrokerProcess, cycles: int, seed: int) -> tuple[Load, Rea
         async with anyio.create_task_group() as tasks:
             for consumer in consumers:
                 tasks.start_soon(reading.read, consumer)
+            patient = list(producers(client, load.note_retry))
+            impatient = patient.pop()
             async with anyio.create_task_group() as writers:
-                for producer in producers(client, load.note_retry):
+                for producer in (*patient, impatient):
                     for partition in range(PARTITIONS):
                         writers.start_soon(load.write, producer, partition)
                 for cycle in range(cycles):
@@ -150,6 +153,8 @@ async def play(broker: BrokerProcess, cycles: int, seed: int) -> tuple[Load, Rea
                     await anyio.to_thread.run_sync(broker.restart)
                 await load.until_acknowledged(1_000)
                 load.is_over = True
+            with contextlib.suppress(TransportError):  # which its handles have told one by one
+                await impatient.flush()
             await reading.until(ends_of(load.ledger))
             tasks.cancel_scope.cancel()
     return load, reading

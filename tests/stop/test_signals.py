@@ -151,8 +151,9 @@ def test_what_was_not_flushed_at_the_deadline_is_reported_and_not_committed(plac
         place.broker.signal(signal.SIGCONT)
     assert code == 3, job.words
     assert job.ended_s - sent_s < FORCED_S_MAX
-    assert job.ended["unacknowledged"]["copies"] == 2 * HANG_AT
-    assert f"gave up on flushing: unacknowledged records: {2 * HANG_AT} for copies" in job.notes
+    held = job.ended["unacknowledged"]["copies"]
+    assert HANG_AT <= held <= 2 * HANG_AT  # slices before the freeze may be acknowledged
+    assert f"gave up on flushing: unacknowledged records: {held} for copies" in job.notes
     rest = place.run("hanging.py", "--once")
     assert next_offsets(rest) == {0: 0}
     assert rest.ended["records_in"] == 2 * HANG_AT
