@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from streamkit.dataflow.operators import Room, RowFailed, Stateless, one_per_row
 from streamkit.record import Chunk
@@ -23,7 +24,7 @@ class Encode(Stateless):
         def checked(encoded: Chunk) -> Chunk:
             return self._checked(chunk, encoded)
 
-        encoded = one_per_row(map(self.encoder.dumps, chunk.values), chunk, room, finish=checked)
+        encoded = one_per_row(partial(map, self.encoder.dumps), chunk, room, finish=checked)
         return checked(chunk.with_values(encoded))
 
     def _checked(self, chunk: Chunk, encoded: Chunk) -> Chunk:

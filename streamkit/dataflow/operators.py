@@ -18,7 +18,7 @@ from collections.abc import (
 )
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice, repeat
+from itertools import repeat
 from typing import Any, Final, Protocol
 
 from streamkit.dataflow.context import Context
@@ -28,6 +28,9 @@ from streamkit.serde.values import encode_key
 # After how many rows an operator asks whether its time is over: soon at first, for the first
 # calls may be slow, then seldom enough that asking costs nothing.
 _ROWS_PER_LOOK_MAX: Final = 512
+
+# What calls the user's function for each value of a block, and gives one result for each.
+Call = Callable[[Sequence[Any]], Iterable[Any]]
 
 
 class Interrupted(Exception):
@@ -134,7 +137,7 @@ class Map(Stateless):
     function: Callable[[Any], Any]
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
-        return chunk.with_values(one_per_row(map(self.function, chunk.values), chunk, room))
+        return chunk.with_values(one_per_row(partial(map, self.function), chunk, room))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,7 @@ class MapOrDrop(Stateless):
     function: Callable[[Any], Any]
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
-        values = one_per_row(map(self.function, chunk.values), chunk, room, finish=without_none)
+        values = one_per_row(partial(map, self.function), chunk, room, finish=without_none)
         return without_none(chunk.with_values(values))
 
 
@@ -156,8 +159,10 @@ class ContextMapOrDrop(Stateless):
     key_of: Callable[[bytes | None], Any]
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
-        results = map(self.function, chunk.values, contexts(chunk, self.key_of))
-        values = one_per_row(results, chunk, room, finish=without_none)
+        known = contexts(chunk, self.key_of)
+        values = one_per_row(
+            lambda block: map(self.function, block, known), chunk, room, finish=without_none
+        )
         return without_none(chunk.with_values(values))
 
 
@@ -169,7 +174,7 @@ class Filter(Stateless):
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
         mask: list[object] = []
-        _fill(mask, map(self.predicate, chunk.values), chunk, room, lambda done: _kept(done, mask))
+        _fill(mask, partial(map, self.predicate), chunk, room, lambda done: _kept(done, mask))
         return _kept(chunk, mask)
 
 
@@ -184,7 +189,7 @@ class FlatMap(Stateless):
         return True
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
-        return _expanded(map(self.function, chunk.values), chunk, room)
+        return _expanded(lambda block: map(list, map(self.function, block)), chunk, room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +204,8 @@ class ContextFlatMap(Stateless):
         return True
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
-        results = map(self.function, chunk.values, contexts(chunk, self.key_of))
-        return _expanded(results, chunk, room)
+        known = contexts(chunk, self.key_of)
+        return _expanded(lambda block: map(list, map(self.function, block, known)), chunk, room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +224,8 @@ class SetKeys(Stateless):
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
         keys: list[bytes | None] = []
-        results = map(self.function, chunk.values)
-        _fill(keys, results, chunk, room, lambda done: _with_keys(done, keys))
+        call = partial(map, self.function)
+        _fill(keys, call, chunk, room, lambda done: _with_keys(done, keys))
         return _with_keys(chunk, keys)
 
 
@@ -238,8 +243,14 @@ class Unwrap(Stateless):
             return chunk
         rows: list[tuple[Any, bytes | None, int]] = []
         unwrapped = partial(_unwrapped, keeps_key=self.keeps_keys)
-        results = map(unwrapped, chunk.values, chunk.keys, chunk.timestamps_ms)
-        _fill(rows, results, chunk, room, lambda done: _of_rows(done, rows))
+        keys, stamps_ms = iter(chunk.keys), iter(chunk.timestamps_ms)
+        _fill(
+            rows,
+            lambda block: map(unwrapped, block, keys, stamps_ms),
+            chunk,
+            room,
+            lambda done: _of_rows(done, rows),
+        )
         return _of_rows(chunk, rows)
 
 
@@ -253,7 +264,8 @@ def _kept(chunk: Chunk, answers: Sequence[object]) -> Chunk:
         return chunk.select(answers)
     except BaseException:  # of `bool`: which row it is costs only those who need to know
         mask: list[object] = []
-        _fill(mask, map(bool, answers), chunk, Quiet(), lambda done: done.select(mask))
+        asked = chunk.with_values(answers)
+        _fill(mask, partial(map, bool), asked, Quiet(), lambda done: done.select(mask))
         raise
 
 
@@ -277,7 +289,7 @@ def _of_rows(chunk: Chunk, rows: Sequence[tuple[Any, bytes | None, int]]) -> Chu
     return Chunk(values, keys, stamps, chunk.offsets, chunk.topic, chunk.partition)
 
 
-def contexts(chunk: Chunk, key_of: Callable[[bytes | None], Any]) -> Iterable[Context[Any]]:
+def contexts(chunk: Chunk, key_of: Callable[[bytes | None], Any]) -> Iterator[Context[Any]]:
     """Make the context of each row, at the pace they are taken."""
     return map(
         Context,
@@ -295,7 +307,7 @@ def without_none(chunk: Chunk) -> Chunk:
 
 
 def one_per_row(
-    results: Iterable[Any],
+    call: Call,
     chunk: Chunk,
     room: Room,
     finish: Callable[[Chunk], Chunk] = lambda done: done,
@@ -307,11 +319,11 @@ def one_per_row(
         TimeIsOver: It took long.
     """
     listed: list[Any] = []
-    _fill(listed, results, chunk, room, lambda done: finish(done.with_values(listed)))
+    _fill(listed, call, chunk, room, lambda done: finish(done.with_values(listed)))
     return listed
 
 
-def _expanded(results: Iterable[Iterable[Any]], chunk: Chunk, room: Room) -> Chunk:
+def _expanded(call: Call, chunk: Chunk, room: Room) -> Chunk:
     groups: list[Sequence[Any]] = []
 
     def expand(done: Chunk) -> Chunk:
@@ -323,13 +335,13 @@ def _expanded(results: Iterable[Iterable[Any]], chunk: Chunk, room: Room) -> Chu
         return done.expand(groups)
 
     # `list` also runs a generator to its end here, where its error can be located.
-    _fill(groups, map(list, results), chunk, room, expand)
+    _fill(groups, call, chunk, room, expand)
     return expand(chunk)
 
 
 def _fill(
     listed: list[Any],
-    results: Iterable[Any],
+    call: Call,
     chunk: Chunk,
     room: Room,
     finish: Callable[[Chunk], Chunk],
@@ -339,19 +351,21 @@ def _fill(
     They come in order, so when the function raises, the number listed so far is the row it
     raised on: no row pays for being locatable.
     """
-    rest = iter(results)
-    total = len(chunk.values)
-    wanted = 1
+    values = chunk.values
+    total = len(values)
+    done, stop = 0, 1
     try:
-        while (done := len(listed)) < total:
-            listed.extend(islice(rest, wanted))
-            if len(listed) < min(done + wanted, total):  # to `extend`, StopIteration is the end
+        while done < total:
+            # A slice of the column, not of the results: an iterator more would cost each row.
+            listed.extend(call(values[done:stop]))
+            if len(listed) < min(stop, total):  # to `extend`, StopIteration is the end
                 raise RuntimeError("the function raised StopIteration")
             if done == 0 and isinstance(listed[0], _UNFINISHED):
                 _refuse_unfinished(listed.pop())
-            if len(listed) < total and room.is_over():
+            done = stop
+            if done < total and room.is_over():
                 break
-            wanted = min(2 * wanted, _ROWS_PER_LOOK_MAX)
+            stop += min(4 * stop, _ROWS_PER_LOOK_MAX)
     # Whatever it raises is the row's: nothing else runs here that could be cancelled or ended.
     except BaseException as error:
         row = len(listed)
