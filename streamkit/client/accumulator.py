@@ -346,17 +346,15 @@ def check_alone(record_bytes: int, request_bytes: int, row: int | None = None) -
         )
 
 
-def check_sizes(columns: Columns, request_bytes: int) -> None:
+def check_sizes(columns: Columns, largest_bytes: int, request_bytes: int) -> None:
     """Refuse columns that hold a record too large even for a batch of its own.
+
+    ``largest_bytes`` are those of the largest key and value together.
 
     Raises:
         RecordTooLarge: The text has the row.
     """
-    if not columns.values:
-        return
-    largest = max(map(len, columns.values))
-    largest += max(map(len, filter(None, columns.keys)), default=0)
-    if largest + _RECORD_BYTES_MAX + OVERHEAD_BYTES <= request_bytes:
+    if largest_bytes + _RECORD_BYTES_MAX + OVERHEAD_BYTES <= request_bytes:
         return
     for row, (value, key) in enumerate(zip(columns.values, columns.keys, strict=True)):
         check_alone(codec.record_bytes(0, 0, key, value), request_bytes, row)

@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn, TypeVar, cast
 
 from streamkit.errors import UsageError, shown
 from streamkit.limits import STRING_BYTES_MAX
+from streamkit.protocol import codec
 from streamkit.protocol.batch import Columns
 from streamkit.record import Topic
 
@@ -209,8 +210,9 @@ def stamp(value: object, name: str = "timestamp_ms") -> int:
 
 def columns(
     values: object, keys: object, timestamps_ms: object, now_ms: Callable[[], int]
-) -> Columns:
-    """Return the records of one `send_many`: lists of their own, of equal length.
+) -> tuple[Columns, int]:
+    """Return the records of one `send_many`, lists of their own and of equal length, and the
+    bytes of the largest key and value together.
 
     Args:
         values: Any iterable of bytes.
@@ -219,21 +221,21 @@ def columns(
         now_ms: Tells the time.
     """
     found = _column("values", values)
-    _only_bytes("values", found)
     total = len(found)
-    sent_keys: list[bytes | None] = [None] * total
-    if keys is not None:
-        sent_keys = _column("keys", keys, total)
+    sent_keys = [None] * total if keys is None else _column("keys", keys, total)
+    stamps = (
+        [now_ms()] * total
+        if timestamps_ms is None
+        else _column("timestamps_ms", timestamps_ms, total)
+    )
+    largest_bytes = codec.scan_columns(found, sent_keys, stamps, 0)
+    if largest_bytes < 0:  # something is odd: it may still be meant, as a number of numpy is
+        _only_bytes("values", found)
         _only_bytes("keys", sent_keys, type(None))
-    if timestamps_ms is None:
-        return Columns(found, sent_keys, [now_ms()] * total)
-    stamps = _column("timestamps_ms", timestamps_ms, total)
-    if set(map(type, stamps)) - {int}:
         stamps = list(map(stamp, stamps))
-    if stamps:
-        stamp(min(stamps))
-        stamp(max(stamps))
-    return Columns(found, sent_keys, stamps)
+        largest_bytes = codec.scan_columns(found, sent_keys, stamps, 0)
+        assert largest_bytes >= 0, "each column was looked at"
+    return Columns(found, sent_keys, stamps), largest_bytes
 
 
 def _column(name: str, given: object, length: int | None = None) -> list[Any]:

@@ -146,8 +146,8 @@ class Producer:
             NotFlushed: Closing did not wait any longer; the text says how many are taken. That
                 is not known where this is cancelled while it waits for room.
         """
-        columns = checks.columns(values, keys, timestamps_ms, self._wall_ms)
-        self.check_sizes(columns)
+        columns, largest_bytes = checks.columns(values, keys, timestamps_ms, self._wall_ms)
+        self.check_sizes(columns, largest_bytes)
         handle = ManyHandle(len(columns.values))
         try:
             await self.send_columns(columns, handle)
@@ -201,13 +201,15 @@ class Producer:
         sent_key = None if key is None else checks.as_bytes("key", key)
         check_alone(codec.record_bytes(0, 0, sent_key, sent), self._options.max_request_size_bytes)
 
-    def check_sizes(self, columns: Columns) -> None:
+    def check_sizes(self, columns: Columns, largest_bytes: int) -> None:
         """Refuse columns of which `send` would refuse a record for its size.
+
+        ``largest_bytes`` are those of the largest key and value together.
 
         Raises:
             RecordTooLarge: The text has the row.
         """
-        check_sizes(columns, self._options.max_request_size_bytes)
+        check_sizes(columns, largest_bytes, self._options.max_request_size_bytes)
 
     async def flush(self) -> None:
         """Send what is held and wait until every record's outcome is known.

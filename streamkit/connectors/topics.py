@@ -16,6 +16,7 @@ from streamkit.client.backoff import OnRetry
 from streamkit.client.client import Client
 from streamkit.client.cluster import retrying
 from streamkit.client.consumer import Consumer
+from streamkit.client.handles import ManyHandle
 from streamkit.client.offsets import OffsetClient, StoredOffset
 from streamkit.client.positions import records_from
 from streamkit.client.producer import Producer
@@ -31,6 +32,8 @@ from streamkit.errors import (
     UsageError,
 )
 from streamkit.limits import REQUEST_BYTES_DEFAULT
+from streamkit.protocol import codec
+from streamkit.protocol.batch import Columns
 from streamkit.record import NO_TIMESTAMP_MS, Chunk
 from streamkit.runtime.contracts import AcknowledgedWriter, Positions, Prepared, SourceFacts
 
@@ -303,7 +306,7 @@ class TopicWriter(AcknowledgedWriter):
         await self._producer.open()
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
-        self._refuse_too_large(chunk)
+        self._refuse_unsendable(chunk)
         if self._sink.partitioner is None:
             return chunk
         return chunk.with_values(list(zip(chunk.values, self._choose(chunk), strict=True)))
@@ -313,11 +316,13 @@ class TopicWriter(AcknowledgedWriter):
         if self._sink.partitioner is not None:
             values, chosen = map(list, zip(*values, strict=True))
             self._chosen = iter(chosen)
-        stamps: list[int] | None = list(chunk.timestamps_ms)
-        if stamps and NO_TIMESTAMP_MS in stamps:
+        stamps = list(chunk.timestamps_ms)
+        if NO_TIMESTAMP_MS in stamps:
             now_ms = self._client.cluster.clock.wall_ms()
             stamps = [now_ms if each < 0 else each for each in stamps]
-        await self._producer.send_many(values, chunk.keys, timestamps_ms=stamps)
+        # What `send_many` would check was checked by `on_chunk`, where a row can still be refused.
+        columns = Columns(list(values), list(chunk.keys), stamps)
+        await self._producer.send_columns(columns, ManyHandle(len(values)))
         if self._linger_s is None:
             self._producer.send_now()
 
@@ -327,16 +332,26 @@ class TopicWriter(AcknowledgedWriter):
     async def close(self) -> None:
         self._producer.stop()
 
-    def _refuse_too_large(self, chunk: Chunk) -> None:
-        longest_bytes = max(map(len, chunk.values), default=0)
-        longest_bytes += max(map(len, filter(None, chunk.keys)), default=0)
+    def _refuse_unsendable(self, chunk: Chunk) -> None:
+        """Refuse what the producer would refuse, as a fault of its row.
+
+        Raises:
+            RowFailed: A record is too large, or its parts are not of the types that are stored.
+        """
+        keys, stamps = list(chunk.keys), list(chunk.timestamps_ms)
+        largest_bytes = codec.scan_columns(list(chunk.values), keys, stamps, NO_TIMESTAMP_MS)
         limit_bytes = self._sink.max_request_size_bytes or REQUEST_BYTES_DEFAULT
-        if longest_bytes + _RECORD_BYTES_SPARE <= limit_bytes:
+        if 0 <= largest_bytes <= limit_bytes - _RECORD_BYTES_SPARE:
             return
-        for row, (value, key) in enumerate(zip(chunk.values, chunk.keys, strict=True)):
+        for row, (value, key, stamp) in enumerate(zip(chunk.values, keys, stamps, strict=True)):
             try:
+                if codec.scan_columns([value], [key], [stamp], NO_TIMESTAMP_MS) < 0:
+                    raise TypeError(
+                        f"a record is value, key and time in ms, this one is {type(value).__name__}"
+                        f", {type(key).__name__} and {stamp!r}"
+                    )
                 self._producer.check_fits(value, key)
-            except RecordTooLarge as error:
+            except (RecordTooLarge, TypeError) as error:
                 raise RowFailed(row, self.on_chunk(chunk.slice(0, row))) from error
 
     def _choose(self, chunk: Chunk) -> list[int]:

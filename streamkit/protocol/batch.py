@@ -240,14 +240,12 @@ def encode_batch(
         ),
     )
     stamps = columns.timestamps_ms
-    if start or stop != len(stamps):
-        stamps = stamps[start:stop]
     return assemble_batch(
         payload,
         record_count=stop - start,
         codec_used=codec_used,
-        first_timestamp_ms=stamps[0],
-        max_timestamp_ms=max(stamps),
+        first_timestamp_ms=stamps[start],
+        max_timestamp_ms=codec.highest_of(stamps, start, stop),
         stamp=stamp,
     )
 

@@ -63,6 +63,12 @@ cpdef Py_ssize_t record_bytes(Py_ssize_t row, int64_t delta_ms, bytes key, bytes
 )
 cpdef tuple fit_rows(list values, list keys, list stamps, Py_ssize_t start, Py_ssize_t budget_bytes, Py_ssize_t rows_max)
 
+@cython.locals(row=Py_ssize_t, size=Py_ssize_t, largest=Py_ssize_t, time_ms="int64_t")
+cpdef Py_ssize_t scan_columns(list values, list keys, list stamps, int64_t lowest_ms) except? -2
+
+@cython.locals(row=Py_ssize_t, stamp="int64_t", highest="int64_t")
+cpdef int64_t highest_of(list stamps, Py_ssize_t start, Py_ssize_t stop) except? -2
+
 @cython.locals(
     count=Py_ssize_t, row=Py_ssize_t, at=Py_ssize_t, size=Py_ssize_t, delta="int64_t", first="int64_t", stamp="int64_t",
     result=bytearray, out="unsigned char *", value=bytes, key=bytes,

@@ -10,7 +10,7 @@ Source: data plane reference, 3.3 and appendix B.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from streamkit.errors import RemoteProtocolError
 from streamkit.limits import RECORDS_PER_BATCH_MAX
@@ -276,6 +276,53 @@ def fit_rows(
         total += size
         row += 1
     return row, total
+
+
+def scan_columns(values: list[Any], keys: list[Any], stamps: list[Any], lowest_ms: int) -> int:
+    """Look at what a caller gives, at no cost that shows.
+
+    Args:
+        values: Columns of equal length, with ``keys`` and ``stamps``.
+        lowest_ms: The lowest time that is meant.
+
+    Returns:
+        The bytes of the largest key and value together; -1 where a value is not bytes, a key
+        neither bytes nor None, or a time not a whole number from ``lowest_ms`` up that fits
+        into 64 bits.
+    """
+    assert len(values) == len(keys) == len(stamps), "columns of different length"
+    largest = 0
+    for row in range(len(values)):
+        value = values[row]
+        key = keys[row]
+        stamp = stamps[row]
+        if type(value) is not bytes or type(stamp) is not int:
+            return -1
+        size = len(value)
+        if key is not None:
+            if type(key) is not bytes:
+                return -1
+            size += len(key)
+        if size > largest:
+            largest = size
+        try:
+            time_ms = stamp
+            if time_ms < lowest_ms or time_ms > _TIME_MAX:
+                return -1
+        except OverflowError:  # of the compiled build, which has 64 bits for it
+            return -1
+    return largest
+
+
+def highest_of(stamps: list[int], start: int, stop: int) -> int:
+    """Return the highest of the times from row ``start`` up to ``stop``."""
+    assert 0 <= start < stop <= len(stamps), "no such rows"
+    highest = stamps[start]
+    for row in range(start, stop):
+        stamp = stamps[row]
+        if stamp > highest:
+            highest = stamp
+    return highest
 
 
 def encode_records(

@@ -130,8 +130,8 @@ class Producer:
             UsageError: The columns differ in length, or hold something else. None is sent.
         """
         self._loop.check()
-        columns = checks.columns(values, keys, timestamps_ms, _WALL_MS)
-        self._producer.check_sizes(columns)
+        columns, largest_bytes = checks.columns(values, keys, timestamps_ms, _WALL_MS)
+        self._producer.check_sizes(columns, largest_bytes)
         outbox = self._outbox or self._open_outbox()
         return ManyHandle(list(outbox.add_columns(columns)))
 

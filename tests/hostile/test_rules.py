@@ -159,9 +159,11 @@ def test_what_a_sink_returns_is_awaited(place: Place, kind: str) -> None:
         "async object": Poster(),
     }
     app.sink(app.stream(TOPIC, int), name="posts")(sinks[kind])
-    assert run(place, app).code == EXIT_CLEAN
-    assert done == NUMBERS
-    pool.shutdown()
+    with pool:
+        outcome = run(place, app)
+        written = list(done)
+    assert outcome.code == EXIT_CLEAN
+    assert written == NUMBERS
 
 
 @pytest.mark.parametrize("result", [lambda rows: map(print, rows), lambda rows: (r for r in rows)])

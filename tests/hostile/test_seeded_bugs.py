@@ -108,7 +108,7 @@ BUGS = {
         test_rules.test_two_sources_of_one_topic_lose_nothing_with_their_state,
     ),
     "records are not measured": Bug(
-        Edit(TopicWriter, "on_chunk", "self._refuse_too_large(chunk)", "pass"),
+        Edit(TopicWriter, "on_chunk", "self._refuse_unsendable(chunk)", "pass"),
         lambda place, folder: test_rules.test_a_record_above_the_limit_is_one_record(place, "skip"),
     ),
     "all rows of a list are skipped": Bug(

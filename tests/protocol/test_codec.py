@@ -371,3 +371,41 @@ def test_both_builds_choose_the_same_partitions(
 def test_choosing_among_no_partitions_is_a_bug_of_the_caller(codec: ModuleType) -> None:
     with pytest.raises(AssertionError, match="partitions"):
         codec.partition_rows([None], 0, 0)
+
+
+odd_value = st.binary(max_size=5) | st.text(max_size=2) | st.none() | st.integers(0, 3)
+odd_stamp = st.integers(-2, 2**64) | st.none() | st.booleans() | st.floats(0, 9)
+
+
+@each_build
+@given(
+    st.lists(st.tuples(odd_value, odd_value, odd_stamp), max_size=5),
+    st.sampled_from([-1, 0]),
+)
+def test_columns_are_scanned_for_what_is_no_record(
+    codec: Any, given_rows: list[tuple[Any, Any, Any]], lowest_ms: int
+) -> None:
+    is_sound = all(
+        type(value) is bytes
+        and (key is None or type(key) is bytes)
+        and type(stamp) is int
+        and lowest_ms <= stamp <= I64_MAX
+        for value, key, stamp in given_rows
+    )
+    wanted = (
+        max((len(value) + len(key or b"") for value, key, _ in given_rows), default=0)
+        if (is_sound)
+        else -1
+    )
+    columns = [list(each) for each in zip(*given_rows, strict=True)] or [[], [], []]
+    assert codec.scan_columns(*columns, lowest_ms) == wanted
+
+
+@each_build
+@given(st.lists(st.integers(-5, 2**62), min_size=1, max_size=9), st.data())
+def test_the_highest_time_of_some_rows_is_found(
+    codec: Any, stamps: list[int], data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, len(stamps) - 1))
+    stop = data.draw(st.integers(start + 1, len(stamps)))
+    assert codec.highest_of(stamps, start, stop) == max(stamps[start:stop])
