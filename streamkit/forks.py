@@ -35,12 +35,19 @@ def in_children(give_up: Callable[[], None]) -> Callable[[], None]:
 
 def close_in_children(fd: int) -> Callable[[], None]:
     """Close a descriptor in every child that is forked; returns a function to take it back."""
+    meant = _file_of(fd)
 
     def close() -> None:
         with suppress(OSError):
-            os.close(fd)
+            if _file_of(fd) == meant:  # else the number stands for something else by now
+                os.close(fd)
 
     return in_children(close)
+
+
+def _file_of(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
 
 
 class SameProcess:

@@ -132,6 +132,9 @@ class JsonLinesWriter(AcknowledgedWriter):
         return Prepared(wait, positions)
 
     async def close(self) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._fd >= 0:
             self._share()
             os.close(self._fd)
@@ -179,8 +182,7 @@ class JsonLinesWriter(AcknowledgedWriter):
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self._fd)
-            self._fd = -1
+            self._close()
             raise ConfigError(
                 f"another job writes to {self._path}",
                 hint="give each job, and each sink, a file of its own",
@@ -225,9 +227,7 @@ class JsonLinesWriter(AcknowledgedWriter):
         """Go on in a new file of the name, after the old one was moved away."""
         with self._changing_file:
             self._sync_up_to(self._end)
-            self._share()
-            os.close(self._fd)
-            self._fd = -1
+            self._close()
             self._open_file(None)
 
 
