@@ -265,8 +265,12 @@ def _kept(chunk: Chunk, answers: Sequence[object]) -> Chunk:
     except BaseException:  # of `bool`: which row it is costs only those who need to know
         mask: list[object] = []
         asked = chunk.with_values(answers)
-        _fill(mask, partial(map, bool), asked, Quiet(), lambda done: done.select(mask))
+        _fill(mask, partial(map, bool), asked, Quiet(), lambda _: _first(chunk, mask))
         raise
+
+
+def _first(chunk: Chunk, mask: Sequence[object]) -> Chunk:
+    return chunk.slice(0, len(mask)).select(mask)
 
 
 def _unwrapped(
