@@ -13,6 +13,7 @@ import click
 from streamkit.cli.options import DURATION, Command, named, place_options, tls_of
 from streamkit.cli.output import unguarded_output
 from streamkit.dataflow.topology import as_mermaid, as_text
+from streamkit.errors import StreamKitError
 from streamkit.loading.apps import load_app
 from streamkit.observe.streams import say
 from streamkit.run import RunOptions, run_app
@@ -88,7 +89,11 @@ def run(
             app = load_app(target)
             app.load()
         leaving = Leaving(stop_deadline, say)
-        code = run_app(app, options, leaving.begin)
+        try:
+            code = run_app(app, options, leaving.begin)
+        except StreamKitError as error:
+            leaving.watch(error.exit_code)
+            raise
     leaving.watch(code)
     context.exit(code)
 

@@ -89,7 +89,7 @@ class Committer:
         """Commit now and then, until `finish` or a failure."""
         try:
             while not (self._is_ending or self._failure):
-                with self._pause:
+                with anyio.CancelScope() as self._pause:  # a scope is for one block alone
                     await self._clock.sleep(interval_s)
                 if self._is_ending:
                     break

@@ -31,6 +31,7 @@ from streamkit.runtime.contracts import (
 from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.pace import Pace
 from streamkit.runtime.task import Output, Skip, Work, is_skipped
+from streamkit.runtime.user_calls import Unfinished, unfinished_row
 
 # How long the calls of one round should take: so long a stop or a commit waits for them.
 ROUND_S: Final = 0.01
@@ -123,7 +124,12 @@ class Delivery:
             _Refused: A row failed, and is not to be left out.
         """
         try:
-            return await self._at_once[sink].write(chunk, is_over)
+            unfinished = unfinished_row(chunk.values)
+            if unfinished is None:
+                return await self._at_once[sink].write(chunk, is_over)
+            if unfinished:
+                return await self._at_once[sink].write(chunk.slice(0, unfinished), is_over)
+            raise WriteFailed(0) from Unfinished(chunk.values[0])
         except WriteFailed as error:
             row, rows = error.row, error.rows
             cause = error.__cause__ or error

@@ -4,10 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Sequence
 from concurrent.futures import Future
-from types import AsyncGeneratorType, GeneratorType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 
 _NEVER_DONE = (GeneratorType, AsyncGeneratorType, map, filter, zip)
+_NOT_BEGUN = frozenset({CoroutineType, AsyncGeneratorType})
+
+
+def unfinished_row(values: Sequence[object]) -> int | None:
+    """Return the first row whose value is a coroutine: work of a stage that nobody has begun.
+
+    A stage that returns one for its first record fails there. For a later record it would reach
+    a sink, which may never look at it.
+    """
+    if _NOT_BEGUN.isdisjoint(map(type, values)):
+        return None
+    return next(row for row, value in enumerate(values) if type(value) in _NOT_BEGUN)
+
+
+class Unfinished(TypeError):
+    """A value is work that nobody has begun."""
+
+    def __init__(self, value: object) -> None:
+        super().__init__(
+            "the value is a coroutine that was never awaited: a stage must not be async"
+        )
+        if isinstance(value, CoroutineType):
+            value.close()  # else Python says the same once more, later and somewhere else
 
 
 async def settle(result: object) -> None:

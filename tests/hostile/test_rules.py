@@ -177,6 +177,22 @@ def test_a_sink_whose_work_would_never_be_done_is_refused(
     assert "would never be done" in outcome.error
 
 
+def test_a_coroutine_that_a_stage_returns_for_a_later_record_is_a_failure(place: Place) -> None:
+    app = new_app()
+
+    async def save(number: int) -> None: ...
+
+    def maybe(number: int) -> Any:
+        return save(number) if number == 5 else None
+
+    app.sink(app.stream(TOPIC, int).map(maybe, name="maybe"), name="ignores")(lambda value: None)
+    outcome = run(place, app)
+    assert outcome.code == EXIT_FAILED
+    assert "'ignores' failed on numbers-0 offset 5: " in outcome.error
+    assert "never awaited" in outcome.error
+    assert outcome.counts("ignores").taken == 5
+
+
 def test_an_async_source_that_awaits_a_cancelled_task_fails(place: Place) -> None:
     app = new_app()
 
