@@ -9,7 +9,7 @@ import pytest
 from streamkit import App
 from streamkit.errors import ConfigError, UsageError
 from streamkit.settings import load_settings, parse_assignments
-from streamkit.where import choose, data_folder
+from streamkit.target import choose, data_folder
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from statistics import quantiles
 
 import anyio
 
-from streamkit.bench.place import Place, broker
+from streamkit.bench.environment import Place, broker
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput
-from streamkit.bench.turns import Watch, best_of, measured
+from streamkit.bench.timing import Watch, best_of, measured
 from streamkit.bench.workload import VALUE_BYTES, values_of
 from streamkit.client import Client as AsyncClient
 from streamkit.env import Disk

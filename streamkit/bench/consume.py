@@ -13,10 +13,10 @@ from typing import Any
 
 import anyio
 
+from streamkit.bench.environment import Place, broker
 from streamkit.bench.official import MISSING, OfficialClient, timing_of
-from streamkit.bench.place import Place, broker
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput
-from streamkit.bench.turns import Watch, best_of, measured
+from streamkit.bench.timing import Watch, best_of, measured
 from streamkit.bench.workload import Columns, Totals, keys_of, values_of
 from streamkit.client import Client as AsyncClient
 

@@ -15,16 +15,16 @@ import anyio
 import msgspec
 
 from streamkit.app import App
-from streamkit.bench.place import Place, broker
+from streamkit.bench.environment import Place, broker
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput
-from streamkit.bench.turns import Watch, best_of, measured
+from streamkit.bench.timing import Watch, best_of, measured
 from streamkit.bench.workload import checksum
 from streamkit.client import Client as AsyncClient
 from streamkit.env import SystemClock
 from streamkit.observe.report import Ended, Snapshot, Started
 from streamkit.run import Run, RunOptions
 from streamkit.settings import Settings
-from streamkit.where import Hold, Where
+from streamkit.target import Hold, Where
 
 _FIRST_MS = 1_700_000_000_000
 _VALUE_BYTES = 200

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import anyio
 
+from streamkit.bench.environment import Place, broker
 from streamkit.bench.official import MISSING, OfficialClient, timing_of
-from streamkit.bench.place import Place, broker
 from streamkit.bench.result import Comparison, Result, Scale, Timing
-from streamkit.bench.turns import Watch, best_of, measured
+from streamkit.bench.timing import Watch, best_of, measured
+from streamkit.bench.verify import check_written
 from streamkit.bench.workload import keys_of, values_of
-from streamkit.bench.written import check_written
 from streamkit.client import Client as AsyncClient
 
 _TUNED_BATCH_BYTES = 256 << 10

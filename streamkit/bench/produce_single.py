@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import anyio
 
+from streamkit.bench.environment import Place, broker
 from streamkit.bench.official import MISSING, timing_of
-from streamkit.bench.place import Place, broker
 from streamkit.bench.produce import checked
 from streamkit.bench.result import Comparison, Result, Scale, Timing
-from streamkit.bench.turns import Watch, best_of, measured
+from streamkit.bench.timing import Watch, best_of, measured
 from streamkit.bench.workload import keys_of, values_of
 from streamkit.client import Client as AsyncClient
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from streamkit.bench.place import Place, broker
+from streamkit.bench.environment import Place, broker
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput
 from streamkit.broker.data_folder import DataFolder
 

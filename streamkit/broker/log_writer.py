@@ -15,9 +15,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from streamkit.broker.batch_validation import Entry
 from streamkit.broker.catalog_journal import CatalogJournal
 from streamkit.broker.files import OpenFiles
-from streamkit.broker.intake import Entry
 from streamkit.broker.journal import FULL_DISK
 from streamkit.broker.partition_log import LogEnd, PartitionLog
 from streamkit.env import Disk

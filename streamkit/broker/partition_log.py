@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from streamkit.broker.batch_validation import Entry
 from streamkit.broker.files import OpenFiles, make_folders
-from streamkit.broker.intake import Entry
 from streamkit.broker.segment import Segment, SparseIndex
 from streamkit.env import Disk
 from streamkit.errors import CorruptBatch, RemoteProtocolError

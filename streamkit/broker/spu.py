@@ -10,12 +10,12 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
+from streamkit.broker.batch_validation import check_entry
 from streamkit.broker.catalog import Catalog, Topic
 from streamkit.broker.connection import PLATFORM_VERSION, Connection
 from streamkit.broker.consumer_offsets import ConsumerOffsets, Position
 from streamkit.broker.files import OpenFiles
 from streamkit.broker.flow import StreamFlow
-from streamkit.broker.intake import check_entry
 from streamkit.broker.log_writer import Appended, LogWriter
 from streamkit.broker.partition_log import PartitionLog
 from streamkit.broker.smartmodules import NOT_RUN

@@ -29,7 +29,7 @@ from streamkit.broker.catalog_journal import CatalogJournal
 from streamkit.broker.consumer_offsets import ConsumerOffsets
 from streamkit.broker.log_writer import LogWriter
 from streamkit.broker.partition_log import PartitionLog
-from streamkit.broker.rules import check_new_topic
+from streamkit.broker.topic_validation import check_new_topic
 from streamkit.env import Clock, random_bits
 from streamkit.limits import PARTITIONS_MAX
 from streamkit.protocol.control_plane import StatusResponse

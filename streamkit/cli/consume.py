@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from streamkit.cli.chain import ChainOptions, chain_options, no_mirrors
-from streamkit.cli.moments import MOMENT
+from streamkit.cli.choice_option import ISOLATION
 from streamkit.cli.options import SIZE, Command, place_options
-from streamkit.cli.spelling import ISOLATION
+from streamkit.cli.smartmodule_options import ChainOptions, chain_options, no_mirrors
+from streamkit.cli.time_option import MOMENT
 from streamkit.errors import UsageError
 
 # What `streamkit.cli.formats` can; named here so that the help needs no import of it.

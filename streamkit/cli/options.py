@@ -14,7 +14,7 @@ from streamkit.units import parse_duration_s, parse_size_bytes
 
 if TYPE_CHECKING:
     from streamkit.client.tls import Tls
-    from streamkit.where import Where
+    from streamkit.target import Where
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,12 +43,12 @@ def named(context: click.Context) -> Named:
 
 
 def chosen(settings_cluster: str | None = None) -> Where:
-    """Choose the place from the options of the running command; see `streamkit.where.choose`.
+    """Choose the place from the options of the running command; see `streamkit.target.choose`.
 
     Raises:
         ConfigError: The options contradict each other, or the profile cannot be used.
     """
-    from streamkit.where import choose
+    from streamkit.target import choose
 
     options = named(click.get_current_context())
     return choose(

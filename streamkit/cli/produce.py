@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from streamkit.cli.chain import ChainOptions, chain_options, no_mirrors
+from streamkit.cli.choice_option import DELIVERY, ISOLATION
 from streamkit.cli.options import DURATION, SIZE, Command, place_options
-from streamkit.cli.spelling import DELIVERY, ISOLATION
+from streamkit.cli.smartmodule_options import ChainOptions, chain_options, no_mirrors
 from streamkit.errors import UsageError
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")

@@ -20,7 +20,7 @@ from streamkit.env import SystemClock
 from streamkit.errors import BrokerError, ConnectFailed
 from streamkit.observe.streams import say
 from streamkit.settings import load_settings
-from streamkit.where import Hold, Where, hold_up
+from streamkit.target import Hold, Where, hold_up
 
 T = TypeVar("T")
 

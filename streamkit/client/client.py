@@ -14,11 +14,11 @@ from typing import Final, Literal
 import anyio
 
 from streamkit.client import checks
-from streamkit.client.admin import Admin
+from streamkit.client.admin.admin import Admin
 from streamkit.client.backoff import DEFAULT_POLICY, OnRetry, RetryPolicy
 from streamkit.client.cluster import Cluster
-from streamkit.client.consumer import Consumer
-from streamkit.client.fetch import Fetched, fetch
+from streamkit.client.consume.consumer import Consumer
+from streamkit.client.consume.fetch import Fetched, fetch
 from streamkit.client.options import (
     BatchReport,
     ConsumerOptions,
@@ -28,9 +28,9 @@ from streamkit.client.options import (
     Partitioner,
     ProducerOptions,
 )
-from streamkit.client.producer import Producer
-from streamkit.client.profile import load_profiles, profile_path
-from streamkit.client.smartmodules import SmartModule, chain_of
+from streamkit.client.produce.producer import Producer
+from streamkit.client.profile.profile import load_profiles, profile_path
+from streamkit.client.smartmodules.smartmodule import SmartModule, chain_of
 from streamkit.client.tls import Tls
 from streamkit.env import Clock, SystemClock
 from streamkit.errors import ConfigError, UsageError

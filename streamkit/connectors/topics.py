@@ -15,11 +15,11 @@ import msgspec
 from streamkit.client.backoff import OnRetry
 from streamkit.client.client import Client
 from streamkit.client.cluster import retrying
-from streamkit.client.consumer import Consumer
-from streamkit.client.handles import ManyHandle
-from streamkit.client.offsets import OffsetClient, StoredOffset
-from streamkit.client.positions import records_from
-from streamkit.client.producer import Producer
+from streamkit.client.consume.consumer import Consumer
+from streamkit.client.consume.offsets import OffsetClient, StoredOffset
+from streamkit.client.consume.positions import records_from
+from streamkit.client.produce.handles import ManyHandle
+from streamkit.client.produce.producer import Producer
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.dataflow.operators import RowFailed
 from streamkit.errors import (

@@ -8,7 +8,7 @@ from streamkit.observe.report import Ended, StageCounts
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.shutdown import EXIT_LATE
 from streamkit.runtime.worker import Worker
-from streamkit.where import Where
+from streamkit.target import Where
 
 # The parts that user code wrote are cut already; this is for all of them together.
 _ERROR_CHARACTERS_MAX = 10_000

@@ -22,7 +22,7 @@ from streamkit.runtime.function_source import FunctionReader
 from streamkit.runtime.user_calls import is_ours
 from streamkit.runtime.worker import Ports
 from streamkit.state.store import Changes, Store, StoreFacts
-from streamkit.where import Where
+from streamkit.target import Where
 
 _STORE_NAME = "main.sqlite"
 _WRITER_METHODS = ("open", "write", "flush", "close")

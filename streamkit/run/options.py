@@ -12,7 +12,7 @@ from streamkit.client.tls import Tls
 from streamkit.dataflow.options import checked_options
 from streamkit.dataflow.topology import Topology
 from streamkit.errors import UsageError
-from streamkit.where import data_folder
+from streamkit.target import data_folder
 
 
 class Job(Protocol):

@@ -36,7 +36,7 @@ from streamkit.runtime.shutdown import Phase
 from streamkit.runtime.signals import main_thread_stack
 from streamkit.runtime.worker import Worker
 from streamkit.settings import Settings
-from streamkit.where import Hold, Where, hold_up
+from streamkit.target import Hold, Where, hold_up
 
 # Short enough that an absent broker is told of within two seconds.
 _CONNECT_S = 1.5

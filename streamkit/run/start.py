@@ -18,7 +18,7 @@ from streamkit.run.options import Job, RunOptions
 from streamkit.run.run import NOTHING_READ, Run, topics_of
 from streamkit.runtime.signals import stop_signals
 from streamkit.settings import Settings, load_settings
-from streamkit.where import Hold, Where, choose
+from streamkit.target import Hold, Where, choose
 
 OnStopping = Callable[[float], None]
 

@@ -29,7 +29,7 @@ from streamkit.runtime.contracts import (
     WriteFailed,
 )
 from streamkit.runtime.failures import describe_failure
-from streamkit.runtime.pace import Pace
+from streamkit.runtime.slice_size import Pace
 from streamkit.runtime.task import Output, Skip, Work, is_skipped
 from streamkit.runtime.user_calls import Unfinished, unfinished_row
 

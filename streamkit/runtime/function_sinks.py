@@ -15,7 +15,7 @@ from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
 from streamkit.runtime.contracts import AtOnceWriter, IsOver, Positions, WriteFailed
 from streamkit.runtime.failures import error_text
-from streamkit.runtime.pace import Pace
+from streamkit.runtime.slice_size import Pace
 from streamkit.runtime.user_calls import is_ours, settle
 
 # How many quick calls go between two looks at the time.

@@ -24,8 +24,8 @@ from streamkit.record import Chunk
 from streamkit.runtime.contracts import AtOnceWriter, SinkWriter, SourceReader
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.intake import Arrival, Intake
-from streamkit.runtime.pace import Pace
 from streamkit.runtime.positions import ChangedPositions
+from streamkit.runtime.slice_size import Pace
 from streamkit.runtime.task import Task, Work
 
 # How long the user's stages should work on one slice. Where a sink gets lists a longer slice is

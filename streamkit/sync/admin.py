@@ -13,8 +13,8 @@ from streamkit.client import (
     StoredOffset,
     TopicInfo,
 )
-from streamkit.client.admin import Admin as AsyncAdmin
-from streamkit.sync.connection import Connection
+from streamkit.client.admin.admin import Admin as AsyncAdmin
+from streamkit.sync.client_runner import Connection
 from streamkit.sync.signatures import parameters_of
 from streamkit.sync.watch import Watch
 

@@ -6,13 +6,13 @@ from types import TracebackType
 from typing import Any
 
 from streamkit.client import Client as AsyncClient
-from streamkit.client.fetch import Fetched
+from streamkit.client.consume.fetch import Fetched
 from streamkit.errors import StreamKitError
 from streamkit.sync.admin import Admin
-from streamkit.sync.connection import Connection
+from streamkit.sync.client_runner import Connection
 from streamkit.sync.consumer import Consumer
-from streamkit.sync.outbox import OUTBOX_BYTES_MAX
 from streamkit.sync.producer import Producer, closing_deadline_s
+from streamkit.sync.send_queue import OUTBOX_BYTES_MAX
 from streamkit.sync.signatures import parameters_of, parameters_of_call
 
 

@@ -9,12 +9,12 @@ from itertools import chain
 from types import TracebackType
 from typing import Any
 
-from streamkit.client.consumer import Consumer as AsyncConsumer
-from streamkit.client.hand import Hand
+from streamkit.client.consume.chunk_cursor import Hand
+from streamkit.client.consume.consumer import Consumer as AsyncConsumer
 from streamkit.client.options import ConsumerMetrics
 from streamkit.errors import UsageError
 from streamkit.record import Chunk, Offset, Record
-from streamkit.sync.connection import Connection
+from streamkit.sync.client_runner import Connection
 
 
 class Consumer:

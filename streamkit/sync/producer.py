@@ -10,13 +10,13 @@ from typing import Final
 
 from streamkit.client import checks
 from streamkit.client.options import ProducerMetrics
-from streamkit.client.producer import Producer as AsyncProducer
+from streamkit.client.produce.producer import Producer as AsyncProducer
 from streamkit.env import SystemClock
 from streamkit.errors import StreamKitError, UsageError
-from streamkit.sync.connection import Connection
+from streamkit.sync.client_runner import Connection
 from streamkit.sync.handles import ManyHandle, RecordHandle
-from streamkit.sync.outbox import OUTBOX_BYTES_MAX, Outbox
-from streamkit.sync.parcel import RECORD_BYTES
+from streamkit.sync.send_batch import RECORD_BYTES
+from streamkit.sync.send_queue import OUTBOX_BYTES_MAX, Outbox
 
 # After Ctrl-C a block is left within so many seconds, whatever is still open.
 _INTERRUPTED_S_MAX: Final = 2.0

@@ -6,11 +6,11 @@ import threading
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from streamkit.client.watching import Watch as AsyncWatch
-from streamkit.client.watching import WatchEvent
+from streamkit.client.admin.watching import Watch as AsyncWatch
+from streamkit.client.admin.watching import WatchEvent
 from streamkit.errors import UsageError
-from streamkit.sync.connection import Connection
-from streamkit.sync.pull import Pull
+from streamkit.sync.client_runner import Connection
+from streamkit.sync.loop_iterator import Pull
 
 T = TypeVar("T")
 

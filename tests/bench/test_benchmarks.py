@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from benchmarks import batches, stages
 from streamkit.bench.catalog import BENCHMARKS
 from streamkit.bench.engine import measure
+from streamkit.bench.environment import broker
 from streamkit.bench.official import MISSING, PYTHON_VARIABLE
-from streamkit.bench.place import broker
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput, as_text
+from streamkit.bench.verify import check_written
 from streamkit.bench.workload import keys_of, values_of
-from streamkit.bench.written import check_written
 from streamkit.cli.main import cli
 
 FEW = Scale(records=500, rounds=1)

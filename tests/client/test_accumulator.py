@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamkit.client.accumulator import Accumulator, Outcome, ReadyBatch
+from streamkit.client.produce.accumulator import Accumulator, Outcome, ReadyBatch
 from streamkit.errors import DataError, RecordTooLarge
 from streamkit.protocol.batch import OVERHEAD_BYTES, Columns, decode_batch, read_batch_header
 from streamkit.protocol.codec import record_bytes

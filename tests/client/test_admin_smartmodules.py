@@ -11,7 +11,7 @@ import pytest
 
 from streamkit import Client
 from streamkit.client import SmartModuleInfo
-from streamkit.client.wasm import compressed_module
+from streamkit.client.smartmodules.wasm import compressed_module
 from streamkit.errors import SmartModuleNotFound, UsageError
 from streamkit.protocol import apis, specs
 from streamkit.protocol.control_plane import ListRequest

@@ -24,7 +24,7 @@ from streamkit.client import (
     Watch,
     WatchEvent,
 )
-from streamkit.client.watching import Sight
+from streamkit.client.admin.watching import Sight
 from streamkit.protocol import specs
 from streamkit.protocol.control_plane import Change, Metadata, WatchResponse
 from tests import wasm

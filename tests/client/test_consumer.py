@@ -10,7 +10,7 @@ import pytest
 
 from streamkit import Client, Offset
 from streamkit.client import Consumer, StoredOffset
-from streamkit.client import consumer as consumer_module
+from streamkit.client.consume import consumer as consumer_module
 from streamkit.errors import (
     OffsetOutOfRange,
     RequestTimedOut,

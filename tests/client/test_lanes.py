@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamkit import Client
-from streamkit.client.lanes import LaneEntry, LaneProducer, Outcome
+from streamkit.client.produce.lanes import LaneEntry, LaneProducer, Outcome
 from streamkit.errors import OffsetOutOfRange, UsageError
 from streamkit.protocol.batch import (
     Columns,

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from streamkit import Client
-from streamkit.client.inbox import Inbox
+from streamkit.client.consume.fetch_buffer import Inbox
 from streamkit.record import Chunk
 from tests.broker_process import BrokerProcess
 from tests.client.conftest import NewTopic

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from streamkit import Client
 from streamkit.client import BatchReport
-from streamkit.client.handles import ManyHandle, RecordHandle
+from streamkit.client.produce.handles import ManyHandle, RecordHandle
 from streamkit.errors import BrokerError, StreamKitError, TransportError
 from tests.client.scripted import BAD, Scripted, Write
 from tests.client.test_cuts import NoPauses

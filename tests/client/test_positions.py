@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamkit.client.positions import Position
+from streamkit.client.consume.positions import Position
 from streamkit.errors import CorruptBatch, UsageError
 from streamkit.protocol.compression import Codec
 from streamkit.protocol.data_plane import FetchablePartition

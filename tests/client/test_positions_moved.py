@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamkit import Client, Offset
-from streamkit.client.inbox import Inbox
+from streamkit.client.consume.fetch_buffer import Inbox
 from streamkit.errors import UsageError
 from streamkit.record import Chunk
 from tests.client.conftest import NewTopic

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from streamkit import Client, Topic
-from streamkit.client.handles import RecordMetadata
+from streamkit.client.produce.handles import RecordMetadata
 from streamkit.errors import (
     BrokerError,
     RecordTooLarge,

@@ -10,8 +10,8 @@ from typing import Any, Final
 import pytest
 
 from streamkit.client import Lookback, SmartModule
-from streamkit.client.positions import output_offsets
-from streamkit.client.smartmodules import chain_of, check_carried, may_multiply
+from streamkit.client.consume.positions import output_offsets
+from streamkit.client.smartmodules.smartmodule import chain_of, check_carried, may_multiply
 from streamkit.errors import SmartModuleError, SmartModuleNotFound, UnsupportedServer, UsageError
 from streamkit.protocol.apis import PRODUCE, STREAM_FETCH
 from streamkit.protocol.batch import decode_output_batch, read_batch_header

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from streamkit import Client, Record
 from streamkit.client import SmartModule
-from streamkit.client.fence import FENCE_OFFSET
-from streamkit.client.partition_reader import OUTPUT_BYTES
+from streamkit.client.consume.end_probe import FENCE_OFFSET
+from streamkit.client.consume.partition_reader import OUTPUT_BYTES
 from streamkit.errors import (
     OffsetOutOfRange,
     SmartModuleError,

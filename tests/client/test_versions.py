@@ -20,8 +20,8 @@ import pytest
 
 from streamkit import Client
 from streamkit.client import Added, Listed, Removed
-from streamkit.client.objects import partition_info
-from streamkit.client.topic_options import mirrored
+from streamkit.client.admin.objects import partition_info
+from streamkit.client.admin.topic_options import mirrored
 from streamkit.errors import UnsupportedServer
 from streamkit.protocol import apis, specs
 from streamkit.protocol.apis import SC_APIS, SPU_APIS, Api

@@ -13,13 +13,13 @@ from typing import Any, Final
 import anyio
 import pytest
 
-from streamkit.client.accumulator import Accumulator
-from streamkit.client.consumer import Consumer
-from streamkit.client.handles import ManyHandle, RecordHandle
-from streamkit.client.partition_reader import PartitionReader
-from streamkit.client.partition_sender import PartitionSender
-from streamkit.client.positions import Position
-from streamkit.client.produce_requests import ProduceRequests
+from streamkit.client.consume.consumer import Consumer
+from streamkit.client.consume.partition_reader import PartitionReader
+from streamkit.client.consume.positions import Position
+from streamkit.client.produce.accumulator import Accumulator
+from streamkit.client.produce.handles import ManyHandle, RecordHandle
+from streamkit.client.produce.partition_sender import PartitionSender
+from streamkit.client.produce.produce_requests import ProduceRequests
 from streamkit.protocol import batch
 from tests.client import (
     test_faults_scripted,

@@ -15,7 +15,7 @@ from streamkit.observe.report import Ended, Snapshot, Started
 from streamkit.run import Run, RunOptions
 from streamkit.settings import Settings
 from streamkit.sync import Client
-from streamkit.where import Hold, Where
+from streamkit.target import Hold, Where
 from tests.hostile.graphs import COUNT, TOPIC
 
 DEADLINE_S = 5.0

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from streamkit.client import checks
-from streamkit.client.wasm import compressed_module
+from streamkit.client.smartmodules.wasm import compressed_module
 from streamkit.errors import UnsupportedServer, UsageError
 from streamkit.limits import MAP_ENTRIES_MAX
 from streamkit.protocol import smartmodules as wire

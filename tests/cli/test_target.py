@@ -8,7 +8,7 @@ import pytest
 
 from streamkit.client import Tls
 from streamkit.errors import ConfigError, UsageError
-from streamkit.where import Where, choose
+from streamkit.target import Where, choose
 
 PROFILES = """
 version = "2"

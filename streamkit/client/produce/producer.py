@@ -12,13 +12,13 @@ from types import TracebackType
 import anyio
 
 from streamkit.client import checks
-from streamkit.client.accumulator import check_alone, check_sizes
 from streamkit.client.cluster import Cluster, retrying
-from streamkit.client.demands import agreed_codec, fitted
-from streamkit.client.handles import ManyHandle, RecordHandle
 from streamkit.client.options import ProducerMetrics, ProducerOptions
-from streamkit.client.partition_sender import PartitionSender
-from streamkit.client.partitions import UNKNOWN, Partitions
+from streamkit.client.produce.accumulator import check_alone, check_sizes
+from streamkit.client.produce.handles import ManyHandle, RecordHandle
+from streamkit.client.produce.partition_sender import PartitionSender
+from streamkit.client.produce.partitions import UNKNOWN, Partitions
+from streamkit.client.produce.topic_requirements import agreed_codec, fitted
 from streamkit.errors import NotFlushed, RecordTooLarge, UsageError
 from streamkit.protocol import codec
 from streamkit.protocol.batch import Columns

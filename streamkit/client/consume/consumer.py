@@ -13,11 +13,11 @@ from anyio.abc import TaskGroup
 from streamkit.client import checks
 from streamkit.client.channel import Channel
 from streamkit.client.cluster import Cluster, retrying
-from streamkit.client.hand import Hand
-from streamkit.client.inbox import Inbox
-from streamkit.client.offsets import OffsetClient
+from streamkit.client.consume.chunk_cursor import Hand
+from streamkit.client.consume.fetch_buffer import Inbox
+from streamkit.client.consume.offsets import OffsetClient
+from streamkit.client.consume.partition_reader import PartitionReader, Reading
 from streamkit.client.options import BEGINNING, ConsumerMetrics, ConsumerOptions
-from streamkit.client.partition_reader import PartitionReader, Reading
 from streamkit.errors import RequestTimedOut, StreamKitError, UsageError
 from streamkit.limits import STREAMS_PER_CONNECTION_MAX
 from streamkit.record import Chunk, Offset, Origin, Record

@@ -8,7 +8,7 @@ from typing import Final
 from streamkit.client import checks
 from streamkit.client.metadata import MetadataStore
 from streamkit.client.options import Partitioner, ProducerOptions
-from streamkit.client.partition_sender import PartitionSender
+from streamkit.client.produce.partition_sender import PartitionSender
 from streamkit.errors import UsageError
 from streamkit.protocol import codec
 

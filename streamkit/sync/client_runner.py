@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from streamkit.client import Client as AsyncClient
 from streamkit.client import checks
 from streamkit.errors import UsageError
+from streamkit.sync.loop_iterator import Pull
 from streamkit.sync.loop_thread import LoopThread, shared_loop
-from streamkit.sync.outbox import Outbox
-from streamkit.sync.pull import Pull
+from streamkit.sync.send_queue import Outbox
 
 T = TypeVar("T")
 

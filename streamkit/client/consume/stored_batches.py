@@ -16,7 +16,7 @@ Source: data plane reference, 5.4, 8.7, 9.7 and appendix A.
 
 from __future__ import annotations
 
-from streamkit.client.offsets import OffsetClient
+from streamkit.client.consume.offsets import OffsetClient
 from streamkit.errors import CorruptBatch
 from streamkit.limits import BATCH_BYTES_HARD_MAX, MIB, SEGMENT_BYTES_DEFAULT
 from streamkit.protocol.batch import (

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import anyio
 
-from streamkit.client.profile import Profile, Profiles, load_profiles, profile_path
+from streamkit.client.profile.profile import Profile, Profiles, load_profiles, profile_path
 from streamkit.client.tls import Tls
 from streamkit.errors import ConfigError, StreamKitError, UsageError
 from streamkit.observe.report import RateLimited

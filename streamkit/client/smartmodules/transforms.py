@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from streamkit.client.smartmodules import Lookback, SmartModule
+from streamkit.client.smartmodules.smartmodule import Lookback, SmartModule
 from streamkit.errors import ConfigError, UsageError
 from streamkit.units import parse_duration_s
 

@@ -22,7 +22,7 @@ import anyio
 
 from streamkit.client.channel import Channel
 from streamkit.client.cluster import Cluster
-from streamkit.client.produce_requests import NOT_STORED_CODES, OUR_MARK, UNKNOWN_CODES
+from streamkit.client.produce.produce_requests import NOT_STORED_CODES, OUR_MARK, UNKNOWN_CODES
 from streamkit.errors import (
     LocalProtocolError,
     ProtocolError,

@@ -11,13 +11,13 @@ from typing import Final
 import anyio
 
 from streamkit.client import ManyHandle, ManyMetadata
-from streamkit.client.producer import Producer as AsyncProducer
+from streamkit.client.produce.producer import Producer as AsyncProducer
 from streamkit.errors import NotFlushed, UsageError
 from streamkit.protocol.batch import Columns
 from streamkit.sync import handles
-from streamkit.sync.handing import Handing
+from streamkit.sync.forwarding import Handing
 from streamkit.sync.loop_thread import LoopThread, write_left
-from streamkit.sync.parcel import Parcel, parcels_of
+from streamkit.sync.send_batch import Parcel, parcels_of
 
 # What may wait to be handed over. The async producer has a queue of its own behind this one.
 OUTBOX_BYTES_MAX: Final = 1 << 20

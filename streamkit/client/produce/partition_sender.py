@@ -24,13 +24,13 @@ from collections import deque
 
 import anyio
 
-from streamkit.client.accumulator import Accumulator, Outcome, Place, ReadyBatch
 from streamkit.client.backoff import Backoff
 from streamkit.client.channel import Answer
 from streamkit.client.cluster import Cluster, pause_before_retry
-from streamkit.client.new_modules import NewModules
 from streamkit.client.options import BatchReport, ProducerMetrics, ProducerOptions
-from streamkit.client.produce_requests import UNKNOWN_CODES, ProduceRequests, mark
+from streamkit.client.produce.accumulator import Accumulator, Outcome, Place, ReadyBatch
+from streamkit.client.produce.produce_requests import UNKNOWN_CODES, ProduceRequests, mark
+from streamkit.client.smartmodules.propagation import NewModules
 from streamkit.errors import (
     NotFlushed,
     RequestTimedOut,

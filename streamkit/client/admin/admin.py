@@ -10,8 +10,7 @@ from datetime import timedelta
 import anyio
 
 from streamkit.client import checks
-from streamkit.client.cluster import Cluster
-from streamkit.client.objects import (
+from streamkit.client.admin.objects import (
     PartitionInfo,
     SmartModuleInfo,
     SpuInfo,
@@ -21,17 +20,18 @@ from streamkit.client.objects import (
     spu_info,
     topic_info,
 )
-from streamkit.client.offsets import OffsetClient, StoredOffset
-from streamkit.client.topic_file import load_topic
-from streamkit.client.topic_options import (
+from streamkit.client.admin.topic_file import load_topic
+from streamkit.client.admin.topic_options import (
     Deduplication,
     check_module_name,
     check_name,
     mirrored,
     topic_spec,
 )
-from streamkit.client.wasm import compressed_module
-from streamkit.client.watching import Watch
+from streamkit.client.admin.watching import Watch
+from streamkit.client.cluster import Cluster
+from streamkit.client.consume.offsets import OffsetClient, StoredOffset
+from streamkit.client.smartmodules.wasm import compressed_module
 from streamkit.errors import (
     BrokerError,
     RequestTimedOut,

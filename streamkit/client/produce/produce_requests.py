@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from streamkit.client.accumulator import ReadyBatch
 from streamkit.client.channel import Answer
 from streamkit.client.cluster import Cluster
 from streamkit.client.options import ProducerMetrics, ProducerOptions
-from streamkit.client.smartmodules import check_carried
+from streamkit.client.produce.accumulator import ReadyBatch
+from streamkit.client.smartmodules.smartmodule import check_carried
 from streamkit.errors import (
     BrokerError,
     NotFlushed,

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 
 from streamkit.client.cluster import Cluster
-from streamkit.client.positions import records_from
+from streamkit.client.consume.positions import records_from
 from streamkit.errors import BrokerError, OffsetOutOfRange, ProtocolError, RequestTimedOut
 from streamkit.protocol.apis import (
     DELETE_CONSUMER_OFFSET,

@@ -7,8 +7,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from streamkit.client.accumulator import Outcome, Place
-from streamkit.client.partition_sender import PartitionSender
+from streamkit.client.produce.accumulator import Outcome, Place
+from streamkit.client.produce.partition_sender import PartitionSender
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any, Final
 
-from streamkit.client.profile import (
+from streamkit.client.profile.profile import (
     CERT_KEYS,
     Profile,
     Profiles,
@@ -24,14 +24,14 @@ from streamkit.client.profile import (
     one_of,
     read_profile_text,
 )
-from streamkit.client.tls import Tls
-from streamkit.client.toml_text import (
+from streamkit.client.profile.toml_text import (
     in_its_line_ends,
     with_renamed_table,
     with_table,
     with_value,
     without_table,
 )
+from streamkit.client.tls import Tls
 from streamkit.errors import ConfigError, UsageError
 
 _VERSION: Final = "2.0"

@@ -72,7 +72,7 @@ class ChainOptions:
             UsageError: A file cannot be read, or a step means nothing.
         """
         from streamkit.client import SmartModule, load_transforms
-        from streamkit.client.transforms import parse_transform_lines
+        from streamkit.client.smartmodules.transforms import parse_transform_lines
 
         if self.transforms is not None:
             return load_transforms(self.transforms)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamkit.broker.intake import Entry, check_entry
+from streamkit.broker.batch_validation import Entry, check_entry
 from streamkit.limits import (
     BATCH_BYTES_HARD_MAX,
     DECOMPRESSED_BATCH_BYTES_MAX,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamkit.bench.place import Place
+from streamkit.bench.environment import Place
 from streamkit.bench.result import WrongOutput
 from streamkit.bench.workload import checksum, keys_of, values_of
 

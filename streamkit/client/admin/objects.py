@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
 
-from streamkit.client.topic_options import Deduplication
+from streamkit.client.admin.topic_options import Deduplication
 from streamkit.protocol.control_plane import Metadata
 from streamkit.protocol.specs import (
     SPU_TYPE_CUSTOM,

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from streamkit.client.topic_options import (
+from streamkit.client.admin.topic_options import (
     DEDUP_FILTER,
     Deduplication,
     topic_spec,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from streamkit.client.cluster import Cluster
-from streamkit.client.offsets import OffsetClient
-from streamkit.client.positions import Position
+from streamkit.client.consume.offsets import OffsetClient
+from streamkit.client.consume.positions import Position
 from streamkit.protocol.batch import Stamp
 from streamkit.protocol.data_plane import READ_UNCOMMITTED
 from streamkit.record import Chunk

@@ -21,14 +21,14 @@ import anyio
 from streamkit.client.backoff import Backoff
 from streamkit.client.channel import Channel, Responses
 from streamkit.client.cluster import Cluster, pause_before_retry, retrying
-from streamkit.client.fence import FENCE_OFFSET, Fence
-from streamkit.client.inbox import Inbox
-from streamkit.client.new_modules import NewModules
-from streamkit.client.offsets import OffsetClient
+from streamkit.client.consume.end_probe import FENCE_OFFSET, Fence
+from streamkit.client.consume.fetch_buffer import Inbox
+from streamkit.client.consume.offsets import OffsetClient
+from streamkit.client.consume.positions import Position, Seen
+from streamkit.client.consume.stored_batches import is_in_one_segment, segment_end, unmistakable_end
 from streamkit.client.options import ConsumerMetrics, ConsumerOptions
-from streamkit.client.positions import Position, Seen
-from streamkit.client.smartmodules import check_carried, keeps_state, may_multiply
-from streamkit.client.stored_batches import is_in_one_segment, segment_end, unmistakable_end
+from streamkit.client.smartmodules.propagation import NewModules
+from streamkit.client.smartmodules.smartmodule import check_carried, keeps_state, may_multiply
 from streamkit.errors import CorruptBatch, OffsetEvicted, SmartModuleNotFound, StreamKitError
 from streamkit.limits import BATCH_BYTES_HARD_MAX, MIB
 from streamkit.protocol.apis import STREAM_FETCH, UPDATE_CONSUMER_OFFSET, UPDATE_OFFSETS

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamkit.broker.rules import Refusal, check_new_topic
+from streamkit.broker.topic_validation import Refusal, check_new_topic
 from streamkit.limits import PARTITIONS_MAX, TOPICS_MAX
 from streamkit.protocol.error_codes import ErrorCode, TextPayload
 from streamkit.protocol.specs import (

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from streamkit.client import ManyHandle, RecordHandle
-from streamkit.client.producer import Producer
+from streamkit.client.produce.producer import Producer
 from streamkit.errors import NotFlushed
 from streamkit.protocol.batch import Columns
-from streamkit.sync.parcel import Parcel, Part
+from streamkit.sync.send_batch import Parcel, Part
 
 
 class Handing:
