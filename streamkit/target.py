@@ -31,7 +31,7 @@ _HOLD_CHECK_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class Target:
     """A place to work and why it was chosen. ``address`` is None for the embedded broker,
     which has one only once it is attached to; ``data_dir`` is never None, since state lies
     there even when a cluster is used.
@@ -55,7 +55,7 @@ def choose(
     settings_cluster: str | None = None,
     given_cluster: str | None = None,
     tls: Tls | None = None,
-) -> Where:
+) -> Target:
     """Choose by the first that is given, in this order.
 
     Args:
@@ -121,7 +121,7 @@ def data_folder(named: str | Path | None, environment: Mapping[str, str] = os.en
 
 
 @contextmanager
-def connected(where: Where) -> Iterator[str]:
+def connected(target: Target) -> Iterator[str]:
     """Yield the SC's address; hold the embedded broker up for as long as the block runs.
 
     Blocks until the broker listens: enter it off the event loop.
@@ -129,23 +129,23 @@ def connected(where: Where) -> Iterator[str]:
     Raises:
         StreamKitError: The embedded broker could not be started.
     """
-    with Hold(where) as hold:
-        yield hold.address
+    with BrokerLease(target) as lease:
+        yield lease.address
 
 
-class Hold:
+class BrokerLease:
     """A place to work that stays: the embedded broker is held up until the block ends.
 
     Entering blocks until the broker listens.
     """
 
-    def __init__(self, where: Where) -> None:
-        self._where = where
+    def __init__(self, target: Target) -> None:
+        self._target = target
         self._attachment: Attachment | None = None
-        self.address = where.address or ""
+        self.address = target.address or ""
 
-    def __enter__(self) -> Hold:
-        if self._where.address is None:
+    def __enter__(self) -> BrokerLease:
+        if self._target.address is None:
             self._attach()
         return self
 
@@ -178,13 +178,15 @@ class Hold:
         # The broker is not loaded where a cluster is used.
         from streamkit.broker.attach import attach
 
-        self._attachment = attach(self._where.data_dir)
+        self._attachment = attach(self._target.data_dir)
         if self._attachment.has_made_folder:
-            say(f"new data folder at {self._where.data_dir}")
+            say(f"new data folder at {self._target.data_dir}")
         self.address = self._attachment.sc_address
 
 
-async def hold_up(hold: Hold, client: Client, clock: Clock, note: Callable[[str], None]) -> None:
+async def keep_broker_running(
+    lease: BrokerLease, client: Client, clock: Clock, note: Callable[[str], None]
+) -> None:
     """Start the embedded broker again whenever it ends while it is held; never returns.
 
     Run it beside the work. What the work was about to send or read is tried again by the
@@ -199,16 +201,16 @@ async def hold_up(hold: Hold, client: Client, clock: Clock, note: Callable[[str]
     note_trouble = RateLimited(note, clock.monotonic_s)
     while True:
         await clock.sleep(_HOLD_CHECK_S)
-        if not hold.is_lost():
+        if not lease.is_lost():
             continue
         note_trouble("lost", "the embedded broker has ended; starting it again")
         try:
-            await anyio.to_thread.run_sync(hold.renew, abandon_on_cancel=True)
+            await anyio.to_thread.run_sync(lease.renew, abandon_on_cancel=True)
         except StreamKitError as error:
             note_trouble("broker", f"the embedded broker does not start: {error}")
             continue
-        client.cluster.move(hold.address)
-        note(f"the embedded broker is back at {hold.address}")
+        client.cluster.move(lease.address)
+        note(f"the embedded broker is back at {lease.address}")
 
 
 def checked_address(address: str, source: str) -> str:
@@ -227,20 +229,20 @@ def checked_address(address: str, source: str) -> str:
     return address
 
 
-def _cluster(address: str, source: str, folder: Path, tls: Tls | None = None) -> Where:
-    return Where("cluster", checked_address(address, source), source, folder, tls=tls)
+def _cluster(address: str, source: str, folder: Path, tls: Tls | None = None) -> Target:
+    return Target("cluster", checked_address(address, source), source, folder, tls=tls)
 
 
-def _embedded(why: str, folder: Path) -> Where:
+def _embedded(why: str, folder: Path) -> Target:
     # A broker that stays may tell others of a way to it that only they can go.
-    return Where("embedded", None, why, folder, uses_local_address=True)
+    return Target("embedded", None, why, folder, uses_local_address=True)
 
 
-def _profile(name: str, environment: Mapping[str, str], folder: Path) -> Where:
+def _profile(name: str, environment: Mapping[str, str], folder: Path) -> Target:
     return _usable(_profiles(environment).get(name), "--profile", folder)
 
 
-def _active_profile(environment: Mapping[str, str], folder: Path) -> Where | None:
+def _active_profile(environment: Mapping[str, str], folder: Path) -> Target | None:
     profiles = _profiles(environment)
     try:
         active = profiles.active()
@@ -257,6 +259,6 @@ def _profiles(environment: Mapping[str, str]) -> Profiles:
     return load_profiles(profile_path(environment, home))
 
 
-def _usable(profile: Profile, why: str, folder: Path) -> Where:
+def _usable(profile: Profile, why: str, folder: Path) -> Target:
     address = checked_address(profile.endpoint, f"profile {profile.name!r}")
-    return Where("profile", address, why, folder, profile.use_spu_local_address, profile.tls)
+    return Target("profile", address, why, folder, profile.use_spu_local_address, profile.tls)

@@ -28,7 +28,7 @@ tls_policy = "disabled"
 
 
 @dataclass(slots=True)
-class Place:
+class Environment:
     """A running broker. ``official`` is None where the official client is not installed."""
 
     address: str
@@ -47,7 +47,7 @@ class Place:
 
 
 @contextmanager
-def broker(scale: Scale) -> Iterator[Place]:
+def broker(scale: Scale) -> Iterator[Environment]:
     """Run a broker for the block.
 
     Raises:
@@ -58,7 +58,7 @@ def broker(scale: Scale) -> Iterator[Place]:
         with _process(folder) as address, Client.connect(address) as client:
             profile = folder / "fluvio-profile"
             profile.write_text(_PROFILE.format(address=address))
-            yield Place(address, folder, client, find_official_client(profile))
+            yield Environment(address, folder, client, find_official_client(profile))
 
 
 @contextmanager

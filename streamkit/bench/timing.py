@@ -11,7 +11,7 @@ from streamkit.bench.result import Timing
 
 
 @dataclass(slots=True)
-class Watch:
+class Stopwatch:
     """What `measured` fills in."""
 
     seconds: float = 0.0
@@ -22,9 +22,9 @@ class Watch:
 
 
 @contextmanager
-def measured() -> Iterator[Watch]:
+def measured() -> Iterator[Stopwatch]:
     """Take the time of a block, by the wall and by the processor."""
-    watch = Watch()
+    watch = Stopwatch()
     started_s, started_cpu_s = time.perf_counter(), time.process_time()
     yield watch
     watch.seconds = time.perf_counter() - started_s

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from streamkit.bench.environment import Place
+from streamkit.bench.environment import Environment
 from streamkit.bench.result import WrongOutput
 from streamkit.bench.workload import checksum, keys_of, values_of
 
 
-def check_written(place: Place, topic: str, records: int, *, not_before_ms: int) -> None:
+def verify_written(
+    environment: Environment, topic: str, records: int, *, not_before_ms: int
+) -> None:
     """Refuse a topic that holds anything but the rows of `workload`, in order.
 
     Raises:
@@ -17,7 +19,7 @@ def check_written(place: Place, topic: str, records: int, *, not_before_ms: int)
     keys: list[bytes | None] = []
     offsets: list[int] = []
     earliest_ms = not_before_ms
-    with place.client.consumer(topic, until_end=True) as consumer:
+    with environment.client.consumer(topic, until_end=True) as consumer:
         for chunk in consumer.chunks():
             values += chunk.values
             keys += chunk.keys

@@ -20,10 +20,8 @@ from streamkit.protocol.batch import (
     plain_records,
     whole_batches,
 )
-from streamkit.protocol.compression import Codec, GrowsTooMuch
-from streamkit.protocol.error_codes import ErrorCode, other
-
-_TOO_LARGE = 10
+from streamkit.protocol.compression import Codec, DecompressedTooLarge
+from streamkit.protocol.error_codes import Code, ErrorCode, other
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +65,11 @@ def check_entry(records: bytes, required: Codec | None, segment_bytes: int) -> E
             counts.append(header.record_count)
     except CorruptBatch as error:
         return other(f"corrupt batch: {error.reason}")
-    except GrowsTooMuch as error:
-        return other(f"refused: {error}") if error.is_ratio else ErrorCode(_TOO_LARGE)
+    except DecompressedTooLarge as error:
+        return other(f"refused: {error}") if error.is_ratio else ErrorCode(Code.MESSAGE_TOO_LARGE)
     except RemoteProtocolError as error:
         if _is_whole_but_too_large(records, end):
-            return ErrorCode(_TOO_LARGE)
+            return ErrorCode(Code.MESSAGE_TOO_LARGE)
         return other(f"corrupt batch: {error}")
     if cut_batch_bytes(records, end, len(records)):
         return other(f"corrupt batch: {len(records) - end} bytes behind the last whole one")
@@ -92,11 +90,11 @@ def _header_problem(
     if header.magic != MAGIC:
         return other(f"corrupt batch: magic {header.magic}, expected {MAGIC}")
     if header.codec_number > Codec.ZSTD:
-        return ErrorCode(9000)
+        return ErrorCode(Code.COMPRESSION_ERROR)
     if required is not None and header.codec_number != required:
-        return ErrorCode(9000)
+        return ErrorCode(Code.COMPRESSION_ERROR)
     if header.size_bytes > min(segment_bytes, BATCH_BYTES_HARD_MAX):
-        return ErrorCode(_TOO_LARGE)
+        return ErrorCode(Code.MESSAGE_TOO_LARGE)
     if not 0 <= header.last_offset_delta < RECORDS_PER_BATCH_MAX:
         return other(f"corrupt batch: last offset delta {header.last_offset_delta}")
     return None

@@ -26,7 +26,7 @@ from streamkit.protocol.batch import (
     read_batch_header,
     whole_batches,
 )
-from streamkit.protocol.error_codes import ErrorCode, evicted, other
+from streamkit.protocol.error_codes import Code, ErrorCode, evicted, other
 
 _SCAN_BYTES = 1 << 20
 # The first two fields of a batch: its offset, and its length behind them.
@@ -175,7 +175,7 @@ class PartitionLog:
                 self._disk.sync_folder(self.folder)
             self._disk.truncate(files.get(active.path), to.position)
         except OSError:
-            self.refusal = ErrorCode(73)
+            self.refusal = ErrorCode(Code.PARTITION_SHORT_CIRCUITED)
             raise
 
     def sync(self, files: OpenFiles) -> LogEnd:
@@ -190,7 +190,7 @@ class PartitionLog:
         except OSError:
             # What the kernel held is in doubt for good: a second sync would lie.
             self.has_failed_sync = True
-            self.refusal = ErrorCode(73)
+            self.refusal = ErrorCode(Code.PARTITION_SHORT_CIRCUITED)
             raise
 
     # --- reading, on the event loop --------------------------------------------

@@ -20,7 +20,7 @@ from streamkit.limits import (
     TOPICS_MAX,
 )
 from streamkit.protocol.connection import SEMVER
-from streamkit.protocol.error_codes import ErrorCode, TextPayload
+from streamkit.protocol.error_codes import Code, ErrorCode, TextPayload
 from streamkit.protocol.specs import (
     AssignedReplicas,
     ComputedReplicas,
@@ -74,22 +74,26 @@ def check_new_topic(
         modules: What the SmartModules are stored as.
     """
     if wrong := check_topic_name(name):
-        return Refusal(name, ErrorCode(2006), wrong)
+        return Refusal(name, ErrorCode(Code.TOPIC_INVALID_NAME), wrong)
     if name in topics:
-        return Refusal(name, ErrorCode(2002), f"Topic '{name}' already exists")
+        return Refusal(name, ErrorCode(Code.TOPIC_ALREADY_EXISTS), f"Topic '{name}' already exists")
     if wrong := _storage_problem(spec):
-        return Refusal(name, ErrorCode(2004), wrong)
+        return Refusal(name, ErrorCode(Code.TOPIC_INVALID_CONFIGURATION), wrong)
     if spec.deduplication is not None:
         return _deduplication_refusal(spec.deduplication.uses, modules)
     if wrong := _replicas_problem(spec, spu_id):
-        return Refusal(name, ErrorCode(2000), wrong)
+        return Refusal(name, ErrorCode(Code.TOPIC_ERROR), wrong)
     if len(topics) >= TOPICS_MAX:
-        return Refusal(name, ErrorCode(2000), f"{TOPICS_MAX} topics exist already")
+        return Refusal(name, ErrorCode(Code.TOPIC_ERROR), f"{TOPICS_MAX} topics exist already")
     if partitions_in_all + spec.partition_count > PARTITIONS_MAX:
-        return Refusal(name, ErrorCode(2000), f"more than {PARTITIONS_MAX} partitions in all")
+        return Refusal(
+            name, ErrorCode(Code.TOPIC_ERROR), f"more than {PARTITIONS_MAX} partitions in all"
+        )
     if isinstance(spec.replicas, ComputedReplicas) and spec.replicas.replication_factor > 1:
         count = spec.replicas.partitions
-        return Refusal(name, ErrorCode(2005), f"only 0 out of {count} provisioned")
+        return Refusal(
+            name, ErrorCode(Code.TOPIC_NOT_PROVISIONED), f"only 0 out of {count} provisioned"
+        )
     return None
 
 
@@ -117,16 +121,18 @@ def _deduplication_refusal(module: str, modules: Collection[str]) -> Refusal:
     """Modules are stored here, not run, so only the kind of refusal is open."""
     if not _MODULE_NAME.fullmatch(module):
         text = f"invalid module name: {module!r}"
-        return Refusal(module, ErrorCode(10001, TextPayload(text)), text)
+        return Refusal(
+            module, ErrorCode(Code.DEDUPLICATION_SMARTMODULE_NAME_INVALID, TextPayload(text)), text
+        )
     if parse_module_name(module).key in modules:
         # A topic that lets duplicates in would not be what was asked for.
         text = "the embedded broker does not run SmartModules yet, so it cannot deduplicate"
-        return Refusal(module, ErrorCode(10000), text)
+        return Refusal(module, ErrorCode(Code.DEDUPLICATION_SMARTMODULE_NOT_LOADED), text)
     text = (
         "Deduplication SmartModule is not loaded into the cluster\n"
         f"Hint: try `fluvio hub sm download {module}` and repeat this operation"
     )
-    return Refusal(module, ErrorCode(10000), text)
+    return Refusal(module, ErrorCode(Code.DEDUPLICATION_SMARTMODULE_NOT_LOADED), text)
 
 
 def _replicas_problem(spec: TopicSpec, spu_id: int) -> str | None:

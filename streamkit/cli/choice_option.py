@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 
-class Spelled(click.ParamType[str]):
+class Choice(click.ParamType[str]):
     """One of a few words; case, hyphens and underscores do not matter."""
 
     name = "word"
@@ -32,5 +32,5 @@ def _bare(word: str) -> str:
     return word.lower().replace("-", "").replace("_", "")
 
 
-ISOLATION: Final = Spelled("read_committed", "read_uncommitted")
-DELIVERY: Final = Spelled("at-least-once", "at-most-once")
+ISOLATION: Final = Choice("read_committed", "read_uncommitted")
+DELIVERY: Final = Choice("at-least-once", "at-most-once")

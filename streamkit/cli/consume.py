@@ -9,7 +9,7 @@ import click
 
 from streamkit.cli.choice_option import ISOLATION
 from streamkit.cli.options import SIZE, Command, place_options
-from streamkit.cli.smartmodule_options import ChainOptions, chain_options, no_mirrors
+from streamkit.cli.smartmodule_options import SmartModuleOptions, chain_options, no_mirrors
 from streamkit.cli.time_option import MOMENT
 from streamkit.errors import UsageError
 
@@ -96,8 +96,8 @@ def consume(topic: str, **given: Any) -> None:
     Ends with Ctrl-C, or when whoever reads its output goes away.
     """
     _check(given)
-    chain = ChainOptions.taken_from(given)
-    if given["until"] is not None and chain != ChainOptions():
+    chain = SmartModuleOptions.taken_from(given)
+    if given["until"] is not None and chain != SmartModuleOptions():
         raise UsageError(
             "--until needs times, and what SmartModules make of records has none",
             hint="--end stops at an offset",

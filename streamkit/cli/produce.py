@@ -9,7 +9,7 @@ import click
 
 from streamkit.cli.choice_option import DELIVERY, ISOLATION
 from streamkit.cli.options import DURATION, SIZE, Command, place_options
-from streamkit.cli.smartmodule_options import ChainOptions, chain_options, no_mirrors
+from streamkit.cli.smartmodule_options import SmartModuleOptions, chain_options, no_mirrors
 from streamkit.errors import UsageError
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -90,7 +90,7 @@ def produce(topic: str, **given: Any) -> None:
     """
     from streamkit.cli.produce_run import ProduceOptions, run
 
-    chain = ChainOptions.taken_from(given)
+    chain = SmartModuleOptions.taken_from(given)
     options = ProduceOptions(topic=topic, smartmodules=tuple(chain.steps()), **given)
     _check(options)
     click.get_current_context().exit(run(options))

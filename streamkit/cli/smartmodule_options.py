@@ -18,7 +18,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
-class ChainOptions:
+class SmartModuleOptions:
     """What was given; `steps` makes a chain of it."""
 
     smartmodule: str | None = None
@@ -29,7 +29,7 @@ class ChainOptions:
     transforms_line: tuple[str, ...] = ()
 
     @classmethod
-    def taken_from(cls, given: dict[str, Any]) -> ChainOptions:
+    def taken_from(cls, given: dict[str, Any]) -> SmartModuleOptions:
         """Take them out of all the options of a command.
 
         Raises:
@@ -91,7 +91,7 @@ class ChainOptions:
 
 
 def chain_options(command: F) -> F:
-    """Give a command the options that name SmartModules; see `ChainOptions`."""
+    """Give a command the options that name SmartModules; see `SmartModuleOptions`."""
     for decorate in (
         click.option(
             "--transforms-line",

@@ -13,7 +13,7 @@ from streamkit.cli.options import DURATION
 _NUMBER: Final = re.compile(r"[\d.]+")
 
 
-class Moment(click.ParamType[datetime]):
+class Time(click.ParamType[datetime]):
     """``2024-05-01T12:00:00Z``, ``2024-05-01``, or an age: ``90s``, ``1h 30m``, ``2days``.
 
     What names no zone is UTC, as everything that is printed.
@@ -54,4 +54,4 @@ def _named(text: str) -> datetime | None:
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
-MOMENT: Final = Moment()
+MOMENT: Final = Time()

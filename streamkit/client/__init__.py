@@ -18,7 +18,12 @@ from streamkit.client.consume.consumer import Consumer
 from streamkit.client.consume.fetch import Fetched, FetchedBatch
 from streamkit.client.consume.offsets import StoredOffset
 from streamkit.client.options import BatchReport, ConsumerMetrics, ProducerMetrics
-from streamkit.client.produce.handles import ManyHandle, ManyMetadata, RecordHandle, RecordMetadata
+from streamkit.client.produce.handles import (
+    RecordHandle,
+    RecordMetadata,
+    RecordsHandle,
+    RecordsMetadata,
+)
 from streamkit.client.produce.producer import Producer
 from streamkit.client.smartmodules.smartmodule import Lookback, SmartModule
 from streamkit.client.smartmodules.transforms import load_transforms, parse_transforms
@@ -37,13 +42,13 @@ __all__ = [
     "FetchedBatch",
     "Listed",
     "Lookback",
-    "ManyHandle",
-    "ManyMetadata",
     "PartitionInfo",
     "Producer",
     "ProducerMetrics",
     "RecordHandle",
     "RecordMetadata",
+    "RecordsHandle",
+    "RecordsMetadata",
     "Removed",
     "ReplicaInfo",
     "RetryPolicy",

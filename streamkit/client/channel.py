@@ -55,7 +55,7 @@ _BREAKS: Final = (
 )
 
 
-class Answer(Generic[A]):
+class PendingResponse(Generic[A]):
     """The one answer to a request, once it is here. Await it, any number of times."""
 
     __slots__ = ("_event", "_failure", "_value")
@@ -128,7 +128,7 @@ class Channel:
         self.streams_opened = 0
         self._stream = stream
         self._protocol = ClientConnection(client_id, server=address)
-        self._waiting: dict[int, Answer[Any] | Responses[Any]] = {}
+        self._waiting: dict[int, PendingResponse[Any] | Responses[Any]] = {}
         self._writing = anyio.Lock(fast_acquire=True)  # else each write costs a turn of the loop
         self._greeted = anyio.Event()
         self._answered = anyio.Event()
@@ -178,7 +178,7 @@ class Channel:
         if not self.is_open:
             raise ConnectionLost(f"{self.address}: {self._failure}", sent=False) from self._cause
 
-    async def post(self, api: Api[Q, A], request: Q) -> Answer[A]:
+    async def post(self, api: Api[Q, A], request: Q) -> PendingResponse[A]:
         """Send a request and return its answer, to be awaited later.
 
         Waits while as many requests are open as a connection may have.
@@ -192,9 +192,9 @@ class Channel:
             await self._answered.wait()
         self._check_open()
         correlation_id, data = self._protocol.send(api, request)
-        answer: Answer[A] = Answer()
-        await self._write(data, correlation_id, answer)
-        return answer
+        response: PendingResponse[A] = PendingResponse()
+        await self._write(data, correlation_id, response)
+        return response
 
     async def call(self, api: Api[Q, A], request: Q, *, timeout_s: float | None = None) -> A:
         """Send a request and wait for its answer.
@@ -204,8 +204,8 @@ class Channel:
             RequestTimedOut: No answer within ``timeout_s``.
         """
         with anyio.move_on_after(timeout_s) as scope:
-            answer = await self.post(api, request)
-            return await answer
+            response = await self.post(api, request)
+            return await response
         assert scope.cancelled_caught
         raise RequestTimedOut(
             f"{self.address} did not answer {api.name} within {timeout_s} s", sent=True
@@ -275,18 +275,18 @@ class Channel:
         self._end()
 
     def _deliver(self, data: bytes) -> None:
-        for reply in self._protocol.receive(data):
+        for response in self._protocol.receive(data):
             if not self._greeted.is_set():
                 self._greeted.set()
                 continue
             waiting = (
-                self._waiting.pop(reply.correlation_id, None)
-                if reply.is_last
-                else self._waiting.get(reply.correlation_id)
+                self._waiting.pop(response.correlation_id, None)
+                if response.is_last
+                else self._waiting.get(response.correlation_id)
             )
             if waiting is not None:
-                waiting.deliver(reply.body)
-            if reply.is_last:
+                waiting.deliver(response.body)
+            if response.is_last:
                 self._tell_answered()
 
     def _check_open(self) -> None:
@@ -312,7 +312,10 @@ class Channel:
         answered.set()
 
     async def _write(
-        self, data: bytes | bytearray, correlation_id: int, waiting: Answer[Any] | Responses[Any]
+        self,
+        data: bytes | bytearray,
+        correlation_id: int,
+        waiting: PendingResponse[Any] | Responses[Any],
     ) -> None:
         """Write a request when its turn has come; whoever is cancelled before ends nothing."""
         self._waiting[correlation_id] = waiting

@@ -153,7 +153,7 @@ def partitions(name: str, value: object) -> tuple[int, ...]:
     return tuple(dict.fromkeys(numbers))
 
 
-def starts(name: str, value: object) -> dict[int, int]:
+def start_offsets(name: str, value: object) -> dict[int, int]:
     """Return the first offset by partition."""
     if not isinstance(value, Mapping):
         refuse(name, value, "a dict of partitions and offsets")

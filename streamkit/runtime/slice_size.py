@@ -8,7 +8,7 @@ from typing import Final
 _GROWTH_MAX: Final = 8
 
 
-class Pace:
+class SliceSize:
     """Aims at a time per turn.
 
     Args:

@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 from streamkit.client import Client as AsyncClient
 from streamkit.client import checks
 from streamkit.errors import UsageError
-from streamkit.sync.loop_iterator import Pull
+from streamkit.sync.loop_iterator import LoopIterator
 from streamkit.sync.loop_thread import LoopThread, shared_loop
-from streamkit.sync.send_queue import Outbox
+from streamkit.sync.send_queue import SendQueue
 
 T = TypeVar("T")
 
 
-class Connection:
+class ClientRunner:
     """Keeps an async client open on the loop: from the first call, or from `open`, to `close`."""
 
     def __init__(self, client: AsyncClient) -> None:
@@ -32,8 +32,8 @@ class Connection:
         self._state = threading.Lock()
         self._is_closed = False
         self._closers = 0
-        self._outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
-        self._pulls: weakref.WeakSet[Pull[Any]] = weakref.WeakSet()
+        self._outboxes: weakref.WeakSet[SendQueue] = weakref.WeakSet()
+        self._pulls: weakref.WeakSet[LoopIterator[Any]] = weakref.WeakSet()
 
     def open(self) -> None:
         """Connect, unless that is done.
@@ -64,7 +64,7 @@ class Connection:
     def is_closed(self) -> bool:
         return self._is_closed
 
-    def opened(self, outbox: Outbox) -> None:
+    def opened(self, send_queue: SendQueue) -> None:
         """Learn of a producer that `close` has to close first.
 
         Raises:
@@ -73,14 +73,14 @@ class Connection:
         with self._state:
             if self._closers or self._is_closed:
                 raise self._closed()
-            self._outboxes.add(outbox)
+            self._outboxes.add(send_queue)
 
-    def pull(self, bring: Callable[[], Awaitable[T | None]]) -> Pull[T]:
+    def iterate(self, bring: Callable[[], Awaitable[T | None]]) -> LoopIterator[T]:
         """Take things from a coroutine function, until `close` at the latest."""
-        pull = Pull(self.loop, bring)
+        iterate = LoopIterator(self.loop, bring)
         with self._state:
-            self._pulls.add(pull)
-        return pull
+            self._pulls.add(iterate)
+        return iterate
 
     def close(self, *, deadline_s: float | None = None) -> None:
         """Flush what producers hold, then leave the client. Does nothing the second time.
@@ -99,21 +99,21 @@ class Connection:
                 return
             self._closers += 1
             outboxes = list(self._outboxes)
-        for outbox in outboxes:
-            outbox.shut()
+        for send_queue in outboxes:
+            send_queue.shut()
         try:
             outcomes = self.loop.call(_closed(outboxes, deadline_s))
         except BaseException:
-            for outbox in outboxes:
-                outbox.reopen()
+            for send_queue in outboxes:
+                send_queue.reopen()
             with self._state:
                 self._closers -= 1
             raise
         self._is_closed = True
         with self._state:
             pulls = list(self._pulls)
-        for pull in pulls:
-            pull.close()
+        for iterate in pulls:
+            iterate.close()
         self.loop.post(self._leave.set)
         self.loop.result_of(self._life)
         problems = [outcome for outcome in outcomes if outcome is not None]
@@ -155,7 +155,9 @@ class Connection:
             entered.set_exception(error)
 
 
-async def _closed(outboxes: list[Outbox], deadline_s: float | None) -> list[BaseException | None]:
+async def _closed(
+    outboxes: list[SendQueue], deadline_s: float | None
+) -> list[BaseException | None]:
     """Close them all at once; return what each raised."""
     closing = [each.close(deadline_s) for each in outboxes]
     return await asyncio.gather(*closing, return_exceptions=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from streamkit.client import ManyHandle, RecordHandle
+from streamkit.client import RecordHandle, RecordsHandle
 from streamkit.client.produce.producer import Producer
 from streamkit.errors import NotFlushed
 from streamkit.protocol.batch import Columns
-from streamkit.sync.send_batch import Parcel, Part
+from streamkit.sync.send_batch import Part, SendBatch
 
 
-class Handing:
+class Forwarder:
     """Hands over the records of one producer. ``refusal`` is the first one that was not taken."""
 
     def __init__(self, producer: Producer) -> None:
@@ -27,59 +27,59 @@ class Handing:
             f"the producer for {self._producer.topic!r} was closed before the record was sent"
         )
 
-    async def hand_over(self, parcel: Parcel) -> None:
+    async def forward(self, batch: SendBatch) -> None:
         """Hand over a parcel; it knows what became of each record, however this ends."""
         parts: list[Part] = []
         try:
-            await self._hand_over_parts(parcel, parts)
+            await self._forward_parts(batch, parts)
         except Exception as error:  # whatever it is must reach whoever waits for the records
             self.refusal = self.refusal or error
-            parcel.settle(parts, rest=error)
+            batch.settle(parts, rest=error)
         except BaseException:
-            parcel.settle(parts, rest=self.gone())
+            batch.settle(parts, rest=self.gone())
             raise
         else:
-            parcel.settle(parts)
+            batch.settle(parts)
 
-    async def _hand_over_parts(self, parcel: Parcel, parts: list[Part]) -> None:
+    async def _forward_parts(self, batch: SendBatch, parts: list[Part]) -> None:
         start = 0
-        for row, partition in (*parcel.partitions.items(), (len(parcel), None)):
+        for row, partition in (*batch.partitions.items(), (len(batch), None)):
             if start < row:
-                await self._together(parcel, start, row, parts)
+                await self._together(batch, start, row, parts)
             if partition is not None:
-                parts.append((row, await self._to_partition(partition, parcel, row)))
+                parts.append((row, await self._to_partition(partition, batch, row)))
             start = row + 1
 
-    async def _together(self, parcel: Parcel, start: int, stop: int, parts: list[Part]) -> None:
+    async def _together(self, batch: SendBatch, start: int, stop: int, parts: list[Part]) -> None:
         """Hand over neighbours in one call; where it refuses them, one after another."""
-        many = ManyHandle(stop - start)
+        many = RecordsHandle(stop - start)
         parts.append((start, many))
         try:
-            await self._producer.send_columns(_rows(parcel, start, stop), many)
+            await self._producer.send_columns(_rows(batch, start, stop), many)
         except Exception:
             if many.taken or stop - start == 1:
                 raise
             parts.pop()  # a partitioner may have failed for one of them only
             for row in range(start, stop):
-                parts.append((row, await self._alone(parcel, row)))
+                parts.append((row, await self._alone(batch, row)))
 
-    async def _alone(self, parcel: Parcel, row: int) -> ManyHandle | Exception:
-        one = ManyHandle(1)
+    async def _alone(self, batch: SendBatch, row: int) -> RecordsHandle | Exception:
+        one = RecordsHandle(1)
         try:
-            await self._producer.send_columns(_rows(parcel, row, row + 1), one)
+            await self._producer.send_columns(_rows(batch, row, row + 1), one)
         except Exception as error:
             self.refusal = self.refusal or error
             return error
         return one
 
     async def _to_partition(
-        self, partition: int, parcel: Parcel, row: int
+        self, partition: int, batch: SendBatch, row: int
     ) -> RecordHandle | Exception:
         try:
             return await self._producer.send(
-                parcel.values[row],
-                parcel.keys[row],
-                timestamp_ms=parcel.timestamps_ms[row],
+                batch.values[row],
+                batch.keys[row],
+                timestamp_ms=batch.timestamps_ms[row],
                 partition=partition,
             )
         except Exception as error:
@@ -87,7 +87,7 @@ class Handing:
             return error
 
 
-def _rows(parcel: Parcel, start: int, stop: int) -> Columns:
+def _rows(batch: SendBatch, start: int, stop: int) -> Columns:
     return Columns(
-        parcel.values[start:stop], parcel.keys[start:stop], parcel.timestamps_ms[start:stop]
+        batch.values[start:stop], batch.keys[start:stop], batch.timestamps_ms[start:stop]
     )

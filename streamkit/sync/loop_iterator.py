@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Brought(Generic[T]):
+class Item(Generic[T]):
     """A thing, or the error in its place, or neither. Numbers count from 1."""
 
     number: int
@@ -24,7 +24,7 @@ class Brought(Generic[T]):
     error: Exception | None = None
 
 
-class Pull(Generic[T]):
+class LoopIterator(Generic[T]):
     """Takes one thing after another from a coroutine function that runs on the loop.
 
     Each is asked for by the number of the one before it, and kept until then. So an interrupt
@@ -43,11 +43,11 @@ class Pull(Generic[T]):
         self._arrived = threading.Event()
         self._asked_for = 0
         self._asked_last = -1
-        self._last: Brought[T] = Brought(0)
+        self._last: Item[T] = Item(0)
         self._is_closed = False
         self._task: Future[None] | None = None
 
-    def after(self, number: int) -> Brought[T]:
+    def after(self, number: int) -> Item[T]:
         """Wait for the thing behind that of a number; one thread at a time may.
 
         Raises:
@@ -87,9 +87,9 @@ class Pull(Generic[T]):
                 self._wanted.clear()
                 number = self._last.number + 1
                 try:
-                    self._last = Brought(number, await self._bring())
+                    self._last = Item(number, await self._bring())
                 except Exception as error:  # it belongs to the thread that asked
-                    self._last = Brought(number, error=error)
+                    self._last = Item(number, error=error)
                 self._arrived.set()
         finally:
             self._is_closed = True

@@ -21,27 +21,27 @@ from functools import partial
 from operator import itemgetter
 from typing import Final, Protocol
 
-from streamkit.client import ManyHandle, ManyMetadata, RecordHandle, RecordMetadata
+from streamkit.client import RecordHandle, RecordMetadata, RecordsHandle, RecordsMetadata
 from streamkit.protocol.batch import Columns
 
 # What a record takes beside its value and key.
 RECORD_BYTES: Final = 64
 _ROWS_MAX: Final = 8_192
 # The first row of a part, and its handle; or why its record was refused.
-Part = tuple[int, ManyHandle | RecordHandle | Exception]
+Part = tuple[int, RecordsHandle | RecordHandle | Exception]
 
 
-class Carrier(Protocol):
+class BatchOwner(Protocol):
     """What a parcel is handed over by; called from any thread."""
 
-    def watch(self, parcel: Parcel, row: int, known: threading.Event) -> None:
+    def watch(self, batch: SendBatch, row: int, known: threading.Event) -> None:
         """Set an event once the outcome of a record is known; cut its linger short."""
 
-    def outcome_of(self, parcel: Parcel) -> ManyMetadata:
+    def outcome_of(self, batch: SendBatch) -> RecordsMetadata:
         """Wait for all records of a parcel."""
 
 
-class Parcel:
+class SendBatch:
     """Records that are handed over together, as columns, and what became of them."""
 
     __slots__ = (
@@ -56,7 +56,7 @@ class Parcel:
         "values",
     )
 
-    def __init__(self, carrier: Carrier) -> None:
+    def __init__(self, carrier: BatchOwner) -> None:
         self._carrier = carrier
         self.values: list[bytes] = []
         self.keys: list[bytes | None] = []
@@ -87,7 +87,7 @@ class Parcel:
         assert record is not None, "it is known"
         return record.result()
 
-    def wait_for_all(self) -> ManyMetadata:
+    def wait_for_all(self) -> RecordsMetadata:
         """Wait until all records are stored.
 
         Raises:
@@ -121,7 +121,7 @@ class Parcel:
         self._error = error
         self._release()
 
-    def handles(self) -> list[ManyHandle | RecordHandle]:
+    def handles(self) -> list[RecordsHandle | RecordHandle]:
         """Return the handles of the records, in order.
 
         Raises:
@@ -163,7 +163,7 @@ class Parcel:
         at = bisect_right(self._parts, row, key=itemgetter(0)) - 1
         if at >= 0:
             first, part = self._parts[at]
-            if isinstance(part, ManyHandle):
+            if isinstance(part, RecordsHandle):
                 with suppress(IndexError):  # not all of its rows are taken
                     return part.record(row - first)
             elif first == row:
@@ -174,16 +174,16 @@ class Parcel:
         raise self._error
 
 
-def parcels_of(columns: Columns, bytes_max: int, carrier: Carrier) -> Iterator[Parcel]:
+def send_batches_of(columns: Columns, bytes_max: int, carrier: BatchOwner) -> Iterator[SendBatch]:
     """Cut columns into parcels of up to so many bytes, of at least one record each."""
     start, total = 0, len(columns.values)
     while start < total:
         stop = start + _rows_of(columns.values, start, bytes_max)
-        parcel = Parcel(carrier)
-        parcel.values, parcel.keys = columns.values[start:stop], columns.keys[start:stop]
-        parcel.timestamps_ms = columns.timestamps_ms[start:stop]
-        parcel.bytes = sum(map(len, parcel.values)) + RECORD_BYTES * (stop - start)
-        yield parcel
+        batch = SendBatch(carrier)
+        batch.values, batch.keys = columns.values[start:stop], columns.keys[start:stop]
+        batch.timestamps_ms = columns.timestamps_ms[start:stop]
+        batch.bytes = sum(map(len, batch.values)) + RECORD_BYTES * (stop - start)
+        yield batch
         start = stop
 
 

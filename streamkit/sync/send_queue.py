@@ -10,24 +10,24 @@ from typing import Final
 
 import anyio
 
-from streamkit.client import ManyHandle, ManyMetadata
+from streamkit.client import RecordsHandle, RecordsMetadata
 from streamkit.client.produce.producer import Producer as AsyncProducer
 from streamkit.errors import NotFlushed, UsageError
 from streamkit.protocol.batch import Columns
 from streamkit.sync import handles
-from streamkit.sync.forwarding import Handing
+from streamkit.sync.forwarding import Forwarder
 from streamkit.sync.loop_thread import LoopThread, write_left
-from streamkit.sync.send_batch import Parcel, parcels_of
+from streamkit.sync.send_batch import SendBatch, send_batches_of
 
 # What may wait to be handed over. The async producer has a queue of its own behind this one.
-OUTBOX_BYTES_MAX: Final = 1 << 20
+SEND_QUEUE_BYTES_MAX: Final = 1 << 20
 # After a hand-over records gather so long before the next one, unless somebody waits: a thread
 # that sends now and then would else wake the loop for each.
 _GATHER_S: Final = 0.001
 _LOOK_AGAIN_S: Final = 0.05
 
 
-class Outbox:
+class SendQueue:
     """The records that threads have sent and the loop has not taken.
 
     Args:
@@ -42,17 +42,17 @@ class Outbox:
         loop: LoopThread,
         producer: AsyncProducer,
         *,
-        queue_bytes: int = OUTBOX_BYTES_MAX,
+        queue_bytes: int = SEND_QUEUE_BYTES_MAX,
         gathers: bool = True,
     ) -> None:
         self._loop = loop
         self._producer = producer
-        self._bytes_max = min(queue_bytes, OUTBOX_BYTES_MAX)
+        self._bytes_max = min(queue_bytes, SEND_QUEUE_BYTES_MAX)
         self._gather_s = _GATHER_S if gathers else 0.0
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
-        self._open = Parcel(self)
-        self._closed: deque[Parcel] = deque()
+        self._open = SendBatch(self)
+        self._closed: deque[SendBatch] = deque()
         # What the open parcel may hold; the second is what `add` looks at, and lets nobody in
         # while the outbox is being closed.
         self._room_bytes = self._entrance_bytes = self._bytes_max
@@ -66,8 +66,8 @@ class Outbox:
         self._moved = asyncio.Event()
         self._closed_count = 0
         self._handed_count = 0
-        self._in_hand: Parcel | None = None
-        self._handing = Handing(producer)
+        self._in_hand: SendBatch | None = None
+        self._forwarder = Forwarder(producer)
         loop.must_finish(self)
         self._pumping = loop.start(self._pump())
 
@@ -87,40 +87,40 @@ class Outbox:
             UsageError: The producer is closed.
         """
         with self._lock:
-            parcel = self._open
-            row = len(parcel.timestamps_ms)
-            if parcel.bytes >= self._entrance_bytes or row != len(parcel.values):
-                parcel = self._let_in()
-                row = len(parcel)
+            batch = self._open
+            row = len(batch.timestamps_ms)
+            if batch.bytes >= self._entrance_bytes or row != len(batch.values):
+                batch = self._let_in()
+                row = len(batch)
             # Ctrl-C may come between any two of these; the last one makes it a record.
-            parcel.values.append(value)
-            parcel.keys.append(key)
+            batch.values.append(value)
+            batch.keys.append(key)
             if partition is not None:
-                parcel.partitions[row] = partition
-            parcel.timestamps_ms.append(timestamp_ms)
-            parcel.bytes += size_bytes
+                batch.partitions[row] = partition
+            batch.timestamps_ms.append(timestamp_ms)
+            batch.bytes += size_bytes
             if not self._is_awake:
                 self._wake_up()
-        return handles.RecordHandle(parcel, row)
+        return handles.RecordHandle(batch, row)
 
-    def add_columns(self, columns: Columns) -> list[Parcel]:
+    def add_columns(self, columns: Columns) -> list[SendBatch]:
         """Take many records; wait while there is no room.
 
         Raises:
             UsageError: The producer is closed.
             NotFlushed: Its closing did not wait any longer; the text says how many are taken.
         """
-        parcels: list[Parcel] = []
+        batches: list[SendBatch] = []
         visit = _Visit()
         try:
             with self._lock:
                 self._check_entrance()
                 self._inside.add(visit)
-            self._add_parcels(columns, parcels)
+            self._add_batches(columns, batches)
         finally:
             with self._lock:
                 self._leave(visit)
-        return parcels
+        return batches
 
     def shut(self) -> None:
         """Let no more records in; threads that wait for room are let finish."""
@@ -134,14 +134,14 @@ class Outbox:
             self._closers -= 1
             self._set_room(self._room_bytes)
 
-    def watch(self, parcel: Parcel, row: int, known: threading.Event) -> None:
+    def watch(self, batch: SendBatch, row: int, known: threading.Event) -> None:
         """Set an event once the outcome of a record is known; cut its linger short."""
         self._loop.check()
-        self._loop.post(self._watch, parcel, row, known)
+        self._loop.post(self._watch, batch, row, known)
 
-    def outcome_of(self, parcel: Parcel) -> ManyMetadata:
+    def outcome_of(self, batch: SendBatch) -> RecordsMetadata:
         """Wait for all records of a parcel."""
-        return self._loop.call(self._outcome_of(parcel))
+        return self._loop.call(self._outcome_of(batch))
 
     def abandon(self) -> None:
         """Flush and close in the background: nobody has the producer any more."""
@@ -169,8 +169,8 @@ class Outbox:
         said = []
         if count := self.unacknowledged:
             said.append(f"{count} records for {topic!r} were not delivered before the end")
-        if self._handing.refusal is not None:
-            said.append(f"records for {topic!r} were refused: {self._handing.refusal}")
+        if self._forwarder.refusal is not None:
+            said.append(f"records for {topic!r} were refused: {self._forwarder.refusal}")
         return "; ".join(said)
 
     # --- on the loop -------------------------------------------------------------------
@@ -183,11 +183,11 @@ class Outbox:
         """
         await self._all_handed_over()
         await self._producer.checkpoint()()
-        refusal = self._handing.take_refusal()
+        refusal = self._forwarder.take_refusal()
         if refusal is not None:
             raise refusal
 
-    async def hurry(self) -> None:
+    async def flush_soon(self) -> None:
         """Let what is held go without waiting for its linger."""
         await self._all_handed_over()
         self._producer.send_now()
@@ -234,7 +234,7 @@ class Outbox:
             await self._until_all_have_left()
             await self.flush()
         except Exception as error:  # told by `left`
-            self._handing.refusal = error
+            self._forwarder.refusal = error
 
     def stop(self) -> None:
         """Stop at once; what is not stored yet is not sent again."""
@@ -250,8 +250,8 @@ class Outbox:
             lost = list(self._closed)
             self._closed.clear()
             self._room.notify_all()
-        for parcel in lost:
-            parcel.lose(self._handing.gone())
+        for batch in lost:
+            batch.lose(self._forwarder.gone())
         self._producer.stop()
         self._tell_moved()
 
@@ -269,13 +269,13 @@ class Outbox:
         if self._closers or self._is_closed:
             raise self._closed_error()
 
-    def _let_in(self) -> Parcel:
+    def _let_in(self) -> SendBatch:
         """Wait for room, with the lock held; closing waits for whoever was let in before."""
         self._check_entrance()
         visit = _Visit()
         self._inside.add(visit)
         try:
-            return self._parcel_with_room()
+            return self._batch_with_room()
         finally:
             self._leave(visit)
 
@@ -295,32 +295,32 @@ class Outbox:
             with anyio.move_on_after(_LOOK_AGAIN_S):
                 await moved.wait()
 
-    def _add_parcels(self, columns: Columns, parcels: list[Parcel]) -> None:
-        for parcel in parcels_of(columns, self._bytes_max, self):
+    def _add_batches(self, columns: Columns, batches: list[SendBatch]) -> None:
+        for batch in send_batches_of(columns, self._bytes_max, self):
             with self._lock:
                 try:
-                    self._parcel_with_room()
+                    self._batch_with_room()
                 except UsageError as error:
-                    if not parcels:
+                    if not batches:
                         raise
                     raise NotFlushed(
-                        f"{error}; of {len(columns.values)} records {sum(map(len, parcels))} were "
+                        f"{error}; of {len(columns.values)} records {sum(map(len, batches))} were "
                         "taken before that, and some of these may be stored"
                     ) from error
                 self._close_open()
-                self._close(parcel)
+                self._close(batch)
                 self._wake_up()
-            parcels.append(parcel)
+            batches.append(batch)
 
-    def _parcel_with_room(self) -> Parcel:
+    def _batch_with_room(self) -> SendBatch:
         """Wait for room, with the lock held; return the parcel that has it."""
         while True:
             if self._is_closed:
                 raise self._closed_error()
-            parcel = self._open
-            parcel.cut_even()
-            if parcel.bytes < self._room_bytes:
-                return parcel
+            batch = self._open
+            batch.cut_even()
+            if batch.bytes < self._room_bytes:
+                return batch
             if self._room_bytes > 0:
                 self._close_open()
                 continue
@@ -329,23 +329,23 @@ class Outbox:
             self._room.wait()
 
     def _close_open(self) -> None:
-        parcel = self._open
-        parcel.cut_even()
-        if len(parcel):
-            self._close(parcel)
-            self._open = Parcel(self)
+        batch = self._open
+        batch.cut_even()
+        if len(batch):
+            self._close(batch)
+            self._open = SendBatch(self)
 
-    def _close(self, parcel: Parcel) -> None:
-        self._closed.append(parcel)
+    def _close(self, batch: SendBatch) -> None:
+        self._closed.append(batch)
         self._closed_count += 1
-        self._set_room(self._room_bytes - parcel.bytes)
+        self._set_room(self._room_bytes - batch.bytes)
 
     def _wake_up(self) -> None:
         # In this order: interrupted between the two, the loop is woken once too often.
         self._loop.post(self._has_work.set)
         self._is_awake = True
 
-    def _take(self) -> Parcel | None:
+    def _take(self) -> SendBatch | None:
         with self._lock:
             if not self._closed:
                 self._close_open()
@@ -358,17 +358,17 @@ class Outbox:
     async def _pump(self) -> None:
         """Hand over what is added, for as long as the producer is open."""
         while True:
-            parcel = self._take()
-            if parcel is None:
+            batch = self._take()
+            if batch is None:
                 self._urgent.clear()
                 self._has_work.clear()
                 await self._has_work.wait()
                 continue
-            await self._handing.hand_over(parcel)
+            await self._forwarder.forward(batch)
             self._handed_count += 1
             with self._lock:
                 self._in_hand = None
-                self._set_room(self._room_bytes + parcel.bytes)
+                self._set_room(self._room_bytes + batch.bytes)
                 self._room.notify_all()
             self._tell_moved()
             await asyncio.sleep(0)  # answers come in by the same loop
@@ -384,7 +384,7 @@ class Outbox:
         self._has_work.set()
         while self._handed_count < mark:
             if self._is_closed:
-                raise self._handing.gone()
+                raise self._forwarder.gone()
             await self._moved.wait()
 
     async def _end_alone(self) -> None:
@@ -395,22 +395,22 @@ class Outbox:
             write_left(left)
         self.stop()
 
-    def _watch(self, parcel: Parcel, row: int, known: threading.Event) -> None:
+    def _watch(self, batch: SendBatch, row: int, known: threading.Event) -> None:
         self._urgent.set()
-        parcel.watch(row, known)
+        batch.watch(row, known)
 
-    async def _outcome_of(self, parcel: Parcel) -> ManyMetadata:
+    async def _outcome_of(self, batch: SendBatch) -> RecordsMetadata:
         partitions: list[int] = []
         offsets: list[int] = []
         self._urgent.set()
-        while not parcel.is_settled:
+        while not batch.is_settled:
             await self._moved.wait()
-        for handle in parcel.handles():
-            assert isinstance(handle, ManyHandle), "columns have no partition of their own"
+        for handle in batch.handles():
+            assert isinstance(handle, RecordsHandle), "columns have no partition of their own"
             found = await handle
             partitions += found.partitions
             offsets += found.offsets
-        return ManyMetadata(partitions, offsets)
+        return RecordsMetadata(partitions, offsets)
 
     def _tell_moved(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()

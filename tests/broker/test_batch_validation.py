@@ -23,7 +23,7 @@ from streamkit.limits import (
 )
 from streamkit.protocol.batch import Stamp, assemble_batch, read_batch_header
 from streamkit.protocol.compression import Codec, compress
-from streamkit.protocol.error_codes import ErrorCode, other
+from streamkit.protocol.error_codes import Code, ErrorCode, other
 from tests.broker.running import NOW_MS, batch_of
 
 SEGMENT_BYTES: Final = 1 << 30
@@ -143,7 +143,8 @@ DIFFERENCES: Final[dict[str, tuple[bytes, ErrorCode]]] = {
 }
 # Here both say the same.
 ALIKE: Final[dict[str, tuple[bytes, ErrorCode]]] = {
-    f"codec {number}": (changed(ONE, attributes=number), ErrorCode(9000)) for number in (5, 6, 7)
+    f"codec {number}": (changed(ONE, attributes=number), ErrorCode(Code.COMPRESSION_ERROR))
+    for number in (5, 6, 7)
 }
 TAKEN: Final[dict[str, tuple[bytes, tuple[int, ...]]]] = {
     "one batch": (ONE, (1,)),
@@ -188,14 +189,18 @@ def test_what_is_sound_is_taken_as_it_is(what: str) -> None:
 def test_a_topic_with_a_codec_takes_batches_of_that_one_only(required: Codec, used: Codec) -> None:
     for batch in (batch_of(b"x", codec_used=used), fence(used)):
         found = check_entry(ONE[:0] + batch, required, SEGMENT_BYTES)
-        assert isinstance(found, Entry) if used is required else found == ErrorCode(9000)
+        assert (
+            isinstance(found, Entry)
+            if used is required
+            else found == ErrorCode(Code.COMPRESSION_ERROR)
+        )
 
 
 @pytest.mark.parametrize("codec", [each for each in Codec if each is not Codec.NONE])
 def test_a_payload_that_is_not_in_its_codec_is_refused(codec: Codec) -> None:
     found = check_entry(changed(ONE, attributes=codec), None, SEGMENT_BYTES)
     assert isinstance(found, ErrorCode)
-    assert found.code == 2
+    assert found.code == Code.OTHER
     assert found.text.startswith("corrupt batch: ")
 
 
@@ -203,15 +208,15 @@ def test_a_payload_that_is_not_in_its_codec_is_refused(codec: Codec) -> None:
 def test_a_count_that_is_not_that_of_the_records_is_refused(count: int) -> None:
     found = check_entry(counting(count, TWO if count != 2 else ONE), None, SEGMENT_BYTES)
     assert isinstance(found, ErrorCode)
-    assert found.code == 2
+    assert found.code == Code.OTHER
 
 
 def test_a_batch_fits_into_a_segment_or_is_too_large() -> None:
     batch = batch_of(bytes(2_000))
     assert isinstance(check_entry(batch, None, len(batch)), Entry)
-    assert check_entry(batch, None, len(batch) - 1) == ErrorCode(10)
+    assert check_entry(batch, None, len(batch) - 1) == ErrorCode(Code.MESSAGE_TOO_LARGE)
     # The size is judged before anything of the entry is stored.
-    assert check_entry(ONE + batch, None, len(batch) - 1) == ErrorCode(10)
+    assert check_entry(ONE + batch, None, len(batch) - 1) == ErrorCode(Code.MESSAGE_TOO_LARGE)
 
 
 def test_a_batch_has_so_many_bytes_and_no_more() -> None:
@@ -224,17 +229,19 @@ def test_a_batch_has_so_many_bytes_and_no_more() -> None:
     assert isinstance(check_entry(largest, None, SEGMENT_BYTES), Entry)
     for too_much in (spare + 1, spare + MIB):
         found = check_entry(batch_of(bytes(MIB + room + too_much)), None, SEGMENT_BYTES)
-        assert found == ErrorCode(10)
+        assert found == ErrorCode(Code.MESSAGE_TOO_LARGE)
 
 
 def test_a_batch_that_unpacks_to_too_much_is_refused() -> None:
     bomb = batch_of(bytes(DECOMPRESSED_BATCH_BYTES_MAX + 1), codec_used=Codec.ZSTD)
     found = check_entry(bomb, None, SEGMENT_BYTES)
     assert isinstance(found, ErrorCode)
-    assert found.code == 2
+    assert found.code == Code.OTHER
     assert "1,000 times" in found.text
     value = bytes(range(256)) * (DECOMPRESSED_BATCH_BYTES_MAX // 256)
-    assert check_entry(batch_of(value, codec_used=Codec.GZIP), None, SEGMENT_BYTES) == ErrorCode(10)
+    assert check_entry(batch_of(value, codec_used=Codec.GZIP), None, SEGMENT_BYTES) == ErrorCode(
+        Code.MESSAGE_TOO_LARGE
+    )
 
 
 @given(st.binary(max_size=200))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from streamkit.broker.topic_validation import Refusal, check_new_topic
 from streamkit.limits import PARTITIONS_MAX, TOPICS_MAX
-from streamkit.protocol.error_codes import ErrorCode, TextPayload
+from streamkit.protocol.error_codes import Code, ErrorCode, TextPayload
 from streamkit.protocol.specs import (
     AssignedReplicas,
     ComputedReplicas,
@@ -69,13 +69,13 @@ def test_good_names_are_taken(name: str) -> None:
 )
 def test_a_name_is_of_few_characters(name: str) -> None:
     text = f"Invalid topic name: '{name}'. {CHARACTERS}"
-    assert check(name) == Refusal(name, ErrorCode(2006), text)
+    assert check(name) == Refusal(name, ErrorCode(Code.TOPIC_INVALID_NAME), text)
 
 
 @pytest.mark.parametrize("name", ["a" * 64, "é" * 32])
 def test_the_length_of_a_name_is_counted_in_bytes(name: str) -> None:
     text = f"Invalid topic name: '{name}'. Name exceeds max characters allowed 63"
-    assert check(name) == Refusal(name, ErrorCode(2006), text)
+    assert check(name) == Refusal(name, ErrorCode(Code.TOPIC_INVALID_NAME), text)
 
 
 @given(st.text(max_size=70))
@@ -86,7 +86,7 @@ def test_any_name_is_taken_or_refused_as_one(name: str) -> None:
         assert refusal is None
     else:
         assert refusal is not None
-        assert refusal.error.code == 2006
+        assert refusal.error.code == Code.TOPIC_INVALID_NAME
 
 
 # --- Numbers -----------------------------------------------------------------------
@@ -162,7 +162,9 @@ def test_a_deduplication_needs_a_module_that_nobody_has_loaded(module: str) -> N
         "Deduplication SmartModule is not loaded into the cluster\n"
         f"Hint: try `fluvio hub sm download {module}` and repeat this operation"
     )
-    assert check("t", deduplicated(module)) == Refusal(module, ErrorCode(10000), text)
+    assert check("t", deduplicated(module)) == Refusal(
+        module, ErrorCode(Code.DEDUPLICATION_SMARTMODULE_NOT_LOADED), text
+    )
 
 
 @pytest.mark.parametrize("module", ["", "a/b/c", "a@1"])
@@ -177,13 +179,15 @@ def test_a_broker_has_so_many_topics_and_no_more() -> None:
     names = tuple(f"t{number}" for number in range(TOPICS_MAX))
     assert check("t", topics=names[1:]) is None
     text = f"{TOPICS_MAX} topics exist already"
-    assert check("t", topics=names) == Refusal("t", ErrorCode(2000), text)
+    assert check("t", topics=names) == Refusal("t", ErrorCode(Code.TOPIC_ERROR), text)
 
 
 def test_a_broker_has_so_many_partitions_and_no_more() -> None:
     assert check("t", computed(2), held=PARTITIONS_MAX - 2) is None
     text = f"more than {PARTITIONS_MAX} partitions in all"
-    assert check("t", computed(2), held=PARTITIONS_MAX - 1) == Refusal("t", ErrorCode(2000), text)
+    assert check("t", computed(2), held=PARTITIONS_MAX - 1) == Refusal(
+        "t", ErrorCode(Code.TOPIC_ERROR), text
+    )
 
 
 # --- Order -------------------------------------------------------------------------
@@ -218,4 +222,6 @@ def test_the_first_failing_check_is_the_answer() -> None:
 
 
 def test_a_name_in_use_is_refused() -> None:
-    assert check("t", topics=("t",)) == Refusal("t", ErrorCode(2002), "Topic 't' already exists")
+    assert check("t", topics=("t",)) == Refusal(
+        "t", ErrorCode(Code.TOPIC_ALREADY_EXISTS), "Topic 't' already exists"
+    )

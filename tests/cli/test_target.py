@@ -8,7 +8,7 @@ import pytest
 
 from streamkit.client import Tls
 from streamkit.errors import ConfigError, UsageError
-from streamkit.target import Where, choose
+from streamkit.target import Target, choose
 
 PROFILES = """
 version = "2"
@@ -69,9 +69,9 @@ def test_the_strongest_name_wins(
         "STREAMKIT_CLUSTER": variable,
         "FLV_PROFILE_PATH": str(profiles if has_profiles else profiles.parent / "none"),
     }
-    where = choose(**options, environment=environment, settings_cluster=settings)
-    assert (where.kind, where.address) == expected[:2]
-    assert where.why.startswith(expected[2])
+    target = choose(**options, environment=environment, settings_cluster=settings)
+    assert (target.kind, target.address) == expected[:2]
+    assert target.why.startswith(expected[2])
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def test_the_embedded_broker_is_reached_as_it_is_and_not_as_others_reach_it() ->
 def test_the_data_folder_is_the_one_named(named: str | None, variable: str, expected: str) -> None:
     environment = {"STREAMKIT_DATA_DIR": variable, "FLV_PROFILE_PATH": "/nowhere"}
     for cluster in (None, "a:1"):
-        where: Where = choose(cluster=cluster, data_dir=named, environment=environment)
-        assert where.data_dir == Path(expected)
+        target: Target = choose(cluster=cluster, data_dir=named, environment=environment)
+        assert target.data_dir == Path(expected)
 
 
 def _with(profiles: Path) -> Mapping[str, str]:

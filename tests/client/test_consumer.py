@@ -69,10 +69,12 @@ async def test_a_consumer_starts_where_it_is_told(
 async def test_each_partition_has_a_start_of_its_own(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic(3)
     await fill(client, topic, 30)
-    async with client.consumer(topic, start="end-2", starts={1: 5}, until_end=True) as consumer:
-        assert consumer.starts() == {0: 8, 1: 5, 2: 8}
+    async with client.consumer(
+        topic, start="end-2", start_offsets={1: 5}, until_end=True
+    ) as consumer:
+        assert consumer.start_offsets() == {0: 8, 1: 5, 2: 8}
         assert consumer.ends() == {0: 10, 1: 10, 2: 10}
-    found = await read_all(client, topic, start="end-2", starts={1: 5})
+    found = await read_all(client, topic, start="end-2", start_offsets={1: 5})
     assert [(record.partition, record.offset) for record in found] == [
         *((0, offset) for offset in (8, 9)),
         *((1, offset) for offset in range(5, 10)),
@@ -296,14 +298,14 @@ async def test_a_slow_application_does_not_pull_the_whole_log(
     async with client.consumer(
         topic, prefetch_bytes=prefetch_bytes, max_bytes=response_bytes, until_end=True
     ) as consumer:
-        seen = 0
+        headers = 0
         furthest_bytes = 0
         while (chunk := await consumer.next_chunk()) is not None:
-            seen += len(chunk)
+            headers += len(chunk)
             await anyio.wait_all_tasks_blocked()
-            ahead = sum(consumer.next_offsets().values()) - seen
+            ahead = sum(consumer.next_offsets().values()) - headers
             furthest_bytes = max(furthest_bytes, ahead * 10_000)
-    assert seen == 400
+    assert headers == 400
     assert furthest_bytes <= prefetch_bytes + 2 * (response_bytes + 20_000) < total_bytes
 
 
@@ -537,12 +539,12 @@ async def test_a_deleted_topic_ends_the_stream_with_that_error(
     topic = await new_topic(2)
     values = await fill(client, topic, 10)
     async with client.consumer(topic) as consumer:
-        seen = 0
+        headers = 0
         with anyio.fail_after(SOON_S):
-            while seen < len(values):
+            while headers < len(values):
                 chunk = await consumer.next_chunk()
                 assert chunk is not None
-                seen += len(chunk)
+                headers += len(chunk)
             await client.admin.delete_topic(topic)
             with pytest.raises(TopicDeleted, match=topic):
                 await consumer.next_chunk()
@@ -600,4 +602,4 @@ async def test_a_partition_that_is_named_twice_is_read_once(
 ) -> None:
     topic = await new_topic(2)
     async with client.consumer(topic, partitions=[1, 1]) as consumer:
-        assert consumer.starts() == {1: 0}
+        assert consumer.start_offsets() == {1: 0}

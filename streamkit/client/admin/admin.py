@@ -51,11 +51,11 @@ from streamkit.protocol.control_plane import (
     StatusResponse,
     UpdateRequest,
 )
-from streamkit.protocol.error_codes import as_exception
+from streamkit.protocol.error_codes import Code
+from streamkit.protocol.server_errors import as_exception
 from streamkit.protocol.specs import AssignedReplicas, ComputedReplicas, SmartModuleSpec, TopicSpec
 
 _PARTITIONS_S = 10.0
-_ALREADY_EXISTS = 2002
 
 
 class Admin:
@@ -176,7 +176,7 @@ class Admin:
         """
         request = DeleteRequest(specs.TOPIC, checks.text("name", name), checks.flag("force", force))
         status = await self._cluster.admin(DELETE, request)
-        if status.error.code == 2001:
+        if status.error.code == Code.TOPIC_NOT_FOUND:
             raise TopicNotFound(name, hint=self._cluster.metadata.did_you_mean(name))
         _check(status, name)
 
@@ -208,15 +208,15 @@ class Admin:
         )
         request = UpdateRequest(specs.TOPIC, checks.text("name", name), mirror)
         status = await self._cluster.admin(UPDATE, request)
-        if status.error.code == 2001:
+        if status.error.code == Code.TOPIC_NOT_FOUND:
             raise TopicNotFound(name, hint=self._cluster.metadata.did_you_mean(name))
         _check(status, name)
 
     async def list_topics(self, *, system: bool = False) -> list[TopicInfo]:
         """Return the topics by name: those of users, or those of the system."""
         request = ListRequest(specs.TOPIC, system=checks.flag("system", system))
-        answer = await self._cluster.admin(LIST, request)
-        return sorted(map(topic_info, answer.items), key=lambda topic: topic.name)
+        response = await self._cluster.admin(LIST, request)
+        return sorted(map(topic_info, response.items), key=lambda topic: topic.name)
 
     async def describe_topic(self, name: str) -> TopicInfo:
         """Return one topic.
@@ -227,8 +227,8 @@ class Admin:
         checks.text("name", name)
         for system in (False, True):
             request = ListRequest(specs.TOPIC, (name,), system=system)
-            answer = await self._cluster.admin(LIST, request)
-            for item in answer.items:
+            response = await self._cluster.admin(LIST, request)
+            for item in response.items:
                 if item.name == name:
                     return topic_info(item)
         raise TopicNotFound(name, hint=self._cluster.metadata.did_you_mean(name))
@@ -245,9 +245,9 @@ class Admin:
         """Return partitions by topic and number: all, or those of one topic."""
         checks.optional(checks.text, "topic", topic)
         request = ListRequest(specs.PARTITION, system=checks.flag("system", system))
-        answer = await self._cluster.admin(LIST, request)
+        response = await self._cluster.admin(LIST, request)
         found = sorted(
-            map(partition_info, answer.items), key=lambda each: (each.topic, each.partition)
+            map(partition_info, response.items), key=lambda each: (each.topic, each.partition)
         )
         return [each for each in found if topic is None or each.topic == topic]
 
@@ -296,8 +296,8 @@ class Admin:
         for name in names:
             check_module_name(name)
         request = ListRequest(specs.SMARTMODULE, names, summary=True)
-        answer = await self._cluster.admin(LIST, request)
-        return sorted(map(smartmodule_info, answer.items), key=lambda module: module.name)
+        response = await self._cluster.admin(LIST, request)
+        return sorted(map(smartmodule_info, response.items), key=lambda module: module.name)
 
     async def delete_smartmodule(self, name: str) -> None:
         """Remove a SmartModule, by the name in a list or by ``group/name@version``.
@@ -308,7 +308,7 @@ class Admin:
         """
         check_module_name(name)
         status = await self._cluster.admin(DELETE, DeleteRequest(specs.SMARTMODULE, name))
-        if status.error.code == 6001:
+        if status.error.code == Code.SMARTMODULE_NOT_FOUND:
             known = [module.name for module in await self.list_smartmodules()]
             raise SmartModuleNotFound(name, hint=_did_you_mean(name, known))
         _check(status, name)
@@ -319,8 +319,8 @@ class Admin:
 
     async def list_spus(self) -> list[SpuInfo]:
         """Return the SPUs of the cluster by number, those that are offline included."""
-        answer = await self._cluster.admin(LIST, ListRequest(specs.SPU))
-        return sorted(map(spu_info, answer.items), key=lambda spu: spu.id)
+        response = await self._cluster.admin(LIST, ListRequest(specs.SPU))
+        return sorted(map(spu_info, response.items), key=lambda spu: spu.id)
 
     # --- stored offsets -------------------------------------------------------------
 
@@ -353,9 +353,9 @@ class Admin:
             if not await self._is_there(name, spec):
                 raise
             return  # a stock server may answer late although the topic is made
-        if status.error.code == 2005 and await self._is_there(name, spec):
+        if status.error.code == Code.TOPIC_NOT_PROVISIONED and await self._is_there(name, spec):
             return
-        if exist_ok and status.error.code == _ALREADY_EXISTS:
+        if exist_ok and status.error.code == Code.TOPIC_ALREADY_EXISTS:
             await self._check_will_do(name, spec)
         else:
             _check(status, name)

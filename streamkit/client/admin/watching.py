@@ -63,7 +63,7 @@ class Removed(Generic[T]):
 WatchEvent = Listed[T] | Added[T] | Changed[T] | Removed[T]
 
 
-class Sight(Generic[T]):
+class WatchState(Generic[T]):
     """What a watcher has seen of one kind of object. Pure.
 
     A change that ``describe`` does not show is none: servers tell some of them several times.
@@ -93,13 +93,13 @@ class Sight(Generic[T]):
         return events
 
     def _change(
-        self, seen: dict[str, T], item: Metadata, *, is_delete: bool
+        self, headers: dict[str, T], item: Metadata, *, is_delete: bool
     ) -> WatchEvent[T] | None:
-        before = seen.get(item.name)
+        before = headers.get(item.name)
         if is_delete:
             # What stands beside the name of a deleted object may be anything.
-            return None if before is None else Removed(seen.pop(item.name))
-        now = seen[item.name] = self._describe(item)
+            return None if before is None else Removed(headers.pop(item.name))
+        now = headers[item.name] = self._describe(item)
         if before is None:
             return Added(now)
         return None if now == before else Changed(now, before)
@@ -125,7 +125,7 @@ class Watch(Generic[T]):
         self._cluster = cluster
         # A summary leaves out the payload of SmartModules, and nothing of other kinds.
         self._request = WatchRequest(kind, summary=True)
-        self._sight = Sight(describe)
+        self._state = WatchState(describe)
         self._events: deque[WatchEvent[T]] = deque()
         self._channel: Channel | None = None
         self._responses: Responses[WatchResponse] | None = None
@@ -174,7 +174,7 @@ class Watch(Generic[T]):
         if self._responses is None:
             self._responses = await self._open()
         response = await self._responses.receive()
-        self._events += self._sight.take(response)
+        self._events += self._state.take(response)
         self._backoff.reset()
 
     async def _open(self) -> Responses[WatchResponse]:
@@ -183,7 +183,7 @@ class Watch(Generic[T]):
             await self._disconnect()  # it came too late for `close` to see
         check_platform(channel.platform_version)
         responses = await channel.open_stream(WATCH, self._request)
-        self._sight.forget()
+        self._state.forget()
         return responses
 
     async def _pause(self, error: StreamKitError) -> None:

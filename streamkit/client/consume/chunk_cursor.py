@@ -9,7 +9,7 @@ from operator import length_hint
 from streamkit.record import Chunk, Record
 
 
-class Hand:
+class ChunkCursor:
     """The chunk that is being given out, and how far that is.
 
     Counts nothing: the iterator that `records` draws offsets from knows what is left.

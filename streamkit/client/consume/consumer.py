@@ -13,8 +13,8 @@ from anyio.abc import TaskGroup
 from streamkit.client import checks
 from streamkit.client.channel import Channel
 from streamkit.client.cluster import Cluster, retrying
-from streamkit.client.consume.chunk_cursor import Hand
-from streamkit.client.consume.fetch_buffer import Inbox
+from streamkit.client.consume.chunk_cursor import ChunkCursor
+from streamkit.client.consume.fetch_buffer import FetchBuffer
 from streamkit.client.consume.offsets import OffsetClient
 from streamkit.client.consume.partition_reader import PartitionReader, Reading
 from streamkit.client.options import BEGINNING, ConsumerMetrics, ConsumerOptions
@@ -52,13 +52,13 @@ class Consumer:
         self._readers: dict[int, PartitionReader] = {}
         self._channels: dict[tuple[str, int], Channel] = {}
         self._opening = anyio.Lock()
-        self._inbox = Inbox(options.prefetch_bytes)
+        self._fetch_buffer = FetchBuffer(options.prefetch_bytes)
         self._reading = Reading(
             topic,
             cluster,
             options,
             self._offsets,
-            self._inbox,
+            self._fetch_buffer,
             self.metrics,
             self._connection,
             self._fail,
@@ -72,10 +72,10 @@ class Consumer:
         self._processed: dict[int, int] = {}
         self._stored: dict[int, int] = {}
         # Partitions that nothing has been given out of since they were moved.
-        self._sought: set[int] = set()
+        self._seeked: set[int] = set()
         self._loops: list[AsyncGenerator[Any, None]] = []
         # Chunks of which single records are given out: one per loop that is under way.
-        self._hands: deque[Hand] = deque()
+        self._hands: deque[ChunkCursor] = deque()
         self._is_open = False
         self._has_ended = False
 
@@ -122,7 +122,7 @@ class Consumer:
             self._scope.cancel()
         for channel in self._channels.values():
             await channel.close()
-        self._inbox.wake()
+        self._fetch_buffer.wake()
 
     async def __aenter__(self) -> Consumer:
         await self.open()
@@ -173,12 +173,12 @@ class Consumer:
         auto = self._options.offset_strategy == "auto"
         await self.open()
         try:
-            while (hand := await self._next_hand()) is not None:
-                chunk = hand.chunk
-                for record in hand.records:
+            while (cursor := await self._next_cursor()) is not None:
+                chunk = cursor.chunk
+                for record in cursor.records:
                     self._yielded[chunk.partition] = record.offset
                     yield record
-                    if chunk.partition in self._sought:
+                    if chunk.partition in self._seeked:
                         break  # the rest of the chunk was prefetched as well
                     # The application came back for more, so it is done with this one.
                     self._processed[chunk.partition] = record.offset
@@ -188,18 +188,18 @@ class Consumer:
             with anyio.CancelScope(shield=True):
                 await self.close()
 
-    async def _next_hand(self) -> Hand | None:
+    async def _next_cursor(self) -> ChunkCursor | None:
         """Return a chunk that a loop has left something of, else the next one."""
-        if (hand := self._hand_with_rest()) is not None:
-            return hand
+        if (cursor := self._hand_with_rest()) is not None:
+            return cursor
         chunk = await self._next_arrived()
         if chunk is None:
             return None
-        hand = Hand(chunk)
-        self._hands.append(hand)
-        return hand
+        cursor = ChunkCursor(chunk)
+        self._hands.append(cursor)
+        return cursor
 
-    def _hand_with_rest(self) -> Hand | None:
+    def _hand_with_rest(self) -> ChunkCursor | None:
         while self._hands and not self._hands[0].left:
             self._hands.popleft()
         return self._hands[0] if self._hands else None
@@ -220,7 +220,7 @@ class Consumer:
                 last = chunk.offsets[-1]
                 self._yielded[chunk.partition] = last
                 yield chunk
-                if chunk.partition not in self._sought:
+                if chunk.partition not in self._seeked:
                     self._processed[chunk.partition] = last
                 if self._options.offset_strategy == "auto":
                     await self.commit()
@@ -237,11 +237,11 @@ class Consumer:
             UsageError: The client was closed meanwhile.
             StreamKitError: What will not pass: there is no such topic any more, for one.
         """
-        hand = self._hand_with_rest()
-        return await self._next_arrived() if hand is None else hand.take_rest()
+        cursor = self._hand_with_rest()
+        return await self._next_arrived() if cursor is None else cursor.take_rest()
 
     async def _next_arrived(self) -> Chunk | None:
-        while (chunk := self._inbox.take()) is None:
+        while (chunk := self._fetch_buffer.take()) is None:
             for failure in self._failures.values():
                 raise failure
             if self._is_closed:
@@ -250,9 +250,9 @@ class Consumer:
                 raise UsageError(f"the client was closed while {self.topic!r} was read")
             if self._readers and all(reader.is_done for reader in self._readers.values()):
                 return None
-            await self._inbox.wait()
+            await self._fetch_buffer.wait()
         self._given[chunk.partition] = chunk.offsets[-1] + 1
-        self._sought.discard(chunk.partition)
+        self._seeked.discard(chunk.partition)
         return chunk
 
     # --- positions -----------------------------------------------------------------
@@ -263,7 +263,7 @@ class Consumer:
             number: reader.end for number, reader in self._readers.items() if reader.end is not None
         }
 
-    def starts(self) -> dict[int, int]:
+    def start_offsets(self) -> dict[int, int]:
         """Return the offset each partition was opened at."""
         return {number: reader.started_at for number, reader in self._readers.items()}
 
@@ -314,9 +314,9 @@ class Consumer:
         first, end = await self._bounds(partition)
         at = await self._resolved(wanted, partition, first, end, None)
         reader.seek(at)
-        self._inbox.drop(partition)
-        self._hands = deque(hand for hand in self._hands if hand.chunk.partition != partition)
-        self._sought.add(partition)
+        self._fetch_buffer.drop(partition)
+        self._hands = deque(cursor for cursor in self._hands if cursor.chunk.partition != partition)
+        self._seeked.add(partition)
         self._given[partition] = at
         self._yielded.pop(partition, None)
         self._processed.pop(partition, None)
@@ -386,7 +386,7 @@ class Consumer:
         self, number: int, stored_next: int | None, start: Offset
     ) -> PartitionReader:
         first, end = await self._bounds(number)
-        at = (self._options.starts or {}).get(number)
+        at = (self._options.start_offsets or {}).get(number)
         if at is None:
             at = await self._resolved(start, number, first, end, stored_next)
         reader = PartitionReader(
@@ -396,7 +396,7 @@ class Consumer:
         return reader
 
     def _add(self, reader: PartitionReader) -> None:
-        self._inbox.add_partition(reader.partition)
+        self._fetch_buffer.add_partition(reader.partition)
         self._readers[reader.partition] = reader
 
     async def _resolved(
@@ -415,10 +415,10 @@ class Consumer:
 
     def _next_of_application(self, number: int) -> int:
         """Return the offset behind what was given out last, else where reading is to begin."""
-        for hand in self._hands:
-            if hand.chunk.partition == number and hand.left:
-                return hand.next_offset
-        if self._options.smartmodules and not self._inbox.holds(number):
+        for cursor in self._hands:
+            if cursor.chunk.partition == number and cursor.left:
+                return cursor.next_offset
+        if self._options.smartmodules and not self._fetch_buffer.holds(number):
             # What SmartModules have left out is nothing that the application will ever get.
             return self._readers[number].position.next_offset
         return self._given.get(number, self._readers[number].started_at)
@@ -429,7 +429,7 @@ class Consumer:
             self._cluster,
             attempt,
             self.topic,
-            give_up_s=options.give_up_s,
+            open_timeout_s=options.open_timeout_s,
             on_retry=options.on_retry,
         )
 
@@ -446,7 +446,7 @@ class Consumer:
                         await self._follow_growth(tasks)
         finally:  # by `close`, or by the end of the client
             self._has_ended = True
-            self._inbox.wake()
+            self._fetch_buffer.wake()
 
     async def _follow_growth(self, tasks: TaskGroup) -> None:
         """Read partitions that are added, from their first record on."""
@@ -456,7 +456,7 @@ class Consumer:
                     self._cluster,
                     lambda: self._cluster.partition_count(self.topic),
                     self.topic,
-                    give_up_s=None,
+                    open_timeout_s=None,
                     on_retry=self._options.on_retry,
                 )
                 added = range(len(self._readers), count)
@@ -472,7 +472,7 @@ class Consumer:
     def _fail(self, whose: int | str, error: StreamKitError) -> None:
         """Raise an error out of the iteration, behind what has arrived before it."""
         self._failures.setdefault(whose, error)
-        self._inbox.wake()
+        self._fetch_buffer.wake()
 
     async def _connection(self, address: str, partition: int) -> Channel:
         """Return this consumer's connection to an SPU: closing it ends the streams on it.

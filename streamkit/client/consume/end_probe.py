@@ -15,16 +15,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from streamkit.protocol.error_codes import ErrorCode
+from streamkit.protocol.error_codes import Code, ErrorCode
 
 # -1 means nothing to servers.
-FENCE_OFFSET: Final = -2
-_EVICTED: Final = 71
+END_PROBE_OFFSET: Final = -2
 _PATIENCE_S: Final = 0.2
 _PATIENCE_S_MAX: Final = 30.0
 
 
-class Fence:
+class EndProbe:
     """What one reader knows by asking. ``patience_s`` is the silence before it asks."""
 
     def __init__(self) -> None:
@@ -42,7 +41,7 @@ class Fence:
     @staticmethod
     def is_refusal(error: ErrorCode) -> bool:
         """Whether an error is the answer to FENCE_OFFSET."""
-        return error.code == _EVICTED and error.payload.offset == FENCE_OFFSET
+        return error.code == Code.OFFSET_EVICTED and error.payload.offset == END_PROBE_OFFSET
 
     def is_through(self) -> bool:
         """Tell, at a refusal, whether all that there was has been worked through.

@@ -62,13 +62,13 @@ async def fetch(
     """
     offsets = OffsetClient(cluster)
     while True:
-        answer = await offsets.fetch(topic, partition, offset, max_bytes, isolation)
+        fetched = await offsets.fetch(topic, partition, offset, max_bytes, isolation)
         position = Position(topic, partition, offset)
-        seen = position.look(answer)
-        if seen.reopen_bytes is not None:
-            max_bytes = seen.reopen_bytes
+        headers = position.inspect(fetched)
+        if headers.reopen_bytes is not None:
+            max_bytes = headers.reopen_bytes
             continue
-        chunk = position.take(seen) or Chunk(topic=topic, partition=partition)
+        chunk = position.decode(headers) or Chunk(topic=topic, partition=partition)
         batches = tuple(
             FetchedBatch(
                 header.base_offset,
@@ -76,8 +76,8 @@ async def fetch(
                 Stamp(header.producer_id, header.producer_epoch, header.first_sequence),
                 header.crc,
             )
-            for header, _ in seen.batches
+            for header, _ in headers.batches
         )
         return Fetched(
-            batches, chunk, position.next_offset, answer.high_watermark, answer.log_start_offset
+            batches, chunk, position.next_offset, fetched.high_watermark, fetched.log_start_offset
         )

@@ -9,7 +9,7 @@ import anyio
 from streamkit.record import Chunk
 
 
-class Inbox:
+class FetchBuffer:
     """What the partitions' readers have brought and nobody has taken yet.
 
     Partitions take turns, so that one with a long backlog never hides another.

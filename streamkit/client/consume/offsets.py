@@ -40,7 +40,7 @@ from streamkit.protocol.data_plane import (
     StreamFetchRequest,
     UpdateConsumerOffsetRequest,
 )
-from streamkit.protocol.error_codes import as_exception
+from streamkit.protocol.server_errors import as_exception
 from streamkit.record import Chunk
 
 _OFFSETS_TOPIC = "consumer-offset"
@@ -103,8 +103,8 @@ class OffsetClient:
         address = await self._cluster.leader(topic, partition)
         channel = await self._cluster.spu(address)
         request = FetchOffsetsRequest((OffsetsTopic(topic, (PartitionIndex(partition),)),))
-        answer = await channel.call(FETCH_OFFSETS, request)
-        found: PartitionOffsets = _only(answer, topic, partition)
+        response = await channel.call(FETCH_OFFSETS, request)
+        found: PartitionOffsets = _only(response, topic, partition)
         if found.error:
             raise as_exception(found.error, about=f"{topic}-{partition}")
         return found
@@ -130,8 +130,8 @@ class OffsetClient:
         request = FetchRequest(
             max_bytes=max_bytes, isolation=isolation, topics=(FetchTopic(topic, (wanted,)),)
         )
-        answer = await channel.call(FETCH, request)
-        found: FetchablePartition = _only(answer, topic, partition)
+        response = await channel.call(FETCH, request)
+        found: FetchablePartition = _only(response, topic, partition)
         if found.error:
             raise as_exception(found.error, about=f"{topic}-{partition}")
         return found
@@ -179,8 +179,10 @@ class OffsetClient:
     ) -> list[StoredOffset]:
         """Return stored offsets, all or those of one consumer or topic."""
         wanted = ConsumerOffsetsFilter(None, consumer_id) if consumer_id is not None else None
-        answer = await self._ask_keeper(FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest(wanted))
-        found: tuple[ConsumerOffset, ...] = answer.consumers
+        response = await self._ask_keeper(
+            FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest(wanted)
+        )
+        found: tuple[ConsumerOffset, ...] = response.consumers
         return [
             StoredOffset(
                 each.consumer_id,
@@ -213,7 +215,7 @@ class OffsetClient:
                 )
                 first = await (await channel.open_stream(STREAM_FETCH, request)).receive()
                 update = UpdateConsumerOffsetRequest(offset, first.stream_id)
-                answer = await channel.call(UPDATE_CONSUMER_OFFSET, update)
+                response = await channel.call(UPDATE_CONSUMER_OFFSET, update)
         except TimeoutError:
             raise RequestTimedOut(
                 f"offset {offset} of {topic}-{partition} was not stored within {_STORE_S:g} s",
@@ -222,8 +224,8 @@ class OffsetClient:
         finally:
             with anyio.CancelScope(shield=True):
                 await channel.close()
-        if answer.error:
-            raise as_exception(answer.error, about=f"{topic}-{partition}")
+        if response.error:
+            raise as_exception(response.error, about=f"{topic}-{partition}")
 
     async def delete(self, stored: StoredOffset) -> None:
         """Forget a stored offset."""
@@ -255,15 +257,15 @@ class OffsetClient:
     async def _ask_keeper(self, api: Api[Any, Any], request: Any) -> Any:
         address = await self._cluster.leader(_OFFSETS_TOPIC, 0)
         channel = await self._cluster.spu(address)
-        answer = await channel.call(api, request)
-        if answer.error:
-            raise as_exception(answer.error, about="consumer offsets")
-        return answer
+        response = await channel.call(api, request)
+        if response.error:
+            raise as_exception(response.error, about="consumer offsets")
+        return response
 
 
-def _only(answer: FetchOffsetsResponse | FetchResponse, topic: str, partition: int) -> Any:
+def _only(response: FetchOffsetsResponse | FetchResponse, topic: str, partition: int) -> Any:
     """Return the part of an answer that was asked for, which is the only one."""
-    found = [(each.topic, part) for each in answer.topics for part in each.partitions]
+    found = [(each.topic, part) for each in response.topics for part in each.partitions]
     if len(found) != 1 or (found[0][0], found[0][1].partition) != (topic, partition):
         names = [f"{name}-{part.partition}" for name, part in found]
         raise ProtocolError(f"asked for {topic}-{partition}, the answer is for {names}")

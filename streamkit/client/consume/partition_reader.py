@@ -21,13 +21,13 @@ import anyio
 from streamkit.client.backoff import Backoff
 from streamkit.client.channel import Channel, Responses
 from streamkit.client.cluster import Cluster, pause_before_retry, retrying
-from streamkit.client.consume.end_probe import FENCE_OFFSET, Fence
-from streamkit.client.consume.fetch_buffer import Inbox
+from streamkit.client.consume.end_probe import END_PROBE_OFFSET, EndProbe
+from streamkit.client.consume.fetch_buffer import FetchBuffer
 from streamkit.client.consume.offsets import OffsetClient
-from streamkit.client.consume.positions import Position, Seen
+from streamkit.client.consume.positions import Position, ResponseHeaders
 from streamkit.client.consume.stored_batches import is_in_one_segment, segment_end, unmistakable_end
 from streamkit.client.options import ConsumerMetrics, ConsumerOptions
-from streamkit.client.smartmodules.propagation import NewModules
+from streamkit.client.smartmodules.propagation import SmartModulePropagation
 from streamkit.client.smartmodules.smartmodule import check_carried, keeps_state, may_multiply
 from streamkit.errors import CorruptBatch, OffsetEvicted, SmartModuleNotFound, StreamKitError
 from streamkit.limits import BATCH_BYTES_HARD_MAX, MIB
@@ -40,7 +40,7 @@ from streamkit.protocol.data_plane import (
     UpdateConsumerOffsetRequest,
     UpdateOffsetsRequest,
 )
-from streamkit.protocol.error_codes import as_exception
+from streamkit.protocol.server_errors import as_exception
 from streamkit.record import Chunk
 
 logger = logging.getLogger("streamkit.client")
@@ -67,7 +67,7 @@ class Reading:
     cluster: Cluster
     options: ConsumerOptions
     offsets: OffsetClient
-    inbox: Inbox
+    fetch_buffer: FetchBuffer
     metrics: ConsumerMetrics
     connection: Callable[[str, int], Awaitable[Channel]]
     fail: Callable[[int, StreamKitError], None]
@@ -81,7 +81,7 @@ class PartitionReader:
         self._topic = reading.topic
         self._cluster = reading.cluster
         self._options = reading.options
-        self._inbox = reading.inbox
+        self._fetch_buffer = reading.fetch_buffer
         self._metrics = reading.metrics
         self.partition = partition
         self._batch_bytes_min = 0
@@ -90,11 +90,11 @@ class PartitionReader:
         self._refetched_at = -1
         self._backoff = Backoff()
         self._scope = anyio.CancelScope()
-        self._sought = anyio.Event()
-        self._modules = NewModules(reading.cluster)
+        self._seeked = anyio.Event()
+        self._modules = SmartModulePropagation(reading.cluster)
         self._may_multiply = may_multiply(reading.options.smartmodules)
         is_fenced = end is not None and bool(reading.options.smartmodules)
-        self._fence = Fence() if is_fenced else None
+        self._end_probe = EndProbe() if is_fenced else None
         self.position = self._position_at(start)
         self.started_at = start
         self.end = end
@@ -105,11 +105,11 @@ class PartitionReader:
     async def run(self) -> None:
         """Read for as long as the consumer lives; a `seek` begins anew."""
         while True:
-            sought = self._sought
+            seeked = self._seeked
             with anyio.CancelScope() as self._scope:
                 await self._read_to_the_end()
-                self._inbox.wake()
-                await sought.wait()
+                self._fetch_buffer.wake()
+                await seeked.wait()
 
     def seek(self, offset: int) -> None:
         """Drop what is under way and go on at an offset."""
@@ -118,8 +118,8 @@ class PartitionReader:
         self._session_id = None
         self._refetched_at = -1
         self._backoff.reset()
-        sought, self._sought = self._sought, anyio.Event()
-        sought.set()
+        seeked, self._seeked = self._seeked, anyio.Event()
+        seeked.set()
         self._scope.cancel()
 
     async def store(self, offset: int) -> None:
@@ -128,7 +128,7 @@ class PartitionReader:
             self._cluster,
             lambda: self._store_once(offset),
             self._name,
-            give_up_s=_STORE_S_MAX,
+            open_timeout_s=_STORE_S_MAX,
             on_retry=self._options.on_retry,
         )
 
@@ -142,9 +142,9 @@ class PartitionReader:
             await self._reading.offsets.store(consumer_id, topic, self.partition, offset)
             return
         request = UpdateConsumerOffsetRequest(offset, session)
-        answer = await channel.call(UPDATE_CONSUMER_OFFSET, request)
-        if answer.error:
-            raise as_exception(answer.error, about=self._name)
+        fetched = await channel.call(UPDATE_CONSUMER_OFFSET, request)
+        if fetched.error:
+            raise as_exception(fetched.error, about=self._name)
 
     async def _read_to_the_end(self) -> None:
         """Read until the end, a failure, or for ever; reopen what breaks."""
@@ -169,7 +169,7 @@ class PartitionReader:
                 self._refetched_at = self.position.next_offset
                 await self._reconnect()
             except SmartModuleNotFound as error:
-                if not await self._modules.is_on_its_way(error.name):
+                if not await self._modules.is_propagating(error.name):
                     self._reading.fail(self.partition, error)
                     return
                 await self._pause(error)
@@ -212,7 +212,7 @@ class PartitionReader:
             if not self.is_done:  # one read to its end stays open, for what is committed then
                 self._session_id = None
             channel.forget(responses)
-            if self._fence is not None:
+            if self._end_probe is not None:
                 with anyio.CancelScope(shield=True):
                     await channel.close()
 
@@ -225,11 +225,11 @@ class PartitionReader:
         Raises:
             UnsupportedServer: Its version cannot carry the chain.
         """
-        if self._fence is None:
+        if self._end_probe is None:
             channel = await self._reading.connection(address, self.partition)
         else:
             channel = await self._cluster.connect(address)
-            self._fence.opened()
+            self._end_probe.opened()
         chain = self._options.smartmodules
         if chain:
             check_carried(chain, "StreamFetch", channel.version_of(STREAM_FETCH), address)
@@ -238,57 +238,61 @@ class PartitionReader:
     def _response_bytes(self) -> int:
         if self._options.smartmodules:
             return OUTPUT_BYTES
-        share_bytes = max(_RESPONSE_BYTES_MIN, self._inbox.share_bytes)
+        share_bytes = max(_RESPONSE_BYTES_MIN, self._fetch_buffer.share_bytes)
         return max(self._batch_bytes_min, min(self._options.max_bytes, share_bytes))
 
     async def _next(
         self, responses: Responses[StreamFetchResponse], channel: Channel
     ) -> StreamFetchResponse:
         """Wait for a response; where silence may mean that there is none, ask."""
-        if self._fence is None:
+        if self._end_probe is None:
             return await responses.receive()
         while True:
-            with anyio.move_on_after(self._fence.patience_s):
+            with anyio.move_on_after(self._end_probe.patience_s):
                 return await responses.receive()
             session_id = self._session_id or _FIRST_STREAM
-            update = OffsetUpdate(FENCE_OFFSET, session_id)
+            update = OffsetUpdate(END_PROBE_OFFSET, session_id)
             # A stream that is still being opened is not known yet; then it is asked again.
             await channel.call(UPDATE_OFFSETS, UpdateOffsetsRequest((update,)))
 
     async def _take(self, response: StreamFetchResponse, channel: Channel) -> bool:
         """Take one response; tell whether the stream must be opened anew."""
-        answer, position = response.partition, self.position
-        if self._fence is not None and self._fence.is_refusal(answer.error):
-            if self._fence.is_through():
+        fetched, position = response.partition, self.position
+        if self._end_probe is not None and self._end_probe.is_refusal(fetched.error):
+            if self._end_probe.is_through():
                 await self._go_on_behind_silence()
             return True
         self._session_id = response.stream_id
         self._metrics.responses += 1
-        if self._fence is not None:
-            self._fence.heard()
-        if not answer.error:
+        if self._end_probe is not None:
+            self._end_probe.heard()
+        if not fetched.error:
             self._check_is_for_us(response)
-        seen = Seen(answer) if answer.error and not answer.records else position.look(answer)
-        self._metrics.cut += seen.is_cut
-        if seen.reopen_bytes is not None:
-            self._batch_bytes_min = max(self._batch_bytes_min, seen.reopen_bytes)
+        headers = (
+            ResponseHeaders(fetched)
+            if fetched.error and not fetched.records
+            else position.inspect(fetched)
+        )
+        self._metrics.cut += headers.is_cut
+        if headers.reopen_bytes is not None:
+            self._batch_bytes_min = max(self._batch_bytes_min, headers.reopen_bytes)
             return True
-        wanted = None if answer.error else seen.next_offset
+        wanted = None if fetched.error else headers.next_offset
         if wanted is not None and self.end is not None and wanted >= self.end:
             wanted = None
-        if wanted is not None and self._inbox.has_room(self.partition):
+        if wanted is not None and self._fetch_buffer.has_room(self.partition):
             # The server reads the next response while this one is decoded.
             await self._acknowledge(channel, response.stream_id, wanted)
             wanted = None
             if self.position is not position:
                 return True
-        self._hand_on(answer, position.take(seen))
-        if answer.error:
-            raise as_exception(answer.error, about=self._name)
+        self._hand_on(fetched, position.decode(headers))
+        if fetched.error:
+            raise as_exception(fetched.error, about=self._name)
         self._backoff.reset()
         self.is_done = self.end is not None and position.next_offset >= self.end
         if wanted is not None:
-            await self._inbox.wait_for_room(self.partition)
+            await self._fetch_buffer.wait_for_room(self.partition)
             await self._acknowledge(channel, response.stream_id, wanted)
         return False
 
@@ -306,11 +310,11 @@ class PartitionReader:
 
     def _check_is_for_us(self, response: StreamFetchResponse) -> None:
         """Refuse what was not asked for: a network can do that to a request or an answer."""
-        answer = response.partition
+        fetched = response.partition
         reason = ""
-        if (response.topic, answer.partition) != (self._topic, self.partition):
-            reason = f"the answer is for {response.topic}-{answer.partition}"
-        elif answer.next_filter_offset > 0 and not self._options.smartmodules:
+        if (response.topic, fetched.partition) != (self._topic, self.partition):
+            reason = f"the answer is for {response.topic}-{fetched.partition}"
+        elif fetched.next_filter_offset > 0 and not self._options.smartmodules:
             reason = "it is said to be made by SmartModules, and none was asked for"
         if reason:
             raise CorruptBatch(
@@ -324,8 +328,8 @@ class PartitionReader:
         update = OffsetUpdate(wanted, stream_id)
         await channel.post(UPDATE_OFFSETS, UpdateOffsetsRequest((update,)))
 
-    def _hand_on(self, answer: FetchablePartition, chunk: Chunk | None) -> None:
-        self.high_watermark = max(answer.high_watermark, self.position.next_offset)
+    def _hand_on(self, fetched: FetchablePartition, chunk: Chunk | None) -> None:
+        self.high_watermark = max(fetched.high_watermark, self.position.next_offset)
         if chunk is None:
             return
         if self.end is not None and chunk.offsets[-1] >= self.end:
@@ -333,8 +337,8 @@ class PartitionReader:
             chunk = chunk.slice(0, kept)
         if len(chunk):
             self._metrics.records += len(chunk)
-            self._metrics.wire_bytes += len(answer.records)
-            self._inbox.put(self.partition, chunk, len(answer.records))
+            self._metrics.wire_bytes += len(fetched.records)
+            self._fetch_buffer.put(self.partition, chunk, len(fetched.records))
 
     async def _go_on_behind(self, error: OffsetEvicted) -> bool:
         """Skip what retention has removed, where that is what was asked for."""
@@ -348,7 +352,7 @@ class PartitionReader:
                 self._cluster,
                 lambda: self._reading.offsets.bounds(self._topic, self.partition),
                 self._name,
-                give_up_s=None,
+                open_timeout_s=None,
                 on_retry=self._options.on_retry,
             )
         self.is_done = self.end is not None and self.position.next_offset >= self.end

@@ -30,7 +30,7 @@ _GROWTH = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ResponseHeaders:
     """What the headers in a response tell before anything is decoded.
 
     ``next_offset`` is what to acknowledge, None if there is nothing. ``is_cut`` says that the
@@ -38,7 +38,7 @@ class Seen:
     ``reopen_bytes`` is the room to ask for then.
     """
 
-    answer: FetchablePartition
+    response: FetchablePartition
     batches: tuple[tuple[BatchHeader, int], ...] = ()
     next_offset: int | None = None
     is_cut: bool = False
@@ -63,7 +63,7 @@ class Position:
         self._odd_place: tuple[int, int] | None = None
         self.unmistakable_end: int | None = None
 
-    def look(self, answer: FetchablePartition) -> Seen:
+    def inspect(self, response: FetchablePartition) -> ResponseHeaders:
         """Walk the headers of a response's records; the position stays where it is.
 
         Offsets stand outside the checksum, but the batches of a log follow one another. Where
@@ -73,10 +73,10 @@ class Position:
             CorruptBatch: A length in a header cannot be, or the first batch does not hold the
                 offset wanted. If it comes so a second time, that is how the log is.
         """
-        data = answer.records
+        data = response.records
         try:
             batches = tuple(whole_batches(data))
-            if answer.next_filter_offset <= 0:
+            if response.next_filter_offset <= 0:
                 batches = self._following(batches)
             end = batches[-1][1] + batches[-1][0].size_bytes if batches else 0
             cut = cut_batch_bytes(data, end, len(data))
@@ -86,11 +86,15 @@ class Position:
             ) from error
         if batches:
             wanted = max(self.next_offset, *(header.end_offset for header, _ in batches))
-            return Seen(answer, batches, max(wanted, answer.next_filter_offset), cut > 0)
+            return ResponseHeaders(
+                response, batches, max(wanted, response.next_filter_offset), cut > 0
+            )
         if cut:
-            return Seen(answer, is_cut=True, reopen_bytes=max(cut, len(data) * _GROWTH))
-        is_behind = answer.next_filter_offset > self.next_offset
-        return Seen(answer, (), answer.next_filter_offset if is_behind else None)
+            return ResponseHeaders(
+                response, is_cut=True, reopen_bytes=max(cut, len(data) * _GROWTH)
+            )
+        is_behind = response.next_filter_offset > self.next_offset
+        return ResponseHeaders(response, (), response.next_filter_offset if is_behind else None)
 
     def _following(
         self, batches: tuple[tuple[BatchHeader, int], ...]
@@ -115,24 +119,24 @@ class Position:
             end = header.end_offset
         return batches
 
-    def take(self, seen: Seen) -> Chunk | None:
+    def decode(self, headers: ResponseHeaders) -> Chunk | None:
         """Decode what was seen and move behind it; None where no record is new.
 
         Raises:
             CorruptBatch: A whole batch is not what its checksum or its counts say. The
                 position is where it was, in front of everything the response brought.
         """
-        if seen.next_offset is None:
+        if headers.next_offset is None:
             return None
-        if seen.answer.next_filter_offset > 0:
-            return self._take_output(seen)
-        data = seen.answer.records
+        if headers.response.next_filter_offset > 0:
+            return self._decode_output(headers)
+        data = headers.response.records
         values: list[bytes] = []
         keys: list[bytes | None] = []
         stamps: list[int] = []
         offsets: list[int] | range = range(0)
         wanted = self.next_offset
-        for header, at in seen.batches:
+        for header, at in headers.batches:
             columns = self._decoded(data, at, header)
             base, count = header.base_offset, len(columns.values)
             skip = max(0, wanted - base)
@@ -144,21 +148,21 @@ class Position:
             if count > skip:
                 offsets = _joined(offsets, range(base + skip, base + count))
             wanted = max(wanted, header.end_offset)
-        self.next_offset = self._border = seen.next_offset
+        self.next_offset = self._border = headers.next_offset
         if not values:
             return None
         return Chunk(values, keys, stamps, offsets, self.topic, self.partition)
 
-    def _take_output(self, seen: Seen) -> Chunk | None:
+    def _decode_output(self, headers: ResponseHeaders) -> Chunk | None:
         """Decode what SmartModules have made, and move behind what it was made of."""
-        assert seen.next_offset is not None, "looked at by the caller"
+        assert headers.next_offset is not None, "looked at by the caller"
         values: list[bytes] = []
         keys: list[bytes | None] = []
         stamps: list[int] = []
         offsets: list[int] = []
         wanted = self.next_offset
-        for header, at in seen.batches:
-            columns, deltas = self._decoded_output(seen.answer.records, at, header)
+        for header, at in headers.batches:
+            columns, deltas = self._decoded_output(headers.response.records, at, header)
             sure_end = self.unmistakable_end
             found, before = output_offsets(
                 header,
@@ -173,7 +177,7 @@ class Position:
             stamps += columns.timestamps_ms
             offsets += found[before:]
             wanted = max(wanted, header.end_offset)
-        self.next_offset = seen.next_offset
+        self.next_offset = headers.next_offset
         if not values:
             return None
         return Chunk(values, keys, stamps, offsets, self.topic, self.partition)
@@ -252,7 +256,7 @@ def _ascending(deltas: Sequence[int], last: int) -> int:
 
 
 def records_from(
-    topic: str, partition: int, offset: int, answer: FetchablePartition
+    topic: str, partition: int, offset: int, response: FetchablePartition
 ) -> Chunk | None:
     """Decode what a one-shot read from ``offset`` on brought; None if that is no whole batch.
 
@@ -260,7 +264,7 @@ def records_from(
         CorruptBatch: As for `Position.take`.
     """
     position = Position(topic, partition, offset)
-    return position.take(position.look(answer))
+    return position.decode(position.inspect(response))
 
 
 def _behind(columns: Columns, skip: int) -> Columns:

@@ -23,7 +23,7 @@ _DELTA_MS_MAX = 2**31
 
 
 @dataclass(slots=True)
-class Outcome:
+class BatchOutcome:
     """What became of a batch: its place in the log, or why it was refused."""
 
     base_offset: int = -1
@@ -50,7 +50,7 @@ class ReadyBatch:
     record_count: int
     plain_bytes: int
     since_s: float
-    outcome: Outcome
+    outcome: BatchOutcome
     error: Exception | None = None
     may_be_stored: bool = False
 
@@ -68,7 +68,7 @@ class OpenBatch:
     timestamps_ms: list[int] = field(default_factory=list)
     bytes_max: int = 0
     since_s: float = 0.0
-    outcome: Outcome = field(default_factory=Outcome)
+    outcome: BatchOutcome = field(default_factory=BatchOutcome)
     # Between these, both excluded, lie the times of its records.
     low_ms: int = 0
     high_ms: int = 0
@@ -84,10 +84,10 @@ class OpenBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RowRange:
     """Where rows went: the batch's outcome, and the rows' place in it."""
 
-    outcome: Outcome
+    outcome: BatchOutcome
     first_row: int
     count: int
 
@@ -131,7 +131,7 @@ class Accumulator:
     def is_empty(self) -> bool:
         return self._open is None and not self.ready
 
-    def add(self, value: bytes, key: bytes | None, timestamp_ms: int) -> tuple[Outcome, int]:
+    def add(self, value: bytes, key: bytes | None, timestamp_ms: int) -> tuple[BatchOutcome, int]:
         """Take one record; return the outcome of its batch and its row there.
 
         Raises:
@@ -190,7 +190,7 @@ class Accumulator:
         )
         return size
 
-    def add_rows(self, columns: Columns) -> list[Place]:
+    def add_rows(self, columns: Columns) -> list[RowRange]:
         """Take many records; return where each run of them went, in order.
 
         Raises:
@@ -210,7 +210,7 @@ class Accumulator:
                 batch.outcome, batch.since_s = self._open.outcome, self._open.since_s
                 self._open = None
             first = already if start == 0 else 0
-            places.append(Place(batch.outcome, first, stop - start - first))
+            places.append(RowRange(batch.outcome, first, stop - start - first))
             is_last = stop == len(columns.values)
             if is_last and size < self._budget_bytes:
                 batch.values = columns.values[start:stop]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from streamkit.client.produce.accumulator import Outcome, Place
+from streamkit.client.produce.accumulator import BatchOutcome, RowRange
 from streamkit.client.produce.partition_sender import PartitionSender
 
 
@@ -24,7 +24,7 @@ class RecordMetadata:
 
 
 @dataclass(frozen=True, slots=True)
-class ManyMetadata:
+class RecordsMetadata:
     """Where the records of one `send_many` are stored, row by row; as `RecordMetadata`."""
 
     partitions: Sequence[int]
@@ -36,7 +36,7 @@ class RecordHandle:
 
     __slots__ = ("_outcome", "_row", "_sender")
 
-    def __init__(self, sender: PartitionSender, outcome: Outcome, row: int) -> None:
+    def __init__(self, sender: PartitionSender, outcome: BatchOutcome, row: int) -> None:
         self._sender = sender
         self._outcome = outcome
         self._row = row
@@ -77,22 +77,22 @@ class RecordHandle:
             wake()
         else:
             self._outcome.wakes.append(wake)
-            self._sender.hurry()
+            self._sender.flush_soon()
 
 
-class ManyHandle:
-    """The records of one `send_many`. Await it for their `ManyMetadata`."""
+class RecordsHandle:
+    """The records of one `send_many`. Await it for their `RecordsMetadata`."""
 
     __slots__ = ("_count", "_parts")
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._parts: list[tuple[PartitionSender, Sequence[int], list[Place]]] = []
+        self._parts: list[tuple[PartitionSender, Sequence[int], list[RowRange]]] = []
 
     def __repr__(self) -> str:
-        return f"ManyHandle({self._count} records{'' if self.is_known else ', on their way'})"
+        return f"RecordsHandle({self._count} records{'' if self.is_known else ', on their way'})"
 
-    def add(self, sender: PartitionSender, rows: Sequence[int], places: list[Place]) -> None:
+    def add(self, sender: PartitionSender, rows: Sequence[int], places: list[RowRange]) -> None:
         self._parts.append((sender, rows, places))
 
     @property
@@ -133,10 +133,10 @@ class ManyHandle:
                 at += place.count
         return refused
 
-    def __await__(self) -> Generator[Any, Any, ManyMetadata]:
+    def __await__(self) -> Generator[Any, Any, RecordsMetadata]:
         return self._wait().__await__()
 
-    async def _wait(self) -> ManyMetadata:
+    async def _wait(self) -> RecordsMetadata:
         partitions = [-1] * self._count
         offsets = [-1] * self._count
         for sender, rows, places in self._parts:
@@ -155,4 +155,4 @@ class ManyHandle:
                     partitions[row] = sender.partition
                     offsets[row] = offset if is_told else -1
                 at += place.count
-        return ManyMetadata(partitions, offsets)
+        return RecordsMetadata(partitions, offsets)

@@ -38,13 +38,13 @@ from streamkit.protocol.data_plane import (
     ProduceRequest,
     TopicProduceData,
 )
-from streamkit.protocol.error_codes import as_exception
+from streamkit.protocol.server_errors import as_exception
 
 # A request of a process that has died shall not arrive behind the fence of its successor.
 _USER_TIMEOUT_MS = 10_000
 
 
-class Outcome(Enum):
+class LaneStatus(Enum):
     """What became of the batches of one entry."""
 
     STORED = "stored"
@@ -71,7 +71,7 @@ class LaneEntry:
 class LaneOutcome:
     """``base_offset`` is that of the first batch, -1 unless stored; ``error`` says why not."""
 
-    outcome: Outcome
+    outcome: LaneStatus
     base_offset: int = -1
     error: StreamKitError | None = None
 
@@ -106,7 +106,7 @@ class LaneProducer:
             try:
                 address = await self._cluster.leader(entry.topic, entry.partition)
             except StreamKitError as error:
-                outcomes[row] = LaneOutcome(Outcome.NOT_STORED, error=error)
+                outcomes[row] = LaneOutcome(LaneStatus.NOT_STORED, error=error)
             else:
                 by_address.setdefault(address, []).append(row)
 
@@ -174,12 +174,16 @@ class LaneProducer:
             try:
                 channel = await self._channel(address)
             except StreamKitError as error:
-                return [LaneOutcome(Outcome.NOT_STORED, error=error)] * len(entries)
+                return [LaneOutcome(LaneStatus.NOT_STORED, error=error)] * len(entries)
             try:
                 response = await channel.call(PRODUCE, request)
-                answers = [answer for topic in response.topics for answer in topic.partitions]
-                if len(answers) != len(entries):
-                    raise ProtocolError(f"{len(answers)} answers to {len(entries)} entries")
+                entry_responses = [
+                    entry_response
+                    for topic in response.topics
+                    for entry_response in topic.partitions
+                ]
+                if len(entry_responses) != len(entries):
+                    raise ProtocolError(f"{len(entry_responses)} answers to {len(entries)} entries")
             except LocalProtocolError:
                 raise  # nothing was written, and no other time would be better
             except (TransportError, ProtocolError) as error:
@@ -190,7 +194,10 @@ class LaneProducer:
                 with anyio.CancelScope(shield=True):
                     await channel.close()
                 raise
-        return [_outcome(entry, answer) for entry, answer in zip(entries, answers, strict=True)]
+        return [
+            _outcome(entry, entry_response)
+            for entry, entry_response in zip(entries, entry_responses, strict=True)
+        ]
 
 
 def _waves(entries: Sequence[LaneEntry], rows: list[int]) -> list[list[int]]:
@@ -214,14 +221,16 @@ def _data_of(entry: LaneEntry) -> PartitionProduceData:
 
 def _lost(error: StreamKitError) -> LaneOutcome:
     was_written = not isinstance(error, TransportError) or error.sent
-    return LaneOutcome(Outcome.UNKNOWN if was_written else Outcome.NOT_STORED, error=error)
+    return LaneOutcome(LaneStatus.UNKNOWN if was_written else LaneStatus.NOT_STORED, error=error)
 
 
-def _outcome(entry: LaneEntry, answer: PartitionProduceResponse) -> LaneOutcome:
-    code = answer.error.code
+def _outcome(entry: LaneEntry, entry_response: PartitionProduceResponse) -> LaneOutcome:
+    code = entry_response.error.code
     if not code:
-        return LaneOutcome(Outcome.STORED, answer.base_offset)
-    error = as_exception(answer.error, about=f"{entry.topic}-{entry.partition}")
+        return LaneOutcome(LaneStatus.STORED, entry_response.base_offset)
+    error = as_exception(entry_response.error, about=f"{entry.topic}-{entry.partition}")
     if code in NOT_STORED_CODES:
-        return LaneOutcome(Outcome.NOT_STORED, error=error)
-    return LaneOutcome(Outcome.UNKNOWN if code in UNKNOWN_CODES else Outcome.REFUSED, error=error)
+        return LaneOutcome(LaneStatus.NOT_STORED, error=error)
+    return LaneOutcome(
+        LaneStatus.UNKNOWN if code in UNKNOWN_CODES else LaneStatus.REFUSED, error=error
+    )

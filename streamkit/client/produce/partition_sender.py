@@ -25,12 +25,12 @@ from collections import deque
 import anyio
 
 from streamkit.client.backoff import Backoff
-from streamkit.client.channel import Answer
+from streamkit.client.channel import PendingResponse
 from streamkit.client.cluster import Cluster, pause_before_retry
 from streamkit.client.options import BatchReport, ProducerMetrics, ProducerOptions
-from streamkit.client.produce.accumulator import Accumulator, Outcome, Place, ReadyBatch
+from streamkit.client.produce.accumulator import Accumulator, BatchOutcome, ReadyBatch, RowRange
 from streamkit.client.produce.produce_requests import UNKNOWN_CODES, ProduceRequests, mark
-from streamkit.client.smartmodules.propagation import NewModules
+from streamkit.client.smartmodules.propagation import SmartModulePropagation
 from streamkit.errors import (
     NotFlushed,
     RequestTimedOut,
@@ -43,13 +43,17 @@ from streamkit.protocol.compression import Codec
 from streamkit.protocol.data_plane import (
     ProduceResponse,
 )
-from streamkit.protocol.error_codes import ErrorCode, as_exception
+from streamkit.protocol.error_codes import Code, ErrorCode
+from streamkit.protocol.server_errors import as_exception
 
 logger = logging.getLogger("streamkit.client")
 
 # Those, or they pass: at least once means again.
-_SEND_AGAIN_CODES = UNKNOWN_CODES | {6, 3000, 3001}
-_MODULE_NOT_FOUND = 6001
+_SEND_AGAIN_CODES = UNKNOWN_CODES | {
+    Code.NOT_LEADER_FOR_PARTITION,
+    Code.PARTITION_PENDING_INITIALIZATION,
+    Code.PARTITION_NOT_LEADER,
+}
 # What one request may take of what waits: a server syncs once for all of it. The first batch
 # goes whatever its size.
 _REQUEST_BYTES = 4 << 20
@@ -73,11 +77,13 @@ class PartitionSender:
         self._options = options
         self._codec = codec_used
         self._metrics = metrics
-        self._modules = NewModules(cluster)
+        self._modules = SmartModulePropagation(cluster)
         self._requests = ProduceRequests(cluster, topic, partition, options, metrics)
         self._accumulator: Accumulator | None = None
         self._out: list[ReadyBatch] = []
-        self._unanswered: deque[tuple[list[ReadyBatch], float, Answer[ProduceResponse]]] = deque()
+        self._pending_responses: deque[
+            tuple[list[ReadyBatch], float, PendingResponse[ProduceResponse]]
+        ] = deque()
         self._wake = anyio.Event()
         self._moved = anyio.Event()
         self._hurried = False
@@ -93,7 +99,7 @@ class PartitionSender:
     def unacknowledged(self) -> int:
         return self.taken - self._settled
 
-    def add(self, value: bytes, key: bytes | None, timestamp_ms: int) -> tuple[Outcome, int]:
+    def add(self, value: bytes, key: bytes | None, timestamp_ms: int) -> tuple[BatchOutcome, int]:
         accumulator = self._accumulator or self._start()
         if self._is_stopped:
             raise self._closed()
@@ -101,7 +107,7 @@ class PartitionSender:
         self.taken += 1
         return added
 
-    def add_rows(self, columns: Columns) -> list[Place]:
+    def add_rows(self, columns: Columns) -> list[RowRange]:
         accumulator = self._accumulator or self._start()
         if self._is_stopped:
             raise self._closed()
@@ -111,7 +117,7 @@ class PartitionSender:
 
     async def wait_for_room(self) -> None:
         """Wait until there is room; nothing held waits for its linger meanwhile."""
-        self.hurry()
+        self.flush_soon()
         while self.is_full and not self._is_stopped:
             await self._moved.wait()
 
@@ -129,16 +135,16 @@ class PartitionSender:
                 )
             await self._moved.wait()
 
-    async def wait_for(self, outcome: Outcome) -> None:
+    async def wait_for(self, outcome: BatchOutcome) -> None:
         """Wait until an outcome is known, without waiting for the linger."""
         if outcome.is_known:
             return
         event = anyio.Event()
         outcome.wakes.append(event.set)
-        self.hurry()
+        self.flush_soon()
         await event.wait()
 
-    def hurry(self) -> None:
+    def flush_soon(self) -> None:
         """Send what is held now, linger or not."""
         if self._accumulator is not None and self._accumulator.open_since_s is not None:
             self._hurried = True
@@ -290,8 +296,8 @@ class PartitionSender:
             await self._pause(backoff, problem)
 
     async def _is_worth_a_try(self, code: ErrorCode) -> bool:
-        if code.code == _MODULE_NOT_FOUND:
-            return await self._modules.is_on_its_way(code.payload.text)
+        if code.code == Code.SMARTMODULE_NOT_FOUND:
+            return await self._modules.is_propagating(code.payload.text)
         return code.code in _SEND_AGAIN_CODES
 
     # --- at most once ------------------------------------------------------------------
@@ -304,7 +310,7 @@ class PartitionSender:
             try:
                 # An entry for each: one that is refused takes no other with it, and nothing
                 # can be sent again to find out which it was.
-                answer = await self._requests.post(batches, entry_each=True)
+                response = await self._requests.post(batches, entry_each=True)
                 break
             except StreamKitError as error:
                 may_be_stored = isinstance(error, TransportError) and error.sent
@@ -316,22 +322,22 @@ class PartitionSender:
             except Exception as error:  # whatever it is must reach whoever waits for the records
                 self._settle(batches, -1, error, sent_s)
                 return
-        self._unanswered.append((batches, sent_s, answer))
-        if len(self._unanswered) == 1:
-            self._cluster.start(self._take_answers)
+        self._pending_responses.append((batches, sent_s, response))
+        if len(self._pending_responses) == 1:
+            self._cluster.start(self._settle_responses)
 
-    async def _take_answers(self) -> None:
-        while self._unanswered:
-            batches, sent_s, answer = self._unanswered[0]
+    async def _settle_responses(self) -> None:
+        while self._pending_responses:
+            batches, sent_s, response = self._pending_responses[0]
             try:
-                answers = self._requests.read(await answer, len(batches))
+                entry_responses = self._requests.read(await response, len(batches))
             except Exception as lost:  # as above
                 self._settle(batches, -1, lost, sent_s)
             else:
-                for batch, (code, base_offset) in zip(batches, answers, strict=True):
+                for batch, (code, base_offset) in zip(batches, entry_responses, strict=True):
                     error = self._requests.refused(code, batch) if code else None
                     self._settle([batch], -1 if code else base_offset, error, sent_s)
-            self._unanswered.popleft()
+            self._pending_responses.popleft()
 
     def _is_over(self, backoff: Backoff, started_s: float) -> bool:
         limit_s = self._options.delivery_timeout_s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamkit.client.channel import Answer
+from streamkit.client.channel import PendingResponse
 from streamkit.client.cluster import Cluster
 from streamkit.client.options import ProducerMetrics, ProducerOptions
 from streamkit.client.produce.accumulator import ReadyBatch
@@ -24,16 +24,24 @@ from streamkit.protocol.data_plane import (
     ProduceResponse,
     TopicProduceData,
 )
-from streamkit.protocol.error_codes import ErrorCode, as_exception
+from streamkit.protocol.error_codes import Code, ErrorCode
+from streamkit.protocol.server_errors import as_exception
 
 # Nobody can tell whether these were carried out.
-UNKNOWN_CODES = frozenset({7, 56, 72, 73})
+UNKNOWN_CODES = frozenset(
+    {
+        Code.REQUEST_TIMED_OUT,
+        Code.STORAGE_ERROR,
+        Code.PARTITION_FULL,
+        Code.PARTITION_SHORT_CIRCUITED,
+    }
+)
 # These were not.
-NOT_STORED_CODES = frozenset({6, 2001, 3001})
+NOT_STORED_CODES = frozenset(
+    {Code.NOT_LEADER_FOR_PARTITION, Code.TOPIC_NOT_FOUND, Code.PARTITION_NOT_LEADER}
+)
 # Of these a refused attempt leaves it open; after the others nothing of it is stored.
-_DOUBTFUL_CODES = frozenset({7, 56})
-_PARTITION_FULL = 72
-_MESSAGE_TOO_LARGE = 10
+_DOUBTFUL_CODES = frozenset({Code.REQUEST_TIMED_OUT, Code.STORAGE_ERROR})
 # How streamkit's own server names itself; it stores an entry whole or not at all.
 OUR_MARK = "+streamkit."
 
@@ -60,7 +68,7 @@ class ProduceRequests:
 
     async def post(
         self, batches: list[ReadyBatch], *, entry_each: bool = False
-    ) -> Answer[ProduceResponse]:
+    ) -> PendingResponse[ProduceResponse]:
         """Write one request to the leader's connection; its answer is to be awaited.
 
         The batches make one entry, or an entry each.
@@ -98,22 +106,28 @@ class ProduceRequests:
         Raises:
             ProtocolError: The answer is for something else.
         """
-        answers = [answer for each in response.topics for answer in each.partitions]
-        if len(answers) != entries:
-            raise ProtocolError(f"{len(answers)} answers to {entries} entries for {self.name}")
+        entry_responses = [
+            entry_response for each in response.topics for entry_response in each.partitions
+        ]
+        if len(entry_responses) != entries:
+            raise ProtocolError(
+                f"{len(entry_responses)} answers to {entries} entries for {self.name}"
+            )
         names = {
             f"{each.topic}-{part.partition}" for each in response.topics for part in each.partitions
         }
         if names != {self.name}:
             raise ProtocolError(f"an answer for {sorted(names)} to what was sent to {self.name}")
-        return [(answer.error, answer.base_offset) for answer in answers]
+        return [
+            (entry_response.error, entry_response.base_offset) for entry_response in entry_responses
+        ]
 
     def leaves_doubt(self, code: ErrorCode, batches: list[ReadyBatch]) -> bool:
         """Whether something may be stored although the answer is a refusal.
 
         A stock server whose disk is full keeps the batches that it wrote before the failing one.
         """
-        if code.code == _PARTITION_FULL:
+        if code.code == Code.PARTITION_FULL:
             return len(batches) > 1 and not self._undoes_writes
         return code.code in _DOUBTFUL_CODES
 
@@ -135,7 +149,7 @@ class ProduceRequests:
 
     def refused(self, code: ErrorCode, batch: ReadyBatch) -> BrokerError:
         """Return the error of a batch that would be refused again."""
-        if code.code != _MESSAGE_TOO_LARGE:
+        if code.code != Code.MESSAGE_TOO_LARGE:
             return as_exception(code, about=self.name)
         segment = self._cluster.metadata.segment_bytes(self._topic)
         most = f"up to {min(segment or BATCH_BYTES_HARD_MAX, BATCH_BYTES_HARD_MAX):,} bytes"

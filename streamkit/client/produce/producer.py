@@ -15,10 +15,10 @@ from streamkit.client import checks
 from streamkit.client.cluster import Cluster, retrying
 from streamkit.client.options import ProducerMetrics, ProducerOptions
 from streamkit.client.produce.accumulator import check_alone, check_sizes
-from streamkit.client.produce.handles import ManyHandle, RecordHandle
+from streamkit.client.produce.handles import RecordHandle, RecordsHandle
 from streamkit.client.produce.partition_sender import PartitionSender
 from streamkit.client.produce.partitions import UNKNOWN, Partitions
-from streamkit.client.produce.topic_requirements import agreed_codec, fitted
+from streamkit.client.produce.topic_requirements import codec_for_topic, within_segment
 from streamkit.errors import NotFlushed, RecordTooLarge, UsageError
 from streamkit.protocol import codec
 from streamkit.protocol.batch import Columns
@@ -68,13 +68,15 @@ class Producer:
             self._cluster,
             lambda: self._cluster.partition_count(self.topic),
             self.topic,
-            give_up_s=self._options.delivery_timeout_s,
+            open_timeout_s=self._options.delivery_timeout_s,
             on_retry=self._options.on_retry,
         )
         if self._is_closed:
             raise UsageError(f"the producer for {self.topic!r} was closed while it opened")
-        self._codec = agreed_codec(self.topic, self._metadata, self._options)
-        self._options = fitted(self._options, self._codec, self._metadata.segment_bytes(self.topic))
+        self._codec = codec_for_topic(self.topic, self._metadata, self._options)
+        self._options = within_segment(
+            self._options, self._codec, self._metadata.segment_bytes(self.topic)
+        )
         self._places.grow(count)
         self._is_open = True
         self._cluster.must_close(self)
@@ -126,7 +128,7 @@ class Producer:
         keys: Iterable[bytes | None] | None = None,
         *,
         timestamps_ms: Iterable[int] | None = None,
-    ) -> ManyHandle:
+    ) -> RecordsHandle:
         """Take many records as columns of equal length: the fast way.
 
         The columns may be any iterables; they are copied before this waits for anything.
@@ -148,7 +150,7 @@ class Producer:
         """
         columns, largest_bytes = checks.columns(values, keys, timestamps_ms, self._wall_ms)
         self.check_sizes(columns, largest_bytes)
-        handle = ManyHandle(len(columns.values))
+        handle = RecordsHandle(len(columns.values))
         try:
             await self.send_columns(columns, handle)
         except UsageError as error:
@@ -160,7 +162,7 @@ class Producer:
             ) from error
         return handle
 
-    async def send_columns(self, columns: Columns, handle: ManyHandle) -> None:
+    async def send_columns(self, columns: Columns, handle: RecordsHandle) -> None:
         """Take records that `checks.columns` has looked at; the handle learns where each goes.
 
         Raises:
@@ -223,7 +225,7 @@ class Producer:
     def send_now(self) -> None:
         """Let what is held go without waiting for its linger; do not wait for it."""
         for sender in self._senders:
-            sender.hurry()
+            sender.flush_soon()
 
     def checkpoint(self) -> Callable[[], Awaitable[None]]:
         """Mark everything taken so far; the function returned waits until it is stored.
@@ -382,7 +384,7 @@ class Producer:
         )
 
     async def _send_columns(
-        self, columns: Columns, first_row: int, handle: ManyHandle, chosen: list[int] | None
+        self, columns: Columns, first_row: int, handle: RecordsHandle, chosen: list[int] | None
     ) -> None:
         count = len(columns.values)
         if self._places.count == 1 or self._options.partition is not None:
@@ -405,7 +407,7 @@ class Producer:
             await self._add_rows(self._senders[partition], part, rows, handle)
 
     async def _add_rows(
-        self, sender: PartitionSender, columns: Columns, rows: Sequence[int], handle: ManyHandle
+        self, sender: PartitionSender, columns: Columns, rows: Sequence[int], handle: RecordsHandle
     ) -> None:
         if sender.is_full:
             await sender.wait_for_room()

@@ -11,7 +11,7 @@ from streamkit.limits import BATCH_BYTES_HARD_MAX
 from streamkit.protocol.compression import Codec
 
 
-def agreed_codec(topic: str, metadata: MetadataStore, options: ProducerOptions) -> Codec:
+def codec_for_topic(topic: str, metadata: MetadataStore, options: ProducerOptions) -> Codec:
     """Return what batches are compressed with: what the topic asks for, else what is chosen.
 
     Raises:
@@ -31,7 +31,9 @@ def agreed_codec(topic: str, metadata: MetadataStore, options: ProducerOptions) 
     return Codec(asked)
 
 
-def fitted(options: ProducerOptions, codec: Codec, segment_bytes: int | None) -> ProducerOptions:
+def within_segment(
+    options: ProducerOptions, codec: Codec, segment_bytes: int | None
+) -> ProducerOptions:
     """Keep batches below the size of a segment: a server refuses larger ones.
 
     A codec may add something to what cannot be compressed.

@@ -16,14 +16,14 @@ from streamkit.protocol.control_plane import ListRequest
 _PATIENCE_S: Final = 3.0
 
 
-class NewModules:
+class SmartModulePropagation:
     """Tells what is worth another try from what is not there."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._first_missed_s: dict[str, float] = {}
 
-    async def is_on_its_way(self, name: str) -> bool:
+    async def is_propagating(self, name: str) -> bool:
         """Tell whether the SC has a module that an SPU has just missed, for a few seconds."""
         now_s = self._cluster.clock.monotonic_s()
         first_s = self._first_missed_s.setdefault(name, now_s)
