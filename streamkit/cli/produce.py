@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -11,8 +11,7 @@ from streamkit.cli.choice_option import DELIVERY, ISOLATION
 from streamkit.cli.options import DURATION, SIZE, Command, place_options
 from streamkit.cli.smartmodule_options import SmartModuleOptions, chain_options, no_mirrors
 from streamkit.errors import UsageError
-
-CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+from streamkit.record import Compression
 
 
 @click.command(
@@ -49,7 +48,7 @@ CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 @click.option("-p", "--partition", type=click.IntRange(min=0), help="Where to put every record")
 @click.option(
     "--compression",
-    type=click.Choice(CODECS, case_sensitive=False),
+    type=click.Choice(get_args(Compression), case_sensitive=False),
     help="How batches are compressed [the topic's own]",
 )
 @click.option("--linger", type=DURATION, default=0.1, help="How long a batch may wait [100ms]")

@@ -24,13 +24,14 @@ from streamkit.cli.lines import (
     shaped,
 )
 from streamkit.cli.output import OutputFailed, check_output
-from streamkit.cli.progress import Progress, counted, rate, seconds
+from streamkit.cli.progress import Progress, rate, seconds
 from streamkit.cli.session import Session, note, run_with_client
 from streamkit.cli.signals import cancelled_by_signals
 from streamkit.client import Producer, RecordsHandle, RecordsMetadata, SmartModule
 from streamkit.errors import BrokerError, DataError, StreamKitError, TopicNotFound
 from streamkit.observe.streams import discard, standard_error
 from streamkit.protocol.error_codes import Code
+from streamkit.units import counted
 
 _GIVE_UP_S = 30.0
 # How long records may take that are on their way when no more can be stored.

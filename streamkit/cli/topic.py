@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from streamkit.cli.listing import Row, output_option, write_list, write_one
 from streamkit.cli.options import DURATION, SIZE, Command, Group, place_options
 from streamkit.errors import UsageError
+from streamkit.record import Compression
 
 if TYPE_CHECKING:
     from streamkit.cli.session import Session
     from streamkit.client import TopicInfo
 
-COMPRESSIONS = ("any", "none", "gzip", "snappy", "lz4", "zstd")
+COMPRESSIONS = ("any", *get_args(Compression))
 
 _TABLE_COLUMNS = (
     "name",

@@ -11,7 +11,8 @@ from streamkit.client.admin.objects import (
     TopicInfo,
 )
 from streamkit.client.admin.topic_options import Deduplication
-from streamkit.client.admin.watching import Added, Changed, Listed, Removed, Watch, WatchEvent
+from streamkit.client.admin.watch_state import Added, Changed, Listed, Removed, WatchEvent
+from streamkit.client.admin.watching import Watch
 from streamkit.client.backoff import RetryPolicy
 from streamkit.client.client import Client
 from streamkit.client.consume.consumer import Consumer

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 
+from streamkit.broadcast import Broadcast
 from streamkit.client.tls import CERT_HINT, ServerTls, in_words
 from streamkit.errors import (
     ConnectFailed,
@@ -131,7 +132,7 @@ class Channel:
         self._waiting: dict[int, PendingResponse[Any] | Responses[Any]] = {}
         self._writing = anyio.Lock(fast_acquire=True)  # else each write costs a turn of the loop
         self._greeted = anyio.Event()
-        self._answered = anyio.Event()
+        self._responded = Broadcast()
         self._failure = "the server closed the connection"
         self._protocol_failure: ProtocolError | None = None
         self._cause: Exception | None = None
@@ -189,7 +190,7 @@ class Channel:
             LocalProtocolError: A value does not fit.
         """
         while self.is_open and self._protocol.unanswered >= PENDING_REQUESTS_MAX:
-            await self._answered.wait()
+            await self._responded.wait()
         self._check_open()
         correlation_id, data = self._protocol.send(api, request)
         response: PendingResponse[A] = PendingResponse()
@@ -231,7 +232,7 @@ class Channel:
     def _forget(self, correlation_id: int) -> None:
         self._waiting.pop(correlation_id, None)
         self._protocol.forget(correlation_id)
-        self._tell_answered()  # there is room for another request
+        self._responded.notify()  # there is room for another request
 
     async def run(self) -> None:
         """Hand out what arrives until the connection ends. Never raises."""
@@ -287,7 +288,7 @@ class Channel:
             if waiting is not None:
                 waiting.deliver(response.body)
             if response.is_last:
-                self._tell_answered()
+                self._responded.notify()
 
     def _check_open(self) -> None:
         if not self.is_open:
@@ -305,11 +306,7 @@ class Channel:
         for waiting in self._waiting.values():
             waiting.fail(failure)
         self._waiting.clear()
-        self._tell_answered()
-
-    def _tell_answered(self) -> None:
-        answered, self._answered = self._answered, anyio.Event()
-        answered.set()
+        self._responded.notify()
 
     async def _write(
         self,

@@ -9,7 +9,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal
+from typing import Final
 
 import anyio
 
@@ -49,10 +49,7 @@ from streamkit.protocol.data_plane import (
     READ_COMMITTED,
     READ_UNCOMMITTED,
 )
-from streamkit.record import Offset, Topic
-
-Isolation = Literal["read_committed", "read_uncommitted"]
-Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+from streamkit.record import Compression, Isolation, Offset, Topic
 
 _ACKS: Final = {"read_committed": ACKS_ALL, "read_uncommitted": ACKS_LEADER}
 _ISOLATIONS: Final = {"read_committed": READ_COMMITTED, "read_uncommitted": READ_UNCOMMITTED}

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
+from streamkit.broadcast import Broadcast
 from streamkit.client.backoff import Backoff, OnRetry
 from streamkit.client.channel import Channel, open_channel
 from streamkit.client.metadata import WATCHED, MetadataStore
@@ -98,7 +99,7 @@ class Cluster:
         self._sc: Channel | None = None
         self._spus: dict[str, Channel] = {}
         self._opening: dict[str, anyio.Lock] = {}
-        self._changed = anyio.Event()
+        self._changed = Broadcast()
 
     # --- life --------------------------------------------------------------------
 
@@ -360,8 +361,7 @@ class Cluster:
         self.start(keep)
 
     def _wake(self) -> None:
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        self._changed.notify()
 
 
 def _patience_s() -> float:

@@ -51,7 +51,7 @@ def _isolation(number: int) -> int:
 
 
 Timeout = Annotated[int, converted(I32, _timeout_ms, int)]
-Isolation = Annotated[int, converted(U8, _isolation, int)]
+IsolationField = Annotated[int, converted(U8, _isolation, int)]
 
 
 # --- Produce ---------------------------------------------------------------
@@ -151,7 +151,7 @@ class FetchRequest:
     max_wait_ms: I32 = 0
     min_bytes: I32 = 0
     max_bytes: Annotated[I32, since(3)] = 0
-    isolation: Annotated[Isolation, since(4)] = READ_UNCOMMITTED
+    isolation: Annotated[IsolationField, since(4)] = READ_UNCOMMITTED
     topics: Annotated[tuple[FetchTopic, ...], vec(FetchTopic)] = ()
     forgotten: Annotated[tuple[ForgottenTopic, ...], vec(ForgottenTopic), since(7)] = ()
 
@@ -184,7 +184,7 @@ class StreamFetchRequest:
     partition: U32
     fetch_offset: I64
     max_bytes: I32
-    isolation: Isolation = READ_UNCOMMITTED
+    isolation: IsolationField = READ_UNCOMMITTED
     wasm_module: Annotated[Bytes, since(11, 18)] = b""
     smartmodule: Annotated[
         SmartModuleInvocation | None, option(SmartModuleInvocation), since(16, 18)

@@ -10,6 +10,7 @@ from typing import Final
 
 import anyio
 
+from streamkit.broadcast import Broadcast
 from streamkit.client import RecordsHandle, RecordsMetadata
 from streamkit.client.produce.producer import Producer as AsyncProducer
 from streamkit.errors import NotFlushed, UsageError
@@ -63,7 +64,7 @@ class SendQueue:
         self._is_awake = False
         self._has_work = asyncio.Event()
         self._urgent = asyncio.Event()
-        self._moved = asyncio.Event()
+        self._moved = Broadcast()
         self._closed_count = 0
         self._handed_count = 0
         self._in_hand: SendBatch | None = None
@@ -253,7 +254,7 @@ class SendQueue:
         for batch in lost:
             batch.lose(self._forwarder.gone())
         self._producer.stop()
-        self._tell_moved()
+        self._moved.notify()
 
     # --- inside ------------------------------------------------------------------------
 
@@ -282,18 +283,17 @@ class SendQueue:
     def _leave(self, visit: _Visit) -> None:
         self._inside.discard(visit)
         if self._closers:
-            self._loop.post(self._tell_moved)
+            self._loop.post(self._moved.notify)
 
     async def _until_all_have_left(self) -> None:
         self._urgent.set()
         while True:
-            moved = self._moved
             with self._lock:
                 if not self._inside:
                     return
             # An interrupted thread leaves without a word.
             with anyio.move_on_after(_LOOK_AGAIN_S):
-                await moved.wait()
+                await self._moved.wait()
 
     def _add_batches(self, columns: Columns, batches: list[SendBatch]) -> None:
         for batch in send_batches_of(columns, self._bytes_max, self):
@@ -370,7 +370,7 @@ class SendQueue:
                 self._in_hand = None
                 self._set_room(self._room_bytes + batch.bytes)
                 self._room.notify_all()
-            self._tell_moved()
+            self._moved.notify()
             await asyncio.sleep(0)  # answers come in by the same loop
             if not self._closed:
                 with anyio.move_on_after(self._gather_s):
@@ -411,10 +411,6 @@ class SendQueue:
             partitions += found.partitions
             offsets += found.offsets
         return RecordsMetadata(partitions, offsets)
-
-    def _tell_moved(self) -> None:
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
 
 
 class _Visit:

@@ -6,8 +6,8 @@ import threading
 from types import TracebackType
 from typing import Generic, TypeVar
 
+from streamkit.client.admin.watch_state import WatchEvent
 from streamkit.client.admin.watching import Watch as AsyncWatch
-from streamkit.client.admin.watching import WatchEvent
 from streamkit.errors import UsageError
 from streamkit.sync.client_runner import ClientRunner
 from streamkit.sync.loop_iterator import LoopIterator

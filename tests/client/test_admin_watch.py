@@ -24,7 +24,7 @@ from streamkit.client import (
     Watch,
     WatchEvent,
 )
-from streamkit.client.admin.watching import WatchState
+from streamkit.client.admin.watch_state import WatchState
 from streamkit.protocol import specs
 from streamkit.protocol.control_plane import Change, Metadata, WatchResponse
 from tests import wasm
@@ -65,9 +65,9 @@ def drop(name: str) -> Change:
 
 
 def state(*items: Metadata) -> WatchState[tuple[str, int]]:
-    headers = WatchState(describe)
-    headers.take(told(all=items))
-    return headers
+    seen = WatchState(describe)
+    seen.take(told(all=items))
+    return seen
 
 
 def test_the_first_answer_is_the_list_by_name_even_if_it_is_empty() -> None:
@@ -78,8 +78,8 @@ def test_the_first_answer_is_the_list_by_name_even_if_it_is_empty() -> None:
 
 
 def test_a_change_tells_what_it_was_before() -> None:
-    headers = state(item("a"))
-    assert headers.take(told(put("b"), put("a", 1), drop("a"))) == [
+    seen = state(item("a"))
+    assert seen.take(told(put("b"), put("a", 1), drop("a"))) == [
         Added(("b", 0)),
         Changed(("a", 1), before=("a", 0)),
         Removed(("a", 1)),
@@ -87,18 +87,18 @@ def test_a_change_tells_what_it_was_before() -> None:
 
 
 def test_what_changes_nothing_is_not_told() -> None:
-    headers = state(item("a"))
-    assert headers.take(told(put("a"), drop("never-there"))) == []
-    assert headers.take(told()) == []
+    seen = state(item("a"))
+    assert seen.take(told(put("a"), drop("never-there"))) == []
+    assert seen.take(told()) == []
 
 
 def test_a_full_list_in_between_counts_and_so_does_one_behind_a_gap() -> None:
-    headers = state(item("a"))
-    assert headers.take(told(all=(item("b"),))) == [Listed((("b", 0),))]
-    assert headers.take(told(put("b", 1))) == [Changed(("b", 1), before=("b", 0))]
-    headers.forget()
-    assert headers.take(told()) == [Listed(())]
-    assert headers.take(told(put("b", 1))) == [Added(("b", 1))]
+    seen = state(item("a"))
+    assert seen.take(told(all=(item("b"),))) == [Listed((("b", 0),))]
+    assert seen.take(told(put("b", 1))) == [Changed(("b", 1), before=("b", 0))]
+    seen.forget()
+    assert seen.take(told()) == [Listed(())]
+    assert seen.take(told(put("b", 1))) == [Added(("b", 1))]
 
 
 def after(state: dict[str, int], event: WatchEvent[tuple[str, int]]) -> dict[str, int]:
@@ -128,7 +128,7 @@ RESPONSES: Final = st.lists(CHANGES, max_size=4).map(lambda changes: told(*chang
 def test_whoever_follows_the_events_knows_what_the_server_has(
     responses: list[WatchResponse],
 ) -> None:
-    headers, known, there = WatchState(describe), dict[str, int](), dict[str, int]()
+    seen, known, there = WatchState(describe), dict[str, int](), dict[str, int]()
     for response in responses:
         if response.all:
             there = {each.name: each.spec for each in response.all}
@@ -136,7 +136,7 @@ def test_whoever_follows_the_events_knows_what_the_server_has(
             there.pop(change.item.name, None)
             if not change.is_delete:
                 there[change.item.name] = change.item.spec
-        known = reduce(after, headers.take(response), known)
+        known = reduce(after, seen.take(response), known)
         assert known == there
 
 
@@ -226,7 +226,7 @@ async def test_two_watches_of_one_client_do_not_wait_for_each_other(client: Clie
 
 async def test_a_wait_that_is_cancelled_loses_no_change(client: Client) -> None:
     names = [fresh() for _ in range(20)]
-    headers: list[str] = []
+    seen: list[str] = []
 
     async def make_all() -> None:
         for name in names:
@@ -236,12 +236,12 @@ async def test_a_wait_that_is_cancelled_loses_no_change(client: Client) -> None:
         assert is_list(await next_of(watch, lambda _: True))
         tasks.start_soon(make_all)
         with anyio.fail_after(SOON_S):
-            while names[-1] not in headers:
+            while names[-1] not in seen:
                 with anyio.move_on_after(0.002):
                     event = await anext(watch)
                     assert isinstance(event, Added | Changed | Removed)
-                    headers.append(event.item.name)
-    assert [name for name in headers if name in names] == names
+                    seen.append(event.item.name)
+    assert [name for name in seen if name in names] == names
 
 
 # --- Lost connections --------------------------------------------------------------------

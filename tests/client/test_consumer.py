@@ -298,14 +298,14 @@ async def test_a_slow_application_does_not_pull_the_whole_log(
     async with client.consumer(
         topic, prefetch_bytes=prefetch_bytes, max_bytes=response_bytes, until_end=True
     ) as consumer:
-        headers = 0
+        seen = 0
         furthest_bytes = 0
         while (chunk := await consumer.next_chunk()) is not None:
-            headers += len(chunk)
+            seen += len(chunk)
             await anyio.wait_all_tasks_blocked()
-            ahead = sum(consumer.next_offsets().values()) - headers
+            ahead = sum(consumer.next_offsets().values()) - seen
             furthest_bytes = max(furthest_bytes, ahead * 10_000)
-    assert headers == 400
+    assert seen == 400
     assert furthest_bytes <= prefetch_bytes + 2 * (response_bytes + 20_000) < total_bytes
 
 
@@ -539,12 +539,12 @@ async def test_a_deleted_topic_ends_the_stream_with_that_error(
     topic = await new_topic(2)
     values = await fill(client, topic, 10)
     async with client.consumer(topic) as consumer:
-        headers = 0
+        seen = 0
         with anyio.fail_after(SOON_S):
-            while headers < len(values):
+            while seen < len(values):
                 chunk = await consumer.next_chunk()
                 assert chunk is not None
-                headers += len(chunk)
+                seen += len(chunk)
             await client.admin.delete_topic(topic)
             with pytest.raises(TopicDeleted, match=topic):
                 await consumer.next_chunk()

@@ -147,11 +147,11 @@ async def test_a_policy_bounds_the_retries(
     own_broker: BrokerProcess, delivery: Any, retries: int
 ) -> None:
     policy = RetryPolicy(timedelta(milliseconds=1), strategy="fixed", max_retries=retries)
-    headers: list[int] = []
+    seen: list[int] = []
     async with Client.connect(own_broker.address) as client:
         await client.admin.create_topic("t")
         async with client.producer(
-            "t", retry=policy, delivery=delivery, on_retry=lambda _, number: headers.append(number)
+            "t", retry=policy, delivery=delivery, on_retry=lambda _, number: seen.append(number)
         ) as producer:
             await (await producer.send(b"first"))
             own_broker.kill()
@@ -162,9 +162,9 @@ async def test_a_policy_bounds_the_retries(
             with pytest.raises(TransportError):
                 await producer.flush()
     # The lost connection may be noticed before, or by the first try, which may count as sent.
-    assert len(headers) <= retries
+    assert len(seen) <= retries
     if delivery == "at-least-once":
-        assert headers == list(range(1, retries + 1))
+        assert seen == list(range(1, retries + 1))
 
 
 @pytest.mark.parametrize("delivery", ["at-least-once", "at-most-once"])
@@ -192,11 +192,11 @@ async def test_a_hook_that_fails_ends_nothing(
                         await handle
                     except TransportError:
                         assert delivery == "at-most-once"
-                headers: list[bytes] = []
-                while b"second" not in headers:
+                seen: list[bytes] = []
+                while b"second" not in seen:
                     chunk = await consumer.next_chunk()
                     assert chunk is not None
-                    headers += chunk.values
+                    seen += chunk.values
             if delivery == "at-most-once":
                 producer.stop()
 

@@ -99,12 +99,12 @@ async def test_seek_goes_back_and_ahead_and_drops_what_was_prefetched(
                 assert chunk is not None
                 assert chunk.offsets[0] == first
             assert chunk is not None
-            headers = list(chunk.offsets)
-            while headers[-1] < 29:
+            found = list(chunk.offsets)
+            while found[-1] < 29:
                 chunk = await consumer.next_chunk()
                 assert chunk is not None
-                headers += chunk.offsets
-    assert headers == list(range(30))
+                found += chunk.offsets
+    assert found == list(range(30))
 
 
 async def test_a_consumer_at_its_end_goes_on_after_a_seek(

@@ -11,12 +11,12 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Generic, TypeVar
 
 import anyio
 
+from streamkit.client.admin.watch_state import WatchEvent, WatchState
 from streamkit.client.backoff import Backoff
 from streamkit.client.channel import Channel, Responses
 from streamkit.client.cluster import Cluster
@@ -29,80 +29,6 @@ from streamkit.protocol.specs import ObjectKind
 logger = logging.getLogger("streamkit.client")
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Listed(Generic[T]):
-    """All that there is now, by name. What was seen before counts no more."""
-
-    items: tuple[T, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Added(Generic[T]):
-    """Something new."""
-
-    item: T
-
-
-@dataclass(frozen=True, slots=True)
-class Changed(Generic[T]):
-    """Something is not as it was."""
-
-    item: T
-    before: T
-
-
-@dataclass(frozen=True, slots=True)
-class Removed(Generic[T]):
-    """Something is gone. ``item`` is how it was last seen."""
-
-    item: T
-
-
-WatchEvent = Listed[T] | Added[T] | Changed[T] | Removed[T]
-
-
-class WatchState(Generic[T]):
-    """What a watcher has seen of one kind of object. Pure.
-
-    A change that ``describe`` does not show is none: servers tell some of them several times.
-    """
-
-    def __init__(self, describe: Callable[[Metadata], T]) -> None:
-        self._describe = describe
-        self._seen: dict[str, T] | None = None
-
-    def forget(self) -> None:
-        """Learn that changes may have been missed; a full list comes next."""
-        self._seen = None
-
-    def take(self, response: WatchResponse) -> list[WatchEvent[T]]:
-        """Return what a response tells.
-
-        The first one is the full list even if it is empty; a later one only if it is not.
-        """
-        events: list[WatchEvent[T]] = []
-        if self._seen is None or response.all:
-            self._seen = {item.name: self._describe(item) for item in response.all}
-            events.append(Listed(tuple(self._seen[name] for name in sorted(self._seen))))
-        for change in response.changes:
-            event = self._change(self._seen, change.item, is_delete=change.is_delete)
-            if event is not None:
-                events.append(event)
-        return events
-
-    def _change(
-        self, headers: dict[str, T], item: Metadata, *, is_delete: bool
-    ) -> WatchEvent[T] | None:
-        before = headers.get(item.name)
-        if is_delete:
-            # What stands beside the name of a deleted object may be anything.
-            return None if before is None else Removed(headers.pop(item.name))
-        now = headers[item.name] = self._describe(item)
-        if before is None:
-            return Added(now)
-        return None if now == before else Changed(now, before)
 
 
 class Watch(Generic[T]):

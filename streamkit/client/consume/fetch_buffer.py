@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-import anyio
-
+from streamkit.broadcast import Broadcast
 from streamkit.record import Chunk
 
 
@@ -25,8 +24,8 @@ class FetchBuffer:
         self._held: dict[int, deque[tuple[Chunk, int]]] = {}
         self._held_bytes: dict[int, int] = {}
         self._turns: deque[int] = deque()
-        self._arrived = anyio.Event()
-        self._room = anyio.Event()
+        self._arrived = Broadcast()
+        self._room = Broadcast()
 
     @property
     def share_bytes(self) -> int:
@@ -74,7 +73,7 @@ class FetchBuffer:
         self._held_bytes[partition] -= size_bytes
         if held:
             self._turns.append(partition)
-        self._tell_room()
+        self._room.notify()
         return chunk
 
     def drop(self, partition: int) -> None:
@@ -83,17 +82,12 @@ class FetchBuffer:
             self._turns.remove(partition)
         self._held[partition].clear()
         self._held_bytes[partition] = 0
-        self._tell_room()
+        self._room.notify()
 
     def wake(self) -> None:
         """Let `wait` return, for all who wait: there is a chunk, an end or an error."""
-        arrived, self._arrived = self._arrived, anyio.Event()
-        arrived.set()
+        self._arrived.notify()
 
     async def wait(self) -> None:
         """Wait for something to happen. What has happened before does not count."""
         await self._arrived.wait()
-
-    def _tell_room(self) -> None:
-        room, self._room = self._room, anyio.Event()
-        room.set()

@@ -18,6 +18,7 @@ from typing import Final
 
 import anyio
 
+from streamkit.broadcast import Broadcast
 from streamkit.client.backoff import Backoff
 from streamkit.client.channel import Channel, Responses
 from streamkit.client.cluster import Cluster, pause_before_retry, retrying
@@ -90,7 +91,7 @@ class PartitionReader:
         self._refetched_at = -1
         self._backoff = Backoff()
         self._scope = anyio.CancelScope()
-        self._seeked = anyio.Event()
+        self._seeked = Broadcast()
         self._modules = SmartModulePropagation(reading.cluster)
         self._may_multiply = may_multiply(reading.options.smartmodules)
         is_fenced = end is not None and bool(reading.options.smartmodules)
@@ -105,7 +106,7 @@ class PartitionReader:
     async def run(self) -> None:
         """Read for as long as the consumer lives; a `seek` begins anew."""
         while True:
-            seeked = self._seeked
+            seeked = self._seeked.next
             with anyio.CancelScope() as self._scope:
                 await self._read_to_the_end()
                 self._fetch_buffer.wake()
@@ -118,8 +119,7 @@ class PartitionReader:
         self._session_id = None
         self._refetched_at = -1
         self._backoff.reset()
-        seeked, self._seeked = self._seeked, anyio.Event()
-        seeked.set()
+        self._seeked.notify()
         self._scope.cancel()
 
     async def store(self, offset: int) -> None:

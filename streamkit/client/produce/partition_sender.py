@@ -24,6 +24,7 @@ from collections import deque
 
 import anyio
 
+from streamkit.broadcast import Broadcast
 from streamkit.client.backoff import Backoff
 from streamkit.client.channel import PendingResponse
 from streamkit.client.cluster import Cluster, pause_before_retry
@@ -85,7 +86,7 @@ class PartitionSender:
             tuple[list[ReadyBatch], float, PendingResponse[ProduceResponse]]
         ] = deque()
         self._wake = anyio.Event()
-        self._moved = anyio.Event()
+        self._moved = Broadcast()
         self._hurried = False
         self._is_stopped = False
         self._refusal: Exception | None = None
@@ -158,7 +159,7 @@ class PartitionSender:
         """Send nothing more, and tell whoever waits what is known of each record."""
         self._is_stopped = self._requests.is_stopped = True
         self._wake.set()
-        self._tell_moved()
+        self._moved.notify()
         if self._accumulator is None:
             return
         self._accumulator.close_batch()
@@ -375,7 +376,7 @@ class PartitionSender:
         self._out = [batch for batch in self._out if id(batch) not in settled]
         self._accumulator.settled(batches)
         self._look_for_room()
-        self._tell_moved()
+        self._moved.notify()
 
     def _count(self, batch: ReadyBatch, error: Exception | None) -> None:
         if error is not None:
@@ -412,7 +413,3 @@ class PartitionSender:
     @property
     def _name(self) -> str:
         return f"{self._topic}-{self.partition}"
-
-    def _tell_moved(self) -> None:
-        moved, self._moved = self._moved, anyio.Event()
-        moved.set()

@@ -11,6 +11,7 @@ from types import TracebackType
 
 import anyio
 
+from streamkit.broadcast import Broadcast
 from streamkit.client import checks
 from streamkit.client.cluster import Cluster, retrying
 from streamkit.client.options import ProducerMetrics, ProducerOptions
@@ -49,7 +50,7 @@ class Producer:
         self._is_stopped = False
         # Calls that were let in and are not done: they wait for room, or for a turn of the loop.
         self._inside = 0
-        self._left = anyio.Event()
+        self._left = Broadcast()
         self.metrics = ProducerMetrics()
         self.close_timeout_s = options.close_timeout_s
 
@@ -338,8 +339,7 @@ class Producer:
         finally:
             self._inside -= 1
             if not self._inside:
-                left, self._left = self._left, anyio.Event()
-                left.set()
+                self._left.notify()
 
     def _not_flushed(self, limit_s: float | None) -> NotFlushed:
         waiting = {s.partition: s.unacknowledged for s in self._senders if s.unacknowledged}

@@ -9,7 +9,9 @@ import gzip
 import zlib
 from typing import Final
 
-from streamkit.errors import UsageError
+from streamkit.errors import RemoteProtocolError, UsageError
+from streamkit.protocol.schema import Reader
+from streamkit.protocol.varint import read_unsigned
 
 _MAGIC: Final = b"\0asm"
 _HEAD: Final = _MAGIC + (1).to_bytes(4, "little")
@@ -62,21 +64,10 @@ def _section_problem(wasm: bytes) -> str | None:
         start, number = at, wasm[at]
         if number > _SECTIONS_MAX:
             return f"section {number} at byte {start}"
-        length, at = _leb128(wasm, at + 1)
-        at += length
-        if at > len(wasm):
-            return f"the section at byte {start} ends {at - len(wasm)} bytes behind the file"
+        reader = Reader(wasm, at + 1)
+        try:
+            reader.skip(read_unsigned(reader))
+        except RemoteProtocolError as error:
+            return f"the section at byte {start} is cut short: {error}"
+        at = reader.at
     return None
-
-
-def _leb128(data: bytes, at: int) -> tuple[int, int]:
-    """Read an unsigned number; return it, and where it ends. What is cut reads as too large."""
-    value = shift = 0
-    while at < len(data) and shift < 35:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            return value, at
-    return len(data) + 1, at

@@ -60,7 +60,7 @@ def test_another_thread_goes_on_while_one_waits_for_a_change(
     client: sync.Client, name: str
 ) -> None:
     """A watch of the official client holds the interpreter until something happens."""
-    headers: list[WatchEvent[TopicInfo]] = []
+    seen: list[WatchEvent[TopicInfo]] = []
     is_listed = threading.Event()
 
     def follow() -> None:
@@ -68,17 +68,17 @@ def test_another_thread_goes_on_while_one_waits_for_a_change(
             for event in watch:
                 is_listed.set()
                 if is_about(name, event):
-                    headers.append(event)
+                    seen.append(event)
                     return
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
     assert is_listed.wait(SOON_S)
     turns = sum(1 for _ in range(1_000_000))
-    assert (turns, headers, thread.is_alive()) == (1_000_000, [], True)
+    assert (turns, seen, thread.is_alive()) == (1_000_000, [], True)
     client.admin.create_topic(name)
     thread.join(SOON_S)
-    assert [type(event) for event in headers] == [Added]
+    assert [type(event) for event in seen] == [Added]
     client.admin.delete_topic(name)
 
 
