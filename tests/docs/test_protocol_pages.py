@@ -1,4 +1,4 @@
-"""The pages about the wire protocol run, and their tables are those of `streamkit.protocol`."""
+"""The protocol pages run, and their lists are those of `streamkit.protocol`."""
 
 from __future__ import annotations
 
@@ -6,23 +6,13 @@ import ast
 import dataclasses
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Final, get_args, get_type_hints
+from typing import Any, Final
 
 import pytest
 
-from streamkit.protocol import (
-    consumer_offset_log,
-    control_plane,
-    data_plane,
-    error_codes,
-    smartmodule_io,
-    smartmodules,
-    specs,
-)
+from streamkit.protocol import smartmodules
 from streamkit.protocol.apis import SC_APIS, SPU_APIS, Answers, Api
 from streamkit.protocol.batch import (
     BYTES_BEFORE_LENGTH,
@@ -33,32 +23,8 @@ from streamkit.protocol.batch import (
     read_batch_header,
 )
 from streamkit.protocol.compression import Codec
-from streamkit.protocol.error_codes import CODES, ERROR_CODE, MODULE_KINDS, RETRYABLE_CODES
-from streamkit.protocol.record_set import RECORD_SET
-from streamkit.protocol.schema import (
-    ALWAYS,
-    BOOL,
-    BYTES,
-    I8,
-    I16,
-    I32,
-    I64,
-    STRING,
-    U8,
-    U16,
-    U32,
-    U64,
-    converted,
-    encode,
-    mapping,
-    option,
-    since,
-    sized,
-    struct,
-    union,
-    vec,
-    wire_of,
-)
+from streamkit.protocol.error_codes import CODES, MODULE_KINDS, RETRYABLE_CODES
+from streamkit.protocol.schema import encode
 from streamkit.protocol.specs import (
     KINDS,
     PartitionResolution,
@@ -66,87 +32,11 @@ from streamkit.protocol.specs import (
     TopicCompression,
     TopicResolution,
 )
-from streamkit.protocol.varint import OPTIONAL_RECORD_DATA, RECORD_DATA, VARINT
+from streamkit.protocol.varint import VARINT
 from tests.docs.pages import ROOT, Page
+from tests.docs.protocol_tables import FOLDER, PAGES, table, tables, words
 
-FOLDER: Final = ROOT / "docs" / "protocol"
-PAGES: Final = sorted(FOLDER.glob("*.md"))
-MODULES: Final = (
-    data_plane,
-    control_plane,
-    error_codes,
-    smartmodules,
-    smartmodule_io,
-    specs,
-    consumer_offset_log,
-)
-# Shown as variants of an enum, not with a table of their own.
-VARIANTS: Final = {
-    *("Predefined", "AdHoc", "Aggregate", "Join", "JoinStream", "Generic", "PairDetailFailure"),
-}
-# Their payloads stand in the table of error codes.
-PAYLOADS: Final = {info.payload.__name__ for info in CODES.values() if info.payload}
-PRIMITIVES: Final = {
-    **{id(wire_of(kind)): name for kind, name in (
-        (I8, "i8"), (I16, "i16"), (I32, "i32"), (I64, "i64"),
-        (U8, "u8"), (U16, "u16"), (U32, "u32"), (U64, "u64"),
-    )},
-    id(BOOL): "bool",
-    id(STRING): "String",
-    id(BYTES): "Bytes",
-    id(ERROR_CODE): "ErrorCode",
-    id(RECORD_SET): "RecordSet",
-    id(RECORD_DATA): "RecordData",
-    id(OPTIONAL_RECORD_DATA): "Option[RecordData]",
-    id(VARINT): "varint",
-}  # fmt: skip
-CONTAINERS: Final = {option: "Option", vec: "Vec", mapping: "Map", union: "enum", sized: "u32"}
-STRUCT_FORMATS: Final = {"i8": 1, "i16": 2, "u32": 4, "i32": 4, "i64": 8}
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of a page: the heading above it, the line above it, its head and its cells."""
-
-    heading: str
-    caption: str
-    head: list[str]
-    rows: list[list[str]]
-
-    def column(self, name: str) -> list[str]:
-        at = self.head.index(name)
-        return [row[at] for row in self.rows]
-
-
-def cells(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip().strip("|").split("|")]
-
-
-def tables(name: str) -> Iterator[Table]:
-    heading = caption = ""
-    lines = iter((FOLDER / name).read_text().splitlines())
-    for line in lines:
-        if line.startswith("#"):
-            heading = line.lstrip("# ")
-        elif line.startswith("|"):
-            rows = [cells(line)]
-            for row in lines:
-                if not row.startswith("|"):
-                    break
-                rows.append(cells(row))
-            yield Table(heading, caption, rows[0], rows[2:])
-        elif line:
-            caption = line
-
-
-def table(name: str, heading: str, first: str) -> Table:
-    """Return the table under a heading whose first column is called ``first``."""
-    (found,) = (t for t in tables(name) if t.heading == heading and t.head[0] == first)
-    return found
-
-
-def words(text: str) -> str:
-    return text.replace("`", "").replace("*", "")
+SIZES: Final = {"i8": 1, "i16": 2, "u32": 4, "i32": 4, "i64": 8}
 
 
 # --- The pages --------------------------------------------------------------------------
@@ -238,16 +128,6 @@ def test_the_error_codes_are_those_of_the_code() -> None:
     assert shown == sorted((int(code), info.name) for code, info in CODES.items())
 
 
-def test_the_payloads_are_those_of_the_code() -> None:
-    for row in table("error-codes.md", "Codes", "code").rows:
-        payload = CODES[int(row[0])].payload
-        shown = re.findall(r"(\w+) `([^`]+)`", row[2])
-        if payload is None:
-            assert not row[2], row
-        else:
-            compare(payload, [(name, kind, None) for name, kind in shown])
-
-
 def test_the_codes_to_retry_are_those_of_the_code() -> None:
     found = re.search(
         r"streamkit retries the codes ([\d, and]+)\.", (FOLDER / "error-codes.md").read_text()
@@ -275,7 +155,7 @@ def test_the_batch_header_has_the_fields_of_the_code_without_a_gap() -> None:
     ]
     end = 0
     for offset, size, name, kind in rows:
-        assert (offset, size) == (end, STRUCT_FORMATS[kind]), name
+        assert (offset, size) == (end, SIZES[kind]), name
         end += size
     assert end == HEADER_BYTES
     starts = {name: offset for offset, _, name, _ in rows}
@@ -303,119 +183,7 @@ def test_the_codecs_are_those_of_the_code() -> None:
     assert shown == [(codec.value, codec.name.lower()) for codec in Codec]
 
 
-# --- Layouts ----------------------------------------------------------------------------
-
-Shown = tuple[str, str, str | None]
-
-
-def layouts() -> Iterator[tuple[str, list[Shown]]]:
-    """Yield each dataclass that a page shows, with its fields: name, type and versions."""
-    for path in PAGES:
-        for each in tables(path.name):
-            named = re.match(r"`(\w+)`.*:$", each.caption)
-            if each.head[:2] == ["type", "fields in order"]:
-                for row in each.rows:
-                    fields = re.findall(r"(\w+) `([^`]+)`", row[1])
-                    yield row[0].strip("`"), [(name, kind, None) for name, kind in fields]
-            elif named and each.head[:2] == ["field", "type"]:
-                versions = (
-                    each.column("versions") if "versions" in each.head else ["all"] * len(each.rows)
-                )
-                yield (
-                    named[1],
-                    [
-                        (row[0], row[1], version)
-                        for row, version in zip(each.rows, versions, strict=True)
-                    ],
-                )
-
-
-LAYOUTS: Final = dict(layouts())
-
-
-def class_of(name: str) -> Any:
-    return next(vars(module)[name] for module in MODULES if name in vars(module))
-
-
-def marks_of(cls: type[Any]) -> dict[str, tuple[Any, ...]]:
-    """Return what the annotation of each field says of the wire; nothing if none does."""
-    hints = get_type_hints(cls, include_extras=True)
-    return {
-        field.name: getattr(hints[field.name], "__metadata__", ())
-        for field in dataclasses.fields(cls)
-    }
-
-
-def is_layout(value: Any, module: ModuleType) -> bool:
-    if not (isinstance(value, type) and value.__module__ == module.__name__):
-        return False
-    return dataclasses.is_dataclass(value) and any(marks_of(value).values())
-
-
-def compare(cls: type[Any], shown: list[Shown]) -> None:
-    hints = get_type_hints(cls)
-    marks = marks_of(cls)
-    assert [name for name, _, _ in shown] == list(marks), cls.__name__
-    for name, kind, versions in shown:
-        where = f"{cls.__name__}.{name}"
-        wire = next(mark for mark in reversed(marks[name]) if not isinstance(mark, since))
-        check_type(wire, hints[name], kind, where)
-        gates = [mark for mark in marks[name] if isinstance(mark, since)]
-        if versions is not None:
-            assert versions == range_text(gates[0] if gates else ALWAYS), where
-
-
-def check_type(wire: Any, hint: Any, shown: str, where: str) -> None:
-    """Compare a type with what a page shows; of a container also the classes inside."""
-    if id(wire) in PRIMITIVES:
-        assert words(shown) == PRIMITIVES[id(wire)], where
-    elif isinstance(wire, struct):
-        assert words(shown) == shown_name(wire.cls), where
-    elif isinstance(wire, converted):
-        sample = next(iter(hint)) if issubclass(hint, IntEnum) else 1
-        bits = 8 * len(encode(wire, sample, 25))
-        assert re.match(rf"[iu]{bits}\b", words(shown)), where
-    elif not shown.startswith("as in"):
-        assert CONTAINERS[type(wire)] in shown, where
-        for inner in inner_classes(hint):
-            assert shown_name(inner) in shown or "enum" in shown, where
-
-
-def shown_name(cls: type[Any]) -> str:
-    return "ReplicaKey" if cls is data_plane.ReplicaKey else cls.__name__
-
-
-def inner_classes(hint: Any) -> Iterator[type[Any]]:
-    for inner in get_args(hint):
-        if dataclasses.is_dataclass(inner) and isinstance(inner, type):
-            yield inner
-        yield from inner_classes(inner)
-
-
-def range_text(gate: since) -> str:
-    """Write a range of versions as the pages do."""
-    if gate == ALWAYS:
-        return "all"
-    if gate.last == since(0).last:
-        return f"{gate.first} and later"
-    if gate.first == gate.last:
-        return f"{gate.first} only"
-    return f"up to {gate.last}" if gate.first == 0 else f"{gate.first} to {gate.last}"
-
-
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_a_layout_is_that_of_the_code(name: str) -> None:
-    compare(class_of(name), LAYOUTS[name])
-
-
-def test_no_layout_is_left_out() -> None:
-    known = {
-        name
-        for module in MODULES
-        for name, value in vars(module).items()
-        if is_layout(value, module)
-    }
-    assert known - VARIANTS - PAYLOADS == set(LAYOUTS) - {"ReplicaKey", "TransformErrorPayload"}
+# --- Enums ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
