@@ -296,7 +296,7 @@ def test_a_record_comes_with_its_key(app: App) -> None:
 
 
 def test_a_source_must_say_what_it_reads(app: App) -> None:
-    with pytest.raises(TopologyError, match="the parameter of the source .* has no type"):
+    with pytest.raises(TopologyError, match="the parameter of the source"):
         app.source("flights")(lambda row: row)
 
 
