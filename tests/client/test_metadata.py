@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamkit.client.admin.topic_options import topic_spec
 from streamkit.client.metadata import MetadataStore
-from streamkit.client.topic_options import topic_spec
 from streamkit.protocol import specs
 from streamkit.protocol.control_plane import Change, Metadata, WatchResponse
 from streamkit.protocol.specs import ObjectKind, TopicResolution, TopicStatus

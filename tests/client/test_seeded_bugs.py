@@ -21,13 +21,13 @@ from typing import Any, Final
 import anyio
 import pytest
 
-from streamkit.client.accumulator import Accumulator
-from streamkit.client.consumer import Consumer
-from streamkit.client.handles import ManyHandle, RecordHandle
-from streamkit.client.partition_reader import PartitionReader
-from streamkit.client.partition_sender import PartitionSender
-from streamkit.client.positions import Position
-from streamkit.client.produce_requests import ProduceRequests
+from streamkit.client.consume.consumer import Consumer
+from streamkit.client.consume.partition_reader import PartitionReader
+from streamkit.client.consume.positions import Position
+from streamkit.client.produce.accumulator import Accumulator
+from streamkit.client.produce.handles import RecordHandle, RecordsHandle
+from streamkit.client.produce.partition_sender import PartitionSender
+from streamkit.client.produce.produce_requests import ProduceRequests
 from streamkit.protocol import batch
 from tests.client import (
     test_faults_scripted,
@@ -76,7 +76,7 @@ ANY_STREAM: Final = Edit(
     PartitionReader, "_read", "if self.position is not position or await", "if await"
 )
 ANY_OFFSETS: Final = Edit(
-    Position, "look", "batches = self._following(batches)", "pass  # they follow"
+    Position, "inspect", "batches = self._following(batches)", "pass  # they follow"
 )
 
 BUGS: Final[dict[str, Bug]] = {
@@ -86,7 +86,7 @@ BUGS: Final[dict[str, Bug]] = {
                 PartitionSender,
                 "_answer_that_stands",
                 "if not error.retryable:\n                raise",
-                "if error.retryable:\n                return ErrorCode(0), 0",
+                "if error.retryable:\n                return ErrorCode(Code.SUCCESS), 0",
             ),
         ),
         write("at-least-once", SEND, LOST_BEFORE),
@@ -141,7 +141,7 @@ BUGS: Final[dict[str, Bug]] = {
         write("at-least-once", SEND),
     ),
     "a handle from send_many ignores earlier rows of its batch": Bug(
-        (Edit(ManyHandle, "record", "place.first_row + at", "at"),),
+        (Edit(RecordsHandle, "record", "place.first_row + at", "at"),),
         write("at-least-once", [*SEND, ("send", 1, 1), ("many", 40, 3)]),
     ),
     "closing a batch loses its last record": Bug(
@@ -162,7 +162,7 @@ BUGS: Final[dict[str, Bug]] = {
         (
             Edit(
                 Position,
-                "take",
+                "decode",
                 "columns = self._decoded(data, at, header)",
                 "self.next_offset = header.end_offset\n"
                 "        columns = self._decoded(data, at, header)",
@@ -180,18 +180,18 @@ BUGS: Final[dict[str, Bug]] = {
         (
             Edit(
                 Position,
-                "look",
-                "max(wanted, answer.next_filter_offset), cut > 0)",
-                "wanted + (cut > 0), cut > 0)",
+                "inspect",
+                "max(wanted, response.next_filter_offset), cut > 0",
+                "wanted + (cut > 0), cut > 0",
             ),
         ),
         read("chunks", COMMIT, Read("cut", 150), Read("cut", 150)),
     ),
     "a seek keeps prefetched records": Bug(
-        (Edit(Consumer, "seek", "self._inbox.drop(partition)", "pass"),), read("chunks", SEEK)
+        (Edit(Consumer, "seek", "self._fetch_buffer.drop(partition)", "pass"),), read("chunks", SEEK)
     ),
     "a loop over records continues its chunk after a seek": Bug(
-        (Edit(Consumer, "_records", "if chunk.partition in self._sought:", "if False:"),),
+        (Edit(Consumer, "_records", "if chunk.partition in self._seeked:", "if False:"),),
         test_faults_scripted.test_no_record_from_before_a_seek_comes_behind_it,
     ),
     "a stream opened before a seek is still read": Bug(
