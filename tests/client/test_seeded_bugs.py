@@ -188,7 +188,8 @@ BUGS: Final[dict[str, Bug]] = {
         read("chunks", COMMIT, Read("cut", 150), Read("cut", 150)),
     ),
     "a seek keeps prefetched records": Bug(
-        (Edit(Consumer, "seek", "self._fetch_buffer.drop(partition)", "pass"),), read("chunks", SEEK)
+        (Edit(Consumer, "seek", "self._fetch_buffer.drop(partition)", "pass"),),
+        read("chunks", SEEK),
     ),
     "a loop over records continues its chunk after a seek": Bug(
         (Edit(Consumer, "_records", "if chunk.partition in self._seeked:", "if False:"),),
