@@ -103,7 +103,7 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     ended = run(tmp_path, "topic", "list", variables={"STREAMKIT_DATA_DIR": "plain"})
     assert ended.code == 2
-    assert "error: cannot make the data folder plain: " in ended.err
+    assert "error: cannot create the data folder plain: " in ended.err
 
 
 def test_a_settings_file_names_the_cluster_for_every_command(tmp_path: Path) -> None:
