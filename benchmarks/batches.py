@@ -9,8 +9,8 @@ from collections.abc import Callable
 from time import perf_counter_ns
 
 from streamkit.bench.workload import keys_of, values_of
-from streamkit.client.accumulator import Accumulator
-from streamkit.client.positions import records_from
+from streamkit.client.consume.positions import records_from
+from streamkit.client.produce.accumulator import Accumulator
 from streamkit.limits import BATCH_BYTES_DEFAULT, REQUEST_BYTES_DEFAULT
 from streamkit.protocol import codec
 from streamkit.protocol.batch import Columns, with_base_offset

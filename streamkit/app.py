@@ -297,7 +297,7 @@ class App:
         stream: Stream[X],
         /,
         *others: Stream[Any],
-        gives: TypeForm[V],
+        output_type: TypeForm[V],
         on_error: OnError = "fail",
         name: str | None = None,
     ) -> GivingDecorator[X, V]: ...
@@ -325,7 +325,7 @@ class App:
     def stage(
         self,
         *streams: Stream[Any],
-        gives: Any = None,
+        output_type: Any = None,
         on_error: OnError = "fail",
         name: str | None = None,
     ) -> Any:
@@ -337,7 +337,7 @@ class App:
 
         Args:
             streams: What to read.
-            gives: The value type, where a function returns a union of classes.
+            output_type: The value type, where a function returns a union of classes.
             on_error: ``fail`` stops at a record on which the function raises, ``skip`` counts
                 it and goes on.
             name: The stage's name; the function's, if left out.
@@ -362,7 +362,7 @@ class App:
                 inputs=nodes,
                 on_error=checked_on_error(on_error),
                 location=facts.location,
-                value_type=_result_type(facts, given) if gives is None else gives,
+                value_type=_result_type(facts, given) if output_type is None else output_type,
                 input_type=facts.value_type if len(nodes) == 1 else None,
             )
             return Stage(function, self.topology, self.topology.add(node))

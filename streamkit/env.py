@@ -1,4 +1,8 @@
-"""The only door to time, randomness and disk. Product code gets these; it never imports `time`."""
+"""Time, randomness and disk for the engine, the client and the broker.
+
+These get them as arguments, so tests can replace them; the linter refuses an import of `time`
+or `random` there. Commands, benchmarks and the exit of the process read the clock themselves.
+"""
 
 from __future__ import annotations
 

@@ -9,13 +9,16 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from itertools import chain, compress, repeat
 from operator import index, itemgetter
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 import msgspec
 
 from streamkit.errors import DataError, UsageError, shown
 
 V = TypeVar("V")
+Isolation = Literal["read_committed", "read_uncommitted"]
+# The names of `streamkit.protocol.compression.Codec`: a test keeps the two lists equal.
+Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 T_con = TypeVar("T_con", contravariant=True)
 if TYPE_CHECKING:  # Python 3.11 knows neither, and nothing asks for them at run time
     from typing_extensions import TypeForm

@@ -1,8 +1,9 @@
-"""Durations and sizes as people write them. Pure."""
+"""Durations, sizes and counts as people write them. Pure."""
 
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Final
 
 _UNITS_S: Final = {
@@ -29,17 +30,17 @@ def parse_duration_s(text: str) -> float:
     """Read ``90`` (seconds), ``500ms``, ``1h 30m``, ``2 weeks``.
 
     Raises:
-        ValueError: It is none; the text says what one looks like.
+        ValueError: The text is not valid; the message gives examples.
     """
     rest, at, total_s = text.strip().lower(), 0, 0.0
     while at < len(rest):
         found = _DURATION.match(rest, at)
         unit_s = None if found is None else _unit_s(found[2])
         if found is None or unit_s is None:
-            raise ValueError(f"{text!r} is no duration such as 90, 500ms, 1h or 7days")
+            raise ValueError(f"{text!r} is not a valid duration (examples: 90, 500ms, 1h, 7days)")
         total_s, at = total_s + float(found[1]) * unit_s, found.end()
     if not rest:
-        raise ValueError("it is empty; a duration is such as 90, 500ms, 1h or 7days")
+        raise ValueError("the duration is empty (examples: 90, 500ms, 1h, 7days)")
     return total_s
 
 
@@ -47,16 +48,26 @@ def parse_size_bytes(text: str) -> int:
     """Read ``1048576``, ``64KiB``, ``10MB``, ``1.5 GiB``; a fraction of a byte is dropped.
 
     Raises:
-        ValueError: It is none; the text says what one looks like.
+        ValueError: The text is not valid; the message gives examples.
     """
     found = _SIZE.fullmatch(text.strip())
     if found is None or ("." in found[1] and not found[2]):
-        raise ValueError(f"{text!r} is no size such as 16384, 64KiB or 10MB")
+        raise ValueError(f"{text!r} is not a valid size (examples: 16384, 64KiB, 10MB)")
     number, unit, binary = found.groups()
     if not unit:
         return int(number)
     scale: int = (1024 if binary else 1000) ** ("kmgt".index(unit.lower()) + 1)
     return int(float(number) * scale) if "." in number else int(number) * scale
+
+
+def seconds_of(duration: float | timedelta) -> float:
+    """Return a duration in seconds, however it is given."""
+    return duration.total_seconds() if isinstance(duration, timedelta) else duration
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number and what it counts: ``1 commit``, ``2 commits``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _unit_s(unit: str) -> float | None:

@@ -9,7 +9,7 @@ import pytest
 from streamkit import App
 from streamkit.errors import ConfigError, UsageError
 from streamkit.settings import load_settings, parse_assignments
-from streamkit.where import choose, data_folder
+from streamkit.target import choose, data_folder
 
 
 @pytest.mark.parametrize(
@@ -155,8 +155,8 @@ def test_a_name_in_a_shared_file_may_be_for_another_job(tmp_path: Path) -> None:
 def test_an_assigned_cluster_is_as_strong_as_an_option(tmp_path: Path) -> None:
     environment = {"STREAMKIT_CLUSTER": "b:2", "HOME": str(tmp_path)}
     given = load_settings(tmp_path, environment, {"cluster": "a:1"}).given_cluster
-    where = choose(environment=environment, given_cluster=given)
-    assert (where.address, where.why) == ("a:1", "--set cluster")
+    target = choose(environment=environment, given_cluster=given)
+    assert (target.address, target.why) == ("a:1", "--set cluster")
     with pytest.raises(UsageError, match="--cluster and --set cluster contradict"):
         choose(cluster="c:3", environment=environment, given_cluster=given)
 

@@ -11,9 +11,9 @@ from statistics import quantiles
 
 import anyio
 
-from streamkit.bench.place import Place, broker
+from streamkit.bench.environment import Environment, broker
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput
-from streamkit.bench.turns import Watch, best_of, measured
+from streamkit.bench.timing import Stopwatch, best_of, measured
 from streamkit.bench.workload import VALUE_BYTES, values_of
 from streamkit.client import Client as AsyncClient
 from streamkit.env import Disk
@@ -38,21 +38,24 @@ def run(scale: Scale) -> Result:
     records = scale.records
     requests = requests_of(records)
     singles = min(records, _SINGLES_MAX)
-    with broker(scale) as place:
+    with broker(scale) as environment:
 
         def ours() -> Timing:
-            with place.topic() as topic:
-                watch = anyio.run(append_all, place, topic, requests)
-                _check(place, topic, records)
+            with environment.topic() as topic:
+                watch = anyio.run(append_all, environment, topic, requests)
+                _check(environment, topic, records)
             return watch.timing(records)
 
         best = best_of(
             scale.rounds,
-            {"broker": ours, "disk": lambda: raw_groups(place, requests).timing(records)},
+            {"broker": ours, "disk": lambda: raw_groups(environment, requests).timing(records)},
         )
         one = best_of(
             scale.rounds,
-            {"broker": lambda: _single(place, singles), "disk": lambda: _syncs(place, singles)},
+            {
+                "broker": lambda: _single(environment, singles),
+                "disk": lambda: _syncs(environment, singles),
+            },
         )
     sync_s = one["disk"].seconds
     limit_s = _SYNCS_FOR_ONE * sync_s + _MORE_S
@@ -107,9 +110,9 @@ def requests_of(records: int) -> list[bytes]:
     return requests
 
 
-async def append_all(place: Place, topic: str, requests: list[bytes]) -> Watch:
+async def append_all(environment: Environment, topic: str, requests: list[bytes]) -> Stopwatch:
     """Send requests, two of them always on their way; wait for every acknowledgement."""
-    async with AsyncClient.connect(place.address) as client:
+    async with AsyncClient.connect(environment.address) as client:
         cluster = client.cluster
         channel = await cluster.spu(await cluster.leader(topic, 0))
         with measured() as watch:
@@ -125,10 +128,10 @@ async def append_all(place: Place, topic: str, requests: list[bytes]) -> Watch:
     return watch
 
 
-def raw_groups(place: Place, requests: list[bytes]) -> Watch:
+def raw_groups(environment: Environment, requests: list[bytes]) -> Stopwatch:
     """Write the same bytes to a file, with a sync behind each request."""
     disk = Disk()
-    path = place.folder / "raw"
+    path = environment.folder / "raw"
     fd = disk.open_append(path)
     try:
         with measured() as watch:
@@ -143,12 +146,12 @@ def raw_groups(place: Place, requests: list[bytes]) -> Watch:
     return watch
 
 
-def _single(place: Place, count: int) -> Timing:
+def _single(environment: Environment, count: int) -> Timing:
     """Send a record and wait for it, again and again; return the p99 of one."""
 
     async def main(topic: str) -> list[float]:
         async with (
-            AsyncClient.connect(place.address) as client,
+            AsyncClient.connect(environment.address) as client,
             client.producer(topic) as producer,
         ):
             latencies = []
@@ -158,16 +161,16 @@ def _single(place: Place, count: int) -> Timing:
                 latencies.append(time.perf_counter() - started_s)
             return latencies
 
-    with place.topic() as topic:
+    with environment.topic() as topic:
         latencies = anyio.run(main, topic)
-        _check(place, topic, count)
+        _check(environment, topic, count)
     return Timing(_p99(latencies))
 
 
-def _syncs(place: Place, count: int) -> Timing:
+def _syncs(environment: Environment, count: int) -> Timing:
     """Write a record and sync it, again and again; return the p99 of one."""
     disk = Disk()
-    path = place.folder / "syncs"
+    path = environment.folder / "syncs"
     fd = disk.open_append(path)
     data = bytes(VALUE_BYTES + OVERHEAD_BYTES)
     latencies = []
@@ -193,10 +196,10 @@ def _refuse_error(response: ProduceResponse) -> None:
         raise WrongOutput(f"the broker refused an append: {error}")
 
 
-def _check(place: Place, topic: str, records: int) -> None:
+def _check(environment: Environment, topic: str, records: int) -> None:
     wanted = values_of(records)
     found: list[bytes] = []
-    with place.client.consumer(topic, until_end=True) as consumer:
+    with environment.client.consumer(topic, until_end=True) as consumer:
         for chunk in consumer.chunks():
             found += chunk.values
     if found != wanted:

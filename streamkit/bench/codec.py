@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput
-from streamkit.bench.turns import best_of, measured
+from streamkit.bench.timing import best_of, measured
 from streamkit.bench.workload import keys_of, values_of
 from streamkit.limits import BATCH_BYTES_DEFAULT, RECORDS_PER_BATCH_MAX
 from streamkit.protocol import codec

@@ -13,10 +13,10 @@ from typing import Any
 
 import anyio
 
+from streamkit.bench.environment import Environment, broker
 from streamkit.bench.official import MISSING, OfficialClient, timing_of
-from streamkit.bench.place import Place, broker
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput
-from streamkit.bench.turns import Watch, best_of, measured
+from streamkit.bench.timing import Stopwatch, best_of, measured
 from streamkit.bench.workload import Columns, Totals, keys_of, values_of
 from streamkit.client import Client as AsyncClient
 
@@ -32,17 +32,17 @@ Side = Callable[[], Timing]
 def run(scale: Scale) -> Result:
     records = scale.records
     fewer = max(1, records // _ASYNC_SHARE)
-    with broker(scale) as place, place.topic() as topic:
-        wanted = write(place, topic, records)
+    with broker(scale) as environment, environment.topic() as topic:
+        wanted = write(environment, topic, records)
         sides = {
-            "chunks": _ours(by_chunks, place, topic, wanted),
-            "records": _ours(by_records, place, topic, wanted),
-            "async": _ours(by_records_async, place, topic, wanted),
-            "chunks, tuned": _ours(by_chunks, place, topic, wanted, max_bytes=_TUNED_BYTES),
-            "records, tuned": _ours(by_records, place, topic, wanted, max_bytes=_TUNED_BYTES),
+            "chunks": _ours(by_chunks, environment, topic, wanted),
+            "records": _ours(by_records, environment, topic, wanted),
+            "async": _ours(by_records_async, environment, topic, wanted),
+            "chunks, tuned": _ours(by_chunks, environment, topic, wanted, max_bytes=_TUNED_BYTES),
+            "records, tuned": _ours(by_records, environment, topic, wanted, max_bytes=_TUNED_BYTES),
         }
-        if place.official is not None:
-            sides |= _official_sides(place.official, topic, wanted, _first(wanted, fewer))
+        if environment.official is not None:
+            sides |= _official_sides(environment.official, topic, wanted, _first(wanted, fewer))
         best = best_of(scale.rounds, sides)
     sync, stream = "official client, iteration", "official client, async stream"
     comparisons = [
@@ -57,38 +57,44 @@ def run(scale: Scale) -> Result:
     return Result("consume", f"{records:,} records of 100 B", comparisons, notes, missing)
 
 
-def write(place: Place, topic: str, records: int) -> Columns:
+def write(environment: Environment, topic: str, records: int) -> Columns:
     """Fill a topic; return what a reader must find."""
     written = Columns()
     stamps = [_FIRST_MS + row // 100 for row in range(records)]
     written.add(values_of(records), keys_of(records), range(records), stamps)
-    with place.client.producer(topic) as producer:
+    with environment.client.producer(topic) as producer:
         producer.send_many(written.values, written.keys, timestamps_ms=stamps)
         producer.flush()
     return written
 
 
-def by_chunks(place: Place, topic: str, read: Read, **options: Any) -> Watch:
+def by_chunks(environment: Environment, topic: str, read: Read, **options: Any) -> Stopwatch:
     """Read columns, by the client without an event loop."""
-    with measured() as watch, place.client.consumer(topic, until_end=True, **options) as consumer:
+    with (
+        measured() as watch,
+        environment.client.consumer(topic, until_end=True, **options) as consumer,
+    ):
         for chunk in consumer.chunks():
             read.add(chunk.values, chunk.keys, chunk.offsets, chunk.timestamps_ms)
     return watch
 
 
-def by_records(place: Place, topic: str, read: Read, **options: Any) -> Watch:
+def by_records(environment: Environment, topic: str, read: Read, **options: Any) -> Stopwatch:
     """Read one record after another, by the client without an event loop."""
-    with measured() as watch, place.client.consumer(topic, until_end=True, **options) as consumer:
+    with (
+        measured() as watch,
+        environment.client.consumer(topic, until_end=True, **options) as consumer,
+    ):
         for record in consumer:
             read.add_record(record.value, record.key, record.offset, record.timestamp_ms)
     return watch
 
 
-def by_records_async(place: Place, topic: str, read: Read) -> Watch:
+def by_records_async(environment: Environment, topic: str, read: Read) -> Stopwatch:
     """Read one record after another on an event loop."""
 
-    async def main() -> Watch:
-        async with AsyncClient.connect(place.address) as client:
+    async def main() -> Stopwatch:
+        async with AsyncClient.connect(environment.address) as client:
             with measured() as watch:
                 async with client.consumer(topic, until_end=True) as consumer:
                     async for record in consumer:
@@ -101,7 +107,11 @@ def by_records_async(place: Place, topic: str, read: Read) -> Watch:
 
 
 def _ours(
-    way: Callable[..., Watch], place: Place, topic: str, wanted: Columns, **options: Any
+    way: Callable[..., Stopwatch],
+    environment: Environment,
+    topic: str,
+    wanted: Columns,
+    **options: Any,
 ) -> Side:
     who = f"streamkit, {way.__name__}"
     is_checked = False
@@ -110,12 +120,12 @@ def _ours(
         nonlocal is_checked
         if not is_checked:
             kept = Columns()
-            way(place, topic, kept, **options)
+            way(environment, topic, kept, **options)
             _compare(kept.as_list(), wanted.as_list(), who)
             is_checked = True
             del kept
         totals = Totals()
-        watch = way(place, topic, totals, **options)
+        watch = way(environment, topic, totals, **options)
         _compare(totals.as_list(), _totals_of(wanted), who)
         return watch.timing(totals.records)
 

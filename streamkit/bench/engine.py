@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from streamkit.app import App
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput
-from streamkit.bench.turns import best_of, measured
+from streamkit.bench.timing import best_of, measured
 from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.limits import CHUNK_RECORDS_MAX

@@ -15,16 +15,16 @@ import anyio
 import msgspec
 
 from streamkit.app import App
-from streamkit.bench.place import Place, broker
+from streamkit.bench.environment import Environment, broker
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput
-from streamkit.bench.turns import Watch, best_of, measured
+from streamkit.bench.timing import Stopwatch, best_of, measured
 from streamkit.bench.workload import checksum
 from streamkit.client import Client as AsyncClient
 from streamkit.env import SystemClock
 from streamkit.observe.report import Ended, Snapshot, Started
 from streamkit.run import Run, RunOptions
 from streamkit.settings import Settings
-from streamkit.where import Hold, Where
+from streamkit.target import BrokerLease, Target
 
 _FIRST_MS = 1_700_000_000_000
 _VALUE_BYTES = 200
@@ -41,7 +41,7 @@ class Order(msgspec.Struct):
     note: str
 
 
-class Bill(msgspec.Struct):
+class Invoice(msgspec.Struct):
     id: int
     customer: str
     city: str
@@ -52,12 +52,12 @@ def is_large(order: Order) -> bool:
     return order.quantity >= 5
 
 
-def bill_of(order: Order) -> Bill:
-    return Bill(order.id, order.customer, order.city, order.quantity * order.price)
+def bill_of(order: Order) -> Invoice:
+    return Invoice(order.id, order.customer, order.city, order.quantity * order.price)
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class TopicContent:
     """What a topic holds, or should hold."""
 
     values: list[bytes]
@@ -71,16 +71,16 @@ class Rows:
 def run(scale: Scale) -> Result:
     given = orders_of(scale.records)
     wanted = expected_of(given)
-    with broker(scale) as place, place.topic() as source:
-        with place.client.producer(source) as producer:
+    with broker(scale) as environment, environment.topic() as source:
+        with environment.client.producer(source) as producer:
             producer.send_many(given.values, given.keys, timestamps_ms=given.stamps_ms)
             producer.flush()
 
-        def side(way: Callable[[Place, str, str], Watch]) -> Callable[[], Timing]:
+        def side(way: Callable[[Environment, str, str], Stopwatch]) -> Callable[[], Timing]:
             def timed() -> Timing:
-                with place.topic() as sink:
-                    watch = way(place, source, sink)
-                    _check(place, source, sink, wanted, way.__name__, scale.records)
+                with environment.topic() as sink:
+                    watch = way(environment, source, sink)
+                    _check(environment, source, sink, wanted, way.__name__, scale.records)
                 return watch.timing(scale.records)
 
             return timed
@@ -102,7 +102,7 @@ def run(scale: Scale) -> Result:
     return Result("etl", work, comparisons, notes)
 
 
-def orders_of(records: int) -> Rows:
+def orders_of(records: int) -> TopicContent:
     """Return orders of 200 bytes each; every second one is large."""
     encode = msgspec.json.Encoder().encode
     values = []
@@ -118,10 +118,10 @@ def orders_of(records: int) -> Rows:
         order.note = "." * (_VALUE_BYTES - len(encode(order)))
         values.append(encode(order))
     keys = [b"%05d" % (row * 7 % 10_000) for row in range(records)]
-    return Rows(values, keys, [_FIRST_MS + row // 100 for row in range(records)])
+    return TopicContent(values, keys, [_FIRST_MS + row // 100 for row in range(records)])
 
 
-def expected_of(given: Rows) -> Rows:
+def expected_of(given: TopicContent) -> TopicContent:
     """Do the work without streamkit."""
     decode, encode = msgspec.json.Decoder(Order).decode, msgspec.json.Encoder().encode
     values, keys, stamps = [], [], []
@@ -131,17 +131,17 @@ def expected_of(given: Rows) -> Rows:
             values.append(encode(bill_of(order)))
             keys.append(key)
             stamps.append(stamp)
-    return Rows(values, keys, stamps)
+    return TopicContent(values, keys, stamps)
 
 
-def by_verbs(place: Place, source: str, sink: str) -> Watch:
+def by_verbs(environment: Environment, source: str, sink: str) -> Stopwatch:
     """Run the job built by verbs, as `streamkit run --once` does."""
     app = App(_NAME)
     app.stream(source, Order).filter(is_large).map(bill_of).to(sink)
-    return _run(app, place)
+    return _run(app, environment)
 
 
-def by_decorators(place: Place, source: str, sink: str) -> Watch:
+def by_decorators(environment: Environment, source: str, sink: str) -> Stopwatch:
     """Run the job as a program of decorated functions."""
     app = App(_NAME)
 
@@ -150,23 +150,23 @@ def by_decorators(place: Place, source: str, sink: str) -> Watch:
         return order
 
     @app.stage(orders)
-    def bills(order: Order) -> Bill | None:
+    def bills(order: Order) -> Invoice | None:
         return bill_of(order) if is_large(order) else None
 
     @app.sink(bills, to=sink)
-    def billed(bill: Bill) -> Bill:
+    def billed(bill: Invoice) -> Invoice:
         return bill
 
-    return _run(app, place)
+    return _run(app, environment)
 
 
-def by_hand(place: Place, source: str, sink: str) -> Watch:
+def by_hand(environment: Environment, source: str, sink: str) -> Stopwatch:
     """Do the same in a loop over the client."""
     decode, encode = msgspec.json.Decoder(Order).decode, msgspec.json.Encoder().encode
 
     async def main() -> None:
         async with (
-            AsyncClient.connect(place.address) as client,
+            AsyncClient.connect(environment.address) as client,
             client.producer(sink, isolation="read_committed") as producer,
             client.consumer(
                 source, until_end=True, consumer_id=_NAME, offset_strategy="manual"
@@ -199,11 +199,11 @@ def by_hand(place: Place, source: str, sink: str) -> Watch:
     return watch
 
 
-def _run(app: App, place: Place) -> Watch:
-    where = Where("cluster", place.address, "the benchmark's broker", place.folder)
+def _run(app: App, environment: Environment) -> Stopwatch:
+    target = Target("cluster", environment.address, "the benchmark's broker", environment.folder)
     # Offsets of the round before must not count, neither in the folder nor in the broker.
     options = RunOptions(once=True, fresh_state=True, commit_interval_s=_COMMIT_S)
-    job = Run(app, options, Settings(), where, Hold(where), Silent(), SystemClock())
+    job = Run(app, options, Settings(), target, BrokerLease(target), Silent(), SystemClock())
     with measured() as watch:
         code = anyio.run(job.main)
     if code:
@@ -232,9 +232,11 @@ class Silent:
         pass  # nobody reads along
 
 
-def _check(place: Place, source: str, sink: str, wanted: Rows, who: str, records: int) -> None:
-    found = Rows([], [], [])
-    with place.client.consumer(sink, until_end=True) as consumer:
+def _check(
+    environment: Environment, source: str, sink: str, wanted: TopicContent, who: str, records: int
+) -> None:
+    found = TopicContent([], [], [])
+    with environment.client.consumer(sink, until_end=True) as consumer:
         for chunk in consumer.chunks():
             found.values.extend(chunk.values)
             found.keys.extend(key or b"" for key in chunk.keys)
@@ -245,9 +247,9 @@ def _check(place: Place, source: str, sink: str, wanted: Rows, who: str, records
         raise WrongOutput(f"{who}: other bills than expected")
     committed = [
         each.offset
-        for each in place.client.admin.list_consumers()
+        for each in environment.client.admin.list_consumers()
         if each.consumer_id == _NAME and each.topic == source
     ]
     if committed != [records - 1]:
         raise WrongOutput(f"{who}: offsets {committed} are committed, not [{records - 1}]")
-    place.client.admin.delete_consumer(_NAME)
+    environment.client.admin.delete_consumer(_NAME)

@@ -22,10 +22,10 @@ from typing import Any
 _ROWS_PER_CALL = 10_000
 
 
-class Watch:
+class Stopwatch:
     """Takes the time of a block."""
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Stopwatch:
         self.started_s, self.started_cpu_s = time.perf_counter(), time.process_time()
         return self
 
@@ -63,7 +63,7 @@ def consume(
     config = builder.build()
     client = fluvio.Fluvio.connect()
     read = _read(workload, keeps)
-    with Watch() as watch:
+    with Stopwatch() as watch:
         for record in islice(client.consumer_with_config(config), records):
             read.add_record(
                 bytes(record.value()), bytes(record.key()), record.offset(), record.timestamp()
@@ -76,7 +76,7 @@ def consume_async(
 ) -> dict[str, Any]:
     client = fluvio.Fluvio.connect()
     read = _read(workload, keeps)
-    watch = Watch()
+    watch = Stopwatch()
 
     async def main() -> None:
         with watch:
@@ -109,7 +109,7 @@ def send_all(
 ) -> dict[str, Any]:
     rows = list(zip(workload["keys_of"](records), workload["values_of"](records), strict=True))
     producer = _producer(fluvio, topic, options)
-    with Watch() as watch:
+    with Stopwatch() as watch:
         for start in range(0, records, _ROWS_PER_CALL):
             producer.send_all(rows[start : start + _ROWS_PER_CALL])
         producer.flush()
@@ -125,7 +125,7 @@ def send(
 ) -> dict[str, Any]:
     keys, values = workload["keys_of"](records), workload["values_of"](records)
     producer = _producer(fluvio, topic, options)
-    with Watch() as watch:
+    with Stopwatch() as watch:
         for key, value in zip(keys, values, strict=True):
             producer.send(key, value)
         producer.flush()
@@ -144,7 +144,7 @@ def _producer(fluvio: Any, topic: str, options: dict[str, Any] | None) -> Any:
     return client.topic_producer_with_config(topic, builder.build())
 
 
-def _answer(watch: Watch, records: int, read: list[int] | None = None) -> dict[str, Any]:
+def _answer(watch: Stopwatch, records: int, read: list[int] | None = None) -> dict[str, Any]:
     return {
         "seconds": watch.seconds,
         "cpu_s": watch.cpu_s,

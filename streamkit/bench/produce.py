@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import anyio
 
+from streamkit.bench.environment import Environment, broker
 from streamkit.bench.official import MISSING, OfficialClient, timing_of
-from streamkit.bench.place import Place, broker
 from streamkit.bench.result import Comparison, Result, Scale, Timing
-from streamkit.bench.turns import Watch, best_of, measured
+from streamkit.bench.timing import Stopwatch, best_of, measured
+from streamkit.bench.verify import verify_written
 from streamkit.bench.workload import keys_of, values_of
-from streamkit.bench.written import check_written
 from streamkit.client import Client as AsyncClient
 
 _TUNED_BATCH_BYTES = 256 << 10
@@ -40,13 +40,13 @@ def run(scale: Scale) -> Result:
     records = scale.records
     values, keys = values_of(records), keys_of(records)
 
-    with broker(scale) as place:
+    with broker(scale) as environment:
 
         def ours(options: dict[str, Any]) -> Callable[[], Timing]:
             def write(topic: str) -> Timing:
-                return send_columns(place, topic, values, keys, options).timing(records)
+                return send_columns(environment, topic, values, keys, options).timing(records)
 
-            return checked(place, records, write)
+            return checked(environment, records, write)
 
         def theirs(
             official: OfficialClient, options: dict[str, Any] | None
@@ -55,13 +55,13 @@ def run(scale: Scale) -> Result:
                 answer = official.run("send_all", topic=topic, records=records, options=options)
                 return timing_of(answer)
 
-            return checked(place, records, write)
+            return checked(environment, records, write)
 
         sides: dict[str, Callable[[], Timing]] = {}
         for what, (own_options, official_options) in VARIANTS.items():
             sides[what] = ours(own_options)
-            if place.official is not None:
-                sides[f"official, {what}"] = theirs(place.official, official_options)
+            if environment.official is not None:
+                sides[f"official, {what}"] = theirs(environment.official, official_options)
         best = best_of(scale.rounds, sides)
     against = "official client, send_all and flush"
     comparisons = [
@@ -74,27 +74,33 @@ def run(scale: Scale) -> Result:
     return Result("produce", work, comparisons, notes, missing)
 
 
-def checked(place: Place, records: int, write: Callable[[str], Timing]) -> Callable[[], Timing]:
+def checked(
+    environment: Environment, records: int, write: Callable[[str], Timing]
+) -> Callable[[], Timing]:
     """Make a side that writes to a topic of its own, which is then read back."""
 
     def timed() -> Timing:
         not_before_ms = time.time_ns() // 1_000_000
-        with place.topic() as topic:
+        with environment.topic() as topic:
             timing = write(topic)
-            check_written(place, topic, records, not_before_ms=not_before_ms)
+            verify_written(environment, topic, records, not_before_ms=not_before_ms)
         return timing
 
     return timed
 
 
 def send_columns(
-    place: Place, topic: str, values: list[bytes], keys: list[bytes], options: dict[str, Any]
-) -> Watch:
+    environment: Environment,
+    topic: str,
+    values: list[bytes],
+    keys: list[bytes],
+    options: dict[str, Any],
+) -> Stopwatch:
     """Send columns and wait until they are stored."""
 
-    async def main() -> Watch:
+    async def main() -> Stopwatch:
         async with (
-            AsyncClient.connect(place.address) as client,
+            AsyncClient.connect(environment.address) as client,
             client.producer(topic, **options) as producer,
         ):
             with measured() as watch:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import anyio
 
+from streamkit.bench.environment import Environment, broker
 from streamkit.bench.official import MISSING, timing_of
-from streamkit.bench.place import Place, broker
 from streamkit.bench.produce import checked
 from streamkit.bench.result import Comparison, Result, Scale, Timing
-from streamkit.bench.turns import Watch, best_of, measured
+from streamkit.bench.timing import Stopwatch, best_of, measured
 from streamkit.bench.workload import keys_of, values_of
 from streamkit.client import Client as AsyncClient
 
@@ -18,22 +18,22 @@ from streamkit.client import Client as AsyncClient
 def run(scale: Scale) -> Result:
     records = scale.records
     values, keys = values_of(records), keys_of(records)
-    with broker(scale) as place:
+    with broker(scale) as environment:
         sides: dict[str, Callable[[], Timing]] = {
             "sync": checked(
-                place,
+                environment,
                 records,
-                lambda topic: send_each(place, topic, values, keys).timing(records),
+                lambda topic: send_each(environment, topic, values, keys).timing(records),
             ),
             "async": checked(
-                place,
+                environment,
                 records,
-                lambda topic: send_each_async(place, topic, values, keys).timing(records),
+                lambda topic: send_each_async(environment, topic, values, keys).timing(records),
             ),
         }
-        if (official := place.official) is not None:
+        if (official := environment.official) is not None:
             sides["official"] = checked(
-                place,
+                environment,
                 records,
                 lambda topic: timing_of(official.run("send", topic=topic, records=records)),
             )
@@ -48,12 +48,14 @@ def run(scale: Scale) -> Result:
     return Result("produce-single", work, comparisons, missing=missing)
 
 
-def send_each_async(place: Place, topic: str, values: list[bytes], keys: list[bytes]) -> Watch:
+def send_each_async(
+    environment: Environment, topic: str, values: list[bytes], keys: list[bytes]
+) -> Stopwatch:
     """Send records one by one on an event loop."""
 
-    async def main() -> Watch:
+    async def main() -> Stopwatch:
         async with (
-            AsyncClient.connect(place.address) as client,
+            AsyncClient.connect(environment.address) as client,
             client.producer(topic) as producer,
         ):
             with measured() as watch:
@@ -65,9 +67,11 @@ def send_each_async(place: Place, topic: str, values: list[bytes], keys: list[by
     return anyio.run(main)
 
 
-def send_each(place: Place, topic: str, values: list[bytes], keys: list[bytes]) -> Watch:
+def send_each(
+    environment: Environment, topic: str, values: list[bytes], keys: list[bytes]
+) -> Stopwatch:
     """Send records one by one without an event loop."""
-    with place.client.producer(topic) as producer, measured() as watch:
+    with environment.client.producer(topic) as producer, measured() as watch:
         for value, key in zip(values, keys, strict=True):
             producer.send(value, key)
         producer.flush()

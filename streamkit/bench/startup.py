@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from streamkit.bench.place import Place, broker
+from streamkit.bench.environment import Environment, broker
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput
 from streamkit.broker.data_folder import DataFolder
 
@@ -39,11 +39,11 @@ def run(scale: Scale) -> Result:
     runs = scale.rounds * _RUNS_PER_ROUND
     bare_s = median(_whole_process_s("-c", "pass") for _ in range(runs))
     help_s = median(_help_s() for _ in range(runs))
-    with broker(scale) as place:
-        place.client.admin.create_topic("first")
-        with place.client.producer("first") as producer:
+    with broker(scale) as environment:
+        environment.client.admin.create_topic("first")
+        with environment.client.producer("first") as producer:
             producer.send("a record")
-        running_s = median(_first_record_s(place) for _ in range(runs))
+        running_s = median(_first_record_s(environment) for _ in range(runs))
     cold_s = median(_first_record_cold_s(scale) for _ in range(runs))
     limit = "the limit"
     return Result(
@@ -78,11 +78,11 @@ def _help_s() -> float:
     return elapsed_s
 
 
-def _first_record_s(place: Place) -> float:
-    with tempfile.TemporaryDirectory(dir=place.folder) as folder:
-        elapsed_s = _until_first_line_s(Path(folder), "--cluster", place.address)
+def _first_record_s(environment: Environment) -> float:
+    with tempfile.TemporaryDirectory(dir=environment.folder) as folder:
+        elapsed_s = _until_first_line_s(Path(folder), "--cluster", environment.address)
     # A job without state goes on where the broker says, and the record is to come again.
-    place.client.admin.delete_consumer("bench-startup")
+    environment.client.admin.delete_consumer("bench-startup")
     return elapsed_s
 
 
@@ -111,10 +111,18 @@ def _wait_for_end(data_dir: Path) -> None:
     raise WrongOutput(f"the broker of {data_dir} did not end")
 
 
-def _until_first_line_s(folder: Path, *place: str) -> float:
+def _until_first_line_s(folder: Path, *environment: str) -> float:
     (folder / "bench_startup_app.py").write_text(_APP)
     # A job that does not find its record shall end.
-    command = [sys.executable, "-m", "streamkit", "run", "bench_startup_app.py", "--once", *place]
+    command = [
+        sys.executable,
+        "-m",
+        "streamkit",
+        "run",
+        "bench_startup_app.py",
+        "--once",
+        *environment,
+    ]
     messages = folder / "messages"
     started_s = time.perf_counter()
     with (

@@ -19,7 +19,7 @@ from streamkit.protocol.schema import decode, encode
 from streamkit.protocol.specs import TopicSpec
 
 
-class TopicMade(msgspec.Struct, tag="topic", frozen=True):
+class TopicCreated(msgspec.Struct, tag="topic", frozen=True):
     """A topic is there, or has more partitions than before. ``spec`` is its wire form."""
 
     name: str
@@ -27,11 +27,11 @@ class TopicMade(msgspec.Struct, tag="topic", frozen=True):
     spec: bytes
 
 
-class TopicGone(msgspec.Struct, tag="gone", frozen=True):
+class TopicDropped(msgspec.Struct, tag="gone", frozen=True):
     name: str
 
 
-class ModuleMade(msgspec.Struct, tag="module", frozen=True):
+class SmartModuleCreated(msgspec.Struct, tag="module", frozen=True):
     """A SmartModule is there, in a file of its own, in place of one of that name."""
 
     name: str
@@ -40,7 +40,7 @@ class ModuleMade(msgspec.Struct, tag="module", frozen=True):
     crc32c: int
 
 
-class ModuleGone(msgspec.Struct, tag="module-gone", frozen=True):
+class SmartModuleDeleted(msgspec.Struct, tag="module-gone", frozen=True):
     name: str
 
 
@@ -55,7 +55,7 @@ class Ends(msgspec.Struct, tag="ends", frozen=True):
     ends: list[tuple[str, int, int, int, int]]
 
 
-Entry = TopicMade | TopicGone | ModuleMade | ModuleGone | Ends
+Entry = TopicCreated | TopicDropped | SmartModuleCreated | SmartModuleDeleted | Ends
 
 
 class CatalogJournal:
@@ -64,8 +64,8 @@ class CatalogJournal:
     def __init__(self, disk: Disk, path: Path, *, is_durable: bool) -> None:
         self._journal = Journal(disk, path)
         self._is_durable = is_durable
-        self._topics: dict[str, TopicMade] = {}
-        self._modules: dict[str, ModuleMade] = {}
+        self._topics: dict[str, TopicCreated] = {}
+        self._modules: dict[str, SmartModuleCreated] = {}
         self._ends: dict[tuple[str, int], LogEnd] = {}
 
     @property
@@ -88,13 +88,13 @@ class CatalogJournal:
         decoder = msgspec.json.Decoder(Entry)
         for payload in content.entries:
             match decoder.decode(payload):
-                case TopicMade() as made:
+                case TopicCreated() as made:
                     self._topics[made.name] = made
-                case TopicGone(name):
+                case TopicDropped(name):
                     self._topics.pop(name, None)
-                case ModuleMade() as module:
+                case SmartModuleCreated() as module:
                     self._modules[module.name] = module
-                case ModuleGone(name):
+                case SmartModuleDeleted(name):
                     self._modules.pop(name, None)
                 case Ends(ends):
                     for incarnation, partition, *end in ends:
@@ -108,7 +108,7 @@ class CatalogJournal:
             for made in self._topics.values()
         ]
 
-    def modules(self) -> list[ModuleMade]:
+    def modules(self) -> list[SmartModuleCreated]:
         """Return what is known of every SmartModule."""
         return list(self._modules.values())
 
@@ -118,18 +118,18 @@ class CatalogJournal:
 
     def note_topic(self, name: str, incarnation: str, spec: TopicSpec) -> None:
         """Keep, durably, that a topic exists as it is now."""
-        made = TopicMade(name, incarnation, encode(specs.TOPIC.spec, spec, ADMIN_VERSION))
+        made = TopicCreated(name, incarnation, encode(specs.TOPIC.spec, spec, ADMIN_VERSION))
         self._append(made)
         self._topics[name] = made
         self.sync()
 
     def note_gone(self, name: str) -> None:
         """Keep, durably, that a topic does not exist any more."""
-        self._append(TopicGone(name))
+        self._append(TopicDropped(name))
         self._topics.pop(name, None)
         self.sync()
 
-    def note_module(self, made: ModuleMade) -> ModuleMade | None:
+    def note_module(self, made: SmartModuleCreated) -> SmartModuleCreated | None:
         """Keep, durably, that a module exists; return the one it takes the place of."""
         self._append(made)
         before = self._modules.get(made.name)
@@ -137,9 +137,9 @@ class CatalogJournal:
         self.sync()
         return before
 
-    def note_module_gone(self, name: str) -> ModuleMade:
+    def note_module_gone(self, name: str) -> SmartModuleCreated:
         """Keep, durably, that a module does not exist any more; return what was known of it."""
-        self._append(ModuleGone(name))
+        self._append(SmartModuleDeleted(name))
         before = self._modules.pop(name)
         self.sync()
         return before

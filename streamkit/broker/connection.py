@@ -24,7 +24,7 @@ from streamkit.limits import (
     REFUSALS_MAX,
 )
 from streamkit.protocol.apis import API_VERSIONS, Api
-from streamkit.protocol.connection import IncomingRequest, ServerConnection, encode_reply
+from streamkit.protocol.connection import IncomingRequest, ServerConnection, encode_response
 from streamkit.protocol.control_plane import ApiVersionsResponse
 from streamkit.protocol.error_codes import other
 
@@ -34,13 +34,15 @@ logger = logging.getLogger("streamkit.broker")
 PLATFORM_VERSION = "0.18.2+streamkit.1"
 _REFUSALS_LOGGED_S = 10.0
 # A reply that is ready, or one that will be.
-Answer = Any
+ResponseBody = Any
 
 
-class Session(Protocol):
+class PortSession(Protocol):
     """What a port does for one connection."""
 
-    def answer(self, request: IncomingRequest) -> Answer | asyncio.Future[Answer] | None:
+    def respond(
+        self, request: IncomingRequest
+    ) -> ResponseBody | asyncio.Future[ResponseBody] | None:
         """Return the body of the reply, a future of it, or None for a stream's requests.
 
         Raises:
@@ -60,7 +62,7 @@ class Port:
         apis: dict[int, Api[Any, Any]],
         clock: Clock,
         usage: Usage,
-        open_session: Callable[[Connection], Session],
+        open_session: Callable[[Connection], PortSession],
     ) -> None:
         self.name = name
         self.apis = apis
@@ -138,7 +140,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, port: Port) -> None:
         self._port = port
         self._protocol = ServerConnection(port.apis)
-        self._session: Session | None = None
+        self._session: PortSession | None = None
         self._transport: asyncio.Transport | None = None
         self._waiting: deque[tuple[IncomingRequest, asyncio.Future[Any]]] = deque()
         self._held_back: deque[IncomingRequest] = deque()
@@ -156,7 +158,7 @@ class Connection(asyncio.Protocol):
 
     def push(self, request: IncomingRequest, body: Any) -> None:
         """Send one more response of a stream."""
-        self._write(encode_reply(request, body))
+        self._write(encode_response(request, body))
         held = 0 if self._transport is None else self._transport.get_write_buffer_size()
         if held > CONNECTION_BYTES_IN_FLIGHT_MAX:
             self.close(f"it does not read: {held} bytes wait for it")
@@ -235,7 +237,7 @@ class Connection(asyncio.Protocol):
         """Answer the first request with the reason, which its client can show, and close."""
         if request.api is API_VERSIONS:
             body = ApiVersionsResponse(other(self._refusal), (), PLATFORM_VERSION)
-            self._write(encode_reply(request, body))
+            self._write(encode_response(request, body))
         self.close(self._refusal)
 
     def _take(self, request: IncomingRequest) -> None:
@@ -254,30 +256,30 @@ class Connection(asyncio.Protocol):
 
     def _handle(self, request: IncomingRequest) -> None:
         assert self._session is not None
-        answer = self._session.answer(request)
-        if isinstance(answer, asyncio.Future):
-            self._waiting.append((request, answer))
-            answer.add_done_callback(self._flush_answers)
-        elif answer is None:
+        response = self._session.respond(request)
+        if isinstance(response, asyncio.Future):
+            self._waiting.append((request, response))
+            response.add_done_callback(self._flush_responses)
+        elif response is None:
             self._release(request)
         elif self._waiting:
             done = asyncio.get_running_loop().create_future()
-            done.set_result(answer)
+            done.set_result(response)
             self._waiting.append((request, done))
         else:
-            self._reply(request, answer)
+            self._send_response(request, response)
 
-    def _flush_answers(self, _: object = None) -> None:
+    def _flush_responses(self, _: object = None) -> None:
         while self._waiting and self._waiting[0][1].done():
-            request, answer = self._waiting.popleft()
-            if answer.cancelled():
+            request, response = self._waiting.popleft()
+            if response.cancelled():
                 continue
-            failure = answer.exception()
+            failure = response.exception()
             if failure is not None:
                 logger.error("%s: %s failed", self._port.name, request.api.name, exc_info=failure)
                 self._abort()
                 return
-            self._reply(request, answer.result())
+            self._send_response(request, response.result())
         if self._held_back:
             try:
                 self._handle_held_back()
@@ -286,9 +288,9 @@ class Connection(asyncio.Protocol):
                 self._abort()
         self._balance()
 
-    def _reply(self, request: IncomingRequest, body: Any) -> None:
+    def _send_response(self, request: IncomingRequest, body: Any) -> None:
         try:
-            self._write(encode_reply(request, body))
+            self._write(encode_response(request, body))
         except LocalProtocolError as error:
             logger.error("%s: no answer to %s: %s", self._port.name, request.api.name, error)
             self._abort()

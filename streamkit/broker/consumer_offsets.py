@@ -31,7 +31,7 @@ class Dropped(msgspec.Struct, tag="dropped", frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class ConsumerPosition:
     """Where a consumer is. The incarnation keeps it from a topic made anew."""
 
     offset: int
@@ -49,7 +49,7 @@ class ConsumerOffsets:
     def __init__(self, disk: Disk, path: Path, *, is_durable: bool) -> None:
         self._journal = Journal(disk, path)
         self._is_durable = is_durable
-        self.table: dict[Key, Position] = {}
+        self.table: dict[Key, ConsumerPosition] = {}
 
     def open(self) -> bool:
         """Read the journal. Tell whether all of it was sound."""
@@ -58,13 +58,13 @@ class ConsumerOffsets:
         for payload in content.entries:
             match decoder.decode(payload):
                 case Stored(consumer, topic, partition, incarnation, offset, time_s):
-                    position = Position(offset, time_s, incarnation)
+                    position = ConsumerPosition(offset, time_s, incarnation)
                     self.table[consumer, topic, partition] = position
                 case Dropped(consumer, topic, partition):
                     self.table.pop((consumer, topic, partition), None)
         return not content.is_damaged
 
-    def store(self, key: Key, position: Position) -> None:
+    def store(self, key: Key, position: ConsumerPosition) -> None:
         """Keep a position.
 
         Raises:

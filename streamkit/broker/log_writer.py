@@ -15,14 +15,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from streamkit.broker.batch_validation import Entry
 from streamkit.broker.catalog_journal import CatalogJournal
 from streamkit.broker.files import OpenFiles
-from streamkit.broker.intake import Entry
 from streamkit.broker.journal import FULL_DISK
 from streamkit.broker.partition_log import LogEnd, PartitionLog
 from streamkit.env import Disk
 from streamkit.limits import JOURNAL_SYNC_S_MAX, SYNC_GROUP_BYTES_MAX
-from streamkit.protocol.error_codes import ErrorCode, partition_full
+from streamkit.protocol.error_codes import Code, ErrorCode, partition_full
 
 logger = logging.getLogger("streamkit.broker")
 
@@ -200,7 +200,7 @@ class LogWriter:
             except OSError:
                 for append in group.appends:
                     if append.log is log:
-                        append.outcome = Appended(0, ErrorCode(56))
+                        append.outcome = Appended(0, ErrorCode(Code.STORAGE_ERROR))
         return ends
 
     def _append_one(self, append: _Append) -> Appended:
@@ -212,7 +212,7 @@ class LogWriter:
         except OSError as error:
             if error.errno in FULL_DISK and log.refusal is None:
                 return Appended(0, partition_full(log.topic, log.partition))
-            return Appended(0, ErrorCode(56))
+            return Appended(0, ErrorCode(Code.STORAGE_ERROR))
 
     def _begin_journal_sync(self) -> None:
         if self._journal.is_dirty and self._is_durable:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from streamkit.broker.batch_validation import Entry
 from streamkit.broker.files import OpenFiles, make_folders
-from streamkit.broker.intake import Entry
 from streamkit.broker.segment import Segment, SparseIndex
 from streamkit.env import Disk
 from streamkit.errors import CorruptBatch, RemoteProtocolError
@@ -26,7 +26,7 @@ from streamkit.protocol.batch import (
     read_batch_header,
     whole_batches,
 )
-from streamkit.protocol.error_codes import ErrorCode, evicted, other
+from streamkit.protocol.error_codes import Code, ErrorCode, evicted, other
 
 _SCAN_BYTES = 1 << 20
 # The first two fields of a batch: its offset, and its length behind them.
@@ -175,7 +175,7 @@ class PartitionLog:
                 self._disk.sync_folder(self.folder)
             self._disk.truncate(files.get(active.path), to.position)
         except OSError:
-            self.refusal = ErrorCode(73)
+            self.refusal = ErrorCode(Code.PARTITION_SHORT_CIRCUITED)
             raise
 
     def sync(self, files: OpenFiles) -> LogEnd:
@@ -190,7 +190,7 @@ class PartitionLog:
         except OSError:
             # What the kernel held is in doubt for good: a second sync would lie.
             self.has_failed_sync = True
-            self.refusal = ErrorCode(73)
+            self.refusal = ErrorCode(Code.PARTITION_SHORT_CIRCUITED)
             raise
 
     # --- reading, on the event loop --------------------------------------------

@@ -17,7 +17,7 @@ from streamkit.broker.segment import Segment, segment_files
 from streamkit.env import Disk
 from streamkit.errors import CorruptBatch, RemoteProtocolError
 from streamkit.protocol.batch import HEADER_BYTES, MAGIC, check_crc, read_batch_header
-from streamkit.protocol.error_codes import ErrorCode
+from streamkit.protocol.error_codes import Code, ErrorCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def _shortened(
 
 
 def _refuse(log: PartitionLog, end: LogEnd, damage: str) -> Recovered:
-    log.refusal = ErrorCode(73)
+    log.refusal = ErrorCode(Code.PARTITION_SHORT_CIRCUITED)
     return Recovered(end, damage=damage)
 
 

@@ -37,7 +37,7 @@ from streamkit.protocol.control_plane import (
 from streamkit.protocol.error_codes import NO_ERROR, other
 from streamkit.protocol.specs import ObjectKind
 
-Answer = TypeVar("Answer")
+Response = TypeVar("Response")
 
 HELLO = ApiVersionsResponse(
     NO_ERROR,
@@ -77,11 +77,11 @@ class ScSession:
         self._catalog = catalog
         self._topics = topics
         self._modules = modules
-        self._watches: list[Watch] = []
+        self._watches: list[OpenWatch] = []
         self._latest: asyncio.Future[Any] | None = None
         self._unwatch = catalog.watch(self._on_change)
 
-    def answer(self, request: IncomingRequest) -> Any:
+    def respond(self, request: IncomingRequest) -> Any:
         body = request.body
         match request.api.key:
             case apis.API_VERSIONS.key:
@@ -130,11 +130,11 @@ class ScSession:
             return self._in_turn(self._topics.add_mirror(body.key))
         return self._in_turn(self._topics.add_partitions(body.key, body.action.count))
 
-    def _in_turn(self, work: Coroutine[Any, Any, Answer]) -> asyncio.Future[Answer]:
+    def _in_turn(self, work: Coroutine[Any, Any, Response]) -> asyncio.Future[Response]:
         """Start something when what this connection asked for before is done."""
         before = self._latest
 
-        async def wait_and_work() -> Answer:
+        async def wait_and_work() -> Response:
             if before is not None and not before.done():
                 await asyncio.wait([before])
             return await work
@@ -174,7 +174,7 @@ class ScSession:
     def _watch(self, request: IncomingRequest, body: WatchRequest) -> None:
         if body.kind not in _WATCHABLE:
             raise RemoteProtocolError(f"{body.kind.name} cannot be watched", at=0)
-        watch = Watch(request, body.kind, is_summary=body.summary)
+        watch = OpenWatch(request, body.kind, is_summary=body.summary)
         self._watches.append(watch)
         self._connection.streams += 1
         everything = tuple(map(watch.shown, self._catalog.listing(body.kind)))
@@ -188,7 +188,7 @@ class ScSession:
                 self._connection.push(watch.request, delta)
 
 
-class Watch:
+class OpenWatch:
     """One open watch of a connection."""
 
     def __init__(self, request: IncomingRequest, kind: ObjectKind, *, is_summary: bool) -> None:

@@ -21,7 +21,7 @@ from typing import Final
 import google_crc32c
 
 from streamkit.broker.catalog import Catalog
-from streamkit.broker.catalog_journal import CatalogJournal, ModuleMade
+from streamkit.broker.catalog_journal import CatalogJournal, SmartModuleCreated
 from streamkit.broker.log_writer import LogWriter
 from streamkit.broker.module_names import key_of
 from streamkit.env import Disk, random_bits
@@ -30,7 +30,7 @@ from streamkit.limits import SMARTMODULES_BYTES_MAX, SMARTMODULES_MAX
 from streamkit.protocol import specs
 from streamkit.protocol.apis import ADMIN_VERSION
 from streamkit.protocol.control_plane import StatusResponse
-from streamkit.protocol.error_codes import ErrorCode, TextPayload
+from streamkit.protocol.error_codes import Code, ErrorCode, TextPayload
 from streamkit.protocol.schema import decode, encode
 from streamkit.protocol.specs import SmartModuleSpec
 
@@ -90,7 +90,9 @@ class SmartModuleService:
         async with self._changing:
             key = self._catalog.find_module(name)
             if key is None:
-                return StatusResponse(name, ErrorCode(6001, TextPayload(name)), "not found")
+                return StatusResponse(
+                    name, ErrorCode(Code.SMARTMODULE_NOT_FOUND, TextPayload(name)), "not found"
+                )
             try:
                 await self._writer.run(lambda: self._remove(key))
             except OSError as error:
@@ -113,7 +115,7 @@ class SmartModuleService:
     # --- on the writer's thread --------------------------------------------------
 
     def _store(self, key: str, data: bytes) -> None:
-        made = ModuleMade(
+        made = SmartModuleCreated(
             key, f"{random_bits(_FILE_BITS):016x}", len(data), google_crc32c.value(data)
         )
         path = self._folder / made.file
@@ -131,7 +133,7 @@ class SmartModuleService:
     def _remove(self, key: str) -> None:
         self._unlink(self._journal.note_module_gone(key))
 
-    def _unlink(self, made: ModuleMade) -> None:
+    def _unlink(self, made: SmartModuleCreated) -> None:
         try:
             self._writer.disk.unlink(self._folder / made.file)
         except OSError:
@@ -140,7 +142,7 @@ class SmartModuleService:
 
 
 def read_modules(
-    disk: Disk, folder: Path, entries: Iterable[ModuleMade]
+    disk: Disk, folder: Path, entries: Iterable[SmartModuleCreated]
 ) -> dict[str, SmartModuleSpec]:
     """Read the modules that the journal speaks of. One that is damaged is left out, and said."""
     found = {}
@@ -168,7 +170,7 @@ def _encoded(spec: SmartModuleSpec) -> bytes:
 
 
 def _refused(name: str, text: str) -> StatusResponse:
-    return StatusResponse(name, ErrorCode(6000), text)
+    return StatusResponse(name, ErrorCode(Code.SMARTMODULE_ERROR), text)
 
 
 def _write(disk: Disk, path: Path, data: bytes) -> None:
@@ -181,7 +183,7 @@ def _write(disk: Disk, path: Path, data: bytes) -> None:
     disk.sync_folder(path.parent)
 
 
-def _read(disk: Disk, path: Path, made: ModuleMade) -> SmartModuleSpec:
+def _read(disk: Disk, path: Path, made: SmartModuleCreated) -> SmartModuleSpec:
     fd = disk.open_read(path)
     try:
         data = disk.read_at(fd, made.size_bytes, 0)

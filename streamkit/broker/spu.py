@@ -10,12 +10,12 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
+from streamkit.broker.batch_validation import check_entry
 from streamkit.broker.catalog import Catalog, Topic
 from streamkit.broker.connection import PLATFORM_VERSION, Connection
-from streamkit.broker.consumer_offsets import ConsumerOffsets, Position
+from streamkit.broker.consumer_offsets import ConsumerOffsets, ConsumerPosition
 from streamkit.broker.files import OpenFiles
 from streamkit.broker.flow import StreamFlow
-from streamkit.broker.intake import check_entry
 from streamkit.broker.log_writer import Appended, LogWriter
 from streamkit.broker.partition_log import PartitionLog
 from streamkit.broker.smartmodules import NOT_RUN
@@ -54,7 +54,7 @@ from streamkit.protocol.data_plane import (
     UpdateOffsetsRequest,
     UpdateOffsetsResponse,
 )
-from streamkit.protocol.error_codes import NO_ERROR, ErrorCode, other
+from streamkit.protocol.error_codes import NO_ERROR, Code, ErrorCode, other
 
 logger = logging.getLogger("streamkit.broker")
 
@@ -87,12 +87,12 @@ class Streams:
     """The open streams of all connections, by the log they read."""
 
     def __init__(self) -> None:
-        self._by_log: dict[PartitionLog, set[Stream]] = {}
+        self._by_log: dict[PartitionLog, set[FetchStream]] = {}
 
-    def add(self, stream: Stream) -> None:
+    def add(self, stream: FetchStream) -> None:
         self._by_log.setdefault(stream.log, set()).add(stream)
 
-    def discard(self, stream: Stream) -> None:
+    def discard(self, stream: FetchStream) -> None:
         readers = self._by_log.get(stream.log)
         if readers is not None:
             readers.discard(stream)
@@ -108,7 +108,7 @@ class Streams:
         """End the streams of a topic, also those that wait for an acknowledgement."""
         for log in topic.logs:
             for stream in list(self._by_log.get(log, ())):
-                stream.fail(ErrorCode(2007))
+                stream.fail(ErrorCode(Code.TOPIC_DELETED))
 
 
 class SpuSession:
@@ -117,9 +117,9 @@ class SpuSession:
     def __init__(self, connection: Connection, parts: SpuParts) -> None:
         self._connection = connection
         self._parts = parts
-        self._streams: dict[int, Stream] = {}
+        self._streams: dict[int, FetchStream] = {}
 
-    def answer(self, request: IncomingRequest) -> Any:
+    def respond(self, request: IncomingRequest) -> Any:
         body = request.body
         match request.api.key:
             case apis.PRODUCE.key:
@@ -178,7 +178,7 @@ class SpuSession:
             return Appended(0, refusal)
         log = self._parts.catalog.log(topic, data.partition)
         if log is None:
-            return Appended(0, ErrorCode(6))
+            return Appended(0, ErrorCode(Code.NOT_LEADER_FOR_PARTITION))
         if not data.records:
             return Appended(0)
         spec = self._parts.catalog.topics[topic].spec
@@ -196,13 +196,13 @@ class SpuSession:
             raise RemoteProtocolError(f"isolation {body.isolation}", at=0)
         log = self._parts.catalog.log(body.topic, body.partition)
         if log is None:
-            answer = FetchablePartition(body.partition, ErrorCode(6))
-            self._connection.push(request, StreamFetchResponse(body.topic, 0, answer))
+            response = FetchablePartition(body.partition, ErrorCode(Code.NOT_LEADER_FOR_PARTITION))
+            self._connection.push(request, StreamFetchResponse(body.topic, 0, response))
             return
         number = len(self._streams) + 1
         if number > STREAMS_PER_CONNECTION_MAX:
             raise RemoteProtocolError(f"more than {STREAMS_PER_CONNECTION_MAX} streams", at=0)
-        stream = Stream(self._connection, request, log, number, self._parts)
+        stream = FetchStream(self._connection, request, log, number, self._parts)
         self._streams[number] = stream
         self._connection.streams += 1
         self._parts.streams.add(stream)
@@ -216,7 +216,10 @@ class SpuSession:
         for update in body.offsets:
             stream = self._streams.get(update.session_id)
             statuses.append(
-                OffsetUpdateStatus(update.session_id, NO_ERROR if stream else ErrorCode(3002))
+                OffsetUpdateStatus(
+                    update.session_id,
+                    NO_ERROR if stream else ErrorCode(Code.FETCH_SESSION_NOT_FOUND),
+                )
             )
             if stream is not None:
                 stream.acknowledge_soon(update.offset)
@@ -235,16 +238,16 @@ class SpuSession:
                 # Where the answer is full, the rest comes without records: asked for again,
                 # they come then.
                 most = body.max_bytes if left > 0 else 0
-                answer = self._read(topic.topic, each.partition, each.fetch_offset, most)
-                left -= len(answer.records)
-                found.append(answer)
+                response = self._read(topic.topic, each.partition, each.fetch_offset, most)
+                left -= len(response.records)
+                found.append(response)
             topics.append(FetchedTopic(topic.topic, tuple(found)))
         return FetchResponse(topics=tuple(topics))
 
     def _read(self, topic: str, partition: int, offset: int, max_bytes: int) -> FetchablePartition:
         log = self._parts.catalog.log(topic, partition)
         if log is None:
-            return FetchablePartition(partition, ErrorCode(6))
+            return FetchablePartition(partition, ErrorCode(Code.NOT_LEADER_FOR_PARTITION))
         return read_partition(log, offset, max_bytes, self._parts.reads)[0]
 
     def _fetch_offsets(self, body: FetchOffsetsRequest) -> FetchOffsetsResponse:
@@ -264,7 +267,7 @@ class SpuSession:
     def _offsets_of(self, topic: str, partition: int, consumer: str | None) -> PartitionOffsets:
         log = self._parts.catalog.log(topic, partition)
         if log is None:
-            return PartitionOffsets(ErrorCode(3001), partition)
+            return PartitionOffsets(ErrorCode(Code.PARTITION_NOT_LEADER), partition)
         start = log.start_offset
         if consumer is not None:
             stored = self._parts.offsets.table.get((consumer, topic, partition))
@@ -279,13 +282,13 @@ class SpuSession:
     ) -> UpdateConsumerOffsetResponse:
         stream = self._streams.get(body.session_id)
         if stream is None:
-            return UpdateConsumerOffsetResponse(0, ErrorCode(3002))
+            return UpdateConsumerOffsetResponse(0, ErrorCode(Code.FETCH_SESSION_NOT_FOUND))
         if stream.consumer_id is None:
             return UpdateConsumerOffsetResponse(0, other("stream without consumer id"))
         if stream.log is not self._parts.catalog.log(stream.log.topic, stream.log.partition):
-            return UpdateConsumerOffsetResponse(0, ErrorCode(2007))
+            return UpdateConsumerOffsetResponse(0, ErrorCode(Code.TOPIC_DELETED))
         key = (stream.consumer_id, stream.log.topic, stream.log.partition)
-        position = Position(
+        position = ConsumerPosition(
             body.offset, self._parts.clock.wall_ms() // 1_000, stream.log.incarnation
         )
         try:
@@ -322,7 +325,7 @@ class SpuSession:
         return FetchConsumerOffsetsResponse(consumers=tuple(found))
 
 
-class Stream:
+class FetchStream:
     """One StreamFetch: reads its log and sends, one unacknowledged response at a time."""
 
     def __init__(
@@ -345,16 +348,16 @@ class Stream:
 
     def send_from(self, offset: int) -> None:
         """Send what there is from ``offset`` on, or note that there is nothing."""
-        answer, is_empty = read_partition(
+        response, is_empty = read_partition(
             self.log, offset, self._request.body.max_bytes, self._parts.reads
         )
-        if answer.error:
-            self._end(answer)
+        if response.error:
+            self._end(response)
         elif is_empty:
             self._flow.found_nothing(offset)
         else:
             self._flow.sent(self.log.durable_end)
-            self._push(answer)
+            self._push(response)
 
     def acknowledge_soon(self, offset: int) -> None:
         """Take the next offset wanted; of several that arrive together the last one counts."""
@@ -381,14 +384,14 @@ class Stream:
         """Send an error and end."""
         self._end(FetchablePartition(self.log.partition, error))
 
-    def _end(self, answer: FetchablePartition) -> None:
+    def _end(self, response: FetchablePartition) -> None:
         if not self._is_over:
             self._is_over = True
             self._parts.streams.discard(self)
-            self._push(answer)
+            self._push(response)
 
-    def _push(self, answer: FetchablePartition) -> None:
-        body = StreamFetchResponse(self.log.topic, self._number, answer)
+    def _push(self, response: FetchablePartition) -> None:
+        body = StreamFetchResponse(self.log.topic, self._number, response)
         self._connection.push(self._request, body)
 
 
@@ -400,16 +403,16 @@ def read_partition(
         found = log.read(offset, max_bytes, files)
     except (CorruptBatch, OSError) as error:
         logger.error("%s-%d: %s", log.topic, log.partition, error)
-        return FetchablePartition(log.partition, ErrorCode(56)), True
+        return FetchablePartition(log.partition, ErrorCode(Code.STORAGE_ERROR)), True
     if isinstance(found, ErrorCode):
         return FetchablePartition(log.partition, found), True
-    answer = FetchablePartition(
+    response = FetchablePartition(
         log.partition,
         high_watermark=log.durable_end,
         log_start_offset=log.start_offset,
         records=found.records,
     )
-    return answer, not found.records
+    return response, not found.records
 
 
 async def _when_stored(

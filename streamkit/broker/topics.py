@@ -29,11 +29,11 @@ from streamkit.broker.catalog_journal import CatalogJournal
 from streamkit.broker.consumer_offsets import ConsumerOffsets
 from streamkit.broker.log_writer import LogWriter
 from streamkit.broker.partition_log import PartitionLog
-from streamkit.broker.rules import check_new_topic
+from streamkit.broker.topic_validation import check_new_topic
 from streamkit.env import Clock, random_bits
 from streamkit.limits import PARTITIONS_MAX
 from streamkit.protocol.control_plane import StatusResponse
-from streamkit.protocol.error_codes import ErrorCode, SystemPayload
+from streamkit.protocol.error_codes import Code, ErrorCode, SystemPayload
 from streamkit.protocol.specs import MirrorReplicas, TopicSpec
 
 logger = logging.getLogger("streamkit.broker")
@@ -88,7 +88,9 @@ class TopicService:
         try:
             await self._make(name, spec)
         except OSError as error:
-            return StatusResponse(name, ErrorCode(2005), f"error: {error.strerror}")
+            return StatusResponse(
+                name, ErrorCode(Code.TOPIC_NOT_PROVISIONED), f"error: {error.strerror}"
+            )
         finally:
             self._being_made.discard(name)
         await self._clock.sleep(_DELTA_LEAD_S)
@@ -98,27 +100,31 @@ class TopicService:
         """Give a topic ``count`` partitions more."""
         topic = self._catalog.topics.get(name)
         if topic is None:
-            return StatusResponse(name, ErrorCode(2001), "not found")
+            return StatusResponse(name, ErrorCode(Code.TOPIC_NOT_FOUND), "not found")
         async with topic.changing:
             if self._catalog.topics.get(name) is not topic:
-                return StatusResponse(name, ErrorCode(2001), "not found")
+                return StatusResponse(name, ErrorCode(Code.TOPIC_NOT_FOUND), "not found")
             return await self._grow(topic, count)
 
     async def add_mirror(self, name: str) -> StatusResponse:
         """Refuse to mirror a topic elsewhere: no remote cluster is ever registered here."""
         if name not in self._catalog.topics:
-            return StatusResponse(name, ErrorCode(2001), "not found")
-        return StatusResponse(name, ErrorCode(11001), "not found")
+            return StatusResponse(name, ErrorCode(Code.TOPIC_NOT_FOUND), "not found")
+        return StatusResponse(name, ErrorCode(Code.MIRROR_NOT_FOUND), "not found")
 
     async def _grow(self, topic: Topic, count: int) -> StatusResponse:
         name = topic.name
         if topic.spec.system:
-            return StatusResponse(name, ErrorCode(12002, SystemPayload("topic", name)))
+            return StatusResponse(
+                name, ErrorCode(Code.SYSTEM_SPEC_UPDATING_ATTEMPT, SystemPayload("topic", name))
+            )
         if isinstance(topic.spec.replicas, MirrorReplicas):
-            return StatusResponse(name, ErrorCode(2008), "invalid replica type")
+            return StatusResponse(
+                name, ErrorCode(Code.TOPIC_INVALID_REPLICA_TYPE), "invalid replica type"
+            )
         if self._catalog.partition_count() + count > PARTITIONS_MAX:
             text = f"more than {PARTITIONS_MAX} partitions in all"
-            return StatusResponse(name, ErrorCode(2000), text)
+            return StatusResponse(name, ErrorCode(Code.TOPIC_ERROR), text)
         if count:
             spec = with_more_partitions(topic.spec, count)
             first = len(topic.logs)
@@ -126,7 +132,7 @@ class TopicService:
             try:
                 await self._writer.run(lambda: self._make_files(topic, spec, logs))
             except OSError as error:
-                return StatusResponse(name, ErrorCode(2000), f"error: {error.strerror}")
+                return StatusResponse(name, ErrorCode(Code.TOPIC_ERROR), f"error: {error.strerror}")
             self._catalog.grow(topic, spec, logs)
             await self._clock.sleep(_DELTA_LEAD_S)
         return StatusResponse(name)
@@ -135,12 +141,14 @@ class TopicService:
         """Remove a topic, its records and its stored offsets."""
         topic = self._catalog.topics.get(name)
         if topic is None:
-            return StatusResponse(name, ErrorCode(2001), "not found")
+            return StatusResponse(name, ErrorCode(Code.TOPIC_NOT_FOUND), "not found")
         if topic.spec.system and not force:
-            return StatusResponse(name, ErrorCode(12001, SystemPayload("topic", name)))
+            return StatusResponse(
+                name, ErrorCode(Code.SYSTEM_SPEC_DELETION_ATTEMPT, SystemPayload("topic", name))
+            )
         async with topic.changing:
             if self._catalog.topics.get(name) is not topic:
-                return StatusResponse(name, ErrorCode(2001), "not found")
+                return StatusResponse(name, ErrorCode(Code.TOPIC_NOT_FOUND), "not found")
             return await self._remove(topic)
 
     async def _remove(self, topic: Topic) -> StatusResponse:
@@ -148,7 +156,7 @@ class TopicService:
         try:
             await self._writer.run(lambda: self._note_gone(topic))
         except OSError as error:
-            return StatusResponse(name, ErrorCode(2000), f"error: {error.strerror}")
+            return StatusResponse(name, ErrorCode(Code.TOPIC_ERROR), f"error: {error.strerror}")
         self._catalog.remove(name)
         self._on_removed(topic)
         try:
@@ -179,7 +187,7 @@ class TopicService:
     def _note_gone(self, topic: Topic) -> None:
         self._journal.note_gone(topic.name)
         for log in topic.logs:
-            log.refusal = ErrorCode(6)
+            log.refusal = ErrorCode(Code.NOT_LEADER_FOR_PARTITION)
 
     def _remove_files(self, topic: Topic) -> None:
         keys = [key for key in self._offsets.table if key[1] == topic.name]

@@ -53,7 +53,7 @@ def start(sc_port: int, spu_port: int, spu_public_address: str | None) -> None:
     from streamkit.broker.data_folder import DataFolder
     from streamkit.broker.process import serve
     from streamkit.observe.streams import say
-    from streamkit.where import checked_address, data_folder
+    from streamkit.target import checked_address, data_folder
 
     options = named(click.get_current_context())
     if spu_public_address is not None:

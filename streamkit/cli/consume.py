@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from streamkit.cli.chain import ChainOptions, chain_options, no_mirrors
-from streamkit.cli.moments import MOMENT
+from streamkit.cli.choice_option import ISOLATION
 from streamkit.cli.options import SIZE, Command, place_options
-from streamkit.cli.spelling import ISOLATION
+from streamkit.cli.smartmodule_options import SmartModuleOptions, chain_options, no_mirrors
+from streamkit.cli.time_option import MOMENT
 from streamkit.errors import UsageError
 
 # What `streamkit.cli.formats` can; named here so that the help needs no import of it.
@@ -96,8 +96,8 @@ def consume(topic: str, **given: Any) -> None:
     Ends with Ctrl-C, or when whoever reads its output goes away.
     """
     _check(given)
-    chain = ChainOptions.taken_from(given)
-    if given["until"] is not None and chain != ChainOptions():
+    chain = SmartModuleOptions.taken_from(given)
+    if given["until"] is not None and chain != SmartModuleOptions():
         raise UsageError(
             "--until needs times, and what SmartModules make of records has none",
             hint="--end stops at an offset",

@@ -24,8 +24,8 @@ from streamkit.cli.formats import (
     truncated,
 )
 from streamkit.cli.output import check_output
-from streamkit.cli.session import GIVE_UP_S, Session, note, run_with_client
-from streamkit.cli.signals import stop_signals
+from streamkit.cli.session import OPEN_TIMEOUT_S, Session, note, run_with_client
+from streamkit.cli.signals import cancelled_by_signals
 from streamkit.client import Consumer, SmartModule
 from streamkit.record import Chunk, Offset
 
@@ -89,10 +89,10 @@ def run(options: ConsumeOptions) -> None:
     )
     if options.truncate:
         write = truncated(write, shutil.get_terminal_size().columns)
-    run_with_client(lambda session: _Work(session, options, write).run())
+    run_with_client(lambda session: _Command(session, options, write).run())
 
 
-class _Work:
+class _Command:
     """One call of `consume` on its way."""
 
     def __init__(self, session: Session, options: ConsumeOptions, write: Any) -> None:
@@ -121,10 +121,10 @@ class _Work:
             smartmodules=options.smartmodules,
             consumer_id=options.consumer,
             offset_strategy="none" if options.consumer is None else "manual",
-            give_up=GIVE_UP_S,
+            open_timeout=OPEN_TIMEOUT_S,
             on_retry=self._on_retry,
         )
-        with stop_signals(lambda number: self._scope.cancel()), self._scope:
+        with cancelled_by_signals(lambda number: self._scope.cancel()), self._scope:
             await consumer.open()
             self._tell_start(consumer)
             await self._print_all(consumer)
@@ -186,7 +186,7 @@ class _Work:
 
     def _is_complete(self, consumer: Consumer) -> bool:
         is_bounded = self._options.end is not None or self._options.until is not None
-        return is_bounded and self._reached >= set(consumer.starts())
+        return is_bounded and self._reached >= set(consumer.start_offsets())
 
     def _tell_start(self, consumer: Consumer) -> None:
         options = self._options
@@ -207,7 +207,7 @@ class _Work:
         if self._failing_since_s is None:
             self._failing_since_s = now_s
             note(f"trying again: {error}")
-        if self._stops_at_the_end and now_s - self._failing_since_s > GIVE_UP_S:
+        if self._stops_at_the_end and now_s - self._failing_since_s > OPEN_TIMEOUT_S:
             self._failure = error
             self._scope.cancel()
 

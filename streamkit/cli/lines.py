@@ -22,7 +22,7 @@ _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 @dataclass(slots=True)
-class Rows:
+class ParsedRows:
     """Columns of what can be sent, with the number of the line each row comes from."""
 
     values: list[bytes] = field(default_factory=list)
@@ -31,11 +31,11 @@ class Rows:
     numbers: Sequence[int] = ()
     rejected: list[tuple[int, str]] = field(default_factory=list)
 
-    def without(self, rows: Sequence[int]) -> Rows:
+    def without(self, rows: Sequence[int]) -> ParsedRows:
         """Leave out rows."""
         gone = set(rows)
         kept = [row for row in range(len(self.values)) if row not in gone]
-        return Rows(
+        return ParsedRows(
             [self.values[row] for row in kept],
             None if self.keys is None else [self.keys[row] for row in kept],
             None if self.timestamps_ms is None else [self.timestamps_ms[row] for row in kept],
@@ -101,13 +101,13 @@ def _without_returns(lines: list[bytes]) -> list[bytes]:
     return [line.removesuffix(b"\r") for line in lines]
 
 
-def plain(lines: list[bytes], first: int, key: bytes | None = None) -> Rows:
+def plain(lines: list[bytes], first: int, key: bytes | None = None) -> ParsedRows:
     """Make each line a value, all with the same key or none."""
     keys: list[bytes | None] | None = None if key is None else [key] * len(lines)
-    return Rows(lines, keys, None, range(first, first + len(lines)))
+    return ParsedRows(lines, keys, None, range(first, first + len(lines)))
 
 
-def shaped(lines: list[bytes], first: int, shape: Shape, now_ms: int) -> Rows:
+def shaped(lines: list[bytes], first: int, shape: Shape, now_ms: int) -> ParsedRows:
     """Shape each line; a line that has not the form is rejected with its number and why.
 
     Args:
@@ -133,12 +133,12 @@ def shaped(lines: list[bytes], first: int, shape: Shape, now_ms: int) -> Rows:
         numbers += range(first + at, first + at + good)
         at += good + 1
     if not made:
-        return Rows(rejected=rejected)
+        return ParsedRows(rejected=rejected)
     values, keys, stamps = map(list, zip(*made, strict=True))
     timestamps: list[Any] | None = None
     if any(stamp is not None for stamp in stamps):
         timestamps = [now_ms if stamp is None else stamp for stamp in stamps]
-    return Rows(values, keys, timestamps, numbers, rejected)
+    return ParsedRows(values, keys, timestamps, numbers, rejected)
 
 
 def _reason(error: Exception) -> str:

@@ -14,13 +14,13 @@ from streamkit.units import parse_duration_s, parse_size_bytes
 
 if TYPE_CHECKING:
     from streamkit.client.tls import Tls
-    from streamkit.where import Where
+    from streamkit.target import Target
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(slots=True)
-class Named:
+class TargetOptions:
     """What the options say of the place, before or after the subcommand."""
 
     cluster: str | None = None
@@ -35,20 +35,20 @@ class Named:
     client_key: str | None = None
 
 
-def named(context: click.Context) -> Named:
+def named(context: click.Context) -> TargetOptions:
     """Return what was named so far; one object for the whole command line."""
-    found = context.find_root().ensure_object(Named)
-    assert isinstance(found, Named)
+    found = context.find_root().ensure_object(TargetOptions)
+    assert isinstance(found, TargetOptions)
     return found
 
 
-def chosen(settings_cluster: str | None = None) -> Where:
-    """Choose the place from the options of the running command; see `streamkit.where.choose`.
+def chosen(settings_cluster: str | None = None) -> Target:
+    """Choose the place from the options of the running command; see `streamkit.target.choose`.
 
     Raises:
         ConfigError: The options contradict each other, or the profile cannot be used.
     """
-    from streamkit.where import choose
+    from streamkit.target import choose
 
     options = named(click.get_current_context())
     return choose(
@@ -61,7 +61,7 @@ def chosen(settings_cluster: str | None = None) -> Where:
     )
 
 
-def tls_of(options: Named) -> Tls | None:
+def tls_of(options: TargetOptions) -> Tls | None:
     """Return what the TLS options ask for; None where they are not given.
 
     As in Fluvio's own commands ``--tls`` alone encrypts and checks nothing. With an authority or

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
-from streamkit.cli.chain import ChainOptions, chain_options, no_mirrors
+from streamkit.cli.choice_option import DELIVERY, ISOLATION
 from streamkit.cli.options import DURATION, SIZE, Command, place_options
-from streamkit.cli.spelling import DELIVERY, ISOLATION
+from streamkit.cli.smartmodule_options import SmartModuleOptions, chain_options, no_mirrors
 from streamkit.errors import UsageError
-
-CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+from streamkit.record import Compression
 
 
 @click.command(
@@ -49,7 +48,7 @@ CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 @click.option("-p", "--partition", type=click.IntRange(min=0), help="Where to put every record")
 @click.option(
     "--compression",
-    type=click.Choice(CODECS, case_sensitive=False),
+    type=click.Choice(get_args(Compression), case_sensitive=False),
     help="How batches are compressed [the topic's own]",
 )
 @click.option("--linger", type=DURATION, default=0.1, help="How long a batch may wait [100ms]")
@@ -90,7 +89,7 @@ def produce(topic: str, **given: Any) -> None:
     """
     from streamkit.cli.produce_run import ProduceOptions, run
 
-    chain = ChainOptions.taken_from(given)
+    chain = SmartModuleOptions.taken_from(given)
     options = ProduceOptions(topic=topic, smartmodules=tuple(chain.steps()), **given)
     _check(options)
     click.get_current_context().exit(run(options))

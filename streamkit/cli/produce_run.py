@@ -16,7 +16,7 @@ import anyio
 from streamkit.cli.inputs import Input, Stop, open_file, standard_input
 from streamkit.cli.lines import (
     LineCutter,
-    Rows,
+    ParsedRows,
     enveloped,
     keyed_by_field,
     plain,
@@ -24,22 +24,24 @@ from streamkit.cli.lines import (
     shaped,
 )
 from streamkit.cli.output import OutputFailed, check_output
-from streamkit.cli.progress import Progress, counted, rate, seconds
+from streamkit.cli.progress import Progress, rate, seconds
 from streamkit.cli.session import Session, note, run_with_client
-from streamkit.cli.signals import stop_signals
-from streamkit.client import ManyHandle, ManyMetadata, Producer, SmartModule
+from streamkit.cli.signals import cancelled_by_signals
+from streamkit.client import Producer, RecordsHandle, RecordsMetadata, SmartModule
 from streamkit.errors import BrokerError, DataError, StreamKitError, TopicNotFound
 from streamkit.observe.streams import discard, standard_error
+from streamkit.protocol.error_codes import Code
+from streamkit.units import counted
 
 _GIVE_UP_S = 30.0
 # How long records may take that are on their way when no more can be stored.
 _LAST_S_MAX = 5.0
 # Refusals of the broker that are about what was sent: too large, or a SmartModule fails on it.
-_RECORD_CODES = frozenset({10, 6004})
+_RECORD_CODES = frozenset({Code.MESSAGE_TOO_LARGE, Code.SMARTMODULE_RUNTIME_ERROR})
 _REJECTED_TOLD_MAX = 100
 _RECORD_BYTES_SPARE = 128  # more than a record and its batch need beside key and value
 
-Reader = Callable[[list[bytes], int], Rows]
+Reader = Callable[[list[bytes], int], ParsedRows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Account:
     stored: int = 0
     rejected: int = 0
     told: int = 0
-    in_flight: deque[tuple[ManyHandle, Rows, str]] = field(default_factory=deque)
+    in_flight: deque[tuple[RecordsHandle, ParsedRows, str]] = field(default_factory=deque)
 
 
 def run(options: ProduceOptions) -> int:
@@ -112,8 +114,8 @@ async def _produce(session: Session, options: ProduceOptions, inputs: list[Input
         on_batch=lambda report: _fail_on_refusal_of_all(report.error, options.delivery, stop),
     )
     async with producer:
-        work = _Work(options, producer, inputs, stop)
-        with stop_signals(stop.ask):
+        work = _Command(options, producer, inputs, stop)
+        with cancelled_by_signals(stop.ask):
             await work.read_all()
             await work.finish()
         code = work.tell_end()
@@ -152,7 +154,7 @@ async def _ensure_topic(session: Session, options: ProduceOptions) -> None:
         note(f"created topic {name!r}")
 
 
-class _Work:
+class _Command:
     """One call of `produce` on its way."""
 
     def __init__(
@@ -253,7 +255,7 @@ class _Work:
 
     # --- sending ---------------------------------------------------------------------
 
-    async def _send(self, rows: Rows, source: str) -> None:
+    async def _send(self, rows: ParsedRows, source: str) -> None:
         rows = self._without_too_large(rows)
         for number, reason in rows.rejected:
             self._reject(1, f"{source} line {number}: {reason}")
@@ -267,7 +269,7 @@ class _Work:
         while self._account.in_flight and self._account.in_flight[0][0].is_known:
             await self._settle_first()
 
-    def _without_too_large(self, rows: Rows) -> Rows:
+    def _without_too_large(self, rows: ParsedRows) -> ParsedRows:
         most_bytes = self._options.max_request_size
         longest = max(map(len, rows.values), default=0)
         longest += max((len(key) for key in rows.keys or () if key is not None), default=0)
@@ -321,13 +323,13 @@ def _print(data: bytes) -> None:
         raise
 
 
-def _keyed_lines(rows: Rows) -> bytes:
+def _keyed_lines(rows: ParsedRows) -> bytes:
     keys: Sequence[bytes | None] = rows.keys or [None] * len(rows.values)
     shown = (b"null" if key is None else key for key in keys)
     return b"".join(map(b"[%b] %b\n".__mod__, zip(shown, rows.values, strict=True)))
 
 
-def _metadata_lines(stored: ManyMetadata) -> bytes:
+def _metadata_lines(stored: RecordsMetadata) -> bytes:
     offsets = ("unknown" if offset < 0 else offset for offset in stored.offsets)
     lines = map("partition={} offset={}\n".format, stored.partitions, offsets)
     return "".join(lines).encode()

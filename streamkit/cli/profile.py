@@ -21,8 +21,8 @@ from streamkit.cli.options import (
 from streamkit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from streamkit.client.profile import Profile, Profiles
-    from streamkit.client.profile_file import ProfileFile
+    from streamkit.client.profile.profile import Profile, Profiles
+    from streamkit.client.profile.profile_file import ProfileFile
 
 
 @click.group(
@@ -109,7 +109,7 @@ def add(context: click.Context, name: str, address: str, installation: str | Non
     INSTALLATION is what Fluvio's own tools want to know of the cluster: local, local_k8, k8,
     read_only, docker or cloud. With --tls the profile uses TLS.
     """
-    from streamkit.where import checked_address
+    from streamkit.target import checked_address
 
     added = _file().add(
         name,
@@ -190,7 +190,7 @@ def local(context: click.Context, address: str) -> None:
 
     HOST:PORT is 127.0.0.1:9003 where it is left out, which is where Fluvio starts a local cluster.
     """
-    from streamkit.where import checked_address
+    from streamkit.target import checked_address
 
     found = _file().add(
         "local",
@@ -272,18 +272,18 @@ def _yaml(data: dict[str, Any], indent: str = "") -> list[str]:
 
 
 def _path() -> Path:
-    from streamkit.client.profile import profile_path
+    from streamkit.client.profile.profile import profile_path
 
     return profile_path(os.environ, Path.home())
 
 
 def _profiles() -> Profiles:
-    from streamkit.client.profile import load_profiles
+    from streamkit.client.profile.profile import load_profiles
 
     return load_profiles(_path())
 
 
 def _file() -> ProfileFile:
-    from streamkit.client.profile_file import ProfileFile
+    from streamkit.client.profile.profile_file import ProfileFile
 
     return ProfileFile(_path())

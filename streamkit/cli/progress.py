@@ -62,9 +62,5 @@ def rate(count: int, elapsed_s: float) -> str:
     return f"{int(round(per_s, -digits)):,}/s"
 
 
-def counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def seconds(elapsed_s: float) -> str:
     return f"{elapsed_s:.1f} s" if elapsed_s >= 0.1 else f"{elapsed_s:.3f} s"

@@ -20,11 +20,11 @@ from streamkit.env import SystemClock
 from streamkit.errors import BrokerError, ConnectFailed
 from streamkit.observe.streams import say
 from streamkit.settings import load_settings
-from streamkit.where import Hold, Where, hold_up
+from streamkit.target import BrokerLease, Target, keep_broker_running
 
 T = TypeVar("T")
 
-GIVE_UP_S = 5.0
+OPEN_TIMEOUT_S = 5.0
 _RETRY_S = 0.2
 
 
@@ -33,11 +33,11 @@ class Session:
     """An open client and where it works."""
 
     client: Client
-    where: Where
+    target: Target
 
     @property
     def is_embedded(self) -> bool:
-        return self.where.kind == "embedded"
+        return self.target.kind == "embedded"
 
 
 def run_with_client(work: Callable[[Session], Awaitable[T]]) -> T:
@@ -50,21 +50,23 @@ def run_with_client(work: Callable[[Session], Awaitable[T]]) -> T:
     settings = load_settings(Path(), os.environ, {})
     for text in settings.notes:
         note(text)
-    where = chosen(settings.cluster)
+    target = chosen(settings.cluster)
 
-    async def session(hold: Hold) -> T:
+    async def session(lease: BrokerLease) -> T:
         async with AsyncExitStack() as stack:
-            client = await _opened(where, hold.address)
+            client = await _opened(target, lease.address)
             stack.push_async_exit(client)
-            if where.kind == "embedded":
-                client.cluster.start(functools.partial(hold_up, hold, client, SystemClock(), note))
-            return await work(Session(client, where))
+            if target.kind == "embedded":
+                client.cluster.start(
+                    functools.partial(keep_broker_running, lease, client, SystemClock(), note)
+                )
+            return await work(Session(client, target))
 
-    with Hold(where) as hold:
-        return anyio.run(session, hold)
+    with BrokerLease(target) as lease:
+        return anyio.run(session, lease)
 
 
-def place() -> Where:
+def place() -> Target:
     """Return where the running command works.
 
     Raises:
@@ -114,9 +116,9 @@ def note(text: str) -> None:
     say(text)
 
 
-async def _opened(where: Where, address: str) -> Client:
+async def _opened(target: Target, address: str) -> Client:
     """Connect; a broker that is just starting gets a moment."""
-    deadline_s = time.monotonic() + GIVE_UP_S
+    deadline_s = time.monotonic() + OPEN_TIMEOUT_S
     is_told = False
     while True:
         left_s = deadline_s - time.monotonic()
@@ -124,8 +126,8 @@ async def _opened(where: Where, address: str) -> Client:
             address,
             client_id="streamkit-cli",
             connect_timeout=max(left_s, _RETRY_S),
-            use_local_address=where.uses_local_address,
-            tls=where.tls,
+            use_local_address=target.uses_local_address,
+            tls=target.tls,
         )
         try:
             return await client.__aenter__()
@@ -133,6 +135,6 @@ async def _opened(where: Where, address: str) -> Client:
             if not error.retryable or deadline_s - time.monotonic() <= _RETRY_S:
                 raise
             if not is_told:
-                note(f"{error}; trying for {GIVE_UP_S:g} s")
+                note(f"{error}; trying for {OPEN_TIMEOUT_S:g} s")
                 is_told = True
             await anyio.sleep(_RETRY_S)

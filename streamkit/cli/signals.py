@@ -11,7 +11,7 @@ from types import FrameType
 
 
 @contextmanager
-def stop_signals(ask: Callable[[int], object]) -> Iterator[None]:
+def cancelled_by_signals(ask: Callable[[int], object]) -> Iterator[None]:
     """Call ``ask`` on the event loop with the number of the first signal.
 
     SIGINT that was ignored when the command began stays ignored, as everywhere: a shell script

@@ -115,11 +115,11 @@ def watch(form: str) -> None:
     import anyio
 
     from streamkit.cli.session import run_with_client
-    from streamkit.cli.signals import stop_signals
+    from streamkit.cli.signals import cancelled_by_signals
 
     async def work(session: Session) -> None:
         shown: dict[str, SmartModuleInfo] = {}
-        with anyio.CancelScope() as scope, stop_signals(lambda _: scope.cancel()):
+        with anyio.CancelScope() as scope, cancelled_by_signals(lambda _: scope.cancel()):
             async with session.client.admin.watch_smartmodules() as events:
                 async for event in events:
                     shown = _after(shown, event)

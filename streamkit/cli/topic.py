@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
 from streamkit.cli.listing import Row, output_option, write_list, write_one
 from streamkit.cli.options import DURATION, SIZE, Command, Group, place_options
 from streamkit.errors import UsageError
+from streamkit.record import Compression
 
 if TYPE_CHECKING:
     from streamkit.cli.session import Session
     from streamkit.client import TopicInfo
 
-COMPRESSIONS = ("any", "none", "gzip", "snappy", "lz4", "zstd")
+COMPRESSIONS = ("any", *get_args(Compression))
 
 _TABLE_COLUMNS = (
     "name",
@@ -184,7 +185,7 @@ def _check_retention(options: dict[str, Any]) -> None:
         UsageError: One is given, by option or in the file, for the embedded broker.
     """
     from streamkit.cli.session import place
-    from streamkit.client.topic_file import load_topic
+    from streamkit.client.admin.topic_file import load_topic
 
     asked = {name: options[key] is not None for key, name in _LIMITS.items()}
     if not any(asked.values()) and options["config"] is None:
@@ -218,7 +219,7 @@ def _refuse_beside(option: str, others: list[str]) -> None:
 def _wanted(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options as `streamkit.client.Admin.create_topic` takes them."""
     from streamkit.client import Deduplication
-    from streamkit.client.topic_file import load_assignment, load_mirrors
+    from streamkit.client.admin.topic_file import load_assignment, load_mirrors
 
     wanted = {
         "partitions": options["partitions"],

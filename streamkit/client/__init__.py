@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from streamkit.client.admin import Admin
-from streamkit.client.backoff import RetryPolicy
-from streamkit.client.client import Client
-from streamkit.client.consumer import Consumer
-from streamkit.client.fetch import Fetched, FetchedBatch
-from streamkit.client.handles import ManyHandle, ManyMetadata, RecordHandle, RecordMetadata
-from streamkit.client.objects import (
+from streamkit.client.admin.admin import Admin
+from streamkit.client.admin.objects import (
     PartitionInfo,
     ReplicaInfo,
     SmartModuleInfo,
     SpuInfo,
     TopicInfo,
 )
-from streamkit.client.offsets import StoredOffset
+from streamkit.client.admin.topic_options import Deduplication
+from streamkit.client.admin.watch_state import Added, Changed, Listed, Removed, WatchEvent
+from streamkit.client.admin.watching import Watch
+from streamkit.client.backoff import RetryPolicy
+from streamkit.client.client import Client
+from streamkit.client.consume.consumer import Consumer
+from streamkit.client.consume.fetch import Fetched, FetchedBatch
+from streamkit.client.consume.offsets import StoredOffset
 from streamkit.client.options import BatchReport, ConsumerMetrics, ProducerMetrics
-from streamkit.client.producer import Producer
-from streamkit.client.smartmodules import Lookback, SmartModule
+from streamkit.client.produce.handles import (
+    RecordHandle,
+    RecordMetadata,
+    RecordsHandle,
+    RecordsMetadata,
+)
+from streamkit.client.produce.producer import Producer
+from streamkit.client.smartmodules.smartmodule import Lookback, SmartModule
+from streamkit.client.smartmodules.transforms import load_transforms, parse_transforms
 from streamkit.client.tls import Tls
-from streamkit.client.topic_options import Deduplication
-from streamkit.client.transforms import load_transforms, parse_transforms
-from streamkit.client.watching import Added, Changed, Listed, Removed, Watch, WatchEvent
 
 __all__ = [
     "Added",
@@ -37,13 +43,13 @@ __all__ = [
     "FetchedBatch",
     "Listed",
     "Lookback",
-    "ManyHandle",
-    "ManyMetadata",
     "PartitionInfo",
     "Producer",
     "ProducerMetrics",
     "RecordHandle",
     "RecordMetadata",
+    "RecordsHandle",
+    "RecordsMetadata",
     "Removed",
     "ReplicaInfo",
     "RetryPolicy",

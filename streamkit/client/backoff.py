@@ -8,15 +8,12 @@ from datetime import timedelta
 from typing import Literal
 
 from streamkit.client import checks
+from streamkit.units import seconds_of
 
 _STEPS_MAX = 64
 # Told an error that something is tried again for, and the number of the attempt that failed.
 OnRetry = Callable[[Exception, int], None]
 Strategy = Literal["exponential", "fibonacci", "fixed"]
-
-
-def _seconds(value: float | timedelta) -> float:
-    return value.total_seconds() if isinstance(value, timedelta) else value
 
 
 def _fibonacci(step: int) -> int:
@@ -55,13 +52,13 @@ class RetryPolicy:
 
     def delay_s(self, retry: int) -> float:
         """Return the pause before a retry, the first being number 0."""
-        first_s = _seconds(self.initial_delay)
+        first_s = seconds_of(self.initial_delay)
         if self.strategy == "fixed":
             return first_s
         # Of a broker that is away for an hour the power would leave what a float can hold.
         steps = min(retry, _STEPS_MAX)
         factor = 2.0**steps if self.strategy == "exponential" else _fibonacci(steps)
-        return min(first_s * factor, _seconds(self.max_delay))
+        return min(first_s * factor, seconds_of(self.max_delay))
 
 
 DEFAULT_POLICY = RetryPolicy()

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
 
+from streamkit.broadcast import Broadcast
 from streamkit.client.tls import CERT_HINT, ServerTls, in_words
 from streamkit.errors import (
     ConnectFailed,
@@ -55,7 +56,7 @@ _BREAKS: Final = (
 )
 
 
-class Answer(Generic[A]):
+class PendingResponse(Generic[A]):
     """The one answer to a request, once it is here. Await it, any number of times."""
 
     __slots__ = ("_event", "_failure", "_value")
@@ -128,10 +129,10 @@ class Channel:
         self.streams_opened = 0
         self._stream = stream
         self._protocol = ClientConnection(client_id, server=address)
-        self._waiting: dict[int, Answer[Any] | Responses[Any]] = {}
+        self._waiting: dict[int, PendingResponse[Any] | Responses[Any]] = {}
         self._writing = anyio.Lock(fast_acquire=True)  # else each write costs a turn of the loop
         self._greeted = anyio.Event()
-        self._answered = anyio.Event()
+        self._responded = Broadcast()
         self._failure = "the server closed the connection"
         self._protocol_failure: ProtocolError | None = None
         self._cause: Exception | None = None
@@ -178,7 +179,7 @@ class Channel:
         if not self.is_open:
             raise ConnectionLost(f"{self.address}: {self._failure}", sent=False) from self._cause
 
-    async def post(self, api: Api[Q, A], request: Q) -> Answer[A]:
+    async def post(self, api: Api[Q, A], request: Q) -> PendingResponse[A]:
         """Send a request and return its answer, to be awaited later.
 
         Waits while as many requests are open as a connection may have.
@@ -189,12 +190,12 @@ class Channel:
             LocalProtocolError: A value does not fit.
         """
         while self.is_open and self._protocol.unanswered >= PENDING_REQUESTS_MAX:
-            await self._answered.wait()
+            await self._responded.wait()
         self._check_open()
         correlation_id, data = self._protocol.send(api, request)
-        answer: Answer[A] = Answer()
-        await self._write(data, correlation_id, answer)
-        return answer
+        response: PendingResponse[A] = PendingResponse()
+        await self._write(data, correlation_id, response)
+        return response
 
     async def call(self, api: Api[Q, A], request: Q, *, timeout_s: float | None = None) -> A:
         """Send a request and wait for its answer.
@@ -204,8 +205,8 @@ class Channel:
             RequestTimedOut: No answer within ``timeout_s``.
         """
         with anyio.move_on_after(timeout_s) as scope:
-            answer = await self.post(api, request)
-            return await answer
+            response = await self.post(api, request)
+            return await response
         assert scope.cancelled_caught
         raise RequestTimedOut(
             f"{self.address} did not answer {api.name} within {timeout_s} s", sent=True
@@ -231,7 +232,7 @@ class Channel:
     def _forget(self, correlation_id: int) -> None:
         self._waiting.pop(correlation_id, None)
         self._protocol.forget(correlation_id)
-        self._tell_answered()  # there is room for another request
+        self._responded.notify()  # there is room for another request
 
     async def run(self) -> None:
         """Hand out what arrives until the connection ends. Never raises."""
@@ -275,19 +276,19 @@ class Channel:
         self._end()
 
     def _deliver(self, data: bytes) -> None:
-        for reply in self._protocol.receive(data):
+        for response in self._protocol.receive(data):
             if not self._greeted.is_set():
                 self._greeted.set()
                 continue
             waiting = (
-                self._waiting.pop(reply.correlation_id, None)
-                if reply.is_last
-                else self._waiting.get(reply.correlation_id)
+                self._waiting.pop(response.correlation_id, None)
+                if response.is_last
+                else self._waiting.get(response.correlation_id)
             )
             if waiting is not None:
-                waiting.deliver(reply.body)
-            if reply.is_last:
-                self._tell_answered()
+                waiting.deliver(response.body)
+            if response.is_last:
+                self._responded.notify()
 
     def _check_open(self) -> None:
         if not self.is_open:
@@ -305,14 +306,13 @@ class Channel:
         for waiting in self._waiting.values():
             waiting.fail(failure)
         self._waiting.clear()
-        self._tell_answered()
-
-    def _tell_answered(self) -> None:
-        answered, self._answered = self._answered, anyio.Event()
-        answered.set()
+        self._responded.notify()
 
     async def _write(
-        self, data: bytes | bytearray, correlation_id: int, waiting: Answer[Any] | Responses[Any]
+        self,
+        data: bytes | bytearray,
+        correlation_id: int,
+        waiting: PendingResponse[Any] | Responses[Any],
     ) -> None:
         """Write a request when its turn has come; whoever is cancelled before ends nothing."""
         self._waiting[correlation_id] = waiting

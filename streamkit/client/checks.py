@@ -7,7 +7,6 @@ Each raises `UsageError`, whose text has the parameter and the value.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Set
 from datetime import timedelta
 from operator import index
@@ -82,7 +81,7 @@ def text(name: str, value: object, *, may_be_empty: bool = False) -> str:
 
 def path(name: str, value: object) -> Path:
     """Return the path of a file."""
-    if not isinstance(value, str | os.PathLike) or "\0" in str(value):
+    if not (isinstance(value, str) or hasattr(value, "__fspath__")) or "\0" in str(value):
         refuse(name, value, "the path of a file")
     return Path(value)
 
@@ -153,7 +152,7 @@ def partitions(name: str, value: object) -> tuple[int, ...]:
     return tuple(dict.fromkeys(numbers))
 
 
-def starts(name: str, value: object) -> dict[int, int]:
+def start_offsets(name: str, value: object) -> dict[int, int]:
     """Return the first offset by partition."""
     if not isinstance(value, Mapping):
         refuse(name, value, "a dict of partitions and offsets")

@@ -9,16 +9,16 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal
+from typing import Final
 
 import anyio
 
 from streamkit.client import checks
-from streamkit.client.admin import Admin
+from streamkit.client.admin.admin import Admin
 from streamkit.client.backoff import DEFAULT_POLICY, OnRetry, RetryPolicy
 from streamkit.client.cluster import Cluster
-from streamkit.client.consumer import Consumer
-from streamkit.client.fetch import Fetched, fetch
+from streamkit.client.consume.consumer import Consumer
+from streamkit.client.consume.fetch import Fetched, fetch
 from streamkit.client.options import (
     BatchReport,
     ConsumerOptions,
@@ -28,9 +28,9 @@ from streamkit.client.options import (
     Partitioner,
     ProducerOptions,
 )
-from streamkit.client.producer import Producer
-from streamkit.client.profile import load_profiles, profile_path
-from streamkit.client.smartmodules import SmartModule, chain_of
+from streamkit.client.produce.producer import Producer
+from streamkit.client.profile.profile import load_profiles, profile_path
+from streamkit.client.smartmodules.smartmodule import SmartModule, chain_of
 from streamkit.client.tls import Tls
 from streamkit.env import Clock, SystemClock
 from streamkit.errors import ConfigError, UsageError
@@ -49,10 +49,7 @@ from streamkit.protocol.data_plane import (
     READ_COMMITTED,
     READ_UNCOMMITTED,
 )
-from streamkit.record import Offset, Topic
-
-Isolation = Literal["read_committed", "read_uncommitted"]
-Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+from streamkit.record import Compression, Isolation, Offset, Topic
 
 _ACKS: Final = {"read_committed": ACKS_ALL, "read_uncommitted": ACKS_LEADER}
 _ISOLATIONS: Final = {"read_committed": READ_COMMITTED, "read_uncommitted": READ_UNCOMMITTED}
@@ -290,8 +287,8 @@ class Client:
         resume: bool = True,
         on_evicted: OnEvicted = "fail",
         smartmodules: Sequence[SmartModule | str] = (),
-        starts: dict[int, int] | None = None,
-        give_up: float | timedelta | None = None,
+        start_offsets: dict[int, int] | None = None,
+        open_timeout: float | timedelta | None = None,
         on_retry: OnRetry | None = None,
     ) -> Consumer:
         """Make a consumer of one topic.
@@ -311,8 +308,8 @@ class Client:
             on_evicted: What to do where retention has removed the next offset.
             smartmodules: What the server makes of the records first: a chain of `SmartModule`,
                 or of names.
-            starts: The first offset of single partitions, in place of ``start``.
-            give_up: How long opening is tried; None never gives up on what may pass.
+            start_offsets: The first offset of single partitions, in place of ``start``.
+            open_timeout: How long opening is tried; None never gives up on what may pass.
             on_retry: Told the error and the attempt each time something is tried again.
 
         Raises:
@@ -321,7 +318,7 @@ class Client:
         options = ConsumerOptions(
             start=Offset.parse(start),
             partitions=checks.optional(checks.partitions, "partitions", partitions),
-            starts=checks.optional(checks.starts, "starts", starts),
+            start_offsets=checks.optional(checks.start_offsets, "start_offsets", start_offsets),
             until_end=checks.flag("until_end", until_end),
             isolation=checks.choice("isolation", isolation, _ISOLATIONS),
             max_bytes=checks.whole("max_bytes", max_bytes, 1, _READ_BYTES_MAX),
@@ -331,7 +328,7 @@ class Client:
             resumes=checks.flag("resume", resume),
             on_evicted=checks.choice("on_evicted", on_evicted, _ON_EVICTED),
             smartmodules=chain_of(smartmodules),
-            give_up_s=checks.optional(checks.seconds, "give_up", give_up),
+            open_timeout_s=checks.optional(checks.seconds, "open_timeout", open_timeout),
             on_retry=checks.function("on_retry", on_retry),
         )
         return Consumer(self._cluster, checks.topic(topic), options)

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import anyio
 from anyio.abc import TaskGroup
 
+from streamkit.broadcast import Broadcast
 from streamkit.client.backoff import Backoff, OnRetry
 from streamkit.client.channel import Channel, open_channel
 from streamkit.client.metadata import WATCHED, MetadataStore
@@ -98,7 +99,7 @@ class Cluster:
         self._sc: Channel | None = None
         self._spus: dict[str, Channel] = {}
         self._opening: dict[str, anyio.Lock] = {}
-        self._changed = anyio.Event()
+        self._changed = Broadcast()
 
     # --- life --------------------------------------------------------------------
 
@@ -360,8 +361,7 @@ class Cluster:
         self.start(keep)
 
     def _wake(self) -> None:
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        self._changed.notify()
 
 
 def _patience_s() -> float:
@@ -406,7 +406,7 @@ async def retrying(
     attempt: Callable[[], Awaitable[A]],
     what: str,
     *,
-    give_up_s: float | None,
+    open_timeout_s: float | None,
     on_retry: OnRetry | None = None,
 ) -> A:
     """Do something that is safe to repeat until it succeeds or time is up.
@@ -415,7 +415,7 @@ async def retrying(
         cluster: Whose clock counts.
         attempt: What to do; retried on every error that says it is retryable.
         what: As for `pause_before_retry`, with ``on_retry``.
-        give_up_s: Seconds after which the last error is raised; None never gives up.
+        open_timeout_s: Seconds after which the last error is raised; None never gives up.
         on_retry: Told of each failure.
     """
     backoff = Backoff()
@@ -425,6 +425,6 @@ async def retrying(
             return await attempt()
         except StreamKitError as error:
             waited_s = cluster.clock.monotonic_s() - started_s
-            if not error.retryable or (give_up_s is not None and waited_s >= give_up_s):
+            if not error.retryable or (open_timeout_s is not None and waited_s >= open_timeout_s):
                 raise
             await pause_before_retry(cluster, backoff, error, what, on_retry)

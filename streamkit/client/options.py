@@ -81,11 +81,11 @@ class ProducerOptions:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerOptions:
-    """What to read and how. ``starts`` gives the first offset of single partitions."""
+    """What to read and how. ``start_offsets`` gives the first offset of single partitions."""
 
     start: Offset = BEGINNING
     partitions: tuple[int, ...] | None = None
-    starts: dict[int, int] | None = None
+    start_offsets: dict[int, int] | None = None
     until_end: bool = False
     isolation: int = READ_UNCOMMITTED
     max_bytes: int = FETCH_BYTES_DEFAULT
@@ -95,7 +95,7 @@ class ConsumerOptions:
     resumes: bool = True
     on_evicted: OnEvicted = "fail"
     smartmodules: tuple[SmartModuleInvocation, ...] = ()
-    give_up_s: float | None = None
+    open_timeout_s: float | None = None
     on_retry: OnRetry | None = None
 
 

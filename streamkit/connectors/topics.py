@@ -15,11 +15,11 @@ import msgspec
 from streamkit.client.backoff import OnRetry
 from streamkit.client.client import Client
 from streamkit.client.cluster import retrying
-from streamkit.client.consumer import Consumer
-from streamkit.client.handles import ManyHandle
-from streamkit.client.offsets import OffsetClient, StoredOffset
-from streamkit.client.positions import records_from
-from streamkit.client.producer import Producer
+from streamkit.client.consume.consumer import Consumer
+from streamkit.client.consume.offsets import OffsetClient, StoredOffset
+from streamkit.client.consume.positions import records_from
+from streamkit.client.produce.handles import RecordsHandle
+from streamkit.client.produce.producer import Producer
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.dataflow.operators import RowFailed
 from streamkit.errors import (
@@ -140,7 +140,7 @@ class TopicReader:
             self._source.topic,
             # A partition that is new since the last commit is read from its beginning.
             start="beginning" if starts else self._source.start,
-            starts=starts,
+            start_offsets=starts,
             partitions=self._source.partitions,
             until_end=self._until_end,
             consumer_id=self._app,
@@ -149,7 +149,7 @@ class TopicReader:
             **_given(isolation=self._source.isolation, max_bytes=self._source.max_bytes),
         )
         await consumer.open()
-        self._next_offsets = consumer.starts()
+        self._next_offsets = consumer.start_offsets()
         ends = consumer.high_watermarks()
         waiting = sum(max(0, ends[number] - at) for number, at in self._next_offsets.items())
         at = ", ".join(f"{number}: {offset}" for number, offset in self._next_offsets.items())
@@ -159,7 +159,7 @@ class TopicReader:
         }
         self._offsets.learn(self._name, self._source.topic, begun)
         return SourceFacts(
-            f"topic {self._source.topic} from {origin} ({at})", waiting, starts=begun
+            f"topic {self._source.topic} from {origin} ({at})", waiting, start_offsets=begun
         )
 
     async def next(self) -> Chunk | None:
@@ -270,7 +270,7 @@ class TopicReader:
             self._client.cluster,
             attempt,
             self._source.topic,
-            give_up_s=None,
+            open_timeout_s=None,
             on_retry=self._on_retry,
         )
 
@@ -322,7 +322,7 @@ class TopicWriter(AcknowledgedWriter):
             stamps = [now_ms if each < 0 else each for each in stamps]
         # What `send_many` would check was checked by `on_chunk`, where a row can still be refused.
         columns = Columns(list(values), list(chunk.keys), stamps)
-        await self._producer.send_columns(columns, ManyHandle(len(values)))
+        await self._producer.send_columns(columns, RecordsHandle(len(values)))
         if self._linger_s is None:
             self._producer.send_now()
 

@@ -49,7 +49,7 @@ class RowFailed(Interrupted):
     """A function raised on ``row``. What it raised is the cause."""
 
 
-class TimeIsOver(Interrupted):
+class SliceTimeUp(Interrupted):
     """The rows from ``row`` on belong to a later slice: the calls so far took long enough."""
 
 
@@ -63,7 +63,7 @@ class Room(Protocol):
         """Count rows that led to nothing, by their offsets, where the chunks do not show it."""
 
 
-class Quiet:
+class Unlimited:
     """A room for a single operator: time is never over, and nothing is counted."""
 
     def is_over(self) -> bool:
@@ -265,7 +265,7 @@ def _kept(chunk: Chunk, answers: Sequence[object]) -> Chunk:
     except BaseException:  # of `bool`: which row it is costs only those who need to know
         mask: list[object] = []
         asked = chunk.with_values(answers)
-        _fill(mask, partial(map, bool), asked, Quiet(), lambda _: _first(chunk, mask))
+        _fill(mask, partial(map, bool), asked, Unlimited(), lambda _: _first(chunk, mask))
         raise
 
 
@@ -376,7 +376,7 @@ def _fill(
         raise RowFailed(row, finish(chunk.slice(0, row))) from error
     if len(listed) < total:
         row = len(listed)
-        raise TimeIsOver(row, finish(chunk.slice(0, row)))
+        raise SliceTimeUp(row, finish(chunk.slice(0, row)))
 
 
 _UNFINISHED = (Iterator, Awaitable, AsyncIterator)

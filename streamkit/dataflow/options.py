@@ -7,12 +7,10 @@ from datetime import timedelta
 from typing import Any, Literal, TypedDict
 
 from streamkit.errors import UsageError
-from streamkit.record import Offset
+from streamkit.record import Compression, Isolation, Offset
 from streamkit.serde.values import Serde
 
 Start = Offset | Literal["beginning", "end"]
-Isolation = Literal["read_committed", "read_uncommitted"]
-Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 
 
 class TopicSourceOptions(TypedDict, total=False):

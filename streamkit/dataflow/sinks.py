@@ -10,10 +10,10 @@ from streamkit.dataflow.encoding import Encode
 from streamkit.dataflow.endpoints import FunctionSink, TopicSink
 from streamkit.dataflow.functions import call_problem, check_callable, is_generator
 from streamkit.dataflow.operators import SetKeys, Step, Unwrap
-from streamkit.dataflow.options import Compression, TopicSinkOptions, checked_options
+from streamkit.dataflow.options import TopicSinkOptions, checked_options
 from streamkit.dataflow.topology import clashes, type_name
 from streamkit.errors import TopologyError, UsageError
-from streamkit.record import Topic
+from streamkit.record import Compression, Topic
 from streamkit.serde.kinds import in_record, may_be_record
 from streamkit.serde.values import (
     ValueEncoder,

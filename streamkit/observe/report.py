@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import IO, Any, Protocol
 
 from streamkit.observe.streams import ReportStream, escaped
+from streamkit.units import counted
 
 _LINE_WIDTH = 100
 
@@ -206,11 +207,6 @@ def ended_lines(ended: Ended) -> list[str]:
     if ended.look:
         lines.append(f"look at the result: {ended.look}")
     return lines
-
-
-def counted(count: int, noun: str) -> str:
-    """Write a number and what it counts: ``1 commit``, ``2 commits``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 class RateLimited:

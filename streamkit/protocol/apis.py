@@ -24,7 +24,7 @@ STREAM_FETCH_OLDEST = 17
 PLATFORM_VERSION_MIN = (0, 9, 0)
 
 
-class Answers(Enum):
+class ResponseCount(Enum):
     """How many responses a request gets."""
 
     ONE = "one"
@@ -41,7 +41,7 @@ class Api(Generic[Q, A]):
     max_version: int
     request: Wire[Q]
     response: Wire[A]
-    answers: Answers = Answers.ONE
+    response_count: ResponseCount = ResponseCount.ONE
     # No SPU lists the requests for consumer offsets, and all serve them.
     is_unlisted: bool = False
     # Of FetchOffsets every SPU names its newest version only, and serves the older ones.
@@ -87,7 +87,7 @@ STREAM_FETCH = Api(
     SPU_VERSION,
     struct(spu.StreamFetchRequest),
     struct(spu.StreamFetchResponse),
-    Answers.STREAM,
+    ResponseCount.STREAM,
 )
 UPDATE_OFFSETS = Api(
     "UpdateOffsets",
@@ -128,7 +128,9 @@ FETCH_CONSUMER_OFFSETS = Api(
 CREATE = Api("Create", 1001, 9, ADMIN_VERSION, sc.CREATE_REQUEST, sc.STATUS_RESPONSE)
 DELETE = Api("Delete", 1002, 1, ADMIN_VERSION, sc.DELETE_REQUEST, sc.STATUS_RESPONSE)
 LIST = Api("List", 1003, 15, ADMIN_VERSION, sc.LIST_REQUEST, sc.LIST_RESPONSE)
-WATCH = Api("Watch", 1004, 15, ADMIN_VERSION, sc.WATCH_REQUEST, sc.WATCH_RESPONSE, Answers.STREAM)
+WATCH = Api(
+    "Watch", 1004, 15, ADMIN_VERSION, sc.WATCH_REQUEST, sc.WATCH_RESPONSE, ResponseCount.STREAM
+)
 UPDATE = Api("Update", 1006, 11, ADMIN_VERSION, sc.UPDATE_REQUEST, sc.STATUS_RESPONSE)
 
 

@@ -15,7 +15,6 @@ from streamkit.errors import CorruptBatch, RemoteProtocolError
 from streamkit.limits import BATCH_BYTES_HARD_MAX
 from streamkit.protocol import codec
 from streamkit.protocol.compression import Codec, compress, decompress
-from streamkit.protocol.offset_deltas import read_offset_deltas
 
 _HEADER = struct.Struct(">qiibIhiqqqhi")
 _COVERED = struct.Struct(">hiqqqhi")
@@ -197,7 +196,7 @@ def decode_output_batch(data: bytes, at: int, header: BatchHeader) -> tuple[Colu
     try:
         plain, start, end = plain_records(data, at, header)
         columns = Columns(*codec.decode_records(plain, start, end, header.first_timestamp_ms))
-        return columns, read_offset_deltas(plain, start, end)
+        return columns, codec.read_offset_deltas(plain, start, end)
     except RemoteProtocolError as error:
         raise CorruptBatch(str(error), offset=header.base_offset) from error
 

@@ -46,6 +46,11 @@ cpdef tuple decode_records(bytes data, Py_ssize_t at, Py_ssize_t end, int64_t fi
 )
 cpdef Py_ssize_t check_records(bytes data, Py_ssize_t at, Py_ssize_t end) except -1
 
+@cython.locals(
+    count=Py_ssize_t, row=Py_ssize_t, deltas=list, cursor=Cursor, start=Py_ssize_t, record_end=Py_ssize_t,
+)
+cpdef list read_offset_deltas(bytes data, Py_ssize_t at, Py_ssize_t end)
+
 @cython.locals(bits="uint64_t", size=Py_ssize_t)
 cdef Py_ssize_t varint_bytes(int64_t value) noexcept
 

@@ -196,6 +196,31 @@ def check_records(data: bytes, at: int, end: int) -> int:
     return count
 
 
+def read_offset_deltas(data: bytes, at: int, end: int) -> list[int]:
+    """Read the offset delta of each record that `decode_records` has accepted.
+
+    Only the output of SmartModules needs them: a stored batch numbers its records, so their
+    place in it is enough.
+
+    Raises:
+        RemoteProtocolError: The bytes cannot hold the records that their count announces.
+    """
+    count = read_record_count(data, at, end)
+    deltas: list[int] = [0] * count
+    cursor = Cursor(data, at + _COUNT_BYTES, end)
+    row = 0
+    while row < count:
+        start = cursor.skip()
+        record_end = cursor.at
+        cursor.at = start
+        cursor.byte()  # attributes
+        cursor.varint()  # timestamp delta
+        deltas[row] = cursor.varint()
+        cursor.at = record_end
+        row += 1
+    return deltas
+
+
 def varint_bytes(value: int) -> int:
     """Return how many bytes `put_varint` takes for a number."""
     bits = value * 2 if value >= 0 else value * -2 - 1

@@ -50,7 +50,7 @@ class Codec(IntEnum):
             raise UsageError(f"no compression is called {name!r}", hint=f"use {known}") from None
 
 
-class GrowsTooMuch(RemoteProtocolError):
+class DecompressedTooLarge(RemoteProtocolError):
     """Compressed data hold more than a batch may. ``is_ratio`` says which limit that is."""
 
     def __init__(self, what: str, cap: int, at: int = 0) -> None:
@@ -99,7 +99,7 @@ def decompress(codec: Codec, data: bytes) -> bytes:
     except Exception as error:  # each library has errors of its own, some plain RuntimeErrors
         raise RemoteProtocolError(f"{codec.name.lower()} data: {error}", at=0) from error
     if len(out) > cap:
-        raise GrowsTooMuch(f"{len(data)} {codec.name.lower()} bytes", cap)
+        raise DecompressedTooLarge(f"{len(data)} {codec.name.lower()} bytes", cap)
     if not complete:
         raise RemoteProtocolError(f"{codec.name.lower()} data cut short", at=len(data))
     return out
@@ -202,7 +202,7 @@ def _check_snappy_chunks(data: bytes, cap: int) -> None:
         if kind <= 0x01:
             total += _snappy_block_bytes(data, body, length, compressed=kind == 0)
             if total > cap:
-                raise GrowsTooMuch("snappy data", cap - 1, at)
+                raise DecompressedTooLarge("snappy data", cap - 1, at)
         at = body + length
 
 

@@ -21,8 +21,8 @@ from streamkit.protocol.apis import (
     API_VERSIONS,
     PLATFORM_VERSION_MIN,
     PRODUCE,
-    Answers,
     Api,
+    ResponseCount,
 )
 from streamkit.protocol.control_plane import ApiVersionsRequest, ApiVersionsResponse
 from streamkit.protocol.frames import LENGTH_BYTES, FrameDecoder
@@ -50,7 +50,7 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class DecodedResponse:
     """A response, decoded, and the correlation id of its request."""
 
     correlation_id: int
@@ -116,7 +116,7 @@ class ClientConnection:
                 request does not fit its layout, or the request is larger than a frame may be.
             UnsupportedServer: The server has no version of this request that is known here.
         """
-        if api.answers is Answers.STREAM:
+        if api.response_count is ResponseCount.STREAM:
             if self._streams >= STREAMS_PER_CONNECTION_MAX:
                 raise LocalProtocolError(f"{STREAMS_PER_CONNECTION_MAX} streams are open already")
         elif self.unanswered >= PENDING_REQUESTS_MAX:
@@ -126,22 +126,22 @@ class ClientConnection:
         data = self._encode(api, version, correlation_id, request)
         self._next_id = correlation_id + 1 if correlation_id < 0x7FFFFFFF else 1
         self._pending[correlation_id] = Pending(api, version)
-        self._streams += api.answers is Answers.STREAM
+        self._streams += api.response_count is ResponseCount.STREAM
         return correlation_id, data
 
-    def receive(self, data: bytes | bytearray) -> list[Reply]:
+    def receive(self, data: bytes | bytearray) -> list[DecodedResponse]:
         """Add bytes from the network and return the replies they complete.
 
         Raises:
             RemoteProtocolError: A bad frame, a body that does not decode, or an answer to
                 what was never asked, or is answered already.
         """
-        replies: list[Reply] = []
+        responses: list[DecodedResponse] = []
         for payload in self._frames.receive(data):
-            reply = self._match(payload)
-            if reply is not None:
-                replies.append(reply)
-        return replies
+            response = self._match(payload)
+            if response is not None:
+                responses.append(response)
+        return responses
 
     def receive_eof(self) -> None:
         """Say that the server will send no more.
@@ -156,7 +156,7 @@ class ClientConnection:
         pending = self._pending.pop(correlation_id, None)
         if pending is not None:
             self._forgotten.add(correlation_id)
-            self._streams -= pending.api.answers is Answers.STREAM
+            self._streams -= pending.api.response_count is ResponseCount.STREAM
 
     def _encode(
         self, api: Api[Any, Any], version: int, correlation_id: int, request: Any
@@ -186,7 +186,7 @@ class ClientConnection:
             hint="upgrade streamkit" if theirs[0] > api.max_version else "upgrade the cluster",
         )
 
-    def _match(self, payload: memoryview) -> Reply | None:
+    def _match(self, payload: memoryview) -> DecodedResponse | None:
         (correlation_id,) = _CORRELATION.unpack_from(payload)
         pending = self._pending.get(correlation_id)
         if pending is None:
@@ -194,12 +194,12 @@ class ClientConnection:
                 raise RemoteProtocolError(f"an answer to request {correlation_id}", at=0)
             return None  # a stream that nobody waits for any more; it cannot be cancelled
         body = pending.api.response.read(Reader(payload, _CORRELATION.size), pending.version)
-        is_last = pending.api.answers is Answers.ONE
+        is_last = pending.api.response_count is ResponseCount.ONE
         if is_last:
             del self._pending[correlation_id]
         if not self.is_ready:
             self._greeted(body)
-        return Reply(correlation_id, body, is_last)
+        return DecodedResponse(correlation_id, body, is_last)
 
     def _greeted(self, hello: ApiVersionsResponse) -> None:
         self.refusal = hello.error.text if hello.error else ""
@@ -295,7 +295,7 @@ class ServerConnection:
         return IncomingRequest(api, version, correlation_id, client_id, body, len(payload))
 
 
-def encode_reply(request: IncomingRequest, body: Any) -> bytearray:
+def encode_response(request: IncomingRequest, body: Any) -> bytearray:
     """Write the frame that answers a request, in the layout the request asked for."""
     out = bytearray(LENGTH_BYTES)
     out += _CORRELATION.pack(request.correlation_id)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from streamkit.errors import RemoteProtocolError
 from streamkit.protocol import specs
-from streamkit.protocol.error_codes import NO_ERROR, Code
+from streamkit.protocol.error_codes import NO_ERROR, ErrorCodeField
 from streamkit.protocol.schema import (
     BOOL,
     I16,
@@ -63,7 +63,7 @@ class ApiRange:
 
 @dataclass(frozen=True, slots=True)
 class ApiVersionsResponse:
-    error: Code
+    error: ErrorCodeField
     api_keys: Annotated[tuple[ApiRange, ...], vec(ApiRange)]
     platform_version: Str
 
@@ -85,7 +85,7 @@ class StatusResponse:
     """The answer to Create, Delete and Update."""
 
     name: Str
-    error: Code = NO_ERROR
+    error: ErrorCodeField = NO_ERROR
     error_message: Annotated[str | None, option(STRING)] = None
 
 
@@ -344,7 +344,7 @@ def _checked_count(reader: Reader) -> int:
     return count
 
 
-class _ListAnswer:
+class _ListResponse:
     def read(self, reader: Reader, version: int) -> ListResponse:
         kind = _read_kind(reader, version)
         count = _checked_count(reader)
@@ -373,7 +373,7 @@ class _Watch:
         _write_enveloped(out, value.kind, body, version)
 
 
-class _WatchAnswer:
+class _WatchResponse:
     def read(self, reader: Reader, version: int) -> WatchResponse:
         kind = _read_kind(reader, version)
         epoch = _I64.read(reader, version)
@@ -428,8 +428,8 @@ class _Update:
 CREATE_REQUEST = _Create()
 DELETE_REQUEST = _Delete()
 LIST_REQUEST = _List()
-LIST_RESPONSE = _ListAnswer()
+LIST_RESPONSE = _ListResponse()
 WATCH_REQUEST = _Watch()
-WATCH_RESPONSE = _WatchAnswer()
+WATCH_RESPONSE = _WatchResponse()
 UPDATE_REQUEST = _Update()
 STATUS_RESPONSE = struct(StatusResponse)

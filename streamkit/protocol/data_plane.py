@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from streamkit.protocol.error_codes import NO_ERROR, Code, ReplicaPayload
+from streamkit.protocol.error_codes import NO_ERROR, ErrorCodeField, ReplicaPayload
 from streamkit.protocol.record_set import RecordSet
 from streamkit.protocol.schema import (
     I16,
@@ -51,7 +51,7 @@ def _isolation(number: int) -> int:
 
 
 Timeout = Annotated[int, converted(I32, _timeout_ms, int)]
-Isolation = Annotated[int, converted(U8, _isolation, int)]
+IsolationField = Annotated[int, converted(U8, _isolation, int)]
 
 
 # --- Produce ---------------------------------------------------------------
@@ -83,7 +83,7 @@ class ProduceRequest:
 @dataclass(frozen=True, slots=True)
 class PartitionProduceResponse:
     partition: U32
-    error: Code = NO_ERROR
+    error: ErrorCodeField = NO_ERROR
     base_offset: I64 = 0
     log_append_time_ms: Annotated[I64, since(2)] = 0
     log_start_offset: Annotated[I64, since(5)] = 0
@@ -115,7 +115,7 @@ class FetchablePartition:
     """What a fetch brings. ``next_filter_offset`` is 0 for a raw piece of the log."""
 
     partition: U32
-    error: Code = NO_ERROR
+    error: ErrorCodeField = NO_ERROR
     high_watermark: I64 = 0
     next_filter_offset: Annotated[I64, since(11)] = 0
     log_start_offset: I64 = 0
@@ -151,7 +151,7 @@ class FetchRequest:
     max_wait_ms: I32 = 0
     min_bytes: I32 = 0
     max_bytes: Annotated[I32, since(3)] = 0
-    isolation: Annotated[Isolation, since(4)] = READ_UNCOMMITTED
+    isolation: Annotated[IsolationField, since(4)] = READ_UNCOMMITTED
     topics: Annotated[tuple[FetchTopic, ...], vec(FetchTopic)] = ()
     forgotten: Annotated[tuple[ForgottenTopic, ...], vec(ForgottenTopic), since(7)] = ()
 
@@ -165,7 +165,7 @@ class FetchedTopic:
 @dataclass(frozen=True, slots=True)
 class FetchResponse:
     throttle_time_ms: I32 = 0
-    error: Code = NO_ERROR
+    error: ErrorCodeField = NO_ERROR
     session_id: I32 = 0
     topics: Annotated[tuple[FetchedTopic, ...], vec(FetchedTopic)] = ()
 
@@ -184,7 +184,7 @@ class StreamFetchRequest:
     partition: U32
     fetch_offset: I64
     max_bytes: I32
-    isolation: Isolation = READ_UNCOMMITTED
+    isolation: IsolationField = READ_UNCOMMITTED
     wasm_module: Annotated[Bytes, since(11, 18)] = b""
     smartmodule: Annotated[
         SmartModuleInvocation | None, option(SmartModuleInvocation), since(16, 18)
@@ -217,7 +217,7 @@ class UpdateOffsetsRequest:
 @dataclass(frozen=True, slots=True)
 class OffsetUpdateStatus:
     session_id: U32
-    error: Code = NO_ERROR
+    error: ErrorCodeField = NO_ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +249,7 @@ class FetchOffsetsRequest:
 class PartitionOffsets:
     """The error stands before the partition here."""
 
-    error: Code
+    error: ErrorCodeField
     partition: U32
     start_offset: I64 = 0
     last_stable_offset: I64 = 0
@@ -283,7 +283,7 @@ class UpdateConsumerOffsetRequest:
 @dataclass(frozen=True, slots=True)
 class UpdateConsumerOffsetResponse:
     offset: I64
-    error: Code = NO_ERROR
+    error: ErrorCodeField = NO_ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +294,7 @@ class DeleteConsumerOffsetRequest:
 
 @dataclass(frozen=True, slots=True)
 class DeleteConsumerOffsetResponse:
-    error: Code = NO_ERROR
+    error: ErrorCodeField = NO_ERROR
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,5 +318,5 @@ class ConsumerOffset:
 
 @dataclass(frozen=True, slots=True)
 class FetchConsumerOffsetsResponse:
-    error: Code = NO_ERROR
+    error: ErrorCodeField = NO_ERROR
     consumers: Annotated[tuple[ConsumerOffset, ...], vec(ConsumerOffset)] = ()

@@ -6,9 +6,9 @@ Source: data plane reference, 7; control plane reference, 5.5.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Annotated, Any
 
-from streamkit import errors
 from streamkit.errors import LocalProtocolError, RemoteProtocolError
 from streamkit.protocol.schema import (
     I64,
@@ -95,6 +95,75 @@ class SystemPayload:
     name: Str
 
 
+class Code(IntEnum):
+    """Every code a Fluvio server may send, by name."""
+
+    UNKNOWN_SERVER_ERROR = -1
+    SUCCESS = 0
+    OFFSET_OUT_OF_RANGE = 1
+    OTHER = 2
+    NOT_LEADER_FOR_PARTITION = 6
+    REQUEST_TIMED_OUT = 7
+    MESSAGE_TOO_LARGE = 10
+    PERMISSION_DENIED = 13
+    STORAGE_ERROR = 56
+    INVALID_CREATE_REQUEST = 60
+    INVALID_DELETE_REQUEST = 61
+    OFFSET_EVICTED = 71
+    PARTITION_FULL = 72
+    PARTITION_SHORT_CIRCUITED = 73
+    SPU_ERROR = 1000
+    SPU_REGISTRATION_FAILED = 1001
+    SPU_OFFLINE = 1002
+    SPU_NOT_FOUND = 1003
+    SPU_ALREADY_EXISTS = 1004
+    TOPIC_ERROR = 2000
+    TOPIC_NOT_FOUND = 2001
+    TOPIC_ALREADY_EXISTS = 2002
+    TOPIC_PENDING_INITIALIZATION = 2003
+    TOPIC_INVALID_CONFIGURATION = 2004
+    TOPIC_NOT_PROVISIONED = 2005
+    TOPIC_INVALID_NAME = 2006
+    TOPIC_DELETED = 2007
+    TOPIC_INVALID_REPLICA_TYPE = 2008
+    PARTITION_PENDING_INITIALIZATION = 3000
+    PARTITION_NOT_LEADER = 3001
+    FETCH_SESSION_NOT_FOUND = 3002
+    OFFSET_FLUSH_REQUEST_ERROR = 3003
+    OFFSET_MANAGEMENT_DISABLED = 3004
+    MAX_RETRY_REACHED = 3005
+    MANAGED_CONNECTOR_ERROR = 5000
+    MANAGED_CONNECTOR_NOT_FOUND = 5001
+    MANAGED_CONNECTOR_ALREADY_EXISTS = 5002
+    SMARTMODULE_ERROR = 6000
+    SMARTMODULE_NOT_FOUND = 6001
+    SMARTMODULE_INVALID = 6002
+    SMARTMODULE_INVALID_EXPORTS = 6003
+    SMARTMODULE_RUNTIME_ERROR = 6004
+    SMARTMODULE_CHAIN_INIT_ERROR = 6005
+    SMARTMODULE_INIT_ERROR = 6006
+    SMARTMODULE_LOOKBACK_ERROR = 6007
+    SMARTMODULE_MEMORY_LIMIT_EXCEEDED = 6008
+    TABLE_FORMAT_ERROR = 7000
+    TABLE_FORMAT_NOT_FOUND = 7001
+    TABLE_FORMAT_ALREADY_EXISTS = 7002
+    DERIVED_STREAM_OBJECT_ERROR = 8000
+    DERIVED_STREAM_NOT_FOUND = 8001
+    DERIVED_STREAM_JOIN_FETCH_ERROR = 8002
+    DERIVED_STREAM_INVALID = 8003
+    COMPRESSION_ERROR = 9000
+    DEDUPLICATION_SMARTMODULE_NOT_LOADED = 10000
+    DEDUPLICATION_SMARTMODULE_NAME_INVALID = 10001
+    MIRROR_NOT_FOUND = 11001
+    MIRROR_ALREADY_EXISTS = 11002
+    MIRROR_PRODUCE_FROM_HOME = 11003
+    MIRROR_DELETE_FROM_REMOTE = 11004
+    MIRROR_INVALID_TYPE = 11005
+    MIRROR_PRODUCE_FROM_REMOTE_NOT_ALLOWED = 11006
+    SYSTEM_SPEC_DELETION_ATTEMPT = 12001
+    SYSTEM_SPEC_UPDATING_ATTEMPT = 12002
+
+
 @dataclass(frozen=True, slots=True)
 class CodeInfo:
     name: str
@@ -104,86 +173,138 @@ class CodeInfo:
 
 _C = CodeInfo
 CODES: dict[int, CodeInfo] = {
-    -1: _C("UnknownServerError", "An unknown server error occurred"),
-    0: _C("None", ""),
-    1: _C("OffsetOutOfRange", "Offset out of range"),
-    2: _C("Other", "{0.text}", TextPayload),
-    6: _C("NotLeaderForPartition", "the given SPU is not the leader for the partition"),
-    7: _C("RequestTimedOut", "the request exceeded the timeout {0.timeout_ms} ms", TimeoutPayload),
-    10: _C("MessageTooLarge", "the message is too large to send"),
-    13: _C("PermissionDenied", "permission denied"),
-    56: _C("StorageError", "a storage error occurred"),
-    60: _C("InvalidCreateRequest", "invalid create request"),
-    61: _C("InvalidDeleteRequest", "invalid delete request"),
-    71: _C(
+    Code.UNKNOWN_SERVER_ERROR: _C("UnknownServerError", "An unknown server error occurred"),
+    Code.SUCCESS: _C("None", ""),
+    Code.OFFSET_OUT_OF_RANGE: _C("OffsetOutOfRange", "Offset out of range"),
+    Code.OTHER: _C("Other", "{0.text}", TextPayload),
+    Code.NOT_LEADER_FOR_PARTITION: _C(
+        "NotLeaderForPartition", "the given SPU is not the leader for the partition"
+    ),
+    Code.REQUEST_TIMED_OUT: _C(
+        "RequestTimedOut", "the request exceeded the timeout {0.timeout_ms} ms", TimeoutPayload
+    ),
+    Code.MESSAGE_TOO_LARGE: _C("MessageTooLarge", "the message is too large to send"),
+    Code.PERMISSION_DENIED: _C("PermissionDenied", "permission denied"),
+    Code.STORAGE_ERROR: _C("StorageError", "a storage error occurred"),
+    Code.INVALID_CREATE_REQUEST: _C("InvalidCreateRequest", "invalid create request"),
+    Code.INVALID_DELETE_REQUEST: _C("InvalidDeleteRequest", "invalid delete request"),
+    Code.OFFSET_EVICTED: _C(
         "OffsetEvicted",
         "Offset {0.offset} is evicted. The next available is {0.next_available}",
         EvictedPayload,
     ),
-    72: _C("PartitionFull", "partition storage is full: {0.topic}-{0.partition}", ReplicaPayload),
-    73: _C("PartitionShortCircuited", "the partition refuses writes after a failed one"),
-    1000: _C("SpuError", "an error occurred on the SPU"),
-    1001: _C("SpuRegisterationFailed", "failed to register an SPU"),
-    1002: _C("SpuOffline", "the SPU is offline"),
-    1003: _C("SpuNotFound", "the SPU was not found"),
-    1004: _C("SpuAlreadyExists", "the SPU already exists"),
-    2000: _C("TopicError", "a topic error occurred"),
-    2001: _C("TopicNotFound", "the topic was not found"),
-    2002: _C("TopicAlreadyExists", "the topic already exists"),
-    2003: _C("TopicPendingInitialization", "the topic has not been initialized"),
-    2004: _C("TopicInvalidConfiguration", "the topic configuration is invalid"),
-    2005: _C("TopicNotProvisioned", "the topic is not provisioned"),
-    2006: _C("TopicInvalidName", "the topic name is invalid"),
-    2007: _C("TopicDeleted", "the topic was deleted"),
-    2008: _C("TopicInvalidReplicaType", "the topic has invalid replica type"),
-    3000: _C("PartitionPendingInitialization", "the partition is not initialized"),
-    3001: _C("PartitionNotLeader", "the partition is not a leader"),
-    3002: _C("FetchSessionNotFound", "the fetch session was not found"),
-    3003: _C("OffsetFlushRequestError", "offset flush error: {0.text}", TextPayload),
-    3004: _C("OffsetManagementDisabled", "the offset management is disabled for the stream"),
-    3005: _C("MaxRetryReached", "max retry attempts reached"),
-    5000: _C("ManagedConnectorError", "an error occurred while managing a connector"),
-    5001: _C("ManagedConnectorNotFound", "Connector not found"),
-    5002: _C("ManagedConnectorAlreadyExists", "Connector already exists"),
-    6000: _C("SmartModuleError", "an error occurred while managing a SmartModule"),
-    6001: _C("SmartModuleNotFound", "SmartModule {0.text} was not found", TextPayload),
-    6002: _C("SmartModuleInvalid", "SmartModule is invalid: {0.text}", InvalidModulePayload),
-    6003: _C("SmartModuleInvalidExports", "SmartModule exports: {0.text}", ExportsPayload),
-    6004: _C("SmartModuleRuntimeError", "SmartModule failed: {0.hint}", TransformErrorPayload),
-    6005: _C("SmartModuleChainInitError", "SmartModule chain: {0.text}", TextPayload),
-    6006: _C("SmartModuleInitError", "SmartModule init: {0.text}", TextPayload),
-    6007: _C("SmartModuleLookBackError", "SmartModule look_back: {0.text}", TextPayload),
-    6008: _C(
+    Code.PARTITION_FULL: _C(
+        "PartitionFull", "partition storage is full: {0.topic}-{0.partition}", ReplicaPayload
+    ),
+    Code.PARTITION_SHORT_CIRCUITED: _C(
+        "PartitionShortCircuited", "the partition refuses writes after a failed one"
+    ),
+    Code.SPU_ERROR: _C("SpuError", "an error occurred on the SPU"),
+    Code.SPU_REGISTRATION_FAILED: _C("SpuRegisterationFailed", "failed to register an SPU"),
+    Code.SPU_OFFLINE: _C("SpuOffline", "the SPU is offline"),
+    Code.SPU_NOT_FOUND: _C("SpuNotFound", "the SPU was not found"),
+    Code.SPU_ALREADY_EXISTS: _C("SpuAlreadyExists", "the SPU already exists"),
+    Code.TOPIC_ERROR: _C("TopicError", "a topic error occurred"),
+    Code.TOPIC_NOT_FOUND: _C("TopicNotFound", "the topic was not found"),
+    Code.TOPIC_ALREADY_EXISTS: _C("TopicAlreadyExists", "the topic already exists"),
+    Code.TOPIC_PENDING_INITIALIZATION: _C(
+        "TopicPendingInitialization", "the topic has not been initialized"
+    ),
+    Code.TOPIC_INVALID_CONFIGURATION: _C(
+        "TopicInvalidConfiguration", "the topic configuration is invalid"
+    ),
+    Code.TOPIC_NOT_PROVISIONED: _C("TopicNotProvisioned", "the topic is not provisioned"),
+    Code.TOPIC_INVALID_NAME: _C("TopicInvalidName", "the topic name is invalid"),
+    Code.TOPIC_DELETED: _C("TopicDeleted", "the topic was deleted"),
+    Code.TOPIC_INVALID_REPLICA_TYPE: _C(
+        "TopicInvalidReplicaType", "the topic has invalid replica type"
+    ),
+    Code.PARTITION_PENDING_INITIALIZATION: _C(
+        "PartitionPendingInitialization", "the partition is not initialized"
+    ),
+    Code.PARTITION_NOT_LEADER: _C("PartitionNotLeader", "the partition is not a leader"),
+    Code.FETCH_SESSION_NOT_FOUND: _C("FetchSessionNotFound", "the fetch session was not found"),
+    Code.OFFSET_FLUSH_REQUEST_ERROR: _C(
+        "OffsetFlushRequestError", "offset flush error: {0.text}", TextPayload
+    ),
+    Code.OFFSET_MANAGEMENT_DISABLED: _C(
+        "OffsetManagementDisabled", "the offset management is disabled for the stream"
+    ),
+    Code.MAX_RETRY_REACHED: _C("MaxRetryReached", "max retry attempts reached"),
+    Code.MANAGED_CONNECTOR_ERROR: _C(
+        "ManagedConnectorError", "an error occurred while managing a connector"
+    ),
+    Code.MANAGED_CONNECTOR_NOT_FOUND: _C("ManagedConnectorNotFound", "Connector not found"),
+    Code.MANAGED_CONNECTOR_ALREADY_EXISTS: _C(
+        "ManagedConnectorAlreadyExists", "Connector already exists"
+    ),
+    Code.SMARTMODULE_ERROR: _C(
+        "SmartModuleError", "an error occurred while managing a SmartModule"
+    ),
+    Code.SMARTMODULE_NOT_FOUND: _C(
+        "SmartModuleNotFound", "SmartModule {0.text} was not found", TextPayload
+    ),
+    Code.SMARTMODULE_INVALID: _C(
+        "SmartModuleInvalid", "SmartModule is invalid: {0.text}", InvalidModulePayload
+    ),
+    Code.SMARTMODULE_INVALID_EXPORTS: _C(
+        "SmartModuleInvalidExports", "SmartModule exports: {0.text}", ExportsPayload
+    ),
+    Code.SMARTMODULE_RUNTIME_ERROR: _C(
+        "SmartModuleRuntimeError", "SmartModule failed: {0.hint}", TransformErrorPayload
+    ),
+    Code.SMARTMODULE_CHAIN_INIT_ERROR: _C(
+        "SmartModuleChainInitError", "SmartModule chain: {0.text}", TextPayload
+    ),
+    Code.SMARTMODULE_INIT_ERROR: _C(
+        "SmartModuleInitError", "SmartModule init: {0.text}", TextPayload
+    ),
+    Code.SMARTMODULE_LOOKBACK_ERROR: _C(
+        "SmartModuleLookBackError", "SmartModule look_back: {0.text}", TextPayload
+    ),
+    Code.SMARTMODULE_MEMORY_LIMIT_EXCEEDED: _C(
         "SmartModuleMemoryLimitExceeded",
         "SmartModule wanted {0.requested} bytes of memory, {0.maximum} allowed",
         MemoryPayload,
     ),
-    7000: _C("TableFormatError", "a tableformat error occurred"),
-    7001: _C("TableFormatNotFound", "TableFormat not found"),
-    7002: _C("TableFormatAlreadyExists", "TableFormat already exists"),
-    8000: _C("DerivedStreamObjectError", "DerivedStream object error"),
-    8001: _C("DerivedStreamNotFound", "the derivedstream was not found", TextPayload),
-    8002: _C("DerivedStreamJoinFetchError", "the derivedstream join data cannot be fetched"),
-    8003: _C("DerivedStreamInvalid", "the derivedstream {0.text} is invalid", TextPayload),
-    9000: _C("CompressionError", "a compression error occurred in the SPU"),
-    10000: _C("DeduplicationSmartModuleNotLoaded", "Deduplication SmartModule is not loaded"),
-    10001: _C(
+    Code.TABLE_FORMAT_ERROR: _C("TableFormatError", "a tableformat error occurred"),
+    Code.TABLE_FORMAT_NOT_FOUND: _C("TableFormatNotFound", "TableFormat not found"),
+    Code.TABLE_FORMAT_ALREADY_EXISTS: _C("TableFormatAlreadyExists", "TableFormat already exists"),
+    Code.DERIVED_STREAM_OBJECT_ERROR: _C("DerivedStreamObjectError", "DerivedStream object error"),
+    Code.DERIVED_STREAM_NOT_FOUND: _C(
+        "DerivedStreamNotFound", "the derivedstream was not found", TextPayload
+    ),
+    Code.DERIVED_STREAM_JOIN_FETCH_ERROR: _C(
+        "DerivedStreamJoinFetchError", "the derivedstream join data cannot be fetched"
+    ),
+    Code.DERIVED_STREAM_INVALID: _C(
+        "DerivedStreamInvalid", "the derivedstream {0.text} is invalid", TextPayload
+    ),
+    Code.COMPRESSION_ERROR: _C("CompressionError", "a compression error occurred in the SPU"),
+    Code.DEDUPLICATION_SMARTMODULE_NOT_LOADED: _C(
+        "DeduplicationSmartModuleNotLoaded", "Deduplication SmartModule is not loaded"
+    ),
+    Code.DEDUPLICATION_SMARTMODULE_NAME_INVALID: _C(
         "DeduplicationSmartModuleNameInvalid",
         "Deduplication SmartModule name is invalid: {0.text}",
         TextPayload,
     ),
-    11001: _C("MirrorNotFound", "Mirror not found"),
-    11002: _C("MirrorAlreadyExists", "the mirror already exists"),
-    11003: _C("MirrorProduceFromHome", "produce from home is not allowed"),
-    11004: _C("MirrorDeleteFromRemote", "delete from remote is not allowed"),
-    11005: _C("MirrorInvalidType", "the mirror is invalid"),
-    11006: _C("MirrorProduceFromRemoteNotAllowed", "produce from remote target is not allowed"),
-    12001: _C(
+    Code.MIRROR_NOT_FOUND: _C("MirrorNotFound", "Mirror not found"),
+    Code.MIRROR_ALREADY_EXISTS: _C("MirrorAlreadyExists", "the mirror already exists"),
+    Code.MIRROR_PRODUCE_FROM_HOME: _C("MirrorProduceFromHome", "produce from home is not allowed"),
+    Code.MIRROR_DELETE_FROM_REMOTE: _C(
+        "MirrorDeleteFromRemote", "delete from remote is not allowed"
+    ),
+    Code.MIRROR_INVALID_TYPE: _C("MirrorInvalidType", "the mirror is invalid"),
+    Code.MIRROR_PRODUCE_FROM_REMOTE_NOT_ALLOWED: _C(
+        "MirrorProduceFromRemoteNotAllowed", "produce from remote target is not allowed"
+    ),
+    Code.SYSTEM_SPEC_DELETION_ATTEMPT: _C(
         "SystemSpecDeletionAttempt",
         "system {0.kind} '{0.name}' can only be deleted forcibly",
         SystemPayload,
     ),
-    12002: _C(
+    Code.SYSTEM_SPEC_UPDATING_ATTEMPT: _C(
         "SystemSpecUpdatingAttempt",
         "system {0.kind} '{0.name}' can only be updated forcibly",
         SystemPayload,
@@ -193,7 +314,14 @@ CODES: dict[int, CodeInfo] = {
 _PAYLOADS = {code: struct(info.payload) for code, info in CODES.items() if info.payload}
 
 # Where a fresh look at the metadata, or a little patience, may bring another answer.
-RETRYABLE_CODES = frozenset({6, 3000, 3001, 2003})
+RETRYABLE_CODES = frozenset(
+    {
+        Code.NOT_LEADER_FOR_PARTITION,
+        Code.PARTITION_PENDING_INITIALIZATION,
+        Code.PARTITION_NOT_LEADER,
+        Code.TOPIC_PENDING_INITIALIZATION,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +342,7 @@ class ErrorCode:
 
     def __bool__(self) -> bool:
         """Tell whether this is an error at all."""
-        return self.code != 0
+        return self.code != Code.SUCCESS
 
 
 class _ErrorCodeWire:
@@ -223,7 +351,7 @@ class _ErrorCodeWire:
     def read(self, reader: Reader, version: int) -> ErrorCode:
         at = reader.at
         code = self._tag.read(reader, version)
-        if code == 0:
+        if code == Code.SUCCESS:
             return NO_ERROR
         if code not in CODES:
             raise RemoteProtocolError(f"unknown error code {code}", at=at)
@@ -238,97 +366,22 @@ class _ErrorCodeWire:
             _PAYLOADS[value.code].write(out, value.payload, version)
 
 
-NO_ERROR = ErrorCode(0)
+NO_ERROR = ErrorCode(Code.SUCCESS)
 ERROR_CODE = _ErrorCodeWire()
-Code = Annotated[ErrorCode, ERROR_CODE]
+ErrorCodeField = Annotated[ErrorCode, ERROR_CODE]
 
 
 def other(text: str) -> ErrorCode:
     """Make the code for what has no code of its own."""
-    return ErrorCode(2, TextPayload(text))
+    return ErrorCode(Code.OTHER, TextPayload(text))
 
 
 def evicted(offset: int, next_available: int) -> ErrorCode:
-    return ErrorCode(71, EvictedPayload(offset, next_available))
+    return ErrorCode(Code.OFFSET_EVICTED, EvictedPayload(offset, next_available))
 
 
 def partition_full(topic: str, partition: int) -> ErrorCode:
-    return ErrorCode(72, ReplicaPayload(topic, partition))
-
-
-def as_exception(code: ErrorCode, *, about: str = "", message: str = "") -> errors.BrokerError:
-    """Turn a code into the error an application catches.
-
-    Args:
-        code: Anything but success.
-        about: The topic or object the request was about.
-        message: The server's own words, where it sent some.
-    """
-    text = message or code.text
-    where = f"{about}: " if about else ""
-    match code.code:
-        case 2001:
-            return errors.TopicNotFound(about or text)
-        case 2002:
-            return errors.TopicAlreadyExists(about)
-        case 2007:
-            return errors.TopicDeleted(2007, f"{where}{text}")
-        case 71:
-            return errors.OffsetEvicted(code.payload.offset, code.payload.next_available)
-        case 6 | 3001:
-            return errors.NotLeader(code.code, f"{where}{text}", retryable=True)
-        case 6001:
-            return errors.SmartModuleNotFound(code.payload.text, about=about)
-        case 6004:
-            return _failed_on_a_record(code.payload, where)
-        case 6000 | 6002 | 6003 | 6005 | 6006 | 6007 | 6008:
-            return _unusable_module(code.code, where, text)
-        case 2 if text.startswith(_CHAIN_FAILED):
-            return _unusable_module(2, where, text)
-        case 1:
-            return errors.OffsetOutOfRange(1, f"{where}{text}")
-        case 2 if "is greater than leo" in text:
-            return errors.OffsetOutOfRange(2, f"{where}{text}")
-        case _:
-            retryable = code.code in RETRYABLE_CODES
-            return errors.BrokerError(code.code, f"{where}{text}", retryable=retryable)
-
-
-# How a stock server begins what it has no code for.
-_CHAIN_FAILED = ("SmartModule err ", "smartmodule chain failed: ")
-_HINTS = {
-    6002: "servers take the gzip of a wasm binary; create it again from the file that was built",
-    6005: "look at its params, and at what it exports",
-    6008: "the chain keeps more than the server allows it",
-}
-_SHOWN_BYTES_MAX = 200
-
-
-def _failed_on_a_record(failed: TransformErrorPayload, where: str) -> errors.SmartModuleError:
-    kind = MODULE_KINDS.get(failed.kind, str(failed.kind))
-    key = "" if failed.record_key is None else f" (key {_shown(failed.record_key)})"
-    return errors.SmartModuleError(
-        6004,
-        f"{where}the SmartModule ({kind}) failed at offset {failed.offset}: {failed.hint}; "
-        f"its input was {_shown(failed.record_value)}{key}",
-        reason=failed.hint,
-        offset=failed.offset,
-        key=failed.record_key,
-        value=failed.record_value,
-    )
-
-
-def _unusable_module(code: int, where: str, text: str) -> errors.SmartModuleError:
-    # What a module says may be several lines.
-    reason = "; ".join(filter(None, map(str.strip, text.splitlines())))
-    return errors.SmartModuleError(
-        code, f"{where}{reason}", reason=reason, hint=_HINTS.get(code, "")
-    )
-
-
-def _shown(data: bytes) -> str:
-    text = repr(data[:_SHOWN_BYTES_MAX])[1:]
-    return text if len(data) <= _SHOWN_BYTES_MAX else f"{text}... ({len(data):,} bytes)"
+    return ErrorCode(Code.PARTITION_FULL, ReplicaPayload(topic, partition))
 
 
 __all__ = [
@@ -338,7 +391,7 @@ __all__ = [
     "RETRYABLE_CODES",
     "Code",
     "ErrorCode",
-    "as_exception",
+    "ErrorCodeField",
     "evicted",
     "other",
     "partition_full",

@@ -1,6 +1,6 @@
-"""Zigzag varints outside record columns: in error payloads and SmartModule records.
+"""Variable-length numbers outside of batches: in error payloads, SmartModule records and wasm.
 
-Source: data plane reference, 2.1. Inside batches `codec` reads them, compiled.
+Source: data plane reference, 2.1. Inside batches the compiled `codec` reads them.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from streamkit.protocol.schema import BOOL, Reader
 _BITS = 64
 
 
-def read_varint(reader: Reader) -> int:
-    """Read a signed number of up to 64 bits, seven bits to a byte, the lowest first.
+def read_unsigned(reader: Reader) -> int:
+    """Read an unsigned number of up to 64 bits, seven bits to a byte, the lowest first (LEB128).
 
     Raises:
-        RemoteProtocolError: More than 64 bits, or the bytes end.
+        RemoteProtocolError: The number has more than 64 bits, or the bytes end inside it.
     """
     bits = shift = 0
     while True:
@@ -25,8 +25,18 @@ def read_varint(reader: Reader) -> int:
             raise RemoteProtocolError("number of more than 64 bits", at=at)
         bits |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return (bits >> 1) ^ -(bits & 1)
+            return bits
         shift += 7
+
+
+def read_varint(reader: Reader) -> int:
+    """Read a signed number: zigzag encoded, then as `read_unsigned` reads it.
+
+    Raises:
+        RemoteProtocolError: As for `read_unsigned`.
+    """
+    bits = read_unsigned(reader)
+    return (bits >> 1) ^ -(bits & 1)
 
 
 def write_varint(out: bytearray, value: int) -> None:

@@ -8,7 +8,7 @@ from streamkit.observe.report import Ended, StageCounts
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.shutdown import EXIT_LATE
 from streamkit.runtime.worker import Worker
-from streamkit.where import Where
+from streamkit.target import Target
 
 # The parts that user code wrote are cut already; this is for all of them together.
 _ERROR_CHARACTERS_MAX = 10_000
@@ -24,7 +24,7 @@ def records_of(topology: Topology, worker: Worker) -> tuple[int, int]:
 
 
 def ended_report(
-    app: str, topology: Topology, worker: Worker, where: Where, code: int, elapsed_s: float
+    app: str, topology: Topology, worker: Worker, target: Target, code: int, elapsed_s: float
 ) -> Ended:
     """Say how a run went, from what its worker knows."""
     records_in, records_out = records_of(topology, worker)
@@ -60,7 +60,7 @@ def ended_report(
         commits=worker.progress.commits,
         unacknowledged=worker.unacknowledged,
         stages=stages,
-        look=_look(topics, where),
+        look=_look(topics, target),
         lag=worker.lag(),
         error="" if failure is None else error_text(failure, _ERROR_CHARACTERS_MAX),
         hint=getattr(failure, "hint", "") if failure is not None else "",
@@ -78,13 +78,13 @@ def _reason(worker: Worker, code: int) -> str:
     return "all is read" if worker.cause == "finished" else "stopped"
 
 
-def _look(topics: list[str], where: Where) -> str:
+def _look(topics: list[str], target: Target) -> str:
     if not topics:
         return ""
     options = ""
-    if where.kind == "embedded":
-        if str(where.data_dir) != ".streamkit":
-            options = f" --data-dir {where.data_dir}"
-    elif where.kind == "cluster":
-        options = f" --cluster {where.address}"
+    if target.kind == "embedded":
+        if str(target.data_dir) != ".streamkit":
+            options = f" --data-dir {target.data_dir}"
+    elif target.kind == "cluster":
+        options = f" --cluster {target.address}"
     return f"streamkit{options} consume {topics[0]} -B -d"

@@ -22,7 +22,7 @@ from streamkit.runtime.function_source import FunctionReader
 from streamkit.runtime.user_calls import is_ours
 from streamkit.runtime.worker import Ports
 from streamkit.state.store import Changes, Store, StoreFacts
-from streamkit.where import Where
+from streamkit.target import Target
 
 _STORE_NAME = "main.sqlite"
 _WRITER_METHODS = ("open", "write", "flush", "close")
@@ -55,7 +55,7 @@ class Opening:
         app: str,
         topology: Topology,
         options: RunOptions,
-        where: Where,
+        target: Target,
         address: str,
         clock: Clock,
         note: Callable[[str], None],
@@ -64,7 +64,7 @@ class Opening:
         self._app = app
         self._topology = topology
         self._options = options
-        self._where = where
+        self._target = target
         self._address = address
         self._clock = clock
         self._note = note
@@ -77,7 +77,7 @@ class Opening:
             StreamKitError: One of them cannot be opened; the others are closed again.
         """
         await self._prepare_topics(client)
-        store = Store(self._where.data_dir / "state" / self._app / _STORE_NAME)
+        store = Store(self._target.data_dir / "state" / self._app / _STORE_NAME)
         stack.callback(store.close)
         cluster = "embedded" if self._is_embedded else self._address
         facts = store.open(app=self._app, cluster=cluster, fresh=self._options.fresh_state)
@@ -95,7 +95,7 @@ class Opening:
 
     @property
     def _is_embedded(self) -> bool:
-        return self._where.kind == "embedded"
+        return self._target.kind == "embedded"
 
     async def _prepare_topics(self, client: Client) -> None:
         endpoints = [node.endpoint for node in self._topology.nodes]
@@ -202,7 +202,7 @@ class Opening:
         starts: Changes = {}
         for node, facts in sources.items():
             known = committed.get(node.name, {})
-            fresh = {p: at for p, at in (facts.starts or {}).items() if known.get(p) != at}
+            fresh = {p: at for p, at in (facts.start_offsets or {}).items() if known.get(p) != at}
             if fresh:
                 starts[node.name] = fresh
         sinks: Changes = {}
@@ -241,9 +241,9 @@ class Opening:
 
     def _where_text(self) -> str:
         if self._is_embedded:
-            folder = self._where.data_dir
-            return f"the embedded broker at {self._address} in {folder} ({self._where.why})"
-        return f"the cluster at {self._address} ({self._where.why})"
+            folder = self._target.data_dir
+            return f"the embedded broker at {self._address} in {folder} ({self._target.why})"
+        return f"the cluster at {self._address} ({self._target.why})"
 
     def _state_text(self, facts: StoreFacts) -> str:
         if self._options.fresh_state:

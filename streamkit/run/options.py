@@ -12,7 +12,8 @@ from streamkit.client.tls import Tls
 from streamkit.dataflow.options import checked_options
 from streamkit.dataflow.topology import Topology
 from streamkit.errors import UsageError
-from streamkit.where import data_folder
+from streamkit.target import data_folder
+from streamkit.units import seconds_of
 
 
 class Job(Protocol):
@@ -103,9 +104,8 @@ def options_of(keywords: RunKeywords) -> RunOptions:
 
 
 def _seconds(name: str, value: object) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if type(seconds) in (int, float):
-        found = float(seconds)  # type: ignore[arg-type]  # mypy does not see the line before
+    if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
+        found = float(seconds_of(value))
         if math.isfinite(found) and found > 0:
             return found
     raise UsageError(f"{name}={value!r} is not a valid duration", hint="give seconds above 0")

@@ -36,7 +36,7 @@ from streamkit.runtime.shutdown import Phase
 from streamkit.runtime.signals import main_thread_stack
 from streamkit.runtime.worker import Worker
 from streamkit.settings import Settings
-from streamkit.where import Hold, Where, hold_up
+from streamkit.target import BrokerLease, Target, keep_broker_running
 
 # Short enough that an absent broker is told of within two seconds.
 _CONNECT_S = 1.5
@@ -51,16 +51,16 @@ class Run:
         app: Job,
         options: RunOptions,
         settings: Settings,
-        where: Where,
-        hold: Hold,
+        target: Target,
+        lease: BrokerLease,
         reporter: Reporter,
         clock: Clock,
     ) -> None:
         self._app = app
         self._options = options
         self._settings = settings
-        self._where = where
-        self._hold = hold
+        self._target = target
+        self._lease = lease
         self._reporter = reporter
         self._clock = clock
         self._topology: Topology = with_settings(app.topology, settings)
@@ -88,9 +88,9 @@ class Run:
 
     def last_words(self, code: int) -> None:
         """Report the end where the event loop does not turn any more; from another thread."""
-        where = users_line(main_thread_stack())
-        if where:
-            self._reporter.note(f"the job hangs at {where}")
+        target = users_line(main_thread_stack())
+        if target:
+            self._reporter.note(f"the job hangs at {target}")
         if self._worker is not None and not self._has_ended:
             self._report_end(self._worker, code)
 
@@ -127,10 +127,10 @@ class Run:
 
     def _client(self) -> Client:
         return Client(
-            self._hold.address,
+            self._lease.address,
             client_id=self._app.name,
-            use_local_address=self._where.uses_local_address,
-            tls=self._where.tls,
+            use_local_address=self._target.uses_local_address,
+            tls=self._target.tls,
             connect_timeout=_CONNECT_S,
         )
 
@@ -148,7 +148,7 @@ class Run:
                 waited_s = self._clock.monotonic_s() - since_s
                 self._note_trouble(
                     "connect",
-                    f"waiting for the broker at {self._hold.address}: {error} "
+                    f"waiting for the broker at {self._lease.address}: {error} "
                     f"(attempt {backoff.attempt + 1}, for {waited_s:.0f} s)",
                 )
                 await self._clock.sleep(backoff.next_s())
@@ -158,8 +158,8 @@ class Run:
             self._app.name,
             self._topology,
             self._options,
-            self._where,
-            self._hold.address,
+            self._target,
+            self._lease.address,
             self._clock,
             self._reporter.note,
             self._trouble,
@@ -191,7 +191,9 @@ class Run:
     async def _work(self, client: Client, worker: Worker, total: int | None) -> int:
         self._started_s = self._clock.monotonic_s()  # waiting for a broker is no work
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(hold_up, self._hold, client, self._clock, self._reporter.note)
+            tasks.start_soon(
+                keep_broker_running, self._lease, client, self._clock, self._reporter.note
+            )
             tasks.start_soon(self._report_progress, worker, total)
             if self._early_signal is not None:
                 worker.signal(self._early_signal)
@@ -204,7 +206,7 @@ class Run:
     def _report_end(self, worker: Worker, code: int) -> None:
         elapsed_s = self._clock.monotonic_s() - self._started_s
         self._reporter.ended(
-            ended_report(self._app.name, self._topology, worker, self._where, code, elapsed_s)
+            ended_report(self._app.name, self._topology, worker, self._target, code, elapsed_s)
         )
 
     async def _report_progress(self, worker: Worker, total: int | None) -> None:

@@ -18,7 +18,7 @@ from streamkit.run.options import Job, RunOptions
 from streamkit.run.run import NOTHING_READ, Run, topics_of
 from streamkit.runtime.signals import stop_signals
 from streamkit.settings import Settings, load_settings
-from streamkit.where import Hold, Where, choose
+from streamkit.target import BrokerLease, Target, choose
 
 OnStopping = Callable[[float], None]
 
@@ -67,10 +67,10 @@ async def run_app_async(app: Job, options: RunOptions) -> int:
         StreamKitError: It could not begin.
     """
     start = _Start(app, options)
-    hold = Hold(start.where)
-    await anyio.to_thread.run_sync(hold.__enter__)
+    lease = BrokerLease(start.target)
+    await anyio.to_thread.run_sync(lease.__enter__)
     try:
-        run = start.run_with(hold)
+        run = start.run_with(lease)
         task = asyncio.get_running_loop().create_task(run.main())
         try:
             return await asyncio.shield(task)
@@ -79,7 +79,7 @@ async def run_app_async(app: Job, options: RunOptions) -> int:
             raise
     finally:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(hold.__exit__, None, None, None)
+            await anyio.to_thread.run_sync(lease.__exit__, None, None, None)
 
 
 async def _stopped(run: Run, task: asyncio.Task[int]) -> None:
@@ -117,7 +117,7 @@ class _Start:
         self._app = app
         self._options = options
         self._settings: Settings = load_settings(Path.cwd(), os.environ, options.settings)
-        self.where: Where = choose(
+        self.target: Target = choose(
             cluster=options.cluster,
             profile=options.profile,
             embedded=options.embedded,
@@ -135,8 +135,8 @@ class _Start:
         self._handing_over = threading.Lock()
 
     def run(self, on_stopping: OnStopping) -> int:
-        with Hold(self.where) as hold:
-            run = self.run_with(hold)
+        with BrokerLease(self.target) as lease:
+            run = self.run_with(lease)
             run.on_stopping = on_stopping
             with self._handing_over:
                 self._run = run
@@ -144,13 +144,13 @@ class _Start:
                 run.signal_from_anywhere(self._early_signal)
             return anyio.run(run.main)
 
-    def run_with(self, hold: Hold) -> Run:
+    def run_with(self, lease: BrokerLease) -> Run:
         return Run(
             self._app,
             self._options,
             self._settings,
-            self.where,
-            hold,
+            self.target,
+            lease,
             self.reporter,
             SystemClock(),
         )

@@ -27,15 +27,15 @@ IsOver = Callable[[], bool]
 class SourceFacts:
     """What a source says when it is open, for the start report.
 
-    ``waiting`` is how many records lie ahead; None where nobody knows. ``starts`` is where each
-    of its parts begins, to be committed before anything is read: else a part that stays quiet,
-    or a run that fails early, would begin somewhere else next time.
+    ``waiting`` is the number of records not read yet, or None if it is not known.
+    ``start_offsets`` is where each part begins. It is committed before anything is read:
+    otherwise a part without records, or a run that fails early, would begin elsewhere next time.
     """
 
     description: str
     waiting: int | None = None
     is_replayable: bool = True
-    starts: Positions | None = None
+    start_offsets: Positions | None = None
 
 
 class SourceReader(Protocol):

@@ -29,7 +29,7 @@ from streamkit.runtime.contracts import (
     WriteFailed,
 )
 from streamkit.runtime.failures import describe_failure
-from streamkit.runtime.pace import Pace
+from streamkit.runtime.slice_size import SliceSize
 from streamkit.runtime.task import Output, Skip, Work, is_skipped
 from streamkit.runtime.user_calls import Unfinished, unfinished_row
 
@@ -56,7 +56,7 @@ class Delivery:
         self._now_s = now_s
         # Sinks that get lists are left out: fewer rows would make their calls no quicker.
         self._is_paced = any(each.is_per_record for each in self._at_once.values())
-        self._pace = Pace(ROUND_S, first=_ROWS_FIRST, most=CHUNK_RECORDS_MAX)
+        self._pace = SliceSize(ROUND_S, first=_ROWS_FIRST, most=CHUNK_RECORDS_MAX)
 
     async def round(self, work: Work, start: int) -> int:
         """Write what came of the records from offset ``start`` on, as many as time allows.

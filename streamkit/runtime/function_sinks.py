@@ -15,7 +15,7 @@ from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
 from streamkit.runtime.contracts import AtOnceWriter, IsOver, Positions, WriteFailed
 from streamkit.runtime.failures import error_text
-from streamkit.runtime.pace import Pace
+from streamkit.runtime.slice_size import SliceSize
 from streamkit.runtime.user_calls import is_ours, settle
 
 # How many quick calls go between two looks at the time.
@@ -93,7 +93,7 @@ class ObjectWriter(AtOnceWriter):
     def __init__(self, writer: Any, clock: Clock) -> None:
         self._writer = writer
         self._now_s = clock.monotonic_s
-        self._pace = Pace(_WRITE_TARGET_S, first=_WRITE_ROWS_FIRST, most=CHUNK_RECORDS_MAX)
+        self._pace = SliceSize(_WRITE_TARGET_S, first=_WRITE_ROWS_FIRST, most=CHUNK_RECORDS_MAX)
         self._is_dirty = False
         self.description = f"{type(writer).__name__} of the program's own"
 

@@ -24,8 +24,8 @@ from streamkit.record import Chunk
 from streamkit.runtime.contracts import AtOnceWriter, SinkWriter, SourceReader
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.intake import Arrival, Intake
-from streamkit.runtime.pace import Pace
 from streamkit.runtime.positions import ChangedPositions
+from streamkit.runtime.slice_size import SliceSize
 from streamkit.runtime.task import Task, Work
 
 # How long the user's stages should work on one slice. Where a sink gets lists a longer slice is
@@ -69,7 +69,7 @@ class Runner:
         )
         target_s = SLICE_FOR_LISTS_S if makes_lists else SLICE_S
         self._paces = {
-            node: Pace(target_s, first=_ROWS_FIRST, most=CHUNK_RECORDS_MAX) for node in readers
+            node: SliceSize(target_s, first=_ROWS_FIRST, most=CHUNK_RECORDS_MAX) for node in readers
         }
         self._same_process = SameProcess()
         self.boundary = anyio.Lock()

@@ -145,7 +145,7 @@ class Task:
         self._on_result = on_result
         self._room = _TaskRoom(now_s or (lambda: 0.0))
         last = last_operators or {}
-        stations = {node: _Station(node) for node in topology.nodes}
+        stations = {node: _RunningNode(node) for node in topology.nodes}
         for node, station in stations.items():
             station.operators = [(step.open(self._room), step.expands) for step in node.steps]
             if node in last:
@@ -184,7 +184,7 @@ class Task:
         if self._on_skip is not None:
             self._on_skip(skip.error)
 
-    def _run(self, station: _Station, chunk: Chunk, work: Work) -> None:
+    def _run(self, station: _RunningNode, chunk: Chunk, work: Work) -> None:
         node = station.node
         chunk = work.within(chunk)
         taken = chunk.offsets
@@ -264,12 +264,12 @@ def is_skipped(node: Node, error: StageError) -> bool:
 
 
 @dataclass(slots=True)
-class _Station:
+class _RunningNode:
     """A node with its operators and readers, ready to run."""
 
     node: Node
     operators: list[tuple[Operator, bool]] = field(default_factory=list)
-    readers: list[_Station] = field(default_factory=list)
+    readers: list[_RunningNode] = field(default_factory=list)
 
 
 class _TaskRoom:

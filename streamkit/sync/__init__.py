@@ -9,7 +9,7 @@ from __future__ import annotations
 from streamkit.sync.admin import Admin
 from streamkit.sync.client import Client
 from streamkit.sync.consumer import Consumer
-from streamkit.sync.handles import ManyHandle, RecordHandle
+from streamkit.sync.handles import RecordHandle, RecordsHandle
 from streamkit.sync.producer import Producer
 
-__all__ = ["Admin", "Client", "Consumer", "ManyHandle", "Producer", "RecordHandle"]
+__all__ = ["Admin", "Client", "Consumer", "Producer", "RecordHandle", "RecordsHandle"]

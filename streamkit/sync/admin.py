@@ -13,8 +13,8 @@ from streamkit.client import (
     StoredOffset,
     TopicInfo,
 )
-from streamkit.client.admin import Admin as AsyncAdmin
-from streamkit.sync.connection import Connection
+from streamkit.client.admin.admin import Admin as AsyncAdmin
+from streamkit.sync.client_runner import ClientRunner
 from streamkit.sync.signatures import parameters_of
 from streamkit.sync.watch import Watch
 
@@ -24,9 +24,9 @@ T = TypeVar("T")
 class Admin:
     """Administers one cluster; arguments and errors are those of `streamkit.client.Admin`."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._admin = connection.client.admin
+    def __init__(self, runner: ClientRunner) -> None:
+        self._runner = runner
+        self._admin = runner.client.admin
 
     # --- topics ----------------------------------------------------------------------------
 
@@ -63,7 +63,7 @@ class Admin:
 
     def watch_topics(self) -> Watch[TopicInfo]:
         """Hear of all topics, those of the system included, and of every change."""
-        return Watch(self._connection, self._admin.watch_topics())
+        return Watch(self._runner, self._admin.watch_topics())
 
     # --- partitions ------------------------------------------------------------------------
 
@@ -75,7 +75,7 @@ class Admin:
 
     def watch_partitions(self) -> Watch[PartitionInfo]:
         """Hear of all partitions, and of every change."""
-        return Watch(self._connection, self._admin.watch_partitions())
+        return Watch(self._runner, self._admin.watch_partitions())
 
     # --- SmartModules and SPUs ---------------------------------------------------------------
 
@@ -95,7 +95,7 @@ class Admin:
 
     def watch_smartmodules(self) -> Watch[SmartModuleInfo]:
         """Hear of all SmartModules, and of every change."""
-        return Watch(self._connection, self._admin.watch_smartmodules())
+        return Watch(self._runner, self._admin.watch_smartmodules())
 
     def list_spus(self) -> list[SpuInfo]:
         """Return the SPUs of the cluster by number."""
@@ -114,4 +114,4 @@ class Admin:
         return self._call(self._admin.delete_consumer(consumer_id, topic, partition))
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._connection.call(work)
+        return self._runner.call(work)

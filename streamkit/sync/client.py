@@ -6,13 +6,13 @@ from types import TracebackType
 from typing import Any
 
 from streamkit.client import Client as AsyncClient
-from streamkit.client.fetch import Fetched
+from streamkit.client.consume.fetch import Fetched
 from streamkit.errors import StreamKitError
 from streamkit.sync.admin import Admin
-from streamkit.sync.connection import Connection
+from streamkit.sync.client_runner import ClientRunner
 from streamkit.sync.consumer import Consumer
-from streamkit.sync.outbox import OUTBOX_BYTES_MAX
 from streamkit.sync.producer import Producer, closing_deadline_s
+from streamkit.sync.send_queue import SEND_QUEUE_BYTES_MAX
 from streamkit.sync.signatures import parameters_of, parameters_of_call
 
 
@@ -25,8 +25,8 @@ class Client:
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
-        self._connection = Connection(client)
-        self.admin = Admin(self._connection)
+        self._runner = ClientRunner(client)
+        self.admin = Admin(self._runner)
 
     @classmethod
     @parameters_of_call(AsyncClient.connect)
@@ -49,9 +49,9 @@ class Client:
         Besides what waits per partition, up to 1 MiB waits to be handed over to the loop.
         """
         return Producer(
-            self._connection,
+            self._runner,
             self._client.producer(*args, **options),
-            queue_bytes=options.get("queue_bytes", OUTBOX_BYTES_MAX),
+            queue_bytes=options.get("queue_bytes", SEND_QUEUE_BYTES_MAX),
             lingers=bool(options.get("linger", True)),
         )
 
@@ -59,12 +59,12 @@ class Client:
     def consumer(self, *args: Any, **options: Any) -> Consumer:
         """Make a consumer of one topic; arguments and errors as of `streamkit.Client.consumer`."""
         is_auto = options.get("offset_strategy") == "auto"
-        return Consumer(self._connection, self._client.consumer(*args, **options), is_auto=is_auto)
+        return Consumer(self._runner, self._client.consumer(*args, **options), is_auto=is_auto)
 
     @parameters_of(AsyncClient.fetch)
     def fetch(self, *args: Any, **options: Any) -> Fetched:
         """Read once from a partition; arguments and errors as of `streamkit.Client.fetch`."""
-        return self._connection.call(self._client.fetch(*args, **options))
+        return self._runner.call(self._client.fetch(*args, **options))
 
     def close(self, *, deadline_s: float | None = None) -> None:
         """Flush the producers, and disconnect. Does nothing the second time.
@@ -73,10 +73,10 @@ class Client:
             NotFlushed: The deadline passed; the text says how many records are open.
             StreamKitError: The first refusal of a producer that was not flushed.
         """
-        self._connection.close(deadline_s=deadline_s)
+        self._runner.close(deadline_s=deadline_s)
 
     def __enter__(self) -> Client:
-        self._connection.open()
+        self._runner.open()
         return self
 
     def __exit__(

@@ -9,12 +9,12 @@ from itertools import chain
 from types import TracebackType
 from typing import Any
 
-from streamkit.client.consumer import Consumer as AsyncConsumer
-from streamkit.client.hand import Hand
+from streamkit.client.consume.chunk_cursor import ChunkCursor
+from streamkit.client.consume.consumer import Consumer as AsyncConsumer
 from streamkit.client.options import ConsumerMetrics
 from streamkit.errors import UsageError
 from streamkit.record import Chunk, Offset, Record
-from streamkit.sync.connection import Connection
+from streamkit.sync.client_runner import ClientRunner
 
 
 class Consumer:
@@ -30,14 +30,14 @@ class Consumer:
     """
 
     def __init__(
-        self, connection: Connection, consumer: AsyncConsumer, *, is_auto: bool = False
+        self, runner: ClientRunner, consumer: AsyncConsumer, *, is_auto: bool = False
     ) -> None:
         self.topic = consumer.topic
-        self._connection = connection
-        self._loop = connection.loop
+        self._runner = runner
+        self._loop = runner.loop
         self._consumer = consumer
         self._is_auto = is_auto
-        self._pull = connection.pull(self._fetch)
+        self._iterator = runner.iterate(self._fetch)
         self._taken = 0
         self._in_turn = threading.Lock()
         self._done: dict[int, int] = {}
@@ -46,7 +46,7 @@ class Consumer:
         self._is_open = False
         self._is_kept_open = False
         self._is_closed = False
-        self._hand: Hand | None = None
+        self._cursor: ChunkCursor | None = None
 
     # --- life ----------------------------------------------------------------------------
 
@@ -65,7 +65,7 @@ class Consumer:
             if self._is_closed:
                 raise self._closed()
             if not self._is_open:
-                self._connection.call(self._consumer.open())
+                self._runner.call(self._consumer.open())
                 self._is_open = True
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class Consumer:
             return
         self._is_closed = True
         if self._is_open:
-            self._pull.close()
+            self._iterator.close()
             self._loop.call(self._consumer.close())
 
     def __enter__(self) -> Consumer:
@@ -102,8 +102,8 @@ class Consumer:
     def chunks(self) -> Iterator[Chunk]:
         """Read whole columns: values, keys, timestamps in ms, offsets."""
         try:
-            while (hand := self._next_hand()) is not None:
-                yield hand.take_rest()
+            while (cursor := self._next_cursor()) is not None:
+                yield cursor.take_rest()
         finally:
             self._end_of_loop()
 
@@ -112,43 +112,43 @@ class Consumer:
 
         For loops that end the consumer themselves: unlike `chunks` this closes nothing.
         """
-        hand = self._next_hand()
-        return None if hand is None else hand.take_rest()
+        cursor = self._next_cursor()
+        return None if cursor is None else cursor.take_rest()
 
     def _record_runs(self) -> Iterator[Iterator[Record[bytes]]]:
         try:
-            while (hand := self._next_hand()) is not None:
-                yield hand.records
+            while (cursor := self._next_cursor()) is not None:
+                yield cursor.records
         finally:
             self._end_of_loop()
 
-    def _next_hand(self) -> Hand | None:
+    def _next_cursor(self) -> ChunkCursor | None:
         """Return what is left of the chunk in hand, else the next chunk."""
         self._loop.check()
         with self._in_turn:
             if self._is_closed:
                 raise self._closed()
-            hand = self._hand
-            if hand is not None and hand.left:
-                return hand
-            if hand is not None:
+            cursor = self._cursor
+            if cursor is not None and cursor.left:
+                return cursor
+            if cursor is not None:
                 # Whoever comes back for more is done with all of it.
-                self._done[hand.chunk.partition] = hand.chunk.offsets[-1]
-                self._put_away(hand)
+                self._done[cursor.chunk.partition] = cursor.chunk.offsets[-1]
+                self._put_away(cursor)
                 if self._is_auto:
                     self.commit()
             if not self._is_open:
                 self.open()
             self._take_next_in_hand()
-            return self._hand
+            return self._cursor
 
     def _take_next_in_hand(self) -> None:
         while True:
-            brought = self._pull.after(self._taken)
+            brought = self._iterator.after(self._taken)
             fetched = brought.thing
             if fetched is not None and self._is_current(fetched):
                 # In one step, so that an interrupt comes before it is taken or after.
-                self._hand = Hand(fetched.chunk, brought.number)
+                self._cursor = ChunkCursor(fetched.chunk, brought.number)
                 return
             self._taken = brought.number
             if brought.error is not None:
@@ -160,9 +160,9 @@ class Consumer:
         """Tell whether nothing was sought since: an interrupted wait may have asked long ago."""
         return fetched.seeks == self._seeks.get(fetched.chunk.partition, 0)
 
-    def _put_away(self, hand: Hand) -> None:
-        self._taken = hand.number
-        self._hand = None
+    def _put_away(self, cursor: ChunkCursor) -> None:
+        self._taken = cursor.number
+        self._cursor = None
 
     def _closed(self) -> UsageError:
         return UsageError(f"the consumer of {self.topic!r} is closed")
@@ -174,7 +174,7 @@ class Consumer:
     def _end_of_loop(self) -> None:
         if not self._is_kept_open and not self._is_closed:
             self._is_closed = True
-            self._pull.close()
+            self._iterator.close()
             self._loop.spawn(self._consumer.close)
 
     # --- positions -----------------------------------------------------------------------
@@ -188,9 +188,9 @@ class Consumer:
         """Return, for ``until_end``, the offset behind the last record per partition."""
         return self._loop.ask(self._consumer.ends)
 
-    def starts(self) -> dict[int, int]:
+    def start_offsets(self) -> dict[int, int]:
         """Return the offset each partition was opened at."""
-        return self._loop.ask(self._consumer.starts)
+        return self._loop.ask(self._consumer.start_offsets)
 
     def next_offsets(self) -> dict[int, int]:
         """Return the next offset each partition's reader will bring."""
@@ -212,9 +212,9 @@ class Consumer:
         """
         self.open()
         lag = self._loop.call(self._consumer.lag())
-        hand = self._hand
-        if hand is not None and hand.left:
-            lag[hand.chunk.partition] += hand.chunk.offsets[-1] + 1 - hand.next_offset
+        cursor = self._cursor
+        if cursor is not None and cursor.left:
+            lag[cursor.chunk.partition] += cursor.chunk.offsets[-1] + 1 - cursor.next_offset
         return lag
 
     def seek(self, partition: int, offset: Offset | str | int) -> int:
@@ -241,10 +241,10 @@ class Consumer:
 
         self.open()
         at = self._loop.call(seek())
-        hand = self._hand
-        if hand is not None and hand.chunk.partition == partition:
-            self._put_away(hand)
-            hand.drop_rest()
+        cursor = self._cursor
+        if cursor is not None and cursor.chunk.partition == partition:
+            self._put_away(cursor)
+            cursor.drop_rest()
         self._done.pop(partition, None)
         return at
 
@@ -270,9 +270,9 @@ class Consumer:
         """Store everything given out so far as processed."""
         self.open()
         done = self._processed()
-        hand = self._hand
-        if hand is not None and hand.given:
-            done[hand.chunk.partition] = hand.chunk.offsets[hand.given - 1]
+        cursor = self._cursor
+        if cursor is not None and cursor.given:
+            done[cursor.chunk.partition] = cursor.chunk.offsets[cursor.given - 1]
         self._loop.call(self._store_all(done))
         self._done |= done
 
@@ -289,9 +289,9 @@ class Consumer:
     def _processed(self) -> dict[int, int]:
         """Return the last offset per partition that the application is done with."""
         done = dict(self._done)
-        hand = self._hand
-        if hand is not None and hand.done:
-            number, offset = hand.chunk.partition, hand.chunk.offsets[hand.done - 1]
+        cursor = self._cursor
+        if cursor is not None and cursor.done:
+            number, offset = cursor.chunk.partition, cursor.chunk.offsets[cursor.done - 1]
             # It may have said more by itself: `commit` with the record it was given last.
             done[number] = max(offset, done.get(number, -1))
         return done

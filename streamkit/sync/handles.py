@@ -6,23 +6,23 @@ from typing import Protocol
 
 import msgspec
 
-from streamkit.client import ManyMetadata, RecordMetadata
+from streamkit.client import RecordMetadata, RecordsMetadata
 
 
-class Rows(Protocol):
+class SentRecords(Protocol):
     """Records on their way, taken together."""
 
     def __len__(self) -> int: ...
 
     def wait_for_row(self, row: int) -> RecordMetadata: ...
 
-    def wait_for_all(self) -> ManyMetadata: ...
+    def wait_for_all(self) -> RecordsMetadata: ...
 
 
 class RecordHandle(msgspec.Struct, frozen=True, gc=False):
     """A record on its way."""
 
-    _rows: Rows
+    _rows: SentRecords
     _row: int
 
     def __repr__(self) -> str:
@@ -39,22 +39,22 @@ class RecordHandle(msgspec.Struct, frozen=True, gc=False):
         return self._rows.wait_for_row(self._row)
 
 
-class ManyHandle(msgspec.Struct, frozen=True, gc=False):
+class RecordsHandle(msgspec.Struct, frozen=True, gc=False):
     """The records of one `Producer.send_many`."""
 
-    _parts: list[Rows]
+    _parts: list[SentRecords]
 
     def __repr__(self) -> str:
-        return f"ManyHandle({sum(map(len, self._parts))} records)"
+        return f"RecordsHandle({sum(map(len, self._parts))} records)"
 
-    def wait(self) -> ManyMetadata:
+    def wait(self) -> RecordsMetadata:
         """Wait until all records are stored and return where, row by row.
 
         Raises:
             StreamKitError: One of them is not stored.
         """
         found = [rows.wait_for_all() for rows in self._parts]
-        return ManyMetadata(
+        return RecordsMetadata(
             [partition for part in found for partition in part.partitions],
             [offset for part in found for offset in part.offsets],
         )

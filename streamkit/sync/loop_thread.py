@@ -25,7 +25,7 @@ _ENDING: Final = "the interpreter is ending, and the client's event loop with it
 _FORKED: Final = "the client belongs to the process that this one was forked from"
 
 
-class Unfinished(Protocol):
+class Finishable(Protocol):
     """Something that must not be lost when the interpreter ends."""
 
     async def finish(self) -> None:
@@ -45,7 +45,7 @@ class LoopThread:
         self._loop = _new_loop()
         self._loop.set_default_executor(_NameLookups())
         self._thread = threading.Thread(target=self._serve, name="streamkit-sync", daemon=True)
-        self._unfinished: set[Unfinished] = set()
+        self._unfinished: set[Finishable] = set()
         self._ending = threading.Lock()
         self._is_ending = False
         self._spawned: set[asyncio.Task[None]] = set()
@@ -134,7 +134,7 @@ class LoopThread:
         """Run a coroutine function on the loop, from anywhere; nobody waits for it."""
         self.post(self._spawn, work)
 
-    def must_finish(self, unfinished: Unfinished) -> None:
+    def must_finish(self, unfinished: Finishable) -> None:
         """Remember to finish something before the interpreter ends.
 
         Raises:
@@ -145,7 +145,7 @@ class LoopThread:
                 raise UsageError(_ENDING)
             self._unfinished.add(unfinished)
 
-    def is_finished(self, finished: Unfinished) -> None:
+    def is_finished(self, finished: Finishable) -> None:
         """Forget it again."""
         self._unfinished.discard(finished)
 

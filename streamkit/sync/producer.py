@@ -10,13 +10,13 @@ from typing import Final
 
 from streamkit.client import checks
 from streamkit.client.options import ProducerMetrics
-from streamkit.client.producer import Producer as AsyncProducer
+from streamkit.client.produce.producer import Producer as AsyncProducer
 from streamkit.env import SystemClock
 from streamkit.errors import StreamKitError, UsageError
-from streamkit.sync.connection import Connection
-from streamkit.sync.handles import ManyHandle, RecordHandle
-from streamkit.sync.outbox import OUTBOX_BYTES_MAX, Outbox
-from streamkit.sync.parcel import RECORD_BYTES
+from streamkit.sync.client_runner import ClientRunner
+from streamkit.sync.handles import RecordHandle, RecordsHandle
+from streamkit.sync.send_batch import RECORD_BYTES
+from streamkit.sync.send_queue import SEND_QUEUE_BYTES_MAX, SendQueue
 
 # After Ctrl-C a block is left within so many seconds, whatever is still open.
 _INTERRUPTED_S_MAX: Final = 2.0
@@ -35,23 +35,23 @@ class Producer:
 
     def __init__(
         self,
-        connection: Connection,
+        runner: ClientRunner,
         producer: AsyncProducer,
         *,
-        queue_bytes: int = OUTBOX_BYTES_MAX,
+        queue_bytes: int = SEND_QUEUE_BYTES_MAX,
         lingers: bool = True,
     ) -> None:
         self.topic = producer.topic
         self.close_timeout_s = producer.close_timeout_s
-        self._connection = connection
-        self._loop = connection.loop
+        self._runner = runner
+        self._loop = runner.loop
         self._producer = producer
         self._queue_bytes = queue_bytes
         self._lingers = lingers
         self._small_bytes = _SMALL_BYTES if producer.fits(bytes(_SMALL_BYTES)) else -1
         self._opening = threading.Lock()
         self._state = threading.Lock()
-        self._outbox: Outbox | None = None
+        self._send_queue: SendQueue | None = None
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -101,10 +101,10 @@ class Producer:
         if size_bytes > self._small_bytes:
             self._producer.check_fits(value, key)
         timestamp_ms = _WALL_MS() if timestamp_ms is None else checks.stamp(timestamp_ms)
-        outbox = self._outbox or self._open_outbox()
+        send_queue = self._send_queue or self._open_outbox()
         if partition is not None:
             partition = self._checked_partition(partition)
-        return outbox.add(value, key, timestamp_ms, partition, size_bytes)
+        return send_queue.add(value, key, timestamp_ms, partition, size_bytes)
 
     def send_many(
         self,
@@ -112,7 +112,7 @@ class Producer:
         keys: Iterable[bytes | None] | None = None,
         *,
         timestamps_ms: Iterable[int] | None = None,
-    ) -> ManyHandle:
+    ) -> RecordsHandle:
         """Take many records as columns of equal length: the fast way.
 
         The columns may be any iterables; they are copied.
@@ -132,8 +132,8 @@ class Producer:
         self._loop.check()
         columns, largest_bytes = checks.columns(values, keys, timestamps_ms, _WALL_MS)
         self._producer.check_sizes(columns, largest_bytes)
-        outbox = self._outbox or self._open_outbox()
-        return ManyHandle(list(outbox.add_columns(columns)))
+        send_queue = self._send_queue or self._open_outbox()
+        return RecordsHandle(list(send_queue.add_columns(columns)))
 
     def fits(self, value: bytes | str, key: bytes | str | None = None) -> bool:
         """Tell whether a record could be sent, if only alone in its batch."""
@@ -155,22 +155,22 @@ class Producer:
                 are not stored, the others are.
         """
         self._loop.check()
-        if self._outbox is not None:
-            self._loop.call(self._outbox.flush())
+        if self._send_queue is not None:
+            self._loop.call(self._send_queue.flush())
 
     def send_now(self) -> None:
         """Let what is held go without waiting for its linger; do not wait for it."""
-        if self._outbox is not None:
-            self._loop.call(self._outbox.hurry())
+        if self._send_queue is not None:
+            self._loop.call(self._send_queue.flush_soon())
 
     def stop(self) -> None:
         """Stop at once; what is not stored yet is not sent again."""
         self._loop.check_not_forked()
         with self._state:
             self._is_closed = True
-            outbox = self._outbox
-        if outbox is not None:
-            self._loop.ask(outbox.stop)
+            send_queue = self._send_queue
+        if send_queue is not None:
+            self._loop.ask(send_queue.stop)
 
     def close(self, *, deadline_s: float | None = None) -> None:
         """Let no more records in, flush, then stop. Does nothing the second time.
@@ -191,18 +191,18 @@ class Producer:
         with self._state:
             if self._is_closed:
                 return
-            outbox = self._outbox
-            self._is_closed = outbox is None
-        if outbox is not None:
+            send_queue = self._send_queue
+            self._is_closed = send_queue is None
+        if send_queue is not None:
             try:
-                outbox.shut()
-                self._loop.call(outbox.close(deadline_s))
+                send_queue.shut()
+                self._loop.call(send_queue.close(deadline_s))
             except BaseException:
-                if not outbox.is_stopped:
-                    outbox.reopen()  # interrupted, or called where it cannot wait
+                if not send_queue.is_stopped:
+                    send_queue.reopen()  # interrupted, or called where it cannot wait
                 raise
             finally:
-                self._is_closed = outbox.is_stopped
+                self._is_closed = send_queue.is_stopped
 
     @property
     def metrics(self) -> ProducerMetrics:
@@ -212,9 +212,9 @@ class Producer:
     @property
     def unacknowledged(self) -> int:
         """Records taken whose outcome is not known yet; none in a process that was forked off."""
-        if self._outbox is None or self._loop.is_forked:
+        if self._send_queue is None or self._loop.is_forked:
             return 0
-        return self._outbox.unacknowledged
+        return self._send_queue.unacknowledged
 
     def __enter__(self) -> Producer:
         self._open_outbox()
@@ -235,42 +235,42 @@ class Producer:
 
     # --- inside ------------------------------------------------------------------------
 
-    def _open_outbox(self) -> Outbox:
+    def _open_outbox(self) -> SendQueue:
         self._loop.check()
         with self._opening:
             if self._is_closed:
                 raise self._closed()
-            if self._outbox is None:
-                self._connection.call(self._producer.open())
-                outbox = Outbox(
+            if self._send_queue is None:
+                self._runner.call(self._producer.open())
+                send_queue = SendQueue(
                     self._loop,
                     self._producer,
                     queue_bytes=self._queue_bytes,
                     gathers=self._lingers,
                 )
-                self._give(outbox)
-            assert self._outbox is not None, "just given"
-            return self._outbox
+                self._give(send_queue)
+            assert self._send_queue is not None, "just given"
+            return self._send_queue
 
-    def _give(self, outbox: Outbox) -> None:
+    def _give(self, send_queue: SendQueue) -> None:
         """Begin to use an outbox, unless another thread has closed something meanwhile."""
         try:
-            self._connection.opened(outbox)
+            self._runner.opened(send_queue)
             with self._state:
                 if self._is_closed:
                     raise self._closed()
-                self._outbox = outbox
+                self._send_queue = send_queue
         except BaseException:
-            self._loop.ask(outbox.stop)
+            self._loop.ask(send_queue.stop)
             raise
-        weakref.finalize(self, outbox.abandon).atexit = False
+        weakref.finalize(self, send_queue.abandon).atexit = False
 
     def _closed(self) -> UsageError:
         return UsageError(f"the producer for {self.topic!r} is closed")
 
     def _checked_partition(self, given: object) -> int:
         number = checks.whole("partition", given, -checks.I64_MAX, checks.I64_MAX)
-        count = self._connection.partition_count(self.topic)
+        count = self._runner.partition_count(self.topic)
         if count is not None and not 0 <= number < count:
             raise UsageError(f"topic {self.topic!r} has no partition {number}, it has {count}")
         return number

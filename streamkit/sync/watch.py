@@ -6,11 +6,11 @@ import threading
 from types import TracebackType
 from typing import Generic, TypeVar
 
-from streamkit.client.watching import Watch as AsyncWatch
-from streamkit.client.watching import WatchEvent
+from streamkit.client.admin.watch_state import WatchEvent
+from streamkit.client.admin.watching import Watch as AsyncWatch
 from streamkit.errors import UsageError
-from streamkit.sync.connection import Connection
-from streamkit.sync.pull import Pull
+from streamkit.sync.client_runner import ClientRunner
+from streamkit.sync.loop_iterator import LoopIterator
 
 T = TypeVar("T")
 
@@ -18,10 +18,10 @@ T = TypeVar("T")
 class Watch(Generic[T]):
     """Iterate it, as `streamkit.client.Watch`. A loop that is left may be gone on with."""
 
-    def __init__(self, connection: Connection, watch: AsyncWatch[T]) -> None:
-        self._connection = connection
+    def __init__(self, runner: ClientRunner, watch: AsyncWatch[T]) -> None:
+        self._runner = runner
         self._watch = watch
-        self._pull: Pull[WatchEvent[T]] = connection.pull(self._bring)
+        self._iterator: LoopIterator[WatchEvent[T]] = runner.iterate(self._bring)
         self._taken = 0
         self._in_turn = threading.Lock()
         self._is_closed = False
@@ -30,14 +30,14 @@ class Watch(Generic[T]):
         return self
 
     def __next__(self) -> WatchEvent[T]:
-        self._connection.open()
+        self._runner.open()
         if self._is_closed:
             raise StopIteration
         with self._in_turn:
             try:
-                brought = self._pull.after(self._taken)
+                brought = self._iterator.after(self._taken)
             except UsageError:
-                if self._is_closed or self._connection.is_closed:
+                if self._is_closed or self._runner.is_closed:
                     raise StopIteration from None  # by another thread meanwhile
                 raise
             self._taken = brought.number
@@ -45,7 +45,7 @@ class Watch(Generic[T]):
             raise brought.error
         if brought.thing is None:
             self._is_closed = True
-            self._pull.close()
+            self._iterator.close()
             raise StopIteration
         return brought.thing
 
@@ -53,8 +53,8 @@ class Watch(Generic[T]):
         """End it. A loop over it ends as well."""
         if not self._is_closed:
             self._is_closed = True
-            self._connection.loop.call(self._watch.close())
-            self._pull.close()
+            self._runner.loop.call(self._watch.close())
+            self._iterator.close()
 
     def __enter__(self) -> Watch[T]:
         return self

@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from benchmarks import batches, stages
 from streamkit.bench.catalog import BENCHMARKS
 from streamkit.bench.engine import measure
+from streamkit.bench.environment import broker
 from streamkit.bench.official import MISSING, PYTHON_VARIABLE
-from streamkit.bench.place import broker
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput, as_text
+from streamkit.bench.verify import verify_written
 from streamkit.bench.workload import keys_of, values_of
-from streamkit.bench.written import check_written
 from streamkit.cli.main import cli
 
 FEW = Scale(records=500, rounds=1)
@@ -70,18 +70,18 @@ def test_the_names_of_benchmarks_stay() -> None:
 
 def test_a_topic_that_lacks_a_record_or_has_another_is_refused() -> None:
     before_ms = time.time_ns() // 1_000_000
-    with broker(FEW) as place, place.topic() as topic:
-        with place.client.producer(topic) as producer:
+    with broker(FEW) as environment, environment.topic() as topic:
+        with environment.client.producer(topic) as producer:
             producer.send_many(values_of(9), keys_of(9))
-        check_written(place, topic, 9, not_before_ms=before_ms)
+        verify_written(environment, topic, 9, not_before_ms=before_ms)
         with pytest.raises(WrongOutput, match="10 records were sent, 9 are stored"):
-            check_written(place, topic, 10, not_before_ms=before_ms)
+            verify_written(environment, topic, 10, not_before_ms=before_ms)
         with pytest.raises(WrongOutput, match="times from before"):
-            check_written(place, topic, 9, not_before_ms=before_ms + 3_600_000)
-        with place.client.producer(topic) as producer:
+            verify_written(environment, topic, 9, not_before_ms=before_ms + 3_600_000)
+        with environment.client.producer(topic) as producer:
             producer.send("another")
         with pytest.raises(WrongOutput, match="other records"):
-            check_written(place, topic, 10, not_before_ms=before_ms)
+            verify_written(environment, topic, 10, not_before_ms=before_ms)
 
 
 def test_a_ratio_compares_times_for_as_many_records() -> None:

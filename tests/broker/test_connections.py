@@ -15,6 +15,7 @@ from streamkit.broker.broker import Broker
 from streamkit.errors import TooManyConnections
 from streamkit.protocol import apis
 from streamkit.protocol.control_plane import ApiVersionsRequest
+from streamkit.protocol.error_codes import Code
 from tests.broker.running import create, running, several
 from tests.broker.wire import Wire
 
@@ -38,7 +39,7 @@ async def test_whoever_connects_above_the_limit_is_answered_with_the_limit(small
         for address in (small.sc_address, small.spu_address):
             async with await Wire.open(address) as one_more:
                 answer = await one_more.ask(apis.API_VERSIONS, HELLO)
-                assert answer.error.code == 2
+                assert answer.error.code == Code.OTHER
                 assert f"{LIMIT} from 127.0.0.1 are open" in answer.error.text
                 assert await one_more.until_closed() == b""
         wires[0].close()

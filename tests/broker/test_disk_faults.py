@@ -19,7 +19,7 @@ from streamkit.protocol.data_plane import (
     StreamFetchRequest,
     UpdateConsumerOffsetRequest,
 )
-from streamkit.protocol.error_codes import partition_full
+from streamkit.protocol.error_codes import Code, partition_full
 from tests.broker.failing_disk import FailingDisk, no_fault, on_file, on_segments
 from tests.broker.running import (
     batch_of,
@@ -261,10 +261,10 @@ async def test_an_offset_that_was_not_synced_is_refused_and_so_are_later_ones(si
     site.spu.start(apis.STREAM_FETCH, StreamFetchRequest("t", 0, 0, 100, consumer_id="c"))
     store = UpdateConsumerOffsetRequest(5, 1)
     site.disk.fault = on_file("consumer-offsets", "sync", errno.EIO)
-    assert (await site.spu.ask(apis.UPDATE_CONSUMER_OFFSET, store)).error.code == 2
+    assert (await site.spu.ask(apis.UPDATE_CONSUMER_OFFSET, store)).error.code == Code.OTHER
     site.disk.fault = no_fault
     tried = len(site.disk.calls)
-    assert (await site.spu.ask(apis.UPDATE_CONSUMER_OFFSET, store)).error.code == 2
+    assert (await site.spu.ask(apis.UPDATE_CONSUMER_OFFSET, store)).error.code == Code.OTHER
     assert not [path for _, path in site.disk.calls[tried:] if path.stem == "consumer-offsets"]
     held = await site.spu.ask(apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest())
     assert held.consumers == ()
@@ -320,8 +320,8 @@ async def test_a_flipped_bit_is_noticed_by_whoever_reads_it(tmp_path: Path) -> N
     async with running(tmp_path) as broker, await Wire.open(broker.spu_address) as spu:
         below = await fetch(spu, "t")
         assert (below.error.code, below.records) == (0, bytes(data[: len(data) // 5 * 2]))
-        assert (await fetch(spu, "t", offset=2)).error.code == 56
-        assert (await fetch(spu, "t", offset=3)).error.code == 0
+        assert (await fetch(spu, "t", offset=2)).error.code == Code.STORAGE_ERROR
+        assert (await fetch(spu, "t", offset=3)).error.code == Code.SUCCESS
         assert path.read_bytes() == data
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamkit.broker.catalog_journal import CatalogJournal
-from streamkit.broker.consumer_offsets import ConsumerOffsets, Position
+from streamkit.broker.consumer_offsets import ConsumerOffsets, ConsumerPosition
 from streamkit.broker.journal import ENTRY_BYTES_MAX, MAGIC, Journal, JournalContent, read_entries
 from streamkit.broker.partition_log import LogEnd, PartitionLog
 from streamkit.env import Disk
@@ -157,7 +157,7 @@ def test_positions_are_all_there_after_many_changes(tmp_path: Path) -> None:
     consumer = "c" * 30_000
     rounds = JOURNAL_BYTES_MAX // 30_000 * 3
     for number in range(rounds):
-        offsets.store((consumer, "t", number % 3), Position(number, 1, "t.0"))
+        offsets.store((consumer, "t", number % 3), ConsumerPosition(number, 1, "t.0"))
     offsets.drop([(consumer, "t", 2)])
     offsets.close()
     assert path.stat().st_size < JOURNAL_BYTES_MAX + (1 << 17)

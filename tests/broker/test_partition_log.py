@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from streamkit.broker.batch_validation import Entry
 from streamkit.broker.files import OpenFiles
-from streamkit.broker.intake import Entry
 from streamkit.broker.partition_log import LogEnd, PartitionLog, Slice
 from streamkit.broker.recovery import open_partition
 from streamkit.broker.segment import SparseIndex

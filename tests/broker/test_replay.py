@@ -35,7 +35,7 @@ from streamkit.protocol.data_plane import (
     ProduceResponse,
     StreamFetchResponse,
 )
-from streamkit.protocol.error_codes import ErrorCode, evicted, other
+from streamkit.protocol.error_codes import Code, ErrorCode, evicted, other
 from streamkit.protocol.schema import decode
 from streamkit.protocol.specs import TopicCompression, TopicSpec
 from tests.broker.running import create, running, topic_spec
@@ -311,7 +311,7 @@ MORE: Final[dict[str, list[tuple[Connection, Callable[[Any], bool]]]]] = {
     "raw-flow-control": [(("spu", 2), error_is(evicted(-5, 0)))],
     # These clients had closed the connection by then.
     "raw-max-bytes": [(("spu", 3), is_resent), (("spu", 4), is_resent)],
-    "node-session": [(("spu", 1), error_is(ErrorCode(2007)))],
+    "node-session": [(("spu", 1), error_is(ErrorCode(Code.TOPIC_DELETED)))],
 }
 
 

@@ -24,7 +24,7 @@ from streamkit.protocol.control_plane import (
     UnknownObject,
     WatchRequest,
 )
-from streamkit.protocol.error_codes import ErrorCode, TextPayload, other
+from streamkit.protocol.error_codes import Code, ErrorCode, TextPayload, other
 from streamkit.protocol.specs import (
     Deduplication,
     ModuleMeta,
@@ -88,7 +88,9 @@ async def test_a_module_is_kept_as_it_came(broker: Broker, payload: bytes) -> No
         assert (item.name, item.spec) == ("upper", spec(payload))
         assert await delete(sc, "upper") == StatusResponse("upper")
         assert await listed(sc) == ()
-        gone = StatusResponse("upper", ErrorCode(6001, TextPayload("upper")), "not found")
+        gone = StatusResponse(
+            "upper", ErrorCode(Code.SMARTMODULE_NOT_FOUND, TextPayload("upper")), "not found"
+        )
         assert await delete(sc, "upper") == gone
 
 
@@ -159,7 +161,9 @@ async def test_a_bad_version_in_a_name_costs_the_connection(broker: Broker, name
 async def test_a_package_needs_name_and_group(broker: Broker, package: ModulePackage) -> None:
     async with await Wire.open(broker.sc_address) as sc:
         answer = await create(sc, "asked", spec(package=package))
-        assert answer == StatusResponse("asked", ErrorCode(6000), "invalid SmartModule package")
+        assert answer == StatusResponse(
+            "asked", ErrorCode(Code.SMARTMODULE_ERROR), "invalid SmartModule package"
+        )
         assert await listed(sc) == ()
 
 
@@ -169,7 +173,7 @@ async def test_a_package_needs_name_and_group(broker: Broker, package: ModulePac
 async def test_what_is_no_module_is_refused(broker: Broker, payload: bytes) -> None:
     async with await Wire.open(broker.sc_address) as sc:
         answer = await create(sc, "m", spec(payload))
-        assert answer.error == ErrorCode(6000)
+        assert answer.error == ErrorCode(Code.SMARTMODULE_ERROR)
         assert "neither wasm nor the gzip of wasm" in (answer.error_message or "")
         assert await listed(sc) == ()
 
@@ -180,7 +184,7 @@ async def test_all_modules_together_have_a_size(broker: Broker) -> None:
         assert await listed(sc) == ()  # the first request of a connection is small
         assert not (await create(sc, "large", most)).error
         answer = await create(sc, "other", spec(WASM + bytes(1_000)))
-        assert answer.error == ErrorCode(6000)
+        assert answer.error == ErrorCode(Code.SMARTMODULE_ERROR)
         assert f"{SMARTMODULES_BYTES_MAX} allowed" in (answer.error_message or "")
         assert not (await create(sc, "large", spec())).error, "it makes room itself"
         assert not (await create(sc, "other", spec(WASM + bytes(1_000)))).error
@@ -190,11 +194,14 @@ async def test_a_topic_is_not_promised_to_deduplicate(broker: Broker) -> None:
     wanted = topic_spec(deduplication=Deduplication(5, None, "fluvio/dedup@0.1.0"))
     async with await Wire.open(broker.sc_address) as sc:
         missing = await create_topic(sc, "t", wanted)
-        assert (missing.error, missing.name) == (ErrorCode(10000), "fluvio/dedup@0.1.0")
+        assert (missing.error, missing.name) == (
+            ErrorCode(Code.DEDUPLICATION_SMARTMODULE_NOT_LOADED),
+            "fluvio/dedup@0.1.0",
+        )
         assert "not loaded" in (missing.error_message or "")
         await create(sc, "", spec(package=packaged("dedup")))
         refused = await create_topic(sc, "t", wanted)
-        assert refused.error == ErrorCode(10000)
+        assert refused.error == ErrorCode(Code.DEDUPLICATION_SMARTMODULE_NOT_LOADED)
         assert "does not run SmartModules yet" in (refused.error_message or "")
 
 

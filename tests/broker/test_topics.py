@@ -33,7 +33,7 @@ from streamkit.protocol.data_plane import (
     StreamFetchRequest,
     UpdateConsumerOffsetRequest,
 )
-from streamkit.protocol.error_codes import other
+from streamkit.protocol.error_codes import Code, other
 from streamkit.protocol.schema import decode
 from streamkit.protocol.smartmodules import Map, Predefined, SmartModuleInvocation
 from tests.broker.running import (
@@ -210,7 +210,7 @@ async def test_a_broker_has_so_many_partitions_and_no_more(broker: Broker) -> No
     async with await Wire.open(broker.sc_address) as sc:
         await create(sc, "t")
         refusal = await grow(sc, "t", PARTITIONS_MAX)
-        assert refusal.error.code == 2000
+        assert refusal.error.code == Code.TOPIC_ERROR
         assert refusal.error_message == f"more than {PARTITIONS_MAX} partitions in all"
         assert await names(sc, specs.PARTITION) == ["t-0"]
 
@@ -232,9 +232,9 @@ async def test_deleting_a_topic_ends_its_streams_also_those_that_owe_an_acknowle
         assert not (await spu.reply(owing)).partition.error
         await delete(sc, "t")
         for stream in (owing, waiting):
-            assert (await spu.reply(stream)).partition.error.code == 2007
+            assert (await spu.reply(stream)).partition.error.code == Code.TOPIC_DELETED
         assert await produce(spu, "t", batch_of(b"x")) == (6, 0)
-        assert (await fetch(spu, "t")).error.code == 6
+        assert (await fetch(spu, "t")).error.code == Code.NOT_LEADER_FOR_PARTITION
 
 
 async def test_a_topic_that_is_made_again_starts_anew(broker: Broker, tmp_path: Path) -> None:

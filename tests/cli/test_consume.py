@@ -11,7 +11,7 @@ import click
 import pytest
 
 from streamkit.cli.consume_run import ConsumeOptions
-from streamkit.cli.moments import MOMENT
+from streamkit.cli.time_option import MOMENT
 from streamkit.client import SmartModule
 from streamkit.protocol.apis import STREAM_FETCH
 from tests.broker.running import batch_of

@@ -18,7 +18,7 @@ from streamkit.protocol.data_plane import (
     ProduceResponse,
     TopicProduceResponse,
 )
-from streamkit.protocol.error_codes import ErrorCode
+from streamkit.protocol.error_codes import Code, ErrorCode
 from tests.cli.conftest import Run
 from tests.cli.processes import (
     COMMAND,
@@ -71,7 +71,12 @@ def test_a_topic_that_is_deleted_ends_produce_with_its_cause(
 
 
 @pytest.mark.parametrize(
-    ("code", "ends"), [(ErrorCode(13), True), (ErrorCode(1000), True), (ErrorCode(10), False)]
+    ("code", "ends"),
+    [
+        (ErrorCode(Code.PERMISSION_DENIED), True),
+        (ErrorCode(Code.SPU_ERROR), True),
+        (ErrorCode(Code.MESSAGE_TOO_LARGE), False),
+    ],
 )
 async def test_a_refusal_of_all_records_ends_produce_and_one_of_a_record_is_counted(
     tmp_path: Path, code: ErrorCode, ends: bool

@@ -84,7 +84,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("streamkit.client.profile.load_profiles", broken)
+    monkeypatch.setattr("streamkit.client.profile.profile.load_profiles", broken)
     assert isinstance(CliRunner().invoke(command.cli, ["profile"]).exception, ZeroDivisionError)
     monkeypatch.setattr("sys.argv", ["streamkit", "profile"])
     with pytest.raises(ZeroDivisionError, match="a bug"):

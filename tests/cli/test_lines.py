@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamkit.cli.formats import envelopes
-from streamkit.cli.lines import LineCutter, Rows, enveloped, keyed_by_field, separated, shaped
+from streamkit.cli.lines import LineCutter, ParsedRows, enveloped, keyed_by_field, separated, shaped
 from streamkit.record import Chunk
 
 BYTES_OR_NONE = st.none() | st.binary(max_size=20)
@@ -121,7 +121,7 @@ def test_json_values_come_back_byte_by_byte(value: object) -> None:
 
 
 def test_rows_can_be_left_out() -> None:
-    rows = Rows([b"a", b"b", b"c"], [None, b"k", None], [1, 2, 3], range(5, 8))
+    rows = ParsedRows([b"a", b"b", b"c"], [None, b"k", None], [1, 2, 3], range(5, 8))
     kept = rows.without([1])
     assert (kept.values, kept.keys) == ([b"a", b"c"], [None, None])
     assert (kept.timestamps_ms, kept.numbers) == ([1, 3], [5, 7])

@@ -24,7 +24,7 @@ from streamkit.protocol.data_plane import (
     ProduceResponse,
     TopicProduceResponse,
 )
-from streamkit.protocol.error_codes import NO_ERROR, ErrorCode
+from streamkit.protocol.error_codes import NO_ERROR, Code, ErrorCode
 from tests.cli.conftest import Run
 from tests.cli.processes import (
     COMMAND,
@@ -295,7 +295,7 @@ async def test_words_are_taken_in_every_spelling_of_fluvios_tools(
 
 async def test_at_most_once_sends_nothing_again(tmp_path: Path) -> None:
     """A partition that moves refuses records; to send them again is for at-least-once."""
-    codes = [ErrorCode(6)]
+    codes = [ErrorCode(Code.NOT_LEADER_FOR_PARTITION)]
 
     def answer(request: IncomingRequest) -> ProduceResponse:
         entry = PartitionProduceResponse(0, codes.pop() if codes else NO_ERROR, 5)
@@ -307,7 +307,7 @@ async def test_at_most_once_sends_nothing_again(tmp_path: Path) -> None:
     assert (ended.code, len(once.bodies(PRODUCE.key))) == (1, 1)
     assert "1 line rejected" in ended.err
 
-    codes.append(ErrorCode(6))
+    codes.append(ErrorCode(Code.NOT_LEADER_FOR_PARTITION))
     again = StockSpu(answers={PRODUCE.key: answer})
     ended = await produce_there(again, tmp_path)
     assert (ended.code, len(again.bodies(PRODUCE.key))) == (0, 2)

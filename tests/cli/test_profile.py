@@ -210,7 +210,7 @@ def test_a_misspelt_subcommand_is_answered_with_the_right_one(
 def test_without_the_package_that_writes_it_is_said_which_one(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamkit.client.profile_file.find_spec", lambda name: None)
+    monkeypatch.setattr("streamkit.client.profile.profile_file.find_spec", lambda name: None)
     result = invoked("switch", "cloud")
     assert isinstance(result.exception, ConfigError)
     assert "tomlkit" in str(result.exception)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from streamkit.cli.progress import Progress, counted, rate, seconds
+from streamkit.cli.progress import Progress, rate, seconds
+from streamkit.units import counted
 from tests.cli.processes import COMMAND, environment
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from streamkit import Client, Record
-from streamkit.client.offsets import OffsetClient
+from streamkit.client.consume.offsets import OffsetClient
 from streamkit.protocol.batch import BatchHeader, whole_batches
 
 

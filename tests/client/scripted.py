@@ -17,7 +17,7 @@ from anyio.abc import SocketStream
 
 from streamkit.protocol import apis, specs
 from streamkit.protocol.batch import decode_batch, whole_batches, with_base_offset
-from streamkit.protocol.connection import IncomingRequest, encode_reply
+from streamkit.protocol.connection import IncomingRequest, encode_response
 from streamkit.protocol.control_plane import Metadata, WatchResponse
 from streamkit.protocol.data_plane import (
     ConsumerOffset,
@@ -200,7 +200,7 @@ class Scripted:
         async with stream:
             async for request in requests_of(stream, apis.SC_APIS):
                 if request.api is apis.API_VERSIONS:
-                    answer = bytes(encode_reply(request, versions(apis.SC_APIS)))
+                    answer = bytes(encode_response(request, versions(apis.SC_APIS)))
                 else:
                     assert request.api is apis.WATCH, f"{request.api.name} is not served here"
                     self._watchers.append((request, send))
@@ -212,7 +212,7 @@ class Scripted:
 
     def _watched(self, request: IncomingRequest) -> bytes:
         kind = request.body.kind
-        return bytes(encode_reply(request, WatchResponse(kind, 1, (), self._objects(kind.name))))
+        return bytes(encode_response(request, WatchResponse(kind, 1, (), self._objects(kind.name))))
 
     def _objects(self, kind: str) -> tuple[Metadata, ...]:
         counts = {TOPIC: len(self.logs), KEEPER: 1}
@@ -258,7 +258,7 @@ class Scripted:
                 if body is None:
                     break
                 try:
-                    await send(bytes(encode_reply(request, body)))
+                    await send(bytes(encode_response(request, body)))
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                     break  # it was lost meanwhile
             running.cancel_scope.cancel()
@@ -326,7 +326,7 @@ class Scripted:
             end = log.end if not error else 0
             partition = FetchablePartition(body.partition, error, end, 0, 0, None, records)
             reply = StreamFetchResponse(TOPIC, stream.id, partition)
-            await send(bytes(encode_reply(stream.request, reply)))
+            await send(bytes(encode_response(stream.request, reply)))
 
         if offset < log.start:
             self._count("evicted")

@@ -18,7 +18,7 @@ from anyio.abc import SocketStream
 
 from streamkit.protocol import apis, specs
 from streamkit.protocol.batch import BatchHeader, Columns, decode_batch, whole_batches
-from streamkit.protocol.connection import IncomingRequest, encode_reply
+from streamkit.protocol.connection import IncomingRequest, encode_response
 from streamkit.protocol.control_plane import (
     ListRequest,
     ListResponse,
@@ -55,7 +55,7 @@ UNKNOWN_SESSION: Final = 3_002
 Row = tuple[bytes, bytes | None]
 # What a module makes of a record; `Failed` is one that fails on it.
 Module = Callable[[bytes, bytes | None], Sequence[Row]]
-Answer = Callable[[IncomingRequest], Any]
+PendingResponse = Callable[[IncomingRequest], Any]
 
 
 @dataclass
@@ -125,7 +125,7 @@ class StockSpu:
     log: bytes = b""
     module: Module | None = None
     version: int = NEWEST
-    answers: dict[int, Answer] = field(default_factory=dict)
+    answers: dict[int, PendingResponse] = field(default_factory=dict)
     requests: list[IncomingRequest] = field(default_factory=list)
     modules: tuple[str, ...] = ()
     stored: dict[str, int] = field(default_factory=dict)
@@ -177,7 +177,7 @@ class StockSpu:
 
         async def answer(partition: FetchablePartition) -> None:
             reply = StreamFetchResponse(body.topic, stream.id, partition)
-            await send(bytes(encode_reply(stream.request, reply)))
+            await send(bytes(encode_response(stream.request, reply)))
 
         if offset < 0:
             await answer(FetchablePartition(0, evicted(offset, 0)))
@@ -261,7 +261,7 @@ async def _serve_sc(spu: StockSpu, spu_port: int, stream: SocketStream) -> None:
             else:
                 watch: WatchRequest = request.body
                 body = WatchResponse(watch.kind, 1, (), _objects(spu, spu_port)[watch.kind.name])
-            await stream.send(bytes(encode_reply(request, body)))
+            await stream.send(bytes(encode_response(request, body)))
 
 
 def _listed(spu: StockSpu, spu_port: int, wanted: ListRequest) -> ListResponse:
@@ -297,7 +297,7 @@ async def _serve_spu(spu: StockSpu, stream: SocketStream) -> None:
                 continue
             else:
                 body = _body(spu, request, streams)
-            await send(bytes(encode_reply(request, body)))
+            await send(bytes(encode_response(request, body)))
         running.cancel_scope.cancel()
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamkit.client.accumulator import Accumulator, Outcome, ReadyBatch
+from streamkit.client.produce.accumulator import Accumulator, BatchOutcome, ReadyBatch
 from streamkit.errors import DataError, RecordTooLarge
 from streamkit.protocol.batch import OVERHEAD_BYTES, Columns, decode_batch, read_batch_header
 from streamkit.protocol.codec import record_bytes
@@ -43,7 +43,7 @@ class Run:
     request_bytes: int = REQUEST_BYTES
     accumulator: Accumulator = field(init=False)
     rows: list[Row] = field(default_factory=list)
-    places: list[tuple[Outcome, int]] = field(default_factory=list)
+    places: list[tuple[BatchOutcome, int]] = field(default_factory=list)
     taken: list[ReadyBatch] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from streamkit.client import Deduplication
 from streamkit.errors import BrokerError, TopicAlreadyExists, TopicNotFound, UsageError
 from streamkit.protocol import apis
 from streamkit.protocol.control_plane import StatusResponse
-from streamkit.protocol.error_codes import ErrorCode
+from streamkit.protocol.error_codes import Code, ErrorCode
 from streamkit.protocol.schema import encode
 from tests.broker_process import BrokerProcess
 from tests.client.conftest import NewTopic
@@ -150,7 +150,7 @@ async def test_a_system_topic_is_made_and_deleted_on_purpose(client: Client) -> 
     assert (await client.admin.describe_topic("of-the-system")).is_system
     with pytest.raises(BrokerError, match="of-the-system") as caught:
         await client.admin.delete_topic("of-the-system")
-    assert caught.value.code == 12001
+    assert caught.value.code == Code.SYSTEM_SPEC_DELETION_ATTEMPT
     await client.admin.delete_topic("of-the-system", force=True)
     with pytest.raises(TopicNotFound):
         await client.admin.describe_topic("of-the-system")
@@ -173,7 +173,7 @@ async def test_the_spus_of_partitions_can_be_named(client: Client, new_topic: Ne
 async def test_what_the_broker_does_not_do_is_refused_with_its_words(client: Client) -> None:
     with pytest.raises(BrokerError, match="Deduplication SmartModule is not loaded") as caught:
         await client.admin.create_topic("unique", deduplication=Deduplication(10, 60))
-    assert caught.value.code == 10000
+    assert caught.value.code == Code.DEDUPLICATION_SMARTMODULE_NOT_LOADED
     with pytest.raises(BrokerError, match="mirror topics need a cluster"):
         await client.admin.create_topic("mirrored", mirrors=["edge"])
     with pytest.raises(UsageError, match="none are named"):
@@ -201,7 +201,7 @@ async def test_a_topic_that_a_stock_cluster_calls_unprovisioned_is_looked_up(
         if not is_created or answer.fired:
             return None  # a Delete is answered by the same bytes
         text = "only 0 out of 1 provisioned"
-        status = StatusResponse(name, ErrorCode(2005), text)
+        status = StatusResponse(name, ErrorCode(Code.TOPIC_NOT_PROVISIONED), text)
         data = frame[4:8] + encode(apis.CREATE.response, status, 19)
         return len(data).to_bytes(4, "big") + data
 

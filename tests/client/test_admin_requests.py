@@ -8,8 +8,8 @@ from typing import Any, Final
 import pytest
 
 from streamkit.client import Deduplication, PartitionInfo, ReplicaInfo, SmartModuleInfo, SpuInfo
-from streamkit.client.objects import partition_info, smartmodule_info, spu_info, topic_info
-from streamkit.client.topic_options import mirrored, topic_spec
+from streamkit.client.admin.objects import partition_info, smartmodule_info, spu_info, topic_info
+from streamkit.client.admin.topic_options import mirrored, topic_spec
 from streamkit.errors import UsageError
 from streamkit.protocol import apis, specs
 from streamkit.protocol.control_plane import CreateRequest, Metadata

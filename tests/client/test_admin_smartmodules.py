@@ -11,7 +11,7 @@ import pytest
 
 from streamkit import Client
 from streamkit.client import SmartModuleInfo
-from streamkit.client.wasm import compressed_module
+from streamkit.client.smartmodules.wasm import compressed_module
 from streamkit.errors import SmartModuleNotFound, UsageError
 from streamkit.protocol import apis, specs
 from streamkit.protocol.control_plane import ListRequest
@@ -114,9 +114,9 @@ def test_a_module_is_compressed_once_and_always_alike() -> None:
         (b"\0asm", "version 0x0"),
         (b"\0asm\x0d\0\1\0", "version 0x1000d"),
         (wasm.HEAD + b"\x0e\0", "section 14 at byte 8"),
-        (MODULE[:-1], "1 bytes behind the file"),
-        (MODULE + b"\x0a", "behind the file"),
-        (MODULE + b"\x0a\xff\xff", "behind the file"),
+        (MODULE[:-1], "1 bytes cut short"),
+        (MODULE + b"\x0a", "cut short"),
+        (MODULE + b"\x0a\xff\xff", "cut short"),
         (gzip.compress(b"hello", mtime=0), "begins with b'hell'"),
         (gzip.compress(MODULE, mtime=0)[:-9], "broken gzip"),
         (gzip.compress(MODULE[:-1], mtime=0), "damaged"),

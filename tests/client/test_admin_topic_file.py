@@ -10,8 +10,8 @@ import pytest
 
 from streamkit import Client
 from streamkit.client import Deduplication
-from streamkit.client.topic_file import load_assignment, load_mirrors, load_topic
-from streamkit.client.topic_options import topic_spec
+from streamkit.client.admin.topic_file import load_assignment, load_mirrors, load_topic
+from streamkit.client.admin.topic_options import topic_spec
 from streamkit.errors import ConfigError, UsageError
 
 FULL: Final = """

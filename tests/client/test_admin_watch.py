@@ -24,7 +24,7 @@ from streamkit.client import (
     Watch,
     WatchEvent,
 )
-from streamkit.client.watching import Sight
+from streamkit.client.admin.watch_state import WatchState
 from streamkit.protocol import specs
 from streamkit.protocol.control_plane import Change, Metadata, WatchResponse
 from tests import wasm
@@ -64,21 +64,21 @@ def drop(name: str) -> Change:
     return Change(item(name, -1), is_delete=True)
 
 
-def sight(*items: Metadata) -> Sight[tuple[str, int]]:
-    seen = Sight(describe)
+def state(*items: Metadata) -> WatchState[tuple[str, int]]:
+    seen = WatchState(describe)
     seen.take(told(all=items))
     return seen
 
 
 def test_the_first_answer_is_the_list_by_name_even_if_it_is_empty() -> None:
-    assert Sight(describe).take(told()) == [Listed(())]
-    assert Sight(describe).take(told(all=(item("b"), item("a", 1)))) == [
+    assert WatchState(describe).take(told()) == [Listed(())]
+    assert WatchState(describe).take(told(all=(item("b"), item("a", 1)))) == [
         Listed((("a", 1), ("b", 0)))
     ]
 
 
 def test_a_change_tells_what_it_was_before() -> None:
-    seen = sight(item("a"))
+    seen = state(item("a"))
     assert seen.take(told(put("b"), put("a", 1), drop("a"))) == [
         Added(("b", 0)),
         Changed(("a", 1), before=("a", 0)),
@@ -87,13 +87,13 @@ def test_a_change_tells_what_it_was_before() -> None:
 
 
 def test_what_changes_nothing_is_not_told() -> None:
-    seen = sight(item("a"))
+    seen = state(item("a"))
     assert seen.take(told(put("a"), drop("never-there"))) == []
     assert seen.take(told()) == []
 
 
 def test_a_full_list_in_between_counts_and_so_does_one_behind_a_gap() -> None:
-    seen = sight(item("a"))
+    seen = state(item("a"))
     assert seen.take(told(all=(item("b"),))) == [Listed((("b", 0),))]
     assert seen.take(told(put("b", 1))) == [Changed(("b", 1), before=("b", 0))]
     seen.forget()
@@ -128,7 +128,7 @@ RESPONSES: Final = st.lists(CHANGES, max_size=4).map(lambda changes: told(*chang
 def test_whoever_follows_the_events_knows_what_the_server_has(
     responses: list[WatchResponse],
 ) -> None:
-    seen, known, there = Sight(describe), dict[str, int](), dict[str, int]()
+    seen, known, there = WatchState(describe), dict[str, int](), dict[str, int]()
     for response in responses:
         if response.all:
             there = {each.name: each.spec for each in response.all}

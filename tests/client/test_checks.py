@@ -85,7 +85,7 @@ VALUES: Final[dict[str, list[Any]]] = {
     "choice or none": NOT_A_CHOICE,
     "offset": [*NOT_A_PLACE, *NEGATIVE, *TOO_LARGE, None, "", "5x", "9" * 5_000, SURROGATE],
     "partitions": [*NOT_SEVERAL, [2**32], [True]],
-    "starts": [5, "0", [0], {0: -1}, {-1: 0}, {"0": 0}, {0: 1.5}, {0: 2**63}, {0: None}],
+    "start_offsets": [5, "0", [0], {0: -1}, {-1: 0}, {"0": 0}, {0: 1.5}, {0: 2**63}, {0: None}],
     "retry": [5, None, "fixed", {}],
     "smartmodules": [5, None, "name", [5], [None], [""], [SURROGATE], {"a": 1}],
     "value": [*NOT_BYTES, None],
@@ -139,8 +139,8 @@ CLIENT: Final[dict[str, dict[str, str]]] = {
         "resume": "flag",
         "on_evicted": "choice",
         "smartmodules": "smartmodules",
-        "starts": "starts",
-        "give_up": "seconds or none",
+        "start_offsets": "start_offsets",
+        "open_timeout": "seconds or none",
         "on_retry": "function",
     },
     "fetch": {
@@ -221,7 +221,16 @@ WITHOUT_A_TABLE: Final = {
         *("close_timeout_s", "shut", "close_with", "check_sizes", "send_columns", "checkpoint"),
     },
     "Consumer": {
-        *("open", "close", "chunks", "next_chunk", "metrics", "ends", "starts", "next_offsets"),
+        *(
+            "open",
+            "close",
+            "chunks",
+            "next_chunk",
+            "metrics",
+            "ends",
+            "start_offsets",
+            "next_offsets",
+        ),
         *("high_watermarks", "end_offsets", "lag", "commit_yielded", "topic"),
     },
     "Admin": {

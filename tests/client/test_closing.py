@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from streamkit import Client
-from streamkit.client import ManyHandle, Producer, RecordHandle
+from streamkit.client import Producer, RecordHandle, RecordsHandle
 from streamkit.errors import NotFlushed, RequestTimedOut, StreamKitError, UsageError
 from tests.broker_process import BrokerProcess
 from tests.client.conftest import NewTopic
@@ -26,7 +26,7 @@ class Senders:
 
     def __init__(self) -> None:
         self.accepted: dict[bytes, RecordHandle] = {}
-        self.many: list[tuple[list[bytes], ManyHandle]] = []
+        self.many: list[tuple[list[bytes], RecordsHandle]] = []
         self.refusals: list[StreamKitError] = []
         self._grown = anyio.Event()
 

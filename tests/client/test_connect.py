@@ -17,7 +17,7 @@ from streamkit import Client
 from streamkit.client import Tls
 from streamkit.errors import ConfigError, ConnectFailed, UnsupportedServer, UsageError
 from streamkit.protocol.apis import SC_APIS
-from streamkit.protocol.connection import ServerConnection, encode_reply
+from streamkit.protocol.connection import ServerConnection, encode_response
 from streamkit.protocol.control_plane import ApiRange, ApiVersionsResponse
 from streamkit.protocol.error_codes import NO_ERROR
 from tests.broker_process import BrokerProcess
@@ -25,11 +25,11 @@ from tests.broker_process import BrokerProcess
 SOON_S: Final = 60.0
 HTTP: Final = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
-Answer = Callable[[bytes], bytes]
+PendingResponse = Callable[[bytes], bytes]
 
 
 @contextmanager
-def listening(answer: Answer | None) -> Iterator[str]:
+def listening(answer: PendingResponse | None) -> Iterator[str]:
     """Listen on a port; answer the first bytes of each connection, or nothing at all."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -55,13 +55,15 @@ def listening(answer: Answer | None) -> Iterator[str]:
             thread.join(5)
 
 
-def introducing(platform_version: str, lowest: int = 0, highest: int = 99) -> Answer:
+def introducing(platform_version: str, lowest: int = 0, highest: int = 99) -> PendingResponse:
     """Answer as a server of that version does."""
 
     def answer(hello: bytes) -> bytes:
         (request,) = ServerConnection(SC_APIS).receive(hello)
         ranges = tuple(ApiRange(key, lowest, highest) for key in SC_APIS)
-        return bytes(encode_reply(request, ApiVersionsResponse(NO_ERROR, ranges, platform_version)))
+        return bytes(
+            encode_response(request, ApiVersionsResponse(NO_ERROR, ranges, platform_version))
+        )
 
     return answer
 

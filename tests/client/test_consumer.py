@@ -10,7 +10,7 @@ import pytest
 
 from streamkit import Client, Offset
 from streamkit.client import Consumer, StoredOffset
-from streamkit.client import consumer as consumer_module
+from streamkit.client.consume import consumer as consumer_module
 from streamkit.errors import (
     OffsetOutOfRange,
     RequestTimedOut,
@@ -69,10 +69,12 @@ async def test_a_consumer_starts_where_it_is_told(
 async def test_each_partition_has_a_start_of_its_own(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic(3)
     await fill(client, topic, 30)
-    async with client.consumer(topic, start="end-2", starts={1: 5}, until_end=True) as consumer:
-        assert consumer.starts() == {0: 8, 1: 5, 2: 8}
+    async with client.consumer(
+        topic, start="end-2", start_offsets={1: 5}, until_end=True
+    ) as consumer:
+        assert consumer.start_offsets() == {0: 8, 1: 5, 2: 8}
         assert consumer.ends() == {0: 10, 1: 10, 2: 10}
-    found = await read_all(client, topic, start="end-2", starts={1: 5})
+    found = await read_all(client, topic, start="end-2", start_offsets={1: 5})
     assert [(record.partition, record.offset) for record in found] == [
         *((0, offset) for offset in (8, 9)),
         *((1, offset) for offset in range(5, 10)),
@@ -600,4 +602,4 @@ async def test_a_partition_that_is_named_twice_is_read_once(
 ) -> None:
     topic = await new_topic(2)
     async with client.consumer(topic, partitions=[1, 1]) as consumer:
-        assert consumer.starts() == {1: 0}
+        assert consumer.start_offsets() == {1: 0}

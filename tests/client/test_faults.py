@@ -21,7 +21,7 @@ from streamkit.errors import (
     TransportError,
 )
 from streamkit.protocol import apis, specs
-from streamkit.protocol.connection import IncomingRequest, encode_reply
+from streamkit.protocol.connection import IncomingRequest, encode_response
 from streamkit.protocol.control_plane import ListRequest
 from streamkit.protocol.data_plane import FetchablePartition, StreamFetchResponse
 from streamkit.protocol.error_codes import evicted
@@ -419,7 +419,7 @@ def evicting(first_left: int) -> Replace:
         correlation_id = int.from_bytes(frame[4:8], "big")
         request = IncomingRequest(api, api.max_version, correlation_id, "", None, 0)
         body = StreamFetchResponse(response.topic, response.stream_id, partition)
-        return bytes(encode_reply(request, body))
+        return bytes(encode_response(request, body))
 
     replace = Replace("spu down", answer)
     return replace

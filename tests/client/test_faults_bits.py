@@ -19,7 +19,7 @@ import anyio
 import pytest
 
 from streamkit import Client
-from streamkit.client.handles import RecordHandle
+from streamkit.client.produce.handles import RecordHandle
 from streamkit.errors import StreamKitError
 from tests.broker_process import BrokerProcess
 from tests.client.test_cuts import Bench, bench, patient_client

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamkit import Client
-from streamkit.client.lanes import LaneEntry, LaneProducer, Outcome
+from streamkit.client.produce.lanes import LaneEntry, LaneProducer, LaneStatus
 from streamkit.errors import OffsetOutOfRange, UsageError
 from streamkit.protocol.batch import (
     Columns,
@@ -56,8 +56,8 @@ async def lanes_of(client: Client) -> AsyncIterator[LaneProducer]:
 
 
 def test_a_fence_is_the_one_of_the_reference() -> None:
-    fence = encode_fence(Stamp(LANE, 7, 41), 0x199C82CC07B)
-    assert fence.hex() == (
+    end_probe = encode_fence(Stamp(LANE, 7, 41), 0x199C82CC07B)
+    assert end_probe.hex() == (
         "0000000000000000" "00000031" "ffffffff" "02" "a43fbab2" "0000"
         "00000000" "00000199c82cc07b" "00000199c82cc07b"
         "1122334455667788" "0007" "00000029" "00000000"
@@ -90,7 +90,7 @@ async def test_lanes_go_out_together_and_keep_boundaries_and_stamps(
                 LaneEntry(one, 0, 3, [batch(b"y", lane=4)]),
             ]
         )
-    assert [(each.outcome, each.base_offset) for each in outcomes] == [(Outcome.STORED, 0)] * 3
+    assert [(each.outcome, each.base_offset) for each in outcomes] == [(LaneStatus.STORED, 0)] * 3
     found = await client.fetch(one, 1, 0)
     assert [(each.base_offset, each.offset_count, each.stamp) for each in found.batches] == [
         (0, 2, Stamp(LANE, 3, 0)),
@@ -128,10 +128,10 @@ async def test_what_is_refused_takes_no_other_lane_with_it(
             ]
         )
     assert [each.outcome for each in outcomes] == [
-        Outcome.REFUSED,
-        Outcome.STORED,
-        Outcome.NOT_STORED,
-        Outcome.NOT_STORED,
+        LaneStatus.REFUSED,
+        LaneStatus.STORED,
+        LaneStatus.NOT_STORED,
+        LaneStatus.NOT_STORED,
     ]
     assert "too large" in str(outcomes[0].error)
     assert await values_of(client, topic) == [b"y"]
@@ -159,9 +159,9 @@ async def test_without_an_answer_it_is_unknown_and_not_sent_again(
                     proxy.cut_all()
                 stall.release()
                 (outcome,) = outcomes
-                assert outcome.outcome is Outcome.UNKNOWN
+                assert outcome.outcome is LaneStatus.UNKNOWN
                 (later,) = await lanes.send([LaneEntry(topic, 0, 1, [batch(b"next", first=1)])])
-            assert (later.outcome, later.base_offset) == (Outcome.STORED, 1)
+            assert (later.outcome, later.base_offset) == (LaneStatus.STORED, 1)
     assert await values_of(client, topic) == [b"once", b"next"]
 
 
@@ -172,7 +172,7 @@ async def test_a_broker_that_is_away_stores_nothing_for_sure(own_broker: BrokerP
             own_broker.kill()
             with anyio.fail_after(SOON_S):
                 (outcome,) = await lanes.send([LaneEntry("t", 0, 1, [batch(b"x")])])
-    assert outcome.outcome is Outcome.NOT_STORED
+    assert outcome.outcome is LaneStatus.NOT_STORED
     assert "refused" in str(outcome.error)
 
 
@@ -215,7 +215,7 @@ async def test_what_is_cancelled_ends_its_connection(
                     tasks.cancel_scope.cancel()
                 stall.release()
                 (outcome,) = await lanes.send([LaneEntry(topic, 0, 1, [batch(b"y", first=1)])])
-            assert (outcome.outcome, outcome.base_offset) == (Outcome.STORED, 1)
+            assert (outcome.outcome, outcome.base_offset) == (LaneStatus.STORED, 1)
 
 
 # --- Fences and one-shot reads -------------------------------------------------------------------
@@ -227,10 +227,10 @@ async def test_a_fence_takes_an_offset_and_yields_nothing(
 ) -> None:
     topic = await new_topic(compression=codec.name.lower())
     async with lanes_of(client) as lanes:
-        fence = encode_fence(Stamp(LANE, -1, -1), 1_000, codec_used=codec)
-        for epoch, content in ((1, [batch(b"a", codec=codec)]), (2, [fence]), (2, [fence])):
+        end_probe = encode_fence(Stamp(LANE, -1, -1), 1_000, codec_used=codec)
+        for epoch, content in ((1, [batch(b"a", codec=codec)]), (2, [end_probe]), (2, [end_probe])):
             (outcome,) = await lanes.send([LaneEntry(topic, 0, epoch, content)])
-            assert outcome.outcome is Outcome.STORED
+            assert outcome.outcome is LaneStatus.STORED
     assert await values_of(client, topic) == [b"a"]
     found = await client.fetch(topic, 0, 1)
     assert [(each.base_offset, each.offset_count) for each in found.batches] == [(1, 1), (2, 1)]

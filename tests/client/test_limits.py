@@ -17,6 +17,7 @@ from streamkit.protocol.data_plane import (
     ProduceRequest,
     TopicProduceData,
 )
+from streamkit.protocol.error_codes import Code
 from tests.broker.running import batch_of
 from tests.client.conftest import NewTopic
 from tests.client.reading import values_of
@@ -90,7 +91,7 @@ async def test_a_request_larger_than_a_frame_is_refused_before_it_is_sent(
         topics=(TopicProduceData(topic, (PartitionProduceData(0, batch),)),),
     )
     answer = await channel.call(apis.PRODUCE, request)
-    assert answer.topics[0].partitions[0].error.code == 10
+    assert answer.topics[0].partitions[0].error.code == Code.MESSAGE_TOO_LARGE
     await channel.close()
 
 
@@ -116,6 +117,6 @@ async def test_a_record_larger_than_a_segment_is_refused_with_its_size(
         handle = await producer.send(bytes(5_000))
         with pytest.raises(BrokerError, match="accepts up to 4,096 bytes here, the size") as raised:
             await handle
-        assert raised.value.code == 10
+        assert raised.value.code == Code.MESSAGE_TOO_LARGE
         with pytest.raises(BrokerError):
             await producer.flush()

@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from streamkit import Client
-from streamkit.client.inbox import Inbox
+from streamkit.client.consume.fetch_buffer import FetchBuffer
 from streamkit.record import Chunk
 from tests.broker_process import BrokerProcess
 from tests.client.conftest import NewTopic
@@ -50,14 +50,14 @@ async def test_what_waits_for_an_application_never_exceeds_the_bound(
 ) -> None:
     topic = await new_topic(PARTITIONS)
     count = await backlog(client, topic, BACKLOG_BYTES // 2)
-    most_bytes, put = 0, Inbox.put
+    most_bytes, put = 0, FetchBuffer.put
 
-    def watched(inbox: Inbox, partition: int, chunk: Chunk, size_bytes: int) -> None:
+    def watched(fetch_buffer: FetchBuffer, partition: int, chunk: Chunk, size_bytes: int) -> None:
         nonlocal most_bytes
-        put(inbox, partition, chunk, size_bytes)
-        most_bytes = max(most_bytes, inbox.held_bytes)
+        put(fetch_buffer, partition, chunk, size_bytes)
+        most_bytes = max(most_bytes, fetch_buffer.held_bytes)
 
-    monkeypatch.setattr(Inbox, "put", watched)
+    monkeypatch.setattr(FetchBuffer, "put", watched)
     read = 0
     async with client.consumer(topic, prefetch_bytes=PREFETCH_BYTES, until_end=True) as consumer:
         with anyio.fail_after(SOON_S):

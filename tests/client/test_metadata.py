@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamkit.client.admin.topic_options import topic_spec
 from streamkit.client.backoff import Backoff, RetryPolicy
 from streamkit.client.metadata import MetadataStore
-from streamkit.client.topic_options import topic_spec
 from streamkit.errors import UsageError
 from streamkit.protocol import specs
 from streamkit.protocol.control_plane import Change, Metadata, WatchResponse

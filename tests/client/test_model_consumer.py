@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamkit import Client
-from streamkit.client.consumer import Consumer
+from streamkit.client.consume.consumer import Consumer
 from streamkit.protocol.compression import Codec
 from streamkit.record import Chunk, Record
 from tests.broker.running import batch_of

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from streamkit import Client
 from streamkit.client import BatchReport
-from streamkit.client.handles import ManyHandle, RecordHandle
+from streamkit.client.produce.handles import RecordHandle, RecordsHandle
 from streamkit.errors import BrokerError, StreamKitError, TransportError
 from tests.client.scripted import BAD, Scripted, Write
 from tests.client.test_cuts import NoPauses
@@ -58,7 +58,7 @@ class Run:
     delivery: Delivery
     sent: list[tuple[bytes, int | None]] = field(default_factory=list)
     handles: list[RecordHandle] = field(default_factory=list)
-    columns: list[ManyHandle] = field(default_factory=list)
+    columns: list[RecordsHandle] = field(default_factory=list)
     reports: list[BatchReport] = field(default_factory=list)
     flushed_refused: int = 0
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamkit.client.positions import Position
+from streamkit.client.consume.positions import Position
 from streamkit.errors import CorruptBatch, UsageError
 from streamkit.protocol.compression import Codec
 from streamkit.protocol.data_plane import FetchablePartition
@@ -54,20 +54,20 @@ def test_a_response_cut_at_any_byte_gives_whole_batches_only(start: int) -> None
         whole = max(end for end in ENDS if end <= cut)
         next_offset = next((number for number in range(COUNT) if AT[number] >= whole), COUNT)
         position = Position("t", 0, start)
-        seen = position.look(answer(LOG[begin:cut]))
+        headers = position.inspect(answer(LOG[begin:cut]))
         assert position.next_offset == start
-        chunk = position.take(seen)
-        assert seen.is_cut == (cut != whole)
+        chunk = position.decode(headers)
+        assert headers.is_cut == (cut != whole)
         if whole <= begin:
-            assert (chunk, seen.next_offset) == (None, None)
-            assert (seen.reopen_bytes is None) == (cut == begin)
+            assert (chunk, headers.next_offset) == (None, None)
+            assert (headers.reopen_bytes is None) == (cut == begin)
             assert position.next_offset == start
             continue
         assert chunk is not None
         assert list(chunk.offsets) == list(range(start, next_offset))
         assert chunk.values == [b"value %d" % n for n in range(start, next_offset)]
-        assert seen.next_offset == position.next_offset == next_offset
-        assert seen.reopen_bytes is None
+        assert headers.next_offset == position.next_offset == next_offset
+        assert headers.reopen_bytes is None
 
 
 @given(st.lists(st.integers(1, 4_000), min_size=1, max_size=200))
@@ -79,11 +79,11 @@ def test_a_server_that_cuts_where_it_likes_loses_and_repeats_nothing(cuts: list[
         if position.next_offset == COUNT:
             break
         begin = AT[position.next_offset]
-        seen = position.look(answer(LOG[begin : begin + max(size, wanted_bytes)]))
-        if seen.reopen_bytes is not None:
-            assert seen.reopen_bytes > wanted_bytes or size > wanted_bytes
-            wanted_bytes = max(wanted_bytes, seen.reopen_bytes)
-        elif (chunk := position.take(seen)) is not None:
+        headers = position.inspect(answer(LOG[begin : begin + max(size, wanted_bytes)]))
+        if headers.reopen_bytes is not None:
+            assert headers.reopen_bytes > wanted_bytes or size > wanted_bytes
+            wanted_bytes = max(wanted_bytes, headers.reopen_bytes)
+        elif (chunk := position.decode(headers)) is not None:
             found += chunk.offsets
     assert found == list(range(COUNT))
 
@@ -91,10 +91,10 @@ def test_a_server_that_cuts_where_it_likes_loses_and_repeats_nothing(cuts: list[
 def test_asking_for_more_ends_with_the_first_batch() -> None:
     log = batch_of(b"x" * 100_000)
     position, asked_bytes, turns = Position("t", 0, 0), 1, 0
-    while (seen := position.look(answer(log[:asked_bytes]))).reopen_bytes is not None:
-        asked_bytes = seen.reopen_bytes
+    while (headers := position.inspect(answer(log[:asked_bytes]))).reopen_bytes is not None:
+        asked_bytes = headers.reopen_bytes
         turns += 1
-    assert position.take(seen) is not None
+    assert position.decode(headers) is not None
     assert turns < 12
 
 
@@ -103,15 +103,15 @@ def test_offsets_left_out_by_the_log_are_left_out_here() -> None:
     last = batch_of(b"c", base_offset=7)
     position = Position("t", 0, 1)
     with pytest.raises(CorruptBatch, match=r"offsets \(0, 2\) in answer to 1"):
-        position.look(answer(batch_of(b"a", b"b") + last))
-    seen = position.look(answer(batch_of(b"a", b"b") + last))
-    assert seen.is_cut
-    chunk = position.take(seen)
+        position.inspect(answer(batch_of(b"a", b"b") + last))
+    headers = position.inspect(answer(batch_of(b"a", b"b") + last))
+    assert headers.is_cut
+    chunk = position.decode(headers)
     assert chunk is not None
-    assert (list(chunk.offsets), seen.next_offset) == ([1], 2)
+    assert (list(chunk.offsets), headers.next_offset) == ([1], 2)
     with pytest.raises(CorruptBatch, match=r"offsets \(7, 8\) in answer to 2"):
-        position.look(answer(last))
-    chunk = position.take(position.look(answer(last)))
+        position.inspect(answer(last))
+    chunk = position.decode(position.inspect(answer(last)))
     assert chunk is not None
     assert list(chunk.offsets) == [7]
     assert position.next_offset == 8
@@ -137,7 +137,7 @@ def test_a_flipped_bit_of_an_offset_moves_and_loses_nothing(start: int, bit: int
         while position.next_offset < COUNT:
             begin = AT[position.next_offset]
             try:
-                chunk = position.take(position.look(answer(logs.pop(0)[begin:])))
+                chunk = position.decode(position.inspect(answer(logs.pop(0)[begin:])))
             except CorruptBatch:
                 assert not found
                 continue
@@ -149,8 +149,8 @@ def test_a_flipped_bit_of_an_offset_moves_and_loses_nothing(start: int, bit: int
 
 def test_a_response_whose_records_were_all_filtered_moves_on() -> None:
     position = Position("t", 0, 5)
-    seen = position.look(answer(b"", next_filter_offset=9))
-    assert (position.take(seen), seen.next_offset, position.next_offset) == (None, 9, 9)
+    headers = position.inspect(answer(b"", next_filter_offset=9))
+    assert (position.decode(headers), headers.next_offset, position.next_offset) == (None, 9, 9)
 
 
 @given(st.integers(57, len(LOG) - 1), st.integers(0, 7))
@@ -162,7 +162,7 @@ def test_a_flipped_bit_is_found_or_does_not_matter(at: int, bit: int) -> None:
     damaged = LOG[:at] + bytes([LOG[at] ^ (1 << bit)]) + LOG[at + 1 :]
     position = Position("t", 0, 0)
     with pytest.raises(CorruptBatch, match="t-0 offset") as caught:
-        position.take(position.look(answer(damaged)))
+        position.decode(position.inspect(answer(damaged)))
     assert AT[caught.value.offset] == batch
     assert position.next_offset == 0
 

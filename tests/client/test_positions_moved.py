@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamkit import Client, Offset
-from streamkit.client.inbox import Inbox
+from streamkit.client.consume.fetch_buffer import FetchBuffer
 from streamkit.errors import UsageError
 from streamkit.record import Chunk
 from tests.client.conftest import NewTopic
@@ -99,12 +99,12 @@ async def test_seek_goes_back_and_ahead_and_drops_what_was_prefetched(
                 assert chunk is not None
                 assert chunk.offsets[0] == first
             assert chunk is not None
-            seen = list(chunk.offsets)
-            while seen[-1] < 29:
+            found = list(chunk.offsets)
+            while found[-1] < 29:
                 chunk = await consumer.next_chunk()
                 assert chunk is not None
-                seen += chunk.offsets
-    assert seen == list(range(30))
+                found += chunk.offsets
+    assert found == list(range(30))
 
 
 async def test_a_consumer_at_its_end_goes_on_after_a_seek(
@@ -224,7 +224,7 @@ async def test_named_partitions_stay_the_ones_that_are_read(
             chunk = await consumer.next_chunk()
     assert chunk is not None
     assert (chunk.partition, list(chunk.values)) == (0, [b"nought"])
-    assert consumer.starts() == {0: 0}
+    assert consumer.start_offsets() == {0: 0}
 
 
 # --- Turns ---------------------------------------------------------------------------------------
@@ -232,47 +232,47 @@ async def test_named_partitions_stay_the_ones_that_are_read(
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 50)), max_size=60))
 def test_partitions_take_turns_and_keep_their_order(arrivals: list[tuple[int, int]]) -> None:
-    inbox = Inbox(100)
+    fetch_buffer = FetchBuffer(100)
     for partition in range(4):
-        inbox.add_partition(partition)
+        fetch_buffer.add_partition(partition)
     waiting: dict[int, list[int]] = {partition: [] for partition in range(4)}
     for number, (partition, size_bytes) in enumerate(arrivals):
-        inbox.put(partition, Chunk([b""], [None], [0], [number], "t", partition), size_bytes)
+        fetch_buffer.put(partition, Chunk([b""], [None], [0], [number], "t", partition), size_bytes)
         waiting[partition].append(number)
     owed: dict[int, set[int]] = {}  # who must come before a partition's next turn
-    while (chunk := inbox.take()) is not None:
+    while (chunk := fetch_buffer.take()) is not None:
         assert waiting[chunk.partition].pop(0) == chunk.offsets[0]
         assert not owed.get(chunk.partition)
         for others in owed.values():
             others.discard(chunk.partition)
         owed[chunk.partition] = {p for p, held in waiting.items() if held} - {chunk.partition}
     assert not any(waiting.values())
-    assert inbox.held_bytes == 0
+    assert fetch_buffer.held_bytes == 0
 
 
 def test_a_partition_with_a_backlog_hides_no_other() -> None:
-    inbox = Inbox(1_000)
+    fetch_buffer = FetchBuffer(1_000)
     for partition in range(2):
-        inbox.add_partition(partition)
+        fetch_buffer.add_partition(partition)
     for number in range(5):
-        inbox.put(0, Chunk([b""], [None], [0], [number], "t", 0), 100)
-    inbox.put(1, Chunk([b""], [None], [0], [0], "t", 1), 10)
-    assert (inbox.has_room(0), inbox.has_room(1)) == (False, True)
+        fetch_buffer.put(0, Chunk([b""], [None], [0], [number], "t", 0), 100)
+    fetch_buffer.put(1, Chunk([b""], [None], [0], [0], "t", 1), 10)
+    assert (fetch_buffer.has_room(0), fetch_buffer.has_room(1)) == (False, True)
     order = []
-    while (chunk := inbox.take()) is not None:
+    while (chunk := fetch_buffer.take()) is not None:
         order.append(chunk.partition)
     assert order == [0, 1, 0, 0, 0, 0]
 
 
 def test_what_is_dropped_frees_its_room_and_its_turn() -> None:
-    inbox = Inbox(100)
-    inbox.add_partition(0)
-    inbox.add_partition(1)
-    inbox.put(0, Chunk([b"a"], [None], [0], [0], "t", 0), 60)
-    inbox.put(1, Chunk([b"b"], [None], [0], [0], "t", 1), 10)
-    inbox.drop(0)
-    assert inbox.has_room(0)
-    first = inbox.take()
+    fetch_buffer = FetchBuffer(100)
+    fetch_buffer.add_partition(0)
+    fetch_buffer.add_partition(1)
+    fetch_buffer.put(0, Chunk([b"a"], [None], [0], [0], "t", 0), 60)
+    fetch_buffer.put(1, Chunk([b"b"], [None], [0], [0], "t", 1), 10)
+    fetch_buffer.drop(0)
+    assert fetch_buffer.has_room(0)
+    first = fetch_buffer.take()
     assert first is not None
     assert first.partition == 1
-    assert inbox.take() is None
+    assert fetch_buffer.take() is None

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from streamkit import Client, Topic
-from streamkit.client.handles import RecordMetadata
+from streamkit.client.produce.handles import RecordMetadata
 from streamkit.errors import (
     BrokerError,
     RecordTooLarge,
@@ -20,6 +20,7 @@ from streamkit.errors import (
 from streamkit.protocol.batch import OVERHEAD_BYTES
 from streamkit.protocol.codec import record_bytes
 from streamkit.protocol.compression import Codec
+from streamkit.protocol.error_codes import Code
 from tests.client.conftest import NewTopic
 from tests.client.reading import batches_of, read_all, values_of
 from tests.protocol.recorded import read_json
@@ -412,7 +413,7 @@ async def test_a_batch_that_is_refused_takes_no_other_with_it(
         good += [await producer.send(b"c" * 300) for _ in range(5)]
         with pytest.raises(BrokerError, match="too large") as caught:
             await producer.flush()
-        assert caught.value.code == 10
+        assert caught.value.code == Code.MESSAGE_TOO_LARGE
         assert [(await handle).offset for handle in good] == list(range(10))
         with pytest.raises(BrokerError, match="too large"):
             await bad
@@ -497,10 +498,10 @@ async def test_a_client_and_what_it_makes_show_what_they_are(
         many = await producer.send_many([b"y", b"z"])
         assert repr(producer) == f"Producer({topic!r}, unacknowledged=3)"
         assert repr(handle) == "RecordHandle(partition=0, on its way)"
-        assert repr(many) == "ManyHandle(2 records, on their way)"
+        assert repr(many) == "RecordsHandle(2 records, on their way)"
         await producer.flush()
         assert repr(handle) == "RecordHandle(partition=0, offset=0)"
-        assert repr(many) == "ManyHandle(2 records)"
+        assert repr(many) == "RecordsHandle(2 records)"
 
 
 async def test_an_error_of_the_block_goes_first_and_notes_what_was_not_delivered(

@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from streamkit.client import Tls
-from streamkit.client.profile import Profiles, load_profiles, profile_path
+from streamkit.client.profile.profile import Profiles, load_profiles, profile_path
 from streamkit.errors import ConfigError
 
 HEAD: Final = """

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamkit.client import Tls
-from streamkit.client.profile import load_profiles
-from streamkit.client.profile_file import ProfileFile
+from streamkit.client.profile.profile import load_profiles
+from streamkit.client.profile.profile_file import ProfileFile
 from streamkit.errors import ConfigError, UsageError
 
 TEXT: Final = '''\

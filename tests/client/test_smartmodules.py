@@ -10,20 +10,21 @@ from typing import Any, Final
 import pytest
 
 from streamkit.client import Lookback, SmartModule
-from streamkit.client.positions import output_offsets
-from streamkit.client.smartmodules import chain_of, check_carried, may_multiply
+from streamkit.client.consume.positions import output_offsets
+from streamkit.client.smartmodules.smartmodule import chain_of, check_carried, may_multiply
 from streamkit.errors import SmartModuleError, SmartModuleNotFound, UnsupportedServer, UsageError
 from streamkit.protocol.apis import PRODUCE, STREAM_FETCH
 from streamkit.protocol.batch import decode_output_batch, read_batch_header
 from streamkit.protocol.data_plane import ACKS_ALL, ProduceRequest, StreamFetchRequest
 from streamkit.protocol.error_codes import (
+    Code,
     ErrorCode,
     InvalidModulePayload,
     TextPayload,
     TransformErrorPayload,
-    as_exception,
 )
 from streamkit.protocol.schema import encode
+from streamkit.protocol.server_errors import as_exception
 from streamkit.protocol.smartmodules import AdHoc, SmartModuleInvocation
 from tests.client.stock_cluster import output_batch
 from tests.protocol.recorded import body_at, session, vectors
@@ -299,7 +300,7 @@ def test_only_kinds_that_give_one_at_most_are_sure_to_do_so() -> None:
 
 def test_a_record_that_a_module_fails_on_is_named() -> None:
     payload = TransformErrorPayload("expected value", 7, 2, b"k", b"apple")
-    error = as_exception(ErrorCode(6004, payload), about="t-0")
+    error = as_exception(ErrorCode(Code.SMARTMODULE_RUNTIME_ERROR, payload), about="t-0")
     assert isinstance(error, SmartModuleError)
     assert (error.reason, error.offset, error.key, error.value) == (
         "expected value",
@@ -315,7 +316,7 @@ def test_a_record_that_a_module_fails_on_is_named() -> None:
 
 
 def test_an_unknown_module_is_named() -> None:
-    error = as_exception(ErrorCode(6001, TextPayload("gone")), about="t-0")
+    error = as_exception(ErrorCode(Code.SMARTMODULE_NOT_FOUND, TextPayload("gone")), about="t-0")
     assert isinstance(error, SmartModuleNotFound)
     assert (error.name, str(error)) == ("gone", "t-0: SmartModule not found: gone")
 
@@ -324,16 +325,19 @@ def test_an_unknown_module_is_named() -> None:
     ("code", "text"),
     [
         (
-            ErrorCode(6002, InvalidModulePayload("invalid gzip header", None)),
+            ErrorCode(Code.SMARTMODULE_INVALID, InvalidModulePayload("invalid gzip header", None)),
             "t-0: SmartModule is invalid: invalid gzip header",
         ),
         (
-            ErrorCode(6005, TextPayload("Missing param key\n\nSmartModule Init Error: \n")),
+            ErrorCode(
+                Code.SMARTMODULE_CHAIN_INIT_ERROR,
+                TextPayload("Missing param key\n\nSmartModule Init Error: \n"),
+            ),
             "t-0: SmartModule chain: Missing param key; SmartModule Init Error:",
         ),
-        (ErrorCode(2, TextPayload("SmartModule err trap")), "t-0: SmartModule err trap"),
+        (ErrorCode(Code.OTHER, TextPayload("SmartModule err trap")), "t-0: SmartModule err trap"),
         (
-            ErrorCode(2, TextPayload("smartmodule chain failed: trap")),
+            ErrorCode(Code.OTHER, TextPayload("smartmodule chain failed: trap")),
             "t-0: smartmodule chain failed: trap",
         ),
     ],

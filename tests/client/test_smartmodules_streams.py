@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from streamkit import Client, Record
 from streamkit.client import SmartModule
-from streamkit.client.fence import FENCE_OFFSET
-from streamkit.client.partition_reader import OUTPUT_BYTES
+from streamkit.client.consume.end_probe import END_PROBE_OFFSET
+from streamkit.client.consume.partition_reader import OUTPUT_BYTES
 from streamkit.errors import (
     OffsetOutOfRange,
     SmartModuleError,
@@ -33,6 +33,7 @@ from streamkit.protocol.data_plane import (
 )
 from streamkit.protocol.error_codes import (
     NO_ERROR,
+    Code,
     ErrorCode,
     TextPayload,
     TransformErrorPayload,
@@ -164,7 +165,7 @@ async def test_a_read_goes_on_while_a_slow_module_works() -> None:
 
     async def let_it_work_once_it_was_asked() -> None:
         while not any(
-            each.offset == FENCE_OFFSET for body in spu.bodies(update) for each in body.offsets
+            each.offset == END_PROBE_OFFSET for body in spu.bodies(update) for each in body.offsets
         ):
             await anyio.lowlevel.checkpoint()
         working.set()
@@ -181,7 +182,7 @@ async def test_an_acknowledgement_that_is_overtaken_by_the_question_loses_nothin
     class Late(StockSpu):
         async def until_acknowledged(self, stream: Any) -> None:
             is_first = len(self.bodies(STREAM_FETCH.key)) == 1
-            while is_first and stream.latest != FENCE_OFFSET:
+            while is_first and stream.latest != END_PROBE_OFFSET:
                 await anyio.lowlevel.checkpoint()
             await super().until_acknowledged(stream)
 
@@ -298,7 +299,7 @@ async def test_where_no_batch_is_long_exactly_what_is_wanted_comes() -> None:
 
 async def test_a_start_beyond_the_end_is_refused() -> None:
     refusal = FetchablePartition(
-        0, ErrorCode(2, TextPayload("start offset: 9 is greater than leo: 5"))
+        0, ErrorCode(Code.OTHER, TextPayload("start offset: 9 is greater than leo: 5"))
     )
     spu = StockSpu(FRUIT, answers={STREAM_FETCH.key: playing(refusal)})
     with pytest.raises(OffsetOutOfRange):
@@ -339,7 +340,7 @@ async def test_a_long_log_is_read_whole_whatever_fits_one_answer() -> None:
     found = await read(spu)
     assert [record.value for record in found] == [v for v in values if v[0] != ord("3")]
     wanted = [body.offsets[0].offset for body in spu.bodies(UPDATE_OFFSETS.key)]
-    assert [offset for offset in wanted if offset != FENCE_OFFSET] == sorted(wanted)[-2:]
+    assert [offset for offset in wanted if offset != END_PROBE_OFFSET] == sorted(wanted)[-2:]
 
 
 async def test_the_output_of_one_batch_fits_what_is_asked_for() -> None:
@@ -387,7 +388,12 @@ async def test_an_aggregate_gives_each_state_it_went_through() -> None:
 async def test_records_before_a_failure_come_first_then_the_error() -> None:
     def fails(value: bytes, key: bytes | None) -> list[tuple[bytes, bytes | None]]:
         if value == b"xyz":
-            raise Failed(ErrorCode(6004, TransformErrorPayload("no fruit", 3, 0, None, value)))
+            raise Failed(
+                ErrorCode(
+                    Code.SMARTMODULE_RUNTIME_ERROR,
+                    TransformErrorPayload("no fruit", 3, 0, None, value),
+                )
+            )
         return [(value, key)]
 
     spu = StockSpu(FRUIT, fails)
@@ -401,7 +407,7 @@ async def test_records_before_a_failure_come_first_then_the_error() -> None:
 
 def missing_at_first(times: int, then: Any) -> Callable[[IncomingRequest], Any]:
     """Answer so often that the module is not known, then something else."""
-    left = [ErrorCode(6001, TextPayload("contains"))] * times
+    left = [ErrorCode(Code.SMARTMODULE_NOT_FOUND, TextPayload("contains"))] * times
 
     def answer(request: IncomingRequest) -> Any:
         error = left.pop() if left else NO_ERROR
@@ -494,7 +500,7 @@ async def test_a_handle_names_no_offset_where_the_server_makes_other_records() -
 
 
 async def test_a_chain_that_fails_refuses_the_records() -> None:
-    code = ErrorCode(2, TextPayload("smartmodule chain failed: trap"))
+    code = ErrorCode(Code.OTHER, TextPayload("smartmodule chain failed: trap"))
     spu = StockSpu(answers=stored_at(-1, code))
     async with stock_cluster(spu) as address, Client.connect(address) as client:
         producer = client.producer(TOPIC, smartmodules=[CONTAINS])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from streamkit.client import Lookback, SmartModule, load_transforms, parse_transforms
-from streamkit.client.transforms import parse_transform_lines
+from streamkit.client.smartmodules.transforms import parse_transform_lines
 from streamkit.errors import UsageError
 
 # The form of the client semantics reference, 6.

@@ -21,7 +21,7 @@ from anyio.abc import SocketAttribute
 
 from streamkit import Client, sync
 from streamkit.client import Tls
-from streamkit.client.profile_file import ProfileFile
+from streamkit.client.profile.profile_file import ProfileFile
 from streamkit.client.tls import ServerTls
 from streamkit.errors import ConfigError, ConnectFailed, UsageError
 from tests.broker_process import BrokerProcess

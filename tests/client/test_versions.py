@@ -20,12 +20,12 @@ import pytest
 
 from streamkit import Client
 from streamkit.client import Added, Listed, Removed
-from streamkit.client.objects import partition_info
-from streamkit.client.topic_options import mirrored
+from streamkit.client.admin.objects import partition_info
+from streamkit.client.admin.topic_options import mirrored
 from streamkit.errors import UnsupportedServer
 from streamkit.protocol import apis, specs
 from streamkit.protocol.apis import SC_APIS, SPU_APIS, Api
-from streamkit.protocol.connection import ClientConnection, ServerConnection, encode_reply
+from streamkit.protocol.connection import ClientConnection, ServerConnection, encode_response
 from streamkit.protocol.control_plane import (
     AddMirror,
     AddPartitions,
@@ -169,7 +169,7 @@ def introduced(table: dict[int, Api[Any, Any]], ranges: Ranges) -> tuple[Any, An
     client, server = ClientConnection("me"), ServerConnection(table)
     (hello,) = server.receive(bytes(client.hello()))
     listed = tuple(ApiRange(key, *each) for key, each in ranges.items())
-    reply = encode_reply(hello, ApiVersionsResponse(NO_ERROR, listed, PLATFORM))
+    reply = encode_response(hello, ApiVersionsResponse(NO_ERROR, listed, PLATFORM))
     client.receive(bytes(reply))
     return client, server
 

@@ -13,13 +13,13 @@ from typing import Any, Final
 import anyio
 import pytest
 
-from streamkit.client.accumulator import Accumulator
-from streamkit.client.consumer import Consumer
-from streamkit.client.handles import ManyHandle, RecordHandle
-from streamkit.client.partition_reader import PartitionReader
-from streamkit.client.partition_sender import PartitionSender
-from streamkit.client.positions import Position
-from streamkit.client.produce_requests import ProduceRequests
+from streamkit.client.consume.consumer import Consumer
+from streamkit.client.consume.partition_reader import PartitionReader
+from streamkit.client.consume.positions import Position
+from streamkit.client.produce.accumulator import Accumulator
+from streamkit.client.produce.handles import RecordHandle, RecordsHandle
+from streamkit.client.produce.partition_sender import PartitionSender
+from streamkit.client.produce.produce_requests import ProduceRequests
 from streamkit.protocol import batch
 from tests.client import (
     test_faults_scripted,
@@ -78,7 +78,7 @@ ZOO: Final[dict[str, Bug]] = {
                 PartitionSender,
                 "_answer_that_stands",
                 "if not error.retryable:\n                raise",
-                "if error.retryable:\n                return ErrorCode(0), 0",
+                "if error.retryable:\n                return ErrorCode(Code.SUCCESS), 0",
             ),
         ),
         write("at-least-once", SEND, LOST_BEFORE),
@@ -133,7 +133,7 @@ ZOO: Final[dict[str, Bug]] = {
         write("at-least-once", SEND),
     ),
     "the handle of a row of many forgets what was there before": Bug(
-        (Edit(ManyHandle, "record", "place.first_row + at", "at"),),
+        (Edit(RecordsHandle, "record", "place.first_row + at", "at"),),
         write("at-least-once", [*SEND, ("send", 1, 1), ("many", 40, 3)]),
     ),
     "the last record of a batch that is closed is lost": Bug(

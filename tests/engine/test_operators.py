@@ -17,10 +17,10 @@ from streamkit.dataflow.operators import (
     FlatMap,
     Map,
     MapOrDrop,
-    Quiet,
     RowFailed,
     SetKeys,
     Step,
+    Unlimited,
     Unwrap,
 )
 from streamkit.dataflow.topology import Node, OnError, Topology
@@ -46,7 +46,7 @@ class Verb:
     reference: Reference
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
-        return self.step.open(Quiet()).on_chunk(chunk)
+        return self.step.open(Unlimited()).on_chunk(chunk)
 
 
 def moved(row: Row, value: Any) -> Row:
@@ -266,7 +266,7 @@ def test_a_failing_row_brings_what_the_rows_before_it_led_to(
 def test_a_stop_iteration_that_leaks_is_a_failure_and_no_end() -> None:
     numbers = iter([1])
     with pytest.raises(RowFailed) as caught:
-        Map(lambda _: next(numbers)).apply(chunk_of([0, 0, 0]), Quiet())
+        Map(lambda _: next(numbers)).apply(chunk_of([0, 0, 0]), Unlimited())
     assert caught.value.row == 1
     assert "StopIteration" in str(caught.value.__cause__)
 
@@ -291,11 +291,11 @@ def test_a_record_of_a_sinks_function_decides_on_key_and_time_and_keeps_what_it_
     None
 ):
     given = chunk_of([Record(b"a"), Record(b"b", b"mine", 7), b"c"])
-    assert Unwrap().apply(given, Quiet()) == Chunk(
+    assert Unwrap().apply(given, Unlimited()) == Chunk(
         [b"a", b"b", b"c"], [b"k0", b"mine", None], [1_000, 7, 1_002], range(3), "numbers", 2
     )
 
 
 def test_whole_records_have_all_that_is_known() -> None:
-    (record,) = AsRecords().apply(chunk_of([b"x"], 3), Quiet()).values
+    (record,) = AsRecords().apply(chunk_of([b"x"], 3), Unlimited()).values
     assert record == Record(b"x", b"k3", 1_003, 3, 2, "numbers")

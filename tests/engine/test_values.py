@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from streamkit import App, Record, Topic
 from streamkit.connectors.files import JsonLines
 from streamkit.dataflow.encoding import Encode
-from streamkit.dataflow.operators import Quiet, RowFailed
+from streamkit.dataflow.operators import RowFailed, Unlimited
 from streamkit.errors import StageError, TopologyError, UsageError
 from streamkit.record import Chunk
 from streamkit.serde.values import encoder_for, format_for
@@ -195,9 +195,9 @@ def test_what_is_written_with_a_type_can_be_read_with_it_or_is_refused(
     def check(value: Any) -> None:
         if refusable(value):
             with pytest.raises(RowFailed):
-                write.apply(Chunk([value], [None], [1], [0]), Quiet())
+                write.apply(Chunk([value], [None], [1], [0]), Unlimited())
         else:
-            (stored,) = write.apply(Chunk([value], [None], [1], [0]), Quiet()).values
+            (stored,) = write.apply(Chunk([value], [None], [1], [0]), Unlimited()).values
             assert read(stored) == value
 
     check()
@@ -206,7 +206,7 @@ def test_what_is_written_with_a_type_can_be_read_with_it_or_is_refused(
 @pytest.mark.parametrize("text", ["NaN", "sNaN", "-Infinity", "1E+400"])
 def test_special_decimals_can_be_written_and_read(text: str) -> None:
     chunk = Chunk([Decimal(text)], [None], [1], [0])
-    (stored,) = Encode(encoder_for(Decimal)).apply(chunk, Quiet()).values
+    (stored,) = Encode(encoder_for(Decimal)).apply(chunk, Unlimited()).values
     loads = format_for(Decimal).loads
     assert loads is not None
     assert str(loads(stored)) == text
@@ -363,7 +363,7 @@ def test_a_value_of_another_type_than_declared_is_refused(
 ) -> None:
     app = App("lie")
     numbers = app.stream("a", int)
-    app.stage(numbers, gives=kind, name="lie")(lambda number: value).to("b")
+    app.stage(numbers, output_type=kind, name="lie")(lambda number: value).to("b")
     with app.test() as job, pytest.raises(StageError, match=word):
         job.send("a", 1)
 
@@ -475,7 +475,7 @@ def test_a_type_that_cannot_be_read_is_refused_at_the_users_line(kind: Any, hint
 @pytest.mark.parametrize("kind", [Plain, HasPlain, list[Plain], deque[int], complex])
 def test_a_type_that_cannot_be_written_is_refused_at_the_users_line(kind: Any) -> None:
     app = App("types")
-    made = app.stage(app.stream("a", int), gives=kind, name="made")(lambda number: number)
+    made = app.stage(app.stream("a", int), output_type=kind, name="made")(lambda number: number)
     with pytest.raises(TopologyError, match="cannot be written as JSON") as caught:
         made.to("b")
     assert caught.value.at.startswith(f"{HERE}:")
@@ -528,7 +528,7 @@ class Around(pydantic.BaseModel):
 @pytest.mark.parametrize("kind", [LeftOut, Secret, TwoNames, WrittenElse, Around, list[Around]])
 def test_a_model_that_could_not_be_read_back_is_refused(kind: Any) -> None:
     app = App("models")
-    made = app.stage(app.stream("a", int), gives=kind, name="made")(lambda number: number)
+    made = app.stage(app.stream("a", int), output_type=kind, name="made")(lambda number: number)
     with pytest.raises(TopologyError, match="the field '") as caught:
         made.to("b")
     assert caught.value.at.startswith(f"{HERE}:")
@@ -557,7 +557,7 @@ class Both(pydantic.BaseModel):
 def test_a_model_with_odd_fields_that_can_be_read_back_is_written() -> None:
     value = Both.model_validate({"read": 1, "c": 2, "shown": "s"})
     app = App("models")
-    made = app.stage(app.stream("a", int), gives=Both, name="made")(lambda number: value)
+    made = app.stage(app.stream("a", int), output_type=Both, name="made")(lambda number: value)
     made.to("b")
     app.stream("c", Both).map(repr).to("d")
     with app.test() as job:
@@ -572,7 +572,9 @@ def test_a_model_of_another_class_is_refused() -> None:
 
     app = App("models")
     numbers = app.stream("a", int)
-    made = app.stage(numbers, gives=Model, name="made")(lambda number: Larger(title="x", ratio=1))
+    made = app.stage(numbers, output_type=Model, name="made")(
+        lambda number: Larger(title="x", ratio=1)
+    )
     made.to("b")
     with app.test() as job, pytest.raises(StageError, match="the value is Larger"):
         job.send("a", 1)

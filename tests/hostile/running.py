@@ -15,7 +15,7 @@ from streamkit.observe.report import Ended, Snapshot, Started
 from streamkit.run import Run, RunOptions
 from streamkit.settings import Settings
 from streamkit.sync import Client
-from streamkit.where import Hold, Where
+from streamkit.target import BrokerLease, Target
 from tests.hostile.graphs import COUNT, TOPIC
 
 DEADLINE_S = 5.0
@@ -76,11 +76,13 @@ class Place:
         """Prepare a run; whoever calls may send it signals."""
         app.check()
         heard = Heard()
-        where = Where("cluster", self.address, "the test's broker", self.folder)
+        target = Target("cluster", self.address, "the test's broker", self.folder)
         chosen = options or RunOptions(
             once=True, create_topics=True, commit_interval_s=0.05, stop_deadline_s=DEADLINE_S
         )
-        return Run(app, chosen, Settings(), where, Hold(where), heard, SystemClock()), heard
+        return Run(
+            app, chosen, Settings(), target, BrokerLease(target), heard, SystemClock()
+        ), heard
 
     def finish(self, run: Run, heard: Heard) -> Outcome:
         async def main() -> int:

@@ -15,7 +15,7 @@ import pytest
 
 from streamkit.runtime.shutdown import EXIT_CLEAN, EXIT_LATE
 from tests.conftest import IS_DEEP
-from tests.stop.place import Place, place_in
+from tests.stop.job_environment import Place, place_in
 from tests.stop.running import PATIENCE_S, PROJECT
 
 COUNT = 20

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import anyio
 import pytest
@@ -16,6 +16,7 @@ import pytest
 from streamkit import Client
 from streamkit.client import Consumer, Producer, RecordHandle
 from streamkit.errors import TransportError
+from streamkit.record import Compression
 from tests.broker_process import BrokerProcess
 from tests.checker import Ledger, Row, check
 from tests.read_raw import official_python, read_by_official_client, read_by_our_client
@@ -23,7 +24,7 @@ from tests.read_raw import official_python, read_by_official_client, read_by_our
 pytestmark = pytest.mark.kill
 
 # One topic per codec; the last one gives up at once, so that outcomes stay unknown.
-CODECS: Final = ("none", "gzip", "snappy", "lz4", "zstd")
+CODECS: Final = get_args(Compression)
 IMPATIENT: Final = "impatient"
 PATIENCE_S: Final = 0.2
 PARTITIONS: Final = 2

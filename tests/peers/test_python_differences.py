@@ -17,7 +17,7 @@ import pytest
 from streamkit import Client, Record
 from streamkit.errors import BrokerError, OffsetEvicted, UsageError
 from streamkit.protocol import apis
-from streamkit.protocol.connection import IncomingRequest, encode_reply
+from streamkit.protocol.connection import IncomingRequest, encode_response
 from streamkit.protocol.data_plane import FetchablePartition
 from streamkit.protocol.error_codes import evicted
 from streamkit.protocol.schema import Reader
@@ -351,7 +351,7 @@ def changing(version: int, change: Callable[[FetchablePartition], FetchableParti
         correlation_id = int.from_bytes(frame[4:8], "big")
         request = IncomingRequest(api, version, correlation_id, "", None, 0)
         changed = replace(response, partition=change(response.partition))
-        return bytes(encode_reply(request, changed))
+        return bytes(encode_response(request, changed))
 
     return Replace("spu down", answer)
 

@@ -10,7 +10,7 @@ import trustme
 
 from streamkit import Client
 from streamkit.client import Tls
-from streamkit.client.profile_file import ProfileFile
+from streamkit.client.profile.profile_file import ProfileFile
 from tests.cli import processes
 from tests.peers import peer
 from tests.tls_proxy import TlsProxy

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from streamkit.errors import CorruptBatch, RemoteProtocolError
-from streamkit.protocol.apis import API_VERSIONS, Answers
+from streamkit.protocol.apis import API_VERSIONS, ResponseCount
 from streamkit.protocol.batch import (
     cut_batch_bytes,
     decode_batch,
@@ -22,10 +22,10 @@ from streamkit.protocol.batch import (
 )
 from streamkit.protocol.connection import (
     ClientConnection,
+    DecodedResponse,
     IncomingRequest,
-    Reply,
     ServerConnection,
-    encode_reply,
+    encode_response,
 )
 from streamkit.protocol.data_plane import FetchResponse, ProduceRequest, StreamFetchResponse
 from streamkit.protocol.schema import decode, encode
@@ -159,21 +159,21 @@ class Replay:
         assert int.from_bytes(sent[:4], "big") == len(sent) - 4
         self.asked[request.correlation_id].append((correlation_id, request))
 
-    def answer(self, line: Line) -> tuple[IncomingRequest, Reply]:
+    def answer(self, line: Line) -> tuple[IncomingRequest, DecodedResponse]:
         waiting = self.asked[line.correlation_id]
         correlation_id, request = waiting[0]
-        if request.api.answers is Answers.ONE:
+        if request.api.response_count is ResponseCount.ONE:
             waiting.pop(0)
         data = line.data[:4] + correlation_id.to_bytes(4, "big") + line.data[8:]
         (reply,) = [
             reply for piece in pieces(data, self.size) for reply in self.client.receive(piece)
         ]
         assert reply.correlation_id == correlation_id
-        assert reply.is_last == (request.api.answers is Answers.ONE)
+        assert reply.is_last == (request.api.response_count is ResponseCount.ONE)
         return request, reply
 
 
-def replies(name: str, size: int) -> Iterator[tuple[Line, IncomingRequest, Reply]]:
+def replies(name: str, size: int) -> Iterator[tuple[Line, IncomingRequest, DecodedResponse]]:
     replays: dict[tuple[str, int], Replay] = {}
     refused = {(line.connection, line.correlation_id) for line in refused_lines(name)}
     for line in session(name):
@@ -193,7 +193,7 @@ def refused_lines(name: str) -> list[Line]:
 @each_session
 def test_a_client_sends_the_recorded_bytes_and_reads_the_answers(name: str, size: int) -> None:
     for line, request, reply in replies(name, size):
-        assert encode_reply(request, reply.body) == line.data, line.note
+        assert encode_response(request, reply.body) == line.data, line.note
 
 
 def test_every_recorded_answer_is_read() -> None:

@@ -18,14 +18,14 @@ from streamkit.limits import (
     STREAMS_PER_CONNECTION_MAX,
 )
 from streamkit.protocol import apis
-from streamkit.protocol.apis import SC_APIS, SPU_APIS, Answers, Api
+from streamkit.protocol.apis import SC_APIS, SPU_APIS, Api, ResponseCount
 from streamkit.protocol.connection import (
     ClientConnection,
+    DecodedResponse,
     IncomingRequest,
-    Reply,
     ServerConnection,
     check_platform,
-    encode_reply,
+    encode_response,
 )
 from streamkit.protocol.control_plane import ApiRange, ApiVersionsRequest, ApiVersionsResponse
 from streamkit.protocol.data_plane import (
@@ -64,7 +64,7 @@ class Pair:
         self.client, self.server = ClientConnection("me"), ServerConnection(SPU_APIS)
         (hello,) = self.server.receive(self.client.hello())
         body = ApiVersionsResponse(NO_ERROR, tuple(ApiRange(*each) for each in ranges), platform)
-        self.replies = self.client.receive(encode_reply(hello, body))
+        self.replies = self.client.receive(encode_response(hello, body))
 
     def ask(self, api: Api[Any, Any], body: Any) -> IncomingRequest:
         (request,) = self.server.receive(self.client.send(api, body)[1])
@@ -84,7 +84,7 @@ def test_a_client_introduces_itself_and_learns_who_is_there() -> None:
     )
     assert not client.is_ready
     body = ApiVersionsResponse(NO_ERROR, (ApiRange(0, 0, 24),), "0.18.1")
-    assert client.receive(encode_reply(hello, body)) == [Reply(1, body, is_last=True)]
+    assert client.receive(encode_response(hello, body)) == [DecodedResponse(1, body, is_last=True)]
     assert client.is_ready
     assert client.platform_version == "0.18.1"
     assert client.version_of(apis.PRODUCE) == 24
@@ -225,19 +225,21 @@ def test_answers_find_their_requests_in_any_order() -> None:
     pair = Pair()
     asked = [pair.ask(apis.UPDATE_OFFSETS, ASK) for _ in range(3)]
     assert pair.client.unanswered == 3
-    data = b"".join(encode_reply(request, ANSWER) for request in reversed(asked))
-    assert pair.client.receive(data) == [Reply(n, ANSWER, is_last=True) for n in (3, 2, 1)]
+    data = b"".join(encode_response(request, ANSWER) for request in reversed(asked))
+    assert pair.client.receive(data) == [
+        DecodedResponse(n, ANSWER, is_last=True) for n in (3, 2, 1)
+    ]
     assert pair.client.unanswered == 0
 
 
 def test_a_request_is_answered_once_and_a_stream_for_ever() -> None:
     pair = Pair()
     stream, one = pair.ask(apis.STREAM_FETCH, STREAM), pair.ask(apis.UPDATE_OFFSETS, ASK)
-    assert stream.api.answers is Answers.STREAM
-    data = encode_reply(one, ANSWER) + encode_reply(stream, SLICE) * 3
+    assert stream.api.response_count is ResponseCount.STREAM
+    data = encode_response(one, ANSWER) + encode_response(stream, SLICE) * 3
     assert pair.client.receive(data) == [
-        Reply(2, ANSWER, is_last=True),
-        *[Reply(1, SLICE, is_last=False)] * 3,
+        DecodedResponse(2, ANSWER, is_last=True),
+        *[DecodedResponse(1, SLICE, is_last=False)] * 3,
     ]
 
 
@@ -246,7 +248,7 @@ def test_an_answer_to_what_was_not_asked_is_the_peers_fault(times: int) -> None:
     """The one that it was meant for would be waited for without an end."""
     pair = Pair()
     one = pair.ask(apis.UPDATE_OFFSETS, ASK)
-    data = bytearray(encode_reply(one, ANSWER) * times)
+    data = bytearray(encode_response(one, ANSWER) * times)
     data[7] ^= 0x40 * (times == 1)
     with pytest.raises(RemoteProtocolError, match="an answer to request"):
         pair.client.receive(bytes(data))
@@ -259,7 +261,9 @@ def test_late_answers_to_what_was_forgotten_are_dropped() -> None:
         pair.client.forget(request.correlation_id)
         pair.client.forget(request.correlation_id)
     assert pair.client.unanswered == 0
-    assert pair.client.receive(encode_reply(stream, SLICE) * 2 + encode_reply(one, ANSWER)) == []
+    assert (
+        pair.client.receive(encode_response(stream, SLICE) * 2 + encode_response(one, ANSWER)) == []
+    )
 
 
 def test_an_answer_that_does_not_decode_is_the_peers_fault() -> None:
@@ -271,7 +275,7 @@ def test_an_answer_that_does_not_decode_is_the_peers_fault() -> None:
 
 def test_a_connection_must_not_end_inside_an_answer() -> None:
     pair = Pair()
-    answer = encode_reply(pair.ask(apis.UPDATE_OFFSETS, ASK), ANSWER)
+    answer = encode_response(pair.ask(apis.UPDATE_OFFSETS, ASK), ANSWER)
     pair.client.receive_eof()
     pair.client.receive(answer[:-1])
     with pytest.raises(RemoteProtocolError, match="ends inside a frame"):
@@ -288,7 +292,8 @@ def test_where_the_network_cuts_the_bytes_does_not_matter(cuts: list[int]) -> No
     requests = cut_at(cuts, b"".join(sent), pair.server.receive)
     assert [request.body for request in requests] == [STREAM, ASK, ASK, ASK]
     answers = [
-        encode_reply(request, SLICE if request.body == STREAM else ANSWER) for request in requests
+        encode_response(request, SLICE if request.body == STREAM else ANSWER)
+        for request in requests
     ]
     replies = cut_at(cuts, b"".join(answers), pair.client.receive)
     assert [reply.body for reply in replies] == [SLICE, ANSWER, ANSWER, ANSWER]
@@ -308,7 +313,7 @@ def test_a_bounded_number_of_requests_waits_for_answers() -> None:
     with pytest.raises(LocalProtocolError, match=f"{PENDING_REQUESTS_MAX} requests are open"):
         pair.client.send(apis.UPDATE_OFFSETS, ASK)
     pair.ask(apis.STREAM_FETCH, STREAM)  # has a bound of its own
-    pair.client.receive(encode_reply(asked[0], ANSWER))
+    pair.client.receive(encode_response(asked[0], ANSWER))
     assert pair.ask(apis.UPDATE_OFFSETS, ASK).correlation_id == PENDING_REQUESTS_MAX + 2
 
 
@@ -318,7 +323,7 @@ def test_a_bounded_number_of_streams_is_open() -> None:
     assert pair.client.unanswered == 0
     with pytest.raises(LocalProtocolError, match=f"{STREAMS_PER_CONNECTION_MAX} streams are open"):
         pair.client.send(apis.STREAM_FETCH, STREAM)
-    pair.client.receive(encode_reply(streams[0], SLICE))
+    pair.client.receive(encode_response(streams[0], SLICE))
     pair.client.forget(streams[0].correlation_id)
     pair.ask(apis.STREAM_FETCH, STREAM)
 
@@ -403,7 +408,7 @@ def test_the_two_ports_have_different_requests_under_one_key() -> None:
     }
     assert set(SC_APIS) == {18, 1001, 1002, 1003, 1004, 1006}
     streams = {api for table in (SC_APIS, SPU_APIS) for api in table.values()}
-    assert {api.name for api in streams if api.answers is Answers.STREAM} == {
+    assert {api.name for api in streams if api.response_count is ResponseCount.STREAM} == {
         "StreamFetch",
         "Watch",
     }

@@ -22,12 +22,12 @@ from streamkit.protocol.error_codes import (
     TextPayload,
     TimeoutPayload,
     TransformErrorPayload,
-    as_exception,
     evicted,
     other,
     partition_full,
 )
 from streamkit.protocol.schema import decode, encode
+from streamkit.protocol.server_errors import as_exception
 
 # Data plane reference, 7.
 TAGS = """

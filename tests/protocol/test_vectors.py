@@ -18,7 +18,7 @@ from streamkit.protocol.batch import (
     with_base_offset,
 )
 from streamkit.protocol.compression import Codec, compress, decompress
-from streamkit.protocol.connection import ServerConnection, encode_reply
+from streamkit.protocol.connection import ServerConnection, encode_response
 from streamkit.protocol.consumer_offset_log import ENTRY
 from streamkit.protocol.data_plane import OffsetUpdate
 from streamkit.protocol.error_codes import ERROR_CODE
@@ -221,7 +221,7 @@ def test_a_reply_is_framed_in_the_layout_of_its_request() -> None:
     asked, answered = by_id["fetch-offsets-request-v24"], by_id["fetch-offsets-response"]
     (request,) = ServerConnection(APIS["spu"]).receive(asked.data)
     body = decode(answered.api.response, answered.data, answered.version, at=8)
-    assert encode_reply(request, body) == answered.data
+    assert encode_response(request, body) == answered.data
 
 
 @each(BODIES)

@@ -11,7 +11,7 @@ from streamkit.protocol import control_plane as sc
 from streamkit.protocol import data_plane as spu
 from streamkit.protocol import smartmodule_io as io
 from streamkit.protocol import smartmodules as modules
-from streamkit.protocol.error_codes import NO_ERROR, ErrorCode
+from streamkit.protocol.error_codes import NO_ERROR, Code, ErrorCode
 from streamkit.protocol.schema import Wire, decode, encode, struct
 
 INVOCATION: Final = modules.SmartModuleInvocation(
@@ -158,7 +158,11 @@ GROWTH: Final[dict[str, tuple[Wire[Any], Any, dict[int, int]]]] = {
         sc.UpdateRequest(specs.TOPIC, "t", sc.AddPartitions(1)),
         {},  # servers read it in an envelope whatever the version says
     ),
-    "Status": (sc.STATUS_RESPONSE, sc.StatusResponse("t", ErrorCode(2006), "no"), {}),
+    "Status": (
+        sc.STATUS_RESPONSE,
+        sc.StatusResponse("t", ErrorCode(Code.TOPIC_INVALID_NAME), "no"),
+        {},
+    ),
 }
 
 
@@ -182,13 +186,13 @@ def test_every_version_reads_what_it_writes(
 
 
 def test_the_error_stands_before_the_partition_in_offsets_and_behind_it_elsewhere() -> None:
-    offsets = spu.PartitionOffsets(ErrorCode(3001), 2)
+    offsets = spu.PartitionOffsets(ErrorCode(Code.PARTITION_NOT_LEADER), 2)
     assert encode(struct(spu.PartitionOffsets), offsets, 25).startswith(
         bytes.fromhex("0bb9 00000002")
     )
     for found in (
-        spu.PartitionProduceResponse(2, ErrorCode(3001)),
-        spu.FetchablePartition(2, ErrorCode(3001)),
+        spu.PartitionProduceResponse(2, ErrorCode(Code.PARTITION_NOT_LEADER)),
+        spu.FetchablePartition(2, ErrorCode(Code.PARTITION_NOT_LEADER)),
     ):
         assert encode(struct(type(found)), found, 25).startswith(bytes.fromhex("00000002 0bb9"))
 

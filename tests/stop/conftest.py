@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stop.place import Place, place_in
+from tests.stop.job_environment import Place, place_in
 
 
 @pytest.fixture

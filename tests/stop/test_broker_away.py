@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.stop.broker import BrokerProcess
-from tests.stop.place import (
+from tests.stop.job_environment import (
     Place,
     assert_each_at_least_once,
     assert_each_once_in_order,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from streamkit.limits import CHUNK_RECORDS_MAX
-from tests.stop.place import (
+from tests.stop.job_environment import (
     Place,
     Row,
     assert_each_once_in_order,

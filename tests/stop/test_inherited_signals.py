@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from streamkit.sync import Client
-from tests.stop.place import Place
+from tests.stop.job_environment import Place
 from tests.stop.running import PATIENCE_S, PROJECT, Job
 
 ROWS = 1_000

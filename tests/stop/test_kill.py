@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.stop.place import (
+from tests.stop.job_environment import (
     Place,
     assert_each_at_least_once,
     assert_first_occurrences_ascend,

@@ -16,7 +16,7 @@ import pytest
 
 from streamkit.broker.data_folder import DataFolder
 from streamkit.runtime.shutdown import Phase
-from tests.stop.place import Place, next_offsets
+from tests.stop.job_environment import Place, next_offsets
 from tests.stop.running import JOBS, PATIENCE_S, PROJECT, Job
 
 HANG_AT = 1_000

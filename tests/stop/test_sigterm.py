@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from streamkit.runtime.shutdown import Phase
-from tests.stop.place import (
+from tests.stop.job_environment import (
     Place,
     assert_each_once_in_order,
     assert_partitions_hold_each_once,

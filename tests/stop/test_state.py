@@ -13,7 +13,7 @@ import pytest
 
 from streamkit.sync import Client
 from tests.stop.broker import BrokerProcess
-from tests.stop.place import Place, assert_each_once_in_order, next_offsets
+from tests.stop.job_environment import Place, assert_each_once_in_order, next_offsets
 from tests.stop.running import Job, run_to_end
 
 STATE = "data/state/copying"

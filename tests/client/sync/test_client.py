@@ -10,7 +10,7 @@ from typing import Any, Final
 import pytest
 
 from streamkit import sync
-from streamkit.client.handles import RecordMetadata
+from streamkit.client.produce.handles import RecordMetadata
 from streamkit.errors import BrokerError, ConnectFailed, TopicNotFound
 from tests.broker_process import BrokerProcess
 

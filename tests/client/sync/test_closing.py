@@ -29,7 +29,7 @@ class Senders:
     def __init__(self, producer: sync.Producer, enough: int = 2_000) -> None:
         self.producer = producer
         self.accepted: list[tuple[bytes, sync.RecordHandle]] = []
-        self.many: list[tuple[list[bytes], sync.ManyHandle]] = []
+        self.many: list[tuple[list[bytes], sync.RecordsHandle]] = []
         self.refusals: list[StreamKitError] = []
         self.are_many = threading.Event()
         self._enough = enough

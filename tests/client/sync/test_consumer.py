@@ -229,7 +229,7 @@ def test_lag_and_ends_count_what_the_application_has_not_been_given(
         list(islice(consumer, 10))
         assert consumer.lag() == {0: COUNT - 10}
         assert consumer.ends() == consumer.end_offsets() == {0: COUNT}
-        assert consumer.starts() == {0: 0}
+        assert consumer.start_offsets() == {0: 0}
         assert consumer.high_watermarks() == {0: COUNT}
         list(consumer)
         assert consumer.lag() == {0: 0}

@@ -425,7 +425,7 @@ def test_clients_and_what_they_make_show_what_they_are(client: sync.Client, topi
     assert repr(producer) == f"Producer({topic!r})"
     assert repr(client.consumer(topic)) == f"Consumer({topic!r})"
     assert repr(producer.send(b"x")) == "RecordHandle(row 0)"
-    assert repr(producer.send_many([b"x"] * 3)) == "ManyHandle(3 records)"
+    assert repr(producer.send_many([b"x"] * 3)) == "RecordsHandle(3 records)"
     producer.close()
 
 

@@ -86,7 +86,7 @@ def with_callables(
     values_split: Stream[str] = app.stage(flights)(split)
     app.stage(values_read)(read)
     app.stage(values_split)(str.upper)
-    app.stage(flights, gives=Flight)(read)
+    app.stage(flights, output_type=Flight)(read)
     app.sink(flights, to=Topic("out", Flight))(read)
     app.sink(flights, to="out")(read)
     app.sink(flights)(write)

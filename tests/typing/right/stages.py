@@ -68,12 +68,12 @@ def four(row: object) -> str | None:
     return str(row)
 
 
-@app.stage(flights, gives=Late | Early)
+@app.stage(flights, output_type=Late | Early)
 def either(flight: Flight) -> Late | Early | None:
     return Late("UA", 1.0) if flight.flight else Early("UA", 1.0)
 
 
-@app.stage(late, early, gives=Late | Early)
+@app.stage(late, early, output_type=Late | Early)
 def either_again(row: Late | Early) -> Late | Early:
     return row
 

@@ -113,7 +113,7 @@ def reads_an_iterable(carrier: str) -> str:
     return carrier
 
 
-@app.stage(flights, gives=Late)  # error: Late
+@app.stage(flights, output_type=Late)  # error: Late
 def gives_something_else(flight: Flight) -> Flight:
     return flight
 

@@ -1,0 +1,43 @@
+"""Time the sides of a comparison in turns, so that a noisy machine disturbs them alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from streamkit.bench.result import Timing
+
+
+@dataclass(slots=True)
+class Stopwatch:
+    """What `measured` fills in."""
+
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+
+    def timing(self, records: int) -> Timing:
+        return Timing(self.seconds, records, self.cpu_s)
+
+
+@contextmanager
+def measured() -> Iterator[Stopwatch]:
+    """Take the time of a block, by the wall and by the processor."""
+    watch = Stopwatch()
+    started_s, started_cpu_s = time.perf_counter(), time.process_time()
+    yield watch
+    watch.seconds = time.perf_counter() - started_s
+    watch.cpu_s = time.process_time() - started_cpu_s
+
+
+def best_of(rounds: int, sides: Mapping[str, Callable[[], Timing]]) -> dict[str, Timing]:
+    """Run each side once a round, one after the other; return the best of each."""
+    found: dict[str, list[Timing]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, run in sides.items():
+            found[name].append(run())
+    return {
+        name: min(timings, key=lambda timing: timing.per_record_s)
+        for name, timings in found.items()
+    }

@@ -1,0 +1,115 @@
+"""What the broker checks of a batch before it takes it. Pure.
+
+A stock server stores what it gets. Here a batch must be what its checksum and its counts
+say, so that wrong data is refused where it can still be sent again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streamkit.errors import CorruptBatch, RemoteProtocolError
+from streamkit.limits import BATCH_BYTES_HARD_MAX, RECORDS_PER_BATCH_MAX
+from streamkit.protocol import codec
+from streamkit.protocol.batch import (
+    BYTES_BEFORE_LENGTH,
+    MAGIC,
+    BatchHeader,
+    check_crc,
+    cut_batch_bytes,
+    plain_records,
+    whole_batches,
+)
+from streamkit.protocol.compression import Codec, DecompressedTooLarge
+from streamkit.protocol.error_codes import Code, ErrorCode, other
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """The batches of one partition in one request, checked: back to back, with the size of each
+    in bytes and the offsets it takes.
+    """
+
+    records: bytes
+    sizes: tuple[int, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def record_count(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.records)
+
+
+def check_entry(records: bytes, required: Codec | None, segment_bytes: int) -> Entry | ErrorCode:
+    """Return the batches of a record set if every one of them is sound.
+
+    Args:
+        records: Batches back to back, as the client sent them.
+        required: The codec the topic asks for; None takes any.
+        segment_bytes: The topic's segment size, which no batch may exceed.
+    """
+    sizes: list[int] = []
+    counts: list[int] = []
+    end = 0
+    try:
+        for header, at in whole_batches(records):
+            end = at + header.size_bytes
+            problem = _header_problem(header, required, segment_bytes)
+            if problem is not None:
+                return problem
+            _check_content(records, at, header)
+            sizes.append(header.size_bytes)
+            counts.append(header.record_count)
+    except CorruptBatch as error:
+        return other(f"corrupt batch: {error.reason}")
+    except DecompressedTooLarge as error:
+        return other(f"refused: {error}") if error.is_ratio else ErrorCode(Code.MESSAGE_TOO_LARGE)
+    except RemoteProtocolError as error:
+        if _is_whole_but_too_large(records, end):
+            return ErrorCode(Code.MESSAGE_TOO_LARGE)
+        return other(f"corrupt batch: {error}")
+    if cut_batch_bytes(records, end, len(records)):
+        return other(f"corrupt batch: {len(records) - end} bytes behind the last whole one")
+    return Entry(records, tuple(sizes), tuple(counts))
+
+
+def _is_whole_but_too_large(records: bytes, at: int) -> bool:
+    """Whether what could not be read as a batch is one, above the limit of a batch."""
+    length_at = at + BYTES_BEFORE_LENGTH - 4
+    length = int.from_bytes(records[length_at : length_at + 4], "big", signed=True)
+    size = BYTES_BEFORE_LENGTH + length
+    return BATCH_BYTES_HARD_MAX < size <= len(records) - at
+
+
+def _header_problem(
+    header: BatchHeader, required: Codec | None, segment_bytes: int
+) -> ErrorCode | None:
+    if header.magic != MAGIC:
+        return other(f"corrupt batch: magic {header.magic}, expected {MAGIC}")
+    if header.codec_number > Codec.ZSTD:
+        return ErrorCode(Code.COMPRESSION_ERROR)
+    if required is not None and header.codec_number != required:
+        return ErrorCode(Code.COMPRESSION_ERROR)
+    if header.size_bytes > min(segment_bytes, BATCH_BYTES_HARD_MAX):
+        return ErrorCode(Code.MESSAGE_TOO_LARGE)
+    if not 0 <= header.last_offset_delta < RECORDS_PER_BATCH_MAX:
+        return other(f"corrupt batch: last offset delta {header.last_offset_delta}")
+    return None
+
+
+def _check_content(records: bytes, at: int, header: BatchHeader) -> None:
+    """Compare the checksum, walk the records, compare their number with the header.
+
+    Raises:
+        CorruptBatch: One of them does not fit.
+        RemoteProtocolError: The records do not decompress or do not decode.
+    """
+    check_crc(records, at, header)
+    plain, start, end = plain_records(records, at, header)
+    count = codec.check_records(plain, start, end) if start != end else 0
+    is_fence = count == 0 and header.last_offset_delta == 0
+    if count != header.record_count and not is_fence:
+        raise CorruptBatch(f"{count} records, the header says {header.record_count}")

@@ -1,0 +1,158 @@
+"""What `send` and `send_many` return: records on their way."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from streamkit.client.produce.accumulator import BatchOutcome, RowRange
+from streamkit.client.produce.partition_sender import PartitionSender
+
+
+@dataclass(frozen=True, slots=True)
+class RecordMetadata:
+    """Where a record is stored.
+
+    ``offset`` is -1 where SmartModules of the producer stand in between: the server does not say
+    what has become of single records.
+    """
+
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsMetadata:
+    """Where the records of one `send_many` are stored, row by row; as `RecordMetadata`."""
+
+    partitions: Sequence[int]
+    offsets: Sequence[int]
+
+
+class RecordHandle:
+    """A record on its way. Await it for its `RecordMetadata`, any number of times."""
+
+    __slots__ = ("_outcome", "_row", "_sender")
+
+    def __init__(self, sender: PartitionSender, outcome: BatchOutcome, row: int) -> None:
+        self._sender = sender
+        self._outcome = outcome
+        self._row = row
+
+    def __repr__(self) -> str:
+        if not self._outcome.is_known:
+            return f"RecordHandle(partition={self._sender.partition}, on its way)"
+        if self._outcome.error is not None:
+            return f"RecordHandle({type(self._outcome.error).__name__})"
+        stored = self.result()
+        return f"RecordHandle(partition={stored.partition}, offset={stored.offset})"
+
+    def __await__(self) -> Generator[Any, Any, RecordMetadata]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> RecordMetadata:
+        await self._sender.wait_for(self._outcome)
+        return self.result()
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the record's outcome is known, so that nothing has to be waited for."""
+        return self._outcome.is_known
+
+    def result(self) -> RecordMetadata:
+        """Return what awaiting returns, or raise what it raises. The outcome must be known."""
+        assert self._outcome.is_known, "asked before there was an answer"
+        if self._outcome.error is not None:
+            raise self._outcome.error
+        base_offset = self._outcome.base_offset
+        return RecordMetadata(
+            self._sender.partition, base_offset + self._row if base_offset >= 0 else -1
+        )
+
+    def when_known(self, wake: Callable[[], object]) -> None:
+        """Call ``wake`` once the outcome is known; do not wait for the linger."""
+        if self._outcome.is_known:
+            wake()
+        else:
+            self._outcome.wakes.append(wake)
+            self._sender.flush_soon()
+
+
+class RecordsHandle:
+    """The records of one `send_many`. Await it for their `RecordsMetadata`."""
+
+    __slots__ = ("_count", "_parts")
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._parts: list[tuple[PartitionSender, Sequence[int], list[RowRange]]] = []
+
+    def __repr__(self) -> str:
+        return f"RecordsHandle({self._count} records{'' if self.is_known else ', on their way'})"
+
+    def add(self, sender: PartitionSender, rows: Sequence[int], places: list[RowRange]) -> None:
+        self._parts.append((sender, rows, places))
+
+    @property
+    def taken(self) -> int:
+        """How many of the records the producer has taken: all, once `send_many` returns."""
+        return sum(place.count for _, _, places in self._parts for place in places)
+
+    def record(self, row: int) -> RecordHandle:
+        """Return the handle of one of the records.
+
+        Raises:
+            IndexError: There is no such row.
+        """
+        for sender, rows, places in self._parts:
+            at = bisect_left(rows, row)
+            if at == len(rows) or rows[at] != row:
+                continue
+            for place in places:
+                if at < place.count:
+                    return RecordHandle(sender, place.outcome, place.first_row + at)
+                at -= place.count
+        raise IndexError(f"row {row} of {self._count} records")
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the outcome of every record is known, so that nothing has to be waited for."""
+        return all(place.outcome.is_known for _, _, places in self._parts for place in places)
+
+    async def refusals(self) -> list[tuple[Sequence[int], Exception]]:
+        """Wait for all outcomes; return the rows that are not stored, and why."""
+        refused = []
+        for sender, rows, places in self._parts:
+            at = 0
+            for place in places:
+                await sender.wait_for(place.outcome)
+                if place.outcome.error is not None:
+                    refused.append((rows[at : at + place.count], place.outcome.error))
+                at += place.count
+        return refused
+
+    def __await__(self) -> Generator[Any, Any, RecordsMetadata]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> RecordsMetadata:
+        partitions = [-1] * self._count
+        offsets = [-1] * self._count
+        for sender, rows, places in self._parts:
+            at = 0
+            for place in places:
+                await sender.wait_for(place.outcome)
+                if place.outcome.error is not None:
+                    raise place.outcome.error
+                first = place.outcome.base_offset + place.first_row
+                is_told = place.outcome.base_offset >= 0
+                for row, offset in zip(
+                    rows[at : at + place.count],
+                    range(first, first + place.count),
+                    strict=True,
+                ):
+                    partitions[row] = sender.partition
+                    offsets[row] = offset if is_told else -1
+                at += place.count
+        return RecordsMetadata(partitions, offsets)

@@ -1,0 +1,236 @@
+"""Stamped batches on their way: each is written once, and what became of it is handed up.
+
+A *lane* is one writer's way into one partition, recognised by the stamp of its batches. Whoever
+owns it decides what to do with an outcome; nothing is sent again here. Source: the reasons
+are in the guarantees page, "Exactly once into Fluvio".
+
+| an entry's outcome | when |
+|---|---|
+| stored | the answer says so, and where |
+| not stored | surely: codes 6, 2001 and 3001, nobody leads the partition, or nothing was written |
+| refused | every other code: the same bytes would be refused again |
+| unknown | no answer came, or codes 7, 56, 72 and 73 |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import anyio
+
+from streamkit.client.channel import Channel
+from streamkit.client.cluster import Cluster
+from streamkit.client.produce.produce_requests import NOT_STORED_CODES, OUR_MARK, UNKNOWN_CODES
+from streamkit.errors import (
+    LocalProtocolError,
+    ProtocolError,
+    StreamKitError,
+    TransportError,
+)
+from streamkit.protocol.apis import PRODUCE
+from streamkit.protocol.batch import with_epoch
+from streamkit.protocol.data_plane import (
+    ACKS_ALL,
+    PartitionProduceData,
+    PartitionProduceResponse,
+    ProduceRequest,
+    TopicProduceData,
+)
+from streamkit.protocol.server_errors import as_exception
+
+# A request of a process that has died shall not arrive behind the fence of its successor.
+_USER_TIMEOUT_MS = 10_000
+
+
+class LaneStatus(Enum):
+    """What became of the batches of one entry."""
+
+    STORED = "stored"
+    NOT_STORED = "not stored"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class LaneEntry:
+    """Batches of one lane, in order; they go out in one entry, with their boundaries as given.
+
+    Each carries its lane's producer id and number already; the epoch is written when it is
+    sent, so that a batch outlives the claim it was made under.
+    """
+
+    topic: str
+    partition: int
+    epoch: int
+    batches: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class LaneOutcome:
+    """``base_offset`` is that of the first batch, -1 unless stored; ``error`` says why not."""
+
+    outcome: LaneStatus
+    base_offset: int = -1
+    error: StreamKitError | None = None
+
+
+class LaneProducer:
+    """Writes entries of many lanes, one request at a time on each of its own connections.
+
+    Args:
+        cluster: Where partitions are; its shared connections are not used.
+        timeout_ms: How long a server may wait for its replicas; all of them must have a batch.
+    """
+
+    def __init__(self, cluster: Cluster, *, timeout_ms: int = 30_000) -> None:
+        self._cluster = cluster
+        self._timeout_ms = timeout_ms
+        self._channels: dict[str, Channel] = {}
+        self._locks: dict[str, anyio.Lock] = {}
+
+    async def send(self, entries: Sequence[LaneEntry]) -> list[LaneOutcome]:
+        """Write entries and wait for what becomes of each; the results are in their order.
+
+        Entries of one partition go out one after the other. Never raises for what a network or
+        a broker does. If it is cancelled, the connections in use are closed, and what was
+        under way is unknown.
+
+        Raises:
+            LocalProtocolError: An entry is larger than a request may be.
+        """
+        outcomes: list[LaneOutcome | None] = [None] * len(entries)
+        by_address: dict[str, list[int]] = {}
+        for row, entry in enumerate(entries):
+            try:
+                address = await self._cluster.leader(entry.topic, entry.partition)
+            except StreamKitError as error:
+                outcomes[row] = LaneOutcome(LaneStatus.NOT_STORED, error=error)
+            else:
+                by_address.setdefault(address, []).append(row)
+
+        async def send_to(address: str, rows: list[int]) -> None:
+            for wave in _waves(entries, rows):
+                wave.sort(key=lambda row: entries[row].topic)  # as the request groups them
+                found = await self._send_wave(address, [entries[row] for row in wave])
+                for row, outcome in zip(wave, found, strict=True):
+                    outcomes[row] = outcome
+
+        async with anyio.create_task_group() as tasks:
+            for address, rows in by_address.items():
+                tasks.start_soon(send_to, address, rows)
+        assert all(outcome is not None for outcome in outcomes), "each entry went somewhere"
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    async def is_streamkit(self, topic: str, partition: int) -> bool:
+        """Whether the server that leads a partition is streamkit's, by what it says itself.
+
+        Raises:
+            TransportError: It cannot be reached.
+            StreamKitError: Nobody leads the partition.
+        """
+        address = await self._cluster.leader(topic, partition)
+        async with self._lock(address):
+            return OUR_MARK in (await self._channel(address)).platform_version
+
+    async def disconnect(self, topic: str, partition: int) -> None:
+        """End the connection that a lane's batches go over, so that nothing more can arrive.
+
+        Raises:
+            StreamKitError: Nobody leads the partition.
+        """
+        channel = self._channels.pop(await self._cluster.leader(topic, partition), None)
+        if channel is not None:
+            await channel.close()
+
+    async def close(self) -> None:
+        """End all connections; what is under way becomes unknown."""
+        for channel in self._channels.values():
+            await channel.close()
+        self._channels.clear()
+
+    def _lock(self, address: str) -> anyio.Lock:
+        return self._locks.setdefault(address, anyio.Lock())
+
+    async def _channel(self, address: str) -> Channel:
+        channel = self._channels.get(address)
+        if channel is None or not channel.is_open:
+            channel = self._channels[address] = await self._cluster.connect(address)
+            channel.discard_when_closed(_USER_TIMEOUT_MS)
+        return channel
+
+    async def _send_wave(self, address: str, entries: list[LaneEntry]) -> list[LaneOutcome]:
+        """Write one request and wait for its answer; nothing else is on that connection."""
+        by_topic: dict[str, list[PartitionProduceData]] = {}
+        for entry in entries:
+            by_topic.setdefault(entry.topic, []).append(_data_of(entry))
+        request = ProduceRequest(
+            acks=ACKS_ALL,
+            timeout_ms=self._timeout_ms,
+            topics=tuple(TopicProduceData(topic, tuple(data)) for topic, data in by_topic.items()),
+        )
+        async with self._lock(address):
+            try:
+                channel = await self._channel(address)
+            except StreamKitError as error:
+                return [LaneOutcome(LaneStatus.NOT_STORED, error=error)] * len(entries)
+            try:
+                response = await channel.call(PRODUCE, request)
+                entry_responses = [
+                    entry_response
+                    for topic in response.topics
+                    for entry_response in topic.partitions
+                ]
+                if len(entry_responses) != len(entries):
+                    raise ProtocolError(f"{len(entry_responses)} answers to {len(entries)} entries")
+            except LocalProtocolError:
+                raise  # nothing was written, and no other time would be better
+            except (TransportError, ProtocolError) as error:
+                # Whatever else comes over it would be taken for the answer to another request.
+                await channel.close()
+                return [_lost(error)] * len(entries)
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await channel.close()
+                raise
+        return [
+            _outcome(entry, entry_response)
+            for entry, entry_response in zip(entries, entry_responses, strict=True)
+        ]
+
+
+def _waves(entries: Sequence[LaneEntry], rows: list[int]) -> list[list[int]]:
+    """Spread entries over requests, so that none holds two of one partition; order is kept."""
+    waves: list[list[int]] = []
+    taken: dict[tuple[str, int], int] = {}
+    for row in rows:
+        place = (entries[row].topic, entries[row].partition)
+        number = taken.get(place, 0)
+        taken[place] = number + 1
+        if number == len(waves):
+            waves.append([])
+        waves[number].append(row)
+    return waves
+
+
+def _data_of(entry: LaneEntry) -> PartitionProduceData:
+    stamped = [with_epoch(batch, entry.epoch) for batch in entry.batches]
+    return PartitionProduceData(entry.partition, b"".join(stamped))
+
+
+def _lost(error: StreamKitError) -> LaneOutcome:
+    was_written = not isinstance(error, TransportError) or error.sent
+    return LaneOutcome(LaneStatus.UNKNOWN if was_written else LaneStatus.NOT_STORED, error=error)
+
+
+def _outcome(entry: LaneEntry, entry_response: PartitionProduceResponse) -> LaneOutcome:
+    code = entry_response.error.code
+    if not code:
+        return LaneOutcome(LaneStatus.STORED, entry_response.base_offset)
+    error = as_exception(entry_response.error, about=f"{entry.topic}-{entry.partition}")
+    if code in NOT_STORED_CODES:
+        return LaneOutcome(LaneStatus.NOT_STORED, error=error)
+    return LaneOutcome(
+        LaneStatus.UNKNOWN if code in UNKNOWN_CODES else LaneStatus.REFUSED, error=error
+    )

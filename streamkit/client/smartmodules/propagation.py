@@ -1,0 +1,36 @@
+"""SmartModules that a cluster has and an SPU does not know yet.
+
+Source: data plane reference, 8.1: a new one is known about half a second later.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from streamkit.client.cluster import Cluster
+from streamkit.errors import StreamKitError
+from streamkit.protocol import specs
+from streamkit.protocol.apis import LIST
+from streamkit.protocol.control_plane import ListRequest
+
+_PATIENCE_S: Final = 3.0
+
+
+class SmartModulePropagation:
+    """Tells what is worth another try from what is not there."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._first_missed_s: dict[str, float] = {}
+
+    async def is_propagating(self, name: str) -> bool:
+        """Tell whether the SC has a module that an SPU has just missed, for a few seconds."""
+        now_s = self._cluster.clock.monotonic_s()
+        first_s = self._first_missed_s.setdefault(name, now_s)
+        if now_s - first_s > _PATIENCE_S:
+            return False
+        try:
+            request = ListRequest(specs.SMARTMODULE, (name,), summary=True)
+            return bool((await self._cluster.admin(LIST, request)).items)
+        except StreamKitError:
+            return False  # what the SPU said stands, and is told

@@ -1,0 +1,235 @@
+"""SmartModules: programs that a server runs on records while it stores or serves them.
+
+A chain is a sequence of steps; what one gives, the next gets. Pure but for `SmartModule.from_file`.
+
+Source: data plane reference, 8.1; client semantics reference, 6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Literal
+
+from streamkit.client import checks
+from streamkit.client.smartmodules.wasm import compressed_module
+from streamkit.errors import UnsupportedServer, UsageError
+from streamkit.limits import MAP_ENTRIES_MAX
+from streamkit.protocol import smartmodules as wire
+from streamkit.protocol.smartmodules import SmartModuleInvocation
+
+ModuleKind = Literal["generic", "filter", "map", "filter_map", "array_map", "aggregate"]
+
+# Below this a StreamFetch carries one module at most, and servers ignore it.
+CHAIN_SINCE: Final = 18
+_KINDS: Final[dict[str, wire.Kind]] = {
+    "generic": wire.Generic(),
+    "filter": wire.Filter(),
+    "map": wire.Map(),
+    "filter_map": wire.FilterMap(),
+    "array_map": wire.ArrayMap(),
+    "aggregate": wire.Aggregate(),
+}
+# Of these a server makes at most one record of each record it reads.
+_GIVES_ONE_AT_MOST: Final = (wire.Filter, wire.Map, wire.FilterMap, wire.Aggregate)
+
+
+@dataclass(frozen=True, slots=True)
+class Lookback:
+    """Earlier records that a module sees before its first one.
+
+    Args:
+        last: The last so many records; 0 with an age takes all that are young enough.
+        age: Seconds, or a timedelta: only records younger than that.
+
+    Raises:
+        UsageError: Neither says anything, or one is negative.
+    """
+
+    last: int = 0
+    age: float | timedelta | None = None
+
+    def __post_init__(self) -> None:
+        checks.whole("last of a lookback", self.last, 0, checks.I64_MAX)
+        age_s = checks.optional(checks.seconds, "age of a lookback", self.age)
+        if self.last == 0 and age_s is None:
+            raise UsageError(
+                "an empty lookback", hint="Lookback(last=10), Lookback(age=60), or both"
+            )
+
+    @property
+    def age_s(self) -> float | None:
+        return self.age.total_seconds() if isinstance(self.age, timedelta) else self.age
+
+
+@dataclass(frozen=True, slots=True)
+class SmartModule:
+    """One step of a chain: a module that the cluster knows by name, or one sent along.
+
+    Args:
+        name: As ``smartmodule create`` or the hub gave it: ``my-filter``, ``group/name@0.1.0``.
+        wasm: The module itself, in place of a name: a wasm binary, or the gzip of one.
+        kind: What the module is. ``generic`` leaves it to what the module exports.
+        params: What the module's ``init`` gets.
+        lookback: Earlier records that it sees first.
+        initial: What an aggregate starts from.
+        label: What the server calls it in its metrics.
+
+    Raises:
+        UsageError: The options contradict each other, or ``wasm`` is no module.
+    """
+
+    name: str | None = None
+    wasm: bytes | None = field(default=None, repr=False)
+    kind: ModuleKind = "generic"
+    params: Mapping[str, str] = field(default_factory=dict)
+    lookback: Lookback | None = None
+    initial: bytes | str | None = None
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.name is None) == (self.wasm is None):
+            raise UsageError("a SmartModule is named, or its wasm is given: one of the two")
+        checks.optional(checks.text, "name", self.name)
+        checks.optional(checks.text, "label", self.label)
+        checks.choice("kind", self.kind, _KINDS)
+        checks.optional(checks.instance, "lookback", self.lookback, Lookback)
+        if self.initial is not None and self.kind not in ("aggregate", "generic"):
+            raise UsageError(f"a {self.kind} starts from nothing", hint='kind="aggregate" takes it')
+        if self.initial is not None:
+            object.__setattr__(self, "initial", checks.as_bytes("initial value", self.initial))
+        params = checks.pairs("params", self.params, MAP_ENTRIES_MAX)
+        object.__setattr__(self, "params", params)
+        if self.wasm is not None:
+            checks.instance("wasm", self.wasm, bytes)
+            object.__setattr__(self, "wasm", compressed_module(self.wasm))
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | Path,
+        *,
+        kind: ModuleKind = "generic",
+        params: Mapping[str, str] | None = None,
+        lookback: Lookback | None = None,
+        initial: bytes | str | None = None,
+        label: str | None = None,
+    ) -> SmartModule:
+        """Take a module from a file: wasm, or the gzip of it. It goes along in every request.
+
+        Raises:
+            UsageError: The file cannot be read, or is no module.
+        """
+        file = checks.path("path", path)
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise UsageError(f"cannot read the SmartModule {path}: {error.strerror}") from error
+        try:
+            return cls(
+                wasm=data,
+                kind=kind,
+                params=params or {},
+                lookback=lookback,
+                initial=initial,
+                label=label,
+            )
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}", hint=error.hint) from error
+
+    def invocation(self) -> SmartModuleInvocation:
+        """Return the step as requests carry it."""
+        module = (
+            wire.AdHoc(self.wasm) if self.wasm is not None else wire.Predefined(self.name or "")
+        )
+        lookback = None
+        if self.lookback is not None:
+            age_s = self.lookback.age_s
+            age = None if age_s is None else _duration(age_s)
+            lookback = wire.Lookback(self.lookback.last, age)
+        params = wire.ExtraParams(dict(sorted(self.params.items())), lookback)
+        return SmartModuleInvocation(module, self._wire_kind(), params, self.label)
+
+    def _wire_kind(self) -> wire.Kind:
+        initial = self.initial.encode() if isinstance(self.initial, str) else self.initial
+        if self.kind == "aggregate":
+            return wire.Aggregate(initial or b"")
+        if initial is not None:
+            return wire.Generic(wire.Aggregate(initial))
+        return _KINDS[self.kind]
+
+
+def chain_of(steps: Iterable[SmartModule | str]) -> tuple[SmartModuleInvocation, ...]:
+    """Return a chain as requests carry it; a text is the name of a module.
+
+    Raises:
+        UsageError: A step is neither.
+    """
+    if isinstance(steps, str | SmartModule):
+        raise UsageError("smartmodules is a list of steps", hint=f"smartmodules=[{steps!r}]")
+    return tuple(_step(each).invocation() for each in checks.listed("smartmodules", steps))
+
+
+def may_multiply(chain: Iterable[SmartModuleInvocation]) -> bool:
+    """Whether a step may make several records of one, as far as the client can know."""
+    return any(not isinstance(step.kind, _GIVES_ONE_AT_MOST) for step in chain)
+
+
+def keeps_state(chain: Iterable[SmartModuleInvocation]) -> bool:
+    """Whether a step is said to aggregate, so that a stream opened anew starts over."""
+    return any(
+        isinstance(step.kind, wire.Aggregate)
+        or (isinstance(step.kind, wire.Generic) and isinstance(step.kind.context, wire.Aggregate))
+        for step in chain
+    )
+
+
+def check_carried(
+    chain: tuple[SmartModuleInvocation, ...], request: str, version: int, address: str
+) -> None:
+    """Refuse a server whose version of a request has no room for what a chain needs.
+
+    Args:
+        chain: What the request would carry.
+        request: ``StreamFetch`` or ``Produce``.
+        version: What was agreed on with the server.
+        address: Which server.
+
+    Raises:
+        UnsupportedServer: It would be dropped without a word.
+    """
+    if request == "StreamFetch" and chain and version < CHAIN_SINCE:
+        raise _too_old("SmartModules", request, version, CHAIN_SINCE, address)
+    for step in chain:
+        lookback = step.params.lookback
+        if lookback is not None and version < wire.LOOKBACK_SINCE:
+            raise _too_old("a lookback", request, version, wire.LOOKBACK_SINCE, address)
+        if lookback is not None and lookback.age is not None and version < wire.LOOKBACK_AGE_SINCE:
+            raise _too_old("a lookback's age", request, version, wire.LOOKBACK_AGE_SINCE, address)
+        if step.name is not None and version < wire.INVOCATION_NAME_SINCE:
+            raise _too_old(
+                "a SmartModule's label", request, version, wire.INVOCATION_NAME_SINCE, address
+            )
+
+
+def _step(given: SmartModule | str) -> SmartModule:
+    if isinstance(given, str):
+        return SmartModule(given)
+    if not isinstance(given, SmartModule):
+        raise UsageError(f"{given!r} is no step of a chain", hint="give SmartModules, or names")
+    return given
+
+
+def _too_old(what: str, request: str, version: int, since: int, address: str) -> UnsupportedServer:
+    return UnsupportedServer(
+        f"{address} speaks {request} version {version}, which cannot carry {what}: "
+        f"that takes version {since}",
+        hint="upgrade the cluster, or leave it out",
+    )
+
+
+def _duration(seconds: float) -> wire.Duration:
+    nanoseconds = round(seconds * 1_000_000_000)
+    return wire.Duration(*divmod(nanoseconds, 1_000_000_000))

@@ -1,0 +1,195 @@
+"""Fluvio's transforms: a chain of SmartModules in YAML or JSON, as its CLI and connectors take it.
+
+Source: client semantics reference, 6.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from streamkit.client.smartmodules.smartmodule import Lookback, SmartModule
+from streamkit.errors import ConfigError, UsageError
+from streamkit.units import parse_duration_s
+
+_STEP_KEYS: Final = ("uses", "with", "lookback")
+_LOOKBACK_KEYS: Final = ("last", "age")
+# What YAML 1.2 takes for anything but text. The older rules of the library, by which `no` is
+# false, `1:30` is ninety and 2024-01-01 a date, would refuse or change texts that Fluvio takes.
+_PLAIN_SCALARS: Final = (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+)
+
+
+def load_transforms(path: str | Path) -> list[SmartModule]:
+    """Read a chain from a file with a list ``transforms``, such as `parse_transforms` takes.
+
+    Raises:
+        UsageError: The file cannot be read, or a step means nothing.
+        ConfigError: The YAML reader is not installed.
+    """
+    try:
+        text = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the transforms {path}: {error}") from error
+    try:
+        return parse_transforms(text)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}", hint=error.hint) from error
+
+
+def parse_transforms(text: str) -> list[SmartModule]:
+    """Read a chain from YAML: ``transforms``, a list of steps.
+
+    Each step has ``uses``, the name of a SmartModule, and may have ``with``, its params, and
+    ``lookback`` with ``last`` and ``age``. A param is a text, or a list or map, which becomes its
+    JSON text. Other keys beside ``transforms``, as files of connectors have them, are left alone.
+
+    Raises:
+        UsageError: It is no YAML, or a step means nothing.
+        ConfigError: The YAML reader is not installed.
+    """
+    found = _yaml(text)
+    if not isinstance(found, Mapping) or "transforms" not in found:
+        raise UsageError("no list of transforms", hint="it begins with `transforms:`")
+    steps = found["transforms"]
+    if not isinstance(steps, list):
+        raise UsageError(f"transforms is {_kind_of(steps)}, not a list of steps")
+    return [_step(step, f"step {number}") for number, step in enumerate(steps, 1)]
+
+
+def parse_transform_lines(lines: Iterable[str]) -> list[SmartModule]:
+    """Read a chain from JSON: one step a line.
+
+    Raises:
+        UsageError: A line is no JSON, or means nothing as a step.
+    """
+    steps = []
+    for number, line in enumerate(lines, 1):
+        try:
+            step = json.loads(line)
+        except ValueError as error:
+            raise UsageError(
+                f"step {number} is no JSON: {error}",
+                hint='for example {"uses": "my-filter", "with": {"key": "value"}}',
+            ) from error
+        steps.append(_step(step, f"step {number}"))
+    return steps
+
+
+def _step(step: object, where: str) -> SmartModule:
+    if not isinstance(step, Mapping):
+        raise UsageError(f"{where} is {_kind_of(step)}, not a map with `uses`")
+    _check_keys(step, _STEP_KEYS, where)
+    name = step.get("uses")
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"{where} does not say which SmartModule it uses", hint="uses: my-filter")
+    params = step.get("with")
+    if params is None:
+        params = {}
+    if not isinstance(params, Mapping):
+        raise UsageError(f"{where}: with is {_kind_of(params)}, not a map of params")
+    return SmartModule(
+        name,
+        params={str(key): _param(key, value, where) for key, value in params.items()},
+        lookback=_lookback(step.get("lookback"), where),
+    )
+
+
+def _param(key: object, value: object, where: str) -> str:
+    if not isinstance(key, str):
+        raise UsageError(f"{where}: the param {key!r} has no text for a name")
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    shown = json.dumps(value, default=str)
+    raise UsageError(
+        f"{where}: the param {key!r} is {_kind_of(value)}, and params are texts, lists or maps",
+        hint=f'put it in quotes: {key}: "{shown}"',
+    )
+
+
+def _lookback(found: object, where: str) -> Lookback | None:
+    if found is None:
+        return None
+    if not isinstance(found, Mapping):
+        raise UsageError(f"{where}: lookback is {_kind_of(found)}, not a map of last and age")
+    _check_keys(found, _LOOKBACK_KEYS, f"{where}: lookback")
+    last, age = found.get("last", 0), found.get("age")
+    if not isinstance(last, int) or isinstance(last, bool) or last < 0:
+        raise UsageError(f"{where}: lookback.last is {last!r}, not a number of records")
+    return Lookback(last, None if age is None else _age_s(age, where))
+
+
+def _age_s(age: object, where: str) -> float:
+    try:
+        return parse_duration_s(age if isinstance(age, str) else "")
+    except ValueError as error:
+        raise UsageError(
+            f"{where}: lookback.age is {age!r}, not a duration such as 30s or 1h"
+        ) from error
+
+
+def _check_keys(found: Mapping[Any, Any], known: tuple[str, ...], where: str) -> None:
+    unknown = [str(key) for key in found if key not in known]
+    if unknown:
+        raise UsageError(f"{where} has {', '.join(unknown)}", hint=f"there is {', '.join(known)}")
+
+
+def _kind_of(value: object) -> str:
+    match value:
+        case None:
+            return "empty"
+        case bool():
+            return f"the boolean {str(value).lower()}"
+        case int() | float():
+            return f"the number {value}"
+        case str():
+            return "a text"
+        case list():
+            return "a list"
+        case _:
+            return "a map"
+
+
+def _yaml(text: str) -> object:
+    loader = _loader()
+    import yaml
+
+    try:
+        return yaml.load(text, Loader=loader)  # made of the safe one, below
+    except (yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"no YAML: {' '.join(str(error).split())}") from error
+
+
+@cache
+def _loader() -> Any:
+    """Make the safe reader of the library follow YAML 1.2, as Fluvio's does."""
+    try:
+        import yaml
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "transforms are YAML, and the reader for it is not installed",
+            hint='pip install "fluvio-streamkit[cli]"',
+        ) from error
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # it is the library's
+
+    for tag, pattern, first in _PLAIN_SCALARS:
+        whole = re.compile(rf"(?:{pattern})\Z")
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", whole, list(first))
+    return Loader
