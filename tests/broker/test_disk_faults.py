@@ -170,6 +170,19 @@ async def test_an_entry_that_finds_no_room_half_way_leaves_nothing(site: Site) -
     assert await produce(site.spu, "t", two) == (0, 1)
 
 
+async def test_a_new_segment_that_is_taken_back_stays_away_after_a_crash(site: Site) -> None:
+    """A file whose removal is not on disk would be taken for the end of the log."""
+    (old,) = site.segments()
+    site.disk.fault = lambda call, path: (
+        errno.ENOSPC * (call == "grow" and path.suffix == ".log" and path != old)
+    )
+    two = batch_of(bytes(400)) + batch_of(bytes(600))
+    assert await produce(site.spu, "t", two) == (72, 0)
+    assert site.segments() == [old]
+    after = site.disk.calls[site.disk.calls.index(site.disk.failed[-1]) :]
+    assert ("sync folder", old.parent) in after
+
+
 async def test_a_full_disk_with_no_room_for_the_journal_stops_nothing_but_appends(
     site: Site,
 ) -> None:
