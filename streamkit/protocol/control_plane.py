@@ -1,7 +1,7 @@
 """ApiVersions, and Create, Delete, List, Watch and Update of the SC.
 
-From version 11 on the bodies stand in an envelope: the object's type as text, a u32 length,
-then the body. Before, Create had a number in place of the text and nothing had a length.
+Since version 11 every body is in an envelope: the object type as text, a u32 length, then the
+body. In older versions Create has a number instead of the text, and no body has a length.
 
 Source: control plane reference, 1.3 and 3.
 """
@@ -73,7 +73,7 @@ class ApiVersionsResponse:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """One object: its name, what was asked for, and how it is."""
+    """One object: its name, its desired state (spec) and its actual state (status)."""
 
     name: str
     spec: Any
@@ -82,7 +82,7 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class StatusResponse:
-    """The answer to Create, Delete and Update."""
+    """The response to Create, Delete and Update."""
 
     name: Str
     error: ErrorCodeField = NO_ERROR
@@ -121,7 +121,7 @@ class DeleteRequest:
 
 @dataclass(frozen=True, slots=True)
 class UnknownObject:
-    """A Create, Delete or Update of a type that is not known here. A server answers it."""
+    """A Create, Delete or Update of an unknown object type. Servers respond with an error."""
 
     kind: str
     body: bytes
@@ -150,7 +150,7 @@ class WatchRequest:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One object of a delta. Of a deleted one only the name counts."""
+    """One object of a delta. For a deleted object only the name is meaningful."""
 
     item: Metadata
     is_delete: bool = False
@@ -168,7 +168,7 @@ class WatchResponse:
 
 @dataclass(frozen=True, slots=True)
 class AddPartitions:
-    """``count`` is how many more, not the new total."""
+    """``count`` is the number of partitions to add, not the new total."""
 
     count: U32
 
@@ -197,7 +197,7 @@ _U8: Wire[int] = wire_of(U8)
 
 
 def _read_kind(reader: Reader, version: int) -> ObjectKind:
-    """Read the type's name and, from version 11 on, step over the length of the body."""
+    """Read the object type and, since version 11, the length of the body."""
     at = reader.at
     kind = _read_any_kind(reader, version)
     if isinstance(kind, str):
@@ -206,7 +206,7 @@ def _read_kind(reader: Reader, version: int) -> ObjectKind:
 
 
 def _read_any_kind(reader: Reader, version: int) -> ObjectKind | str:
-    """Do the same; of a type that is not known return the name."""
+    """Like `_read_kind`, but return the name of an unknown type."""
     name = STRING.read(reader, version)
     if version >= ENVELOPE_SINCE:
         length = read_count(reader)
@@ -256,7 +256,7 @@ class _Create:
         if version >= _TIMEOUT_SINCE:
             _TIMEOUT.write(body, value.timeout_ms, version)
         if version < ENVELOPE_SINCE:
-            assert value.kind.classic_tag is not None, "never created by old versions"
+            assert value.kind.classic_tag is not None, "old versions cannot create this type"
             body.append(value.kind.classic_tag)
         value.kind.spec.write(body, value.spec, version)
         if version < ENVELOPE_SINCE:
@@ -406,7 +406,7 @@ class _WatchResponse:
 
 
 class _Update:
-    """Always in an envelope: servers read it so whatever the version says."""
+    """Always in an envelope: servers expect it in every version."""
 
     def read(self, reader: Reader, version: int) -> UpdateRequest | UnknownObject:
         kind = _read_any_kind(reader, max(version, ENVELOPE_SINCE))

@@ -1,4 +1,4 @@
-"""What the control plane describes: topics, partitions, SPUs and the rest, with their states.
+"""Objects of the control plane: topics, partitions, SPUs and others, with their states.
 
 Source: control plane reference, 4.
 """
@@ -37,7 +37,7 @@ _I32S = vec[int](I32)
 
 
 class TopicCompression(IntEnum):
-    """What a topic asks of its batches. The numbers are not those of `Codec`."""
+    """The codec that a topic requires of its batches. The numbers differ from `Codec`."""
 
     NONE = 0
     GZIP = 1
@@ -48,7 +48,7 @@ class TopicCompression(IntEnum):
 
     @property
     def codec(self) -> Codec | None:
-        """The one codec a batch must have; None where any will do."""
+        """The codec that a batch must have; None if any codec is allowed."""
         return None if self is TopicCompression.ANY else Codec[self.name]
 
 
@@ -77,7 +77,7 @@ PartitionMirror = RemotePartition | HomePartition
 
 @dataclass(frozen=True, slots=True)
 class PartitionMap:
-    """The SPUs of one partition; the first leads it."""
+    """The SPUs of one partition; the first is the leader."""
 
     id: U32
     replicas: Annotated[tuple[int, ...], _I32S]
@@ -165,7 +165,7 @@ class TopicSpec:
 
     @property
     def partition_count(self) -> int:
-        """How many partitions the topic has, as every client counts them."""
+        """Number of partitions, as every client counts them."""
         match self.replicas:
             case ComputedReplicas(partitions=count):
                 return count
@@ -336,7 +336,7 @@ class LegacySource:
 
 @dataclass(frozen=True, slots=True)
 class SmartModuleSpec:
-    """Below version 10 two kinds, a source and parameters stood in place of the metadata."""
+    """Versions below 10 have two kinds, a source and parameters instead of the metadata."""
 
     meta: Annotated[ModuleMeta | None, option(ModuleMeta), since(10)] = None
     summary: Annotated[ModuleSummary | None, option(ModuleSummary), since(10)] = None
@@ -353,7 +353,7 @@ class NoStatus:
     """Zero bytes."""
 
 
-# --- The rest --------------------------------------------------------------
+# --- Other objects ---------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,7 +488,7 @@ class MirrorStatus:
 
 @dataclass(frozen=True, slots=True)
 class ObjectKind:
-    """One type of object: its name on the wire, and how its parts stand there."""
+    """One type of object: its name on the wire, and the layouts of its parts."""
 
     name: str
     spec: Wire[Any]

@@ -379,7 +379,7 @@ def without(ranges: Ranges, api: Api[Any, Any]) -> Ranges:
 def words_for(api: Api[Any, Any], low: int, high: int) -> str:
     ours = api.min_version, api.max_version
     spoken = [f"version {a}" if a == b else f"versions {a} to {b}" for a, b in ((low, high), ours)]
-    return f"(version {PLATFORM}) speaks {spoken[0]} of {api.name}, this client {spoken[1]}"
+    return f"(version {PLATFORM}) speaks {spoken[0]} of {api.name}, this client speaks {spoken[1]}"
 
 
 @pytest.mark.parametrize("name", SC_USES)
