@@ -72,6 +72,11 @@ def test_every_partition_is_read_unless_some_are_named(on_cluster: Run) -> None:
     assert len(ended.lines) == 6
 
 
+def test_an_end_that_is_the_last_offset_of_the_topic_ends_it(on_cluster: Run, ten: str) -> None:
+    ended = on_cluster("consume", ten, "-B", "--end", "9")
+    assert (ended.code, ended.out) == (0, TEN)
+
+
 def test_without_a_start_it_waits_and_says_how_to_read_what_is_there(
     cluster: str, on_cluster: Run, tmp_path: Path
 ) -> None:
