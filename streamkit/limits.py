@@ -58,7 +58,6 @@ SEGMENT_BYTES_MIN: Final = 1_024
 SEGMENT_BYTES_DEFAULT: Final = 1_024 * MIB
 PARTITION_BYTES_MIN: Final = 2_048
 RETENTION_S_MIN: Final = 10
-RETENTION_S_DEFAULT: Final = 7 * 24 * 3_600
 INDEX_INTERVAL_BYTES: Final = 4 * KIB
 
 # What one fetch may bring unless the caller says otherwise; the stock client's default.
