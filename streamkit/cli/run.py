@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def run(
     context: click.Context,
+    /,
     target: str,
     stop_deadline: float,
     assignments: tuple[str, ...],
