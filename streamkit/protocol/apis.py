@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
+from streamkit.protocol import control_layouts
 from streamkit.protocol import control_plane as sc
 from streamkit.protocol import data_plane as spu
 from streamkit.protocol.schema import Wire, struct
@@ -125,13 +126,42 @@ FETCH_CONSUMER_OFFSETS = Api(
     is_unlisted=True,
 )
 
-CREATE = Api("Create", 1001, 9, ADMIN_VERSION, sc.CREATE_REQUEST, sc.STATUS_RESPONSE)
-DELETE = Api("Delete", 1002, 1, ADMIN_VERSION, sc.DELETE_REQUEST, sc.STATUS_RESPONSE)
-LIST = Api("List", 1003, 15, ADMIN_VERSION, sc.LIST_REQUEST, sc.LIST_RESPONSE)
-WATCH = Api(
-    "Watch", 1004, 15, ADMIN_VERSION, sc.WATCH_REQUEST, sc.WATCH_RESPONSE, ResponseCount.STREAM
+CREATE = Api(
+    "Create",
+    1001,
+    9,
+    ADMIN_VERSION,
+    control_layouts.CREATE_REQUEST,
+    control_layouts.STATUS_RESPONSE,
 )
-UPDATE = Api("Update", 1006, 11, ADMIN_VERSION, sc.UPDATE_REQUEST, sc.STATUS_RESPONSE)
+DELETE = Api(
+    "Delete",
+    1002,
+    1,
+    ADMIN_VERSION,
+    control_layouts.DELETE_REQUEST,
+    control_layouts.STATUS_RESPONSE,
+)
+LIST = Api(
+    "List", 1003, 15, ADMIN_VERSION, control_layouts.LIST_REQUEST, control_layouts.LIST_RESPONSE
+)
+WATCH = Api(
+    "Watch",
+    1004,
+    15,
+    ADMIN_VERSION,
+    control_layouts.WATCH_REQUEST,
+    control_layouts.WATCH_RESPONSE,
+    ResponseCount.STREAM,
+)
+UPDATE = Api(
+    "Update",
+    1006,
+    11,
+    ADMIN_VERSION,
+    control_layouts.UPDATE_REQUEST,
+    control_layouts.STATUS_RESPONSE,
+)
 
 
 def _table(*apis: Api[Any, Any]) -> dict[int, Api[Any, Any]]:

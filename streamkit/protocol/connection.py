@@ -32,6 +32,7 @@ from streamkit.protocol.schema import STRING, Reader
 CLIENT_VERSION = "0.50.2"
 _REQUEST_HEAD = struct.Struct(">Hhi")
 _CORRELATION = struct.Struct(">i")
+_ID_MAX = 0x7FFFFFFF
 # Strict semver, as the stock client reads it: no leading zeros, numbers of 64 bits.
 _NUMBER = r"(0|[1-9][0-9]{0,18})"
 _PRERELEASE = r"(?:0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
@@ -124,7 +125,7 @@ class ClientConnection:
         version = self.version_of(api)
         correlation_id = self._next_id
         data = self._encode(api, version, correlation_id, request)
-        self._next_id = correlation_id + 1 if correlation_id < 0x7FFFFFFF else 1
+        self._next_id = following_id(correlation_id)
         self._pending[correlation_id] = Pending(api, version)
         self._streams += api.response_count is ResponseCount.STREAM
         return correlation_id, data
@@ -207,6 +208,11 @@ class ClientConnection:
         self._advertised = {
             api.api_key: (api.min_version, api.max_version) for api in hello.api_keys
         }
+
+
+def following_id(correlation_id: int) -> int:
+    """Return the correlation id of the next request: 1 after the largest of 32 bits."""
+    return correlation_id + 1 if correlation_id < _ID_MAX else 1
 
 
 def _versions(low: int, high: int) -> str:

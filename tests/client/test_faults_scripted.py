@@ -224,6 +224,16 @@ async def test_a_consumer_that_two_tasks_open_brings_each_record_once() -> None:
         assert consumer.metrics.records == 6
 
 
+async def test_a_consumer_ends_when_retention_removes_everything_up_to_its_end() -> None:
+    async with scripted() as (server, client):
+        fill(server)
+        consumer = client.consumer("t", until_end=True, on_evicted="earliest")
+        await consumer.open()
+        server.logs[0].start = 6  # before the consumer's stream is open
+        assert [chunk async for chunk in consumer.chunks()] == []
+        assert consumer.metrics.evicted == 6
+
+
 async def test_many_partitions_share_a_small_prefetch() -> None:
     """Where a share was less than a byte, nothing was ever asked for again."""
     async with scripted(4) as (server, client):

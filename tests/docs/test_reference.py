@@ -36,6 +36,13 @@ def test_a_member_that_is_listed_exists() -> None:
     assert [f"{path}.{name}" for path, name in MEMBERS if not hasattr(found(path), name)] == []
 
 
+def test_both_clients_list_the_same_methods() -> None:
+    listed = {path: {name for each, name in MEMBERS if each == path} for path, _ in MEMBERS}
+    for name in ("Client", "Producer"):
+        only_sync = {"close"} if name == "Client" else {"metrics"}
+        assert listed[f"streamkit.sync.{name}"] - only_sync == listed[f"streamkit.client.{name}"]
+
+
 def test_every_public_name_has_an_entry() -> None:
     shown = [found(path) for path in ENTRIES]
     public = [

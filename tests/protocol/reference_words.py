@@ -7,9 +7,9 @@ from enum import IntEnum
 from typing import Any, Final, get_type_hints
 
 from streamkit.protocol import consumer_offset_log as offsets
+from streamkit.protocol import control_layouts, error_codes, smartmodule_io, specs, topic_specs
 from streamkit.protocol import control_plane as sc
 from streamkit.protocol import data_plane as spu
-from streamkit.protocol import error_codes, smartmodule_io, specs
 from streamkit.protocol import smartmodules as modules
 from streamkit.protocol.batch import (
     HEADER_BYTES,
@@ -64,7 +64,7 @@ WORDS_OF: Final[dict[type[Any], dict[str, str]]] = {
     modules.AdHoc: {"module": "bytes"},
     error_codes.InvalidModulePayload: {"text": "error"},
     specs.ReplicaStatus: {"high_watermark": "hw", "log_end": "leo"},
-    specs.Deduplication: {"params": "with"},
+    topic_specs.Deduplication: {"params": "with"},
 }
 # A variant's tag, and its name in the reference.
 VARIANTS: Final[dict[type[Any], tuple[int, str]]] = {
@@ -72,12 +72,12 @@ VARIANTS: Final[dict[type[Any], tuple[int, str]]] = {
     modules.AdHoc: (1, "AdHoc"),
     modules.Filter: (0, "Filter"),
     modules.Map: (1, "Map"),
-    specs.AssignedReplicas: (0, "Assigned"),
-    specs.ComputedReplicas: (1, "Computed"),
-    specs.MirrorReplicas: (2, "Mirror"),
-    specs.RemoteMirror: (0, "Remote"),
-    specs.HomeMirror: (1, "Home"),
-    specs.SegmentPolicy: (0, "Segment"),
+    topic_specs.AssignedReplicas: (0, "Assigned"),
+    topic_specs.ComputedReplicas: (1, "Computed"),
+    topic_specs.MirrorReplicas: (2, "Mirror"),
+    topic_specs.RemoteMirror: (0, "Remote"),
+    topic_specs.HomeMirror: (1, "Home"),
+    topic_specs.SegmentPolicy: (0, "Segment"),
     sc.AddPartitions: (0, "AddPartition"),
     sc.AddMirror: (1, "AddMirror"),
     offsets.Updated: (0, "updated"),
@@ -186,23 +186,23 @@ def batch_in_words(data: bytes, at: int, header: BatchHeader) -> dict[str, Any]:
 def enveloped(value: Any, version: int) -> dict[str, Any]:
     kind = value.kind
     result = object_body(value, version)
-    if isinstance(value, sc.CreateRequest) and version < sc.ENVELOPE_SINCE:
+    if isinstance(value, sc.CreateRequest) and version < control_layouts.ENVELOPE_SINCE:
         return result
     envelope = {"type": kind.name, "body": result}
-    if version >= sc.ENVELOPE_SINCE:
+    if version >= control_layouts.ENVELOPE_SINCE:
         envelope["body_length"] = len(wire_bytes(value, version)) - len(kind.name) - 6
     return envelope
 
 
 def wire_bytes(value: Any, version: int) -> bytes:
     wires: dict[type[Any], Any] = {
-        sc.CreateRequest: sc.CREATE_REQUEST,
-        sc.DeleteRequest: sc.DELETE_REQUEST,
-        sc.ListRequest: sc.LIST_REQUEST,
-        sc.ListResponse: sc.LIST_RESPONSE,
-        sc.WatchRequest: sc.WATCH_REQUEST,
-        sc.WatchResponse: sc.WATCH_RESPONSE,
-        sc.UpdateRequest: sc.UPDATE_REQUEST,
+        sc.CreateRequest: control_layouts.CREATE_REQUEST,
+        sc.DeleteRequest: control_layouts.DELETE_REQUEST,
+        sc.ListRequest: control_layouts.LIST_REQUEST,
+        sc.ListResponse: control_layouts.LIST_RESPONSE,
+        sc.WatchRequest: control_layouts.WATCH_REQUEST,
+        sc.WatchResponse: control_layouts.WATCH_RESPONSE,
+        sc.UpdateRequest: control_layouts.UPDATE_REQUEST,
     }
     return encode(wires[type(value)], value, version)
 
@@ -211,7 +211,7 @@ def object_body(value: Any, version: int) -> dict[str, Any]:
     match value:
         case sc.CreateRequest(kind, name, spec, dry_run, timeout_ms):
             result = {"name": name, "dry_run": dry_run, "timeout": timeout_ms}
-            if version < sc.ENVELOPE_SINCE:
+            if version < control_layouts.ENVELOPE_SINCE:
                 result["create_type"] = kind.classic_tag
             return result | {"spec": in_words(spec, version)}
         case sc.DeleteRequest(_, key, force):

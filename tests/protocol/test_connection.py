@@ -26,6 +26,7 @@ from streamkit.protocol.connection import (
     ServerConnection,
     check_platform,
     encode_response,
+    following_id,
 )
 from streamkit.protocol.control_plane import ApiRange, ApiVersionsRequest, ApiVersionsResponse
 from streamkit.protocol.data_plane import (
@@ -93,6 +94,11 @@ def test_a_client_sends_its_version_and_stores_those_of_the_server() -> None:
 def test_the_first_request_reuses_the_correlation_id_of_the_hello() -> None:
     pair = Pair()
     assert [pair.send(apis.UPDATE_OFFSETS, REQUEST).correlation_id for _ in range(3)] == [1, 2, 3]
+
+
+def test_after_the_largest_correlation_id_comes_1() -> None:
+    largest = 2**31 - 1
+    assert [following_id(each) for each in (1, largest - 1, largest)] == [2, largest, 1]
 
 
 def test_a_client_id_longer_than_a_string_is_refused() -> None:

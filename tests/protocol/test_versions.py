@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from streamkit.protocol import apis, specs
+from streamkit.protocol import apis, control_layouts, specs, topic_specs
 from streamkit.protocol import control_plane as sc
 from streamkit.protocol import data_plane as spu
 from streamkit.protocol import smartmodule_io as io
@@ -20,7 +20,7 @@ INVOCATION: Final = modules.SmartModuleInvocation(
     name="n",
 )
 ENDPOINT: Final = specs.Endpoint(1, "h")
-HOME: Final = specs.HomePartition("c", "r", source=True)
+HOME: Final = topic_specs.HomePartition("c", "r", source=True)
 
 # Messages, and the bytes they gain or lose at a version compared to the version before it. The
 # tables of the data plane reference, 1 to 8, and of the control plane reference, 3 and 4.
@@ -88,27 +88,31 @@ GROWTH: Final[dict[str, tuple[Wire[Any], Any, dict[int, int]]]] = {
         io.AggregateOutput(io.SmartModuleOutput(()), b"sum"),
         {16: 7},
     ),
-    "TopicSpec": (specs.TOPIC.spec, specs.TopicSpec(), {3: 1, 4: 1, 6: 1, 12: 1, 13: 1}),
+    "TopicSpec": (specs.TOPIC.spec, topic_specs.TopicSpec(), {3: 1, 4: 1, 6: 1, 12: 1, 13: 1}),
     "TopicSpec, assigned": (
         specs.TOPIC.spec,
-        specs.TopicSpec(specs.AssignedReplicas((specs.PartitionMap(0, (1,), HOME),))),
+        topic_specs.TopicSpec(
+            topic_specs.AssignedReplicas((topic_specs.PartitionMap(0, (1,), HOME),))
+        ),
         {3: 1, 4: 1, 6: 1, 12: 1, 13: 1, 14: 8, 18: 1},
     ),
     "TopicSpec, home mirror": (
         specs.TOPIC.spec,
-        specs.TopicSpec(specs.MirrorReplicas(specs.HomeMirror((HOME,)))),
+        topic_specs.TopicSpec(topic_specs.MirrorReplicas(topic_specs.HomeMirror((HOME,)))),
         {3: 1, 4: 1, 6: 1, 12: 1, 13: 1, 18: 2},
     ),
     "TopicSpec, remote mirror": (
         specs.TOPIC.spec,
-        specs.TopicSpec(
-            specs.MirrorReplicas(specs.RemoteMirror("c", (specs.HomeSpu(1, "k", "e"),)))
+        topic_specs.TopicSpec(
+            topic_specs.MirrorReplicas(
+                topic_specs.RemoteMirror("c", (topic_specs.HomeSpu(1, "k", "e"),))
+            )
         ),
         {3: 1, 4: 1, 6: 1, 12: 1, 13: 1, 18: 1},
     ),
     "TopicStatus": (
         specs.TOPIC.status,
-        specs.TopicStatus(specs.TopicResolution.PROVISIONED, {0: (1,)}, {0: HOME}),
+        topic_specs.TopicStatus(topic_specs.TopicResolution.PROVISIONED, {0: (1,)}, {0: HOME}),
         {14: 2 + 4 + 7, 18: 1},
     ),
     "PartitionSpec": (
@@ -159,7 +163,7 @@ GROWTH: Final[dict[str, tuple[Wire[Any], Any, dict[int, int]]]] = {
         {},  # servers expect an envelope in every version
     ),
     "Status": (
-        sc.STATUS_RESPONSE,
+        control_layouts.STATUS_RESPONSE,
         sc.StatusResponse("t", ErrorCode(Code.TOPIC_INVALID_NAME), "no"),
         {},
     ),
@@ -200,9 +204,9 @@ def test_the_error_comes_before_the_partition_only_in_partition_offsets() -> Non
 @pytest.mark.parametrize("kind", specs.KINDS.values(), ids=specs.KINDS)
 def test_every_kind_of_object_is_encoded_with_its_name(kind: specs.ObjectKind) -> None:
     request = sc.ListRequest(kind)
-    data = encode(sc.LIST_REQUEST, request, 19)
+    data = encode(control_layouts.LIST_REQUEST, request, 19)
     assert data[2 : 2 + data[1]] == kind.name.encode()
-    assert decode(sc.LIST_REQUEST, data, 19) == request
+    assert decode(control_layouts.LIST_REQUEST, data, 19) == request
 
 
 def test_old_create_requests_number_the_kinds_of_objects() -> None:
@@ -260,9 +264,9 @@ def test_a_rare_object_is_encoded_as_in_the_reference(
 
 
 def test_topics_and_batches_number_the_codecs_differently() -> None:
-    numbers = {one.name: int(one) for one in specs.TopicCompression}
+    numbers = {one.name: int(one) for one in topic_specs.TopicCompression}
     assert numbers == {"NONE": 0, "GZIP": 1, "SNAPPY": 2, "LZ4": 3, "ANY": 4, "ZSTD": 5}
-    assert {one.name: one.codec and int(one.codec) for one in specs.TopicCompression} == {
+    assert {one.name: one.codec and int(one.codec) for one in topic_specs.TopicCompression} == {
         "NONE": 0,
         "GZIP": 1,
         "SNAPPY": 2,
@@ -275,11 +279,21 @@ def test_topics_and_batches_number_the_codecs_differently() -> None:
 @pytest.mark.parametrize(
     ("replicas", "count"),
     [
-        (specs.ComputedReplicas(3), 3),
-        (specs.AssignedReplicas((specs.PartitionMap(0, (1,)), specs.PartitionMap(1, (1,)))), 2),
-        (specs.MirrorReplicas(specs.HomeMirror((HOME,))), 1),
-        (specs.MirrorReplicas(specs.RemoteMirror("c", (specs.HomeSpu(1, "k", "e"),) * 4)), 4),
+        (topic_specs.ComputedReplicas(3), 3),
+        (
+            topic_specs.AssignedReplicas(
+                (topic_specs.PartitionMap(0, (1,)), topic_specs.PartitionMap(1, (1,)))
+            ),
+            2,
+        ),
+        (topic_specs.MirrorReplicas(topic_specs.HomeMirror((HOME,))), 1),
+        (
+            topic_specs.MirrorReplicas(
+                topic_specs.RemoteMirror("c", (topic_specs.HomeSpu(1, "k", "e"),) * 4)
+            ),
+            4,
+        ),
     ],
 )
 def test_partitions_are_counted_as_every_client_does(replicas: Any, count: int) -> None:
-    assert specs.TopicSpec(replicas).partition_count == count
+    assert topic_specs.TopicSpec(replicas).partition_count == count
