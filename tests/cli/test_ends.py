@@ -99,7 +99,7 @@ def test_produce_starts_its_broker_again_and_loses_nothing(tmp_path: Path) -> No
         read_until(producer, b"created topic")
         until(lambda: len(run(tmp_path, "consume", "t", "-B", "-d").lines) == 2, "all is stored")
         os.kill(broker_of(tmp_path), signal.SIGKILL)
-        read_until(producer, b"the embedded broker is back")
+        read_until(producer, b"the embedded broker runs again")
         give(producer, b"3\n4\n")
         _, err = producer.communicate(timeout=WAIT_S)
     assert producer.returncode == 0, err
@@ -112,7 +112,7 @@ def test_consume_starts_its_broker_again_and_goes_on(tmp_path: Path) -> None:
     with started(tmp_path, "consume", "t", "-B") as consumer:
         assert told(consumer) == b"1\n"
         os.kill(broker_of(tmp_path), signal.SIGKILL)
-        read_until(consumer, b"the embedded broker is back")
+        read_until(consumer, b"the embedded broker runs again")
         run(tmp_path, "produce", "t", given=b"2\n")
         assert told(consumer) == b"2\n"
 

@@ -63,8 +63,8 @@ def test_a_staging_job_never_reads_a_topic_that_it_was_not_meant_to(tmp_path: Pa
         assert ended.code == 2
         return ended.err
 
-    assert "no topic of this job is called 'order'" in refused("--set", "topics.order=staging")
-    assert "no topic of this job is called 'order'" in refused(STREAMKIT_TOPICS_ORDER="staging")
+    assert "this job has no topic 'order'" in refused("--set", "topics.order=staging")
+    assert "this job has no topic 'order'" in refused(STREAMKIT_TOPICS_ORDER="staging")
     assert "STREAMKIT_TOPICS_ORDERS" in refused(STREAMKIT_TOPIC_ORDERS="staging")
     (tmp_path / "streamkit.toml").write_text("[topic]\norders = 'staging'\n")
     assert "did you mean 'topics'?" in refused()
