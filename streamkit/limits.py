@@ -60,7 +60,6 @@ SEGMENT_BYTES_MIN: Final = 1_024
 SEGMENT_BYTES_DEFAULT: Final = 1_024 * MIB
 PARTITION_BYTES_MIN: Final = 2_048
 RETENTION_S_MIN: Final = 10
-RETENTION_S_DEFAULT: Final = 7 * 24 * 3_600
 INDEX_INTERVAL_BYTES: Final = 4 * KIB
 
 # The default maximum of one fetch, as in the stock client.

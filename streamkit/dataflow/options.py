@@ -1,4 +1,4 @@
-"""Options for reading and writing topics, which methods and decorators share."""
+"""Options of methods and decorators, as keywords: of every stage, and of topics."""
 
 from __future__ import annotations
 
@@ -6,11 +6,26 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Literal, TypedDict
 
+from streamkit.dataflow.topology import OnError
 from streamkit.errors import UsageError
 from streamkit.record import Compression, Isolation, Offset
 from streamkit.serde.values import Serde
 
 Start = Offset | Literal["beginning", "end"]
+
+
+class StageOptions(TypedDict, total=False):
+    """What every stage, source and sink accepts.
+
+    Attributes:
+        on_error: What happens when the function raises, or a value cannot be decoded or
+            written: ``fail`` stops the job at this record (the default), ``skip`` counts the
+            record and continues.
+        name: The stage's name; without it, the name of the function.
+    """
+
+    on_error: OnError
+    name: str | None
 
 
 class TopicSourceOptions(TypedDict, total=False):
@@ -29,6 +44,10 @@ class TopicSourceOptions(TypedDict, total=False):
     isolation: Isolation | None
     max_bytes: int | None
     value: Serde | None
+
+
+class SourceOptions(StageOptions, TopicSourceOptions, total=False):
+    """What a source that reads a topic accepts."""
 
 
 class TopicSinkOptions(TypedDict, total=False):
@@ -51,6 +70,10 @@ class TopicSinkOptions(TypedDict, total=False):
     value: Serde | None
 
 
+class SinkOptions(StageOptions, TopicSinkOptions, total=False):
+    """What a sink that writes a topic accepts."""
+
+
 def checked_options(options: Any, known: type) -> None:
     """Refuse an option that does not exist.
 
@@ -63,3 +86,24 @@ def checked_options(options: Any, known: type) -> None:
         raise UsageError(
             f"{unknown[0]!r} is not a valid option", hint=f"the options are {', '.join(names)}"
         )
+
+
+def topic_options(options: StageOptions) -> list[str]:
+    """Return the names of the options that only topics have."""
+    return [
+        name
+        for name, value in options.items()
+        if value is not None and name not in StageOptions.__annotations__
+    ]
+
+
+def on_error_of(options: StageOptions) -> OnError:
+    """Return the policy for records that fail.
+
+    Raises:
+        UsageError: There is no such policy.
+    """
+    policy = options.get("on_error", "fail")
+    if policy not in ("fail", "skip"):
+        raise UsageError(f"on_error={policy!r} is not a policy", hint='use "fail" or "skip"')
+    return policy

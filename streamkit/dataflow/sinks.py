@@ -10,7 +10,7 @@ from streamkit.dataflow.encoding import Encode
 from streamkit.dataflow.endpoints import FunctionSink, TopicSink
 from streamkit.dataflow.functions import call_problem, check_callable, is_generator
 from streamkit.dataflow.operators import SetKeys, Step, Unwrap
-from streamkit.dataflow.options import TopicSinkOptions, checked_options
+from streamkit.dataflow.options import SinkOptions, checked_options, topic_options
 from streamkit.dataflow.topology import clashes, type_name
 from streamkit.errors import TopologyError, UsageError
 from streamkit.record import Compression, Topic
@@ -26,21 +26,20 @@ from streamkit.serde.values import (
 _WRITER_METHODS: dict[str, tuple[Any, ...]] = {"open": (), "write": ([],), "flush": (), "close": ()}
 
 
-def sink_endpoint(target: Any, options: TopicSinkOptions) -> Any:
+def sink_endpoint(target: Any, options: SinkOptions) -> Any:
     """Return the endpoint for a sink target of the user.
 
     Raises:
         TopologyError: The target is not a sink.
         UsageError: An option is not valid, or is only for topics.
     """
-    checked_options(options, TopicSinkOptions)
+    checked_options(options, SinkOptions)
     if isinstance(target, str):
         target = Topic(target)
     if isinstance(target, Topic):
         return _topic_sink(target, options)
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise UsageError(f"{', '.join(given)}: valid only for topics, not for {target!r}")
+    if names := topic_options(options):
+        raise UsageError(f"{', '.join(names)}: only a topic has this option, not {target!r}")
     if not isinstance(target, FunctionSink):
         _refuse_unwritable(target)
     return target
@@ -78,7 +77,7 @@ def default_name(endpoint: Any) -> str:
     return type(endpoint).__name__
 
 
-def _topic_sink(topic: Topic[Any], options: TopicSinkOptions) -> TopicSink:
+def _topic_sink(topic: Topic[Any], options: SinkOptions) -> TopicSink:
     compression = options.get("compression")
     if compression is not None and compression not in get_args(Compression):
         raise UsageError(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,23 +91,10 @@ def ready_line(process: subprocess.Popen[bytes]) -> tuple[str, str]:
     return sc, spu
 
 
-def until(holds: Callable[[], object], what: str) -> None:
-    """Wait until something holds that no event tells of."""
-    deadline_s = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline_s, f"not within {WAIT_S} s: {what}"
-        time.sleep(0.02)
-
-
-def until_it_stops_in_order(process: subprocess.Popen[bytes]) -> None:
-    """Wait until a process catches SIGTERM, so that it stops when it is asked to."""
-    status = Path(f"/proc/{process.pid}/status")
-
-    def catches() -> bool:
-        caught = status.read_text().partition("SigCgt:")[2].split()[0]
-        return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
-
-    until(catches, "SIGTERM is caught")
+def wait_for_end_of_broker(data_dir: Path) -> None:
+    """Wait until no broker holds a data folder; the kernel then grants the lock."""
+    with (data_dir / "broker" / "lock").open("rb+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def read_until(process: subprocess.Popen[bytes], text: bytes) -> bytes:

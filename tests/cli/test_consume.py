@@ -337,6 +337,19 @@ async def test_a_smartmodule_works_on_what_is_printed(tmp_path: Path) -> None:
     assert spu.bodies(STREAM_FETCH.key)[0].smartmodules == (step.invocation(),)
 
 
+@pytest.mark.parametrize(("count", "stored"), [(3, {"me": 0}), (1, {})])
+async def test_a_record_is_not_processed_before_the_last_row_made_of_it(
+    tmp_path: Path, count: int, stored: dict[str, int]
+) -> None:
+    """A SmartModule makes two rows of each record, and both have its offset."""
+    log = b"".join(batch_of(value, base_offset=at) for at, value in enumerate((b"a", b"b", b"c")))
+    spu = StockSpu(log, lambda value, key: [(value, key), (value.upper(), key)])
+    options = ("--consumer", "me", "--smartmodule", "twice", "-n", str(count))
+    ended = await consume_there(spu, tmp_path, "-B", *options)
+    assert ended.lines == [b"a", b"A", b"b"][:count]
+    assert spu.stored == stored
+
+
 async def test_a_chain_comes_from_a_file_or_from_lines(tmp_path: Path) -> None:
     path = tmp_path / "t.yaml"
     path.write_text("transforms: [{uses: a, with: {k: v}}, {uses: b}]")

@@ -7,15 +7,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.processes import WAIT_S, read_until, ready_line, run, started, until
+from tests.cli.processes import (
+    WAIT_S,
+    read_until,
+    ready_line,
+    run,
+    started,
+    wait_for_end_of_broker,
+)
 
 pytestmark = pytest.mark.kill
 
 RECORDS = b"one\ntwo\nthree\n"
 
 
-def broker_is_there(folder: Path) -> bool:
-    return (folder / ".streamkit" / "broker" / "attach.sock").exists()
+def assert_the_broker_ends(data_dir: Path) -> None:
+    wait_for_end_of_broker(data_dir)
+    assert not (data_dir / "broker" / "attach.sock").exists()
 
 
 def test_what_one_command_produces_the_next_one_consumes(tmp_path: Path) -> None:
@@ -26,7 +34,7 @@ def test_what_one_command_produces_the_next_one_consumes(tmp_path: Path) -> None
     assert created == "created topic 'words'"
     assert count.startswith("3 records produced to words in ")
     assert (tmp_path / ".streamkit" / ".gitignore").read_text() == "*\n"
-    until(lambda: not broker_is_there(tmp_path), "the broker is gone")
+    assert_the_broker_ends(tmp_path / ".streamkit")
     consumed = run(tmp_path, "consume", "words", "-B", "-d", "--embedded")
     assert (consumed.code, consumed.out, consumed.err) == (0, RECORDS, "")
 
@@ -39,8 +47,7 @@ def test_commands_at_the_same_time_share_one_broker(tmp_path: Path) -> None:
         assert produced.code == 0
         out, _ = consumer.communicate(timeout=WAIT_S)
     assert (consumer.returncode, out) == (0, RECORDS)
-    socket = tmp_path / "data" / "broker" / "attach.sock"
-    until(lambda: not socket.exists(), "the broker is gone")
+    assert_the_broker_ends(tmp_path / "data")
 
 
 def test_the_broker_outlives_a_command_that_is_killed_while_another_one_uses_it(
@@ -55,7 +62,7 @@ def test_the_broker_outlives_a_command_that_is_killed_while_another_one_uses_it(
             first.wait(WAIT_S)
             assert run(tmp_path, "produce", "words", given=b"still\n").code == 0
             assert second.communicate(timeout=WAIT_S)[0] == b"still\n"
-    until(lambda: not broker_is_there(tmp_path), "the broker is gone")
+    assert_the_broker_ends(tmp_path / ".streamkit")
 
 
 def test_commands_attach_to_a_started_broker_of_the_folder(tmp_path: Path) -> None:
@@ -68,7 +75,7 @@ def test_commands_attach_to_a_started_broker_of_the_folder(tmp_path: Path) -> No
         assert over_network.out == RECORDS
         broker.send_signal(signal.SIGTERM)
         assert broker.wait(WAIT_S) == 0
-    assert not broker_is_there(tmp_path)
+    assert_the_broker_ends(tmp_path / ".streamkit")
 
 
 def test_a_started_broker_ends_cleanly_on_ctrl_c(tmp_path: Path) -> None:

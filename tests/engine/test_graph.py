@@ -148,13 +148,13 @@ PROBLEMS: dict[Callable[[App], None], tuple[str, str]] = {
     a_method_of_a_class_body: ("'text' is an unbound method", "plain function"),
     an_async_stage: ("'text' is an async function", "plain function"),
     a_generator_annotated_iterable: ("the generator 'text' is annotated as", "Iterator"),
-    an_untyped_source: ("'numbers' does not say what its values are", "annotate"),
-    an_untyped_stream: ("does not say what its values are", "name their type"),
+    an_untyped_source: ("the parameter of the source 'numbers' has no type", "annotate"),
+    an_untyped_stream: ("have no type", "name their type"),
     a_union_without_tags: ("cannot be decoded", "tag=True"),
     an_import_for_the_checker_alone: ("use 'Decimal', which does not exist", "TYPE_CHECKING"),
     a_stage_that_takes_nothing: ("'nothing' has no parameters", ""),
     a_topic_sink_that_returns_nothing: ("returns nothing, so nothing would be", "leave out to="),
-    a_source_of_ones_own_that_is_no_generator: ("needs a generator, 'numbers' is none", "yield"),
+    a_source_of_ones_own_that_is_no_generator: ("needs a generator, 'numbers' is not one", "yield"),
     a_name_that_is_none: ("'No Name' is not a valid stage name", "name="),
 }
 

@@ -166,9 +166,9 @@ def test_an_invalid_option_is_refused(options: dict[str, Any], word: str) -> Non
 def test_topic_options_without_a_topic_are_refused() -> None:
     app = App("app")
     numbers = numbers_of(app)
-    with pytest.raises(UsageError, match="only for topics"):
+    with pytest.raises(UsageError, match="linger: only a topic has this option"):
         app.sink(numbers, linger=1)(print)  # type: ignore[call-overload]
-    with pytest.raises(UsageError, match="only for topics"):
+    with pytest.raises(UsageError, match="linger: only a topic has this option"):
         numbers.to(Table(), linger=1)
     with pytest.raises(UsageError, match="'colour' is not a valid option"):
         app.stream("rows", int, colour="red")  # type: ignore[call-overload]

@@ -660,7 +660,7 @@ def test_an_invalid_format_is_refused(bad: Any) -> None:
 
 def test_a_format_is_for_topics_alone(tmp_path: Path) -> None:
     rows = App("formats").stream("a", bytes)
-    with pytest.raises(UsageError, match="value: valid only for topics"):
+    with pytest.raises(UsageError, match="value: only a topic has this option"):
         rows.to(JsonLines(tmp_path / "b"), value=Comma())
 
 

@@ -131,6 +131,35 @@ def test_a_refusal_that_was_heard_is_not_lost_to_a_stop(place: Place, tmp_path: 
     assert outcome.heard.end.commits == 0
 
 
+def test_a_job_shorter_than_the_commit_interval_flushes_once(place: Place) -> None:
+    flushes: list[str] = []
+    app, table = new_app(), Held(on_flush=lambda: flushes.append("flush"))
+    app.stream(TOPIC, int).to(table, name="table")
+    outcome = run(place, app, replace(ONCE, commit_interval_s=60.0))
+    assert outcome.heard.end is not None
+    assert (outcome.heard.end.commits, flushes) == (1, ["flush"])
+    assert table.inserted == NUMBERS
+
+
+def test_records_of_a_flush_that_failed_are_read_again(place: Place) -> None:
+    class FailingOnce(Held):
+        has_failed = False
+
+        async def flush(self) -> None:
+            if self.held and not self.has_failed:
+                self.has_failed = True
+                self.held.clear()
+                raise OSError("the table is full")
+            await super().flush()
+
+    app, table = new_app(), FailingOnce()
+    app.stream(TOPIC, int).to(table, name="table")
+    # Without --once the job reads on, so a commit by interval meets the failure.
+    assert stopped_run(place, app, []).code == EXIT_FAILED
+    assert run(place, app).code == EXIT_CLEAN
+    assert table.inserted == NUMBERS
+
+
 @pytest.mark.parametrize("kind", ["coroutine", "task", "pool", "async object"])
 def test_what_a_sink_returns_is_awaited(place: Place, kind: str) -> None:
     app = new_app()

@@ -9,13 +9,13 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from streamkit.broker.data_folder import DataFolder
 from streamkit.runtime.shutdown import Phase
+from tests.cli.processes import wait_for_end_of_broker
 from tests.stop.job_environment import Place, next_offsets
 from tests.stop.running import JOBS, PATIENCE_S, PROJECT, Job
 
@@ -197,7 +197,7 @@ def test_ctrl_c_on_a_terminal_ends_a_job_and_then_its_broker_cleanly(tmp_path: P
         os.close(master)
     assert b"stopped after" in said
     assert b"NOT FLUSHED" not in said
-    _wait_until_unlocked(data)
+    wait_for_end_of_broker(data)
 
 
 def _read_until(fd: int, words: bytes) -> bytes:
@@ -205,16 +205,6 @@ def _read_until(fd: int, words: bytes) -> bytes:
     while words not in said:
         said += os.read(fd, 4_096)
     return said
-
-
-def _wait_until_unlocked(data: Path) -> None:
-    """Wait until no broker holds a data folder; the kernel tells when."""
-    lock = DataFolder(data)
-    deadline_s = time.monotonic() + PATIENCE_S
-    while (fd := lock.try_lock()) is None:
-        assert time.monotonic() < deadline_s, "the broker goes on"
-        time.sleep(0.01)
-    os.close(fd)
 
 
 def test_a_signal_while_the_broker_is_absent_ends_the_job_with_0(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_a_generator_as_sink_of_ones_own_is_refused(app: App) -> None:
 
 def test_a_sink_of_ones_own_takes_no_context(app: App) -> None:
     flights = flights_of(app)
-    with pytest.raises(TopologyError, match="'show' takes a context"):
+    with pytest.raises(TopologyError, match="'show' has a context parameter"):
 
         @app.sink(flights)  # type: ignore[arg-type]
         def show(flight: Flight, context: Context[str]) -> None: ...
@@ -296,7 +296,7 @@ def test_a_record_comes_with_its_key(app: App) -> None:
 
 
 def test_a_source_must_say_what_it_reads(app: App) -> None:
-    with pytest.raises(TopologyError, match="does not say what its values are"):
+    with pytest.raises(TopologyError, match="the parameter of the source"):
         app.source("flights")(lambda row: row)
 
 
@@ -448,7 +448,7 @@ def test_a_generator_with_defaults_is_a_source(app: App) -> None:
 
 
 def test_a_generator_that_takes_a_value_is_no_source(app: App) -> None:
-    with pytest.raises(TopologyError, match="'numbers' takes count"):
+    with pytest.raises(TopologyError, match="'numbers' has the parameters count"):
 
         @app.source  # type: ignore[arg-type]
         def numbers(count: int) -> Iterator[int]:
@@ -548,7 +548,7 @@ def test_a_file_that_is_run_and_imported_is_refused(
         timeout=60,
     )
     assert done.returncode != 0
-    assert "the app 'twins' is there twice, in __main__ and in pkg.app" in done.stderr
+    assert "the app 'twins' exists twice, in __main__ and in pkg.app" in done.stderr
     assert "hint: run it by its module's name: streamkit run pkg.app" in done.stderr
 
 

@@ -212,7 +212,7 @@ def test_an_interrupt_at_any_line_of_a_wait_loses_nothing(client: sync.Client, t
     found: list[int] = []
     with client.consumer(topic, until_end=True, max_bytes=1_000) as consumer:
         for step in count():
-            with interrupted_at(step, "pull.py") as is_whole:
+            with interrupted_at(step, "loop_iterator.py") as is_whole:
                 for chunk in consumer.chunks():
                     found += chunk.offsets
             if is_whole:
