@@ -39,7 +39,7 @@ def test_what_cannot_be_a_module_is_refused_in_words(on_cluster: Run, tmp_path: 
     (tmp_path / "text.wasm").write_bytes(b"hello")
     wrong = on_cluster("sm", "create", "m", "--wasm-file", "text.wasm")
     assert wrong.code == 2
-    assert "error: the SmartModule is no wasm binary: it begins with b'hell'" in wrong.err
+    assert "error: the SmartModule is not a wasm binary: it begins with b'hell'" in wrong.err
     missing = on_cluster("sm", "create", "m", "--wasm-file", "none.wasm")
     assert (missing.code, missing.err) == (
         2,
@@ -47,7 +47,7 @@ def test_what_cannot_be_a_module_is_refused_in_words(on_cluster: Run, tmp_path: 
     )
     name = on_cluster("sm", "create", "No_Good", "--wasm-file", "text.wasm")
     assert name.code == 2
-    assert "no SmartModule can be called 'No_Good': 'N' at position 1" in name.err
+    assert "'No_Good' is not a valid name for a SmartModule: it has 'N' at position 1" in name.err
 
 
 def test_delete_goes_on_behind_an_error_only_where_asked(on_cluster: Run, tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_a_current_profile_that_cannot_be_used_hints_at_the_embedded_broker(
     profiles: Path,
 ) -> None:
     profiles.write_text(PROFILES.replace('"local"\n[profile.local]', '"broken"\n[profile.local]'))
-    with pytest.raises(ConfigError, match="names no cluster") as caught:
+    with pytest.raises(ConfigError, match="is missing in") as caught:
         choose(environment=_with(profiles))
     assert "--embedded" in caught.value.hint
 

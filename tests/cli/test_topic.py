@@ -74,7 +74,9 @@ def test_what_the_broker_refuses_is_a_failure_with_its_words(on_cluster: Run) ->
     assert "error: topic 'twice' already exists" in again.err
     wrong = on_cluster("topic", "create", "No_Good")
     assert wrong.code == 2
-    assert wrong.err.startswith("error: no topic can be called 'No_Good': 'N' at position 1\n")
+    assert wrong.err.startswith(
+        "error: 'No_Good' is not a valid name for a topic: it has 'N' at position 1\n"
+    )
 
 
 def test_delete_goes_on_behind_an_error_only_where_asked(on_cluster: Run) -> None:
