@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-import os
 import re
-import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, get_args, overload
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
+from streamkit.dataflow.decorated import (
+    input_nodes,
+    sink_node,
+    source_node,
+    stage_node,
+    undecorated,
+)
 from streamkit.dataflow.decorators import (
     GivingDecorator,
     ShapingDecorator,
@@ -17,54 +21,21 @@ from streamkit.dataflow.decorators import (
     YieldsFrom,
     YieldsFromAsync,
 )
-from streamkit.dataflow.endpoints import (
-    Connector,
-    FunctionSink,
-    FunctionSource,
-    SinkWriter,
-    TopicSource,
+from streamkit.dataflow.endpoints import Connector, FunctionSink, SinkWriter
+from streamkit.dataflow.functions import caller_location, caller_module, caller_scope, facts_of
+from streamkit.dataflow.options import (
+    SinkOptions,
+    SourceOptions,
+    StageOptions,
+    checked_options,
+    on_error_of,
+    topic_options,
 )
-from streamkit.dataflow.functions import (
-    FunctionFacts,
-    blamed_on,
-    caller_location,
-    caller_module,
-    caller_scope,
-    check_parameters,
-    facts_of,
-    resume_type_of,
-)
-from streamkit.dataflow.operators import (
-    AsRecords,
-    ContextFlatMap,
-    ContextMapOrDrop,
-    FlatMap,
-    Map,
-    MapOrDrop,
-    Step,
-)
-from streamkit.dataflow.options import TopicSinkOptions, TopicSourceOptions, checked_options
-from streamkit.dataflow.sinks import sink_endpoint, sink_steps
-from streamkit.dataflow.stream import (
-    DecoratedFunction,
-    Sink,
-    Stage,
-    Stream,
-    add_sink,
-    checked_on_error,
-)
-from streamkit.dataflow.topology import (
-    NAME_BYTES_MAX,
-    Location,
-    Node,
-    OnError,
-    Topology,
-    is_name,
-    stage_name,
-)
+from streamkit.dataflow.sources import generator_node, reading_steps, topic_source
+from streamkit.dataflow.stream import Sink, Stage, Stream
+from streamkit.dataflow.topology import NAME_BYTES_MAX, Node, Topology, is_name
 from streamkit.errors import TopologyError, UsageError
-from streamkit.record import Offset, Record, Topic
-from streamkit.serde.values import format_for, key_reader
+from streamkit.record import Record, Topic
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -100,7 +71,7 @@ class App:
         self.name = name
         self.topology = Topology()
         self.location = caller_location()
-        self._module = caller_module()
+        self.module = caller_module()
         self._include = tuple(include)
 
     # --- sources -------------------------------------------------------------------
@@ -121,77 +92,51 @@ class App:
         self,
         topic: str,
         /,
-        *,
-        on_error: OnError = "fail",
-        name: str | None = None,
-        **options: Unpack[TopicSourceOptions],
+        **options: Unpack[SourceOptions],
     ) -> StageDecorator[Any]: ...
     @overload
     def source(
         self,
         topic: Topic[X],
         /,
-        *,
-        on_error: OnError = "fail",
-        name: str | None = None,
-        **options: Unpack[TopicSourceOptions],
+        **options: Unpack[SourceOptions],
     ) -> StageDecorator[X]: ...
     def source(
         self,
         topic: Any,
         /,
-        *,
-        on_error: OnError = "fail",
-        name: str | None = None,
-        **options: Unpack[TopicSourceOptions],
+        **options: Unpack[SourceOptions],
     ) -> Any:
-        """Read a topic, or a generator of one's own.
+        """Read a topic, or the values of a generator.
 
-        On a function of one argument, ``@app.source("topic")`` reads a topic whose values are
-        decoded to the annotated type. Bare, on a generator or async generator,
-        ``@app.source`` makes a source of one's own; one with a parameter ``resume`` gets the
-        last committed position and yields ``(position, value)``.
+        ``@app.source("topic")`` on a function of one parameter reads a topic: each value is
+        decoded to the annotated type and given to the function. ``@app.source`` without
+        parentheses, on a generator or async generator, reads what it yields. A generator with a
+        parameter ``resume`` gets the last committed position and yields ``(position, value)``.
 
         Args:
             topic: A topic, by name or as `Topic`.
-            on_error: ``fail`` stops at a record that cannot be decoded or on which the
-                function raises, ``skip`` counts it and goes on.
-            name: The stage's name; the function's, if left out.
-            options: How to read a topic.
+            options: See `SourceOptions`.
 
         Raises:
             TopologyError: The function cannot be a source; the text has its file and line.
         """
         scope = caller_scope()
         if callable(topic) and not isinstance(topic, Topic):
-            if options:
-                raise UsageError(f"{', '.join(options)}: only for topics; name a topic first")
-            return self._own_source(topic, scope, name)
-        endpoint = _topic_source(topic, options)
+            function = undecorated(topic)
+            checked_options(options, SourceOptions)
+            if names := topic_options(options):
+                raise UsageError(
+                    f"{', '.join(names)}: only a topic has this option",
+                    hint='name the topic: @app.source("flights")',
+                )
+            node = generator_node(function, facts_of(function, scope), scope, options.get("name"))
+            return Stage(function, self.topology, self.topology.add(node))
+        endpoint = topic_source(topic, options)
 
         def decorate(function: Callable[..., Any]) -> Any:
-            function = _undecorated(function)
-            facts = facts_of(function, scope)
-            _refuse_async(facts)
-            check_parameters(function, facts, "source")
-            wanted = facts.value_type
-            if wanted is None:
-                raise TopologyError(
-                    f"the source {facts.name!r} does not say what its values are",
-                    at=str(facts.location),
-                    hint=f"annotate its parameter: def {facts.name}(row: Flight) -> Flight",
-                )
-            node = Node(
-                name or stage_name(facts.name),
-                "source",
-                (*_reading(wanted, options, facts.location), _calling(function, facts)),
-                endpoint=endpoint,
-                on_error=checked_on_error(on_error),
-                location=facts.location,
-                value_type=_result_type(facts, wanted),
-                input_type=wanted,
-            )
-            return Stage(function, self.topology, self.topology.add(node))
+            node = source_node(undecorated(function), scope, endpoint, options)
+            return Stage(undecorated(function), self.topology, self.topology.add(node))
 
         return decorate
 
@@ -200,97 +145,56 @@ class App:
         self,
         topic: str,
         type: TypeForm[X],
-        *,
-        on_error: OnError = "fail",
-        name: str | None = None,
-        **options: Unpack[TopicSourceOptions],
+        **options: Unpack[SourceOptions],
     ) -> Stream[X]: ...
     @overload
     def stream(
         self,
         topic: Topic[X],
-        *,
-        on_error: OnError = "fail",
-        name: str | None = None,
-        **options: Unpack[TopicSourceOptions],
+        **options: Unpack[SourceOptions],
     ) -> Stream[X]: ...
     def stream(
         self,
         topic: Any,
         type: Any = None,
-        *,
-        on_error: OnError = "fail",
-        name: str | None = None,
-        **options: Unpack[TopicSourceOptions],
+        **options: Unpack[SourceOptions],
     ) -> Any:
-        """Read a topic without a function; options as `source`.
+        """Read a topic without a function.
 
         Args:
             topic: A topic, by name or as `Topic`.
-            type: What its values are decoded to.
+            type: The type that values are decoded to.
+            options: See `SourceOptions`.
+
+        Raises:
+            TopologyError: The type is missing or cannot be decoded.
         """
         location = caller_location()
         if type is None and isinstance(topic, Topic):
             type = topic.type
         if type is None:
             raise TopologyError(
-                f"the stream of {topic!r} does not say what its values are",
+                f"the values of the stream {topic!r} have no type",
                 at=str(location),
                 hint='name their type: app.stream("flights", Flight)',
             )
-        endpoint = _topic_source(topic, options)
+        endpoint = topic_source(topic, options)
         node = Node(
-            name or self.topology.free_name(endpoint.topic),
+            options.get("name") or self.topology.free_name(endpoint.topic),
             "source",
-            _reading(type, options, location),
+            reading_steps(type, options, location),
             endpoint=endpoint,
-            on_error=checked_on_error(on_error),
+            on_error=on_error_of(options),
             location=location,
             value_type=type,
             input_type=type,
         )
         return Stream(self.topology, self.topology.add(node))
 
-    def _own_source(
-        self, function: Callable[..., Any], scope: dict[str, Any], name: str | None
-    ) -> Any:
-        function = _undecorated(function)
-        facts = facts_of(function, scope)
-        if facts.kind not in ("flat_map", "async_flat_map"):
-            raise TopologyError(
-                f"@app.source without a topic needs a generator, {facts.name!r} is none",
-                at=str(facts.location),
-                hint='name the topic, @app.source("flights"), or yield the values',
-            )
-        endpoint = FunctionSource(function, resume_type_of(function, scope), str(facts.location))
-        wanted = [
-            each.name
-            for each in inspect.signature(function).parameters.values()
-            if each.default is each.empty
-            and (each.name != "resume" or each.kind is each.POSITIONAL_ONLY)
-        ]
-        if wanted:
-            raise TopologyError(
-                f"the generator {facts.name!r} takes {', '.join(wanted)}",
-                at=str(facts.location),
-                hint="a source of one's own takes nothing, or one parameter called `resume`",
-            )
-        node = Node(
-            name or stage_name(facts.name),
-            "source",
-            (),
-            endpoint=endpoint,
-            location=facts.location,
-            value_type=_yielded(facts.result_type, has_positions=endpoint.is_replayable),
-        )
-        return Stage(function, self.topology, self.topology.add(node))
-
     # --- stages --------------------------------------------------------------------
 
     @overload
-    def stage(
-        self, stream: Stream[X], /, *, on_error: OnError = "fail", name: str | None = None
-    ) -> StageDecorator[X]: ...
+    def stage(self, stream: Stream[X], /, **options: Unpack[StageOptions]) -> StageDecorator[X]: ...
     @overload
     def stage(
         self,
@@ -298,8 +202,7 @@ class App:
         /,
         *others: Stream[Any],
         output_type: TypeForm[V],
-        on_error: OnError = "fail",
-        name: str | None = None,
+        **options: Unpack[StageOptions],
     ) -> GivingDecorator[X, V]: ...
     @overload
     def stage(
@@ -307,9 +210,7 @@ class App:
         stream: Stream[X],
         other: Stream[Y],
         /,
-        *,
-        on_error: OnError = "fail",
-        name: str | None = None,
+        **options: Unpack[StageOptions],
     ) -> StageDecorator[X | Y]: ...
     @overload
     def stage(
@@ -319,62 +220,43 @@ class App:
         third: Stream[Z],
         /,
         *more: Stream[Any],
-        on_error: OnError = "fail",
-        name: str | None = None,
+        **options: Unpack[StageOptions],
     ) -> StageDecorator[X | Y | Z]: ...
     def stage(
         self,
         *streams: Stream[Any],
         output_type: Any = None,
-        on_error: OnError = "fail",
-        name: str | None = None,
+        **options: Unpack[StageOptions],
     ) -> Any:
-        """Work on a stream, or on several merged into one.
+        """Process a stream, or several streams merged into one.
 
-        On a function, its result takes the place of the value and None drops the record; on a
-        generator, each value it yields becomes a record. A second parameter annotated
-        `Context` is told where the record comes from.
+        The result of a function replaces the value, and None drops the record. Each value that
+        a generator yields becomes a record. A second parameter annotated with `Context` gets the
+        record's key, timestamp and origin.
 
         Args:
-            streams: What to read.
-            output_type: The value type, where a function returns a union of classes.
-            on_error: ``fail`` stops at a record on which the function raises, ``skip`` counts
-                it and goes on.
-            name: The stage's name; the function's, if left out.
+            streams: The streams to read.
+            output_type: The type of the results, for a function that returns a union of classes.
+            options: See `StageOptions`.
 
         Raises:
             TopologyError: The function cannot be a stage; the text has its file and line.
         """
         scope = caller_scope()
         location = caller_location()
-        nodes = _input_nodes(streams, "stage", str(location))
+        nodes = input_nodes(streams, "stage", str(location))
+        checked_options(options, StageOptions)
 
         def decorate(function: Callable[..., Any]) -> Any:
-            function = _undecorated(function)
-            facts = facts_of(function, scope)
-            _refuse_async(facts)
-            check_parameters(function, facts, "stage")
-            given = nodes[0].value_type if len(nodes) == 1 else None
-            node = Node(
-                name or stage_name(facts.name),
-                "stage",
-                (_calling(function, facts),),
-                inputs=nodes,
-                on_error=checked_on_error(on_error),
-                location=facts.location,
-                value_type=_result_type(facts, given) if output_type is None else output_type,
-                input_type=facts.value_type if len(nodes) == 1 else None,
-            )
-            return Stage(function, self.topology, self.topology.add(node))
+            node = stage_node(undecorated(function), scope, nodes, output_type, options)
+            return Stage(undecorated(function), self.topology, self.topology.add(node))
 
         return decorate
 
     # --- sinks ---------------------------------------------------------------------
 
     @overload
-    def sink(
-        self, stream: Stream[X], /, *, on_error: OnError = "fail", name: str | None = None
-    ) -> SinkDecorator[X]: ...
+    def sink(self, stream: Stream[X], /, **options: Unpack[StageOptions]) -> SinkDecorator[X]: ...
     @overload
     def sink(
         self,
@@ -382,8 +264,7 @@ class App:
         /,
         *,
         batch: int,
-        on_error: OnError = "fail",
-        name: str | None = None,
+        **options: Unpack[StageOptions],
     ) -> SinkDecorator[list[X]]: ...
     @overload
     def sink(
@@ -393,9 +274,7 @@ class App:
         *,
         to: Topic[Y],
         key: Callable[[X], bytes | str | None] | None = None,
-        on_error: OnError = "fail",
-        name: str | None = None,
-        **options: Unpack[TopicSinkOptions],
+        **options: Unpack[SinkOptions],
     ) -> ShapingDecorator[X, Y | Record[Y] | Record[bytes]]: ...
     @overload
     def sink(
@@ -405,8 +284,7 @@ class App:
         *,
         to: SinkWriter[Y],
         key: Callable[[X], bytes | str | None] | None = None,
-        on_error: OnError = "fail",
-        name: str | None = None,
+        **options: Unpack[StageOptions],
     ) -> ShapingDecorator[X, Y]: ...
     @overload
     def sink(
@@ -416,9 +294,7 @@ class App:
         *,
         to: str | Connector,
         key: Callable[[X], bytes | str | None] | None = None,
-        on_error: OnError = "fail",
-        name: str | None = None,
-        **options: Unpack[TopicSinkOptions],
+        **options: Unpack[SinkOptions],
     ) -> ShapingDecorator[X, Any]: ...
     def sink(
         self,
@@ -428,65 +304,42 @@ class App:
         to: Any = None,
         key: Callable[[Any], Any] | None = None,
         batch: int | None = None,
-        on_error: OnError = "fail",
-        name: str | None = None,
-        **options: Unpack[TopicSinkOptions],
+        **options: Unpack[SinkOptions],
     ) -> Any:
-        """Write a stream somewhere.
+        """Write a stream.
 
-        With ``to`` the function shapes the value that is written, and None drops the record;
-        it may return a `Record` for full control. Without ``to`` the function is the sink,
-        called per record, or with whole lists under ``batch``.
+        With ``to``, the function returns the value that is written, and None drops the record;
+        it may return a `Record` to set key and timestamp. Without ``to``, the function is the
+        sink: it is called with each value, or with lists of values if ``batch`` is set.
 
         Args:
-            stream: What to write.
+            stream: The stream to write.
             to: A topic, by name or as `Topic`, or a connector object.
-            key: Gives the record's key from the stream's value.
-            batch: Most records per call of a sink of one's own.
-            on_error: ``fail`` stops at a record on which the function raises, ``skip`` counts
-                it and goes on.
-            name: The sink's name; the function's, if left out.
-            options: How to write a topic.
+            key: Returns the record's key for a value of the stream.
+            batch: The largest list that one call of a function sink gets.
+            options: See `SinkOptions`.
 
         Raises:
             TopologyError: The function cannot be a sink; the text has its file and line.
         """
         scope = caller_scope()
         location = caller_location()
-        (node,) = _input_nodes((stream,), "sink", str(location))
+        (node,) = input_nodes((stream,), "sink", str(location))
         if batch is not None and (to is not None or batch < 1):
-            raise UsageError(f"batch={batch} is for a sink of one's own, and counts from 1 up")
-
-        checked_options(options, TopicSinkOptions)
-        if options and to is None:
-            raise UsageError(f"{', '.join(options)}: only for topics; name one with to=")
+            raise UsageError(
+                f"batch={batch} must be at least 1, and only a sink without to= accepts it"
+            )
+        checked_options(options, SinkOptions)
+        if to is None and (names := topic_options(options)):
+            raise UsageError(
+                f"{', '.join(names)}: only a topic has this option", hint="name the topic with to="
+            )
 
         def decorate(function: Callable[..., Any]) -> Any:
-            function = _undecorated(function)
-            facts = facts_of(function, scope)
-            check_parameters(function, facts, "sink")
-            shaping: tuple[Step, ...] = ()
-            if to is None:
-                _check_own_sink(facts)
-                target: Any = FunctionSink(function, batch)
-            else:
-                _check_shaping(facts)
-                target, shaping = to, (_calling(function, facts),)
-            with blamed_on(facts.location):
-                written = _result_type(facts, node.value_type)
-                endpoint = sink_endpoint(target, options)
-                steps = sink_steps(target, key, shaping, written, options.get("value"), facts.name)
-            added = add_sink(
-                self.topology,
-                node,
-                endpoint,
-                steps,
-                name=name or stage_name(facts.name),
-                on_error=on_error,
-                location=facts.location,
-                input_type=None if batch else facts.value_type,
-            )
-            return Sink(function, added)
+            function = undecorated(function)
+            target = FunctionSink(function, batch) if to is None else to
+            added = sink_node(function, scope, node, target, key, options)
+            return Sink(function, self.topology.add(added))
 
         return decorate
 
@@ -514,30 +367,11 @@ class App:
         self._check()
 
     def _check(self, *, allows_open_ends: bool = False) -> None:
+        from streamkit.loading.twins import refuse_second_import
+
         self.load()
-        self._refuse_a_twin()
+        refuse_second_import(self)
         self.topology.check(allows_open_ends=allows_open_ends)
-
-    def _refuse_a_twin(self) -> None:
-        """Say that the file of an app was imported under two names, which made two apps of it."""
-        for name, module in list(sys.modules.items()):
-            if not _is_of_file(module, self.location.file):
-                continue
-            for other in list(vars(module).values()):
-                if isinstance(other, App) and self._is_twin(other):
-                    raise TopologyError(
-                        f"the app {self.name!r} is there twice, in {self._module} and in {name}: "
-                        "its file was run and imported, and each has a part of the graph",
-                        at=str(self.location),
-                        hint=f"run it by its module's name: streamkit run {name}",
-                    )
-
-    def _is_twin(self, other: App) -> bool:
-        return (
-            other.name == self.name
-            and other._module != self._module
-            and os.path.realpath(other.location.file) == os.path.realpath(self.location.file)
-        )
 
     def test(self, *, isolated: bool = False) -> TestJob:
         """Run the graph in memory, without a broker and without waiting.
@@ -590,123 +424,5 @@ class App:
         return options_of(options)
 
 
-def _is_of_file(module: object, file: str) -> bool:
-    other = getattr(module, "__file__", None)
-    # There are thousands of modules, and links are looked up on the disk: so the name comes first.
-    if not isinstance(other, str) or os.path.basename(other) != os.path.basename(file):
-        return False
-    return os.path.realpath(other) == os.path.realpath(file)
-
-
 def _possible_name(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "my-job"
-
-
-def _topic_source(topic: Any, options: TopicSourceOptions) -> TopicSource:
-    checked_options(options, TopicSourceOptions)
-    name = topic.name if isinstance(topic, Topic) else topic
-    if not isinstance(name, str):
-        raise UsageError(f"{topic!r} is no topic", hint="name it, or give a Topic")
-    partitions = options.get("partitions")
-    return TopicSource(
-        name,
-        Offset.parse(options.get("start", "beginning")),
-        None if partitions is None else tuple(partitions),
-        options.get("isolation"),
-        options.get("max_bytes"),
-        topic.partitions if isinstance(topic, Topic) else None,
-        options.get("value"),
-    )
-
-
-def _undecorated(function: Any) -> Any:
-    """Return the function itself of a stage or sink, which is decorated once more."""
-    while isinstance(function, DecoratedFunction):
-        function = function.function
-    return function
-
-
-def _result_type(facts: FunctionFacts, given: Any) -> Any:
-    """Return the type of a function's results; ``def f(x: T) -> T`` keeps the one it is given."""
-    is_same = isinstance(facts.result_type, TypeVar) and facts.result_type is facts.value_type
-    return given if is_same else facts.result_type
-
-
-def _yielded(kind: Any, *, has_positions: bool) -> Any:
-    """Return the type of the values that a source of one's own yields."""
-    if not has_positions:
-        return kind
-    pair = get_args(kind)
-    return pair[1] if len(pair) == 2 else None
-
-
-def _input_nodes(streams: Iterable[Any], what: str, at: str) -> tuple[Node, ...]:
-    nodes = []
-    for stream in streams:
-        if not isinstance(stream, Stream):
-            is_sink = isinstance(stream, Sink)
-            given = "a sink, which nothing can read" if is_sink else repr(stream)
-            raise TopologyError(
-                f"@app.{what} reads a stream, this is {given}",
-                at=at,
-                hint="give it the name of a source or stage, without calling it",
-            )
-        nodes.append(stream.node)
-    if not nodes:
-        raise TopologyError(f"@app.{what} needs the stream it reads: @app.{what}(flights)", at=at)
-    return tuple(nodes)
-
-
-def _refuse_async(facts: FunctionFacts) -> None:
-    if facts.kind in ("async", "async_flat_map"):
-        raise TopologyError(
-            f"{facts.name!r} is an async function; stages are plain functions or generators",
-            at=str(facts.location),
-            hint="use a plain function here; sources and sinks of one's own may be async",
-        )
-
-
-def _check_shaping(facts: FunctionFacts) -> None:
-    _refuse_async(facts)
-    if facts.returns_none:
-        raise TopologyError(
-            f"the sink {facts.name!r} returns nothing, so nothing would be written",
-            at=str(facts.location),
-            hint="return the value to write, or leave out to=",
-        )
-
-
-def _check_own_sink(facts: FunctionFacts) -> None:
-    if facts.kind in ("flat_map", "async_flat_map"):
-        raise TopologyError(
-            f"the sink {facts.name!r} is a generator, so what it does would never be done",
-            at=str(facts.location),
-            hint="do the work without yield, or say with to= where the values go",
-        )
-    if facts.takes_context:
-        raise TopologyError(
-            f"the sink {facts.name!r} takes a context, a sink of one's own gets the value alone",
-            at=str(facts.location),
-            hint="put what it needs of the context into the value, in a stage before it",
-        )
-
-
-def _reading(wanted: Any, options: TopicSourceOptions, location: Location) -> tuple[Step, ...]:
-    """Line up what turns the bytes of a topic into what the source's function takes."""
-    with blamed_on(location):
-        found = format_for(wanted, options.get("value"))
-    steps: list[Step] = [] if found.loads is None else [Map(found.loads)]
-    if found.as_record:
-        steps.append(AsRecords())
-    return tuple(steps)
-
-
-def _calling(function: Callable[..., Any], facts: FunctionFacts) -> Step:
-    """Choose what calls a function of the user's over a column."""
-    if facts.takes_context:
-        with blamed_on(facts.location):
-            key_of = key_reader(facts.key_type)
-        if facts.kind == "flat_map":
-            return ContextFlatMap(function, key_of)
-        return ContextMapOrDrop(function, key_of)
-    return FlatMap(function) if facts.kind == "flat_map" else MapOrDrop(function)

@@ -21,6 +21,7 @@ Flow = Literal["sc up", "sc down", "spu up", "spu down"]
 FLOWS: Final[tuple[Flow, ...]] = ("sc up", "sc down", "spu up", "spu down")
 _HOST: Final = "127.0.0.1"
 _READ_BYTES: Final = 1 << 16
+_WAIT_S: Final = 60.0
 
 
 class Fault:
@@ -124,6 +125,7 @@ class Proxy:
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._links: set[_Link] = set()
+        self._links_changed = threading.Condition()
         self._joins: dict[asyncio.Task[Any], Flow] = {}
         self._is_up = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -162,6 +164,12 @@ class Proxy:
     def connections(self) -> int:
         """How many connections it carries now."""
         return len(self._links)
+
+    def wait_for_connections(self, count: int) -> None:
+        """Wait until it carries this number of connections."""
+        with self._links_changed:
+            is_so = self._links_changed.wait_for(lambda: len(self._links) == count, _WAIT_S)
+        assert is_so, f"{len(self._links)} connections after {_WAIT_S} s, not {count}"
 
     def cut_all(self) -> None:
         """End every connection there is."""
@@ -227,7 +235,9 @@ class Proxy:
         reader: asyncio.StreamReader,
         far_reader: asyncio.StreamReader,
     ) -> None:
-        self._links.add(link)
+        with self._links_changed:
+            self._links.add(link)
+            self._links_changed.notify_all()
         try:
             await asyncio.gather(
                 self._carry(link.up, reader, link.far, link),
@@ -236,7 +246,9 @@ class Proxy:
         finally:
             # A peer that does not read holds the closing up: until then it can be aborted.
             await asyncio.gather(close_writer(link.far), close_writer(link.near))
-            self._links.discard(link)
+            with self._links_changed:
+                self._links.discard(link)
+                self._links_changed.notify_all()
 
     async def _carry(
         self, flow: Flow, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link

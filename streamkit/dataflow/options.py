@@ -1,4 +1,4 @@
-"""Options that verbs and decorators share: of a topic that is read, and of one that is written."""
+"""Options of methods and decorators, as keywords: of every stage, and of topics."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Literal, TypedDict
 
+from streamkit.dataflow.topology import OnError
 from streamkit.errors import UsageError
 from streamkit.record import Compression, Isolation, Offset
 from streamkit.serde.values import Serde
@@ -13,14 +14,28 @@ from streamkit.serde.values import Serde
 Start = Offset | Literal["beginning", "end"]
 
 
-class TopicSourceOptions(TypedDict, total=False):
-    """How a topic is read.
+class StageOptions(TypedDict, total=False):
+    """What every stage, source and sink accepts.
 
     Attributes:
-        start: Where to begin where nothing is committed yet.
-        partitions: Which ones; all, if left out.
-        isolation: Left out, the safe one for the topic's replication.
-        max_bytes: Size of one response of a partition.
+        on_error: What happens when the function raises, or a value cannot be decoded or
+            written: ``fail`` stops the job at this record (the default), ``skip`` counts the
+            record and continues.
+        name: The stage's name; without it, the name of the function.
+    """
+
+    on_error: OnError
+    name: str | None
+
+
+class TopicSourceOptions(TypedDict, total=False):
+    """Options of a topic that is read.
+
+    Attributes:
+        start: Where to start if nothing is committed yet.
+        partitions: The partitions to read; by default all.
+        isolation: By default, the safe one for the topic's replication.
+        max_bytes: Maximum size of one response of a partition.
         value: Your own format, with ``loads`` and ``dumps``.
     """
 
@@ -31,15 +46,19 @@ class TopicSourceOptions(TypedDict, total=False):
     value: Serde | None
 
 
+class SourceOptions(StageOptions, TopicSourceOptions, total=False):
+    """What a source that reads a topic accepts."""
+
+
 class TopicSinkOptions(TypedDict, total=False):
-    """How a topic is written. None of them can weaken what a commit promises.
+    """Options of a topic that is written. None of them weakens the guarantee of a commit.
 
     Attributes:
         partitioner: Chooses partitions for a column of keys.
         batch_size: Soft limit of a batch in bytes.
-        max_request_size: Hard limit of a record alone in its batch, in bytes.
-        linger: How long a batch may wait for more records; left out, until the chunk ends.
-        compression: Left out, the topic's own, or none.
+        max_request_size: Hard limit in bytes of a batch with a single record.
+        linger: How long a batch may wait for more records; by default until the chunk ends.
+        compression: By default the compression of the topic, or none.
         value: Your own format, with ``loads`` and ``dumps``.
     """
 
@@ -51,15 +70,40 @@ class TopicSinkOptions(TypedDict, total=False):
     value: Serde | None
 
 
+class SinkOptions(StageOptions, TopicSinkOptions, total=False):
+    """What a sink that writes a topic accepts."""
+
+
 def checked_options(options: Any, known: type) -> None:
-    """Refuse an option that does not exist, as a call with named parameters does.
+    """Refuse an option that does not exist.
 
     Raises:
-        UsageError: With the options that exist.
+        UsageError: An option does not exist; the hint lists those that do.
     """
     names = known.__annotations__
     unknown = [name for name in options if name not in names]
     if unknown:
         raise UsageError(
-            f"there is no option {unknown[0]!r}", hint=f"the options are {', '.join(names)}"
+            f"{unknown[0]!r} is not a valid option", hint=f"the options are {', '.join(names)}"
         )
+
+
+def topic_options(options: StageOptions) -> list[str]:
+    """Return the names of the options that only topics have."""
+    return [
+        name
+        for name, value in options.items()
+        if value is not None and name not in StageOptions.__annotations__
+    ]
+
+
+def on_error_of(options: StageOptions) -> OnError:
+    """Return the policy for records that fail.
+
+    Raises:
+        UsageError: There is no such policy.
+    """
+    policy = options.get("on_error", "fail")
+    if policy not in ("fail", "skip"):
+        raise UsageError(f"on_error={policy!r} is not a policy", hint='use "fail" or "skip"')
+    return policy

@@ -17,10 +17,9 @@ from streamkit.dataflow.functions import (
     verb_name,
 )
 from streamkit.dataflow.operators import Filter, FlatMap, Map, Step
-from streamkit.dataflow.options import TopicSinkOptions
+from streamkit.dataflow.options import SinkOptions, StageOptions, checked_options, on_error_of
 from streamkit.dataflow.sinks import default_name, sink_endpoint, sink_steps
-from streamkit.dataflow.topology import Location, Node, OnError, Topology, stage_name
-from streamkit.errors import UsageError
+from streamkit.dataflow.topology import Node, Topology, stage_name
 from streamkit.record import Destination
 
 V_co = TypeVar("V_co", covariant=True)
@@ -51,42 +50,36 @@ class Stream(Generic[V_co]):
     def map(
         self,
         function: Callable[[V_co], U],
-        *,
-        name: str | None = None,
-        on_error: OnError = "fail",
+        **options: Unpack[StageOptions],
     ) -> Stream[U]:
-        """Replace each value by what ``function`` makes of it; None is kept as a value."""
+        """Replace each value by the result of ``function``; None is kept as a value."""
         check_callable(function, "map")
         kind = result_of(function, caller_scope())
-        return self._then(Map(function), name, verb_name("map", function), on_error, kind)
+        return self._then(Map(function), verb_name("map", function), kind, options)
 
     def filter(
         self,
         predicate: Callable[[V_co], bool],
-        *,
-        name: str | None = None,
-        on_error: OnError = "fail",
+        **options: Unpack[StageOptions],
     ) -> Stream[V_co]:
-        """Keep the records whose value satisfies ``predicate``."""
+        """Keep the records for whose value ``predicate`` returns True."""
         check_callable(predicate, "filter")
         kind = self._node.value_type
         kept: Stream[V_co] = self._then(
-            Filter(predicate), name, verb_name("filter", predicate), on_error, kind
+            Filter(predicate), verb_name("filter", predicate), kind, options
         )
         return kept
 
     def flat_map(
         self,
         function: Callable[[V_co], Iterable[U]],
-        *,
-        name: str | None = None,
-        on_error: OnError = "fail",
+        **options: Unpack[StageOptions],
     ) -> Stream[U]:
-        """Replace each record by one for each value that ``function`` gives."""
+        """Replace each record by one record for each value that ``function`` returns."""
         check_callable(function, "flat_map", gives_many=True)
         kind = result_of(function, caller_scope(), gives_many=True)
         default = verb_name("flat-map", function)
-        return self._then(FlatMap(function), name, default, on_error, kind)
+        return self._then(FlatMap(function), default, kind, options)
 
     def merge(self, *others: Stream[U], name: str | None = None) -> Stream[V_co | U]:
         """Join streams into one. Each keeps its order; between them there is none."""
@@ -112,18 +105,14 @@ class Stream(Generic[V_co]):
         target: str | Destination[T] | SinkWriter[T] | Connector,
         *,
         key: Callable[[T], bytes | str | None] | None = None,
-        name: str | None = None,
-        on_error: OnError = "fail",
-        **options: Unpack[TopicSinkOptions],
+        **options: Unpack[SinkOptions],
     ) -> None:
         """Write to a topic, or to a connector.
 
         Args:
             target: A topic by name or as `Topic`, or a connector object.
-            key: Gives the record's key from the value; without it the incoming key is kept.
-            name: The sink's name.
-            on_error: What to do with a record that cannot be written: ``fail`` or ``skip``.
-            options: How to write a topic.
+            key: Returns the record's key for a value; without it the incoming key is kept.
+            options: See `SinkOptions`.
         """
         location = caller_location()
         with blamed_on(location):
@@ -131,30 +120,29 @@ class Stream(Generic[V_co]):
             steps = sink_steps(
                 target, key, (), self._node.value_type, options.get("value"), self._node.name
             )
-        add_sink(
-            self._topology,
-            self._node,
-            endpoint,
-            steps,
-            name=name or self._topology.free_name(stage_name(default_name(endpoint))),
-            on_error=on_error,
-            location=location,
+        name = options.get("name") or self._topology.free_name(stage_name(default_name(endpoint)))
+        self._topology.add(
+            Node(
+                name,
+                "sink",
+                steps,
+                inputs=(self._node,),
+                endpoint=endpoint,
+                on_error=on_error_of(options),
+                location=location,
+            )
         )
 
     def _then(
-        self,
-        operator: Step,
-        name: str | None,
-        default: str,
-        on_error: OnError,
-        value_type: Any,
+        self, operator: Step, default_name: str, value_type: Any, options: StageOptions
     ) -> Stream[Any]:
+        checked_options(options, StageOptions)
         node = Node(
-            name or self._topology.free_name(default),
+            options.get("name") or self._topology.free_name(default_name),
             "stage",
             (operator,),
             inputs=(self._node,),
-            on_error=checked_on_error(on_error),
+            on_error=on_error_of(options),
             location=caller_location(),
             value_type=value_type,
         )
@@ -197,43 +185,6 @@ class Sink(DecoratedFunction[P, R_co], Generic[P, R_co]):
     def node(self) -> Node:
         """The sink in the graph."""
         return self._node
-
-
-def add_sink(
-    topology: Topology,
-    source: Node,
-    endpoint: Any,
-    steps: tuple[Step, ...],
-    *,
-    name: str,
-    on_error: OnError,
-    location: Location,
-    input_type: Any = None,
-) -> Node:
-    """Add a sink that reads ``source``."""
-    return topology.add(
-        Node(
-            name,
-            "sink",
-            steps,
-            inputs=(source,),
-            endpoint=endpoint,
-            on_error=checked_on_error(on_error),
-            location=location,
-            input_type=input_type,
-        )
-    )
-
-
-def checked_on_error(value: OnError) -> OnError:
-    """Return a policy that exists.
-
-    Raises:
-        UsageError: It does not.
-    """
-    if value not in ("fail", "skip"):
-        raise UsageError(f"on_error={value!r}", hint='use "fail" or "skip"')
-    return value
 
 
 def _either(kinds: list[Any]) -> Any:

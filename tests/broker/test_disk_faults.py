@@ -7,6 +7,7 @@ import errno
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,19 @@ async def test_an_entry_that_finds_no_room_half_way_leaves_nothing(site: Site) -
     assert await produce(site.spu, "t", two) == (0, 1)
 
 
+async def test_a_new_segment_that_is_taken_back_stays_away_after_a_crash(site: Site) -> None:
+    """A file whose removal is not on disk would be taken for the end of the log."""
+    (old,) = site.segments()
+    site.disk.fault = lambda call, path: (
+        errno.ENOSPC * (call == "grow" and path.suffix == ".log" and path != old)
+    )
+    two = batch_of(bytes(400)) + batch_of(bytes(600))
+    assert await produce(site.spu, "t", two) == (72, 0)
+    assert site.segments() == [old]
+    after = site.disk.calls[site.disk.calls.index(site.disk.failed[-1]) :]
+    assert ("sync folder", old.parent) in after
+
+
 async def test_a_full_disk_with_no_room_for_the_journal_stops_nothing_but_appends(
     site: Site,
 ) -> None:
@@ -225,6 +239,39 @@ async def test_a_failed_sync_of_the_segment_that_is_left_counts_the_same(site: S
     syncs = site.disk.syncs()
     assert await produce(site.spu, "t", batch_of(b"late")) == (73, 0)
     assert site.disk.syncs() == syncs
+
+
+async def test_a_failed_sync_refuses_what_was_written_before_it_in_its_group(
+    tmp_path: Path,
+) -> None:
+    """The second of two entries finds the segment full, and its sync fails once.
+
+    Another sync of that file would succeed, although the kernel has dropped the records.
+    """
+    disk = HeldDisk()
+    async with (
+        running(tmp_path, disk=disk) as broker,
+        await Wire.open(broker.sc_address) as sc,
+        await Wire.open(broker.spu_address) as producer,
+        await Wire.open(broker.spu_address) as other,
+    ):
+        await create(sc, "t", topic_spec(segment_bytes=1024))
+        disk.let_go.clear()
+        first = asyncio.ensure_future(produce(other, "t", batch_of(b"zero")))
+        assert await asyncio.to_thread(disk.syncs_held.wait, PATIENCE_S)
+        # Both entries wait for the writer, so they make one group.
+        both = produce_request("t", (0, batch_of(bytes(400))), (0, batch_of(bytes(600))))
+        sent = producer.start(apis.PRODUCE, both)
+        await sc.ask(apis.API_VERSIONS, ApiVersionsRequest("1.0.0"))
+        syncs = count(1)
+        disk.fault = lambda call, path: (
+            errno.EIO * (call == "sync" and path.suffix == ".log" and next(syncs) == 2)
+        )
+        disk.let_go.set()
+        assert await first == (0, 0)
+        entries = (await producer.reply(sent)).topics[0].partitions
+        assert [entry.error.code for entry in entries] == [56, 56]
+        assert (await fetch(other, "t")).high_watermark == 1
 
 
 async def test_a_write_that_fails_and_cannot_be_taken_back_closes_the_partition(

@@ -1,13 +1,12 @@
-"""Run the command in real processes, in a folder of its own, with nothing of the user's."""
+"""Runs the command in real processes, in a separate folder, without the user's settings."""
 
 from __future__ import annotations
 
+import fcntl
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ WAIT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What a process has left."""
+    """The exit code and output of a process that has ended."""
 
     code: int
     out: bytes
@@ -57,7 +56,7 @@ def run(
 
 @contextmanager
 def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a command with pipes on all sides; it is gone at the end of the block."""
+    """Start a command with pipes for its streams; it is killed at the end of the block."""
     with subprocess.Popen(
         [*COMMAND, *arguments],
         cwd=folder,
@@ -84,7 +83,7 @@ def broker(folder: Path, *arguments: str) -> Iterator[str]:
 
 
 def ready_line(process: subprocess.Popen[bytes]) -> tuple[str, str]:
-    """Read the line that says where a broker listens."""
+    """Read the addresses of the SC and the SPU from the line that a broker prints."""
     assert process.stdout is not None
     words = process.stdout.readline().decode().split()
     assert words[:1] == ["ready"], words
@@ -92,23 +91,10 @@ def ready_line(process: subprocess.Popen[bytes]) -> tuple[str, str]:
     return sc, spu
 
 
-def until(holds: Callable[[], object], what: str) -> None:
-    """Wait until something holds that no event tells of."""
-    deadline_s = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline_s, f"not within {WAIT_S} s: {what}"
-        time.sleep(0.02)
-
-
-def until_it_stops_in_order(process: subprocess.Popen[bytes]) -> None:
-    """Wait until a process catches SIGTERM, so that it stops when it is asked to."""
-    status = Path(f"/proc/{process.pid}/status")
-
-    def catches() -> bool:
-        caught = status.read_text().partition("SigCgt:")[2].split()[0]
-        return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
-
-    until(catches, "SIGTERM is caught")
+def wait_for_end_of_broker(data_dir: Path) -> None:
+    """Wait until no broker uses a data folder: its lock is free then."""
+    with (data_dir / "broker" / "lock").open("rb+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 def read_until(process: subprocess.Popen[bytes], text: bytes) -> bytes:

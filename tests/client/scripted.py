@@ -1,7 +1,19 @@
-"""A cluster of one SPU that follows a script: what it does next is told beforehand.
+"""A small Fluvio cluster, one SC and one SPU, that follows a script.
 
-Built from streamkit's own `ServerConnection`. Apart from its script it does what a stock server
-does: it cuts responses at ``max_bytes``, wherever in a batch that is.
+A test says in advance how each Produce request and each response of a stream goes wrong. The
+server keeps what it stored and what it received, so the test can compare that with what the
+client reports. `Write` describes one Produce request and `Read` one response. When a script is
+used up, everything succeeds. Example: the first request is stored, but its response is lost.
+
+    server = Scripted()
+    server.writes.append(Write(answers=False))
+    async with server.running(), Client(server.address) as client:
+        async with client.producer("t") as producer:
+            await producer.send(b"once")
+    assert server.logs[0].values == [b"once", b"once"]  # the client sent it again
+
+The server uses streamkit's own `ServerConnection`. Apart from the script it behaves as a stock
+server: it cuts a response at ``max_bytes``, also in the middle of a batch.
 """
 
 from __future__ import annotations
@@ -15,7 +27,7 @@ from typing import Any, Final, Literal
 import anyio
 from anyio.abc import SocketStream
 
-from streamkit.protocol import apis, specs
+from streamkit.protocol import apis, specs, topic_specs
 from streamkit.protocol.batch import decode_batch, whole_batches, with_base_offset
 from streamkit.protocol.connection import IncomingRequest, encode_response
 from streamkit.protocol.control_plane import Metadata, WatchResponse
@@ -232,9 +244,9 @@ class Scripted:
         return tuple(
             Metadata(
                 name,
-                specs.TopicSpec(specs.ComputedReplicas(count, 1, False)),
-                specs.TopicStatus(
-                    specs.TopicResolution.PROVISIONED, {n: (SPU_ID,) for n in range(count)}
+                topic_specs.TopicSpec(topic_specs.ComputedReplicas(count, 1, False)),
+                topic_specs.TopicStatus(
+                    topic_specs.TopicResolution.PROVISIONED, {n: (SPU_ID,) for n in range(count)}
                 ),
             )
             for name, count in counts.items()

@@ -1,7 +1,17 @@
-"""A cluster of one SPU that does with SmartModules what a stock one does, as the reference has it.
+"""A small Fluvio cluster that handles SmartModules exactly as a stock one does.
 
-Built from streamkit's own `ServerConnection`; the SPU is a plain reading of data plane reference
-5.5 and 8.7, with its faults. Modules are functions of Python in place of wasm.
+Our embedded broker runs SmartModules more strictly than stock servers. The client must also read
+what a stock server sends: wrong offset deltas, silence where a module leaves no record, and a
+stream that ends with a segment of the log. `StockSpu` reproduces these faults. A module is a
+Python function from value and key to rows. Example: a filter that keeps one of three records.
+
+    spu = StockSpu(batch_of(b"a", b"b", b"c"), only(b"b"))
+    async with stock_cluster(spu) as address, Client.connect(address) as client:
+        consumer = client.consumer(TOPIC, smartmodules=[SmartModule("any")], until_end=True)
+        assert [(record.offset, record.value) async for record in consumer] == [(1, b"b")]
+    assert spu.bodies(apis.STREAM_FETCH.key)  # the requests that it received
+
+Source: data plane reference, 5.5 and 8.7.
 """
 
 from __future__ import annotations
@@ -16,7 +26,7 @@ import anyio
 import google_crc32c
 from anyio.abc import SocketStream
 
-from streamkit.protocol import apis, specs
+from streamkit.protocol import apis, specs, topic_specs
 from streamkit.protocol.batch import BatchHeader, Columns, decode_batch, whole_batches
 from streamkit.protocol.connection import IncomingRequest, encode_response
 from streamkit.protocol.control_plane import (
@@ -66,7 +76,7 @@ class Failed(Exception):
 
 
 def only(*values: bytes) -> Module:
-    """A filter."""
+    """Make a filter that keeps these values."""
     return lambda value, key: [(value, key)] if value in values else []
 
 
@@ -340,17 +350,17 @@ def _objects(spu: StockSpu, spu_port: int) -> dict[str, tuple[Metadata, ...]]:
     log = specs.PartitionSpec(
         SPU_ID,
         (SPU_ID,),
-        storage=specs.TopicStorage(segment_bytes) if spu.segments else None,
+        storage=topic_specs.TopicStorage(segment_bytes) if spu.segments else None,
     )
     status = specs.PartitionStatus(
         specs.PartitionResolution.ONLINE,
         specs.ReplicaStatus(SPU_ID, 0, 0),
         size_bytes=len(spu.log),
     )
-    topic = specs.TopicStatus(specs.TopicResolution.PROVISIONED, {0: (SPU_ID,)})
+    topic = topic_specs.TopicStatus(topic_specs.TopicResolution.PROVISIONED, {0: (SPU_ID,)})
     names = (TOPIC, "consumer-offset")
     return {
         "SPU": (Metadata("main", server, specs.SpuStatus(specs.SpuResolution.ONLINE)),),
         "Partition": tuple(Metadata(f"{name}-0", log, status) for name in names),
-        "Topic": tuple(Metadata(name, specs.TopicSpec(), topic) for name in names),
+        "Topic": tuple(Metadata(name, topic_specs.TopicSpec(), topic) for name in names),
     }

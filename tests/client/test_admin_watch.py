@@ -29,7 +29,6 @@ from streamkit.protocol import specs
 from streamkit.protocol.control_plane import Change, Metadata, WatchResponse
 from tests import wasm
 from tests.broker_process import BrokerProcess
-from tests.cli.processes import until
 from tests.proxy import Proxy, Replace
 
 SOON_S: Final = 60.0
@@ -328,18 +327,18 @@ async def test_after_an_unreadable_response_the_watch_starts_again(cluster: Brok
 # --- Endings -----------------------------------------------------------------------------
 
 
-async def settled(holds: Callable[[], bool], what: str) -> None:
-    await anyio.to_thread.run_sync(until, holds, what)
+async def connections_are(proxy: Proxy, count: int) -> None:
+    await anyio.to_thread.run_sync(proxy.wait_for_connections, count)
 
 
 async def test_leaving_a_watch_closes_its_connection(cluster: BrokerProcess) -> None:
     with Proxy(cluster.sc_port, cluster.spu_port) as proxy:
         async with Client.connect(proxy.address) as client:
-            await settled(lambda: proxy.connections == 1, "one connection")
+            await connections_are(proxy, 1)
             async with client.admin.watch_topics() as watch:
                 assert is_list(await next_of(watch, lambda _: True))
                 assert proxy.connections == 2
-            await settled(lambda: proxy.connections == 1, "one connection")
+            await connections_are(proxy, 1)
             with pytest.raises(StopAsyncIteration):
                 await anext(watch)
             assert await client.admin.list_topics() is not None

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import anyio
 import pytest
+from trio.testing import MockClock
 
 from streamkit import Client, Offset
 from streamkit.client import Consumer, StoredOffset
-from streamkit.client.consume import consumer as consumer_module
 from streamkit.errors import (
     OffsetOutOfRange,
     RequestTimedOut,
@@ -572,19 +572,23 @@ async def test_the_headers_of_batches_are_what_the_records_say(
     assert (header.first_timestamp_ms, header.record_count) == (30, 3)
 
 
-async def test_a_last_commit_that_nobody_takes_is_told(
-    own_broker: BrokerProcess, monkeypatch: pytest.MonkeyPatch
+FAST: Final = MockClock(rate=1)
+
+
+@pytest.mark.parametrize("anyio_backend", [("trio", {"clock": FAST})])
+async def test_a_last_commit_that_is_not_stored_within_5_s_is_reported(
+    own_broker: BrokerProcess,
 ) -> None:
-    monkeypatch.setattr(consumer_module, "_LAST_COMMIT_S", 0.2)
     async with Client.connect(own_broker.address) as client:
         await client.admin.create_topic("t")
         await fill(client, "t", 3)
         consumer = client.consumer("t", consumer_id="me", offset_strategy="auto")
         await consumer.open()
         async for record in consumer:
-            if record.offset == 1:  # so the one before it is done with
+            if record.offset == 1:  # so record 0 is processed
                 break
         own_broker.kill()
+        FAST.rate = 20  # seconds of the event loop per real second
         with anyio.fail_after(SOON_S), pytest.raises(RequestTimedOut, match="not committed within"):
             await consumer.__aexit__(None, None, None)
         with pytest.raises(UsageError, match="is closed"):

@@ -11,12 +11,19 @@ import pytest
 
 from streamkit import Client
 from streamkit.client import RetryPolicy
-from streamkit.errors import BrokerError, NotFlushed, RequestTimedOut, TopicNotFound
+from streamkit.errors import (
+    BrokerError,
+    CorruptBatch,
+    NotFlushed,
+    RequestTimedOut,
+    TopicNotFound,
+)
 from tests.broker.running import batch_of
 from tests.client.scripted import Read, Scripted, Write
 from tests.client.test_cuts import NoPauses
 
 SOON_S: Final = 60.0
+FOREVER_S: Final = 3_600
 NO_SUCH_TOPIC: Final = 2_001
 NOT_THE_LEADER: Final = Write(6, stores=False)
 
@@ -103,6 +110,29 @@ async def test_where_one_attempt_may_be_stored_the_error_says_that_it_is_not_kno
             await producer.close()
 
 
+@pytest.mark.parametrize("count", [2, 3])
+async def test_a_full_disk_leaves_in_doubt_which_of_several_batches_are_stored(count: int) -> None:
+    """A stock server keeps the batches of a request that it wrote before the disk was full."""
+    async with scripted() as (server, client):
+        server.writes.extend([FULL] * 3)
+        policy = RetryPolicy(max_retries=2)
+        producer = client.producer("t", batch_size=100, retry=policy, on_retry=lambda *_: None)
+        handle = await producer.send_many([bytes(100)] * count)
+        with pytest.raises(RequestTimedOut, match="not known"):
+            await handle
+        assert [len(entry.batches) for entry in server.entries] == [count] * 3
+        with pytest.raises(RequestTimedOut):
+            await producer.close()
+
+
+async def test_a_flush_sends_full_and_open_batches_in_one_request() -> None:
+    async with scripted() as (server, client):
+        async with client.producer("t", batch_size=100, linger=FOREVER_S) as producer:
+            await producer.send_many([bytes(100), b"a few bytes"])
+            await producer.flush()
+        assert [len(entry.batches) for entry in server.entries] == [2]
+
+
 # --- Consumers ---------------------------------------------------------------------------------
 
 
@@ -137,6 +167,21 @@ async def test_a_seek_leaves_the_failure_of_another_partition() -> None:
             assert chunk is not None
             found += [(chunk.partition, offset) for offset in chunk.offsets]
     assert sorted(found) == [(partition, offset) for partition in (0, 1) for offset in range(6)]
+
+
+async def test_a_seek_allows_another_retry_of_a_corrupt_batch() -> None:
+    """A batch that is corrupt twice fails the consumer; a seek to it starts afresh."""
+    async with scripted() as (server, client):
+        server.reads.extend([Read("flipped", 50)] * 3)
+        fill(server)
+        async with client.consumer("t") as consumer:
+            with pytest.raises(CorruptBatch):
+                await consumer.next_chunk()
+            await consumer.seek(0, 0)
+            chunk = await consumer.next_chunk()
+            assert chunk is not None
+            assert chunk.offsets[0] == 0
+            assert consumer.metrics.refetched == 2
 
 
 async def test_the_lag_behind_a_seek_counts_from_where_it_went() -> None:
@@ -177,6 +222,16 @@ async def test_a_consumer_that_two_tasks_open_brings_each_record_once() -> None:
             offsets = [offset async for chunk in consumer.chunks() for offset in chunk.offsets]
         assert offsets == list(range(6))
         assert consumer.metrics.records == 6
+
+
+async def test_a_consumer_ends_when_retention_removes_everything_up_to_its_end() -> None:
+    async with scripted() as (server, client):
+        fill(server)
+        consumer = client.consumer("t", until_end=True, on_evicted="earliest")
+        await consumer.open()
+        server.logs[0].start = 6  # before the consumer's stream is open
+        assert [chunk async for chunk in consumer.chunks()] == []
+        assert consumer.metrics.evicted == 6
 
 
 async def test_many_partitions_share_a_small_prefetch() -> None:

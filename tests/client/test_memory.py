@@ -11,8 +11,6 @@ import anyio
 import pytest
 
 from streamkit import Client
-from streamkit.client.consume.fetch_buffer import FetchBuffer
-from streamkit.record import Chunk
 from tests.broker_process import BrokerProcess
 from tests.client.conftest import NewTopic
 
@@ -45,26 +43,22 @@ async def backlog(client: Client, topic: str, size_bytes: int) -> int:
     return count // 10_000 * 10_000
 
 
-async def test_what_waits_for_an_application_never_exceeds_the_bound(
-    client: Client, new_topic: NewTopic, monkeypatch: pytest.MonkeyPatch
+async def test_prefetched_records_never_exceed_the_bound(
+    client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(PARTITIONS)
     count = await backlog(client, topic, BACKLOG_BYTES // 2)
-    most_bytes, put = 0, FetchBuffer.put
-
-    def watched(fetch_buffer: FetchBuffer, partition: int, chunk: Chunk, size_bytes: int) -> None:
-        nonlocal most_bytes
-        put(fetch_buffer, partition, chunk, size_bytes)
-        most_bytes = max(most_bytes, fetch_buffer.held_bytes)
-
-    monkeypatch.setattr(FetchBuffer, "put", watched)
-    read = 0
+    read = most = 0
     async with client.consumer(topic, prefetch_bytes=PREFETCH_BYTES, until_end=True) as consumer:
         with anyio.fail_after(SOON_S):
             while (chunk := await consumer.next_chunk()) is not None:
                 read += len(chunk)
-                await consumer.end_offsets()  # slower than what arrives meanwhile
+                await consumer.end_offsets()  # slower than the arrival of more records
+                # Only `next_chunk` takes records out, so before each call the most are waiting.
+                most = max(most, consumer.metrics.records - read)
     assert read == count
+    record_bytes = consumer.metrics.wire_bytes / count
+    most_bytes = most * record_bytes
     assert PREFETCH_BYTES // 2 < most_bytes <= bound_bytes(PREFETCH_BYTES, PARTITIONS)
 
 

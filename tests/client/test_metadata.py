@@ -1,21 +1,18 @@
-"""What the client knows of a cluster, as the SC's watches tell it; and how long it waits."""
+"""What the client knows of a cluster from the watches of the SC."""
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamkit.client.admin.topic_options import topic_spec
-from streamkit.client.backoff import Backoff, RetryPolicy
 from streamkit.client.metadata import MetadataStore
-from streamkit.errors import UsageError
 from streamkit.protocol import specs
 from streamkit.protocol.control_plane import Change, Metadata, WatchResponse
-from streamkit.protocol.specs import ObjectKind, TopicResolution, TopicStatus
+from streamkit.protocol.specs import ObjectKind
+from streamkit.protocol.topic_specs import TopicResolution, TopicStatus
 
 
 def topic(name: str, partitions: int = 1) -> Metadata:
@@ -130,50 +127,3 @@ def test_the_store_is_what_the_server_has(steps: list[tuple[str, str, int]]) -> 
                     store.apply(response(all=items))
         found: dict[str, Any] = {each: store.partition_count(each) for each in store.topic_names()}
         assert found == server
-
-
-# --- Waiting --------------------------------------------------------------------------------
-
-
-def test_pauses_double_up_to_a_bound_and_begin_anew() -> None:
-    backoff = Backoff()
-    pauses_s = [backoff.next_s() for _ in range(8)]
-    assert pauses_s == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
-    backoff.attempt = 10_000  # hours of a broker that is away
-    assert backoff.next_s() == 2.0
-    assert not backoff.is_exhausted
-    backoff.reset()
-    assert backoff.next_s() == 0.05
-
-
-@pytest.mark.parametrize(
-    ("strategy", "expected"),
-    [
-        ("fixed", [2, 2, 2, 2, 2, 2, 2]),
-        ("exponential", [2, 4, 8, 16, 20, 20, 20]),
-        ("fibonacci", [2, 2, 4, 6, 10, 16, 20]),
-    ],
-)
-def test_a_policy_sets_the_pauses_and_their_number(strategy: Any, expected: list[float]) -> None:
-    policy = RetryPolicy(2, timedelta(seconds=20), strategy, max_retries=7)
-    backoff = Backoff(policy)
-    found = []
-    while not backoff.is_exhausted:
-        found.append(backoff.next_s())
-    assert found == expected
-    assert Backoff(RetryPolicy(max_retries=0)).is_exhausted
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"strategy": "linear"}, {"initial_delay": -1}, {"max_delay": -0.1}, {"max_retries": -1}],
-)
-def test_a_policy_that_means_nothing_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError):
-        RetryPolicy(**options)
-
-
-@pytest.mark.parametrize("attempts", [1_100, 5_000])
-def test_a_broker_may_be_away_for_days(attempts: int) -> None:
-    backoff = Backoff()
-    assert [backoff.next_s() for _ in range(attempts)][-1] == 2.0

@@ -64,7 +64,12 @@ class Run:
     flushed_refused: int = 0
 
     async def play(self, steps: list[Step]) -> None:
-        options: dict[str, Any] = {"linger": FOREVER_S, "batch_size": 100, "delivery_timeout": None}
+        options: dict[str, Any] = {
+            "linger": FOREVER_S,
+            "batch_size": 100,
+            "delivery_timeout": None,
+            "close_timeout": SOON_S,
+        }
         async with Client(self.server.address, clock=NoPauses()) as client:
             producer = client.producer(
                 "t",

@@ -147,6 +147,34 @@ def test_a_flipped_bit_of_an_offset_moves_and_loses_nothing(start: int, bit: int
         assert found == list(range(start, COUNT))
 
 
+@pytest.mark.parametrize("bit", range(64))
+def test_a_flipped_bit_in_the_offset_of_a_lone_batch_loses_nothing(bit: int) -> None:
+    """Each response brings one batch; the offset of each is damaged in turn, once.
+
+    A batch must begin where the one before it ended. A reader that only checks that the batch holds
+    the next offset accepts offsets 9 to 13 damaged to 8 to 12, and drops a record as already read.
+    """
+    for row, at in enumerate(ENDS[:-1]):
+        byte = at + bit // 8
+        damaged = LOG[:byte] + bytes([LOG[byte] ^ (1 << bit % 8)]) + LOG[byte + 1 :]
+        position = Position("t", 0, 0)
+        found: list[int] = []
+        damages = 0
+        while position.next_offset < COUNT:
+            begin = AT[position.next_offset]
+            end = next(end for end in ENDS if end > begin)
+            log = damaged if begin == at and not damages else LOG
+            damages += log is damaged
+            try:
+                chunk = position.decode(position.inspect(answer(log[begin:end])))
+            except CorruptBatch:
+                continue
+            assert chunk is not None
+            assert chunk.values == [b"value %d" % number for number in chunk.offsets]
+            found += chunk.offsets
+        assert found == list(range(COUNT)), f"batch {row} was damaged"
+
+
 def test_a_response_whose_records_were_all_filtered_moves_on() -> None:
     position = Position("t", 0, 5)
     headers = position.inspect(answer(b"", next_filter_offset=9))

@@ -262,7 +262,11 @@ def test_certificates_as_text_and_as_files_do_not_mix(file: ProfileFile) -> None
     [
         (lambda file: file.switch("nobody"), "no profile 'nobody'", "cloud, local, spare"),
         (lambda file: file.rename("nobody", "x"), "no profile 'nobody'", "cloud, local, spare"),
-        (lambda file: file.rename("local", "cloud"), "profile 'cloud' already exists", "another name"),
+        (
+            lambda file: file.rename("local", "cloud"),
+            "profile 'cloud' already exists",
+            "another name",
+        ),
         (lambda file: file.rename("local", ""), "needs a name", ""),
         (lambda file: file.delete("nobody"), "no profile 'nobody'", "cloud, local, spare"),
         (lambda file: file.add("local", "h:1"), "profile 'local' already exists", "delete local"),

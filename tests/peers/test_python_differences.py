@@ -1,6 +1,14 @@
-"""What goes wrong with the official Python client, and does not with ours, on one broker.
+"""Where the official Python client fails and streamkit does not, on the same broker.
 
-Each test shows both sides. The page "From the official client" tells its readers of these.
+Each test runs both clients: first the official one in a process of its own, then ours. It asserts
+the failure as well as the success, so it also tells us when a new release of the official client
+fixes something. The page "From the official client" makes the same statements to its readers.
+
+The official client's part is a script in a string. `conftest.py` gives it some names:
+``fluvio`` is connected, ``answer(x)`` sends a value to the test, ``refusal(call)`` returns the
+text of the exception that a call raises, or None. Example: "flush" of the official producer
+raises nothing although the broker refused the record, and ours raises BrokerError; see
+`test_a_flush_says_nothing_of_records_that_were_refused`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ import msgspec
 
 from streamkit.record import Chunk
 from streamkit.sync import Client
-from tests.cli.processes import until
 from tests.stop.broker import BrokerProcess
 from tests.stop.running import Job, run_to_end
 
@@ -75,12 +74,6 @@ class Place:
         for chunk in self.chunks(topic):
             found[chunk.partition].extend(map(as_row, chunk.values))
         return found
-
-    def wait_for_growth(self, name: str, more_bytes: int) -> None:
-        """Wait until a file has grown by so much: a job under load is seen so at once."""
-        path = self.folder / name
-        wanted_bytes = more_bytes + (path.stat().st_size if path.exists() else 0)
-        until(lambda: path.exists() and path.stat().st_size > wanted_bytes, f"more in {name}")
 
     def rows_of_file(self, name: str) -> list[Row]:
         data = (self.folder / name).read_bytes()

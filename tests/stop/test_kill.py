@@ -15,7 +15,6 @@ from tests.stop.job_environment import (
 
 LANES = 3
 RECORDS_PER_RUN = 12_000
-LINE_BYTES_MIN = len(b'{"lane":0,"number":0}\n')
 
 
 def aims(count: int) -> list[str]:
@@ -35,10 +34,11 @@ def aims(count: int) -> list[str]:
 
 def kill_once(place: Place, aim: str) -> None:
     options = ("--commit-interval", "50ms")
-    variables = {} if aim == "commit" else {"AIM": f"{aim}:{int(signal.SIGKILL)}"}
-    with place.job("copying.py", *options, **variables) as job:
-        if aim == "commit":  # somewhere around one, from outside: they come every 50 ms
-            place.wait_for_growth("copies.lines", LINE_BYTES_MIN * RECORDS_PER_RUN)
+    is_outside = aim == "commit"
+    aim = f"stage:{RECORDS_PER_RUN}:0" if is_outside else f"{aim}:{int(signal.SIGKILL)}"
+    with place.job("copying.py", *options, AIM=aim) as job:
+        if is_outside:  # close to a commit, because there is one every 50 ms
+            job.wait_for_error("at its aim")
             job.signal(signal.SIGKILL)
         assert job.wait() == -signal.SIGKILL, job.words
 

@@ -240,8 +240,6 @@ class PartitionSender:
                     accumulator.close_batch()
                     return
             self._wake = anyio.Event()
-            if accumulator.ready:
-                return
             with anyio.move_on_after(None if since_s is None else left_s):
                 await self._wake.wait()
         if not self._is_stopped and self._is_flush_requested:

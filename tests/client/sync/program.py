@@ -1,6 +1,13 @@
-"""What only a process of its own can show of the client without a loop: signals, ends, forks.
+"""Programs for tests of `streamkit.sync` that need a process of their own.
 
-python -m tests.client.sync.program SCENARIO ADDRESS TOPIC
+Ctrl-C in the main thread, the end of the interpreter and forks cannot be tested inside pytest.
+Each function of `SCENARIOS` is such a program: it gets a client and the name of a topic.
+`test_processes.py` starts one, and the two talk by lines: `say` prints one for the test, `hear`
+waits for one from it. Example: `interrupt_flush` waits in ``producer.flush()``, because the test
+holds back the responses of the broker. It sends itself SIGINT, says "interrupted" and hears when
+the test releases the responses. Then it must be able to send and flush as before.
+
+To run one by hand against a broker: python -m tests.client.sync.program SCENARIO ADDRESS TOPIC
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""Lets a job signal itself at a chosen place: nothing aims better than the target.
+"""Lets a job send itself a signal at a chosen place.
 
-``AIM`` is ``PLACE:COUNT:SIGNAL``; at the so manieth pass by that place the signal is sent, and
-the time is written to ``signalled-at``.
+``AIM`` is ``PLACE:COUNT:SIGNAL``. At that pass of the place the job writes the time to the file
+``signalled-at``, logs "at its aim" on standard error, and sends itself the signal. Signal 0 does
+nothing: then the test, which waits for the line, can send a signal from outside.
 """
 
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -13,11 +15,13 @@ _left = int(_count)
 
 
 def passing(place: str) -> None:
-    """Pass by a place; be signalled if it was aimed at."""
+    """Count a pass of a place; send the signal if this is the aim."""
     global _left
     if place != _place:
         return
     _left -= 1
     if _left == 0:
         Path("signalled-at").write_text(str(time.monotonic()))
+        sys.stderr.write("at its aim\n")
+        sys.stderr.flush()
         os.kill(os.getpid(), int(_signal))

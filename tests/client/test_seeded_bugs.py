@@ -1,7 +1,15 @@
-"""Deliberate bugs of a line or two: the checks of this folder notice every one of them.
+"""Seeded bugs: each breaks the client on purpose, and a named check must fail.
 
-Each patches the client as it runs, and names the check that fails then. What it replaces must be
-there exactly once, so that none goes stale unseen; and the same check must pass without it.
+A `Bug` has edits and a check. An edit replaces a line or two of one function while the test runs.
+The text that it replaces must occur exactly once there, so an edit that is out of date fails. The
+check is a scenario from another file of this folder. It runs twice: it must pass without the
+edits, and raise AssertionError or TimeoutError with them.
+
+Example: "failed records count as stored" replaces ``if error is not None:`` by ``if False:`` in
+`PartitionSender._count`. Its check sends a record that the server refuses, and compares the
+producer's metrics with what the server has stored.
+
+To add one, break the code by hand and look which test fails. If none does, write that test first.
 """
 
 from __future__ import annotations
@@ -39,7 +47,7 @@ Check = Callable[[], Awaitable[object]]
 
 @dataclass(frozen=True)
 class Bug:
-    """What is wrong, and the check that notices."""
+    """What is broken, and the check that must fail."""
 
     edits: tuple[Edit, ...]
     check: Check
@@ -62,17 +70,17 @@ SEND_BAD: Final[list[Step]] = [*SEND, *SEND, ("send", 0, 0), *SEND, *SEND]
 LINGER: Final[list[Step]] = [("yield", 9, 0)] * 30
 SEEK: Final[list[Step]] = [("pull", 1, 0), *LINGER, ("seek", 0, 0), ("seek", 1, 0)]
 COMMIT: Final[list[Step]] = [("pull", 2, 0), ("commit", 0, 0), ("pull", 1, 0), ("commit", 0, 0)]
-# No end of a connection, so that what is left of the old stream still comes.
+# The connection stays open, so responses of the old stream still arrive.
 NO_CANCEL: Final = Edit(PartitionReader, "seek", "self._scope.cancel()", "pass")
 ANY_STREAM: Final = Edit(
     PartitionReader, "_read", "if self.position is not position or await", "if await"
 )
 ANY_OFFSETS: Final = Edit(
-    Position, "look", "batches = self._following(batches)", "pass  # they follow"
+    Position, "inspect", "batches = self._following(batches)", "pass  # they follow"
 )
 
-ZOO: Final[dict[str, Bug]] = {
-    "what a lost connection took is not sent again": Bug(
+BUGS: Final[dict[str, Bug]] = {
+    "records lost with a connection are not sent again": Bug(
         (
             Edit(
                 PartitionSender,
@@ -83,7 +91,7 @@ ZOO: Final[dict[str, Bug]] = {
         ),
         write("at-least-once", SEND, LOST_BEFORE),
     ),
-    "an answer nobody can trust is not asked for again": Bug(
+    "a response that leaves the outcome unknown is not retried": Bug(
         (
             Edit(
                 PartitionSender,
@@ -94,19 +102,19 @@ ZOO: Final[dict[str, Bug]] = {
         ),
         write("at-least-once", SEND, *[Write(56, stores=False)] * 8),
     ),
-    "at most once sends again": Bug(
+    "at-most-once delivery sends again": Bug(
         (Edit(PartitionSender, "_run", 'delivery == "at-least-once"', 'delivery != ""'),),
         write("at-most-once", SEND, LOST_BEHIND),
     ),
-    "a refused batch takes its neighbours along": Bug(
+    "a refused batch makes its neighbours fail": Bug(
         (Edit(PartitionSender, "_deliver", "elif len(batches) == 1:", "elif batches:"),),
         write("at-least-once", SEND_BAD),
     ),
-    "batches of one entry are all told its first offset": Bug(
+    "all batches of one entry get its first offset": Bug(
         (Edit(PartitionSender, "_settle", "base_offset += batch.record_count", "pass"),),
         write("at-least-once", [*SEND, *SEND, *SEND]),
     ),
-    "flush raises a refusal again": Bug(
+    "flush raises the same refusal twice": Bug(
         (
             Edit(
                 PartitionSender,
@@ -121,22 +129,22 @@ ZOO: Final[dict[str, Bug]] = {
         (Edit(PartitionSender, "_count", "if error is not None:", "if False:"),),
         write("at-least-once", SEND_BAD),
     ),
-    "a closed producer goes on sending": Bug(
+    "a closed producer continues to send": Bug(
         (
             Edit(ProduceRequests, "post", "if self.is_stopped:", "if False:"),
             Edit(PartitionSender, "_answer_that_stands", "if self._is_stopped or", "if"),
         ),
         test_faults_scripted.test_a_closed_producer_sends_nothing_more,
     ),
-    "a handle names the first row of its batch": Bug(
+    "a handle returns the offset of the first row of its batch": Bug(
         (Edit(RecordHandle, "result", "base_offset + self._row if", "base_offset if"),),
         write("at-least-once", SEND),
     ),
-    "the handle of a row of many forgets what was there before": Bug(
+    "a handle from send_many ignores earlier rows of its batch": Bug(
         (Edit(RecordsHandle, "record", "place.first_row + at", "at"),),
         write("at-least-once", [*SEND, ("send", 1, 1), ("many", 40, 3)]),
     ),
-    "the last record of a batch that is closed is lost": Bug(
+    "closing a batch loses its last record": Bug(
         (
             Edit(
                 Accumulator,
@@ -154,7 +162,7 @@ ZOO: Final[dict[str, Bug]] = {
         (
             Edit(
                 Position,
-                "take",
+                "decode",
                 "columns = self._decoded(data, at, header)",
                 "self.next_offset = header.end_offset\n"
                 "        columns = self._decoded(data, at, header)",
@@ -162,35 +170,36 @@ ZOO: Final[dict[str, Bug]] = {
         ),
         read("chunks", COMMIT, Read("flipped", 70)),
     ),
-    "a checksum is not looked at": Bug(
+    "the checksum is not compared": Bug(
         (Edit(batch, "check_crc", "if crc != header.crc:", "if False:"),),
         # The last byte of the first response's first batch, a value or what compresses it.
         read("chunks", COMMIT, Read("flipped", 50)),
     ),
-    "a batch may be anywhere": Bug((ANY_OFFSETS,), a_flipped_offset),
-    "what was cut is acknowledged too": Bug(
+    "the offsets of a batch are not checked": Bug((ANY_OFFSETS,), a_flipped_offset),
+    "a batch that was cut is acknowledged": Bug(
         (
             Edit(
                 Position,
-                "look",
-                "max(wanted, answer.next_filter_offset), cut > 0)",
-                "wanted + (cut > 0), cut > 0)",
+                "inspect",
+                "max(wanted, response.next_filter_offset), cut > 0",
+                "wanted + (cut > 0), cut > 0",
             ),
         ),
         read("chunks", COMMIT, Read("cut", 150), Read("cut", 150)),
     ),
-    "a seek keeps what was prefetched": Bug(
-        (Edit(Consumer, "seek", "self._inbox.drop(partition)", "pass"),), read("chunks", SEEK)
+    "a seek keeps prefetched records": Bug(
+        (Edit(Consumer, "seek", "self._fetch_buffer.drop(partition)", "pass"),),
+        read("chunks", SEEK),
     ),
-    "a loop over records goes on in its chunk behind a seek": Bug(
-        (Edit(Consumer, "_records", "if chunk.partition in self._sought:", "if False:"),),
+    "a loop over records continues its chunk after a seek": Bug(
+        (Edit(Consumer, "_records", "if chunk.partition in self._seeked:", "if False:"),),
         test_faults_scripted.test_no_record_from_before_a_seek_comes_behind_it,
     ),
-    "a stream from before a seek is read on": Bug(
+    "a stream opened before a seek is still read": Bug(
         (NO_CANCEL, ANY_STREAM, ANY_OFFSETS),
         read("chunks", [*SEEK, *COMMIT, ("append", 0, 2), ("append", 1, 2)]),
     ),
-    "a commit stores what is in hand": Bug(
+    "a commit includes the record that is being processed": Bug(
         (
             Edit(
                 Consumer,
@@ -212,11 +221,11 @@ ZOO: Final[dict[str, Bug]] = {
         ),
         read("chunks", [("grow", 1, 0)]),
     ),
-    "growth during growth is not seen": Bug(
+    "partitions added while others are added are missed": Bug(
         (Edit(Consumer, "_follow_growth", "if not added:", "if True:"),),
         test_faults_scripted.test_partitions_added_while_others_are_added_are_read_too,
     ),
-    "a lost stream is opened where reading began": Bug(
+    "a lost stream restarts at the first offset": Bug(
         (
             Edit(
                 PartitionReader,
@@ -235,9 +244,9 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", BUGS)
 def test_a_bug_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    bug = ZOO[name]
+    bug = BUGS[name]
     anyio.run(bug.check)
     for module in (test_faults_scripted, test_model_consumer, test_model_producer):
         monkeypatch.setattr(module, "SOON_S", SOON_S)

@@ -1,0 +1,197 @@
+"""What decorators of an app make of a user's function: checks, types, and its node in the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from streamkit.dataflow.endpoints import FunctionSink, TopicSource
+from streamkit.dataflow.functions import FunctionFacts, blamed_on, check_parameters, facts_of
+from streamkit.dataflow.operators import (
+    ContextFlatMap,
+    ContextMapOrDrop,
+    FlatMap,
+    MapOrDrop,
+    Step,
+)
+from streamkit.dataflow.options import SinkOptions, SourceOptions, StageOptions, on_error_of
+from streamkit.dataflow.sinks import sink_endpoint, sink_steps
+from streamkit.dataflow.sources import reading_steps
+from streamkit.dataflow.stream import DecoratedFunction, Sink, Stream
+from streamkit.dataflow.topology import Node, stage_name
+from streamkit.errors import TopologyError
+from streamkit.serde.values import key_reader
+
+
+def source_node(
+    function: Callable[..., Any],
+    scope: dict[str, Any],
+    endpoint: TopicSource,
+    options: SourceOptions,
+) -> Node:
+    """Make the node of a function that gets each value of a topic.
+
+    Raises:
+        TopologyError: The function cannot be a source; the text has its file and line.
+    """
+    facts = facts_of(function, scope)
+    _refuse_async(facts)
+    check_parameters(function, facts, "source")
+    wanted = facts.value_type
+    if wanted is None:
+        raise TopologyError(
+            f"the parameter of the source {facts.name!r} has no type",
+            at=str(facts.location),
+            hint=f"annotate it: def {facts.name}(row: Flight) -> Flight",
+        )
+    return Node(
+        options.get("name") or stage_name(facts.name),
+        "source",
+        (*reading_steps(wanted, options, facts.location), _call_step(function, facts)),
+        endpoint=endpoint,
+        on_error=on_error_of(options),
+        location=facts.location,
+        value_type=_result_type(facts, wanted),
+        input_type=wanted,
+    )
+
+
+def stage_node(
+    function: Callable[..., Any],
+    scope: dict[str, Any],
+    inputs: tuple[Node, ...],
+    output_type: Any,
+    options: StageOptions,
+) -> Node:
+    """Make the node of a function that gets each value of one or more streams.
+
+    Raises:
+        TopologyError: The function cannot be a stage; the text has its file and line.
+    """
+    facts = facts_of(function, scope)
+    _refuse_async(facts)
+    check_parameters(function, facts, "stage")
+    given = inputs[0].value_type if len(inputs) == 1 else None
+    return Node(
+        options.get("name") or stage_name(facts.name),
+        "stage",
+        (_call_step(function, facts),),
+        inputs=inputs,
+        on_error=on_error_of(options),
+        location=facts.location,
+        value_type=_result_type(facts, given) if output_type is None else output_type,
+        input_type=facts.value_type if len(inputs) == 1 else None,
+    )
+
+
+def sink_node(
+    function: Callable[..., Any],
+    scope: dict[str, Any],
+    source: Node,
+    target: Any,
+    key: Callable[[Any], Any] | None,
+    options: SinkOptions,
+) -> Node:
+    """Make the node of a function that writes the values of a stream, or shapes what is written.
+
+    Raises:
+        TopologyError: The function cannot be a sink; the text has its file and line.
+    """
+    facts = facts_of(function, scope)
+    check_parameters(function, facts, "sink")
+    shaping: tuple[Step, ...] = ()
+    if isinstance(target, FunctionSink):
+        _check_function_sink(facts)
+    else:
+        _check_shaping(facts)
+        shaping = (_call_step(function, facts),)
+    with blamed_on(facts.location):
+        written = _result_type(facts, source.value_type)
+        endpoint = sink_endpoint(target, options)
+        steps = sink_steps(target, key, shaping, written, options.get("value"), facts.name)
+    has_lists = isinstance(target, FunctionSink) and target.batch is not None
+    return Node(
+        options.get("name") or stage_name(facts.name),
+        "sink",
+        steps,
+        inputs=(source,),
+        endpoint=endpoint,
+        on_error=on_error_of(options),
+        location=facts.location,
+        input_type=None if has_lists else facts.value_type,
+    )
+
+
+def undecorated(function: Any) -> Any:
+    """Return the plain function of a stage or sink that is decorated a second time."""
+    while isinstance(function, DecoratedFunction):
+        function = function.function
+    return function
+
+
+def _result_type(facts: FunctionFacts, given: Any) -> Any:
+    """Return the type of a function's results; ``def f(x: T) -> T`` keeps the one it is given."""
+    is_same = isinstance(facts.result_type, TypeVar) and facts.result_type is facts.value_type
+    return given if is_same else facts.result_type
+
+
+def input_nodes(streams: Iterable[Any], what: str, at: str) -> tuple[Node, ...]:
+    nodes = []
+    for stream in streams:
+        if not isinstance(stream, Stream):
+            is_sink = isinstance(stream, Sink)
+            given = "a sink, which nothing can read" if is_sink else repr(stream)
+            raise TopologyError(
+                f"@app.{what} reads a stream, this is {given}",
+                at=at,
+                hint="give it the name of a source or stage, without calling it",
+            )
+        nodes.append(stream.node)
+    if not nodes:
+        raise TopologyError(f"@app.{what} needs the stream it reads: @app.{what}(flights)", at=at)
+    return tuple(nodes)
+
+
+def _refuse_async(facts: FunctionFacts) -> None:
+    if facts.kind in ("async", "async_flat_map"):
+        raise TopologyError(
+            f"{facts.name!r} is an async function; stages are plain functions or generators",
+            at=str(facts.location),
+            hint="use a plain function; only generator sources and function sinks may be async",
+        )
+
+
+def _check_shaping(facts: FunctionFacts) -> None:
+    _refuse_async(facts)
+    if facts.returns_none:
+        raise TopologyError(
+            f"the sink {facts.name!r} returns nothing, so nothing would be written",
+            at=str(facts.location),
+            hint="return the value to write, or leave out to=",
+        )
+
+
+def _check_function_sink(facts: FunctionFacts) -> None:
+    if facts.kind in ("flat_map", "async_flat_map"):
+        raise TopologyError(
+            f"the sink {facts.name!r} is a generator, so its body would never run",
+            at=str(facts.location),
+            hint="write the values without yield, or name the target of the values with to=",
+        )
+    if facts.takes_context:
+        raise TopologyError(
+            f"the sink {facts.name!r} has a context parameter; a function sink gets only the value",
+            at=str(facts.location),
+            hint="add what it needs from the context to the value, in a stage before the sink",
+        )
+
+
+def _call_step(function: Callable[..., Any], facts: FunctionFacts) -> Step:
+    """Choose the step that calls the user's function for a column of values."""
+    if facts.takes_context:
+        with blamed_on(facts.location):
+            key_of = key_reader(facts.key_type)
+        if facts.kind == "flat_map":
+            return ContextFlatMap(function, key_of)
+        return ContextMapOrDrop(function, key_of)
+    return FlatMap(function) if facts.kind == "flat_map" else MapOrDrop(function)
