@@ -211,7 +211,7 @@ class ClientConnection:
 
 
 def following_id(correlation_id: int) -> int:
-    """Return the correlation id of the next request: 1 after the largest of 32 bits."""
+    """Return the correlation id of the next request; 1 follows the largest 32-bit id."""
     return correlation_id + 1 if correlation_id < _ID_MAX else 1
 
 

@@ -96,7 +96,7 @@ def test_the_first_request_reuses_the_correlation_id_of_the_hello() -> None:
     assert [pair.send(apis.UPDATE_OFFSETS, REQUEST).correlation_id for _ in range(3)] == [1, 2, 3]
 
 
-def test_after_the_largest_correlation_id_comes_1() -> None:
+def test_the_correlation_id_after_the_largest_is_1() -> None:
     largest = 2**31 - 1
     assert [following_id(each) for each in (1, largest - 1, largest)] == [2, largest, 1]
 
