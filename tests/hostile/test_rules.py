@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -259,6 +260,25 @@ def test_a_hanging_flush_or_close_is_abandoned_at_the_deadline(place: Place, cal
     app.stream(TOPIC, int).to(Hanging(), name="table")
     outcome = run(place, app, replace(ONCE, stop_deadline_s=0.5, commit_interval_s=60))
     assert outcome.code == EXIT_LATE
+
+
+def test_a_stop_does_not_wait_for_a_generator_that_blocks(place: Place) -> None:
+    app, stop, table = new_app(), list[Callable[[], None]](), Held()
+    is_released = threading.Event()
+
+    def ticks() -> Iterator[int]:
+        yield 1
+        stop[0]()
+        is_released.wait()
+        yield 2
+
+    app.source(ticks).to(table, name="table")
+    try:
+        outcome = stopped_run(place, app, stop)
+    finally:
+        is_released.set()
+    assert outcome.code == EXIT_CLEAN, outcome.heard.notes
+    assert table.inserted == [1]
 
 
 def test_the_finally_of_a_generator_runs_at_a_stop(place: Place) -> None:
