@@ -157,8 +157,8 @@ def test_json_that_consume_prints_can_be_produced_again(on_cluster: Run) -> None
 
 
 def test_partition_and_offset_of_stored_records_can_be_printed(on_cluster: Run) -> None:
-    on_cluster("topic", "create", "told", "-p", "2")
-    produced = on_cluster("produce", "told", "-p", "1", "--print-metadata", given=b"a\nb\n")
+    on_cluster("topic", "create", "placed", "-p", "2")
+    produced = on_cluster("produce", "placed", "-p", "1", "--print-metadata", given=b"a\nb\n")
     assert produced.lines == [b"partition=1 offset=0", b"partition=1 offset=1"]
 
 
