@@ -13,7 +13,7 @@ from tests.broker.running import running
 
 @pytest.fixture
 def anyio_backend() -> str:
-    return "asyncio"  # the broker owns its process, so it is written for one loop
+    return "asyncio"  # the broker has its own process, so it supports only one event loop
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ class Site:
         self.writing = OpenFiles(self.disk, is_writer=True, files_max=files_max)
         self.reading = OpenFiles(self.disk, is_writer=False, files_max=files_max)
         self.log = self._new_log()
-        self.log.make_first_segment(self.writing)
+        self.log.create_first_segment(self.writing)
 
     def _new_log(self) -> PartitionLog:
         return PartitionLog(
@@ -76,7 +76,7 @@ def new_site(segment_bytes: int = SEGMENT_BYTES) -> Iterator[Site]:
 
 
 class LogModel(RuleBasedStateMachine):
-    """Batches by base offset are all there is to know; where segments end must not show."""
+    """A log is a list of batches by base offset; the segment boundaries must not be visible."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,11 +147,11 @@ class LogModel(RuleBasedStateMachine):
         assert self.site.log.size_bytes == sum(len(batch) + 8 for _, batch in self.batches)
 
 
-TestALogIsItsBatches = LogModel.TestCase
-TestALogIsItsBatches.settings = settings(stateful_step_count=25)
+TestALogReturnsItsBatches = LogModel.TestCase
+TestALogReturnsItsBatches.settings = settings(stateful_step_count=25)
 
 
-def test_nothing_is_read_that_is_not_synced() -> None:
+def test_unsynced_records_cannot_be_read() -> None:
     with new_site() as site:
         site.append(batch_of(b"one"))
         two = batch_of(b"two")
@@ -164,13 +164,13 @@ def test_nothing_is_read_that_is_not_synced() -> None:
         assert site.read(1) != Slice(b"", 1)
 
 
-def test_no_room_for_bytes_brings_none() -> None:
+def test_a_read_of_zero_bytes_returns_no_records() -> None:
     with new_site() as site:
         site.append(batch_of(b"one"))
         assert site.read(0, 0) == Slice(b"", 0)
 
 
-def test_a_batch_of_a_segments_size_fits_and_the_next_one_begins_another() -> None:
+def test_a_segment_is_filled_before_the_next_one_begins() -> None:
     batch = batch_of(b"x" * 500)
     with new_site(len(batch) * 2) as site:
         for _ in range(3):
@@ -179,7 +179,7 @@ def test_a_batch_of_a_segments_size_fits_and_the_next_one_begins_another() -> No
 
 
 @pytest.mark.parametrize("cut", ["one byte less", "half", "header only"])
-def test_a_torn_last_batch_is_given_out_again(cut: str) -> None:
+def test_the_offset_of_an_incomplete_last_batch_is_used_again(cut: str) -> None:
     batch = batch_of(b"x" * 100)
     left = {"one byte less": len(batch) - 1, "half": len(batch) // 2, "header only": 57}[cut]
     with new_site() as site:
@@ -193,7 +193,7 @@ def test_a_torn_last_batch_is_given_out_again(cut: str) -> None:
         assert site.append(batch_of(b"again")) == 1
 
 
-def test_whole_batches_behind_the_known_end_are_kept() -> None:
+def test_complete_batches_after_the_known_end_are_kept() -> None:
     with new_site() as site:
         site.append(batch_of(b"one"))
         known = site.log.durable
@@ -207,13 +207,13 @@ def test_whole_batches_behind_the_known_end_are_kept() -> None:
     steps=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3 * INDEX_INTERVAL_BYTES))),
     wanted=st.integers(0, 100),
 )
-def test_an_index_leads_to_a_batch_at_or_before_the_one_wanted(
+def test_an_index_finds_a_batch_at_or_before_the_offset(
     steps: list[tuple[int, int]], wanted: int
 ) -> None:
     index, offset, position = SparseIndex(), 0, 0
     batches = []
     for count, size in steps:
-        index.note(offset, position)
+        index.add(offset, position)
         batches.append((offset, position))
         offset, position = offset + count, position + size
     found = index.before(wanted)
@@ -226,11 +226,11 @@ def test_an_index_leads_to_a_batch_at_or_before_the_one_wanted(
     assert found <= exact < found + INDEX_INTERVAL_BYTES or found == exact
 
 
-def test_an_index_forgets_what_was_taken_back() -> None:
+def test_an_index_forgets_removed_batches() -> None:
     index = SparseIndex()
     for number in range(5):
-        index.note(number, number * INDEX_INTERVAL_BYTES)
+        index.add(number, number * INDEX_INTERVAL_BYTES)
     index.cut(2 * INDEX_INTERVAL_BYTES)
     assert index.before(4) == INDEX_INTERVAL_BYTES
-    index.note(2, 2 * INDEX_INTERVAL_BYTES)
+    index.add(2, 2 * INDEX_INTERVAL_BYTES)
     assert index.before(4) == 2 * INDEX_INTERVAL_BYTES

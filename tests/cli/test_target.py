@@ -116,7 +116,7 @@ def test_the_hint_for_an_invalid_current_profile_suggests_the_embedded_broker(
     profiles: Path,
 ) -> None:
     profiles.write_text(PROFILES.replace('"local"\n[profile.local]', '"broken"\n[profile.local]'))
-    with pytest.raises(ConfigError, match="names no cluster") as caught:
+    with pytest.raises(ConfigError, match="is missing in") as caught:
         choose(environment=_with(profiles))
     assert "--embedded" in caught.value.hint
 

@@ -88,7 +88,7 @@ async def test_where_every_attempt_is_refused_the_error_has_the_code_and_says_no
         policy = RetryPolicy(max_retries=2)
         producer = client.producer("t", linger=0, retry=policy, on_retry=lambda *_: None)
         handle = await producer.send(b"x")
-        with pytest.raises(BrokerError, match=r"refused every attempt.* not stored") as raised:
+        with pytest.raises(BrokerError, match=r"rejected every attempt.* not stored") as raised:
             await handle
         assert raised.value.code == answer.code
         with pytest.raises(BrokerError, match="not stored"):
