@@ -265,7 +265,7 @@ class ServerConnection:
     ) -> None:
         self._apis = apis
         self._frames = FrameDecoder(frame_bytes_max, first_frame_bytes_max=first_frame_bytes_max)
-        self.is_introduced = False
+        self.has_received_request = False
 
     @property
     def held_bytes(self) -> int:
@@ -280,7 +280,7 @@ class ServerConnection:
                 decoded.
         """
         requests = [self._decode(payload) for payload in self._frames.receive(data)]
-        self.is_introduced = self.is_introduced or bool(requests)
+        self.has_received_request = self.has_received_request or bool(requests)
         return requests
 
     def _decode(self, payload: memoryview) -> IncomingRequest:

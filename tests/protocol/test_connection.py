@@ -358,9 +358,9 @@ def hello_of(size_bytes: int) -> bytes:
 
 def test_the_first_frame_has_a_small_size_limit() -> None:
     server = ServerConnection(SPU_APIS)
-    assert not server.is_introduced
+    assert not server.has_received_request
     (request,) = server.receive(hello_of(FIRST_FRAME_BYTES_MAX))
-    assert server.is_introduced
+    assert server.has_received_request
     assert request.size_bytes == FIRST_FRAME_BYTES_MAX
     with pytest.raises(RemoteProtocolError, match=f"frame length {FIRST_FRAME_BYTES_MAX + 1}"):
         ServerConnection(SPU_APIS).receive(hello_of(FIRST_FRAME_BYTES_MAX + 1))
@@ -379,10 +379,10 @@ def test_a_server_accepts_frames_up_to_its_limit() -> None:
     server.receive(hello_of(1_000))
     with pytest.raises(RemoteProtocolError, match="frame length 1001"):
         server.receive(hello_of(1_001))
-    introduced = ServerConnection(SPU_APIS)
-    introduced.receive(hello_of(100))
-    assert introduced.receive(FRAME_BYTES_MAX.to_bytes(4, "big")) == []
-    assert introduced.held_bytes == 4
+    connected = ServerConnection(SPU_APIS)
+    connected.receive(hello_of(100))
+    assert connected.receive(FRAME_BYTES_MAX.to_bytes(4, "big")) == []
+    assert connected.held_bytes == 4
 
 
 # --- What a server refuses -------------------------------------------------
