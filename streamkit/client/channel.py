@@ -48,7 +48,7 @@ _USE_TLS: Final = "use TLS: Client.connect(..., tls=Tls(...)), --tls, or a profi
 
 # The errors of a connection that breaks. BusyResourceError: on rare occasions TLS answers its
 # peer while we are sending; the answer is then lost, and the connection with it.
-_BREAKS: Final = (
+_CONNECTION_ERRORS: Final = (
     OSError,
     anyio.BrokenResourceError,
     anyio.ClosedResourceError,
@@ -174,7 +174,7 @@ class Channel:
         if self._protocol_failure is not None:
             raise UnsupportedServer(
                 f"{self.address} does not speak the Fluvio protocol: {self._protocol_failure}",
-                hint="check the port; a broker prints several, and clients use the first one",
+                hint="check the port; clients connect to the SC, the first port of a broker",
             ) from self._protocol_failure
         if not self.is_open:
             raise ConnectionLost(f"{self.address}: {self._failure}", sent=False) from self._cause
@@ -251,7 +251,7 @@ class Channel:
             self._failure = str(error)
             self._protocol_failure = error
             self._wants_tls = not self._greeted.is_set() and data.startswith(_TLS_ALERT)
-        except _BREAKS as error:
+        except _CONNECTION_ERRORS as error:
             self._record_failure(error)
         finally:
             self._end()
@@ -334,7 +334,7 @@ class Channel:
         try:
             # Every stream accepts any buffer, so megabytes are not copied just to get `bytes`.
             await self._stream.send(cast("bytes", data))
-        except _BREAKS as error:
+        except _CONNECTION_ERRORS as error:
             self._record_failure(error)
             self._end()
             raise ConnectionLost(f"{self.address}: {self._failure}", sent=True) from error

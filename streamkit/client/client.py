@@ -166,7 +166,7 @@ class Client:
             await self._cluster.open(tasks.group)
         except BaseException:
             await self._stack.aclose()
-            self._cluster.ended()
+            self._cluster.forget_tasks()
             raise
         return self
 
@@ -185,7 +185,7 @@ class Client:
             try:
                 await self._stack.aclose()
             finally:
-                self._cluster.ended()
+                self._cluster.forget_tasks()
 
     def producer(
         self,

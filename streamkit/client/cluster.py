@@ -102,7 +102,7 @@ class Cluster:
         self._opening: dict[str, anyio.Lock] = {}
         self._changed = Broadcast()
 
-    # --- life --------------------------------------------------------------------
+    # --- lifecycle ---------------------------------------------------------------
 
     async def open(self, tasks: TaskGroup) -> None:
         """Connect to the SC and start the watches.
@@ -127,7 +127,7 @@ class Cluster:
         """
         self._open_tasks().start_soon(_guarded, function)
 
-    def must_close(self, unfinished: Unfinished) -> None:
+    def add_unfinished(self, unfinished: Unfinished) -> None:
         """Register an object to close before the connections are closed.
 
         Raises:
@@ -137,8 +137,8 @@ class Cluster:
             raise self._closed()
         self._unfinished[id(unfinished)] = unfinished
 
-    def is_done(self, finished: Unfinished) -> None:
-        """Remove an object that `must_close` registered."""
+    def remove_unfinished(self, finished: Unfinished) -> None:
+        """Remove an object that `add_unfinished` registered."""
         if self._unfinished is not None:
             self._unfinished.pop(id(finished), None)
 
@@ -182,7 +182,7 @@ class Cluster:
             if channel is not None:
                 await channel.close()
 
-    def ended(self) -> None:
+    def forget_tasks(self) -> None:
         """Forget the task group, which has ended; no task can be started any more."""
         self._tasks = None
 

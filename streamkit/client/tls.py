@@ -71,8 +71,10 @@ class Tls:
 
     def __post_init__(self) -> None:
         for name in ("ca_cert", "client_cert", "client_key"):
-            if not isinstance(getattr(self, name), str | Path | None):
-                checks.refuse(name, type(getattr(self, name)), "the type of a text or a path")
+            value = getattr(self, name)
+            if not isinstance(value, str | Path | None):
+                # Only the type, because the value may be a key.
+                raise UsageError(f"{name} must be a text or a path, not {type(value).__name__}")
         if self.domain is not None:
             checks.text("domain", self.domain, may_be_empty=True)
         checks.flag("anonymous", self.anonymous)

@@ -1,7 +1,7 @@
-"""The client without an event loop: the same names, plain calls and plain iterators.
+"""The client for programs without an event loop: the same names, plain calls, plain iterators.
 
-One event loop runs in a thread of its own, started with the first client and shared by all.
-Waiting never holds the interpreter: other threads go on. Ctrl-C ends every wait at once.
+One event loop runs in its own thread. It starts with the first client, and all clients share it.
+While a call waits, other threads run. Ctrl-C ends every wait immediately.
 """
 
 from __future__ import annotations

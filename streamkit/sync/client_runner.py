@@ -64,7 +64,7 @@ class ClientRunner:
     def is_closed(self) -> bool:
         return self._is_closed
 
-    def opened(self, send_queue: SendQueue) -> None:
+    def add_send_queue(self, send_queue: SendQueue) -> None:
         """Register the send queue of a producer, which `close` closes first.
 
         Raises:

@@ -48,7 +48,7 @@ class Consumer:
         self._is_closed = False
         self._cursor: ChunkCursor | None = None
 
-    # --- life ----------------------------------------------------------------------------
+    # --- lifecycle -----------------------------------------------------------------------
 
     def __repr__(self) -> str:
         return f"Consumer({self.topic!r})"

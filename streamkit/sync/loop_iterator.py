@@ -62,7 +62,7 @@ class LoopIterator(Generic[T]):
             self._requested_number = number + 1
         while self._last.number <= number:
             if self._is_closed:
-                raise UsageError("closed while waiting, or its client was closed")
+                raise UsageError("the iterator or its client was closed during the call")
             self._arrived.wait()
         return self._last
 

@@ -31,7 +31,7 @@ class Finishable(Protocol):
     async def finish(self) -> None:
         """Finish the work. Never raises. It is cancelled when the time is over."""
 
-    def left(self) -> str:
+    def unfinished_text(self) -> str:
         """Return a text about unfinished work; empty if everything is finished."""
 
 
@@ -134,7 +134,7 @@ class LoopThread:
         """Run a coroutine function on the loop, from any thread, without waiting for it."""
         self.post(self._spawn, work)
 
-    def must_finish(self, unfinished: Finishable) -> None:
+    def add_unfinished(self, unfinished: Finishable) -> None:
         """Register an object to finish before the interpreter ends.
 
         Raises:
@@ -145,8 +145,8 @@ class LoopThread:
                 raise UsageError(_ENDING)
             self._unfinished.add(unfinished)
 
-    def is_finished(self, finished: Finishable) -> None:
-        """Remove an object that `must_finish` registered."""
+    def remove_unfinished(self, finished: Finishable) -> None:
+        """Remove an object that `add_unfinished` registered."""
         self._unfinished.discard(finished)
 
     def end(self) -> None:
@@ -165,12 +165,12 @@ class LoopThread:
         finally:
             self.problem = _ENDING
             for each in unfinished:
-                if left := each.left():
-                    write_left(left)
+                if text := each.unfinished_text():
+                    report_undelivered(text)
             self.post(self._loop.stop)
             self._thread.join(_STOP_S_MAX)
 
-    def forked(self) -> None:
+    def mark_forked(self) -> None:
         """Mark this as the child of a fork, where the loop's thread does not exist."""
         self.problem = _FORKED
         self._unfinished = set()
@@ -201,9 +201,9 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def write_left(left: str) -> None:
+def report_undelivered(text: str) -> None:
     """Report undelivered records on standard error, because no caller is left for an error."""
-    say(f"streamkit: {left}")
+    say(f"streamkit: {text}")
 
 
 class _NameLookups(ThreadPoolExecutor):
@@ -269,7 +269,7 @@ def _forget() -> None:
     _lock = threading.Lock()  # another thread of the parent may have held the old one
     if _shared is not None:
         atexit.unregister(_shared.end)
-        _shared.forked()
+        _shared.mark_forked()
         _shared = None
 
 

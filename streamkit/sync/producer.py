@@ -256,7 +256,7 @@ class Producer:
     def _use(self, send_queue: SendQueue) -> None:
         """Use a new send queue, unless another thread has closed the producer or the client."""
         try:
-            self._runner.opened(send_queue)
+            self._runner.add_send_queue(send_queue)
             with self._state:
                 if self._is_closed:
                     raise self._closed()

@@ -17,7 +17,7 @@ from streamkit.errors import NotFlushed, UsageError
 from streamkit.protocol.batch import Columns
 from streamkit.sync import handles
 from streamkit.sync.forwarding import Forwarder
-from streamkit.sync.loop_thread import LoopThread, write_left
+from streamkit.sync.loop_thread import LoopThread, report_undelivered
 from streamkit.sync.send_batch import SendBatch, send_batches_of
 
 # The limit of this queue. The async producer has its own queue after it.
@@ -65,12 +65,12 @@ class SendQueue:
         self._is_awake = False
         self._has_work = asyncio.Event()
         self._urgent = asyncio.Event()
-        self._moved = Broadcast()
+        self._progress = Broadcast()
         self._closed_count = 0
         self._forwarded_count = 0
         self._in_progress: SendBatch | None = None
         self._forwarder = Forwarder(producer)
-        loop.must_finish(self)
+        loop.add_unfinished(self)
         self._forwarding = loop.start(self._forward_all())
 
     # --- from any thread ---------------------------------------------------------------
@@ -166,7 +166,7 @@ class SendQueue:
         """The number of records whose outcome is not known yet."""
         return self.unhanded + self._producer.unacknowledged
 
-    def left(self) -> str:
+    def unfinished_text(self) -> str:
         """Return a text about undelivered records; empty if all are delivered."""
         topic = self._producer.topic
         parts = []
@@ -231,12 +231,12 @@ class SendQueue:
             raise error
 
     async def finish(self) -> None:
-        """Flush at the end of the interpreter; `left` reports undelivered records."""
+        """Flush at the end of the interpreter; `unfinished_text` reports undelivered records."""
         self.shut()
         try:
             await self._until_calls_are_done()
             await self.flush()
-        except Exception as error:  # reported by `left`
+        except Exception as error:  # reported by `unfinished_text`
             self._forwarder.refusal = error
 
     def stop(self) -> None:
@@ -245,7 +245,7 @@ class SendQueue:
             return
         self._has_stopped = True
         self._forwarding.cancel()
-        self._loop.is_finished(self)
+        self._loop.remove_unfinished(self)
         with self._lock:
             self._is_closed = True
             self._add_limit_bytes = -1
@@ -256,7 +256,7 @@ class SendQueue:
         for batch in lost:
             batch.lose(self._forwarder.not_forwarded())
         self._producer.stop()
-        self._moved.notify()
+        self._progress.notify()
 
     # --- internals ---------------------------------------------------------------------
 
@@ -285,7 +285,7 @@ class SendQueue:
     def _end_call(self, call: _Call) -> None:
         self._active_calls.discard(call)
         if self._closers:
-            self._loop.post(self._moved.notify)
+            self._loop.post(self._progress.notify)
 
     async def _until_calls_are_done(self) -> None:
         self._urgent.set()
@@ -295,7 +295,7 @@ class SendQueue:
                     return
             # An interrupted thread ends its call without a notification, so check regularly.
             with anyio.move_on_after(_LOOK_AGAIN_S):
-                await self._moved.wait()
+                await self._progress.wait()
 
     def _add_batches(self, columns: Columns, batches: list[SendBatch]) -> None:
         for batch in send_batches_of(columns, self._bytes_max, self):
@@ -372,7 +372,7 @@ class SendQueue:
                 self._in_progress = None
                 self._set_room(self._room_bytes + batch.bytes)
                 self._room.notify_all()
-            self._moved.notify()
+            self._progress.notify()
             await asyncio.sleep(0)  # let the same loop receive responses
             if not self._closed:
                 with anyio.move_on_after(self._gather_s):
@@ -387,14 +387,14 @@ class SendQueue:
         while self._forwarded_count < mark:
             if self._is_closed:
                 raise self._forwarder.not_forwarded()
-            await self._moved.wait()
+            await self._progress.wait()
 
     async def _end_alone(self) -> None:
         if self.is_stopped:
             return  # closed explicitly, so errors were already reported
         await self.finish()
-        if left := self.left():
-            write_left(left)
+        if text := self.unfinished_text():
+            report_undelivered(text)
         self.stop()
 
     def _watch(self, batch: SendBatch, row: int, known: threading.Event) -> None:
@@ -406,7 +406,7 @@ class SendQueue:
         offsets: list[int] = []
         self._urgent.set()
         while not batch.is_settled:
-            await self._moved.wait()
+            await self._progress.wait()
         for handle in batch.handles():
             assert isinstance(handle, RecordsHandle), "columns have no partition of their own"
             found = await handle

@@ -63,13 +63,13 @@ KEEPER: Final = "consumer-offset"
 REFUSED: Final = 10
 UNKNOWN_SESSION: Final = 3_002
 TIMED_OUT: Final = 7
-# A server refuses an entry for good that holds such a record.
+# A server permanently refuses an entry with this record.
 BAD: Final = b"bad"
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What becomes of one Produce request: its code, whether it is stored, and answered."""
+    """The script for one Produce request: its code, whether it is stored, and answered."""
 
     code: int = 0
     stores: bool = True
@@ -82,7 +82,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What one response of a stream is; ``size`` is where it is cut, or which byte is flipped."""
+    """The script for one response of a stream; ``size`` is the byte that is cut or flipped."""
 
     kind: Literal["whole", "cut", "lost", "empty", "twice", "flipped", "refused"] = "whole"
     size: int = 0
@@ -91,7 +91,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of one Produce request, as it was met. ``base`` is -1 if it is not stored."""
+    """One received entry of a Produce request. ``base`` is -1 if it is not stored."""
 
     partition: int
     batches: tuple[tuple[bytes, ...], ...]
@@ -106,7 +106,7 @@ class Entry:
 
 @dataclass
 class Log:
-    """One partition: batches as they came, and the first offset that is still there."""
+    """One partition: its batches as received, and the first offset that is still stored."""
 
     batches: list[bytes] = field(default_factory=list)
     values: list[bytes] = field(default_factory=list)
@@ -126,7 +126,7 @@ class Log:
         return base
 
     def read(self, offset: int, max_bytes: int) -> bytes:
-        """Return what a stock server sends: from the batch with the offset on, cut anywhere."""
+        """Return what a stock server sends: from the batch with the offset, cut at any byte."""
         data = b"".join(self.batches)
         for header, at in whole_batches(data):
             if header.end_offset > offset:
@@ -144,7 +144,7 @@ class Stream:
 
 
 class Scripted:
-    """The cluster. ``writes`` and ``reads`` are used up in order; then all goes well."""
+    """The cluster. ``writes`` and ``reads`` are used in order; after them, everything succeeds."""
 
     def __init__(self, partitions: int = 1) -> None:
         self.logs = [Log() for _ in range(partitions)]
@@ -156,26 +156,26 @@ class Scripted:
         self.fired: dict[str, int] = {}
         self.address = ""
         self._spu_port = 0
-        self._moved = anyio.Event()
+        self._changed = anyio.Event()
         self._sc_streams: list[SocketStream] = []
         self._watchers: list[tuple[IncomingRequest, Callable[[bytes], Any]]] = []
 
     def append(self, partition: int, records: bytes) -> None:
-        """Add a batch or more to a log."""
+        """Append one or more batches to a log."""
         self.logs[partition].append(records)
-        self._tell_moved()
+        self._notify_change()
 
     async def grow(self) -> None:
-        """Add a partition, and tell all who watch."""
+        """Add a partition, and notify all watches."""
         self.logs.append(Log())
         for request, send in self._watchers:
             try:
                 await send(self._watched(request))
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                pass  # that client has gone
+                pass  # that client has closed its connection
 
     async def lose_the_sc(self) -> None:
-        """End every connection to the SC."""
+        """Close every connection to the SC."""
         streams, self._sc_streams = self._sc_streams, []
         self._watchers = []
         for stream in streams:
@@ -183,7 +183,7 @@ class Scripted:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Scripted]:
-        """Listen on free ports for as long as the block lasts."""
+        """Listen on free ports until the block ends."""
         failure: Exception | None = None
         async with AsyncExitStack() as listeners, anyio.create_task_group() as tasks:
             self._spu_port = await listen(tasks, listeners, self._serve_spu)
@@ -192,7 +192,7 @@ class Scripted:
             try:
                 yield self
             except Exception as error:
-                failure = error  # as it is; a task group would wrap it
+                failure = error  # raised unchanged below; a task group would wrap it
             tasks.cancel_scope.cancel()
         if failure is not None:
             raise failure
@@ -200,9 +200,9 @@ class Scripted:
     def _count(self, what: str) -> None:
         self.fired[what] = self.fired.get(what, 0) + 1
 
-    def _tell_moved(self) -> None:
-        moved, self._moved = self._moved, anyio.Event()
-        moved.set()
+    def _notify_change(self) -> None:
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
 
     # --- the SC ----------------------------------------------------------------------
 
@@ -220,7 +220,7 @@ class Scripted:
                 try:
                     await send(answer)
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    return  # it was lost meanwhile
+                    return  # the connection was lost
 
     def _watched(self, request: IncomingRequest) -> bytes:
         kind = request.body.kind
@@ -272,11 +272,11 @@ class Scripted:
                 try:
                     await send(bytes(encode_response(request, body)))
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                    break  # it was lost meanwhile
+                    break  # the connection was lost
             running.cancel_scope.cancel()
 
     def _produced(self, request: IncomingRequest) -> ProduceResponse | None:
-        """Do as the script says; return the answer, or None if there will be none."""
+        """Follow the script; return the response, or None if there is none."""
         self.requests += 1
         write = self.writes.popleft() if self.writes else Write()
         self._count(str(write))
@@ -299,26 +299,26 @@ class Scripted:
             code = REFUSED
         elif write.stores:
             base = self.logs[partition].append(records)
-            self._tell_moved()
+            self._notify_change()
         self.entries.append(Entry(partition, batches, base, code, write.answers))
         return code, base if not code else -1
 
     async def _run_stream(
         self, stream: Stream, send: Callable[[bytes], Any], connection: SocketStream
     ) -> None:
-        """Send, wait until that is acknowledged, and go on where the acknowledgement says."""
+        """Send, wait for the acknowledgement, and continue at its offset."""
         try:
             offset: int | None = stream.request.body.fetch_offset
             while offset is not None:
                 while offset == self._log(stream).end and stream.acknowledged is None:
-                    await self._moved.wait()
+                    await self._changed.wait()
                 if not await self._respond(stream, offset, send, connection):
                     return
                 while stream.acknowledged is None:
-                    await self._moved.wait()
+                    await self._changed.wait()
                 offset, stream.acknowledged = stream.acknowledged, None
         except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            pass  # the client has gone
+            pass  # the client has closed its connection
 
     def _log(self, stream: Stream) -> Log:
         number: int = stream.request.body.partition
@@ -331,7 +331,7 @@ class Scripted:
         send: Callable[[bytes], Any],
         connection: SocketStream,
     ) -> bool:
-        """Send one response by the script; tell whether the stream goes on."""
+        """Send one response according to the script; return whether the stream continues."""
         log, body = self._log(stream), stream.request.body
 
         async def answer(error: ErrorCode, records: bytes) -> None:
@@ -345,7 +345,7 @@ class Scripted:
             await answer(evicted(offset, log.start), b"")
             return False
         if offset > log.end:
-            # A damaged header has been acknowledged; a stock server falls silent then.
+            # A damaged header was acknowledged; a stock server then sends nothing more.
             return False
         read = self.reads.popleft() if self.reads else Read()
         records = log.read(offset, body.max_bytes)
@@ -404,7 +404,7 @@ class Scripted:
                 known.acknowledged = each.offset
             error = NO_ERROR if known is not None else ErrorCode(UNKNOWN_SESSION)
             statuses.append(OffsetUpdateStatus(each.session_id, error))
-        self._tell_moved()
+        self._notify_change()
         return UpdateOffsetsResponse(tuple(statuses))
 
 

@@ -63,28 +63,28 @@ NEWEST: Final = 25
 UNKNOWN_SESSION: Final = 3_002
 
 Row = tuple[bytes, bytes | None]
-# What a module makes of a record; `Failed` is one that fails on it.
+# The output of a module for one record; `Failed` means that the module fails on it.
 Module = Callable[[bytes, bytes | None], Sequence[Row]]
 PendingResponse = Callable[[IncomingRequest], Any]
 
 
 @dataclass
 class Failed(Exception):
-    """What a module raises that fails on a record."""
+    """Raised by a module that fails on a record."""
 
     error: ErrorCode
 
 
 def only(*values: bytes) -> Module:
-    """Make a filter that keeps these values."""
+    """Return a filter that keeps these values."""
     return lambda value, key: [(value, key)] if value in values else []
 
 
 def output_batch(rows: Sequence[tuple[int, Row]], base_offset: int, span: int) -> bytes:
-    """Write what a chain has made: rows with their offset deltas, and the offsets they cover."""
+    """Encode the output of a chain: rows with offset deltas, and the covered offsets."""
     records = bytearray(len(rows).to_bytes(4, "big"))
     for delta, (value, key) in rows:
-        body = bytearray(b"\0\0")  # no attributes, no time
+        body = bytearray(b"\0\0")  # no attributes, no timestamp
         write_varint(body, delta)
         if key is None:
             body.append(0)
@@ -100,7 +100,7 @@ def output_batch(rows: Sequence[tuple[int, Row]], base_offset: int, span: int) -
     covered = (
         (0).to_bytes(2, "big")
         + (span - 1).to_bytes(4, "big", signed=True)
-        + b"\xff" * 30  # two times, and who produced it: all -1
+        + b"\xff" * 30  # two timestamps, and the producer: all -1
         + bytes(records)
     )
     crc: int = google_crc32c.value(covered)
@@ -110,7 +110,7 @@ def output_batch(rows: Sequence[tuple[int, Row]], base_offset: int, span: int) -
 
 @dataclass
 class Stream:
-    """One stream of one connection: what it was asked for, and its latest acknowledgement."""
+    """One stream of one connection: its request, and its latest acknowledgement."""
 
     request: IncomingRequest
     id: int
@@ -124,12 +124,12 @@ class Stream:
 
 @dataclass
 class StockSpu:
-    """The log of partition 0 of TOPIC, and how it is served.
+    """The log of partition 0 of TOPIC, and its server.
 
-    ``version`` is the newest that it speaks of Produce and StreamFetch. ``answers`` may answer a
-    kind of request in its place. Every request is kept in ``requests``. ``modules`` are those
-    the SC has; ``stored`` is how far each consumer has come. ``segments`` are the offsets at
-    which files of the log begin, behind the first.
+    ``version`` is the newest supported version of Produce and StreamFetch. ``answers`` may have a
+    function that answers one kind of request instead. ``requests`` keeps every request.
+    ``modules`` are those of the SC; ``stored`` has the committed offset of each consumer.
+    ``segments`` are the offsets at which segments of the log begin, except the first.
     """
 
     log: bytes = b""
@@ -153,7 +153,7 @@ class StockSpu:
         return min((start for start in self.segments if start > offset), default=self.end)
 
     def raw(self, offset: int, max_bytes: int) -> bytes:
-        """Return a piece of the log: from a batch's start to the end of its file, cut anywhere."""
+        """Return part of the log: from a batch's start to its segment's end, cut anywhere."""
         stop = self.segment_end(offset)
         held = [
             (at, at + header.size_bytes)
@@ -168,7 +168,7 @@ class StockSpu:
     # --- streams -------------------------------------------------------------------
 
     async def run_stream(self, stream: Stream, send: Callable[[bytes], Any]) -> None:
-        """Follow the state machine of data plane reference 5.5; nothing is ever appended here."""
+        """Follow the state machine of data plane reference 5.5; this log never grows."""
         body: StreamFetchRequest = stream.request.body
         last = await self._send(stream, body.fetch_offset, send)
         while last is not None:
@@ -182,7 +182,7 @@ class StockSpu:
         stream.changed = anyio.Event()
 
     async def _send(self, stream: Stream, offset: int, send: Callable[[bytes], Any]) -> int | None:
-        """Serve from an offset on; return the end, None if that was the end of the stream."""
+        """Serve from an offset; return the end offset, or None if the stream ended."""
         body: StreamFetchRequest = stream.request.body
 
         async def answer(partition: FetchablePartition) -> None:
@@ -204,7 +204,7 @@ class StockSpu:
         return self.end
 
     def transformed(self, offset: int, max_bytes: int) -> tuple[bytes, int, ErrorCode]:
-        """Make one batch of all that is left, as data plane reference 8.7 says."""
+        """Make one batch of all remaining rows, as in data plane reference 8.7."""
         assert self.module is not None, "the request names a module"
         rows: list[tuple[int, Row]] = []
         base, span, size, error = -1, 0, 0, NO_ERROR
@@ -237,7 +237,7 @@ class StockSpu:
                 found = self.module(value, key)
             except Failed as failed:
                 return made, failed.error
-            # Of several made of one, a module says nothing of where they come from.
+            # A module does not report which of several output records came from one input.
             made += [(own if len(found) == 1 else 0, row) for row in found]
         return made, NO_ERROR
 
@@ -247,7 +247,7 @@ class StockSpu:
 
 @asynccontextmanager
 async def stock_cluster(spu: StockSpu) -> AsyncIterator[str]:
-    """Run an SC and that SPU on free ports; yield the SC's address."""
+    """Run an SC and the SPU on free ports; yield the SC's address."""
     failure: Exception | None = None
     async with AsyncExitStack() as listeners, anyio.create_task_group() as tasks:
         spu_port = await listen(tasks, listeners, partial(_serve_spu, spu))
@@ -255,7 +255,7 @@ async def stock_cluster(spu: StockSpu) -> AsyncIterator[str]:
         try:
             yield f"127.0.0.1:{sc_port}"
         except Exception as error:
-            failure = error  # it goes out below as it is; a task group would wrap it
+            failure = error  # raised unchanged below; a task group would wrap it
         tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -324,7 +324,7 @@ async def test_after_an_unreadable_response_the_watch_starts_again(cluster: Brok
             assert broken
 
 
-# --- Endings -----------------------------------------------------------------------------
+# --- Closing -----------------------------------------------------------------------------
 
 
 async def connections_are(proxy: Proxy, count: int) -> None:

@@ -37,7 +37,7 @@ def test_a_policy_sets_the_pauses_and_their_number(strategy: Any, expected: list
     assert found == expected
 
 
-def test_a_policy_without_retries_is_exhausted_at_once() -> None:
+def test_a_policy_without_retries_is_exhausted_immediately() -> None:
     assert Backoff(RetryPolicy(max_retries=0)).is_exhausted
 
 

@@ -65,9 +65,9 @@ class Senders:
             except NotFlushed:
                 lost.add(value)
         for values, many in self.many:
-            gone = {row for rows, _ in await many.refusals() for row in rows}
-            lost |= {values[row] for row in gone}
-            stored |= {value for row, value in enumerate(values) if row not in gone}
+            not_stored = {row for rows, _ in await many.refusals() for row in rows}
+            lost |= {values[row] for row in not_stored}
+            stored |= {value for row, value in enumerate(values) if row not in not_stored}
         return stored, lost
 
     @property
@@ -125,8 +125,8 @@ async def test_closing_a_client_reports_undelivered_records(
     with Proxy(cluster.sc_port, cluster.spu_port, Stall("spu up")) as proxy:
 
         async def use(error: type[Exception] | None) -> None:
-            async with Client.connect(proxy.address) as far:
-                producer = far.producer(topic, close_timeout=0.1)
+            async with Client.connect(proxy.address) as proxied:
+                producer = proxied.producer(topic, close_timeout=0.1)
                 await producer.send_many([b"one", b"two"])
                 if error is not None:
                     raise error
@@ -144,8 +144,8 @@ async def test_a_record_waiting_for_room_is_stored_when_its_producer_closes(
 ) -> None:
     topic, senders, stall = await new_topic(), Senders(), Stall("spu up")
     with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy, anyio.fail_after(SOON_S):
-        async with Client.connect(proxy.address) as far, anyio.create_task_group() as tasks:
-            producer = far.producer(topic, queue_bytes=1_000)
+        async with Client.connect(proxy.address) as proxied, anyio.create_task_group() as tasks:
+            producer = proxied.producer(topic, queue_bytes=1_000)
             tasks.start_soon(senders.send, producer, "single")
             tasks.start_soon(senders.send_many, producer, "many")
             while not await anyio.to_thread.run_sync(stall.has_fired.wait, 0.01):
@@ -163,9 +163,9 @@ async def test_a_record_waiting_for_room_is_refused_after_the_close_timeout(
 ) -> None:
     topic, senders, stall = await new_topic(), Senders(), Stall("spu up")
     with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy, anyio.fail_after(SOON_S):
-        async with Client.connect(proxy.address) as far:
+        async with Client.connect(proxy.address) as proxied:
             async with anyio.create_task_group() as tasks:
-                producer = far.producer(topic, queue_bytes=1_000)
+                producer = proxied.producer(topic, queue_bytes=1_000)
                 tasks.start_soon(senders.send, producer, "single")
                 tasks.start_soon(senders.send_many, producer, "many")
                 while not await anyio.to_thread.run_sync(stall.has_fired.wait, 0.01):
@@ -184,8 +184,8 @@ async def test_the_handle_of_a_record_that_may_be_stored_reports_an_unknown_outc
 ) -> None:
     topic, stall = await new_topic(), Stall("spu down", 1 << 40)
     with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
-        async with Client.connect(proxy.address) as far:
-            producer = far.producer(topic, linger=0)
+        async with Client.connect(proxy.address) as proxied:
+            producer = proxied.producer(topic, linger=0)
             await (await producer.send(b"first"))
             stall.at = 0
             handle = await producer.send(b"second")
@@ -207,8 +207,8 @@ async def test_a_cancelled_close_loses_nothing_and_can_be_repeated(
 ) -> None:
     topic, stall = await new_topic(), Stall("spu up")
     with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy, anyio.fail_after(SOON_S):
-        async with Client.connect(proxy.address) as far:
-            producer = far.producer(topic)
+        async with Client.connect(proxy.address) as proxied:
+            producer = proxied.producer(topic)
             handle = await producer.send_many([b"one", b"two"])
             with anyio.move_on_after(0.05) as scope:
                 await producer.close()

@@ -26,7 +26,7 @@ SOON_S: Final = 60.0
 
 
 async def fill(client: Client, topic: str, count: int, **options: Any) -> list[bytes]:
-    """Write so many records, in batches of a few."""
+    """Write ``count`` records, in small batches."""
     values = [b"%d" % number for number in range(count)]
     async with client.producer(topic, batch_size=100, **options) as producer:
         await producer.send_many(values)
@@ -40,7 +40,7 @@ async def stored_of(client: Client, consumer_id: str) -> dict[int, int]:
     return {each.partition: each.offset for each in found}
 
 
-# --- Where it starts ---------------------------------------------------------------------
+# --- Start offsets -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ async def stored_of(client: Client, consumer_id: str) -> dict[int, int]:
         (Offset.end(1), 9),
     ],
 )
-async def test_a_consumer_starts_where_it_is_told(
+async def test_a_consumer_starts_at_the_given_offset(
     client: Client, new_topic: NewTopic, start: Offset | str | int, first: int
 ) -> None:
     topic = await new_topic()
@@ -66,7 +66,7 @@ async def test_a_consumer_starts_where_it_is_told(
     assert await values_of(client, topic, start=start) == values[first:]
 
 
-async def test_each_partition_has_a_start_of_its_own(client: Client, new_topic: NewTopic) -> None:
+async def test_each_partition_can_have_its_own_start(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic(3)
     await fill(client, topic, 30)
     async with client.consumer(
@@ -82,7 +82,9 @@ async def test_each_partition_has_a_start_of_its_own(client: Client, new_topic: 
     ]
 
 
-async def test_the_end_reads_only_what_comes_later(client: Client, new_topic: NewTopic) -> None:
+async def test_a_start_at_the_end_reads_only_later_records(
+    client: Client, new_topic: NewTopic
+) -> None:
     topic = await new_topic()
     await fill(client, topic, 10)
     async with client.consumer(topic, start="end") as consumer:
@@ -95,13 +97,13 @@ async def test_the_end_reads_only_what_comes_later(client: Client, new_topic: Ne
 
 
 @pytest.mark.parametrize("start", ["start", "end+1", "beginning-1", "-1", "", "end-x", None, 1.5])
-async def test_what_is_no_offset_is_refused(client: Client, start: Any) -> None:
+async def test_an_invalid_offset_is_refused(client: Client, start: Any) -> None:
     with pytest.raises(UsageError, match="is not a valid offset"):
         client.consumer("any", start=start)
 
 
 @pytest.mark.parametrize("until_end", [False, True])
-async def test_beyond_the_end_is_refused_not_waited_for(
+async def test_a_start_after_the_end_is_refused(
     client: Client, new_topic: NewTopic, until_end: bool
 ) -> None:
     topic = await new_topic()
@@ -111,10 +113,10 @@ async def test_beyond_the_end_is_refused_not_waited_for(
             await consumer.next_chunk()
 
 
-# --- What it reads -------------------------------------------------------------------------
+# --- Reading -------------------------------------------------------------------------------
 
 
-async def test_until_the_end_is_over_at_the_end_seen_at_the_start(
+async def test_until_end_stops_at_the_end_seen_at_the_start(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(2)
@@ -128,7 +130,7 @@ async def test_until_the_end_is_over_at_the_end_seen_at_the_start(
     assert sorted(found) == [(p, offset) for p in (0, 1) for offset in range(10)]
 
 
-async def test_until_the_end_of_nothing_is_over_at_once(
+async def test_until_end_of_an_empty_topic_ends_immediately(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(3)
@@ -166,7 +168,7 @@ async def test_records_and_chunks_are_the_same(client: Client, new_topic: NewTop
     }
 
 
-async def test_reading_can_be_left_early_and_begun_again(
+async def test_reading_can_be_stopped_early_and_started_again(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -179,7 +181,9 @@ async def test_reading_can_be_left_early_and_begun_again(
     assert await values_of(client, topic) == values
 
 
-async def test_a_loop_may_be_left_without_a_warning(client: Client, new_topic: NewTopic) -> None:
+async def test_a_loop_that_ends_early_causes_no_warning(
+    client: Client, new_topic: NewTopic
+) -> None:
     topic = await new_topic()
     await fill(client, topic, 50)
     async with client.consumer(topic) as consumer:
@@ -188,7 +192,7 @@ async def test_a_loop_may_be_left_without_a_warning(client: Client, new_topic: N
             break
 
 
-async def test_a_loop_that_was_left_is_gone_on_with_by_the_next(
+async def test_iterating_again_resumes_after_the_last_record(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -205,7 +209,7 @@ async def test_a_loop_that_was_left_is_gone_on_with_by_the_next(
     assert found == values
 
 
-async def test_tasks_that_share_a_consumer_each_get_some_and_all_end(
+async def test_tasks_that_share_a_consumer_each_get_records_and_all_end(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -228,9 +232,7 @@ async def test_tasks_that_share_a_consumer_each_get_some_and_all_end(
     assert sorted(found, key=int) == [b"%d" % number for number in range(50)]
 
 
-async def test_every_task_that_waits_is_told_of_the_end(
-    client: Client, new_topic: NewTopic
-) -> None:
+async def test_every_waiting_task_reaches_the_end(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic()
     ended = []
 
@@ -248,7 +250,7 @@ async def test_every_task_that_waits_is_told_of_the_end(
     assert len(ended) == 3
 
 
-async def test_a_client_that_is_closed_ends_the_wait_of_its_consumers(
+async def test_closing_the_client_ends_a_wait_of_its_consumers(
     cluster: BrokerProcess, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -265,7 +267,9 @@ async def test_a_client_that_is_closed_ends_the_wait_of_its_consumers(
             await anyio.wait_all_tasks_blocked()
 
 
-async def test_a_closed_consumer_is_not_an_empty_one(client: Client, new_topic: NewTopic) -> None:
+async def test_a_closed_consumer_raises_instead_of_ending(
+    client: Client, new_topic: NewTopic
+) -> None:
     topic = await new_topic()
     await fill(client, topic, 5)
     consumer = client.consumer(topic, until_end=True)
@@ -288,7 +292,7 @@ async def test_batches_larger_than_a_response_are_read(client: Client, new_topic
         assert await values_of(client, topic, max_bytes=max_bytes) == values
 
 
-async def test_a_slow_application_does_not_pull_the_whole_log(
+async def test_a_slow_application_does_not_fetch_the_whole_log(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(2)
@@ -309,7 +313,7 @@ async def test_a_slow_application_does_not_pull_the_whole_log(
     assert furthest_bytes <= prefetch_bytes + 2 * (response_bytes + 20_000) < total_bytes
 
 
-async def test_more_partitions_than_one_connection_carries_are_read_along(
+async def test_there_can_be_more_partitions_than_streams_of_a_connection(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(300)
@@ -331,9 +335,7 @@ async def test_more_partitions_than_one_connection_carries_are_read_along(
 # --- Stored offsets ---------------------------------------------------------------------------
 
 
-async def test_nothing_is_stored_unless_it_is_asked_for(
-    client: Client, new_topic: NewTopic
-) -> None:
+async def test_by_default_no_offset_is_stored(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic()
     await fill(client, topic, 10)
     await read_all(client, topic, consumer_id=topic)
@@ -341,7 +343,7 @@ async def test_nothing_is_stored_unless_it_is_asked_for(
     assert await stored_of(client, topic) == {}
 
 
-async def test_a_commit_stores_the_last_record_processed(
+async def test_a_commit_stores_the_last_processed_record(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -358,7 +360,7 @@ async def test_a_commit_stores_the_last_record_processed(
     assert await values_of(client, topic, start=1, **options) == values[1:]
 
 
-async def test_a_commit_of_a_record_is_for_its_partition_alone(
+async def test_a_commit_of_a_record_is_only_for_its_partition(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(2)
@@ -370,7 +372,7 @@ async def test_a_commit_of_a_record_is_for_its_partition_alone(
     assert await stored_of(client, topic) == {0: 0, 1: 1}
 
 
-async def test_a_commit_without_a_record_leaves_out_the_one_in_hand(
+async def test_a_commit_without_a_record_excludes_the_current_one(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -388,7 +390,7 @@ async def test_a_commit_without_a_record_leaves_out_the_one_in_hand(
                 break
 
 
-async def test_auto_stores_a_chunk_with_the_next_pull_never_before(
+async def test_auto_commits_a_chunk_when_the_next_one_is_requested(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -405,7 +407,7 @@ async def test_auto_stores_a_chunk_with_the_next_pull_never_before(
     assert await stored_of(client, topic) == {0: 199}
 
 
-async def test_auto_does_not_store_the_record_that_failed(
+async def test_auto_does_not_commit_a_record_that_failed(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -422,7 +424,7 @@ async def test_auto_does_not_store_the_record_that_failed(
     assert await stored_of(client, topic) == {0: 9}
 
 
-async def test_a_loop_left_early_stores_what_was_processed(
+async def test_a_loop_that_ends_early_commits_processed_records(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -432,7 +434,7 @@ async def test_a_loop_left_early_stores_what_was_processed(
         async for record in consumer:
             if record.offset == 4:
                 break
-        # The fifth record was given out, and nobody said that it is done.
+        # The fifth record was given out, but not processed.
     assert await stored_of(client, topic) == {0: 3}
 
 
@@ -449,8 +451,8 @@ async def test_offsets_are_kept_per_consumer_topic_and_partition(
     assert [(each.topic, each.partition, each.offset) for each in found] == sorted(
         [(topic, 0, 9), (topic, 1, 9), (topic, 2, 9), (other, 0, 4)]
     )
-    gone = await client.admin.delete_consumer(topic, topic, 1)
-    assert [(each.partition, each.offset) for each in gone] == [(1, 9)]
+    deleted = await client.admin.delete_consumer(topic, topic, 1)
+    assert [(each.partition, each.offset) for each in deleted] == [(1, 9)]
     assert len(await client.admin.delete_consumer(topic)) == 3
     assert await stored_of(client, topic) == {}
     assert await stored_of(client, other) == {0: 9, 1: 9, 2: 9}
@@ -463,7 +465,7 @@ async def read_all_and_commit(client: Client, topic: str, consumer_id: str) -> N
             await consumer.commit_yielded()
 
 
-async def test_a_commit_behind_the_end_is_stored_at_once(
+async def test_a_commit_at_the_end_is_stored_immediately(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -499,10 +501,10 @@ async def test_a_commit_for_a_partition_that_is_not_read_is_refused(
             await consumer.commit(stranger)
 
 
-async def test_an_offset_can_be_stored_after_the_broker_came_back(
+async def test_an_offset_can_be_stored_after_a_broker_restart(
     own_broker: BrokerProcess, anyio_backend_name: str
 ) -> None:
-    """The new stream has brought nothing yet, and the broker names a stream with its records."""
+    """The new stream has no records yet, and its id arrives with the first records."""
     async with Client.connect(own_broker.address) as client:
         await client.admin.create_topic("t")
         await fill(client, "t", 10)
@@ -521,7 +523,7 @@ async def read_up_to(consumer: Consumer, offset: int) -> None:
         pass
 
 
-# --- What it meets -----------------------------------------------------------------------------
+# --- Errors ------------------------------------------------------------------------------------
 
 
 async def test_an_unknown_topic_is_refused_with_a_suggestion(
@@ -533,7 +535,7 @@ async def test_an_unknown_topic_is_refused_with_a_suggestion(
     assert "did you mean" in caught.value.hint
 
 
-async def test_a_deleted_topic_ends_the_stream_with_that_error(
+async def test_deleting_the_topic_ends_the_stream_with_an_error(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(2)
@@ -550,7 +552,7 @@ async def test_a_deleted_topic_ends_the_stream_with_that_error(
                 await consumer.next_chunk()
 
 
-async def test_a_topic_on_another_connection_can_be_used_at_once(
+async def test_a_topic_created_on_another_connection_can_be_used_immediately(
     client: Client, cluster: BrokerProcess
 ) -> None:
     async with Client.connect(cluster.address) as other:
@@ -562,9 +564,7 @@ async def test_a_topic_on_another_connection_can_be_used_at_once(
             assert await values_of(client, topic) == [b"x"]
 
 
-async def test_the_headers_of_batches_are_what_the_records_say(
-    client: Client, new_topic: NewTopic
-) -> None:
+async def test_batch_headers_match_their_records(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic()
     async with client.producer(topic) as producer:
         await producer.send_many([b"a", b"b", b"c"], timestamps_ms=[30, 10, 20])
@@ -595,15 +595,13 @@ async def test_a_last_commit_that_is_not_stored_within_5_s_is_reported(
             await consumer.open()
 
 
-async def test_a_policy_that_there_is_not_is_refused(client: Client) -> None:
+async def test_an_unknown_policy_is_refused(client: Client) -> None:
     misspelt: Any = "earlist"
     with pytest.raises(UsageError, match="'earlist' is not one of: fail, earliest, latest"):
         client.consumer("flights", on_evicted=misspelt)
 
 
-async def test_a_partition_that_is_named_twice_is_read_once(
-    client: Client, new_topic: NewTopic
-) -> None:
+async def test_a_partition_given_twice_is_read_once(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic(2)
     async with client.consumer(topic, partitions=[1, 1]) as consumer:
         assert consumer.start_offsets() == {1: 0}

@@ -88,15 +88,15 @@ class Bench:
         assert cut.fired == 1 or carried_bytes <= cut.at, f"{cut.at} of {cut.flow} was not cut"
         self.counts["too late"] += not cut.fired
 
-    async def begin(self, *faults: Fault, far: Client | None = None) -> None:
+    async def begin(self, *faults: Fault, proxied: Client | None = None) -> None:
         """Count bytes from 0, with a client whose connection to the SC stays open."""
-        if far is not None:
+        if proxied is not None:
             for partition in range(PARTITIONS):
-                channel = await far.cluster.spu(await far.cluster.leader("t", partition))
+                channel = await proxied.cluster.spu(await proxied.cluster.leader("t", partition))
                 await channel.close()
 
         def begin_again() -> None:
-            self.proxy.begin_anew(*faults, keeps_sc=far is not None)
+            self.proxy.begin_anew(*faults, keeps_sc=proxied is not None)
 
         await anyio.to_thread.run_sync(begin_again)
 
@@ -115,13 +115,13 @@ async def bench(broker: BrokerProcess) -> AsyncIterator[Bench]:
 # --- Writing ---------------------------------------------------------------------------------
 
 
-async def write(bench: Bench, far: Client, delivery: Delivery, rounds: int = 1) -> None:
+async def write(bench: Bench, proxied: Client, delivery: Delivery, rounds: int = 1) -> None:
     """Write a few batches to each partition and check their outcomes."""
     ledger = Ledger()
     first = bench.sequence
     options: dict[str, Any] = {"linger": FOREVER_S, "batch_size": BATCH_BYTES}
     reports: list[BatchReport] = []
-    async with far.producer(
+    async with proxied.producer(
         "t", delivery=delivery, delivery_timeout=None, on_batch=reports.append, **options
     ) as producer:
         for _ in range(rounds):
@@ -173,22 +173,22 @@ async def judge(bench: Bench, ledger: Ledger, delivery: Delivery) -> None:
 
 async def cut_writing(broker: BrokerProcess, flow: Flow, delivery: Delivery, stride: int) -> str:
     rounds = 1 if delivery == "at-least-once" else 2
-    async with bench(broker) as held, patient_client(held.proxy.address) as far:
-        await held.begin(far=far)
-        await write(held, far, delivery)
+    async with bench(broker) as held, patient_client(held.proxy.address) as proxied:
+        await held.begin(proxied=proxied)
+        await write(held, proxied, delivery)
         total = held.proxy.carried[flow]
         held.counts.clear()
         points = range(0, total, stride)
         for at in points:
             cut = Cut(flow, at)
-            await held.begin(cut, far=far)
+            await held.begin(cut, proxied=proxied)
             with anyio.fail_after(SOON_S):
-                await write(held, far, delivery, rounds)
+                await write(held, proxied, delivery, rounds)
             held.note(cut)
-    return told(f"{delivery}, {flow}", len(points), total, held.counts)
+    return summary(f"{delivery}, {flow}", len(points), total, held.counts)
 
 
-def told(what: str, cuts: int, total: int, counts: Counter[str]) -> str:
+def summary(what: str, cuts: int, total: int, counts: Counter[str]) -> str:
     assert counts["too late"] * 10 <= cuts, counts
     found = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()) if count)
     return f"{what}: {cuts} cuts of {total} bytes, {found}, 0 lost"
@@ -245,28 +245,28 @@ async def stored(client: Client) -> dict[int, int]:
 async def cut_reading(
     broker: BrokerProcess, flow: Flow, codec: Literal["none", "zstd"], stride: int
 ) -> str:
-    async with bench(broker) as held, patient_client(held.proxy.address) as far:
+    async with bench(broker) as held, patient_client(held.proxy.address) as proxied:
         async with held.direct.producer("t", batch_size=150, compression=codec) as producer:
             for number in range(20):
                 await producer.send(b"value %d" % number, partition=number % PARTITIONS)
         truth = {n: [(i, b"value %d" % (i * PARTITIONS + n)) for i in range(10)] for n in range(2)}
-        await held.begin(far=far)
-        assert (await read(far))[0] == truth
+        await held.begin(proxied=proxied)
+        assert (await read(proxied))[0] == truth
         total = held.proxy.carried[flow]
         points = range(0, total, stride)
         for at in points:
             for each in await held.direct.admin.list_consumers():
                 await held.direct.admin.delete_consumer(each.consumer_id)
             cut = Cut(flow, at)
-            await held.begin(cut, far=far)
+            await held.begin(cut, proxied=proxied)
             with anyio.fail_after(SOON_S):
-                found, retries = await read(far)
+                found, retries = await read(proxied)
             assert found == truth, f"cut at {at} of {flow}"
             held.note(cut)
             assert await stored(held.direct) == {0: 9, 1: 9}, f"cut at {at} of {flow}"
             held.counts["retries"] += retries
             held.counts["read"] += sum(map(len, found.values()))
-    return told(f"reading {codec}, {flow}", len(points), total, held.counts)
+    return summary(f"reading {codec}, {flow}", len(points), total, held.counts)
 
 
 @pytest.mark.timeout(900)
@@ -289,19 +289,19 @@ async def cut_connecting(broker: BrokerProcess, flow: Flow, stride: int) -> str:
     """Cut the connection between a new client and the SC; each client writes and reads."""
     async with bench(broker) as held:
         await held.begin()
-        async with patient_client(held.proxy.address) as far:
+        async with patient_client(held.proxy.address) as proxied:
             total = held.proxy.carried[flow]
-            await write(held, far, "at-least-once")
+            await write(held, proxied, "at-least-once")
         held.counts.clear()
         points = range(0, total, stride)
         for at in points:
             cut = Cut(flow, at)
             await held.begin(cut)
             with anyio.fail_after(SOON_S):
-                async with patient_client(held.proxy.address) as far:
-                    await write(held, far, "at-least-once")
+                async with patient_client(held.proxy.address) as proxied:
+                    await write(held, proxied, "at-least-once")
             held.note(cut)
-    return told(flow, len(points), total, held.counts)
+    return summary(flow, len(points), total, held.counts)
 
 
 @pytest.mark.timeout(900)

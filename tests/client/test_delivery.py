@@ -51,8 +51,8 @@ async def test_at_most_once_never_resends_records_that_may_be_stored(
     stall = Stall("spu down", 1 << 40)
     with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
         async with (
-            Client.connect(proxy.address) as far,
-            far.producer(topic, delivery="at-most-once", linger=0) as producer,
+            Client.connect(proxy.address) as proxied,
+            proxied.producer(topic, delivery="at-most-once", linger=0) as producer,
         ):
             await (await producer.send(b"first"))
             stall.at = 0  # no response gets through from now on
@@ -79,7 +79,10 @@ async def test_at_least_once_resends_records_that_may_be_stored(
     topic = await new_topic()
     stall = Stall("spu down", 1 << 40)
     with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
-        async with Client.connect(proxy.address) as far, far.producer(topic, linger=0) as producer:
+        async with (
+            Client.connect(proxy.address) as proxied,
+            proxied.producer(topic, linger=0) as producer,
+        ):
             await (await producer.send(b"first"))
             stall.at = 0
             handle = await producer.send(b"twice")
@@ -100,8 +103,8 @@ async def test_at_most_once_does_not_wait_for_responses(
     stall = Stall("spu down", 1 << 40)
     with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
         async with (
-            Client.connect(proxy.address) as far,
-            far.producer(topic, delivery="at-most-once", linger=0) as producer,
+            Client.connect(proxy.address) as proxied,
+            proxied.producer(topic, delivery="at-most-once", linger=0) as producer,
         ):
             await (await producer.send(b"first"))
             stall.at = 0
@@ -236,8 +239,8 @@ async def test_closing_times_out_and_reports_unacknowledged_records(
     topic = await new_topic(2)
     stall = Stall("spu down", 1 << 40)
     with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
-        async with Client.connect(proxy.address) as far:
-            producer = far.producer(topic, close_timeout=0.1)
+        async with Client.connect(proxy.address) as proxied:
+            producer = proxied.producer(topic, close_timeout=0.1)
             await (await producer.send(b"first", partition=0))
             stall.at = 0
             await producer.send_many(values(3))
@@ -259,8 +262,8 @@ async def test_the_queue_is_limited_in_batches(
     taken = 0
     with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
         async with (
-            Client.connect(proxy.address) as far,
-            far.producer(topic, linger=0, batch_size=100, queue_batches=5) as producer,
+            Client.connect(proxy.address) as proxied,
+            proxied.producer(topic, linger=0, batch_size=100, queue_batches=5) as producer,
         ):
             await (await producer.send(b"first"))
             stall.at = 0

@@ -151,10 +151,10 @@ async def test_a_consumer_opens_although_the_connection_is_lost_during_it(
         await producer.send(b"x")
     cut = Cut("spu down", 1_000_000)
     with Proxy(cluster.sc_port, cluster.spu_port, cut) as proxy:
-        async with Client.connect(proxy.address) as far:
-            await far.admin.list_consumers()
+        async with Client.connect(proxy.address) as proxied:
+            await proxied.admin.list_consumers()
             cut.at = proxy.carried["spu down"]
-            assert await values_of(far, topic, consumer_id="me") == [b"x"]
+            assert await values_of(proxied, topic, consumer_id="me") == [b"x"]
     assert cut.fired == 1
 
 
@@ -317,8 +317,8 @@ async def test_cancelling_a_waiting_write_does_not_close_the_connection(
     stall = Stall("spu up", 1 << 40)
     with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
         async with (
-            Client.connect(proxy.address) as far,
-            far.producer(topic, max_request_size=30 << 20) as producer,
+            Client.connect(proxy.address) as proxied,
+            proxied.producer(topic, max_request_size=30 << 20) as producer,
         ):
             await (await producer.send(b"first"))
             stall.at = 0
@@ -327,12 +327,12 @@ async def test_cancelling_a_waiting_write_does_not_close_the_connection(
             await until_fired(stall)
             await anyio.wait_all_tasks_blocked()
             with anyio.move_on_after(0.1) as gave_up:
-                await far.fetch(topic, 0, 0)
+                await proxied.fetch(topic, 0, 0)
             assert gave_up.cancelled_caught
             stall.release()
             with anyio.fail_after(SOON_S):
                 assert (await handle).offset == 1
-                assert (await far.fetch(topic, 0, 0)).chunk.values[0] == b"first"
+                assert (await proxied.fetch(topic, 0, 0)).chunk.values[0] == b"first"
             assert producer.metrics.retries == 0
     assert len(await values_of(client, topic)) == 2
 
@@ -359,8 +359,8 @@ async def test_a_flipped_bit_is_found_and_the_batch_read_again(
         await producer.send_many(values)
     flip = Flip("spu down", b"value 33")
     with Proxy(cluster.sc_port, cluster.spu_port, flip) as proxy:
-        async with Client.connect(proxy.address) as far:
-            assert await values_of(far, topic, max_bytes=400) == values
+        async with Client.connect(proxy.address) as proxied:
+            assert await values_of(proxied, topic, max_bytes=400) == values
     assert flip.fired == 1
 
 
@@ -375,8 +375,8 @@ async def test_a_batch_that_stays_damaged_ends_reading_after_the_intact_records(
     found: list[bytes] = []
     with Proxy(cluster.sc_port, cluster.spu_port, flip) as proxy:
         async with (
-            Client.connect(proxy.address) as far,
-            far.consumer(topic, max_bytes=1) as consumer,
+            Client.connect(proxy.address) as proxied,
+            proxied.consumer(topic, max_bytes=1) as consumer,
         ):
             with pytest.raises(CorruptBatch, match=f"{topic}-0 offset") as caught:  # noqa: PT012
                 while (chunk := await consumer.next_chunk()) is not None:
@@ -393,8 +393,8 @@ async def test_a_batch_with_a_flipped_bit_is_refused_not_stored(
     topic = await new_topic()
     flip = Flip("spu up", b"damaged")
     with Proxy(cluster.sc_port, cluster.spu_port, flip) as proxy:
-        async with Client.connect(proxy.address) as far:
-            producer = far.producer(topic, linger=0)
+        async with Client.connect(proxy.address) as proxied:
+            producer = proxied.producer(topic, linger=0)
             with pytest.raises(BrokerError, match="checksum"):
                 await (await producer.send(b"damaged"))
             await (await producer.send(b"whole"))
@@ -432,9 +432,9 @@ async def read_evicted(
         await producer.send_many([b"old record %d" % number for number in range(10)])
     replace = evicting(first_left=6)
     with Proxy(cluster.sc_port, cluster.spu_port, replace) as proxy:
-        async with Client.connect(proxy.address) as far:
+        async with Client.connect(proxy.address) as proxied:
             found: list[bytes] = []
-            async with far.consumer(topic, start=0, **options) as consumer:
+            async with proxied.consumer(topic, start=0, **options) as consumer:
                 async with client.producer(topic) as producer:
                     await producer.send(b"new")
                 with anyio.fail_after(SOON_S):
@@ -455,8 +455,8 @@ async def test_reading_to_an_end_that_retention_has_removed_ends(
         await producer.send_many([b"old record %d" % number for number in range(10)])
     replace = evicting(first_left=10)
     with Proxy(cluster.sc_port, cluster.spu_port, replace) as proxy:
-        async with Client.connect(proxy.address) as far:
-            consumer = far.consumer(topic, start=0, until_end=True, on_evicted=policy)
+        async with Client.connect(proxy.address) as proxied:
+            consumer = proxied.consumer(topic, start=0, until_end=True, on_evicted=policy)
             async with consumer:
                 with anyio.fail_after(SOON_S):
                     assert await consumer.next_chunk() is None

@@ -91,19 +91,19 @@ async def harm_reading(
 ) -> tuple[Counter[str], list[str]]:
     counts: Counter[str] = Counter()
     silent: list[str] = []
-    async with bench(broker) as held, patient_client(held.proxy.address) as far:
+    async with bench(broker) as held, patient_client(held.proxy.address) as proxied:
         async with held.direct.producer("t", batch_size=150, compression=codec) as producer:
             for number in range(20):
                 await producer.send(b"value %d" % number, partition=number % 2)
         truth = {n: [(i, b"value %d" % (i * 2 + n)) for i in range(10)] for n in range(2)}
-        await held.begin(far=far)
-        assert (await read(far))[0] == truth
+        await held.begin(proxied=proxied)
+        assert (await read(proxied))[0] == truth
 
         async def session() -> str:
             try:
-                found, again = await read(far)
+                found, again = await read(proxied)
             except StreamKitError as error:
-                return f"told: {type(error).__name__}"
+                return f"reported: {type(error).__name__}"
             if found == truth:
                 return "read again" if again else "no matter"
             if all(rows and truth[p][-len(rows) :] == rows for p, rows in found.items()):
@@ -113,7 +113,7 @@ async def harm_reading(
             )
 
         for fault in faults(held.proxy.carried[flow]):
-            await held.begin(fault, far=far)
+            await held.begin(fault, proxied=proxied)
             what = await outcome(held, session)
             if "SILENT" in what or "good" in what:
                 silent.append(f"{vars(fault)}: {what}")
@@ -171,7 +171,7 @@ async def test_damaged_bytes_are_never_read_as_other_records(
 # --- Writing ---------------------------------------------------------------------------------
 
 
-async def written(held: Bench, far: Client) -> str:
+async def written(held: Bench, proxied: Client) -> str:
     """Write a batch to each partition; return whether the reported outcome is true."""
     sent: list[tuple[int, bytes, RecordHandle]] = []
     retried = False
@@ -180,18 +180,18 @@ async def written(held: Bench, far: Client) -> str:
         nonlocal retried
         retried = True
 
-    producer = far.producer("t", linger=3_600, delivery_timeout=None, on_retry=note)
+    producer = proxied.producer("t", linger=3_600, delivery_timeout=None, on_retry=note)
     await producer.open()
     for _ in range(4):
         partition, value = held.sequence % 2, b"payload %010d" % held.sequence
         held.sequence += 1
         handle = await producer.send(value, partition=partition, timestamp_ms=1_000)
         sent.append((partition, value, handle))
-    told = ""
+    error_name = ""
     try:
         await producer.close()
     except StreamKitError as error:
-        told = type(error).__name__
+        error_name = type(error).__name__
     logs: dict[int, list[bytes]] = {}
     starts = dict(held.ends)
     for partition, start in starts.items():
@@ -210,9 +210,11 @@ async def written(held: Bench, far: Client) -> str:
         if logs[partition][max(0, offset) : offset + 1] != [value]:
             return MISPLACED
     is_twice = any(len(log) > 2 for log in logs.values())
-    if told:
+    if error_name:
         is_there = any(logs.values())
-        return f"told: {told}, " + ("and some of it is stored" if is_there else "nothing is stored")
+        return f"reported: {error_name}, " + (
+            "and some of it is stored" if is_there else "nothing is stored"
+        )
     return "sent again" if retried or is_twice else "no matter"
 
 
@@ -224,12 +226,12 @@ async def test_damaged_bytes_are_never_stored_as_other_records(
 ) -> None:
     counts: Counter[str] = Counter()
     silent: list[str] = []
-    async with bench(quiet) as held, patient_client(held.proxy.address) as far:
-        await held.begin(far=far)
-        assert await written(held, far) == "no matter"
+    async with bench(quiet) as held, patient_client(held.proxy.address) as proxied:
+        await held.begin(proxied=proxied)
+        assert await written(held, proxied) == "no matter"
         for fault in KINDS[kind](flow, is_deep)(held.proxy.carried[flow]):
-            await held.begin(fault, far=far)
-            what = await outcome(held, partial(written, held, far))
+            await held.begin(fault, proxied=proxied)
+            what = await outcome(held, partial(written, held, proxied))
             if "SILENT" in what or "good" in what:
                 silent.append(f"{vars(fault)}: {what}")
                 what = what[:6]

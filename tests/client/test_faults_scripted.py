@@ -1,4 +1,4 @@
-"""Single faults that a network seldom shows, by a server that follows a script."""
+"""Single faults that are rare in a real network, from a server that follows a script."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def scripted(partitions: int = 1) -> AsyncIterator[tuple[Scripted, Client]
 
 
 def fill(server: Scripted, partition: int = 0, count: int = 6) -> None:
-    """Add records in batches of two, each named by its offset."""
+    """Append records in batches of two; each value is the record's offset."""
     for number in range(0, count, 2):
         server.append(partition, batch_of(b"%d" % number, b"%d" % (number + 1)))
 
@@ -49,24 +49,26 @@ def fill(server: Scripted, partition: int = 0, count: int = 6) -> None:
 
 
 async def test_a_closed_producer_sends_nothing_more() -> None:
-    """What could not be flushed in time was tried on and on, and stood there hours later."""
+    """Retries must stop: a record that was reported as not stored must not be stored later."""
     async with scripted() as (server, client):
         given_up = anyio.Event()
 
-        def told(error: Exception, attempt: int) -> None:
+        def on_retry(error: Exception, attempt: int) -> None:
             if attempt == 5:
                 given_up.set()
 
         server.writes.extend([NOT_THE_LEADER] * 100_000)
-        producer = client.producer("t", linger=0, delivery_timeout=None, on_retry=told)
+        producer = client.producer("t", linger=0, delivery_timeout=None, on_retry=on_retry)
         handle = await producer.send(b"x")
         await given_up.wait()
         with pytest.raises(NotFlushed, match="1 of partition 0"):
             await producer.close(deadline_s=0)
-        with pytest.raises((NotFlushed, RequestTimedOut)):  # by whether a request is on its way
+        with pytest.raises(
+            (NotFlushed, RequestTimedOut)
+        ):  # depends on whether a request is in flight
             await handle
         await anyio.wait_all_tasks_blocked()
-        server.writes.clear()  # from now on all would go well
+        server.writes.clear()  # from now on every request would succeed
         tried = server.requests
         async with client.producer("t", linger=0) as later:
             assert (await (await later.send(b"later"))).offset == 0
@@ -80,7 +82,7 @@ TIMED_OUT: Final = Write(7, stores=True)
 
 
 @pytest.mark.parametrize("answer", [FULL, SHUT_BY_A_FAILED_WRITE, NOT_THE_LEADER])
-async def test_where_every_attempt_is_refused_the_error_has_the_code_and_says_not_stored(
+async def test_if_every_attempt_is_refused_the_error_reports_not_stored(
     answer: Write,
 ) -> None:
     async with scripted() as (server, client):
@@ -96,7 +98,7 @@ async def test_where_every_attempt_is_refused_the_error_has_the_code_and_says_no
         assert server.logs[0].values == []
 
 
-async def test_where_one_attempt_may_be_stored_the_error_says_that_it_is_not_known() -> None:
+async def test_if_one_attempt_may_be_stored_the_error_reports_an_unknown_outcome() -> None:
     async with scripted() as (server, client):
         server.writes.extend([TIMED_OUT, FULL, FULL])
         policy = RetryPolicy(max_retries=2)
@@ -136,8 +138,8 @@ async def test_a_flush_sends_full_and_open_batches_in_one_request() -> None:
 # --- Consumers ---------------------------------------------------------------------------------
 
 
-async def test_partitions_added_while_others_are_added_are_read_too() -> None:
-    """The second change came while the first was looked into, and nobody looked again."""
+async def test_partitions_added_while_others_are_added_are_read() -> None:
+    """The second change arrives while the first one is processed, and must not be missed."""
     async with scripted() as (server, client), client.consumer("t") as consumer:
         await server.grow()
         await server.grow()
@@ -151,8 +153,8 @@ async def test_partitions_added_while_others_are_added_are_read_too() -> None:
             found.add(chunk.partition)
 
 
-async def test_a_seek_leaves_the_failure_of_another_partition() -> None:
-    """It was forgotten, and that partition never read again, without a word."""
+async def test_a_seek_keeps_the_failure_of_another_partition() -> None:
+    """The failure must not be forgotten, or that partition would silently not be read again."""
     async with scripted(2) as (server, client), client.consumer("t") as consumer:
         server.reads.extend([Read("refused", code=NO_SUCH_TOPIC)] * 2)
         fill(server, 0)
@@ -170,7 +172,7 @@ async def test_a_seek_leaves_the_failure_of_another_partition() -> None:
 
 
 async def test_a_seek_allows_another_retry_of_a_corrupt_batch() -> None:
-    """A batch that is corrupt twice fails the consumer; a seek to it starts afresh."""
+    """A batch that is corrupt twice fails the consumer; a seek to it resets the count."""
     async with scripted() as (server, client):
         server.reads.extend([Read("flipped", 50)] * 3)
         fill(server)
@@ -184,7 +186,7 @@ async def test_a_seek_allows_another_retry_of_a_corrupt_batch() -> None:
             assert consumer.metrics.refetched == 2
 
 
-async def test_the_lag_behind_a_seek_counts_from_where_it_went() -> None:
+async def test_after_a_seek_the_lag_counts_from_the_new_position() -> None:
     async with scripted() as (server, client):
         fill(server)
         async with client.consumer("t", start="end") as consumer:
@@ -193,8 +195,8 @@ async def test_the_lag_behind_a_seek_counts_from_where_it_went() -> None:
             assert await consumer.lag() == {0: 5}
 
 
-async def test_no_record_from_before_a_seek_comes_behind_it() -> None:
-    """A loop over single records went on with those of the chunk it had."""
+async def test_after_a_seek_no_record_from_before_it_arrives() -> None:
+    """A loop over single records must not continue with the rest of its chunk."""
     async with scripted() as (server, client):
         fill(server)
         options: dict[str, Any] = {"consumer_id": "me", "offset_strategy": "manual"}
@@ -213,7 +215,7 @@ async def test_no_record_from_before_a_seek_comes_behind_it() -> None:
         assert server.stored == {0: 0}
 
 
-async def test_a_consumer_that_two_tasks_open_brings_each_record_once() -> None:
+async def test_a_consumer_opened_by_two_tasks_yields_each_record_once() -> None:
     async with scripted() as (server, client):
         fill(server)
         consumer = client.consumer("t", until_end=True)
@@ -235,7 +237,7 @@ async def test_a_consumer_ends_when_retention_removes_everything_up_to_its_end()
 
 
 async def test_many_partitions_share_a_small_prefetch() -> None:
-    """Where a share was less than a byte, nothing was ever asked for again."""
+    """A share below one byte must not stop the requests for more records."""
     async with scripted(4) as (server, client):
         for partition in range(4):
             fill(server, partition)

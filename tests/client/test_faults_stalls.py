@@ -35,9 +35,9 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
 
 async def session(held: Bench) -> None:
     """Connect, write and check the outcomes, then read all records."""
-    async with patient_client(held.proxy.address) as far:
-        await write(held, far, "at-least-once")
-        found, _ = await read(far)
+    async with patient_client(held.proxy.address) as proxied:
+        await write(held, proxied, "at-least-once")
+        found, _ = await read(proxied)
         assert {n: len(rows) for n, rows in found.items()} == held.ends
         assert all([o for o, _ in rows] == list(range(len(rows))) for rows in found.values())
 

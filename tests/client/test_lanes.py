@@ -141,7 +141,7 @@ async def test_without_a_response_the_outcome_is_unknown_and_nothing_is_resent(
     topic = await new_topic()
     stall = Stall("spu down", 1 << 40)
     with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
-        async with Client.connect(proxy.address) as far, lanes_of(far) as lanes:
+        async with Client.connect(proxy.address) as proxied, lanes_of(proxied) as lanes:
             assert await lanes.is_streamkit(topic, 0)
             stall.at = 0
             outcomes = []
@@ -180,7 +180,7 @@ async def test_one_request_is_in_flight_at_a_time(
     topic = await new_topic(2)
     stall = Stall("spu down", 1 << 40)
     with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
-        async with Client.connect(proxy.address) as far, lanes_of(far) as lanes:
+        async with Client.connect(proxy.address) as proxied, lanes_of(proxied) as lanes:
             assert await lanes.is_streamkit(topic, 0)
             stall.at = 0
             with anyio.fail_after(SOON_S):
@@ -202,7 +202,7 @@ async def test_cancelling_closes_the_connection(
     topic = await new_topic()
     stall = Stall("spu down", 1 << 40)
     with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
-        async with Client.connect(proxy.address) as far, lanes_of(far) as lanes:
+        async with Client.connect(proxy.address) as proxied, lanes_of(proxied) as lanes:
             assert await lanes.is_streamkit(topic, 0)
             stall.at = 0
             with anyio.fail_after(SOON_S):

@@ -1,4 +1,4 @@
-"""What a consumer may hold, whether or not the application pulls."""
+"""The memory of a consumer, with and without an application that reads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT: Final = Path(__file__).parent.parent.parent
 SOON_S: Final = 60.0
 PARTITIONS: Final = 8
 PREFETCH_BYTES: Final = 1 << 20
-# What a response may be: a share, but never less than this.
+# The size of a response: the share of a partition, but at least this.
 RESPONSE_BYTES_MIN: Final = 64 * 1024
 BACKLOG_BYTES: Final = 64 << 20
 
@@ -29,7 +29,7 @@ def anyio_backend() -> str:
 
 
 def bound_bytes(prefetch_bytes: int, partitions: int) -> int:
-    """Return what the page on the client promises: per partition its share and two responses."""
+    """Return the documented limit: per partition its share and two responses."""
     share_bytes = prefetch_bytes // partitions
     return partitions * (share_bytes + 2 * max(share_bytes, RESPONSE_BYTES_MIN))
 
@@ -62,7 +62,7 @@ async def test_prefetched_records_never_exceed_the_bound(
     assert PREFETCH_BYTES // 2 < most_bytes <= bound_bytes(PREFETCH_BYTES, PARTITIONS)
 
 
-# A process of its own, whose memory nothing else has grown.
+# It runs in its own process, so that other tests do not affect its memory.
 WAITING_CONSUMERS: Final = """
 import resource, sys
 import anyio
@@ -80,7 +80,7 @@ async def main(address, topic, count, prefetch_bytes, responses):
             await consumer.open()
         while any(consumer.metrics.responses < responses for consumer in consumers):
             await anyio.lowlevel.checkpoint()
-        for consumer in consumers * 5:  # round trips in which more would come, if it came
+        for consumer in consumers * 5:  # round trips, to give more responses time to arrive
             await consumer.end_offsets()
         grown_bytes = resident_bytes() - before_bytes
         print(sum(consumer.metrics.wire_bytes for consumer in consumers), grown_bytes)
@@ -90,10 +90,10 @@ anyio.run(main, *sys.argv[1:3], *map(int, sys.argv[3:]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
-async def test_consumers_that_do_not_pull_stay_small(
+async def test_consumers_that_are_not_read_use_little_memory(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
-    """A backlog many times their bound is there, and they take little more than that."""
+    """The backlog is many times their limit, but they use little more than the limit."""
     topic, consumers = await new_topic(PARTITIONS), 4
     await backlog(client, topic, BACKLOG_BYTES)
     program = [sys.executable, "-c", WAITING_CONSUMERS, cluster.address, topic]
@@ -102,6 +102,6 @@ async def test_consumers_that_do_not_pull_stay_small(
         done = await anyio.run_process([*program, *map(str, numbers)], cwd=ROOT)
     held_bytes, grown_bytes = map(int, done.stdout.split())
     assert PREFETCH_BYTES < held_bytes <= consumers * bound_bytes(PREFETCH_BYTES, PARTITIONS)
-    # Beside the records are the bytes they came in, and objects that Python makes of them.
+    # Besides records there are the received bytes, and Python's objects for the records.
     assert held_bytes // 2 < grown_bytes < 3 * held_bytes
     assert 3 * held_bytes < consumers * BACKLOG_BYTES

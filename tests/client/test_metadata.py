@@ -1,4 +1,4 @@
-"""What the client knows of a cluster from the watches of the SC."""
+"""The client's copy of a cluster's metadata, from the watches of the SC."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def filled(*items: Metadata) -> MetadataStore:
     return store
 
 
-def test_the_first_answer_is_the_list_even_if_it_is_empty() -> None:
+def test_the_first_response_is_the_list_even_if_it_is_empty() -> None:
     store = MetadataStore()
     for kind in (specs.SPU, specs.PARTITION, specs.TOPIC):
         assert not store.is_filled
@@ -50,7 +50,7 @@ def test_the_first_answer_is_the_list_even_if_it_is_empty() -> None:
     assert store.is_filled
 
 
-def test_a_full_list_replaces_what_was_known() -> None:
+def test_a_full_list_replaces_the_old_state() -> None:
     store = filled(topic("a"), topic("b"))
     store.apply(response(all=(topic("b", 3), topic("c"))))
     assert store.topic_names() == ["b", "c"]
@@ -66,24 +66,24 @@ def test_changes_put_replace_and_remove() -> None:
     assert store.partition_count("a") == 2
 
 
-def test_an_empty_answer_changes_nothing_later_on() -> None:
+def test_a_later_empty_response_changes_nothing() -> None:
     store = filled(topic("a"))
     store.apply(response())
     assert store.topic_names() == ["a"]
 
 
-def test_changes_beside_a_list_are_taken_too() -> None:
-    """Here we differ from the stock client, which loses them."""
+def test_changes_in_the_same_response_as_a_list_are_applied() -> None:
+    """Unlike here, the stock client loses them."""
     store = MetadataStore()
     store.apply(response(all=(topic("a"),), changes=(put(topic("b")), drop(topic("a")))))
     assert store.topic_names() == ["b"]
 
 
-def test_after_a_reconnect_the_first_answer_is_the_list_again() -> None:
+def test_after_a_reconnect_the_first_response_is_a_full_list_again() -> None:
     store = filled(topic("a"), topic("b"))
     store.forget()
     assert not store.is_filled
-    assert store.topic_names() == ["a", "b"], "what was known serves until there is better"
+    assert store.topic_names() == ["a", "b"], "the old state is used until the new list arrives"
     store.apply(response(all=(topic("b"),)))
     assert store.topic_names() == ["b"]
     store.forget()
@@ -91,7 +91,7 @@ def test_after_a_reconnect_the_first_answer_is_the_list_again() -> None:
     assert store.topic_names() == []
 
 
-def test_an_unknown_name_brings_the_likely_one() -> None:
+def test_an_unknown_name_gives_a_similar_one() -> None:
     store = filled(topic("flights"), topic("late-flights"))
     assert store.did_you_mean("flight") == "did you mean 'flights'?"
     assert store.did_you_mean("zzz") == "existing topics: flights, late-flights"
@@ -108,7 +108,7 @@ STEPS = st.one_of(
 
 
 @given(st.lists(STEPS, max_size=40))
-def test_the_store_is_what_the_server_has(steps: list[tuple[str, str, int]]) -> None:
+def test_the_store_equals_the_servers_state(steps: list[tuple[str, str, int]]) -> None:
     server: dict[str, int] = {}
     store = filled()
     for step, name, count in steps:

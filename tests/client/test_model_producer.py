@@ -180,10 +180,10 @@ def judge(run: Run) -> Counter[str]:
         if run.delivery == "at-most-once":
             assert stores[value] <= 1, "the record is stored twice"
         else:
-            told = {
+            answers = {
                 (entry.code, entry.answered) for entry in server.entries if value in entry.values
             }
-            assert stores[value] == 1 or value.startswith(BAD) or told != {(0, True)}
+            assert stores[value] == 1 or value.startswith(BAD) or answers != {(0, True)}
         counts["stored again"] += max(0, stores[value] - 1)
     _judge_metrics(run, counts)
     return counts
@@ -200,8 +200,8 @@ def _judge_metrics(run: Run, counts: Counter[str]) -> None:
     assert metrics.requests >= run.server.requests
     for report in good:
         log = run.server.logs[report.partition].values
-        told = log[report.base_offset : report.base_offset + report.record_count]
-        assert len(told) == report.record_count
+        stored = log[report.base_offset : report.base_offset + report.record_count]
+        assert len(stored) == report.record_count
 
 
 async def scenario(delivery: Delivery, steps: list[Step], writes: list[Write]) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""Where a reader is: a log that is cut anywhere is read whole, once and in order."""
+"""The position of a reader: with responses cut anywhere, a log is read completely and once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CODECS = [Codec.NONE, Codec.GZIP, Codec.LZ4, Codec.NONE, Codec.ZSTD]
 
 
 def log_of(sizes: list[int], codecs: list[Codec], gap: int = 0) -> tuple[bytes, list[int]]:
-    """Return a log of batches of so many records, and where each batch ends in bytes."""
+    """Return a log with batches of these sizes, and the byte at which each batch ends."""
     log, ends, offset = b"", [0], 0
     for size, codec in zip(sizes, codecs, strict=True):
         values = [b"value %d" % number for number in range(offset, offset + size)]
@@ -33,7 +33,7 @@ def answer(records: bytes, next_filter_offset: int = -1) -> FetchablePartition:
 
 
 def starts(ends: list[int], sizes: list[int]) -> dict[int, int]:
-    """Return where in the log the batch begins that holds an offset."""
+    """Return the byte at which the batch with each offset begins."""
     found, offset = {}, 0
     for at, size in zip(ends, sizes, strict=False):
         for number in range(offset, offset + size):
@@ -71,7 +71,7 @@ def test_a_response_cut_at_any_byte_gives_whole_batches_only(start: int) -> None
 
 
 @given(st.lists(st.integers(1, 4_000), min_size=1, max_size=200))
-def test_a_server_that_cuts_where_it_likes_loses_and_repeats_nothing(cuts: list[int]) -> None:
+def test_responses_cut_at_random_lose_and_repeat_nothing(cuts: list[int]) -> None:
     position = Position("t", 0, 0)
     found: list[int] = []
     wanted_bytes = 1
@@ -88,7 +88,7 @@ def test_a_server_that_cuts_where_it_likes_loses_and_repeats_nothing(cuts: list[
     assert found == list(range(COUNT))
 
 
-def test_asking_for_more_ends_with_the_first_batch() -> None:
+def test_larger_requests_end_when_the_first_batch_is_complete() -> None:
     log = batch_of(b"x" * 100_000)
     position, asked_bytes, turns = Position("t", 0, 0), 1, 0
     while (headers := position.inspect(answer(log[:asked_bytes]))).reopen_bytes is not None:
@@ -98,8 +98,8 @@ def test_asking_for_more_ends_with_the_first_batch() -> None:
     assert turns < 12
 
 
-def test_offsets_left_out_by_the_log_are_left_out_here() -> None:
-    """A gap may also be a damaged offset, which has no checksum: it must come twice."""
+def test_a_gap_in_the_offsets_of_the_log_is_kept() -> None:
+    """A gap may also be a damaged offset, which has no checksum: so it must arrive twice."""
     last = batch_of(b"c", base_offset=7)
     position = Position("t", 0, 1)
     with pytest.raises(CorruptBatch, match="1 was requested, but the batch"):
@@ -119,11 +119,11 @@ def test_offsets_left_out_by_the_log_are_left_out_here() -> None:
 
 @pytest.mark.parametrize("start", range(COUNT))
 @pytest.mark.parametrize("bit", range(64))
-def test_a_flipped_bit_of_an_offset_moves_and_loses_nothing(start: int, bit: int) -> None:
+def test_a_flipped_bit_in_an_offset_moves_or_loses_no_record(start: int, bit: int) -> None:
     """Each of the offsets in a response is damaged in turn, once.
 
-    One case nobody can tell: reading begins inside a batch, which comes alone, and the damaged
-    offsets still hold where it begins.
+    One case cannot be detected: reading starts inside a batch that arrives alone, and its damaged
+    offsets still include the start.
     """
     for at in [at for at in ENDS[:-1] if at >= AT[start]]:
         base = 9 ^ (1 << (63 - (bit // 8 * 8 + 7 - bit % 8)))
@@ -148,8 +148,8 @@ def test_a_flipped_bit_of_an_offset_moves_and_loses_nothing(start: int, bit: int
 
 
 @pytest.mark.parametrize("bit", range(64))
-def test_a_flipped_bit_in_the_offset_of_a_lone_batch_loses_nothing(bit: int) -> None:
-    """Each response brings one batch; the offset of each is damaged in turn, once.
+def test_a_flipped_bit_in_the_offset_of_a_single_batch_loses_nothing(bit: int) -> None:
+    """Each response has one batch; the offset of each is damaged in turn, once.
 
     A batch must begin where the one before it ended. A reader that only checks that the batch holds
     the next offset accepts offsets 9 to 13 damaged to 8 to 12, and drops a record as already read.
@@ -175,7 +175,7 @@ def test_a_flipped_bit_in_the_offset_of_a_lone_batch_loses_nothing(bit: int) -> 
         assert found == list(range(COUNT)), f"batch {row} was damaged"
 
 
-def test_a_response_whose_records_were_all_filtered_moves_on() -> None:
+def test_a_response_without_records_after_filtering_moves_the_position() -> None:
     position = Position("t", 0, 5)
     headers = position.inspect(answer(b"", next_filter_offset=9))
     assert (position.decode(headers), headers.next_offset, position.next_offset) == (None, 9, 9)
@@ -183,7 +183,7 @@ def test_a_response_whose_records_were_all_filtered_moves_on() -> None:
 
 @given(st.integers(57, len(LOG) - 1), st.integers(0, 7))
 def test_a_flipped_bit_is_found_or_does_not_matter(at: int, bit: int) -> None:
-    """The first 17 bytes of a batch stand outside its checksum; the rest may not change."""
+    """The checksum does not cover the first 17 bytes of a batch; the others must not change."""
     batch = next(end for end in reversed(ENDS) if end <= at)
     if at - batch < 21:
         return
@@ -195,7 +195,7 @@ def test_a_flipped_bit_is_found_or_does_not_matter(at: int, bit: int) -> None:
     assert position.next_offset == 0
 
 
-# --- Where to begin: client semantics reference, 3.2 ---------------------------------------------
+# --- Start offsets: client semantics reference, 3.2 ----------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -219,20 +219,20 @@ def test_a_flipped_bit_is_found_or_does_not_matter(at: int, bit: int) -> None:
         (Offset.end(2), 9, 7),
     ],
 )
-def test_a_start_is_resolved_as_every_fluvio_client_does(
+def test_a_start_is_resolved_as_in_every_fluvio_client(
     offset: Offset, stored_next: int | None, expected: int
 ) -> None:
     assert offset.resolve(2, 10, stored_next) == expected
 
 
 @given(st.sampled_from(["beginning", "end"]), st.integers(0, 2**32))
-def test_what_an_offset_says_of_itself_can_be_read(word: str, count: int) -> None:
+def test_the_text_of_an_offset_can_be_parsed(word: str, count: int) -> None:
     offset = Offset.beginning(count) if word == "beginning" else Offset.end(count)
     assert Offset.parse(str(offset)) == offset
     assert Offset.parse(str(Offset.absolute(count))) == Offset.absolute(count)
 
 
-def test_an_offset_counts_from_zero_up() -> None:
+def test_a_negative_offset_is_refused() -> None:
     for make in (Offset.beginning, Offset.end, Offset.absolute):
         with pytest.raises(UsageError):
             make(-1)

@@ -35,8 +35,8 @@ async def test_a_time_finds_the_first_record_at_or_after_it(
     values = [b"%d" % number for number in range(len(stamps))]
     async with client.producer(topic, batch_size=300, compression=compression) as producer:
         await producer.send_many(values, timestamps_ms=stamps)
-    asked = [BASE_MS - 1, BASE_MS + 3_001, *choose.sample(range(BASE_MS, BASE_MS + 3_000), 25)]
-    for time_ms in asked:
+    times_ms = [BASE_MS - 1, BASE_MS + 3_001, *choose.sample(range(BASE_MS, BASE_MS + 3_000), 25)]
+    for time_ms in times_ms:
         expected = [v for v, stamp in zip(values, stamps, strict=True) if stamp >= time_ms]
         assert await values_of(client, topic, start=Offset.at_time(time_ms)) == expected
 
@@ -239,13 +239,14 @@ def test_partitions_take_turns_and_keep_their_order(arrivals: list[tuple[int, in
     for number, (partition, size_bytes) in enumerate(arrivals):
         fetch_buffer.put(partition, Chunk([b""], [None], [0], [number], "t", partition), size_bytes)
         waiting[partition].append(number)
-    owed: dict[int, set[int]] = {}  # the partitions that must come before a partition's next turn
+    # The partitions that must come before a partition gets its next turn.
+    due_before: dict[int, set[int]] = {}
     while (chunk := fetch_buffer.take()) is not None:
         assert waiting[chunk.partition].pop(0) == chunk.offsets[0]
-        assert not owed.get(chunk.partition)
-        for others in owed.values():
+        assert not due_before.get(chunk.partition)
+        for others in due_before.values():
             others.discard(chunk.partition)
-        owed[chunk.partition] = {p for p, held in waiting.items() if held} - {chunk.partition}
+        due_before[chunk.partition] = {p for p, held in waiting.items() if held} - {chunk.partition}
     assert not any(waiting.values())
     assert fetch_buffer.held_bytes == 0
 

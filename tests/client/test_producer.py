@@ -33,7 +33,7 @@ FOREVER_S: Final = 3_600
 SOON_S: Final = 60.0
 
 
-# --- What is stored --------------------------------------------------------------------
+# --- Stored records --------------------------------------------------------------------
 
 
 async def test_a_record_comes_back_as_it_was_sent(client: Client, new_topic: NewTopic) -> None:
@@ -279,7 +279,7 @@ async def test_thousands_of_tasks_may_wait_for_one_batch(
     assert sorted(offsets) == list(range(3_000))
 
 
-# --- Which partition -----------------------------------------------------------------------
+# --- Choice of partition-------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("partitions", [2, 3, 7, 16])
@@ -363,7 +363,7 @@ async def test_there_can_be_more_partitions_than_open_requests(
     assert len(await values_of(client, topic)) == 900
 
 
-# --- What is refused -------------------------------------------------------------------------
+# --- Refused input ---------------------------------------------------------------------------
 
 
 async def test_an_unknown_topic_is_refused_with_a_suggestion(

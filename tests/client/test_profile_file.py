@@ -77,8 +77,8 @@ def file(tmp_path: Path) -> ProfileFile:
 def changed(file: ProfileFile) -> list[str]:
     """Return the added and removed lines."""
     before, after = TEXT.splitlines(), file.path.read_text().splitlines()
-    gone = [f"-{line}" for line in before if line and line not in after]
-    return gone + [f"+{line}" for line in after if line and line not in before]
+    removed = [f"-{line}" for line in before if line and line not in after]
+    return removed + [f"+{line}" for line in after if line and line not in before]
 
 
 def data(file: ProfileFile) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def test_files_are_written_with_absolute_paths(
 def test_tls_that_fluvio_could_not_read_is_not_written(
     file: ProfileFile, tls: Tls, lacks: str
 ) -> None:
-    with pytest.raises(UsageError, match=f"options: {lacks} missing"):
+    with pytest.raises(UsageError, match=f"missing: {lacks}"):
         file.add("new", "h:1", tls=tls)
     assert file.path.read_text() == TEXT
 
@@ -254,7 +254,7 @@ def test_certificates_as_text_and_as_files_do_not_mix(file: ProfileFile) -> None
         file.add("new", "h:1", tls=tls)
 
 
-# --- What is refused -------------------------------------------------------------------------
+# --- Refused input ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -410,10 +410,10 @@ def test_any_changes_give_the_same_data_as_in_a_plain_dict(
                     file.switch(name)
                     current = name
                 case "drop":
-                    gone = file.delete_cluster(name, force=True)
+                    deleted = file.delete_cluster(name, force=True)
                     clusters.discard(name)
-                    profiles = {key: of for key, of in profiles.items() if key not in gone}
-                    current = "" if current in gone else current
+                    profiles = {key: of for key, of in profiles.items() if key not in deleted}
+                    current = "" if current in deleted else current
         except ConfigError:
             pass  # the name does not exist, or is in use
         read = load_profiles(file.path)

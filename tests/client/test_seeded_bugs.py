@@ -62,7 +62,7 @@ def read(mode: Any, steps: list[Step], *reads: Read) -> Check:
 
 
 async def a_flipped_offset() -> None:
-    test_positions.test_a_flipped_bit_of_an_offset_moves_and_loses_nothing(0, 61)
+    test_positions.test_a_flipped_bit_in_an_offset_moves_or_loses_no_record(0, 61)
 
 
 SEND: Final[list[Step]] = [("send", 0, 1)] * 3
@@ -84,7 +84,7 @@ BUGS: Final[dict[str, Bug]] = {
         (
             Edit(
                 PartitionSender,
-                "_answer_that_stands",
+                "_final_response",
                 "if not error.retryable:\n                raise",
                 "if error.retryable:\n                return ErrorCode(Code.SUCCESS), 0",
             ),
@@ -95,7 +95,7 @@ BUGS: Final[dict[str, Bug]] = {
         (
             Edit(
                 PartitionSender,
-                "_is_worth_a_try",
+                "_should_retry",
                 "code.code in _SEND_AGAIN_CODES",
                 "code.code in {6, 2001, 3001}",
             ),
@@ -132,7 +132,7 @@ BUGS: Final[dict[str, Bug]] = {
     "a closed producer continues to send": Bug(
         (
             Edit(ProduceRequests, "post", "if self.is_stopped:", "if False:"),
-            Edit(PartitionSender, "_answer_that_stands", "if self._is_stopped or", "if"),
+            Edit(PartitionSender, "_final_response", "if self._is_stopped or", "if"),
         ),
         test_faults_scripted.test_a_closed_producer_sends_nothing_more,
     ),
@@ -141,7 +141,7 @@ BUGS: Final[dict[str, Bug]] = {
         write("at-least-once", SEND),
     ),
     "a handle from send_many ignores earlier rows of its batch": Bug(
-        (Edit(RecordsHandle, "record", "place.first_row + at", "at"),),
+        (Edit(RecordsHandle, "record", "row_range.first_row + at", "at"),),
         write("at-least-once", [*SEND, ("send", 1, 1), ("many", 40, 3)]),
     ),
     "closing a batch loses its last record": Bug(
@@ -172,7 +172,7 @@ BUGS: Final[dict[str, Bug]] = {
     ),
     "the checksum is not compared": Bug(
         (Edit(batch, "check_crc", "if crc != header.crc:", "if False:"),),
-        # The last byte of the first response's first batch, a value or what compresses it.
+        # The last byte of the first batch: part of a value, compressed or not.
         read("chunks", COMMIT, Read("flipped", 50)),
     ),
     "the offsets of a batch are not checked": Bug((ANY_OFFSETS,), a_flipped_offset),
@@ -193,7 +193,7 @@ BUGS: Final[dict[str, Bug]] = {
     ),
     "a loop over records continues its chunk after a seek": Bug(
         (Edit(Consumer, "_records", "if chunk.partition in self._seeked:", "if False:"),),
-        test_faults_scripted.test_no_record_from_before_a_seek_comes_behind_it,
+        test_faults_scripted.test_after_a_seek_no_record_from_before_it_arrives,
     ),
     "a stream opened before a seek is still read": Bug(
         (NO_CANCEL, ANY_STREAM, ANY_OFFSETS),
@@ -223,7 +223,7 @@ BUGS: Final[dict[str, Bug]] = {
     ),
     "partitions added while others are added are missed": Bug(
         (Edit(Consumer, "_follow_growth", "if not added:", "if True:"),),
-        test_faults_scripted.test_partitions_added_while_others_are_added_are_read_too,
+        test_faults_scripted.test_partitions_added_while_others_are_added_are_read,
     ),
     "a lost stream restarts at the first offset": Bug(
         (

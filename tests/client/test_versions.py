@@ -103,10 +103,10 @@ def server_of(
     """Let the broker report these versions, and record the versions of its requests."""
     server = Server("")
 
-    def noting(flow: Flow, asked: dict[int, set[int]]) -> Replace:
+    def recording(flow: Flow, requested: dict[int, set[int]]) -> Replace:
         def note(frame: bytes) -> None:
             key = int.from_bytes(frame[4:6], "big")
-            asked[key].add(int.from_bytes(frame[6:8], "big"))
+            requested[key].add(int.from_bytes(frame[6:8], "big"))
 
         return Replace(flow, note)
 
@@ -125,8 +125,8 @@ def server_of(
         return Replace(flow, rewrite)
 
     faults = (
-        noting("sc up", server.sc_asked),
-        noting("spu up", server.spu_asked),
+        recording("sc up", server.sc_asked),
+        recording("spu up", server.spu_asked),
         listing("sc down", sc),
         listing("spu down", spu),
     )

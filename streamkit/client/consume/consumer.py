@@ -83,7 +83,7 @@ class Consumer:
     def __repr__(self) -> str:
         return f"Consumer({self.topic!r})"
 
-    # --- life ----------------------------------------------------------------------
+    # --- lifecycle -----------------------------------------------------------------
 
     async def open(self) -> None:
         """Resolve the positions and start reading.

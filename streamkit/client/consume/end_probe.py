@@ -28,27 +28,27 @@ class EndProbe:
 
     def __init__(self) -> None:
         self.patience_s = _PATIENCE_S
-        self._has_heard = False
+        self._has_response = False
 
-    def opened(self) -> None:
+    def record_open(self) -> None:
         """Record that a stream was opened, on its own connection."""
-        self._has_heard = False
+        self._has_response = False
 
-    def heard(self) -> None:
+    def record_response(self) -> None:
         """Record that the stream has sent a response."""
-        self._has_heard = True
+        self._has_response = True
 
     @staticmethod
     def is_refusal(error: ErrorCode) -> bool:
         """Whether an error is the response to a probe."""
         return error.code == Code.OFFSET_EVICTED and error.payload.offset == END_PROBE_OFFSET
 
-    def is_through(self) -> bool:
+    def proves_end(self) -> bool:
         """Whether a refused probe proves that the server has processed everything.
 
         If not, the stream must be reopened and probed again.
         """
-        if self._has_heard:
+        if self._has_response:
             # The probe may have arrived while the server worked; wait longer the next time.
             self.patience_s = min(self.patience_s * 2, _PATIENCE_S_MAX)
-        return not self._has_heard
+        return not self._has_response

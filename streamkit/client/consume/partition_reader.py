@@ -229,7 +229,7 @@ class PartitionReader:
             channel = await self._reading.connection(address, self.partition)
         else:
             channel = await self._cluster.connect(address)
-            self._end_probe.opened()
+            self._end_probe.record_open()
         chain = self._options.smartmodules
         if chain:
             check_carried(chain, "StreamFetch", channel.version_of(STREAM_FETCH), address)
@@ -259,13 +259,13 @@ class PartitionReader:
         """Process one response; return whether the stream must be reopened."""
         fetched, position = response.partition, self.position
         if self._end_probe is not None and self._end_probe.is_refusal(fetched.error):
-            if self._end_probe.is_through():
+            if self._end_probe.proves_end():
                 await self._skip_filtered()
             return True
         self._session_id = response.stream_id
         self._metrics.responses += 1
         if self._end_probe is not None:
-            self._end_probe.heard()
+            self._end_probe.record_response()
         if not fetched.error:
             self._check_is_for_us(response)
         headers = (

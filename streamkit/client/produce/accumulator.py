@@ -202,7 +202,7 @@ class Accumulator:
             already = 0
         cuts = self._cuts(columns)
         now_s = self._now_s()
-        places = []
+        row_ranges = []
         start = 0
         for stop, size in cuts:
             batch = OpenBatch(since_s=now_s)
@@ -210,7 +210,7 @@ class Accumulator:
                 batch.outcome, batch.since_s = self._open.outcome, self._open.since_s
                 self._open = None
             first = already if start == 0 else 0
-            places.append(RowRange(batch.outcome, first, stop - start - first))
+            row_ranges.append(RowRange(batch.outcome, first, stop - start - first))
             is_last = stop == len(columns.values)
             if is_last and size < self._budget_bytes:
                 batch.values = columns.values[start:stop]
@@ -223,7 +223,7 @@ class Accumulator:
                 self._encode(columns, start, stop, size, batch)
             start = stop
         self._on_change()
-        return places
+        return row_ranges
 
     def close_batch(self) -> None:
         """Close the open batch, so that it is ready to be sent."""

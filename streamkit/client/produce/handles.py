@@ -92,13 +92,13 @@ class RecordsHandle:
     def __repr__(self) -> str:
         return f"RecordsHandle({self._count} records{'' if self.is_known else ', pending'})"
 
-    def add(self, sender: PartitionSender, rows: Sequence[int], places: list[RowRange]) -> None:
-        self._parts.append((sender, rows, places))
+    def add(self, sender: PartitionSender, rows: Sequence[int], row_ranges: list[RowRange]) -> None:
+        self._parts.append((sender, rows, row_ranges))
 
     @property
     def taken(self) -> int:
         """How many records the producer has accepted: all of them when `send_many` returns."""
-        return sum(place.count for _, _, places in self._parts for place in places)
+        return sum(row_range.count for _, _, row_ranges in self._parts for row_range in row_ranges)
 
     def record(self, row: int) -> RecordHandle:
         """Return the handle of one of the records.
@@ -106,31 +106,35 @@ class RecordsHandle:
         Raises:
             IndexError: The row does not exist.
         """
-        for sender, rows, places in self._parts:
+        for sender, rows, row_ranges in self._parts:
             at = bisect_left(rows, row)
             if at == len(rows) or rows[at] != row:
                 continue
-            for place in places:
-                if at < place.count:
-                    return RecordHandle(sender, place.outcome, place.first_row + at)
-                at -= place.count
+            for row_range in row_ranges:
+                if at < row_range.count:
+                    return RecordHandle(sender, row_range.outcome, row_range.first_row + at)
+                at -= row_range.count
         raise IndexError(f"row {row} of {self._count} records")
 
     @property
     def is_known(self) -> bool:
         """Whether every record's outcome is known, so that awaiting them returns immediately."""
-        return all(place.outcome.is_known for _, _, places in self._parts for place in places)
+        return all(
+            row_range.outcome.is_known
+            for _, _, row_ranges in self._parts
+            for row_range in row_ranges
+        )
 
     async def refusals(self) -> list[tuple[Sequence[int], Exception]]:
         """Wait for all outcomes; return the rows that are not stored, with their errors."""
         refused = []
-        for sender, rows, places in self._parts:
+        for sender, rows, row_ranges in self._parts:
             at = 0
-            for place in places:
-                await sender.wait_for(place.outcome)
-                if place.outcome.error is not None:
-                    refused.append((rows[at : at + place.count], place.outcome.error))
-                at += place.count
+            for row_range in row_ranges:
+                await sender.wait_for(row_range.outcome)
+                if row_range.outcome.error is not None:
+                    refused.append((rows[at : at + row_range.count], row_range.outcome.error))
+                at += row_range.count
         return refused
 
     def __await__(self) -> Generator[Any, Any, RecordsMetadata]:
@@ -139,20 +143,20 @@ class RecordsHandle:
     async def _wait(self) -> RecordsMetadata:
         partitions = [-1] * self._count
         offsets = [-1] * self._count
-        for sender, rows, places in self._parts:
+        for sender, rows, row_ranges in self._parts:
             at = 0
-            for place in places:
-                await sender.wait_for(place.outcome)
-                if place.outcome.error is not None:
-                    raise place.outcome.error
-                first = place.outcome.base_offset + place.first_row
-                has_offsets = place.outcome.base_offset >= 0
+            for row_range in row_ranges:
+                await sender.wait_for(row_range.outcome)
+                if row_range.outcome.error is not None:
+                    raise row_range.outcome.error
+                first = row_range.outcome.base_offset + row_range.first_row
+                has_offsets = row_range.outcome.base_offset >= 0
                 for row, offset in zip(
-                    rows[at : at + place.count],
-                    range(first, first + place.count),
+                    rows[at : at + row_range.count],
+                    range(first, first + row_range.count),
                     strict=True,
                 ):
                     partitions[row] = sender.partition
                     offsets[row] = offset if has_offsets else -1
-                at += place.count
+                at += row_range.count
         return RecordsMetadata(partitions, offsets)

@@ -83,16 +83,16 @@ class PartitionSender:
         self._modules = SmartModulePropagation(cluster)
         self._requests = ProduceRequests(cluster, topic, partition, options, metrics)
         self._accumulator: Accumulator | None = None
-        self._out: list[ReadyBatch] = []
+        self._in_flight: list[ReadyBatch] = []
         self._pending_responses: deque[
             tuple[list[ReadyBatch], float, PendingResponse[ProduceResponse]]
         ] = deque()
         self._wake = anyio.Event()
-        self._moved = Broadcast()
+        self._progress = Broadcast()
         self._is_flush_requested = False
         self._is_stopped = False
         self._refusal: Exception | None = None
-        self.taken = 0
+        self.accepted = 0
         self.is_full = False
         self._settled = 0
 
@@ -100,29 +100,29 @@ class PartitionSender:
 
     @property
     def unacknowledged(self) -> int:
-        return self.taken - self._settled
+        return self.accepted - self._settled
 
     def add(self, value: bytes, key: bytes | None, timestamp_ms: int) -> tuple[BatchOutcome, int]:
         accumulator = self._accumulator or self._start()
         if self._is_stopped:
             raise self._closed()
         added = accumulator.add(value, key, timestamp_ms)
-        self.taken += 1
+        self.accepted += 1
         return added
 
     def add_rows(self, columns: Columns) -> list[RowRange]:
         accumulator = self._accumulator or self._start()
         if self._is_stopped:
             raise self._closed()
-        places = accumulator.add_rows(columns)
-        self.taken += len(columns.values)
-        return places
+        row_ranges = accumulator.add_rows(columns)
+        self.accepted += len(columns.values)
+        return row_ranges
 
     async def wait_for_room(self) -> None:
         """Wait until there is room. Meanwhile batches are sent without waiting for their linger."""
         self.flush_soon()
         while self.is_full and not self._is_stopped:
-            await self._moved.wait()
+            await self._progress.wait()
 
     async def wait_until_settled(self, mark: int) -> None:
         """Wait until the outcome of the first ``mark`` records is known.
@@ -136,7 +136,7 @@ class PartitionSender:
                     f"{self._name}: {mark - self._settled} records were not acknowledged before "
                     "the producer was closed"
                 )
-            await self._moved.wait()
+            await self._progress.wait()
 
     async def wait_for(self, outcome: BatchOutcome) -> None:
         """Wait until an outcome is known, without waiting for the linger."""
@@ -161,7 +161,7 @@ class PartitionSender:
         """Send no more, and settle all outcomes with what is known about each record."""
         self._is_stopped = self._requests.is_stopped = True
         self._wake.set()
-        self._moved.notify()
+        self._progress.notify()
         if self._accumulator is None:
             return
         self._accumulator.close_batch()
@@ -173,7 +173,7 @@ class PartitionSender:
             "before the response arrived",
             sent=True,
         )
-        for batch in (*self._out, *self._accumulator.ready):
+        for batch in (*self._in_flight, *self._accumulator.ready):
             if not batch.outcome.is_known:
                 batch.outcome.settle(-1, unknown if batch.may_be_stored else not_stored)
 
@@ -219,7 +219,7 @@ class PartitionSender:
                     return
                 batches = self._accumulator.take(_REQUEST_BYTES)
                 self._update_is_full()
-                self._out += batches
+                self._in_flight += batches
                 if batches[0].error is not None:
                     now_s = self._cluster.clock.monotonic_s()
                     self._settle(batches, -1, batches[0].error, now_s)
@@ -255,7 +255,7 @@ class PartitionSender:
         invalid records are refused.
         """
         try:
-            code, base_offset = await self._answer_that_stands(batches)
+            code, base_offset = await self._final_response(batches)
         except Exception as error:  # any error must reach the handles of the records
             self._settle(batches, -1, error, sent_s)
             return
@@ -267,7 +267,7 @@ class PartitionSender:
             for batch in batches:
                 await self._deliver([batch], sent_s)
 
-    async def _answer_that_stands(self, batches: list[ReadyBatch]) -> tuple[ErrorCode, int]:
+    async def _final_response(self, batches: list[ReadyBatch]) -> tuple[ErrorCode, int]:
         """Send until there is a response that a retry would not change.
 
         There is no timeout for a response while the connection is open: responses arrive in
@@ -284,11 +284,11 @@ class PartitionSender:
                 ((code, base_offset),) = self._requests.read(
                     await (await self._requests.post(batches)), 1
                 )
-                if not await self._is_worth_a_try(code):
+                if not await self._should_retry(code):
                     mark(batches, may_be_stored=may_be_stored)
                     return code, base_offset
                 problem: StreamKitError = as_exception(code, about=self._name)
-                may_be_stored = may_be_stored or self._requests.leaves_doubt(code, batches)
+                may_be_stored = may_be_stored or self._requests.is_outcome_unknown(code, batches)
             except StreamKitError as error:
                 if not error.retryable:
                     raise
@@ -296,10 +296,10 @@ class PartitionSender:
                 may_be_stored = may_be_stored or (isinstance(error, TransportError) and error.sent)
             mark(batches, may_be_stored=may_be_stored)
             if self._is_stopped or self._is_over(backoff, started_s):
-                raise self._requests.given_up(problem, may_be_stored) from problem
+                raise self._requests.final_error(problem, may_be_stored) from problem
             await self._pause(backoff, problem)
 
-    async def _is_worth_a_try(self, code: ErrorCode) -> bool:
+    async def _should_retry(self, code: ErrorCode) -> bool:
         if code.code == Code.SMARTMODULE_NOT_FOUND:
             return await self._modules.is_propagating(code.payload.text)
         return code.code in _SEND_AGAIN_CODES
@@ -376,10 +376,10 @@ class PartitionSender:
             if base_offset >= 0:
                 base_offset += batch.record_count
         settled = set(map(id, batches))
-        self._out = [batch for batch in self._out if id(batch) not in settled]
+        self._in_flight = [batch for batch in self._in_flight if id(batch) not in settled]
         self._accumulator.settled(batches)
         self._update_is_full()
-        self._moved.notify()
+        self._progress.notify()
 
     def _count(self, batch: ReadyBatch, error: Exception | None) -> None:
         if error is not None:

@@ -39,7 +39,7 @@ class Partitions:
         self._only: int | None = options.partition
         self._turn = 0
 
-    def learn(self) -> None:
+    def refresh(self) -> None:
         """Update from the metadata: new partitions, and which of them are online."""
         self.layout = self._metadata.layout
         count = self._metadata.partition_count(self._topic)

@@ -125,7 +125,7 @@ class ProduceRequests:
             (entry_response.error, entry_response.base_offset) for entry_response in entry_responses
         ]
 
-    def leaves_doubt(self, code: ErrorCode, batches: list[ReadyBatch]) -> bool:
+    def is_outcome_unknown(self, code: ErrorCode, batches: list[ReadyBatch]) -> bool:
         """Whether batches may be stored although the response is a refusal.
 
         A stock server with a full disk keeps the batches that it wrote before the failing one.
@@ -134,7 +134,7 @@ class ProduceRequests:
             return len(batches) > 1 and not self._undoes_writes
         return code.code in _DOUBTFUL_CODES
 
-    def given_up(self, problem: StreamKitError, may_be_stored: bool) -> StreamKitError:
+    def final_error(self, problem: StreamKitError, may_be_stored: bool) -> StreamKitError:
         """Return the error of the last attempt; an earlier attempt may have stored the records."""
         if may_be_stored and not (isinstance(problem, TransportError) and problem.sent):
             return RequestTimedOut(

@@ -80,8 +80,8 @@ class Producer:
         )
         self._partitions.grow(count)
         self._is_open = True
-        self._cluster.must_close(self)
-        self._partitions.learn()
+        self._cluster.add_unfinished(self)
+        self._partitions.refresh()
 
     async def send(
         self,
@@ -114,7 +114,7 @@ class Producer:
         partitions = self._partitions
         if partitions.layout != self._metadata.layout:
             await self.open()
-            partitions.learn()
+            partitions.refresh()
         number = partitions.choose(key) if partition is None else partitions.named(partition)
         sender = self._senders[number]
         if sender.is_full:
@@ -174,7 +174,7 @@ class Producer:
         """
         await self.open()
         if self._partitions.layout != self._metadata.layout:
-            self._partitions.learn()
+            self._partitions.refresh()
         total = len(columns.values)
         chosen = self._partitions.chosen(columns.keys)
         with self._counted_call():
@@ -236,7 +236,7 @@ class Producer:
 
         The function raises the first refusal since the last flush or checkpoint.
         """
-        marks = [(sender, sender.taken) for sender in self._senders]
+        marks = [(sender, sender.accepted) for sender in self._senders]
         self.send_now()
 
         async def wait() -> None:
@@ -257,7 +257,7 @@ class Producer:
         self._is_stopped = True
         for sender in self._senders:
             sender.stop()
-        self._cluster.is_done(self)
+        self._cluster.remove_unfinished(self)
 
     async def close(self, *, deadline_s: float | None = None) -> None:
         """Accept no more records, flush, then stop. A second call does nothing.

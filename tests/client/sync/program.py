@@ -34,7 +34,7 @@ def say(line: str) -> None:
 
 
 def hear() -> None:
-    """Wait until the test lets the program go on."""
+    """Wait until the test sends a line."""
     assert sys.stdin.readline(), "the test has ended"
 
 
@@ -42,7 +42,7 @@ def hear() -> None:
 
 
 def interrupt_once_it_waits() -> None:
-    """Send this process SIGINT when its main thread stands still inside the client."""
+    """Send this process SIGINT when its main thread waits inside the client."""
     main = threading.main_thread().ident
     assert main is not None
     tick = threading.Event()
@@ -60,7 +60,7 @@ def interrupt_once_it_waits() -> None:
 
 
 def interrupted(wait: Callable[[], object]) -> None:
-    """Do what waits for ever, be interrupted, and let the test end what it waited for."""
+    """Start a wait that would not end, interrupt it, and let the test end its cause."""
     interrupt_once_it_waits()
     try:
         wait()
@@ -72,7 +72,7 @@ def interrupted(wait: Callable[[], object]) -> None:
 
 
 def fill(producer: Producer) -> None:
-    """Send until there is no room."""
+    """Send until the queue is full."""
     for number in range(1 << 20):
         producer.send(b"%d" % number)
         say_sent(number)
@@ -143,7 +143,7 @@ def interrupt_chunks(client: Client, topic: str) -> None:
 
 
 def interrupt_block(client: Client, topic: str) -> None:
-    """Leave the block of a producer whose records cannot go out: in bounded time, and told."""
+    """Leave the block of a producer whose records cannot be sent; it must end in time."""
     interrupt_once_it_waits()
     try:
         with client.producer(topic) as producer:
@@ -153,7 +153,7 @@ def interrupt_block(client: Client, topic: str) -> None:
     hear()
 
 
-# --- ends ------------------------------------------------------------------------------------
+# --- exit ------------------------------------------------------------------------------------
 
 
 def exit_unclosed(client: Client, topic: str) -> None:
@@ -190,19 +190,19 @@ def exit_refused(client: Client, topic: str) -> None:
 
 
 def exit_by_name(client: Client, topic: str) -> None:
-    """Look a host's name up when the interpreter takes no more work for its threads."""
+    """Look up a host name when the interpreter accepts no more work for its threads."""
     port = client.address.rpartition(":")[2]
 
     def send_late() -> None:
         with Client.connect(f"localhost:{port}") as late:
             late.producer(topic).send(b"late").wait()
 
-    client.admin.list_topics()  # so that the loop is there, and ends after this
+    client.admin.list_topics()  # starts the loop, which then ends after this function
     atexit.register(send_late)
 
 
 def exit_used_after(client: Client, topic: str) -> None:
-    """Use a client in a function of atexit that runs after the client's own."""
+    """Use a client in an atexit function that runs after the client's own."""
 
     def send_too_late() -> None:
         try:
@@ -216,7 +216,7 @@ def exit_used_after(client: Client, topic: str) -> None:
 
 
 def exit_while_sending(client: Client, topic: str) -> None:
-    """End while threads send; say how many records were accepted."""
+    """Exit while threads send; print how many records were accepted."""
     producer = client.producer(topic, queue_bytes=10_000)
     accepted = [0] * 4
     many = threading.Event()
@@ -337,6 +337,6 @@ def end() -> None:
 
 
 if __name__ == "__main__":
-    atexit.register(end)  # before the client's own, so it runs after that
+    atexit.register(end)  # registered before the client's own function, so it runs after it
     name, address, topic_name = sys.argv[1:]
     SCENARIOS[name](Client.connect(address), topic_name)

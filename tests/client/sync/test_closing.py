@@ -163,9 +163,9 @@ def test_records_waiting_for_room_when_their_producer_closes_are_stored_or_refus
     stall = Stall("spu up")
     with (
         Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy,
-        sync.Client.connect(proxy.address) as far,
+        sync.Client.connect(proxy.address) as proxied,
     ):
-        senders = Senders(far.producer(topic, queue_bytes=1_000), enough=1 << 30)
+        senders = Senders(proxied.producer(topic, queue_bytes=1_000), enough=1 << 30)
         assert stall.has_fired.wait(SOON_S)
         if is_released:
             with thread(senders.producer.close):

@@ -67,7 +67,7 @@ def test_a_consumer_without_a_block_closes_with_its_loop(client: sync.Client, to
 def test_closing_ends_a_wait_of_another_thread(client: sync.Client, topic: str) -> None:
     consumer = client.consumer(topic, start="end")
     consumer.open()
-    told: list[Exception] = []
+    errors: list[Exception] = []
     begins = threading.Event()
 
     def read() -> None:
@@ -75,7 +75,7 @@ def test_closing_ends_a_wait_of_another_thread(client: sync.Client, topic: str) 
         try:
             consumer.next_chunk()
         except UsageError as error:
-            told.append(error)
+            errors.append(error)
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
@@ -83,7 +83,7 @@ def test_closing_ends_a_wait_of_another_thread(client: sync.Client, topic: str) 
     consumer.close()
     consumer.close()
     reader.join(SOON_S)
-    assert "closed" in str(told[0])
+    assert "closed" in str(errors[0])
     with pytest.raises(UsageError, match="closed"):
         consumer.next_chunk()
 
@@ -94,19 +94,19 @@ def test_closing_the_client_ends_a_wait_of_another_thread(
     other = sync.Client.connect(cluster.address)
     consumer = other.consumer(topic, start=COUNT - 1)
     assert consumer.next_chunk() is not None
-    told: list[Exception] = []
+    errors: list[Exception] = []
 
     def read() -> None:
         try:
             consumer.next_chunk()
         except UsageError as error:
-            told.append(error)
+            errors.append(error)
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     other.close()
     reader.join(SOON_S)
-    assert "closed" in str(told[0])
+    assert "closed" in str(errors[0])
 
 
 def test_threads_may_share_a_consumer_and_each_record_goes_to_one(

@@ -1,4 +1,4 @@
-"""Records that the sync producer passes to the async one: what each handle reports."""
+"""Records that the sync producer forwards to the async one, and the results of their handles."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.client.test_faults_scripted import NOT_THE_LEADER, scripted
 
 
 class Owner:
-    """Owns a batch of which every outcome is known before anyone asks."""
+    """The owner of a batch whose outcomes are all known before anything waits for them."""
 
     def watch(self, batch: SendBatch, row: int, known: threading.Event) -> None:
         raise AssertionError(f"the outcome of row {row} is not known")
 
     def outcome_of(self, batch: SendBatch) -> RecordsMetadata:
-        raise AssertionError("not asked for here")
+        raise AssertionError("not called in this test")
 
 
 @pytest.mark.parametrize("response", [NOT_THE_LEADER, Write(56, stores=True)])

@@ -197,8 +197,8 @@ def test_a_program_without_a_broker_ends_in_time_and_counts_lost_records(
         assert program.end() == 0
         assert time.monotonic() - began_s < BOUNDED_S_MAX
     # There may also be a warning about a retry.
-    said = f"streamkit: 17 records for {topic!r} were not delivered before the end"
-    assert said in program.errors.splitlines()
+    expected = f"streamkit: 17 records for {topic!r} were not delivered before the end"
+    assert expected in program.errors.splitlines()
     assert not stored(client, topic)
 
 

@@ -283,14 +283,14 @@ def test_a_partitioner_error_for_one_record_does_not_affect_the_others(
 def test_a_callback_that_calls_the_client_is_refused_instead_of_hanging(
     cluster: BrokerProcess, client: sync.Client, topic: str
 ) -> None:
-    told: list[Exception] = []
+    errors: list[Exception] = []
     called = threading.Event()
 
     def on_retry(error: Exception, attempt: int) -> None:
         try:
             client.admin.list_topics()
         except UsageError as problem:
-            told.append(problem)
+            errors.append(problem)
         called.set()
 
     with (
@@ -302,7 +302,7 @@ def test_a_callback_that_calls_the_client_is_refused_instead_of_hanging(
         producer.send_now()
         assert called.wait(SOON_S)
         stall.release()
-    assert "wait for itself" in str(told[0])
+    assert "wait for itself" in str(errors[0])
 
 
 # --- closing ---------------------------------------------------------------------------------
@@ -360,21 +360,21 @@ def test_stopping_a_producer_ends_a_send_that_waits_for_room(
         sync.Client.connect(proxy.address) as client,
     ):
         producer = client.producer(topic, queue_bytes=1_000)
-        told: list[Exception] = []
+        errors: list[Exception] = []
 
         def send() -> None:
             try:
                 while True:
                     producer.send(bytes(100))
             except UsageError as error:
-                told.append(error)
+                errors.append(error)
 
         sender = threading.Thread(target=send, daemon=True)
         sender.start()
         assert stall.has_fired.wait(SOON_S)
         producer.stop()
         sender.join(SOON_S)
-        assert "is closed" in str(told[0])
+        assert "is closed" in str(errors[0])
 
 
 def test_closing_the_client_flushes_its_producers(cluster: BrokerProcess, topic: str) -> None:
