@@ -263,7 +263,7 @@ def test_a_hanging_flush_or_close_is_abandoned_at_the_deadline(place: Place, cal
 
 
 def test_a_stop_does_not_wait_for_a_generator_that_blocks(place: Place) -> None:
-    app, stop, table = new_app(), list[Callable[[], None]](), Held()
+    app, stop, table = new_app(), list[Callable[[], None]](), Buffered()
     is_released = threading.Event()
 
     def ticks() -> Iterator[int]:
@@ -277,7 +277,7 @@ def test_a_stop_does_not_wait_for_a_generator_that_blocks(place: Place) -> None:
         outcome = stopped_run(place, app, stop)
     finally:
         is_released.set()
-    assert outcome.code == EXIT_CLEAN, outcome.heard.notes
+    assert outcome.code == EXIT_CLEAN, outcome.reports.notes
     assert table.inserted == [1]
 
 
