@@ -68,7 +68,7 @@ def cancel_own_task() -> None:
     task.cancel()
 
 
-def odd_output() -> None:
+def terminal_output() -> None:
     sys.stdout.write("\x1b[2J\x00\udcff".encode("utf-8", "surrogateescape").decode("latin-1"))
 
 
@@ -103,7 +103,7 @@ RAISES = [
 HARMLESS = [
     Behaviour("slow", slow, None),
     Behaviour("thread", thread, None),
-    Behaviour("odd-output", odd_output, None),
+    Behaviour("terminal-output", terminal_output, None),
 ]
 RETURNS = [
     Behaviour("returns-coroutine", coroutine, "coroutine", is_result=True),
