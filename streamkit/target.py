@@ -192,7 +192,7 @@ async def keep_broker_running(
 ) -> None:
     """Restart the embedded broker whenever it ends unexpectedly; never returns.
 
-    Run it in a task beside the work. The client gets the new address and retries its requests.
+    Run it in a separate task. The client gets the new address and retries its requests.
 
     Args:
         lease: The running broker.

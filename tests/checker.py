@@ -2,7 +2,7 @@
 
     python -m tests.checker LEDGER LOG [--may-repeat]
 
-Both files hold one JSON list a line. The ledger, written by the test as things happen:
+Both files have one JSON list per line. The test writes the ledger while it runs:
 
     ["sent", topic, partition, sequence, crc]     before the record is sent
     ["ok", topic, partition, sequence, offset]    it was acknowledged with this offset

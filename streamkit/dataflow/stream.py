@@ -62,7 +62,7 @@ class Stream(Generic[V_co]):
         predicate: Callable[[V_co], bool],
         **options: Unpack[StageOptions],
     ) -> Stream[V_co]:
-        """Keep the records for whose value ``predicate`` returns True."""
+        """Keep a record if ``predicate`` returns True for its value."""
         check_callable(predicate, "filter")
         kind = self._node.value_type
         kept: Stream[V_co] = self._then(
