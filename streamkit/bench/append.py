@@ -57,6 +57,12 @@ def run(scale: Scale) -> Result:
                 "disk": lambda: _syncs(environment, singles),
             },
         )
+    return _result(records, requests, best, one)
+
+
+def _result(
+    records: int, requests: list[bytes], best: dict[str, Timing], one: dict[str, Timing]
+) -> Result:
     sync_s = one["disk"].seconds
     limit_s = _SYNCS_FOR_ONE * sync_s + _MORE_S
     size_mb = sum(map(len, requests)) / 1e6

@@ -43,6 +43,10 @@ def run(scale: Scale) -> Result:
             "encode, pure": lambda: timed(pure, encode, columns, 1),
         },
     )
+    return _result(rows, best)
+
+
+def _result(rows: int, best: dict[str, Timing]) -> Result:
     against = "the same source, interpreted"
     both = Comparison(
         "decode and encode",

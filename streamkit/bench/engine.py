@@ -64,6 +64,10 @@ def measure(records: int, rounds: int) -> Result:
     best = best_of(
         rounds, {"verbs": engine(by_verbs), "bare": bare, "decorators": engine(by_decorators)}
     )
+    return _result(records, best)
+
+
+def _result(records: int, best: dict[str, Timing]) -> Result:
     comparisons = [
         Comparison("verbs", best["verbs"], best["bare"], "a comprehension", 1 / 3),
         Comparison("decorators", best["decorators"], best["bare"], "a comprehension", 1 / 3),

@@ -1,8 +1,8 @@
-"""Use the broker of a data folder: attach to the one that runs, or start it.
+"""Attach to the broker of a data folder, starting it if it does not run.
 
-Everybody who wants the broker tries to connect; where nobody answers, whoever gets the lock
-starts it and hands it the locked descriptor. So there is never a second one, and none that
-nobody uses.
+Each command tries to connect. If no broker responds, the command that gets the lock starts one
+and passes it the locked descriptor. So a folder never has two brokers, and no broker runs
+without an attached command.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from streamkit.broker.process import ATTACH_S_MAX
 from streamkit.errors import ConfigError, StateError
 from streamkit.forks import in_children
 
-# streamkit is found wherever it was found here; the folder that holds it comes last.
+# The broker must import this same streamkit, so its parent folder is added to the path, last.
 _PROGRAM = (
     "import sys; sys.path.append(sys.argv.pop(1)); "
     "from streamkit.broker.process import main; main()"
@@ -32,7 +32,7 @@ _GREETING_BYTES_MAX = 4_096
 
 
 class Attachment:
-    """A hold on the broker of a data folder; it ends with the process at the latest."""
+    """A connection that keeps the broker of a data folder running, until it or the process ends."""
 
     def __init__(
         self,
@@ -42,9 +42,9 @@ class Attachment:
         started: bool,
         made_folder: bool,
     ) -> None:
-        link.setblocking(False)  # it is only looked at from here on
+        link.setblocking(False)  # from now on it is only used to check whether the broker runs
         self._link = link
-        # A child that outlives the job would hold the broker up for ever.
+        # A child that outlives the job would keep the broker running forever.
         self._share_again = in_children(link.close)
         self.sc_address = str(greeting["sc"])
         self.pid = int(str(greeting["pid"]))
@@ -52,7 +52,7 @@ class Attachment:
         self.has_made_folder = made_folder
 
     def is_lost(self) -> bool:
-        """Tell whether the broker has ended, which nobody who holds it has asked for."""
+        """Return whether the broker ended unexpectedly."""
         try:
             return self._link.recv(1, socket.MSG_PEEK) == b""
         except BlockingIOError:
@@ -61,7 +61,7 @@ class Attachment:
             return True
 
     def close(self) -> None:
-        """Let go. If this was the last hold, the broker ends, cleanly."""
+        """Detach. The broker shuts down cleanly after the last attachment is closed."""
         self._share_again()
         self._link.close()
 
@@ -78,39 +78,39 @@ class Attachment:
 
 
 def attach(data_dir: Path) -> Attachment:
-    """Attach to the broker of a data folder, starting it if there is none.
+    """Attach to the broker of a data folder, starting it if it does not run.
 
-    Blocks for up to ATTACH_S_MAX seconds; call it off the event loop.
+    Blocks for up to ATTACH_S_MAX seconds; do not call it on the event loop.
 
     Raises:
-        ConfigError: The folder cannot be made, or nobody answers although it is locked.
-        StateError: The broker was started and gave up; the text says why.
+        ConfigError: The folder cannot be created, or it is locked but no broker responds.
+        StateError: The broker did not start; the text has the reason.
     """
     if sys.platform == "win32":
         raise ConfigError(
             "the embedded broker does not run on Windows",
-            hint="name a cluster with --cluster HOST:PORT",
+            hint="use a cluster with --cluster HOST:PORT",
         )
     folder = DataFolder(data_dir)
     is_new = folder.make()
     deadline_s = time.monotonic() + ATTACH_S_MAX
     started: subprocess.Popen[bytes] | None = None
     while time.monotonic() < deadline_s:
-        greeted = _connect(folder)
-        if greeted is not None:
+        connection = _connect(folder)
+        if connection is not None:
             if started is not None:
                 _reap_when_it_ends(started)
-            return Attachment(*greeted, started=started is not None, made_folder=is_new)
+            return Attachment(*connection, started=started is not None, made_folder=is_new)
         if started is None or started.poll() is not None:
             if started is not None and started.returncode not in (0, None):
-                raise StateError(f"the embedded broker did not start: {_last_words(folder)}")
+                raise StateError(f"the embedded broker did not start: {_last_message(folder)}")
             lock_fd = folder.try_lock()
             if lock_fd is not None:
                 started = _start(folder, lock_fd)
         time.sleep(_RETRY_S)
     raise ConfigError(
-        f"the data folder {data_dir} is locked, but no broker answers there",
-        hint=f"see {folder.messages}, or name another folder with --data-dir",
+        f"the data folder {data_dir} is locked, but its broker does not respond",
+        hint=f"see {folder.messages}, or use another folder with --data-dir",
     )
 
 
@@ -128,7 +128,7 @@ def _connect(folder: DataFolder) -> tuple[socket.socket, dict[str, object]] | No
         line = b""
         while not line.endswith(b"\n") and len(line) < _GREETING_BYTES_MAX:
             data = link.recv(_GREETING_BYTES_MAX)
-            if not data:  # it is closing: wait until it has, then start a new one
+            if not data:  # the broker is closing: wait for its end, then start a new one
                 link.close()
                 return None
             line += data
@@ -144,7 +144,7 @@ def _start(folder: DataFolder, lock_fd: int) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [
                 sys.executable,
-                "-P",  # a file of the current folder must not stand for a module of Python's
+                "-P",  # a file in the current folder must not replace a module of Python
                 "-c",
                 _PROGRAM,
                 os.fspath(Path(__file__).parents[2]),
@@ -155,7 +155,7 @@ def _start(folder: DataFolder, lock_fd: int) -> subprocess.Popen[bytes]:
             stdout=messages,
             stderr=messages,
             pass_fds=(lock_fd,),
-            # A session of its own: Ctrl-C must not reach it before the sinks are flushed.
+            # In its own session, Ctrl-C does not stop the broker before the sinks are flushed.
             start_new_session=True,
         )
     os.close(lock_fd)
@@ -163,16 +163,16 @@ def _start(folder: DataFolder, lock_fd: int) -> subprocess.Popen[bytes]:
 
 
 def _reap_when_it_ends(broker: subprocess.Popen[bytes]) -> None:
-    """Take the exit status of the broker, whenever that is, so that no zombie is left.
+    """Read the exit status of the broker when it ends, so that it does not become a zombie.
 
-    It may outlive this command, so nobody waits for the thread.
+    The broker may outlive this command, so the thread is not joined.
     """
     threading.Thread(target=broker.wait, name="streamkit-broker-end", daemon=True).start()
 
 
-def _last_words(folder: DataFolder) -> str:
+def _last_message(folder: DataFolder) -> str:
     try:
         lines = folder.messages.read_text().strip().splitlines()
     except OSError:
-        return "it left no message"
-    return lines[-1].removeprefix("error: ") if lines else "it left no message"
+        return "it wrote no message"
+    return lines[-1].removeprefix("error: ") if lines else "it wrote no message"

@@ -1,7 +1,7 @@
-"""What the broker checks of a batch before it takes it. Pure.
+"""The checks of a batch before the broker accepts it. Pure.
 
-A stock server stores what it gets. Here a batch must be what its checksum and its counts
-say, so that wrong data is refused where it can still be sent again.
+A stock server stores batches without checks. This broker compares them with their checksum and
+counts, so that wrong data is refused while the producer can still send it again.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from streamkit.protocol.error_codes import Code, ErrorCode, other
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The batches of one partition in one request, checked: back to back, with the size of each
-    in bytes and the offsets it takes.
+    """The checked batches of one partition in one request, one after another.
+
+    ``sizes`` has the size of each batch in bytes, ``counts`` the number of its offsets.
     """
 
     records: bytes
@@ -44,12 +45,12 @@ class Entry:
 
 
 def check_entry(records: bytes, required: Codec | None, segment_bytes: int) -> Entry | ErrorCode:
-    """Return the batches of a record set if every one of them is sound.
+    """Return the batches of a record set, or an error if one of them is not valid.
 
     Args:
-        records: Batches back to back, as the client sent them.
-        required: The codec the topic asks for; None takes any.
-        segment_bytes: The topic's segment size, which no batch may exceed.
+        records: Batches one after another, as the client sent them.
+        required: The codec that the topic requires; None accepts any.
+        segment_bytes: The segment size of the topic, which no batch may exceed.
     """
     sizes: list[int] = []
     counts: list[int] = []
@@ -72,12 +73,12 @@ def check_entry(records: bytes, required: Codec | None, segment_bytes: int) -> E
             return ErrorCode(Code.MESSAGE_TOO_LARGE)
         return other(f"corrupt batch: {error}")
     if cut_batch_bytes(records, end, len(records)):
-        return other(f"corrupt batch: {len(records) - end} bytes behind the last whole one")
+        return other(f"corrupt batch: {len(records) - end} bytes after the last complete batch")
     return Entry(records, tuple(sizes), tuple(counts))
 
 
 def _is_whole_but_too_large(records: bytes, at: int) -> bool:
-    """Whether what could not be read as a batch is one, above the limit of a batch."""
+    """Return whether the invalid bytes are a complete batch above the size limit."""
     length_at = at + BYTES_BEFORE_LENGTH - 4
     length = int.from_bytes(records[length_at : length_at + 4], "big", signed=True)
     size = BYTES_BEFORE_LENGTH + length
@@ -96,20 +97,20 @@ def _header_problem(
     if header.size_bytes > min(segment_bytes, BATCH_BYTES_HARD_MAX):
         return ErrorCode(Code.MESSAGE_TOO_LARGE)
     if not 0 <= header.last_offset_delta < RECORDS_PER_BATCH_MAX:
-        return other(f"corrupt batch: last offset delta {header.last_offset_delta}")
+        return other(f"corrupt batch: invalid last offset delta {header.last_offset_delta}")
     return None
 
 
 def _check_content(records: bytes, at: int, header: BatchHeader) -> None:
-    """Compare the checksum, walk the records, compare their number with the header.
+    """Verify the checksum, check the records, and compare their count with the header.
 
     Raises:
-        CorruptBatch: One of them does not fit.
-        RemoteProtocolError: The records do not decompress or do not decode.
+        CorruptBatch: The checksum or the count is wrong.
+        RemoteProtocolError: The records cannot be decompressed or decoded.
     """
     check_crc(records, at, header)
     plain, start, end = plain_records(records, at, header)
     count = codec.check_records(plain, start, end) if start != end else 0
     is_fence = count == 0 and header.last_offset_delta == 0
     if count != header.record_count and not is_fence:
-        raise CorruptBatch(f"{count} records, the header says {header.record_count}")
+        raise CorruptBatch(f"{count} records, the header has {header.record_count}")

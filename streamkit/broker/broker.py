@@ -33,7 +33,7 @@ SC_PORT_DEFAULT = 9103
 SPU_PORT_DEFAULT = 9110
 _REPORT_S = 0.4
 _CLOSE_S_MAX = 5.0
-# Connections that the system holds until they are accepted: many programs may start at once.
+# The listen backlog: many programs may connect at the same time.
 _BACKLOG = 1_024
 # The journal, the lock, the ports, the attachments.
 _OTHER_FILES = 16
@@ -41,11 +41,11 @@ _OTHER_FILES = 16
 
 @dataclass(frozen=True, slots=True)
 class BrokerOptions:
-    """Where a broker keeps its data and listens; port 0 takes a free one.
+    """Where a broker stores its data and listens; port 0 selects a free port.
 
-    ``spu_public_address`` is the ``host:port`` by which clients are told to reach the SPU; those
-    that use local addresses get the port it listens on. ``connections_max`` are those in all; there
-    are fewer where the system lets this process open few files.
+    ``spu_public_address`` is the ``host:port`` of the SPU that clients get; clients that use local
+    addresses get the port it listens on. ``connections_max`` limits all connections together; the
+    limit is lower if the system allows this process few open files.
     """
 
     data_dir: Path
@@ -58,7 +58,7 @@ class BrokerOptions:
 
 
 class Broker:
-    """Open it, serve, close it. Everything runs on one event loop and one writer thread."""
+    """A broker to open and close. It runs on one event loop and one writer thread."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Broker:
         self._catalog = Catalog(self._disk, self.folder.root)
         self._reads = OpenFiles(self._disk, is_writer=False)
         self._streams = Streams()
-        self._moved: set[PartitionLog] = set()
+        self._logs_with_new_end: set[PartitionLog] = set()
         self._writer: LogWriter | None = None
         self._topics: TopicService | None = None
         self._modules: SmartModuleService | None = None
@@ -95,12 +95,12 @@ class Broker:
         self.spu_address = ""
 
     async def open(self) -> None:
-        """Take the data folder, recover what is in it, and listen on both ports.
+        """Lock the data folder, recover its content, and listen on both ports.
 
         Raises:
-            DataFolderInUse: Another broker has the folder.
+            DataFolderInUse: Another broker uses the folder.
             StateError: The folder is of another version.
-            ConfigError: A port is taken, or the folder cannot be made.
+            ConfigError: A port is in use, or the folder cannot be created.
         """
         self.folder.make()
         if self._lock_fd is None:
@@ -113,17 +113,17 @@ class Broker:
         except BaseException:
             await self.close()
             raise
-        self._housekeeping = asyncio.get_running_loop().create_task(self._keep_house())
+        self._housekeeping = asyncio.get_running_loop().create_task(self._run_housekeeping())
 
     async def close(self) -> None:
-        """Stop listening, finish what was taken, close the files, give the folder back."""
+        """Stop listening, finish accepted requests, close the files and unlock the folder."""
         for server in self._servers:
             server.close()
         if self._housekeeping is not None:
             self._housekeeping.cancel()
         if self._writer is not None:
             await self._writer.close()
-            # The acknowledgements of the last group are on the loop now; let them go out.
+            # The loop now has the acknowledgements of the last group; let it send them.
             await asyncio.sleep(0)
         for port in self._ports:
             port.close()
@@ -142,14 +142,14 @@ class Broker:
     # --- opening -------------------------------------------------------------------
 
     def _recover(self) -> None:
-        is_sound = self._journal.open()
-        if not is_sound:
-            logger.error("the journal has a damaged entry; ends are taken from the logs")
+        is_valid = self._journal.open()
+        if not is_valid:
+            logger.error("the journal has a damaged entry; the ends are read from the logs")
         if not self._offsets.open():
             logger.error("the journal of consumer offsets has a damaged entry")
         make_folders(self._disk, self.folder.logs)
         make_folders(self._disk, self.folder.smartmodules)
-        # It may come from a start that was killed before its name was on disk.
+        # An earlier start may have been killed before the folder's name was on disk.
         self._disk.sync_folder(self.folder.root)
         files = OpenFiles(self._disk, is_writer=True)
         for name, incarnation, spec in self._journal.topics():
@@ -163,15 +163,15 @@ class Broker:
         self._catalog.modules = read_modules(
             self._disk, self.folder.smartmodules, self._journal.modules()
         )
-        if is_sound:
-            self._remove_strangers()
+        if is_valid:
+            self._remove_files_without_entry()
 
     def _recover_partition(self, log: PartitionLog, incarnation: str, files: OpenFiles) -> None:
-        known = self._journal.end_of(incarnation, log.partition)
-        found = open_partition(self._disk, log, known, files)
+        known_end = self._journal.end_of(incarnation, log.partition)
+        found = open_partition(self._disk, log, known_end, files)
         if found.torn_bytes:
             logger.warning(
-                "%s-%d: cut a torn tail of %d bytes behind offset %d",
+                "%s-%d: removed %d bytes of an incomplete write after offset %d",
                 log.topic,
                 log.partition,
                 found.torn_bytes,
@@ -179,23 +179,23 @@ class Broker:
             )
         if found.damage:
             logger.error(
-                "%s-%d: acknowledged records are damaged: %s; what is whole is served, new "
-                "records are refused",
+                "%s-%d: acknowledged records are damaged: %s; the partition serves its valid "
+                "records and refuses new ones",
                 log.topic,
                 log.partition,
                 found.damage,
             )
 
-    def _remove_strangers(self) -> None:
-        """Remove what no journal entry speaks of: creates and deletes cut short.
+    def _remove_files_without_entry(self) -> None:
+        """Remove files without a journal entry, left by an interrupted create or delete.
 
-        Not after damage to the journal, which may have taken the one that does.
+        Not called if the journal is damaged: the entry of a file may be lost.
         """
-        known = {topic.incarnation for topic in self._catalog.topics.values()}
+        incarnations = {topic.incarnation for topic in self._catalog.topics.values()}
         for folder in self.folder.logs.iterdir():
-            if folder.name not in known:
+            if folder.name not in incarnations:
                 self._disk.remove_folder(folder)
-        files = {made.file for made in self._journal.modules()}
+        files = {created.file for created in self._journal.modules()}
         for file in self.folder.smartmodules.iterdir():
             if file.name not in files:
                 self._disk.unlink(file)
@@ -205,7 +205,7 @@ class Broker:
             self._disk,
             self._journal,
             is_durable=self._options.is_durable,
-            on_end=self._end_moved,
+            on_end=self._on_end,
             on_failure=self._fail,
         )
         self._writer.start()
@@ -215,7 +215,7 @@ class Broker:
             self._writer,
             self._offsets,
             self._clock,
-            on_removed=self._topic_removed,
+            on_removed=self._on_topic_removed,
         )
         self._modules = SmartModuleService(
             self._catalog, self._journal, self._writer, self.folder.smartmodules
@@ -256,49 +256,49 @@ class Broker:
         except OSError as error:
             raise PortTaken(
                 f"cannot listen on {HOST}:{number} ({port.name}): {error.strerror}",
-                hint=f"choose another port with {option}; 0 takes a free one",
+                hint=f"choose another port with {option} (0 selects a free port)",
             ) from error
         self._servers.append(server)
-        taken: int = server.sockets[0].getsockname()[1]
-        return taken
+        bound_port: int = server.sockets[0].getsockname()[1]
+        return bound_port
 
-    # --- while it runs ---------------------------------------------------------------
+    # --- running ---------------------------------------------------------------------
 
-    def _end_moved(self, log: PartitionLog) -> None:
+    def _on_end(self, log: PartitionLog) -> None:
         self._streams.end_moved(log)
-        self._moved.add(log)
+        self._logs_with_new_end.add(log)
 
-    def _topic_removed(self, topic: Topic) -> None:
+    def _on_topic_removed(self, topic: Topic) -> None:
         self._streams.topic_removed(topic)
         for log in topic.logs:
             for segment in log.segments:
                 self._reads.forget(segment.path)
 
     def _fail(self, failure: BaseException) -> None:
-        logger.critical("the journal cannot be written; the broker stops", exc_info=failure)
+        logger.critical("cannot write the journal; the broker stops", exc_info=failure)
         self.failure = failure
         self.failed.set()
 
-    async def _keep_house(self) -> None:
+    async def _run_housekeeping(self) -> None:
         while True:
             await self._clock.sleep(_REPORT_S)
             for port in self._ports:
                 port.sweep()
-            if self._moved:
-                moved, self._moved = self._moved, set()
+            if self._logs_with_new_end:
+                moved, self._logs_with_new_end = self._logs_with_new_end, set()
                 if self._catalog.is_watched:
                     self._catalog.report(moved)
 
 
 def _usage(options: BrokerOptions) -> Usage:
-    """Bound the connections by what was asked for, and by the files that may be open.
+    """Limit the connections by the options and by the number of files that may be open.
 
-    A quarter of these is for reading logs, a quarter for writing, the rest for connections.
+    A quarter of the files is for reading logs, a quarter for writing, the rest for connections.
     """
     files = open_files_limit()
     refusals = max(1, min(REFUSALS_MAX, files // 16))
-    most = max(1, min(options.connections_max, files // 2 - refusals - _OTHER_FILES))
-    return Usage(most, options.connections_per_address_max, refusals)
+    connections_max = max(1, min(options.connections_max, files // 2 - refusals - _OTHER_FILES))
+    return Usage(connections_max, options.connections_per_address_max, refusals)
 
 
 class PortTaken(ConfigError):

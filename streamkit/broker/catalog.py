@@ -1,4 +1,4 @@
-"""What the broker has: topics with their partitions, and SmartModules, as clients see them."""
+"""The objects of the broker as clients see them: topics, partitions, SmartModules."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Topic:
     incarnation: str
     spec: TopicSpec
     logs: list[PartitionLog] = field(default_factory=list)
-    # Held by whoever changes it, so that one change comes after another.
+    # Serializes changes to the topic.
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
@@ -98,7 +98,7 @@ Watcher = Callable[[ObjectKind, list[Change]], None]
 
 
 class Catalog:
-    """What exists. Watchers are told of every change, in order."""
+    """The objects that exist. Watchers are notified of every change, in order."""
 
     def __init__(self, disk: Disk, root: Path) -> None:
         self._disk = disk
@@ -111,7 +111,7 @@ class Catalog:
     # --- facts ---------------------------------------------------------------
 
     def log(self, topic: str, partition: int) -> PartitionLog | None:
-        """Return the log of a partition; None where there is no such partition."""
+        """Return the log of a partition; None if the partition does not exist."""
         found = self.topics.get(topic)
         if found is None or not 0 <= partition < len(found.logs):
             return None
@@ -124,18 +124,18 @@ class Catalog:
         return sum(len(topic.logs) for topic in self.topics.values())
 
     def find_module(self, name: str) -> str | None:
-        """Return what a SmartModule is stored as; None where there is no such module.
+        """Return the name a SmartModule is stored under; None if it does not exist.
 
         Raises:
-            RemoteProtocolError: What follows the ``@`` of the name is no version.
+            RemoteProtocolError: The text after the ``@`` is not a valid version.
         """
         key = name if name in self.modules else parse_module_name(name).key
         return key if key in self.modules else None
 
     def listing(self, kind: ObjectKind) -> list[Metadata]:
-        """Return every object of a kind by name, partitions by topic and number."""
+        """Return all objects of a kind, ordered by name; partitions by topic and number."""
         if kind in (specs.SPU, specs.CUSTOM_SPU):
-            assert self.spu is not None, "the ports are open before anybody can ask"
+            assert self.spu is not None, "the ports are open before a client can connect"
             return [self.spu]
         if kind is specs.SMARTMODULE:
             return [self._module_metadata(name) for name in sorted(self.modules)]
@@ -149,7 +149,7 @@ class Catalog:
     # --- changes -------------------------------------------------------------
 
     def describe_spu(self, host: str, port: int, *, public: str | None = None) -> None:
-        """Learn where the data port is, and by which ``host:port`` others reach it."""
+        """Set the address of the SPU, and the ``host:port`` that remote clients use."""
         local = Endpoint(port, host)
         public_host, _, public_port = (public or f"{host}:{port}").rpartition(":")
         endpoint = IngressPort(int(public_port), (Ingress(hostname=public_host.strip("[]")),))
@@ -163,7 +163,7 @@ class Catalog:
         self.spu = Metadata(SPU_NAME, spec, SpuStatus(SpuResolution.ONLINE))
 
     def new_log(self, topic: Topic, partition: int) -> PartitionLog:
-        """Make the object for a partition's log, which is on no disk yet."""
+        """Create the object for a partition's log, without files."""
         return PartitionLog(
             self._disk,
             folder_of(self._root, topic.incarnation, partition),
@@ -173,39 +173,39 @@ class Catalog:
         )
 
     def add(self, topic: Topic) -> None:
-        """Show a topic whose files exist: its partitions first, then itself."""
+        """Add a topic whose files exist. Watchers get its partitions first, then the topic."""
         self.topics[topic.name] = topic
-        self._tell_of_partitions(topic, topic.logs)
-        self._tell(specs.TOPIC, [Change(topic.metadata())])
+        self._notify_of_partitions(topic, topic.logs)
+        self._notify(specs.TOPIC, [Change(topic.metadata())])
 
     def grow(self, topic: Topic, spec: TopicSpec, logs: list[PartitionLog]) -> None:
-        """Show more partitions, before the topic that counts them."""
+        """Add partitions. Watchers get them before the topic with the new partition count."""
         topic.logs.extend(logs)
-        self._tell_of_partitions(topic, logs)
+        self._notify_of_partitions(topic, logs)
         topic.spec = spec
-        self._tell(specs.TOPIC, [Change(topic.metadata())])
+        self._notify(specs.TOPIC, [Change(topic.metadata())])
 
     def remove(self, name: str) -> Topic:
-        """Stop showing a topic and its partitions."""
+        """Remove a topic and its partitions."""
         topic = self.topics.pop(name)
-        gone = [Change(topic.partition_metadata(log), is_delete=True) for log in topic.logs]
-        self._tell(specs.PARTITION, gone)
-        self._tell(specs.TOPIC, [Change(topic.metadata(), is_delete=True)])
+        deleted = [Change(topic.partition_metadata(log), is_delete=True) for log in topic.logs]
+        self._notify(specs.PARTITION, deleted)
+        self._notify(specs.TOPIC, [Change(topic.metadata(), is_delete=True)])
         return topic
 
     def put_module(self, name: str, spec: SmartModuleSpec) -> None:
-        """Show a SmartModule that is stored."""
+        """Add or replace a stored SmartModule."""
         self.modules[name] = spec
-        self._tell(specs.SMARTMODULE, [Change(self._module_metadata(name))])
+        self._notify(specs.SMARTMODULE, [Change(self._module_metadata(name))])
 
     def remove_module(self, name: str) -> None:
-        """Stop showing a SmartModule."""
-        gone = Change(self._module_metadata(name), is_delete=True)
+        """Remove a SmartModule."""
+        deleted = Change(self._module_metadata(name), is_delete=True)
         del self.modules[name]
-        self._tell(specs.SMARTMODULE, [gone])
+        self._notify(specs.SMARTMODULE, [deleted])
 
     def report(self, logs: set[PartitionLog]) -> None:
-        """Tell of new ends and sizes of partitions that still exist."""
+        """Notify the watchers of new ends and sizes of partitions that still exist."""
         changes = [
             Change(topic.partition_metadata(log))
             for topic in self.topics.values()
@@ -213,10 +213,10 @@ class Catalog:
             if log in logs
         ]
         if changes:
-            self._tell(specs.PARTITION, changes)
+            self._notify(specs.PARTITION, changes)
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
-        """Call ``watcher`` at every change; return how to stop that."""
+        """Call ``watcher`` at every change; return a function that removes it."""
         self._watchers.append(watcher)
         return lambda: self._watchers.remove(watcher)
 
@@ -227,16 +227,16 @@ class Catalog:
     def _module_metadata(self, name: str) -> Metadata:
         return Metadata(name, self.modules[name], NoStatus())
 
-    def _tell_of_partitions(self, topic: Topic, logs: list[PartitionLog]) -> None:
-        self._tell(specs.PARTITION, [Change(topic.partition_metadata(log)) for log in logs])
+    def _notify_of_partitions(self, topic: Topic, logs: list[PartitionLog]) -> None:
+        self._notify(specs.PARTITION, [Change(topic.partition_metadata(log)) for log in logs])
 
-    def _tell(self, kind: ObjectKind, changes: list[Change]) -> None:
+    def _notify(self, kind: ObjectKind, changes: list[Change]) -> None:
         for watcher in list(self._watchers):
             watcher(kind, changes)
 
 
 def with_more_partitions(spec: TopicSpec, count: int) -> TopicSpec:
-    """Return the spec of the same topic with ``count`` partitions more."""
+    """Return the spec of the topic with ``count`` more partitions."""
     match spec.replicas:
         case ComputedReplicas() as computed:
             grown = replace(computed, partitions=computed.partitions + count)
@@ -245,4 +245,4 @@ def with_more_partitions(spec: TopicSpec, count: int) -> TopicSpec:
             added = tuple(PartitionMap(len(maps) + more, (SPU_ID,)) for more in range(count))
             return replace(spec, replicas=AssignedReplicas((*maps, *added)))
         case _:
-            raise AssertionError("mirror topics are never made here")
+            raise AssertionError("this broker never creates mirror topics")

@@ -1,7 +1,7 @@
-"""What the journal keeps: topics, SmartModules, and how far each partition is durable.
+"""The journal of topics, SmartModules and the durable end of each partition.
 
 Order: sync the data, write the entry, acknowledge. So the journal is never ahead of the
-data, and after a power cut at most one group behind.
+data, and after a power cut it lacks at most one group.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from streamkit.protocol.topic_specs import TopicSpec
 
 
 class TopicCreated(msgspec.Struct, tag="topic", frozen=True):
-    """A topic is there, or has more partitions than before. ``spec`` is its wire form."""
+    """A topic exists, or has more partitions than before. ``spec`` is its wire encoding."""
 
     name: str
     incarnation: str
@@ -32,7 +32,7 @@ class TopicDropped(msgspec.Struct, tag="gone", frozen=True):
 
 
 class SmartModuleCreated(msgspec.Struct, tag="module", frozen=True):
-    """A SmartModule is there, in a file of its own, in place of one of that name."""
+    """A SmartModule exists, in its own file; it replaces an earlier one of the same name."""
 
     name: str
     file: str
@@ -59,7 +59,10 @@ Entry = TopicCreated | TopicDropped | SmartModuleCreated | SmartModuleDeleted | 
 
 
 class CatalogJournal:
-    """The journal and the table it adds up to. Belongs to the writer's thread once started."""
+    """The journal, and the state that its entries add up to.
+
+    Used only by the writer's thread after that has started.
+    """
 
     def __init__(self, disk: Disk, path: Path, *, is_durable: bool) -> None:
         self._journal = Journal(disk, path)
@@ -70,16 +73,16 @@ class CatalogJournal:
 
     @property
     def is_dirty(self) -> bool:
-        """Whether there are entries that a sync would make durable."""
+        """Whether some entries are not synced yet, if entries are synced at all."""
         return self._is_durable and self._journal.is_dirty
 
     @property
     def failure(self) -> OSError | None:
-        """Why nothing can be noted any more, if that is so."""
+        """The error after which the journal accepts no more entries, if any."""
         return self._journal.failure
 
     def open(self) -> bool:
-        """Read every entry. Tell whether all of the file was sound.
+        """Read every entry. Return whether the whole file was valid.
 
         Raises:
             StateError: The file is of another format.
@@ -88,8 +91,8 @@ class CatalogJournal:
         decoder = msgspec.json.Decoder(Entry)
         for payload in content.entries:
             match decoder.decode(payload):
-                case TopicCreated() as made:
-                    self._topics[made.name] = made
+                case TopicCreated() as created:
+                    self._topics[created.name] = created
                 case TopicDropped(name):
                     self._topics.pop(name, None)
                 case SmartModuleCreated() as module:
@@ -104,56 +107,60 @@ class CatalogJournal:
     def topics(self) -> list[tuple[str, str, TopicSpec]]:
         """Return name, incarnation and spec of every topic."""
         return [
-            (made.name, made.incarnation, decode(specs.TOPIC.spec, made.spec, ADMIN_VERSION))
-            for made in self._topics.values()
+            (
+                created.name,
+                created.incarnation,
+                decode(specs.TOPIC.spec, created.spec, ADMIN_VERSION),
+            )
+            for created in self._topics.values()
         ]
 
     def modules(self) -> list[SmartModuleCreated]:
-        """Return what is known of every SmartModule."""
+        """Return the entry of every SmartModule."""
         return list(self._modules.values())
 
     def end_of(self, incarnation: str, partition: int) -> LogEnd | None:
-        """Return how far a partition was durable; None where nothing was ever noted."""
+        """Return the durable end of a partition; None if it has no entry."""
         return self._ends.get((incarnation, partition))
 
-    def note_topic(self, name: str, incarnation: str, spec: TopicSpec) -> None:
-        """Keep, durably, that a topic exists as it is now."""
-        made = TopicCreated(name, incarnation, encode(specs.TOPIC.spec, spec, ADMIN_VERSION))
-        self._append(made)
-        self._topics[name] = made
+    def store_topic(self, name: str, incarnation: str, spec: TopicSpec) -> None:
+        """Store durably that a topic exists with this spec."""
+        created = TopicCreated(name, incarnation, encode(specs.TOPIC.spec, spec, ADMIN_VERSION))
+        self._append(created)
+        self._topics[name] = created
         self.sync()
 
-    def note_gone(self, name: str) -> None:
-        """Keep, durably, that a topic does not exist any more."""
+    def store_topic_deleted(self, name: str) -> None:
+        """Store durably that a topic is deleted."""
         self._append(TopicDropped(name))
         self._topics.pop(name, None)
         self.sync()
 
-    def note_module(self, made: SmartModuleCreated) -> SmartModuleCreated | None:
-        """Keep, durably, that a module exists; return the one it takes the place of."""
-        self._append(made)
-        before = self._modules.get(made.name)
-        self._modules[made.name] = made
+    def store_module(self, created: SmartModuleCreated) -> SmartModuleCreated | None:
+        """Store durably that a module exists; return the entry that it replaces."""
+        self._append(created)
+        before = self._modules.get(created.name)
+        self._modules[created.name] = created
         self.sync()
         return before
 
-    def note_module_gone(self, name: str) -> SmartModuleCreated:
-        """Keep, durably, that a module does not exist any more; return what was known of it."""
+    def store_module_deleted(self, name: str) -> SmartModuleCreated:
+        """Store durably that a module is deleted; return its last entry."""
         self._append(SmartModuleDeleted(name))
         before = self._modules.pop(name)
         self.sync()
         return before
 
-    def make_room(self, logs: int) -> None:
-        """See to it that `note_ends` of so many logs finds room on any disk.
+    def reserve_space(self, logs: int) -> None:
+        """Reserve disk space for the ends of this many logs.
 
         Raises:
-            OSError: There is none.
+            OSError: The disk is full.
         """
-        self._journal.make_room((1 + logs) * _ROW_BYTES_MAX)
+        self._journal.reserve_space((1 + logs) * _ROW_BYTES_MAX)
 
-    def note_ends(self, ends: dict[PartitionLog, LogEnd]) -> None:
-        """Keep what a sync has made durable. The entry itself is synced later."""
+    def store_ends(self, ends: dict[PartitionLog, LogEnd]) -> None:
+        """Store the durable ends after a sync. The entry itself is synced later."""
         rows = [
             (log.incarnation, log.partition, end.offset, end.segment, end.position)
             for log, end in ends.items()
@@ -172,7 +179,7 @@ class CatalogJournal:
         self._journal.close()
 
     def _append(self, entry: Entry) -> None:
-        if self._journal.wants_compaction:
+        if self._journal.needs_compaction:
             self._compact()
         self._journal.append(msgspec.json.encode(entry))
 
@@ -182,11 +189,11 @@ class CatalogJournal:
         except OSError as error:
             if error.errno not in FULL_DISK:
                 raise
-            # The long file does as well, until there is room for another one.
+            # The long file is still valid; compaction is tried again at the next entry.
 
     def _table(self) -> list[bytes]:
-        """Return entries that say everything, without what belongs to topics long gone."""
-        living = {made.incarnation for made in self._topics.values()}
+        """Return entries for the current state, without the ends of deleted topics."""
+        living = {created.incarnation for created in self._topics.values()}
         self._ends = {key: end for key, end in self._ends.items() if key[0] in living}
         rows = [
             (incarnation, partition, end.offset, end.segment, end.position)
@@ -197,6 +204,6 @@ class CatalogJournal:
 
 
 def _entries_of(rows: list[tuple[str, int, int, int, int]]) -> list[Ends]:
-    """Cut a long list into entries that are read again."""
+    """Split a long list into entries below the size limit of the journal."""
     starts = range(0, len(rows), _ROWS_PER_ENTRY_MAX)
     return [Ends(rows[start : start + _ROWS_PER_ENTRY_MAX]) for start in starts]

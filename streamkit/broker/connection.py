@@ -1,4 +1,4 @@
-"""One connection of a client: bytes in, requests to the port's service, replies out in order."""
+"""One client connection: bytes in, requests to the session of the port, responses in order."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ from streamkit.protocol.error_codes import other
 
 logger = logging.getLogger("streamkit.broker")
 
-# Build metadata marks this broker; by precedence it is Fluvio 0.18.2.
+# The build metadata identifies this broker; version comparison treats it as Fluvio 0.18.2.
 PLATFORM_VERSION = "0.18.2+streamkit.1"
 _REFUSALS_LOGGED_S = 10.0
-# A reply that is ready, or one that will be.
+# The body of any response.
 ResponseBody = Any
 
 
 class PortSession(Protocol):
-    """What a port does for one connection."""
+    """Handles the requests of one connection."""
 
     def respond(
         self, request: IncomingRequest
     ) -> ResponseBody | asyncio.Future[ResponseBody] | None:
-        """Return the body of the reply, a future of it, or None for a stream's requests.
+        """Return the body of the response, a future of it, or None for a request of a stream.
 
         Raises:
-            RemoteProtocolError: The request breaks the protocol; the connection is closed.
+            RemoteProtocolError: The request violates the protocol; the connection is closed.
         """
 
     def close(self) -> None:
-        """Learn that the client is gone."""
+        """Clean up after the connection has ended."""
 
 
 class Port:
-    """What the connections of one port share."""
+    """State shared by the connections of one port."""
 
     def __init__(
         self,
@@ -72,23 +72,23 @@ class Port:
         self.connections: set[Connection] = set()
 
     def sweep(self) -> None:
-        """Close the connections that have been silent for longer than they may be."""
+        """Close the connections that exceed a timeout."""
         now_s = self.clock.monotonic_s()
         for connection in list(self.connections):
             connection.close_if_late(now_s)
 
     def close(self) -> None:
         for connection in list(self.connections):
-            connection.close("the broker stops")
+            connection.close("the broker is stopping")
 
 
 class Usage:
-    """What all connections of the broker use together, and how many of them there may be.
+    """What all connections of the broker use together, and the limits on their number.
 
     Args:
-        connections_max: In all.
-        per_address_max: From one address.
-        refusals_max: How many more are told at one time that there are too many.
+        connections_max: Maximum number of connections.
+        per_address_max: Maximum number of connections from one address.
+        refusals_max: Maximum number of further connections that get an error response.
     """
 
     def __init__(
@@ -104,15 +104,15 @@ class Usage:
         self.refusals_max = refusals_max
         self._connections_max = connections_max
         self._per_address_max = per_address_max
-        self._untold = 0
-        self._told_s = -math.inf
+        self._refused_since_log = 0
+        self._logged_s = -math.inf
 
     def add(self, host: str) -> str:
-        """Count a connection, or return why there may not be one more."""
+        """Count a connection, or return the reason why it is refused."""
         if self.by_address[host] >= self._per_address_max:
-            limit = f"{self._per_address_max:,} from {host} are open, the limit per address"
+            limit = f"{self._per_address_max:,} from {host} are open (the limit per address)"
         elif self.connections >= self._connections_max:
-            limit = f"{self._connections_max:,} are open, the limit in all"
+            limit = f"{self._connections_max:,} are open (the total limit)"
         else:
             self.connections += 1
             self.by_address[host] += 1
@@ -120,22 +120,22 @@ class Usage:
         return f"the server accepts no more connections: {limit}"
 
     def remove(self, host: str) -> None:
-        """Learn that a connection has ended."""
+        """Stop counting a connection that has ended."""
         self.connections -= 1
         self.by_address[host] -= 1
         if self.by_address[host] <= 0:
             del self.by_address[host]
 
     def log_refusal(self, why: str, now_s: float) -> None:
-        """Log that a connection is refused; of many in a row only one in a while."""
-        self._untold += 1
-        if now_s - self._told_s >= _REFUSALS_LOGGED_S:
-            logger.warning("%s (%d refused since the last such line)", why, self._untold)
-            self._told_s, self._untold = now_s, 0
+        """Log a refused connection, but at most one line per _REFUSALS_LOGGED_S seconds."""
+        self._refused_since_log += 1
+        if now_s - self._logged_s >= _REFUSALS_LOGGED_S:
+            logger.warning("%s (%d refused since the last warning)", why, self._refused_since_log)
+            self._logged_s, self._refused_since_log = now_s, 0
 
 
 class Connection(asyncio.Protocol):
-    """Requests are handled in order and answered in order; streams push between answers."""
+    """Handles requests in order and sends responses in order; streams send between them."""
 
     def __init__(self, port: Port) -> None:
         self._port = port
@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
         self._session: PortSession | None = None
         self._transport: asyncio.Transport | None = None
         self._waiting: deque[tuple[IncomingRequest, asyncio.Future[Any]]] = deque()
-        self._held_back: deque[IncomingRequest] = deque()
+        self._queued: deque[IncomingRequest] = deque()
         self._in_flight_bytes = 0
         self._opened_s = self._since_s = port.clock.monotonic_s()
         self._frame_since_s: float | None = None
@@ -159,18 +159,18 @@ class Connection(asyncio.Protocol):
     def push(self, request: IncomingRequest, body: Any) -> None:
         """Send one more response of a stream."""
         self._write(encode_response(request, body))
-        held = 0 if self._transport is None else self._transport.get_write_buffer_size()
-        if held > CONNECTION_BYTES_IN_FLIGHT_MAX:
-            self.close(f"it does not read: {held} bytes wait for it")
+        unread = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        if unread > CONNECTION_BYTES_IN_FLIGHT_MAX:
+            self.close(f"the client does not read: {unread} bytes are waiting")
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run something for as long as the connection lives."""
+        """Run a coroutine that is cancelled when the connection ends."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def close(self, reason: str) -> None:
-        """End the connection without an answer, as the protocol has it."""
+        """Close the connection without a response, as the protocol requires."""
         if self._transport is not None and not self._transport.is_closing():
             logger.debug("%s: closing %s: %s", self._port.name, self.address, reason)
             self._transport.close()
@@ -198,7 +198,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             requests = self._protocol.receive(data)
-            self._note_progress(bool(requests))
+            self._update_timeouts(bool(requests))
             for request in requests:
                 self._take(request)
         except RemoteProtocolError as error:
@@ -231,10 +231,10 @@ class Connection(asyncio.Protocol):
         self._peer_reads = True
         self._balance()
 
-    # --- one request after another -------------------------------------------------
+    # --- requests ------------------------------------------------------------------
 
     def _refuse(self, request: IncomingRequest) -> None:
-        """Answer the first request with the reason, which its client can show, and close."""
+        """Respond to the first request with the reason, for the client to show, and close."""
         if request.api is API_VERSIONS:
             body = ApiVersionsResponse(other(self._refusal), (), PLATFORM_VERSION)
             self._write(encode_response(request, body))
@@ -246,12 +246,12 @@ class Connection(asyncio.Protocol):
             return
         self._in_flight_bytes += request.size_bytes
         self._port.usage.bytes_in_flight += request.size_bytes
-        self._held_back.append(request)
-        self._handle_held_back()
+        self._queued.append(request)
+        self._handle_queued()
 
-    def _handle_held_back(self) -> None:
-        while self._held_back and len(self._waiting) < PENDING_REQUESTS_MAX and self._peer_reads:
-            self._handle(self._held_back.popleft())
+    def _handle_queued(self) -> None:
+        while self._queued and len(self._waiting) < PENDING_REQUESTS_MAX and self._peer_reads:
+            self._handle(self._queued.popleft())
         self._balance()
 
     def _handle(self, request: IncomingRequest) -> None:
@@ -280,9 +280,9 @@ class Connection(asyncio.Protocol):
                 self._abort()
                 return
             self._send_response(request, response.result())
-        if self._held_back:
+        if self._queued:
             try:
-                self._handle_held_back()
+                self._handle_queued()
             except RemoteProtocolError as error:
                 logger.warning("%s: closing %s: %s", self._port.name, self.address, error)
                 self._abort()
@@ -292,7 +292,7 @@ class Connection(asyncio.Protocol):
         try:
             self._write(encode_response(request, body))
         except LocalProtocolError as error:
-            logger.error("%s: no answer to %s: %s", self._port.name, request.api.name, error)
+            logger.error("%s: no response to %s: %s", self._port.name, request.api.name, error)
             self._abort()
         self._release(request)
 
@@ -310,12 +310,12 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    # --- bounds ------------------------------------------------------------------
+    # --- limits ------------------------------------------------------------------
 
     def _balance(self) -> None:
-        """Read only while there is room for what would come."""
+        """Pause reading while a limit is reached; resume it afterwards."""
         has_room = (
-            not self._held_back
+            not self._queued
             and self._peer_reads
             and self._in_flight_bytes < CONNECTION_BYTES_IN_FLIGHT_MAX
             and self._port.usage.bytes_in_flight < BYTES_IN_FLIGHT_MAX
@@ -328,7 +328,7 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.pause_reading()
 
-    def _note_progress(self, completed: bool) -> None:
+    def _update_timeouts(self, completed: bool) -> None:
         now_s = self._port.clock.monotonic_s()
         self._since_s = now_s
         if not self._protocol.held_bytes:
@@ -337,14 +337,14 @@ class Connection(asyncio.Protocol):
             self._frame_since_s = now_s
 
     def close_if_late(self, now_s: float) -> None:
-        """Close if a handshake, a frame or any sign of life is overdue."""
+        """Close if the handshake, a frame or any activity exceeds its timeout."""
         silent_s = now_s - self._since_s
         if not self._is_reading:
-            # What keeps this side from reading may be over without anybody telling.
+            # The limit on all connections may have been freed without a notification.
             self._balance()
         elif not self._protocol.is_introduced and now_s - self._opened_s > HANDSHAKE_S_MAX:
-            self.close("no first request in time")
+            self.close("timeout of the first request")
         elif self._frame_since_s is not None and now_s - self._frame_since_s > FRAME_S_MAX:
-            self.close("a frame took too long")
+            self.close("timeout of a frame")
         elif silent_s > IDLE_S_MAX and not self.streams and not self._waiting:
-            self.close("idle")
+            self.close("idle timeout")

@@ -1,4 +1,4 @@
-"""The stored offsets of consumers, in a journal of their own; never reset by a crash."""
+"""The stored offsets of consumers, in their own journal; a crash never resets them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Key = tuple[str, str, int]
 
 
 class Stored(msgspec.Struct, tag="stored", frozen=True):
-    """``offset`` is that of the last record consumed."""
+    """``offset`` is the offset of the last consumed record."""
 
     consumer: str
     topic: str
@@ -32,7 +32,7 @@ class Dropped(msgspec.Struct, tag="dropped", frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ConsumerPosition:
-    """Where a consumer is. The incarnation keeps it from a topic made anew."""
+    """The position of a consumer. It does not apply to a later topic of the same name."""
 
     offset: int
     time_s: int
@@ -52,7 +52,7 @@ class ConsumerOffsets:
         self.table: dict[Key, ConsumerPosition] = {}
 
     def open(self) -> bool:
-        """Read the journal. Tell whether all of it was sound."""
+        """Read the journal. Return whether all of it was valid."""
         content = self._journal.open()
         decoder = msgspec.json.Decoder(Stored | Dropped)
         for payload in content.entries:
@@ -65,7 +65,7 @@ class ConsumerOffsets:
         return not content.is_damaged
 
     def store(self, key: Key, position: ConsumerPosition) -> None:
-        """Keep a position.
+        """Store a position.
 
         Raises:
             OSError: It is not durable.
@@ -75,7 +75,7 @@ class ConsumerOffsets:
         self.table[key] = position
 
     def drop(self, keys: list[Key]) -> None:
-        """Forget positions; unknown ones are no error.
+        """Delete positions; unknown keys are ignored.
 
         Raises:
             OSError: It is not durable.
@@ -91,7 +91,7 @@ class ConsumerOffsets:
         self._journal.close()
 
     def _append(self, payload: bytes, *, sync: bool = True) -> None:
-        if self._journal.wants_compaction:
+        if self._journal.needs_compaction:
             self._compact()
         self._journal.append(payload)
         if sync and self._is_durable:
@@ -106,4 +106,4 @@ class ConsumerOffsets:
         except OSError as error:
             if error.errno not in FULL_DISK:
                 raise
-            # The long file does as well, until there is room for another one.
+            # The long file is still valid; compaction is tried again at the next entry.

@@ -1,4 +1,4 @@
-"""The data folder: who owns it, which format it has, where things lie in it."""
+"""The data folder: its lock, its format and its paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SOCKET_PATH_BYTES_MAX = 100
 
 
 class DataFolder:
-    """Paths below one data folder, as the broker and those that attach to it use them."""
+    """The paths of one data folder, for the broker and for the commands that attach to it."""
 
     def __init__(self, path: Path, disk: Disk | None = None) -> None:
         self.path = path
@@ -30,15 +30,15 @@ class DataFolder:
 
     @property
     def attach_socket(self) -> Path | None:
-        """The Unix socket to attach by; None where its path would be too long."""
+        """The Unix socket to attach to; None if its path would be too long."""
         path = (self.root / "attach.sock").absolute()
         return path if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX else None
 
     def make(self) -> bool:
-        """Make the folder if it is missing; tell whether it was.
+        """Create the folder if it is missing; return whether it was.
 
         Raises:
-            ConfigError: It cannot be made.
+            ConfigError: It cannot be created.
         """
         is_new = not self.path.exists()
         try:
@@ -47,16 +47,16 @@ class DataFolder:
                 (self.path / ".gitignore").write_text("*\n")
         except OSError as error:
             raise ConfigError(
-                f"cannot make the data folder {self.path}: {error.strerror}",
-                hint="name another one with --data-dir",
+                f"cannot create the data folder {self.path}: {error.strerror}",
+                hint="use another folder with --data-dir",
             ) from error
         return is_new
 
     def try_lock(self) -> int | None:
-        """Take the folder for this process and those it hands the descriptor to.
+        """Lock the folder for this process and for those that inherit the descriptor.
 
         Returns:
-            The descriptor that holds the lock, inheritable; None if somebody else has it.
+            The inheritable descriptor that holds the lock; None if another process holds it.
         """
         # flock belongs to the open file, so the broker process inherits it; lockf does not.
         fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -69,22 +69,22 @@ class DataFolder:
         return fd
 
     def lock(self) -> int:
-        """Take the folder.
+        """Lock the folder.
 
         Raises:
-            DataFolderInUse: Another broker has it.
+            DataFolderInUse: Another broker uses it.
         """
         fd = self.try_lock()
         if fd is None:
             raise DataFolderInUse(
                 f"another broker uses the data folder {self.path}",
-                hint="attach to it by running commands in the same folder, or name another "
-                "folder with --data-dir",
+                hint="run commands in the same folder to attach to it, or use another folder "
+                "with --data-dir",
             )
         return fd
 
     def check_format(self) -> None:
-        """Mark a new folder with the format of its files, or compare the mark.
+        """Write the format mark into a new folder, or check the existing mark.
 
         Raises:
             StateError: The folder was written by another version.
@@ -96,21 +96,21 @@ class DataFolder:
         found = mark.read_bytes()
         if found != FORMAT:
             raise StateError(
-                f"{mark} says {found[:40]!r}, this version reads {FORMAT!r}",
+                f"{mark} contains {found[:40]!r}, this version reads {FORMAT!r}",
                 hint="use the streamkit version that wrote this folder, or another folder",
             )
 
     def _write_mark(self, mark: Path) -> None:
-        """Put the whole mark there at once: half of one would look like another version's."""
-        aside = mark.with_suffix(".new")
-        self._disk.unlink(aside)
-        fd = self._disk.open_append(aside)
+        """Write the mark in one step: a part of it would look like another version."""
+        temporary = mark.with_suffix(".new")
+        self._disk.unlink(temporary)
+        fd = self._disk.open_append(temporary)
         try:
             self._disk.write_at(fd, FORMAT, 0)
             self._disk.sync(fd)
         finally:
             self._disk.close(fd)
-        self._disk.replace(aside, mark)
+        self._disk.replace(temporary, mark)
         self._disk.sync_folder(self.root)
-        # The folder may come from a start that was killed before its name was on disk.
+        # An earlier start may have been killed before the folder's name was on disk.
         self._disk.sync_folder(self.path)

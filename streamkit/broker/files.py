@@ -1,4 +1,4 @@
-"""Open files by path, a bounded number of them."""
+"""A limited number of open files, by path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streamkit.limits import OPEN_FILES_MAX
 
 
 def make_folders(disk: Disk, path: Path) -> None:
-    """Make a folder and those above it where they are missing; their names are durable."""
+    """Create a folder and its missing parents, durably."""
     if path.is_dir():
         return
     make_folders(disk, path.parent)
@@ -19,18 +19,18 @@ def make_folders(disk: Disk, path: Path) -> None:
 
 
 class OpenFiles:
-    """Descriptors, closed by least recent use. Used from one thread only."""
+    """A cache of descriptors that closes the least recently used. For one thread only."""
 
     def __init__(self, disk: Disk, *, is_writer: bool, files_max: int | None = None) -> None:
         self._disk = disk
         self._is_writer = is_writer
-        # A reader and a writer share the process with the sockets of as many connections.
-        fair = max(1, open_files_limit() // 4)
-        self._files_max = min(OPEN_FILES_MAX, fair) if files_max is None else files_max
+        # One reader, one writer and the sockets of the connections share the limit.
+        share = max(1, open_files_limit() // 4)
+        self._files_max = min(OPEN_FILES_MAX, share) if files_max is None else files_max
         self._fds: OrderedDict[Path, int] = OrderedDict()
 
     def get(self, path: Path) -> int:
-        """Return a descriptor that is good until the next call."""
+        """Return a descriptor that is valid until the next call."""
         fd = self._fds.get(path)
         if fd is not None:
             self._fds.move_to_end(path)
@@ -42,7 +42,7 @@ class OpenFiles:
         return fd
 
     def forget(self, path: Path) -> None:
-        """Close a file that goes away."""
+        """Close a file that is about to be deleted."""
         fd = self._fds.pop(path, None)
         if fd is not None:
             self._disk.close(fd)

@@ -1,7 +1,7 @@
-"""When a stream sends and from where: one unacknowledged response at a time. Pure.
+"""Flow control of a stream: one unacknowledged response at a time. Pure.
 
 Source: data plane reference, 5.5. One deliberate difference: an acknowledgement beyond the
-end counts as one at the end, where a stock server falls silent for good.
+end counts as one at the end; a stock server sends nothing more after it.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ IGNORED_OFFSET = -1
 
 @dataclass(slots=True)
 class StreamFlow:
-    """What is known of a consumer. Methods return the offset to send from, or None.
+    """The state of a consumer. Some methods return the offset to send from, or None.
 
-    ``known`` is the offset the consumer is known to have reached; None while a response is
-    out. ``last`` is the end of the log as of the last decision.
+    ``known`` is the offset that the consumer has reached; None while a response is not
+    acknowledged. ``last`` is the end of the log at the last decision.
     """
 
     known: int | None
@@ -27,16 +27,16 @@ class StreamFlow:
         return cls(offset, offset)
 
     def sent(self, end: int) -> None:
-        """Learn that a response went out while the log ended at ``end``."""
+        """Handle that a response was sent while the log ended at ``end``."""
         self.known = None
         self.last = end
 
     def found_nothing(self, offset: int) -> None:
-        """Learn that there was nothing to send from ``offset`` on."""
+        """Handle that the log has no records from ``offset`` on."""
         self.known = self.last = offset
 
     def acknowledge(self, offset: int, end: int) -> int | None:
-        """Take an acknowledgement: the next offset the consumer wants."""
+        """Handle an acknowledgement: the next offset that the consumer needs."""
         if offset == IGNORED_OFFSET:
             return None
         offset = min(offset, end)
@@ -46,6 +46,6 @@ class StreamFlow:
         return offset
 
     def end_moved(self, end: int) -> int | None:
-        """Learn that records were added."""
+        """Handle that records were added."""
         self.last = end
         return self.known if self.known is not None and end > self.known else None

@@ -1,7 +1,7 @@
-"""A file of small entries, each with its length and checksum; the last valid ones win.
+"""A file of small entries, each with its length and checksum; later entries override earlier.
 
-Layout: a line that names the format, then per entry a u32 length, a u32 CRC-32C of the
-payload, the payload. Appends are not durable before `sync`.
+Layout: a line that names the format, then for each entry a u32 length, a u32 CRC-32C of the
+payload, and the payload. Appended entries are durable only after `sync`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _HEAD = struct.Struct(">II")
 MAGIC = b"streamkit journal 1\n"
 ENTRY_BYTES_MAX = 1 << 20
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-# How much room is taken at once for entries to come.
-_ROOM_BYTES = 1 << 16
+# Disk space is reserved for future entries in steps of this size.
+_RESERVED_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class JournalContent:
-    """What a journal held. ``is_damaged``: an entry is bad although valid ones follow it."""
+    """The content of a journal. ``is_damaged``: an invalid entry is followed by valid ones."""
 
     entries: list[bytes]
     valid_bytes: int
@@ -38,9 +38,8 @@ class JournalContent:
 class Journal:
     """One open journal. Used from one thread at a time.
 
-    A full disk refuses an entry and leaves the journal as it was. After any other failure of
-    a write or a sync nobody knows what is on disk: ``failure`` says so, and nothing more is
-    written.
+    If the disk is full, an entry is refused and the journal is unchanged. After any other failed
+    write or sync the content on disk is unknown: ``failure`` is set, and no more is written.
     """
 
     def __init__(self, disk: Disk, path: Path) -> None:
@@ -48,7 +47,7 @@ class Journal:
         self._path = path
         self._fd = -1
         self._end = 0
-        self._room_end = 0
+        self._reserved_end = 0
         self.is_dirty = False
         self.failure: OSError | None = None
 
@@ -57,18 +56,19 @@ class Journal:
         return self._end
 
     @property
-    def wants_compaction(self) -> bool:
+    def needs_compaction(self) -> bool:
         return self._end > JOURNAL_BYTES_MAX
 
     def open(self) -> JournalContent:
-        """Open the file, cut a torn tail, and return what it holds. A missing one is made.
+        """Open the file, remove an incomplete last entry, and return the content.
+
+        Creates the file if it is missing.
 
         Raises:
             StateError: The file is of another format.
         """
         if not self._path.exists():
-            # A file is there whole or not at all: half a first line would look like another
-            # format's.
+            # Created in one step: a part of the first line would look like another format.
             self.replace_all([])
             return JournalContent([], self._end, is_damaged=False)
         self._fd = self._disk.open_append(self._path)
@@ -86,24 +86,24 @@ class Journal:
             self.sync()
         return content
 
-    def make_room(self, size_bytes: int) -> None:
-        """Take room for entries, so that a disk that fills up meanwhile does not matter.
+    def reserve_space(self, size_bytes: int) -> None:
+        """Reserve disk space for entries, so that they succeed even if the disk fills up.
 
         Raises:
-            OSError: There is not so much.
+            OSError: The disk does not have this much space.
         """
-        if self._end + size_bytes > self._room_end:
-            size_bytes = max(size_bytes, _ROOM_BYTES)
+        if self._end + size_bytes > self._reserved_end:
+            size_bytes = max(size_bytes, _RESERVED_BYTES)
             self._disk.allocate(self._fd, self._end, size_bytes)
-            self._room_end = self._end + size_bytes
+            self._reserved_end = self._end + size_bytes
 
     def append(self, payload: bytes) -> None:
         """Add an entry.
 
         Raises:
-            OSError: It does not count; ``failure`` tells whether others still may.
+            OSError: The entry is not added. If ``failure`` is set, no later entry can be added.
         """
-        assert len(payload) <= ENTRY_BYTES_MAX, "an entry that nobody would read again"
+        assert len(payload) <= ENTRY_BYTES_MAX, "a larger entry could not be read again"
         self._refuse_after_failure()
         entry = _HEAD.pack(len(payload), google_crc32c.value(payload)) + payload
         try:
@@ -119,7 +119,7 @@ class Journal:
         """Return when every entry is on disk.
 
         Raises:
-            OSError: Some are not, for good.
+            OSError: Some entries are not on disk and never will be.
         """
         self._refuse_after_failure()
         self.is_dirty = False
@@ -131,55 +131,56 @@ class Journal:
 
     def _refuse_after_failure(self) -> None:
         if self.failure is not None:
-            raise OSError(self.failure.errno, f"{self._path.name} failed before") from self.failure
+            text = f"an earlier write or sync of {self._path.name} failed"
+            raise OSError(self.failure.errno, text) from self.failure
 
     def replace_all(self, payloads: Iterable[bytes]) -> None:
-        """Put a new file with just these entries in the place of the old one.
+        """Replace the file with a new one that has only these entries.
 
         Raises:
-            OSError: It cannot be made; the old one goes on.
+            OSError: The new file cannot be created; the old one stays in use.
         """
         data = bytearray(MAGIC)
         for payload in payloads:
             data += _HEAD.pack(len(payload), google_crc32c.value(payload))
             data += payload
-        aside = self._path.with_suffix(".new")
-        self._disk.unlink(aside)
-        fd = self._disk.open_append(aside)
+        temporary = self._path.with_suffix(".new")
+        self._disk.unlink(temporary)
+        fd = self._disk.open_append(temporary)
         try:
             self._disk.write_at(fd, data, 0)
-            self._disk.allocate(fd, len(data), _ROOM_BYTES)
+            self._disk.allocate(fd, len(data), _RESERVED_BYTES)
             self._disk.sync(fd)
         except OSError:
             self._disk.close(fd)
-            self._disk.unlink(aside)
+            self._disk.unlink(temporary)
             raise
         try:
-            self._disk.replace(aside, self._path)
+            self._disk.replace(temporary, self._path)
         except OSError:
             self._disk.close(fd)
             raise
         self.close()
         self._fd, self._end, self.is_dirty = fd, len(data), False
-        self._room_end = len(data) + _ROOM_BYTES
+        self._reserved_end = len(data) + _RESERVED_BYTES
         try:
             self._disk.sync_folder(self._path.parent)
         except OSError as error:
-            self.failure = error  # which of the two a crash would leave nobody can tell
+            self.failure = error  # after a crash, either of the two files could remain
             raise
 
     def close(self) -> None:
-        """Close the file; what is not synced is not durable."""
+        """Close the file without a sync."""
         if self._fd >= 0:
             self._disk.close(self._fd)
             self._fd = -1
 
 
 def read_entries(data: bytes) -> JournalContent:
-    """Read the entries of a whole file up to the torn tail.
+    """Read the entries of a file, up to an incomplete last entry.
 
-    A bad entry with valid ones behind it is damage, not a torn tail: it is stepped over and
-    reported, since what follows is newer and counts.
+    An invalid entry before valid ones is damage, not an incomplete write. It is skipped and
+    reported, because the entries after it are newer and still apply.
     """
     entries: list[bytes] = []
     at = valid = len(MAGIC)
@@ -188,11 +189,11 @@ def read_entries(data: bytes) -> JournalContent:
         payload = _entry_at(data, at)
         if payload is None:
             if not data[at:].strip(b"\0"):
-                break  # room for entries that never came
-            behind = next(_valid_entry_positions(data, at + 1), None)
-            if behind is None:
+                break  # reserved space without entries
+            following = next(_valid_entry_positions(data, at + 1), None)
+            if following is None:
                 break
-            at, is_damaged = behind, True
+            at, is_damaged = following, True
             continue
         entries.append(payload)
         at = valid = at + _HEAD.size + len(payload)

@@ -1,7 +1,7 @@
-"""The one thread that writes to disk, in groups: write all, sync, publish, begin again.
+"""The only thread that writes to disk. It works in groups: write, sync, publish.
 
-A sync starts as soon as something is dirty; what arrives meanwhile joins the next group.
-There is no timer: an idle disk acknowledges at once, a busy one in large groups.
+A sync starts as soon as there is something to sync; entries that arrive meanwhile join the next
+group. There is no timer: an idle disk acknowledges immediately, a busy one in large groups.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What became of an entry: the offset of its first record, or why it is not stored."""
+    """The result of an append: the offset of the first record, or why it is not stored."""
 
     base_offset: int
     error: ErrorCode | None = None
@@ -47,7 +47,7 @@ class _Append:
 
 @dataclass(slots=True)
 class _Task:
-    """Anything else that must run between groups, such as making the files of a topic."""
+    """Other work that must run between groups, such as creating the files of a topic."""
 
     run: Callable[[], Any]
     done: asyncio.Future[Any]
@@ -66,9 +66,9 @@ _STOP = object()
 
 
 class LogWriter:
-    """Appends and catalog changes go in on the event loop and are acknowledged there.
+    """Accepts appends and catalog changes on the event loop and acknowledges them there.
 
-    ``on_end`` is called on the loop for each log whose durable end has moved.
+    Calls ``on_end`` on the loop for each log with a new durable end.
     """
 
     def __init__(
@@ -97,19 +97,19 @@ class LogWriter:
         self._thread.start()
 
     def append(self, log: PartitionLog, entry: Entry) -> asyncio.Future[Appended]:
-        """Store an entry; the future is done when it is on disk, or surely is not."""
+        """Store an entry; the future is done when the entry is on disk, or is known not to be."""
         done: asyncio.Future[Appended] = self._loop.create_future()
         self._queue.put(_Append(log, entry, done))
         return done
 
     def run(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        """Run something on the writer's thread, behind what was given before."""
+        """Run a function on the writer's thread, after all earlier appends and functions."""
         done: asyncio.Future[T] = self._loop.create_future()
         self._queue.put(_Task(function, done))
         return done
 
     async def close(self) -> None:
-        """Write and sync everything given so far, then end the thread."""
+        """Write and sync everything submitted so far, then end the thread."""
         self._queue.put(_STOP)
         await self._ended.wait()
         self._thread.join()
@@ -127,13 +127,13 @@ class LogWriter:
                     self._store(group)
             self._sync_journal_now()
         except BaseException as failure:
-            # The journal cannot be trusted any more: nothing is acknowledged from here on.
+            # The journal is no longer reliable: from now on nothing is acknowledged.
             self._loop.call_soon_threadsafe(self._on_failure, failure)
         finally:
             self._loop.call_soon_threadsafe(self._ended.set)
 
     def _next_group(self) -> tuple[_Group | None, bool]:
-        """Wait for work, then take all that is there, up to the size of a group."""
+        """Wait for work, then collect all available work, up to the size of a group."""
         try:
             item = self._queue.get(timeout=JOURNAL_SYNC_S_MAX if self._journal.is_dirty else None)
         except queue.Empty:
@@ -147,7 +147,7 @@ class LogWriter:
             else:
                 group.tasks.append(item)
             if group.tasks or group.size_bytes >= SYNC_GROUP_BYTES_MAX:
-                return group, False  # a task runs behind what came before it, not beside it
+                return group, False  # a task runs after all earlier work, never with later work
             try:
                 item = self._queue.get_nowait()
             except queue.Empty:
@@ -156,10 +156,10 @@ class LogWriter:
 
     def _store(self, group: _Group) -> None:
         self._begin_journal_sync()
-        ends = self._write_and_sync(group) if self._has_room(group) else {}
+        ends = self._write_and_sync(group) if self._reserve_journal_space(group) else {}
         self._finish_journal_sync()
         if ends:
-            self._journal.note_ends(ends)
+            self._journal.store_ends(ends)
         for task in group.tasks:
             try:
                 task.result = task.run()
@@ -169,13 +169,13 @@ class LogWriter:
                 task.failure = failure
         self._loop.call_soon_threadsafe(self._publish, group, ends)
 
-    def _has_room(self, group: _Group) -> bool:
-        """See to it that the journal can note the group, before anything of it is written."""
+    def _reserve_journal_space(self, group: _Group) -> bool:
+        """Reserve journal space for the group before any of it is written."""
         logs = {append.log for append in group.appends}
         if not logs:
             return True
         try:
-            self._journal.make_room(len(logs))
+            self._journal.reserve_space(len(logs))
         except OSError as error:
             if error.errno not in FULL_DISK:
                 raise
@@ -245,5 +245,5 @@ class LogWriter:
         for log in ends:
             try:
                 self._on_end(log)
-            except Exception:  # the readers of one log must not cost those of the others
-                logger.exception("%s-%d: waking its readers failed", log.topic, log.partition)
+            except Exception:  # an error of one log must not affect the readers of the others
+                logger.exception("%s-%d: notifying its readers failed", log.topic, log.partition)

@@ -1,4 +1,4 @@
-"""How SmartModules are named and found: plain names, and ``group/name@version``. Pure.
+"""Names of SmartModules: plain names, and ``group/name@version``. Pure.
 
 Source: control plane reference, 3.5, 4.6 and 5.3.
 """
@@ -14,7 +14,7 @@ from streamkit.protocol.specs import ModulePackage, SmartModuleSpec
 
 @dataclass(frozen=True, slots=True)
 class ModuleName:
-    """What a client calls a module; a part that is not given is None."""
+    """The name of a module in a request; a missing part is None."""
 
     name: str
     group: str | None = None
@@ -22,11 +22,11 @@ class ModuleName:
 
     @property
     def key(self) -> str:
-        """The name under which a module with all of these parts is stored."""
+        """The name under which the module is stored, if all parts are given."""
         return "-".join(filter(None, (self.name, self.group, self.version)))
 
     def matches(self, stored_as: str, spec: SmartModuleSpec) -> bool:
-        """Tell whether a filter of this name lists a module."""
+        """Return whether a filter with this name matches a module."""
         if spec.meta is None:
             return stored_as == self.name and self.group is None and self.version is None
         package = spec.meta.package
@@ -38,14 +38,14 @@ class ModuleName:
 
 
 def parse_module_name(text: str) -> ModuleName:
-    """Read ``name``, ``group/name`` or ``group/name@version``.
+    """Parse ``name``, ``group/name`` or ``group/name@version``.
 
     Raises:
-        RemoteProtocolError: The version is none; the stock SC closes the connection for it.
+        RemoteProtocolError: The version is not valid; the stock SC closes the connection then.
     """
     rest, at, version = text.partition("@")
     if at and not SEMVER.fullmatch(version):
-        raise RemoteProtocolError(f"module {text!r} has the version {version!r}", at=0)
+        raise RemoteProtocolError(f"module {text!r}: {version!r} is not a valid version", at=0)
     group, slash, name = rest.partition("/")
     if not slash:
         return ModuleName(rest, None, version or None)

@@ -1,7 +1,7 @@
 """The log of one partition: append on the writer's thread, read on the event loop.
 
-An append exists for readers when it is synced: `durable_end` is the high watermark, the end
-of the log and what is acknowledged, all in one.
+Readers see an append after it is synced: `durable_end` is the high watermark, the end of the log
+and the acknowledged end at the same time.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from streamkit.protocol.batch import (
 from streamkit.protocol.error_codes import Code, ErrorCode, evicted, other
 
 _SCAN_BYTES = 1 << 20
-# The first two fields of a batch: its offset, and its length behind them.
-_PLACE = struct.Struct(">qi")
+# The first two fields of a batch: base offset and length.
+_OFFSET_AND_LENGTH = struct.Struct(">qi")
 _BASE_OFFSET = struct.Struct(">q")
 
 
 @dataclass(frozen=True, slots=True)
 class LogEnd:
-    """How far a log reaches, and where on disk."""
+    """The end of a log: its offset, and its position on disk."""
 
     offset: int
     segment: int
@@ -45,17 +45,17 @@ class LogEnd:
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Whole batches from the log; ``next_offset`` follows the last of them."""
+    """Complete batches from the log; ``next_offset`` is the offset after the last batch."""
 
     records: bytes
     next_offset: int
 
 
 class PartitionLog:
-    """Segments in order, the last of them active.
+    """Segments in order; the last one is active.
 
-    Attributes changed by `append` belong to the writer's thread; `durable` is published on
-    the event loop by `synced`, and readers look at nothing behind it.
+    Attributes changed by `append` belong to the writer's thread. `synced` publishes `durable` on
+    the event loop, and readers read nothing after it.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class PartitionLog:
 
     @property
     def incarnation(self) -> str:
-        """What tells the topic from an older one of the same name."""
+        """The id that distinguishes the topic from an earlier one of the same name."""
         return self.folder.parent.name
 
     @property
@@ -98,14 +98,14 @@ class PartitionLog:
         return sum(segment.size_bytes for segment in self.segments)
 
     def written_end(self) -> LogEnd:
-        """Where the next batch will go. For the writer's thread."""
+        """The position of the next batch. For the writer's thread."""
         active = self.segments[-1]
         return LogEnd(self.end, active.base_offset, active.size_bytes)
 
     # --- writing, on the writer's thread ---------------------------------------
 
-    def make_first_segment(self, files: OpenFiles) -> None:
-        """Make the file of a new partition, durably."""
+    def create_first_segment(self, files: OpenFiles) -> None:
+        """Create the file of a new partition, durably."""
         make_folders(self._disk, self.folder)
         segment = Segment(Segment.path_in(self.folder, 0), 0)
         self._disk.sync(files.get(segment.path))
@@ -113,10 +113,10 @@ class PartitionLog:
         self.segments.append(segment)
 
     def append(self, entry: Entry, files: OpenFiles) -> int:
-        """Write the batches of an entry at the end and return the first one's offset.
+        """Write the batches of an entry at the end and return the offset of the first.
 
         Raises:
-            OSError: Nothing of the entry is left in the log. If even the cut back fails, the
+            OSError: The entry was removed from the log again. If even the removal fails, the
                 log refuses all further writes.
         """
         first_offset = self.end
@@ -130,7 +130,7 @@ class PartitionLog:
         return first_offset
 
     def _write_entry(self, entry: Entry, files: OpenFiles) -> None:
-        """Give each batch its offset, and write all that go into one file at once."""
+        """Set the offset of each batch, and write the batches of a segment in one call."""
         data = bytearray(entry.records)
         view = memoryview(data)
         start = at = 0
@@ -141,7 +141,7 @@ class PartitionLog:
                 self._roll(files)
                 start, held_bytes = at, 0
             _BASE_OFFSET.pack_into(data, at, self.end)
-            self.segments[-1].written.note(self.end, held_bytes)
+            self.segments[-1].written.add(self.end, held_bytes)
             at += size_bytes
             self.end += count
         self._write(view[start:at], files)
@@ -152,26 +152,26 @@ class PartitionLog:
         segment.size_bytes += len(data)
 
     def _roll(self, files: OpenFiles) -> None:
-        """Sync the old segment, make the new one, sync the folder; only then accept."""
+        """Sync the old segment, create the new one, sync the folder."""
         self._sync_active(files)
         segment = Segment(Segment.path_in(self.folder, self.end), self.end)
         files.get(segment.path)
-        self.segments.append(segment)  # so that a failure behind this removes the file again
+        self.segments.append(segment)  # now, so that a later failure removes the file again
         self._disk.sync_folder(self.folder)
 
     def _cut_back(self, to: LogEnd, segments: int, files: OpenFiles) -> None:
-        # In memory first: whatever the disk still does, what is published next is this end.
-        extras = self.segments[segments:]
+        # In memory first: this end is published next, even if the disk fails again.
+        new_segments = self.segments[segments:]
         del self.segments[segments:]
         active = self.segments[-1]
         active.cut(to.position)
         self.end = to.offset
         try:
-            for extra in extras:
-                files.forget(extra.path)
-                self._disk.unlink(extra.path)
-            if extras:
-                # Else a crash brings a name back that is taken for the end of the log.
+            for segment in new_segments:
+                files.forget(segment.path)
+                self._disk.unlink(segment.path)
+            if new_segments:
+                # Otherwise a removed segment could reappear after a crash as the end of the log.
                 self._disk.sync_folder(self.folder)
             self._disk.truncate(files.get(active.path), to.position)
         except OSError:
@@ -179,7 +179,7 @@ class PartitionLog:
             raise
 
     def sync(self, files: OpenFiles) -> LogEnd:
-        """Put everything appended on disk and return how far that is."""
+        """Sync everything appended so far and return its end."""
         end = self.written_end()
         self._sync_active(files)
         return end
@@ -188,7 +188,7 @@ class PartitionLog:
         try:
             self._disk.sync(files.get(self.segments[-1].path))
         except OSError:
-            # What the kernel held is in doubt for good: a second sync would lie.
+            # The kernel may have dropped the data: a second sync could wrongly succeed.
             self.has_failed_sync = True
             self.refusal = ErrorCode(Code.PARTITION_SHORT_CIRCUITED)
             raise
@@ -196,24 +196,24 @@ class PartitionLog:
     # --- reading, on the event loop --------------------------------------------
 
     def synced(self, end: LogEnd) -> None:
-        """Learn that everything below ``end`` is on disk."""
+        """Publish that everything before ``end`` is on disk."""
         assert end.offset >= self.durable.offset, "the durable end moved back"
         self.durable = end
 
     def read(self, offset: int, max_bytes: int, files: OpenFiles) -> Slice | ErrorCode:
-        """Read whole batches from the one that holds ``offset`` on.
+        """Read complete batches, beginning with the one that contains ``offset``.
 
         Args:
-            offset: The first one wanted; older records of its batch come along.
-            max_bytes: How much at the most; the first batch comes whatever its size.
-                Negative means no limit of its own.
-            files: Where to get descriptors.
+            offset: The first offset to read; earlier records of its batch are included.
+            max_bytes: Maximum size; the first batch is returned whatever its size. Negative
+                means no limit except that of the broker.
+            files: The cache of descriptors.
 
         Returns:
-            The batches, none at the end of the log; or the error to answer with.
+            The batches, none at the end of the log; or the error for the response.
 
         Raises:
-            CorruptBatch: A batch is not what its checksum says.
+            CorruptBatch: A batch is damaged.
         """
         if offset > self.durable_end:
             return other(f"start offset: {offset} is greater than leo: {self.durable_end}")
@@ -243,26 +243,26 @@ class PartitionLog:
                 return position
             position += header.size_bytes
             if position >= stop:
-                raise self._corrupt(f"no batch holds offset {offset}", offset)
+                raise self._corrupt(f"no batch contains offset {offset}", offset)
 
     def _index(self, segment: Segment, files: OpenFiles) -> SparseIndex:
-        """Note where the batches of a file start, reading it in pieces."""
+        """Build an index of where batches start, reading the file in pieces."""
         index = SparseIndex()
         position = 0
         while position < segment.found_bytes:
-            wanted = min(_SCAN_BYTES, segment.found_bytes - position)
-            data = self._disk.read_at(files.get(segment.path), wanted, position)
+            bytes_max = min(_SCAN_BYTES, segment.found_bytes - position)
+            data = self._disk.read_at(files.get(segment.path), bytes_max, position)
             at = 0
             while len(data) - at >= HEADER_BYTES:
-                base_offset, length = _PLACE.unpack_from(data, at)
+                base_offset, length = _OFFSET_AND_LENGTH.unpack_from(data, at)
                 if length < HEADER_BYTES - BYTES_BEFORE_LENGTH:
                     raise self._corrupt(
-                        f"batch length {length} in {segment.path.name}", base_offset
+                        f"invalid batch length {length} in {segment.path.name}", base_offset
                     )
-                index.note(base_offset, position + at)
+                index.add(base_offset, position + at)
                 at += BYTES_BEFORE_LENGTH + length
             if not at:
-                return index  # less than a header is left, which no reader is sent to
+                return index  # less than a header is left, which is never read
             position += at
         return index
 
@@ -278,38 +278,38 @@ class PartitionLog:
         self, segment: Segment, position: int, stop: int, max_bytes: int, files: OpenFiles
     ) -> Slice:
         first = self._header_at(segment, position, files)
-        wanted = _SCAN_BYTES if max_bytes < 0 else min(max_bytes, FETCH_BYTES_MAX)
-        size = min(max(wanted, first.size_bytes), stop - position)
+        bytes_max = _SCAN_BYTES if max_bytes < 0 else min(max_bytes, FETCH_BYTES_MAX)
+        size = min(max(bytes_max, first.size_bytes), stop - position)
         data = self._disk.read_at(files.get(segment.path), size, position)
         expected = first.base_offset
         end = 0
-        for header, at in self._sound_headers(data, expected):
+        for header, at in self._valid_headers(data, expected):
             if header.base_offset != expected:
                 raise self._corrupt(
-                    f"offset {header.base_offset} where {expected} was due", expected
+                    f"a batch has offset {header.base_offset} instead of {expected}", expected
                 )
             try:
                 check_crc(data, at, header)
             except CorruptBatch as error:
-                if at:  # what is sound goes out first; the next read meets the damage
+                if at:  # return the valid batches first; the next read reports the damage
                     break
                 raise self._corrupt(error.reason, expected) from error
             expected = header.end_offset
             end = at + header.size_bytes
         if not end:
-            raise self._corrupt("a batch is cut short on disk", expected)
-        segment.note_next(expected, position + end)
+            raise self._corrupt("a batch on disk is incomplete", expected)
+        segment.remember_next(expected, position + end)
         return Slice(data if end == len(data) else data[:end], expected)
 
-    def _sound_headers(self, data: bytes, offset: int) -> Iterator[tuple[BatchHeader, int]]:
-        """Walk the batches up to one whose header means nothing; the first must be sound."""
-        read_any = False
+    def _valid_headers(self, data: bytes, offset: int) -> Iterator[tuple[BatchHeader, int]]:
+        """Yield batches up to one with an invalid header; the first header must be valid."""
+        has_valid_batch = False
         try:
             for header, at in whole_batches(data):
                 yield header, at
-                read_any = True
+                has_valid_batch = True
         except RemoteProtocolError as error:
-            if not read_any:
+            if not has_valid_batch:
                 raise self._corrupt(str(error), offset) from error
 
     def _corrupt(self, reason: str, offset: int) -> CorruptBatch:

@@ -1,13 +1,13 @@
-"""The broker as a process: serve until signalled, or until the last attached command ends.
+"""The broker as a process: it serves until a signal, or until the last attached command ends.
 
-| state | event | next |
+| state | event | next state |
 |---|---|---|
-| waiting for the first attachment | one comes | serving |
-| | none within ATTACH_S_MAX | closing |
+| waiting for the first attachment | a command attaches | serving |
+| | no command attaches within ATTACH_S_MAX | closing |
 | serving | the last attachment ends | closing |
 | any | SIGTERM, SIGINT, journal failure | closing: attachments are refused |
 
-A broker of `broker start` counts itself as an attachment.
+A broker of `broker start` keeps running without attachments.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ ATTACH_S_MAX = 10.0
 
 
 class Attachments:
-    """The commands that hold the broker up. Each is a connection that the kernel closes."""
+    """The attached commands, which keep the broker running. Each has one connection.
+
+    The kernel closes the connection when the command ends, even if it is killed.
+    """
 
     def __init__(
         self, greeting: dict[str, object], *, stays: bool, on_none: Callable[[], None]
@@ -44,13 +47,13 @@ class Attachments:
         self._path: Path | None = None
 
     def end_if_none(self) -> None:
-        """End the broker unless somebody holds it; from here on nobody may any more."""
+        """End the broker if no command is attached; after that, commands are refused."""
         if not self._count and not self._stays:
             self._is_closing = True
             self._on_none()
 
     async def listen(self, socket_path: Path | None, port_file: Path) -> None:
-        """Open the Unix socket, or a loopback port where its path would be too long."""
+        """Open the Unix socket, or a loopback port if its path would be too long."""
         if socket_path is not None:
             self._path = socket_path
             self._remove_path()
@@ -58,9 +61,9 @@ class Attachments:
             return
         self._path = port_file
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        aside = port_file.with_suffix(".new")
-        aside.write_text(str(self._server.sockets[0].getsockname()[1]))
-        aside.replace(port_file)
+        temporary = port_file.with_suffix(".new")
+        temporary.write_text(str(self._server.sockets[0].getsockname()[1]))
+        temporary.replace(port_file)
 
     async def close(self) -> None:
         self._is_closing = True
@@ -83,9 +86,9 @@ class Attachments:
         writer.write(self._greeting)
         try:
             while await reader.read(1024):
-                pass  # an attached command has nothing to say; its end is what counts
+                pass  # an attached command sends nothing; only its end matters
         except OSError:
-            pass  # it ended without a farewell, which is an end all the same
+            pass  # a reset connection is an end too
         finally:
             self._count -= 1
             self._writers.discard(writer)
@@ -100,22 +103,22 @@ async def serve(
     stays: bool,
     on_ready: Callable[[Broker], None],
 ) -> int:
-    """Run a broker until it has to end; return the exit code.
+    """Run a broker until it ends; return the exit code.
 
     Args:
-        options: Where it listens and keeps its data.
-        lock_fd: The locked descriptor, if whoever started it has taken the folder already.
-        stays: Whether it stays until it is signalled; else it ends with the last attachment.
-        on_ready: Called once both ports listen.
+        options: The options of the broker.
+        lock_fd: The locked descriptor, if the parent process has already locked the folder.
+        stays: True to run until a signal; False to end with the last attachment.
+        on_ready: Called when both ports listen.
 
     Raises:
-        StreamKitError: It could not start.
+        StreamKitError: The broker could not start.
     """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         if number == signal.SIGINT and signal.getsignal(number) is signal.SIG_IGN:
-            continue  # whoever started it in the background does not want Ctrl-C to end it
+            continue  # the shell started the broker in the background: Ctrl-C must not end it
         loop.add_signal_handler(number, stop.set)
     raise_open_files_limit()
     keep_freed_memory()

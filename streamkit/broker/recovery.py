@@ -1,9 +1,9 @@
-"""What of a partition is kept when it is opened again. Only the journal decides.
+"""Recovery of a partition. The end in the journal decides what is kept.
 
-| first invalid byte | what it is | what is done |
+| first invalid byte | cause | action |
 |---|---|---|
-| at or behind the journal's end | a torn tail, nobody was told of it | cut, synced, counted |
-| before the journal's end | acknowledged data are damaged | kept as is, served below, no appends |
+| at or after the end in the journal | an incomplete, unacknowledged write | cut, synced, logged |
+| before the end in the journal | damaged acknowledged data | kept, valid part served, no appends |
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from streamkit.protocol.error_codes import Code, ErrorCode
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What opening a partition found, for the log of the broker."""
+    """The result of opening a partition, for the log of the broker."""
 
     end: LogEnd
     torn_bytes: int = 0
@@ -33,13 +33,13 @@ class Recovered:
 def open_partition(
     disk: Disk, log: PartitionLog, known: LogEnd | None, files: OpenFiles
 ) -> Recovered:
-    """Find the segments of a partition, verify what is behind the known end, cut the torn rest.
+    """Find the segments of a partition, verify the data after the known end, cut invalid data.
 
     Args:
-        disk: Where it lies.
+        disk: The disk with the files.
         log: The log to fill; has no segments yet.
-        known: The end the journal vouches for; None where the journal lost it, then the
-            whole active segment is verified and its end believed.
+        known: The end in the journal. If the journal lost it, None: then the whole active
+            segment is verified, and its last valid batch is the end.
         files: Descriptors for writing.
     """
     paths = segment_files(log.folder) if log.folder.is_dir() else []
@@ -47,31 +47,31 @@ def open_partition(
         disk, [Segment.found(path, path.stat().st_size) for path in paths]
     )
     if not log.segments:
-        return _nothing_left(log, known, files)
-    trusted = known or LogEnd(log.segments[-1].base_offset, log.segments[-1].base_offset, 0)
-    row = _row_of(log.segments, trusted.segment)
-    if row is None or log.segments[row].size_bytes < trusted.position:
-        return _shortened(disk, log, trusted, row, files)
-    end = _scan(disk, log, row, trusted, files)
-    torn = _cut_behind(disk, log, end, files)
+        return _no_segments(log, known, files)
+    known_end = known or LogEnd(log.segments[-1].base_offset, log.segments[-1].base_offset, 0)
+    row = _row_of(log.segments, known_end.segment)
+    if row is None or log.segments[row].size_bytes < known_end.position:
+        return _shortened(disk, log, known_end, row, files)
+    end = _scan(disk, log, row, known_end, files)
+    torn = _cut_after(disk, log, end, files)
     log.end = end.offset
     log.synced(end)
-    return Recovered(end, torn, end.offset - trusted.offset)
+    return Recovered(end, torn, end.offset - known_end.offset)
 
 
 def _without_empty_ones(disk: Disk, segments: list[Segment]) -> list[Segment]:
-    """Remove files that a failed roll left behind, for they would hide records from readers."""
+    """Remove empty files left by a failed roll, which would hide records from readers."""
     for empty in [each for each in segments[:-1] if not each.size_bytes]:
         disk.unlink(empty.path)
         segments.remove(empty)
     return segments
 
 
-def _nothing_left(log: PartitionLog, known: LogEnd | None, files: OpenFiles) -> Recovered:
-    log.make_first_segment(files)
+def _no_segments(log: PartitionLog, known: LogEnd | None, files: OpenFiles) -> Recovered:
+    log.create_first_segment(files)
     if known is None or known.offset == 0:
         return Recovered(LogEnd(0, 0, 0))
-    return _refuse(log, LogEnd(0, 0, 0), "its segment files are gone")
+    return _refuse(log, LogEnd(0, 0, 0), "its segment files are missing")
 
 
 def _row_of(segments: list[Segment], base_offset: int) -> int | None:
@@ -82,13 +82,14 @@ def _row_of(segments: list[Segment], base_offset: int) -> int | None:
 def _shortened(
     disk: Disk, log: PartitionLog, known: LogEnd, row: int | None, files: OpenFiles
 ) -> Recovered:
-    """Acknowledged bytes are missing: serve what is whole, take nothing new."""
+    """Acknowledged bytes are missing: serve the valid batches, refuse new ones."""
     last = len(log.segments) - 1 if row is None else row
     base = log.segments[last].base_offset
     end = _scan(disk, log, last, LogEnd(base, base, 0), files)
     log.end = end.offset
     log.synced(end)
-    return _refuse(log, end, f"it ends at offset {end.offset}, acknowledged was {known.offset}")
+    damage = f"the log ends at offset {end.offset}, its acknowledged end is {known.offset}"
+    return _refuse(log, end, damage)
 
 
 def _refuse(log: PartitionLog, end: LogEnd, damage: str) -> Recovered:
@@ -97,7 +98,7 @@ def _refuse(log: PartitionLog, end: LogEnd, damage: str) -> Recovered:
 
 
 def _scan(disk: Disk, log: PartitionLog, row: int, start: LogEnd, files: OpenFiles) -> LogEnd:
-    """Walk whole, valid batches from ``start`` on, over segment ends that chain."""
+    """Return the end of the valid batches from ``start`` on, across contiguous segments."""
     offset, position = start.offset, start.position
     while True:
         segment = log.segments[row]
@@ -113,7 +114,7 @@ def _scan(disk: Disk, log: PartitionLog, row: int, start: LogEnd, files: OpenFil
 def _valid_batch(
     disk: Disk, fd: int, position: int, stop: int, expected: int
 ) -> tuple[int, int] | None:
-    """Return size and record count of a sound batch at ``position``, else None."""
+    """Return size and record count of the batch at ``position``; None if it is not valid."""
     try:
         header = read_batch_header(disk.read_at(fd, HEADER_BYTES, position))
         if header.size_bytes > stop - position or header.magic != MAGIC:
@@ -126,8 +127,8 @@ def _valid_batch(
     return header.size_bytes, header.record_count
 
 
-def _cut_behind(disk: Disk, log: PartitionLog, end: LogEnd, files: OpenFiles) -> int:
-    """Remove what lies behind ``end``; return how many bytes that was."""
+def _cut_after(disk: Disk, log: PartitionLog, end: LogEnd, files: OpenFiles) -> int:
+    """Remove all data after ``end``; return how many bytes were removed."""
     torn = 0
     while log.segments[-1].base_offset != end.segment:
         extra = log.segments.pop()
@@ -146,5 +147,5 @@ def _cut_behind(disk: Disk, log: PartitionLog, end: LogEnd, files: OpenFiles) ->
 
 
 def folder_of(root: Path, incarnation: str, partition: int) -> Path:
-    """Where a partition lies. The incarnation keeps a topic apart from an older namesake."""
+    """Return the folder of a partition. Topics of the same name differ in the incarnation."""
     return root / "logs" / incarnation / str(partition)

@@ -1,4 +1,4 @@
-"""The control port: topics and SmartModules are created, listed, watched and deleted here.
+"""The SC port: create, list, watch and delete topics and SmartModules.
 
 Source: control plane reference, 3 and 5.
 """
@@ -64,7 +64,7 @@ _WATCHABLE = (
 
 
 class ScSession:
-    """The requests of one connection to the control port."""
+    """Handles the requests of one connection to the SC port."""
 
     def __init__(
         self,
@@ -105,20 +105,24 @@ class ScSession:
         if isinstance(body, UnknownObject):
             return _unknown("create error")
         if body.kind is specs.TOPIC:
-            return self._in_turn(self._topics.create(body.name, body.spec, dry_run=body.dry_run))
+            return self._after_previous(
+                self._topics.create(body.name, body.spec, dry_run=body.dry_run)
+            )
         if body.kind is specs.SMARTMODULE:
-            return self._in_turn(self._modules.create(body.name, body.spec, dry_run=body.dry_run))
+            return self._after_previous(
+                self._modules.create(body.name, body.spec, dry_run=body.dry_run)
+            )
         return _unsupported(body.name, body.kind, "Create")
 
     def _delete(self, body: DeleteRequest | UnknownObject) -> Any:
         if isinstance(body, UnknownObject):
-            return _unknown("create error")  # the stock SC has one name for both
+            return _unknown("create error")  # the stock SC uses this name for Delete too
         name = body.key if isinstance(body.key, str) else ""
         if body.kind is specs.TOPIC:
-            return self._in_turn(self._topics.delete(name, force=body.force))
+            return self._after_previous(self._topics.delete(name, force=body.force))
         if body.kind is specs.SMARTMODULE:
-            parse_module_name(name)  # what is no name costs the connection at once
-            return self._in_turn(self._modules.delete(name))
+            parse_module_name(name)  # an invalid name closes the connection immediately
+            return self._after_previous(self._modules.delete(name))
         return _unsupported(name, body.kind, "Delete")
 
     def _update(self, body: UpdateRequest | UnknownObject) -> Any:
@@ -127,11 +131,11 @@ class ScSession:
         if body.kind is not specs.TOPIC:
             return _unsupported(body.key, body.kind, "Update")
         if isinstance(body.action, AddMirror):
-            return self._in_turn(self._topics.add_mirror(body.key))
-        return self._in_turn(self._topics.add_partitions(body.key, body.action.count))
+            return self._after_previous(self._topics.add_mirror(body.key))
+        return self._after_previous(self._topics.add_partitions(body.key, body.action.count))
 
-    def _in_turn(self, work: Coroutine[Any, Any, Response]) -> asyncio.Future[Response]:
-        """Start something when what this connection asked for before is done."""
+    def _after_previous(self, work: Coroutine[Any, Any, Response]) -> asyncio.Future[Response]:
+        """Start work after the previous request of this connection is done."""
         before = self._latest
 
         async def wait_and_work() -> Response:
@@ -151,7 +155,7 @@ class ScSession:
         async def listing() -> ListResponse:
             return self._listing(body, modules)
 
-        return self._in_turn(listing())
+        return self._after_previous(listing())
 
     def _listing(self, body: ListRequest, modules: list[ModuleName]) -> ListResponse:
         items = self._catalog.listing(body.kind)
@@ -198,7 +202,7 @@ class OpenWatch:
         self._epoch = 0
 
     def shown(self, item: Metadata) -> Metadata:
-        """Return an object as this watch was asked to show it."""
+        """Return an object in the form that this watch requested."""
         return _summarized(item) if self._is_summary else item
 
     def next_epoch(self) -> int:
@@ -207,7 +211,7 @@ class OpenWatch:
 
 
 def _summarized(item: Metadata) -> Metadata:
-    """Leave the payload of a SmartModule out, and say how long it is."""
+    """Replace the payload of a SmartModule with its length."""
     if not isinstance(item.spec, specs.SmartModuleSpec):
         return item
     summary = specs.ModuleSummary(len(item.spec.payload))
@@ -231,5 +235,5 @@ def _unknown(name: str) -> StatusResponse:
 
 
 def _unsupported(name: str, kind: ObjectKind, verb: str) -> StatusResponse:
-    text = f"the embedded broker has no {verb} for {kind.name}"
+    text = f"the embedded broker does not support {verb} for {kind.name}"
     return StatusResponse(name, other(text), text)

@@ -1,4 +1,4 @@
-"""One file of a partition's log: wire batches back to back, named by its first offset."""
+"""One file of a partition's log: batches in wire format. Its name is its first offset."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HINTS_MAX = 64
 
 
 class SparseIndex:
-    """Offsets of some batches and where they start, in order."""
+    """The offsets and positions of some batches, in order."""
 
     __slots__ = ("_offsets", "_positions")
 
@@ -22,29 +22,29 @@ class SparseIndex:
         self._offsets = array("q")
         self._positions = array("q")
 
-    def note(self, base_offset: int, position: int) -> None:
+    def add(self, base_offset: int, position: int) -> None:
         if not self._positions or position - self._positions[-1] >= INDEX_INTERVAL_BYTES:
             self._positions.append(position)
             self._offsets.append(base_offset)
 
     def before(self, offset: int) -> int | None:
-        """Return the position of a noted batch at or before ``offset``."""
+        """Return the position of an indexed batch at or before ``offset``."""
         row = bisect_right(self._offsets, offset) - 1
         return self._positions[row] if row >= 0 else None
 
     def cut(self, position: int) -> None:
-        """Forget what starts at ``position`` or behind it."""
+        """Remove the batches that start at or after ``position``."""
         while self._positions and self._positions[-1] >= position:
             self._positions.pop()
             self._offsets.pop()
 
 
 class Segment:
-    """Where the batches of a segment stand.
+    """One segment, and the positions of its batches.
 
-    ``size_bytes`` counts what the writer has appended; readers stop at the durable end. The
-    indexes are caches, each with one owner: the writer notes what it appends, and a reader
-    walks what was there before, up to ``found_bytes``, when it first needs it.
+    ``size_bytes`` includes everything the writer has appended; readers stop at the durable end.
+    The indexes are caches, each with one owner: the writer indexes what it appends, and a reader
+    indexes the earlier batches, up to ``found_bytes``, when it first needs them.
     """
 
     __slots__ = ("_hints", "base_offset", "found_bytes", "older", "path", "size_bytes", "written")
@@ -63,11 +63,11 @@ class Segment:
 
     @classmethod
     def found(cls, path: Path, size_bytes: int) -> Segment:
-        """Describe a file that was there at the start."""
+        """Create the segment of a file that existed at the start."""
         return cls(path, int(path.stem), size_bytes)
 
     def position_before(self, offset: int) -> int:
-        """Return the position of a batch at or before ``offset``, as near as is known."""
+        """Return the nearest known position of a batch at or before ``offset``."""
         exact = self._hints.get(offset)
         if exact is not None:
             return exact
@@ -76,14 +76,14 @@ class Segment:
             position = self.older.before(offset)
         return position or 0
 
-    def note_next(self, offset: int, position: int) -> None:
-        """Remember where the batch that begins with ``offset`` will be asked for next."""
+    def remember_next(self, offset: int, position: int) -> None:
+        """Cache the position of ``offset``, which a reader will probably read next."""
         if len(self._hints) >= _HINTS_MAX:
             self._hints.pop(next(iter(self._hints)))
         self._hints[offset] = position
 
     def cut(self, position: int) -> None:
-        """Forget everything at ``position`` or behind it; nothing of it was ever readable."""
+        """Remove everything at or after ``position``; readers have never seen it."""
         self.size_bytes = position
         self.found_bytes = min(self.found_bytes, position)
         self.written.cut(position)

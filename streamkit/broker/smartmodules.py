@@ -1,12 +1,12 @@
-"""Storing and removing SmartModules: checks, disk, journal, then the watchers.
+"""Storing and deleting SmartModules: checks, disk, journal, then the watchers.
 
-They are stored, not run. Each is a file; the journal says which files count.
+The broker stores SmartModules but does not run them. Each is a file with a journal entry.
 
-| step of a create | crash after it leaves |
+| step of a create | state after a crash at this step |
 |---|---|
-| file, synced | a file without an entry: removed at the next start |
-| journal entry, synced | the module, complete |
-| watchers told, answer sent, file of the one before removed | the module, complete |
+| file synced | a file without an entry: removed at the next start |
+| journal entry synced | the module is complete |
+| watchers notified, response sent, replaced file removed | the module is complete |
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _FILE_BITS: Final = 64
 
 
 class SmartModuleService:
-    """Keeps modules. Of two requests for one name the later one wins."""
+    """Stores modules. If two requests create the same name, the later one wins."""
 
     def __init__(
         self,
@@ -57,20 +57,20 @@ class SmartModuleService:
         self._writer = writer
         self._folder = folder
         self._sizes = {name: len(_encoded(spec)) for name, spec in catalog.modules.items()}
-        # Held by whoever changes something, so that one change comes after another.
+        # Serializes all changes.
         self._changing = asyncio.Lock()
 
     async def create(self, name: str, spec: SmartModuleSpec, *, dry_run: bool) -> StatusResponse:
-        """Store a module, durably, in place of one of the same name.
+        """Store a module durably; it replaces one of the same name.
 
-        A dry run only checks; a stock SC stores the module all the same.
+        A dry run only checks, unlike in a stock SC, which stores the module.
         """
         if spec.meta is not None and not (spec.meta.package.name and spec.meta.package.group):
             return _refused(name, "invalid SmartModule package")
         key = key_of(name, spec)
         if not is_module(spec.payload):
-            # A stock SC takes it, and every use of it fails.
-            return _refused(key, "the payload is neither wasm nor the gzip of wasm")
+            # A stock SC accepts it, and then every use of it fails.
+            return _refused(key, "the payload is neither wasm nor gzip-compressed wasm")
         data = _encoded(spec)
         async with self._changing:
             if wrong := self._no_room_for(key, len(data)):
@@ -86,7 +86,7 @@ class SmartModuleService:
         return StatusResponse(key)
 
     async def delete(self, name: str) -> StatusResponse:
-        """Remove a module by the name it is stored under, or by ``group/name@version``."""
+        """Delete a module by the name it is stored under, or by ``group/name@version``."""
         async with self._changing:
             key = self._catalog.find_module(name)
             if key is None:
@@ -104,58 +104,58 @@ class SmartModuleService:
     def _no_room_for(self, key: str, size_bytes: int) -> str | None:
         sizes = self._sizes | {key: size_bytes}
         if len(sizes) > SMARTMODULES_MAX:
-            return f"{SMARTMODULES_MAX} SmartModules exist already"
+            return f"{SMARTMODULES_MAX} SmartModules already exist"
         if sum(sizes.values()) > SMARTMODULES_BYTES_MAX:
             return (
-                f"with these {size_bytes} bytes there would be {sum(sizes.values())} bytes of "
-                f"SmartModules, {SMARTMODULES_BYTES_MAX} allowed"
+                f"with these {size_bytes} bytes, all SmartModules have {sum(sizes.values())} "
+                f"bytes, {SMARTMODULES_BYTES_MAX} allowed"
             )
         return None
 
     # --- on the writer's thread --------------------------------------------------
 
     def _store(self, key: str, data: bytes) -> None:
-        made = SmartModuleCreated(
+        created = SmartModuleCreated(
             key, f"{random_bits(_FILE_BITS):016x}", len(data), google_crc32c.value(data)
         )
-        path = self._folder / made.file
+        path = self._folder / created.file
         disk = self._writer.disk
         try:
             _write(disk, path, data)
-            before = self._journal.note_module(made)
+            before = self._journal.store_module(created)
         except OSError:
             if self._journal.failure is None:
-                disk.unlink(path)  # else nobody knows whether the entry is on disk
+                disk.unlink(path)  # not after a failure: the entry may be on disk
             raise
         if before is not None:
             self._unlink(before)
 
     def _remove(self, key: str) -> None:
-        self._unlink(self._journal.note_module_gone(key))
+        self._unlink(self._journal.store_module_deleted(key))
 
-    def _unlink(self, made: SmartModuleCreated) -> None:
+    def _unlink(self, created: SmartModuleCreated) -> None:
         try:
-            self._writer.disk.unlink(self._folder / made.file)
+            self._writer.disk.unlink(self._folder / created.file)
         except OSError:
-            # It has no entry any more, so it goes at the next start.
-            logger.warning("the file of module %r could not be removed", made.name, exc_info=True)
+            # It no longer has an entry, so the next start removes it.
+            logger.warning("cannot remove the file of module %r", created.name, exc_info=True)
 
 
 def read_modules(
     disk: Disk, folder: Path, entries: Iterable[SmartModuleCreated]
 ) -> dict[str, SmartModuleSpec]:
-    """Read the modules that the journal speaks of. One that is damaged is left out, and said."""
+    """Read the modules in the journal. Damaged modules are left out and logged."""
     found = {}
-    for made in entries:
+    for created in entries:
         try:
-            found[made.name] = _read(disk, folder / made.file, made)
+            found[created.name] = _read(disk, folder / created.file, created)
         except (OSError, RemoteProtocolError) as error:
-            logger.error("SmartModule %r is not served: %s: %s", made.name, made.file, error)
+            logger.error("SmartModule %r is not served: %s: %s", created.name, created.file, error)
     return found
 
 
 def is_module(payload: bytes) -> bool:
-    """Tell whether a payload is wasm, or the gzip of something that begins like wasm."""
+    """Return whether a payload begins like wasm, directly or after decompression with gzip."""
     if not payload.startswith(_GZIP_MAGIC):
         return payload.startswith(_WASM_MAGIC)
     try:
@@ -183,13 +183,13 @@ def _write(disk: Disk, path: Path, data: bytes) -> None:
     disk.sync_folder(path.parent)
 
 
-def _read(disk: Disk, path: Path, made: SmartModuleCreated) -> SmartModuleSpec:
+def _read(disk: Disk, path: Path, created: SmartModuleCreated) -> SmartModuleSpec:
     fd = disk.open_read(path)
     try:
-        data = disk.read_at(fd, made.size_bytes, 0)
+        data = disk.read_at(fd, created.size_bytes, 0)
     finally:
         disk.close(fd)
-    if len(data) != made.size_bytes or google_crc32c.value(data) != made.crc32c:
-        raise RemoteProtocolError("its content is not what was stored", at=0)
+    if len(data) != created.size_bytes or google_crc32c.value(data) != created.crc32c:
+        raise RemoteProtocolError("the file is damaged", at=0)
     spec: SmartModuleSpec = decode(specs.SMARTMODULE.spec, data, ADMIN_VERSION)
     return spec

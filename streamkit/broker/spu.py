@@ -1,4 +1,4 @@
-"""The data port: records come in and go out here, and offsets are kept.
+"""The SPU port: produce and fetch records, store consumer offsets.
 
 Source: data plane reference, 4 to 6.
 """
@@ -73,7 +73,7 @@ HELLO = ApiVersionsResponse(
 
 @dataclass(frozen=True, slots=True)
 class SpuParts:
-    """What all connections of the data port work on."""
+    """The parts of the broker that all connections to the SPU port share."""
 
     catalog: Catalog
     writer: LogWriter
@@ -84,7 +84,7 @@ class SpuParts:
 
 
 class Streams:
-    """The open streams of all connections, by the log they read."""
+    """The open streams of all connections, grouped by log."""
 
     def __init__(self) -> None:
         self._by_log: dict[PartitionLog, set[FetchStream]] = {}
@@ -100,19 +100,19 @@ class Streams:
                 del self._by_log[stream.log]
 
     def end_moved(self, log: PartitionLog) -> None:
-        """Wake the streams of a log that has more records."""
+        """Notify the streams of a log that has more records."""
         for stream in list(self._by_log.get(log, ())):
             stream.end_moved()
 
     def topic_removed(self, topic: Topic) -> None:
-        """End the streams of a topic, also those that wait for an acknowledgement."""
+        """End the streams of a topic, including those that wait for an acknowledgement."""
         for log in topic.logs:
             for stream in list(self._by_log.get(log, ())):
                 stream.fail(ErrorCode(Code.TOPIC_DELETED))
 
 
 class SpuSession:
-    """The requests of one connection to the data port."""
+    """Handles the requests of one connection to the SPU port."""
 
     def __init__(self, connection: Connection, parts: SpuParts) -> None:
         self._connection = connection
@@ -149,7 +149,7 @@ class SpuSession:
     def _hello(self, client_version: str) -> ApiVersionsResponse:
         if client_version:
             return HELLO
-        # A client that does not say its version is too old for newer streams.
+        # A client that does not send its version is too old for newer versions of streams.
         ranges = [
             replace(each, max_version=15) if each.api_key == apis.STREAM_FETCH.key else each
             for each in HELLO.api_keys
@@ -160,7 +160,7 @@ class SpuSession:
 
     def _produce(self, body: ProduceRequest) -> Any:
         if body.timeout_ms < 0:
-            raise RemoteProtocolError(f"timeout {body.timeout_ms} ms", at=0)
+            raise RemoteProtocolError(f"invalid timeout of {body.timeout_ms} ms", at=0)
         refusal = other(NOT_RUN) if body.smartmodules else None
         outcomes = [
             [self._append(topic.topic, entry, refusal) for entry in topic.partitions]
@@ -193,7 +193,7 @@ class SpuSession:
 
     def _stream_fetch(self, request: IncomingRequest, body: StreamFetchRequest) -> None:
         if body.isolation > READ_COMMITTED:
-            raise RemoteProtocolError(f"isolation {body.isolation}", at=0)
+            raise RemoteProtocolError(f"unknown isolation {body.isolation}", at=0)
         log = self._parts.catalog.log(body.topic, body.partition)
         if log is None:
             response = FetchablePartition(body.partition, ErrorCode(Code.NOT_LEADER_FOR_PARTITION))
@@ -229,16 +229,16 @@ class SpuSession:
 
     def _fetch(self, body: FetchRequest) -> FetchResponse:
         if body.isolation > READ_COMMITTED:
-            raise RemoteProtocolError(f"isolation {body.isolation}", at=0)
+            raise RemoteProtocolError(f"unknown isolation {body.isolation}", at=0)
         topics = []
         left = FETCH_ANSWER_BYTES_MAX
         for topic in body.topics:
             found = []
             for each in topic.partitions:
-                # Where the answer is full, the rest comes without records: asked for again,
-                # they come then.
-                most = body.max_bytes if left > 0 else 0
-                response = self._read(topic.topic, each.partition, each.fetch_offset, most)
+                # If the response is full, the other partitions get no records: the client
+                # requests them again.
+                max_bytes = body.max_bytes if left > 0 else 0
+                response = self._read(topic.topic, each.partition, each.fetch_offset, max_bytes)
                 left -= len(response.records)
                 found.append(response)
             topics.append(FetchedTopic(topic.topic, tuple(found)))
@@ -310,13 +310,13 @@ class SpuSession:
     def _fetch_consumer_offsets(
         self, body: FetchConsumerOffsetsRequest
     ) -> FetchConsumerOffsetsResponse:
-        wanted = body.filter
+        only = body.filter
         found = []
         for (consumer, topic, partition), held in sorted(self._parts.offsets.table.items()):
             replica = ReplicaKey(topic, partition)
-            if wanted and wanted.replica and wanted.replica != replica:
+            if only and only.replica and only.replica != replica:
                 continue
-            if wanted and wanted.consumer_id is not None and wanted.consumer_id != consumer:
+            if only and only.consumer_id is not None and only.consumer_id != consumer:
                 continue
             log = self._parts.catalog.log(topic, partition)
             if log is None or log.incarnation != held.incarnation:
@@ -326,7 +326,7 @@ class SpuSession:
 
 
 class FetchStream:
-    """One StreamFetch: reads its log and sends, one unacknowledged response at a time."""
+    """One StreamFetch: sends records of its log, one unacknowledged response at a time."""
 
     def __init__(
         self,
@@ -347,7 +347,7 @@ class FetchStream:
         self.consumer_id: str | None = request.body.consumer_id
 
     def send_from(self, offset: int) -> None:
-        """Send what there is from ``offset`` on, or note that there is nothing."""
+        """Send records from ``offset`` on, if there are any."""
         response, is_empty = read_partition(
             self.log, offset, self._request.body.max_bytes, self._parts.reads
         )
@@ -360,7 +360,7 @@ class FetchStream:
             self._push(response)
 
     def acknowledge_soon(self, offset: int) -> None:
-        """Take the next offset wanted; of several that arrive together the last one counts."""
+        """Handle an acknowledgement; if several arrive together, only the last one counts."""
         first_of_turn = self._acknowledged is None
         self._acknowledged = offset
         if first_of_turn:
@@ -370,15 +370,15 @@ class FetchStream:
         offset, self._acknowledged = self._acknowledged, None
         if self._is_over or offset is None:
             return
-        again = self._flow.acknowledge(offset, self.log.durable_end)
-        if again is not None:
-            self.send_from(again)
+        offset_to_send = self._flow.acknowledge(offset, self.log.durable_end)
+        if offset_to_send is not None:
+            self.send_from(offset_to_send)
 
     def end_moved(self) -> None:
-        """Learn that the log has more records."""
-        wanted = self._flow.end_moved(self.log.durable_end)
-        if wanted is not None:
-            self.send_from(wanted)
+        """Handle that the log has more records."""
+        offset = self._flow.end_moved(self.log.durable_end)
+        if offset is not None:
+            self.send_from(offset)
 
     def fail(self, error: ErrorCode) -> None:
         """Send an error and end."""
@@ -398,7 +398,7 @@ class FetchStream:
 def read_partition(
     log: PartitionLog, offset: int, max_bytes: int, files: OpenFiles
 ) -> tuple[FetchablePartition, bool]:
-    """Read as a fetch does; tell as well whether there was nothing to read."""
+    """Read records for a fetch; return the response and whether it has no records."""
     try:
         found = log.read(offset, max_bytes, files)
     except (CorruptBatch, OSError) as error:
@@ -424,7 +424,7 @@ async def _when_stored(
 
 
 def _produce_response(body: ProduceRequest, outcomes: list[list[Any]]) -> ProduceResponse:
-    """Answer every entry in the order of the request: clients match them by place."""
+    """Return the results in the order of the request: clients match them by position."""
     topics = []
     for topic, row in zip(body.topics, outcomes, strict=True):
         entries = []

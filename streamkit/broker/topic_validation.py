@@ -1,4 +1,4 @@
-"""What the SC asks of a new topic. Pure: facts in, the refusal or nothing out.
+"""The checks of a new topic by the SC. Pure.
 
 Source: control plane reference, 5.1 and 5.2; the order of the checks is part of it.
 """
@@ -29,7 +29,7 @@ _MODULE_NAME = re.compile(rf"(?:[^/@\s]+/)?[^/@\s]+(?:@{SEMVER.pattern})?")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """The answer to a request that cannot be granted. ``name`` is what it is about."""
+    """The response to a refused request. ``name`` is the object that the error is about."""
 
     name: str
     error: ErrorCode
@@ -37,7 +37,7 @@ class Refusal:
 
 
 def check_topic_name(name: str) -> str | None:
-    """Return what is wrong with a name, or None."""
+    """Return the error of an invalid name, or None."""
     if len(name.encode()) > TOPIC_NAME_BYTES_MAX:
         return (
             f"Invalid topic name: '{name}'. "
@@ -55,19 +55,19 @@ def check_new_topic(
     spec: TopicSpec,
     *,
     topics: Collection[str],
-    partitions_in_all: int,
+    partitions_used: int,
     spu_id: int,
     modules: Collection[str] = (),
 ) -> Refusal | None:
     """Return why a topic cannot be created, or None.
 
     Args:
-        name: What it shall be called.
-        spec: What is asked for.
-        topics: The names in use.
-        partitions_in_all: How many partitions the broker has already.
-        spu_id: The one SPU there is.
-        modules: What the SmartModules are stored as.
+        name: Name of the new topic.
+        spec: Requested spec.
+        topics: Names in use.
+        partitions_used: Number of partitions that the broker already has.
+        spu_id: Id of the only SPU.
+        modules: Names under which SmartModules are stored.
     """
     if wrong := check_topic_name(name):
         return Refusal(name, ErrorCode(Code.TOPIC_INVALID_NAME), wrong)
@@ -80,10 +80,10 @@ def check_new_topic(
     if wrong := _replicas_problem(spec, spu_id):
         return Refusal(name, ErrorCode(Code.TOPIC_ERROR), wrong)
     if len(topics) >= TOPICS_MAX:
-        return Refusal(name, ErrorCode(Code.TOPIC_ERROR), f"{TOPICS_MAX} topics exist already")
-    if partitions_in_all + spec.partition_count > PARTITIONS_MAX:
+        return Refusal(name, ErrorCode(Code.TOPIC_ERROR), f"{TOPICS_MAX} topics already exist")
+    if partitions_used + spec.partition_count > PARTITIONS_MAX:
         return Refusal(
-            name, ErrorCode(Code.TOPIC_ERROR), f"more than {PARTITIONS_MAX} partitions in all"
+            name, ErrorCode(Code.TOPIC_ERROR), f"more than {PARTITIONS_MAX} partitions in total"
         )
     if isinstance(spec.replicas, ComputedReplicas) and spec.replicas.replication_factor > 1:
         count = spec.replicas.partitions
@@ -114,14 +114,14 @@ def _storage_problem(spec: TopicSpec) -> str | None:
 
 
 def _deduplication_refusal(module: str, modules: Collection[str]) -> Refusal:
-    """Modules are stored here, not run, so only the kind of refusal is open."""
+    """Return why deduplication is refused: the broker stores SmartModules but runs none."""
     if not _MODULE_NAME.fullmatch(module):
         text = f"invalid module name: {module!r}"
         return Refusal(
             module, ErrorCode(Code.DEDUPLICATION_SMARTMODULE_NAME_INVALID, TextPayload(text)), text
         )
     if parse_module_name(module).key in modules:
-        # A topic that lets duplicates in would not be what was asked for.
+        # A topic without deduplication is not what the client requested.
         text = "the embedded broker does not run SmartModules yet, so it cannot deduplicate"
         return Refusal(module, ErrorCode(Code.DEDUPLICATION_SMARTMODULE_NOT_LOADED), text)
     text = (
@@ -163,5 +163,5 @@ def _assignment_problem(assigned: AssignedReplicas, spu_id: int) -> str | None:
             return f"duplicate spu ids found in assigned partition with id: {each.id}"
         if negative := [spu for spu in each.replicas if spu < 0]:
             return f"invalid spu id: {negative[0]} in assigned partition with id: {each.id}"
-    strangers = [spu for each in maps for spu in each.replicas if spu != spu_id]
-    return f"invalid spu id: {strangers[0]}" if strangers else None
+    unknown = [spu for each in maps for spu in each.replicas if spu != spu_id]
+    return f"invalid spu id: {unknown[0]}" if unknown else None

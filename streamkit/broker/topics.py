@@ -1,15 +1,15 @@
-"""Making, growing and removing topics: checks, disk, journal, then the watchers.
+"""Creating topics, adding partitions, deleting topics: checks, disk, journal, then the watchers.
 
-| step of a create | crash after it leaves |
+| step of a create | state after a crash at this step |
 |---|---|
-| folder and files, synced | a folder without an entry: removed at the next start |
-| journal entry, synced | the topic, complete |
-| watchers told, answer sent | the topic, complete |
+| folder and files synced | a folder without an entry: removed at the next start |
+| journal entry synced | the topic is complete |
+| watchers notified, response sent | the topic is complete |
 
-| step of a delete | crash after it leaves |
+| step of a delete | state after a crash at this step |
 |---|---|
-| journal entry, synced | a folder without an entry: removed at the next start |
-| watchers told, streams ended, files removed | nothing |
+| journal entry synced | a folder without an entry: removed at the next start |
+| watchers notified, streams ended, files removed | the topic is deleted |
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from streamkit.protocol.topic_specs import MirrorReplicas, TopicSpec
 
 logger = logging.getLogger("streamkit.broker")
 
-# Stock clients look a topic up in a copy of the metadata that a watch keeps; an answer that
-# overtakes the delta makes them fail. Source: control plane reference, 2.3.
+# Stock clients look up a topic in a copy of the metadata that a watch updates; they fail if the
+# response arrives before the delta. Source: control plane reference, 2.3.
 _DELTA_LEAD_S = 0.005
 _INCARNATION_BITS = 64
 
 
 class TopicService:
-    """Requests for one topic come one after another; those for others run beside them."""
+    """Requests for the same topic run one after another; those for other topics run in parallel."""
 
     def __init__(
         self,
@@ -63,20 +63,20 @@ class TopicService:
         self._offsets = offsets
         self._clock = clock
         self._on_removed = on_removed
-        self._being_made: set[str] = set()
+        self._being_created: set[str] = set()
 
     async def ensure_offsets_topic(self) -> None:
-        """Make the internal topic that clients of stored offsets look for."""
+        """Create the internal topic that clients of stored offsets require."""
         if CONSUMER_OFFSET_TOPIC not in self._catalog.topics:
-            await self._make(CONSUMER_OFFSET_TOPIC, CONSUMER_OFFSET_SPEC)
+            await self._create(CONSUMER_OFFSET_TOPIC, CONSUMER_OFFSET_SPEC)
 
     async def create(self, name: str, spec: TopicSpec, *, dry_run: bool) -> StatusResponse:
-        """Make a topic, durably, unless a rule forbids it."""
+        """Create a topic durably, unless a check refuses it."""
         refusal = check_new_topic(
             name,
             spec,
-            topics=[*self._catalog.topics, *self._being_made],
-            partitions_in_all=self._catalog.partition_count(),
+            topics=[*self._catalog.topics, *self._being_created],
+            partitions_used=self._catalog.partition_count(),
             spu_id=SPU_ID,
             modules=self._catalog.modules,
         )
@@ -84,20 +84,20 @@ class TopicService:
             return StatusResponse(refusal.name, refusal.error, refusal.message)
         if dry_run:
             return StatusResponse(name)
-        self._being_made.add(name)
+        self._being_created.add(name)
         try:
-            await self._make(name, spec)
+            await self._create(name, spec)
         except OSError as error:
             return StatusResponse(
                 name, ErrorCode(Code.TOPIC_NOT_PROVISIONED), f"error: {error.strerror}"
             )
         finally:
-            self._being_made.discard(name)
+            self._being_created.discard(name)
         await self._clock.sleep(_DELTA_LEAD_S)
         return StatusResponse(name)
 
     async def add_partitions(self, name: str, count: int) -> StatusResponse:
-        """Give a topic ``count`` partitions more."""
+        """Add ``count`` partitions to a topic."""
         topic = self._catalog.topics.get(name)
         if topic is None:
             return StatusResponse(name, ErrorCode(Code.TOPIC_NOT_FOUND), "not found")
@@ -107,7 +107,7 @@ class TopicService:
             return await self._grow(topic, count)
 
     async def add_mirror(self, name: str) -> StatusResponse:
-        """Refuse to mirror a topic elsewhere: no remote cluster is ever registered here."""
+        """Refuse to mirror a topic: no remote cluster can be registered here."""
         if name not in self._catalog.topics:
             return StatusResponse(name, ErrorCode(Code.TOPIC_NOT_FOUND), "not found")
         return StatusResponse(name, ErrorCode(Code.MIRROR_NOT_FOUND), "not found")
@@ -123,14 +123,14 @@ class TopicService:
                 name, ErrorCode(Code.TOPIC_INVALID_REPLICA_TYPE), "invalid replica type"
             )
         if self._catalog.partition_count() + count > PARTITIONS_MAX:
-            text = f"more than {PARTITIONS_MAX} partitions in all"
+            text = f"more than {PARTITIONS_MAX} partitions in total"
             return StatusResponse(name, ErrorCode(Code.TOPIC_ERROR), text)
         if count:
             spec = with_more_partitions(topic.spec, count)
             first = len(topic.logs)
             logs = [self._catalog.new_log(topic, first + more) for more in range(count)]
             try:
-                await self._writer.run(lambda: self._make_files(topic, spec, logs))
+                await self._writer.run(lambda: self._create_files(topic, spec, logs))
             except OSError as error:
                 return StatusResponse(name, ErrorCode(Code.TOPIC_ERROR), f"error: {error.strerror}")
             self._catalog.grow(topic, spec, logs)
@@ -138,7 +138,7 @@ class TopicService:
         return StatusResponse(name)
 
     async def delete(self, name: str, *, force: bool) -> StatusResponse:
-        """Remove a topic, its records and its stored offsets."""
+        """Delete a topic, its records and its stored offsets."""
         topic = self._catalog.topics.get(name)
         if topic is None:
             return StatusResponse(name, ErrorCode(Code.TOPIC_NOT_FOUND), "not found")
@@ -154,7 +154,7 @@ class TopicService:
     async def _remove(self, topic: Topic) -> StatusResponse:
         name = topic.name
         try:
-            await self._writer.run(lambda: self._note_gone(topic))
+            await self._writer.run(lambda: self._store_deletion(topic))
         except OSError as error:
             return StatusResponse(name, ErrorCode(Code.TOPIC_ERROR), f"error: {error.strerror}")
         self._catalog.remove(name)
@@ -162,30 +162,30 @@ class TopicService:
         try:
             await self._writer.run(lambda: self._remove_files(topic))
         except OSError:
-            # It is gone all the same: what is left has no entry, and goes at the next start.
-            logger.warning("the files of topic %r could not be removed", name, exc_info=True)
+            # The topic is deleted anyway: files without an entry are removed at the next start.
+            logger.warning("cannot remove the files of topic %r", name, exc_info=True)
         return StatusResponse(name)
 
-    async def _make(self, name: str, spec: TopicSpec) -> None:
+    async def _create(self, name: str, spec: TopicSpec) -> None:
         topic = Topic(name, f"{name}.{random_bits(_INCARNATION_BITS):016x}", spec)
         logs = [
             self._catalog.new_log(topic, partition) for partition in range(spec.partition_count)
         ]
-        await self._writer.run(lambda: self._make_files(topic, spec, logs))
+        await self._writer.run(lambda: self._create_files(topic, spec, logs))
         topic.logs = logs
         self._catalog.add(topic)
 
     # --- on the writer's thread --------------------------------------------------
 
-    def _make_files(self, topic: Topic, spec: TopicSpec, logs: list[PartitionLog]) -> None:
+    def _create_files(self, topic: Topic, spec: TopicSpec, logs: list[PartitionLog]) -> None:
         for log in logs:
-            log.make_first_segment(self._writer.files)
+            log.create_first_segment(self._writer.files)
         self._writer.disk.sync_folder(logs[0].folder.parent)
         self._writer.disk.sync_folder(logs[0].folder.parent.parent)
-        self._journal.note_topic(topic.name, topic.incarnation, spec)
+        self._journal.store_topic(topic.name, topic.incarnation, spec)
 
-    def _note_gone(self, topic: Topic) -> None:
-        self._journal.note_gone(topic.name)
+    def _store_deletion(self, topic: Topic) -> None:
+        self._journal.store_topic_deleted(topic.name)
         for log in topic.logs:
             log.refusal = ErrorCode(Code.NOT_LEADER_FOR_PARTITION)
 

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -57,14 +57,12 @@ if TYPE_CHECKING:
 @click.pass_context
 def run(
     context: click.Context,
+    /,
     target: str,
-    once: bool,
-    fresh_state: bool,
-    create_topics: bool,
-    commit_interval: float,
     stop_deadline: float,
     assignments: tuple[str, ...],
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Run APP, given as app.py, app.py:name or package.module:name.
 
@@ -72,22 +70,7 @@ def run(
     commits, and exits with 0. A second signal closes everything without flush and commit. A
     third one ends the process immediately.
     """
-    target_options = target_options_of(context)
-    data_dir = target_options.data_dir
-    options = RunOptions(
-        cluster=target_options.cluster,
-        profile=target_options.profile,
-        embedded=target_options.embedded,
-        tls=tls_of(target_options),
-        data_dir=None if data_dir is None else Path(data_dir),
-        once=once,
-        fresh_state=fresh_state,
-        create_topics=create_topics,
-        commit_interval_s=commit_interval,
-        stop_deadline_s=stop_deadline,
-        json=as_json,
-        settings=parse_assignments(assignments),
-    )
+    options = _options(context, given, stop_deadline, as_json, parse_assignments(assignments))
     with unguarded_output():
         with _prints_to_standard_error() if as_json else contextlib.nullcontext():
             app = load_app(target)
@@ -100,6 +83,28 @@ def run(
             raise
     leaving.watch(code)
     context.exit(code)
+
+
+def _options(
+    context: click.Context,
+    given: dict[str, Any],
+    stop_deadline_s: float,
+    as_json: bool,
+    settings: dict[str, str],
+) -> RunOptions:
+    target = target_options_of(context)
+    return RunOptions(
+        cluster=target.cluster,
+        profile=target.profile,
+        embedded=target.embedded,
+        tls=tls_of(target),
+        data_dir=None if target.data_dir is None else Path(target.data_dir),
+        commit_interval_s=given.pop("commit_interval"),
+        stop_deadline_s=stop_deadline_s,
+        json=as_json,
+        settings=settings,
+        **given,
+    )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""How often something is tried again, and how long to wait before. Pure."""
+"""Retry policies: how many retries, and the pause before each. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streamkit.client import checks
 from streamkit.units import seconds_of
 
 _STEPS_MAX = 64
-# Told an error that something is tried again for, and the number of the attempt that failed.
+# Called before a retry with the error and the number of the attempt that failed.
 OnRetry = Callable[[Exception, int], None]
 Strategy = Literal["exponential", "fibonacci", "fixed"]
 
@@ -25,17 +25,17 @@ def _fibonacci(step: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How a failure that may pass is tried again.
+    """How transient errors are retried.
 
     Args:
-        initial_delay: Seconds, or a timedelta, before the first retry.
-        max_delay: The longest pause; ``fixed`` never gets there.
-        strategy: ``exponential`` doubles the pause each time, ``fibonacci`` adds the last two,
-            ``fixed`` keeps it.
-        max_retries: Attempts after the first; None sets no bound but that of time.
+        initial_delay: The pause before the first retry, in seconds or as a timedelta.
+        max_delay: The longest pause; not used by ``fixed``.
+        strategy: ``exponential`` doubles the pause each time, ``fibonacci`` adds the last two
+            pauses, ``fixed`` keeps the same pause.
+        max_retries: Attempts after the first; None means that only time limits them.
 
     Raises:
-        UsageError: A value means nothing.
+        UsageError: A value is not valid.
     """
 
     initial_delay: float | timedelta = 0.05
@@ -51,11 +51,11 @@ class RetryPolicy:
         checks.optional(checks.whole, "max_retries", self.max_retries, 0, checks.I64_MAX)
 
     def delay_s(self, retry: int) -> float:
-        """Return the pause before a retry, the first being number 0."""
+        """Return the pause before a retry; the first retry has number 0."""
         first_s = seconds_of(self.initial_delay)
         if self.strategy == "fixed":
             return first_s
-        # Of a broker that is away for an hour the power would leave what a float can hold.
+        # After many retries 2.0**n would overflow a float.
         steps = min(retry, _STEPS_MAX)
         factor = 2.0**steps if self.strategy == "exponential" else _fibonacci(steps)
         return min(first_s * factor, seconds_of(self.max_delay))
@@ -66,7 +66,7 @@ DEFAULT_POLICY = RetryPolicy()
 
 @dataclass(slots=True)
 class Backoff:
-    """The pauses of one incident, by a policy."""
+    """The pauses of one series of failures, as a policy sets them."""
 
     policy: RetryPolicy = DEFAULT_POLICY
     attempt: int = 0
@@ -83,5 +83,5 @@ class Backoff:
         return pause_s
 
     def reset(self) -> None:
-        """Learn that an attempt has succeeded."""
+        """Start again with the shortest pause, after a success."""
         self.attempt = 0

@@ -1,4 +1,4 @@
-"""One live connection: moves bytes, decides nothing."""
+"""One open connection: it moves bytes and decides nothing."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ A = TypeVar("A")
 _READ_BYTES = 1 << 18
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
-_LINGER_ZERO = struct.pack("ii", 1, 0)  # on, and for no time: close throws away what is unsent
-# A peer that is gone without a farewell is noticed within about two minutes, where the system
-# lets us say so; else after hours. Platforms without one of these options have their own times.
+_LINGER_ZERO = struct.pack("ii", 1, 0)  # on, with zero seconds: close discards unsent data
+# With these options a peer that vanished is noticed within about two minutes instead of hours.
+# A platform without one of them uses its own time.
 _KEEPALIVE: Final = tuple(
     (getattr(socket, option), value)
     for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
     if hasattr(socket, option)
 )
 _TLS_ALERT: Final = b"\x15\x03"
-_ASK_FOR_TLS: Final = "ask for TLS: Client.connect(..., tls=Tls(...)), --tls, or a profile with TLS"
+_USE_TLS: Final = "use TLS: Client.connect(..., tls=Tls(...)), --tls, or a profile with TLS"
 
 
-# How a connection ends that nobody meant to end. Busy: TLS answers its peer while we send, once
-# in a great while; the answer is lost then, and with it the connection.
+# The errors of a connection that breaks. BusyResourceError: on rare occasions TLS answers its
+# peer while we are sending; the answer is then lost, and the connection with it.
 _BREAKS: Final = (
     OSError,
     anyio.BrokenResourceError,
@@ -57,7 +57,7 @@ _BREAKS: Final = (
 
 
 class PendingResponse(Generic[A]):
-    """The one answer to a request, once it is here. Await it, any number of times."""
+    """The single response to a request. It can be awaited any number of times."""
 
     __slots__ = ("_event", "_failure", "_value")
 
@@ -86,7 +86,7 @@ class PendingResponse(Generic[A]):
 
 
 class Responses(Generic[A]):
-    """The answers of one stream, in order. They wait here until they are taken."""
+    """The responses of one stream, queued in order until they are received."""
 
     def __init__(self, correlation_id: int) -> None:
         self.correlation_id = correlation_id
@@ -106,7 +106,7 @@ class Responses(Generic[A]):
         """Wait for the next response.
 
         Raises:
-            ConnectionLost: There will be none.
+            ConnectionLost: The connection ended, and no response is left.
         """
         while not self._held:
             if self._failure is not None:
@@ -117,10 +117,10 @@ class Responses(Generic[A]):
 
 
 class Channel:
-    """Carry requests to one address. Many tasks may call at once.
+    """Send requests to one address. Many tasks may use it concurrently.
 
-    `run` must be running for answers to arrive; `is_open` turns false for good when the
-    connection ends, and everything that waits then fails with ConnectionLost.
+    `run` must be running for responses to arrive. When the connection ends, `is_open` becomes
+    false and stays so, and all pending calls fail with ConnectionLost.
     """
 
     def __init__(self, stream: ByteStream, address: str, client_id: str) -> None:
@@ -130,7 +130,7 @@ class Channel:
         self._stream = stream
         self._protocol = ClientConnection(client_id, server=address)
         self._waiting: dict[int, PendingResponse[Any] | Responses[Any]] = {}
-        self._writing = anyio.Lock(fast_acquire=True)  # else each write costs a turn of the loop
+        self._writing = anyio.Lock(fast_acquire=True)  # saves an event loop cycle for each write
         self._greeted = anyio.Event()
         self._responded = Broadcast()
         self._failure = "the server closed the connection"
@@ -140,33 +140,33 @@ class Channel:
 
     @property
     def platform_version(self) -> str:
-        """What the server said of itself."""
+        """The version that the server reported."""
         return self._protocol.platform_version
 
     def version_of(self, api: Api[Any, Any]) -> int:
-        """Return the version agreed on for a kind of request.
+        """Return the negotiated version of an API.
 
         Raises:
-            UnsupportedServer: The server does not list it, or in no version that we know.
+            UnsupportedServer: The server does not list the API, or has no version in common.
         """
         return self._protocol.version_of(api)
 
     async def greet(self) -> None:
-        """Exchange versions; nothing else may be sent before.
+        """Exchange versions. This must be the first request of a connection.
 
         Raises:
-            ConnectionLost: The server went away instead of answering.
-            ConnectFailed: The server answered that it speaks TLS only.
-            TooManyConnections: The server answered that it accepts no more connections.
-            UnsupportedServer: What answered is no Fluvio server.
+            ConnectionLost: The server closed the connection without a response.
+            ConnectFailed: The server accepts only TLS.
+            TooManyConnections: The server accepts no more connections.
+            UnsupportedServer: The server is not a Fluvio server.
         """
         await self._send(self._protocol.hello())
         await self._greeted.wait()
         if self._wants_tls:
             raise ConnectFailed(
                 self.address,
-                "it speaks TLS only",
-                hint=_ASK_FOR_TLS,
+                "it accepts only TLS",
+                hint=_USE_TLS,
                 retryable=False,
             )
         if self._protocol.refusal:
@@ -174,20 +174,20 @@ class Channel:
         if self._protocol_failure is not None:
             raise UnsupportedServer(
                 f"{self.address} does not speak the Fluvio protocol: {self._protocol_failure}",
-                hint="check the port; the first one of a broker is the one to name",
+                hint="check the port; a broker prints several, and clients use the first one",
             ) from self._protocol_failure
         if not self.is_open:
             raise ConnectionLost(f"{self.address}: {self._failure}", sent=False) from self._cause
 
     async def post(self, api: Api[Q, A], request: Q) -> PendingResponse[A]:
-        """Send a request and return its answer, to be awaited later.
+        """Send a request and return its response, to be awaited later.
 
-        Waits while as many requests are open as a connection may have.
+        If the connection has too many open requests, this waits until one of them is answered.
 
         Raises:
-            ConnectionLost: The connection is closed; ``sent`` tells whether the request may
-                have been carried out.
-            LocalProtocolError: A value does not fit.
+            ConnectionLost: The connection is closed; ``sent`` shows whether the server may have
+                processed the request.
+            LocalProtocolError: A value cannot be encoded.
         """
         while self.is_open and self._protocol.unanswered >= PENDING_REQUESTS_MAX:
             await self._responded.wait()
@@ -198,11 +198,11 @@ class Channel:
         return response
 
     async def call(self, api: Api[Q, A], request: Q, *, timeout_s: float | None = None) -> A:
-        """Send a request and wait for its answer.
+        """Send a request and wait for its response.
 
         Raises:
             ConnectionLost: As for `post`.
-            RequestTimedOut: No answer within ``timeout_s``.
+            RequestTimedOut: No response within ``timeout_s``.
         """
         with anyio.move_on_after(timeout_s) as scope:
             response = await self.post(api, request)
@@ -213,7 +213,7 @@ class Channel:
         )
 
     async def open_stream(self, api: Api[Q, A], request: Q) -> Responses[A]:
-        """Send a request that is answered again and again.
+        """Send a request that gets many responses.
 
         Raises:
             ConnectionLost: The connection is closed.
@@ -226,52 +226,53 @@ class Channel:
         return responses
 
     def forget(self, responses: Responses[Any]) -> None:
-        """Drop what else arrives for a stream; the protocol cannot cancel it."""
+        """Ignore further responses of a stream, because the protocol cannot cancel it."""
         self._forget(responses.correlation_id)
 
     def _forget(self, correlation_id: int) -> None:
         self._waiting.pop(correlation_id, None)
         self._protocol.forget(correlation_id)
-        self._responded.notify()  # there is room for another request
+        self._responded.notify()  # another request may be sent now
 
     async def run(self) -> None:
-        """Hand out what arrives until the connection ends. Never raises."""
+        """Deliver responses until the connection ends. Never raises."""
         sock = self._stream.extra(SocketAttribute.raw_socket, None)
         try:
             while True:
                 if _QUICKACK is not None and sock is not None:
-                    # The kernel forgets it; without it a busy stream stalls 40 ms a response.
+                    # The kernel resets this option. Without it each response of a busy stream
+                    # is delayed by 40 ms.
                     sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
                 data = await self._stream.receive(_READ_BYTES)
                 self._deliver(data)
         except anyio.EndOfStream:
-            pass  # the usual end; whoever waits is told below
+            pass  # a normal end; `_end` fails the pending calls
         except ProtocolError as error:
             self._failure = str(error)
             self._protocol_failure = error
             self._wants_tls = not self._greeted.is_set() and data.startswith(_TLS_ALERT)
         except _BREAKS as error:
-            self._note_break(error)
+            self._record_failure(error)
         finally:
             self._end()
             with anyio.CancelScope(shield=True):
                 await self._stream.aclose()
 
     def discard_when_closed(self, user_timeout_ms: int) -> None:
-        """Let nothing that is unsent arrive after the end, and end when bytes stay unconfirmed.
+        """Discard unsent data on close, and break the connection if data stays unacknowledged.
 
         Args:
-            user_timeout_ms: How long the kernel waits for the other side to confirm bytes.
+            user_timeout_ms: How long the kernel waits for the peer to acknowledge sent data.
         """
         sock = self._stream.extra(SocketAttribute.raw_socket, None)
         if sock is None:
-            return  # a stream that is no socket
+            return  # the stream is not a socket
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
         if _USER_TIMEOUT is not None:
             sock.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, user_timeout_ms)
 
     async def close(self) -> None:
-        """Close the connection; everything that waits fails."""
+        """Close the connection; pending calls fail."""
         await self._stream.aclose()
         self._end()
 
@@ -294,7 +295,7 @@ class Channel:
         if not self.is_open:
             raise ConnectionLost(f"{self.address}: {self._failure}", sent=False)
 
-    def _note_break(self, error: Exception) -> None:
+    def _record_failure(self, error: Exception) -> None:
         words = in_words(error) if isinstance(error, ssl.SSLError) else str(error)
         self._failure = words or "the connection broke"
         self._cause = error
@@ -314,7 +315,7 @@ class Channel:
         correlation_id: int,
         waiting: PendingResponse[Any] | Responses[Any],
     ) -> None:
-        """Write a request when its turn has come; whoever is cancelled before ends nothing."""
+        """Write a request when the lock is free. Cancelling before that is harmless."""
         self._waiting[correlation_id] = waiting
         try:
             await self._writing.acquire()
@@ -328,12 +329,13 @@ class Channel:
             self._writing.release()
 
     async def _send(self, data: bytes | bytearray) -> None:
-        # A frame that is written in part ends the connection: nobody could find its end.
+        # A frame that is only partly written ends the connection: the server could not tell
+        # where the next one starts.
         try:
-            # Every stream takes any buffer: no copy of megabytes for the sake of a type.
+            # Every stream accepts any buffer, so megabytes are not copied just to get `bytes`.
             await self._stream.send(cast("bytes", data))
         except _BREAKS as error:
-            self._note_break(error)
+            self._record_failure(error)
             self._end()
             raise ConnectionLost(f"{self.address}: {self._failure}", sent=True) from error
         except BaseException:
@@ -355,14 +357,14 @@ async def open_channel(
 
     Args:
         address: ``host:port``.
-        client_id: What the server shall call us.
-        start: Starts the channel's reader as a task that lives as long as it may.
-        connect_s: How long connecting and the first answer may take together.
-        tls: How to secure the connection; None leaves it plain.
+        client_id: The name that this client sends to the server.
+        start: Starts the task that reads from the channel.
+        connect_s: The timeout for connecting and the first response together.
+        tls: How to secure the connection; None means no TLS.
 
     Raises:
-        ConnectFailed: No connection, or no answer, in time; or no trust.
-        UnsupportedServer: What answered is no Fluvio server.
+        ConnectFailed: No connection or no response in time, or a certificate is not trusted.
+        UnsupportedServer: The server is not a Fluvio server.
     """
     host, _, port = address.rpartition(":")
     if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port[:6]) < 1 << 16:
@@ -371,20 +373,20 @@ async def open_channel(
     try:
         with anyio.fail_after(connect_s):
             stream: ByteStream = await anyio.connect_tcp(host.strip("[]"), int(port))
-            waits_for = " to the TLS handshake: does it speak TLS?"
-            stream = await _prepared(stream, address, tls)
+            waits_for = " to the TLS handshake: does it use TLS?"
+            stream = await _configured(stream, address, tls)
             waits_for = " to the first request: is it a Fluvio server"
             waits_for += ", and one without TLS?" if tls is None else "?"
-            return await _introduced(stream, address, client_id, start)
+            return await _greeted_channel(stream, address, client_id, start)
     except TimeoutError as error:
-        raise ConnectFailed(address, f"no answer within {connect_s:g} s{waits_for}") from error
+        raise ConnectFailed(address, f"no response within {connect_s:g} s{waits_for}") from error
     except (OSError, ConnectionLost) as error:
         raise _connect_failure(address, error, tls) from error
-    except ValueError as error:  # of the lookup: no label of a name is as long as this, or empty
+    except ValueError as error:  # from the lookup: a label of the name is empty or too long
         raise ConnectFailed(address, f"{host!r:.80} is not a valid host name: {error}") from error
 
 
-async def _prepared(stream: ByteStream, address: str, tls: ServerTls | None) -> ByteStream:
+async def _configured(stream: ByteStream, address: str, tls: ServerTls | None) -> ByteStream:
     try:
         _set_options(stream, address)
         return stream if tls is None else await tls.secured(stream, address)
@@ -396,7 +398,7 @@ async def _prepared(stream: ByteStream, address: str, tls: ServerTls | None) -> 
 def _set_options(stream: ByteStream, address: str) -> None:
     sock = stream.extra(SocketAttribute.raw_socket)
     if sock.getsockname() == sock.getpeername():
-        # Nobody listens, and the kernel chose this very port for our own end.
+        # No server listens, and the kernel chose the same port for our side of the connection.
         raise ConnectFailed(address, "connection refused")
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -404,7 +406,7 @@ def _set_options(stream: ByteStream, address: str) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-async def _introduced(
+async def _greeted_channel(
     stream: ByteStream,
     address: str,
     client_id: str,
@@ -416,7 +418,7 @@ async def _introduced(
         await channel.greet()
         return channel
     except BaseException:
-        # The reader may be cancelled before it has begun; then it closes nothing.
+        # The reader may be cancelled before it starts; then it does not close the channel.
         with anyio.CancelScope(shield=True):
             await channel.close()
         raise
@@ -429,24 +431,24 @@ def _connect_failure(
         return ConnectFailed(address, _reason_of(error))
     if tls is not None and isinstance(error.__cause__, ssl.SSLError):
         return tls.failure(address, error.__cause__)
-    wanted, hint = ("TLS", _ASK_FOR_TLS) if tls is None else ("a client certificate", CERT_HINT)
+    needed, hint = ("TLS", _USE_TLS) if tls is None else ("a client certificate", CERT_HINT)
     return ConnectFailed(
         address,
-        f"it closed the connection in place of an answer: does it want {wanted}? "
-        "Or has it too many connections?",
+        f"it closed the connection without a response: does it require {needed}, "
+        "or does it have too many connections?",
         hint=hint,
     )
 
 
 def _reason_of(error: Exception) -> str:
-    """Name the reason behind a failed connect: anyio groups those of several addresses."""
+    """Return why a connect failed: anyio groups the errors of several addresses."""
     cause = error.__cause__
     if isinstance(cause, ExceptionGroup):
         cause = cause.exceptions[0]
     if not isinstance(cause, OSError):
-        cause = error  # there was one address only
+        cause = error  # there was only one address
     if isinstance(cause, OSError) and cause.errno is not None and cause.errno > 0:
-        return os.strerror(cause.errno).lower()  # asyncio puts the address into its own text
+        return os.strerror(cause.errno).lower()  # the text from asyncio repeats the address
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror.lower()
     return str(error)

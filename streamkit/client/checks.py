@@ -1,7 +1,7 @@
-"""What a caller gives is looked at here, once, before anything is done with it. Pure.
+"""Checks of the arguments that callers pass to the clients. Pure.
 
-Both clients pass through these functions, so that nothing unchecked reaches a background task.
-Each raises `UsageError`, whose text has the parameter and the value.
+Both clients check arguments here first, so that no invalid value reaches a background task.
+Each function raises `UsageError` with the name and the value of the argument.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ T = TypeVar("T")
 U32_MAX: Final = 2**32 - 1
 I32_MAX: Final = 2**31 - 1
 I64_MAX: Final = 2**63 - 1
-# About a century: what is longer is a mistake, or was meant to have no end.
+# About a century: a longer duration is a mistake, or was meant as no limit.
 SECONDS_MAX: Final = 100 * 366 * 24 * 3_600.0
 _STAMPS: Final = range(I64_MAX + 1)
 
 
 def whole(name: str, value: object, low: int, high: int) -> int:
-    """Return a whole number that lies between two others.
+    """Return a whole number between two limits.
 
-    Numbers of other libraries count as well, such as numpy's; a bool does not.
+    Integers of other libraries, such as numpy, are accepted; a bool is not.
     """
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         refuse(name, value, "a whole number")
@@ -42,12 +42,12 @@ def whole(name: str, value: object, low: int, high: int) -> int:
 
 
 def optional(check: Callable[..., T], name: str, value: object, *bounds: Any) -> T | None:
-    """Return None for None, else what the check returns."""
+    """Return None for None, otherwise the result of the check."""
     return None if value is None else check(name, value, *bounds)
 
 
 def seconds(name: str, value: object, most_s: float = SECONDS_MAX) -> float:
-    """Return a duration in seconds, from a number of them or a timedelta."""
+    """Return a duration in seconds, from a number or a timedelta."""
     if isinstance(value, timedelta):
         length_s = value.total_seconds()
     elif isinstance(value, bool) or not hasattr(value, "__float__"):
@@ -63,7 +63,7 @@ def seconds(name: str, value: object, most_s: float = SECONDS_MAX) -> float:
 
 
 def text(name: str, value: object, *, may_be_empty: bool = False) -> str:
-    """Return a text that a request can carry."""
+    """Return a text that fits in a request."""
     if not isinstance(value, str):
         refuse(name, value, "text")
     try:
@@ -73,8 +73,8 @@ def text(name: str, value: object, *, may_be_empty: bool = False) -> str:
     low = 0 if may_be_empty else 1
     if not low <= size <= STRING_BYTES_MAX:
         raise UsageError(
-            f"{name}={shown(value)} has {size:,} bytes as UTF-8, "
-            f"and must have between {low} and {STRING_BYTES_MAX:,}"
+            f"{name}={shown(value)} has {size:,} bytes as UTF-8; "
+            f"it must have between {low} and {STRING_BYTES_MAX:,}"
         )
     return str(value)
 
@@ -94,14 +94,14 @@ def flag(name: str, value: object) -> bool:
 
 
 def function(name: str, value: T) -> T:
-    """Return what can be called, or None."""
+    """Return a callable, or None."""
     if value is not None and not callable(value):
         refuse(name, value, "a function")
     return value
 
 
 def instance(name: str, value: object, kind: type[T]) -> T:
-    """Return an object of a class."""
+    """Return an instance of a class."""
     if not isinstance(value, kind):
         refuse(name, value, f"a {kind.__name__}")
     return value
@@ -112,7 +112,7 @@ def pairs(name: str, value: object, entries_max: int) -> dict[str, str]:
     if not isinstance(value, Mapping):
         refuse(name, value, "a dict of texts")
     if len(value) > entries_max:
-        raise UsageError(f"{name} has {len(value):,} entries, {entries_max:,} are the most")
+        raise UsageError(f"{name} has {len(value):,} entries; at most {entries_max:,} are allowed")
     return {
         text(f"a name in {name}", key, may_be_empty=True): text(
             f"{name}[{key!r:.40}]", each, may_be_empty=True
@@ -122,14 +122,14 @@ def pairs(name: str, value: object, entries_max: int) -> dict[str, str]:
 
 
 def choice(name: str, value: object, choices: Mapping[str, T]) -> T:
-    """Return what a word stands for."""
+    """Return the value that belongs to a word."""
     if not isinstance(value, str) or value not in choices:
         refuse(name, value, f"one of: {', '.join(choices)}")
     return choices[value]
 
 
 def listed(name: str, value: object) -> list[Any]:
-    """Return what an iterable holds; a text or bytes is a value, not a list of them."""
+    """Return the items of an iterable as a list. Text and bytes are single values: refused."""
     if isinstance(value, str | bytes | bytearray | memoryview | Mapping | Set):
         refuse(name, value, "a list")
     try:
@@ -145,7 +145,7 @@ def topic(value: object) -> str:
 
 
 def partitions(name: str, value: object) -> tuple[int, ...]:
-    """Return the numbers of partitions, each once, from one number or several."""
+    """Return partition numbers without duplicates, from one number or several."""
     if hasattr(value, "__index__"):
         value = (value,)
     numbers = [whole(name, each, 0, U32_MAX) for each in listed(name, value)]
@@ -153,7 +153,7 @@ def partitions(name: str, value: object) -> tuple[int, ...]:
 
 
 def start_offsets(name: str, value: object) -> dict[int, int]:
-    """Return the first offset by partition."""
+    """Return the first offset of each partition."""
     if not isinstance(value, Mapping):
         refuse(name, value, "a dict of partitions and offsets")
     return {
@@ -165,7 +165,7 @@ def start_offsets(name: str, value: object) -> dict[int, int]:
 
 
 def refuse(name: str, value: object, wanted: str) -> NoReturn:
-    """Raise the error for a value that is not what it should be."""
+    """Raise the error for an invalid value; ``wanted`` says what is valid."""
     raise UsageError(f"{name}={shown(value)} is not {wanted}")
 
 
@@ -176,8 +176,8 @@ def as_bytes(what: str, content: object) -> bytes:
     """Turn text into bytes; refuse everything else that is not bytes.
 
     Raises:
-        UsageError: It is neither, and ``what`` names it. A bytearray is not accepted either: it
-            could change before it is sent.
+        UsageError: The content is something else; ``what`` says of which part of the record. A
+            bytearray is refused as well, because it could change before it is sent.
     """
     if isinstance(content, str):
         try:
@@ -188,7 +188,7 @@ def as_bytes(what: str, content: object) -> bytes:
                 f"position {error.start}, which UTF-8 cannot encode"
             ) from None
     if isinstance(content, bytes):
-        return bytes(content)  # of a subclass of its own
+        return bytes(content)  # a plain copy if it is of a subclass
     hint = f"give bytes({what})" if isinstance(content, bytearray | memoryview) else ""
     raise UsageError(
         f"a record's {what} is {type(content).__name__}, not bytes or text: {shown(content)}",
@@ -197,7 +197,7 @@ def as_bytes(what: str, content: object) -> bytes:
 
 
 def stamp(value: object, name: str = "timestamp_ms") -> int:
-    """Return a time in whole milliseconds since the epoch; before it there is none."""
+    """Return a time in whole milliseconds since the epoch; negative times are refused."""
     if type(value) is not int:
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             refuse(name, value, "a whole number of ms")
@@ -210,14 +210,14 @@ def stamp(value: object, name: str = "timestamp_ms") -> int:
 def columns(
     values: object, keys: object, timestamps_ms: object, now_ms: Callable[[], int]
 ) -> tuple[Columns, int]:
-    """Return the records of one `send_many`, lists of their own and of equal length, and the
-    bytes of the largest key and value together.
+    """Check the columns of one `send_many` and return copies of them, with the size in bytes of
+    the largest record (key and value together).
 
     Args:
         values: Any iterable of bytes.
-        keys: The same, or None where a record has no key; None for no keys at all.
+        keys: An iterable of bytes, or of None for a record without a key; None for no keys.
         timestamps_ms: An iterable of ms since the epoch, or None for now.
-        now_ms: Tells the time.
+        now_ms: Returns the current time.
     """
     found = _column("values", values)
     total = len(found)
@@ -228,12 +228,12 @@ def columns(
         else _column("timestamps_ms", timestamps_ms, total)
     )
     largest_bytes = codec.scan_columns(found, sent_keys, stamps, 0)
-    if largest_bytes < 0:  # something is odd: it may still be meant, as a number of numpy is
+    if largest_bytes < 0:  # an unusual type; it may still be valid, such as an integer of numpy
         _only_bytes("values", found)
         _only_bytes("keys", sent_keys, type(None))
         stamps = list(map(stamp, stamps))
         largest_bytes = codec.scan_columns(found, sent_keys, stamps, 0)
-        assert largest_bytes >= 0, "each column was looked at"
+        assert largest_bytes >= 0, "each column was checked"
     return Columns(found, sent_keys, stamps), largest_bytes
 
 
@@ -245,7 +245,7 @@ def _column(name: str, given: object, length: int | None = None) -> list[Any]:
 
 
 def _only_bytes(name: str, column: list[Any], *others: type) -> None:
-    """Refuse a column that holds something else; bytes of a subclass become plain ones."""
+    """Refuse a column with other types; convert subclasses of bytes to plain bytes."""
     kinds = set(map(type, column)) - {bytes, *others}
     if not kinds:
         return

@@ -65,14 +65,14 @@ _ON_EVICTED: Final[dict[str, OnEvicted]] = {
     "latest": "latest",
 }
 _TIMEOUT_S_MAX: Final = checks.I32_MAX // 1_000
-# A response must fit into a frame with what stands around the records.
+# A response frame also holds headers around the records.
 _READ_BYTES_MAX: Final = FRAME_BYTES_MAX - MIB
 
 
 class Client:
     """A connection to a Fluvio cluster, or to the embedded broker.
 
-    Made by `connect`; use it with ``async with``. Runs on asyncio and on trio.
+    Create one with `connect` and use it with ``async with``. It runs on asyncio and on trio.
     """
 
     def __init__(
@@ -110,23 +110,23 @@ class Client:
 
         Args:
             address: The SC as ``host:port``.
-            profile: A profile of Fluvio's own file, in place of an address. With neither,
-                the file's current profile is taken.
-            tls: How to secure connections to ``address``; a profile says so by itself.
-            client_id: What servers shall call us.
-            connect_timeout: Seconds, or a timedelta, until connecting is given up.
+            profile: A profile from Fluvio's profile file, instead of an address. Without an
+                address or a profile, the file's current profile is used.
+            tls: How to secure connections to ``address``; a profile has its own TLS settings.
+            client_id: The name that this client sends to servers.
+            connect_timeout: How long to try to connect, in seconds or as a timedelta.
 
         Raises:
-            ConfigError: There is no such profile, or a certificate cannot be read.
-            UsageError: An address and a profile are named, or ``tls`` without an address.
+            ConfigError: The profile does not exist, or a certificate cannot be read.
+            UsageError: Both an address and a profile are given, or ``tls`` without an address.
         """
         local = False
         if address is not None and profile is not None:
-            raise UsageError("name an address or a profile, not both")
+            raise UsageError("give an address or a profile, not both")
         if address is None and tls is not None:
             raise UsageError(
                 "tls is given without an address",
-                hint="a profile holds its own; `streamkit profile add` makes one with TLS",
+                hint="a profile has its own TLS settings; `streamkit profile add` creates one",
             )
         if address is None:
             profiles = load_profiles(profile_path(os.environ, Path.home()))
@@ -134,7 +134,7 @@ class Client:
             found = profiles.active() if name is None else profiles.get(name)
             if found is None:
                 raise ConfigError(
-                    f"no cluster is named, and {profiles.path} has no current profile",
+                    f"no address or profile is given, and {profiles.path} has no current profile",
                     hint='give an address: Client.connect("127.0.0.1:9103")',
                 )
             address, local = found.endpoint, found.use_spu_local_address
@@ -157,7 +157,7 @@ class Client:
 
     @property
     def cluster(self) -> Cluster:
-        """What connects to the cluster; for code that extends the client."""
+        """The connections to the cluster; for code that extends the client."""
         return self._cluster
 
     async def __aenter__(self) -> Client:
@@ -209,42 +209,43 @@ class Client:
         on_batch: Callable[[BatchReport], None] | None = None,
         smartmodules: Sequence[SmartModule | str] = (),
     ) -> Producer:
-        """Make a producer for one topic.
+        """Create a producer for one topic.
 
         Args:
-            topic: Where to write.
+            topic: The topic to write to.
             batch_size: Soft limit of a batch in bytes, before compression.
-            max_request_size: Hard limit of a record alone in its batch, in bytes. Servers take
-                no batch above 32 MiB.
+            max_request_size: Hard limit of a batch that holds a single record, in bytes. Servers
+                reject batches above 32 MiB.
             linger: How long a batch that is not full may wait for more records.
-            compression: Left out, the topic's own, or none.
+            compression: The codec; by default that of the topic, or no compression.
             isolation: ``read_committed`` waits until every replica has a record.
             timeout: How long the server may wait for replicas.
-            partitioner: Chooses a partition for each key of a column; SipHash and round
-                robin, if left out.
-            partition: One partition for everything.
-            queue_bytes: What may wait per partition before `send` waits.
-            queue_batches: How many full batches may wait there; None leaves it to the bytes.
-            delivery: ``at-least-once`` sends a batch again until its outcome is known, so that
-                it may be stored twice; ``at-most-once`` writes it once and does not wait for
-                its answer before the next, so that it may be lost.
-            delivery_timeout: How long a batch is tried before it fails; None never gives up.
-            close_timeout: How long closing waits for what is not acknowledged; None waits for
-                as long as the delivery timeout lets it.
-            retry: Pauses between tries, and how many there may be.
-            on_retry: Told the error and the attempt each time something is tried again. Without
-                it a warning is logged.
-            on_batch: Told what became of each batch, when it is known.
-            smartmodules: What the server makes of the records before it stores them: a chain
-                of `SmartModule`, or of names. What is stored then is not what was sent, so
-                offsets are -1.
+            partitioner: A function that chooses a partition for each key of a column. By
+                default SipHash for records with a key, and round robin for the others.
+            partition: A single partition for all records.
+            queue_bytes: How many bytes may wait per partition before `send` waits.
+            queue_batches: How many full batches may wait per partition; None means that only
+                ``queue_bytes`` limits them.
+            delivery: ``at-least-once`` resends a batch until its outcome is known, so a batch
+                may be stored twice. ``at-most-once`` sends each batch once, without waiting for
+                the response to the batch before it, so a batch may be lost.
+            delivery_timeout: How long a batch is retried before it fails; None never gives up.
+            close_timeout: How long closing waits for unacknowledged records; None means that
+                only the delivery timeout limits it.
+            retry: The pauses between attempts, and the largest number of attempts.
+            on_retry: Called with the error and the number of the attempt before each retry.
+                Without it, each retry is logged as a warning.
+            on_batch: Called with the outcome of each batch.
+            smartmodules: A chain of SmartModules that the server applies to the records before
+                it stores them, each a `SmartModule` or a name. The stored records then differ
+                from the ones sent, so offsets are -1.
 
         Raises:
-            UsageError: A value means nothing.
+            UsageError: A value is not valid.
         """
         if partition is not None and partitioner is not None:
             raise UsageError(
-                "partition and partitioner both say where records go", hint="keep one of them"
+                "partition and partitioner cannot be used together", hint="keep one of them"
             )
         size = partial(checks.whole, low=1, high=BATCH_BYTES_HARD_MAX)
         options = ProducerOptions(
@@ -291,29 +292,30 @@ class Client:
         open_timeout: float | timedelta | None = None,
         on_retry: OnRetry | None = None,
     ) -> Consumer:
-        """Make a consumer of one topic.
+        """Create a consumer of one topic.
 
         Args:
-            topic: What to read.
-            start: Where each partition is read from; see `Offset`.
-            partitions: Which ones; all, if left out.
-            until_end: Stop at the ends seen when it is opened.
+            topic: The topic to read.
+            start: Where to start in each partition; see `Offset`.
+            partitions: The partitions to read; all by default.
+            until_end: Stop at the end offsets that the partitions have when the consumer opens.
             isolation: ``read_committed`` waits until every replica has a record.
-            max_bytes: Size of one response of a partition.
-            prefetch_bytes: What may wait for the application in all.
-            consumer_id: Whose stored offsets to go on from.
-            resume: Whether stored offsets of the id count; else ``start`` alone does.
-            offset_strategy: ``auto`` stores offsets after the next pull, ``manual`` only by
-                `Consumer.commit`.
-            on_evicted: What to do where retention has removed the next offset.
-            smartmodules: What the server makes of the records first: a chain of `SmartModule`,
-                or of names.
-            start_offsets: The first offset of single partitions, in place of ``start``.
-            open_timeout: How long opening is tried; None never gives up on what may pass.
-            on_retry: Told the error and the attempt each time something is tried again.
+            max_bytes: The size of one response of a partition.
+            prefetch_bytes: How many bytes may wait for the application, over all partitions.
+            consumer_id: The consumer whose stored offsets to resume from.
+            resume: Whether to resume from stored offsets; otherwise only ``start`` counts.
+            offset_strategy: ``auto`` commits records when the application asks for the next
+                ones, ``manual`` commits only in `Consumer.commit`.
+            on_evicted: What to do if retention has removed the next offset.
+            smartmodules: A chain of SmartModules that the server applies to the records before
+                it sends them, each a `SmartModule` or a name.
+            start_offsets: The first offset of single partitions, instead of ``start``.
+            open_timeout: How long opening is retried after transient errors; None never gives
+                up.
+            on_retry: Called with the error and the number of the attempt before each retry.
 
         Raises:
-            UsageError: A value means nothing.
+            UsageError: A value is not valid.
         """
         options = ConsumerOptions(
             start=Offset.parse(start),
@@ -342,20 +344,20 @@ class Client:
         max_bytes: int = FETCH_BYTES_DEFAULT,
         isolation: Isolation = "read_uncommitted",
     ) -> Fetched:
-        """Read once from a partition, without a stream: at the end it returns nothing.
+        """Read once from a partition, without a stream. At the end offset, nothing is returned.
 
         Args:
-            topic: What to read.
-            partition: Its number.
-            offset: The first offset wanted.
-            max_bytes: How much at the most; the first batch comes whatever its size.
+            topic: The topic to read.
+            partition: The number of the partition.
+            offset: The first offset to read.
+            max_bytes: The size limit; the first batch is returned even if it is larger.
             isolation: As for `consumer`.
 
         Raises:
-            UsageError: A value means nothing.
+            UsageError: A value is not valid.
             OffsetEvicted: Retention has removed the offset.
-            OffsetOutOfRange: It lies beyond the end.
-            CorruptBatch: A batch is not what its checksum or its counts say.
+            OffsetOutOfRange: The offset is after the end offset.
+            CorruptBatch: A batch does not match its checksum or its counts.
             BrokerError: The broker cannot serve it.
             TransportError: The connection failed.
         """
@@ -370,7 +372,7 @@ class Client:
 
 
 class _Background:
-    """A task group whose end is not its tasks' end: what is left is cancelled."""
+    """A task group that cancels its remaining tasks when its block ends."""
 
     def __init__(self) -> None:
         self.group = anyio.create_task_group()
@@ -386,7 +388,7 @@ class _Background:
         trace: TracebackType | None,
     ) -> None:
         self.group.cancel_scope.cancel()
-        # The block's own error goes out as it is; a task group would wrap it.
+        # The block's own error is raised unchanged; a task group would wrap it.
         await self.group.__aexit__(None, None, None)
 
 

@@ -34,41 +34,42 @@ logger = logging.getLogger("streamkit.client")
 Q = TypeVar("Q")
 A = TypeVar("A")
 
-# How long to wait for a delta before a topic or partition counts as missing: an answer to
-# Create can overtake it on another connection. Source: control plane reference, 2.3.
+# How long to wait for a watch update before a topic or partition counts as missing: on another
+# connection, the response to Create can arrive before it.
+# Source: control plane reference, 2.3.
 _DELTA_S = 1.0
 _FIRST_METADATA_S = 10.0
-# How long it is tried again where a server accepts no more connections: others may be leaving.
-# Not equally long by all clients: those that all have one connection and wait for a second one
-# would give up together, and none of them would ever work.
-_CROWDED_S_MIN, _CROWDED_S_MAX = 0.2, 3.0
-_CROWDED_PAUSE_S = 0.1
+# How long to retry when a server accepts no more connections, because others may close soon. The
+# time is random per client: if several clients had one connection each, waited for a second one
+# and gave up at the same moment, none of them would ever succeed.
+_FULL_SERVER_S_MIN, _FULL_SERVER_S_MAX = 0.2, 3.0
+_FULL_SERVER_PAUSE_S = 0.1
 
 
 class Unfinished(Protocol):
-    """Something that holds what was accepted, and that the end of the client has to close."""
+    """An object with accepted but unfinished work, which the client closes when it ends."""
 
     def shut(self) -> None:
-        """Accept nothing more."""
+        """Accept no more work."""
 
     async def close_with(self, error: BaseException | None, *, is_last: bool = False) -> None:
-        """Finish what was accepted; ``error`` is what ended the client's block.
+        """Finish the accepted work; ``error`` is the exception that ended the client's block.
 
         Raises:
-            StreamKitError: It cannot be finished, and the block has no error of its own.
+            StreamKitError: The work cannot be finished, and the block ended without an error.
         """
 
 
 class Cluster:
-    """Knows where partitions are and carries requests there.
+    """Finds the leaders of partitions and sends requests to them.
 
     Args:
         address: The SC, as ``host:port``.
-        client_id: What servers shall call us.
-        clock: Time.
-        connect_s: How long a connection may take.
-        use_local_address: Whether SPUs are reached by their local endpoint.
-        tls: How connections are secured; None leaves them plain.
+        client_id: The name that this client sends to servers.
+        clock: The source of time.
+        connect_s: The timeout for opening a connection.
+        use_local_address: Whether to connect to the local endpoint of SPUs.
+        tls: How to secure connections; None means no TLS.
 
     Raises:
         ConfigError: A certificate cannot be read.
@@ -107,9 +108,9 @@ class Cluster:
         """Connect to the SC and start the watches.
 
         Raises:
-            ConnectFailed: Nothing answers there.
-            UnsupportedServer: It is no Fluvio SC, or too old.
-            UsageError: It was closed.
+            ConnectFailed: There is no response from that address.
+            UnsupportedServer: The server is not a Fluvio SC, or is too old.
+            UsageError: The client was closed.
         """
         if self.is_closed:
             raise self._closed()
@@ -117,17 +118,17 @@ class Cluster:
         await self._sc_channel()
 
     def start(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run something for as long as the client lives.
+        """Run a task until the client closes.
 
-        What it raises ends itself and is logged: the other tasks of the client work on.
+        An error of the task is logged and ends only this task.
 
         Raises:
-            UsageError: It is not open, or was closed.
+            UsageError: The client is not open, or was closed.
         """
         self._open_tasks().start_soon(_guarded, function)
 
     def must_close(self, unfinished: Unfinished) -> None:
-        """Remember to close something before the connections.
+        """Register an object to close before the connections are closed.
 
         Raises:
             UsageError: The client is being closed.
@@ -137,18 +138,19 @@ class Cluster:
         self._unfinished[id(unfinished)] = unfinished
 
     def is_done(self, finished: Unfinished) -> None:
-        """Forget it again."""
+        """Remove an object that `must_close` registered."""
         if self._unfinished is not None:
             self._unfinished.pop(id(finished), None)
 
     async def finish(self, error: BaseException | None) -> None:
-        """Close what has to be closed, all of it at once; nothing more is accepted.
+        """Close all registered objects concurrently and accept no more.
 
         Args:
-            error: What ended the client's block; it gets notes of what could not be delivered.
+            error: The exception that ended the client's block. Notes about records that could
+                not be delivered are added to it.
 
         Raises:
-            StreamKitError: The first problem, with notes of the others.
+            StreamKitError: The first failure, with the others as notes.
         """
         unfinished, self._unfinished = list((self._unfinished or {}).values()), None
         problems: list[Exception] = []
@@ -171,7 +173,7 @@ class Cluster:
             raise problems[0]
 
     def move(self, address: str) -> None:
-        """Learn that the SC is reached elsewhere from now on."""
+        """Use another address of the SC from now on."""
         self.address = address
 
     async def close(self) -> None:
@@ -181,7 +183,7 @@ class Cluster:
                 await channel.close()
 
     def ended(self) -> None:
-        """Learn that the tasks have ended; nothing can be started any more."""
+        """Forget the task group, which has ended; no task can be started any more."""
         self._tasks = None
 
     def _open_tasks(self) -> TaskGroup:
@@ -200,24 +202,24 @@ class Cluster:
     # --- requests ------------------------------------------------------------------
 
     async def admin(self, api: Api[Q, A], request: Q, *, timeout_s: float = 60.0) -> A:
-        """Ask the SC; reconnect first if the connection was lost before.
+        """Send a request to the SC; reconnect first if the connection was lost.
 
         Raises:
-            TransportError: The connection failed; ``sent`` tells whether the request may have
-                been carried out.
+            TransportError: The connection failed; ``sent`` shows whether the server may have
+                processed the request.
         """
         channel = await self._sc_channel()
         return await channel.call(api, request, timeout_s=timeout_s)
 
     async def leader(self, topic: str, partition: int) -> str:
-        """Return where the SPU is that leads a partition; it is for `spu` and `connect`.
+        """Return the address of the SPU that leads a partition, to pass to `spu` or `connect`.
 
-        ``host:port``; in front of it, where servers are called by a domain, ``name@``. So SPUs
-        that share an address, behind one proxy, are still told apart.
+        The address is ``host:port``, or ``name@host:port`` if the TLS settings have a domain. The
+        name distinguishes SPUs that share the address of one proxy.
 
         Raises:
-            TopicNotFound: There is no such topic.
-            NotLeader: The topic is there; the partition, or its leader, is not yet.
+            TopicNotFound: The topic does not exist.
+            NotLeader: The topic exists, but its partition or the leader is not known yet.
         """
         await self.partition_count(topic)
 
@@ -228,14 +230,14 @@ class Cluster:
 
         address = await self._wait_for(find)
         if address is None:
-            raise NotLeader(3001, f"nobody leads {topic}-{partition}", retryable=True)
+            raise NotLeader(3001, f"{topic}-{partition} has no leader", retryable=True)
         return address
 
     async def partition_count(self, topic: str) -> int:
-        """Return how many partitions a topic has.
+        """Return the number of partitions of a topic.
 
         Raises:
-            TopicNotFound: There is no such topic.
+            TopicNotFound: The topic does not exist.
         """
         count = await self._wait_for(lambda: self.metadata.partition_count(topic) or None)
         if count is None:
@@ -246,7 +248,7 @@ class Cluster:
         """Return the shared connection to an SPU.
 
         Raises:
-            ConnectFailed: It cannot be reached.
+            ConnectFailed: The SPU cannot be reached.
         """
         channel = self._spus.get(address)
         if channel is not None and channel.is_open:
@@ -259,48 +261,48 @@ class Cluster:
             return channel
 
     async def connect(self, address: str) -> Channel:
-        """Open a connection of one's own to what `leader` gave, or to the SC.
+        """Open a separate connection to an address from `leader`, or to the SC.
 
         Raises:
-            ConnectFailed: It cannot be reached, or there is no trust.
-            TooManyConnections: It accepts no more connections.
+            ConnectFailed: The server cannot be reached, or its certificate is not trusted.
+            TooManyConnections: The server accepts no more connections.
             UsageError: The client is not open, or was closed.
         """
-        name, _, place = address.rpartition("@")
+        name, _, endpoint = address.rpartition("@")
         until_s = None
         while True:
             self._open_tasks()
             try:
                 return await open_channel(
-                    place,
+                    endpoint,
                     self._client_id,
                     self.start,
                     connect_s=self._connect_s,
-                    tls=self._server_tls(name, place),
+                    tls=self._server_tls(name, endpoint),
                 )
             except TooManyConnections as error:
                 now_s = self.clock.monotonic_s()
                 if until_s is None:
-                    logger.warning("waiting a moment: %s", error)
-                    until_s = now_s + _patience_s()
+                    logger.warning("trying to connect again: %s", error)
+                    until_s = now_s + _full_server_s()
                 if now_s > until_s:
                     raise
-                await self.clock.sleep(_CROWDED_PAUSE_S)
+                await self.clock.sleep(_FULL_SERVER_PAUSE_S)
 
-    def _server_tls(self, name: str, place: str) -> ServerTls | None:
+    def _server_tls(self, name: str, endpoint: str) -> ServerTls | None:
         if self._tls is None or self._tls_context is None:
             return None
-        name = name or self._domain or place.rpartition(":")[0].strip("[]")
+        name = name or self._domain or endpoint.rpartition(":")[0].strip("[]")
         return ServerTls(self._tls_context, name, self._tls.client_cert is not None)
 
     # --- metadata --------------------------------------------------------------------
 
     async def metadata_changed(self) -> None:
-        """Wait until something is learned of topics, partitions or SPUs, or a watch ends."""
+        """Wait until a watch reports a change of topics, partitions or SPUs, or ends."""
         await self._changed.wait()
 
     async def _wait_for(self, find: Callable[[], A | None]) -> A | None:
-        """Look something up; give a delta a moment to arrive before it counts as missing."""
+        """Look something up; wait briefly for a watch update before it counts as missing."""
         found = find()
         if found is not None and self._sc is not None and self._sc.is_open:
             return found
@@ -320,7 +322,7 @@ class Cluster:
             try:
                 await self._watch_all(channel)
             except BaseException:
-                # Nobody knows of it yet, so nobody else would close it.
+                # No other code has the channel yet, so it must be closed here.
                 with anyio.CancelScope(shield=True):
                     await channel.close()
                 raise
@@ -328,11 +330,11 @@ class Cluster:
             return channel
 
     async def _watch_all(self, channel: Channel) -> None:
-        """Start the watches and wait for their first answers.
+        """Start the watches and wait for their first responses.
 
         Raises:
-            ConnectFailed: They do not come.
-            UnsupportedServer: It is no SC, or none that serves watches.
+            ConnectFailed: The responses do not arrive.
+            UnsupportedServer: The server is not an SC, or does not support watches.
         """
         check_platform(channel.platform_version)
         channel.version_of(WATCH)
@@ -342,7 +344,7 @@ class Cluster:
             while not self.metadata.is_filled and channel.is_open:
                 await self._changed.wait()
         if not self.metadata.is_filled:
-            raise ConnectFailed(self.address, "it did not say which topics there are")
+            raise ConnectFailed(self.address, "it did not send the list of topics")
 
     def _start_watch(self, channel: Channel, kind: ObjectKind) -> None:
         async def keep() -> None:
@@ -352,7 +354,7 @@ class Cluster:
                     self.metadata.apply(await responses.receive())
                     self._wake()
             except TransportError:
-                self._wake()  # the next request reconnects and starts anew
+                self._wake()  # the next request reconnects and starts the watches again
             except StreamKitError:
                 logger.exception("watching %s failed", kind.name)
                 await channel.close()
@@ -364,13 +366,13 @@ class Cluster:
         self._changed.notify()
 
 
-def _patience_s() -> float:
-    share = random_bits(16) / (1 << 16)
-    return _CROWDED_S_MIN + share * (_CROWDED_S_MAX - _CROWDED_S_MIN)
+def _full_server_s() -> float:
+    fraction = random_bits(16) / (1 << 16)
+    return _FULL_SERVER_S_MIN + fraction * (_FULL_SERVER_S_MAX - _FULL_SERVER_S_MIN)
 
 
 async def _guarded(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run a task of the client; an error that it leaks must not end those beside it."""
+    """Run a task of the client; an error in it must not end the other tasks."""
     try:
         await function()
     except Exception:
@@ -380,15 +382,15 @@ async def _guarded(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
 async def pause_before_retry(
     cluster: Cluster, backoff: Backoff, error: StreamKitError, what: str, on_retry: OnRetry | None
 ) -> None:
-    """Tell that something is tried again, and wait for as long as its turn takes.
+    """Report a retry, and wait for the pause before it.
 
     Args:
-        cluster: Whose clock counts.
-        backoff: That of this incident.
-        error: What went wrong.
-        what: What is tried again, for the log, which is told where nobody else is.
-        on_retry: Told the error and the number of the attempt that failed. What it raises is
-            logged: it must not end the work of others.
+        cluster: The cluster, whose clock is used.
+        backoff: The pauses of this series of failures.
+        error: The error of the failed attempt.
+        what: What is retried, for the log. Retries are logged only without ``on_retry``.
+        on_retry: Called with the error and the number of the attempt that failed. An exception
+            that it raises is logged and does not stop the retry.
     """
     pause_s = backoff.next_s()
     if on_retry is None:
@@ -409,14 +411,14 @@ async def retrying(
     open_timeout_s: float | None,
     on_retry: OnRetry | None = None,
 ) -> A:
-    """Do something that is safe to repeat until it succeeds or time is up.
+    """Repeat an idempotent operation until it succeeds or the time is over.
 
     Args:
-        cluster: Whose clock counts.
-        attempt: What to do; retried on every error that says it is retryable.
-        what: As for `pause_before_retry`, with ``on_retry``.
+        cluster: The cluster, whose clock is used.
+        attempt: The operation; it is repeated after every retryable error.
+        what: As for `pause_before_retry`.
         open_timeout_s: Seconds after which the last error is raised; None never gives up.
-        on_retry: Told of each failure.
+        on_retry: As for `pause_before_retry`.
     """
     backoff = Backoff()
     started_s = cluster.clock.monotonic_s()

@@ -1,4 +1,4 @@
-"""What is known of topics, partitions and SPUs: a copy kept by the SC's watches. Pure."""
+"""The client's copy of topics, partitions and SPUs, kept up to date by watches of the SC. Pure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ WATCHED: tuple[ObjectKind, ...] = (specs.SPU, specs.PARTITION, specs.TOPIC)
 class MetadataStore:
     """Objects by kind and name.
 
-    Unlike the stock client's, a store with an empty first list counts as filled. ``layout``
-    is another number whenever a topic, an SPU, or a partition's leader or state has changed;
-    offsets, which move all the time, do not count.
+    An empty first list counts as filled, unlike in the stock client. ``layout`` increases
+    whenever a topic, an SPU, or the leader or state of a partition changes. Offsets change all
+    the time and do not count.
     """
 
     layout: int = 0
@@ -30,11 +30,11 @@ class MetadataStore:
 
     @property
     def is_filled(self) -> bool:
-        """Whether every watch has had its first answer."""
+        """Whether every watch has received its first response."""
         return len(self._filled) == len(WATCHED)
 
     def apply(self, response: WatchResponse) -> None:
-        """Take a watch response: the full list, or what has changed."""
+        """Apply a watch response: the full list, or the changes."""
         name = response.kind.name
         if response.all or name not in self._filled:
             self._objects[name] = {item.name: item for item in response.all}
@@ -51,7 +51,7 @@ class MetadataStore:
                 self.layout += 1
 
     def forget(self) -> None:
-        """Learn that the watches have ended; what is known may be stale until they are back."""
+        """Mark the store as not filled, because the watches have ended and it may be stale."""
         self._filled.clear()
 
     def topic(self, name: str) -> Metadata | None:
@@ -64,18 +64,18 @@ class MetadataStore:
         return self._objects[specs.PARTITION.name].get(f"{topic}-{number}")
 
     def partition_count(self, topic: str) -> int:
-        """Return the count that every client goes by: the one in the topic's spec."""
+        """Return the number of partitions from the topic's spec, as every client does."""
         found = self.topic(topic)
         return 0 if found is None else int(found.spec.partition_count)
 
     def segment_bytes(self, topic: str) -> int | None:
-        """Return the size of a segment where the topic's spec names one; no batch may be larger."""
+        """Return the segment size if the topic's spec has one; no batch may be larger."""
         found = self.topic(topic)
         storage = None if found is None else found.spec.storage
         return None if storage is None else storage.segment_size_bytes
 
     def offline_partitions(self, topic: str) -> frozenset[int]:
-        """Return the partitions of a topic that the SC says nobody can write to now."""
+        """Return the partitions of a topic that the SC does not report as online."""
         found = ((n, self.partition(topic, n)) for n in range(self.partition_count(topic)))
         return frozenset(
             number
@@ -86,9 +86,9 @@ class MetadataStore:
     def leader_address(
         self, topic: str, number: int, *, local: bool, domain: str | None = None
     ) -> str | None:
-        """Return ``host:port`` of the SPU that leads a partition; None while it is unknown.
+        """Return ``host:port`` of the SPU that leads a partition; None if it is not known yet.
 
-        With a domain it is ``name@host:port``, where name is the SPU's within the domain.
+        With a domain the result is ``name@host:port``; the name is that of the SPU in the domain.
         Source: control plane reference, 2.4 and 6.3.
         """
         partition = self.partition(topic, number)
@@ -101,12 +101,12 @@ class MetadataStore:
         return None
 
     def did_you_mean(self, topic: str) -> str:
-        """Return a sentence that helps with a name no topic has."""
+        """Return a hint for a topic name that does not exist."""
         names = [name for name in self.topic_names() if not self._is_system(name)]
         close = difflib.get_close_matches(topic, names, 1, 0.6)
         if close:
             return f"did you mean {close[0]!r}?"
-        return f"there are: {', '.join(names[:8])}" if names else "there are no topics yet"
+        return f"existing topics: {', '.join(names[:8])}" if names else "there are no topics yet"
 
     def _is_system(self, name: str) -> bool:
         found = self.topic(name)

@@ -1,4 +1,4 @@
-"""What producers and consumers are told, and what they tell of themselves. Pure."""
+"""The options of producers and consumers, and their metrics. Pure."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ BEGINNING: Final = Offset.beginning()
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """What became of one batch, as a producer's ``on_batch`` is told.
+    """The outcome of one batch, as passed to a producer's ``on_batch``.
 
-    ``base_offset`` is that of its first record, -1 where it is not stored; then ``error`` says
-    why. ``wire_bytes`` is its size as sent, header included. ``queued_s`` is how long its
-    first record waited to be sent, ``acknowledged_s`` how long until the answer was here.
+    ``base_offset`` is the offset of the first record, or -1 if the batch is not stored; then
+    ``error`` gives the reason. ``wire_bytes`` is the size as sent, including the header.
+    ``queued_s`` is how long the first record waited to be sent, ``acknowledged_s`` how long the
+    response took.
     """
 
     topic: str
@@ -41,11 +42,11 @@ class BatchReport:
 
 @dataclass(slots=True)
 class ProducerMetrics:
-    """What a producer has done since it was made.
+    """Counters of a producer since it was created.
 
-    ``records``, ``batches`` and ``wire_bytes`` (headers included) count what is stored,
-    ``failed_records`` what is not, or not known to be. ``requests`` counts every one written,
-    ``retries`` those that were not the first try.
+    ``records``, ``batches`` and ``wire_bytes`` (headers included) count what is stored.
+    ``failed_records`` counts records that are not stored, or not known to be stored.
+    ``requests`` counts all requests sent, ``retries`` those that were not the first attempt.
     """
 
     records: int = 0
@@ -81,7 +82,7 @@ class ProducerOptions:
 
 @dataclass(frozen=True, slots=True)
 class ConsumerOptions:
-    """What to read and how. ``start_offsets`` gives the first offset of single partitions."""
+    """What to read and how. ``start_offsets`` has the first offset of single partitions."""
 
     start: Offset = BEGINNING
     partitions: tuple[int, ...] | None = None
@@ -101,11 +102,11 @@ class ConsumerOptions:
 
 @dataclass(slots=True)
 class ConsumerMetrics:
-    """What a consumer has done since it was made.
+    """Counters of a consumer since it was created.
 
-    ``wire_bytes`` are those of batches as they came, compressed or not. ``retries`` counts
-    everything that was tried again, ``reopened`` the streams among it, ``cut`` the responses
-    that a server ended inside a batch, ``refetched`` batches read again for their checksum.
+    ``wire_bytes`` is the size of batches as received, compressed or not. ``retries`` counts all
+    retries, ``reopened`` the streams that were reopened, ``cut`` the responses that a server
+    ended inside a batch, ``refetched`` the batches read again because of a wrong checksum.
     """
 
     records: int = 0

@@ -1,4 +1,4 @@
-"""TLS of a client: whom it trusts, what it shows of itself, what it calls each server.
+"""TLS of a client: trusted authorities, the client certificate, and expected server names.
 
 Source: control plane reference, 6.3.
 """
@@ -25,16 +25,16 @@ _CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
 _KEY: Final = "PRIVATE KEY-----"
 _NAME: Final = re.compile(r"[\w-]+(\.[\w-]+)*\.?", re.ASCII)
 
-# Numbers of OpenSSL for what is wrong with a certificate.
-_WRONG_NAME: Final = (62, 64)  # a host's, an IP address's
-_WRONG_TIME: Final = (9, 10)  # too early, too late
+# OpenSSL's codes for invalid certificates.
+_WRONG_NAME: Final = (62, 64)  # of a host, of an IP address
+_WRONG_TIME: Final = (9, 10)  # not yet valid, expired
 
-# Parts of OpenSSL's names for what went wrong, and what the server means by it.
+# Parts of OpenSSL's error names, grouped by what they mean.
 _NO_TLS: Final = (
     *("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL", "HTTP_REQUEST"),
     *("PACKET_LENGTH_TOO_LONG", "BAD_RECORD_TYPE", "INVALID_RECORD", "UNEXPECTED_RECORD"),
 )
-_WANTS_CERTIFICATE: Final = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE")
+_NEEDS_CERTIFICATE: Final = ("CERTIFICATE_REQUIRED", "HANDSHAKE_FAILURE", "BAD_CERTIFICATE")
 _REFUSES_CERTIFICATE: Final = (
     *("ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE", "ALERT_ACCESS_DENIED"),
     *("ALERT_UNSUPPORTED_CERTIFICATE", "ALERT_DECRYPT_ERROR"),
@@ -42,25 +42,25 @@ _REFUSES_CERTIFICATE: Final = (
 _OTHER_VERSION: Final = ("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "NO_SHARED_CIPHER")
 
 CERT_HINT: Final = "give client_cert and client_key: in Tls(), as options or in the profile"
-_IS_IT_TLS: Final = "does this port speak TLS? If not, leave TLS out"
+_IS_IT_TLS: Final = "does this port use TLS? If not, connect without TLS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    """How to secure connections. ``Tls()`` trusts whom the system trusts and checks every name.
+    """How to secure connections. ``Tls()`` trusts the system's authorities and checks names.
 
     ``ca_cert``, ``client_cert`` and ``client_key`` are PEM: the text itself, or the path of a
-    file. Files are read when a client is made.
+    file. Files are read when a client is created.
 
     Attributes:
-        ca_cert: The authorities that may vouch for servers, in place of the system's.
-        domain: What servers are called: the SC by the domain itself, an SPU by
-            ``<its name>.<domain>``, as Fluvio's own clients do. Their certificates must be for
-            these names. Left out, each server is called by the host where it is reached.
-        client_cert: What the client shows of itself, with all that leads to its authority.
+        ca_cert: The CA certificates to trust for servers, instead of the system's.
+        domain: The expected server names: the SC's certificate must be for the domain itself,
+            that of an SPU for ``<its name>.<domain>``, as in Fluvio's own clients. Without a
+            domain, a certificate must be for the host that the client connects to.
+        client_cert: The client's certificate, with its intermediate certificates.
         client_key: The key of ``client_cert``, not encrypted.
-        anonymous: Encrypt, but believe any certificate: whoever can redirect the connection can
-            read it. It is what Fluvio's profiles call anonymous.
+        anonymous: Encrypt, but accept any certificate: anyone who can redirect the connection
+            can read it. Fluvio's profiles call this anonymous.
     """
 
     ca_cert: str | Path | None = None
@@ -78,22 +78,22 @@ class Tls:
         checks.flag("anonymous", self.anonymous)
         if self.anonymous and self.ca_cert is not None:
             raise UsageError(
-                "anonymous TLS checks no certificate, so a CA certificate has no use",
-                hint="leave one of them out",
+                "anonymous TLS does not check certificates, so a CA certificate has no effect",
+                hint="remove one of them",
             )
         if (self.client_cert is None) != (self.client_key is None):
-            there, missing = "client_cert", "client_key"
+            given, missing = "client_cert", "client_key"
             if self.client_cert is None:
-                there, missing = missing, there
-            raise UsageError(f"{there} is given without {missing}", hint="give both, or neither")
+                given, missing = missing, given
+            raise UsageError(f"{given} is given without {missing}", hint="give both, or neither")
         if self.domain is not None and not _NAME.fullmatch(self.domain):
-            raise UsageError(f"the domain {self.domain!r} is no host name")
+            raise UsageError(f"domain={self.domain!r} is not a valid host name")
 
     def as_text(self) -> Tls:
-        """Return the same with the contents of files in place of their names.
+        """Return a copy that has the contents of the files instead of their paths.
 
         Raises:
-            ConfigError: A file cannot be read, or does not hold what it should.
+            ConfigError: A file cannot be read, or is not what it should be.
         """
         named = {
             "ca_cert": ("the CA certificate", self.ca_cert, _CERTIFICATE),
@@ -108,14 +108,15 @@ class Tls:
         return Tls(domain=self.domain, anonymous=self.anonymous, **texts)
 
     def context(self) -> ssl.SSLContext:
-        """Read the certificates and make what OpenSSL needs.
+        """Read the certificates and create the context for OpenSSL.
 
         Raises:
-            ConfigError: A file cannot be read, or does not hold what it should.
+            ConfigError: A file cannot be read, or is not what it should be.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # One rule on every Python: whatever is named as an authority is one.
+        # The same rule on every Python version: each given CA certificate is trusted, also an
+        # intermediate one.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         if self.anonymous:
             context.check_hostname = False
@@ -125,23 +126,23 @@ class Tls:
         else:
             _trust(context, self.ca_cert)
         if self.client_cert is not None and self.client_key is not None:
-            _show(context, self.client_cert, self.client_key)
+            _load_client_cert(context, self.client_cert, self.client_key)
         return context
 
 
 @dataclass(frozen=True, slots=True)
 class ServerTls:
-    """TLS with one server, which is called ``name``."""
+    """TLS with one server, whose certificate must be for ``name``."""
 
     context: ssl.SSLContext
     name: str
     has_client_cert: bool
 
     async def secured(self, stream: ByteStream, address: str) -> ByteStream:
-        """Shake hands over a connection and return what encrypts it.
+        """Do the TLS handshake on a connection and return the encrypted stream.
 
         Raises:
-            ConnectFailed: One side does not believe the other, or the server speaks no TLS.
+            ConnectFailed: One side does not trust the other, or the server does not use TLS.
         """
         try:
             return await TLSStream.wrap(
@@ -149,38 +150,38 @@ class ServerTls:
                 server_side=False,
                 hostname=self.name,
                 ssl_context=self.context,
-                # The length of every frame is known, so a cut needs no farewell to be seen.
+                # Every frame has a length, so a cut is noticed without TLS's closing message.
                 standard_compatible=False,
             )
         except ssl.SSLError as error:
             raise self.failure(address, error) from error
         except (OSError, anyio.EndOfStream, anyio.BrokenResourceError) as error:
             raise ConnectFailed(
-                address, "it ended the connection during the TLS handshake", hint=_IS_IT_TLS
+                address, "it closed the connection during the TLS handshake", hint=_IS_IT_TLS
             ) from error
 
     def failure(self, address: str, error: ssl.SSLError) -> ConnectFailed:
-        """Say in words what OpenSSL has found, or what the server complains of."""
+        """Describe in words an error that OpenSSL found or the server reported."""
         if isinstance(error, ssl.SSLCertVerificationError):
             return self._distrust(address, error)
         reason = error.reason or ""
         if any(part in reason for part in _NO_TLS):
-            return _refused(address, "what answers does not speak TLS", _IS_IT_TLS)
-        if not self.has_client_cert and any(part in reason for part in _WANTS_CERTIFICATE):
-            return _refused(address, "it asks for a client certificate", CERT_HINT)
+            return _refused(address, "the server does not use TLS", _IS_IT_TLS)
+        if not self.has_client_cert and any(part in reason for part in _NEEDS_CERTIFICATE):
+            return _refused(address, "it requires a client certificate", CERT_HINT)
         if self.has_client_cert and any(part in reason for part in _REFUSES_CERTIFICATE):
             return _refused(
                 address,
-                f"it refuses the client certificate ({in_words(error)})",
+                f"it rejected the client certificate ({in_words(error)})",
                 "is it signed by an authority that the server trusts, and still valid?",
             )
         if "UNRECOGNIZED_NAME" in reason:
-            return _refused(address, f"no server is called {self.name!r} there", "check the domain")
+            return _refused(address, f"it has no server named {self.name!r}", "check the domain")
         if any(part in reason for part in _OTHER_VERSION):
             return _refused(
                 address,
-                f"it speaks no TLS that is safe ({in_words(error)})",
-                "let the server offer TLS 1.2 or 1.3",
+                f"it does not support a safe version of TLS ({in_words(error)})",
+                "enable TLS 1.2 or 1.3 on the server",
             )
         return ConnectFailed(address, f"TLS failed: {in_words(error)}", hint=_IS_IT_TLS)
 
@@ -189,24 +190,24 @@ class ServerTls:
             return _refused(
                 address,
                 f"its certificate is not for {self.name!r}",
-                "the domain (Tls(domain=...), --domain, or that of the profile) names the SC; "
-                "an SPU is called <its name>.<domain>",
+                "the domain (Tls(domain=...), --domain, or in the profile) is the name of the SC; "
+                "the name of an SPU is <its name>.<domain>",
             )
         if error.verify_code in _WRONG_TIME:
             return _refused(
                 address,
                 f"its certificate is not valid now: {error.verify_message}",
-                "renew it, or set the clock right",
+                "renew it, or correct the clock of this machine",
             )
         return _refused(
             address,
             f"its certificate is not trusted: {error.verify_message}",
-            "name the authority that signed it: Tls(ca_cert=...), --ca-cert, or in the profile",
+            "give the authority that signed it: Tls(ca_cert=...), --ca-cert, or in the profile",
         )
 
 
 def in_words(error: ssl.SSLError) -> str:
-    """Return OpenSSL's own words, without the place in its source."""
+    """Return OpenSSL's own words, without the position in its source code."""
     return error.reason.replace("_", " ").lower() if error.reason else str(error)
 
 
@@ -217,7 +218,7 @@ def _refused(address: str, reason: str, hint: str) -> ConnectFailed:
 def _trust(context: ssl.SSLContext, ca_cert: str | Path) -> None:
     text = _pem("the CA certificate", ca_cert, _CERTIFICATE)
     try:
-        # Between certificates may stand anything, but not for Python.
+        # PEM allows any text between certificates; Python accepts only ASCII.
         context.load_verify_locations(cadata=text.encode("ascii", "ignore").decode())
     except ssl.SSLError as error:
         raise ConfigError(
@@ -225,7 +226,7 @@ def _trust(context: ssl.SSLContext, ca_cert: str | Path) -> None:
         ) from error
 
 
-def _show(context: ssl.SSLContext, cert: str | Path, key: str | Path) -> None:
+def _load_client_cert(context: ssl.SSLContext, cert: str | Path, key: str | Path) -> None:
     _pem("the client certificate", cert, _CERTIFICATE)
     _pem("the client key", key, _KEY)
     with ExitStack() as stack:
@@ -255,7 +256,7 @@ def _pem(what: str, given: str | Path, marker: str) -> str:
             raise ConfigError(f"cannot read {what} {given}: {reason}") from error
     if marker not in text:
         raise ConfigError(
-            f"{what} {_shown(given)} holds no {marker.strip('-').removeprefix('BEGIN ')} in PEM",
+            f"{what} {_shown(given)} contains no {marker.strip('-').removeprefix('BEGIN ')} in PEM",
             hint="PEM is text that begins with -----BEGIN",
         )
     return text
@@ -264,7 +265,7 @@ def _pem(what: str, given: str | Path, marker: str) -> str:
 def _as_file(stack: ExitStack, given: str | Path) -> Path:
     if not _is_text(given):
         return Path(given)
-    # OpenSSL, as Python gives it, reads what the client shows from files only.
+    # Python's OpenSSL reads the client certificate only from files.
     folder = stack.enter_context(TemporaryDirectory(prefix="streamkit-"))
     path = Path(folder) / "pem"
     path.write_text(str(given))

@@ -1,4 +1,4 @@
-"""Options of verbs and decorators, as keywords: of every stage, and of topics."""
+"""Options of methods and decorators, as keywords: of every stage, and of topics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Start = Offset | Literal["beginning", "end"]
 
 
 class StageOptions(TypedDict, total=False):
-    """What every stage, source and sink accepts.
+    """Options of every stage, source and sink.
 
     Attributes:
         on_error: What happens when the function raises, or a value cannot be decoded or
@@ -29,13 +29,13 @@ class StageOptions(TypedDict, total=False):
 
 
 class TopicSourceOptions(TypedDict, total=False):
-    """How a topic is read.
+    """Options of a topic that is read.
 
     Attributes:
-        start: Where to begin where nothing is committed yet.
-        partitions: Which ones; all, if left out.
-        isolation: Left out, the safe one for the topic's replication.
-        max_bytes: Size of one response of a partition.
+        start: Where to start if nothing is committed yet.
+        partitions: The partitions to read; by default all.
+        isolation: By default, the safe one for the topic's replication.
+        max_bytes: Maximum size of one response of a partition.
         value: Your own format, with ``loads`` and ``dumps``.
     """
 
@@ -47,18 +47,18 @@ class TopicSourceOptions(TypedDict, total=False):
 
 
 class SourceOptions(StageOptions, TopicSourceOptions, total=False):
-    """What a source that reads a topic accepts."""
+    """Options of a source that reads a topic."""
 
 
 class TopicSinkOptions(TypedDict, total=False):
-    """How a topic is written. None of them can weaken what a commit promises.
+    """Options of a topic that is written. None of them weakens the guarantee of a commit.
 
     Attributes:
         partitioner: Chooses partitions for a column of keys.
         batch_size: Soft limit of a batch in bytes.
-        max_request_size: Hard limit of a record alone in its batch, in bytes.
-        linger: How long a batch may wait for more records; left out, until the chunk ends.
-        compression: Left out, the topic's own, or none.
+        max_request_size: Hard limit in bytes of a batch with a single record.
+        linger: How long a batch may wait for more records; by default until the chunk ends.
+        compression: By default the compression of the topic, or none.
         value: Your own format, with ``loads`` and ``dumps``.
     """
 
@@ -71,20 +71,20 @@ class TopicSinkOptions(TypedDict, total=False):
 
 
 class SinkOptions(StageOptions, TopicSinkOptions, total=False):
-    """What a sink that writes a topic accepts."""
+    """Options of a sink that writes a topic."""
 
 
 def checked_options(options: Any, known: type) -> None:
-    """Refuse an option that does not exist, as a call with named parameters does.
+    """Refuse an option that does not exist.
 
     Raises:
-        UsageError: With the options that exist.
+        UsageError: An option does not exist; the hint lists those that do.
     """
     names = known.__annotations__
     unknown = [name for name in options if name not in names]
     if unknown:
         raise UsageError(
-            f"there is no option {unknown[0]!r}", hint=f"the options are {', '.join(names)}"
+            f"{unknown[0]!r} is not a valid option", hint=f"the options are {', '.join(names)}"
         )
 
 
@@ -101,9 +101,9 @@ def on_error_of(options: StageOptions) -> OnError:
     """Return the policy for records that fail.
 
     Raises:
-        UsageError: There is no such policy.
+        UsageError: The policy is not valid.
     """
     policy = options.get("on_error", "fail")
     if policy not in ("fail", "skip"):
-        raise UsageError(f"on_error={policy!r} is not a policy", hint='use "fail" or "skip"')
+        raise UsageError(f"on_error={policy!r} is not valid", hint='use "fail" or "skip"')
     return policy

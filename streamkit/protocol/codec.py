@@ -158,10 +158,10 @@ def decode_records(
         values[row] = p[start : cursor.at]
         cursor.varint()  # header count: no client writes headers
         if cursor.at != record_end:
-            raise RemoteProtocolError("record ends elsewhere than it says", at=cursor.at)
+            raise RemoteProtocolError("record does not have the announced length", at=cursor.at)
         row += 1
     if cursor.at != end:
-        raise RemoteProtocolError(f"{end - cursor.at} bytes behind the last record", at=cursor.at)
+        raise RemoteProtocolError(f"{end - cursor.at} bytes after the last record", at=cursor.at)
     return values, keys, stamps
 
 
@@ -189,10 +189,10 @@ def check_records(data: bytes, at: int, end: int) -> int:
         cursor.skip()
         cursor.varint()
         if cursor.at != record_end:
-            raise RemoteProtocolError("record ends elsewhere than it says", at=cursor.at)
+            raise RemoteProtocolError("record does not have the announced length", at=cursor.at)
         row += 1
     if cursor.at != end:
-        raise RemoteProtocolError(f"{end - cursor.at} bytes behind the last record", at=cursor.at)
+        raise RemoteProtocolError(f"{end - cursor.at} bytes after the last record", at=cursor.at)
     return count
 
 
@@ -341,7 +341,7 @@ def scan_columns(values: list[Any], keys: list[Any], stamps: list[Any], lowest_m
 
 def highest_of(stamps: list[int], start: int, stop: int) -> int:
     """Return the highest timestamp of the rows from ``start`` up to ``stop``."""
-    assert 0 <= start < stop <= len(stamps), "no such rows"
+    assert 0 <= start < stop <= len(stamps), "rows out of range"
     highest = stamps[start]
     for row in range(start, stop):
         stamp = stamps[row]
@@ -366,7 +366,7 @@ def encode_records(
         stop: Row after the last.
         size_bytes: The size of the rows, as returned by `fit_rows`.
     """
-    assert 0 <= start <= stop <= len(values) == len(keys) == len(stamps), "no such rows"
+    assert 0 <= start <= stop <= len(values) == len(keys) == len(stamps), "rows out of range"
     count = stop - start
     result = bytearray(_COUNT_BYTES + size_bytes)
     result[0:_COUNT_BYTES] = count.to_bytes(_COUNT_BYTES, "big")
@@ -401,7 +401,7 @@ def encode_records(
         out[at] = 0
         at += 1
         row += 1
-    assert at == _COUNT_BYTES + size_bytes, "sizes were computed for other rows"
+    assert at == _COUNT_BYTES + size_bytes, "the size was computed for other rows"
     return bytes(result)
 
 

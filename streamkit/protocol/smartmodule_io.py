@@ -62,7 +62,7 @@ class _Record:
         inside.depth = reader.depth
         record = self._fields.read(inside, version)
         if inside.remaining():
-            raise RemoteProtocolError("record ends elsewhere than it says", at=inside.at)
+            raise RemoteProtocolError("record does not have the announced length", at=inside.at)
         return record
 
     def write(self, out: bytearray, value: ModuleRecord, version: int) -> None:

@@ -19,8 +19,8 @@ from streamkit.sync.signatures import parameters_of, parameters_of_call
 class Client:
     """A connection to a Fluvio cluster, or to the embedded broker.
 
-    Made by `connect`; use it with ``with``, whose end flushes its producers. It connects when
-    the block begins, or with the first call. Threads may share it.
+    Create one with `connect` and use it with ``with``; the end of the block flushes its producers.
+    It connects at the start of the block, or in the first call. Threads may share it.
     """
 
     def __init__(self, client: AsyncClient) -> None:
@@ -31,7 +31,7 @@ class Client:
     @classmethod
     @parameters_of_call(AsyncClient.connect)
     def connect(cls, *args: Any, **options: Any) -> Client:
-        """Prepare a connection; arguments and errors as of `streamkit.Client.connect`."""
+        """Prepare a connection; for arguments and errors see `streamkit.Client.connect`."""
         return cls(AsyncClient.connect(*args, **options))
 
     def __repr__(self) -> str:
@@ -44,9 +44,10 @@ class Client:
 
     @parameters_of(AsyncClient.producer)
     def producer(self, *args: Any, **options: Any) -> Producer:
-        """Make a producer for one topic; arguments and errors as of `streamkit.Client.producer`.
+        """Create a producer for one topic; for arguments and errors see
+        `streamkit.Client.producer`.
 
-        Besides what waits per partition, up to 1 MiB waits to be handed over to the loop.
+        In addition to the queues of the partitions, up to 1 MiB may wait for the event loop.
         """
         return Producer(
             self._runner,
@@ -57,20 +58,22 @@ class Client:
 
     @parameters_of(AsyncClient.consumer)
     def consumer(self, *args: Any, **options: Any) -> Consumer:
-        """Make a consumer of one topic; arguments and errors as of `streamkit.Client.consumer`."""
+        """Create a consumer of one topic; for arguments and errors see
+        `streamkit.Client.consumer`.
+        """
         is_auto = options.get("offset_strategy") == "auto"
         return Consumer(self._runner, self._client.consumer(*args, **options), is_auto=is_auto)
 
     @parameters_of(AsyncClient.fetch)
     def fetch(self, *args: Any, **options: Any) -> Fetched:
-        """Read once from a partition; arguments and errors as of `streamkit.Client.fetch`."""
+        """Read once from a partition; for arguments and errors see `streamkit.Client.fetch`."""
         return self._runner.call(self._client.fetch(*args, **options))
 
     def close(self, *, deadline_s: float | None = None) -> None:
-        """Flush the producers, and disconnect. Does nothing the second time.
+        """Flush the producers and disconnect. A second call does nothing.
 
         Raises:
-            NotFlushed: The deadline passed; the text says how many records are open.
+            NotFlushed: The deadline passed; the text has the number of unacknowledged records.
             StreamKitError: The first refusal of a producer that was not flushed.
         """
         self._runner.close(deadline_s=deadline_s)

@@ -1,4 +1,4 @@
-"""A client that lives on the loop, and calls into it from other threads."""
+"""Runs an async client on the event loop thread, and calls it from other threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class ClientRunner:
-    """Keeps an async client open on the loop: from the first call, or from `open`, to `close`."""
+    """Keeps an async client open on the event loop: from `open` or the first call to `close`."""
 
     def __init__(self, client: AsyncClient) -> None:
         self.client = client
@@ -28,19 +28,19 @@ class ClientRunner:
         self._opening = threading.Lock()
         self._life: Future[None] | None = None
         self._leave = asyncio.Event()
-        # What follows changes under this lock.
+        # This lock protects the fields below.
         self._state = threading.Lock()
         self._is_closed = False
         self._closers = 0
-        self._outboxes: weakref.WeakSet[SendQueue] = weakref.WeakSet()
-        self._pulls: weakref.WeakSet[LoopIterator[Any]] = weakref.WeakSet()
+        self._send_queues: weakref.WeakSet[SendQueue] = weakref.WeakSet()
+        self._iterators: weakref.WeakSet[LoopIterator[Any]] = weakref.WeakSet()
 
     def open(self) -> None:
-        """Connect, unless that is done.
+        """Connect, unless the client is connected already.
 
         Raises:
-            UsageError: It is closed.
-            StreamKitError: As entering the async client does.
+            UsageError: The client is closed.
+            StreamKitError: As for entering the async client.
         """
         self.loop.check()
         if self._life is not None and not self._is_closed:
@@ -52,7 +52,7 @@ class ClientRunner:
                 self._begin_life()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and wait for it; connect first, where that is not done."""
+        """Run a coroutine on the loop and wait for it; connect first if necessary."""
         try:
             self.open()
         except BaseException:
@@ -65,30 +65,30 @@ class ClientRunner:
         return self._is_closed
 
     def opened(self, send_queue: SendQueue) -> None:
-        """Learn of a producer that `close` has to close first.
+        """Register the send queue of a producer, which `close` closes first.
 
         Raises:
-            UsageError: It is being closed.
+            UsageError: The client is being closed.
         """
         with self._state:
             if self._closers or self._is_closed:
                 raise self._closed()
-            self._outboxes.add(send_queue)
+            self._send_queues.add(send_queue)
 
-    def iterate(self, bring: Callable[[], Awaitable[T | None]]) -> LoopIterator[T]:
-        """Take things from a coroutine function, until `close` at the latest."""
-        iterate = LoopIterator(self.loop, bring)
+    def iterate(self, fetch: Callable[[], Awaitable[T | None]]) -> LoopIterator[T]:
+        """Return an iterator over the results of a coroutine function, which `close` ends."""
+        iterator = LoopIterator(self.loop, fetch)
         with self._state:
-            self._pulls.add(iterate)
-        return iterate
+            self._iterators.add(iterator)
+        return iterator
 
     def close(self, *, deadline_s: float | None = None) -> None:
-        """Flush what producers hold, then leave the client. Does nothing the second time.
+        """Flush the producers, then close the client. A second call does nothing.
 
-        No producer opens meanwhile; interrupted, the client stays as it is.
+        Meanwhile no producer can open. If this is interrupted, the client stays open.
 
         Raises:
-            NotFlushed: The deadline passed; the text says how many records are open.
+            NotFlushed: The deadline passed; the text has the number of unacknowledged records.
             StreamKitError: The first refusal of a producer that was not flushed.
         """
         checks.optional(checks.seconds, "deadline_s", deadline_s)
@@ -98,22 +98,22 @@ class ClientRunner:
                 self._is_closed = True
                 return
             self._closers += 1
-            outboxes = list(self._outboxes)
-        for send_queue in outboxes:
+            send_queues = list(self._send_queues)
+        for send_queue in send_queues:
             send_queue.shut()
         try:
-            outcomes = self.loop.call(_closed(outboxes, deadline_s))
+            outcomes = self.loop.call(_closed(send_queues, deadline_s))
         except BaseException:
-            for send_queue in outboxes:
+            for send_queue in send_queues:
                 send_queue.reopen()
             with self._state:
                 self._closers -= 1
             raise
         self._is_closed = True
         with self._state:
-            pulls = list(self._pulls)
-        for iterate in pulls:
-            iterate.close()
+            iterators = list(self._iterators)
+        for iterator in iterators:
+            iterator.close()
         self.loop.post(self._leave.set)
         self.loop.result_of(self._life)
         problems = [outcome for outcome in outcomes if outcome is not None]
@@ -123,7 +123,7 @@ class ClientRunner:
             raise problems[0]
 
     def partition_count(self, topic: str) -> int | None:
-        """Return how many partitions a topic is known to have; None if that is not known."""
+        """Return the number of partitions of a topic; None if it is not known yet."""
         return self.client.cluster.metadata.partition_count(topic) or None
 
     def _closed(self) -> UsageError:
@@ -140,7 +140,7 @@ class ClientRunner:
         with self._state:
             self._life = life
             is_late = self._is_closed
-        if is_late:  # by another thread, which found nothing to leave
+        if is_late:  # another thread closed the client before it was open
             self.loop.post(self._leave.set)
             raise self._closed()
 
@@ -156,8 +156,8 @@ class ClientRunner:
 
 
 async def _closed(
-    outboxes: list[SendQueue], deadline_s: float | None
+    send_queues: list[SendQueue], deadline_s: float | None
 ) -> list[BaseException | None]:
-    """Close them all at once; return what each raised."""
-    closing = [each.close(deadline_s) for each in outboxes]
+    """Close all send queues concurrently; return the error of each, or None."""
+    closing = [each.close(deadline_s) for each in send_queues]
     return await asyncio.gather(*closing, return_exceptions=True)

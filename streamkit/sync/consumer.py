@@ -18,15 +18,15 @@ from streamkit.sync.client_runner import ClientRunner
 
 
 class Consumer:
-    """Reads one topic. Made by `Client.consumer`.
+    """Reads one topic. Create it with `Client.consumer`.
 
-    ``for record in consumer`` gives single records, ``for chunk in consumer.chunks()`` whole
-    columns, which is faster. Within a partition offsets ascend; between partitions there is no
-    order. It ends only with ``until_end``.
+    ``for record in consumer`` yields single records, ``for chunk in consumer.chunks()`` yields
+    whole columns, which is faster. Within a partition offsets ascend; between partitions there is
+    no order. Only with ``until_end`` does a loop end.
 
-    Opened by ``with``, it stays open until the block ends: a loop that is left, also by Ctrl-C,
-    goes on with the next record when another one begins. A loop over a consumer that was not
-    opened opens it, and closes it when it ends.
+    In a ``with`` block the consumer stays open until the end of the block: after a ``break`` or
+    Ctrl-C, iterating again resumes with the next record. Without ``with``, a loop opens the
+    consumer and closes it at the end of the loop.
     """
 
     def __init__(
@@ -38,8 +38,8 @@ class Consumer:
         self._consumer = consumer
         self._is_auto = is_auto
         self._iterator = runner.iterate(self._fetch)
-        self._taken = 0
-        self._in_turn = threading.Lock()
+        self._last_number = 0
+        self._turn = threading.Lock()
         self._done: dict[int, int] = {}
         self._seeks: dict[int, int] = {}
         self._opening = threading.Lock()
@@ -57,8 +57,8 @@ class Consumer:
         """Resolve the positions and start reading.
 
         Raises:
-            TopicNotFound: There is no such topic.
-            UsageError: There is no such partition, or the consumer was closed.
+            TopicNotFound: The topic does not exist.
+            UsageError: A partition does not exist, or the consumer was closed.
         """
         self._loop.check()
         with self._opening:
@@ -69,7 +69,7 @@ class Consumer:
                 self._is_open = True
 
     def close(self) -> None:
-        """Stop reading and end the streams. Nothing is committed by this."""
+        """Stop reading and end the streams, without a commit."""
         if self._is_closed:
             return
         self._is_closed = True
@@ -100,7 +100,7 @@ class Consumer:
         return chain.from_iterable(self._record_runs())
 
     def chunks(self) -> Iterator[Chunk]:
-        """Read whole columns: values, keys, timestamps in ms, offsets."""
+        """Iterate over chunks: columns of values, keys, timestamps in ms, and offsets."""
         try:
             while (cursor := self._next_cursor()) is not None:
                 yield cursor.take_rest()
@@ -108,9 +108,9 @@ class Consumer:
             self._end_of_loop()
 
     def next_chunk(self) -> Chunk | None:
-        """Wait for the next chunk; None when every partition has reached its end.
+        """Wait for the next chunk; return None when every partition has reached its end.
 
-        For loops that end the consumer themselves: unlike `chunks` this closes nothing.
+        Unlike `chunks`, this does not close the consumer at the end.
         """
         cursor = self._next_cursor()
         return None if cursor is None else cursor.take_rest()
@@ -123,45 +123,45 @@ class Consumer:
             self._end_of_loop()
 
     def _next_cursor(self) -> ChunkCursor | None:
-        """Return what is left of the chunk in hand, else the next chunk."""
+        """Return the rest of the current chunk, otherwise the next chunk."""
         self._loop.check()
-        with self._in_turn:
+        with self._turn:
             if self._is_closed:
                 raise self._closed()
             cursor = self._cursor
             if cursor is not None and cursor.left:
                 return cursor
             if cursor is not None:
-                # Whoever comes back for more is done with all of it.
+                # The application asks for more, so it has processed the whole chunk.
                 self._done[cursor.chunk.partition] = cursor.chunk.offsets[-1]
-                self._put_away(cursor)
+                self._finish_cursor(cursor)
                 if self._is_auto:
                     self.commit()
             if not self._is_open:
                 self.open()
-            self._take_next_in_hand()
+            self._fetch_next_cursor()
             return self._cursor
 
-    def _take_next_in_hand(self) -> None:
+    def _fetch_next_cursor(self) -> None:
         while True:
-            brought = self._iterator.after(self._taken)
-            fetched = brought.thing
+            item = self._iterator.after(self._last_number)
+            fetched = item.value
             if fetched is not None and self._is_current(fetched):
-                # In one step, so that an interrupt comes before it is taken or after.
-                self._cursor = ChunkCursor(fetched.chunk, brought.number)
+                # A single assignment, so that an interrupt cannot lose the chunk.
+                self._cursor = ChunkCursor(fetched.chunk, item.number)
                 return
-            self._taken = brought.number
-            if brought.error is not None:
-                raise brought.error
+            self._last_number = item.number
+            if item.error is not None:
+                raise item.error
             if fetched is None:
                 return
 
     def _is_current(self, fetched: _Fetched) -> bool:
-        """Tell whether nothing was sought since: an interrupted wait may have asked long ago."""
+        """Whether there was no seek since the fetch, which an earlier call may have started."""
         return fetched.seeks == self._seeks.get(fetched.chunk.partition, 0)
 
-    def _put_away(self, cursor: ChunkCursor) -> None:
-        self._taken = cursor.number
+    def _finish_cursor(self, cursor: ChunkCursor) -> None:
+        self._last_number = cursor.number
         self._cursor = None
 
     def _closed(self) -> UsageError:
@@ -181,34 +181,34 @@ class Consumer:
 
     @property
     def metrics(self) -> ConsumerMetrics:
-        """What the consumer has done since it was made."""
+        """Counters of the consumer since it was created."""
         return self._consumer.metrics
 
     def ends(self) -> dict[int, int]:
-        """Return, for ``until_end``, the offset behind the last record per partition."""
+        """Return the offset after the last record of each partition, for ``until_end``."""
         return self._loop.ask(self._consumer.ends)
 
     def start_offsets(self) -> dict[int, int]:
-        """Return the offset each partition was opened at."""
+        """Return the offset at which each partition was opened."""
         return self._loop.ask(self._consumer.start_offsets)
 
     def next_offsets(self) -> dict[int, int]:
-        """Return the next offset each partition's reader will bring."""
+        """Return the next offset to be read from each partition."""
         return self._loop.ask(self._consumer.next_offsets)
 
     def high_watermarks(self) -> dict[int, int]:
-        """Return the end of each partition as its last response named it."""
+        """Return the end offset of each partition from its last response."""
         return self._loop.ask(self._consumer.high_watermarks)
 
     def end_offsets(self) -> dict[int, int]:
-        """Ask for the end of each partition read: the offset that its next record will get."""
+        """Request the end offset of each partition: the offset of its next record."""
         self.open()
         return self._loop.call(self._consumer.end_offsets())
 
     def lag(self) -> dict[int, int]:
-        """Return, per partition, how many offsets lie between the application and the end.
+        """Return, per partition, how many offsets the application is away from the end offset.
 
-        What has been prefetched but not been given out yet counts as lag.
+        Records that are prefetched but not given out yet count as lag.
         """
         self.open()
         lag = self._loop.call(self._consumer.lag())
@@ -218,17 +218,17 @@ class Consumer:
         return lag
 
     def seek(self, partition: int, offset: Offset | str | int) -> int:
-        """Go on elsewhere in a partition; what was fetched of it and not given out is dropped.
+        """Continue at another offset of a partition, and drop its prefetched records.
 
-        A loop that is under way goes on there. After an error that ended the iteration of a
-        partition, reading goes on.
+        A running loop continues at that offset. If an error ended the iteration of the partition,
+        reading continues.
 
         Args:
-            partition: One that this consumer reads.
+            partition: A partition that this consumer reads.
             offset: As for the consumer's ``start``; stored offsets do not count.
 
         Returns:
-            The offset that is read next.
+            The next offset to be read.
 
         Raises:
             UsageError: The consumer is closed, or does not read the partition.
@@ -243,21 +243,22 @@ class Consumer:
         at = self._loop.call(seek())
         cursor = self._cursor
         if cursor is not None and cursor.chunk.partition == partition:
-            self._put_away(cursor)
+            self._finish_cursor(cursor)
             cursor.drop_rest()
         self._done.pop(partition, None)
         return at
 
     def commit(self, record: Record[Any] | None = None) -> None:
-        """Store how far the application has processed, under the consumer's id.
+        """Store the offsets of the processed records under the consumer's id.
 
         Args:
-            record: The last record processed of its partition: only that one is stored.
-                Without it, everything that was given out before the last pull counts.
+            record: The last processed record of its partition: only its offset is stored.
+                Without it, all records count as processed except the one (or the chunk) that
+                was given out last.
 
         Raises:
             UsageError: The consumer has no id, or does not read the partition.
-            StreamKitError: The broker did not store it.
+            StreamKitError: The broker did not store an offset.
         """
         self.open()
         if record is None:
@@ -267,7 +268,7 @@ class Consumer:
             self._done[record.partition] = record.offset
 
     def commit_yielded(self) -> None:
-        """Store everything given out so far as processed."""
+        """Store the offsets of all records given out so far."""
         self.open()
         done = self._processed()
         cursor = self._cursor
@@ -277,22 +278,22 @@ class Consumer:
         self._done |= done
 
     def store(self, partition: int, offset: int) -> None:
-        """Store an offset of one partition: that of the last record processed.
+        """Store an offset of one partition: that of the last processed record.
 
         Raises:
             UsageError: The consumer has no id, or does not read the partition.
-            StreamKitError: The broker did not store it.
+            StreamKitError: The broker did not store the offset.
         """
         self.open()
         self._loop.call(self._consumer.store(partition, offset))
 
     def _processed(self) -> dict[int, int]:
-        """Return the last offset per partition that the application is done with."""
+        """Return, per partition, the offset of the last record that the application processed."""
         done = dict(self._done)
         cursor = self._cursor
         if cursor is not None and cursor.done:
             number, offset = cursor.chunk.partition, cursor.chunk.offsets[cursor.done - 1]
-            # It may have said more by itself: `commit` with the record it was given last.
+            # A `commit` with the record that was given out last may have stored a later offset.
             done[number] = max(offset, done.get(number, -1))
         return done
 
@@ -304,7 +305,7 @@ class Consumer:
 
 @dataclass(frozen=True, slots=True)
 class _Fetched:
-    """A chunk, and how often its partition had been sought in when it was fetched."""
+    """A chunk, and the number of seeks in its partition when it was fetched."""
 
     chunk: Chunk
     seeks: int

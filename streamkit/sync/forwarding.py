@@ -1,4 +1,4 @@
-"""Parcels are handed over to the async producer; each record is taken, or told why not."""
+"""Forwards batches to the async producer; each record is accepted, or gets an error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streamkit.sync.send_batch import Part, SendBatch
 
 
 class Forwarder:
-    """Hands over the records of one producer. ``refusal`` is the first one that was not taken."""
+    """Forwards the records of one producer. ``refusal`` is the error of the first refused one."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = producer
@@ -21,22 +21,22 @@ class Forwarder:
         refusal, self.refusal = self.refusal, None
         return refusal
 
-    def gone(self) -> NotFlushed:
-        """Return the error of a record that was accepted and never handed over."""
+    def not_forwarded(self) -> NotFlushed:
+        """Return the error of a record that was accepted but never forwarded."""
         return NotFlushed(
             f"the producer for {self._producer.topic!r} was closed before the record was sent"
         )
 
     async def forward(self, batch: SendBatch) -> None:
-        """Hand over a parcel; it knows what became of each record, however this ends."""
+        """Forward a batch and settle it, also if this fails or is cancelled."""
         parts: list[Part] = []
         try:
             await self._forward_parts(batch, parts)
-        except Exception as error:  # whatever it is must reach whoever waits for the records
+        except Exception as error:  # any error must reach the handles of the records
             self.refusal = self.refusal or error
             batch.settle(parts, rest=error)
         except BaseException:
-            batch.settle(parts, rest=self.gone())
+            batch.settle(parts, rest=self.not_forwarded())
             raise
         else:
             batch.settle(parts)
@@ -51,7 +51,7 @@ class Forwarder:
             start = row + 1
 
     async def _together(self, batch: SendBatch, start: int, stop: int, parts: list[Part]) -> None:
-        """Hand over neighbours in one call; where it refuses them, one after another."""
+        """Forward consecutive rows in one call; if that is refused, one row after another."""
         many = RecordsHandle(stop - start)
         parts.append((start, many))
         try:
@@ -59,7 +59,7 @@ class Forwarder:
         except Exception:
             if many.taken or stop - start == 1:
                 raise
-            parts.pop()  # a partitioner may have failed for one of them only
+            parts.pop()  # a partitioner may have failed for only one of the rows
             for row in range(start, stop):
                 parts.append((row, await self._alone(batch, row)))
 

@@ -1,4 +1,4 @@
-"""What `Producer.send` and `Producer.send_many` return here: handles with a `wait`."""
+"""The handles that `Producer.send` and `Producer.send_many` return, with a method `wait`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streamkit.client import RecordMetadata, RecordsMetadata
 
 
 class SentRecords(Protocol):
-    """Records on their way, taken together."""
+    """Records that were sent together."""
 
     def __len__(self) -> int: ...
 
@@ -20,7 +20,7 @@ class SentRecords(Protocol):
 
 
 class RecordHandle(msgspec.Struct, frozen=True, gc=False):
-    """A record on its way."""
+    """A record that was sent."""
 
     _rows: SentRecords
     _row: int
@@ -29,12 +29,12 @@ class RecordHandle(msgspec.Struct, frozen=True, gc=False):
         return f"RecordHandle(row {self._row})"
 
     def wait(self) -> RecordMetadata:
-        """Wait until the record is stored and return where; may be called any number of times.
+        """Wait until the record is stored and return where. It may be called many times.
 
-        The record does not wait for its linger any more.
+        The record is sent without waiting for its linger.
 
         Raises:
-            StreamKitError: It is not stored.
+            StreamKitError: The record is not stored.
         """
         return self._rows.wait_for_row(self._row)
 
@@ -51,7 +51,7 @@ class RecordsHandle(msgspec.Struct, frozen=True, gc=False):
         """Wait until all records are stored and return where, row by row.
 
         Raises:
-            StreamKitError: One of them is not stored.
+            StreamKitError: A record is not stored.
         """
         found = [rows.wait_for_all() for rows in self._parts]
         return RecordsMetadata(

@@ -1,4 +1,4 @@
-"""What the loop brings, taken by other threads: one thing at a time, when asked for."""
+"""An iterator over items that are produced on the event loop, for use in other threads."""
 
 from __future__ import annotations
 
@@ -17,78 +17,78 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Item(Generic[T]):
-    """A thing, or the error in its place, or neither. Numbers count from 1."""
+    """A value, or an error instead of it, or neither at the end. Numbers start at 1."""
 
     number: int
-    thing: T | None = None
+    value: T | None = None
     error: Exception | None = None
 
 
 class LoopIterator(Generic[T]):
-    """Takes one thing after another from a coroutine function that runs on the loop.
+    """Gets one item after another from a coroutine function that runs on the event loop.
 
-    Each is asked for by the number of the one before it, and kept until then. So an interrupt
-    loses nothing, whenever it comes: who asks again gets the same.
+    The caller requests an item with the number of the one before it, and an item is kept until
+    the next one is requested. So nothing is lost if a caller is interrupted at any point: the same
+    request returns the same item.
 
     Args:
-        loop: Where ``bring`` runs.
-        bring: Waits for the next thing; None says that there is none. Its error takes the
-            place of one.
+        loop: The event loop thread on which ``fetch`` runs.
+        fetch: Waits for the next value; None means the end. If it raises, the item has the error.
     """
 
-    def __init__(self, loop: LoopThread, bring: Callable[[], Awaitable[T | None]]) -> None:
+    def __init__(self, loop: LoopThread, fetch: Callable[[], Awaitable[T | None]]) -> None:
         self._loop = loop
-        self._bring = bring
-        self._wanted = asyncio.Event()
+        self._fetch = fetch
+        self._requested = asyncio.Event()
         self._arrived = threading.Event()
-        self._asked_for = 0
-        self._asked_last = -1
+        self._requested_number = 0
+        self._last_request = -1
         self._last: Item[T] = Item(0)
         self._is_closed = False
         self._task: Future[None] | None = None
 
     def after(self, number: int) -> Item[T]:
-        """Wait for the thing behind that of a number; one thread at a time may.
+        """Wait for the item after the one with this number. Only one thread may call at a time.
 
         Raises:
-            UsageError: It was closed, or the process was forked.
+            UsageError: The iterator was closed, or the process was forked.
         """
         self._loop.check()
         if self._task is None:
             self._task = self._loop.start(self._run())
-        if self._asked_for <= number:
+        if self._requested_number <= number:
             self._arrived.clear()
-            self._loop.post(self._ask, number)
-            self._asked_for = number + 1
+            self._loop.post(self._request, number)
+            self._requested_number = number + 1
         while self._last.number <= number:
             if self._is_closed:
-                raise UsageError("it was closed meanwhile, or its client was")
+                raise UsageError("closed while waiting, or its client was closed")
             self._arrived.wait()
         return self._last
 
     def close(self) -> None:
-        """Bring nothing more; whoever waits is told."""
+        """Stop fetching items; a waiting thread gets an error."""
         self._is_closed = True
         self._arrived.set()
         if self._task is not None:
             self._task.cancel()
 
-    def _ask(self, number: int) -> None:
-        # An interrupted caller asks twice, also while the thing is on its way: what would be
-        # brought for that would take the place of the first.
-        if number > self._asked_last:
-            self._asked_last = number
-            self._wanted.set()
+    def _request(self, number: int) -> None:
+        # An interrupted caller requests an item twice. A second fetch would replace the first
+        # item, so it is skipped.
+        if number > self._last_request:
+            self._last_request = number
+            self._requested.set()
 
     async def _run(self) -> None:
         try:
             while True:
-                await self._wanted.wait()
-                self._wanted.clear()
+                await self._requested.wait()
+                self._requested.clear()
                 number = self._last.number + 1
                 try:
-                    self._last = Item(number, await self._bring())
-                except Exception as error:  # it belongs to the thread that asked
+                    self._last = Item(number, await self._fetch())
+                except Exception as error:  # raised in the thread that requested the item
                     self._last = Item(number, error=error)
                 self._arrived.set()
         finally:

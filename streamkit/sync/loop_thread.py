@@ -1,4 +1,4 @@
-"""The event loop in a thread of its own: one for all clients, started with the first."""
+"""The event loop thread: one for all clients, started with the first client."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from streamkit.observe.streams import say
 
 T = TypeVar("T")
 
-# How long the end of the interpreter is held up by records that are not delivered yet.
+# How long undelivered records may delay the end of the interpreter.
 EXIT_S_MAX: Final = 5.0
 _STOP_S_MAX: Final = 2.0
 _ENDING: Final = "the interpreter is ending, and the client's event loop with it"
-_FORKED: Final = "the client belongs to the process that this one was forked from"
+_FORKED: Final = "the client was created before this process was forked"
 
 
 class Finishable(Protocol):
-    """Something that must not be lost when the interpreter ends."""
+    """An object with work that must be finished before the interpreter ends."""
 
     async def finish(self) -> None:
-        """Finish it; cancelled when there is no time left. Never raises."""
+        """Finish the work. Never raises. It is cancelled when the time is over."""
 
     def left(self) -> str:
-        """Say what could not be finished; nothing, if nothing is left."""
+        """Return a text about unfinished work; empty if everything is finished."""
 
 
 class LoopThread:
     """An asyncio loop in a daemon thread, and calls into it from other threads.
 
-    Every wait lets other threads run, and ends with Ctrl-C.
+    While a call waits, other threads run. Ctrl-C ends the wait.
     """
 
     def __init__(self) -> None:
@@ -54,14 +54,14 @@ class LoopThread:
 
     @property
     def is_forked(self) -> bool:
-        """Whether this is the child of a fork, which has no loop."""
+        """Whether this is the child of a fork, where the loop does not run."""
         return self.problem is _FORKED
 
     def check(self) -> None:
-        """Refuse a call that could only hang.
+        """Refuse a call that would never return.
 
         Raises:
-            UsageError: The loop does not run in this process, or the call comes from it.
+            UsageError: The loop does not run in this process, or the call comes from the loop.
         """
         if self.problem:
             hint = "connect after the fork" if self.problem is _FORKED else ""
@@ -69,14 +69,14 @@ class LoopThread:
         if threading.get_ident() == self._thread.ident:
             raise UsageError(
                 "a callback of the client called streamkit.sync, which would wait for itself",
-                hint="hand the work to another thread",
+                hint="do the work in another thread",
             )
 
     def check_not_forked(self) -> None:
-        """Refuse a call in the child of a fork, where a lock may be held by nobody.
+        """Refuse a call in the child of a fork, where a lock may stay locked forever.
 
         Raises:
-            UsageError: It is such a child.
+            UsageError: This is the child of a fork.
         """
         if self.is_forked:
             self.check()
@@ -85,7 +85,7 @@ class LoopThread:
         """Run a coroutine on the loop and wait for it; Ctrl-C cancels it.
 
         Raises:
-            UsageError: The loop does not run in this process, or ends meanwhile.
+            UsageError: The loop does not run in this process, or ended during the call.
         """
         try:
             self.check()
@@ -95,7 +95,7 @@ class LoopThread:
         return self.result_of(self.start(work))
 
     def ask(self, question: Callable[[], T]) -> T:
-        """Run a plain function on the loop and wait for its answer."""
+        """Run a plain function on the loop and wait for its result."""
 
         async def answer() -> T:
             return question()
@@ -107,23 +107,23 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def result_of(self, future: Future[T]) -> T:
-        """Wait for what was started; Ctrl-C cancels it.
+        """Wait for a coroutine that was started; Ctrl-C cancels it.
 
         Raises:
-            UsageError: It was cancelled.
+            UsageError: The coroutine was cancelled.
         """
         try:
             return future.result()
         except CancelledError:
-            raise UsageError("the client was closed meanwhile") from None
+            raise UsageError("the client was closed during the call") from None
         except BaseException:
-            future.cancel()  # does nothing to one whose own error this is
+            future.cancel()  # has no effect if the coroutine itself raised this error
             raise
 
     def post(self, callback: Callable[..., object], *args: object) -> None:
-        """Have a callback run on the loop soon. Does nothing where the loop is gone."""
+        """Schedule a callback on the loop. Does nothing if the loop has ended."""
         if self.problem is _FORKED:
-            return  # it would wake the parent's
+            return  # it would wake the parent's loop
         try:
             self._loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:
@@ -131,14 +131,14 @@ class LoopThread:
                 raise
 
     def spawn(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run a coroutine function on the loop, from anywhere; nobody waits for it."""
+        """Run a coroutine function on the loop, from any thread, without waiting for it."""
         self.post(self._spawn, work)
 
     def must_finish(self, unfinished: Finishable) -> None:
-        """Remember to finish something before the interpreter ends.
+        """Register an object to finish before the interpreter ends.
 
         Raises:
-            UsageError: It is ending already.
+            UsageError: The interpreter is already ending.
         """
         with self._ending:
             if self._is_ending:
@@ -146,13 +146,13 @@ class LoopThread:
             self._unfinished.add(unfinished)
 
     def is_finished(self, finished: Finishable) -> None:
-        """Forget it again."""
+        """Remove an object that `must_finish` registered."""
         self._unfinished.discard(finished)
 
     def end(self) -> None:
-        """Finish what is open, say on standard error what could not be, and stop the loop.
+        """Finish all registered objects and stop the loop. A second call does nothing.
 
-        Does nothing the second time.
+        Unfinished work is reported on standard error.
         """
         if self.problem:
             return
@@ -171,7 +171,7 @@ class LoopThread:
             self._thread.join(_STOP_S_MAX)
 
     def forked(self) -> None:
-        """Learn that this is the child of a fork, where only the thread that forked goes on."""
+        """Mark this as the child of a fork, where the loop's thread does not exist."""
         self.problem = _FORKED
         self._unfinished = set()
 
@@ -192,7 +192,7 @@ class LoopThread:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    """Make a loop: of uvloop where it is installed, whose turns between two threads are shorter."""
+    """Create a loop; from uvloop if it is installed, because it switches threads faster."""
     try:
         uvloop = import_module("uvloop")
     except ImportError:
@@ -202,15 +202,15 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 def write_left(left: str) -> None:
-    """Say on standard error what was not delivered: there is nobody left to raise it to."""
+    """Report undelivered records on standard error, because no caller is left for an error."""
     say(f"streamkit: {left}")
 
 
 class _NameLookups(ThreadPoolExecutor):
-    """Threads for asyncio's name lookups, of which one still works while the interpreter ends.
+    """Threads for asyncio's name lookups. One of them still works while the interpreter ends.
 
-    By then no pool takes work and no thread can be started, but a producer that was not closed
-    may have to connect to deliver what it holds.
+    At that time no pool accepts work and no thread can start. But a producer that was not closed
+    may still have to connect to deliver its records.
     """
 
     def __init__(self) -> None:
@@ -243,7 +243,7 @@ _shared: LoopThread | None = None
 
 
 def shared_loop() -> LoopThread:
-    """Return the loop of this process, which ends with it."""
+    """Return the loop thread of this process, which ends with the process."""
     global _shared
     with _lock:
         if _shared is None:
@@ -254,17 +254,17 @@ def shared_loop() -> LoopThread:
 
 def _at_the_end(end: Callable[[], None]) -> None:
     atexit.register(end)
-    if "multiprocessing.process" in sys.modules:  # else this is none of its children
+    if "multiprocessing.process" in sys.modules:  # otherwise this is no child of multiprocessing
         from multiprocessing.process import parent_process
         from multiprocessing.util import Finalize
 
         if parent_process() is not None:
-            # Such a child runs no functions of atexit, only these.
+            # Such a child does not run functions of atexit, only finalizers.
             Finalize(None, end, exitpriority=10)
 
 
 def _forget() -> None:
-    """Let the child of a fork begin anew; the parent's loop is of no use to it."""
+    """Let the child of a fork start its own loop, because the parent's loop does not run there."""
     global _lock, _shared
     _lock = threading.Lock()  # another thread of the parent may have held the old one
     if _shared is not None:

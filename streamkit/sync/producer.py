@@ -18,19 +18,19 @@ from streamkit.sync.handles import RecordHandle, RecordsHandle
 from streamkit.sync.send_batch import RECORD_BYTES
 from streamkit.sync.send_queue import SEND_QUEUE_BYTES_MAX, SendQueue
 
-# After Ctrl-C a block is left within so many seconds, whatever is still open.
+# After Ctrl-C a block ends within this time, even if records are not acknowledged.
 _INTERRUPTED_S_MAX: Final = 2.0
-# Records up to this are not measured one by one where one of this size can be sent.
+# If a record of this size can be sent, smaller records are not measured one by one.
 _SMALL_BYTES: Final = 4_096
 _WALL_MS: Final = SystemClock().wall_ms
 
 
 class Producer:
-    """Writes to one topic. Made by `Client.producer`; use it with ``with``.
+    """Writes to one topic. Create it with `Client.producer` and use it with ``with``.
 
-    May be used from many threads: the records of each keep their order. One that is neither
-    closed nor left is flushed when it is dropped, or when the interpreter ends; what cannot be
-    delivered then is told on standard error.
+    Many threads may share it; the records of each thread keep their order. A producer that was
+    not closed is flushed when it is garbage-collected, or when the interpreter ends; undelivered
+    records are then reported on standard error.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Producer:
         return f"Producer({self.topic!r})"
 
     def open(self) -> None:
-        """Look the topic up and check the options against it; the first `send` does it as well.
+        """Look the topic up and check the options against it. The first `send` also does this.
 
         Raises:
-            TopicNotFound: There is no such topic.
-            UsageError: The topic asks for another compression, or the producer was closed.
+            TopicNotFound: The topic does not exist.
+            UsageError: The topic requires another compression, or the producer was closed.
         """
-        self._open_outbox()
+        self._open_queue()
 
     def send(
         self,
@@ -74,20 +74,21 @@ class Producer:
         timestamp_ms: int | None = None,
         partition: int | None = None,
     ) -> RecordHandle:
-        """Take a record; wait only if too much waits already.
+        """Queue a record; wait only if the queue is full.
 
         Args:
-            value: Its content; text goes out as UTF-8.
-            key: Its key; records with one key share a partition. None is not the empty key.
-            timestamp_ms: When it was made, in ms since the epoch; now, if left out.
-            partition: Where to put it whatever its key.
+            value: The content; text is sent as UTF-8.
+            key: The key; records with the same key go to the same partition. None means no key,
+                which differs from an empty key.
+            timestamp_ms: The time of the record, in ms since the epoch; by default now.
+            partition: The partition to use, regardless of the key.
 
         Returns:
-            A handle whose ``wait()`` gives partition and offset.
+            A handle whose ``wait()`` returns partition and offset.
 
         Raises:
-            RecordTooLarge: It could not be sent even alone.
-            UsageError: A value means nothing, or the producer is closed.
+            RecordTooLarge: The record is too large even for a batch of its own.
+            UsageError: A value is not valid, or the producer is closed.
         """
         if self._loop.problem:
             self._loop.check()
@@ -101,7 +102,7 @@ class Producer:
         if size_bytes > self._small_bytes:
             self._producer.check_fits(value, key)
         timestamp_ms = _WALL_MS() if timestamp_ms is None else checks.stamp(timestamp_ms)
-        send_queue = self._send_queue or self._open_outbox()
+        send_queue = self._send_queue or self._open_queue()
         if partition is not None:
             partition = self._checked_partition(partition)
         return send_queue.add(value, key, timestamp_ms, partition, size_bytes)
@@ -113,58 +114,59 @@ class Producer:
         *,
         timestamps_ms: Iterable[int] | None = None,
     ) -> RecordsHandle:
-        """Take many records as columns of equal length: the fast way.
+        """Queue many records as columns of equal length: much faster than single records.
 
         The columns may be any iterables; they are copied.
 
         Args:
-            values: Their contents.
-            keys: Their keys; none has one, if left out.
-            timestamps_ms: When they were made; now, if left out.
+            values: The contents.
+            keys: The keys; by default no record has a key.
+            timestamps_ms: The times of the records; by default now.
 
         Returns:
-            One handle for all, whose ``wait()`` gives columns of partitions and offsets.
+            One handle for all records, whose ``wait()`` returns columns of partitions and
+            offsets.
 
         Raises:
-            RecordTooLarge: One of them could not be sent even alone. None is sent.
-            UsageError: The columns differ in length, or hold something else. None is sent.
+            RecordTooLarge: A record is too large even for a batch of its own. None is sent.
+            UsageError: The columns differ in length, or a value is not valid. None is sent.
         """
         self._loop.check()
         columns, largest_bytes = checks.columns(values, keys, timestamps_ms, _WALL_MS)
         self._producer.check_sizes(columns, largest_bytes)
-        send_queue = self._send_queue or self._open_outbox()
+        send_queue = self._send_queue or self._open_queue()
         return RecordsHandle(list(send_queue.add_columns(columns)))
 
     def fits(self, value: bytes | str, key: bytes | str | None = None) -> bool:
-        """Tell whether a record could be sent, if only alone in its batch."""
+        """Whether a record is small enough to be sent, at least in a batch of its own."""
         return self._producer.fits(value, key)
 
     def check_fits(self, value: bytes | str, key: bytes | str | None = None) -> None:
-        """Refuse what `send` would refuse for its size.
+        """Raise the error that `send` would raise for the size of a record.
 
         Raises:
-            RecordTooLarge: The record could not be sent even alone.
+            RecordTooLarge: The record is too large even for a batch of its own.
         """
         self._producer.check_fits(value, key)
 
     def flush(self) -> None:
-        """Send what is held and wait until every record's outcome is known.
+        """Send all queued records and wait until the outcome of each is known.
 
         Raises:
-            StreamKitError: The first refusal since the last flush; the records it concerns
-                are not stored, the others are.
+            StreamKitError: The first refusal since the last flush. The refused records are not
+                stored; the others are.
         """
         self._loop.check()
         if self._send_queue is not None:
             self._loop.call(self._send_queue.flush())
 
     def send_now(self) -> None:
-        """Let what is held go without waiting for its linger; do not wait for it."""
+        """Start sending all queued records without waiting for their linger, and return."""
         if self._send_queue is not None:
             self._loop.call(self._send_queue.flush_soon())
 
     def stop(self) -> None:
-        """Stop at once; what is not stored yet is not sent again."""
+        """Stop immediately; records that are not stored yet are not sent again."""
         self._loop.check_not_forked()
         with self._state:
             self._is_closed = True
@@ -173,17 +175,16 @@ class Producer:
             self._loop.ask(send_queue.stop)
 
     def close(self, *, deadline_s: float | None = None) -> None:
-        """Let no more records in, flush, then stop. Does nothing the second time.
+        """Accept no more records, flush, then stop. A second call does nothing.
 
-        Threads that send meanwhile are refused, or their records are flushed as well.
-        Interrupted by Ctrl-C, the producer stays as it is, and can be closed again.
+        A concurrent `send` is refused, or its record is flushed as well. If Ctrl-C interrupts
+        this, the producer stays open and can be closed again.
 
         Args:
-            deadline_s: How long flushing may take; the producer's ``close_timeout``, if left
-                out.
+            deadline_s: How long flushing may take; by default the producer's ``close_timeout``.
 
         Raises:
-            NotFlushed: The deadline passed; the text says how many records are open.
+            NotFlushed: The deadline passed; the text has the number of unacknowledged records.
             StreamKitError: As for `flush`.
         """
         checks.optional(checks.seconds, "deadline_s", deadline_s)
@@ -199,25 +200,25 @@ class Producer:
                 self._loop.call(send_queue.close(deadline_s))
             except BaseException:
                 if not send_queue.is_stopped:
-                    send_queue.reopen()  # interrupted, or called where it cannot wait
+                    send_queue.reopen()  # interrupted, or called on the event loop
                 raise
             finally:
                 self._is_closed = send_queue.is_stopped
 
     @property
     def metrics(self) -> ProducerMetrics:
-        """What the producer has done since it was made."""
+        """Counters of the producer since it was created."""
         return self._producer.metrics
 
     @property
     def unacknowledged(self) -> int:
-        """Records taken whose outcome is not known yet; none in a process that was forked off."""
+        """The number of records whose outcome is not known yet; 0 in the child of a fork."""
         if self._send_queue is None or self._loop.is_forked:
             return 0
         return self._send_queue.unacknowledged
 
     def __enter__(self) -> Producer:
-        self._open_outbox()
+        self._open_queue()
         return self
 
     def __exit__(
@@ -231,11 +232,11 @@ class Producer:
         except StreamKitError as problem:
             if error is None:
                 raise
-            error.add_note(str(problem))  # the block's own error goes first
+            error.add_note(str(problem))  # the block's own error is more important
 
-    # --- inside ------------------------------------------------------------------------
+    # --- internals ---------------------------------------------------------------------
 
-    def _open_outbox(self) -> SendQueue:
+    def _open_queue(self) -> SendQueue:
         self._loop.check()
         with self._opening:
             if self._is_closed:
@@ -248,12 +249,12 @@ class Producer:
                     queue_bytes=self._queue_bytes,
                     gathers=self._lingers,
                 )
-                self._give(send_queue)
-            assert self._send_queue is not None, "just given"
+                self._use(send_queue)
+            assert self._send_queue is not None, "set by `_use`"
             return self._send_queue
 
-    def _give(self, send_queue: SendQueue) -> None:
-        """Begin to use an outbox, unless another thread has closed something meanwhile."""
+    def _use(self, send_queue: SendQueue) -> None:
+        """Use a new send queue, unless another thread has closed the producer or the client."""
         try:
             self._runner.opened(send_queue)
             with self._state:
@@ -272,11 +273,13 @@ class Producer:
         number = checks.whole("partition", given, -checks.I64_MAX, checks.I64_MAX)
         count = self._runner.partition_count(self.topic)
         if count is not None and not 0 <= number < count:
-            raise UsageError(f"topic {self.topic!r} has no partition {number}, it has {count}")
+            raise UsageError(
+                f"topic {self.topic!r} has no partition {number} (partition count: {count})"
+            )
         return number
 
 
 def closing_deadline_s(error: BaseException | None) -> float | None:
-    """Return how long the end of a block may take that ``error`` has ended."""
+    """Return the time limit for closing after a block that ``error`` ended; None: the default."""
     is_interrupted = isinstance(error, KeyboardInterrupt)
     return _INTERRUPTED_S_MAX if is_interrupted else None

@@ -1,13 +1,13 @@
-"""Records that go from threads to the loop together, and what becomes of them.
+"""Records that threads pass to the event loop together, and their outcomes.
 
-| a parcel is | until |
+| state of a batch | it ends when |
 |---|---|
-| open | the loop takes it, or columns are put behind it |
+| open | the loop takes it, or columns are added after it |
 | closed | the loop takes it, in order |
-| being handed over | the async producer has taken its records |
-| handed over | for good; it knows the handles of its records |
-| handed over in part | as above; its other records are lost |
-| lost | for good; the producer was closed before, or refused it: handles and `flush` tell |
+| being forwarded | the async producer has accepted its records |
+| forwarded | never: it has the handles of its records |
+| forwarded in part | never: it has handles of some records, the others are lost |
+| lost | never: the producer was closed or refused it; handles and `flush` raise the error |
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from typing import Final, Protocol
 from streamkit.client import RecordHandle, RecordMetadata, RecordsHandle, RecordsMetadata
 from streamkit.protocol.batch import Columns
 
-# What a record takes beside its value and key.
+# The memory of a record without its value and key.
 RECORD_BYTES: Final = 64
 _ROWS_MAX: Final = 8_192
-# The first row of a part, and its handle; or why its record was refused.
+# The first row of a part, and its handle or the error of its record.
 Part = tuple[int, RecordsHandle | RecordHandle | Exception]
 
 
 class BatchOwner(Protocol):
-    """What a parcel is handed over by; called from any thread."""
+    """The owner of a batch, which forwards it; called from any thread."""
 
     def watch(self, batch: SendBatch, row: int, known: threading.Event) -> None:
-        """Set an event once the outcome of a record is known; cut its linger short."""
+        """Set an event when the outcome of a record is known, without waiting for the linger."""
 
     def outcome_of(self, batch: SendBatch) -> RecordsMetadata:
-        """Wait for all records of a parcel."""
+        """Wait for all records of a batch."""
 
 
 class SendBatch:
-    """Records that are handed over together, as columns, and what became of them."""
+    """Records that are forwarded together, as columns, and their outcomes."""
 
     __slots__ = (
-        "_asked",
-        "_carrier",
         "_error",
+        "_owner",
         "_parts",
+        "_watched",
         "bytes",
         "keys",
         "partitions",
@@ -56,8 +56,8 @@ class SendBatch:
         "values",
     )
 
-    def __init__(self, carrier: BatchOwner) -> None:
-        self._carrier = carrier
+    def __init__(self, owner: BatchOwner) -> None:
+        self._owner = owner
         self.values: list[bytes] = []
         self.keys: list[bytes | None] = []
         self.timestamps_ms: list[int] = []
@@ -65,7 +65,7 @@ class SendBatch:
         self.bytes = 0
         self._parts: list[Part] | None = None
         self._error: Exception | None = None
-        self._asked: list[tuple[int, threading.Event]] = []
+        self._watched: list[tuple[int, threading.Event]] = []
 
     def __len__(self) -> int:
         return len(self.timestamps_ms)
@@ -76,48 +76,48 @@ class SendBatch:
         """Wait until a record is stored.
 
         Raises:
-            StreamKitError: It is not stored.
+            StreamKitError: The record is not stored.
         """
         record = self._record(row)
         if record is None or not record.is_known:
             known = threading.Event()
-            self._carrier.watch(self, row, known)
+            self._owner.watch(self, row, known)
             known.wait()
             record = self._record(row)
-        assert record is not None, "it is known"
+        assert record is not None, "its outcome is known"
         return record.result()
 
     def wait_for_all(self) -> RecordsMetadata:
         """Wait until all records are stored.
 
         Raises:
-            StreamKitError: One of them is not stored.
+            StreamKitError: A record is not stored.
         """
-        return self._carrier.outcome_of(self)
+        return self._owner.outcome_of(self)
 
     # --- on the loop -------------------------------------------------------------------
 
     def watch(self, row: int, known: threading.Event) -> None:
-        """Set an event once the outcome of a record is known."""
+        """Set an event when the outcome of a record is known."""
         try:
             record = self._record(row)
-        except Exception:  # raised again in the thread that waits
+        except Exception:  # the waiting thread raises it
             known.set()
             return
         if record is None:
-            self._asked.append((row, known))
+            self._watched.append((row, known))
         else:
-            # In the loop's next turn, which has nothing else to do: a thread that is woken while
-            # the loop goes on would sleep a second time, for the interpreter.
+            # In the next cycle of the loop, when it is idle: a thread that wakes while the loop
+            # still works would have to wait again, for the interpreter lock.
             record.when_known(partial(asyncio.get_running_loop().call_soon, known.set))
 
     def settle(self, parts: list[Part], *, rest: Exception | None = None) -> None:
-        """Learn the handles of the records, and why those that have none are not on their way."""
+        """Set the handles of the records, and the error of records without a handle."""
         self._parts, self._error = parts, rest
         self._release()
 
     def lose(self, error: Exception) -> None:
-        """Learn why none of the records is on its way."""
+        """Set the error of all records: none of them was forwarded."""
         self._error = error
         self._release()
 
@@ -125,7 +125,7 @@ class SendBatch:
         """Return the handles of the records, in order.
 
         Raises:
-            StreamKitError: Some records are not on their way.
+            StreamKitError: Some records were not forwarded.
         """
         if self._error is not None:
             raise self._error
@@ -136,8 +136,8 @@ class SendBatch:
             found.append(part)
         return found
 
-    def cut_even(self) -> None:
-        """Drop what an interrupted sender has left: its record counts as not sent."""
+    def drop_incomplete_row(self) -> None:
+        """Drop the incomplete record of an interrupted `send`: it counts as not sent."""
         rows = len(self)
         if len(self.values) != rows or len(self.keys) != rows or rows in self.partitions:
             del self.values[rows:], self.keys[rows:]
@@ -145,17 +145,17 @@ class SendBatch:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the records are handed over, or lost."""
+        """Whether the records are forwarded, or lost."""
         return self._parts is not None or self._error is not None
 
     def _release(self) -> None:
         self.values, self.keys = [], []
-        asked, self._asked = self._asked, []
-        for row, known in asked:
+        watched, self._watched = self._watched, []
+        for row, known in watched:
             self.watch(row, known)
 
     def _record(self, row: int) -> RecordHandle | None:
-        """Return the handle of a record; None as long as it is not handed over."""
+        """Return the handle of a record; None if it is not forwarded yet."""
         if self._parts is None:
             if self._error is not None:
                 raise self._error
@@ -164,22 +164,22 @@ class SendBatch:
         if at >= 0:
             first, part = self._parts[at]
             if isinstance(part, RecordsHandle):
-                with suppress(IndexError):  # not all of its rows are taken
+                with suppress(IndexError):  # only some of its rows were accepted
                     return part.record(row - first)
             elif first == row:
                 if isinstance(part, Exception):
                     raise part
                 return part
-        assert self._error is not None, "else every record has its handle"
+        assert self._error is not None, "without an error every record has a handle"
         raise self._error
 
 
-def send_batches_of(columns: Columns, bytes_max: int, carrier: BatchOwner) -> Iterator[SendBatch]:
-    """Cut columns into parcels of up to so many bytes, of at least one record each."""
+def send_batches_of(columns: Columns, bytes_max: int, owner: BatchOwner) -> Iterator[SendBatch]:
+    """Divide columns into batches of up to ``bytes_max`` bytes, and of at least one record."""
     start, total = 0, len(columns.values)
     while start < total:
         stop = start + _rows_of(columns.values, start, bytes_max)
-        batch = SendBatch(carrier)
+        batch = SendBatch(owner)
         batch.values, batch.keys = columns.values[start:stop], columns.keys[start:stop]
         batch.timestamps_ms = columns.timestamps_ms[start:stop]
         batch.bytes = sum(map(len, batch.values)) + RECORD_BYTES * (stop - start)

@@ -1,4 +1,4 @@
-"""Records on their way from threads to the loop: taken under a lock, handed over in parcels."""
+"""The queue of records between threads and the event loop, forwarded in batches."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from streamkit.sync.forwarding import Forwarder
 from streamkit.sync.loop_thread import LoopThread, write_left
 from streamkit.sync.send_batch import SendBatch, send_batches_of
 
-# What may wait to be handed over. The async producer has a queue of its own behind this one.
+# The limit of this queue. The async producer has its own queue after it.
 SEND_QUEUE_BYTES_MAX: Final = 1 << 20
-# After a hand-over records gather so long before the next one, unless somebody waits: a thread
-# that sends now and then would else wake the loop for each.
+# The pause between two batches, unless a caller waits. Without it, a thread that sends single
+# records would wake the loop for each of them.
 _GATHER_S: Final = 0.001
 _LOOK_AGAIN_S: Final = 0.05
 
 
 class SendQueue:
-    """The records that threads have sent and the loop has not taken.
+    """The records that threads have sent and the event loop has not taken yet.
 
     Args:
-        loop: Where the async producer lives.
-        producer: It is open.
-        queue_bytes: What may wait here before senders do.
-        gathers: Whether a record may wait a moment for others when nobody waits for it.
+        loop: The event loop thread of the async producer.
+        producer: The async producer, which is open.
+        queue_bytes: How many bytes may be queued before senders must wait.
+        gathers: Whether a record may wait briefly for others when no caller waits for it.
     """
 
     def __init__(
@@ -54,23 +54,24 @@ class SendQueue:
         self._room = threading.Condition(self._lock)
         self._open = SendBatch(self)
         self._closed: deque[SendBatch] = deque()
-        # What the open parcel may hold; the second is what `add` looks at, and lets nobody in
-        # while the outbox is being closed.
-        self._room_bytes = self._entrance_bytes = self._bytes_max
+        # How many bytes the open batch may have. `add` compares with the second value, which
+        # refuses all records while the queue is being closed.
+        self._room_bytes = self._add_limit_bytes = self._bytes_max
         self._closers = 0
-        # Threads that were let in and wait for room. Weak: an interrupt may come anywhere.
-        self._inside: weakref.WeakSet[_Visit] = weakref.WeakSet()
+        # Accepted calls that wait for room. Weak references, because an interrupt may end a call
+        # at any point.
+        self._active_calls: weakref.WeakSet[_Call] = weakref.WeakSet()
         self._is_closed = self._has_stopped = False
         self._is_awake = False
         self._has_work = asyncio.Event()
         self._urgent = asyncio.Event()
         self._moved = Broadcast()
         self._closed_count = 0
-        self._handed_count = 0
-        self._in_hand: SendBatch | None = None
+        self._forwarded_count = 0
+        self._in_progress: SendBatch | None = None
         self._forwarder = Forwarder(producer)
         loop.must_finish(self)
-        self._pumping = loop.start(self._pump())
+        self._forwarding = loop.start(self._forward_all())
 
     # --- from any thread ---------------------------------------------------------------
 
@@ -82,7 +83,7 @@ class SendQueue:
         partition: int | None,
         size_bytes: int,
     ) -> handles.RecordHandle:
-        """Take a record; wait while there is no room.
+        """Queue a record; wait until there is room.
 
         Raises:
             UsageError: The producer is closed.
@@ -90,10 +91,10 @@ class SendQueue:
         with self._lock:
             batch = self._open
             row = len(batch.timestamps_ms)
-            if batch.bytes >= self._entrance_bytes or row != len(batch.values):
-                batch = self._let_in()
+            if batch.bytes >= self._add_limit_bytes or row != len(batch.values):
+                batch = self._waited_for_room()
                 row = len(batch)
-            # Ctrl-C may come between any two of these; the last one makes it a record.
+            # Ctrl-C may interrupt between these lines; the timestamp completes the record.
             batch.values.append(value)
             batch.keys.append(key)
             if partition is not None:
@@ -105,47 +106,48 @@ class SendQueue:
         return handles.RecordHandle(batch, row)
 
     def add_columns(self, columns: Columns) -> list[SendBatch]:
-        """Take many records; wait while there is no room.
+        """Queue many records; wait until there is room.
 
         Raises:
             UsageError: The producer is closed.
-            NotFlushed: Its closing did not wait any longer; the text says how many are taken.
+            NotFlushed: The producer was closed after some of the records were queued; the text
+                says how many.
         """
         batches: list[SendBatch] = []
-        visit = _Visit()
+        call = _Call()
         try:
             with self._lock:
-                self._check_entrance()
-                self._inside.add(visit)
+                self._check_not_closed()
+                self._active_calls.add(call)
             self._add_batches(columns, batches)
         finally:
             with self._lock:
-                self._leave(visit)
+                self._end_call(call)
         return batches
 
     def shut(self) -> None:
-        """Let no more records in; threads that wait for room are let finish."""
+        """Accept no more records. Threads that are waiting for room may finish."""
         with self._lock:
             self._closers += 1
-            self._entrance_bytes = -1
+            self._add_limit_bytes = -1
 
     def reopen(self) -> None:
-        """Take a `shut` back."""
+        """Undo one call of `shut`."""
         with self._lock:
             self._closers -= 1
             self._set_room(self._room_bytes)
 
     def watch(self, batch: SendBatch, row: int, known: threading.Event) -> None:
-        """Set an event once the outcome of a record is known; cut its linger short."""
+        """Set an event when the outcome of a record is known, without waiting for the linger."""
         self._loop.check()
         self._loop.post(self._watch, batch, row, known)
 
     def outcome_of(self, batch: SendBatch) -> RecordsMetadata:
-        """Wait for all records of a parcel."""
+        """Wait for all records of a batch."""
         return self._loop.call(self._outcome_of(batch))
 
     def abandon(self) -> None:
-        """Flush and close in the background: nobody has the producer any more."""
+        """Flush and close in the background, because the producer is no longer referenced."""
         self._loop.spawn(self._end_alone)
 
     @property
@@ -154,50 +156,50 @@ class SendQueue:
 
     @property
     def unhanded(self) -> int:
-        """Records that the async producer has not taken yet."""
+        """The number of records that the async producer has not accepted yet."""
         with self._lock:
-            in_hand = 0 if self._in_hand is None else len(self._in_hand)
-            return in_hand + sum(map(len, self._closed)) + len(self._open)
+            in_progress = 0 if self._in_progress is None else len(self._in_progress)
+            return in_progress + sum(map(len, self._closed)) + len(self._open)
 
     @property
     def unacknowledged(self) -> int:
-        """Records whose outcome is not known yet."""
+        """The number of records whose outcome is not known yet."""
         return self.unhanded + self._producer.unacknowledged
 
     def left(self) -> str:
-        """Say what is not delivered; nothing, if nothing is left."""
+        """Return a text about undelivered records; empty if all are delivered."""
         topic = self._producer.topic
-        said = []
+        parts = []
         if count := self.unacknowledged:
-            said.append(f"{count} records for {topic!r} were not delivered before the end")
+            parts.append(f"{count} records for {topic!r} were not delivered before the end")
         if self._forwarder.refusal is not None:
-            said.append(f"records for {topic!r} were refused: {self._forwarder.refusal}")
-        return "; ".join(said)
+            parts.append(f"records for {topic!r} were refused: {self._forwarder.refusal}")
+        return "; ".join(parts)
 
     # --- on the loop -------------------------------------------------------------------
 
     async def flush(self) -> None:
-        """Wait until the outcome of everything added so far is known.
+        """Wait until the outcomes of all records queued so far are known.
 
         Raises:
             StreamKitError: The first refusal since the last flush.
         """
-        await self._all_handed_over()
+        await self._until_forwarded()
         await self._producer.checkpoint()()
         refusal = self._forwarder.take_refusal()
         if refusal is not None:
             raise refusal
 
     async def flush_soon(self) -> None:
-        """Let what is held go without waiting for its linger."""
-        await self._all_handed_over()
+        """Start sending all queued records without waiting for their linger."""
+        await self._until_forwarded()
         self._producer.send_now()
 
     async def close(self, deadline_s: float | None = None) -> None:
-        """Flush, then stop; to be called after `shut`. Does nothing once that is done.
+        """Flush, then stop. Call `shut` before it. A second call does nothing.
 
-        Threads that wait for room are let finish, and their records flushed as well. Where this
-        is interrupted, whoever called `shut` calls `reopen`.
+        Threads that are waiting for room may finish, and their records are flushed as well. If
+        this is interrupted, the caller must call `reopen`.
 
         Raises:
             NotFlushed: The deadline passed.
@@ -209,54 +211,54 @@ class SendQueue:
         limit_s = self._producer.close_timeout_s if deadline_s is None else deadline_s
         try:
             with anyio.fail_after(limit_s):
-                await self._until_all_have_left()
+                await self._until_calls_are_done()
                 await self.flush()
         except TimeoutError:
             error = NotFlushed(
                 f"{self.unacknowledged} records for {self._producer.topic!r} "
                 f"were not acknowledged within {limit_s:g} s",
-                hint="their handles say which are not stored, and of which that is not known; "
-                "raise close_timeout where brokers may be away for longer",
+                hint="wait for their handles to see which records are not stored or unknown; raise "
+                "close_timeout if brokers may be unavailable for longer",
             )
         except Exception as refusal:
             error = refusal
         with self._lock:
             if not self._closers:
-                return  # interrupted just now: the records are still wanted
-            self._entrance_bytes, self._is_closed = -1, True
+                return  # the caller was interrupted and called `reopen`: keep the records
+            self._add_limit_bytes, self._is_closed = -1, True
         self.stop()
         if error is not None:
             raise error
 
     async def finish(self) -> None:
-        """Flush at the end of the interpreter; `left` says what is not delivered then."""
+        """Flush at the end of the interpreter; `left` reports undelivered records."""
         self.shut()
         try:
-            await self._until_all_have_left()
+            await self._until_calls_are_done()
             await self.flush()
-        except Exception as error:  # told by `left`
+        except Exception as error:  # reported by `left`
             self._forwarder.refusal = error
 
     def stop(self) -> None:
-        """Stop at once; what is not stored yet is not sent again."""
+        """Stop immediately; records that are not stored yet are not sent again."""
         if self._has_stopped:
             return
         self._has_stopped = True
-        self._pumping.cancel()
+        self._forwarding.cancel()
         self._loop.is_finished(self)
         with self._lock:
             self._is_closed = True
-            self._entrance_bytes = -1
+            self._add_limit_bytes = -1
             self._close_open()
             lost = list(self._closed)
             self._closed.clear()
             self._room.notify_all()
         for batch in lost:
-            batch.lose(self._forwarder.gone())
+            batch.lose(self._forwarder.not_forwarded())
         self._producer.stop()
         self._moved.notify()
 
-    # --- inside ------------------------------------------------------------------------
+    # --- internals ---------------------------------------------------------------------
 
     def _closed_error(self) -> UsageError:
         return UsageError(f"the producer for {self._producer.topic!r} is closed")
@@ -264,34 +266,34 @@ class SendQueue:
     def _set_room(self, room_bytes: int) -> None:
         self._room_bytes = room_bytes
         is_open = not self._closers and not self._is_closed
-        self._entrance_bytes = room_bytes if is_open else -1
+        self._add_limit_bytes = room_bytes if is_open else -1
 
-    def _check_entrance(self) -> None:
+    def _check_not_closed(self) -> None:
         if self._closers or self._is_closed:
             raise self._closed_error()
 
-    def _let_in(self) -> SendBatch:
-        """Wait for room, with the lock held; closing waits for whoever was let in before."""
-        self._check_entrance()
-        visit = _Visit()
-        self._inside.add(visit)
+    def _waited_for_room(self) -> SendBatch:
+        """Wait for room, with the lock held; closing waits for calls that are already here."""
+        self._check_not_closed()
+        call = _Call()
+        self._active_calls.add(call)
         try:
             return self._batch_with_room()
         finally:
-            self._leave(visit)
+            self._end_call(call)
 
-    def _leave(self, visit: _Visit) -> None:
-        self._inside.discard(visit)
+    def _end_call(self, call: _Call) -> None:
+        self._active_calls.discard(call)
         if self._closers:
             self._loop.post(self._moved.notify)
 
-    async def _until_all_have_left(self) -> None:
+    async def _until_calls_are_done(self) -> None:
         self._urgent.set()
         while True:
             with self._lock:
-                if not self._inside:
+                if not self._active_calls:
                     return
-            # An interrupted thread leaves without a word.
+            # An interrupted thread ends its call without a notification, so check regularly.
             with anyio.move_on_after(_LOOK_AGAIN_S):
                 await self._moved.wait()
 
@@ -304,8 +306,8 @@ class SendQueue:
                     if not batches:
                         raise
                     raise NotFlushed(
-                        f"{error}; of {len(columns.values)} records {sum(map(len, batches))} were "
-                        "taken before that, and some of these may be stored"
+                        f"{error}; {sum(map(len, batches))} of {len(columns.values)} records were "
+                        "queued before that, and some of these may be stored"
                     ) from error
                 self._close_open()
                 self._close(batch)
@@ -313,12 +315,12 @@ class SendQueue:
             batches.append(batch)
 
     def _batch_with_room(self) -> SendBatch:
-        """Wait for room, with the lock held; return the parcel that has it."""
+        """Wait for room, with the lock held; return the open batch."""
         while True:
             if self._is_closed:
                 raise self._closed_error()
             batch = self._open
-            batch.cut_even()
+            batch.drop_incomplete_row()
             if batch.bytes < self._room_bytes:
                 return batch
             if self._room_bytes > 0:
@@ -330,7 +332,7 @@ class SendQueue:
 
     def _close_open(self) -> None:
         batch = self._open
-        batch.cut_even()
+        batch.drop_incomplete_row()
         if len(batch):
             self._close(batch)
             self._open = SendBatch(self)
@@ -341,7 +343,7 @@ class SendQueue:
         self._set_room(self._room_bytes - batch.bytes)
 
     def _wake_up(self) -> None:
-        # In this order: interrupted between the two, the loop is woken once too often.
+        # In this order: an interrupt between the two only wakes the loop once more than needed.
         self._loop.post(self._has_work.set)
         self._is_awake = True
 
@@ -352,11 +354,11 @@ class SendQueue:
             if not self._closed:
                 self._is_awake = False
                 return None
-            self._in_hand = self._closed.popleft()
-            return self._in_hand
+            self._in_progress = self._closed.popleft()
+            return self._in_progress
 
-    async def _pump(self) -> None:
-        """Hand over what is added, for as long as the producer is open."""
+    async def _forward_all(self) -> None:
+        """Forward batches to the async producer until it is closed."""
         while True:
             batch = self._take()
             if batch is None:
@@ -365,31 +367,31 @@ class SendQueue:
                 await self._has_work.wait()
                 continue
             await self._forwarder.forward(batch)
-            self._handed_count += 1
+            self._forwarded_count += 1
             with self._lock:
-                self._in_hand = None
+                self._in_progress = None
                 self._set_room(self._room_bytes + batch.bytes)
                 self._room.notify_all()
             self._moved.notify()
-            await asyncio.sleep(0)  # answers come in by the same loop
+            await asyncio.sleep(0)  # let the same loop receive responses
             if not self._closed:
                 with anyio.move_on_after(self._gather_s):
                     await self._urgent.wait()
 
-    async def _all_handed_over(self) -> None:
+    async def _until_forwarded(self) -> None:
         with self._lock:
             self._close_open()
             mark = self._closed_count
         self._urgent.set()
         self._has_work.set()
-        while self._handed_count < mark:
+        while self._forwarded_count < mark:
             if self._is_closed:
-                raise self._forwarder.gone()
+                raise self._forwarder.not_forwarded()
             await self._moved.wait()
 
     async def _end_alone(self) -> None:
         if self.is_stopped:
-            return  # whoever did that was told
+            return  # closed explicitly, so errors were already reported
         await self.finish()
         if left := self.left():
             write_left(left)
@@ -413,7 +415,7 @@ class SendQueue:
         return RecordsMetadata(partitions, offsets)
 
 
-class _Visit:
-    """A call that was let in and has not left."""
+class _Call:
+    """An accepted call of `add` or `add_columns` that has not returned yet."""
 
     __slots__ = ("__weakref__",)

@@ -1,7 +1,7 @@
-"""Methods that take what those of the async client take, without naming it again.
+"""Decorators that give a method the parameters of an async method, without repeating them.
 
-A method so dressed hands on what it gets, so it says ``*args: Any, **options: Any`` itself;
-checkers, editors and ``help`` see the parameters of the other one.
+A decorated method passes its arguments on, so it declares ``*args: Any, **options: Any``. Type
+checkers, editors and ``help`` show the parameters of the async method.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ def parameters_of(
     original: Callable[Concatenate[Any, P], object],
 ) -> Callable[[Callable[..., R]], Callable[Concatenate[S, P], R]]:
     """Give a method the parameters of another class's method."""
-    return _dressed_as(inspect.signature(original))
+    return _with_signature(inspect.signature(original))
 
 
 def parameters_of_call(
     original: Callable[P, object],
 ) -> Callable[[Callable[..., R]], Callable[Concatenate[S, P], R]]:
-    """Give a class method the parameters of a call, such as that of a class method."""
+    """Give a class method the parameters of a callable, such as another class method."""
     shown = inspect.signature(original)
     first = inspect.Parameter("cls", inspect.Parameter.POSITIONAL_ONLY)
-    return _dressed_as(shown.replace(parameters=[first, *shown.parameters.values()]))
+    return _with_signature(shown.replace(parameters=[first, *shown.parameters.values()]))
 
 
-def _dressed_as(
+def _with_signature(
     shown: inspect.Signature,
 ) -> Callable[[Callable[..., R]], Callable[Concatenate[S, P], R]]:
-    def dress(method: Callable[..., R]) -> Callable[Concatenate[S, P], R]:
+    def decorate(method: Callable[..., R]) -> Callable[Concatenate[S, P], R]:
         returned = inspect.signature(method).return_annotation
-        # Every function may have this; the stub of `Callable` does not know.
+        # Every function may have this attribute, but the type `Callable` does not declare it.
         vars(method)["__signature__"] = shown.replace(return_annotation=returned)
         return cast("Callable[Concatenate[S, P], R]", method)
 
-    return dress
+    return decorate

@@ -16,14 +16,16 @@ T = TypeVar("T")
 
 
 class Watch(Generic[T]):
-    """Iterate it, as `streamkit.client.Watch`. A loop that is left may be gone on with."""
+    """An iterator of events, like `streamkit.client.Watch`. After a ``break``, iterating again
+    resumes with the next event.
+    """
 
     def __init__(self, runner: ClientRunner, watch: AsyncWatch[T]) -> None:
         self._runner = runner
         self._watch = watch
-        self._iterator: LoopIterator[WatchEvent[T]] = runner.iterate(self._bring)
-        self._taken = 0
-        self._in_turn = threading.Lock()
+        self._iterator: LoopIterator[WatchEvent[T]] = runner.iterate(self._next_event)
+        self._last_number = 0
+        self._turn = threading.Lock()
         self._is_closed = False
 
     def __iter__(self) -> Watch[T]:
@@ -33,24 +35,24 @@ class Watch(Generic[T]):
         self._runner.open()
         if self._is_closed:
             raise StopIteration
-        with self._in_turn:
+        with self._turn:
             try:
-                brought = self._iterator.after(self._taken)
+                item = self._iterator.after(self._last_number)
             except UsageError:
                 if self._is_closed or self._runner.is_closed:
-                    raise StopIteration from None  # by another thread meanwhile
+                    raise StopIteration from None  # closed by another thread
                 raise
-            self._taken = brought.number
-        if brought.error is not None:
-            raise brought.error
-        if brought.thing is None:
+            self._last_number = item.number
+        if item.error is not None:
+            raise item.error
+        if item.value is None:
             self._is_closed = True
             self._iterator.close()
             raise StopIteration
-        return brought.thing
+        return item.value
 
     def close(self) -> None:
-        """End it. A loop over it ends as well."""
+        """End the watch, and with it a loop over it."""
         if not self._is_closed:
             self._is_closed = True
             self._runner.loop.call(self._watch.close())
@@ -67,5 +69,5 @@ class Watch(Generic[T]):
     ) -> None:
         self.close()
 
-    async def _bring(self) -> WatchEvent[T] | None:
+    async def _next_event(self) -> WatchEvent[T] | None:
         return await anext(self._watch, None)

@@ -1,4 +1,4 @@
-"""A broker for each test that asks for one, in this process, on free ports."""
+"""A broker for each test that uses the fixture, in this process, on free ports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.broker.running import running
 
 @pytest.fixture
 def anyio_backend() -> str:
-    return "asyncio"  # the broker owns its process, so it is written for one loop
+    return "asyncio"  # the broker has its own process, so it supports only one event loop
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""A disk that fails when told to, and remembers what it was asked.
+"""A disk that can fail on demand and records its calls.
 
-A write that makes its file longer is two calls, "write" and "grow": a full disk fails the
-second alone.
+A write that makes its file longer counts as two calls, "write" and "grow": a full disk fails
+only the second.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from streamkit.env import Disk
 
-# Tells the errno of a call from its name and the file's path; 0 lets it pass.
+# Returns the errno of a call from its name and the path of the file; 0 lets it succeed.
 Fault = Callable[[str, Path], int]
 
 
@@ -26,12 +26,12 @@ def on_segments(call: str, number: int) -> Fault:
 
 
 def on_file(name: str, call: str, number: int) -> Fault:
-    """Fail one kind of call on one file, or on what shall take its place."""
+    """Fail one kind of call on one file, or on the file that will replace it."""
     return lambda made, path: number if made == call and path.stem == name else 0
 
 
 class FailingDisk(Disk):
-    """Set ``fault`` to break it and to `no_fault` to mend it."""
+    """Set ``fault`` to make it fail, and to `no_fault` to repair it."""
 
     def __init__(self) -> None:
         self.fault: Fault = no_fault
@@ -88,5 +88,5 @@ class FailingDisk(Disk):
                 self._paths[fd] = target
 
     def syncs(self) -> int:
-        """Count the syncs of records that were tried."""
+        """Count the attempted syncs of records."""
         return sum(call == "sync" and path.suffix == ".log" for call, path in self.calls)

@@ -1,8 +1,8 @@
-"""A disk that writes down what is asked of it, and what a crash may leave of that.
+"""A disk that records all calls, and a model of what a crash can leave of them.
 
-What the model allows is what POSIX allows: a file holds at least what was there at its last
-sync, and of everything since any mixture, sector by sector, zeros where the file has grown; a
-name in a folder holds only after the folder was synced. A rename is one step.
+The model allows what POSIX allows: each sector of a file has its content of the last sync or of
+any later write, or zeros if the file has grown. A name in a folder is durable only after a sync
+of the folder. A rename is atomic.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from streamkit.env import Disk
 SECTOR_BYTES: Final = 512
 
 
-# --- What happened -----------------------------------------------------------------
+# --- Recorded steps ----------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Renamed:
 
 @dataclass(frozen=True)
 class Changed:
-    """A write or a truncation: ``size_bytes`` is where it cuts, if it does."""
+    """A write, or a change of the file size to ``size_bytes``."""
 
     node: int
     position: int
@@ -53,7 +53,7 @@ class Changed:
 
 @dataclass(frozen=True)
 class Synced:
-    """Everything of a file up to the step ``since`` is on disk."""
+    """All changes of a file before the step ``since`` are on disk."""
 
     node: int
     since: int
@@ -67,7 +67,7 @@ class FolderSynced:
 
 @dataclass(frozen=True)
 class Mark:
-    """Something that the test knows: what was sent, what was answered."""
+    """A fact of the test: a request that was sent or got its response."""
 
     fact: Any
 
@@ -76,15 +76,14 @@ Step = Linked | Unlinked | Renamed | Changed | Synced | FolderSynced | Mark
 
 
 class RecordingDisk(Disk):
-    """Does what a disk does, in files below ``root``, but for the syncs, and remembers it.
+    """Writes files below ``root``, does not sync them, and records all steps.
 
-    ``forgets`` names the files and folders whose syncs are lost on the way, for testing the
-    tests.
+    ``loses_sync`` returns True for files and folders whose syncs are lost, to test the tests.
     """
 
-    def __init__(self, root: Path, *, forgets: Callable[[Path], bool] = lambda _: False) -> None:
+    def __init__(self, root: Path, *, loses_sync: Callable[[Path], bool] = lambda _: False) -> None:
         root.mkdir(exist_ok=True)
-        self._forgets = forgets
+        self._loses_sync = loses_sync
         self._lock = threading.RLock()
         self._numbers = itertools.count(1)
         self._nodes: dict[Path, int] = {}
@@ -135,12 +134,12 @@ class RecordingDisk(Disk):
     def sync(self, fd: int) -> None:
         node, path = self._open[fd]
         with self._lock:
-            if not self._forgets(path):
+            if not self._loses_sync(path):
                 self.steps.append(Synced(node, len(self.steps)))
 
     def sync_folder(self, path: Path) -> None:
         with self._lock:
-            if not self._forgets(path):
+            if not self._loses_sync(path):
                 self.steps.append(FolderSynced(path, len(self.steps)))
 
     def replace(self, source: Path, target: Path) -> None:
@@ -173,12 +172,12 @@ class RecordingDisk(Disk):
         self.steps.append(Unlinked(path))
 
 
-# --- What a crash leaves -------------------------------------------------------------
+# --- State after a crash -------------------------------------------------------------
 
 
 @dataclass
 class _File:
-    """Contents since the last sync, each with the step it came with; the first is durable."""
+    """Contents since the last sync, each with its step; the first content is durable."""
 
     versions: list[tuple[int, bytes]] = field(default_factory=lambda: [(-1, b"")])
 
@@ -196,8 +195,8 @@ class _File:
         row = max(row for row, (step, _) in enumerate(self.versions) if step < since)
         del self.versions[:row]
 
-    def left(self, share: float, random: Random) -> bytes:
-        """Mix the versions sector by sector. Zeros come from a size that ran ahead."""
+    def after_crash(self, share: float, random: Random) -> bytes:
+        """Mix the versions sector by sector, with zeros where only the size was written."""
         contents = [content for _, content in self.versions]
 
         def one() -> bytes:
@@ -215,7 +214,7 @@ class _File:
 
 @dataclass
 class _Folder:
-    """Names that hold, and what happened to names since, each a set of (name, node or none)."""
+    """The durable names, and the changes of names since: tuples of (name, node or None)."""
 
     names: dict[str, int] = field(default_factory=dict)
     pending: list[tuple[int, tuple[tuple[str, int | None], ...]]] = field(default_factory=list)
@@ -232,7 +231,7 @@ class _Folder:
             _apply(names, changes)
         return names
 
-    def left(self, share: float, random: Random) -> dict[str, int]:
+    def after_crash(self, share: float, random: Random) -> dict[str, int]:
         names = dict(self.names)
         for _, changes in self.pending:
             if random.random() < share:
@@ -249,7 +248,7 @@ def _apply(names: dict[str, int], changes: tuple[tuple[str, int | None], ...]) -
 
 
 class DiskModel:
-    """What is durable and what is not, after some steps."""
+    """The durable and the pending state of a disk after some steps."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -257,7 +256,7 @@ class DiskModel:
         self._folders: dict[int, _Folder] = {0: _Folder()}
         self._count = 0
 
-    def take(self, step: Step) -> None:
+    def apply(self, step: Step) -> None:
         now = self._count
         match step:
             case Linked(path, node, is_folder):
@@ -289,29 +288,29 @@ class DiskModel:
             node = self._folders[node].now()[name]
         return self._folders[node]
 
-    def leave(self, target: Path, random: Random, share: float) -> None:
-        """Write down one disk that a crash may leave now.
+    def write_crashed_disk(self, target: Path, random: Random, share: float) -> None:
+        """Write one possible state of the disk after a crash now.
 
-        ``share`` is how much of what is not durable made it: 0 nothing, 1 everything.
+        ``share`` is the part of the pending changes that survives: 0 nothing, 1 everything.
         """
-        self._leave(0, target, random, share)
+        self._write_folder(0, target, random, share)
 
-    def _leave(self, node: int, target: Path, random: Random, share: float) -> None:
+    def _write_folder(self, node: int, target: Path, random: Random, share: float) -> None:
         target.mkdir(exist_ok=True)
-        for name, below in self._folders[node].left(share, random).items():
+        for name, below in self._folders[node].after_crash(share, random).items():
             if below in self._folders:
-                self._leave(below, target / name, random, share)
+                self._write_folder(below, target / name, random, share)
             else:
-                (target / name).write_bytes(self._files[below].left(share, random))
+                (target / name).write_bytes(self._files[below].after_crash(share, random))
 
 
 def crashes(root: Path, steps: list[Step], points: list[int]) -> Iterator[tuple[int, DiskModel]]:
-    """Walk the steps and stop before each of the points."""
+    """Apply the steps to a model and yield it before each of the points."""
     model = DiskModel(root)
-    wanted = sorted(points)
+    remaining = sorted(points)
     for number, step in enumerate(steps):
-        while wanted and wanted[0] <= number:
-            yield wanted.pop(0), model
-        model.take(step)
-    while wanted:
-        yield wanted.pop(0), model
+        while remaining and remaining[0] <= number:
+            yield remaining.pop(0), model
+        model.apply(step)
+    while remaining:
+        yield remaining.pop(0), model

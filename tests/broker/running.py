@@ -1,4 +1,4 @@
-"""Run a broker in this process, and what most tests ask of one."""
+"""Run a broker in this process, and send it frequent requests."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def batch_of(
     codec_used: Codec = Codec.NONE,
     stamp: Stamp = UNSTAMPED,
 ) -> bytes:
-    """Return a batch of keyless records as a producer makes it."""
+    """Return a batch of records without keys, as a producer encodes it."""
     columns = Columns(list(values), [None] * len(values), [NOW_MS] * len(values))
     size = sum(record_bytes(row, 0, None, value) for row, value in enumerate(values))
     batch = encode_batch(columns, 0, len(values), size, codec_used=codec_used, stamp=stamp)
@@ -70,35 +70,35 @@ def topic_spec(
 
 async def create(sc: Wire, name: str, spec: TopicSpec | None = None) -> StatusResponse:
     request = CreateRequest(specs.TOPIC, name, spec or topic_spec())
-    answer: StatusResponse = await sc.ask(apis.CREATE, request)
-    return answer
+    response: StatusResponse = await sc.call(apis.CREATE, request)
+    return response
 
 
 async def delete(sc: Wire, name: str) -> StatusResponse:
-    answer: StatusResponse = await sc.ask(apis.DELETE, DeleteRequest(specs.TOPIC, name))
-    return answer
+    response: StatusResponse = await sc.call(apis.DELETE, DeleteRequest(specs.TOPIC, name))
+    return response
 
 
 def produce_request(topic: str, *entries: tuple[int, bytes]) -> ProduceRequest:
-    """Make a request of one entry per partition number and record set."""
+    """Return a request with one entry per partition number and record set."""
     data = tuple(PartitionProduceData(partition, records) for partition, records in entries)
     return ProduceRequest(topics=(TopicProduceData(topic, data),))
 
 
 async def produce(spu: Wire, topic: str, records: bytes, partition: int = 0) -> tuple[int, int]:
-    """Send one entry; return the error code and the base offset of the answer."""
-    answer = await spu.ask(apis.PRODUCE, produce_request(topic, (partition, records)))
-    (entry,) = answer.topics[0].partitions
+    """Send one entry; return the error code and the base offset of the response."""
+    response = await spu.call(apis.PRODUCE, produce_request(topic, (partition, records)))
+    (entry,) = response.topics[0].partitions
     return entry.error.code, entry.base_offset
 
 
 def fetch_request(topic: str, partition: int, offset: int, max_bytes: int = -1) -> FetchRequest:
-    wanted = FetchTopic(topic, (FetchPartition(partition, fetch_offset=offset),))
-    return FetchRequest(max_bytes=max_bytes, topics=(wanted,))
+    fetch_topic = FetchTopic(topic, (FetchPartition(partition, fetch_offset=offset),))
+    return FetchRequest(max_bytes=max_bytes, topics=(fetch_topic,))
 
 
 async def fetch(spu: Wire, topic: str, partition: int = 0, offset: int = 0) -> Any:
-    """Return what one fetch of one partition brings, without a limit of its own."""
-    answer = await spu.ask(apis.FETCH, fetch_request(topic, partition, offset))
-    (found,) = answer.topics[0].partitions
+    """Return the result of one fetch of one partition, without a size limit."""
+    response = await spu.call(apis.FETCH, fetch_request(topic, partition, offset))
+    (found,) = response.topics[0].partitions
     return found

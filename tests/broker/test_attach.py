@@ -35,7 +35,7 @@ with attach(Path(sys.argv[1])) as held:
 
 
 class Command:
-    """A process that stays attached until it is told to end."""
+    """A process that stays attached until `end` or `kill`."""
 
     def __init__(self, data_dir: Path) -> None:
         self.process = subprocess.Popen(
@@ -53,7 +53,10 @@ class Command:
         self.end()
 
     def greeting(self) -> tuple[int, str, bool]:
-        """Wait until it is attached; return the broker's pid and address, and who started it."""
+        """Wait until it is attached.
+
+        Returns the pid and address of the broker, and whether this command started it.
+        """
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         assert line, self.process.communicate()[1].decode()
@@ -61,7 +64,7 @@ class Command:
         return pid, address, has_started
 
     def end(self) -> str:
-        """Let it end, and return what it had to complain of."""
+        """End it and return its error output."""
         return self.process.communicate()[1].decode()
 
     def kill(self) -> None:
@@ -78,10 +81,10 @@ def is_served(address: str) -> bool:
     return True
 
 
-def wait_for_the_end(data_dir: Path) -> None:
-    """Wait until no broker holds the folder.
+def wait_for_broker_end(data_dir: Path) -> None:
+    """Wait until no broker uses the folder.
 
-    It does not need the time after which a broker that nobody ever found gives up.
+    This must take less time than the timeout of a broker to which no command attaches.
     """
     begin_s = time.monotonic()
     with (data_dir / "broker" / "lock").open("r+") as lock:
@@ -91,10 +94,10 @@ def wait_for_the_end(data_dir: Path) -> None:
 
 @pytest.fixture(params=["short", "long"])
 def data_dir(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A folder whose path fits into the name of a Unix socket, and one whose does not."""
+    """A folder whose path is short enough for a Unix socket, and one whose path is too long."""
     path = tmp_path / ("d" if request.param == "short" else "d" * 120)
-    fits = len(os.fsencode(path / "broker" / "attach.sock")) <= 100
-    assert (DataFolder(path).attach_socket is not None) == fits
+    is_short = len(os.fsencode(path / "broker" / "attach.sock")) <= 100
+    assert (DataFolder(path).attach_socket is not None) == is_short
     return path
 
 
@@ -113,20 +116,20 @@ def test_the_first_command_starts_the_broker_and_the_last_one_ends_it(data_dir: 
             assert first.end() == ""
             assert is_served(address)
         assert second.end() == ""
-    wait_for_the_end(data_dir)
+    wait_for_broker_end(data_dir)
     assert not is_served(address)
     assert not list((data_dir / "broker").glob("attach.*"))
 
 
-def test_a_command_that_is_killed_lets_go_as_well(data_dir: Path) -> None:
+def test_a_killed_command_is_detached_too(data_dir: Path) -> None:
     with Command(data_dir) as command:
         _, address, _ = command.greeting()
         command.kill()
-    wait_for_the_end(data_dir)
+    wait_for_broker_end(data_dir)
     assert not is_served(address)
 
 
-def test_of_many_commands_at_once_one_starts_the_only_broker(
+def test_one_of_many_simultaneous_commands_starts_the_only_broker(
     data_dir: Path, stack: ExitStack
 ) -> None:
     commands = [stack.enter_context(Command(data_dir)) for _ in range(5)]
@@ -135,44 +138,44 @@ def test_of_many_commands_at_once_one_starts_the_only_broker(
     assert sorted(has_started for _, _, has_started in greetings) == [False] * 4 + [True]
 
 
-def test_what_a_killed_broker_left_behind_misleads_nobody(data_dir: Path) -> None:
+def test_the_files_of_a_killed_broker_do_not_prevent_a_new_one(data_dir: Path) -> None:
     with Command(data_dir) as first:
         pid, _, _ = first.greeting()
         os.kill(pid, signal.SIGKILL)
-        wait_for_the_end(data_dir)
+        wait_for_broker_end(data_dir)
         assert list((data_dir / "broker").glob("attach.*"))
         with Command(data_dir) as second:
             new_pid, address, has_started = second.greeting()
             assert (new_pid != pid, has_started, is_served(address)) == (True, True, True)
 
 
-def test_commands_that_come_and_go_always_find_a_broker(data_dir: Path) -> None:
-    """The second often comes while the broker of the first is closing."""
+def test_commands_that_follow_each_other_always_get_a_broker(data_dir: Path) -> None:
+    """The second command often connects while the broker of the first is closing."""
     for _ in range(4):
         with Command(data_dir) as command:
             assert is_served(command.greeting()[1])
-    wait_for_the_end(data_dir)
+    wait_for_broker_end(data_dir)
 
 
 def test_ctrl_c_at_the_terminal_does_not_reach_the_broker(data_dir: Path) -> None:
     with Command(data_dir) as command:
         pid, address, _ = command.greeting()
         assert os.getsid(pid) == pid != os.getsid(command.process.pid)
-        os.kill(pid, signal.SIGTERM)  # a signal to itself ends it, cleanly
-        wait_for_the_end(data_dir)
+        os.kill(pid, signal.SIGTERM)  # a signal to the broker itself ends it cleanly
+        wait_for_broker_end(data_dir)
         assert not is_served(address)
 
 
-def test_a_broker_that_cannot_start_says_why(tmp_path: Path) -> None:
+def test_the_error_for_a_broker_that_cannot_start_has_the_reason(tmp_path: Path) -> None:
     (tmp_path / "broker").mkdir()
     (tmp_path / "broker" / "format").write_bytes(b"streamkit broker 9\n")
     with pytest.raises(StateError, match=r"did not start: .*streamkit broker 9"):
         attach(tmp_path)
 
 
-def test_attaching_in_a_program_leaves_nothing_unclosed(tmp_path: Path) -> None:
-    """Warnings are errors here: no socket and no process may be forgotten."""
+def test_attaching_in_a_program_leaves_nothing_open(tmp_path: Path) -> None:
+    """Warnings are errors here: an open socket or process would fail the test."""
     with attach(tmp_path) as first, attach(tmp_path) as second:
-        held: list[Any] = [first.pid, second.pid, second.has_started_broker]
-        assert held == [first.pid, first.pid, False]
-    wait_for_the_end(tmp_path)
+        attachment: list[Any] = [first.pid, second.pid, second.has_started_broker]
+        assert attachment == [first.pid, first.pid, False]
+    wait_for_broker_end(tmp_path)

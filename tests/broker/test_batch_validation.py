@@ -1,6 +1,6 @@
-"""Every deliberate difference from a stock server in what a Produce request may bring.
+"""Every deliberate difference from a stock server in the batches of Produce requests.
 
-A stock server stores what it gets: it writes a checksum and never compares it.
+A stock server stores all batches: it writes checksums and never verifies them.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ STAMP: Final = Stamp(0x1122334455667788, 7, 41)
 
 
 def changed(
-    batch: bytes, *, signed: bool = True, payload: bytes | None = None, **fields: int
+    batch: bytes, *, with_checksum: bool = True, payload: bytes | None = None, **fields: int
 ) -> bytes:
-    """Return a batch with other fields in its header; by default the checksum fits them."""
+    """Return a batch with other fields in its header, by default with a valid checksum."""
     header = dict(zip(FIELDS, HEADER.unpack_from(batch), strict=True)) | fields
     rest = batch[HEADER.size :] if payload is None else payload
     if payload is not None and "batch_len" not in fields:
         header["batch_len"] = HEADER.size - 12 + len(payload)
     data = bytearray(HEADER.pack(*header.values()) + rest)
-    if signed and "crc" not in fields:
+    if with_checksum and "crc" not in fields:
         data[17:21] = google_crc32c.value(bytes(data[21:])).to_bytes(4, "big")
     return bytes(data)
 
@@ -71,8 +71,8 @@ def fence(codec: Codec = Codec.NONE, payload: bytes = NO_RECORDS, stamp: Stamp =
     )
 
 
-def counting(count: int, batch: bytes) -> bytes:
-    """Say another number of records before the records."""
+def with_record_count(count: int, batch: bytes) -> bytes:
+    """Return the batch with another record count before the records."""
     return changed(batch, payload=count.to_bytes(4, "big") + batch[HEADER.size + 4 :])
 
 
@@ -89,72 +89,75 @@ def crc_of(batch: bytes) -> int:
     return int(google_crc32c.value(batch[21:]))
 
 
-# What a stock server answers with success, or breaks on, and what is said here.
+# Batches that a stock server accepts or fails on, and the error of this broker.
 DIFFERENCES: Final[dict[str, tuple[bytes, ErrorCode]]] = {
-    "a checksum that does not fit": (
+    "a wrong checksum": (
         changed(ONE, crc=1),
-        corrupt(f"checksum is {crc_of(ONE):#010x}, the header says 0x00000001"),
+        corrupt(f"checksum is {crc_of(ONE):#010x}, the header has 0x00000001"),
     ),
     "a flipped bit in a value": (
         ONE[:-2] + bytes([ONE[-2] ^ 1]) + ONE[-1:],
         corrupt(
             f"checksum is {crc_of(ONE[:-2] + bytes([ONE[-2] ^ 1]) + ONE[-1:]):#010x}, "
-            f"the header says {read_batch_header(ONE).crc:#010x}"
+            f"the header has {read_batch_header(ONE).crc:#010x}"
         ),
     ),
     "another magic": (changed(ONE, magic=1), corrupt("magic 1, expected 2")),
-    "a gap: one record that takes six offsets": (
+    "a gap: one record for six offsets": (
         changed(ONE, last_offset_delta=5),
-        corrupt("1 records, the header says 6"),
+        corrupt("1 records, the header has 6"),
     ),
     "more records than offsets": (
         changed(TWO, last_offset_delta=0),
-        corrupt("2 records, the header says 1"),
+        corrupt("2 records, the header has 1"),
     ),
-    "offsets that run backwards": (
+    "a negative last offset delta": (
         changed(ONE, last_offset_delta=-1),
-        corrupt("last offset delta -1"),
+        corrupt("invalid last offset delta -1"),
     ),
-    "more offsets than a batch may take": (
+    "more offsets than allowed": (
         changed(ONE, last_offset_delta=RECORDS_PER_BATCH_MAX),
-        corrupt(f"last offset delta {RECORDS_PER_BATCH_MAX}"),
+        corrupt(f"invalid last offset delta {RECORDS_PER_BATCH_MAX}"),
     ),
     "no records for two offsets": (
         changed(fence(), last_offset_delta=1),
-        corrupt("0 records, the header says 2"),
+        corrupt("0 records, the header has 2"),
     ),
-    "a length that is shorter than a header": (
-        changed(ONE, batch_len=44, signed=False),
+    "a length below that of a header": (
+        changed(ONE, batch_len=44, with_checksum=False),
         corrupt("invalid batch length 44 (byte 8)"),
     ),
     "a negative length": (
-        changed(ONE, batch_len=-1, signed=False),
+        changed(ONE, batch_len=-1, with_checksum=False),
         corrupt("invalid batch length -1 (byte 8)"),
     ),
-    "bytes behind the last batch": (
+    "bytes after the last batch": (
         ONE + b"tail",
-        corrupt("4 bytes behind the last whole one"),
+        corrupt("4 bytes after the last complete batch"),
     ),
-    "half a batch behind a whole one": (
+    "an incomplete batch after a complete one": (
         ONE + TWO[:-1],
-        corrupt(f"{len(TWO) - 1} bytes behind the last whole one"),
+        corrupt(f"{len(TWO) - 1} bytes after the last complete batch"),
     ),
-    "half a batch": (ONE[:-1], corrupt(f"{len(ONE) - 1} bytes behind the last whole one")),
+    "an incomplete batch": (
+        ONE[:-1],
+        corrupt(f"{len(ONE) - 1} bytes after the last complete batch"),
+    ),
 }
-# Here both say the same.
-ALIKE: Final[dict[str, tuple[bytes, ErrorCode]]] = {
+# Batches that both refuse with the same error.
+SAME_AS_STOCK: Final[dict[str, tuple[bytes, ErrorCode]]] = {
     f"codec {number}": (changed(ONE, attributes=number), ErrorCode(Code.COMPRESSION_ERROR))
     for number in (5, 6, 7)
 }
-TAKEN: Final[dict[str, tuple[bytes, tuple[int, ...]]]] = {
+ACCEPTED: Final[dict[str, tuple[bytes, tuple[int, ...]]]] = {
     "one batch": (ONE, (1,)),
     "three batches": (ONE + TWO + GZIP, (1, 2, 1)),
     "no batch at all": (b"", ()),
-    "any base offset, which is not the client's to say": (changed(ONE, base_offset=-7), (1,)),
+    "any base offset, which the broker replaces": (changed(ONE, base_offset=-7), (1,)),
     "any leader epoch": (changed(ONE, leader_epoch=40), (1,)),
     "a fence": (fence(), (1,)),
     "a fence without a stamp": (fence(stamp=Stamp()), (1,)),
-    "a fence without even a count": (fence(payload=b""), (1,)),
+    "a fence without a record count": (fence(payload=b""), (1,)),
     **{f"a fence in {codec.name}": (fence(codec), (1,)) for codec in Codec},
     **{
         f"records in {codec.name}": (batch_of(b"x" * 99, codec_used=codec), (1,)) for codec in Codec
@@ -162,20 +165,20 @@ TAKEN: Final[dict[str, tuple[bytes, tuple[int, ...]]]] = {
 }
 
 
-@pytest.mark.parametrize("what", [*DIFFERENCES, *ALIKE])
-def test_what_is_not_sound_is_refused_in_words(what: str) -> None:
-    records, error = {**DIFFERENCES, **ALIKE}[what]
+@pytest.mark.parametrize("what", [*DIFFERENCES, *SAME_AS_STOCK])
+def test_an_invalid_batch_is_refused_with_a_reason(what: str) -> None:
+    records, error = {**DIFFERENCES, **SAME_AS_STOCK}[what]
     assert check_entry(records, None, SEGMENT_BYTES) == error
-    # It costs the whole entry, whatever is before it.
-    if what not in ("half a batch",):
+    # The whole entry is refused, including valid batches before the invalid one.
+    if what != "an incomplete batch":
         found = check_entry(TWO + records, None, SEGMENT_BYTES)
         assert isinstance(found, ErrorCode)
         assert found.code == error.code
 
 
-@pytest.mark.parametrize("what", TAKEN)
-def test_what_is_sound_is_taken_as_it_is(what: str) -> None:
-    records, counts = TAKEN[what]
+@pytest.mark.parametrize("what", ACCEPTED)
+def test_a_valid_batch_is_accepted_unchanged(what: str) -> None:
+    records, counts = ACCEPTED[what]
     entry = check_entry(records, None, SEGMENT_BYTES)
     assert isinstance(entry, Entry)
     assert (entry.records, entry.counts) == (records, counts)
@@ -186,7 +189,9 @@ def test_what_is_sound_is_taken_as_it_is(what: str) -> None:
 
 @pytest.mark.parametrize("required", list(Codec))
 @pytest.mark.parametrize("used", list(Codec))
-def test_a_topic_with_a_codec_takes_batches_of_that_one_only(required: Codec, used: Codec) -> None:
+def test_a_topic_with_a_codec_accepts_only_batches_of_that_codec(
+    required: Codec, used: Codec
+) -> None:
     for batch in (batch_of(b"x", codec_used=used), fence(used)):
         found = check_entry(ONE[:0] + batch, required, SEGMENT_BYTES)
         assert (
@@ -197,7 +202,7 @@ def test_a_topic_with_a_codec_takes_batches_of_that_one_only(required: Codec, us
 
 
 @pytest.mark.parametrize("codec", [each for each in Codec if each is not Codec.NONE])
-def test_a_payload_that_is_not_in_its_codec_is_refused(codec: Codec) -> None:
+def test_a_payload_in_another_codec_than_announced_is_refused(codec: Codec) -> None:
     found = check_entry(changed(ONE, attributes=codec), None, SEGMENT_BYTES)
     assert isinstance(found, ErrorCode)
     assert found.code == Code.OTHER
@@ -205,24 +210,24 @@ def test_a_payload_that_is_not_in_its_codec_is_refused(codec: Codec) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 2, 2**31, 2**32 - 1])
-def test_a_count_that_is_not_that_of_the_records_is_refused(count: int) -> None:
-    found = check_entry(counting(count, TWO if count != 2 else ONE), None, SEGMENT_BYTES)
+def test_a_wrong_record_count_is_refused(count: int) -> None:
+    found = check_entry(with_record_count(count, TWO if count != 2 else ONE), None, SEGMENT_BYTES)
     assert isinstance(found, ErrorCode)
     assert found.code == Code.OTHER
 
 
-def test_a_batch_fits_into_a_segment_or_is_too_large() -> None:
+def test_a_batch_larger_than_a_segment_is_refused() -> None:
     batch = batch_of(bytes(2_000))
     assert isinstance(check_entry(batch, None, len(batch)), Entry)
     assert check_entry(batch, None, len(batch) - 1) == ErrorCode(Code.MESSAGE_TOO_LARGE)
-    # The size is judged before anything of the entry is stored.
+    # The size is checked before any batch of the entry is stored.
     assert check_entry(ONE + batch, None, len(batch) - 1) == ErrorCode(Code.MESSAGE_TOO_LARGE)
 
 
-def test_a_batch_has_so_many_bytes_and_no_more() -> None:
+def test_a_batch_above_the_size_limit_is_refused() -> None:
     room = BATCH_BYTES_HARD_MAX - len(batch_of(bytes(MIB)))
     largest = batch_of(bytes(MIB + room))
-    # A value of this size takes one byte more to say so.
+    # The length field of a value of this size has one more byte.
     spare = BATCH_BYTES_HARD_MAX - len(largest)
     largest = batch_of(bytes(MIB + room + spare))
     assert len(largest) == BATCH_BYTES_HARD_MAX
@@ -232,7 +237,7 @@ def test_a_batch_has_so_many_bytes_and_no_more() -> None:
         assert found == ErrorCode(Code.MESSAGE_TOO_LARGE)
 
 
-def test_a_batch_that_unpacks_to_too_much_is_refused() -> None:
+def test_a_batch_that_decompresses_to_too_much_is_refused() -> None:
     bomb = batch_of(bytes(DECOMPRESSED_BATCH_BYTES_MAX + 1), codec_used=Codec.ZSTD)
     found = check_entry(bomb, None, SEGMENT_BYTES)
     assert isinstance(found, ErrorCode)
@@ -245,14 +250,14 @@ def test_a_batch_that_unpacks_to_too_much_is_refused() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_garbage_is_taken_for_nothing_else(data: bytes) -> None:
+def test_garbage_is_never_accepted(data: bytes) -> None:
     found: Any = check_entry(data, None, SEGMENT_BYTES)
     assert isinstance(found, ErrorCode) or (found.sizes, data) == ((), b"")
 
 
 @given(st.integers(0, len(ONE + GZIP) - 1), st.integers(1, 255))
-def test_no_changed_byte_goes_unnoticed(at: int, flip: int) -> None:
-    """But for those that the broker itself writes, and the leader epoch, which means nothing."""
+def test_every_changed_byte_is_detected(at: int, flip: int) -> None:
+    """Except for the bytes of the base offset and the leader epoch, which the broker ignores."""
     data = bytearray(ONE + GZIP)
     data[at] ^= flip
     inside = at if at < len(ONE) else at - len(ONE)
@@ -260,6 +265,6 @@ def test_no_changed_byte_goes_unnoticed(at: int, flip: int) -> None:
     assert isinstance(found, Entry) == (inside < 8 or 12 <= inside < 16)
 
 
-def test_a_stamp_is_no_reason_to_treat_a_batch_differently() -> None:
+def test_a_batch_with_a_stamp_is_accepted() -> None:
     stamped = batch_of(b"one", stamp=replace(STAMP, first_sequence=0))
     assert isinstance(check_entry(stamped, None, SEGMENT_BYTES), Entry)

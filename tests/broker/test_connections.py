@@ -1,4 +1,4 @@
-"""How many connections there may be, and what whoever comes too late is told."""
+"""The limits on the number of connections, and the error above a limit."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.broker.wire import Wire
 
 HELLO = ApiVersionsRequest("0.50.2", "linux", "x86_64")
 LIMIT = 8
-SOON_S = 5.0
-# More than a broker once had connections for.
+TIMEOUT_S = 5.0
+# An early version of the broker could not serve this many clients.
 CLIENTS = 70
 
 
@@ -32,47 +32,47 @@ async def small(tmp_path: Path) -> AsyncIterator[Broker]:
         yield broker
 
 
-async def test_whoever_connects_above_the_limit_is_answered_with_the_limit(small: Broker) -> None:
+async def test_a_connection_above_the_limit_gets_an_error_with_the_limit(small: Broker) -> None:
     async with several(small.spu_address, LIMIT) as wires:
         for wire in (wires[0], wires[-1]):
-            assert not (await wire.ask(apis.API_VERSIONS, HELLO)).error
+            assert not (await wire.call(apis.API_VERSIONS, HELLO)).error
         for address in (small.sc_address, small.spu_address):
             async with await Wire.open(address) as one_more:
-                answer = await one_more.ask(apis.API_VERSIONS, HELLO)
-                assert answer.error.code == Code.OTHER
-                assert f"{LIMIT} from 127.0.0.1 are open" in answer.error.text
+                response = await one_more.call(apis.API_VERSIONS, HELLO)
+                assert response.error.code == Code.OTHER
+                assert f"{LIMIT} from 127.0.0.1 are open" in response.error.text
                 assert await one_more.until_closed() == b""
         wires[0].close()
-        await wires[1].ask(apis.API_VERSIONS, HELLO)
+        await wires[1].call(apis.API_VERSIONS, HELLO)
         async with await Wire.open(small.sc_address) as again:
-            assert not (await again.ask(apis.API_VERSIONS, HELLO)).error
+            assert not (await again.call(apis.API_VERSIONS, HELLO)).error
 
 
-async def test_there_is_a_limit_in_all_as_well(tmp_path: Path) -> None:
+async def test_the_total_number_of_connections_is_limited(tmp_path: Path) -> None:
     async with (
         running(tmp_path, connections_max=2, connections_per_address_max=3) as broker,
         several(broker.sc_address, 2) as wires,
     ):
-        await wires[1].ask(apis.API_VERSIONS, HELLO)
+        await wires[1].call(apis.API_VERSIONS, HELLO)
         async with await Wire.open(broker.sc_address) as one_more:
-            answer = await one_more.ask(apis.API_VERSIONS, HELLO)
-            assert "2 are open, the limit in all" in answer.error.text
+            response = await one_more.call(apis.API_VERSIONS, HELLO)
+            assert "2 are open (the total limit)" in response.error.text
 
 
-async def test_refused_connections_make_one_line_in_the_log(
+async def test_refused_connections_write_one_line_to_the_log(
     small: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "streamkit.broker"):
         async with several(small.spu_address, LIMIT) as wires:
-            await wires[-1].ask(apis.API_VERSIONS, HELLO)
+            await wires[-1].call(apis.API_VERSIONS, HELLO)
             for _ in range(20):
                 async with await Wire.open(small.sc_address) as one_more:
-                    await one_more.ask(apis.API_VERSIONS, HELLO)
+                    await one_more.call(apis.API_VERSIONS, HELLO)
     lines = [each.getMessage() for each in caplog.records if "no more conn" in each.getMessage()]
     assert len(lines) == 1
 
 
-async def test_clients_above_the_limit_get_its_name_and_the_others_their_records(
+async def test_clients_above_the_limit_get_an_error_and_the_others_their_records(
     small: Broker,
 ) -> None:
     async with await Wire.open(small.sc_address) as sc:
@@ -81,11 +81,11 @@ async def test_clients_above_the_limit_get_its_name_and_the_others_their_records
         await producer.send(b"x")
     served: list[bytes] = []
     refused: list[TooManyConnections] = []
-    everybody_has_come = anyio.Event()
+    all_are_counted = anyio.Event()
 
     def count() -> None:
         if len(served) + len(refused) == LIMIT:
-            everybody_has_come.set()
+            all_are_counted.set()
 
     async def read() -> None:
         try:
@@ -94,12 +94,12 @@ async def test_clients_above_the_limit_get_its_name_and_the_others_their_records
                 assert chunk is not None
                 served.extend(chunk.values)
                 count()
-                await everybody_has_come.wait()
+                await all_are_counted.wait()
         except TooManyConnections as error:
             refused.append(error)
             count()
 
-    with anyio.fail_after(SOON_S):
+    with anyio.fail_after(TIMEOUT_S):
         async with anyio.create_task_group() as tasks:
             for _ in range(LIMIT):
                 tasks.start_soon(read)
@@ -109,7 +109,7 @@ async def test_clients_above_the_limit_get_its_name_and_the_others_their_records
     assert not any("TLS" in str(error) for error in refused)
 
 
-async def test_many_clients_of_one_machine_read_and_write_at_once(broker: Broker) -> None:
+async def test_many_clients_of_one_machine_read_and_write_simultaneously(broker: Broker) -> None:
     async with await Wire.open(broker.sc_address) as sc:
         await create(sc, "t")
     values = sorted(b"%d" % number for number in range(CLIENTS))

@@ -1,4 +1,4 @@
-"""Full disks, failing syncs, damaged files: who is told what, and what goes on."""
+"""Full disks, failing syncs, damaged files: which requests fail, and what continues."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from tests.broker.running import (
 )
 from tests.broker.wire import Wire
 
-PATIENCE_S = 60.0
+TIMEOUT_S = 60.0
 
 
 @dataclass
-class Site:
+class FaultyBroker:
     """A broker on a disk that can fail, with a topic ``t`` that holds offset 0."""
 
     broker: Broker
@@ -51,7 +51,7 @@ class Site:
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+async def setup(tmp_path: Path) -> AsyncIterator[FaultyBroker]:
     disk = FailingDisk()
     async with (
         running(tmp_path, disk=disk) as broker,
@@ -60,38 +60,38 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     ):
         await create(sc, "t", topic_spec(segment_bytes=1024))
         assert await produce(spu, "t", batch_of(b"zero")) == (0, 0)
-        yield Site(broker, disk, sc, spu, tmp_path)
+        yield FaultyBroker(broker, disk, sc, spu, tmp_path)
 
 
-async def has_failed(broker: Broker) -> None:
-    async with asyncio.timeout(PATIENCE_S):
+async def wait_for_failure(broker: Broker) -> None:
+    async with asyncio.timeout(TIMEOUT_S):
         await broker.failed.wait()
 
 
 # --- Acknowledgements --------------------------------------------------------------
 
 
-class HeldDisk(FailingDisk):
-    """Holds the syncs of records, or of one other file, until it is let go."""
+class BlockedDisk(FailingDisk):
+    """Blocks the syncs of records, or of one other file, until ``may_sync`` is set."""
 
     def __init__(self, stem: str = "") -> None:
         super().__init__()
         self._stem = stem
-        self.syncs_held = threading.Event()
-        self.let_go = threading.Event()
-        self.let_go.set()
+        self.sync_is_blocked = threading.Event()
+        self.may_sync = threading.Event()
+        self.may_sync.set()
 
     def sync(self, fd: int) -> None:
         path = self.path_of(fd)
         is_meant = path.stem == self._stem if self._stem else path.suffix == ".log"
-        if is_meant and not self.let_go.is_set():
-            self.syncs_held.set()
-            assert self.let_go.wait(PATIENCE_S)
+        if is_meant and not self.may_sync.is_set():
+            self.sync_is_blocked.set()
+            assert self.may_sync.wait(TIMEOUT_S)
         super().sync(fd)
 
 
-async def test_a_produce_is_answered_and_readable_only_behind_its_sync(tmp_path: Path) -> None:
-    disk = HeldDisk()
+async def test_a_produce_is_acknowledged_and_readable_only_after_its_sync(tmp_path: Path) -> None:
+    disk = BlockedDisk()
     async with (
         running(tmp_path, disk=disk) as broker,
         await Wire.open(broker.sc_address) as sc,
@@ -99,22 +99,22 @@ async def test_a_produce_is_answered_and_readable_only_behind_its_sync(tmp_path:
         await Wire.open(broker.spu_address) as reader,
     ):
         await create(sc, "t")
-        disk.let_go.clear()
+        disk.may_sync.clear()
         sent = producer.start(apis.PRODUCE, produce_request("t", (0, batch_of(b"one"))))
-        answer = asyncio.ensure_future(producer.reply(sent))
-        assert await asyncio.to_thread(disk.syncs_held.wait, PATIENCE_S)
-        # The loop serves others meanwhile, and nobody sees the record.
+        response = asyncio.ensure_future(producer.response(sent))
+        assert await asyncio.to_thread(disk.sync_is_blocked.wait, TIMEOUT_S)
+        # The loop serves other clients meanwhile, and none of them can read the record.
         assert (await fetch(reader, "t")).high_watermark == 0
-        await reader.ask(apis.API_VERSIONS, ApiVersionsRequest("1.0.0"))
-        assert not answer.done()
-        disk.let_go.set()
-        assert (await answer).topics[0].partitions[0].base_offset == 0
+        await reader.call(apis.API_VERSIONS, ApiVersionsRequest("1.0.0"))
+        assert not response.done()
+        disk.may_sync.set()
+        assert (await response).topics[0].partitions[0].base_offset == 0
         assert (await fetch(reader, "t")).high_watermark == 1
 
 
-async def test_the_journal_is_never_more_than_one_group_behind(tmp_path: Path) -> None:
-    """Else more than the last group could be taken for a torn tail after a power cut."""
-    disk = HeldDisk("journal")
+async def test_the_journal_lacks_at_most_one_group(tmp_path: Path) -> None:
+    """Otherwise recovery could cut more than the last group after a power cut."""
+    disk = BlockedDisk("journal")
     async with (
         running(tmp_path, disk=disk) as broker,
         await Wire.open(broker.sc_address) as sc,
@@ -122,133 +122,137 @@ async def test_the_journal_is_never_more_than_one_group_behind(tmp_path: Path) -
         await Wire.open(broker.spu_address) as reader,
     ):
         await create(sc, "t")
-        disk.let_go.clear()
+        disk.may_sync.clear()
         assert await produce(producer, "t", batch_of(b"one")) == (0, 0)
         second = asyncio.ensure_future(produce(producer, "t", batch_of(b"two")))
-        assert await asyncio.to_thread(disk.syncs_held.wait, PATIENCE_S)
+        assert await asyncio.to_thread(disk.sync_is_blocked.wait, TIMEOUT_S)
         # Its records may be on disk by now; the entry of the first group is not.
         assert (await fetch(reader, "t")).high_watermark == 1
         assert not second.done()
-        disk.let_go.set()
+        disk.may_sync.set()
         assert await second == (0, 1)
 
 
-async def test_what_comes_during_a_sync_shares_the_next_one(site: Site) -> None:
-    before = site.disk.syncs()
+async def test_requests_during_a_sync_share_the_next_sync(setup: FaultyBroker) -> None:
+    before = setup.disk.syncs()
     sent = [
-        site.spu.start(apis.PRODUCE, produce_request("t", (0, batch_of(b"x")))) for _ in range(50)
+        setup.spu.start(apis.PRODUCE, produce_request("t", (0, batch_of(b"x")))) for _ in range(50)
     ]
-    offsets = [(await site.spu.reply(each)).topics[0].partitions[0].base_offset for each in sent]
+    offsets = [
+        (await setup.spu.response(each)).topics[0].partitions[0].base_offset for each in sent
+    ]
     assert offsets == list(range(1, 51))
-    assert site.disk.syncs() - before < 50
+    assert setup.disk.syncs() - before < 50
 
 
-# --- No room -----------------------------------------------------------------------
+# --- Full disks --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 async def test_a_full_disk_refuses_appends_and_serves_reads_until_there_is_room(
-    site: Site, number: int
+    setup: FaultyBroker, number: int
 ) -> None:
-    site.disk.fault = on_segments("grow", number)
-    answer = await site.spu.ask(apis.PRODUCE, produce_request("t", (0, batch_of(b"no"))))
-    assert answer.topics[0].partitions[0].error == partition_full("t", 0)
-    assert (await fetch(site.spu, "t")).high_watermark == 1
-    site.disk.fault = no_fault
-    assert await produce(site.spu, "t", batch_of(b"yes")) == (0, 1)
-    assert site.disk.failed
+    setup.disk.fault = on_segments("grow", number)
+    response = await setup.spu.call(apis.PRODUCE, produce_request("t", (0, batch_of(b"no"))))
+    assert response.topics[0].partitions[0].error == partition_full("t", 0)
+    assert (await fetch(setup.spu, "t")).high_watermark == 1
+    setup.disk.fault = no_fault
+    assert await produce(setup.spu, "t", batch_of(b"yes")) == (0, 1)
+    assert setup.disk.failed
 
 
-async def test_an_entry_that_finds_no_room_half_way_leaves_nothing(site: Site) -> None:
-    """Its first batch fits the segment, the second needs a new one."""
-    before = site.segments()[0].read_bytes()
-    site.disk.fault = lambda call, path: errno.ENOSPC * (call == "open")
+async def test_an_entry_that_is_only_half_written_is_removed(setup: FaultyBroker) -> None:
+    """Its first batch fits into the segment, the second needs a new segment."""
+    before = setup.segments()[0].read_bytes()
+    setup.disk.fault = lambda call, path: errno.ENOSPC * (call == "open")
     two = batch_of(bytes(400)) + batch_of(bytes(600))
-    assert await produce(site.spu, "t", two) == (72, 0)
-    site.disk.fault = no_fault
-    assert [path.read_bytes() for path in site.segments()] == [before]
-    assert await produce(site.spu, "t", two) == (0, 1)
+    assert await produce(setup.spu, "t", two) == (72, 0)
+    setup.disk.fault = no_fault
+    assert [path.read_bytes() for path in setup.segments()] == [before]
+    assert await produce(setup.spu, "t", two) == (0, 1)
 
 
-async def test_a_new_segment_that_is_taken_back_stays_away_after_a_crash(site: Site) -> None:
-    """A file whose removal is not on disk would be taken for the end of the log."""
-    (old,) = site.segments()
-    site.disk.fault = lambda call, path: (
+async def test_a_removed_new_segment_does_not_reappear_after_a_crash(setup: FaultyBroker) -> None:
+    """A file whose removal is not durable would become the end of the log."""
+    (old,) = setup.segments()
+    setup.disk.fault = lambda call, path: (
         errno.ENOSPC * (call == "grow" and path.suffix == ".log" and path != old)
     )
     two = batch_of(bytes(400)) + batch_of(bytes(600))
-    assert await produce(site.spu, "t", two) == (72, 0)
-    assert site.segments() == [old]
-    after = site.disk.calls[site.disk.calls.index(site.disk.failed[-1]) :]
+    assert await produce(setup.spu, "t", two) == (72, 0)
+    assert setup.segments() == [old]
+    after = setup.disk.calls[setup.disk.calls.index(setup.disk.failed[-1]) :]
     assert ("sync folder", old.parent) in after
 
 
-async def test_a_full_disk_with_no_room_for_the_journal_stops_nothing_but_appends(
-    site: Site,
+async def test_a_disk_too_full_for_the_journal_stops_only_appends(
+    setup: FaultyBroker,
 ) -> None:
-    site.disk.fault = lambda call, path: errno.ENOSPC * (call == "grow")
-    codes = [(await produce(site.spu, "t", batch_of(bytes(90))))[0] for _ in range(3)]
+    setup.disk.fault = lambda call, path: errno.ENOSPC * (call == "grow")
+    codes = [(await produce(setup.spu, "t", batch_of(bytes(90))))[0] for _ in range(3)]
     assert codes == [72, 72, 72]
-    site.disk.fault = on_file("journal", "grow", errno.ENOSPC)
-    # What the journal needs was set aside; when that is used up, appends wait for room.
+    setup.disk.fault = on_file("journal", "grow", errno.ENOSPC)
+    # The journal has reserved space; when it is used up, appends are refused.
     offset, code = 1, 0
     while not code:
-        code, _ = await produce(site.spu, "t", batch_of(b"x" * 500))
+        code, _ = await produce(setup.spu, "t", batch_of(b"x" * 500))
         offset += not code
         assert offset < 5_000
     assert code == 72
-    made = [(await create(site.sc, f"u{number}")).error.code for number in range(9)]
-    assert made[-1] == 2005
-    assert (await fetch(site.spu, "t")).high_watermark == offset
-    site.disk.fault = no_fault
-    assert await produce(site.spu, "t", batch_of(b"yes")) == (0, offset)
-    assert not (await create(site.sc, "u8")).error
-    assert not site.broker.failed.is_set()
+    codes = [(await create(setup.sc, f"u{number}")).error.code for number in range(9)]
+    assert codes[-1] == 2005
+    assert (await fetch(setup.spu, "t")).high_watermark == offset
+    setup.disk.fault = no_fault
+    assert await produce(setup.spu, "t", batch_of(b"yes")) == (0, offset)
+    assert not (await create(setup.sc, "u8")).error
+    assert not setup.broker.failed.is_set()
 
 
-async def test_what_was_refused_for_want_of_room_does_not_come_back(site: Site) -> None:
-    site.disk.fault = on_segments("grow", errno.ENOSPC)
-    assert (await produce(site.spu, "t", batch_of(b"no")))[0] == 72
-    site.disk.fault = no_fault
-    await site.broker.close()
-    async with running(site.root) as broker, await Wire.open(broker.spu_address) as spu:
+async def test_records_refused_by_a_full_disk_do_not_reappear(setup: FaultyBroker) -> None:
+    setup.disk.fault = on_segments("grow", errno.ENOSPC)
+    assert (await produce(setup.spu, "t", batch_of(b"no")))[0] == 72
+    setup.disk.fault = no_fault
+    await setup.broker.close()
+    async with running(setup.root) as broker, await Wire.open(broker.spu_address) as spu:
         assert (await fetch(spu, "t")).high_watermark == 1
 
 
 # --- Failing syncs -----------------------------------------------------------------
 
 
-async def test_after_a_failed_sync_a_partition_takes_no_more_and_is_never_synced_again(
-    site: Site,
+async def test_after_a_failed_sync_a_partition_refuses_records_and_is_not_synced_again(
+    setup: FaultyBroker,
 ) -> None:
-    await create(site.sc, "other")
-    site.disk.fault = on_segments("sync", errno.EIO)
-    assert await produce(site.spu, "t", batch_of(b"lost?")) == (56, 0)
-    site.disk.fault = no_fault
-    syncs = site.disk.syncs()
-    assert await produce(site.spu, "t", batch_of(b"late")) == (73, 0)
-    assert site.disk.syncs() == syncs
-    assert (await fetch(site.spu, "t")).high_watermark == 1
-    assert await produce(site.spu, "other", batch_of(b"fine")) == (0, 0)
+    await create(setup.sc, "other")
+    setup.disk.fault = on_segments("sync", errno.EIO)
+    assert await produce(setup.spu, "t", batch_of(b"lost?")) == (56, 0)
+    setup.disk.fault = no_fault
+    syncs = setup.disk.syncs()
+    assert await produce(setup.spu, "t", batch_of(b"late")) == (73, 0)
+    assert setup.disk.syncs() == syncs
+    assert (await fetch(setup.spu, "t")).high_watermark == 1
+    assert await produce(setup.spu, "other", batch_of(b"fine")) == (0, 0)
 
 
-async def test_a_failed_sync_of_the_segment_that_is_left_counts_the_same(site: Site) -> None:
-    site.disk.fault = on_segments("sync", errno.EIO)
-    assert await produce(site.spu, "t", batch_of(bytes(400)) + batch_of(bytes(600))) == (56, 0)
-    site.disk.fault = no_fault
-    syncs = site.disk.syncs()
-    assert await produce(site.spu, "t", batch_of(b"late")) == (73, 0)
-    assert site.disk.syncs() == syncs
+async def test_a_failed_sync_of_the_previous_segment_has_the_same_effect(
+    setup: FaultyBroker,
+) -> None:
+    setup.disk.fault = on_segments("sync", errno.EIO)
+    assert await produce(setup.spu, "t", batch_of(bytes(400)) + batch_of(bytes(600))) == (56, 0)
+    setup.disk.fault = no_fault
+    syncs = setup.disk.syncs()
+    assert await produce(setup.spu, "t", batch_of(b"late")) == (73, 0)
+    assert setup.disk.syncs() == syncs
 
 
-async def test_a_failed_sync_refuses_what_was_written_before_it_in_its_group(
+async def test_a_failed_sync_refuses_earlier_entries_of_its_group(
     tmp_path: Path,
 ) -> None:
-    """The second of two entries finds the segment full, and its sync fails once.
+    """The second of two entries needs a new segment, and the sync of the old one fails once.
 
     Another sync of that file would succeed, although the kernel has dropped the records.
     """
-    disk = HeldDisk()
+    disk = BlockedDisk()
     async with (
         running(tmp_path, disk=disk) as broker,
         await Wire.open(broker.sc_address) as sc,
@@ -256,73 +260,77 @@ async def test_a_failed_sync_refuses_what_was_written_before_it_in_its_group(
         await Wire.open(broker.spu_address) as other,
     ):
         await create(sc, "t", topic_spec(segment_bytes=1024))
-        disk.let_go.clear()
+        disk.may_sync.clear()
         first = asyncio.ensure_future(produce(other, "t", batch_of(b"zero")))
-        assert await asyncio.to_thread(disk.syncs_held.wait, PATIENCE_S)
+        assert await asyncio.to_thread(disk.sync_is_blocked.wait, TIMEOUT_S)
         # Both entries wait for the writer, so they make one group.
         both = produce_request("t", (0, batch_of(bytes(400))), (0, batch_of(bytes(600))))
         sent = producer.start(apis.PRODUCE, both)
-        await sc.ask(apis.API_VERSIONS, ApiVersionsRequest("1.0.0"))
+        await sc.call(apis.API_VERSIONS, ApiVersionsRequest("1.0.0"))
         syncs = count(1)
         disk.fault = lambda call, path: (
             errno.EIO * (call == "sync" and path.suffix == ".log" and next(syncs) == 2)
         )
-        disk.let_go.set()
+        disk.may_sync.set()
         assert await first == (0, 0)
-        entries = (await producer.reply(sent)).topics[0].partitions
+        entries = (await producer.response(sent)).topics[0].partitions
         assert [entry.error.code for entry in entries] == [56, 56]
         assert (await fetch(other, "t")).high_watermark == 1
 
 
-async def test_a_write_that_fails_and_cannot_be_taken_back_closes_the_partition(
-    site: Site,
+async def test_a_failed_write_that_cannot_be_undone_closes_the_partition(
+    setup: FaultyBroker,
 ) -> None:
     both = ("write", "truncate")
-    site.disk.fault = lambda call, path: errno.EIO * (call in both and path.suffix == ".log")
-    assert await produce(site.spu, "t", batch_of(b"no")) == (56, 0)
-    site.disk.fault = no_fault
-    assert await produce(site.spu, "t", batch_of(b"late")) == (73, 0)
-    assert (await fetch(site.spu, "t")).high_watermark == 1
+    setup.disk.fault = lambda call, path: errno.EIO * (call in both and path.suffix == ".log")
+    assert await produce(setup.spu, "t", batch_of(b"no")) == (56, 0)
+    setup.disk.fault = no_fault
+    assert await produce(setup.spu, "t", batch_of(b"late")) == (73, 0)
+    assert (await fetch(setup.spu, "t")).high_watermark == 1
 
 
 @pytest.mark.parametrize("call", ["write", "sync"])
-async def test_a_journal_that_fails_stops_the_broker(site: Site, call: str) -> None:
-    site.disk.fault = on_file("journal", call, errno.EIO)
+async def test_a_failing_journal_stops_the_broker(setup: FaultyBroker, call: str) -> None:
+    setup.disk.fault = on_file("journal", call, errno.EIO)
     for _ in range(2):  # an entry is synced with the next group
-        site.spu.start(apis.PRODUCE, produce_request("t", (0, batch_of(b"x"))))
-    await has_failed(site.broker)
-    assert isinstance(site.broker.failure, OSError)
+        setup.spu.start(apis.PRODUCE, produce_request("t", (0, batch_of(b"x"))))
+    await wait_for_failure(setup.broker)
+    assert isinstance(setup.broker.failure, OSError)
 
 
 @pytest.mark.parametrize("call", ["write", "sync"])
-async def test_a_journal_that_fails_at_a_new_topic_stops_the_broker(site: Site, call: str) -> None:
-    site.disk.fault = on_file("journal", call, errno.EIO)
-    asked = asyncio.ensure_future(create(site.sc, "u"))
-    await has_failed(site.broker)
-    await site.broker.close()
+async def test_a_journal_that_fails_during_a_create_stops_the_broker(
+    setup: FaultyBroker, call: str
+) -> None:
+    setup.disk.fault = on_file("journal", call, errno.EIO)
+    request = asyncio.ensure_future(create(setup.sc, "u"))
+    await wait_for_failure(setup.broker)
+    await setup.broker.close()
     with pytest.raises(asyncio.IncompleteReadError):
-        await asked
+        await request
 
 
-async def test_an_offset_that_was_not_synced_is_refused_and_so_are_later_ones(site: Site) -> None:
-    site.spu.start(apis.STREAM_FETCH, StreamFetchRequest("t", 0, 0, 100, consumer_id="c"))
+async def test_an_offset_that_was_not_synced_and_all_later_ones_are_refused(
+    setup: FaultyBroker,
+) -> None:
+    setup.spu.start(apis.STREAM_FETCH, StreamFetchRequest("t", 0, 0, 100, consumer_id="c"))
     store = UpdateConsumerOffsetRequest(5, 1)
-    site.disk.fault = on_file("consumer-offsets", "sync", errno.EIO)
-    assert (await site.spu.ask(apis.UPDATE_CONSUMER_OFFSET, store)).error.code == Code.OTHER
-    site.disk.fault = no_fault
-    tried = len(site.disk.calls)
-    assert (await site.spu.ask(apis.UPDATE_CONSUMER_OFFSET, store)).error.code == Code.OTHER
-    assert not [path for _, path in site.disk.calls[tried:] if path.stem == "consumer-offsets"]
-    held = await site.spu.ask(apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest())
-    assert held.consumers == ()
-    assert await produce(site.spu, "t", batch_of(b"x")) == (0, 1)
+    setup.disk.fault = on_file("consumer-offsets", "sync", errno.EIO)
+    assert (await setup.spu.call(apis.UPDATE_CONSUMER_OFFSET, store)).error.code == Code.OTHER
+    setup.disk.fault = no_fault
+    tried = len(setup.disk.calls)
+    assert (await setup.spu.call(apis.UPDATE_CONSUMER_OFFSET, store)).error.code == Code.OTHER
+    assert not [path for _, path in setup.disk.calls[tried:] if path.stem == "consumer-offsets"]
+    stored = await setup.spu.call(apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest())
+    assert stored.consumers == ()
+    assert await produce(setup.spu, "t", batch_of(b"x")) == (0, 1)
 
 
 # --- Damage ------------------------------------------------------------------------
 
 
-async def filled(root: Path) -> Path:
-    """Leave five records of a topic on disk, and say in which file."""
+async def broker_with_records(root: Path) -> Path:
+    """Write five records of a topic to disk and return their file."""
     async with (
         running(root) as broker,
         await Wire.open(broker.sc_address) as sc,
@@ -339,8 +347,8 @@ def segment_of(root: Path) -> Path:
     return path
 
 
-async def test_records_that_are_missing_are_no_torn_tail(tmp_path: Path) -> None:
-    path = await filled(tmp_path)
+async def test_missing_acknowledged_records_are_treated_as_damage(tmp_path: Path) -> None:
+    path = await broker_with_records(tmp_path)
     left = path.read_bytes()[:-10]
     path.write_bytes(left)
     for _ in range(2):  # a second start decides the same
@@ -351,16 +359,16 @@ async def test_records_that_are_missing_are_no_torn_tail(tmp_path: Path) -> None
             assert path.read_bytes() == left
 
 
-async def test_a_partition_without_its_files_takes_nothing(tmp_path: Path) -> None:
-    (await filled(tmp_path)).unlink()
+async def test_a_partition_without_its_files_accepts_no_records(tmp_path: Path) -> None:
+    (await broker_with_records(tmp_path)).unlink()
     for _ in range(2):
         async with running(tmp_path) as broker, await Wire.open(broker.spu_address) as spu:
             assert (await fetch(spu, "t")).high_watermark == 0
             assert await produce(spu, "t", batch_of(b"no")) == (73, 0)
 
 
-async def test_a_flipped_bit_is_noticed_by_whoever_reads_it(tmp_path: Path) -> None:
-    path = await filled(tmp_path)
+async def test_a_read_detects_a_flipped_bit(tmp_path: Path) -> None:
+    path = await broker_with_records(tmp_path)
     data = bytearray(path.read_bytes())
     data[len(data) // 5 * 3 - 1] ^= 1
     path.write_bytes(data)
@@ -372,8 +380,8 @@ async def test_a_flipped_bit_is_noticed_by_whoever_reads_it(tmp_path: Path) -> N
         assert path.read_bytes() == data
 
 
-async def test_a_tail_that_nobody_was_told_of_is_cut(tmp_path: Path) -> None:
-    path = await filled(tmp_path)
+async def test_an_unacknowledged_incomplete_write_is_removed(tmp_path: Path) -> None:
+    path = await broker_with_records(tmp_path)
     whole = path.read_bytes()
     path.write_bytes(whole + batch_of(b"never sent", base_offset=5)[:-1])
     async with running(tmp_path) as broker, await Wire.open(broker.spu_address) as spu:
@@ -382,13 +390,13 @@ async def test_a_tail_that_nobody_was_told_of_is_cut(tmp_path: Path) -> None:
 
 
 async def test_a_damaged_journal_removes_no_records(tmp_path: Path) -> None:
-    """A lost entry may be the one that speaks of a topic."""
-    path = await filled(tmp_path)
+    """The lost entry may be that of a topic."""
+    path = await broker_with_records(tmp_path)
     journal = tmp_path / "broker" / "journal"
     data = bytearray(journal.read_bytes())
     data[data.index(b'"t"')] ^= 1
     journal.write_bytes(data)
     async with running(tmp_path) as broker, await Wire.open(broker.sc_address) as sc:
-        found = await sc.ask(apis.LIST, ListRequest(specs.TOPIC))
+        found = await sc.call(apis.LIST, ListRequest(specs.TOPIC))
         assert found.items == ()
         assert path.exists()

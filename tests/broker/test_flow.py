@@ -1,4 +1,4 @@
-"""When a stream sends: a table, and our flow against the pseudo code of the reference.
+"""When a stream sends: a table, and a comparison with the pseudo code of the reference.
 
 Source: data plane reference, 5.5.
 """
@@ -14,10 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from streamkit.broker.flow import StreamFlow
 
 END: Final = 10
-# What has happened before, and what then an acknowledgement and a new end of 12 bring: the
-# offset to send from, or none.
-SENT_ALL: Final = "everything was sent, and not acknowledged"
-CAUGHT_UP: Final = "nothing was there to send"
+# The state before, the event, its offset, and the offset to send from or None.
+SENT_ALL: Final = "everything sent, nothing acknowledged"
+CAUGHT_UP: Final = "no records to send"
 TABLE: Final = [
     (SENT_ALL, "acknowledge", 10, None),
     (SENT_ALL, "acknowledge", 9, 9),
@@ -35,7 +34,7 @@ TABLE: Final = [
 
 
 @pytest.mark.parametrize(("before", "event", "number", "send_from"), TABLE)
-def test_a_stream_sends_where_the_table_says(
+def test_a_stream_sends_from_the_offset_in_the_table(
     before: str, event: str, number: int, send_from: int | None
 ) -> None:
     flow = StreamFlow.starting_at(0 if before == SENT_ALL else END)
@@ -43,12 +42,12 @@ def test_a_stream_sends_where_the_table_says(
         flow.sent(END)
     else:
         flow.found_nothing(END)
-    answer = flow.acknowledge(number, END) if event == "acknowledge" else flow.end_moved(number)
-    assert answer == send_from
+    offset = flow.acknowledge(number, END) if event == "acknowledge" else flow.end_moved(number)
+    assert offset == send_from
 
 
-def test_an_acknowledgement_beyond_the_end_does_not_silence_a_stream() -> None:
-    """A stock server would wait until the log has grown past 1,000."""
+def test_an_acknowledgement_beyond_the_end_does_not_stop_a_stream() -> None:
+    """A stock server would send nothing until the end of the log is above 1,000."""
     flow = StreamFlow.starting_at(0)
     flow.sent(END)
     assert flow.acknowledge(1_000, END) is None
@@ -56,7 +55,7 @@ def test_an_acknowledgement_beyond_the_end_does_not_silence_a_stream() -> None:
 
 
 class Reference:
-    """The state machine of the reference, word for word, but for one line."""
+    """The state machine of the reference, with one different line."""
 
     def __init__(self, start: int, end: int) -> None:
         self.sends: list[int] = []
@@ -90,7 +89,7 @@ class Reference:
 
 
 class OurStream:
-    """What the broker does with the answers of a flow."""
+    """Sends records like the broker, as the flow decides."""
 
     def __init__(self, start: int, end: int) -> None:
         self.sends: list[int] = []
@@ -138,4 +137,4 @@ class BothStreams(RuleBasedStateMachine):
         assert self.ours.sends == self.reference.sends
 
 
-TestOurFlowIsThatOfTheReference = BothStreams.TestCase
+TestOurFlowMatchesTheReference = BothStreams.TestCase

@@ -1,4 +1,4 @@
-"""What strangers and broken clients cost: their own connection, and nobody else's."""
+"""Invalid and slow clients lose their own connection and do not affect other clients."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from tests.broker.running import (
 from tests.broker.wire import Wire
 
 HELLO = ApiVersionsRequest("0.50.2")
-# First bytes of strangers, and how the log names them; None where it has no name.
-STRANGERS = {
+# First bytes of invalid connections, and the text in the log.
+INVALID_STARTS = {
     "TLS hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "a TLS hello"),
     "TLS alert": (b"\x15\x03\x01\x00\x02\x02\x46", "a TLS alert"),
     "HTTP request": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "an HTTP request"),
@@ -57,7 +57,7 @@ STRANGERS = {
 
 @pytest.fixture
 async def spu(broker: Broker) -> AsyncIterator[Wire]:
-    """A well-behaved client, that has a topic and goes on working."""
+    """A correct client that must keep working."""
     async with await Wire.open(broker.sc_address) as sc:
         await create(sc, "t")
     async with await Wire.open(broker.spu_address) as spu:
@@ -69,12 +69,12 @@ async def spu(broker: Broker) -> AsyncIterator[Wire]:
 # --- Frames ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stranger", STRANGERS)
+@pytest.mark.parametrize("start", INVALID_STARTS)
 @pytest.mark.parametrize("port", ["sc", "spu"])
-async def test_a_stranger_is_named_and_sent_away_without_an_answer(
-    broker: Broker, spu: Wire, port: str, stranger: str, caplog: pytest.LogCaptureFixture
+async def test_a_client_of_another_protocol_is_logged_and_disconnected(
+    broker: Broker, spu: Wire, port: str, start: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    data, words = STRANGERS[stranger]
+    data, words = INVALID_STARTS[start]
     address = {"sc": broker.sc_address, "spu": broker.spu_address}[port]
     with caplog.at_level(logging.WARNING, "streamkit.broker"):
         async with await Wire.open(address) as wire:
@@ -84,21 +84,21 @@ async def test_a_stranger_is_named_and_sent_away_without_an_answer(
 
 
 @pytest.mark.parametrize(
-    ("size", "is_taken"), [(FRAME_BYTES_MAX, True), (FRAME_BYTES_MAX + 1, False)]
+    ("size", "is_accepted"), [(FRAME_BYTES_MAX, True), (FRAME_BYTES_MAX + 1, False)]
 )
-async def test_a_length_is_judged_before_the_bytes_come(
-    broker: Broker, spu: Wire, size: int, is_taken: bool
+async def test_a_frame_length_is_checked_before_the_bytes_arrive(
+    broker: Broker, spu: Wire, size: int, is_accepted: bool
 ) -> None:
     async with await Wire.open(broker.spu_address) as wire:
-        await wire.ask(apis.API_VERSIONS, HELLO)
+        await wire.call(apis.API_VERSIONS, HELLO)
         wire.send(size.to_bytes(4, "big"))
-        if is_taken:
+        if is_accepted:
             wire.end_writing()
         assert await wire.until_closed() == b""
 
 
 @pytest.mark.parametrize("count", [b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\x09"])
-async def test_a_count_that_the_bytes_cannot_hold_costs_the_connection(
+async def test_a_count_larger_than_the_request_closes_the_connection(
     broker: Broker, spu: Wire, count: bytes
 ) -> None:
     """The number of topics in a Produce request."""
@@ -114,7 +114,7 @@ async def test_random_bytes_never_harm_the_broker(broker: Broker, spu: Wire, is_
     for _ in range(2_000 if is_deep else 100):
         async with await Wire.open(random.choice((broker.sc_address, broker.spu_address))) as wire:
             payload = random.randbytes(random.randrange(4, 60))
-            if random.random() < 0.8:  # a header that is known, then anything
+            if random.random() < 0.8:  # a known request header, then random bytes
                 key = random.choice((0, 1, 18, 1001, 1002, 1003, 1004, 1005, 1006, 1008))
                 version = random.randrange(26)
                 payload = key.to_bytes(2, "big") + version.to_bytes(2, "big") + payload
@@ -124,7 +124,7 @@ async def test_random_bytes_never_harm_the_broker(broker: Broker, spu: Wire, is_
     assert (await fetch(spu, "t")).high_watermark == 1
 
 
-async def test_a_request_that_comes_byte_by_byte_is_answered(broker: Broker, spu: Wire) -> None:
+async def test_a_request_sent_byte_by_byte_gets_a_response(broker: Broker, spu: Wire) -> None:
     async with await Wire.open(broker.spu_address) as wire:
         payload = b"\0\x12\0\x02\0\0\0\x01\0\x05probe\0\x016\0\0\0\0"
         for byte in len(payload).to_bytes(4, "big") + payload:
@@ -136,8 +136,8 @@ async def test_a_request_that_comes_byte_by_byte_is_answered(broker: Broker, spu
 # --- Time --------------------------------------------------------------------------
 
 
-class MovedClock(SystemClock):
-    """The machine's time and as much more as the test says."""
+class AdjustableClock(SystemClock):
+    """The time of the machine plus ``ahead_s``."""
 
     def __init__(self) -> None:
         self.ahead_s = 0.0
@@ -153,25 +153,25 @@ class MovedClock(SystemClock):
         pytest.param(HANDSHAKE_S_MAX, b"\0\0\0\x20\0\x12", id="part of a first frame"),
     ],
 )
-async def test_who_does_not_introduce_himself_in_time_is_sent_away(
+async def test_a_client_without_a_first_request_is_disconnected_after_the_timeout(
     tmp_path: Path, limit_s: float, sent: bytes
 ) -> None:
-    clock = MovedClock()
+    clock = AdjustableClock()
     async with (
         running(tmp_path, clock=clock) as broker,
         await Wire.open(broker.spu_address) as slow,
         await Wire.open(broker.spu_address) as known,
     ):
         slow.send(sent)
-        await known.ask(apis.API_VERSIONS, HELLO)
+        await known.call(apis.API_VERSIONS, HELLO)
         clock.ahead_s += limit_s + 1
         assert await slow.until_closed() == b""
-        await known.ask(apis.API_VERSIONS, HELLO)
+        await known.call(apis.API_VERSIONS, HELLO)
 
 
-async def test_a_first_frame_that_drips_is_not_waited_for(tmp_path: Path) -> None:
-    """Signs of life do not extend the time to say who one is."""
-    clock = MovedClock()
+async def test_a_slow_first_frame_does_not_extend_the_timeout(tmp_path: Path) -> None:
+    """Received bytes do not extend the timeout of the first request."""
+    clock = AdjustableClock()
     async with (
         running(tmp_path, clock=clock) as broker,
         await Wire.open(broker.spu_address) as slow,
@@ -179,28 +179,28 @@ async def test_a_first_frame_that_drips_is_not_waited_for(tmp_path: Path) -> Non
     ):
         for byte in b"\0\0\0\x20\0\x12":
             slow.send(bytes([byte]))
-            await known.ask(apis.API_VERSIONS, HELLO)
+            await known.call(apis.API_VERSIONS, HELLO)
             clock.ahead_s += HANDSHAKE_S_MAX / 4
         async with asyncio.timeout(HANDSHAKE_S_MAX / 2):
             assert await slow.until_closed() == b""
 
 
-async def test_a_frame_that_takes_too_long_is_not_waited_for(tmp_path: Path) -> None:
-    clock = MovedClock()
+async def test_a_slow_frame_is_disconnected_after_the_timeout(tmp_path: Path) -> None:
+    clock = AdjustableClock()
     async with (
         running(tmp_path, clock=clock) as broker,
         await Wire.open(broker.spu_address) as slow,
         await Wire.open(broker.spu_address) as known,
     ):
-        await slow.ask(apis.API_VERSIONS, HELLO)
+        await slow.call(apis.API_VERSIONS, HELLO)
         slow.send(b"\0\0\0\x20\0\x12")
-        await known.ask(apis.API_VERSIONS, HELLO)
+        await known.call(apis.API_VERSIONS, HELLO)
         clock.ahead_s += FRAME_S_MAX + 1
         assert await slow.until_closed() == b""
 
 
-async def test_an_idle_connection_ends_but_a_stream_may_wait_for_ever(tmp_path: Path) -> None:
-    clock = MovedClock()
+async def test_an_idle_connection_is_closed_but_an_idle_stream_is_not(tmp_path: Path) -> None:
+    clock = AdjustableClock()
     async with (
         running(tmp_path, clock=clock) as broker,
         await Wire.open(broker.sc_address) as sc,
@@ -209,35 +209,35 @@ async def test_an_idle_connection_ends_but_a_stream_may_wait_for_ever(tmp_path: 
     ):
         await create(sc, "t")
         watch = sc.start(apis.WATCH, WatchRequest(specs.TOPIC))
-        await sc.reply(watch)
+        await sc.response(watch)
         stream = spu.start(apis.STREAM_FETCH, StreamFetchRequest("t", 0, 0, 100))
-        await spu.ask(apis.API_VERSIONS, HELLO)
-        await idle.ask(apis.API_VERSIONS, HELLO)
+        await spu.call(apis.API_VERSIONS, HELLO)
+        await idle.call(apis.API_VERSIONS, HELLO)
         clock.ahead_s += IDLE_S_MAX + 1
         assert await idle.until_closed() == b""
         await create(sc, "u")
-        assert (await sc.reply(watch)).changes[0].item.name == "u"
+        assert (await sc.response(watch)).changes[0].item.name == "u"
         await produce(spu, "t", batch_of(b"x"))
-        assert (await spu.reply(stream)).partition.records
+        assert (await spu.response(stream)).partition.records
 
 
-# --- Numbers -----------------------------------------------------------------------
+# --- Limits ------------------------------------------------------------------------
 
 
-async def test_more_requests_at_once_than_allowed_wait_and_are_all_answered(
+async def test_requests_above_the_limit_wait_and_all_get_a_response(
     broker: Broker, spu: Wire
 ) -> None:
     count = PENDING_REQUESTS_MAX * 4
     sent = [
         spu.start(apis.PRODUCE, produce_request("t", (0, batch_of(b"x")))) for _ in range(count)
     ]
-    answers = [await spu.reply(each) for each in sent]
-    offsets = [answer.topics[0].partitions[0].base_offset for answer in answers]
+    responses = [await spu.response(each) for each in sent]
+    offsets = [response.topics[0].partitions[0].base_offset for response in responses]
     assert offsets == list(range(1, count + 1))
 
 
 @pytest.mark.parametrize("more", [0, 1])
-async def test_a_connection_has_so_many_streams_and_no_more(
+async def test_the_streams_of_a_connection_are_limited(
     broker: Broker, spu: Wire, more: int
 ) -> None:
     async with await Wire.open(broker.spu_address) as wire:
@@ -246,20 +246,22 @@ async def test_a_connection_has_so_many_streams_and_no_more(
         if more:
             assert await wire.until_closed() == b""
         else:
-            await wire.ask(apis.API_VERSIONS, HELLO)
+            await wire.call(apis.API_VERSIONS, HELLO)
 
 
 @pytest.mark.parametrize(
     ("length", "code"), [(TOPIC_NAME_BYTES_MAX, 0), (TOPIC_NAME_BYTES_MAX + 1, 2006)]
 )
-async def test_a_topic_name_has_so_many_bytes_and_no_more(
+async def test_the_length_of_a_topic_name_is_limited(
     broker: Broker, length: int, code: int
 ) -> None:
     async with await Wire.open(broker.sc_address) as sc:
         assert (await create(sc, "n" * length)).error.code == code
 
 
-async def test_who_asks_and_never_reads_holds_up_nobody(broker: Broker, spu: Wire) -> None:
+async def test_a_client_that_never_reads_does_not_block_the_others(
+    broker: Broker, spu: Wire
+) -> None:
     big = batch_of(bytes(1_000_000))
     for _ in range(8):
         await produce(spu, "t", big)

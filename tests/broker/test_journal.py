@@ -1,4 +1,4 @@
-"""A journal keeps what was synced, whatever happens to its end."""
+"""A journal keeps all synced entries, whatever happens to its end."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def ends(entries: list[bytes]) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("rest", [b"", b"\0" * 600, b"\xff" * 600], ids=["cut", "zeros", "ones"])
-def test_of_a_torn_tail_the_whole_entries_count_at_every_cut(path: Path, rest: bytes) -> None:
+def test_a_truncated_journal_keeps_its_complete_entries(path: Path, rest: bytes) -> None:
     data = written(path, ENTRIES)
     for cut in range(len(MAGIC), len(data)):
         content = read_entries(data[:cut] + rest)
@@ -67,7 +67,7 @@ def test_of_a_torn_tail_the_whole_entries_count_at_every_cut(path: Path, rest: b
         assert not content.is_damaged
 
 
-def test_a_torn_tail_is_cut_and_written_over(path: Path) -> None:
+def test_an_incomplete_last_entry_is_removed_and_overwritten(path: Path) -> None:
     data = written(path, ENTRIES)
     path.write_bytes(data[:-1])
     assert opened(path).entries == ENTRIES[:-1]
@@ -81,7 +81,7 @@ def test_a_torn_tail_is_cut_and_written_over(path: Path) -> None:
 
 
 @given(damaged=st.integers(0, len(ENTRIES) - 2), at=st.integers(0, 8), flip=st.integers(1, 255))
-def test_an_entry_that_is_damaged_is_stepped_over_and_told(
+def test_a_damaged_entry_is_skipped_and_reported(
     tmp_path_factory: pytest.TempPathFactory, damaged: int, at: int, flip: int
 ) -> None:
     data = bytearray(written(tmp_path_factory.mktemp("journal") / "journal", ENTRIES))
@@ -91,7 +91,7 @@ def test_an_entry_that_is_damaged_is_stepped_over_and_told(
     assert content.entries == [entry for row, entry in enumerate(ENTRIES) if row != damaged]
 
 
-def test_another_file_is_no_journal(path: Path) -> None:
+def test_a_file_of_another_format_is_refused(path: Path) -> None:
     for content in (b"", b"streamkit", b"\0" * 20, b"streamkit journal 2\n"):
         path.write_bytes(content)
         with pytest.raises(StateError, match="not a journal of this version"):
@@ -100,7 +100,7 @@ def test_another_file_is_no_journal(path: Path) -> None:
 
 
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=20))
-def test_what_is_written_is_read(
+def test_written_entries_are_read(
     tmp_path_factory: pytest.TempPathFactory, entries: list[bytes]
 ) -> None:
     path = tmp_path_factory.mktemp("journal") / "journal"
@@ -108,7 +108,7 @@ def test_what_is_written_is_read(
     assert opened(path).entries == entries
 
 
-def test_an_entry_has_so_many_bytes_and_no_more(path: Path) -> None:
+def test_an_entry_above_the_size_limit_fails_an_assertion(path: Path) -> None:
     journal = Journal(Disk(), path)
     journal.open()
     journal.append(bytes(ENTRY_BYTES_MAX))
@@ -121,7 +121,7 @@ def test_an_entry_has_so_many_bytes_and_no_more(path: Path) -> None:
 # --- Compaction --------------------------------------------------------------------
 
 
-def test_a_journal_is_replaced_by_what_it_adds_up_to(path: Path) -> None:
+def test_a_journal_is_replaced_by_a_compacted_one(path: Path) -> None:
     journal = Journal(Disk(), path)
     journal.open()
     for entry in ENTRIES:
@@ -135,7 +135,7 @@ def test_a_journal_is_replaced_by_what_it_adds_up_to(path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["write", "sync"])
-def test_a_replacement_that_fails_leaves_the_old_file(path: Path, call: str) -> None:
+def test_a_failed_replacement_keeps_the_old_file(path: Path, call: str) -> None:
     disk = FailingDisk()
     journal = Journal(disk, path)
     journal.open()
@@ -143,14 +143,14 @@ def test_a_replacement_that_fails_leaves_the_old_file(path: Path, call: str) -> 
     disk.fault = lambda made, where: errno.ENOSPC * (made == call and where.suffix == ".new")
     with pytest.raises(OSError, match="No space"):
         journal.replace_all([b"sum"])
-    journal.append(b"goes on")
+    journal.append(b"next")
     journal.sync()
     journal.close()
-    assert opened(path).entries == [b"old", b"goes on"]
+    assert opened(path).entries == [b"old", b"next"]
     assert not list(path.parent.glob("*.new"))
 
 
-def test_positions_are_all_there_after_many_changes(tmp_path: Path) -> None:
+def test_all_positions_are_read_again_after_many_changes(tmp_path: Path) -> None:
     path = tmp_path / "consumer-offsets"
     offsets = ConsumerOffsets(Disk(), path, is_durable=False)
     offsets.open()
@@ -168,32 +168,32 @@ def test_positions_are_all_there_after_many_changes(tmp_path: Path) -> None:
     assert sorted(partition for _, _, partition in again.table) == [0, 1]
 
 
-def test_ends_of_as_many_partitions_as_there_may_be_are_read_again(
+def test_the_ends_of_the_maximum_number_of_partitions_are_read_again(
     tmp_path: Path, path: Path
 ) -> None:
     disk = Disk()
     journal = CatalogJournal(disk, path, is_durable=False)
     journal.open()
     incarnation = f"{'t' * 63}.{0:016x}"
-    journal.note_topic("t" * 63, incarnation, topic_spec(PARTITIONS_MAX))
+    journal.store_topic("t" * 63, incarnation, topic_spec(PARTITIONS_MAX))
     big = 1 << 62
-    noted = {
+    durable_ends = {
         PartitionLog(
             disk, tmp_path / incarnation / str(number), topic="t", partition=number
         ): LogEnd(big + number, big, big)
         for number in range(PARTITIONS_MAX)
     }
     for _ in range(4):  # enough for a compaction
-        journal.note_ends(noted)
+        journal.store_ends(durable_ends)
     journal.close()
     again = CatalogJournal(disk, path, is_durable=False)
     assert again.open()
     again.close()
-    for log, end in noted.items():
+    for log, end in durable_ends.items():
         assert again.end_of(incarnation, log.partition) == end
 
 
-def test_after_a_failed_sync_a_journal_takes_nothing_more(path: Path) -> None:
+def test_after_a_failed_sync_a_journal_refuses_entries(path: Path) -> None:
     disk = FailingDisk()
     journal = Journal(disk, path)
     journal.open()
@@ -203,7 +203,7 @@ def test_after_a_failed_sync_a_journal_takes_nothing_more(path: Path) -> None:
         journal.sync()
     calls = len(disk.calls)
     for again in (journal.sync, lambda: journal.append(b"x")):
-        with pytest.raises(OSError, match="failed before"):
+        with pytest.raises(OSError, match="an earlier write or sync of journal failed"):
             again()
     assert len(disk.calls) == calls
     journal.close()

@@ -1,4 +1,4 @@
-"""Who may open a data folder, and what is said to the others."""
+"""Opening a data folder, and the errors if that is not possible."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ async def test_a_folder_has_one_broker_at_a_time(broker: Broker, tmp_path: Path)
     second = Broker(BrokerOptions(tmp_path))
     with pytest.raises(DataFolderInUse, match="another broker uses the data folder"):
         await second.open()
-    async with await Wire.open(broker.sc_address) as sc:  # the first one has noticed nothing
+    async with await Wire.open(broker.sc_address) as sc:  # the first broker still works
         assert not (await create(sc, "t")).error
     await broker.close()
     async with running(tmp_path):
         pass
 
 
-async def test_a_folder_of_another_version_is_left_alone(tmp_path: Path) -> None:
+async def test_a_folder_of_another_version_is_not_changed(tmp_path: Path) -> None:
     async with running(tmp_path):
         pass
     mark = tmp_path / "broker" / "format"
@@ -46,12 +46,12 @@ async def test_a_folder_of_another_version_is_left_alone(tmp_path: Path) -> None
     assert caught.value.hint.startswith("use the streamkit version")
     assert everything_in(tmp_path) == before
     mark.write_bytes(b"streamkit broker 1\n")
-    async with running(tmp_path):  # the lock was given back
+    async with running(tmp_path):  # the lock was released
         pass
 
 
 @pytest.mark.parametrize("name", ["journal", "consumer-offsets"])
-async def test_a_journal_of_another_version_is_left_alone(tmp_path: Path, name: str) -> None:
+async def test_a_journal_of_another_version_is_not_changed(tmp_path: Path, name: str) -> None:
     async with running(tmp_path):
         pass
     path = tmp_path / "broker" / name
@@ -62,7 +62,7 @@ async def test_a_journal_of_another_version_is_left_alone(tmp_path: Path, name: 
 
 
 @pytest.fixture
-def taken_port() -> Iterator[int]:
+def port_in_use() -> Iterator[int]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -70,28 +70,28 @@ def taken_port() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("option", ["--sc-port", "--spu-port"])
-async def test_a_port_that_is_taken_is_named_with_its_option(
-    tmp_path: Path, taken_port: int, option: str
+async def test_the_error_for_a_port_in_use_names_its_option(
+    tmp_path: Path, port_in_use: int, option: str
 ) -> None:
     options = BrokerOptions(
         tmp_path,
-        sc_port=taken_port if option == "--sc-port" else 0,
-        spu_port=taken_port if option == "--spu-port" else 0,
+        sc_port=port_in_use if option == "--sc-port" else 0,
+        spu_port=port_in_use if option == "--spu-port" else 0,
     )
-    with pytest.raises(PortTaken, match=rf"127\.0\.0\.1:{taken_port}") as caught:
+    with pytest.raises(PortTaken, match=rf"127\.0\.0\.1:{port_in_use}") as caught:
         await Broker(options).open()
     assert option in caught.value.hint
-    async with running(tmp_path):  # the folder was given back
+    async with running(tmp_path):  # the folder was unlocked
         pass
 
 
-async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ConfigError, match="cannot make the data folder"):
+    with pytest.raises(ConfigError, match="cannot create the data folder"):
         await Broker(BrokerOptions(tmp_path / "file" / "data")).open()
 
 
-async def test_what_a_create_or_delete_left_half_done_is_cleared_away(tmp_path: Path) -> None:
+async def test_files_of_an_interrupted_create_or_delete_are_removed(tmp_path: Path) -> None:
     async with running(tmp_path) as broker, await Wire.open(broker.sc_address) as sc:
         await create(sc, "t")
     logs = tmp_path / "broker" / "logs"
@@ -102,7 +102,7 @@ async def test_what_a_create_or_delete_left_half_done_is_cleared_away(tmp_path: 
         assert set(logs.iterdir()) == kept
 
 
-async def test_records_and_topics_are_there_again_after_many_starts(tmp_path: Path) -> None:
+async def test_records_and_topics_survive_many_restarts(tmp_path: Path) -> None:
     async with running(tmp_path) as broker, await Wire.open(broker.sc_address) as sc:
         await create(sc, "t")
     for number in range(5):
@@ -117,5 +117,5 @@ async def test_a_closed_broker_leaves_no_descriptor_open(tmp_path: Path) -> None
             async with await Wire.open(broker.sc_address) as sc:
                 await create(sc, "t")
             await produce(spu, "t", batch_of(b"x"))
-    # The sockets of the test's own last clients may still be closing.
+    # The sockets of the last clients of the test may still be closing.
     assert open_descriptors() <= before + 2

@@ -1,10 +1,10 @@
-"""Recorded sessions with a real cluster, played to a broker of ours over real sockets.
+"""Recorded sessions with a real cluster, replayed to our broker over real sockets.
 
-The frames of the recorded clients go out as they are, in their order; the answers are compared
-field by field. Masked: times, watch epochs, ports, and what other topics of that cluster show.
-Of a watch the order in which objects appear and go is compared, and their last state: a stock
-SC tells the steps between as well. What is answered differently on purpose stands in
-``DIFFERENT``, what is sent in addition in ``MORE``.
+The frames of the recorded clients are sent unchanged and in order; the responses are compared
+field by field. Masked are times, watch epochs, ports, and other topics of that cluster. For a
+watch, only the order in which objects appear and disappear and their last state are compared: a
+stock SC also sends intermediate states. ``DIFFERENT`` lists responses that differ on purpose,
+``EXTRA`` lists additional responses.
 """
 
 from __future__ import annotations
@@ -65,44 +65,44 @@ TOPICS: Final[dict[str, dict[str, TopicSpec]]] = {
     "py-smartmodule-admin": {},
     "node-session": {},
 }
-# A topic that lives in the recorded cluster and plays no part.
-STRANGER: Final = "short"
+# A topic of the recorded cluster that the session does not use.
+UNRELATED_TOPIC: Final = "short"
 Connection = tuple[str, int]
 
 
 @dataclass
-class Played:
-    """What both sides answered, the recorded cluster first."""
+class Result:
+    """The responses of both sides, those of the recorded cluster first."""
 
-    answers: dict[int, tuple[Any, Any]] = field(default_factory=dict)
+    responses: dict[int, tuple[Any, Any]] = field(default_factory=dict)
     watches: list[tuple[list[Any], list[Any]]] = field(default_factory=list)
-    more: list[tuple[Connection, Any]] = field(default_factory=list)
+    extra: list[tuple[Connection, Any]] = field(default_factory=list)
 
 
-class Player:
-    """Stand in for the clients of one recording."""
+class Replay:
+    """Sends the frames of the clients of one recording and compares the responses."""
 
     def __init__(self, broker: Broker) -> None:
         self._addresses = {"sc": broker.sc_address, "spu": broker.spu_address}
         self._wires: dict[Connection, Wire] = {}
-        self._asked: dict[tuple[Connection, int], tuple[Api[Any, Any], int]] = {}
+        self._requests: dict[tuple[Connection, int], tuple[Api[Any, Any], int]] = {}
         self._deltas: dict[tuple[Connection, int], list[Any]] = defaultdict(list)
         self._alls: dict[tuple[Connection, int], tuple[Any, Any]] = {}
-        self._played = Played()
+        self._result = Result()
 
-    async def play(self, lines: tuple[Line, ...]) -> Played:
+    async def play(self, lines: tuple[Line, ...]) -> Result:
         for line in lines:
             if line.name in CLOSED:
                 await self._expect_close(line)
-            elif line.name in UNANSWERED:
+            elif line.name in SKIPPED:
                 continue
             elif line.is_client:
-                await self._ask(line)
+                await self._send(line)
             else:
                 await self._compare(line)
         for connection, wire in self._wires.items():
             await self._finish(connection, wire)
-        return self._played
+        return self._result
 
     async def _expect_close(self, line: Line) -> None:
         async with await Wire.open(self._addresses[line.port]) as wire:
@@ -110,41 +110,41 @@ class Player:
             wire.end_writing()
             assert await wire.until_closed() == b""
 
-    async def _ask(self, line: Line) -> None:
+    async def _send(self, line: Line) -> None:
         if line.connection not in self._wires:
             self._wires[line.connection] = await Wire.open(self._addresses[line.port])
         (request,) = ServerConnection(APIS[line.port]).receive(line.data)
-        self._asked[line.connection, line.correlation_id] = request.api, request.version
+        self._requests[line.connection, line.correlation_id] = request.api, request.version
         self._wires[line.connection].send(line.data)
 
     async def _compare(self, line: Line) -> None:
-        api, version = self._asked[line.connection, line.correlation_id]
+        api, version = self._requests[line.connection, line.correlation_id]
         recorded = masked(decode(api.response, line.data, version, at=8))
         if isinstance(recorded, WatchResponse) and recorded.changes:
             self._deltas[line.connection, line.correlation_id].append(recorded)
             return
         data = await self._wires[line.connection].frame_for(line.correlation_id)
         ours = masked(decode(api.response, data, version, at=8))
-        self._played.answers[line.n] = recorded, ours
+        self._result.responses[line.n] = recorded, ours
         if api is apis.WATCH:
             self._alls[line.connection, line.correlation_id] = recorded, ours
 
     async def _finish(self, connection: Connection, wire: Wire) -> None:
-        """Take what came without being waited for."""
-        await wire.ask(API_VERSIONS, ApiVersionsRequest("0.0.0"))
-        for (of, correlation_id), (api, version) in self._asked.items():
+        """Read the responses that the recording does not have at this point."""
+        await wire.call(API_VERSIONS, ApiVersionsRequest("0.0.0"))
+        for (of, correlation_id), (api, version) in self._requests.items():
             if of != connection:
                 continue
-            came = [
+            late = [
                 masked(decode(api.response, data, version, at=8))
-                for data in wire.set_aside(correlation_id)
+                for data in wire.unread_frames(correlation_id)
             ]
             if api is apis.WATCH:
                 recorded, ours = self._alls[of, correlation_id]
-                told = self._deltas[of, correlation_id]
-                self._played.watches.append(([recorded, *told], [ours, *came]))
+                deltas = self._deltas[of, correlation_id]
+                self._result.watches.append(([recorded, *deltas], [ours, *late]))
             else:
-                self._played.more += [(connection, body) for body in came]
+                self._result.extra += [(connection, body) for body in late]
         wire.close()
 
 
@@ -167,7 +167,7 @@ def masked(body: Any) -> Any:
 
 
 def masked_objects(items: tuple[Metadata, ...]) -> tuple[Metadata, ...]:
-    mine = [masked_object(item) for item in items if not item.name.startswith(STRANGER)]
+    mine = [masked_object(item) for item in items if not item.name.startswith(UNRELATED_TOPIC)]
     return tuple(sorted(mine, key=lambda item: item.name))
 
 
@@ -184,14 +184,14 @@ def masked_object(item: Metadata) -> Metadata:
     return item
 
 
-def steps(answers: list[WatchResponse]) -> tuple[dict[str, list[bool]], dict[str, Any]]:
-    """Return for each object when it was there and when not, and its last state."""
+def steps(responses: list[WatchResponse]) -> tuple[dict[str, list[bool]], dict[str, Any]]:
+    """Return for each object when it existed and when not, and its last state."""
     order: dict[str, list[bool]] = {}
     last = {}
-    for answer in answers:
-        for item in answer.all:
+    for response in responses:
+        for item in response.all:
             order[item.name] = [True]
-        for change in answer.changes:
+        for change in response.changes:
             there = order.setdefault(change.item.name, [])
             if not there or there[-1] == change.is_delete:
                 there.append(not change.is_delete)
@@ -199,11 +199,11 @@ def steps(answers: list[WatchResponse]) -> tuple[dict[str, list[bool]], dict[str
     return order, last
 
 
-# --- What is different on purpose --------------------------------------------------
+# --- Deliberate differences --------------------------------------------------------
 
 
 def refused(text: str) -> Callable[[Any, Any], bool]:
-    """A batch that a stock server stores, or breaks on, and ours refuses."""
+    """A stock server stores this batch or fails on it; ours refuses it."""
 
     def check(recorded: ProduceResponse, ours: ProduceResponse) -> bool:
         (entry,) = ours.topics[0].partitions
@@ -212,7 +212,7 @@ def refused(text: str) -> Callable[[Any, Any], bool]:
     return check
 
 
-def lower_by(records: int) -> Callable[[Any, Any], bool]:
+def with_offset_lower_by(records: int) -> Callable[[Any, Any], bool]:
     """The offset is lower because batches before this one were refused."""
 
     def check(recorded: ProduceResponse, ours: ProduceResponse) -> bool:
@@ -222,8 +222,8 @@ def lower_by(records: int) -> Callable[[Any, Any], bool]:
     return check
 
 
-def payloads(answer: StreamFetchResponse) -> list[bytes]:
-    data = answer.partition.records
+def payloads(response: StreamFetchResponse) -> list[bytes]:
+    data = response.partition.records
     return [
         data[at + header.records_at : at + header.size_bytes] for header, at in whole_batches(data)
     ]
@@ -235,7 +235,7 @@ def without_the_refused(recorded: StreamFetchResponse, ours: StreamFetchResponse
 
 
 def whole_batches_of(count: int) -> Callable[[Any, Any], bool]:
-    """A stock server cuts at a byte; ours at the end of a batch, and never before the first."""
+    """A stock server truncates a batch; ours sends only complete batches, and at least one."""
 
     def check(recorded: StreamFetchResponse, ours: StreamFetchResponse) -> bool:
         mine, theirs = ours.partition.records, recorded.partition.records
@@ -247,29 +247,29 @@ def whole_batches_of(count: int) -> Callable[[Any, Any], bool]:
 
 
 def stored(recorded: ProduceResponse, ours: ProduceResponse) -> bool:
-    """A stock server shuts a partition after a batch that it could not store."""
+    """A stock server closes a partition after a batch that it could not store."""
     (entry,) = ours.topics[0].partitions
     return not entry.error and entry.base_offset == 0
 
 
 def pushed_already(recorded: StreamFetchResponse, ours: StreamFetchResponse) -> bool:
-    """What an acknowledgement beyond the end does not hold back is sent once more here."""
+    """Our broker sends this once more: an acknowledgement beyond the end does not stop it."""
     offsets = [header.base_offset for header, _ in whole_batches(ours.partition.records)]
     return offsets == [2] and not ours.partition.error
 
 
 def not_run(recorded: StreamFetchResponse, ours: StreamFetchResponse) -> bool:
-    """A stock server runs the module, or misses it."""
+    """A stock server runs the module or reports that it is missing; ours runs none."""
     return ours.partition.error == other(NOT_RUN) and not ours.partition.records
 
 
 DIFFERENT: Final[dict[tuple[str, int], Callable[[Any, Any], bool]]] = {
-    ("raw-produce-errors", 14): refused("checksum is 0xc6ac98be, the header says 0x00000001"),
+    ("raw-produce-errors", 14): refused("checksum is 0xc6ac98be, the header has 0x00000001"),
     ("raw-produce-errors", 16): refused("magic 1, expected 2"),
-    ("raw-produce-errors", 22): refused("1 records, the header says 6"),
-    **{("raw-produce-errors", n): lower_by(8) for n in (24, 26, 28, 32, 34, 36, 38)},
+    ("raw-produce-errors", 22): refused("1 records, the header has 6"),
+    **{("raw-produce-errors", n): with_offset_lower_by(8) for n in (24, 26, 28, 32, 34, 36, 38)},
     ("raw-produce-errors", 30): without_the_refused,
-    ("raw-produce-errors", 40): refused("last offset delta -1"),
+    ("raw-produce-errors", 40): refused("invalid last offset delta -1"),
     ("raw-produce-errors", 42): stored,
     ("raw-max-bytes", 14): whole_batches_of(3),
     ("raw-max-bytes", 23): whole_batches_of(1),
@@ -277,26 +277,26 @@ DIFFERENT: Final[dict[tuple[str, int], Callable[[Any, Any], bool]]] = {
     ("raw-flow-control", 28): pushed_already,
     **{("py-smartmodule-admin", n): not_run for n in (66, 70)},
 }
-# Frames that cost the connection here. The stock SC closes it for them as well, or waits for
-# bytes that never come.
+# Frames for which our broker closes the connection. The stock SC closes it too, or waits for
+# bytes that never arrive.
 CLOSED: Final = {
     ("raw-create-validation", 69),
     ("raw-produce-errors", 43),
     *(("raw-garbage", n) for n in (1, 4, 8, 10, 13, 16, 19, 23, 25, 28)),
 }
-# Answers of the recorded cluster that have no counterpart.
-UNANSWERED: Final = {
-    ("raw-consumer-offsets", 43): "stored offsets are kept in a journal of their own here,",
-    ("raw-consumer-offsets", 44): "and the topic that stock servers keep them in stays empty",
+# Frames without a counterpart, and why.
+SKIPPED: Final = {
+    ("raw-consumer-offsets", 43): "our broker stores offsets in their own journal,",
+    ("raw-consumer-offsets", 44): "so the topic in which stock servers store them is empty",
 }
 
 
-# What comes here and never came there.
+# Responses of our broker that the recorded cluster did not send.
 def error_is(error: ErrorCode) -> Callable[[Any], bool]:
     return lambda body: body.partition.error == error
 
 
-def introduces_itself(body: Any) -> bool:
+def is_hello(body: Any) -> bool:
     return isinstance(body, ApiVersionsResponse) and not body.error
 
 
@@ -304,34 +304,34 @@ def is_resent(body: Any) -> bool:
     return [header.base_offset for header, _ in whole_batches(body.partition.records)] == [0]
 
 
-MORE: Final[dict[str, list[tuple[Connection, Callable[[Any], bool]]]]] = {
-    # The stock SC closes the connection of a client that names no version.
-    "raw-garbage": [(("sc", 6), introduces_itself), (("sc", 8), introduces_itself)],
-    # See `pushed_already`: the last answer is one behind, so it is left over.
+EXTRA: Final[dict[str, list[tuple[Connection, Callable[[Any], bool]]]]] = {
+    # The stock SC closes the connection of a client that sends no version.
+    "raw-garbage": [(("sc", 6), is_hello), (("sc", 8), is_hello)],
+    # See `pushed_already`: our broker sends one more response, so the last one is extra.
     "raw-flow-control": [(("spu", 2), error_is(evicted(-5, 0)))],
-    # These clients had closed the connection by then.
+    # The recorded clients had closed the connection before this response.
     "raw-max-bytes": [(("spu", 3), is_resent), (("spu", 4), is_resent)],
     "node-session": [(("spu", 1), error_is(ErrorCode(Code.TOPIC_DELETED)))],
 }
 
 
 @pytest.mark.parametrize("name", TOPICS)
-async def test_recorded_clients_get_the_recorded_answers(tmp_path: Path, name: str) -> None:
+async def test_recorded_clients_get_the_recorded_responses(tmp_path: Path, name: str) -> None:
     async with running(tmp_path) as broker, await Wire.open(broker.sc_address) as sc:
         for topic, spec in TOPICS[name].items():
             assert not (await create(sc, topic, spec)).error
-        played = await Player(broker).play(session(name))
-    for n, (recorded, ours) in played.answers.items():
+        result = await Replay(broker).play(session(name))
+    for n, (recorded, ours) in result.responses.items():
         differs = DIFFERENT.get((name, n))
         assert recorded != ours if differs else recorded == ours, f"line {n}"
         assert differs is None or differs(recorded, ours), f"line {n}: {ours}"
-    for recorded_watch, our_watch in played.watches:
+    for recorded_watch, our_watch in result.watches:
         assert steps(our_watch) == steps(recorded_watch)
-    expected = MORE.get(name, [])
-    assert [connection for connection, _ in played.more] == [each for each, _ in expected]
-    assert all(is_so(body) for (_, body), (_, is_so) in zip(played.more, expected, strict=True))
+    expected = EXTRA.get(name, [])
+    assert [connection for connection, _ in result.extra] == [each for each, _ in expected]
+    assert all(is_so(body) for (_, body), (_, is_so) in zip(result.extra, expected, strict=True))
 
 
-def test_every_difference_that_is_listed_belongs_to_a_recorded_line() -> None:
+def test_every_listed_difference_belongs_to_a_recorded_line() -> None:
     recorded = {line.name for name in TOPICS for line in session(name)}
-    assert set(DIFFERENT) | CLOSED | set(UNANSWERED) <= recorded
+    assert set(DIFFERENT) | CLOSED | set(SKIPPED) <= recorded

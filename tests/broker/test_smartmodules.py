@@ -58,18 +58,18 @@ async def create(
     sc: Wire, name: str, content: SmartModuleSpec | None = None, *, dry_run: bool = False
 ) -> StatusResponse:
     request = CreateRequest(specs.SMARTMODULE, name, content or spec(), dry_run)
-    answer: StatusResponse = await sc.ask(apis.CREATE, request)
-    return answer
+    response: StatusResponse = await sc.call(apis.CREATE, request)
+    return response
 
 
 async def delete(sc: Wire, name: str) -> StatusResponse:
-    answer: StatusResponse = await sc.ask(apis.DELETE, DeleteRequest(specs.SMARTMODULE, name))
-    return answer
+    response: StatusResponse = await sc.call(apis.DELETE, DeleteRequest(specs.SMARTMODULE, name))
+    return response
 
 
 async def listed(sc: Wire, *filters: str, summary: bool = False) -> tuple[Metadata, ...]:
-    answer = await sc.ask(apis.LIST, ListRequest(specs.SMARTMODULE, filters, summary))
-    items: tuple[Metadata, ...] = answer.items
+    response = await sc.call(apis.LIST, ListRequest(specs.SMARTMODULE, filters, summary))
+    items: tuple[Metadata, ...] = response.items
     return items
 
 
@@ -77,31 +77,31 @@ async def names(sc: Wire, *filters: str) -> list[str]:
     return [item.name for item in await listed(sc, *filters)]
 
 
-# --- A life --------------------------------------------------------------------------------
+# --- Creating and deleting -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("payload", [WASM, PACKED], ids=["wasm", "gzip"])
-async def test_a_module_is_kept_as_it_came(broker: Broker, payload: bytes) -> None:
+async def test_a_module_is_stored_unchanged(broker: Broker, payload: bytes) -> None:
     async with await Wire.open(broker.sc_address) as sc:
         assert await create(sc, "upper", spec(payload)) == StatusResponse("upper")
         (item,) = await listed(sc)
         assert (item.name, item.spec) == ("upper", spec(payload))
         assert await delete(sc, "upper") == StatusResponse("upper")
         assert await listed(sc) == ()
-        gone = StatusResponse(
+        not_found = StatusResponse(
             "upper", ErrorCode(Code.SMARTMODULE_NOT_FOUND, TextPayload("upper")), "not found"
         )
-        assert await delete(sc, "upper") == gone
+        assert await delete(sc, "upper") == not_found
 
 
-async def test_a_summary_has_the_length_in_place_of_the_payload(broker: Broker) -> None:
+async def test_a_summary_has_the_length_instead_of_the_payload(broker: Broker) -> None:
     async with await Wire.open(broker.sc_address) as sc:
         await create(sc, "upper")
         (item,) = await listed(sc, summary=True)
         assert item.spec == SmartModuleSpec(None, ModuleSummary(len(PACKED)))
 
 
-async def test_a_module_takes_the_place_of_its_namesake(broker: Broker, tmp_path: Path) -> None:
+async def test_a_module_replaces_one_of_the_same_name(broker: Broker, tmp_path: Path) -> None:
     async with await Wire.open(broker.sc_address) as sc:
         for payload in (WASM, PACKED):
             assert not (await create(sc, "upper", spec(payload))).error
@@ -119,10 +119,10 @@ async def test_a_dry_run_stores_nothing(broker: Broker) -> None:
 # --- Names ---------------------------------------------------------------------------------
 
 
-async def test_a_package_is_stored_under_all_of_its_name(broker: Broker) -> None:
+async def test_a_package_is_stored_under_its_full_name(broker: Broker) -> None:
     async with await Wire.open(broker.sc_address) as sc:
-        answer = await create(sc, "asked", spec(package=packaged("dedup")))
-        assert answer == StatusResponse("dedup-fluvio-0.1.0")
+        response = await create(sc, "requested", spec(package=packaged("dedup")))
+        assert response == StatusResponse("dedup-fluvio-0.1.0")
         (item,) = await listed(sc)
         assert item.spec.meta.params == {"p": ModuleParam("what it takes", optional=True)}
         assert not (await delete(sc, "fluvio/dedup@0.1.0")).error
@@ -145,7 +145,9 @@ async def test_filters_compare_names_or_the_parts_of_a_package(broker: Broker) -
 
 
 @pytest.mark.parametrize("name", ["a@", "a@1", "g/a@1.2", "a@01.0.0"])
-async def test_a_bad_version_in_a_name_costs_the_connection(broker: Broker, name: str) -> None:
+async def test_an_invalid_version_in_a_name_closes_the_connection(
+    broker: Broker, name: str
+) -> None:
     async with await Wire.open(broker.sc_address) as sc:
         sc.start(apis.LIST, ListRequest(specs.SMARTMODULE, (name,)))
         assert await sc.until_closed() == b""
@@ -158,11 +160,13 @@ async def test_a_bad_version_in_a_name_costs_the_connection(broker: Broker, name
 
 
 @pytest.mark.parametrize("package", [packaged(""), packaged("dedup", "")])
-async def test_a_package_needs_name_and_group(broker: Broker, package: ModulePackage) -> None:
+async def test_a_package_without_name_or_group_is_refused(
+    broker: Broker, package: ModulePackage
+) -> None:
     async with await Wire.open(broker.sc_address) as sc:
-        answer = await create(sc, "asked", spec(package=package))
-        assert answer == StatusResponse(
-            "asked", ErrorCode(Code.SMARTMODULE_ERROR), "invalid SmartModule package"
+        response = await create(sc, "requested", spec(package=package))
+        assert response == StatusResponse(
+            "requested", ErrorCode(Code.SMARTMODULE_ERROR), "invalid SmartModule package"
         )
         assert await listed(sc) == ()
 
@@ -170,37 +174,37 @@ async def test_a_package_needs_name_and_group(broker: Broker, package: ModulePac
 @pytest.mark.parametrize(
     "payload", [b"", b"(module)", gzip.compress(b"text", mtime=0), PACKED[:12], b"\x1f\x8bgarbage"]
 )
-async def test_what_is_no_module_is_refused(broker: Broker, payload: bytes) -> None:
+async def test_an_invalid_module_is_refused(broker: Broker, payload: bytes) -> None:
     async with await Wire.open(broker.sc_address) as sc:
-        answer = await create(sc, "m", spec(payload))
-        assert answer.error == ErrorCode(Code.SMARTMODULE_ERROR)
-        assert "neither wasm nor the gzip of wasm" in (answer.error_message or "")
+        response = await create(sc, "m", spec(payload))
+        assert response.error == ErrorCode(Code.SMARTMODULE_ERROR)
+        assert "neither wasm nor gzip-compressed wasm" in (response.error_message or "")
         assert await listed(sc) == ()
 
 
-async def test_all_modules_together_have_a_size(broker: Broker) -> None:
+async def test_the_total_size_of_all_modules_is_limited(broker: Broker) -> None:
     most = spec(WASM + bytes(SMARTMODULES_BYTES_MAX - 1_000))
     async with await Wire.open(broker.sc_address) as sc:
         assert await listed(sc) == ()  # the first request of a connection is small
         assert not (await create(sc, "large", most)).error
-        answer = await create(sc, "other", spec(WASM + bytes(1_000)))
-        assert answer.error == ErrorCode(Code.SMARTMODULE_ERROR)
-        assert f"{SMARTMODULES_BYTES_MAX} allowed" in (answer.error_message or "")
-        assert not (await create(sc, "large", spec())).error, "it makes room itself"
+        response = await create(sc, "other", spec(WASM + bytes(1_000)))
+        assert response.error == ErrorCode(Code.SMARTMODULE_ERROR)
+        assert f"{SMARTMODULES_BYTES_MAX} allowed" in (response.error_message or "")
+        assert not (await create(sc, "large", spec())).error, "it replaces the large one"
         assert not (await create(sc, "other", spec(WASM + bytes(1_000)))).error
 
 
-async def test_a_topic_is_not_promised_to_deduplicate(broker: Broker) -> None:
-    wanted = topic_spec(deduplication=Deduplication(5, None, "fluvio/dedup@0.1.0"))
+async def test_a_topic_with_deduplication_is_refused(broker: Broker) -> None:
+    requested = topic_spec(deduplication=Deduplication(5, None, "fluvio/dedup@0.1.0"))
     async with await Wire.open(broker.sc_address) as sc:
-        missing = await create_topic(sc, "t", wanted)
+        missing = await create_topic(sc, "t", requested)
         assert (missing.error, missing.name) == (
             ErrorCode(Code.DEDUPLICATION_SMARTMODULE_NOT_LOADED),
             "fluvio/dedup@0.1.0",
         )
         assert "not loaded" in (missing.error_message or "")
         await create(sc, "", spec(package=packaged("dedup")))
-        refused = await create_topic(sc, "t", wanted)
+        refused = await create_topic(sc, "t", requested)
         assert refused.error == ErrorCode(Code.DEDUPLICATION_SMARTMODULE_NOT_LOADED)
         assert "does not run SmartModules yet" in (refused.error_message or "")
 
@@ -209,37 +213,41 @@ async def test_a_topic_is_not_promised_to_deduplicate(broker: Broker) -> None:
     ("api", "name"),
     [(apis.CREATE, "create error"), (apis.DELETE, "create error"), (apis.UPDATE, "update error")],
 )
-async def test_a_type_that_nobody_knows_gets_an_answer(broker: Broker, api: Any, name: str) -> None:
+async def test_an_unknown_object_type_gets_an_error_response(
+    broker: Broker, api: Any, name: str
+) -> None:
     async with await Wire.open(broker.sc_address) as sc:
-        answer = await sc.ask(api, UnknownObject("Foo", b"\0\x01a\0\0"))
-        assert answer == StatusResponse(name, other("unknown admin object type"))
-        assert await listed(sc) == (), "the connection goes on"
+        response = await sc.call(api, UnknownObject("Foo", b"\0\x01a\0\0"))
+        assert response == StatusResponse(name, other("unknown admin object type"))
+        assert await listed(sc) == (), "the connection stays open"
 
 
 # --- Watches -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_summary", [False, True])
-async def test_a_watch_tells_what_comes_and_goes(broker: Broker, is_summary: bool) -> None:
+async def test_a_watch_reports_created_and_deleted_modules(
+    broker: Broker, is_summary: bool
+) -> None:
     whole = spec()
     shown = SmartModuleSpec(None, ModuleSummary(len(PACKED))) if is_summary else whole
     async with await Wire.open(broker.sc_address) as sc:
         await create(sc, "a")
         watch = sc.start(apis.WATCH, WatchRequest(specs.SMARTMODULE, summary=is_summary))
-        first = await sc.reply(watch)
+        first = await sc.response(watch)
         assert [(item.name, item.spec) for item in first.all] == [("a", shown)]
         await create(sc, "b")
         await delete(sc, "a")
-        told = [(await sc.reply(watch)).changes for _ in range(2)]
-        assert [(c.item.name, c.item.spec, c.is_delete) for changes in told for c in changes] == [
+        deltas = [(await sc.response(watch)).changes for _ in range(2)]
+        assert [(c.item.name, c.item.spec, c.is_delete) for changes in deltas for c in changes] == [
             ("b", shown, False),
             ("a", shown, True),
         ]
 
 
-async def test_a_watch_of_no_modules_begins_with_an_empty_list(broker: Broker) -> None:
+async def test_a_watch_without_modules_begins_with_an_empty_list(broker: Broker) -> None:
     async with await Wire.open(broker.sc_address) as sc:
-        first = await sc.reply(sc.start(apis.WATCH, WatchRequest(specs.SMARTMODULE)))
+        first = await sc.response(sc.start(apis.WATCH, WatchRequest(specs.SMARTMODULE)))
         assert (first.epoch, first.changes, first.all) == (1, (), ())
 
 
@@ -266,18 +274,18 @@ async def test_modules_survive_a_kill(tmp_path: Path) -> None:
             assert await names(sc) == ["c", "c-fluvio-0.1.0"]
 
 
-async def test_what_a_crash_has_left_over_is_removed(tmp_path: Path) -> None:
+async def test_files_left_by_a_crash_are_removed(tmp_path: Path) -> None:
     folder = tmp_path / "broker" / "smartmodules"
     async with running(tmp_path) as broker, await Wire.open(broker.sc_address) as sc:
         await create(sc, "kept")
         (file,) = folder.iterdir()
-        (folder / "half").write_bytes(b"a file whose entry never came")
+        (folder / "half").write_bytes(b"a file without an entry")
     async with running(tmp_path) as broker, await Wire.open(broker.sc_address) as sc:
         assert await names(sc) == ["kept"]
         assert list(folder.iterdir()) == [file]
 
 
-async def test_a_damaged_module_is_not_served_and_the_others_are(
+async def test_only_undamaged_modules_are_served(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "broker" / "smartmodules"
@@ -291,7 +299,7 @@ async def test_a_damaged_module_is_not_served_and_the_others_are(
     async with running(tmp_path) as broker, await Wire.open(broker.sc_address) as sc:
         assert await names(sc) == ["good"]
         assert "SmartModule 'bad' is not served" in caplog.text
-        assert file.exists(), "what is damaged is kept"
+        assert file.exists(), "damaged files are kept"
         assert not (await create(sc, "bad")).error
     async with running(tmp_path) as broker, await Wire.open(broker.sc_address) as sc:
         assert await names(sc) == ["bad", "good"]
@@ -299,15 +307,15 @@ async def test_a_damaged_module_is_not_served_and_the_others_are(
 
 # --- Power cuts ----------------------------------------------------------------------------
 
-# A mark is whether it was answered, which module, and what that is then; None is gone.
+# A mark is: whether the response was received, the name, and the payload (None if deleted).
 NAMES: Final = ("a", "b", "c")
 
 
 async def work(
-    root: Path, random: Random, forgets: Callable[[Path], bool] = lambda _: False
+    root: Path, random: Random, loses_sync: Callable[[Path], bool] = lambda _: False
 ) -> list[Step]:
     """Create, replace and delete some modules on a recording disk; return all steps."""
-    disk = RecordingDisk(root, forgets=forgets)
+    disk = RecordingDisk(root, loses_sync=loses_sync)
     async with (
         running(root / "data", disk=disk) as broker,
         await Wire.open(broker.sc_address) as sc,
@@ -317,14 +325,14 @@ async def work(
             is_delete = number > 3 and random.random() < 0.3
             fact = name, None if is_delete else payload
             disk.mark((False, *fact))
-            answer = await (delete(sc, name) if is_delete else create(sc, name, spec(payload)))
-            assert answer.error.code in (0, 6001)
+            response = await (delete(sc, name) if is_delete else create(sc, name, spec(payload)))
+            assert response.error.code in (0, 6001)
             disk.mark((True, *fact))
     return disk.steps
 
 
 def possible(steps: list[Step]) -> dict[str, set[bytes | None]]:
-    """Return what may be found of each module: what was answered last, or asked for since."""
+    """Return the possible payloads of each module: the last confirmed or any requested later."""
     found: dict[str, set[bytes | None]] = {name: {None} for name in NAMES}
     for step in steps:
         if isinstance(step, Mark):
@@ -333,11 +341,11 @@ def possible(steps: list[Step]) -> dict[str, set[bytes | None]]:
     return found
 
 
-async def judge_crashes(tmp_path: Path, steps: list[Step], random: Random, count: int) -> None:
+async def check_crashes(tmp_path: Path, steps: list[Step], random: Random, count: int) -> None:
     root, left = tmp_path / "work", tmp_path / "left"
     points = [random.randrange(len(steps) + 1) for _ in range(count)]
     for point, model in crashes(root, steps, points):
-        model.leave(left, random, random.choice((0.0, 0.5, 1.0)))
+        model.write_crashed_disk(left, random, random.choice((0.0, 0.5, 1.0)))
         async with (
             running(left / "data") as broker,
             await Wire.open(broker.sc_address) as sc,
@@ -348,15 +356,13 @@ async def judge_crashes(tmp_path: Path, steps: list[Step], random: Random, count
         shutil.rmtree(left)
 
 
-async def test_a_power_cut_leaves_every_module_that_was_acknowledged(
-    tmp_path: Path, is_deep: bool
-) -> None:
+async def test_acknowledged_modules_survive_a_power_cut(tmp_path: Path, is_deep: bool) -> None:
     steps = await work(tmp_path / "work", Random(1))
-    await judge_crashes(tmp_path, steps, Random(2), 2_000 if is_deep else 60)
+    await check_crashes(tmp_path, steps, Random(2), 2_000 if is_deep else 60)
 
 
 @pytest.mark.parametrize(
-    "forgets",
+    "loses_sync",
     [
         lambda path: path.parent.name == "smartmodules",
         lambda path: path.name == "smartmodules",
@@ -364,9 +370,9 @@ async def test_a_power_cut_leaves_every_module_that_was_acknowledged(
     ],
     ids=["files", "their names", "the journal"],
 )
-async def test_a_forgotten_sync_of_a_module_is_noticed(
-    tmp_path: Path, forgets: Callable[[Path], bool]
+async def test_a_missing_sync_of_a_module_is_detected(
+    tmp_path: Path, loses_sync: Callable[[Path], bool]
 ) -> None:
-    steps = await work(tmp_path / "work", Random(1), forgets)
+    steps = await work(tmp_path / "work", Random(1), loses_sync)
     with pytest.raises((AssertionError, StateError)):
-        await judge_crashes(tmp_path, steps, Random(2), 200)
+        await check_crashes(tmp_path, steps, Random(2), 200)

@@ -1,4 +1,4 @@
-"""What the SC asks of a new topic. Rows and texts: control plane reference, 5.1 and 5.2."""
+"""The checks of a new topic by the SC. Rows and texts: control plane reference, 5.1 and 5.2."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ PLAIN: Final = TopicSpec()
 
 
 def check(
-    name: str = "t", spec: TopicSpec = PLAIN, *, topics: tuple[str, ...] = (), held: int = 0
+    name: str = "t", spec: TopicSpec = PLAIN, *, topics: tuple[str, ...] = (), used: int = 0
 ) -> Refusal | None:
-    return check_new_topic(name, spec, topics=topics, partitions_in_all=held, spu_id=SPU_ID)
+    return check_new_topic(name, spec, topics=topics, partitions_used=used, spu_id=SPU_ID)
 
 
 def storage(segment: int | None = None, partition: int | None = None) -> TopicSpec:
@@ -46,11 +46,11 @@ def assigned(*maps: tuple[int, tuple[int, ...]]) -> TopicSpec:
     return TopicSpec(AssignedReplicas(tuple(PartitionMap(*each) for each in maps)))
 
 
-def kept_for(seconds: int) -> TopicSpec:
+def with_retention(seconds: int) -> TopicSpec:
     return TopicSpec(cleanup_policy=SegmentPolicy(seconds))
 
 
-def deduplicated(module: str) -> TopicSpec:
+def with_deduplication(module: str) -> TopicSpec:
     return TopicSpec(deduplication=Deduplication(1, None, module))
 
 
@@ -60,29 +60,29 @@ CHARACTERS: Final = "Contain only lowercase alphanumeric characters or '-'"
 
 
 @pytest.mark.parametrize("name", ["a", "0", "a--b", "2024", "a" * 63, "a-1"])
-def test_good_names_are_taken(name: str) -> None:
+def test_valid_names_are_accepted(name: str) -> None:
     assert check(name) is None
 
 
 @pytest.mark.parametrize(
     "name", ["", "-", "-a", "a-", "A", "a_b", "a.b", "a b", "é", "a\n", "a/b", "a\0"]
 )
-def test_a_name_is_of_few_characters(name: str) -> None:
+def test_a_name_with_invalid_characters_is_refused(name: str) -> None:
     text = f"Invalid topic name: '{name}'. {CHARACTERS}"
     assert check(name) == Refusal(name, ErrorCode(Code.TOPIC_INVALID_NAME), text)
 
 
 @pytest.mark.parametrize("name", ["a" * 64, "é" * 32])
-def test_the_length_of_a_name_is_counted_in_bytes(name: str) -> None:
+def test_a_name_of_too_many_bytes_is_refused(name: str) -> None:
     text = f"Invalid topic name: '{name}'. Name exceeds max characters allowed 63"
     assert check(name) == Refusal(name, ErrorCode(Code.TOPIC_INVALID_NAME), text)
 
 
 @given(st.text(max_size=70))
-def test_any_name_is_taken_or_refused_as_one(name: str) -> None:
+def test_any_name_is_accepted_or_refused_as_invalid(name: str) -> None:
     refusal = check(name)
-    good = 0 < len(name) <= 63 and set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
-    if good and not name.startswith("-") and not name.endswith("-"):
+    is_valid = 0 < len(name) <= 63 and set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-")
+    if is_valid and not name.startswith("-") and not name.endswith("-"):
         assert refusal is None
     else:
         assert refusal is not None
@@ -95,7 +95,7 @@ def test_any_name_is_taken_or_refused_as_one(name: str) -> None:
 @pytest.mark.parametrize(
     "spec",
     [
-        kept_for(10),
+        with_retention(10),
         storage(1024),
         storage(2048, 2048),
         storage(1024, 2048),
@@ -105,13 +105,13 @@ def test_any_name_is_taken_or_refused_as_one(name: str) -> None:
         assigned((0, (SPU_ID,)), (1, (SPU_ID,))),
     ],
 )
-def test_what_is_just_within_the_bounds_is_taken(spec: TopicSpec) -> None:
+def test_values_at_the_limits_are_accepted(spec: TopicSpec) -> None:
     assert check("t", spec) is None
 
 
 SEQUENCE: Final = "assigned partition ids must be in sequence and without gaps"
 REFUSED: Final = [
-    (kept_for(9), 2004, "retention_secs 9 is less than minimum 10"),
+    (with_retention(9), 2004, "retention_secs 9 is less than minimum 10"),
     (storage(1023), 2004, "segment_size 1023 is less than minimum 1024"),
     (storage(1024, 2047), 2004, "max_partition_size 2047 is less than minimum 2048"),
     (storage(4096, 4095), 2004, "max_partition_size 4095 is less than segment size 4096"),
@@ -122,7 +122,7 @@ REFUSED: Final = [
     ),
     (computed(0), 2000, "partition must be greater than 0"),
     (computed(1, 0), 2000, "replication factor must be greater than 0"),
-    (computed(PARTITIONS_MAX + 1), 2000, f"more than {PARTITIONS_MAX} partitions in all"),
+    (computed(PARTITIONS_MAX + 1), 2000, f"more than {PARTITIONS_MAX} partitions in total"),
     (assigned(), 2000, "no assigned partitions found"),
     (assigned((1, (SPU_ID,))), 2000, "assigned partitions must start with id 0"),
     (assigned((0, ())), 2000, "assigned replicas must have at least one spu id"),
@@ -150,42 +150,42 @@ REFUSED: Final = [
 
 
 @pytest.mark.parametrize(("spec", "code", "text"), REFUSED, ids=[text for *_, text in REFUSED])
-def test_what_is_out_of_bounds_is_refused_in_the_words_of_a_cluster(
+def test_values_beyond_the_limits_are_refused_with_the_text_of_a_cluster(
     spec: TopicSpec, code: int, text: str
 ) -> None:
     assert check("t", spec) == Refusal("t", ErrorCode(code), text)
 
 
 @pytest.mark.parametrize("module", ["dedup", "group/dedup", "group/dedup@0.1.0"])
-def test_a_deduplication_needs_a_module_that_nobody_has_loaded(module: str) -> None:
+def test_deduplication_with_a_missing_module_is_refused(module: str) -> None:
     text = (
         "Deduplication SmartModule is not loaded into the cluster\n"
         f"Hint: try `fluvio hub sm download {module}` and repeat this operation"
     )
-    assert check("t", deduplicated(module)) == Refusal(
+    assert check("t", with_deduplication(module)) == Refusal(
         module, ErrorCode(Code.DEDUPLICATION_SMARTMODULE_NOT_LOADED), text
     )
 
 
 @pytest.mark.parametrize("module", ["", "a/b/c", "a@1"])
-def test_a_module_has_a_name(module: str) -> None:
-    refusal = check("t", deduplicated(module))
+def test_an_invalid_module_name_is_refused(module: str) -> None:
+    refusal = check("t", with_deduplication(module))
     assert refusal is not None
     assert (refusal.name, refusal.error.code) == (module, 10001)
     assert refusal.error.payload == TextPayload(str(refusal.message))
 
 
-def test_a_broker_has_so_many_topics_and_no_more() -> None:
+def test_the_number_of_topics_is_limited() -> None:
     names = tuple(f"t{number}" for number in range(TOPICS_MAX))
     assert check("t", topics=names[1:]) is None
-    text = f"{TOPICS_MAX} topics exist already"
+    text = f"{TOPICS_MAX} topics already exist"
     assert check("t", topics=names) == Refusal("t", ErrorCode(Code.TOPIC_ERROR), text)
 
 
-def test_a_broker_has_so_many_partitions_and_no_more() -> None:
-    assert check("t", computed(2), held=PARTITIONS_MAX - 2) is None
-    text = f"more than {PARTITIONS_MAX} partitions in all"
-    assert check("t", computed(2), held=PARTITIONS_MAX - 1) == Refusal(
+def test_the_number_of_partitions_is_limited() -> None:
+    assert check("t", computed(2), used=PARTITIONS_MAX - 2) is None
+    text = f"more than {PARTITIONS_MAX} partitions in total"
+    assert check("t", computed(2), used=PARTITIONS_MAX - 1) == Refusal(
         "t", ErrorCode(Code.TOPIC_ERROR), text
     )
 
@@ -193,8 +193,8 @@ def test_a_broker_has_so_many_partitions_and_no_more() -> None:
 # --- Order -------------------------------------------------------------------------
 
 
-def test_the_first_failing_check_is_the_answer() -> None:
-    """Each step mends what the check before it has found."""
+def test_the_first_failing_check_is_reported() -> None:
+    """Each row corrects the problem of the row before it."""
     codes = []
     for name, spec, topics in (
         ("T", storage(1, 1), ("t",)),

@@ -1,4 +1,4 @@
-"""Topics of a running broker: made, grown, watched, deleted, made again."""
+"""Topics of a running broker: created, extended, watched, deleted, created again."""
 
 from __future__ import annotations
 
@@ -51,40 +51,40 @@ from tests.broker.wire import Wire
 
 
 async def names(sc: Wire, kind: specs.ObjectKind, *, system: bool = False) -> list[str]:
-    found = await sc.ask(apis.LIST, ListRequest(kind, system=system))
+    found = await sc.call(apis.LIST, ListRequest(kind, system=system))
     return [item.name for item in found.items]
 
 
-async def grow(sc: Wire, name: str, count: int) -> StatusResponse:
-    answer: StatusResponse = await sc.ask(
+async def add_partitions(sc: Wire, name: str, count: int) -> StatusResponse:
+    response: StatusResponse = await sc.call(
         apis.UPDATE, UpdateRequest(specs.TOPIC, name, AddPartitions(count))
     )
-    return answer
+    return response
 
 
-def told(answers: list[WatchResponse]) -> list[tuple[str, bool]]:
-    return [(each.item.name, each.is_delete) for answer in answers for each in answer.changes]
+def changes(responses: list[WatchResponse]) -> list[tuple[str, bool]]:
+    return [(each.item.name, each.is_delete) for response in responses for each in response.changes]
 
 
 # --- Watches -----------------------------------------------------------------------
 
 
-async def test_a_watch_begins_with_everything_and_counts_on(broker: Broker) -> None:
+async def test_a_watch_begins_with_all_objects_and_counts_its_messages(broker: Broker) -> None:
     async with await Wire.open(broker.sc_address) as sc:
         await create(sc, "t")
         watch = sc.start(apis.WATCH, WatchRequest(specs.TOPIC))
-        first = await sc.reply(watch)
+        first = await sc.response(watch)
         assert [item.name for item in first.all] == ["consumer-offset", "t"]
         assert (first.epoch, first.changes) == (1, ())
         await create(sc, "u")
-        second = await sc.reply(watch)
-        assert (second.epoch, second.all, told([second])) == (2, (), [("u", False)])
+        second = await sc.response(watch)
+        assert (second.epoch, second.all, changes([second])) == (2, (), [("u", False)])
 
 
-async def test_watchers_hear_of_every_change_before_the_one_who_asked_is_answered(
+async def test_watchers_get_every_change_before_the_client_gets_its_response(
     broker: Broker,
 ) -> None:
-    """Partitions come before the topic that counts them, and go before it."""
+    """Watchers get created and deleted partitions before their topic."""
     async with (
         await Wire.open(broker.sc_address) as sc,
         await Wire.open(broker.sc_address) as watcher,
@@ -93,17 +93,17 @@ async def test_watchers_hear_of_every_change_before_the_one_who_asked_is_answere
             watcher.start(apis.WATCH, WatchRequest(kind)) for kind in (specs.TOPIC, specs.PARTITION)
         ]
         for watch in watches:
-            await watcher.reply(watch)
+            await watcher.response(watch)
         order: list[tuple[str, bool]] = []
-        for step in (create(sc, "t", topic_spec(2)), grow(sc, "t", 1), delete(sc, "t")):
+        for step in (create(sc, "t", topic_spec(2)), add_partitions(sc, "t", 1), delete(sc, "t")):
             assert not (await step).error
-            # What was sent before the answer is there before the answer to a later question.
+            # The response to a later request arrives after all deltas sent before it.
             fence = watcher.start(apis.LIST, ListRequest(specs.SPU))
-            heard = [await watcher.frame()]
-            while int.from_bytes(heard[-1][4:8], "big") != fence:
-                heard.append(await watcher.frame())
-            for data in heard[:-1]:
-                order += told([delta(data)])
+            frames = [await watcher.frame()]
+            while int.from_bytes(frames[-1][4:8], "big") != fence:
+                frames.append(await watcher.frame())
+            for data in frames[:-1]:
+                order += changes([delta(data)])
         assert order == [
             ("t-0", False),
             ("t-1", False),
@@ -118,25 +118,25 @@ async def test_watchers_hear_of_every_change_before_the_one_who_asked_is_answere
 
 
 def delta(data: bytes) -> WatchResponse:
-    answer: WatchResponse = decode(apis.WATCH.response, data, apis.WATCH.max_version, at=8)
-    return answer
+    response: WatchResponse = decode(apis.WATCH.response, data, apis.WATCH.max_version, at=8)
+    return response
 
 
-async def test_a_watch_of_partitions_learns_how_far_they_have_come(broker: Broker) -> None:
+async def test_a_watch_of_partitions_reports_their_end(broker: Broker) -> None:
     async with (
         await Wire.open(broker.sc_address) as sc,
         await Wire.open(broker.spu_address) as spu,
     ):
         await create(sc, "t")
         watch = sc.start(apis.WATCH, WatchRequest(specs.PARTITION))
-        await sc.reply(watch)
+        await sc.response(watch)
         await produce(spu, "t", batch_of(b"a", b"b"))
-        (change,) = (await sc.reply(watch)).changes
+        (change,) = (await sc.response(watch)).changes
         assert change.item.name == "t-0"
         assert change.item.status.leader.log_end == 2
 
 
-async def test_a_watch_of_what_cannot_be_watched_costs_the_connection(broker: Broker) -> None:
+async def test_a_watch_of_an_unsupported_kind_closes_the_connection(broker: Broker) -> None:
     async with await Wire.open(broker.sc_address) as sc:
         sc.start(apis.WATCH, WatchRequest(specs.MIRROR))
         assert await sc.until_closed() == b""
@@ -145,27 +145,25 @@ async def test_a_watch_of_what_cannot_be_watched_costs_the_connection(broker: Br
 # --- Requests at the same time -----------------------------------------------------
 
 
-async def test_of_two_who_make_the_same_topic_one_is_told_so(broker: Broker) -> None:
+async def test_only_one_of_several_creates_of_the_same_topic_succeeds(broker: Broker) -> None:
     async with several(broker.sc_address, 4) as wires:
-        answers = await asyncio.gather(*(create(sc, "t") for sc in wires))
-    assert sorted(answer.error.code for answer in answers) == [0, 2002, 2002, 2002]
+        responses = await asyncio.gather(*(create(sc, "t") for sc in wires))
+    assert sorted(response.error.code for response in responses) == [0, 2002, 2002, 2002]
 
 
-async def test_partitions_that_are_added_at_the_same_time_all_count(
-    broker: Broker, tmp_path: Path
-) -> None:
+async def test_partitions_added_at_the_same_time_all_exist(broker: Broker, tmp_path: Path) -> None:
     expected = [f"t-{number}" for number in range(9)]
     async with several(broker.sc_address, 4) as wires:
         await create(wires[0], "t")
-        answers = await asyncio.gather(*(grow(sc, "t", 2) for sc in wires))
-        assert not any(answer.error for answer in answers)
+        responses = await asyncio.gather(*(add_partitions(sc, "t", 2) for sc in wires))
+        assert not any(response.error for response in responses)
         assert await names(wires[0], specs.PARTITION) == expected
     await broker.close()
     async with running(tmp_path) as again, await Wire.open(again.sc_address) as sc:
         assert await names(sc, specs.PARTITION) == expected
 
 
-async def test_a_topic_that_is_deleted_while_it_grows_is_gone(
+async def test_a_topic_deleted_while_partitions_are_added_is_deleted(
     broker: Broker, tmp_path: Path
 ) -> None:
     async with (
@@ -176,49 +174,49 @@ async def test_a_topic_that_is_deleted_while_it_grows_is_gone(
         for number in range(10):
             await create(one, f"t{number}")
         watch = watcher.start(apis.WATCH, WatchRequest(specs.PARTITION))
-        shown = {item.name for item in (await watcher.reply(watch)).all}
+        shown = {item.name for item in (await watcher.response(watch)).all}
         for number in range(10):
-            grown, gone = await asyncio.gather(
-                grow(one, f"t{number}", 1), delete(other, f"t{number}")
+            grown, deleted = await asyncio.gather(
+                add_partitions(one, f"t{number}", 1), delete(other, f"t{number}")
             )
             assert grown.error.code in (0, 2001)
-            assert not gone.error
-        await watcher.ask(apis.LIST, ListRequest(specs.SPU))
-        for data in watcher.set_aside(watch):
-            for name, is_delete in told([delta(data)]):
+            assert not deleted.error
+        await watcher.call(apis.LIST, ListRequest(specs.SPU))
+        for data in watcher.unread_frames(watch):
+            for name, is_delete in changes([delta(data)]):
                 (shown.discard if is_delete else shown.add)(name)
         assert shown == {"consumer-offset-0"}
     await broker.close()
     assert list((tmp_path / "broker" / "logs").glob("t*")) == []
 
 
-async def test_requests_of_one_connection_are_carried_out_in_order(broker: Broker) -> None:
+async def test_requests_of_one_connection_run_in_order(broker: Broker) -> None:
     async with await Wire.open(broker.sc_address) as sc:
-        asked = [
+        requests = [
             sc.start(apis.CREATE, CreateRequest(specs.TOPIC, "t", topic_spec())),
             sc.start(apis.LIST, ListRequest(specs.TOPIC)),
             sc.start(apis.DELETE, DeleteRequest(specs.TOPIC, "t")),
             sc.start(apis.LIST, ListRequest(specs.TOPIC)),
         ]
-        made, there, gone, left = [await sc.reply(each) for each in asked]
-        assert (made.error.code, gone.error.code) == (0, 0)
-        assert [item.name for item in there.items] == ["t"]
-        assert left.items == ()
+        created, first_list, deleted, second_list = [await sc.response(each) for each in requests]
+        assert (created.error.code, deleted.error.code) == (0, 0)
+        assert [item.name for item in first_list.items] == ["t"]
+        assert second_list.items == ()
 
 
-async def test_a_broker_has_so_many_partitions_and_no_more(broker: Broker) -> None:
+async def test_the_number_of_partitions_is_limited(broker: Broker) -> None:
     async with await Wire.open(broker.sc_address) as sc:
         await create(sc, "t")
-        refusal = await grow(sc, "t", PARTITIONS_MAX)
+        refusal = await add_partitions(sc, "t", PARTITIONS_MAX)
         assert refusal.error.code == Code.TOPIC_ERROR
-        assert refusal.error_message == f"more than {PARTITIONS_MAX} partitions in all"
+        assert refusal.error_message == f"more than {PARTITIONS_MAX} partitions in total"
         assert await names(sc, specs.PARTITION) == ["t-0"]
 
 
 # --- Deleting ----------------------------------------------------------------------
 
 
-async def test_deleting_a_topic_ends_its_streams_also_those_that_owe_an_acknowledgement(
+async def test_deleting_a_topic_ends_all_of_its_streams(
     broker: Broker,
 ) -> None:
     async with (
@@ -227,17 +225,17 @@ async def test_deleting_a_topic_ends_its_streams_also_those_that_owe_an_acknowle
     ):
         await create(sc, "t")
         await produce(spu, "t", batch_of(b"x"))
-        owing = spu.start(apis.STREAM_FETCH, StreamFetchRequest("t", 0, 0, 100))
+        unacknowledged = spu.start(apis.STREAM_FETCH, StreamFetchRequest("t", 0, 0, 100))
         waiting = spu.start(apis.STREAM_FETCH, StreamFetchRequest("t", 0, 1, 100))
-        assert not (await spu.reply(owing)).partition.error
+        assert not (await spu.response(unacknowledged)).partition.error
         await delete(sc, "t")
-        for stream in (owing, waiting):
-            assert (await spu.reply(stream)).partition.error.code == Code.TOPIC_DELETED
+        for stream in (unacknowledged, waiting):
+            assert (await spu.response(stream)).partition.error.code == Code.TOPIC_DELETED
         assert await produce(spu, "t", batch_of(b"x")) == (6, 0)
         assert (await fetch(spu, "t")).error.code == Code.NOT_LEADER_FOR_PARTITION
 
 
-async def test_a_topic_that_is_made_again_starts_anew(broker: Broker, tmp_path: Path) -> None:
+async def test_a_topic_that_is_created_again_is_empty(broker: Broker, tmp_path: Path) -> None:
     async with (
         await Wire.open(broker.sc_address) as sc,
         await Wire.open(broker.spu_address) as spu,
@@ -256,14 +254,14 @@ async def test_a_topic_that_is_made_again_starts_anew(broker: Broker, tmp_path: 
 
 async def store(spu: Wire, offset: int, session: int = 1) -> int:
     request = UpdateConsumerOffsetRequest(offset, session)
-    answer = await spu.ask(apis.UPDATE_CONSUMER_OFFSET, request)
-    return int(answer.error.code)
+    response = await spu.call(apis.UPDATE_CONSUMER_OFFSET, request)
+    return int(response.error.code)
 
 
 async def stored(spu: Wire, consumer: str | None = None) -> list[tuple[str, str, int, int]]:
-    wanted = None if consumer is None else ConsumerOffsetsFilter(None, consumer)
-    answer = await spu.ask(apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest(wanted))
-    found: tuple[ConsumerOffset, ...] = answer.consumers
+    requested = None if consumer is None else ConsumerOffsetsFilter(None, consumer)
+    response = await spu.call(apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest(requested))
+    found: tuple[ConsumerOffset, ...] = response.consumers
     return [
         (each.consumer_id, each.replica.topic, each.replica.partition, each.offset)
         for each in found
@@ -289,7 +287,7 @@ async def test_stored_offsets_survive_a_restart(tmp_path: Path) -> None:
         assert await stored(spu, "d") == [("d", "t", 0, 3)]
 
 
-async def test_a_stream_of_a_deleted_topic_stores_nothing_for_its_namesake(
+async def test_a_stream_of_a_deleted_topic_stores_no_offset_for_a_new_topic(
     broker: Broker,
 ) -> None:
     async with (
@@ -306,10 +304,10 @@ async def test_a_stream_of_a_deleted_topic_stores_nothing_for_its_namesake(
         assert await stored(spu) == []
 
 
-async def test_offsets_that_outlived_their_topic_are_not_taken_for_its_namesakes(
+async def test_offsets_of_a_deleted_topic_do_not_apply_to_a_new_topic(
     tmp_path: Path,
 ) -> None:
-    """As after a crash between the two entries of a delete."""
+    """This can happen after a crash between the two entries of a delete."""
     async with (
         running(tmp_path) as broker,
         await Wire.open(broker.sc_address) as sc,
@@ -326,14 +324,14 @@ async def test_offsets_that_outlived_their_topic_are_not_taken_for_its_namesakes
     async with running(tmp_path) as broker, await Wire.open(broker.spu_address) as spu:
         assert await stored(spu) == []
         request = FetchOffsetsRequest((OffsetsTopic("t", (PartitionIndex(0),)),), "c")
-        answer = await spu.ask(apis.FETCH_OFFSETS, request, 23)
-        assert answer.topics[0].partitions[0].start_offset == 0
+        response = await spu.call(apis.FETCH_OFFSETS, request, 23)
+        assert response.topics[0].partitions[0].start_offset == 0
 
 
-# --- What is not there -------------------------------------------------------------
+# --- Unsupported requests ----------------------------------------------------------
 
 
-async def test_a_request_that_needs_a_smartmodule_is_refused_in_words(broker: Broker) -> None:
+async def test_a_request_with_a_smartmodule_is_refused_with_a_reason(broker: Broker) -> None:
     module = SmartModuleInvocation(Predefined("upper"), Map())
     refusal = other("the embedded broker does not run SmartModules yet")
     async with (
@@ -343,12 +341,12 @@ async def test_a_request_that_needs_a_smartmodule_is_refused_in_words(broker: Br
         await create(sc, "t")
         await produce(spu, "t", batch_of(b"x"))
         request = replace(produce_request("t", (0, batch_of(b"x"))), smartmodules=(module,))
-        answer = await spu.ask(apis.PRODUCE, request)
-        assert answer.topics[0].partitions[0].error == refusal
+        response = await spu.call(apis.PRODUCE, request)
+        assert response.topics[0].partitions[0].error == refusal
         stream = spu.start(
             apis.STREAM_FETCH, StreamFetchRequest("t", 0, 0, 100, smartmodules=(module,))
         )
-        assert (await spu.reply(stream)).partition.error == refusal
+        assert (await spu.response(stream)).partition.error == refusal
         assert (await fetch(spu, "t")).high_watermark == 1
 
 
@@ -364,14 +362,16 @@ async def test_other_objects_cannot_be_deleted(
     broker: Broker, kind: specs.ObjectKind, key: str | SpuName, code: int
 ) -> None:
     async with await Wire.open(broker.sc_address) as sc:
-        answer = await sc.ask(apis.DELETE, DeleteRequest(kind, key))
-        assert answer.error.code == code
+        response = await sc.call(apis.DELETE, DeleteRequest(kind, key))
+        assert response.error.code == code
 
 
 async def test_an_unknown_replica_of_a_known_topic_has_no_offsets(broker: Broker) -> None:
     async with await Wire.open(broker.spu_address) as spu:
-        wanted = ConsumerOffsetsFilter(ReplicaKey("nope", 3))
-        answer = await spu.ask(apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest(wanted))
-        assert (answer.error.code, answer.consumers) == (0, ())
+        requested = ConsumerOffsetsFilter(ReplicaKey("nope", 3))
+        response = await spu.call(
+            apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest(requested)
+        )
+        assert (response.error.code, response.consumers) == (0, ())
         assert await produce(spu, "nope", batch_of(b"x")) == (6, 0)
         assert produce_request("nope").topics[0].partitions == ()

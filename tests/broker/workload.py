@@ -1,7 +1,7 @@
-"""Some work for a broker, what is known of it at each moment, and what must be left after a crash.
+"""A workload for a broker, and the check of what must survive a crash at any moment of it.
 
-Nothing is known of a request before its answer: it may have been carried out or not. Every batch
-and every topic of a workload differ from all others, so that what is found can be told apart.
+Until the response to a request arrives, the request may or may not have taken effect. All batches
+and topics of a workload are different, so each one can be identified.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ Partition = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request is on its way."""
+class Requested:
+    """A request was sent."""
 
     what: str
     topic: str
@@ -58,7 +58,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Done:
-    """Its answer was: yes."""
+    """The request succeeded."""
 
     what: str
     topic: str
@@ -67,13 +67,13 @@ class Done:
 
 @dataclass
 class Known:
-    """What all facts up to a moment add up to."""
+    """The sum of all facts up to a moment."""
 
     may_exist: set[str] = field(default_factory=set)
     must_exist: dict[str, int] = field(default_factory=dict)
     sent: dict[Partition, set[bytes]] = field(default_factory=lambda: defaultdict(set))
     stored: dict[Partition, dict[int, bytes]] = field(default_factory=lambda: defaultdict(dict))
-    # The positions that may be found: the one last confirmed, or one asked for since.
+    # The possible positions: the last confirmed, or any requested later.
     positions: dict[Partition, list[int | None]] = field(
         default_factory=lambda: defaultdict(lambda: [None])
     )
@@ -83,24 +83,24 @@ class Known:
         known = cls()
         for step in steps:
             if isinstance(step, Mark):
-                known.learn(step.fact)
+                known.add(step.fact)
         return known
 
-    def learn(self, fact: Asked | Done) -> None:
+    def add(self, fact: Requested | Done) -> None:
         match fact:
-            case Asked("create", topic):
+            case Requested("create", topic):
                 self.may_exist.add(topic)
             case Done("create" | "grow", topic, partitions):
                 self.must_exist[topic] = partitions
-            case Asked("delete", topic):
+            case Requested("delete", topic):
                 self.must_exist.pop(topic, None)
             case Done("delete", topic):
                 self.may_exist.discard(topic)
-            case Asked("produce", topic, (partition, batches)):
+            case Requested("produce", topic, (partition, batches)):
                 self.sent[topic, partition].update(batches)
             case Done("produce", topic, (partition, stored)):
                 self.stored[topic, partition].update(stored)
-            case Asked("position", topic, (partition, offset)):
+            case Requested("position", topic, (partition, offset)):
                 self.positions[topic, partition].append(offset)
             case Done("position", topic, (partition, offset)):
                 self.positions[topic, partition] = [offset]
@@ -110,14 +110,14 @@ class Known:
 
 
 class Workload:
-    """Random requests to a broker on a recording disk, and their answers as facts."""
+    """Sends random requests to a broker on a recording disk and marks the facts."""
 
     def __init__(self, broker: Broker, disk: RecordingDisk, random: Random) -> None:
         self._broker = broker
         self._disk = disk
         self._random = random
         self._topics: dict[str, int] = {}
-        self._made = 0
+        self._created = 0
         self._sent = 0
 
     async def run(self, steps: int) -> None:
@@ -133,14 +133,21 @@ class Workload:
     async def _one(self) -> None:
         if len(self._topics) < 2:
             return await self._create()
-        work = [self._create, self._grow, self._delete, self._move, self._forget, self._produce]
+        work = [
+            self._create,
+            self._grow,
+            self._delete,
+            self._store_offset,
+            self._delete_offset,
+            self._produce,
+        ]
         (chosen,) = self._random.choices(work, (8, 4, 4, 14, 3, 67))
         await chosen()
 
     async def _create(self) -> None:
-        self._made += 1
-        name, partitions = f"topic-{self._made}", self._random.randint(1, 2)
-        self._disk.mark(Asked("create", name))
+        self._created += 1
+        name, partitions = f"topic-{self._created}", self._random.randint(1, 2)
+        self._disk.mark(Requested("create", name))
         spec = topic_spec(partitions, segment_bytes=SEGMENT_BYTES)
         assert not (await create(self._sc, name, spec)).error
         self._disk.mark(Done("create", name, partitions))
@@ -149,19 +156,19 @@ class Workload:
     async def _grow(self) -> None:
         name = self._any_topic()
         request = UpdateRequest(specs.TOPIC, name, AddPartitions(1))
-        assert not (await self._sc.ask(apis.UPDATE, request)).error
+        assert not (await self._sc.call(apis.UPDATE, request)).error
         self._topics[name] += 1
         self._disk.mark(Done("grow", name, self._topics[name]))
 
     async def _delete(self) -> None:
         name = self._any_topic()
         del self._topics[name]
-        self._disk.mark(Asked("delete", name))
+        self._disk.mark(Requested("delete", name))
         assert not (await delete(self._sc, name)).error
         self._disk.mark(Done("delete", name))
 
-    async def _move(self) -> None:
-        """Store where a consumer is."""
+    async def _store_offset(self) -> None:
+        """Store the offset of a consumer."""
         name = self._any_topic()
         partition = self._random.randrange(self._topics[name])
         offset = self._random.randrange(1_000)
@@ -169,16 +176,16 @@ class Workload:
         update = UpdateConsumerOffsetRequest(offset, 1)
         async with await Wire.open(self._broker.spu_address) as spu:
             spu.start(apis.STREAM_FETCH, start)
-            self._disk.mark(Asked("position", name, (partition, offset)))
-            assert not (await spu.ask(apis.UPDATE_CONSUMER_OFFSET, update)).error
+            self._disk.mark(Requested("position", name, (partition, offset)))
+            assert not (await spu.call(apis.UPDATE_CONSUMER_OFFSET, update)).error
             self._disk.mark(Done("position", name, (partition, offset)))
 
-    async def _forget(self) -> None:
+    async def _delete_offset(self) -> None:
         name = self._any_topic()
         partition = self._random.randrange(self._topics[name])
-        self._disk.mark(Asked("position", name, (partition, None)))
+        self._disk.mark(Requested("position", name, (partition, None)))
         request = DeleteConsumerOffsetRequest(ReplicaKey(name, partition), CONSUMER)
-        assert not (await self._spus[0].ask(apis.DELETE_CONSUMER_OFFSET, request)).error
+        assert not (await self._spus[0].call(apis.DELETE_CONSUMER_OFFSET, request)).error
         self._disk.mark(Done("position", name, (partition, None)))
 
     async def _produce(self) -> None:
@@ -189,10 +196,12 @@ class Workload:
 
     async def _send(self, spu: Wire, name: str, entries: list[tuple[int, list[bytes]]]) -> None:
         for partition, batches in entries:
-            self._disk.mark(Asked("produce", name, (partition, [batch[8:] for batch in batches])))
+            self._disk.mark(
+                Requested("produce", name, (partition, [batch[8:] for batch in batches]))
+            )
         request = produce_request(name, *((number, b"".join(each)) for number, each in entries))
-        answer = await spu.ask(apis.PRODUCE, request)
-        for (partition, batches), entry in zip(entries, answer.topics[0].partitions, strict=True):
+        response = await spu.call(apis.PRODUCE, request)
+        for (partition, batches), entry in zip(entries, response.topics[0].partitions, strict=True):
             assert not entry.error
             offset, stored = entry.base_offset, {}
             for batch in batches:
@@ -220,11 +229,11 @@ class Workload:
         return self._random.choice(sorted(self._topics))
 
 
-# --- Judgement -------------------------------------------------------------------------
+# --- Check -----------------------------------------------------------------------------
 
 
 class QuickDisk(Disk):
-    """Syncs nothing; enough to look at what is there."""
+    """Does not sync; sufficient to read the recovered data."""
 
     def sync(self, fd: int) -> None:
         pass
@@ -233,49 +242,51 @@ class QuickDisk(Disk):
         pass
 
 
-async def judge(data_dir: Path, known: Known, disk: Disk | None = None) -> None:
-    """Open a broker on what a crash left, as nobody's help, and compare with what is known."""
+async def check_recovery(data_dir: Path, known: Known, disk: Disk | None = None) -> None:
+    """Open a broker on the disk after a crash and compare its data with the known facts."""
     async with (
         running(data_dir, disk=disk or QuickDisk()) as broker,
         await Wire.open(broker.sc_address) as sc,
         await Wire.open(broker.spu_address) as spu,
     ):
-        found = await sc.ask(apis.LIST, ListRequest(specs.TOPIC))
+        found = await sc.call(apis.LIST, ListRequest(specs.TOPIC))
         counts = {item.name: item.spec.partition_count for item in found.items}
-        assert set(counts) <= known.may_exist, "a topic that is not there"
+        assert set(counts) <= known.may_exist, "a deleted topic exists"
         for topic, partitions in known.must_exist.items():
             assert counts.get(topic, 0) >= partitions, f"{topic} is lost"
         for topic, partitions in counts.items():
             for partition in range(partitions):
-                await _judge_partition(spu, topic, partition, known)
-        await _judge_positions(spu, counts, known)
+                await _check_partition(spu, topic, partition, known)
+        await _check_positions(spu, counts, known)
 
 
-async def _judge_partition(spu: Wire, topic: str, partition: int, known: Known) -> None:
+async def _check_partition(spu: Wire, topic: str, partition: int, known: Known) -> None:
     where = f"{topic}-{partition}"
     found: dict[int, bytes] = {}
     end = 0
     while True:
-        answer = await fetch(spu, topic, partition, end)
-        assert not answer.error, f"{where} at {end}: {answer.error}"
-        if not answer.records:
+        response = await fetch(spu, topic, partition, end)
+        assert not response.error, f"{where} at {end}: {response.error}"
+        if not response.records:
             break
-        for header, at in whole_batches(answer.records):
-            assert header.base_offset == end, f"{where}: a hole at {end}"
-            found[end] = answer.records[at + 8 : at + header.size_bytes]
+        for header, at in whole_batches(response.records):
+            assert header.base_offset == end, f"{where}: a gap at {end}"
+            found[end] = response.records[at + 8 : at + header.size_bytes]
             end = header.end_offset
     for offset, batch in known.stored[topic, partition].items():
-        assert found.get(offset) == batch, f"{where}: acknowledged, and gone at {offset}"
-    assert len(set(found.values())) == len(found), f"{where}: something is there twice"
+        assert found.get(offset) == batch, f"{where}: acknowledged batch lost at {offset}"
+    assert len(set(found.values())) == len(found), f"{where}: a batch is duplicated"
     assert set(found.values()) <= known.sent[topic, partition], f"{where}: never sent"
     assert await produce(spu, topic, batch_of(b"after"), partition) == (0, end), where
 
 
-async def _judge_positions(spu: Wire, topics: dict[str, int], known: Known) -> None:
-    answer = await spu.ask(apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest())
-    held = {(each.replica.topic, each.replica.partition): each for each in answer.consumers}
-    assert {topic for topic, _ in held} <= set(topics), "a position in no topic"
+async def _check_positions(spu: Wire, topics: dict[str, int], known: Known) -> None:
+    response = await spu.call(apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest())
+    found_offsets = {
+        (each.replica.topic, each.replica.partition): each for each in response.consumers
+    }
+    assert {topic for topic, _ in found_offsets} <= set(topics), "a position without a topic"
     for key, possible in known.positions.items():
         if key[0] in known.must_exist:
-            offset = held[key].offset if key in held else None
-            assert offset in possible, f"{key}: at {offset}, stored was {possible}"
+            offset = found_offsets[key].offset if key in found_offsets else None
+            assert offset in possible, f"{key}: offset {offset}, possible {possible}"

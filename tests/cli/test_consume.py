@@ -72,6 +72,13 @@ def test_every_partition_is_read_unless_some_are_selected(on_cluster: Run) -> No
     assert len(ended.lines) == 6
 
 
+def test_consume_stops_at_an_end_that_is_the_last_offset_of_the_topic(
+    on_cluster: Run, ten: str
+) -> None:
+    ended = on_cluster("consume", ten, "-B", "--end", "9")
+    assert (ended.code, ended.out) == (0, TEN)
+
+
 def test_without_a_start_consume_waits_and_suggests_how_to_read_stored_records(
     cluster: str, on_cluster: Run, tmp_path: Path
 ) -> None:

@@ -61,8 +61,8 @@ def test_a_misspelt_topic_setting_never_makes_a_job_read_the_default_topic(tmp_p
         assert ended.code == 2
         return ended.err
 
-    assert "no topic of this job is called 'order'" in refused("--set", "topics.order=staging")
-    assert "no topic of this job is called 'order'" in refused(STREAMKIT_TOPICS_ORDER="staging")
+    assert "this job has no topic 'order'" in refused("--set", "topics.order=staging")
+    assert "this job has no topic 'order'" in refused(STREAMKIT_TOPICS_ORDER="staging")
     assert "STREAMKIT_TOPICS_ORDERS" in refused(STREAMKIT_TOPIC_ORDERS="staging")
     (tmp_path / "streamkit.toml").write_text("[topic]\norders = 'staging'\n")
     assert "did you mean 'topics'?" in refused()

@@ -97,7 +97,7 @@ def test_produce_restarts_its_broker_and_loses_no_record(tmp_path: Path) -> None
         read_until(producer, b"created topic")
         assert len(run(tmp_path, "consume", "t", "-B", "-n", "2").lines) == 2
         os.kill(broker_of(tmp_path), signal.SIGKILL)
-        read_until(producer, b"the embedded broker is back")
+        read_until(producer, b"the embedded broker runs again")
         write_lines(producer, b"3\n4\n")
         _, err = producer.communicate(timeout=WAIT_S)
     assert producer.returncode == 0, err
@@ -110,7 +110,7 @@ def test_consume_restarts_its_broker_and_resumes(tmp_path: Path) -> None:
     with started(tmp_path, "consume", "t", "-B") as consumer:
         assert read_line(consumer) == b"1\n"
         os.kill(broker_of(tmp_path), signal.SIGKILL)
-        read_until(consumer, b"the embedded broker is back")
+        read_until(consumer, b"the embedded broker runs again")
         run(tmp_path, "produce", "t", given=b"2\n")
         assert read_line(consumer) == b"2\n"
 

@@ -53,16 +53,16 @@ def failed(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, li
         ("-c a:1 topic list --embedded", "--cluster and --embedded contradict", "keep one"),
         ("-c a:1 topic list --cluster b:1", "--cluster is given twice: 'a:1' and 'b:1'", ""),
         ("topic --cluster a list", "--cluster: 'a' is not HOST:PORT", "127.0.0.1:9103"),
-        ("-P nobody topic list", "no profile 'nobody' in ", "there are: none"),
+        ("-P nobody topic list", "no profile 'nobody' in ", "there are none yet"),
         ("-c a:1 broker start", "runs a broker on this machine", ""),
         ("--tls broker start", "runs a broker on this machine", ""),
         ("broker start --spu-public-address x", "'x' is not HOST:PORT", ""),
-        ("--tls topic list", "no cluster is named", "--cluster HOST:PORT"),
-        ("topic list --tls --embedded", "no cluster is named", "--cluster HOST:PORT"),
+        ("--tls topic list", "TLS options need --cluster", "--cluster HOST:PORT"),
+        ("topic list --tls --embedded", "TLS options need --cluster", "--cluster HOST:PORT"),
         ("-c a:1 topic list --domain d", "--domain needs --tls", "add --tls"),
         ("-c a:1 --tls --client-cert c topic list", "--client-cert has no", "--enable-client"),
         ("-c a:1 --tls --enable-client-cert topic list", "needs --client-cert and", "give the"),
-        ("-c a:1 --tls --domain a/b topic list", "'a/b' is no host name", ""),
+        ("-c a:1 --tls --domain a/b topic list", "'a/b' is not a valid host name", ""),
         ("-c a:1 --tls --ca-cert /no/such topic list", "cannot read the CA certificate", ""),
         ("consumer delete x -p 1", "--partition needs a topic", "--topic"),
         ("profile", "has no current profile", "--cluster"),
@@ -137,7 +137,7 @@ def test_an_unknown_partition_is_a_usage_error(on_cluster: Run) -> None:
     for arguments in (("consume", "narrow", "-d", "-p", "3"), ("produce", "narrow", "-p", "3")):
         ended = on_cluster(*arguments, given=b"x\n")
         assert ended.code == 2
-        assert "error: topic 'narrow' has no partition 3, it has 1" in ended.err
+        assert "error: topic 'narrow' has no partition 3 (partition count: 1)" in ended.err
 
 
 @contextmanager

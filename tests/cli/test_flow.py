@@ -103,7 +103,7 @@ def test_a_data_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     ended = run(tmp_path, "topic", "list", variables={"STREAMKIT_DATA_DIR": "plain"})
     assert ended.code == 2
-    assert "error: cannot make the data folder plain: " in ended.err
+    assert "error: cannot create the data folder plain: " in ended.err
 
 
 def test_commands_use_the_cluster_in_the_settings_file(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def test_batches_are_compressed_as_the_topic_requires(on_cluster: Run) -> None:
     assert on_cluster("produce", "packed", given=b"a\n" * 1_000).code == 0
     other = on_cluster("produce", "packed", "--compression", "zstd", given=b"a\n")
     assert other.code == 2
-    assert "topic 'packed' asks for lz4 compression, the producer is set to zstd" in other.err
+    assert "topic 'packed' requires lz4 compression, but the producer is set to zstd" in other.err
 
 
 def test_a_missing_topic_is_created_on_a_cluster_only_with_the_option(on_cluster: Run) -> None:

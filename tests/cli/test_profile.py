@@ -167,8 +167,8 @@ def test_an_exported_profile_includes_its_certificates_and_key(
     ("arguments", "kind", "reason", "hint"),
     [
         ("switch lcoal", ConfigError, "no profile 'lcoal'", "did you mean 'local'?"),
-        ("switch zzz", ConfigError, "no profile 'zzz'", "there are: broken, cloud, local"),
-        ("switch broken", ConfigError, "names no cluster", "mend"),
+        ("switch zzz", ConfigError, "no profile 'zzz'", "existing names: broken, cloud, local"),
+        ("switch broken", ConfigError, "is missing in", "correct"),
         ("delete-cluster clod", ConfigError, "no cluster 'clod'", "did you mean 'cloud'?"),
         ("delete-cluster local", ConfigError, "is used by: local", "--force"),
         ("add local h:1", ConfigError, "already", "another name"),
@@ -177,7 +177,7 @@ def test_an_exported_profile_includes_its_certificates_and_key(
         ("add n h:1 --tls --domain d", UsageError, "it lacks ca_cert, cert, key", "all of"),
         ("add n h:1 --domain d", UsageError, "--domain needs --tls", "add --tls"),
         ("rename local cloud", ConfigError, "a profile 'cloud'", "another name"),
-        ("export broken", ConfigError, "names no cluster", "mend"),
+        ("export broken", ConfigError, "is missing in", "correct"),
     ],
 )
 def test_an_invalid_change_is_an_error_with_a_hint_and_leaves_the_file_unchanged(
@@ -305,8 +305,8 @@ def test_commands_use_the_tls_of_the_current_profile(
 @pytest.mark.parametrize(
     ("options", "error", "hint"),
     [
-        ((), "does it want TLS?", "--tls"),
-        (("--tls",), "it asks for a client certificate", "client_cert"),
+        ((), "does it require TLS", "--tls"),
+        (("--tls",), "it requires a client certificate", "client_cert"),
         (("--tls", "--domain", DOMAIN), "its certificate is not trusted", "--ca-cert"),
     ],
 )
@@ -325,4 +325,4 @@ def test_a_job_does_not_retry_a_cluster_that_refuses_its_certificate(
     (tmp_path / "app.py").write_text(APP)
     done = run(tmp_path, "run", "app.py", "--cluster", secured.sc_address, "--tls")
     assert done.code == 1
-    assert "it asks for a client certificate" in done.err
+    assert "it requires a client certificate" in done.err

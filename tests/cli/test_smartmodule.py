@@ -39,7 +39,7 @@ def test_an_invalid_module_is_refused(on_cluster: Run, tmp_path: Path) -> None:
     (tmp_path / "text.wasm").write_bytes(b"hello")
     wrong = on_cluster("sm", "create", "m", "--wasm-file", "text.wasm")
     assert wrong.code == 2
-    assert "error: the SmartModule is no wasm binary: it begins with b'hell'" in wrong.err
+    assert "error: the SmartModule is not a wasm binary: it begins with b'hell'" in wrong.err
     missing = on_cluster("sm", "create", "m", "--wasm-file", "none.wasm")
     assert (missing.code, missing.err) == (
         2,
@@ -47,7 +47,7 @@ def test_an_invalid_module_is_refused(on_cluster: Run, tmp_path: Path) -> None:
     )
     name = on_cluster("sm", "create", "No_Good", "--wasm-file", "text.wasm")
     assert name.code == 2
-    assert "no SmartModule can be called 'No_Good': 'N' at position 1" in name.err
+    assert "'No_Good' is not a valid name for a SmartModule: it has 'N' at position 1" in name.err
 
 
 def test_delete_continues_after_an_error_only_with_the_option(

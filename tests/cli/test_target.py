@@ -53,7 +53,7 @@ def profiles(tmp_path: Path) -> Path:
         ({}, "b:1", "c:1", True, ("cluster", "b:1", "STREAMKIT_CLUSTER")),
         ({}, "", "c:1", True, ("cluster", "c:1", "the settings file")),
         ({}, "", None, True, ("profile", "local:9103", "the current profile in ")),
-        ({}, "", None, False, ("embedded", None, "no cluster is named")),
+        ({}, "", None, False, ("embedded", None, "no cluster is configured")),
         ({"cluster": "[::1]:9103"}, "", None, False, ("cluster", "[::1]:9103", "--cluster")),
     ],
 )
@@ -108,7 +108,7 @@ def test_tls_options_need_a_cluster_option(profiles: Path) -> None:
     assert choose(cluster="a:1", tls=tls, environment={}).tls == tls
     variables = {"STREAMKIT_CLUSTER": "a:1", **_with(profiles)}
     for options in ({}, {"profile": "other"}, {"embedded": True}):
-        with pytest.raises(UsageError, match="no cluster is named"):
+        with pytest.raises(UsageError, match="TLS options need --cluster"):
             choose(**options, tls=tls, environment=variables)
 
 
@@ -116,7 +116,7 @@ def test_the_hint_for_an_invalid_current_profile_suggests_the_embedded_broker(
     profiles: Path,
 ) -> None:
     profiles.write_text(PROFILES.replace('"local"\n[profile.local]', '"broken"\n[profile.local]'))
-    with pytest.raises(ConfigError, match="names no cluster") as caught:
+    with pytest.raises(ConfigError, match="is missing in") as caught:
         choose(environment=_with(profiles))
     assert "--embedded" in caught.value.hint
 

@@ -74,7 +74,9 @@ def test_an_existing_topic_and_an_invalid_name_are_errors(on_cluster: Run) -> No
     assert "error: topic 'twice' already exists" in again.err
     wrong = on_cluster("topic", "create", "No_Good")
     assert wrong.code == 2
-    assert wrong.err.startswith("error: no topic can be called 'No_Good': 'N' at position 1\n")
+    assert wrong.err.startswith(
+        "error: 'No_Good' is not a valid name for a topic: it has 'N' at position 1\n"
+    )
 
 
 def test_delete_continues_after_an_error_only_with_the_option(on_cluster: Run) -> None:

@@ -1,4 +1,4 @@
-"""One broker in a process of its own for all tests, a client and a fresh topic for each."""
+"""One broker process for all tests, and a client and a new topic for each test."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _numbers = count()
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    """The broker that tests share; nobody may kill it."""
+    """The broker that tests share; a test must not kill it."""
     with BrokerProcess(tmp_path_factory.mktemp("cluster") / "data") as process:
         yield process
 
 
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[BrokerProcess]:
-    """A broker of the test's own, to be killed and started again."""
+    """A broker for one test, which may be killed and restarted."""
     with BrokerProcess(tmp_path / "data") as process:
         yield process
 
@@ -38,7 +38,7 @@ async def client(cluster: BrokerProcess) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def new_topic(client: Client) -> NewTopic:
-    """Make a topic that no other test knows; options as for `create_topic`."""
+    """Create a topic that no other test uses; options as for `create_topic`."""
 
     async def make(partitions: int = 1, **options: Any) -> str:
         name = f"topic-{next(_numbers)}"

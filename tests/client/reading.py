@@ -1,4 +1,4 @@
-"""What most tests ask of a topic: all that is in it."""
+"""Helpers that read all records of a topic."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streamkit.protocol.batch import BatchHeader, whole_batches
 
 
 async def read_all(client: Client, topic: str, **options: Any) -> list[Record[bytes]]:
-    """Return the records there are, partition by partition."""
+    """Return all records, partition by partition."""
     found: list[Record[bytes]] = []
     async with client.consumer(topic, until_end=True, **options) as consumer:
         while (chunk := await consumer.next_chunk()) is not None:
@@ -23,6 +23,6 @@ async def values_of(client: Client, topic: str, **options: Any) -> list[bytes]:
 
 
 async def batches_of(client: Client, topic: str, partition: int = 0) -> list[BatchHeader]:
-    """Return the headers of the batches as they are stored."""
+    """Return the headers of the stored batches."""
     found = await OffsetClient(client.cluster).fetch(topic, partition, 0, 1 << 26)
     return [header for header, _ in whole_batches(found.records)]

@@ -1,4 +1,4 @@
-"""What servers made for a test share: a port, the requests that arrive, what they speak."""
+"""Shared by the servers of tests: a port, arriving requests, and versions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streamkit.protocol.error_codes import NO_ERROR
 async def listen(
     tasks: TaskGroup, listeners: AsyncExitStack, serve: Callable[[SocketStream], Any]
 ) -> int:
-    """Serve connections for as long as both live; return the port."""
+    """Serve connections until the task group ends; return the port."""
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     await listeners.enter_async_context(listener)
     tasks.start_soon(listener.serve, serve)
@@ -29,20 +29,20 @@ async def listen(
 async def requests_of(
     stream: SocketStream, table: dict[int, apis.Api[Any, Any]]
 ) -> AsyncIterator[IncomingRequest]:
-    """Read requests until the client goes."""
+    """Read requests until the client closes the connection."""
     connection = ServerConnection(table)
     try:
         while True:
             for request in connection.receive(await stream.receive()):
                 yield request
     except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-        return  # the client has gone
+        return  # the client closed the connection
 
 
 def versions(
     table: dict[int, apis.Api[Any, Any]], newest: int = apis.SPU_VERSION
 ) -> ApiVersionsResponse:
-    """Answer which versions are spoken: of records up to ``newest``, of the rest all."""
+    """Return the supported versions: for record APIs up to ``newest``, for others all."""
     of_records = (apis.PRODUCE, apis.STREAM_FETCH)
     ranges = [
         ApiRange(key, 0, min(api.max_version, newest) if api in of_records else api.max_version)

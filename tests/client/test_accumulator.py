@@ -1,4 +1,4 @@
-"""Records into batches: every row comes out once, in order, in batches that are no larger."""
+"""Records go into batches: every row comes out once, in order, and no batch is too large."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def needs_bytes(row: Row) -> int:
 
 @dataclass
 class Run:
-    """An accumulator, the rows it should hold, and what came out of it."""
+    """An accumulator, the rows that were added, and the rows that came out."""
 
     request_bytes: int = REQUEST_BYTES
     accumulator: Accumulator = field(init=False)
@@ -116,7 +116,7 @@ def test_every_row_comes_out_once_and_in_order(steps: list[tuple[str, list[Row]]
 
 
 @given(st.lists(STEPS, max_size=30))
-def test_only_a_lone_record_makes_a_batch_larger_than_asked(
+def test_only_a_single_large_record_makes_a_batch_larger_than_the_limit(
     steps: list[tuple[str, list[Row]]],
 ) -> None:
     run = Run()
@@ -124,14 +124,14 @@ def test_only_a_lone_record_makes_a_batch_larger_than_asked(
         run.step(name, rows)
     run.end()
     for batch in run.taken:
-        # The header without its count is four bytes less on the wire than in the reckoning.
+        # OVERHEAD_BYTES counts four bytes more than the header has on the wire.
         assert len(batch.data) == OVERHEAD_BYTES + batch.plain_bytes
         assert len(batch.data) <= BATCH_BYTES or batch.record_count == 1
         assert len(batch.data) <= REQUEST_BYTES
 
 
 @given(st.lists(STEPS, max_size=30))
-def test_each_row_is_told_the_offset_it_gets(steps: list[tuple[str, list[Row]]]) -> None:
+def test_each_row_gets_its_offset(steps: list[tuple[str, list[Row]]]) -> None:
     run = Run()
     for name, rows in steps:
         run.step(name, rows)
@@ -144,7 +144,7 @@ def test_each_row_is_told_the_offset_it_gets(steps: list[tuple[str, list[Row]]])
 
 
 @given(st.lists(STEPS, max_size=30))
-def test_what_is_held_is_counted_until_it_is_settled(
+def test_held_bytes_are_counted_until_batches_are_settled(
     steps: list[tuple[str, list[Row]]],
 ) -> None:
     run = Run()
@@ -173,7 +173,7 @@ def test_columns_and_single_records_make_the_same_batches(
     assert [batch.data for batch in singles.taken] == [batch.data for batch in columns.taken]
 
 
-def test_a_batch_is_never_larger_than_a_request_may_be() -> None:
+def test_a_batch_is_never_larger_than_max_request_size() -> None:
     run = Run(request_bytes=120)
     for _ in range(10):
         run.step("add", [(bytes(20), None, 1)])
@@ -182,7 +182,7 @@ def test_a_batch_is_never_larger_than_a_request_may_be() -> None:
     assert max(batch.record_count for batch in run.taken) == 2
 
 
-def test_the_row_that_is_too_large_is_named() -> None:
+def test_the_row_that_is_too_large_is_reported() -> None:
     accumulator = Run().accumulator
     with pytest.raises(RecordTooLarge, match=r"row 1.*max_request_size is 400"):
         accumulator.add_rows(Columns([b"", bytes(500)], [None, None], [1, 1]))

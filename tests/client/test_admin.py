@@ -1,4 +1,4 @@
-"""Topics, partitions and consumers, by the SC."""
+"""Administration of topics, partitions and consumers through the SC."""
 
 from __future__ import annotations
 
@@ -19,9 +19,7 @@ from tests.client.reading import values_of
 from tests.proxy import Proxy, Replace
 
 
-async def test_a_new_topic_is_described_as_it_was_asked_for(
-    client: Client, new_topic: NewTopic
-) -> None:
+async def test_a_new_topic_has_the_requested_options(client: Client, new_topic: NewTopic) -> None:
     name = await new_topic(
         3,
         retention=timedelta(hours=1),
@@ -37,26 +35,26 @@ async def test_a_new_topic_is_described_as_it_was_asked_for(
     assert found in await client.admin.list_topics()
 
 
-async def test_what_is_left_out_is_the_servers_default(client: Client, new_topic: NewTopic) -> None:
+async def test_missing_options_have_the_servers_defaults(
+    client: Client, new_topic: NewTopic
+) -> None:
     found = await client.admin.describe_topic(await new_topic())
     assert (found.retention_s, found.segment_size_bytes, found.compression) == (None, None, "any")
 
 
-async def test_system_topics_are_listed_apart(client: Client) -> None:
+async def test_system_topics_are_listed_separately(client: Client) -> None:
     assert "consumer-offset" in [t.name for t in await client.admin.list_topics(system=True)]
     assert "consumer-offset" not in [t.name for t in await client.admin.list_topics()]
     assert (await client.admin.describe_topic("consumer-offset")).is_system
 
 
-async def test_a_name_is_given_once(client: Client, new_topic: NewTopic) -> None:
+async def test_an_existing_name_is_refused(client: Client, new_topic: NewTopic) -> None:
     name = await new_topic()
     with pytest.raises(TopicAlreadyExists, match=name):
         await client.admin.create_topic(name)
 
 
-async def test_a_topic_that_is_there_will_do_where_that_is_said(
-    client: Client, new_topic: NewTopic
-) -> None:
+async def test_exist_ok_accepts_an_existing_topic(client: Client, new_topic: NewTopic) -> None:
     name = await new_topic(2, compression="zstd")
     await client.admin.create_topic(name, 2, exist_ok=True)
     await client.admin.create_topic(name, 2, exist_ok=True, dry_run=True)
@@ -66,7 +64,7 @@ async def test_a_topic_that_is_there_will_do_where_that_is_said(
 
 
 @pytest.mark.parametrize(("wanted", "hint"), [(3, "add_partitions"), (1, "")])
-async def test_one_with_other_partitions_will_not_do(
+async def test_exist_ok_refuses_another_partition_count(
     client: Client, new_topic: NewTopic, wanted: int, hint: str
 ) -> None:
     name = await new_topic(2)
@@ -74,7 +72,7 @@ async def test_one_with_other_partitions_will_not_do(
         await client.admin.create_topic(name, wanted, exist_ok=True)
     assert (raised.value.topic, raised.value.code) == (name, 2002)
     assert raised.value.hint.partition(" ")[0] == hint
-    with pytest.raises(UsageError, match="no topic can be called"):
+    with pytest.raises(UsageError, match="is not a valid name for a topic"):
         await client.admin.create_topic("Bad", exist_ok=True)
 
 
@@ -83,8 +81,8 @@ async def test_one_with_other_partitions_will_not_do(
     [
         ("Upper", "'U' at position 1"),
         ("a_b", "'_' at position 2"),
-        ("-a", "a - at its beginning or end"),
-        ("a-", "a - at its beginning or end"),
+        ("-a", "a - at the start or end"),
+        ("a-", "a - at the start or end"),
         ("a" * 64, "64 characters"),
         ("", "empty"),
         ("a b", "' ' at position 2"),
@@ -95,13 +93,13 @@ async def test_one_with_other_partitions_will_not_do(
 async def test_a_bad_name_is_refused_before_it_is_sent(
     client: Client, name: str, wrong: str
 ) -> None:
-    with pytest.raises(UsageError, match="no topic can be called") as caught:
+    with pytest.raises(UsageError, match="is not a valid name for a topic") as caught:
         await client.admin.create_topic(name)
     assert wrong in str(caught.value)
     assert "1 to 63 of a-z, 0-9 and -" in caught.value.hint
 
 
-async def test_what_breaks_a_rule_is_refused_with_the_rule(client: Client) -> None:
+async def test_a_violated_rule_is_reported_with_the_rule(client: Client) -> None:
     with pytest.raises(BrokerError, match="less than minimum"):
         await client.admin.create_topic("small", segment_size_bytes=10)
     with pytest.raises(BrokerError, match="partition must be greater than 0"):
@@ -118,13 +116,13 @@ async def test_what_breaks_a_rule_is_refused_with_the_rule(client: Client) -> No
         await client.admin.create_topic("short", retention=9)
 
 
-async def test_a_dry_run_makes_nothing(client: Client) -> None:
+async def test_a_dry_run_creates_nothing(client: Client) -> None:
     await client.admin.create_topic("only-checked", dry_run=True)
     with pytest.raises(TopicNotFound, match="only-checked"):
         await client.admin.describe_topic("only-checked")
 
 
-async def test_a_deleted_topic_is_gone_and_its_name_free(
+async def test_the_name_of_a_deleted_topic_can_be_used_again(
     client: Client, new_topic: NewTopic
 ) -> None:
     name = await new_topic()
@@ -145,7 +143,7 @@ async def test_a_system_topic_is_not_deleted_by_mistake(client: Client) -> None:
         await client.admin.delete_topic("consumer-offset")
 
 
-async def test_a_system_topic_is_made_and_deleted_on_purpose(client: Client) -> None:
+async def test_a_system_topic_is_created_and_deleted_on_request(client: Client) -> None:
     await client.admin.create_topic("of-the-system", system=True)
     assert (await client.admin.describe_topic("of-the-system")).is_system
     with pytest.raises(BrokerError, match="of-the-system") as caught:
@@ -156,7 +154,7 @@ async def test_a_system_topic_is_made_and_deleted_on_purpose(client: Client) -> 
         await client.admin.describe_topic("of-the-system")
 
 
-async def test_the_spus_of_partitions_can_be_named(client: Client, new_topic: NewTopic) -> None:
+async def test_partitions_can_be_assigned_to_spus(client: Client, new_topic: NewTopic) -> None:
     (spu,) = await client.admin.list_spus()
     found = await client.admin.describe_topic(await new_topic(assignment=[[spu.id], [spu.id]]))
     assert (found.kind, found.partitions, found.replication) == ("assigned", 2, 1)
@@ -170,19 +168,19 @@ async def test_the_spus_of_partitions_can_be_named(client: Client, new_topic: Ne
         await client.admin.create_topic("negative", assignment=[[-1]])
 
 
-async def test_what_the_broker_does_not_do_is_refused_with_its_words(client: Client) -> None:
+async def test_unsupported_options_are_refused_with_the_brokers_message(client: Client) -> None:
     with pytest.raises(BrokerError, match="Deduplication SmartModule is not loaded") as caught:
         await client.admin.create_topic("unique", deduplication=Deduplication(10, 60))
     assert caught.value.code == Code.DEDUPLICATION_SMARTMODULE_NOT_LOADED
     with pytest.raises(BrokerError, match="mirror topics need a cluster"):
         await client.admin.create_topic("mirrored", mirrors=["edge"])
-    with pytest.raises(UsageError, match="none are named"):
+    with pytest.raises(UsageError, match="home_to_remote needs mirrors"):
         await client.admin.create_topic("mirrored", home_to_remote=True)
-    with pytest.raises(UsageError, match="no assignment of its own"):
+    with pytest.raises(UsageError, match="cannot be used together"):
         await client.admin.create_topic("mirrored", mirrors=[], assignment=[[0]])
 
 
-async def test_spus_say_where_they_are(client: Client, cluster: BrokerProcess) -> None:
+async def test_spus_have_their_addresses(client: Client, cluster: BrokerProcess) -> None:
     (spu,) = await client.admin.list_spus()
     assert (spu.id, spu.name, spu.status) == (5001, "custom-spu-5001", "online")
     assert spu.address == f"127.0.0.1:{cluster.spu_port}"
@@ -190,16 +188,16 @@ async def test_spus_say_where_they_are(client: Client, cluster: BrokerProcess) -
 
 
 @pytest.mark.parametrize("is_system", [False, True])
-async def test_a_topic_that_a_stock_cluster_calls_unprovisioned_is_looked_up(
+async def test_a_topic_reported_as_unprovisioned_is_looked_up(
     cluster: BrokerProcess, is_system: bool
 ) -> None:
-    """Right behind a delete it may answer so although the topic is there."""
+    """Directly after a delete, a stock cluster may report this although the topic exists."""
     name = f"late-{'system' if is_system else 'user'}"
 
     def unprovisioned(frame: bytes) -> bytes | None:
         is_created = frame[8:] == encode(apis.CREATE.response, StatusResponse(name), 19)
         if not is_created or answer.fired:
-            return None  # a Delete is answered by the same bytes
+            return None  # the response to a Delete has the same bytes
         text = "only 0 out of 1 provisioned"
         status = StatusResponse(name, ErrorCode(Code.TOPIC_NOT_PROVISIONED), text)
         data = frame[4:8] + encode(apis.CREATE.response, status, 19)
@@ -215,7 +213,7 @@ async def test_a_topic_that_a_stock_cluster_calls_unprovisioned_is_looked_up(
             await client.admin.delete_topic(name, force=True)
 
 
-async def test_a_mirror_of_a_missing_topic_is_named_with_advice(client: Client) -> None:
+async def test_a_mirror_of_a_missing_topic_is_refused_with_a_hint(client: Client) -> None:
     with pytest.raises(TopicNotFound, match="nowhere") as caught:
         await client.admin.add_mirror("nowhere", "edge")
     assert caught.value.hint
@@ -230,7 +228,7 @@ async def test_partitions_can_be_added(client: Client, new_topic: NewTopic) -> N
         await client.admin.add_partitions("nowhere")
 
 
-async def test_partitions_say_how_far_they_reach(client: Client, new_topic: NewTopic) -> None:
+async def test_partitions_have_their_offsets(client: Client, new_topic: NewTopic) -> None:
     name = await new_topic(2)
     async with client.producer(name) as producer:
         await producer.send_many([b"x"] * 10)

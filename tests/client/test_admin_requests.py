@@ -1,4 +1,4 @@
-"""What administration sends, byte for byte; and what it makes of what a cluster describes."""
+"""The bytes of administration requests, and the objects made from responses."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_mirror_has_a_partition_per_remote_cluster() -> None:
     ],
     ids=str,
 )
-def test_what_no_field_can_hold_is_a_wrong_usage(options: dict[str, Any]) -> None:
+def test_a_value_out_of_range_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         topic_spec(1, **options)
 
@@ -123,7 +123,7 @@ def described(spec: TopicSpec) -> Any:
     return topic_info(Metadata("t", spec, status))
 
 
-def test_a_topic_reads_as_it_was_asked_for() -> None:
+def test_a_described_topic_has_the_requested_options() -> None:
     dedup = Deduplication(7, 1.5, "g/m@1.0.0", {"k": "v"})
     spec = topic_spec(assignment=[[1, 2], [2, 1]], deduplication=dedup)
     found = described(spec)
@@ -136,7 +136,7 @@ def test_a_topic_reads_as_it_was_asked_for() -> None:
     assert (ignoring.kind, ignoring.replication, ignoring.ignores_rack) == ("computed", 3, True)
 
 
-def test_a_partition_tells_of_its_followers() -> None:
+def test_a_described_partition_has_its_followers() -> None:
     spec = PartitionSpec(1, (1, 2, 3))
     status = PartitionStatus(
         PartitionResolution.LEADER_OFFLINE,
@@ -172,7 +172,7 @@ def test_a_module_has_the_size_of_its_summary_and_the_name_of_its_package() -> N
     )
 
 
-def test_an_spu_tells_its_addresses() -> None:
+def test_a_described_spu_has_its_addresses() -> None:
     spec = specs.SpuSpec(
         7,
         0,

@@ -1,4 +1,4 @@
-"""SmartModules, by the SC: what is taken for one, and how it comes and goes."""
+"""SmartModules in the SC: which files are accepted, and how they are created and deleted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def payload_of(client: Client, name: str) -> bytes:
     return payload
 
 
-# --- A life ------------------------------------------------------------------------------
+# --- Life cycle --------------------------------------------------------------------------
 
 
 async def test_a_module_is_stored_compressed_listed_and_deleted(client: Client, name: str) -> None:
@@ -57,7 +57,7 @@ async def test_a_module_is_read_from_a_file(client: Client, name: str, tmp_path:
         await client.admin.create_smartmodule(name, tmp_path / "none.wasm")
 
 
-async def test_a_missing_module_is_named_with_one_that_is_there(client: Client, name: str) -> None:
+async def test_a_missing_module_is_reported_with_a_similar_name(client: Client, name: str) -> None:
     await client.admin.create_smartmodule(name, MODULE)
     with pytest.raises(SmartModuleNotFound, match=f"{name}x") as caught:
         await client.admin.delete_smartmodule(f"{name}x")
@@ -65,7 +65,7 @@ async def test_a_missing_module_is_named_with_one_that_is_there(client: Client, 
     assert (caught.value.name, caught.value.code) == (f"{name}x", 6001)
 
 
-async def test_a_dry_run_stores_nothing_even_where_servers_would(client: Client, name: str) -> None:
+async def test_a_dry_run_stores_nothing_although_servers_would(client: Client, name: str) -> None:
     await client.admin.create_smartmodule(name, MODULE, dry_run=True)
     assert await client.admin.list_smartmodules(name) == []
     with pytest.raises(UsageError):
@@ -77,27 +77,25 @@ async def test_a_dry_run_stores_nothing_even_where_servers_would(client: Client,
 
 @pytest.mark.parametrize("bad", ["", "Upper", "a_b", "-a", "a" * 64, "g/m@0.1.0"])
 async def test_a_bad_name_is_refused_before_it_is_sent(client: Client, bad: str) -> None:
-    with pytest.raises(UsageError, match="no SmartModule can be called") as caught:
+    with pytest.raises(UsageError, match="is not a valid name for a SmartModule") as caught:
         await client.admin.create_smartmodule(bad, MODULE)
     assert "1 to 63 of a-z, 0-9 and -" in caught.value.hint
 
 
 @pytest.mark.parametrize("bad", ["m@", "g/m@1", "m@one"])
-async def test_a_bad_version_is_refused_before_it_costs_the_connection(
-    client: Client, bad: str
-) -> None:
-    with pytest.raises(UsageError, match="is no version"):
+async def test_a_bad_version_is_refused_before_it_is_sent(client: Client, bad: str) -> None:
+    with pytest.raises(UsageError, match="is not a valid version"):
         await client.admin.list_smartmodules(bad)
-    with pytest.raises(UsageError, match="is no version"):
+    with pytest.raises(UsageError, match="is not a valid version"):
         await client.admin.delete_smartmodule(bad)
     with pytest.raises(SmartModuleNotFound, match=r"g/m@1\.0\.0"):
         await client.admin.delete_smartmodule("g/m@1.0.0")
 
 
-# --- What is a module --------------------------------------------------------------------
+# --- Valid modules -----------------------------------------------------------------------
 
 
-def test_a_module_is_compressed_once_and_always_alike() -> None:
+def test_a_module_is_compressed_once_and_always_to_the_same_bytes() -> None:
     packed = compressed_module(MODULE)
     assert gzip.decompress(packed) == MODULE
     assert compressed_module(MODULE) == packed
@@ -108,35 +106,37 @@ def test_a_module_is_compressed_once_and_always_alike() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "no wasm binary"),
+        (b"", "is not a wasm binary"),
         (b"hello", "begins with b'hell'"),
-        (b"\0as", "no wasm binary"),
+        (b"\0as", "is not a wasm binary"),
         (b"\0asm", "version 0x0"),
         (b"\0asm\x0d\0\1\0", "version 0x1000d"),
         (wasm.HEAD + b"\x0e\0", "section 14 at byte 8"),
-        (MODULE[:-1], "1 bytes cut short"),
-        (MODULE + b"\x0a", "cut short"),
-        (MODULE + b"\x0a\xff\xff", "cut short"),
+        (MODULE[:-1], "is incomplete"),
+        (MODULE + b"\x0a", "is incomplete"),
+        (MODULE + b"\x0a\xff\xff", "is incomplete"),
         (gzip.compress(b"hello", mtime=0), "begins with b'hell'"),
-        (gzip.compress(MODULE, mtime=0)[:-9], "broken gzip"),
+        (gzip.compress(MODULE, mtime=0)[:-9], "not valid gzip"),
         (gzip.compress(MODULE[:-1], mtime=0), "damaged"),
     ],
 )
-def test_what_is_no_module_is_refused_with_the_reason(data: bytes, words: str) -> None:
+def test_an_invalid_module_is_refused_with_the_reason(data: bytes, words: str) -> None:
     with pytest.raises(UsageError) as caught:
         compressed_module(data)
     assert words in str(caught.value)
 
 
-def test_a_module_as_text_is_told_what_to_do() -> None:
+def test_a_module_in_text_form_is_refused_with_a_hint() -> None:
     with pytest.raises(UsageError) as caught:
         compressed_module(b"\n(module)")
     assert "wat2wasm" in caught.value.hint
 
 
 @pytest.mark.parametrize("end", range(len(wasm.HEAD) + 1, len(MODULE)))
-def test_a_module_that_was_cut_inside_a_section_is_damaged(end: int) -> None:
-    bounds = {8 + size for size in (6, 10, 22)}  # after a whole section it is a shorter module
+def test_a_module_cut_inside_a_section_is_refused(end: int) -> None:
+    bounds = {
+        8 + size for size in (6, 10, 22)
+    }  # a cut between two sections leaves a valid, shorter module
     if end in bounds:
         compressed_module(MODULE[:end])
     else:

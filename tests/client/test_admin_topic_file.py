@@ -45,7 +45,7 @@ def written(folder: Path, text: str, name: str = "topic.yaml") -> Path:
     return path
 
 
-def test_every_option_of_a_file_counts(tmp_path: Path) -> None:
+def test_every_option_of_a_file_is_used(tmp_path: Path) -> None:
     assert load_topic(written(tmp_path, FULL)) == (
         "unique",
         topic_spec(
@@ -70,7 +70,7 @@ def test_every_option_of_a_file_counts(tmp_path: Path) -> None:
         ("t.json", '{"meta": {"name": "t"}}'),
     ],
 )
-def test_a_file_is_read_by_its_ending(tmp_path: Path, name: str, text: str) -> None:
+def test_the_extension_of_a_file_sets_its_format(tmp_path: Path, name: str, text: str) -> None:
     assert load_topic(written(tmp_path, text, name)) == ("t", topic_spec())
 
 
@@ -92,26 +92,29 @@ partition:
         ("meta: {}", "missing required field `name`"),
         ("meta: {name: t}\npartitions: 3", "unknown field `partitions`"),
         ("meta: {name: t}\npartition: {count: many}", r"`\$.partition.count`"),
-        ("meta: {name: t}\nretention: {time: soon}", "'soon' is no duration"),
-        ("meta: {name: t}\nretention: {segment-size: big}", "'big' is no size"),
-        ("meta: {name: t}\ncompression: {type: rar}", "no compression is called 'rar'"),
-        ("meta: {name: t}\npartition: {maps: [{id: 1, replicas: [1]}]}", r"partitions \[1\]"),
+        ("meta: {name: t}\nretention: {time: soon}", "'soon' is not a valid duration"),
+        ("meta: {name: t}\nretention: {segment-size: big}", "'big' is not a valid size"),
+        ("meta: {name: t}\ncompression: {type: rar}", "'rar' is not a valid compression"),
+        (
+            "meta: {name: t}\npartition: {maps: [{id: 1, replicas: [1]}]}",
+            r"partition ids \[1\] are not consecutive",
+        ),
         ("meta: [", "cannot read"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, words: str) -> None:
+def test_an_error_in_a_file_is_reported(tmp_path: Path, text: str, words: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(UsageError, match=words) as caught:
         load_topic(path)
     assert str(path) in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.yaml: No such file"):
         load_topic(tmp_path / "none.yaml")
 
 
-def test_without_a_reader_of_yaml_there_are_other_formats(
+def test_without_pyyaml_other_formats_can_be_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
@@ -121,18 +124,18 @@ def test_without_a_reader_of_yaml_there_are_other_formats(
     assert load_topic(written(tmp_path, '[meta]\nname = "t"\n', "t.toml"))[0] == "t"
 
 
-async def test_a_topic_is_made_from_a_file(client: Client, tmp_path: Path) -> None:
+async def test_a_topic_is_created_from_a_file(client: Client, tmp_path: Path) -> None:
     path = written(tmp_path, "meta: {name: from-a-file}\npartition: {count: 2}")
     assert await client.admin.create_topic_from(path, dry_run=True) == "from-a-file"
     assert await client.admin.create_topic_from(path) == "from-a-file"
     assert await client.admin.create_topic_from(path, exist_ok=True) == "from-a-file"
     assert (await client.admin.describe_topic("from-a-file")).partitions == 2
     await client.admin.delete_topic("from-a-file")
-    with pytest.raises(UsageError, match="no topic can be called 'Bad'"):
+    with pytest.raises(UsageError, match="'Bad' is not a valid name for a topic"):
         await client.admin.create_topic_from(written(tmp_path, "meta: {name: Bad}"))
 
 
-def test_an_assignment_is_a_list_of_maps_or_in_one(tmp_path: Path) -> None:
+def test_an_assignment_is_a_list_or_a_map_with_a_list(tmp_path: Path) -> None:
     maps = '[{"id": 0, "replicas": [1, 2]}, {"id": 1, "replicas": [2, 1]}]'
     for text in (maps, f'{{"maps": {maps}}}'):
         path = written(tmp_path, text, "assignment.json")

@@ -40,7 +40,7 @@ def fresh(prefix: str = "watched") -> str:
     return f"{prefix}-{next(_numbers)}"
 
 
-# --- What is seen, purely ----------------------------------------------------------------
+# --- The watch state ---------------------------------------------------------------------
 
 
 def item(name: str, value: int = 0) -> Metadata:
@@ -51,7 +51,7 @@ def describe(found: Metadata) -> tuple[str, int]:
     return found.name, found.spec
 
 
-def told(*changes: Change, all: tuple[Metadata, ...] = ()) -> WatchResponse:
+def response_of(*changes: Change, all: tuple[Metadata, ...] = ()) -> WatchResponse:
     return WatchResponse(specs.TOPIC, 1, changes, all)
 
 
@@ -65,43 +65,43 @@ def drop(name: str) -> Change:
 
 def state(*items: Metadata) -> WatchState[tuple[str, int]]:
     seen = WatchState(describe)
-    seen.take(told(all=items))
+    seen.take(response_of(all=items))
     return seen
 
 
-def test_the_first_answer_is_the_list_by_name_even_if_it_is_empty() -> None:
-    assert WatchState(describe).take(told()) == [Listed(())]
-    assert WatchState(describe).take(told(all=(item("b"), item("a", 1)))) == [
+def test_the_first_response_is_the_list_by_name_even_if_it_is_empty() -> None:
+    assert WatchState(describe).take(response_of()) == [Listed(())]
+    assert WatchState(describe).take(response_of(all=(item("b"), item("a", 1)))) == [
         Listed((("a", 1), ("b", 0)))
     ]
 
 
-def test_a_change_tells_what_it_was_before() -> None:
+def test_a_change_has_the_state_before_it() -> None:
     seen = state(item("a"))
-    assert seen.take(told(put("b"), put("a", 1), drop("a"))) == [
+    assert seen.take(response_of(put("b"), put("a", 1), drop("a"))) == [
         Added(("b", 0)),
         Changed(("a", 1), before=("a", 0)),
         Removed(("a", 1)),
     ]
 
 
-def test_what_changes_nothing_is_not_told() -> None:
+def test_an_update_without_a_change_is_not_reported() -> None:
     seen = state(item("a"))
-    assert seen.take(told(put("a"), drop("never-there"))) == []
-    assert seen.take(told()) == []
+    assert seen.take(response_of(put("a"), drop("never-there"))) == []
+    assert seen.take(response_of()) == []
 
 
-def test_a_full_list_in_between_counts_and_so_does_one_behind_a_gap() -> None:
+def test_a_later_full_list_counts_and_so_does_one_after_a_gap() -> None:
     seen = state(item("a"))
-    assert seen.take(told(all=(item("b"),))) == [Listed((("b", 0),))]
-    assert seen.take(told(put("b", 1))) == [Changed(("b", 1), before=("b", 0))]
+    assert seen.take(response_of(all=(item("b"),))) == [Listed((("b", 0),))]
+    assert seen.take(response_of(put("b", 1))) == [Changed(("b", 1), before=("b", 0))]
     seen.forget()
-    assert seen.take(told()) == [Listed(())]
-    assert seen.take(told(put("b", 1))) == [Added(("b", 1))]
+    assert seen.take(response_of()) == [Listed(())]
+    assert seen.take(response_of(put("b", 1))) == [Added(("b", 1))]
 
 
 def after(state: dict[str, int], event: WatchEvent[tuple[str, int]]) -> dict[str, int]:
-    """What a program that follows the events knows."""
+    """The state of a program that follows the events."""
     match event:
         case Listed(items):
             return dict(items)
@@ -118,13 +118,15 @@ def after(state: dict[str, int], event: WatchEvent[tuple[str, int]]) -> dict[str
 
 NAMES: Final = st.sampled_from("abc")
 CHANGES: Final = st.builds(put, NAMES, st.integers(0, 2)) | st.builds(drop, NAMES)
-RESPONSES: Final = st.lists(CHANGES, max_size=4).map(lambda changes: told(*changes)) | st.lists(
+RESPONSES: Final = st.lists(CHANGES, max_size=4).map(
+    lambda changes: response_of(*changes)
+) | st.lists(
     st.builds(item, NAMES, st.integers(0, 2)), min_size=1, unique_by=lambda each: each.name
-).map(lambda items: told(all=tuple(items)))
+).map(lambda items: response_of(all=tuple(items)))
 
 
 @given(st.lists(RESPONSES, max_size=8))
-def test_whoever_follows_the_events_knows_what_the_server_has(
+def test_a_program_that_follows_the_events_has_the_servers_state(
     responses: list[WatchResponse],
 ) -> None:
     seen, known, there = WatchState(describe), dict[str, int](), dict[str, int]()
@@ -143,7 +145,7 @@ def test_whoever_follows_the_events_knows_what_the_server_has(
 
 
 async def next_of(watch: Watch[T], wanted: Callable[[WatchEvent[T]], object]) -> WatchEvent[T]:
-    """Return the next event that a test is about; others run at the same broker."""
+    """Return the next event for this test; other tests use the same broker."""
     with anyio.fail_after(SOON_S):
         async for event in watch:
             if wanted(event):
@@ -162,7 +164,7 @@ def is_list(event: WatchEvent[Any]) -> bool:
     return isinstance(event, Listed)
 
 
-async def test_a_topic_is_seen_from_its_making_to_its_end(client: Client) -> None:
+async def test_a_topic_is_reported_from_its_creation_to_its_deletion(client: Client) -> None:
     name = fresh()
     async with client.admin.watch_topics() as watch:
         first = await next_of(watch, lambda _: True)
@@ -180,7 +182,7 @@ async def test_a_topic_is_seen_from_its_making_to_its_end(client: Client) -> Non
     assert removed == Removed(changed.item)
 
 
-async def test_partitions_tell_how_far_they_come(client: Client) -> None:
+async def test_partitions_report_their_offsets(client: Client) -> None:
     name = fresh()
     async with client.admin.watch_partitions() as watch:
         assert is_list(await next_of(watch, lambda _: True))
@@ -195,7 +197,7 @@ async def test_partitions_tell_how_far_they_come(client: Client) -> None:
         assert (changed.item.log_end, changed.before) == (1, added.item)
 
 
-async def test_modules_are_seen_without_their_payload(client: Client) -> None:
+async def test_modules_are_reported_without_their_payload(client: Client) -> None:
     name = fresh("watched-module")
     async with client.admin.watch_smartmodules() as watch:
         assert is_list(await next_of(watch, lambda _: True))
@@ -210,7 +212,7 @@ async def test_modules_are_seen_without_their_payload(client: Client) -> None:
 
 
 async def test_two_watches_of_one_client_do_not_wait_for_each_other(client: Client) -> None:
-    """The first one is never read; a stock client would hang behind it."""
+    """The first one is never read; in a stock client this blocks the second one."""
     names = [fresh() for _ in range(30)]
     async with client.admin.watch_topics() as unread, client.admin.watch_topics() as read:
         assert is_list(await next_of(unread, lambda _: True))
@@ -246,7 +248,9 @@ async def test_a_wait_that_is_cancelled_loses_no_change(client: Client) -> None:
 # --- Lost connections --------------------------------------------------------------------
 
 
-async def test_a_lost_connection_is_made_anew_with_a_fresh_list(cluster: BrokerProcess) -> None:
+async def test_after_a_lost_connection_the_watch_reconnects_with_a_new_list(
+    cluster: BrokerProcess,
+) -> None:
     name = fresh()
     with Proxy(cluster.sc_port, cluster.spu_port) as proxy:
         async with (
@@ -259,7 +263,7 @@ async def test_a_lost_connection_is_made_anew_with_a_fresh_list(cluster: BrokerP
             await direct.admin.create_topic(name)
             again = await next_of(watch, is_list)
             assert isinstance(again, Listed)
-            if name not in topic_names(again):  # it was back before the topic was made
+            if name not in topic_names(again):  # it reconnected before the topic was created
                 assert isinstance(await next_of(watch, about(name)), Added)
             await direct.admin.delete_topic(name)
             assert isinstance(await next_of(watch, about(name)), Removed)
@@ -269,7 +273,7 @@ def topic_names(listed: Listed[TopicInfo]) -> list[str]:
     return [topic.name for topic in listed.items]
 
 
-async def test_a_broker_that_comes_back_is_found_again(own_broker: BrokerProcess) -> None:
+async def test_a_watch_resumes_after_a_broker_restart(own_broker: BrokerProcess) -> None:
     async with (
         Client.connect(own_broker.address) as client,
         client.admin.watch_topics() as watch,
@@ -285,7 +289,7 @@ async def test_a_broker_that_comes_back_is_found_again(own_broker: BrokerProcess
         assert isinstance(await next_of(watch, about("after")), Added)
 
 
-async def test_a_list_that_has_become_empty_meanwhile_is_told_too(
+async def test_a_list_that_became_empty_is_reported_too(
     own_broker: BrokerProcess, tmp_path: Path
 ) -> None:
     with BrokerProcess(tmp_path / "other") as empty:
@@ -302,7 +306,7 @@ async def test_a_list_that_has_become_empty_meanwhile_is_told_too(
             assert await next_of(watch, lambda _: True) == Listed(())
 
 
-async def test_an_answer_that_cannot_be_read_is_asked_for_anew(cluster: BrokerProcess) -> None:
+async def test_after_an_unreadable_response_the_watch_starts_again(cluster: BrokerProcess) -> None:
     broken: list[bytes] = []
 
     def break_once(frame: bytes) -> bytes | None:
@@ -327,7 +331,7 @@ async def connections_are(proxy: Proxy, count: int) -> None:
     await anyio.to_thread.run_sync(proxy.wait_for_connections, count)
 
 
-async def test_leaving_a_watch_ends_its_connection(cluster: BrokerProcess) -> None:
+async def test_leaving_a_watch_closes_its_connection(cluster: BrokerProcess) -> None:
     with Proxy(cluster.sc_port, cluster.spu_port) as proxy:
         async with Client.connect(proxy.address) as client:
             await connections_are(proxy, 1)
@@ -341,7 +345,7 @@ async def test_leaving_a_watch_ends_its_connection(cluster: BrokerProcess) -> No
 
 
 @pytest.mark.parametrize("ending", ["the watch", "the client"])
-async def test_whoever_waits_is_at_the_end_when_it_is_closed(
+async def test_closing_a_watch_ends_a_waiting_iteration(
     cluster: BrokerProcess, ending: str
 ) -> None:
     events: list[WatchEvent[SmartModuleInfo]] = []

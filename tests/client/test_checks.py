@@ -1,7 +1,7 @@
-"""Whatever a public method is given, it works or raises `UsageError`, and the client works on.
+"""Public methods either accept an argument or raise `UsageError`, and the client keeps working.
 
-The table names a kind of value for each parameter of each method; a parameter that it lacks
-fails a test. Every bad value of a kind is then given to both clients.
+The table has a kind of value for each parameter of each method; a missing parameter fails a
+test. Every bad value of that kind is passed to both clients.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ SURROGATE: Final = "\ud800"
 
 
 class Strange:
-    """Even its `repr` raises."""
+    """A value whose `repr` raises."""
 
     def __repr__(self) -> str:
         raise ZeroDivisionError
 
 
 class Mixed:
-    """Iterated, it gives what is not bytes."""
+    """An iterable that yields values other than bytes."""
 
     def __iter__(self) -> Iterator[object]:
         yield b"x"
@@ -104,7 +104,7 @@ VALUES: Final[dict[str, list[Any]]] = {
     "tls": [5, "tls", {}, True],
 }
 
-# By method and parameter: the kind of value. "topic" stands for the topic of the test.
+# The kind of value by method and parameter. "topic" is the topic of the test.
 CLIENT: Final[dict[str, dict[str, str]]] = {
     "producer": {
         "topic": "text",
@@ -306,7 +306,7 @@ async def test_a_bad_argument_of_the_client_is_refused(
 
 
 @pytest.mark.parametrize(("method", "name"), cases(CLIENT))
-def test_a_bad_argument_of_the_client_without_a_loop_is_refused(
+def test_a_bad_argument_of_the_sync_client_is_refused(
     cluster: BrokerProcess, method: str, name: str
 ) -> None:
     with sync.Client.connect(cluster.address) as client:
@@ -318,7 +318,7 @@ def test_a_bad_argument_of_the_client_without_a_loop_is_refused(
 @pytest.mark.parametrize(
     "table", [PRODUCER, CONSUMER, ADMIN], ids=["producer", "consumer", "admin"]
 )
-async def test_a_bad_argument_is_refused_and_the_client_works_on(
+async def test_a_bad_argument_is_refused_and_the_client_keeps_working(
     client: Client, new_topic: NewTopic, table: dict[str, dict[str, str]]
 ) -> None:
     topic = await new_topic()
@@ -347,7 +347,7 @@ async def test_a_bad_argument_is_refused_and_the_client_works_on(
 @pytest.mark.parametrize(
     "table", [PRODUCER, CONSUMER, ADMIN], ids=["producer", "consumer", "admin"]
 )
-def test_a_bad_argument_is_refused_and_the_client_without_a_loop_works_on(
+def test_a_bad_argument_is_refused_and_the_sync_client_keeps_working(
     cluster: BrokerProcess, table: dict[str, dict[str, str]], request: pytest.FixtureRequest
 ) -> None:
     topic = f"checks-sync-{request.node.callspec.id}"
@@ -464,17 +464,17 @@ def test_a_bad_argument_of_connect_is_refused(options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "address", ["h:99999", "h:0", "h:²", "h:9" * 50, "a" * 300 + ":1", "a..b:1", "a\0b:1", "h:-1"]
 )
-async def test_an_address_that_cannot_be_one_is_an_error_in_words(address: str) -> None:
+async def test_an_invalid_address_is_refused_with_a_clear_error(address: str) -> None:
     with pytest.raises(StreamKitError):
         async with Client.connect(address, connect_timeout=1):
             pass
 
 
-# --- what is accepted --------------------------------------------------------------------------
+# --- accepted values ---------------------------------------------------------------------------
 
 
 class Number:
-    """A whole number of another library."""
+    """An integer type of another library."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -546,7 +546,7 @@ async def test_columns_that_change_after_send_many_are_sent_as_they_were(
 @pytest.mark.parametrize(
     "choice", [[7], ["0"], [0.0], [None], [], [0, 0], 0, None, "0", [-1], [True], [2**70]]
 )
-async def test_a_partitioner_that_chooses_no_partition_is_refused_in_words(
+async def test_a_partitioner_that_returns_an_invalid_partition_is_refused(
     client: Client, new_topic: NewTopic, choice: Any
 ) -> None:
     topic = await new_topic(2)

@@ -1,4 +1,4 @@
-"""What was accepted before a producer or its client ends is stored, or its handle says why not."""
+"""Records accepted before a producer or client closes are stored, or their handles raise."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SENDERS: Final = 4
 
 
 class Senders:
-    """Tasks that send until they are refused; they remember what was accepted."""
+    """Tasks that send until they are refused, and remember the accepted records."""
 
     def __init__(self) -> None:
         self.accepted: dict[bytes, RecordHandle] = {}
@@ -56,7 +56,7 @@ class Senders:
             self.refusals.append(error)
 
     async def accounted(self) -> tuple[set[bytes], set[bytes]]:
-        """Return what is said to be stored, and what is said not to be."""
+        """Return the records reported as stored, and those reported as not stored."""
         stored, lost = set(), set()
         for value, handle in self.accepted.items():
             try:
@@ -98,7 +98,7 @@ async def test_records_accepted_while_a_producer_closes_are_stored(
     assert sorted(await values_of(client, topic)) == sorted(stored)
 
 
-async def test_records_accepted_while_a_client_ends_are_stored_by_all_its_producers(
+async def test_records_accepted_while_a_client_closes_are_stored(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topics = [await new_topic() for _ in range(3)]
@@ -118,7 +118,7 @@ async def test_records_accepted_while_a_client_ends_are_stored_by_all_its_produc
             assert sorted(await values_of(client, topic)) == sorted(stored)
 
 
-async def test_the_end_of_a_client_says_what_its_producers_could_not_deliver(
+async def test_closing_a_client_reports_undelivered_records(
     cluster: BrokerProcess, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -139,7 +139,7 @@ async def test_the_end_of_a_client_says_what_its_producers_could_not_deliver(
     assert "2 records" in raised.value.__notes__[0]
 
 
-async def test_a_send_that_waits_for_room_when_its_producer_closes_is_stored(
+async def test_a_record_waiting_for_room_is_stored_when_its_producer_closes(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic, senders, stall = await new_topic(), Senders(), Stall("spu up")
@@ -158,7 +158,7 @@ async def test_a_send_that_waits_for_room_when_its_producer_closes_is_stored(
     assert sorted(await values_of(client, topic)) == sorted(stored)
 
 
-async def test_a_send_that_waits_for_room_is_refused_when_closing_waits_no_longer(
+async def test_a_record_waiting_for_room_is_refused_after_the_close_timeout(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic, senders, stall = await new_topic(), Senders(), Stall("spu up")
@@ -179,7 +179,7 @@ async def test_a_send_that_waits_for_room_is_refused_when_closing_waits_no_longe
     assert await values_of(client, topic) == []
 
 
-async def test_the_handle_of_a_record_that_may_be_stored_does_not_say_that_it_is_not(
+async def test_the_handle_of_a_record_that_may_be_stored_reports_an_unknown_outcome(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic, stall = await new_topic(), Stall("spu down", 1 << 40)
@@ -202,7 +202,7 @@ async def test_the_handle_of_a_record_that_may_be_stored_does_not_say_that_it_is
     assert await values_of(client, topic) == [b"first", b"second"]
 
 
-async def test_a_close_that_is_cancelled_loses_nothing_and_can_be_repeated(
+async def test_a_cancelled_close_loses_nothing_and_can_be_repeated(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic, stall = await new_topic(), Stall("spu up")
@@ -230,7 +230,7 @@ async def test_closing_twice_does_nothing(client: Client, new_topic: NewTopic) -
     await producer.close()
 
 
-async def test_an_error_ends_a_block_while_others_send_and_nothing_is_lost(
+async def test_nothing_is_lost_if_an_error_ends_a_block_while_others_send(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic, senders = await new_topic(), Senders()
@@ -251,7 +251,7 @@ async def test_an_error_ends_a_block_while_others_send_and_nothing_is_lost(
     assert sorted(await values_of(client, topic)) == sorted(stored)
 
 
-async def test_a_task_of_a_client_that_fails_ends_no_other(
+async def test_a_failing_task_of_a_client_does_not_end_the_others(
     client: Client, new_topic: NewTopic, caplog: pytest.LogCaptureFixture
 ) -> None:
     topic, is_over = await new_topic(), anyio.Event()

@@ -1,4 +1,4 @@
-"""Connecting: to a broker, to what is none, and by Fluvio's own profile file."""
+"""Connecting: to a broker, to other servers, and with Fluvio's profile file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PendingResponse = Callable[[bytes], bytes]
 
 @contextmanager
 def listening(answer: PendingResponse | None) -> Iterator[str]:
-    """Listen on a port; answer the first bytes of each connection, or nothing at all."""
+    """Listen on a port; answer the first bytes of each connection, or do not answer."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -55,8 +55,8 @@ def listening(answer: PendingResponse | None) -> Iterator[str]:
             thread.join(5)
 
 
-def introducing(platform_version: str, lowest: int = 0, highest: int = 99) -> PendingResponse:
-    """Answer as a server of that version does."""
+def answering_as(platform_version: str, lowest: int = 0, highest: int = 99) -> PendingResponse:
+    """Answer like a server of that version."""
 
     def answer(hello: bytes) -> bytes:
         (request,) = ServerConnection(SC_APIS).receive(hello)
@@ -75,7 +75,7 @@ async def connect(address: str, timeout_s: float = SOON_S) -> None:
 
 
 @pytest.mark.parametrize("words", [HTTP, b"\x00\x00\x00\x00", b"SSH-2.0-OpenSSH_9.6\r\n"])
-async def test_a_port_that_speaks_something_else_is_named(
+async def test_a_port_with_another_protocol_is_reported(
     words: bytes, anyio_backend_name: str
 ) -> None:
     with (
@@ -87,7 +87,7 @@ async def test_a_port_that_speaks_something_else_is_named(
     assert "check the port" in caught.value.hint
 
 
-async def test_a_port_that_says_nothing_is_given_up_in_time(anyio_backend_name: str) -> None:
+async def test_connecting_to_a_silent_port_times_out(anyio_backend_name: str) -> None:
     with (
         listening(None) as address,
         pytest.raises(ConnectFailed, match="is it a Fluvio server") as caught,
@@ -96,7 +96,9 @@ async def test_a_port_that_says_nothing_is_given_up_in_time(anyio_backend_name: 
     assert caught.value.address == address
 
 
-async def test_a_port_that_hangs_up_is_an_error_at_once(anyio_backend_name: str) -> None:
+async def test_a_port_that_closes_the_connection_is_an_immediate_error(
+    anyio_backend_name: str,
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=lambda: server.accept()[0].close(), daemon=True)
         thread.start()
@@ -105,7 +107,7 @@ async def test_a_port_that_hangs_up_is_an_error_at_once(anyio_backend_name: str)
         thread.join()
 
 
-async def test_a_port_where_nobody_listens_is_refused_with_advice(anyio_backend_name: str) -> None:
+async def test_a_port_without_a_listener_is_refused_with_a_hint(anyio_backend_name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
     with pytest.raises(ConnectFailed, match=f"cannot connect to {address}: .*refused") as caught:
@@ -123,54 +125,54 @@ async def test_an_address_without_host_and_port_is_refused(
 
 
 @pytest.mark.parametrize("version", ["0.8.9", "0.9.0-alpha.1"])
-async def test_a_cluster_too_old_is_named_with_its_version(
+async def test_an_old_cluster_is_refused_with_its_version(
     version: str, anyio_backend_name: str
 ) -> None:
     with (
-        listening(introducing(version)) as address,
+        listening(answering_as(version)) as address,
         pytest.raises(UnsupportedServer, match=version),
     ):
         await connect(address)
 
 
 @pytest.mark.parametrize("version", ["", "new", "1.2"])
-async def test_a_version_that_is_none_is_refused(version: str, anyio_backend_name: str) -> None:
+async def test_an_invalid_version_is_refused(version: str, anyio_backend_name: str) -> None:
     with (
-        listening(introducing(version)) as address,
+        listening(answering_as(version)) as address,
         pytest.raises(UnsupportedServer, match="version"),
     ):
         await connect(address)
 
 
-async def test_a_server_without_our_requests_is_refused(anyio_backend_name: str) -> None:
-    with listening(introducing("9.9.9", 90, 99)) as address, pytest.raises(UnsupportedServer):
+async def test_a_server_without_the_required_apis_is_refused(anyio_backend_name: str) -> None:
+    with listening(answering_as("9.9.9", 90, 99)) as address, pytest.raises(UnsupportedServer):
         await connect(address)
 
 
-async def test_the_port_of_an_spu_is_named_as_such(cluster: BrokerProcess) -> None:
+async def test_connecting_to_the_port_of_an_spu_is_reported(cluster: BrokerProcess) -> None:
     with pytest.raises(UnsupportedServer, match="does not serve Watch") as caught:
         await connect(f"127.0.0.1:{cluster.spu_port}")
     assert "SPU" in caught.value.hint
 
 
-async def test_a_server_that_never_says_what_it_has_is_given_up(anyio_backend_name: str) -> None:
-    """It hangs up behind its greeting: that is no cluster without topics."""
+async def test_a_server_that_never_sends_its_topics_is_an_error(anyio_backend_name: str) -> None:
+    """It closes the connection after the greeting, which must not count as an empty cluster."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def greet_and_leave() -> None:
             connection, _ = server.accept()
-            connection.sendall(introducing("0.18.1")(connection.recv(65_536)))
+            connection.sendall(answering_as("0.18.1")(connection.recv(65_536)))
             connection.recv(65_536)
             connection.close()
 
         thread = threading.Thread(target=greet_and_leave, daemon=True)
         thread.start()
-        with pytest.raises(ConnectFailed, match="did not say"):
+        with pytest.raises(ConnectFailed, match="did not send the list"):
             await connect(f"127.0.0.1:{server.getsockname()[1]}")
         thread.join()
 
 
-# --- By profile ----------------------------------------------------------------------------
+# --- Profiles ------------------------------------------------------------------------------
 
 
 def profile(path: Path, endpoint: str) -> None:
@@ -189,7 +191,7 @@ endpoint = "{endpoint}"
 
 
 @pytest.mark.parametrize("name", [None, "here", "other"])
-async def test_a_profile_names_the_cluster(
+async def test_a_profile_sets_the_cluster(
     cluster: BrokerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
 ) -> None:
     profile(tmp_path / "profile", cluster.address)
@@ -199,13 +201,15 @@ async def test_a_profile_names_the_cluster(
         assert await client.admin.list_topics() is not None
 
 
-async def test_no_cluster_at_all_is_said_with_advice(anyio_backend_name: str) -> None:
-    with pytest.raises(ConfigError, match="no cluster is named") as caught:
+async def test_a_missing_address_and_profile_is_reported_with_a_hint(
+    anyio_backend_name: str,
+) -> None:
+    with pytest.raises(ConfigError, match="no address or profile is given") as caught:
         Client.connect()
     assert "give an address" in caught.value.hint
 
 
-async def test_an_address_and_a_profile_are_one_too_many(anyio_backend_name: str) -> None:
+async def test_an_address_together_with_a_profile_is_refused(anyio_backend_name: str) -> None:
     with pytest.raises(UsageError, match="not both"):
         Client.connect("127.0.0.1:9003", profile="here")
 
@@ -214,11 +218,11 @@ def test_a_traceback_shows_the_hint_once() -> None:
     with pytest.raises(ConfigError) as raised:
         Client.connect(tls=Tls(anonymous=True))
     shown = "".join(traceback.format_exception(raised.value))
-    assert shown.count("a profile holds its own") == 1
-    assert "\nhint: a profile holds its own" in shown
+    assert shown.count("a profile has its own") == 1
+    assert "\nhint: a profile has its own" in shown
 
 
-async def test_a_client_that_is_not_open_says_so(cluster: BrokerProcess) -> None:
+async def test_using_a_client_that_is_not_open_is_refused(cluster: BrokerProcess) -> None:
     unopened = Client.connect(cluster.address)
     with pytest.raises(UsageError, match="is not open") as raised:
         await unopened.admin.list_topics()
@@ -227,7 +231,7 @@ async def test_a_client_that_is_not_open_says_so(cluster: BrokerProcess) -> None
         await unopened.producer("flights").open()
 
 
-async def test_a_client_that_is_closed_says_so(cluster: BrokerProcess) -> None:
+async def test_using_a_closed_client_is_refused(cluster: BrokerProcess) -> None:
     async with Client.connect(cluster.address) as client:
         await client.admin.list_topics()
     for call in (client.admin.list_topics(), client.consumer("flights").open()):

@@ -141,7 +141,7 @@ async def test_some_partitions_can_be_read(client: Client, new_topic: NewTopic) 
     await fill(client, topic, 30)
     assert {r.partition for r in await read_all(client, topic, partitions=1)} == {1}
     assert {r.partition for r in await read_all(client, topic, partitions=[2, 0])} == {0, 2}
-    with pytest.raises(UsageError, match="no partition 3, it has 3"):
+    with pytest.raises(UsageError, match="no partition 3"):
         await client.consumer(topic, partitions=[0, 3]).open()
     with pytest.raises(UsageError, match="partition"):
         client.consumer(topic, partitions=[])
@@ -589,7 +589,7 @@ async def test_a_last_commit_that_is_not_stored_within_5_s_is_reported(
                 break
         own_broker.kill()
         FAST.rate = 20  # seconds of the event loop per real second
-        with anyio.fail_after(SOON_S), pytest.raises(RequestTimedOut, match="was not stored"):
+        with anyio.fail_after(SOON_S), pytest.raises(RequestTimedOut, match="not committed within"):
             await consumer.__aexit__(None, None, None)
         with pytest.raises(UsageError, match="is closed"):
             await consumer.open()

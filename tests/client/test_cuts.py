@@ -1,8 +1,8 @@
-"""Connections that end at any byte: of a session that writes, and of one that reads.
+"""Connections that are cut at any byte, while a session writes or reads.
 
-Every byte of every flow is cut in the deep lane, some in the other. What makes that affordable:
-broker, proxy and client live on from cut to cut, only the connections of the flow are new; a
-session is one request per partition, or one reading; and nobody pauses between two tries.
+The deep test run cuts at every byte of every flow, the quick run at some of them. To keep this
+fast, broker, proxy and client stay open between cuts, and only the connections of the flow are
+new; a session is one request per partition, or one read; and there are no pauses before retries.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ BATCHES: Final = 2
 BATCH_BYTES: Final = 110
 FOREVER_S: Final = 3_600
 SOON_S: Final = 60.0
-# Of the quick lane; prime, so that it falls into other fields at each turn.
+# The distance of cuts in the quick run; prime, so that cuts fall in different fields each time.
 STRIDE: Final = 31
 Delivery = Literal["at-least-once", "at-most-once"]
 
 
 class NoPauses(SystemClock):
-    """The machine's time, in which nobody waits before the next try."""
+    """The system clock, but without pauses before retries."""
 
     async def sleep(self, seconds: float) -> None:
         await anyio.lowlevel.checkpoint()
@@ -44,20 +44,20 @@ class NoPauses(SystemClock):
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """What is cut is the same on both event loops; once is long enough."""
+    """The bytes are the same on both event loops, so one of them is enough."""
     return "asyncio"
 
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    """A broker with no topics but those of the running test: so bytes are the same each time."""
+    """A broker with only the topics of the running test, so the bytes are the same each time."""
     with BrokerProcess(tmp_path_factory.mktemp("cuts") / "data") as process:
         yield process
 
 
 @asynccontextmanager
 async def patient_client(address: str) -> AsyncIterator[Client]:
-    """Open a client however often that takes."""
+    """Open a client, with retries until it succeeds."""
     async with AsyncExitStack() as stack:
         while True:
             try:
@@ -70,7 +70,7 @@ async def patient_client(address: str) -> AsyncIterator[Client]:
 
 @dataclass
 class Bench:
-    """What lives on from cut to cut, and what has been counted."""
+    """Everything that stays open between cuts, and the counters."""
 
     proxy: Proxy
     direct: Client
@@ -79,26 +79,26 @@ class Bench:
     counts: Counter[str] = field(default_factory=Counter)
 
     def note(self, cut: Cut) -> None:
-        """See that a cut did something.
+        """Check that a cut happened.
 
-        A session may carry less than the one that was measured: what shares a request is a
-        matter of time. A cut behind its end comes too late.
+        A session may send fewer bytes than the measured one, because timing decides which records
+        share a request. Then a cut near its end comes too late.
         """
         carried_bytes = self.proxy.carried[cut.flow]
         assert cut.fired == 1 or carried_bytes <= cut.at, f"{cut.at} of {cut.flow} was not cut"
         self.counts["too late"] += not cut.fired
 
     async def begin(self, *faults: Fault, far: Client | None = None) -> None:
-        """Count bytes from 0; with a client whose connection to the SC stays."""
+        """Count bytes from 0, with a client whose connection to the SC stays open."""
         if far is not None:
             for partition in range(PARTITIONS):
                 channel = await far.cluster.spu(await far.cluster.leader("t", partition))
                 await channel.close()
 
-        def begin_anew() -> None:
+        def begin_again() -> None:
             self.proxy.begin_anew(*faults, keeps_sc=far is not None)
 
-        await anyio.to_thread.run_sync(begin_anew)
+        await anyio.to_thread.run_sync(begin_again)
 
 
 @asynccontextmanager
@@ -116,7 +116,7 @@ async def bench(broker: BrokerProcess) -> AsyncIterator[Bench]:
 
 
 async def write(bench: Bench, far: Client, delivery: Delivery, rounds: int = 1) -> None:
-    """Write a few batches to each partition and judge what became of them."""
+    """Write a few batches to each partition and check their outcomes."""
     ledger = Ledger()
     first = bench.sequence
     options: dict[str, Any] = {"linger": FOREVER_S, "batch_size": BATCH_BYTES}
@@ -135,7 +135,7 @@ async def write(bench: Bench, far: Client, delivery: Delivery, rounds: int = 1) 
             try:
                 await producer.flush()
             except TransportError:
-                assert delivery == "at-most-once", "nothing is given up at least once"
+                assert delivery == "at-most-once", "at-least-once delivery must not give up"
             for lane, number, handle in handles:
                 try:
                     ledger.ok(lane, number, (await handle).offset - bench.ends[lane[1]])
@@ -149,7 +149,7 @@ async def write(bench: Bench, far: Client, delivery: Delivery, rounds: int = 1) 
 
 
 async def judge(bench: Bench, ledger: Ledger, delivery: Delivery) -> None:
-    """Compare what the session was told with what it has left in the log."""
+    """Compare the outcomes that the session got with the log."""
     rows: list[Row] = []
     for partition, start in bench.ends.items():
         chunk = (await bench.direct.fetch("t", partition, start)).chunk
@@ -165,7 +165,7 @@ async def judge(bench: Bench, ledger: Ledger, delivery: Delivery) -> None:
         values = {row[2]: row[3] for row in rows if row[1] == partition}
         for offset in lane.ok.values():
             where = last[partition, values[offset]]
-            assert where == offset, "it was stored again after it was acknowledged"
+            assert where == offset, "a record was stored again after it was acknowledged"
     if delivery == "at-least-once":
         assert verdict.counts["unknown"] == verdict.counts["refused"] == 0
     bench.counts += verdict.counts
@@ -221,7 +221,7 @@ async def test_writing_survives_a_cut_at_any_byte(
 
 
 async def read(client: Client, **options: Any) -> tuple[dict[int, list[tuple[int, bytes]]], int]:
-    """Read to the end, in order and once, and store how far; return it and the retries."""
+    """Read to the end, in order and once, and commit; return the offsets and the retries."""
     found: dict[int, list[tuple[int, bytes]]] = {n: [] for n in range(PARTITIONS)}
     consumer = client.consumer(
         "t",
@@ -282,11 +282,11 @@ async def test_reading_survives_a_cut_at_any_byte(
     say(await cut_reading(quiet, flow, codec, stride))
 
 
-# --- Looking around ---------------------------------------------------------------------------
+# --- Connecting -------------------------------------------------------------------------------
 
 
-async def cut_looking(broker: BrokerProcess, flow: Flow, stride: int) -> str:
-    """Cut what passes between a new client and the SC; each client writes and reads."""
+async def cut_connecting(broker: BrokerProcess, flow: Flow, stride: int) -> str:
+    """Cut the connection between a new client and the SC; each client writes and reads."""
     async with bench(broker) as held:
         await held.begin()
         async with patient_client(held.proxy.address) as far:
@@ -309,4 +309,4 @@ async def cut_looking(broker: BrokerProcess, flow: Flow, stride: int) -> str:
 async def test_connecting_survives_a_cut_at_any_byte(
     quiet: BrokerProcess, flow: Flow, stride: int, say: Callable[[str], None]
 ) -> None:
-    say(await cut_looking(quiet, flow, stride))
+    say(await cut_connecting(quiet, flow, stride))

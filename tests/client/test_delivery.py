@@ -1,4 +1,4 @@
-"""What a producer promises of delivery, and what it tells of it."""
+"""The delivery guarantees of a producer, and its reports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def values(count: int) -> list[bytes]:
 # --- At most once --------------------------------------------------------------------------------
 
 
-async def test_at_most_once_stores_in_order_and_tells_where(
+async def test_at_most_once_stores_in_order_and_returns_offsets(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -43,10 +43,10 @@ async def test_at_most_once_stores_in_order_and_tells_where(
     assert await values_of(client, topic) == values(200)
 
 
-async def test_at_most_once_never_sends_again_what_may_be_stored(
+async def test_at_most_once_never_resends_records_that_may_be_stored(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
-    """The answers are lost, the records are not: each stands there once, and nobody was told."""
+    """The responses are lost but not the records: each is stored once, with an unknown outcome."""
     topic = await new_topic()
     stall = Stall("spu down", 1 << 40)
     with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
@@ -55,7 +55,7 @@ async def test_at_most_once_never_sends_again_what_may_be_stored(
             far.producer(topic, delivery="at-most-once", linger=0) as producer,
         ):
             await (await producer.send(b"first"))
-            stall.at = 0  # no answer comes through from now on
+            stall.at = 0  # no response gets through from now on
             handles = [await producer.send(value) for value in values(20)]
             with anyio.fail_after(SOON_S):
                 while len(await values_of(client, topic)) < 21:
@@ -73,7 +73,7 @@ async def test_at_most_once_never_sends_again_what_may_be_stored(
     assert await values_of(client, topic) == [b"first", *values(20), b"later"]
 
 
-async def test_at_least_once_sends_again_what_may_be_stored(
+async def test_at_least_once_resends_records_that_may_be_stored(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -93,7 +93,7 @@ async def test_at_least_once_sends_again_what_may_be_stored(
     assert await values_of(client, topic) == [b"first", b"twice", b"twice"]
 
 
-async def test_at_most_once_does_not_wait_for_answers(
+async def test_at_most_once_does_not_wait_for_responses(
     cluster: BrokerProcess, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -116,7 +116,7 @@ async def test_at_most_once_does_not_wait_for_answers(
 
 
 @pytest.mark.parametrize("delivery", ["at-least-once", "at-most-once"])
-async def test_what_the_broker_refuses_is_told_by_handle_and_flush(
+async def test_handle_and_flush_raise_the_brokers_refusal(
     client: Client, new_topic: NewTopic, delivery: Any
 ) -> None:
     topic = await new_topic(segment_size_bytes=2_000)
@@ -143,7 +143,7 @@ async def test_an_unknown_delivery_is_refused(client: Client) -> None:
 
 @pytest.mark.parametrize("delivery", ["at-least-once", "at-most-once"])
 @pytest.mark.parametrize("retries", [0, 3])
-async def test_a_policy_bounds_the_retries(
+async def test_a_policy_limits_the_retries(
     own_broker: BrokerProcess, delivery: Any, retries: int
 ) -> None:
     policy = RetryPolicy(timedelta(milliseconds=1), strategy="fixed", max_retries=retries)
@@ -161,18 +161,18 @@ async def test_a_policy_bounds_the_retries(
             assert producer.metrics.failed_records == 1
             with pytest.raises(TransportError):
                 await producer.flush()
-    # The lost connection may be noticed before, or by the first try, which may count as sent.
+    # The first attempt may itself notice the lost connection, and then may count as sent.
     assert len(seen) <= retries
     if delivery == "at-least-once":
         assert seen == list(range(1, retries + 1))
 
 
 @pytest.mark.parametrize("delivery", ["at-least-once", "at-most-once"])
-async def test_a_hook_that_fails_ends_nothing(
+async def test_an_exception_in_on_retry_does_not_stop_retries(
     own_broker: BrokerProcess, delivery: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(error: Exception, attempt: int) -> None:
-        raise ValueError("of the user's own")
+        raise ValueError("raised by the user")
 
     async with Client.connect(own_broker.address) as client:
         await client.admin.create_topic("t")
@@ -183,7 +183,7 @@ async def test_a_hook_that_fails_ends_nothing(
             await (await producer.send(b"first"))
             own_broker.kill()
             with anyio.fail_after(SOON_S):
-                while "of the user's own" not in caplog.text:
+                while "raised by the user" not in caplog.text:
                     await anyio.lowlevel.checkpoint()
                 own_broker.start()
                 while producer.metrics.records < 2:
@@ -201,7 +201,7 @@ async def test_a_hook_that_fails_ends_nothing(
                 producer.stop()
 
 
-async def test_a_producer_closed_while_it_opens_stays_closed(own_broker: BrokerProcess) -> None:
+async def test_a_producer_closed_while_opening_stays_closed(own_broker: BrokerProcess) -> None:
     retries = 0
 
     def count(error: Exception, attempt: int) -> None:
@@ -216,7 +216,7 @@ async def test_a_producer_closed_while_it_opens_stays_closed(own_broker: BrokerP
         producer = client.producer("t", on_retry=count)
 
         async def open_it() -> None:
-            with pytest.raises(UsageError, match="closed while it opened"):
+            with pytest.raises(UsageError, match="closed while it was opening"):
                 await producer.open()
 
         with anyio.fail_after(SOON_S):
@@ -230,7 +230,7 @@ async def test_a_producer_closed_while_it_opens_stays_closed(own_broker: BrokerP
                 await producer.send(b"x")
 
 
-async def test_closing_has_an_end_and_says_what_is_open(
+async def test_closing_times_out_and_reports_unacknowledged_records(
     cluster: BrokerProcess, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(2)
@@ -248,10 +248,10 @@ async def test_closing_has_an_end_and_says_what_is_open(
     assert "of partition 1" in str(caught.value)
 
 
-# --- Bounds and choices --------------------------------------------------------------------------
+# --- Limits and choices --------------------------------------------------------------------------
 
 
-async def test_the_queue_is_bounded_in_batches(
+async def test_the_queue_is_limited_in_batches(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -281,7 +281,7 @@ async def test_the_queue_is_bounded_in_batches(
 
 
 @pytest.mark.parametrize("many", [False, True])
-async def test_records_without_a_key_go_past_partitions_that_are_offline(
+async def test_records_without_a_key_skip_offline_partitions(
     client: Client, new_topic: NewTopic, many: bool
 ) -> None:
     topic = await new_topic(3)
@@ -305,7 +305,7 @@ async def test_records_without_a_key_go_past_partitions_that_are_offline(
     ]
 
 
-# --- What it tells -------------------------------------------------------------------------------
+# --- Reports -------------------------------------------------------------------------------------
 
 
 async def test_each_batch_is_reported_with_its_latency(
@@ -332,15 +332,15 @@ async def test_each_batch_is_reported_with_its_latency(
     assert metrics.retries == 0
 
 
-async def test_a_callback_that_fails_loses_nothing(
+async def test_an_exception_in_on_batch_loses_no_record(
     client: Client, new_topic: NewTopic, caplog: pytest.LogCaptureFixture
 ) -> None:
     topic = await new_topic()
 
     def fail(report: BatchReport) -> None:
-        raise ValueError("of the user's own")
+        raise ValueError("raised by the user")
 
     async with client.producer(topic, on_batch=fail) as producer:
         assert (await (await producer.send(b"x"))).offset == 0
-    assert "of the user's own" in caplog.text
+    assert "raised by the user" in caplog.text
     assert await values_of(client, topic) == [b"x"]

@@ -43,14 +43,14 @@ SOON_S: Final = 60.0
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    """A broker with no topics but the one of the running test: so bytes are the same each time."""
+    """A broker with only the topic of the running test, so the bytes are the same each time."""
     with BrokerProcess(tmp_path_factory.mktemp("quiet") / "data") as process:
         yield process
 
 
 @asynccontextmanager
 async def patient_client(address: str) -> AsyncIterator[Client]:
-    """Open a client however often that takes."""
+    """Open a client, with retries until it succeeds."""
     async with AsyncExitStack() as stack:
         while True:
             try:
@@ -62,7 +62,7 @@ async def patient_client(address: str) -> AsyncIterator[Client]:
 
 
 async def session(broker: BrokerProcess, *faults: Fault) -> tuple[Verdict, Counter[str]]:
-    """Produce in rounds, read, commit, through a proxy; return what the checker says."""
+    """Produce in rounds, read and commit through a proxy; return the checker's result."""
     ledger = Ledger()
     rows: list[Row] = []
     async with Client.connect(broker.address) as direct:
@@ -130,7 +130,7 @@ async def test_a_cut_connection_loses_nothing(
         cut = Cut(flow, at)
         verdict, now = await session(quiet, cut)
         assert not verdict.problems, f"cut at {at} of {flow}: {verdict}"
-        # A session may carry less than the one that was measured; then the cut comes too late.
+        # A session may send fewer bytes than the measured one; then the cut comes too late.
         assert cut.fired == 1 or now[flow] <= at, f"byte {at} of {flow} was not cut"
         counts += verdict.counts
         counts["too late"] += not cut.fired
@@ -142,10 +142,10 @@ async def test_a_cut_connection_loses_nothing(
         )
 
 
-async def test_a_consumer_is_opened_although_the_connection_is_lost_meanwhile(
+async def test_a_consumer_opens_although_the_connection_is_lost_during_it(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
-    """Found by the deep lane: asking for stored offsets was not tried again."""
+    """The request for stored offsets must be retried."""
     topic = await new_topic()
     async with client.producer(topic) as producer:
         await producer.send(b"x")
@@ -158,7 +158,7 @@ async def test_a_consumer_is_opened_although_the_connection_is_lost_meanwhile(
     assert cut.fired == 1
 
 
-async def test_producers_and_consumers_may_be_opened_while_the_broker_is_away(
+async def test_producers_and_consumers_can_open_while_the_broker_is_down(
     own_broker: BrokerProcess, anyio_backend_name: str
 ) -> None:
     waits = anyio.Event()
@@ -179,7 +179,7 @@ async def test_producers_and_consumers_may_be_opened_while_the_broker_is_away(
                 assert await values_of(client, "t", **options) == [b"x"]
 
 
-async def test_cut_again_and_again_it_still_gets_through(
+async def test_a_session_succeeds_although_it_is_cut_many_times(
     quiet: BrokerProcess, anyio_backend_name: str
 ) -> None:
     cuts = [Cut("spu down", at) for at in range(300, 2_700, 300)]
@@ -188,7 +188,7 @@ async def test_cut_again_and_again_it_still_gets_through(
     assert all(cut.fired for cut in cuts)
 
 
-# --- Slow and odd, but whole ------------------------------------------------------------------
+# --- Slow but complete ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ async def test_cut_again_and_again_it_still_gets_through(
     ],
     ids=["split", "delay"],
 )
-async def test_whole_but_slow_bytes_repeat_nothing(
+async def test_slow_or_split_bytes_repeat_nothing(
     quiet: BrokerProcess, make: Callable[[Flow], Fault]
 ) -> None:
     faults = [make(flow) for flow in FLOWS]
@@ -234,7 +234,7 @@ async def until_fired(stall: Stall) -> None:
 
 
 @pytest.mark.parametrize("many", [False, True], ids=["send", "send_many"])
-async def test_what_waits_for_a_silent_broker_is_bounded(
+async def test_the_queue_for_a_silent_broker_is_limited(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic, many: bool
 ) -> None:
     topic = await new_topic()
@@ -265,7 +265,7 @@ async def test_what_waits_for_a_silent_broker_is_bounded(
 async def test_one_silent_partition_does_not_stop_the_others(
     own_broker: BrokerProcess, anyio_backend_name: str
 ) -> None:
-    """A full queue of one lane holds nobody else up, nor does a flush that waits for it."""
+    """A full queue of one partition does not block the others, nor does a flush of it."""
     refuse = Replace("spu down", refuse_partition_0)
     with Proxy(own_broker.sc_port, own_broker.spu_port, refuse) as proxy:
         async with Client.connect(proxy.address) as client:
@@ -284,7 +284,7 @@ async def test_one_silent_partition_does_not_stop_the_others(
 
 
 def refuse_partition_0(frame: bytes) -> bytes | None:
-    """Say "not the leader" to every Produce answer for partition 0."""
+    """Answer every Produce request for partition 0 with "not the leader"."""
     name = b"\x00\x01t\x00\x00\x00\x01\x00\x00\x00\x00"
     at = frame.find(name)
     if at < 0 or frame[at + len(name) : at + len(name) + 2] != b"\x00\x00":
@@ -292,7 +292,7 @@ def refuse_partition_0(frame: bytes) -> bytes | None:
     return frame[: at + len(name)] + b"\x00\x06" + frame[at + len(name) + 2 :]
 
 
-async def test_more_requests_than_a_connection_carries_wait_their_turn(
+async def test_more_requests_than_the_limit_of_a_connection_wait_their_turn(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(200)
@@ -309,11 +309,11 @@ async def test_more_requests_than_a_connection_carries_wait_their_turn(
     assert len(await values_of(client, topic)) == 200
 
 
-async def test_who_gives_up_waiting_to_write_ends_nobody_elses_connection(
+async def test_cancelling_a_waiting_write_does_not_close_the_connection(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
-    large = bytes(24 << 20)  # more than the kernel takes on its own
+    large = bytes(24 << 20)  # more than the kernel buffers
     stall = Stall("spu up", 1 << 40)
     with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
         async with (
@@ -337,7 +337,7 @@ async def test_who_gives_up_waiting_to_write_ends_nobody_elses_connection(
     assert len(await values_of(client, topic)) == 2
 
 
-async def test_an_admin_call_without_an_answer_ends_in_time(cluster: BrokerProcess) -> None:
+async def test_an_admin_call_without_a_response_times_out(cluster: BrokerProcess) -> None:
     stall = Stall("sc down", 1_000_000)
     with Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy:
         async with Client.connect(proxy.address) as client:
@@ -364,7 +364,7 @@ async def test_a_flipped_bit_is_found_and_the_batch_read_again(
     assert flip.fired == 1
 
 
-async def test_a_batch_that_stays_damaged_ends_the_reading_behind_what_is_whole(
+async def test_a_batch_that_stays_damaged_ends_reading_after_the_intact_records(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -384,10 +384,10 @@ async def test_a_batch_that_stays_damaged_ends_the_reading_behind_what_is_whole(
     assert (caught.value.topic, caught.value.offset) == (topic, len(found))
     assert found == values[: len(found)]
     assert 20 < len(found) <= 33
-    assert flip.fired == 2, "it is fetched once more, not more often"
+    assert flip.fired == 2, "it is fetched again only once"
 
 
-async def test_a_bit_flipped_on_the_way_in_is_refused_not_stored(
+async def test_a_batch_with_a_flipped_bit_is_refused_not_stored(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -408,7 +408,7 @@ async def test_a_bit_flipped_on_the_way_in_is_refused_not_stored(
 
 
 def evicting(first_left: int) -> Replace:
-    """Answer the first stream as a server does whose log begins later."""
+    """Answer the first stream like a server whose log starts later."""
 
     def answer(frame: bytes) -> bytes | None:
         if replace.fired or b"old record" not in frame:
@@ -464,7 +464,7 @@ async def test_reading_to_an_end_that_retention_has_removed_ends(
     assert replace.fired == 1
 
 
-async def test_an_evicted_offset_is_an_error_that_says_where_to_go_on(
+async def test_an_evicted_offset_is_an_error_with_the_first_offset_left(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     with pytest.raises(OffsetEvicted, match="the log starts at 6") as caught:

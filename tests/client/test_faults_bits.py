@@ -1,10 +1,10 @@
-"""Bits that flip and bytes that come twice, anywhere in what is written and read.
+"""Flipped bits and repeated bytes, anywhere in what is written and read.
 
-TCP's own checksum lets some damage through. What a batch's checksum covers is found by that; of
-what stands outside, most is found by what must hold between messages: the answer is for what was
-asked, batches follow one another, a log begins before it ends. It is asked for again, or told.
-What cannot be found: another offset in an answer to Produce; another start of the log that is
-within it; other offsets of a batch inside which reading begins, if it comes alone.
+TCP's own checksum misses some damage. The checksum of a batch finds damage in what it covers.
+Most of the other damage breaks a rule between messages: a response is for what was requested,
+batches are consecutive, a log starts before it ends. Then the client retries, or raises an error.
+Three kinds of damage cannot be found: another offset in a Produce response; another start of the
+log that is inside the log; and other offsets of a single batch, if reading starts inside it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from tests.broker_process import BrokerProcess
 from tests.client.test_cuts import Bench, bench, patient_client
 from tests.proxy import Fault, FlipAt, Flow, Repeat
 
-# A damaged length leaves the other side waiting for bytes that nobody sends.
+# After a damaged length the other side waits for bytes that are never sent.
 PATIENCE_S: Final = 0.2
 SOON_S: Final = 60.0
 SAMPLES: Final = 40
 DEEP_SAMPLES: Final = 800
-# What nobody can tell: whether a log's start, where it is within the log, is the right one; and so
-# with the offset in an answer to Produce.
+# Damage that cannot be found: another start inside the log, and another offset in a Produce
+# response.
 BEGINS_LATER: Final = "read from a later start"
-MISPLACED: Final = "stored, but told of another offset"
+MISPLACED: Final = "stored, but another offset was reported"
 Session = Callable[[], Awaitable[str]]
 
 
@@ -49,7 +49,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
 
 
 async def outcome(held: Bench, session: Session) -> str:
-    """Run a session; where it waits for ever, end its connections and see it get through."""
+    """Run a session; if it waits forever, close its connections, and it must then finish."""
     found: list[str] = []
     done = anyio.Event()
 
@@ -157,14 +157,14 @@ def tell(what: str, counts: Counter[str], silent: list[str], capsys: Any) -> Non
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("codec", ["none", "zstd"])
 @pytest.mark.parametrize("flow", ["spu up", "spu down"])
-async def test_what_is_damaged_on_the_way_is_never_read_as_something_else(
+async def test_damaged_bytes_are_never_read_as_other_records(
     quiet: BrokerProcess, flow: Flow, codec: Any, kind: str, is_deep: bool, capsys: Any
 ) -> None:
     counts, silent = await harm_reading(quiet, flow, codec, KINDS[kind](flow, is_deep))
     tell(f"reading {codec}, {kind} {flow}", counts, silent, capsys)
     assert not silent
     assert len(counts) > 1
-    # Of two starts the bits that leave them within ten records: a few of some ten thousand.
+    # Damaged start offsets that stay within ten records: a few of about ten thousand.
     assert counts[BEGINS_LATER] <= (8 if (kind, flow) == ("flips", "spu down") else 0)
 
 
@@ -172,7 +172,7 @@ async def test_what_is_damaged_on_the_way_is_never_read_as_something_else(
 
 
 async def written(held: Bench, far: Client) -> str:
-    """Write a batch to each partition; say whether what is told of it is true."""
+    """Write a batch to each partition; return whether the reported outcome is true."""
     sent: list[tuple[int, bytes, RecordHandle]] = []
     retried = False
 
@@ -199,7 +199,7 @@ async def written(held: Bench, far: Client) -> str:
         logs[partition] = list(chunk.values)
         held.ends[partition] += len(chunk)
     if not {value for log in logs.values() for value in log} <= {value for _, value, _ in sent}:
-        return "SILENT: records that nobody sent"
+        return "SILENT: records that were never sent"
     for partition, value, handle in sent:
         try:
             offset = handle.result().offset - starts[partition]
@@ -219,7 +219,7 @@ async def written(held: Bench, far: Client) -> str:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("flow", ["spu up", "spu down"])
-async def test_what_is_damaged_on_the_way_is_never_stored_as_something_else(
+async def test_damaged_bytes_are_never_stored_as_other_records(
     quiet: BrokerProcess, flow: Flow, kind: str, is_deep: bool, capsys: Any
 ) -> None:
     counts: Counter[str] = Counter()

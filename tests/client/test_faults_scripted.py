@@ -88,7 +88,7 @@ async def test_where_every_attempt_is_refused_the_error_has_the_code_and_says_no
         policy = RetryPolicy(max_retries=2)
         producer = client.producer("t", linger=0, retry=policy, on_retry=lambda *_: None)
         handle = await producer.send(b"x")
-        with pytest.raises(BrokerError, match=r"refused every attempt.* not stored") as raised:
+        with pytest.raises(BrokerError, match=r"rejected every attempt.* not stored") as raised:
             await handle
         assert raised.value.code == answer.code
         with pytest.raises(BrokerError, match="not stored"):
@@ -222,6 +222,16 @@ async def test_a_consumer_that_two_tasks_open_brings_each_record_once() -> None:
             offsets = [offset async for chunk in consumer.chunks() for offset in chunk.offsets]
         assert offsets == list(range(6))
         assert consumer.metrics.records == 6
+
+
+async def test_a_consumer_ends_when_retention_removes_everything_up_to_its_end() -> None:
+    async with scripted() as (server, client):
+        fill(server)
+        consumer = client.consumer("t", until_end=True, on_evicted="earliest")
+        await consumer.open()
+        server.logs[0].start = 6  # before the consumer's stream is open
+        assert [chunk async for chunk in consumer.chunks()] == []
+        assert consumer.metrics.evicted == 6
 
 
 async def test_many_partitions_share_a_small_prefetch() -> None:

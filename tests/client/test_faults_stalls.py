@@ -1,4 +1,4 @@
-"""Connections that fall silent one way, and responses that a server cuts at any byte."""
+"""Connections that stall in one direction, and responses that a server cuts at any byte."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
 
 
 async def session(held: Bench) -> None:
-    """Connect, write and judge, then read what is there."""
+    """Connect, write and check the outcomes, then read all records."""
     async with patient_client(held.proxy.address) as far:
         await write(held, far, "at-least-once")
         found, _ = await read(far)
@@ -44,13 +44,13 @@ async def session(held: Bench) -> None:
 
 @pytest.mark.parametrize("ends", ["goes on", "is cut"])
 @pytest.mark.parametrize("flow", FLOWS)
-async def test_a_silence_one_way_is_waited_for_and_outlived(
+async def test_a_stall_in_one_direction_loses_nothing(
     quiet: BrokerProcess, flow: Flow, ends: Literal["goes on", "is cut"]
 ) -> None:
     async with bench(quiet) as held:
         await held.begin()
         await session(held)
-        # Beyond the watches of the SC its bytes depend on when what is told.
+        # After the first watch responses, the bytes of the SC depend on timing.
         total = held.proxy.carried[flow] if flow.startswith("spu") else 150
         for number in range(STALLS):
             stall = Stall(flow, total * number // STALLS)
@@ -69,12 +69,12 @@ async def test_a_silence_one_way_is_waited_for_and_outlived(
                     await session(held)
             assert stall.fired
             if ends == "goes on":
-                assert held.counts["stored again"] == again, "patience repeats nothing"
+                assert held.counts["stored again"] == again, "waiting must not repeat records"
 
 
 @pytest.mark.parametrize("codec", list(Codec), ids=lambda codec: codec.name.lower())
 async def test_a_response_cut_at_any_byte_loses_nothing(codec: Codec, is_deep: bool) -> None:
-    """Of two partitions, read to their ends, with a seek in between."""
+    """Two partitions are read to their ends, with a seek in between."""
     server = Scripted(2)
     for partition in range(2):
         for size in SIZES:

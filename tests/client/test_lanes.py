@@ -1,4 +1,4 @@
-"""Stamped batches: written once each, in their boundaries, with an outcome for every entry."""
+"""Stamped batches: each is written once and unchanged, with an outcome for every entry."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LANE: Final = 0x1122334455667788
 
 
 def batch(*values: bytes, first: int = 0, lane: int = LANE, codec: Codec = Codec.NONE) -> bytes:
-    """Encode values as a lane's batch, still without an epoch."""
+    """Encode values as a batch of a lane, without an epoch yet."""
     columns = Columns(list(values), [None] * len(values), [1_000] * len(values))
     _, size = fit_rows(columns.values, columns.keys, columns.timestamps_ms, 0, 1 << 30, 1 << 20)
     stamp = Stamp(lane, -1, first)
@@ -55,7 +55,7 @@ async def lanes_of(client: Client) -> AsyncIterator[LaneProducer]:
 # --- Bytes ---------------------------------------------------------------------------------------
 
 
-def test_a_fence_is_the_one_of_the_reference() -> None:
+def test_a_fence_has_the_bytes_of_the_reference() -> None:
     end_probe = encode_fence(Stamp(LANE, 7, 41), 0x199C82CC07B)
     assert end_probe.hex() == (
         "0000000000000000" "00000031" "ffffffff" "02" "a43fbab2" "0000"
@@ -65,9 +65,7 @@ def test_a_fence_is_the_one_of_the_reference() -> None:
 
 
 @given(st.integers(0, 2**15 - 1), st.lists(st.binary(max_size=50), min_size=1, max_size=9))
-def test_an_epoch_written_late_is_as_good_as_one_written_first(
-    epoch: int, values: list[bytes]
-) -> None:
+def test_an_epoch_written_later_gives_the_same_bytes(epoch: int, values: list[bytes]) -> None:
     late = with_epoch(batch(*values, first=5), epoch)
     header = read_batch_header(late)
     check_crc(late, 0, header)
@@ -78,7 +76,7 @@ def test_an_epoch_written_late_is_as_good_as_one_written_first(
 # --- Outcomes ------------------------------------------------------------------------------------
 
 
-async def test_lanes_go_out_together_and_keep_boundaries_and_stamps(
+async def test_lanes_are_sent_together_and_keep_boundaries_and_stamps(
     client: Client, new_topic: NewTopic
 ) -> None:
     one, two = await new_topic(2), await new_topic()
@@ -100,7 +98,7 @@ async def test_lanes_go_out_together_and_keep_boundaries_and_stamps(
     assert [each.stamp for each in (await client.fetch(two, 0, 0)).batches] == [Stamp(3, 3, 9)]
 
 
-async def test_lanes_into_one_partition_go_out_one_after_the_other(
+async def test_lanes_of_one_partition_are_sent_one_after_the_other(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -114,7 +112,7 @@ async def test_lanes_into_one_partition_go_out_one_after_the_other(
     assert await values_of(client, topic) == [b"0", b"0", b"1", b"1", b"2", b"2", b"3", b"3"]
 
 
-async def test_what_is_refused_takes_no_other_lane_with_it(
+async def test_a_refused_lane_does_not_affect_the_others(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(2, segment_size_bytes=2_000)
@@ -137,7 +135,7 @@ async def test_what_is_refused_takes_no_other_lane_with_it(
     assert await values_of(client, topic) == [b"y"]
 
 
-async def test_without_an_answer_it_is_unknown_and_not_sent_again(
+async def test_without_a_response_the_outcome_is_unknown_and_nothing_is_resent(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -165,7 +163,7 @@ async def test_without_an_answer_it_is_unknown_and_not_sent_again(
     assert await values_of(client, topic) == [b"once", b"next"]
 
 
-async def test_a_broker_that_is_away_stores_nothing_for_sure(own_broker: BrokerProcess) -> None:
+async def test_without_a_broker_the_outcome_is_not_stored(own_broker: BrokerProcess) -> None:
     async with Client.connect(own_broker.address) as client:
         await client.admin.create_topic("t")
         async with lanes_of(client) as lanes:
@@ -198,7 +196,7 @@ async def test_one_request_is_in_flight_at_a_time(
     assert len(await values_of(client, topic)) == 2
 
 
-async def test_what_is_cancelled_ends_its_connection(
+async def test_cancelling_closes_the_connection(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -218,11 +216,11 @@ async def test_what_is_cancelled_ends_its_connection(
             assert (outcome.outcome, outcome.base_offset) == (LaneStatus.STORED, 1)
 
 
-# --- Fences and one-shot reads -------------------------------------------------------------------
+# --- Fences and single reads ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("codec", list(Codec))
-async def test_a_fence_takes_an_offset_and_yields_nothing(
+async def test_a_fence_has_an_offset_but_no_record(
     client: Client, new_topic: NewTopic, codec: Codec
 ) -> None:
     topic = await new_topic(compression=codec.name.lower())
@@ -238,7 +236,7 @@ async def test_a_fence_takes_an_offset_and_yields_nothing(
     assert (len(found.chunk), found.next_offset) == (0, 3)
 
 
-async def test_a_fetch_brings_whole_batches_and_nothing_at_the_end(
+async def test_a_fetch_returns_whole_batches_and_nothing_at_the_end(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()

@@ -1,4 +1,4 @@
-"""A record or batch above a limit is refused with the limit, at once, and nothing else is."""
+"""A record or batch above a limit is refused immediately, with the limit in the error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SOON_S: Final = 20.0
 CODECS: Final[list[Any]] = ["none", "gzip", "snappy", "lz4", "zstd"]
 
 
-async def test_no_producer_has_a_limit_above_that_of_servers(client: Client) -> None:
+async def test_limits_above_those_of_servers_are_refused(client: Client) -> None:
     client.producer("t", max_request_size=BATCH_BYTES_HARD_MAX, batch_size=BATCH_BYTES_HARD_MAX)
     with pytest.raises(UsageError, match="max_request_size=33554433 must be between"):
         client.producer("t", max_request_size=BATCH_BYTES_HARD_MAX + 1)
@@ -56,7 +56,7 @@ async def test_the_largest_record_is_stored_and_read(client: Client, new_topic: 
     assert await values_of(client, topic) == [value]
 
 
-async def test_a_record_that_compresses_too_well_to_be_read_is_refused_in_words(
+async def test_a_record_that_compresses_too_well_to_be_read_is_refused(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -82,9 +82,9 @@ async def test_a_request_larger_than_a_frame_is_refused_before_it_is_sent(
     request = ProduceRequest(
         acks=ACKS_LEADER, timeout_ms=1_000, topics=(TopicProduceData(topic, (data,)),)
     )
-    with pytest.raises(LocalProtocolError, match="more than 134,217,728"):
+    with pytest.raises(LocalProtocolError, match="the limit is 134,217,728"):
         await channel.call(apis.PRODUCE, request)
-    batch = batch_of(bytes(33 * MIB))  # of another client
+    batch = batch_of(bytes(33 * MIB))  # as another client might send it
     request = ProduceRequest(
         acks=ACKS_LEADER,
         timeout_ms=1_000,
@@ -96,7 +96,7 @@ async def test_a_request_larger_than_a_frame_is_refused_before_it_is_sent(
 
 
 @pytest.mark.parametrize("compression", CODECS)
-async def test_batches_fit_into_the_segments_of_their_topic(
+async def test_batches_fit_in_the_segments_of_their_topic(
     client: Client, new_topic: NewTopic, compression: Any
 ) -> None:
     topic = await new_topic(segment_size_bytes=4_096)
@@ -115,7 +115,9 @@ async def test_a_record_larger_than_a_segment_is_refused_with_its_size(
     topic = await new_topic(segment_size_bytes=4_096)
     async with client.producer(topic) as producer:
         handle = await producer.send(bytes(5_000))
-        with pytest.raises(BrokerError, match="accepts up to 4,096 bytes here, the size") as raised:
+        with pytest.raises(
+            BrokerError, match="the limit is 4,096 bytes, the segment size"
+        ) as raised:
             await handle
         assert raised.value.code == Code.MESSAGE_TOO_LARGE
         with pytest.raises(BrokerError):

@@ -94,7 +94,7 @@ def test_after_a_reconnect_the_first_answer_is_the_list_again() -> None:
 def test_an_unknown_name_brings_the_likely_one() -> None:
     store = filled(topic("flights"), topic("late-flights"))
     assert store.did_you_mean("flight") == "did you mean 'flights'?"
-    assert store.did_you_mean("zzz") == "there are: flights, late-flights"
+    assert store.did_you_mean("zzz") == "existing topics: flights, late-flights"
     assert filled().did_you_mean("zzz") == "there are no topics yet"
 
 

@@ -1,7 +1,7 @@
-"""The consumer against a server that does anything, and a slow and obvious account of it.
+"""The consumer against a server with random faults, compared with a simple model.
 
-A plan says what the application does and what the server makes of each response. Whatever it is,
-between two seeks every record comes once and in order, and a commit stores what was processed.
+A plan has the steps of the application and a fault for each response. With any plan, between two
+seeks every record arrives once and in order, and a commit stores the offsets that were processed.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
 
 @dataclass
 class Run:
-    """One consumer, and what is known of it by counting."""
+    """One consumer, and a model that counts what it must do."""
 
     server: Scripted
     mode: Mode
@@ -86,11 +86,11 @@ class Run:
             with anyio.fail_after(SOON_S):
                 for step in steps:
                     await self._step(consumer, pulled, step)
-                while self._is_more():
+                while self._has_more():
                     await self._pull(pulled)
                 await consumer.commit()
-            self._judge_commit()
-            self._judge_metrics(consumer)
+            self._check_commit()
+            self._check_metrics(consumer)
 
     async def _step(self, consumer: Consumer, pulled: AsyncIterator[Any], step: Step) -> None:
         name, first, second = step
@@ -99,7 +99,7 @@ class Run:
         match name:
             case "pull":
                 for _ in range(first):
-                    if self._is_more():
+                    if self._has_more():
                         await self._pull(pulled)
             case "append":
                 self._append(partition, second)
@@ -112,7 +112,7 @@ class Run:
                 self.counts["seeks"] += 1
             case "commit":
                 await consumer.commit()
-                self._judge_commit()
+                self._check_commit()
             case "retain" if log.end > log.start:
                 log.start = max(log.start, second % log.end)
                 self.starts.setdefault(partition, set()).add(log.start)
@@ -139,14 +139,14 @@ class Run:
         codec = CODECS[self.number % len(CODECS)]
         self.server.append(partition, batch_of(*values, codec_used=codec))
 
-    def _is_more(self) -> bool:
+    def _has_more(self) -> bool:
         return any(
             self.expected.get(number, 0) < log.end for number, log in enumerate(self.server.logs)
         )
 
     async def _pull(self, pulled: AsyncIterator[Any]) -> None:
-        """Take the next thing, and compare it with what must come."""
-        self.processed.update(self.in_hand)  # coming back for more says so
+        """Get the next record or chunk, and compare it with the expected one."""
+        self.processed.update(self.in_hand)  # asking for more means that these are processed
         self.in_hand.clear()
         found: Chunk | Record[bytes] = await anext(pulled)
         if isinstance(found, Chunk):
@@ -157,7 +157,7 @@ class Run:
         log, expected = self.server.logs[number], self.expected.get(number, 0)
         if offsets[0] != expected:
             assert offsets[0] > expected
-            assert offsets[0] in self.starts.get(number, ()), "a record was left out"
+            assert offsets[0] in self.starts.get(number, ()), "a record is missing"
             self.counts["evicted"] += 1
         assert offsets == list(range(offsets[0], offsets[-1] + 1))
         assert values == log.values[offsets[0] : offsets[-1] + 1]
@@ -165,19 +165,19 @@ class Run:
         self.in_hand[number] = offsets[-1]
         self.counts["records"] += len(offsets)
 
-    def _judge_commit(self) -> None:
+    def _check_commit(self) -> None:
         for number, offset in self.processed.items():
             assert self.server.stored[number] == offset
         self.counts["commits"] += 1
 
-    def _judge_metrics(self, consumer: Consumer) -> None:
+    def _check_metrics(self, consumer: Consumer) -> None:
         got = consumer.metrics.records
         assert got == self.counts["records"] or (self.counts["seeks"] and got)
 
 
 async def scenario(mode: Mode, steps: list[Step], reads: list[Read]) -> Counter[str]:
     server = Scripted(PARTITIONS)
-    # What is damaged twice in a row, or repeated and then damaged, is an error, and rightly so.
+    # A response damaged twice in a row, or repeated and then damaged, must be an error.
     flips = [row for row, read in enumerate(reads) if read.kind == "flipped"]
     for row, read in enumerate(reads):
         if row not in flips[1:] and not (flips and read.kind == "twice"):
@@ -190,7 +190,7 @@ async def scenario(mode: Mode, steps: list[Step], reads: list[Read]) -> Counter[
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("mode", ["chunks", "records"])
-def test_a_consumer_brings_every_record_once_whatever_the_server_does(
+def test_a_consumer_yields_every_record_once_with_any_server_fault(
     mode: Mode, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts: Counter[str] = Counter()

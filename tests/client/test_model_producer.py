@@ -1,7 +1,8 @@
-"""The producer against a server that does anything, and a slow and obvious account of it.
+"""The producer against a server with random faults, compared with a simple model.
 
-A plan says what the application does and what the server does with each request. Whatever it is,
-handles tell the truth, order holds, and only what nobody could know of may stand twice.
+A plan has the steps of the application and a fault for each request. With any plan, handles report
+the true outcome, records keep their order, and only records with an unknown outcome may be stored
+twice.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ Delivery = Literal["at-least-once", "at-most-once"]
 
 WRITES: Final = (
     Write(),
-    Write(stores=False, answers=False),  # lost before it was stored
-    Write(answers=False),  # lost behind that
+    Write(stores=False, answers=False),  # the connection is lost before the write
+    Write(answers=False),  # the connection is lost after the write
     Write(6, stores=False),
     Write(3001, stores=False),
     Write(7, stores=True),
@@ -39,7 +40,7 @@ WRITES: Final = (
     Write(56, stores=True),
     Write(56, stores=False),
 )
-# What the application does. A record that is bad is refused for good.
+# The steps of the application. A bad record is refused permanently.
 Step = tuple[str, int, int]
 STEPS: st.SearchStrategy[Step] = st.one_of(
     st.tuples(st.just("send"), st.integers(0, PARTITIONS - 1), st.integers(0, 6)),
@@ -52,7 +53,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
 
 @dataclass
 class Run:
-    """One producer, what was asked of it, and what it said."""
+    """One producer, its calls, and their results."""
 
     server: Scripted
     delivery: Delivery
@@ -107,7 +108,7 @@ class Run:
                 try:
                     await self.handles[first % len(self.handles)]
                 except StreamKitError:
-                    pass  # looked at by `judge`, which sees every handle
+                    pass  # checked by `judge`, which reads every handle
             case "yield":
                 for _ in range(first):
                     await anyio.lowlevel.checkpoint()
@@ -118,7 +119,7 @@ class Run:
         return value
 
     async def _flush(self, producer: Any) -> None:
-        """Flush, which raises if and only if something was refused since the last time."""
+        """Flush, which raises if and only if a record was refused since the last flush."""
         raised = None
         try:
             await producer.flush()
@@ -140,7 +141,7 @@ def _error_of(handle: RecordHandle) -> Exception | None:
 
 
 def judge(run: Run) -> Counter[str]:
-    """Compare what the handles say with what the server has done; count what was seen."""
+    """Compare the handles with the actions of the server; count what happened."""
     server, counts = run.server, Counter[str]()
     stores = Counter(v for entry in server.entries if entry.base >= 0 for v in entry.values)
     spoilt = {
@@ -153,27 +154,31 @@ def judge(run: Run) -> Counter[str]:
     order = {value: number for number, (value, _) in enumerate(run.sent)}
     for partition, log in enumerate(server.logs):
         firsts = list(dict.fromkeys(log.values))
-        assert firsts == sorted(firsts, key=order.__getitem__), "order is not kept"
+        assert firsts == sorted(firsts, key=order.__getitem__), "the order is wrong"
         assert all(run.sent[order[value]][1] in (None, partition) for value in firsts)
     for (value, _), handle in zip(run.sent, run.handles, strict=True):
         error = _error_of(handle)
         if error is None:
             stored = handle.result()
             there = server.logs[stored.partition].values
-            assert there[stored.offset : stored.offset + 1] == [value], "it is not where it is said"
-            assert value not in there[stored.offset + 1 :], "it was sent again after its answer"
+            assert there[stored.offset : stored.offset + 1] == [value], (
+                "the record is not at the reported offset"
+            )
+            assert value not in there[stored.offset + 1 :], (
+                "the record was sent again after its response"
+            )
             counts["acknowledged"] += 1
         elif isinstance(error, BrokerError) and error.code == REFUSED:
-            assert value in spoilt, "a record was refused for what another batch holds"
+            assert value in spoilt, "a record was refused because of another batch"
             assert not stores[value]
             counts["refused"] += 1
         else:
             assert run.delivery == "at-most-once", f"given up: {error}"
             if isinstance(error, TransportError) and not error.sent:
-                assert not stores[value], "it is said not to have been sent"
+                assert not stores[value], "the record is reported as not sent"
             counts["unknown"] += 1
         if run.delivery == "at-most-once":
-            assert stores[value] <= 1, "it stands twice"
+            assert stores[value] <= 1, "the record is stored twice"
         else:
             told = {
                 (entry.code, entry.answered) for entry in server.entries if value in entry.values
@@ -191,7 +196,7 @@ def _judge_metrics(run: Run, counts: Counter[str]) -> None:
     assert sum(each.record_count for each in run.reports) == len(run.sent)
     assert metrics.batches == len(good)
     assert metrics.wire_bytes == sum(report.wire_bytes for report in good)
-    # Some of those that were written never arrived.
+    # Some written requests never arrived.
     assert metrics.requests >= run.server.requests
     for report in good:
         log = run.server.logs[report.partition].values
@@ -210,7 +215,7 @@ async def scenario(delivery: Delivery, steps: list[Step], writes: list[Write]) -
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("delivery", ["at-least-once", "at-most-once"])
-def test_a_producer_tells_the_truth_whatever_the_server_does(
+def test_a_producer_reports_true_outcomes_with_any_server_fault(
     delivery: Delivery, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counts: Counter[str] = Counter()

@@ -102,14 +102,14 @@ def test_offsets_left_out_by_the_log_are_left_out_here() -> None:
     """A gap may also be a damaged offset, which has no checksum: it must come twice."""
     last = batch_of(b"c", base_offset=7)
     position = Position("t", 0, 1)
-    with pytest.raises(CorruptBatch, match=r"offsets \(0, 2\) in answer to 1"):
+    with pytest.raises(CorruptBatch, match="1 was requested, but the batch"):
         position.inspect(answer(batch_of(b"a", b"b") + last))
     headers = position.inspect(answer(batch_of(b"a", b"b") + last))
     assert headers.is_cut
     chunk = position.decode(headers)
     assert chunk is not None
     assert (list(chunk.offsets), headers.next_offset) == ([1], 2)
-    with pytest.raises(CorruptBatch, match=r"offsets \(7, 8\) in answer to 2"):
+    with pytest.raises(CorruptBatch, match="2 was requested, but the batch"):
         position.inspect(answer(last))
     chunk = position.decode(position.inspect(answer(last)))
     assert chunk is not None

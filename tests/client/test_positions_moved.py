@@ -1,4 +1,4 @@
-"""A consumer's position: found by time, moved while it reads, compared with the end."""
+"""A consumer's position: found by time, moved by a seek, and compared with the end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BASE_MS: Final = 1_357_000_000_000
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])
-async def test_a_time_finds_the_first_record_that_is_not_older(
+async def test_a_time_finds_the_first_record_at_or_after_it(
     client: Client, new_topic: NewTopic, compression: Any
 ) -> None:
     topic = await new_topic()
@@ -41,7 +41,7 @@ async def test_a_time_finds_the_first_record_that_is_not_older(
         assert await values_of(client, topic, start=Offset.at_time(time_ms)) == expected
 
 
-async def test_a_time_finds_the_first_record_that_is_not_older_in_a_batch_of_unsorted_times(
+async def test_a_time_finds_a_record_in_a_batch_with_unsorted_times(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -56,7 +56,7 @@ async def test_a_time_finds_the_first_record_that_is_not_older_in_a_batch_of_uns
         assert await values_of(client, topic, start=Offset.at_time(time_ms)) == expected
 
 
-async def test_records_without_a_time_are_older_than_any(
+async def test_records_without_a_time_count_as_older_than_any_time(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -68,17 +68,17 @@ async def test_records_without_a_time_are_older_than_any(
     assert await values_of(client, topic, start=Offset.at_time(BASE_MS + 1)) == []
 
 
-def test_a_time_needs_its_zone() -> None:
+def test_a_time_without_a_zone_is_refused() -> None:
     moment = datetime(2013, 1, 1, tzinfo=UTC) + timedelta(milliseconds=7)
     assert Offset.at_time(moment) == Offset.at_time(1_356_998_400_007)
     assert str(Offset.at_time(moment)) == "2013-01-01T00:00:00.007+00:00"
     with pytest.raises(UsageError, match="no time zone"):
-        Offset.at_time(datetime(2013, 1, 1))  # noqa: DTZ001  # that is what is refused
+        Offset.at_time(datetime(2013, 1, 1))  # noqa: DTZ001  # the refused value
     with pytest.raises(UsageError):
         Offset.at_time(datetime(1969, 1, 1, tzinfo=UTC))
 
 
-# --- Moved ---------------------------------------------------------------------------------------
+# --- Seek ----------------------------------------------------------------------------------------
 
 
 async def filled(client: Client, topic: str, count: int = 30) -> None:
@@ -86,7 +86,7 @@ async def filled(client: Client, topic: str, count: int = 30) -> None:
         await producer.send_many([b"%d" % number for number in range(count)])
 
 
-async def test_seek_goes_back_and_ahead_and_drops_what_was_prefetched(
+async def test_seek_moves_in_both_directions_and_drops_prefetched_records(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -107,7 +107,7 @@ async def test_seek_goes_back_and_ahead_and_drops_what_was_prefetched(
     assert found == list(range(30))
 
 
-async def test_a_consumer_at_its_end_goes_on_after_a_seek(
+async def test_a_consumer_at_its_end_continues_after_a_seek(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(2)
@@ -123,7 +123,7 @@ async def test_a_consumer_at_its_end_goes_on_after_a_seek(
             assert await consumer.next_chunk() is None
 
 
-async def test_many_seeks_outlive_what_a_connection_may_carry(
+async def test_there_can_be_more_seeks_than_streams_of_a_connection(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -139,7 +139,7 @@ async def test_many_seeks_outlive_what_a_connection_may_carry(
                 assert chunk.offsets[0] == wanted
 
 
-async def test_only_partitions_that_are_read_can_be_moved(
+async def test_seek_refuses_partitions_that_are_not_read(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(2)
@@ -150,7 +150,7 @@ async def test_only_partitions_that_are_read_can_be_moved(
         await consumer.seek(0, 0)
 
 
-async def test_a_commit_after_a_seek_stores_where_it_went(
+async def test_a_commit_after_a_seek_stores_the_new_position(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -174,7 +174,7 @@ async def test_a_commit_after_a_seek_stores_where_it_went(
 # --- Ends ----------------------------------------------------------------------------------------
 
 
-async def test_lag_counts_what_the_application_has_not_been_given(
+async def test_lag_counts_records_that_were_not_given_out(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(2)
@@ -192,7 +192,7 @@ async def test_lag_counts_what_the_application_has_not_been_given(
         assert sum((await consumer.lag()).values()) == sum(expected.values()) + 2
 
 
-async def test_partitions_that_are_added_are_read_from_their_beginning(
+async def test_added_partitions_are_read_from_their_beginning(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -211,7 +211,7 @@ async def test_partitions_that_are_added_are_read_from_their_beginning(
     assert sorted(found) == [(0, 5), (1, 0), (2, 0)]
 
 
-async def test_named_partitions_stay_the_ones_that_are_read(
+async def test_with_chosen_partitions_added_ones_are_not_read(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -239,7 +239,7 @@ def test_partitions_take_turns_and_keep_their_order(arrivals: list[tuple[int, in
     for number, (partition, size_bytes) in enumerate(arrivals):
         fetch_buffer.put(partition, Chunk([b""], [None], [0], [number], "t", partition), size_bytes)
         waiting[partition].append(number)
-    owed: dict[int, set[int]] = {}  # who must come before a partition's next turn
+    owed: dict[int, set[int]] = {}  # the partitions that must come before a partition's next turn
     while (chunk := fetch_buffer.take()) is not None:
         assert waiting[chunk.partition].pop(0) == chunk.offsets[0]
         assert not owed.get(chunk.partition)
@@ -250,7 +250,7 @@ def test_partitions_take_turns_and_keep_their_order(arrivals: list[tuple[int, in
     assert fetch_buffer.held_bytes == 0
 
 
-def test_a_partition_with_a_backlog_hides_no_other() -> None:
+def test_a_partition_with_a_backlog_does_not_delay_the_others() -> None:
     fetch_buffer = FetchBuffer(1_000)
     for partition in range(2):
         fetch_buffer.add_partition(partition)
@@ -264,7 +264,7 @@ def test_a_partition_with_a_backlog_hides_no_other() -> None:
     assert order == [0, 1, 0, 0, 0, 0]
 
 
-def test_what_is_dropped_frees_its_room_and_its_turn() -> None:
+def test_dropped_chunks_free_their_room_and_their_turn() -> None:
     fetch_buffer = FetchBuffer(100)
     fetch_buffer.add_partition(0)
     fetch_buffer.add_partition(1)

@@ -28,7 +28,7 @@ from tests.protocol.recorded import read_json
 CompressionName = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 CODECS: Final[tuple[CompressionName, ...]] = ("none", "gzip", "snappy", "lz4", "zstd")
 KEYED: Final = [vector for vector in read_json("siphash.json") if vector["kind"] == "keyed"]
-# Longer than any test may take: what waits for this linger would never be seen.
+# Longer than any test may take: a record that waits for this linger is never sent.
 FOREVER_S: Final = 3_600
 SOON_S: Final = 60.0
 
@@ -47,7 +47,7 @@ async def test_a_record_comes_back_as_it_was_sent(client: Client, new_topic: New
     assert before_ms <= record.timestamp_ms <= time.time_ns() // 1_000_000
 
 
-async def test_text_goes_out_as_utf8(client: Client, new_topic: NewTopic) -> None:
+async def test_text_is_sent_as_utf8(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic()
     async with client.producer(Topic(topic)) as producer:
         await producer.send("grüße", "schlüssel")
@@ -55,7 +55,7 @@ async def test_text_goes_out_as_utf8(client: Client, new_topic: NewTopic) -> Non
     assert (record.value_text, record.key_text) == ("grüße", "schlüssel")
 
 
-async def test_an_empty_key_is_not_the_same_as_no_key(client: Client, new_topic: NewTopic) -> None:
+async def test_an_empty_key_differs_from_no_key(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic()
     async with client.producer(topic) as producer:
         await producer.send(b"1", b"")
@@ -66,7 +66,7 @@ async def test_an_empty_key_is_not_the_same_as_no_key(client: Client, new_topic:
     assert found == [(b"1", b""), (b"2", None), (b"3", b""), (b"4", None), (b"", None)]
 
 
-async def test_explicit_timestamps_are_kept_however_far_apart(
+async def test_explicit_timestamps_are_kept_even_if_far_apart(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -79,10 +79,10 @@ async def test_explicit_timestamps_are_kept_however_far_apart(
 
 
 @pytest.mark.parametrize("batch_size", [150, 16_384])
-async def test_a_record_without_a_time_takes_it_from_no_other(
+async def test_a_record_without_a_time_does_not_get_one_from_another(
     client: Client, new_topic: NewTopic, batch_size: int
 ) -> None:
-    """A batch whose first time is 0 has no times at all."""
+    """A batch whose first timestamp is 0 has no timestamps at all."""
     topic = await new_topic()
     times_ms = [0, 5, 0, 0, 7, 7, 0, 0, 0, 0, 0, 0, 0, 0, 9, 0]
     async with client.producer(topic, linger=FOREVER_S, batch_size=batch_size) as producer:
@@ -117,7 +117,7 @@ async def test_columns_of_different_length_are_refused(client: Client, new_topic
     assert await values_of(client, topic) == []
 
 
-async def test_no_columns_at_all_are_stored_at_once(client: Client, new_topic: NewTopic) -> None:
+async def test_empty_columns_are_stored_immediately(client: Client, new_topic: NewTopic) -> None:
     async with client.producer(await new_topic()) as producer:
         stored = await (await producer.send_many([]))
     assert (stored.partitions, stored.offsets) == ([], [])
@@ -154,7 +154,7 @@ async def test_every_compression_can_be_written_and_read(
 
 
 @pytest.mark.parametrize("compression", CODECS)
-async def test_a_producer_takes_the_compression_of_its_topic(
+async def test_a_producer_uses_the_compression_of_its_topic(
     client: Client, new_topic: NewTopic, compression: CompressionName
 ) -> None:
     topic = await new_topic(compression=compression)
@@ -164,7 +164,7 @@ async def test_a_producer_takes_the_compression_of_its_topic(
     assert header.codec_number == Codec.parse(compression)
 
 
-async def test_another_compression_than_the_topics_is_refused_at_the_opening(
+async def test_another_compression_than_the_topics_is_refused_on_open(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(compression="gzip")
@@ -175,7 +175,7 @@ async def test_another_compression_than_the_topics_is_refused_at_the_opening(
         await producer.send(b"x")
 
 
-# --- When batches leave ------------------------------------------------------------------
+# --- When batches are sent ----------------------------------------------------------------
 
 
 async def test_awaiting_a_handle_does_not_wait_for_the_linger(
@@ -201,21 +201,19 @@ async def test_a_flush_does_not_wait_for_the_linger(client: Client, new_topic: N
             await producer.flush()
             assert producer.unacknowledged == 0
             assert len(await values_of(client, topic)) == 9
-            await producer.flush()  # of nothing
+            await producer.flush()  # nothing is queued
 
 
-async def test_a_flush_ends_although_others_go_on_sending(
-    client: Client, new_topic: NewTopic
-) -> None:
+async def test_a_flush_ends_while_others_keep_sending(client: Client, new_topic: NewTopic) -> None:
     async with client.producer(await new_topic(), linger=0) as producer:
 
-        async def send_for_ever() -> None:
+        async def send_forever() -> None:
             while True:
                 await (await producer.send(b"x"))
 
         async with anyio.create_task_group() as tasks:
             for _ in range(5):
-                tasks.start_soon(send_for_ever)
+                tasks.start_soon(send_forever)
             with anyio.fail_after(SOON_S):
                 for _ in range(20):
                     await producer.send(b"y")
@@ -223,7 +221,7 @@ async def test_a_flush_ends_although_others_go_on_sending(
             tasks.cancel_scope.cancel()
 
 
-async def test_closing_stores_what_is_held(client: Client, new_topic: NewTopic) -> None:
+async def test_closing_stores_queued_records(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic(2)
     with anyio.fail_after(SOON_S):
         async with client.producer(topic, linger=FOREVER_S) as producer:
@@ -253,7 +251,9 @@ async def test_the_linger_fills_batches(client: Client, new_topic: NewTopic) -> 
     assert all(900 < size <= 1_004 for size in sizes[:-1])
 
 
-async def test_by_default_a_record_leaves_by_itself(client: Client, new_topic: NewTopic) -> None:
+async def test_by_default_a_record_is_sent_without_a_flush(
+    client: Client, new_topic: NewTopic
+) -> None:
     topic = await new_topic()
     async with client.consumer(topic) as consumer, client.producer(topic) as producer:
         with anyio.fail_after(SOON_S):
@@ -263,7 +263,9 @@ async def test_by_default_a_record_leaves_by_itself(client: Client, new_topic: N
     assert chunk.values == [b"x"]
 
 
-async def test_thousands_may_wait_for_one_batch(client: Client, new_topic: NewTopic) -> None:
+async def test_thousands_of_tasks_may_wait_for_one_batch(
+    client: Client, new_topic: NewTopic
+) -> None:
     topic = await new_topic()
     offsets: list[int] = []
     async with client.producer(topic, linger=FOREVER_S, batch_size=1 << 20) as producer:
@@ -304,29 +306,31 @@ async def test_records_without_a_key_take_turns(client: Client, new_topic: NewTo
         assert (await again).partition == 0
 
 
-async def test_a_keyed_record_takes_no_turn(client: Client, new_topic: NewTopic) -> None:
+async def test_a_record_with_a_key_does_not_count_in_the_round_robin(
+    client: Client, new_topic: NewTopic
+) -> None:
     async with client.producer(await new_topic(3)) as producer:
         handles = [await producer.send(b"x", key) for key in (None, b"a", None, b"b", None)]
         partitions = [(await handle).partition for handle in handles]
     assert [partitions[0], partitions[2], partitions[4]] == [0, 1, 2]
 
 
-async def test_a_partition_can_be_named(client: Client, new_topic: NewTopic) -> None:
+async def test_a_partition_can_be_chosen(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic(3)
     async with client.producer(topic, partition=2) as producer:
         assert (await (await producer.send(b"x", b"a"))).partition == 2
         assert (await (await producer.send_many([b"x", b"y"], [b"a", None]))).partitions == [2, 2]
     async with client.producer(topic) as producer:
         assert (await (await producer.send(b"x", b"a", partition=0))).partition == 0
-        with pytest.raises(UsageError, match="no partition 3, it has 3"):
+        with pytest.raises(UsageError, match="no partition 3"):
             await producer.send(b"x", partition=3)
         with pytest.raises(UsageError, match="no partition -1"):
             await producer.send(b"x", partition=-1)
-    with pytest.raises(UsageError, match="no partition 3, it has 3"):
+    with pytest.raises(UsageError, match="no partition 3"):
         await client.producer(topic, partition=3).open()
 
 
-async def test_a_partitioner_of_ones_own_decides(client: Client, new_topic: NewTopic) -> None:
+async def test_a_custom_partitioner_is_used(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic(4)
     chooses: Callable[..., list[int]] = lambda keys, count: [count - 1 - len(k) for k in keys]  # noqa: E731
     async with client.producer(topic, partitioner=chooses) as producer:
@@ -349,7 +353,7 @@ async def test_partitions_added_later_are_used(client: Client, new_topic: NewTop
         assert {(await handle).partition for handle in singles} == {0, 1, 2}
 
 
-async def test_more_partitions_than_requests_may_be_open_can_be_written_to(
+async def test_there_can_be_more_partitions_than_open_requests(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(300)
@@ -371,7 +375,7 @@ async def test_an_unknown_topic_is_refused_with_a_suggestion(
     assert "did you mean" in caught.value.hint
 
 
-async def test_only_a_record_that_cannot_travel_alone_is_too_large(
+async def test_only_a_record_above_max_request_size_is_too_large(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -380,9 +384,9 @@ async def test_only_a_record_that_cannot_travel_alone_is_too_large(
         n for n in range(limit) if OVERHEAD_BYTES + record_bytes(0, 0, b"k", bytes(n)) <= limit
     )
     async with client.producer(topic, max_request_size=limit, linger=FOREVER_S) as producer:
-        await producer.send(b"x" * 100, b"k")  # an open batch must not make a difference
+        await producer.send(b"x" * 100, b"k")  # an open batch must make no difference
         await producer.send(b"y" * fits, b"k")
-        with pytest.raises(RecordTooLarge, match="1001 bytes, max_request_size is 1000"):
+        with pytest.raises(RecordTooLarge, match="1001 bytes, but max_request_size is 1000"):
             await producer.send(b"z" * (fits + 1), b"k")
         with pytest.raises(RecordTooLarge, match="row 1"):
             await producer.send_many([b"", b"z" * (fits + 1)], [b"k", b"k"])
@@ -393,7 +397,7 @@ async def test_only_a_record_that_cannot_travel_alone_is_too_large(
     assert found == [b"xxxx", b"yyyy", b"last"]
 
 
-async def test_a_record_above_the_batch_size_travels_alone(
+async def test_a_record_above_the_batch_size_has_its_own_batch(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -403,7 +407,7 @@ async def test_a_record_above_the_batch_size_travels_alone(
     assert [h.record_count for h in await batches_of(client, topic)] == [2, 1, 2]
 
 
-async def test_a_batch_that_is_refused_takes_no_other_with_it(
+async def test_a_refused_batch_does_not_affect_the_others(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(segment_size_bytes=2_000)
@@ -423,7 +427,9 @@ async def test_a_batch_that_is_refused_takes_no_other_with_it(
     assert len(await values_of(client, topic)) == 11
 
 
-async def test_the_rows_of_a_refused_batch_are_named(client: Client, new_topic: NewTopic) -> None:
+async def test_the_rows_of_a_refused_batch_are_reported(
+    client: Client, new_topic: NewTopic
+) -> None:
     topic = await new_topic(segment_size_bytes=2_000)
     async with client.producer(topic, batch_size=500) as producer:
         many = await producer.send_many([b"a" * 300, b"b" * 3_000, b"c" * 300])
@@ -436,16 +442,14 @@ async def test_the_rows_of_a_refused_batch_are_named(client: Client, new_topic: 
     assert [value[:1] for value in await values_of(client, topic)] == [b"a", b"c"]
 
 
-async def test_a_refusal_nobody_looked_at_is_raised_at_the_close(
-    client: Client, new_topic: NewTopic
-) -> None:
+async def test_an_unseen_refusal_is_raised_on_close(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic(segment_size_bytes=2_000)
     with pytest.raises(BrokerError, match="too large"):
         async with client.producer(topic) as producer:
             await producer.send(b"x" * 3_000)
 
 
-async def test_the_blocks_own_error_goes_before_a_refusal(
+async def test_the_blocks_own_error_takes_precedence_over_a_refusal(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(segment_size_bytes=2_000)
@@ -480,14 +484,12 @@ async def test_records_for_a_deleted_topic_are_refused_with_its_name(
         {"compression": "rar"},
     ],
 )
-async def test_options_that_mean_nothing_are_refused(
-    client: Client, options: dict[str, Any]
-) -> None:
+async def test_invalid_options_are_refused(client: Client, options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         client.producer("any", **options)
 
 
-async def test_a_client_and_what_it_makes_show_what_they_are(
+async def test_the_objects_of_a_client_have_a_readable_repr(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -497,14 +499,14 @@ async def test_a_client_and_what_it_makes_show_what_they_are(
         handle = await producer.send(b"x")
         many = await producer.send_many([b"y", b"z"])
         assert repr(producer) == f"Producer({topic!r}, unacknowledged=3)"
-        assert repr(handle) == "RecordHandle(partition=0, on its way)"
-        assert repr(many) == "RecordsHandle(2 records, on their way)"
+        assert repr(handle) == "RecordHandle(partition=0, pending)"
+        assert repr(many) == "RecordsHandle(2 records, pending)"
         await producer.flush()
         assert repr(handle) == "RecordHandle(partition=0, offset=0)"
         assert repr(many) == "RecordsHandle(2 records)"
 
 
-async def test_an_error_of_the_block_goes_first_and_notes_what_was_not_delivered(
+async def test_an_error_of_the_block_gets_a_note_about_undelivered_records(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(segment_size_bytes=2_000)
@@ -526,11 +528,11 @@ async def test_a_partitioner_that_forgets_a_row_is_refused(
     async with client.producer(topic, partitioner=lambda keys, count: [0]) as producer:
         with pytest.raises(UsageError, match="chose 1 partitions for 3 keys"):
             await producer.send_many([b"a", b"b", b"c"])
-    with pytest.raises(UsageError, match="partition and partitioner both"):
+    with pytest.raises(UsageError, match="partition and partitioner cannot"):
         client.producer(topic, partition=0, partitioner=lambda keys, count: [0])
 
 
-async def test_a_block_that_is_cancelled_says_what_is_open(
+async def test_a_cancelled_block_logs_unacknowledged_records(
     client: Client, new_topic: NewTopic, caplog: pytest.LogCaptureFixture
 ) -> None:
     topic = await new_topic()
@@ -543,7 +545,7 @@ async def test_a_block_that_is_cancelled_says_what_is_open(
 
 
 @pytest.mark.parametrize("content", [bytearray(b"x"), 7, None, ["x"]])
-async def test_what_is_neither_bytes_nor_text_is_refused(
+async def test_a_value_that_is_neither_bytes_nor_text_is_refused(
     client: Client, new_topic: NewTopic, content: Any
 ) -> None:
     topic = await new_topic()

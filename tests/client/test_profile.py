@@ -86,7 +86,7 @@ def test_tls_is_read_in_every_form(tmp_path: Path, tls: str, policy: str, expect
     assert (found.tls_policy, found.tls) == (policy, expected)
 
 
-def test_the_other_names_of_keys_are_read(tmp_path: Path) -> None:
+def test_alternative_names_of_keys_are_read(tmp_path: Path) -> None:
     text = HEAD.replace("endpoint", "use_spu_local_address = true\naddr")
     found = load(tmp_path, text + '[cluster.c.metadata]\ninstallation = "local"').active()
     assert found is not None
@@ -99,15 +99,15 @@ def test_a_file_without_a_current_profile_has_none(tmp_path: Path) -> None:
     assert found.get("local").endpoint == "127.0.0.1:9003"
 
 
-def test_a_missing_file_holds_nothing(tmp_path: Path) -> None:
+def test_a_missing_file_has_no_profiles(tmp_path: Path) -> None:
     found = load_profiles(tmp_path / "none")
     assert (found.active(), dict(found.by_name)) == (None, {})
 
 
-def test_an_unknown_profile_is_answered_with_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_profile_is_reported_with_the_existing_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no profile 'x' in") as caught:
         load(tmp_path, HEAD).get("x")
-    assert caught.value.hint == "there are: local"
+    assert caught.value.hint == "existing names: local"
     with pytest.raises(ConfigError, match="no profile 'gone'"):
         load(
             tmp_path, HEAD.replace('current_profile = "local"', 'current_profile = "gone"')
@@ -123,7 +123,7 @@ def test_an_unknown_profile_is_answered_with_those_there_are(tmp_path: Path) -> 
         "current_profile = 7",
     ],
 )
-def test_a_bad_file_is_one_clear_error(tmp_path: Path, text: str) -> None:
+def test_an_invalid_file_is_reported_with_one_clear_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=str(tmp_path)):
         load(tmp_path, text)
 
@@ -154,7 +154,7 @@ def test_a_bad_file_is_one_clear_error(tmp_path: Path, text: str) -> None:
         HEAD + VERIFIED + 'tls_source = "files"' + FILES.replace('key = "k"', ""),
     ],
 )
-def test_a_bad_profile_is_one_clear_error_for_those_who_use_it(tmp_path: Path, text: str) -> None:
+def test_a_bad_profile_is_an_error_only_when_it_is_used(tmp_path: Path, text: str) -> None:
     good = '\n[profile.good]\ncluster = "good"\n[cluster.good]\nendpoint = "h:1"\n'
     profiles = load(tmp_path, text + good)
     assert profiles.get("good").endpoint == "h:1"
@@ -164,13 +164,13 @@ def test_a_bad_profile_is_one_clear_error_for_those_who_use_it(tmp_path: Path, t
     assert str(profiles.path) in caught.value.hint
 
 
-def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported_with_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for path in (tmp_path, tmp_path / "binary"):
         with pytest.raises(ConfigError, match="cannot read the Fluvio profile file"):
             load_profiles(path)
 
 
-def test_the_file_is_looked_for_where_fluvio_does(tmp_path: Path) -> None:
+def test_the_file_is_searched_in_the_same_place_as_by_fluvio(tmp_path: Path) -> None:
     assert profile_path({}, tmp_path) == tmp_path / ".fluvio" / "config"
     assert profile_path({"FLV_PROFILE_PATH": "/x/y"}, tmp_path) == Path("/x/y")

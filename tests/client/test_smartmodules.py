@@ -1,4 +1,4 @@
-"""SmartModules as values: what a user writes, and the bytes that requests carry."""
+"""SmartModules as values, and their bytes in requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CONTAINS: Final = SmartModule("contains", kind="filter", params={"key": "a"})
 
 
 def with_wasm(step: SmartModule, module: bytes) -> SmartModuleInvocation:
-    """Return a step with bytes in place of its module, as the vectors have it."""
+    """Return a step with bytes instead of its module, as in the vectors."""
     made = step.invocation()
     return SmartModuleInvocation(AdHoc(module), made.kind, made.params, made.name)
 
@@ -46,10 +46,10 @@ def recorded_body(name: str, n: int) -> bytes:
     return line.data[body_at(line.data, "request") :]
 
 
-# --- What requests carry -------------------------------------------------------------------
+# --- Bytes of requests ---------------------------------------------------------------------
 
 
-def test_a_request_with_a_named_module_is_that_of_the_stock_client() -> None:
+def test_a_request_with_a_named_module_equals_that_of_the_stock_client() -> None:
     vector = VECTORS["stream-fetch-request-predefined-map"]
     request = StreamFetchRequest("t1", 0, 0, 1_048_890, smartmodules=chain_of([MAP]))
     body = encode(STREAM_FETCH.request, request, vector.version)
@@ -64,7 +64,7 @@ def test_a_request_with_a_named_module_is_that_of_the_stock_client() -> None:
         ("produce-adhoc-v8", {}),
     ],
 )
-def test_a_produce_request_with_a_module_is_as_upstream_tests_have_it(
+def test_a_produce_request_with_a_module_equals_that_of_upstream_tests(
     id: str, options: dict[str, Any]
 ) -> None:
     step = with_wasm(SmartModule(wasm=WASM, kind="filter", **options), bytes.fromhex("deadbeef"))
@@ -80,7 +80,7 @@ def test_a_produce_request_with_a_module_is_as_upstream_tests_have_it(
         ("stream-fetch-adhoc-lookback-v25", {"lookback": Lookback(1), "label": "test-adhoc"}),
     ],
 )
-def test_a_stream_with_a_module_is_as_upstream_tests_have_it(
+def test_a_stream_request_with_a_module_equals_that_of_upstream_tests(
     id: str, options: dict[str, Any]
 ) -> None:
     step = with_wasm(SmartModule(wasm=WASM, kind="filter", **options), bytes.fromhex("deadbeef"))
@@ -97,7 +97,7 @@ def test_a_stream_with_a_module_is_as_upstream_tests_have_it(
         (15, 25, 1_000, SmartModule("contains", kind="filter")),
     ],
 )
-def test_streams_are_those_that_were_recorded(
+def test_stream_requests_equal_the_recorded_ones(
     n: int, version: int, max_bytes: int, step: SmartModule
 ) -> None:
     request = StreamFetchRequest("sf", 0, 0, max_bytes, smartmodules=chain_of([step]))
@@ -106,20 +106,20 @@ def test_streams_are_those_that_were_recorded(
 
 
 @pytest.mark.parametrize(("n", "name"), [(65, "tiny"), (69, "unknown-module")])
-def test_a_bare_name_is_what_the_stock_python_client_sends(n: int, name: str) -> None:
+def test_a_bare_name_equals_the_request_of_the_stock_python_client(n: int, name: str) -> None:
     request = StreamFetchRequest("smt", 0, 0, 1_048_890, smartmodules=chain_of([name]))
     body = encode(STREAM_FETCH.request, request, 24)
     assert body == recorded_body("py-smartmodule-admin", n)
 
 
-def test_a_produce_request_is_that_which_was_recorded() -> None:
+def test_a_produce_request_equals_the_recorded_one() -> None:
     recorded = recorded_body("raw-smartmodule-filter", 7)
     chain = encode(PRODUCE.request, ProduceRequest(smartmodules=chain_of([CONTAINS])), 22)
     nothing = encode(PRODUCE.request, ProduceRequest(), 22)
     assert recorded.endswith(chain[len(nothing) - 4 :])
 
 
-def test_params_look_as_the_reference_has_them_with_a_lookback() -> None:
+def test_parameters_with_a_lookback_have_the_bytes_of_the_reference() -> None:
     step = SmartModule("m", params={"key": "a"}, lookback=Lookback(10, timedelta(seconds=20)))
     expected = "000100036b657900016101000000000000000a01000000000000001400000000"
     body = encode(PRODUCE.request, ProduceRequest(smartmodules=chain_of([step])), 25)
@@ -137,7 +137,7 @@ def test_params_look_as_the_reference_has_them_with_a_lookback() -> None:
         (SmartModule("m", kind="array_map"), "02"),
     ],
 )
-def test_kinds_and_what_an_aggregate_starts_from(step: SmartModule, tail: str) -> None:
+def test_kinds_and_initial_values_have_their_bytes(step: SmartModule, tail: str) -> None:
     body = encode(PRODUCE.request, ProduceRequest(smartmodules=chain_of([step])), 25)
     assert body.endswith(bytes.fromhex("0000016d" + tail + "00000000"))
 
@@ -147,10 +147,10 @@ def test_a_chain_keeps_its_order() -> None:
     assert [getattr(wasm, "name", None) for wasm in names] == ["b", "a", "c"]
 
 
-# --- Modules that are sent along -----------------------------------------------------------
+# --- Modules sent with requests ------------------------------------------------------------
 
 
-def test_wasm_goes_out_compressed_once_and_always_alike(tmp_path: Path) -> None:
+def test_wasm_is_compressed_once_and_always_to_the_same_bytes(tmp_path: Path) -> None:
     path = tmp_path / "module.wasm"
     path.write_bytes(WASM)
     from_file, plain = SmartModule.from_file(path), SmartModule(wasm=WASM)
@@ -163,14 +163,14 @@ def test_wasm_goes_out_compressed_once_and_always_alike(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"not wasm", "no wasm binary"),
-        (b"", "no wasm binary"),
-        (gzip.compress(b"not wasm", mtime=0), "no wasm binary"),
-        (gzip.compress(WASM, mtime=0)[:-3], "broken gzip"),
+        (b"not wasm", "is not a wasm binary"),
+        (b"", "is not a wasm binary"),
+        (gzip.compress(b"not wasm", mtime=0), "is not a wasm binary"),
+        (gzip.compress(WASM, mtime=0)[:-3], "not valid gzip"),
     ],
     ids=["text", "nothing", "gzip of text", "gzip that is cut"],
 )
-def test_what_is_no_module_is_refused_with_its_path(tmp_path: Path, data: bytes, why: str) -> None:
+def test_an_invalid_module_is_refused_with_its_path(tmp_path: Path, data: bytes, why: str) -> None:
     path = tmp_path / "module.wasm"
     path.write_bytes(data)
     with pytest.raises(UsageError, match=why) as caught:
@@ -178,7 +178,7 @@ def test_what_is_no_module_is_refused_with_its_path(tmp_path: Path, data: bytes,
     assert str(path) in str(caught.value)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"absent\.wasm: No such file"):
         SmartModule.from_file(tmp_path / "absent.wasm")
 
@@ -186,33 +186,33 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({}, "one of the two"),
-        ({"name": "m", "wasm": WASM}, "one of the two"),
+        ({}, "needs either name or wasm"),
+        ({"name": "m", "wasm": WASM}, "needs either name or wasm"),
         ({"name": ""}, "name='' has 0 bytes"),
         ({"name": "m", "kind": "fliter"}, "is not one of"),
-        ({"name": "m", "kind": "filter", "initial": b"x"}, "starts from nothing"),
+        ({"name": "m", "kind": "filter", "initial": b"x"}, "has no initial value"),
         ({"name": "m", "params": {"a": 1}}, "is not text"),
         ({"name": "m", "params": {"a": "x" * 32_768}}, "32,768 bytes"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(options: dict[str, Any], why: str) -> None:
+def test_contradictory_options_are_refused(options: dict[str, Any], why: str) -> None:
     with pytest.raises(UsageError, match=why):
         SmartModule(**options)
 
 
 @pytest.mark.parametrize("options", [{}, {"last": -1}, {"last": 1, "age": -1.0}])
-def test_a_lookback_says_something(options: dict[str, Any]) -> None:
+def test_an_empty_lookback_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="lookback"):
         Lookback(**options)
 
 
 @pytest.mark.parametrize("steps", ["m", SmartModule("m"), [1], [None]])
-def test_a_chain_is_a_list_of_steps(steps: Any) -> None:
+def test_a_chain_that_is_not_a_list_of_steps_is_refused(steps: Any) -> None:
     with pytest.raises(UsageError):
         chain_of(steps)
 
 
-# --- Servers that cannot carry it ----------------------------------------------------------
+# --- Servers without support ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_chain_is_a_list_of_steps(steps: Any) -> None:
         (SmartModule("m", label="l"), "Produce", 24, 25),
     ],
 )
-def test_what_a_version_cannot_carry_is_refused_naming_both(
+def test_an_unsupported_option_is_refused_with_both_versions(
     step: SmartModule, request_name: str, too_old: int, new_enough: int
 ) -> None:
     check_carried(chain_of([step]), request_name, new_enough, "here:1")
@@ -233,7 +233,7 @@ def test_what_a_version_cannot_carry_is_refused_naming_both(
         check_carried(chain_of([step]), request_name, too_old, "here:1")
 
 
-# --- Offsets of what came out --------------------------------------------------------------
+# --- Offsets of the output ----------------------------------------------------------------
 
 
 def offsets_of(
@@ -261,34 +261,34 @@ def test_the_wrong_deltas_of_a_stock_server_give_the_lowest_offset_possible() ->
     assert offsets_of([0, 2, -4], 5) == ([0, 2, 4], 0)
     # The second batch begins at 3; its records are 4 and 7.
     assert offsets_of([0, 2, -2, 1], 13) == ([0, 2, 3, 4], 0)
-    # Of the reference, 8.7: both say 0, the second is really 2.
+    # From the reference, 8.7: both have delta 0, but the second is really 2.
     assert offsets_of([0, 0], 4) == ([0, 1], 0)
 
 
-def test_offsets_never_leave_what_the_batch_covers() -> None:
+def test_offsets_are_always_inside_the_batch() -> None:
     found, _ = offsets_of([0] * 9, 4)
     assert found == [0, 1, 2, 3, 3, 3, 3, 3, 3]
 
 
-def test_records_that_may_come_from_one_share_its_offset() -> None:
+def test_records_that_may_come_from_one_input_share_its_offset() -> None:
     assert offsets_of([0, 0, 0, -3, -3], 6, may_multiply=True) == ([0, 0, 0, 3, 3], 0)
 
 
-def test_records_in_front_of_the_start_are_told() -> None:
-    # The start lies inside the first batch; servers begin with all of it.
+def test_records_before_the_start_are_counted() -> None:
+    # The start is inside the first batch, and servers send that whole batch.
     assert offsets_of([1, 4, 6, 8], 10, 6) == ([1, 4, 6, 8], 2)
     assert offsets_of([1, 4, -3], 13, 6) == ([1, 4, 6], 2)
     assert offsets_of([7], 10, 6) == ([7], 0)
 
 
-def test_what_may_lie_behind_the_start_is_kept() -> None:
-    # The first is of the first batch; the second may be one of a long batch behind it.
+def test_a_record_that_may_be_after_the_start_is_kept() -> None:
+    # The first is from the first batch; the second may be from a long batch after it.
     assert offsets_of([1, 4, 8], 100, 6, is_sure=False) == ([1, 6, 8], 1)
-    # Made of any record of the batch, so also of one behind the start.
+    # It may come from any record of the batch, so also from one after the start.
     assert offsets_of([0, 0, 0], 10, 6, may_multiply=True) == ([6, 6, 6], 0)
 
 
-def test_only_kinds_that_give_one_at_most_are_sure_to_do_so() -> None:
+def test_only_some_kinds_have_at_most_one_output_per_input() -> None:
     for kind in ("filter", "map", "filter_map", "aggregate"):
         assert not may_multiply(chain_of([SmartModule("m", kind=kind)]))
     assert may_multiply(chain_of([SmartModule("m", kind="array_map")]))
@@ -298,7 +298,7 @@ def test_only_kinds_that_give_one_at_most_are_sure_to_do_so() -> None:
 # --- Errors --------------------------------------------------------------------------------
 
 
-def test_a_record_that_a_module_fails_on_is_named() -> None:
+def test_the_record_that_a_module_failed_on_is_reported() -> None:
     payload = TransformErrorPayload("expected value", 7, 2, b"k", b"apple")
     error = as_exception(ErrorCode(Code.SMARTMODULE_RUNTIME_ERROR, payload), about="t-0")
     assert isinstance(error, SmartModuleError)
@@ -315,7 +315,7 @@ def test_a_record_that_a_module_fails_on_is_named() -> None:
     assert not error.retryable
 
 
-def test_an_unknown_module_is_named() -> None:
+def test_an_unknown_module_is_reported() -> None:
     error = as_exception(ErrorCode(Code.SMARTMODULE_NOT_FOUND, TextPayload("gone")), about="t-0")
     assert isinstance(error, SmartModuleNotFound)
     assert (error.name, str(error)) == ("gone", "t-0: SmartModule not found: gone")
@@ -342,7 +342,7 @@ def test_an_unknown_module_is_named() -> None:
         ),
     ],
 )
-def test_a_module_that_cannot_be_used_says_why_in_one_line(code: ErrorCode, text: str) -> None:
+def test_an_unusable_module_is_reported_in_one_line(code: ErrorCode, text: str) -> None:
     error = as_exception(code, about="t-0")
     assert isinstance(error, SmartModuleError)
     assert str(error) == text

@@ -1,4 +1,4 @@
-"""Consumers and producers with SmartModules, against a server that does what stock ones do."""
+"""Consumers and producers with SmartModules, against a server that behaves like a stock one."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def has_a(value: bytes, key: bytes | None) -> list[tuple[bytes, bytes | None]]:
 async def read(
     spu: StockSpu, *, into: list[Record[bytes]] | None = None, **options: Any
 ) -> list[Record[bytes]]:
-    """Read to the end; what is not over soon hangs."""
+    """Read to the end, with a timeout in case it hangs."""
     options = {"until_end": True, "smartmodules": [CONTAINS], **options}
     found: list[Record[bytes]] = [] if into is None else into
     with anyio.fail_after(SOON_S):
@@ -81,7 +81,7 @@ def rows(records: list[Record[bytes]]) -> list[tuple[int, bytes]]:
     return [(record.offset, record.value) for record in records]
 
 
-# --- What was recorded ---------------------------------------------------------------------
+# --- Recorded sessions ---------------------------------------------------------------------
 
 
 def recorded_answer(n: int, version: int) -> FetchablePartition:
@@ -90,21 +90,21 @@ def recorded_answer(n: int, version: int) -> FetchablePartition:
     return body.partition
 
 
-def playing(*partitions: FetchablePartition) -> Callable[[IncomingRequest], StreamFetchResponse]:
-    """Answer the streams that are opened with recorded answers, one each."""
+def replaying(*partitions: FetchablePartition) -> Callable[[IncomingRequest], StreamFetchResponse]:
+    """Answer each stream with one recorded response."""
     left = list(partitions)
     return lambda request: StreamFetchResponse(request.body.topic, 1, left.pop(0))
 
 
-async def test_the_recorded_answer_gives_the_records_at_their_offsets() -> None:
+async def test_the_recorded_response_has_the_records_at_their_offsets() -> None:
     recorded = recorded_answer(4, 22)
-    spu = StockSpu(FRUIT, version=22, answers={STREAM_FETCH.key: playing(recorded)})
+    spu = StockSpu(FRUIT, version=22, answers={STREAM_FETCH.key: replaying(recorded)})
     found = await read(spu)
     assert rows(found) == [(0, b"apple"), (2, b"banana"), (4, b"grape")]
     assert [record.timestamp for record in found] == [None] * 3
 
 
-async def test_the_model_answers_as_the_recorded_server() -> None:
+async def test_the_model_answers_like_the_recorded_server() -> None:
     recorded = recorded_answer(4, 22)
     made, next_offset, error = StockSpu(FRUIT, has_a).transformed(0, 1_048_890)
     assert (made, next_offset, error) == (
@@ -124,34 +124,34 @@ async def test_the_model_answers_as_the_recorded_server() -> None:
 async def test_recorded_refusals_end_the_iteration(
     n: int, kind: type[SmartModuleError], words: str
 ) -> None:
-    answers = {STREAM_FETCH.key: playing(recorded_answer(n, 25))}
+    answers = {STREAM_FETCH.key: replaying(recorded_answer(n, 25))}
     spu = StockSpu(FRUIT, answers=answers)
     with pytest.raises(kind, match=words):
         await read(spu, until_end=False)
-    assert len(spu.bodies(STREAM_FETCH.key)) == 1, "it is not asked again for ever"
+    assert len(spu.bodies(STREAM_FETCH.key)) == 1, "it must not retry forever"
 
 
 # --- Reading to the end --------------------------------------------------------------------
 
 
-async def test_what_is_left_is_read_to_the_end() -> None:
+async def test_filtered_records_are_read_to_the_end() -> None:
     found = await read(StockSpu(FRUIT, has_a))
     assert rows(found) == [(0, b"apple"), (2, b"banana"), (4, b"grape")]
 
 
-async def test_a_read_ends_where_everything_is_filtered() -> None:
+async def test_a_read_ends_if_every_record_is_filtered_out() -> None:
     assert await read(StockSpu(FRUIT, only())) == []
 
 
-async def test_a_read_ends_where_the_rest_is_filtered() -> None:
+async def test_a_read_ends_if_the_rest_is_filtered_out() -> None:
     log = FRUIT + b"".join(batch_of(b"lime", base_offset=5 + number) for number in range(50))
     small = batch_of(b"a" * 100) + batch_of(b"a" * 200, base_offset=1)
     assert rows(await read(StockSpu(log, only(b"apple")))) == [(0, b"apple")]
     assert len(await read(StockSpu(small, only(b"a" * 100)))) == 1
 
 
-async def test_a_read_goes_on_while_a_slow_module_works() -> None:
-    """Silence is not taken for the end: the server is at work on what it was asked for."""
+async def test_a_read_continues_while_a_slow_module_works() -> None:
+    """Silence must not count as the end, because the server is still working."""
     working = anyio.Event()
 
     class Slow(StockSpu):
@@ -163,7 +163,7 @@ async def test_a_read_goes_on_while_a_slow_module_works() -> None:
     spu = Slow(FRUIT, has_a)
     update = UPDATE_OFFSETS.key
 
-    async def let_it_work_once_it_was_asked() -> None:
+    async def release_after_the_probe() -> None:
         while not any(
             each.offset == END_PROBE_OFFSET for body in spu.bodies(update) for each in body.offsets
         ):
@@ -171,13 +171,13 @@ async def test_a_read_goes_on_while_a_slow_module_works() -> None:
         working.set()
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(let_it_work_once_it_was_asked)
+        tasks.start_soon(release_after_the_probe)
         found = await read(spu)
     assert rows(found) == [(0, b"apple"), (2, b"banana"), (4, b"grape")]
 
 
-async def test_an_acknowledgement_that_is_overtaken_by_the_question_loses_nothing() -> None:
-    """Of two the server takes the last, so a refusal may come in front of records."""
+async def test_an_acknowledgement_replaced_by_a_probe_loses_nothing() -> None:
+    """The server uses the last of two, so the refusal may arrive before records."""
 
     class Late(StockSpu):
         async def until_acknowledged(self, stream: Any) -> None:
@@ -193,22 +193,22 @@ async def test_an_acknowledgement_that_is_overtaken_by_the_question_loses_nothin
     assert len(spu.bodies(STREAM_FETCH.key)) > 1
 
 
-async def test_an_empty_answer_that_names_the_end_is_enough() -> None:
-    """Brokers may say in so many words that nothing is left; then there is nothing to ask."""
+async def test_an_empty_response_with_the_end_offset_is_enough() -> None:
+    """A broker may report explicitly that nothing is left; then no probe is needed."""
     nothing = FetchablePartition(0, NO_ERROR, 5, 5)
-    spu = StockSpu(FRUIT, answers={STREAM_FETCH.key: playing(nothing)})
+    spu = StockSpu(FRUIT, answers={STREAM_FETCH.key: replaying(nothing)})
     assert await read(spu) == []
     assert spu.bodies(UPDATE_OFFSETS.key) == []
 
 
-async def test_without_modules_nobody_asks_what_is_through() -> None:
+async def test_without_modules_no_probe_is_sent() -> None:
     spu = StockSpu(FRUIT)
     found = await read(spu, smartmodules=[])
     assert len(found) == 5
     assert spu.bodies(UPDATE_OFFSETS.key) == []
 
 
-async def test_what_is_filtered_is_no_lag() -> None:
+async def test_filtered_records_do_not_count_as_lag() -> None:
     spu = StockSpu(FRUIT, only(b"apple"))
     async with stock_cluster(spu) as address, Client.connect(address) as client:
         consumer = client.consumer(TOPIC, smartmodules=[CONTAINS])
@@ -222,14 +222,14 @@ async def test_what_is_filtered_is_no_lag() -> None:
 
 
 @pytest.mark.parametrize("kept", [[75], [5, 75], [75, 95], [95], []])
-async def test_a_file_of_the_log_of_which_nothing_is_left_hides_no_other(kept: list[int]) -> None:
-    """A stock server goes on at the end of the log then, over all files behind."""
+async def test_a_fully_filtered_segment_does_not_hide_the_next_one(kept: list[int]) -> None:
+    """A stock server then skips to the end of the log, past all later segments."""
     spu = StockSpu(log_of(*[5] * 20), segments=(30, 50, 70, 90))
     spu.module = only(*(b"%d" % number for number in kept))
     assert rows(await read(spu)) == [(number, b"%d" % number) for number in kept]
 
 
-async def test_a_batch_larger_than_one_look_is_walked_over() -> None:
+async def test_a_batch_larger_than_one_read_is_skipped() -> None:
     large = bytes(6 << 20)
     log = batch_of(large) + batch_of(large, base_offset=1) + batch_of(b"1", base_offset=2)
     assert rows(await read(StockSpu(log, only(b"1"), segments=(2,)))) == [(2, b"1")]
@@ -241,11 +241,11 @@ async def test_a_short_log_is_not_read_twice() -> None:
     assert all(body.max_bytes <= 64 << 10 for body in spu.bodies(FETCH.key))
 
 
-# --- Where it starts -----------------------------------------------------------------------
+# --- Start offsets -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("start", range(5))
-async def test_a_start_inside_a_batch_leaves_out_what_is_before_it(start: int) -> None:
+async def test_a_start_inside_a_batch_skips_the_records_before_it(start: int) -> None:
     expected = [(0, b"apple"), (2, b"banana"), (4, b"grape")]
     found = await read(StockSpu(FRUIT, has_a), start=start)
     assert rows(found) == [row for row in expected if row[0] >= start]
@@ -257,10 +257,10 @@ async def test_a_start_inside_a_batch_leaves_out_what_is_before_it(start: int) -
     start=st.integers(0, 240),
 )
 @examples(30)
-async def test_wherever_it_starts_nothing_that_is_left_is_lost(
+async def test_no_record_after_the_start_is_lost(
     sizes: list[int], kept: set[int], start: int
 ) -> None:
-    """Also where a record of a long batch looks like one that lies before the start."""
+    """Also if a record of a long batch looks like one before the start."""
     count = sum(sizes)
     start = min(start, count)
     left = [number for number in range(count) if number in kept]
@@ -272,7 +272,7 @@ async def test_wherever_it_starts_nothing_that_is_left_is_lost(
 
 
 def log_of(*sizes: int) -> bytes:
-    """Return batches of so many records; the value of each is its offset."""
+    """Return batches of these sizes; the value of each record is its offset."""
     log, count = b"", 0
     for size in sizes:
         values = [b"%d" % number for number in range(count, count + size)]
@@ -285,29 +285,29 @@ def log_of(*sizes: int) -> bytes:
 async def test_a_record_that_looks_like_one_before_the_start_is_kept(
     sizes: tuple[int, ...], number: int
 ) -> None:
-    """It is in a later batch, and a stock server writes a delta of 4 for it."""
+    """It is in a later batch, but a stock server writes a delta of 4 for it."""
     value = b"%d" % number
     found = await read(StockSpu(log_of(*sizes), only(b"0", value)), start=6)
     assert rows(found) == [(6, value)]
 
 
-async def test_where_no_batch_is_long_exactly_what_is_wanted_comes() -> None:
+async def test_without_long_batches_exactly_the_requested_records_arrive() -> None:
     spu = StockSpu(log_of(10, 10, 10, 10), lambda value, key: [(value, key)])
     found = await read(spu, start=6)
     assert [int(record.value) for record in found] == list(range(6, 40))
 
 
-async def test_a_start_beyond_the_end_is_refused() -> None:
+async def test_a_start_after_the_end_is_refused() -> None:
     refusal = FetchablePartition(
         0, ErrorCode(Code.OTHER, TextPayload("start offset: 9 is greater than leo: 5"))
     )
-    spu = StockSpu(FRUIT, answers={STREAM_FETCH.key: playing(refusal)})
+    spu = StockSpu(FRUIT, answers={STREAM_FETCH.key: replaying(refusal)})
     with pytest.raises(OffsetOutOfRange):
         await read(spu, start=9, until_end=False)
 
 
-async def test_a_named_consumer_goes_on_behind_what_it_has_read() -> None:
-    """Stored while the stream runs, and after it was read to its end."""
+async def test_a_consumer_with_an_id_resumes_after_its_committed_offset() -> None:
+    """The offset is stored while the stream runs, and after it was read to its end."""
     spu = StockSpu(FRUIT, has_a)
     options: dict[str, Any] = {"smartmodules": [CONTAINS], "consumer_id": "me"}
     async with stock_cluster(spu) as address, Client.connect(address) as client:
@@ -333,7 +333,7 @@ async def test_a_named_consumer_goes_on_behind_what_it_has_read() -> None:
 # --- Long logs -----------------------------------------------------------------------------
 
 
-async def test_a_long_log_is_read_whole_whatever_fits_one_answer() -> None:
+async def test_a_long_log_is_read_completely_with_any_response_size() -> None:
     values = [b"%d:" % number + bytes(1 << 20) for number in range(80)]
     log = b"".join(batch_of(value, base_offset=at) for at, value in enumerate(values))
     spu = StockSpu(log, lambda value, key: [(value, key)] if value[0] != ord("3") else [])
@@ -343,18 +343,18 @@ async def test_a_long_log_is_read_whole_whatever_fits_one_answer() -> None:
     assert [offset for offset in wanted if offset != END_PROBE_OFFSET] == sorted(wanted)[-2:]
 
 
-async def test_the_output_of_one_batch_fits_what_is_asked_for() -> None:
-    """A stock server drops in silence what is more, and goes on at the end of the log."""
+async def test_the_requested_size_is_enough_for_the_output_of_one_batch() -> None:
+    """A stock server silently drops a larger output, and continues at the end of the log."""
     spu = StockSpu(batch_of(bytes(2 << 20)), lambda value, key: [(value, key)])
     found = await read(spu, max_bytes=1_000, prefetch_bytes=1)
     assert len(found) == 1
     assert [body.max_bytes for body in spu.bodies(STREAM_FETCH.key)] == [OUTPUT_BYTES]
 
 
-# --- Modules that make more, or sum up -----------------------------------------------------
+# --- Modules that multiply or aggregate ----------------------------------------------------
 
 
-async def test_records_made_of_one_never_run_ahead_of_it() -> None:
+async def test_records_from_one_input_never_have_a_higher_offset() -> None:
     def three(value: bytes, key: bytes | None) -> list[tuple[bytes, bytes | None]]:
         return [(b"%s %d" % (value, number), key) for number in range(3)]
 
@@ -367,7 +367,7 @@ async def test_records_made_of_one_never_run_ahead_of_it() -> None:
     assert offsets == sorted(offsets)
 
 
-async def test_an_aggregate_gives_each_state_it_went_through() -> None:
+async def test_an_aggregate_returns_each_intermediate_state() -> None:
     total = 10
 
     def count(value: bytes, key: bytes | None) -> list[tuple[bytes, bytes | None]]:
@@ -385,7 +385,7 @@ async def test_an_aggregate_gives_each_state_it_went_through() -> None:
 # --- Failures ------------------------------------------------------------------------------
 
 
-async def test_records_before_a_failure_come_first_then_the_error() -> None:
+async def test_records_before_a_failure_arrive_first_then_the_error() -> None:
     def fails(value: bytes, key: bytes | None) -> list[tuple[bytes, bytes | None]]:
         if value == b"xyz":
             raise Failed(
@@ -406,7 +406,7 @@ async def test_records_before_a_failure_come_first_then_the_error() -> None:
 
 
 def missing_at_first(times: int, then: Any) -> Callable[[IncomingRequest], Any]:
-    """Answer so often that the module is not known, then something else."""
+    """Answer several times that the module is not known, then something else."""
     left = [ErrorCode(Code.SMARTMODULE_NOT_FOUND, TextPayload("contains"))] * times
 
     def answer(request: IncomingRequest) -> Any:
@@ -420,7 +420,7 @@ def missing_at_first(times: int, then: Any) -> Callable[[IncomingRequest], Any]:
     return answer
 
 
-async def test_a_module_that_an_spu_does_not_know_yet_is_waited_for() -> None:
+async def test_a_module_that_an_spu_does_not_know_yet_is_retried() -> None:
     answer = missing_at_first(2, recorded_answer(4, 25))
     answers = {STREAM_FETCH.key: answer, PRODUCE.key: missing_at_first(2, None)}
     spu = StockSpu(FRUIT, answers=answers, modules=("contains",))
@@ -436,7 +436,7 @@ async def test_a_module_that_an_spu_does_not_know_yet_is_waited_for() -> None:
     assert len(spu.bodies(PRODUCE.key)) == 3
 
 
-async def test_a_module_that_the_cluster_does_not_have_is_not_waited_for() -> None:
+async def test_a_module_that_the_cluster_does_not_have_is_not_retried() -> None:
     answer = missing_at_first(1, None)
     spu = StockSpu(
         FRUIT, answers={STREAM_FETCH.key: answer, PRODUCE.key: missing_at_first(1, None)}
@@ -453,7 +453,7 @@ async def test_a_module_that_the_cluster_does_not_have_is_not_waited_for() -> No
     assert len(spu.bodies(STREAM_FETCH.key)) == len(spu.bodies(PRODUCE.key)) == 1
 
 
-async def test_a_server_too_old_for_a_chain_is_refused_not_asked() -> None:
+async def test_a_server_too_old_for_a_chain_is_refused_without_a_request() -> None:
     spu = StockSpu(FRUIT, has_a, version=17)
     with pytest.raises(UnsupportedServer, match="StreamFetch version 17"):
         await read(spu)
@@ -483,8 +483,8 @@ async def test_a_producer_sends_its_chain_with_every_request() -> None:
     assert all(request.smartmodules == (CONTAINS.invocation(),) for request in requests)
 
 
-async def test_a_handle_names_no_offset_where_the_server_makes_other_records() -> None:
-    """The recorded answer: three sent, one stored, base offset 5; of the rest nobody says."""
+async def test_a_handle_has_no_offset_if_the_server_changes_the_records() -> None:
+    """In the recorded response three records are sent, and one is stored with base offset 5."""
     spu = StockSpu(answers=stored_at(5))
     async with (
         stock_cluster(spu) as address,

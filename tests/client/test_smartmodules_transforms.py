@@ -12,7 +12,7 @@ from streamkit.client import Lookback, SmartModule, load_transforms, parse_trans
 from streamkit.client.smartmodules.transforms import parse_transform_lines
 from streamkit.errors import UsageError
 
-# The form of the client semantics reference, 6.
+# The format of the client semantics reference, 6.
 FILE = """
 meta:                      # of a connector; it is not looked at
   name: my-source
@@ -64,7 +64,7 @@ def test_lists_and_maps_become_their_json_text(yaml: str, text: str | None) -> N
 @pytest.mark.parametrize(
     "text", ["no", "on", "y", "2024-01-01", "1:30", "0b1", "1_000", "=", "a b"]
 )
-def test_what_newer_yaml_takes_for_text_is_text(text: str) -> None:
+def test_text_in_yaml_1_2_stays_text(text: str) -> None:
     assert param(text) == text
 
 
@@ -79,8 +79,8 @@ def test_what_newer_yaml_takes_for_text_is_text(text: str) -> None:
         ("~", "empty"),
     ],
 )
-def test_bare_numbers_and_booleans_are_refused_with_what_to_write(value: str, what: str) -> None:
-    with pytest.raises(UsageError, match=f"step 1: the param 'p' is {what}") as caught:
+def test_bare_numbers_and_booleans_are_refused_with_a_hint(value: str, what: str) -> None:
+    with pytest.raises(UsageError, match=f"step 1: the parameter 'p' is {what}") as caught:
         param(value)
     assert "in quotes" in caught.value.hint
 
@@ -88,24 +88,24 @@ def test_bare_numbers_and_booleans_are_refused_with_what_to_write(value: str, wh
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "no list of transforms"),
-        ("steps: []", "no list of transforms"),
+        ("", "list of transforms is missing"),
+        ("steps: []", "list of transforms is missing"),
         ("transforms: m", "not a list"),
         ("transforms: [m]", "step 1 is a text"),
-        ("transforms: [{uses: a}, {with: {}}]", "step 2 does not say"),
-        ("transforms: [{use: a}]", "step 1 has use"),
-        ("transforms: [{uses: a, with: [x]}]", "with is a list"),
-        ("transforms: [{uses: a, with: {1: x}}]", "no text for a name"),
-        ("transforms: [{uses: a, lookback: 5}]", "lookback is the number 5"),
-        ("transforms: [{uses: a, lookback: {first: 5}}]", "lookback has first"),
+        ("transforms: [{uses: a}, {with: {}}]", "step 2 has no SmartModule name"),
+        ("transforms: [{use: a}]", "step 1 has unknown keys: use"),
+        ("transforms: [{uses: a, with: [x]}]", "`with` is a list"),
+        ("transforms: [{uses: a, with: {1: x}}]", "is not a text"),
+        ("transforms: [{uses: a, lookback: 5}]", "`lookback` is the number 5"),
+        ("transforms: [{uses: a, lookback: {first: 5}}]", "lookback has unknown keys: first"),
         ("transforms: [{uses: a, lookback: {last: -1}}]", "not a number of records"),
         ("transforms: [{uses: a, lookback: {age: soon}}]", "not a duration"),
         ("transforms: [{uses: a, lookback: {age: 5}}]", "not a duration"),
-        ("transforms: [", "no YAML"),
-        ("transforms: !!python/name:os.system x", "no YAML"),
+        ("transforms: [", "not valid YAML"),
+        ("transforms: !!python/name:os.system x", "not valid YAML"),
     ],
 )
-def test_what_is_no_chain_is_refused_and_says_where(text: str, why: str) -> None:
+def test_an_invalid_chain_is_refused_with_the_step(text: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         parse_transforms(text)
 
@@ -118,10 +118,10 @@ def test_ages_are_durations(age: str, seconds: float) -> None:
     assert step.lookback == Lookback(0, seconds)
 
 
-def test_the_file_is_named_where_it_is_wrong(tmp_path: Path) -> None:
+def test_an_error_in_a_file_has_its_path(tmp_path: Path) -> None:
     path = tmp_path / "t.yaml"
     path.write_text("transforms: [{use: a}]")
-    with pytest.raises(UsageError, match=r"t\.yaml: step 1 has use"):
+    with pytest.raises(UsageError, match=r"t\.yaml: step 1 has unknown keys: use"):
         load_transforms(path)
     with pytest.raises(UsageError, match=r"absent\.yaml"):
         load_transforms(tmp_path / "absent.yaml")
@@ -138,17 +138,17 @@ def test_steps_may_be_lines_of_json() -> None:
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("{uses: a}", "step 2 is no JSON"),
-        ('{"uses": "a", "with": {"k": 1}}', "step 2: the param 'k' is the number 1"),
+        ("{uses: a}", "step 2 is not valid JSON"),
+        ('{"uses": "a", "with": {"k": 1}}', "step 2: the parameter 'k' is the number 1"),
         ("[]", "step 2 is a list"),
     ],
 )
-def test_a_line_that_is_no_step_is_told_by_number(line: str, why: str) -> None:
+def test_an_invalid_line_is_reported_with_its_number(line: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         parse_transform_lines(['{"uses": "a"}', line])
 
 
-def test_without_the_reader_the_extra_is_named() -> None:
+def test_without_pyyaml_the_hint_has_the_extra() -> None:
     program = (
         "import sys; sys.modules['yaml'] = None\n"
         "from streamkit.client import parse_transforms\n"
@@ -162,7 +162,7 @@ def test_without_the_reader_the_extra_is_named() -> None:
     assert "fluvio-streamkit[cli]" in done.stdout
 
 
-def test_the_client_does_without_the_reader() -> None:
+def test_the_client_does_not_import_yaml() -> None:
     program = "import sys, streamkit.client; print('yaml' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "False\n"

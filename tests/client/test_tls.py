@@ -1,4 +1,4 @@
-"""TLS to every server of a cluster: who is trusted, by which name, and what is said if not."""
+"""TLS to every server of a cluster: trust, server names, and the errors."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ class Authority:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What a client shows of itself, as text and as files."""
+class ClientCertificate:
+    """A client certificate and its key, as text and as files."""
 
     cert: str
     key: str
@@ -66,27 +66,29 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="session")
 def certificate(authority: Authority) -> trustme.LeafCert:
-    """The certificate of the whole cluster, as Fluvio wants it."""
+    """The certificate of the whole cluster, as Fluvio requires it."""
     return authority.ca.issue_cert(DOMAIN, f"*.{DOMAIN}")
 
 
 @pytest.fixture(scope="session")
-def shown(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Shown:
-    return shown_by(authority.ca, tmp_path_factory.mktemp("client"))
+def own_certificate(
+    authority: Authority, tmp_path_factory: pytest.TempPathFactory
+) -> ClientCertificate:
+    return client_certificate(authority.ca, tmp_path_factory.mktemp("client"))
 
 
-def shown_by(ca: trustme.CA, folder: Path) -> Shown:
+def client_certificate(ca: trustme.CA, folder: Path) -> ClientCertificate:
     leaf = ca.issue_cert("reader@fluvio.test", common_name="reader")
     cert = "".join(each.bytes().decode() for each in leaf.cert_chain_pems)
     key = leaf.private_key_pem.bytes().decode()
     (folder / "client.pem").write_text(cert)
     (folder / "client.key").write_text(key)
-    return Shown(cert, key, folder / "client.pem", folder / "client.key")
+    return ClientCertificate(cert, key, folder / "client.pem", folder / "client.key")
 
 
 @contextmanager
 def secured_broker(folder: Path, proxy: TlsProxy) -> Iterator[TlsProxy]:
-    """Start a broker that tells its clients to come through the proxy."""
+    """Start a broker that advertises the address of the proxy to its clients."""
     options = ("--sc-port", "0", "--spu-port", "0", "--spu-public-address", proxy.spu_address)
     with started(folder, "broker", "start", *options) as broker:
         sc, spu = (int(address.rpartition(":")[2]) for address in ready_line(broker))
@@ -121,7 +123,7 @@ def mutual_cluster(
 
 
 async def round_trip(address: str, tls: Tls) -> None:
-    """Make a topic, write to it, and read it back."""
+    """Create a topic, write to it, and read it back."""
     topic = f"secured-{next(_numbers)}"
     with anyio.fail_after(SOON_S):
         async with Client.connect(address, tls=tls) as client:
@@ -133,7 +135,7 @@ async def round_trip(address: str, tls: Tls) -> None:
 
 
 async def refusal(address: str, tls: Tls | None, timeout_s: float = SOON_S) -> ConnectFailed:
-    """Return the error that connecting ends with."""
+    """Return the error of a failed connection."""
     with pytest.raises(ConnectFailed) as caught, anyio.fail_after(SOON_S):
         async with Client.connect(address, tls=tls, connect_timeout=timeout_s):
             pass
@@ -146,7 +148,7 @@ async def refusal(address: str, tls: Tls | None, timeout_s: float = SOON_S) -> C
 
 
 @pytest.mark.parametrize("as_text", [True, False])
-async def test_servers_are_called_by_the_domain_and_each_spu_by_its_name_in_it(
+async def test_with_a_domain_each_server_is_checked_by_its_name_in_it(
     cluster: TlsProxy, authority: Authority, as_text: bool, anyio_backend_name: str
 ) -> None:
     ca_cert = authority.pem if as_text else authority.file
@@ -157,7 +159,7 @@ async def test_servers_are_called_by_the_domain_and_each_spu_by_its_name_in_it(
     assert set(cluster.names["spu"]) == {SPU_NAME}
 
 
-async def test_without_a_domain_each_server_is_called_by_its_host(
+async def test_without_a_domain_each_server_is_checked_by_its_host(
     authority: Authority, tmp_path: Path, anyio_backend_name: str
 ) -> None:
     certificate = authority.ca.issue_cert("localhost", "127.0.0.1")
@@ -168,17 +170,17 @@ async def test_without_a_domain_each_server_is_called_by_its_host(
         named = cluster.sc_address.replace("127.0.0.1", "localhost")
         await round_trip(named, Tls(ca_cert=authority.pem))
         assert set(cluster.names["sc"]) == {"localhost"}
-        # The SPU's host is an IP address, which is checked but cannot be asked for by name.
+        # The SPU's host is an IP address: it is checked, but TLS cannot send it as a server name.
         assert set(cluster.names["spu"]) == {None}
 
 
-async def test_anonymous_believes_any_certificate(
+async def test_anonymous_tls_accepts_any_certificate(
     cluster: TlsProxy, anyio_backend_name: str
 ) -> None:
     await round_trip(cluster.sc_address, Tls(anonymous=True))
 
 
-async def test_anonymous_can_still_say_whom_it_wants(
+async def test_anonymous_tls_can_still_send_a_server_name(
     cluster: TlsProxy, anyio_backend_name: str
 ) -> None:
     cluster.names["spu"].clear()
@@ -187,10 +189,10 @@ async def test_anonymous_can_still_say_whom_it_wants(
 
 
 @pytest.mark.parametrize("as_text", [True, False])
-async def test_the_client_shows_its_certificate_to_every_server(
+async def test_the_client_sends_its_certificate_to_every_server(
     mutual_cluster: TlsProxy,
     authority: Authority,
-    shown: Shown,
+    own_certificate: ClientCertificate,
     as_text: bool,
     anyio_backend_name: str,
 ) -> None:
@@ -199,15 +201,15 @@ async def test_the_client_shows_its_certificate_to_every_server(
     tls = Tls(
         ca_cert=authority.file,
         domain=DOMAIN,
-        client_cert=shown.cert if as_text else shown.cert_file,
-        client_key=shown.key if as_text else str(shown.key_file),
+        client_cert=own_certificate.cert if as_text else own_certificate.cert_file,
+        client_key=own_certificate.key if as_text else str(own_certificate.key_file),
     )
     await round_trip(mutual_cluster.sc_address, tls)
     assert set(mutual_cluster.clients["sc"]) == {"reader"}
     assert set(mutual_cluster.clients["spu"]) == {"reader"}
 
 
-async def test_the_authorities_of_the_system_are_the_default(
+async def test_the_system_authorities_are_the_default(
     cluster: TlsProxy,
     authority: Authority,
     monkeypatch: pytest.MonkeyPatch,
@@ -220,17 +222,22 @@ async def test_the_authorities_of_the_system_are_the_default(
 
 
 @pytest.mark.parametrize("name", [None, "there"])
-async def test_a_profile_brings_all_that_it_takes(
+async def test_a_profile_has_all_settings_for_a_connection(
     mutual_cluster: TlsProxy,
     authority: Authority,
-    shown: Shown,
+    own_certificate: ClientCertificate,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     name: str | None,
     anyio_backend_name: str,
 ) -> None:
     file = ProfileFile(tmp_path / "config")
-    tls = Tls(ca_cert=authority.pem, domain=DOMAIN, client_cert=shown.cert, client_key=shown.key)
+    tls = Tls(
+        ca_cert=authority.pem,
+        domain=DOMAIN,
+        client_cert=own_certificate.cert,
+        client_key=own_certificate.key,
+    )
     file.add("there", mutual_cluster.sc_address, tls=tls)
     monkeypatch.setenv("FLV_PROFILE_PATH", str(file.path))
     async with Client.connect(profile=name) as client:
@@ -238,7 +245,9 @@ async def test_a_profile_brings_all_that_it_takes(
         assert await client.admin.list_topics() is not None
 
 
-def test_the_calls_without_a_loop_take_the_same(cluster: TlsProxy, authority: Authority) -> None:
+def test_the_sync_client_accepts_the_same_tls_options(
+    cluster: TlsProxy, authority: Authority
+) -> None:
     tls = Tls(ca_cert=authority.pem, domain=DOMAIN)
     with sync.Client.connect(cluster.sc_address, tls=tls) as client:
         client.admin.create_topic("plain-calls")
@@ -246,7 +255,7 @@ def test_the_calls_without_a_loop_take_the_same(cluster: TlsProxy, authority: Au
             assert producer.send(b"x").wait().offset == 0
 
 
-async def test_spus_that_share_an_address_are_told_apart(
+async def test_spus_that_share_an_address_are_distinguished(
     cluster: TlsProxy, authority: Authority, anyio_backend_name: str
 ) -> None:
     async with Client.connect(
@@ -262,10 +271,10 @@ async def test_spus_that_share_an_address_are_told_apart(
         assert cluster.names["spu"] == [SPU_NAME, f"custom-spu-5002.{DOMAIN}"]
 
 
-# --- No trust ------------------------------------------------------------------------------
+# --- Distrust ------------------------------------------------------------------------------
 
 
-async def test_an_unknown_authority_is_named_as_the_reason(
+async def test_an_unknown_authority_is_reported(
     certificate: trustme.LeafCert, anyio_backend_name: str
 ) -> None:
     other = trustme.CA().cert_pem.bytes().decode()
@@ -276,7 +285,7 @@ async def test_an_unknown_authority_is_named_as_the_reason(
     assert not error.retryable
 
 
-async def test_a_wrong_name_is_told(
+async def test_a_wrong_name_is_reported(
     certificate: trustme.LeafCert, authority: Authority, anyio_backend_name: str
 ) -> None:
     with TlsProxy(certificate) as proxy:
@@ -303,13 +312,13 @@ async def test_an_spu_whose_name_is_not_in_the_certificate_fails_the_send(
             with pytest.raises(ConnectFailed, match=f"not for '{SPU_NAME}'") as caught:
                 async with client.producer("t") as producer:
                     await (await producer.send(b"x"))
-            assert "an SPU is called <its name>.<domain>" in caught.value.hint
+            assert "the name of an SPU is <its name>.<domain>" in caught.value.hint
             consumer = client.consumer("t", until_end=True)
             with pytest.raises(ConnectFailed, match=f"not for '{SPU_NAME}'"):
                 [record async for record in consumer]
 
 
-async def test_a_certificate_out_of_date_is_told(
+async def test_an_expired_certificate_is_reported(
     authority: Authority, anyio_backend_name: str
 ) -> None:
     past = authority.ca.issue_cert(DOMAIN, not_after=datetime(2020, 1, 1, tzinfo=UTC))
@@ -319,7 +328,7 @@ async def test_a_certificate_out_of_date_is_told(
 
 
 @pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_server_that_wants_a_certificate_says_so(
+async def test_a_server_that_requires_a_client_certificate_is_reported(
     certificate: trustme.LeafCert,
     authority: Authority,
     newest: ssl.TLSVersion,
@@ -331,14 +340,14 @@ async def test_a_server_that_wants_a_certificate_says_so(
 
 
 @pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_client_certificate_that_is_refused_is_told(
+async def test_a_rejected_client_certificate_is_reported(
     certificate: trustme.LeafCert,
     authority: Authority,
     tmp_path: Path,
     newest: ssl.TLSVersion,
     anyio_backend_name: str,
 ) -> None:
-    stranger = shown_by(trustme.CA(), tmp_path)
+    stranger = client_certificate(trustme.CA(), tmp_path)
     tls = Tls(
         ca_cert=authority.pem, domain=DOMAIN, client_cert=stranger.cert, client_key=stranger.key
     )
@@ -352,7 +361,7 @@ async def test_a_client_certificate_that_is_refused_is_told(
 
 @contextmanager
 def answering(words: bytes | None) -> Iterator[str]:
-    """Accept one connection, read once, and answer: with words, with the end, or not at all."""
+    """Accept one connection, read once, and answer with bytes, close it, or do not answer."""
     with ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
 
@@ -374,10 +383,10 @@ def answering(words: bytes | None) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("words", "reason", "hint"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak TLS", "leave TLS out"),
-        (b"\x00\x00\x00\x06\x00\x00\x00\x01\x00\x23", "does not speak TLS", "leave TLS out"),
-        (b"", "ended the connection during the TLS handshake", "leave TLS out"),
-        (None, "no answer within 0.3 s to the TLS handshake: does it speak TLS?", ""),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not use TLS", "connect without TLS"),
+        (b"\x00\x00\x00\x06\x00\x00\x00\x01\x00\x23", "does not use TLS", "connect without TLS"),
+        (b"", "closed the connection during the TLS handshake", "connect without TLS"),
+        (None, "no response within 0.3 s to the TLS handshake: does it use TLS?", ""),
     ],
 )
 async def test_a_server_without_tls_is_recognized(
@@ -389,31 +398,31 @@ async def test_a_server_without_tls_is_recognized(
     assert hint in error.hint
 
 
-async def test_a_broker_without_tls_hangs_up_on_one_who_wants_it(
+async def test_a_broker_without_tls_closes_a_tls_connection(
     cluster: TlsProxy, tmp_path: Path, anyio_backend_name: str
 ) -> None:
     with started(tmp_path, "broker", "start", "--sc-port", "0", "--spu-port", "0") as broker:
         error = await refusal(ready_line(broker)[0], Tls(anonymous=True))
-    assert "leave TLS out" in error.hint
+    assert "connect without TLS" in error.hint
 
 
-async def test_a_server_with_tls_is_recognized_by_one_who_speaks_plainly(
+async def test_a_server_with_tls_is_recognized_by_a_client_without_it(
     anyio_backend_name: str,
 ) -> None:
     with answering(bytes.fromhex("15030300020246")) as address:
         error = await refusal(address, None)
-    assert "it speaks TLS only" in str(error)
+    assert "it accepts only TLS" in str(error)
     assert "--tls" in error.hint
     assert not error.retryable
 
 
-async def test_a_server_that_hangs_up_without_a_word_may_want_tls(
+async def test_a_server_that_closes_without_a_response_may_require_tls(
     certificate: trustme.LeafCert, anyio_backend_name: str
 ) -> None:
-    """OpenSSL says nothing to one who does not begin as TLS does."""
+    """OpenSSL sends no response if the first bytes are not TLS."""
     with TlsProxy(certificate) as proxy:
         error = await refusal(proxy.sc_address, None)
-    assert "closed the connection in place of an answer: does it want TLS?" in str(error)
+    assert "closed the connection without a response: does it require TLS" in str(error)
     assert "--tls" in error.hint
     assert error.retryable
 
@@ -421,60 +430,68 @@ async def test_a_server_that_hangs_up_without_a_word_may_want_tls(
 # --- Wrong options -------------------------------------------------------------------------
 
 
-def test_files_are_read_when_the_client_is_made(tmp_path: Path, shown: Shown) -> None:
+def test_files_are_read_when_the_client_is_created(
+    tmp_path: Path, own_certificate: ClientCertificate
+) -> None:
     missing = tmp_path / "none.pem"
     with pytest.raises(ConfigError, match=f"cannot read the CA certificate {missing}: No such"):
         Client.connect("127.0.0.1:1", tls=Tls(ca_cert=missing))
     with pytest.raises(ConfigError, match=f"cannot read the client key {tmp_path}: Is a dir"):
         Client.connect(
-            "127.0.0.1:1", tls=Tls(client_cert=shown.cert_file, client_key=str(tmp_path))
+            "127.0.0.1:1", tls=Tls(client_cert=own_certificate.cert_file, client_key=str(tmp_path))
         )
 
 
-def test_what_holds_something_else_is_refused_by_name(
-    tmp_path: Path, authority: Authority, shown: Shown
+def test_a_file_with_other_content_is_refused(
+    tmp_path: Path, authority: Authority, own_certificate: ClientCertificate
 ) -> None:
     (tmp_path / "words").write_text("words")
-    with pytest.raises(ConfigError, match=r"CA certificate .*words holds no CERTIFICATE in PEM"):
+    with pytest.raises(ConfigError, match=r"CA certificate .*words contains no CERTIFICATE in PEM"):
         Tls(ca_cert=tmp_path / "words").context()
-    with pytest.raises(ConfigError, match=r"client key .* holds no PRIVATE KEY"):
-        Tls(client_cert=shown.cert, client_key=shown.cert_file).context()
+    with pytest.raises(ConfigError, match=r"client key .* contains no PRIVATE KEY"):
+        Tls(client_cert=own_certificate.cert, client_key=own_certificate.cert_file).context()
     with pytest.raises(ConfigError, match=r"CA certificate \(given as text\) is damaged"):
         Tls(ca_cert=authority.pem.replace("M", "Q")).context()
     with pytest.raises(ConfigError, match="do not belong together"):
-        Tls(client_cert=authority.pem, client_key=shown.key).context()
+        Tls(client_cert=authority.pem, client_key=own_certificate.key).context()
     with pytest.raises(ConfigError, match="cannot be used"):
-        Tls(client_cert=shown.cert, client_key=shown.key.replace("M", "Q")).context()
+        Tls(
+            client_cert=own_certificate.cert, client_key=own_certificate.key.replace("M", "Q")
+        ).context()
 
 
-def test_an_encrypted_key_is_refused_and_no_password_is_asked_for(shown: Shown) -> None:
+def test_an_encrypted_key_is_refused_without_a_password_prompt(
+    own_certificate: ClientCertificate,
+) -> None:
     from cryptography.hazmat.primitives import serialization
 
-    key = serialization.load_pem_private_key(shown.key.encode(), None)
+    key = serialization.load_pem_private_key(own_certificate.key.encode(), None)
     encrypted = key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.PKCS8,
         serialization.BestAvailableEncryption(b"secret"),
     )
     with pytest.raises(ConfigError, match="the client key is encrypted") as caught:
-        Tls(client_cert=shown.cert, client_key=encrypted.decode()).context()
+        Tls(client_cert=own_certificate.cert, client_key=encrypted.decode()).context()
     assert "openssl pkey" in caught.value.hint
 
 
-def test_comments_in_any_language_may_stand_between_certificates(authority: Authority) -> None:
+def test_comments_in_any_language_are_allowed_between_certificates(authority: Authority) -> None:
     text = f"# Zertifikat für Übung\n{authority.pem}"
     assert Tls(ca_cert=text).context().get_ca_certs()
 
 
-def test_options_that_would_have_no_effect_are_refused(authority: Authority, shown: Shown) -> None:
-    with pytest.raises(UsageError, match="checks no certificate"):
+def test_options_that_would_have_no_effect_are_refused(
+    authority: Authority, own_certificate: ClientCertificate
+) -> None:
+    with pytest.raises(UsageError, match="does not check certificates"):
         Tls(anonymous=True, ca_cert=authority.pem)
     with pytest.raises(UsageError, match="client_cert is given without client_key"):
-        Tls(client_cert=shown.cert)
+        Tls(client_cert=own_certificate.cert)
     with pytest.raises(UsageError, match="client_key is given without client_cert"):
-        Tls(client_key=shown.key)
+        Tls(client_key=own_certificate.key)
     for domain in ("", "a b", ".test", "host:9003", "a..b"):
-        with pytest.raises(UsageError, match="is no host name"):
+        with pytest.raises(UsageError, match="is not a valid host name"):
             Tls(domain=domain)
     with pytest.raises(UsageError, match="tls is given without an address"):
         Client.connect(tls=Tls())
@@ -482,15 +499,17 @@ def test_options_that_would_have_no_effect_are_refused(authority: Authority, sho
         Client.connect(profile="p", tls=Tls())
 
 
-def test_a_key_is_not_shown_where_options_are_printed(shown: Shown) -> None:
-    assert shown.key not in repr(Tls(client_cert=shown.cert, client_key=shown.key))
+def test_a_printed_tls_object_does_not_show_the_key(own_certificate: ClientCertificate) -> None:
+    assert own_certificate.key not in repr(
+        Tls(client_cert=own_certificate.cert, client_key=own_certificate.key)
+    )
 
 
-# --- The socket below ------------------------------------------------------------------------
+# --- The socket ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("is_secured", [True, False])
-async def test_the_socket_is_set_up_below_tls_as_without(
+async def test_the_socket_options_are_the_same_with_and_without_tls(
     cluster: TlsProxy,
     own_broker: BrokerProcess,
     monkeypatch: pytest.MonkeyPatch,
@@ -500,11 +519,11 @@ async def test_the_socket_is_set_up_below_tls_as_without(
     streams: list[anyio.abc.SocketStream] = []
     connect = anyio.connect_tcp
 
-    async def noting(host: str, port: int) -> anyio.abc.SocketStream:
+    async def recording_connect(host: str, port: int) -> anyio.abc.SocketStream:
         streams.append(await connect(host, port))
         return streams[-1]
 
-    monkeypatch.setattr(anyio, "connect_tcp", noting)
+    monkeypatch.setattr(anyio, "connect_tcp", recording_connect)
     address = cluster.sc_address if is_secured else own_broker.address
     tls = Tls(anonymous=True) if is_secured else None
     async with Client.connect(address, tls=tls):
@@ -516,7 +535,7 @@ async def test_the_socket_is_set_up_below_tls_as_without(
             assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
 
 
-async def test_what_is_secured_still_shows_the_socket_below(
+async def test_a_tls_stream_gives_access_to_its_socket(
     cluster: TlsProxy, anyio_backend_name: str
 ) -> None:
     host, _, port = cluster.sc_address.rpartition(":")

@@ -1,4 +1,4 @@
-"""Records and offsets: what a user gives is refused in words, what a log holds is shown."""
+"""Records and offsets: invalid values of a user are refused, values from a log are shown."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_timestamp_is_a_time_in_utc(timestamp_ms: int, expected: datetime | No
 
 
 @pytest.mark.parametrize("timestamp_ms", [TIMESTAMP_MS_MAX + 1, 2**63 - 1])
-def test_a_timestamp_that_no_datetime_can_hold_is_an_error_in_words(timestamp_ms: int) -> None:
+def test_a_timestamp_out_of_range_for_datetime_is_a_clear_error(timestamp_ms: int) -> None:
     for holder in (
         Record(b"", timestamp_ms=timestamp_ms),
         Context("t", 0, 0, None, timestamp_ms),
@@ -57,7 +57,7 @@ def test_an_invalid_offset_is_refused(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, 2**63, 1.5, True, None, "5"])
-def test_an_invalid_count_is_refused_by_every_way_to_make_an_offset(value: Any) -> None:
+def test_an_invalid_count_is_refused_by_every_constructor_of_offset(value: Any) -> None:
     for make in (Offset.beginning, Offset.end, Offset.absolute, Offset.at_time):
         with pytest.raises(UsageError, match="number"):
             make(value)
@@ -67,7 +67,7 @@ def test_an_invalid_count_is_refused_by_every_way_to_make_an_offset(value: Any) 
         Offset(Origin.END, value)
 
 
-def test_the_greatest_offset_and_time_are_accepted() -> None:
+def test_the_largest_offset_and_time_are_accepted() -> None:
     most = 2**63 - 1
     assert Offset.parse(str(most)) == Offset.parse(most) == Offset.absolute(most)
     assert str(Offset.at_time(most)) == f"{most} ms since the epoch"

@@ -1,8 +1,7 @@
-"""Servers of other versions: a broker behind a proxy that says which ones it speaks.
+"""Servers of other versions: a broker behind a proxy that changes the reported versions.
 
-What the proxy lets the broker say of itself is all that the client knows, so the versions of its
-requests are those that it would send to a server of that age; the broker answers each in the
-layout of its version.
+The client knows only the versions that the proxy reports, so it sends the same request versions as
+to a real server of that version. The broker answers each request in the layout of its version.
 """
 
 from __future__ import annotations
@@ -86,11 +85,11 @@ def spu_of(version: int) -> dict[int, tuple[int, int]]:
 
 
 class Server:
-    """What a test knows of the server that a client believes it talks to."""
+    """The server as the client sees it, and its requests."""
 
     def __init__(self, address: str) -> None:
         self.address = address
-        # Versions by key; the SC and the SPU use some keys for different requests.
+        # Versions by API key; the SC and the SPU use some keys for different requests.
         self.sc_asked: dict[int, set[int]] = defaultdict(set)
         self.spu_asked: dict[int, set[int]] = defaultdict(set)
 
@@ -98,10 +97,10 @@ class Server:
 @contextmanager
 def server_of(
     cluster: BrokerProcess,
-    sc: Ranges = sc_of(19),  # noqa: B008  # a mapping that nobody changes
+    sc: Ranges = sc_of(19),  # noqa: B008  # a mapping that is never changed
     spu: Ranges = spu_of(25),  # noqa: B008
 ) -> Iterator[Server]:
-    """Let the broker list these versions, and note which ones it is asked in."""
+    """Let the broker report these versions, and record the versions of its requests."""
     server = Server("")
 
     def noting(flow: Flow, asked: dict[int, set[int]]) -> Replace:
@@ -119,7 +118,7 @@ def server_of(
 
         def rewrite(frame: bytes) -> bytes | None:
             if not frame.endswith(b"+streamkit.1"):
-                return None  # only an answer to ApiVersions ends with the platform's version
+                return None  # only a response to ApiVersions ends with the platform version
             data = frame[4:8] + body
             return len(data).to_bytes(4, "big") + data
 
@@ -136,7 +135,7 @@ def server_of(
         yield server
 
 
-# --- Requests, purely --------------------------------------------------------------------
+# --- Requests ----------------------------------------------------------------------------
 
 MIRROR: Final = mirrored("t", ["edge"], home_to_remote=True)
 PACKAGE: Final = ModulePackage("m", "g", "0.1.0", "0.1.0", visibility=1)
@@ -162,8 +161,8 @@ REQUESTS: Final[tuple[tuple[Api[Any, Any], Any], ...]] = (
 )
 
 
-def introduced(table: dict[int, Api[Any, Any]], ranges: Ranges) -> tuple[Any, Any]:
-    """Return both ends of a connection on which the server has listed its versions."""
+def negotiated(table: dict[int, Api[Any, Any]], ranges: Ranges) -> tuple[Any, Any]:
+    """Return both ends of a connection after the exchange of versions."""
     client, server = ClientConnection("me"), ServerConnection(table)
     (hello,) = server.receive(bytes(client.hello()))
     listed = tuple(ApiRange(key, *each) for key, each in ranges.items())
@@ -173,7 +172,7 @@ def introduced(table: dict[int, Api[Any, Any]], ranges: Ranges) -> tuple[Any, An
 
 
 def as_known_at(version: int, body: Any) -> Any:
-    """Return what of a request a server of that version can know."""
+    """Return the fields of a request that a server of that version knows."""
     if not isinstance(body, CreateRequest):
         return body
     spec = body.spec
@@ -196,17 +195,17 @@ def as_known_at(version: int, body: Any) -> Any:
 @pytest.mark.parametrize(
     ("api", "body"), REQUESTS, ids=lambda each: each.name if isinstance(each, Api) else ""
 )
-def test_a_request_goes_out_in_the_version_of_the_server(
+def test_a_request_is_sent_in_the_version_of_the_server(
     api: Api[Any, Any], body: Any, version: int
 ) -> None:
-    client, server = introduced(SC_APIS, sc_of(version))
+    client, server = negotiated(SC_APIS, sc_of(version))
     (request,) = server.receive(bytes(client.send(api, body)[1]))
     assert (request.version, request.api) == (version, api)
     assert request.body == as_known_at(version, body)
 
 
-def test_what_came_with_a_version_changes_the_bytes_just_there() -> None:
-    """Two flags of a mirror came with 18, the visibility of a package with 19."""
+def test_a_new_version_changes_only_the_bytes_of_its_new_fields() -> None:
+    """Version 18 added two flags of a mirror, version 19 the visibility of a package."""
     sizes = {
         index: [len(encode(api.request, body, version)) for version in ADMIN_VERSIONS]
         for index, (api, body) in enumerate(REQUESTS)
@@ -325,7 +324,7 @@ async def consume(client: Client, **options: Any) -> None:
 
 
 async def acknowledge(client: Client) -> None:
-    """Read more than fits into a response, so that the next one must be asked for."""
+    """Read more than fits in one response, so that a second one must be requested."""
     await consume(client, max_bytes=1)
 
 
@@ -361,7 +360,7 @@ SPU_USES: Final[dict[str, tuple[Api[Any, Any], Callable[[Client], Awaitable[obje
 
 @pytest.fixture
 async def topic(cluster: BrokerProcess) -> None:
-    """A topic with two batches in it at least."""
+    """A topic with at least two batches."""
     async with Client.connect(cluster.address) as client:
         if "versions" not in [each.name for each in await client.admin.list_topics()]:
             await client.admin.create_topic("versions")
@@ -382,7 +381,7 @@ def words_for(api: Api[Any, Any], low: int, high: int) -> str:
 
 @pytest.mark.parametrize("name", SC_USES)
 @pytest.mark.parametrize("is_new", [False, True], ids=["old", "new"])
-async def test_an_sc_without_a_version_of_ours_is_named_at_the_first_use(
+async def test_an_sc_without_a_common_version_is_reported_at_the_first_use(
     cluster: BrokerProcess, name: str, is_new: bool
 ) -> None:
     api, call = SC_USES[name]
@@ -394,11 +393,11 @@ async def test_an_sc_without_a_version_of_ours_is_named_at_the_first_use(
 
 
 @pytest.mark.parametrize("name", SPU_USES)
-async def test_an_spu_without_a_version_of_ours_is_named_at_the_first_use(
+async def test_an_spu_without_a_common_version_is_reported_at_the_first_use(
     cluster: BrokerProcess, name: str, topic: None
 ) -> None:
     api, call = SPU_USES[name]
-    # Produce and UpdateOffsets are spoken from 0 on, so no server is too old for them; of
+    # Produce and UpdateOffsets are supported from version 0, so no server is too old for them. For
     # FetchOffsets the minimum does not count.
     is_new = api in (apis.PRODUCE, apis.UPDATE_OFFSETS)
     low, high = (api.max_version + 1, 99) if is_new else (0, api.min_version - 1)
@@ -412,7 +411,7 @@ async def test_an_spu_without_a_version_of_ours_is_named_at_the_first_use(
 
 
 @pytest.mark.parametrize("name", [*SC_USES, *SPU_USES])
-async def test_a_server_that_does_not_list_a_request_is_named_too(
+async def test_a_server_that_does_not_list_an_api_is_reported_too(
     cluster: BrokerProcess, name: str, topic: None
 ) -> None:
     api, call = (SC_USES | SPU_USES)[name]
@@ -420,13 +419,13 @@ async def test_a_server_that_does_not_list_a_request_is_named_too(
         server_of(cluster, without(sc_of(19), api), without(spu_of(25), api)) as server,
         anyio.fail_after(SOON_S),
     ):
-        # The SC and the SPU have keys in common; the other one of the two is not asked here.
+        # The SC and the SPU share some keys; here only one of the two gets requests.
         async with Client.connect(server.address) as client:
             text = await use(client, call)
     assert f"does not serve {api.name}; this client speaks version" in text
 
 
-async def test_an_spu_from_before_stored_offsets_is_read_but_stores_none(
+async def test_an_spu_without_stored_offsets_can_be_read_but_not_committed_to(
     cluster: BrokerProcess, topic: None
 ) -> None:
     ranges = spu_of(25) | {apis.STREAM_FETCH.key: (0, 22)}
@@ -439,7 +438,7 @@ async def test_an_spu_from_before_stored_offsets_is_read_but_stores_none(
     assert "versions 0 to 22 of" in storing
 
 
-async def test_a_cluster_whose_watches_are_of_another_version_is_refused_at_once(
+async def test_a_cluster_with_another_watch_version_is_refused_immediately(
     cluster: BrokerProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR)

@@ -101,7 +101,7 @@ def test_the_documented_phases_match_the_code() -> None:
     assert [code(row[0]) for row in listed] == [phase.label for phase in DUE_SHARE]
     assert [row[2] for row in listed] == [f"{share * 25:g} s" for share in DUE_SHARE.values()]
     assert [row[3] for row in listed] == [
-        f"goes on with {NEXT_IF_LATE[phase].label}" for phase in DUE_SHARE
+        f"continues with {NEXT_IF_LATE[phase].label}" for phase in DUE_SHARE
     ]
     assert [Phase.RUNNING, *DUE_SHARE, Phase.STOPPED] == list(Phase)
 
@@ -129,7 +129,7 @@ def test_every_command_that_a_page_names_exists() -> None:
 
 
 def test_every_file_of_the_broker_is_documented() -> None:
-    listed = {code(cell) for row in rows("broker.md", "What lies on disk") for cell in row[:1]}
+    listed = {code(cell) for row in rows("broker.md", "Files on disk") for cell in row[:1]}
     folder = DataFolder(Path("x"))
     known = (folder.journal, folder.consumer_offsets, folder.messages, folder.attach_socket)
     assert {path.name for path in known if path is not None} <= listed

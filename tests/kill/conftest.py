@@ -1,4 +1,4 @@
-"""A broker process that a test may kill."""
+"""A broker process that a test can kill."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ answer(refusal(admin.delete_smartmodule, "missing"))
     )
     assert listed == ["theirs"]
     assert refusals == [
-        "the payload is neither wasm nor the gzip of wasm",
+        "the payload is neither wasm nor gzip-compressed wasm",
         "SmartModule not found",
     ]
     (found,) = await client.admin.list_smartmodules()

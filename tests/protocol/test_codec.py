@@ -129,13 +129,13 @@ def test_rows_of_a_batch_without_a_timestamp_have_no_timestamp(codec: ModuleType
 
 
 @each_build
-@pytest.mark.parametrize("length", ["14", "18"])  # one byte less and one more than there are
+@pytest.mark.parametrize("length", ["14", "18"])  # one byte too short and one too long
 def test_a_record_of_another_length_than_announced_is_refused(
     codec: ModuleType, length: str
 ) -> None:
     data = bytes.fromhex(f"00000001 {length} 000a02 01026b 067a7a7a 00 00")
     for function in (codec.check_records, lambda *where: codec.decode_records(*where, 1)):
-        with pytest.raises(RemoteProtocolError, match="ends elsewhere"):
+        with pytest.raises(RemoteProtocolError, match="does not have the announced length"):
             function(data, 0, len(data))
 
 
@@ -157,7 +157,7 @@ def test_a_key_flag_is_0_or_1(codec: ModuleType, flag: int) -> None:
 @each_build
 def test_bytes_after_the_last_record_are_refused(codec: ModuleType) -> None:
     data = one_record(bytes(6)) + b"x"
-    with pytest.raises(RemoteProtocolError, match="1 bytes behind the last record") as caught:
+    with pytest.raises(RemoteProtocolError, match="1 bytes after the last record") as caught:
         codec.decode_records(data, 0, len(data), 1)
     assert caught.value.at == len(data) - 1
 

@@ -1,4 +1,4 @@
-"""Administration by the SC: topics, partitions, SmartModules, SPUs, stored offsets."""
+"""Administration through the SC: topics, partitions, SmartModules, SPUs, stored offsets."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _PARTITIONS_S = 10.0
 
 
 class Admin:
-    """Administers one cluster. Reached as ``client.admin``."""
+    """Administration of one cluster. Use it as ``client.admin``."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
@@ -87,34 +87,34 @@ class Admin:
         dry_run: bool = False,
         exist_ok: bool = False,
     ) -> None:
-        """Make a topic; return when its partitions can be written to.
+        """Create a topic; return when its partitions can be written to.
 
         Args:
-            name: 1 to 63 of ``a-z 0-9 -``, not at its beginning or end a ``-``.
-            partitions: How many.
-            replication: On how many SPUs each partition is kept.
-            ignore_rack: Spread the replicas without a look at racks.
-            assignment: The SPUs of each partition, the leader first, in place of
-                ``partitions`` and ``replication``.
-            mirrors: Make it the home of a mirror with a partition per remote cluster, in place
-                of ``partitions``; the list may be empty, see `add_mirror`.
-            home_to_remote: Copy that mirror from here to the remote clusters.
+            name: 1 to 63 characters of ``a-z 0-9 -``, without a ``-`` at the start or end.
+            partitions: The number of partitions.
+            replication: On how many SPUs each partition is stored.
+            ignore_rack: Place replicas without regard to racks.
+            assignment: The SPUs of each partition, the leader first, instead of ``partitions``
+                and ``replication``.
+            mirrors: Create the home of a mirror with one partition per remote cluster, instead
+                of ``partitions``. The list may be empty; see `add_mirror`.
+            home_to_remote: Copy the mirror from this cluster to the remote clusters.
             retention: How long closed segments are kept, in seconds or as a timedelta.
-            segment_size_bytes: Size of one file of a partition's log.
-            max_partition_size_bytes: How large a partition may grow. Servers refuse less than a
-                segment, which has 1 GiB if it is left out.
-            compression: What batches must be compressed with; ``any`` leaves it to producers.
-            deduplication: Drop records that were there before.
-            system: Make a topic of the system, which lists leave out.
-            dry_run: Only check.
-            exist_ok: A topic of that name will do if it has as many partitions. Its other
-                options stay what they are.
+            segment_size_bytes: The size of a segment file of a partition's log.
+            max_partition_size_bytes: The largest size of a partition. It must be at least the
+                segment size, which is 1 GiB by default.
+            compression: The required codec of batches; ``any`` lets producers choose.
+            deduplication: Drop records that occurred before.
+            system: Create a system topic, which lists do not show.
+            dry_run: Only check the request; do not create the topic.
+            exist_ok: Accept an existing topic with the same partition count. Its other options
+                do not change.
 
         Raises:
-            UsageError: Something cannot be meant as given; nothing was sent.
-            TopicAlreadyExists: The name is in use; with ``exist_ok``, by a topic with another
-                number of partitions, and the text has both numbers.
-            BrokerError: A rule of the server forbids it; the text says which.
+            UsageError: A value is not valid; nothing was sent.
+            TopicAlreadyExists: The name is in use. With ``exist_ok``: the existing topic has
+                another partition count, and the text has both.
+            BrokerError: The server rejected the topic; the text has the reason.
         """
         check_name(name, "topic")
         for option, given in (
@@ -124,7 +124,7 @@ class Admin:
         ):
             checks.flag(option, given)
         if home_to_remote and mirrors is None:
-            raise UsageError("home_to_remote is about mirrors, and none are named")
+            raise UsageError("home_to_remote needs mirrors")
         mirror = None if mirrors is None else mirrored(name, mirrors, home_to_remote=home_to_remote)
         spec = topic_spec(
             partitions,
@@ -144,19 +144,19 @@ class Admin:
     async def create_topic_from(
         self, path: str | os.PathLike[str], *, dry_run: bool = False, exist_ok: bool = False
     ) -> str:
-        """Make the topic that a file describes, as Fluvio's own ``topic create --config``.
+        """Create the topic that a file describes, like Fluvio's own ``topic create --config``.
 
         Args:
-            path: A file of YAML, TOML or JSON, by its ending. YAML needs the package pyyaml,
-                which the extra ``cli`` brings.
-            dry_run: Only check.
+            path: A file with YAML, TOML or JSON, according to its extension. YAML needs the
+                package pyyaml, which the extra ``cli`` installs.
+            dry_run: Only check the request; do not create the topic.
             exist_ok: As for `create_topic`.
 
         Returns:
             The topic's name.
 
         Raises:
-            UsageError: The file cannot be read, or describes no topic.
+            UsageError: The file cannot be read, or does not describe a topic.
             ConfigError: The YAML reader is not installed.
             TopicAlreadyExists: As for `create_topic`.
             BrokerError: As for `create_topic`.
@@ -169,10 +169,10 @@ class Admin:
         return name
 
     async def delete_topic(self, name: str, *, force: bool = False) -> None:
-        """Remove a topic and everything in it.
+        """Delete a topic and all its records.
 
         Raises:
-            TopicNotFound: There is none of that name.
+            TopicNotFound: The topic does not exist.
             BrokerError: It is a system topic, and ``force`` is not set.
         """
         request = DeleteRequest(specs.TOPIC, checks.text("name", name), checks.flag("force", force))
@@ -182,13 +182,13 @@ class Admin:
         _check(status, name)
 
     async def add_partitions(self, name: str, count: int = 1) -> list[PartitionInfo]:
-        """Give a topic ``count`` partitions more; return the new ones.
+        """Add ``count`` partitions to a topic; return the new ones.
 
-        Keys are spread over more partitions from then on: records of one key may then stand
-        in two of them.
+        From then on keys are distributed over more partitions, so old and new records of one key
+        may be in different partitions.
 
         Raises:
-            TopicNotFound: There is none of that name.
+            TopicNotFound: The topic does not exist.
         """
         count = checks.whole("count", count, 0, checks.U32_MAX)
         before = (await self.describe_topic(name)).partitions
@@ -198,11 +198,12 @@ class Admin:
         return [each for each in await self.list_partitions(name) if each.partition >= before]
 
     async def add_mirror(self, name: str, remote: str, *, home_to_remote: bool = False) -> None:
-        """Give the home of a mirror a partition for one more remote cluster.
+        """Add a partition for another remote cluster to the home of a mirror.
 
         Raises:
-            TopicNotFound: There is no such topic.
-            BrokerError: There is no such cluster, or the topic is no home of a mirror.
+            TopicNotFound: The topic does not exist.
+            BrokerError: The remote cluster does not exist, or the topic is not the home of a
+                mirror.
         """
         mirror = AddMirror(
             checks.text("remote", remote), checks.flag("home_to_remote", home_to_remote)
@@ -214,7 +215,7 @@ class Admin:
         _check(status, name)
 
     async def list_topics(self, *, system: bool = False) -> list[TopicInfo]:
-        """Return the topics by name: those of users, or those of the system."""
+        """Return the topics, sorted by name: user topics, or system topics."""
         request = ListRequest(specs.TOPIC, system=checks.flag("system", system))
         response = await self._cluster.admin(LIST, request)
         return sorted(map(topic_info, response.items), key=lambda topic: topic.name)
@@ -223,7 +224,7 @@ class Admin:
         """Return one topic.
 
         Raises:
-            TopicNotFound: There is none of that name.
+            TopicNotFound: The topic does not exist.
         """
         checks.text("name", name)
         for system in (False, True):
@@ -235,7 +236,7 @@ class Admin:
         raise TopicNotFound(name, hint=self._cluster.metadata.did_you_mean(name))
 
     def watch_topics(self) -> Watch[TopicInfo]:
-        """Hear of all topics, those of the system included, and of every change."""
+        """Watch all topics, including system topics, and every change."""
         return Watch(self._cluster, specs.TOPIC, topic_info)
 
     # --- partitions ----------------------------------------------------------------
@@ -243,7 +244,7 @@ class Admin:
     async def list_partitions(
         self, topic: str | None = None, *, system: bool = False
     ) -> list[PartitionInfo]:
-        """Return partitions by topic and number: all, or those of one topic."""
+        """Return partitions sorted by topic and number: all, or those of one topic."""
         checks.optional(checks.text, "topic", topic)
         request = ListRequest(specs.PARTITION, system=checks.flag("system", system))
         response = await self._cluster.admin(LIST, request)
@@ -253,7 +254,7 @@ class Admin:
         return [each for each in found if topic is None or each.topic == topic]
 
     def watch_partitions(self) -> Watch[PartitionInfo]:
-        """Hear of all partitions, and of every change; servers tell new ends twice a second."""
+        """Watch all partitions and every change; servers report new end offsets twice a second."""
         return Watch(self._cluster, specs.PARTITION, partition_info)
 
     # --- SmartModules and SPUs ------------------------------------------------------
@@ -261,21 +262,21 @@ class Admin:
     async def create_smartmodule(
         self, name: str, wasm: bytes | str | os.PathLike[str], *, dry_run: bool = False
     ) -> None:
-        """Store a SmartModule, in place of one of the same name.
+        """Create a SmartModule, or replace the one with the same name.
 
-        The SPUs of a stock cluster know it only about half a second later.
+        On a stock cluster it can be used about half a second later.
 
         Args:
-            name: 1 to 63 of ``a-z 0-9 -``, not at its beginning or end a ``-``.
-            wasm: The module, or the path of its file: wasm, or the gzip of it. It goes out
-                compressed, which is what servers need.
-            dry_run: Only check the name and the module. Nothing is sent, since stock servers
+            name: 1 to 63 characters of ``a-z 0-9 -``, without a ``-`` at the start or end.
+            wasm: The module, or the path of its file: wasm, or gzipped wasm. It is sent
+                compressed, as servers require.
+            dry_run: Only check the name and the module. Nothing is sent, because stock servers
                 would store it.
 
         Raises:
-            UsageError: The name is none, the file cannot be read, or what is given is no
-                module; nothing was sent.
-            BrokerError: The server does not take it.
+            UsageError: The name or the module is not valid, or the file cannot be read; nothing
+                was sent.
+            BrokerError: The server rejected the module.
         """
         check_name(name, "SmartModule")
         checks.flag("dry_run", dry_run)
@@ -286,13 +287,13 @@ class Admin:
         _check(await self._cluster.admin(CREATE, request), name)
 
     async def list_smartmodules(self, *names: str) -> list[SmartModuleInfo]:
-        """Return the SmartModules by name: all, or those that are named.
+        """Return SmartModules sorted by name: all, or only those in ``names``.
 
         Args:
-            names: Whole names; of packages ``name``, ``group/name`` or ``group/name@version``.
+            names: Full names; for packages ``name``, ``group/name`` or ``group/name@version``.
 
         Raises:
-            UsageError: What follows an ``@`` is no version.
+            UsageError: The part after the ``@`` is not a valid version.
         """
         for name in names:
             check_module_name(name)
@@ -301,11 +302,11 @@ class Admin:
         return sorted(map(smartmodule_info, response.items), key=lambda module: module.name)
 
     async def delete_smartmodule(self, name: str) -> None:
-        """Remove a SmartModule, by the name in a list or by ``group/name@version``.
+        """Delete a SmartModule, by its name or by ``group/name@version``.
 
         Raises:
-            SmartModuleNotFound: There is none of that name.
-            UsageError: What follows an ``@`` is no version.
+            SmartModuleNotFound: The SmartModule does not exist.
+            UsageError: The part after the ``@`` is not a valid version.
         """
         check_module_name(name)
         status = await self._cluster.admin(DELETE, DeleteRequest(specs.SMARTMODULE, name))
@@ -315,75 +316,75 @@ class Admin:
         _check(status, name)
 
     def watch_smartmodules(self) -> Watch[SmartModuleInfo]:
-        """Hear of all SmartModules, and of every change."""
+        """Watch all SmartModules and every change."""
         return Watch(self._cluster, specs.SMARTMODULE, smartmodule_info)
 
     async def list_spus(self) -> list[SpuInfo]:
-        """Return the SPUs of the cluster by number, those that are offline included."""
+        """Return the SPUs of the cluster sorted by number, including those that are offline."""
         response = await self._cluster.admin(LIST, ListRequest(specs.SPU))
         return sorted(map(spu_info, response.items), key=lambda spu: spu.id)
 
     # --- stored offsets -------------------------------------------------------------
 
     async def list_consumers(self) -> list[StoredOffset]:
-        """Return every stored consumer offset, by consumer, topic and partition."""
+        """Return all stored consumer offsets, sorted by consumer, topic and partition."""
         found = await self._offsets.stored()
         return sorted(found, key=lambda each: (each.consumer_id, each.topic, each.partition))
 
     async def delete_consumer(
         self, consumer_id: str, topic: str | None = None, partition: int | None = None
     ) -> list[StoredOffset]:
-        """Forget the offsets of a consumer, all or some; return what was forgotten."""
+        """Delete stored offsets of a consumer, all or some; return the deleted ones."""
         checks.text("consumer_id", consumer_id)
         checks.optional(checks.text, "topic", topic)
         partition = checks.optional(checks.whole, "partition", partition, 0, checks.U32_MAX)
-        gone = [
+        deleted = [
             each
             for each in await self._offsets.stored(consumer_id, topic)
             if partition is None or each.partition == partition
         ]
-        for each in gone:
+        for each in deleted:
             await self._offsets.delete(each)
-        return gone
+        return deleted
 
     async def _create(self, name: str, spec: TopicSpec, *, dry_run: bool, exist_ok: bool) -> None:
         request = CreateRequest(specs.TOPIC, name, spec, dry_run)
         try:
             status = await self._cluster.admin(CREATE, request)
         except RequestTimedOut:
-            if not await self._is_there(name, spec):
+            if not await self._exists(name, spec):
                 raise
-            return  # a stock server may answer late although the topic is made
-        if status.error.code == Code.TOPIC_NOT_PROVISIONED and await self._is_there(name, spec):
+            return  # a stock server may respond too late although the topic was created
+        if status.error.code == Code.TOPIC_NOT_PROVISIONED and await self._exists(name, spec):
             return
         if exist_ok and status.error.code == Code.TOPIC_ALREADY_EXISTS:
-            await self._check_will_do(name, spec)
+            await self._check_partition_count(name, spec)
         else:
             _check(status, name)
         if not dry_run and isinstance(spec.replicas, ComputedReplicas | AssignedReplicas):
             await self._wait_for_partitions(name, spec.partition_count)
 
-    async def _check_will_do(self, name: str, spec: TopicSpec) -> None:
-        """Refuse a topic that is there with another number of partitions.
+    async def _check_partition_count(self, name: str, spec: TopicSpec) -> None:
+        """Refuse an existing topic with another partition count.
 
         Raises:
-            TopicAlreadyExists: It has.
+            TopicAlreadyExists: The partition counts differ.
         """
         found, wanted = (await self.describe_topic(name)).partitions, spec.partition_count
         if found != wanted:
             raise TopicAlreadyExists(
                 name,
                 about=f" with {found} partitions, not {wanted}",
-                hint="add_partitions gives it more" if found < wanted else "",
+                hint="add_partitions can add the missing ones" if found < wanted else "",
             )
 
-    async def _is_there(self, name: str, spec: TopicSpec) -> bool:
+    async def _exists(self, name: str, spec: TopicSpec) -> bool:
         topics = await self.list_topics(system=spec.system)
         partitions = await self.list_partitions(name, system=spec.system)
         return name in [each.name for each in topics] and len(partitions) == spec.partition_count
 
     async def _wait_for_partitions(self, name: str, count: int) -> None:
-        """Wait until this client can write to all of them: deltas may lag behind answers."""
+        """Wait until this client can write to all partitions: watch updates may arrive late."""
         with anyio.move_on_after(_PARTITIONS_S):
             for number in range(count):
                 while True:
@@ -408,7 +409,7 @@ def _did_you_mean(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, 1, 0.6)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"there are: {', '.join(known[:8])}" if known else "there are no SmartModules yet"
+    return f"existing SmartModules: {', '.join(known[:8])}" if known else "there are none yet"
 
 
 def _check(status: StatusResponse, name: str) -> None:

@@ -1,4 +1,4 @@
-"""What a cluster has, as users read it: topics, partitions, SmartModules, SPUs. Pure."""
+"""The objects of a cluster, as users see them: topics, partitions, SmartModules, SPUs. Pure."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ TopicKind = Literal["computed", "assigned", "mirror"]
 
 @dataclass(frozen=True, slots=True)
 class TopicInfo:
-    """A topic as the control plane describes it. Absent bounds are the server's defaults.
+    """A topic as the control plane describes it. A limit of None is the server's default.
 
-    ``assignment`` has the SPUs of each partition, by number; the first one leads it.
+    ``assignment`` has the SPUs of each partition, in the order of partitions; the first SPU is
+    the leader.
     """
 
     name: str
@@ -54,7 +55,7 @@ class TopicInfo:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaInfo:
-    """How far one SPU has come with a partition; -1 where that is not known."""
+    """The offsets of one SPU's replica of a partition; -1 if they are not known."""
 
     spu: int
     high_watermark: int
@@ -63,11 +64,11 @@ class ReplicaInfo:
 
 @dataclass(frozen=True, slots=True)
 class PartitionInfo:
-    """A partition and how far it reaches.
+    """A partition, with its offsets and replicas.
 
-    ``size_bytes`` is -1 where the SPU could not tell, and -2 where it has not told yet.
-    ``live_followers`` counts the replicas beside the leader that keep up; ``followers`` says
-    how far each has come.
+    ``size_bytes`` is -1 if the SPU could not determine it, and -2 if the SPU has not reported it
+    yet. ``live_followers`` counts the replicas that are in sync with the leader; ``followers``
+    has the offsets of each replica.
     """
 
     topic: str
@@ -85,10 +86,10 @@ class PartitionInfo:
 
 @dataclass(frozen=True, slots=True)
 class SmartModuleInfo:
-    """A SmartModule. ``size_bytes`` is what the server stores, as a rule the gzip of the wasm.
+    """A SmartModule. ``size_bytes`` is its stored size, usually that of the gzipped wasm.
 
-    ``package`` is ``group/name@version``, and ``params`` what the module says it takes; modules
-    that were made from nothing but wasm have neither.
+    ``package`` is ``group/name@version``, and ``params`` are the parameters that the module
+    declares. A module that was created from a bare wasm file has neither.
     """
 
     name: str
@@ -100,7 +101,7 @@ class SmartModuleInfo:
 
 @dataclass(frozen=True, slots=True)
 class SpuInfo:
-    """A streaming processing unit: the server of some partitions.
+    """A streaming processing unit: a server that stores partitions.
 
     Addresses are ``host:port``: ``address`` is for clients, ``private_address`` for other
     SPUs, ``local_address`` for clients that use local addresses.

@@ -1,4 +1,4 @@
-"""Topics described in files, as Fluvio's own ``topic create`` takes them.
+"""Reads topics described in files, in the format of Fluvio's own ``topic create``.
 
 Source: client semantics reference, 5.3.
 """
@@ -88,9 +88,9 @@ class _Maps(msgspec.Struct, frozen=True):
 
 
 def load_topic(path: str | Path) -> tuple[str, TopicSpec]:
-    """Read the name and the spec of a topic from a file of YAML, TOML or JSON.
+    """Read the name and the spec of a topic from a file with YAML, TOML or JSON.
 
-    The ending tells which; YAML needs the package pyyaml.
+    The file's extension determines the format; YAML needs the package pyyaml.
 
     Raises:
         UsageError: The file cannot be read, or does not describe a topic.
@@ -104,7 +104,7 @@ def load_topic(path: str | Path) -> tuple[str, TopicSpec]:
 
 
 def load_assignment(path: str | Path) -> list[list[int]]:
-    """Read which SPUs have which partition: ``[{"id": 0, "replicas": [5001, 5002]}, ...]``.
+    """Read the SPUs of each partition: ``[{"id": 0, "replicas": [5001, 5002]}, ...]``.
 
     Raises:
         UsageError: The file cannot be read, or the numbers of the partitions have gaps.
@@ -124,7 +124,7 @@ def load_mirrors(path: str | Path) -> list[str]:
     """Read the names of remote clusters: ``["edge-1", "edge-2"]``.
 
     Raises:
-        UsageError: The file cannot be read, or is no such list.
+        UsageError: The file cannot be read, or is not a list of names.
     """
     return _converted(path, _read(Path(path)), list[str])
 
@@ -158,8 +158,8 @@ def _spus(maps: list[_Map]) -> list[list[int]]:
     ordered = sorted(maps, key=lambda each: each.id)
     if [each.id for each in ordered] != list(range(len(maps))):
         raise UsageError(
-            f"partitions {[each.id for each in ordered]} are assigned",
-            hint="number them from 0 on, without gaps",
+            f"the partition ids {[each.id for each in ordered]} are not consecutive",
+            hint="number partitions from 0, without gaps",
         )
     return [each.replicas for each in ordered]
 
@@ -174,8 +174,8 @@ def _read(path: Path) -> Any:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except RecursionError as error:
-        raise UsageError(f"cannot read {path}: it is nested too deep") from error
-    except ValueError as error:  # what each of the readers raises, and the decoding of text
+        raise UsageError(f"cannot read {path}: it is nested too deeply") from error
+    except ValueError as error:  # raised by each of the readers, and by decoding text
         raise UsageError(f"cannot read {path}: {error}") from error
 
 
@@ -188,7 +188,7 @@ def _converted(path: str | Path, found: Any, kind: type[T]) -> T:
 
 def _yaml(text: str) -> Any:
     try:
-        import yaml  # no part of the core: most programs never read any
+        import yaml  # imported here because it is optional, and most programs do not need it
     except ImportError as error:
         raise ConfigError(
             "reading YAML needs the package pyyaml",

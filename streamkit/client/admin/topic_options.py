@@ -1,4 +1,4 @@
-"""From what a user asks of a new topic to its spec. Pure."""
+"""Converts the options of a new topic to its spec. Pure."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from streamkit.protocol.topic_specs import (
 
 _NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _U64_MAX: Final = 2**64 - 1
-# What Fluvio's own documentation deduplicates with.
+# The filter that Fluvio's documentation uses for deduplication.
 DEDUP_FILTER: Final = "infinyon-labs/dedup-filter@0.0.2"
 
 
 @dataclass(frozen=True, slots=True)
 class Deduplication:
-    """What a topic does about records that it has seen before.
+    """How a topic drops duplicate records.
 
     Args:
-        count: Among how many earlier records one counts as seen.
-        age: Seconds, or a timedelta: only those younger than that.
-        filter: The SmartModule that decides; the cluster must have it.
-        params: What the module takes besides.
+        count: How many of the last records a new one is compared with.
+        age: Only compare with records younger than this, in seconds or as a timedelta.
+        filter: The SmartModule that finds duplicates; it must exist in the cluster.
+        params: Further parameters of the SmartModule.
     """
 
     count: int = 5
@@ -56,16 +56,16 @@ class Deduplication:
 
     @classmethod
     def of(cls, found: topic_specs.Deduplication) -> Deduplication:
-        """Read what a spec says."""
+        """Create it from a spec."""
         age = found.age
         age_s = None if age is None else age.seconds + age.nanoseconds / 1_000_000_000
         return cls(found.count, age_s, found.uses, dict(found.params))
 
     def as_spec(self) -> topic_specs.Deduplication:
-        """Write it as a spec has it.
+        """Return it as a spec.
 
         Raises:
-            UsageError: A value means nothing.
+            UsageError: A value is not valid.
         """
         count = checks.whole("count", self.count, 1, _U64_MAX)
         age_s = checks.optional(checks.seconds, "age", self.age, float(checks.U32_MAX))
@@ -76,35 +76,36 @@ class Deduplication:
 
 
 def check_name(name: str, what: str) -> None:
-    """Refuse the name of a new topic or SmartModule that servers or other clients refuse.
+    """Refuse a name for a topic or SmartModule that servers or other clients would refuse.
 
     Raises:
-        UsageError: The text has the rule. Source: client semantics reference, 5.1.
+        UsageError: The hint has the rule. Source: client semantics reference, 5.1.
     """
     if not isinstance(name, str):
         checks.refuse(f"the name of a {what}", name, "text")
     if len(name.encode(errors="replace")) > TOPIC_NAME_BYTES_MAX:
         wrong = f"it has {len(name.encode(errors='replace'))} characters"
     elif not _NAME.fullmatch(name):
-        wrong = "it is empty" if not name else _first_wrong(name)
+        wrong = "it is empty" if not name else _first_invalid(name)
     else:
         return
     raise UsageError(
-        f"no {what} can be called {name!r}: {wrong}",
-        hint=f"1 to {TOPIC_NAME_BYTES_MAX} of a-z, 0-9 and -, not at the beginning or end a -",
+        f"{name!r} is not a valid name for a {what}: {wrong}",
+        hint=f"use 1 to {TOPIC_NAME_BYTES_MAX} of a-z, 0-9 and -, without a - at the start or end",
     )
 
 
 def check_module_name(text: str) -> None:
-    """Refuse what stands for a SmartModule but makes a stock SC close the connection.
+    """Refuse the name of a SmartModule for which a stock SC closes the connection.
 
     Raises:
-        UsageError: What follows the ``@`` is no version.
+        UsageError: The part after the ``@`` is not a valid version.
     """
     _, at, version = checks.text("name", text).partition("@")
     if at and not SEMVER.fullmatch(version):
         raise UsageError(
-            f"SmartModule {text!r}: {version!r} is no version", hint="such as group/name@0.1.0"
+            f"SmartModule {text!r}: {version!r} is not a valid version",
+            hint="for example group/name@0.1.0",
         )
 
 
@@ -122,10 +123,10 @@ def topic_spec(
     deduplication: Deduplication | None = None,
     system: bool = False,
 ) -> TopicSpec:
-    """Describe a topic for Create; arguments as of `streamkit.client.Admin.create_topic`.
+    """Return the spec of a new topic; for the arguments see `streamkit.client.Admin.create_topic`.
 
     Raises:
-        UsageError: A value means nothing.
+        UsageError: A value is not valid.
     """
     u32 = checks.U32_MAX
     retention_s = checks.optional(checks.seconds, "retention", retention, float(u32))
@@ -137,7 +138,7 @@ def topic_spec(
     )
     has_storage = segment_size_bytes is not None or max_partition_size_bytes is not None
     if mirror is not None and assignment is not None:
-        raise UsageError("a mirror topic has no assignment of its own")
+        raise UsageError("mirrors and assignment cannot be used together")
     if assignment is None:
         replicas = mirror or computed(partitions, replication, ignore_rack=ignore_rack)
     else:
@@ -154,10 +155,10 @@ def topic_spec(
 
 
 def computed(partitions: int, replication: int, *, ignore_rack: bool = False) -> Replicas:
-    """Leave it to the SC which SPUs have the partitions.
+    """Let the SC choose the SPUs of the partitions.
 
     Raises:
-        UsageError: A number does not fit.
+        UsageError: A number is out of range.
     """
     return ComputedReplicas(
         checks.whole("partitions", partitions, 0, checks.U32_MAX),
@@ -167,10 +168,10 @@ def computed(partitions: int, replication: int, *, ignore_rack: bool = False) ->
 
 
 def assigned(assignment: Sequence[Sequence[int]]) -> Replicas:
-    """Name the SPUs of each partition; the first one leads it.
+    """Set the SPUs of each partition; the first one is its leader.
 
     Raises:
-        UsageError: A number is none of an SPU.
+        UsageError: A number is not valid for an SPU.
     """
     maps = []
     for number, given in enumerate(checks.listed("assignment", assignment)):
@@ -181,7 +182,7 @@ def assigned(assignment: Sequence[Sequence[int]]) -> Replicas:
 
 
 def mirrored(topic: str, remotes: Sequence[str], *, home_to_remote: bool = False) -> Replicas:
-    """Give each remote cluster a partition, filled from there, or copied to there."""
+    """Use one partition for each remote cluster, copied from that cluster or to it."""
     checks.flag("home_to_remote", home_to_remote)
     names = [checks.text("mirrors", remote) for remote in checks.listed("mirrors", remotes)]
     partitions = tuple(HomePartition(remote, f"{topic}-0", home_to_remote) for remote in names)
@@ -189,24 +190,24 @@ def mirrored(topic: str, remotes: Sequence[str], *, home_to_remote: bool = False
 
 
 def parse_compression(name: str) -> TopicCompression:
-    """Read what a topic asks of its batches.
+    """Return the compression that a topic requires, from its name.
 
     Raises:
-        UsageError: There is no such compression.
+        UsageError: The name is not that of a compression.
     """
     try:
         return TopicCompression[name.upper()]
     except (KeyError, AttributeError):
         known = ", ".join(each.name.lower() for each in TopicCompression)
-        raise UsageError(f"no compression is called {name!r}", hint=f"use {known}") from None
+        raise UsageError(f"{name!r} is not a valid compression", hint=f"use {known}") from None
 
 
-def _first_wrong(name: str) -> str:
+def _first_invalid(name: str) -> str:
     for position, letter in enumerate(name):
-        is_good = "a" <= letter <= "z" or "0" <= letter <= "9" or letter == "-"
-        if not is_good:
-            return f"{letter!r} at position {position + 1}"
-    return "a - at its beginning or end"
+        is_valid = "a" <= letter <= "z" or "0" <= letter <= "9" or letter == "-"
+        if not is_valid:
+            return f"it has {letter!r} at position {position + 1}"
+    return "it has a - at the start or end"
 
 
 def _duration(seconds: float) -> Duration:

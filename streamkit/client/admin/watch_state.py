@@ -1,4 +1,4 @@
-"""What a watcher knows of one kind of object, and the events that a response makes of it. Pure."""
+"""Converts watch responses to events, with the last known state of each object. Pure."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Listed(Generic[T]):
-    """All that there is now, by name. What was seen before counts no more."""
+    """All existing objects, sorted by name. It replaces everything received before."""
 
     items: tuple[T, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Added(Generic[T]):
-    """Something new."""
+    """An object was created."""
 
     item: T
 
 
 @dataclass(frozen=True, slots=True)
 class Changed(Generic[T]):
-    """Something is not as it was."""
+    """An object changed."""
 
     item: T
     before: T
@@ -35,7 +35,7 @@ class Changed(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Removed(Generic[T]):
-    """Something is gone. ``item`` is how it was last seen."""
+    """An object was deleted. ``item`` is its last known state."""
 
     item: T
 
@@ -44,9 +44,10 @@ WatchEvent = Listed[T] | Added[T] | Changed[T] | Removed[T]
 
 
 class WatchState(Generic[T]):
-    """What a watcher has seen of one kind of object.
+    """The last known state of all objects of one kind.
 
-    A change that ``describe`` does not show is none: servers tell some of them several times.
+    A change that ``describe`` does not show is dropped, because servers report some changes
+    several times.
     """
 
     def __init__(self, describe: Callable[[Metadata], T]) -> None:
@@ -54,13 +55,14 @@ class WatchState(Generic[T]):
         self._seen: dict[str, T] | None = None
 
     def forget(self) -> None:
-        """Learn that changes may have been missed; a full list comes next."""
+        """Discard the state, because changes may have been missed; a full list comes next."""
         self._seen = None
 
     def take(self, response: WatchResponse) -> list[WatchEvent[T]]:
-        """Return what a response tells.
+        """Return the events of a response.
 
-        The first one is the full list even if it is empty; a later one only if it is not.
+        The list in the first response is the full list, even if it is empty. In a later response
+        it is a full list only if it is not empty.
         """
         events: list[WatchEvent[T]] = []
         if self._seen is None or response.all:
@@ -77,7 +79,7 @@ class WatchState(Generic[T]):
     ) -> WatchEvent[T] | None:
         before = known.get(item.name)
         if is_delete:
-            # What stands beside the name of a deleted object may be anything.
+            # In a deletion only the name is reliable; other fields may have any value.
             return None if before is None else Removed(known.pop(item.name))
         now = known[item.name] = self._describe(item)
         if before is None:

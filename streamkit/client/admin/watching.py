@@ -1,7 +1,7 @@
-"""Watches: the full list of a kind of object, then every change, for as long as wanted.
+"""Watches: first the full list of one kind of object, then every change.
 
-Each watch has a connection of its own. The protocol cannot end a watch, so only closing the
-connection stops the server; and one that is not read holds up nobody else.
+Each watch has its own connection. The protocol cannot end a watch, so only closing the connection
+stops the server. Also, a watch that is not read does not delay anything else.
 
 Source: control plane reference, 2.3 and 3.6.
 """
@@ -32,24 +32,23 @@ T = TypeVar("T")
 
 
 class Watch(Generic[T]):
-    """Iterate it: first comes `Listed`, then `Added`, `Changed` and `Removed`, in order.
+    """An iterator of events: first `Listed`, then `Added`, `Changed` and `Removed`, in order.
 
-    It never ends by itself. When the connection is lost it connects anew, for as long as that
-    takes, and begins with `Listed` again; changes in between show in that list. No change that
-    a connection brought is lost, also not when a wait is cancelled. What is not read yet waits
-    in memory.
+    After a lost connection it reconnects, without a time limit, and starts with `Listed` again;
+    this list includes the changes in between. No change that was received is lost, even if a wait
+    is cancelled. Events that are not read yet are kept in memory.
 
-    Leaving ``async with`` or `close` ends it, and so does the end of the client.
+    The end of ``async with``, a call of `close`, or the end of the client ends the iteration.
 
     Raises:
-        UnsupportedServer: What answers is no SC, or none that serves watches.
+        UnsupportedServer: The server is not an SC, or does not support watches.
     """
 
     def __init__(
         self, cluster: Cluster, kind: ObjectKind, describe: Callable[[Metadata], T]
     ) -> None:
         self._cluster = cluster
-        # A summary leaves out the payload of SmartModules, and nothing of other kinds.
+        # A summary has no payload of SmartModules; other kinds of objects are complete.
         self._request = WatchRequest(kind, summary=True)
         self._state = WatchState(describe)
         self._events: deque[WatchEvent[T]] = deque()
@@ -75,7 +74,7 @@ class Watch(Generic[T]):
         return self._events.popleft()
 
     async def close(self) -> None:
-        """End the watch; whoever waits for it is at the end of the iteration."""
+        """End the watch; a task that waits for an event reaches the end of the iteration."""
         self._is_closed = True
         await self._disconnect()
 
@@ -96,7 +95,7 @@ class Watch(Generic[T]):
         return self._is_closed or self._cluster.is_closed
 
     async def _advance(self) -> None:
-        """Connect, where that is not done, and take one response."""
+        """Connect if necessary, and receive one response."""
         if self._responses is None:
             self._responses = await self._open()
         response = await self._responses.receive()
@@ -106,7 +105,7 @@ class Watch(Generic[T]):
     async def _open(self) -> Responses[WatchResponse]:
         self._channel = channel = await self._cluster.connect(self._cluster.address)
         if self._is_closed:
-            await self._disconnect()  # it came too late for `close` to see
+            await self._disconnect()  # `close` was called while this connected
         check_platform(channel.platform_version)
         responses = await channel.open_stream(WATCH, self._request)
         self._state.forget()
@@ -118,7 +117,7 @@ class Watch(Generic[T]):
             return
         pause_s = self._backoff.next_s()
         logger.info(
-            "watching %s: %s; connecting anew in %g s", self._request.kind.name, error, pause_s
+            "watching %s: %s; reconnecting in %g s", self._request.kind.name, error, pause_s
         )
         await self._cluster.clock.sleep(pause_s)
 

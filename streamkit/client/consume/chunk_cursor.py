@@ -1,4 +1,4 @@
-"""A chunk that is given out as single records: where its application is. Pure."""
+"""A cursor over a chunk whose records are given to the application one by one. Pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from streamkit.record import Chunk, Record
 
 
 class ChunkCursor:
-    """The chunk that is being given out, and how far that is.
+    """A chunk, and how many of its records have been given out.
 
-    Counts nothing: the iterator that `records` draws offsets from knows what is left.
+    It keeps no counter: the iterator over the offsets, which `records` uses, knows what is left.
 
     Args:
-        chunk: It has records.
-        number: What its owner knows it by.
+        chunk: A chunk that is not empty.
+        number: A number that the owner uses to identify the chunk.
     """
 
     __slots__ = ("_offsets", "_whole_from", "chunk", "number", "records")
@@ -38,26 +38,26 @@ class ChunkCursor:
 
     @property
     def left(self) -> int:
-        """Rows that are not given out yet."""
+        """The number of rows that are not given out yet."""
         return length_hint(self._offsets)
 
     @property
     def given(self) -> int:
-        """Rows that are given out, also the one in the application's hands."""
+        """The number of rows given out, including the one that the application is processing."""
         return len(self.chunk) - self.left
 
     @property
     def done(self) -> int:
-        """Rows that the application has come back from."""
+        """The number of rows that the application has finished processing."""
         return max(0, self.given - 1) if self._whole_from < 0 else self._whole_from
 
     @property
     def next_offset(self) -> int:
-        """The offset of the first row that is not given out."""
+        """The offset of the first row that is not given out yet."""
         return self.chunk.offsets[self.given]
 
     def take_rest(self) -> Chunk:
-        """Give out all that is left as one chunk."""
+        """Give out all remaining rows as one chunk."""
         given = self.given
         rest = self.chunk.slice(given, len(self.chunk))
         self._whole_from = given
@@ -65,6 +65,6 @@ class ChunkCursor:
         return rest
 
     def drop_rest(self) -> None:
-        """Give out nothing more."""
+        """Give out no more rows."""
         for _ in self._offsets:
             pass

@@ -24,26 +24,27 @@ from streamkit.record import Chunk, Offset, Origin, Record
 
 T = TypeVar("T")
 _LAST_COMMIT_S: Final = 5.0
-# A stream cannot be cancelled, so half of them are kept for those that are opened anew.
+# A stream cannot be cancelled, so half of the streams are kept for reopening.
 _STREAMS_PER_CHANNEL: Final = STREAMS_PER_CONNECTION_MAX // 2
 
 
 class Consumer:
-    """Reads one topic. Made by `Client.consumer`.
+    """Reads one topic. Create it with `Client.consumer`.
 
-    ``async for record in consumer`` gives single records, ``async for chunk in
-    consumer.chunks()`` whole columns, which is several times faster. Within a partition
-    offsets ascend; between partitions there is no order. It ends only with ``until_end``.
+    ``async for record in consumer`` yields single records. ``async for chunk in
+    consumer.chunks()`` yields whole columns, which is several times faster. Within a partition
+    offsets ascend; between partitions there is no order. Only with ``until_end`` does a loop
+    end.
 
-    A loop that was left is gone on with by the next one, from the next record on; a loop that
-    ends closes the consumer. Tasks may share it: each record reaches one of them.
+    Iterating again after a ``break`` resumes after the last record. A loop that reaches its end
+    closes the consumer. Several tasks may share a consumer: each record goes to one of them.
     """
 
     def __init__(self, cluster: Cluster, topic: str, options: ConsumerOptions) -> None:
         if options.offset_strategy != "none" and options.consumer_id is None:
             raise UsageError("offset_strategy needs a consumer_id")
         if options.partitions is not None and not options.partitions:
-            raise UsageError("no partition is named; leave partitions out to read all")
+            raise UsageError("partitions is empty; leave it out to read all partitions")
         self.topic = topic
         self._cluster = cluster
         self._options = options
@@ -63,7 +64,7 @@ class Consumer:
             self._connection,
             self._fail,
         )
-        # By partition; of the topic itself under its name.
+        # By partition; a failure of the topic itself has the topic's name as its key.
         self._failures: dict[int | str, StreamKitError] = {}
         self._scope: anyio.CancelScope | None = None
         self._is_closed = False
@@ -71,11 +72,11 @@ class Consumer:
         self._yielded: dict[int, int] = {}
         self._processed: dict[int, int] = {}
         self._stored: dict[int, int] = {}
-        # Partitions that nothing has been given out of since they were moved.
+        # Partitions of which nothing has been given out since a seek.
         self._seeked: set[int] = set()
         self._loops: list[AsyncGenerator[Any, None]] = []
-        # Chunks of which single records are given out: one per loop that is under way.
-        self._hands: deque[ChunkCursor] = deque()
+        # The chunks that are being given out record by record: one per running loop.
+        self._cursors: deque[ChunkCursor] = deque()
         self._is_open = False
         self._has_ended = False
 
@@ -88,8 +89,8 @@ class Consumer:
         """Resolve the positions and start reading.
 
         Raises:
-            TopicNotFound: There is no such topic.
-            UsageError: There is no such partition, or the consumer was closed.
+            TopicNotFound: The topic does not exist.
+            UsageError: A partition does not exist, or the consumer was closed.
         """
         self._check_not_closed()
         if self._is_open:
@@ -99,9 +100,11 @@ class Consumer:
         chosen = range(count) if wanted is None else wanted
         for number in chosen:
             if not 0 <= number < count:
-                raise UsageError(f"topic {self.topic!r} has no partition {number}, it has {count}")
+                raise UsageError(
+                    f"topic {self.topic!r} has no partition {number} (partition count: {count})"
+                )
         stored = await self._retrying(self._stored_next)
-        # All or none: opening may be cancelled half way, and tried again.
+        # All or none, because opening may be cancelled in the middle and then repeated.
         readers = [
             await self._new_reader(number, stored.get(number), self._options.start)
             for number in chosen
@@ -116,7 +119,7 @@ class Consumer:
         self._cluster.start(self._run)
 
     async def close(self) -> None:
-        """Stop reading and end the streams. Nothing is committed by this."""
+        """Stop reading and end the streams, without a commit."""
         self._is_closed = True
         if self._scope is not None:
             self._scope.cancel()
@@ -147,10 +150,10 @@ class Consumer:
             await self.commit()
         if scope.cancelled_caught:
             raise RequestTimedOut(
-                f"how far {self._options.consumer_id!r} has read {self.topic!r} was not stored "
-                f"within {_LAST_COMMIT_S:g} s",
+                f"the offsets of {self._options.consumer_id!r} in {self.topic!r} were not "
+                f"committed within {_LAST_COMMIT_S:g} s",
                 sent=True,
-                hint="the next consumer of that id reads again what was not stored",
+                hint="the next consumer with that id reads the uncommitted records again",
             )
 
     async def _end_loops(self) -> None:
@@ -158,7 +161,7 @@ class Consumer:
             try:
                 await loop.aclose()
             except RuntimeError:
-                pass  # another task is in it, and ends with the consumer
+                pass  # another task runs this loop; the loop ends with the consumer
 
     def _check_not_closed(self) -> None:
         if self._is_closed:
@@ -179,8 +182,8 @@ class Consumer:
                     self._yielded[chunk.partition] = record.offset
                     yield record
                     if chunk.partition in self._seeked:
-                        break  # the rest of the chunk was prefetched as well
-                    # The application came back for more, so it is done with this one.
+                        break  # the rest of the chunk was prefetched before the seek
+                    # The application asks for the next record, so it has processed this one.
                     self._processed[chunk.partition] = record.offset
                 if auto:
                     await self.commit()
@@ -189,27 +192,27 @@ class Consumer:
                 await self.close()
 
     async def _next_cursor(self) -> ChunkCursor | None:
-        """Return a chunk that a loop has left something of, else the next one."""
-        if (cursor := self._hand_with_rest()) is not None:
+        """Return a chunk that an earlier loop did not finish, otherwise the next one."""
+        if (cursor := self._unfinished_cursor()) is not None:
             return cursor
         chunk = await self._next_arrived()
         if chunk is None:
             return None
         cursor = ChunkCursor(chunk)
-        self._hands.append(cursor)
+        self._cursors.append(cursor)
         return cursor
 
-    def _hand_with_rest(self) -> ChunkCursor | None:
-        while self._hands and not self._hands[0].left:
-            self._hands.popleft()
-        return self._hands[0] if self._hands else None
+    def _unfinished_cursor(self) -> ChunkCursor | None:
+        while self._cursors and not self._cursors[0].left:
+            self._cursors.popleft()
+        return self._cursors[0] if self._cursors else None
 
     def chunks(self) -> AsyncGenerator[Chunk, None]:
-        """Read whole columns: values, keys, timestamps in ms, offsets."""
+        """Iterate over chunks: columns of values, keys, timestamps in ms, and offsets."""
         return self._begin(self._chunks())
 
     def _begin(self, loop: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        # A loop that is left early is not dropped here and now: nobody could await its end.
+        # A loop that is left early must still be closed, so it is kept until `_end_loops`.
         self._loops.append(loop)
         return loop
 
@@ -229,15 +232,15 @@ class Consumer:
                 await self.close()
 
     async def next_chunk(self) -> Chunk | None:
-        """Wait for the next chunk; None when every partition has reached its end.
+        """Wait for the next chunk; return None when every partition has reached its end.
 
-        For loops that end the consumer themselves: unlike `chunks` this closes nothing.
+        Unlike `chunks`, this does not close the consumer at the end.
 
         Raises:
-            UsageError: The client was closed meanwhile.
-            StreamKitError: What will not pass: there is no such topic any more, for one.
+            UsageError: The client was closed.
+            StreamKitError: A permanent failure; for example, the topic was deleted.
         """
-        cursor = self._hand_with_rest()
+        cursor = self._unfinished_cursor()
         return await self._next_arrived() if cursor is None else cursor.take_rest()
 
     async def _next_arrived(self) -> Chunk | None:
@@ -247,7 +250,7 @@ class Consumer:
             if self._is_closed:
                 return None
             if self._has_ended:
-                raise UsageError(f"the client was closed while {self.topic!r} was read")
+                raise UsageError(f"the client was closed while reading {self.topic!r}")
             if self._readers and all(reader.is_done for reader in self._readers.values()):
                 return None
             await self._fetch_buffer.wait()
@@ -258,31 +261,31 @@ class Consumer:
     # --- positions -----------------------------------------------------------------
 
     def ends(self) -> dict[int, int]:
-        """Return, for ``until_end``, the offset behind the last record per partition."""
+        """Return the offset after the last record of each partition, for ``until_end``."""
         return {
             number: reader.end for number, reader in self._readers.items() if reader.end is not None
         }
 
     def start_offsets(self) -> dict[int, int]:
-        """Return the offset each partition was opened at."""
+        """Return the offset at which each partition was opened."""
         return {number: reader.started_at for number, reader in self._readers.items()}
 
     def next_offsets(self) -> dict[int, int]:
-        """Return the next offset each partition's reader will bring."""
+        """Return the next offset to be read from each partition."""
         return {number: reader.position.next_offset for number, reader in self._readers.items()}
 
     def high_watermarks(self) -> dict[int, int]:
-        """Return the end of each partition as its last response named it."""
+        """Return the end offset of each partition from its last response."""
         return {number: reader.high_watermark for number, reader in self._readers.items()}
 
     async def end_offsets(self) -> dict[int, int]:
-        """Ask for the end of each partition read: the offset that its next record will get."""
+        """Request the end offset of each partition: the offset of its next record."""
         return {number: (await self._bounds(number))[1] for number in sorted(self._readers)}
 
     async def lag(self) -> dict[int, int]:
-        """Return, per partition, how many offsets lie between the application and the end.
+        """Return, per partition, how many offsets the application is away from the end offset.
 
-        What has been prefetched but not been given out yet counts as lag.
+        Records that are prefetched but not given out yet count as lag.
         """
         await self.open()
         ends = await self.end_offsets()
@@ -291,18 +294,18 @@ class Consumer:
         }
 
     async def seek(self, partition: int, offset: Offset | str | int) -> int:
-        """Go on elsewhere in a partition; what was prefetched of it is dropped.
+        """Continue at another offset of a partition, and drop its prefetched records.
 
-        The chunk or record in hand stays what it is, but does not count as processed any more:
-        what is committed next comes from behind the seek. After an error that ended the iteration
-        of a partition, reading goes on.
+        The application keeps the chunk or record that it is processing, but it no longer counts
+        as processed: the next commit covers only records read after the seek. If an error ended
+        the iteration of the partition, reading continues.
 
         Args:
-            partition: One that this consumer reads.
+            partition: A partition that this consumer reads.
             offset: As for the consumer's ``start``; stored offsets do not count.
 
         Returns:
-            The offset that is read next.
+            The next offset to be read.
 
         Raises:
             UsageError: The consumer is closed, or does not read the partition.
@@ -315,7 +318,9 @@ class Consumer:
         at = await self._resolved(wanted, partition, first, end, None)
         reader.seek(at)
         self._fetch_buffer.drop(partition)
-        self._hands = deque(cursor for cursor in self._hands if cursor.chunk.partition != partition)
+        self._cursors = deque(
+            cursor for cursor in self._cursors if cursor.chunk.partition != partition
+        )
         self._seeked.add(partition)
         self._given[partition] = at
         self._yielded.pop(partition, None)
@@ -325,15 +330,16 @@ class Consumer:
         return at
 
     async def commit(self, record: Record[Any] | None = None) -> None:
-        """Store how far the application has processed, under the consumer's id.
+        """Store the offsets of the processed records under the consumer's id.
 
         Args:
-            record: The last record processed of its partition: only that one is stored.
-                Without it, everything that was yielded before the last pull counts.
+            record: The last processed record of its partition: only its offset is stored.
+                Without it, all records count as processed except the one (or the chunk) that
+                was yielded last.
 
         Raises:
             UsageError: The consumer has no id, or does not read the partition.
-            StreamKitError: The broker did not store it.
+            StreamKitError: The broker did not store an offset.
         """
         self._check_id()
         processed = dict(self._processed)
@@ -350,11 +356,11 @@ class Consumer:
                 self._stored[number] = offset
 
     async def store(self, partition: int, offset: int) -> None:
-        """Store an offset of one partition: that of the last record processed.
+        """Store an offset of one partition: that of the last processed record.
 
         Raises:
             UsageError: The consumer has no id, or does not read the partition.
-            StreamKitError: The broker did not store it.
+            StreamKitError: The broker did not store the offset.
         """
         self._check_id()
         partition = checks.whole("partition", partition, 0, checks.U32_MAX)
@@ -362,7 +368,7 @@ class Consumer:
         await self._reader(partition).store(offset)
 
     async def commit_yielded(self) -> None:
-        """Store everything yielded so far as processed."""
+        """Store the offsets of all records yielded so far."""
         self._processed.update(self._yielded)
         await self.commit()
 
@@ -376,7 +382,7 @@ class Consumer:
         return self._readers[partition]
 
     async def _stored_next(self) -> dict[int, int]:
-        """Return the offset behind the stored one, for each partition that has one."""
+        """Return the offset after the stored one, for each partition that has one."""
         if self._options.consumer_id is None or not self._options.resumes:
             return {}
         found = await self._offsets.stored(self._options.consumer_id, self.topic)
@@ -414,12 +420,12 @@ class Consumer:
         return await self._retrying(lambda: self._offsets.bounds(self.topic, number))
 
     def _next_of_application(self, number: int) -> int:
-        """Return the offset behind what was given out last, else where reading is to begin."""
-        for cursor in self._hands:
+        """Return the offset after the last record given out, or the start offset if none was."""
+        for cursor in self._cursors:
             if cursor.chunk.partition == number and cursor.left:
                 return cursor.next_offset
         if self._options.smartmodules and not self._fetch_buffer.holds(number):
-            # What SmartModules have left out is nothing that the application will ever get.
+            # The application never gets records that SmartModules dropped, so they are no lag.
             return self._readers[number].position.next_offset
         return self._given.get(number, self._readers[number].started_at)
 
@@ -436,7 +442,7 @@ class Consumer:
     # --- the tasks -------------------------------------------------------------------
 
     async def _run(self) -> None:
-        assert self._scope is not None, "made by `open`, which starts this"
+        assert self._scope is not None, "created by `open`, which starts this"
         try:
             with self._scope:
                 async with anyio.create_task_group() as tasks:
@@ -444,12 +450,12 @@ class Consumer:
                         tasks.start_soon(reader.run)
                     if self._options.partitions is None and not self._options.until_end:
                         await self._follow_growth(tasks)
-        finally:  # by `close`, or by the end of the client
+        finally:  # after `close`, or when the client ends
             self._has_ended = True
             self._fetch_buffer.wake()
 
     async def _follow_growth(self, tasks: TaskGroup) -> None:
-        """Read partitions that are added, from their first record on."""
+        """Read partitions that are added to the topic, from their first record."""
         try:
             while True:
                 count = await retrying(
@@ -464,26 +470,26 @@ class Consumer:
                     reader = await self._new_reader(number, None, BEGINNING)
                     self._add(reader)
                     tasks.start_soon(reader.run)
-                if not added:  # what changed while some were added has told nobody
+                if not added:  # otherwise check again: more may have been added meanwhile
                     await self._cluster.metadata_changed()
         except StreamKitError as error:
             self._fail(self.topic, error)
 
-    def _fail(self, whose: int | str, error: StreamKitError) -> None:
-        """Raise an error out of the iteration, behind what has arrived before it."""
-        self._failures.setdefault(whose, error)
+    def _fail(self, failed: int | str, error: StreamKitError) -> None:
+        """Let the iteration raise an error after it yielded everything that arrived before."""
+        self._failures.setdefault(failed, error)
         self._fetch_buffer.wake()
 
     async def _connection(self, address: str, partition: int) -> Channel:
         """Return this consumer's connection to an SPU: closing it ends the streams on it.
 
-        Partitions share one, up to what a connection may carry.
+        Partitions share a connection, up to the limit of streams per connection.
         """
-        place = (address, partition // _STREAMS_PER_CHANNEL)
+        group = (address, partition // _STREAMS_PER_CHANNEL)
         async with self._opening:
-            channel = self._channels.get(place)
+            channel = self._channels.get(group)
             if channel is not None and channel.streams_opened >= STREAMS_PER_CONNECTION_MAX:
                 await channel.close()
             if channel is None or not channel.is_open:
-                channel = self._channels[place] = await self._cluster.connect(address)
+                channel = self._channels[group] = await self._cluster.connect(address)
             return channel

@@ -1,12 +1,12 @@
-"""How a reader learns that SmartModules have left nothing up to the end. Pure.
+"""How a reader detects that SmartModules dropped all records up to the end. Pure.
 
-A stock server sends nothing at all where a chain leaves nothing, so that silence may mean that it
-still works, or that it is through. But a stream looks at acknowledgements only when it has
-nothing else to do. So a reader that hears nothing acknowledges an offset that no log has: the
-refusal comes when everything is done, and ends the stream.
+A stock server sends no response if a chain drops every record. So when nothing arrives, the
+server may still be working, or it may have finished. But a stream processes acknowledgements
+only when it has nothing else to do. So the reader acknowledges an offset that does not exist:
+when the server has finished, it rejects that offset and ends the stream.
 
-Only a stream that has brought nothing so far tells the truth by it. On one that has, the true
-acknowledgement may still be unread; of two the server takes the last.
+This is reliable only on a stream that has sent no response yet. After a response, the real
+acknowledgement may still be unread, and of two acknowledgements the server uses only the last.
 
 Source: data plane reference, 5.5 and 9.6.
 """
@@ -17,38 +17,38 @@ from typing import Final
 
 from streamkit.protocol.error_codes import Code, ErrorCode
 
-# -1 means nothing to servers.
+# Not -1, which servers ignore.
 END_PROBE_OFFSET: Final = -2
 _PATIENCE_S: Final = 0.2
 _PATIENCE_S_MAX: Final = 30.0
 
 
 class EndProbe:
-    """What one reader knows by asking. ``patience_s`` is the silence before it asks."""
+    """The probes of one reader. ``patience_s`` is how long it waits before it sends a probe."""
 
     def __init__(self) -> None:
         self.patience_s = _PATIENCE_S
         self._has_heard = False
 
     def opened(self) -> None:
-        """Learn that a stream was opened, on a connection of its own."""
+        """Record that a stream was opened, on its own connection."""
         self._has_heard = False
 
     def heard(self) -> None:
-        """Learn that the stream has brought something."""
+        """Record that the stream has sent a response."""
         self._has_heard = True
 
     @staticmethod
     def is_refusal(error: ErrorCode) -> bool:
-        """Whether an error is the answer to FENCE_OFFSET."""
+        """Whether an error is the response to a probe."""
         return error.code == Code.OFFSET_EVICTED and error.payload.offset == END_PROBE_OFFSET
 
     def is_through(self) -> bool:
-        """Tell, at a refusal, whether all that there was has been worked through.
+        """Whether a refused probe proves that the server has processed everything.
 
-        Else the stream must be opened anew and asked again.
+        If not, the stream must be reopened and probed again.
         """
         if self._has_heard:
-            # It may have been asked while it worked; the next one gets more time for that.
+            # The probe may have arrived while the server worked; wait longer the next time.
             self.patience_s = min(self.patience_s * 2, _PATIENCE_S_MAX)
         return not self._has_heard

@@ -1,4 +1,4 @@
-"""One-shot reads of a partition: what a stream is too much for."""
+"""Single reads of a partition, without a stream."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from streamkit.record import Chunk
 
 @dataclass(frozen=True, slots=True)
 class FetchedBatch:
-    """One batch as it stands in the log.
+    """One batch as it is stored in the log.
 
-    ``offset_count`` is how many offsets it takes, which may be more than its records: a fence
-    takes one and has none. ``stamp`` tells who wrote it, -1 throughout where nobody says.
+    ``offset_count`` is the number of offsets that the batch covers. It may be larger than the
+    number of records: a fence covers one offset and has no record. ``stamp`` identifies the
+    producer; its fields are -1 if the batch does not name one.
     """
 
     base_offset: int
@@ -28,11 +29,11 @@ class FetchedBatch:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What one read brought.
+    """The result of one read.
 
-    ``batches`` are whole, and may begin before the offset asked for; ``chunk`` holds their
-    records from there on. ``next_offset`` is where to read on; nothing was there where it is
-    the offset asked for.
+    ``batches`` are complete and may begin before the requested offset; ``chunk`` has their
+    records from that offset on. ``next_offset`` is where to read next. If it equals the requested
+    offset, there was nothing to read.
     """
 
     batches: tuple[FetchedBatch, ...]
@@ -51,12 +52,12 @@ async def fetch(
     max_bytes: int,
     isolation: int = READ_UNCOMMITTED,
 ) -> Fetched:
-    """Read once from an offset on; a batch that does not fit is read again with more room.
+    """Read once from an offset; a batch larger than the limit is read again with a higher limit.
 
     Raises:
         OffsetEvicted: Retention has removed the offset.
-        OffsetOutOfRange: It lies beyond the end.
-        CorruptBatch: A batch is not what its checksum or its counts say.
+        OffsetOutOfRange: The offset is after the end offset.
+        CorruptBatch: A batch does not match its checksum or its counts.
         BrokerError: The broker cannot serve it.
         TransportError: The connection failed.
     """

@@ -1,4 +1,4 @@
-"""Chunks that wait for the application: taken in turn from each partition, bounded in bytes."""
+"""A buffer of chunks for the application: partitions take turns, and bytes are limited."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from streamkit.record import Chunk
 
 
 class FetchBuffer:
-    """What the partitions' readers have brought and nobody has taken yet.
+    """The chunks that partition readers have received and the application has not taken yet.
 
-    Partitions take turns, so that one with a long backlog never hides another.
+    Partitions take turns, so a partition with a long backlog does not delay the others.
 
     Args:
-        prefetch_bytes: What may wait in all. Each partition has an equal share of it, and may
-            go over that by the one response it was waiting for.
+        prefetch_bytes: The total limit. Each partition has an equal share of it, and may exceed
+            its share by one response.
     """
 
     def __init__(self, prefetch_bytes: int) -> None:
@@ -29,7 +29,7 @@ class FetchBuffer:
 
     @property
     def share_bytes(self) -> int:
-        """What one partition may have waiting."""
+        """How many bytes may be buffered per partition."""
         return max(1, self._prefetch_bytes // max(1, self._partitions))
 
     @property
@@ -37,17 +37,17 @@ class FetchBuffer:
         return sum(self._held_bytes.values())
 
     def add_partition(self, partition: int) -> None:
-        """Give a partition its place, and all others a smaller share."""
+        """Add a partition; the shares of all others become smaller."""
         self._held[partition] = deque()
         self._held_bytes[partition] = 0
         self._partitions += 1
 
     def holds(self, partition: int) -> bool:
-        """Whether something of a partition waits to be taken."""
+        """Whether chunks of a partition are buffered."""
         return bool(self._held[partition])
 
     def has_room(self, partition: int) -> bool:
-        """Whether a partition may ask for more."""
+        """Whether a partition may request more records."""
         return self._held_bytes[partition] < self.share_bytes
 
     async def wait_for_room(self, partition: int) -> None:
@@ -55,7 +55,7 @@ class FetchBuffer:
             await self._room.wait()
 
     def put(self, partition: int, chunk: Chunk, size_bytes: int) -> None:
-        """Add a chunk behind those of its partition."""
+        """Append a chunk to those of its partition."""
         held = self._held[partition]
         if not held:
             self._turns.append(partition)
@@ -64,7 +64,7 @@ class FetchBuffer:
         self.wake()
 
     def take(self) -> Chunk | None:
-        """Take the next chunk of the partition whose turn it is; None if nothing waits."""
+        """Take the next chunk of the partition whose turn it is; None if the buffer is empty."""
         if not self._turns:
             return None
         partition = self._turns.popleft()
@@ -77,7 +77,7 @@ class FetchBuffer:
         return chunk
 
     def drop(self, partition: int) -> None:
-        """Forget what waits of a partition."""
+        """Discard the buffered chunks of a partition."""
         if self._held[partition]:
             self._turns.remove(partition)
         self._held[partition].clear()
@@ -85,9 +85,9 @@ class FetchBuffer:
         self._room.notify()
 
     def wake(self) -> None:
-        """Let `wait` return, for all who wait: there is a chunk, an end or an error."""
+        """Wake all tasks in `wait`, because of a chunk, an end or an error."""
         self._arrived.notify()
 
     async def wait(self) -> None:
-        """Wait for something to happen. What has happened before does not count."""
+        """Wait for the next call of `wake`; earlier calls do not count."""
         await self._arrived.wait()

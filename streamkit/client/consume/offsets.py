@@ -1,4 +1,4 @@
-"""Offsets of partitions and of consumers, asked for once."""
+"""Single requests for the offsets of partitions and of consumers."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ from streamkit.record import Chunk
 _OFFSETS_TOPIC = "consumer-offset"
 _PROBE_BYTES = 64 * 1024
 _PROBE_HEADER_BYTES = 1024
-# A read that is not full is at the end as of now, or at the end of one of the server's files.
-# On a busy topic every read finds something, so a few of them must do.
+# A read that is not full ends at the current end of the log, or at the end of one segment file.
+# On a busy topic every read finds new records, so the number of such reads is limited.
 _SMALL_STEPS_MAX = 3
 _STORE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class StoredOffset:
-    """Where a consumer is: ``offset`` is that of the last record it has processed."""
+    """A consumer's committed offset: that of the last record it has processed."""
 
     consumer_id: str
     topic: str
@@ -64,42 +64,43 @@ class StoredOffset:
 
 
 class OffsetClient:
-    """Asks the leaders of partitions, and the keeper of consumer offsets."""
+    """Sends requests to the leaders of partitions, and to the leader of the offsets topic."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        """Return the first offset stored and the end of a partition.
+        """Return the first stored offset and the end offset of a partition.
 
-        The end is where a read finds nothing, not the reported high watermark: after a crash
-        a stock server names one below records that it has acknowledged.
+        The end offset is where a read finds nothing, not the reported high watermark: after a
+        crash a stock server reports a high watermark below records that it has acknowledged.
 
         Raises:
-            NotLeader: The partition is not served there, or not yet.
-            ProtocolError: The answer is for something else.
+            NotLeader: The server does not serve the partition, or not yet.
+            ProtocolError: The response is for something else.
             TransportError: The connection failed.
         """
         found = await self._reported(topic, partition)
-        end, small_steps, is_asked_again = found.last_stable_offset, 0, False
+        end, small_steps, is_second_request = found.last_stable_offset, 0, False
         while small_steps < _SMALL_STEPS_MAX:
-            further, is_full = await self._end_behind(topic, partition, end)
-            if further < end and not is_asked_again:
-                # An end that is not there: it may have been damaged on the way.
-                found, is_asked_again = await self._reported(topic, partition), True
+            read_end, is_full = await self._read_to_end(topic, partition, end)
+            if read_end < end and not is_second_request:
+                # The log ends before the reported end: the response may have been corrupted.
+                found, is_second_request = await self._reported(topic, partition), True
                 end = found.last_stable_offset
                 continue
-            if further <= end:
+            if read_end <= end:
                 break
-            end, small_steps = further, 0 if is_full else small_steps + 1
+            end, small_steps = read_end, 0 if is_full else small_steps + 1
         if not 0 <= found.start_offset <= end:
             raise ProtocolError(
-                f"{topic}-{partition} is said to begin at {found.start_offset} and to end at {end}"
+                f"the server reports that {topic}-{partition} starts at {found.start_offset} and "
+                f"ends at {end}"
             )
         return found.start_offset, end
 
     async def _reported(self, topic: str, partition: int) -> PartitionOffsets:
-        """Return the bounds as the leader names them."""
+        """Return the bounds that the leader reports."""
         address = await self._cluster.leader(topic, partition)
         channel = await self._cluster.spu(address)
         request = FetchOffsetsRequest((OffsetsTopic(topic, (PartitionIndex(partition),)),))
@@ -117,11 +118,11 @@ class OffsetClient:
         max_bytes: int,
         isolation: int = READ_UNCOMMITTED,
     ) -> FetchablePartition:
-        """Read once from an offset on.
+        """Read once from an offset.
 
         Raises:
             BrokerError: The broker cannot serve it.
-            ProtocolError: The answer is for something else.
+            ProtocolError: The response is for something else.
             TransportError: The connection failed.
         """
         address = await self._cluster.leader(topic, partition)
@@ -137,17 +138,18 @@ class OffsetClient:
         return found
 
     async def at_time(self, topic: str, partition: int, time_ms: int, first: int, end: int) -> int:
-        """Return the offset of the first record made at ``time_ms`` or later; else ``end``.
+        """Return the offset of the first record with a timestamp of at least ``time_ms``.
 
-        A binary search over the headers of batches, one small read a step, then one read of
-        the batch that holds it. A batch without times counts as older than any time.
+        It returns ``end`` if there is none. This is a binary search over batch headers, with one
+        small read per step, then one read of the batch that holds the record. A batch without
+        timestamps counts as older than any time.
 
         Args:
-            topic: Which log.
-            partition: Which of its partitions.
+            topic: The topic.
+            partition: The partition.
             time_ms: Milliseconds since the epoch.
-            first: First offset stored.
-            end: Where reading would find nothing.
+            first: The first stored offset.
+            end: The end offset.
 
         Raises:
             BrokerError: The broker cannot serve it.
@@ -158,7 +160,7 @@ class OffsetClient:
             middle = (low + high) // 2
             found = await self.fetch(topic, partition, middle, _PROBE_HEADER_BYTES)
             if len(found.records) < HEADER_BYTES:
-                high = middle  # nothing is there yet: a broker may name an end it cannot read
+                high = middle  # nothing to read yet: a broker may report an end it cannot read
                 continue
             header = read_batch_header(found.records)
             if header.first_timestamp_ms > 0 and header.max_timestamp_ms >= time_ms:
@@ -179,7 +181,7 @@ class OffsetClient:
     ) -> list[StoredOffset]:
         """Return stored offsets, all or those of one consumer or topic."""
         wanted = ConsumerOffsetsFilter(None, consumer_id) if consumer_id is not None else None
-        response = await self._ask_keeper(
+        response = await self._ask_offsets_leader(
             FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest(wanted)
         )
         found: tuple[ConsumerOffset, ...] = response.consumers
@@ -197,14 +199,14 @@ class OffsetClient:
         ]
 
     async def store(self, consumer_id: str, topic: str, partition: int, offset: int) -> None:
-        """Store an offset without a stream of one's own, by a short one that begins there.
+        """Store an offset through a short stream that begins at that offset.
 
-        The protocol stores offsets for a stream only, and names a stream with the first records
-        it brings.
+        The protocol stores offsets only for a stream, and the id of a stream arrives with its
+        first records.
 
         Raises:
-            RequestTimedOut: There is no record at ``offset``, or the server is silent.
-            StreamKitError: The broker did not store it.
+            RequestTimedOut: There is no record at ``offset``, or the server does not respond.
+            StreamKitError: The broker did not store the offset.
         """
         address = await self._cluster.leader(topic, partition)
         channel = await self._cluster.connect(address)
@@ -228,16 +230,16 @@ class OffsetClient:
             raise as_exception(response.error, about=f"{topic}-{partition}")
 
     async def delete(self, stored: StoredOffset) -> None:
-        """Forget a stored offset."""
+        """Delete a stored offset."""
         request = DeleteConsumerOffsetRequest(
             ReplicaKey(stored.topic, stored.partition), stored.consumer_id
         )
-        await self._ask_keeper(DELETE_CONSUMER_OFFSET, request)
+        await self._ask_offsets_leader(DELETE_CONSUMER_OFFSET, request)
 
-    async def _end_behind(self, topic: str, partition: int, offset: int) -> tuple[int, bool]:
-        """Return the end as one more read shows it, and whether that read was full.
+    async def _read_to_end(self, topic: str, partition: int, offset: int) -> tuple[int, bool]:
+        """Return the end offset that one more read finds, and whether that read was full.
 
-        It is -1 where the log ends before ``offset``.
+        The end offset is -1 if the log ends before ``offset``.
         """
         try:
             found = await self.fetch(topic, partition, offset, _PROBE_BYTES)
@@ -246,15 +248,15 @@ class OffsetClient:
         except BrokerError as error:
             if error.retryable:
                 raise
-            return offset, False  # nothing can be read there, so nothing is there
+            return offset, False  # nothing can be read there, so the log ends there
         end, at = offset, 0
         for header, at in whole_batches(found.records):
             end, at = max(end, header.end_offset), at + header.size_bytes
-        if len(found.records) - at >= HEADER_BYTES:  # a batch cut by the server is there as well
+        if len(found.records) - at >= HEADER_BYTES:  # a batch that the server cut also counts
             end = max(end, read_batch_header(found.records, at).end_offset)
         return end, len(found.records) >= _PROBE_BYTES // 2
 
-    async def _ask_keeper(self, api: Api[Any, Any], request: Any) -> Any:
+    async def _ask_offsets_leader(self, api: Api[Any, Any], request: Any) -> Any:
         address = await self._cluster.leader(_OFFSETS_TOPIC, 0)
         channel = await self._cluster.spu(address)
         response = await channel.call(api, request)
@@ -264,9 +266,9 @@ class OffsetClient:
 
 
 def _only(response: FetchOffsetsResponse | FetchResponse, topic: str, partition: int) -> Any:
-    """Return the part of an answer that was asked for, which is the only one."""
+    """Return the requested partition, which must be the only one in the response."""
     found = [(each.topic, part) for each in response.topics for part in each.partitions]
     if len(found) != 1 or (found[0][0], found[0][1].partition) != (topic, partition):
         names = [f"{name}-{part.partition}" for name, part in found]
-        raise ProtocolError(f"asked for {topic}-{partition}, the answer is for {names}")
+        raise ProtocolError(f"the request was for {topic}-{partition}, the response for {names}")
     return found[0][1]

@@ -1,12 +1,12 @@
-"""One partition's way in: a stream that is opened, read, acknowledged, and opened again.
+"""The reader of one partition: it opens a stream, reads, acknowledges, and reopens it.
 
-| a reader is | until |
+| state | what happens |
 |---|---|
-| opening | the stream is open; a lost connection or a retryable code tries again |
-| reading | a response is taken, acknowledged once there is room for another, and handed on |
-| reopening | the connection is lost, the response was cut, or a batch was corrupt (once) |
-| at its end | `until_end` is reached; only `seek` sets it going again |
-| failed | an error that will not pass is raised out of the iteration; `seek` may go on |
+| opening | the stream is opened; a lost connection or a retryable code causes a retry |
+| reading | a response is buffered, and acknowledged once there is room for another one |
+| reopening | after a lost connection, a cut response, or (once) a corrupt batch |
+| at its end | `until_end` is reached; only `seek` starts the reader again |
+| failed | the iteration raises a permanent error; `seek` starts the reader again |
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from streamkit.record import Chunk
 
 logger = logging.getLogger("streamkit.client")
 
-# Below this a response would be more header than records.
+# In smaller responses the headers would take more space than the records.
 _RESPONSE_BYTES_MIN: Final = 64 * 1024
-# A stock server drops what SmartModules make of one batch where it is more than was asked for,
-# and says nothing. So as much is asked for as one batch may be, its header aside.
+# A stock server silently drops the SmartModule output of a batch if it exceeds the requested
+# size. So the reader requests the largest size of a batch, without its header.
 OUTPUT_BYTES: Final = BATCH_BYTES_HARD_MAX - MIB
 _STORE_S_MAX: Final = 30.0
-# The first stream of a connection, which is the only one where there is a fence.
+# The first stream of a connection; a connection with an end probe has only this one.
 _FIRST_STREAM: Final = 1
 
 
@@ -60,8 +60,8 @@ _FIRST_STREAM: Final = 1
 class Reading:
     """What the readers of one consumer share.
 
-    ``connection`` gives the consumer's connection to an address for a partition; ``fail``
-    takes an error that the application must see.
+    ``connection`` returns the consumer's connection to an address for a partition; ``fail``
+    reports an error that the application must see.
     """
 
     topic: str
@@ -75,7 +75,7 @@ class Reading:
 
 
 class PartitionReader:
-    """Reads one partition, from ``start`` on, up to ``end`` if there is one."""
+    """Reads one partition from ``start``, up to ``end`` if there is one."""
 
     def __init__(self, reading: Reading, partition: int, start: int, end: int | None) -> None:
         self._reading = reading
@@ -94,17 +94,17 @@ class PartitionReader:
         self._seeked = Broadcast()
         self._modules = SmartModulePropagation(reading.cluster)
         self._may_multiply = may_multiply(reading.options.smartmodules)
-        is_fenced = end is not None and bool(reading.options.smartmodules)
-        self._end_probe = EndProbe() if is_fenced else None
+        needs_probe = end is not None and bool(reading.options.smartmodules)
+        self._end_probe = EndProbe() if needs_probe else None
         self.position = self._position_at(start)
         self.started_at = start
         self.end = end
         self.high_watermark = 0
-        # One that begins beyond its end is refused by the server, as without an end.
+        # If the start is after the end, the server rejects it, as it does without an end.
         self.is_done = start == end
 
     async def run(self) -> None:
-        """Read for as long as the consumer lives; a `seek` begins anew."""
+        """Read until the consumer closes; a `seek` starts again from its offset."""
         while True:
             seeked = self._seeked.next
             with anyio.CancelScope() as self._scope:
@@ -113,7 +113,7 @@ class PartitionReader:
                 await seeked.wait()
 
     def seek(self, offset: int) -> None:
-        """Drop what is under way and go on at an offset."""
+        """Drop responses that are in flight and continue at an offset."""
         self.position = self._position_at(offset)
         self.is_done = offset == self.end
         self._session_id = None
@@ -123,7 +123,7 @@ class PartitionReader:
         self._scope.cancel()
 
     async def store(self, offset: int) -> None:
-        """Store an offset for this partition, on the connection its stream runs on if it can."""
+        """Store an offset of this partition, on the connection of its stream if possible."""
         await retrying(
             self._cluster,
             lambda: self._store_once(offset),
@@ -135,9 +135,9 @@ class PartitionReader:
     async def _store_once(self, offset: int) -> None:
         channel, session = self._channel, self._session_id
         if channel is None or session is None or not channel.is_open:
-            # A stream is known by the first records it brings; this one has brought none yet.
+            # The id of a stream arrives with its first records, and this one had none yet.
             consumer_id = self._options.consumer_id
-            assert consumer_id is not None, "looked at before anything is stored"
+            assert consumer_id is not None, "checked before anything is stored"
             topic = self._topic
             await self._reading.offsets.store(consumer_id, topic, self.partition, offset)
             return
@@ -147,17 +147,17 @@ class PartitionReader:
             raise as_exception(fetched.error, about=self._name)
 
     async def _read_to_the_end(self) -> None:
-        """Read until the end, a failure, or for ever; reopen what breaks."""
+        """Read until the end or a permanent failure; reopen the stream if it breaks."""
         while not self.is_done:
             try:
                 await self._read()
             except OffsetEvicted as error:
                 try:
-                    goes_on = await self._go_on_behind(error)
+                    was_skipped = await self._skip_evicted(error)
                 except StreamKitError as worse:
                     self._reading.fail(self.partition, worse)
                     return
-                if not goes_on:
+                if not was_skipped:
                     self._reading.fail(self.partition, error)
                     return
             except CorruptBatch as error:
@@ -183,7 +183,7 @@ class PartitionReader:
                 await self._pause(error)
 
     async def _read(self) -> None:
-        """Open the stream and read from it until it breaks, ends or must be opened anew."""
+        """Open the stream and read from it until it breaks, ends or must be reopened."""
         position = self.position
         address = await self._cluster.leader(self._topic, self.partition)
         if self._options.smartmodules:
@@ -205,11 +205,11 @@ class PartitionReader:
         try:
             while not self.is_done:
                 response = await self._next(responses, channel)
-                # A seek may have come between: what this stream brings is not wanted then.
+                # After a seek, the responses of this stream are not needed any more.
                 if self.position is not position or await self._take(response, channel):
                     return
         finally:
-            if not self.is_done:  # one read to its end stays open, for what is committed then
+            if not self.is_done:  # a stream read to its end stays open for the last commit
                 self._session_id = None
             channel.forget(responses)
             if self._end_probe is not None:
@@ -220,10 +220,10 @@ class PartitionReader:
         return Position(self._topic, self.partition, offset, may_multiply=self._may_multiply)
 
     async def _connection(self, address: str) -> Channel:
-        """Return where to open the stream, and see that the server can do what is asked.
+        """Return the connection for the stream, after a check that the server supports the chain.
 
         Raises:
-            UnsupportedServer: Its version cannot carry the chain.
+            UnsupportedServer: The server's version does not support the chain.
         """
         if self._end_probe is None:
             channel = await self._reading.connection(address, self.partition)
@@ -244,7 +244,7 @@ class PartitionReader:
     async def _next(
         self, responses: Responses[StreamFetchResponse], channel: Channel
     ) -> StreamFetchResponse:
-        """Wait for a response; where silence may mean that there is none, ask."""
+        """Wait for a response; send a probe if it is possible that none will come."""
         if self._end_probe is None:
             return await responses.receive()
         while True:
@@ -252,15 +252,15 @@ class PartitionReader:
                 return await responses.receive()
             session_id = self._session_id or _FIRST_STREAM
             update = OffsetUpdate(END_PROBE_OFFSET, session_id)
-            # A stream that is still being opened is not known yet; then it is asked again.
+            # The server ignores this while the stream is still opening; then it is sent again.
             await channel.call(UPDATE_OFFSETS, UpdateOffsetsRequest((update,)))
 
     async def _take(self, response: StreamFetchResponse, channel: Channel) -> bool:
-        """Take one response; tell whether the stream must be opened anew."""
+        """Process one response; return whether the stream must be reopened."""
         fetched, position = response.partition, self.position
         if self._end_probe is not None and self._end_probe.is_refusal(fetched.error):
             if self._end_probe.is_through():
-                await self._go_on_behind_silence()
+                await self._skip_filtered()
             return True
         self._session_id = response.stream_id
         self._metrics.responses += 1
@@ -286,7 +286,7 @@ class PartitionReader:
             wanted = None
             if self.position is not position:
                 return True
-        self._hand_on(fetched, position.decode(headers))
+        self._buffer(fetched, position.decode(headers))
         if fetched.error:
             raise as_exception(fetched.error, about=self._name)
         self._backoff.reset()
@@ -296,26 +296,26 @@ class PartitionReader:
             await self._acknowledge(channel, response.stream_id, wanted)
         return False
 
-    async def _go_on_behind_silence(self) -> None:
-        """Move behind what a stock server has worked through: one file of its log at a time."""
-        assert self.end is not None, "else there is no fence"
+    async def _skip_filtered(self) -> None:
+        """Move after the segment of the log whose records the SmartModules all dropped."""
+        assert self.end is not None, "without an end there is no end probe"
         at = self.position.next_offset
         if is_in_one_segment(self._cluster.metadata.partition(self._topic, self.partition)):
-            behind = self.end
+            skipped_to = self.end
         else:
             offsets = self._reading.offsets
-            behind = await segment_end(offsets, self._topic, self.partition, at, self.end)
-        self.position.next_offset = max(at, behind)
+            skipped_to = await segment_end(offsets, self._topic, self.partition, at, self.end)
+        self.position.next_offset = max(at, skipped_to)
         self.is_done = self.position.next_offset >= self.end
 
     def _check_is_for_us(self, response: StreamFetchResponse) -> None:
-        """Refuse what was not asked for: a network can do that to a request or an answer."""
+        """Refuse a response to something else: a network can corrupt requests and responses."""
         fetched = response.partition
         reason = ""
         if (response.topic, fetched.partition) != (self._topic, self.partition):
-            reason = f"the answer is for {response.topic}-{fetched.partition}"
+            reason = f"the response is for {response.topic}-{fetched.partition}"
         elif fetched.next_filter_offset > 0 and not self._options.smartmodules:
-            reason = "it is said to be made by SmartModules, and none was asked for"
+            reason = "the response is marked as SmartModule output, but none was requested"
         if reason:
             raise CorruptBatch(
                 reason,
@@ -328,7 +328,7 @@ class PartitionReader:
         update = OffsetUpdate(wanted, stream_id)
         await channel.post(UPDATE_OFFSETS, UpdateOffsetsRequest((update,)))
 
-    def _hand_on(self, fetched: FetchablePartition, chunk: Chunk | None) -> None:
+    def _buffer(self, fetched: FetchablePartition, chunk: Chunk | None) -> None:
         self.high_watermark = max(fetched.high_watermark, self.position.next_offset)
         if chunk is None:
             return
@@ -340,8 +340,8 @@ class PartitionReader:
             self._metrics.wire_bytes += len(fetched.records)
             self._fetch_buffer.put(self.partition, chunk, len(fetched.records))
 
-    async def _go_on_behind(self, error: OffsetEvicted) -> bool:
-        """Skip what retention has removed, where that is what was asked for."""
+    async def _skip_evicted(self, error: OffsetEvicted) -> bool:
+        """Skip the offsets that retention removed, if ``on_evicted`` allows it."""
         if self._options.on_evicted == "fail":
             return False
         before = self.position.next_offset
@@ -358,7 +358,7 @@ class PartitionReader:
         self.is_done = self.end is not None and self.position.next_offset >= self.end
         skipped = max(0, self.position.next_offset - before)
         self._metrics.evicted += skipped
-        logger.warning("%s: retention has removed %d offsets; going on", self._name, skipped)
+        logger.warning("%s: skipped %d offsets that retention had removed", self._name, skipped)
         return True
 
     async def _reconnect(self) -> None:

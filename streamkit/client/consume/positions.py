@@ -1,11 +1,11 @@
-"""Where the reader of one partition is, and what a response means for it. Pure.
+"""The position of one partition's reader, and how a response changes it. Pure.
 
-A server may cut a response inside a batch. What is cut is dropped and read again: only whole
-batches are taken and acknowledged, and where not even one came whole, a larger response is
-asked for. Source: data plane reference, 9.1.
+A server may cut a response inside a batch. The incomplete batch is dropped and read again: only
+complete batches are decoded and acknowledged. If not even one batch is complete, the reader
+requests a larger response. Source: data plane reference, 9.1.
 
-What SmartModules have made of the log comes as a batch that covers the offsets it was made of,
-with gaps. See `output_offsets`; data plane reference, 8.7, 9.6 and 9.7.
+The output of SmartModules arrives as a batch that covers the offsets of its input, with gaps.
+See `output_offsets`; data plane reference, 8.7, 9.6 and 9.7.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _GROWTH = 2
 
 @dataclass(frozen=True, slots=True)
 class ResponseHeaders:
-    """What the headers in a response tell before anything is decoded.
+    """The batch headers of a response, read before anything is decoded.
 
-    ``next_offset`` is what to acknowledge, None if there is nothing. ``is_cut`` says that the
-    server cut the last batch, which is read again; where not even the first one came whole,
-    ``reopen_bytes`` is the room to ask for then.
+    ``next_offset`` is the offset to acknowledge, or None. ``is_cut`` means that the server cut
+    the last batch, which is read again. If not even the first batch is complete,
+    ``reopen_bytes`` is the size to request next.
     """
 
     response: FetchablePartition
@@ -46,10 +46,10 @@ class ResponseHeaders:
 
 
 class Position:
-    """The next offset wanted of one partition.
+    """The next offset to read from one partition.
 
-    ``unmistakable_end`` is what `stored_batches.unmistakable_end` says of a start with
-    SmartModules. ``may_multiply`` says that a module on the way may make several records of one.
+    ``unmistakable_end`` is the result of `stored_batches.unmistakable_end` for a start with
+    SmartModules. ``may_multiply`` means that a SmartModule may produce several records from one.
     """
 
     def __init__(
@@ -59,19 +59,21 @@ class Position:
         self.partition = partition
         self.next_offset = next_offset
         self._may_multiply = may_multiply
-        self._border = -1  # between two batches, where it was last
-        self._odd_place: tuple[int, int] | None = None
+        self._boundary = -1  # the last known boundary between two batches
+        self._unexpected: tuple[int, int] | None = None
         self.unmistakable_end: int | None = None
 
     def inspect(self, response: FetchablePartition) -> ResponseHeaders:
-        """Walk the headers of a response's records; the position stays where it is.
+        """Read the batch headers of a response; the position does not change.
 
-        Offsets stand outside the checksum, but the batches of a log follow one another. Where
-        one does not, what is before it is taken, and it is asked for again.
+        The checksum does not cover offsets, but the batches of a log are consecutive. If a batch
+        does not follow the one before it, only the batches before it are used, and it is
+        requested again.
 
         Raises:
-            CorruptBatch: A length in a header cannot be, or the first batch does not hold the
-                offset wanted. If it comes so a second time, that is how the log is.
+            CorruptBatch: A length in a header is impossible, or the first batch does not contain
+                the requested offset. If the same batch arrives a second time, it is accepted:
+                then the log itself is like that.
         """
         data = response.records
         try:
@@ -93,25 +95,29 @@ class Position:
             return ResponseHeaders(
                 response, is_cut=True, reopen_bytes=max(cut, len(data) * _GROWTH)
             )
-        is_behind = response.next_filter_offset > self.next_offset
-        return ResponseHeaders(response, (), response.next_filter_offset if is_behind else None)
+        is_later = response.next_filter_offset > self.next_offset
+        return ResponseHeaders(response, (), response.next_filter_offset if is_later else None)
 
     def _following(
         self, batches: tuple[tuple[BatchHeader, int], ...]
     ) -> tuple[tuple[BatchHeader, int], ...]:
-        """Return the batches up to the first that does not follow the one before it."""
+        """Return the consecutive batches, up to the first gap."""
         if not batches:
             return batches
         first, wanted = batches[0][0], self.next_offset
         follows = len(batches) < 2 or batches[1][0].base_offset == first.end_offset
-        if wanted == self._border:
-            is_in_place = first.base_offset == wanted
+        if wanted == self._boundary:
+            is_expected = first.base_offset == wanted
         else:
-            is_in_place = first.base_offset <= wanted < first.end_offset and follows
-        place = (first.base_offset, first.end_offset)
-        if not is_in_place and place != self._odd_place:
-            self._odd_place = place
-            raise RemoteProtocolError(f"a batch of the offsets {place} in answer to {wanted}", at=0)
+            is_expected = first.base_offset <= wanted < first.end_offset and follows
+        span = (first.base_offset, first.end_offset)
+        if not is_expected and span != self._unexpected:
+            self._unexpected = span
+            raise RemoteProtocolError(
+                f"offset {wanted} was requested, but the batch covers offsets {span[0]} to "
+                f"{span[1] - 1}",
+                at=0,
+            )
         end = first.end_offset
         for row, (header, _) in enumerate(batches[1:], 1):
             if header.base_offset != end:
@@ -120,11 +126,11 @@ class Position:
         return batches
 
     def decode(self, headers: ResponseHeaders) -> Chunk | None:
-        """Decode what was seen and move behind it; None where no record is new.
+        """Decode the batches and move the position after them; None if no record is new.
 
         Raises:
-            CorruptBatch: A whole batch is not what its checksum or its counts say. The
-                position is where it was, in front of everything the response brought.
+            CorruptBatch: A batch does not match its checksum or its counts. The position then
+                does not change.
         """
         if headers.next_offset is None:
             return None
@@ -141,21 +147,21 @@ class Position:
             base, count = header.base_offset, len(columns.values)
             skip = max(0, wanted - base)
             if skip:
-                columns = _behind(columns, skip)
+                columns = _without_first(columns, skip)
             values += columns.values
             keys += columns.keys
             stamps += columns.timestamps_ms
             if count > skip:
                 offsets = _joined(offsets, range(base + skip, base + count))
             wanted = max(wanted, header.end_offset)
-        self.next_offset = self._border = headers.next_offset
+        self.next_offset = self._boundary = headers.next_offset
         if not values:
             return None
         return Chunk(values, keys, stamps, offsets, self.topic, self.partition)
 
     def _decode_output(self, headers: ResponseHeaders) -> Chunk | None:
-        """Decode what SmartModules have made, and move behind what it was made of."""
-        assert headers.next_offset is not None, "looked at by the caller"
+        """Decode the output of SmartModules, and move the position after their input."""
+        assert headers.next_offset is not None, "checked by the caller"
         values: list[bytes] = []
         keys: list[bytes | None] = []
         stamps: list[int] = []
@@ -171,7 +177,7 @@ class Position:
                 may_multiply=self._may_multiply,
                 is_sure=sure_end is None or header.end_offset <= sure_end,
             )
-            columns = _behind(columns, before)
+            columns = _without_first(columns, before)
             values += columns.values
             keys += columns.keys
             stamps += columns.timestamps_ms
@@ -210,35 +216,36 @@ def output_offsets(
     may_multiply: bool,
     is_sure: bool = True,
 ) -> tuple[list[int], int]:
-    """Return the offsets of records that SmartModules have made, and how many lie before the start.
+    """Return the offsets of SmartModule output, and how many records are before ``wanted``.
 
-    Where the deltas ascend they are right, and so are the offsets. Stock servers get them wrong
-    in all but the first of the stored batches that one response covers; a record then has the
-    lowest offset that can be its own. So an offset is exact or too low, never too high, and to
-    store it and go on behind it skips nothing.
+    As long as the deltas ascend, they are correct, and so are the offsets. Stock servers write
+    wrong deltas for all but the first of the stored batches that a response covers; then a
+    record gets the lowest offset that is possible for it. So an offset is exact or too low,
+    never too high, and a consumer that commits it and resumes after it skips nothing.
 
     Args:
-        header: Of the batch: it spans the offsets that the records were made of.
+        header: The header of the batch, which covers the offsets of the input records.
         deltas: The offset delta of each record.
-        wanted: The offset asked for, which may lie inside the first stored batch; servers
-            begin with that whole batch.
-        may_multiply: Several records may have been made of one, so they may share an offset.
-        is_sure: No record of a later stored batch can look like one in front of the start. Else
-            only the first is known to be of the first batch, and all others are kept.
+        wanted: The requested offset. It may be inside the first stored batch, because servers
+            start with that whole batch.
+        may_multiply: Whether several records may come from one, and so share an offset.
+        is_sure: Whether no record of a later stored batch can look like one before the start.
+            If not, only the first record surely belongs to the first batch, and all others are
+            kept.
 
     Source: data plane reference, 8.7 and 9.7.
     """
     base, last = header.base_offset, max(0, header.last_offset_delta)
     ascending = _ascending(deltas, last)
     before = 0
-    # One record at the very start of a batch may also be the first of several made of another.
+    # A single record at the start of a batch may also be the first of several from one input.
     if base < wanted and (not may_multiply or ascending > 1 or (deltas and deltas[0] > 0)):
         before = bisect_left(deltas, wanted - base, 0, ascending if is_sure else 1)
     offsets = [base + delta for delta in deltas[:ascending]]
     step = 0 if may_multiply else 1
     lowest = max(wanted - step, offsets[-1] if offsets else base - step)
     for delta in deltas[ascending:]:
-        # A negative delta is the distance of the two bases, less the place in the batch.
+        # A negative delta is the distance of the two base offsets, minus the row in the batch.
         lowest = max(lowest + step, base + abs(delta))
         offsets.append(lowest := min(lowest, base + last))
     offsets[before:ascending] = [max(wanted, offset) for offset in offsets[before:ascending]]
@@ -246,7 +253,7 @@ def output_offsets(
 
 
 def _ascending(deltas: Sequence[int], last: int) -> int:
-    """Count the deltas at the front that ascend from 0 up and lie in the batch."""
+    """Count the leading deltas that ascend from 0 and are inside the batch."""
     previous = -1
     for row, delta in enumerate(deltas):
         if not previous < delta <= last:
@@ -258,21 +265,21 @@ def _ascending(deltas: Sequence[int], last: int) -> int:
 def records_from(
     topic: str, partition: int, offset: int, response: FetchablePartition
 ) -> Chunk | None:
-    """Decode what a one-shot read from ``offset`` on brought; None if that is no whole batch.
+    """Decode the response of a single read from ``offset``; None without a complete batch.
 
     Raises:
-        CorruptBatch: As for `Position.take`.
+        CorruptBatch: As for `Position.decode`.
     """
     position = Position(topic, partition, offset)
     return position.decode(position.inspect(response))
 
 
-def _behind(columns: Columns, skip: int) -> Columns:
+def _without_first(columns: Columns, skip: int) -> Columns:
     return Columns(columns.values[skip:], columns.keys[skip:], columns.timestamps_ms[skip:])
 
 
 def _joined(first: list[int] | range, second: range) -> list[int] | range:
-    """Join offsets; they stay a range as long as there is no gap."""
+    """Join offsets; the result stays a range as long as there is no gap."""
     if not first:
         return second
     if isinstance(first, range):

@@ -1,15 +1,15 @@
-"""What a read with SmartModules must know of the stored batches themselves.
+"""What a read with SmartModules must know about the stored batches.
 
-Where it starts: a stock server writes wrong deltas for all but the first of the stored batches
-that a response covers, ``own place - distance of the two bases``. So a record of a later batch can
-look like one of the first, and be taken for one that lies before the start. But only a batch that
-is longer than its distance from the first can have such a record, and whatever it is, it holds
-one of the offsets at once, twice, four times, ... the length of the first batch. A look at the
-headers there settles it.
+At the start: a stock server writes wrong deltas for all but the first of the stored batches that
+a response covers: ``row in its batch - distance of the two base offsets``. So a record of a later
+batch can look like a record of the first batch that is before the start. Only a batch that is
+longer than its distance from the first batch can have such a record. Such a batch always contains
+one of these offsets: the base offset of the first batch plus 1, 2, 4, 8, ... times its length. So
+it is enough to read the headers at these offsets.
 
-Where it goes on: a stock server works through one segment of its log at a time. Where nothing is
-left of one it says nothing, and skips all that come after it. So the next one must be found: by
-reading, where the log is long enough to have several.
+At the end of a segment: a stock server processes one log segment at a time. If the SmartModules
+drop every record of a segment, it sends no response and also skips all later segments. So the
+client has to find the next segment itself: by reading, if the log is long enough to have several.
 
 Source: data plane reference, 5.4, 8.7, 9.7 and appendix A.
 """
@@ -34,10 +34,10 @@ _WALK_BYTES = 4 * MIB
 async def unmistakable_end(
     offsets: OffsetClient, topic: str, partition: int, wanted: int
 ) -> int | None:
-    """Return up to where records of the first stored batch can be told by their deltas.
+    """Return the offset up to which deltas reliably identify records of the first stored batch.
 
-    None where ``wanted`` begins a batch, so that nothing lies before it; ``wanted`` itself where
-    nothing can be told.
+    It is None if a batch starts at ``wanted``, because then no record is before it. It is
+    ``wanted`` if no delta is reliable.
 
     Raises:
         BrokerError: The broker cannot serve it.
@@ -57,10 +57,10 @@ async def unmistakable_end(
 
 
 def is_in_one_segment(partition: Metadata | None) -> bool:
-    """Tell whether a log is so short that it has one segment only.
+    """Whether a log is so short that it has only one segment.
 
-    Another is begun with the batch that does not fit. What the SC says of the size is a little
-    old, so twice the room is asked for.
+    A server starts a new segment for a batch that does not fit in the current one. The size that
+    the SC reports is a little old, so the reported size is doubled.
     """
     if partition is None:
         return False
@@ -72,35 +72,35 @@ def is_in_one_segment(partition: Metadata | None) -> bool:
 async def segment_end(
     offsets: OffsetClient, topic: str, partition: int, offset: int, end: int
 ) -> int:
-    """Return where the segment that holds an offset ends; ``end`` if it is the last one.
+    """Return the end offset of the segment that holds an offset; ``end`` if it is the last one.
 
-    A read ends with the segment, so the first one that is not full shows where that is. Servers
-    that end it earlier are asked again from there.
+    A read stops at the end of the segment, so the first read that is not full shows it. If a
+    server stops earlier, the next read starts there.
 
     Raises:
         BrokerError: The broker cannot serve it.
-        CorruptBatch: A batch does not come whole, however much is asked for.
+        CorruptBatch: A batch stays incomplete at the largest request size.
         TransportError: The connection failed.
     """
     wanted_bytes = _WALK_BYTES
     while offset < end:
         found = await offsets.fetch(topic, partition, offset, wanted_bytes)
-        behind, at = offset, 0
+        read_end, at = offset, 0
         for header, start in whole_batches(found.records):
-            behind, at = max(behind, header.end_offset), start + header.size_bytes
-        if behind == offset:
+            read_end, at = max(read_end, header.end_offset), start + header.size_bytes
+        if read_end == offset:
             if not found.records:
-                return end  # a broker may name an end that it cannot read
+                return end  # a broker may report an end that it cannot read
             if wanted_bytes >= BATCH_BYTES_HARD_MAX:
                 raise CorruptBatch(
-                    f"not even {wanted_bytes} bytes hold it",
+                    f"it is larger than {wanted_bytes:,} bytes",
                     topic=topic,
                     partition=partition,
                     offset=offset,
                 )
             wanted_bytes = BATCH_BYTES_HARD_MAX
             continue
-        offset = behind
+        offset = read_end
         if at == len(found.records) < wanted_bytes:
             return min(offset, end)
     return end

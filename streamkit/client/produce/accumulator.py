@@ -1,7 +1,7 @@
-"""Records on their way into batches, for one partition. Pure.
+"""Collects the records of one partition into batches. Pure.
 
-Source: client semantics reference, 1.3 and 1.4; free of its defect that a record is judged
-against a batch that is already partly full.
+Source: client semantics reference, 1.3 and 1.4; without its defect that the size of a record is
+compared with the rest of a partly full batch.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from streamkit.protocol import codec
 from streamkit.protocol.batch import OVERHEAD_BYTES, Columns, encode_batch
 from streamkit.protocol.compression import Codec, check_growth
 
-# What a record takes beside its key and value, at the most: three single bytes, three lengths
-# and a time of up to five bytes each, and a row of up to three.
+# The largest size of a record without its key and value: three single bytes, three lengths and a
+# timestamp of up to five bytes each, and a row number of up to three bytes.
 _RECORD_BYTES_MAX = 26
 _DELTA_MS_MAX = 2**31
 
 
 @dataclass(slots=True)
 class BatchOutcome:
-    """What became of a batch: its place in the log, or why it was refused."""
+    """The outcome of a batch: its base offset, or the error."""
 
     base_offset: int = -1
     error: Exception | None = None
@@ -32,7 +32,7 @@ class BatchOutcome:
     wakes: list[Callable[[], object]] = field(default_factory=list)
 
     def settle(self, base_offset: int, error: Exception | None) -> None:
-        """Learn it, and tell whoever waits."""
+        """Set the outcome and call all ``wakes``."""
         self.base_offset, self.error, self.is_known = base_offset, error, True
         for wake in self.wakes:
             wake()
@@ -40,10 +40,10 @@ class BatchOutcome:
 
 @dataclass(slots=True)
 class ReadyBatch:
-    """A batch that takes no more records, encoded. ``since_s`` is when it got its first one.
+    """An encoded batch that accepts no more records. ``since_s`` is when its first one was added.
 
-    ``error`` says why it could not be encoded; then there is nothing to send. ``may_be_stored``
-    tells whether a server may have it without having said so.
+    If the batch could not be encoded, ``error`` gives the reason and there is nothing to send.
+    ``may_be_stored`` means that a server may have stored the batch without confirming it.
     """
 
     data: bytes
@@ -57,10 +57,10 @@ class ReadyBatch:
 
 @dataclass(slots=True)
 class OpenBatch:
-    """The batch that still takes records, as columns.
+    """The batch that still accepts records, as columns.
 
-    ``bytes_max`` is what its records take at the most: to count exactly, record by record,
-    costs more than all else that is done with one.
+    ``bytes_max`` is an upper limit of the size of its records. An exact count for each record
+    would cost more than all other work on it.
     """
 
     values: list[bytes] = field(default_factory=list)
@@ -69,15 +69,15 @@ class OpenBatch:
     bytes_max: int = 0
     since_s: float = 0.0
     outcome: BatchOutcome = field(default_factory=BatchOutcome)
-    # Between these, both excluded, lie the times of its records.
+    # The timestamps of its records are between these two, both excluded.
     low_ms: int = 0
     high_ms: int = 0
 
     def begin_with(self, timestamp_ms: int) -> None:
-        """Learn the time of the first record.
+        """Set the timestamp of the first record.
 
-        A batch whose first time is 0 has no times at all, for every reader. So it takes no record
-        that has one.
+        For every reader, a batch whose first timestamp is 0 has no timestamps at all. So such a
+        batch accepts only records without a timestamp.
         """
         spare_ms = _DELTA_MS_MAX if timestamp_ms else 1
         self.low_ms, self.high_ms = timestamp_ms - spare_ms, timestamp_ms + spare_ms
@@ -85,7 +85,7 @@ class OpenBatch:
 
 @dataclass(frozen=True, slots=True)
 class RowRange:
-    """Where rows went: the batch's outcome, and the rows' place in it."""
+    """Consecutive rows of one batch: the outcome of the batch, and the rows in it."""
 
     outcome: BatchOutcome
     first_row: int
@@ -93,14 +93,14 @@ class RowRange:
 
 
 class Accumulator:
-    """Batches of one partition: some ready, in order, and one open behind them.
+    """Batches of one partition: ready ones in order, and at most one open batch after them.
 
     Args:
-        batch_bytes: Soft limit of a batch, uncompressed, header included.
-        request_bytes: Hard limit of a batch, also of one record that travels alone.
-        codec_used: What batches are compressed with.
-        now_s: Tells the time, when a batch gets its first record.
-        on_change: Called when a batch has been opened, or is ready.
+        batch_bytes: Soft limit of a batch, uncompressed, including the header.
+        request_bytes: Hard limit of a batch, also of one with a single record.
+        codec_used: The codec of the batches.
+        now_s: Returns the current time; called when a batch gets its first record.
+        on_change: Called when a batch was opened or became ready.
     """
 
     def __init__(
@@ -119,12 +119,12 @@ class Accumulator:
         self._on_change = on_change
         self._open: OpenBatch | None = None
         self.ready: deque[ReadyBatch] = deque()
-        # Of the batches that are ready or out: the open one is small.
+        # Of the batches that are ready or in flight; the open one is small and does not count.
         self.held_bytes = 0
 
     @property
     def open_since_s(self) -> float | None:
-        """When the open batch got its first record; None if there is none."""
+        """When the open batch got its first record; None if no batch is open."""
         return None if self._open is None else self._open.since_s
 
     @property
@@ -132,10 +132,10 @@ class Accumulator:
         return self._open is None and not self.ready
 
     def add(self, value: bytes, key: bytes | None, timestamp_ms: int) -> tuple[BatchOutcome, int]:
-        """Take one record; return the outcome of its batch and its row there.
+        """Add one record; return the outcome of its batch and its row in the batch.
 
         Raises:
-            RecordTooLarge: It could not be sent even alone. Nothing is stored of it.
+            RecordTooLarge: The record is too large even for a batch of its own. It is not added.
         """
         bytes_max = _RECORD_BYTES_MAX + len(value)
         if key is not None:
@@ -158,7 +158,7 @@ class Accumulator:
     def _batch_for(
         self, value: bytes, key: bytes | None, timestamp_ms: int, bytes_max: int
     ) -> OpenBatch:
-        """Return the batch for a record that the open one may have no room for."""
+        """Return the batch for a record that may not fit in the open batch."""
         if bytes_max + OVERHEAD_BYTES > self._request_bytes:
             check_alone(codec.record_bytes(0, 0, key, value), self._request_bytes)
         batch = self._open
@@ -167,8 +167,8 @@ class Accumulator:
         batch.bytes_max = self._bytes_of(batch)
         delta_ms = timestamp_ms - batch.timestamps_ms[0]
         size = codec.record_bytes(len(batch.values), delta_ms, key, value)
-        is_near = batch.low_ms < timestamp_ms < batch.high_ms
-        if batch.bytes_max + size <= self._budget_bytes and is_near:
+        is_in_range = batch.low_ms < timestamp_ms < batch.high_ms
+        if batch.bytes_max + size <= self._budget_bytes and is_in_range:
             return batch
         self.close_batch()
         return self._begin(timestamp_ms)
@@ -191,10 +191,10 @@ class Accumulator:
         return size
 
     def add_rows(self, columns: Columns) -> list[RowRange]:
-        """Take many records; return where each run of them went, in order.
+        """Add many records; return the row ranges that they were added to, in order.
 
         Raises:
-            RecordTooLarge: One of them could not be sent even alone; none is stored.
+            RecordTooLarge: A record is too large even for a batch of its own; none is added.
         """
         if self._open is not None:
             columns, already = self._merged(columns)
@@ -226,7 +226,7 @@ class Accumulator:
         return places
 
     def close_batch(self) -> None:
-        """Let the open batch go as it is."""
+        """Close the open batch, so that it is ready to be sent."""
         batch, self._open = self._open, None
         if batch is not None:
             columns = Columns(batch.values, batch.keys, batch.timestamps_ms)
@@ -234,9 +234,9 @@ class Accumulator:
             self._on_change()
 
     def take(self, most_bytes: int) -> list[ReadyBatch]:
-        """Take ready batches for one request: at least one, more up to ``most_bytes``.
+        """Take ready batches for one request: at least one, and more up to ``most_bytes``.
 
-        One that could not be encoded comes alone.
+        A batch that could not be encoded is returned alone.
         """
         taken = [self.ready.popleft()]
         if taken[0].error is not None:
@@ -252,12 +252,12 @@ class Accumulator:
         return taken
 
     def settled(self, batches: list[ReadyBatch]) -> None:
-        """Learn that the outcome of batches is known; their room is free again."""
+        """Free the space of batches whose outcome is known."""
         for batch in batches:
             self.held_bytes -= batch.plain_bytes
 
     def _merged(self, columns: Columns) -> tuple[Columns, int]:
-        """Put rows behind those of the open batch, which is left as it is."""
+        """Append rows to a copy of those of the open batch."""
         assert self._open is not None
         held = self._open
         merged = Columns(
@@ -268,7 +268,7 @@ class Accumulator:
         return merged, len(held.values)
 
     def _cuts(self, columns: Columns) -> list[tuple[int, int]]:
-        """Find where batches end, and how many bytes the records of each take."""
+        """Return where batches end, and the size in bytes of the records of each."""
         cuts: list[tuple[int, int]] = []
         start = 0
         total = len(columns.values)
@@ -290,7 +290,7 @@ class Accumulator:
         return cuts
 
     def _without_times(self, columns: Columns, start: int) -> tuple[int, int]:
-        """Fit the rows from one on that have no time, up to the first that has one."""
+        """Fit rows into a batch, from ``start`` up to the first row with a timestamp."""
         stop = start
         while not columns.timestamps_ms[stop]:
             stop += 1
@@ -315,7 +315,7 @@ class Accumulator:
             check_growth(self._codec, len(data), size)
         except DataError as error:
             data, problem = b"", error
-        except Exception as error:  # it concerns these records alone; their handles raise it
+        except Exception as error:  # it affects only these records; their handles raise it
             problem = DataError(f"{stop - start} records cannot be encoded: {error!r:.200}")
             problem.__cause__ = error
         size = batch.bytes_max if size is None else size
@@ -331,28 +331,28 @@ def check_alone(record_bytes: int, request_bytes: int, row: int | None = None) -
     Args:
         record_bytes: Its size, as `codec.record_bytes` counts it.
         request_bytes: The hard limit of a batch.
-        row: Which of a column it is, if it is one.
+        row: Its row, if it is part of a column.
 
     Raises:
-        RecordTooLarge: It is.
+        RecordTooLarge: The record is too large.
     """
     alone = OVERHEAD_BYTES + record_bytes
     if alone > request_bytes:
         which = "" if row is None else f" (row {row})"
         raise RecordTooLarge(
             f"a record of {record_bytes} bytes{which} needs a batch of {alone} bytes, "
-            f"max_request_size is {request_bytes}",
+            f"but max_request_size is {request_bytes}",
             hint="raise max_request_size, or make the record smaller",
         )
 
 
 def check_sizes(columns: Columns, largest_bytes: int, request_bytes: int) -> None:
-    """Refuse columns that hold a record too large even for a batch of its own.
+    """Refuse columns with a record that is too large even for a batch of its own.
 
-    ``largest_bytes`` are those of the largest key and value together.
+    ``largest_bytes`` is the size of the largest record (key and value together).
 
     Raises:
-        RecordTooLarge: The text has the row.
+        RecordTooLarge: A record is too large; the text has its row.
     """
     if largest_bytes + _RECORD_BYTES_MAX + OVERHEAD_BYTES <= request_bytes:
         return

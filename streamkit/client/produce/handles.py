@@ -1,4 +1,4 @@
-"""What `send` and `send_many` return: records on their way."""
+"""The handles that `send` and `send_many` return, to wait for the outcome of records."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from streamkit.client.produce.partition_sender import PartitionSender
 class RecordMetadata:
     """Where a record is stored.
 
-    ``offset`` is -1 where SmartModules of the producer stand in between: the server does not say
-    what has become of single records.
+    ``offset`` is -1 if the producer uses SmartModules, because the server does not report the
+    offsets of single records then.
     """
 
     partition: int
@@ -25,14 +25,14 @@ class RecordMetadata:
 
 @dataclass(frozen=True, slots=True)
 class RecordsMetadata:
-    """Where the records of one `send_many` are stored, row by row; as `RecordMetadata`."""
+    """Where the records of one `send_many` are stored, row by row; see `RecordMetadata`."""
 
     partitions: Sequence[int]
     offsets: Sequence[int]
 
 
 class RecordHandle:
-    """A record on its way. Await it for its `RecordMetadata`, any number of times."""
+    """A record that was sent. Await it for its `RecordMetadata`, any number of times."""
 
     __slots__ = ("_outcome", "_row", "_sender")
 
@@ -43,7 +43,7 @@ class RecordHandle:
 
     def __repr__(self) -> str:
         if not self._outcome.is_known:
-            return f"RecordHandle(partition={self._sender.partition}, on its way)"
+            return f"RecordHandle(partition={self._sender.partition}, pending)"
         if self._outcome.error is not None:
             return f"RecordHandle({type(self._outcome.error).__name__})"
         stored = self.result()
@@ -58,12 +58,12 @@ class RecordHandle:
 
     @property
     def is_known(self) -> bool:
-        """Whether the record's outcome is known, so that nothing has to be waited for."""
+        """Whether the record's outcome is known, so that awaiting it returns immediately."""
         return self._outcome.is_known
 
     def result(self) -> RecordMetadata:
-        """Return what awaiting returns, or raise what it raises. The outcome must be known."""
-        assert self._outcome.is_known, "asked before there was an answer"
+        """Return or raise the same as awaiting does. The outcome must be known."""
+        assert self._outcome.is_known, "called before the outcome was known"
         if self._outcome.error is not None:
             raise self._outcome.error
         base_offset = self._outcome.base_offset
@@ -72,7 +72,7 @@ class RecordHandle:
         )
 
     def when_known(self, wake: Callable[[], object]) -> None:
-        """Call ``wake`` once the outcome is known; do not wait for the linger."""
+        """Call ``wake`` as soon as the outcome is known, without waiting for the linger."""
         if self._outcome.is_known:
             wake()
         else:
@@ -90,21 +90,21 @@ class RecordsHandle:
         self._parts: list[tuple[PartitionSender, Sequence[int], list[RowRange]]] = []
 
     def __repr__(self) -> str:
-        return f"RecordsHandle({self._count} records{'' if self.is_known else ', on their way'})"
+        return f"RecordsHandle({self._count} records{'' if self.is_known else ', pending'})"
 
     def add(self, sender: PartitionSender, rows: Sequence[int], places: list[RowRange]) -> None:
         self._parts.append((sender, rows, places))
 
     @property
     def taken(self) -> int:
-        """How many of the records the producer has taken: all, once `send_many` returns."""
+        """How many records the producer has accepted: all of them when `send_many` returns."""
         return sum(place.count for _, _, places in self._parts for place in places)
 
     def record(self, row: int) -> RecordHandle:
         """Return the handle of one of the records.
 
         Raises:
-            IndexError: There is no such row.
+            IndexError: The row does not exist.
         """
         for sender, rows, places in self._parts:
             at = bisect_left(rows, row)
@@ -118,11 +118,11 @@ class RecordsHandle:
 
     @property
     def is_known(self) -> bool:
-        """Whether the outcome of every record is known, so that nothing has to be waited for."""
+        """Whether every record's outcome is known, so that awaiting them returns immediately."""
         return all(place.outcome.is_known for _, _, places in self._parts for place in places)
 
     async def refusals(self) -> list[tuple[Sequence[int], Exception]]:
-        """Wait for all outcomes; return the rows that are not stored, and why."""
+        """Wait for all outcomes; return the rows that are not stored, with their errors."""
         refused = []
         for sender, rows, places in self._parts:
             at = 0
@@ -146,13 +146,13 @@ class RecordsHandle:
                 if place.outcome.error is not None:
                     raise place.outcome.error
                 first = place.outcome.base_offset + place.first_row
-                is_told = place.outcome.base_offset >= 0
+                has_offsets = place.outcome.base_offset >= 0
                 for row, offset in zip(
                     rows[at : at + place.count],
                     range(first, first + place.count),
                     strict=True,
                 ):
                     partitions[row] = sender.partition
-                    offsets[row] = offset if is_told else -1
+                    offsets[row] = offset if has_offsets else -1
                 at += place.count
         return RecordsMetadata(partitions, offsets)

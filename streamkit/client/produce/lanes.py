@@ -1,15 +1,15 @@
-"""Stamped batches on their way: each is written once, and what became of it is handed up.
+"""Writes stamped batches once each, and returns the outcome of each.
 
-A *lane* is one writer's way into one partition, recognised by the stamp of its batches. Whoever
-owns it decides what to do with an outcome; nothing is sent again here. Source: the reasons
-are in the guarantees page, "Exactly once into Fluvio".
+A *lane* is the sequence of batches from one writer to one partition, identified by the stamp of
+its batches. The owner of the lane decides what to do with an outcome; this module never sends
+again. For the reasons see the guarantees page, "Exactly once into Fluvio".
 
-| an entry's outcome | when |
+| outcome of an entry | when |
 |---|---|
-| stored | the answer says so, and where |
-| not stored | surely: codes 6, 2001 and 3001, nobody leads the partition, or nothing was written |
+| stored | the response confirms it and has the offset |
+| not stored | certainly: codes 6, 2001 and 3001, no leader, or nothing was written |
 | refused | every other code: the same bytes would be refused again |
-| unknown | no answer came, or codes 7, 56, 72 and 73 |
+| unknown | no response, or codes 7, 56, 72 and 73 |
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from streamkit.protocol.data_plane import (
 )
 from streamkit.protocol.server_errors import as_exception
 
-# A request of a process that has died shall not arrive behind the fence of its successor.
+# A request of a dead process must not arrive after the fence of its successor.
 _USER_TIMEOUT_MS = 10_000
 
 
 class LaneStatus(Enum):
-    """What became of the batches of one entry."""
+    """The outcome of the batches of one entry."""
 
     STORED = "stored"
     NOT_STORED = "not stored"
@@ -55,10 +55,10 @@ class LaneStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class LaneEntry:
-    """Batches of one lane, in order; they go out in one entry, with their boundaries as given.
+    """Batches of one lane, in order. They are sent in one entry and are not merged or split.
 
-    Each carries its lane's producer id and number already; the epoch is written when it is
-    sent, so that a batch outlives the claim it was made under.
+    Each batch already has its lane's producer id and sequence number. The epoch is written when
+    the batch is sent, so a batch stays valid when the epoch changes.
     """
 
     topic: str
@@ -69,7 +69,7 @@ class LaneEntry:
 
 @dataclass(frozen=True, slots=True)
 class LaneOutcome:
-    """``base_offset`` is that of the first batch, -1 unless stored; ``error`` says why not."""
+    """``base_offset`` is that of the first batch, or -1 if it is not stored; then see ``error``."""
 
     outcome: LaneStatus
     base_offset: int = -1
@@ -80,8 +80,8 @@ class LaneProducer:
     """Writes entries of many lanes, one request at a time on each of its own connections.
 
     Args:
-        cluster: Where partitions are; its shared connections are not used.
-        timeout_ms: How long a server may wait for its replicas; all of them must have a batch.
+        cluster: Finds the leaders of partitions; its shared connections are not used.
+        timeout_ms: How long a server may wait until all replicas have a batch.
     """
 
     def __init__(self, cluster: Cluster, *, timeout_ms: int = 30_000) -> None:
@@ -91,14 +91,14 @@ class LaneProducer:
         self._locks: dict[str, anyio.Lock] = {}
 
     async def send(self, entries: Sequence[LaneEntry]) -> list[LaneOutcome]:
-        """Write entries and wait for what becomes of each; the results are in their order.
+        """Write entries and wait for their outcomes, which are returned in the same order.
 
-        Entries of one partition go out one after the other. Never raises for what a network or
-        a broker does. If it is cancelled, the connections in use are closed, and what was
-        under way is unknown.
+        Entries of one partition are sent one after the other. Errors of the network or a broker
+        are returned as outcomes, not raised. On cancellation the connections in use are closed,
+        and the outcomes of entries in flight are unknown.
 
         Raises:
-            LocalProtocolError: An entry is larger than a request may be.
+            LocalProtocolError: An entry is larger than the limit of a request.
         """
         outcomes: list[LaneOutcome | None] = [None] * len(entries)
         by_address: dict[str, list[int]] = {}
@@ -112,7 +112,7 @@ class LaneProducer:
 
         async def send_to(address: str, rows: list[int]) -> None:
             for wave in _waves(entries, rows):
-                wave.sort(key=lambda row: entries[row].topic)  # as the request groups them
+                wave.sort(key=lambda row: entries[row].topic)  # the request groups them by topic
                 found = await self._send_wave(address, [entries[row] for row in wave])
                 for row, outcome in zip(wave, found, strict=True):
                     outcomes[row] = outcome
@@ -120,32 +120,32 @@ class LaneProducer:
         async with anyio.create_task_group() as tasks:
             for address, rows in by_address.items():
                 tasks.start_soon(send_to, address, rows)
-        assert all(outcome is not None for outcome in outcomes), "each entry went somewhere"
+        assert all(outcome is not None for outcome in outcomes), "each entry has an outcome"
         return [outcome for outcome in outcomes if outcome is not None]
 
     async def is_streamkit(self, topic: str, partition: int) -> bool:
-        """Whether the server that leads a partition is streamkit's, by what it says itself.
+        """Whether the leader of a partition is streamkit's broker, as its version shows.
 
         Raises:
-            TransportError: It cannot be reached.
-            StreamKitError: Nobody leads the partition.
+            TransportError: The server cannot be reached.
+            StreamKitError: The partition has no leader.
         """
         address = await self._cluster.leader(topic, partition)
         async with self._lock(address):
             return OUR_MARK in (await self._channel(address)).platform_version
 
     async def disconnect(self, topic: str, partition: int) -> None:
-        """End the connection that a lane's batches go over, so that nothing more can arrive.
+        """Close the connection of a partition's batches, so that no more can arrive.
 
         Raises:
-            StreamKitError: Nobody leads the partition.
+            StreamKitError: The partition has no leader.
         """
         channel = self._channels.pop(await self._cluster.leader(topic, partition), None)
         if channel is not None:
             await channel.close()
 
     async def close(self) -> None:
-        """End all connections; what is under way becomes unknown."""
+        """Close all connections; outcomes of entries in flight become unknown."""
         for channel in self._channels.values():
             await channel.close()
         self._channels.clear()
@@ -161,7 +161,7 @@ class LaneProducer:
         return channel
 
     async def _send_wave(self, address: str, entries: list[LaneEntry]) -> list[LaneOutcome]:
-        """Write one request and wait for its answer; nothing else is on that connection."""
+        """Write one request and wait for its response; the connection has no other requests."""
         by_topic: dict[str, list[PartitionProduceData]] = {}
         for entry in entries:
             by_topic.setdefault(entry.topic, []).append(_data_of(entry))
@@ -183,11 +183,13 @@ class LaneProducer:
                     for entry_response in topic.partitions
                 ]
                 if len(entry_responses) != len(entries):
-                    raise ProtocolError(f"{len(entry_responses)} answers to {len(entries)} entries")
+                    raise ProtocolError(
+                        f"{len(entry_responses)} responses for {len(entries)} entries"
+                    )
             except LocalProtocolError:
-                raise  # nothing was written, and no other time would be better
+                raise  # nothing was written, and a retry would fail in the same way
             except (TransportError, ProtocolError) as error:
-                # Whatever else comes over it would be taken for the answer to another request.
+                # A later response could be mistaken for that of another request.
                 await channel.close()
                 return [_lost(error)] * len(entries)
             except BaseException:
@@ -201,13 +203,13 @@ class LaneProducer:
 
 
 def _waves(entries: Sequence[LaneEntry], rows: list[int]) -> list[list[int]]:
-    """Spread entries over requests, so that none holds two of one partition; order is kept."""
+    """Divide entries into requests with at most one entry per partition, and keep their order."""
     waves: list[list[int]] = []
-    taken: dict[tuple[str, int], int] = {}
+    counts: dict[tuple[str, int], int] = {}
     for row in rows:
-        place = (entries[row].topic, entries[row].partition)
-        number = taken.get(place, 0)
-        taken[place] = number + 1
+        partition = (entries[row].topic, entries[row].partition)
+        number = counts.get(partition, 0)
+        counts[partition] = number + 1
         if number == len(waves):
             waves.append([])
         waves[number].append(row)

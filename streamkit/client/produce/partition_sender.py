@@ -1,20 +1,22 @@
-"""One partition's way out: records go into batches, batches go out in order.
+"""The sender of one partition: it puts records into batches and sends the batches in order.
 
-| a batch is | until |
+With at-least-once delivery:
+
+| state of a batch | it ends when |
 |---|---|
-| open | it is full, its linger is over, or somebody waits for it |
-| ready | the sender of its partition takes it |
-| out | the answer comes; a lost connection or a retryable code sends it again, in order |
-| stored, or refused | its handles, `flush` and the callback tell |
+| open | the batch is full, its linger is over, or a caller waits for it |
+| ready | the sender takes the batch |
+| in flight | a response arrives; after a lost connection or a retryable code it is sent again |
+| stored or refused | never: handles, `flush` and the callback report it |
 
-With at-most-once delivery a batch that has been written to a connection is never sent again,
-and the next one does not wait for its answer.
+With at-most-once delivery a batch that was written to a connection is never sent again, and the
+next batch does not wait for its response.
 
-| then a batch is | until |
+| state of a batch | it ends when |
 |---|---|
-| waiting for a connection | there is one; what has not been written may be tried again |
-| out | the answer comes, or the connection is lost: then nobody knows |
-| stored, refused, or unknown | its handles, `flush` and the callback tell |
+| waiting for a connection | a connection is open; until the batch is written, retries are safe |
+| in flight | a response arrives, or the connection is lost: then the outcome is unknown |
+| stored, refused, or unknown | never: handles, `flush` and the callback report it |
 """
 
 from __future__ import annotations
@@ -49,19 +51,19 @@ from streamkit.protocol.server_errors import as_exception
 
 logger = logging.getLogger("streamkit.client")
 
-# Those, or they pass: at least once means again.
+# The outcome is unknown or the error is transient: at-least-once delivery sends the batch again.
 _SEND_AGAIN_CODES = UNKNOWN_CODES | {
     Code.NOT_LEADER_FOR_PARTITION,
     Code.PARTITION_PENDING_INITIALIZATION,
     Code.PARTITION_NOT_LEADER,
 }
-# What one request may take of what waits: a server syncs once for all of it. The first batch
-# goes whatever its size.
+# How much one request may contain: a server syncs once per request. A larger first batch is
+# still sent.
 _REQUEST_BYTES = 4 << 20
 
 
 class PartitionSender:
-    """One partition's way out: its accumulator and the task that sends."""
+    """The accumulator of one partition and the task that sends its batches."""
 
     def __init__(
         self,
@@ -87,7 +89,7 @@ class PartitionSender:
         ] = deque()
         self._wake = anyio.Event()
         self._moved = Broadcast()
-        self._hurried = False
+        self._is_flush_requested = False
         self._is_stopped = False
         self._refusal: Exception | None = None
         self.taken = 0
@@ -117,7 +119,7 @@ class PartitionSender:
         return places
 
     async def wait_for_room(self) -> None:
-        """Wait until there is room; nothing held waits for its linger meanwhile."""
+        """Wait until there is room. Meanwhile batches are sent without waiting for their linger."""
         self.flush_soon()
         while self.is_full and not self._is_stopped:
             await self._moved.wait()
@@ -126,7 +128,7 @@ class PartitionSender:
         """Wait until the outcome of the first ``mark`` records is known.
 
         Raises:
-            NotFlushed: The producer was closed before.
+            NotFlushed: The producer was closed first.
         """
         while self._settled < mark:
             if self._is_stopped:
@@ -146,9 +148,9 @@ class PartitionSender:
         await event.wait()
 
     def flush_soon(self) -> None:
-        """Send what is held now, linger or not."""
+        """Send the open batch without waiting for its linger."""
         if self._accumulator is not None and self._accumulator.open_since_s is not None:
-            self._hurried = True
+            self._is_flush_requested = True
             self._wake.set()
 
     def take_refusal(self) -> Exception | None:
@@ -156,22 +158,24 @@ class PartitionSender:
         return refusal
 
     def stop(self) -> None:
-        """Send nothing more, and tell whoever waits what is known of each record."""
+        """Send no more, and settle all outcomes with what is known about each record."""
         self._is_stopped = self._requests.is_stopped = True
         self._wake.set()
         self._moved.notify()
         if self._accumulator is None:
             return
         self._accumulator.close_batch()
-        gone = NotFlushed(f"{self._name}: not stored: the producer was closed before it was sent")
+        not_stored = NotFlushed(
+            f"{self._name}: the record is not stored: the producer was closed before it was sent"
+        )
         unknown = RequestTimedOut(
             f"{self._name}: it is not known whether the record is stored: the producer was closed "
-            "before the answer was here",
+            "before the response arrived",
             sent=True,
         )
         for batch in (*self._out, *self._accumulator.ready):
             if not batch.outcome.is_known:
-                batch.outcome.settle(-1, unknown if batch.may_be_stored else gone)
+                batch.outcome.settle(-1, unknown if batch.may_be_stored else not_stored)
 
     def _closed(self) -> UsageError:
         return UsageError(f"the producer for {self._topic!r} is closed")
@@ -191,13 +195,13 @@ class PartitionSender:
         return self._accumulator
 
     def _batches_changed(self) -> None:
-        """Learn that a batch was opened or is ready; both the task and `send` want to know."""
+        """Wake the task and update `is_full`, because a batch was opened or is ready."""
         self._wake.set()
-        self._look_for_room()
+        self._update_is_full()
 
-    def _look_for_room(self) -> None:
+    def _update_is_full(self) -> None:
         held = self._accumulator
-        assert held is not None, "nobody else calls this"
+        assert held is not None, "called only when there are batches"
         batches_max = self._options.queue_batches_max
         self.is_full = held.held_bytes >= self._options.queue_bytes_max or (
             batches_max is not None and len(held.ready) >= batches_max
@@ -214,7 +218,7 @@ class PartitionSender:
                 if self._is_stopped:
                     return
                 batches = self._accumulator.take(_REQUEST_BYTES)
-                self._look_for_room()
+                self._update_is_full()
                 self._out += batches
                 if batches[0].error is not None:
                     now_s = self._cluster.clock.monotonic_s()
@@ -225,34 +229,34 @@ class PartitionSender:
             self.stop()
 
     async def _until_ready(self, accumulator: Accumulator) -> None:
-        """Wait for a batch that may go: full, older than the linger, or wanted."""
+        """Wait for a batch to send: full, older than the linger, or flushed by a caller."""
         while not accumulator.ready and not self._is_stopped:
             since_s = accumulator.open_since_s
             if since_s is not None:
                 now_s = self._cluster.clock.monotonic_s()
                 left_s = since_s + self._options.linger_s - now_s
-                if self._hurried or left_s <= 0:
-                    self._hurried = False
+                if self._is_flush_requested or left_s <= 0:
+                    self._is_flush_requested = False
                     accumulator.close_batch()
                     return
             self._wake = anyio.Event()
             with anyio.move_on_after(None if since_s is None else left_s):
                 await self._wake.wait()
-        if not self._is_stopped and self._hurried:
-            self._hurried = False
+        if not self._is_stopped and self._is_flush_requested:
+            self._is_flush_requested = False
             accumulator.close_batch()
 
     # --- at least once -----------------------------------------------------------------
 
     async def _deliver(self, batches: list[ReadyBatch], sent_s: float) -> None:
-        """Send batches in one entry, which is stored whole or not at all, until that stands.
+        """Send batches in one entry, which is stored completely or not at all, until it is final.
 
-        Where the broker refuses it for good, each batch is tried alone: only the records
-        concerned are refused then.
+        If the broker permanently refuses the entry, each batch is sent alone, so that only the
+        invalid records are refused.
         """
         try:
             code, base_offset = await self._answer_that_stands(batches)
-        except Exception as error:  # whatever it is must reach whoever waits for the records
+        except Exception as error:  # any error must reach the handles of the records
             self._settle(batches, -1, error, sent_s)
             return
         if not code:
@@ -264,12 +268,13 @@ class PartitionSender:
                 await self._deliver([batch], sent_s)
 
     async def _answer_that_stands(self, batches: list[ReadyBatch]) -> tuple[ErrorCode, int]:
-        """Send until there is an answer that another try would not change.
+        """Send until there is a response that a retry would not change.
 
-        A live connection is not given up on by a timer: its answer comes in order.
+        There is no timeout for a response while the connection is open: responses arrive in
+        order.
 
         Raises:
-            StreamKitError: Not retryable, or the policy or the delivery timeout ends it.
+            StreamKitError: Not retryable, or the retry policy or the delivery timeout is used up.
         """
         backoff = Backoff(self._options.retry)
         started_s = self._cluster.clock.monotonic_s()
@@ -302,13 +307,13 @@ class PartitionSender:
     # --- at most once ------------------------------------------------------------------
 
     async def _deliver_once(self, batches: list[ReadyBatch], sent_s: float) -> None:
-        """Write batches to a connection once; what the answer says is learned later."""
+        """Write batches to a connection once, without waiting for the response."""
         backoff = Backoff(self._options.retry)
         started_s = self._cluster.clock.monotonic_s()
         while True:
             try:
-                # An entry for each: one that is refused takes no other with it, and nothing
-                # can be sent again to find out which it was.
+                # One entry per batch, so that a refused batch does not affect the others. They
+                # cannot be sent again to find out which batch was refused.
                 response = await self._requests.post(batches, entry_each=True)
                 break
             except StreamKitError as error:
@@ -318,7 +323,7 @@ class PartitionSender:
                     return
                 mark(batches, may_be_stored=False)
                 await self._pause(backoff, error)
-            except Exception as error:  # whatever it is must reach whoever waits for the records
+            except Exception as error:  # any error must reach the handles of the records
                 self._settle(batches, -1, error, sent_s)
                 return
         self._pending_responses.append((batches, sent_s, response))
@@ -330,7 +335,7 @@ class PartitionSender:
             batches, sent_s, response = self._pending_responses[0]
             try:
                 entry_responses = self._requests.read(await response, len(batches))
-            except Exception as lost:  # as above
+            except Exception as lost:  # any error must reach the handles of the records
                 self._settle(batches, -1, lost, sent_s)
             else:
                 for batch, (code, base_offset) in zip(batches, entry_responses, strict=True):
@@ -354,14 +359,14 @@ class PartitionSender:
     def _settle(
         self, batches: list[ReadyBatch], base_offset: int, error: Exception | None, sent_s: float
     ) -> None:
-        assert self._accumulator is not None, "batches come from there"
+        assert self._accumulator is not None, "batches come from the accumulator"
         if self._is_stopped:
-            return  # `stop` has told whoever waits
+            return  # `stop` has already settled the outcomes
         if error is not None and self._refusal is None:
             self._refusal = error
         now_s = self._cluster.clock.monotonic_s()
         if self._options.smartmodules:
-            base_offset = -1  # what is stored are other records, more or fewer
+            base_offset = -1  # the stored records differ from the sent ones, also in number
         for batch in batches:
             self._settled += batch.record_count
             self._count(batch, error)
@@ -373,7 +378,7 @@ class PartitionSender:
         settled = set(map(id, batches))
         self._out = [batch for batch in self._out if id(batch) not in settled]
         self._accumulator.settled(batches)
-        self._look_for_room()
+        self._update_is_full()
         self._moved.notify()
 
     def _count(self, batch: ReadyBatch, error: Exception | None) -> None:
@@ -405,7 +410,7 @@ class PartitionSender:
         )
         try:
             self._options.on_batch(report)
-        except Exception:  # the records are stored all the same
+        except Exception:  # this does not change whether the records are stored
             logger.exception("on_batch failed for %s", self._name)
 
     @property

@@ -1,4 +1,4 @@
-"""The partitions of a topic as a producer sees them, and which one a record goes to."""
+"""The partitions of a producer's topic, and the choice of one for each record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ UNKNOWN: Final = -1
 
 
 class Partitions:
-    """There may be more of them later. ``layout`` is that of the metadata when it was looked at."""
+    """The senders of all partitions. Partitions may be added later.
+
+    ``layout`` is the layout number of the metadata when the partitions were last updated.
+    """
 
     def __init__(
         self,
@@ -37,39 +40,39 @@ class Partitions:
         self._turn = 0
 
     def learn(self) -> None:
-        """Take note of partitions that are new, and of those nobody can write to now."""
+        """Update from the metadata: new partitions, and which of them are online."""
         self.layout = self._metadata.layout
         count = self._metadata.partition_count(self._topic)
         if count != self.count:
             self.grow(count)
         offline = self._metadata.offline_partitions(self._topic)
-        # Where none is online, all are as good as any.
-        everything = range(self.count)
+        # If none is online, all are used.
+        every_partition = range(self.count)
         self._only = self._options.partition
         if self._only is None and self.count == 1 and self._options.partitioner is None:
             self._only = 0
-        self._online = [number for number in everything if number not in offline] or everything
+        self._online = [n for n in every_partition if n not in offline] or every_partition
 
     def grow(self, count: int) -> None:
-        """Learn how many there are.
+        """Create senders up to a number of partitions.
 
         Raises:
-            UsageError: The one that everything is for is not among them.
+            UsageError: The producer is for a single partition that does not exist.
         """
         for number in range(len(self.senders), count):
             self.senders.append(self._new_sender(number))
         fixed = self._options.partition
         if not count:
-            return  # a store that is being filled again knows nothing for a moment
+            return  # the metadata is being loaded again, and is empty for a moment
         if fixed is not None and fixed >= count:
             raise self._no_partition(fixed)
         self.count = count
 
     def named(self, partition: object) -> int:
-        """Return the number of a partition that a caller names.
+        """Check the number of a partition that a caller passed.
 
         Raises:
-            UsageError: There is no such partition.
+            UsageError: The partition does not exist.
         """
         number = checks.whole("partition", partition, -checks.I64_MAX, checks.I64_MAX)
         if not 0 <= number < len(self.senders):
@@ -90,9 +93,9 @@ class Partitions:
         return self._next_with_room(chosen) if self.senders[chosen].is_full else chosen
 
     def _next_with_room(self, full: int) -> int:
-        """Return an online partition that has room: a record without a key need not wait.
+        """Return an online partition that has room, so that a record without a key need not wait.
 
-        Where all are full, it waits for the one whose turn it was.
+        If all are full, return the one whose turn it was.
         """
         at = self._online.index(full)
         for number in (*self._online[at:], *self._online[:at]):
@@ -101,7 +104,7 @@ class Partitions:
         return full
 
     def chosen(self, keys: list[bytes | None]) -> list[int] | None:
-        """Ask the user's partitioner for all rows, before any is taken: it may fail."""
+        """Call the user's partitioner for all rows, before any is queued: it may fail."""
         if self._options.partitioner is None or self.count == 1:
             return None
         return self._chosen_by(self._options.partitioner, keys)
@@ -114,10 +117,10 @@ class Partitions:
         return chosen
 
     def _chosen_by(self, partitioner: Partitioner, keys: Sequence[bytes | None]) -> list[int]:
-        """Ask a partitioner of the user's.
+        """Call the user's partitioner.
 
         Raises:
-            UsageError: It returns something else than the number of a partition for each key.
+            UsageError: It does not return the number of a partition for each key.
         """
         chosen = checks.listed("the partitioner's result", partitioner(keys, self.count))
         if len(chosen) != len(keys):
@@ -132,5 +135,6 @@ class Partitions:
 
     def _no_partition(self, number: int) -> UsageError:
         return UsageError(
-            f"topic {self._topic!r} has no partition {number}, it has {len(self.senders)}"
+            f"topic {self._topic!r} has no partition {number} "
+            f"(partition count: {len(self.senders)})"
         )

@@ -1,4 +1,4 @@
-"""The producer: chooses a partition for each record, and waits for what became of it."""
+"""The producer: it chooses a partition for each record and waits for the outcomes."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from streamkit.protocol.compression import Codec
 
 logger = logging.getLogger("streamkit.client")
 
-_ROWS_PER_TURN = 8_192
+_ROWS_PER_PART = 8_192
 
 
 class Producer:
-    """Writes to one topic. Made by `Client.producer`; use it with ``async with``.
+    """Writes to one topic. Create it with `Client.producer` and use it with ``async with``.
 
-    One producer may be used from many tasks of one event loop.
+    Many tasks of one event loop may share a producer.
     """
 
     def __init__(self, cluster: Cluster, topic: str, options: ProducerOptions) -> None:
@@ -43,14 +43,14 @@ class Producer:
         self._metadata = cluster.metadata
         self._wall_ms = cluster.clock.wall_ms
         self._codec = options.compression or Codec.NONE
-        self._places = Partitions(topic, options, cluster.metadata, self._new_sender)
-        self._senders = self._places.senders
+        self._partitions = Partitions(topic, options, cluster.metadata, self._new_sender)
+        self._senders = self._partitions.senders
         self._is_open = False
         self._is_closed = False
         self._is_stopped = False
-        # Calls that were let in and are not done: they wait for room, or for a turn of the loop.
-        self._inside = 0
-        self._left = Broadcast()
+        # Accepted calls that have not returned yet: they wait for room or for the event loop.
+        self._active_calls = 0
+        self._calls_done = Broadcast()
         self.metrics = ProducerMetrics()
         self.close_timeout_s = options.close_timeout_s
 
@@ -58,8 +58,8 @@ class Producer:
         """Look the topic up and check the options against it.
 
         Raises:
-            TopicNotFound: There is no such topic.
-            UsageError: The topic asks for another compression, or the producer was closed.
+            TopicNotFound: The topic does not exist.
+            UsageError: The topic requires another compression, or the producer was closed.
         """
         if self._is_open:
             return
@@ -73,15 +73,15 @@ class Producer:
             on_retry=self._options.on_retry,
         )
         if self._is_closed:
-            raise UsageError(f"the producer for {self.topic!r} was closed while it opened")
+            raise UsageError(f"the producer for {self.topic!r} was closed while it was opening")
         self._codec = codec_for_topic(self.topic, self._metadata, self._options)
         self._options = within_segment(
             self._options, self._codec, self._metadata.segment_bytes(self.topic)
         )
-        self._places.grow(count)
+        self._partitions.grow(count)
         self._is_open = True
         self._cluster.must_close(self)
-        self._places.learn()
+        self._partitions.learn()
 
     async def send(
         self,
@@ -91,32 +91,34 @@ class Producer:
         timestamp_ms: int | None = None,
         partition: int | None = None,
     ) -> RecordHandle:
-        """Take a record; wait only if the queue of its partition is full.
+        """Queue a record; wait only if the queue of its partition is full.
 
         Args:
-            value: Its content; text goes out as UTF-8.
-            key: Its key; records with one key share a partition. None is not the empty key.
-            timestamp_ms: When it was made, in ms since the epoch; now, if left out.
-            partition: Where to put it whatever its key.
+            value: The content; text is sent as UTF-8.
+            key: The key; records with the same key go to the same partition. None means no key,
+                which differs from an empty key.
+            timestamp_ms: The time of the record, in ms since the epoch; by default now.
+            partition: The partition to use, regardless of the key.
 
         Returns:
             A handle to await for partition and offset.
 
         Raises:
-            RecordTooLarge: It could not be sent even alone.
+            RecordTooLarge: The record is too large even for a batch of its own.
         """
         if type(value) is not bytes:
             value = checks.as_bytes("value", value)
         if key is not None and type(key) is not bytes:
             key = checks.as_bytes("key", key)
         timestamp_ms = self._wall_ms() if timestamp_ms is None else checks.stamp(timestamp_ms)
-        places = self._places
-        if places.layout != self._metadata.layout:
+        partitions = self._partitions
+        if partitions.layout != self._metadata.layout:
             await self.open()
-            places.learn()
-        sender = self._senders[places.choose(key) if partition is None else places.named(partition)]
+            partitions.learn()
+        number = partitions.choose(key) if partition is None else partitions.named(partition)
+        sender = self._senders[number]
         if sender.is_full:
-            with self._let_in():
+            with self._counted_call():
                 await sender.wait_for_room()
                 outcome, row = sender.add(value, key, timestamp_ms)
         else:
@@ -130,24 +132,25 @@ class Producer:
         *,
         timestamps_ms: Iterable[int] | None = None,
     ) -> RecordsHandle:
-        """Take many records as columns of equal length: the fast way.
+        """Queue many records as columns of equal length: much faster than single records.
 
         The columns may be any iterables; they are copied before this waits for anything.
 
         Args:
-            values: Their contents.
-            keys: Their keys; none has one, if left out.
-            timestamps_ms: When they were made; now, if left out.
+            values: The contents.
+            keys: The keys; by default no record has a key.
+            timestamps_ms: The times of the records; by default now.
 
         Returns:
-            One handle for all, to await for columns of partitions and offsets.
+            One handle for all records, to await for columns of partitions and offsets.
 
         Raises:
-            RecordTooLarge: One of them could not be sent even alone. None is sent.
-            UsageError: The columns differ in length, hold something else, or the producer is
+            RecordTooLarge: A record is too large even for a batch of its own. None is sent.
+            UsageError: The columns differ in length, a value is not valid, or the producer is
                 closed. None is sent.
-            NotFlushed: Closing did not wait any longer; the text says how many are taken. That
-                is not known where this is cancelled while it waits for room.
+            NotFlushed: The producer was closed after some of the records were queued; the text
+                says how many. After a cancellation while this waits for room, the number is not
+                known.
         """
         columns, largest_bytes = checks.columns(values, keys, timestamps_ms, self._wall_ms)
         self.check_sizes(columns, largest_bytes)
@@ -158,24 +161,24 @@ class Producer:
             if not handle.taken:
                 raise
             raise NotFlushed(
-                f"{error}; of {len(columns.values)} records {handle.taken} were taken before "
+                f"{error}; {handle.taken} of {len(columns.values)} records were queued before "
                 "that, and some of these may be stored"
             ) from error
         return handle
 
     async def send_columns(self, columns: Columns, handle: RecordsHandle) -> None:
-        """Take records that `checks.columns` has looked at; the handle learns where each goes.
+        """Queue records that `checks.columns` has checked; the handle gets the place of each.
 
         Raises:
-            UsageError: The producer is closed; the handle knows the records taken before.
+            UsageError: The producer is closed; the handle has the records queued before that.
         """
         await self.open()
-        if self._places.layout != self._metadata.layout:
-            self._places.learn()
+        if self._partitions.layout != self._metadata.layout:
+            self._partitions.learn()
         total = len(columns.values)
-        chosen = self._places.chosen(columns.keys)
-        with self._let_in():
-            for start, stop in _turns(columns.values, self._options.queue_bytes_max):
+        chosen = self._partitions.chosen(columns.keys)
+        with self._counted_call():
+            for start, stop in _parts(columns.values, self._options.queue_bytes_max):
                 part = Columns(
                     columns.values[start:stop],
                     columns.keys[start:stop],
@@ -183,11 +186,11 @@ class Producer:
                 )
                 await self._send_columns(part, start, handle, chosen and chosen[start:stop])
                 if stop < total:
-                    # What is on its way goes on only while this gives the loop a turn.
+                    # Sending continues only when this yields to the event loop.
                     await anyio.lowlevel.checkpoint()
 
     def fits(self, value: bytes | str, key: bytes | str | None = None) -> bool:
-        """Tell whether a record could be sent, if only alone in its batch."""
+        """Whether a record is small enough to be sent, at least in a batch of its own."""
         try:
             self.check_fits(value, key)
         except RecordTooLarge:
@@ -195,41 +198,41 @@ class Producer:
         return True
 
     def check_fits(self, value: bytes | str, key: bytes | str | None = None) -> None:
-        """Refuse what `send` would refuse for its size.
+        """Raise the error that `send` would raise for the size of a record.
 
         Raises:
-            RecordTooLarge: The record could not be sent even alone.
+            RecordTooLarge: The record is too large even for a batch of its own.
         """
         sent = checks.as_bytes("value", value)
         sent_key = None if key is None else checks.as_bytes("key", key)
         check_alone(codec.record_bytes(0, 0, sent_key, sent), self._options.max_request_size_bytes)
 
     def check_sizes(self, columns: Columns, largest_bytes: int) -> None:
-        """Refuse columns of which `send` would refuse a record for its size.
+        """Raise the error that `send` would raise for the size of a record in columns.
 
-        ``largest_bytes`` are those of the largest key and value together.
+        ``largest_bytes`` is the size of the largest record (key and value together).
 
         Raises:
-            RecordTooLarge: The text has the row.
+            RecordTooLarge: A record is too large; the text has its row.
         """
         check_sizes(columns, largest_bytes, self._options.max_request_size_bytes)
 
     async def flush(self) -> None:
-        """Send what is held and wait until every record's outcome is known.
+        """Send all queued records and wait until the outcome of each is known.
 
         Raises:
-            StreamKitError: The first refusal since the last flush; the records it concerns
-                are not stored, the others are.
+            StreamKitError: The first refusal since the last flush. The refused records are not
+                stored; the others are.
         """
         await self.checkpoint()()
 
     def send_now(self) -> None:
-        """Let what is held go without waiting for its linger; do not wait for it."""
+        """Start sending all queued records without waiting for their linger, and return."""
         for sender in self._senders:
             sender.flush_soon()
 
     def checkpoint(self) -> Callable[[], Awaitable[None]]:
-        """Mark everything taken so far; the function returned waits until it is stored.
+        """Mark all records queued so far; return a function that waits until they are stored.
 
         The function raises the first refusal since the last flush or checkpoint.
         """
@@ -244,12 +247,12 @@ class Producer:
         return wait
 
     def shut(self) -> None:
-        """Let no more records in. Calls of `send` and `send_many` that wait are let finish."""
+        """Accept no more records. Calls of `send` and `send_many` that are waiting may finish."""
         self._is_open, self._is_closed = False, True
-        self._places.layout = UNKNOWN  # so that `send` looks again
+        self._partitions.layout = UNKNOWN  # so that `send` calls `open`, which raises
 
     def stop(self) -> None:
-        """Stop at once; what is not stored yet is not sent again."""
+        """Stop immediately; records that are not stored yet are not sent again."""
         self.shut()
         self._is_stopped = True
         for sender in self._senders:
@@ -257,19 +260,18 @@ class Producer:
         self._cluster.is_done(self)
 
     async def close(self, *, deadline_s: float | None = None) -> None:
-        """Let no more records in, flush, then stop. Does nothing once that is done.
+        """Accept no more records, flush, then stop. A second call does nothing.
 
-        Whoever sends meanwhile is refused, or his record is flushed as well. Where this is
-        cancelled, the records are sent on; closing the producer again, or its client, waits for
-        them.
+        A concurrent `send` is refused, or its record is flushed as well. If this is cancelled,
+        sending continues in the background; closing the producer again, or its client, waits for
+        the records.
 
         Args:
-            deadline_s: How long flushing may take; the producer's ``close_timeout``, if left
-                out.
+            deadline_s: How long flushing may take; by default the producer's ``close_timeout``.
 
         Raises:
-            NotFlushed: The deadline passed; the text says how many records are open, and of
-                which partitions.
+            NotFlushed: The deadline passed; the text has the number of unacknowledged records of
+                each partition.
             StreamKitError: As for `flush`.
         """
         limit_s = self.close_timeout_s
@@ -280,7 +282,7 @@ class Producer:
         self.shut()
         try:
             with anyio.fail_after(limit_s):
-                await self._until_all_have_left()
+                await self._until_calls_are_done()
                 await self.flush()
         except TimeoutError:
             problem = self._not_flushed(limit_s)
@@ -292,14 +294,15 @@ class Producer:
         self.stop()
 
     async def close_with(self, error: BaseException | None, *, is_last: bool = False) -> None:
-        """Close at the end of a block, which ``error`` may have ended.
+        """Close at the end of a block.
 
         Args:
-            error: What ended the block; it gets a note of what was not delivered.
-            is_last: Whether nobody is left who could close the producer again.
+            error: The exception that ended the block. A note about records that were not
+                delivered is added to it.
+            is_last: Whether the producer cannot be closed again later.
 
         Raises:
-            StreamKitError: As for `close`, unless the block has an error of its own.
+            StreamKitError: As for `close`, unless the block itself ended with an error.
         """
         if error is None or isinstance(error, Exception):
             try:
@@ -307,16 +310,16 @@ class Producer:
             except Exception as problem:
                 if error is None:
                     raise
-                error.add_note(str(problem))  # the block's own error goes first
+                error.add_note(str(problem))  # the block's own error is more important
             except BaseException:
                 if is_last:
                     self._abandon()
                 raise
-        else:  # cancelled, and whoever cancels does not want to wait
+        else:  # cancelled: do not wait
             self._abandon()
 
     def _abandon(self) -> None:
-        """Stop at once, and log how many records are open."""
+        """Stop immediately, and log how many records are unacknowledged."""
         if self.unacknowledged and not self._is_stopped:
             logger.warning(
                 "%d records for %r were not acknowledged when their block was cancelled",
@@ -325,21 +328,21 @@ class Producer:
             )
         self.stop()
 
-    async def _until_all_have_left(self) -> None:
-        while self._inside:
+    async def _until_calls_are_done(self) -> None:
+        while self._active_calls:
             self.send_now()
-            await self._left.wait()
+            await self._calls_done.wait()
 
     @contextmanager
-    def _let_in(self) -> Iterator[None]:
-        """Count a call that was let in: closing waits for it."""
-        self._inside += 1
+    def _counted_call(self) -> Iterator[None]:
+        """Count an active call, because closing waits for it."""
+        self._active_calls += 1
         try:
             yield
         finally:
-            self._inside -= 1
-            if not self._inside:
-                self._left.notify()
+            self._active_calls -= 1
+            if not self._active_calls:
+                self._calls_done.notify()
 
     def _not_flushed(self, limit_s: float | None) -> NotFlushed:
         waiting = {s.partition: s.unacknowledged for s in self._senders if s.unacknowledged}
@@ -347,8 +350,8 @@ class Producer:
         return NotFlushed(
             f"{self.unacknowledged} records for {self.topic!r} were not acknowledged within "
             f"{limit_s:g} s: {where}",
-            hint="their handles say which are not stored, and of which that is not known; raise "
-            "close_timeout where brokers may be away for longer",
+            hint="await their handles to see which records are not stored or unknown; raise "
+            "close_timeout if brokers may be unavailable for longer",
         )
 
     def __repr__(self) -> str:
@@ -356,7 +359,7 @@ class Producer:
 
     @property
     def unacknowledged(self) -> int:
-        """Records taken whose outcome is not known yet."""
+        """The number of records whose outcome is not known yet."""
         return sum(sender.unacknowledged for sender in self._senders)
 
     async def __aenter__(self) -> Producer:
@@ -371,7 +374,7 @@ class Producer:
     ) -> None:
         await self.close_with(error)
 
-    # --- inside ------------------------------------------------------------------
+    # --- internals ---------------------------------------------------------------
 
     def _raise_refusal(self) -> None:
         refusals = [error for sender in self._senders if (error := sender.take_refusal())]
@@ -387,15 +390,15 @@ class Producer:
         self, columns: Columns, first_row: int, handle: RecordsHandle, chosen: list[int] | None
     ) -> None:
         count = len(columns.values)
-        if self._places.count == 1 or self._options.partition is not None:
+        if self._partitions.count == 1 or self._options.partition is not None:
             sender = self._senders[self._options.partition or 0]
             rows: Sequence[int] = range(first_row, first_row + count)
             await self._add_rows(sender, columns, rows, handle)
             return
         by_partition: dict[int, list[int]] = {}
-        for row, partition in enumerate(chosen or self._places.choose_rows(columns.keys)):
+        for row, partition in enumerate(chosen or self._partitions.choose_rows(columns.keys)):
             by_partition.setdefault(partition, []).append(row)
-        # Those with room first: a partition that is slow or away shall not hold up the others.
+        # Partitions with room first, so that a slow or unavailable one does not delay the others.
         for partition in sorted(by_partition, key=lambda each: self._senders[each].is_full):
             picked = by_partition[partition]
             part = Columns(
@@ -414,11 +417,11 @@ class Producer:
         handle.add(sender, rows, sender.add_rows(columns))
 
 
-def _turns(values: Sequence[bytes], bytes_max: int) -> Iterator[tuple[int, int]]:
-    """Cut a column where its rows, or their bytes, are too many to be taken at once."""
+def _parts(values: Sequence[bytes], bytes_max: int) -> Iterator[tuple[int, int]]:
+    """Divide a column into parts with a limited number of rows and bytes."""
     start, total = 0, len(values)
     while start < total:
-        stop = min(start + _ROWS_PER_TURN, total)
+        stop = min(start + _ROWS_PER_PART, total)
         if sum(map(len, values[start:stop])) > bytes_max:
             ends = list(accumulate(map(len, values[start:stop])))
             stop = start + max(1, bisect_right(ends, bytes_max))

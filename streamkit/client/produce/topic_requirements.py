@@ -1,4 +1,4 @@
-"""What a topic asks of the batches that are sent to it. Pure."""
+"""What a topic requires of batches: their compression and largest size. Pure."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from streamkit.protocol.compression import Codec
 
 
 def codec_for_topic(topic: str, metadata: MetadataStore, options: ProducerOptions) -> Codec:
-    """Return what batches are compressed with: what the topic asks for, else what is chosen.
+    """Return the codec for batches: the one the topic requires, or else the producer's.
 
     Raises:
-        UsageError: Another one is chosen than the topic asks for.
+        UsageError: The producer is set to another codec than the topic requires.
     """
     found = metadata.topic(topic)
-    asked = None if found is None else found.spec.compression.codec
+    required = None if found is None else found.spec.compression.codec
     chosen = options.compression
-    if asked is None:
+    if required is None:
         return chosen or Codec.NONE
-    if chosen is not None and chosen is not asked:
+    if chosen is not None and chosen is not required:
         raise UsageError(
-            f"topic {topic!r} asks for {asked.name.lower()} compression, "
-            f"the producer is set to {chosen.name.lower()}",
-            hint="leave compression out: the topic's is taken",
+            f"topic {topic!r} requires {required.name.lower()} compression, "
+            f"but the producer is set to {chosen.name.lower()}",
+            hint="leave compression out to use that of the topic",
         )
-    return Codec(asked)
+    return Codec(required)
 
 
 def within_segment(
     options: ProducerOptions, codec: Codec, segment_bytes: int | None
 ) -> ProducerOptions:
-    """Keep batches below the size of a segment: a server refuses larger ones.
+    """Limit batches to the size of a segment, because a server rejects larger ones.
 
-    A codec may add something to what cannot be compressed.
+    With a codec the limit is lower, because incompressible data can grow a little.
     """
     if segment_bytes is None or segment_bytes >= BATCH_BYTES_HARD_MAX:
         return options

@@ -1,6 +1,6 @@
-"""Fluvio's own profile file, as it is read: which cluster a user works with.
+"""Reads Fluvio's profile file, which names the user's clusters.
 
-Source: control plane reference, 6.1. What changes the file is in `profile_file`.
+Source: control plane reference, 6.1. For changes of the file see `profile_file`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _POLICIES: Final = {
 }
 _SOURCES: Final = {"inline": "inline", "files": "files", "file": "files"}
 CERT_KEYS: Final = ("domain", "ca_cert", "cert", "key")
-# Fluvio wants all four. One without the two that show who the client is means the same to us as
-# it does in `Tls`, so a file of somebody's own may leave them out.
+# Fluvio requires all four keys. Here a hand-written file may omit the client's certificate and
+# key, as in `Tls`.
 _CERT_KEYS_NEEDED: Final = ("domain", "ca_cert")
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A named cluster. ``tls_policy`` is ``disabled``, ``anonymous`` or ``verified``; ``tls`` is
-    what it means for a connection, None where it is disabled.
+    """A named cluster. ``tls_policy`` is ``disabled``, ``anonymous`` or ``verified``; ``tls`` has
+    the settings for a connection, or None if TLS is disabled.
     """
 
     name: str
@@ -46,8 +46,8 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Profiles:
-    """What a profile file holds. ``problems`` says of profiles why they cannot be used; that
-    keeps nobody from using another one.
+    """The contents of a profile file. ``problems`` has the reason why a profile cannot be used;
+    the other profiles can still be used.
     """
 
     path: Path
@@ -57,23 +57,25 @@ class Profiles:
 
     @property
     def names(self) -> list[str]:
-        """All names, those that cannot be used among them, in order."""
+        """All names in order, including those of profiles that cannot be used."""
         return sorted({*self.by_name, *self.problems})
 
     def get(self, name: str) -> Profile:
         """Return a profile by name.
 
         Raises:
-            ConfigError: There is none of that name, or it cannot be used.
+            ConfigError: The profile does not exist, or cannot be used.
         """
         if name in self.problems:
-            raise ConfigError(self.problems[name], hint=f"mend {self.path}, or use another profile")
+            raise ConfigError(
+                self.problems[name], hint=f"correct {self.path}, or use another profile"
+            )
         if name not in self.by_name:
             raise ConfigError(f"no profile {name!r} in {self.path}", hint=one_of(self.names, name))
         return self.by_name[name]
 
     def active(self) -> Profile | None:
-        """Return the current profile; None where the file names none.
+        """Return the current profile; None if the file has none.
 
         Raises:
             ConfigError: As for `get`.
@@ -82,38 +84,38 @@ class Profiles:
 
 
 def one_of(names: Iterable[str], wanted: str) -> str:
-    """Return a sentence that helps with a name that is none of those there are."""
+    """Return a hint for a name that does not exist."""
     known = sorted(names)
     close = difflib.get_close_matches(wanted, known, 1, 0.6)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"there are: {', '.join(known) or 'none'}"
+    return f"existing names: {', '.join(known)}" if known else "there are none yet"
 
 
 def profile_path(environment: Mapping[str, str], home: Path) -> Path:
-    """Return where the file is looked for."""
+    """Return the path of the profile file."""
     named = environment.get(PATH_VARIABLE)
     return Path(named) if named else home / ".fluvio" / "config"
 
 
 def load_profiles(path: Path) -> Profiles:
-    """Read a profile file; a missing one holds nothing.
+    """Read a profile file; a missing file has no profiles.
 
     Raises:
-        ConfigError: The file cannot be read, or is not what it should be; the text says where.
+        ConfigError: The file cannot be read or is not valid; the text says where.
     """
     text = read_profile_text(path)
     return parse_profiles(path, "" if text is None else text)
 
 
 def read_profile_text(path: Path) -> str | None:
-    """Return what the file holds; None where there is none.
+    """Return the text of the file; None if it does not exist.
 
     Raises:
-        ConfigError: It cannot be read.
+        ConfigError: The file cannot be read.
     """
     try:
-        return path.read_bytes().decode()  # as it is: its line ends are the user's
+        return path.read_bytes().decode()  # bytes, to keep the line ends of the user
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
@@ -121,10 +123,10 @@ def read_profile_text(path: Path) -> str | None:
 
 
 def parse_profiles(path: Path, text: str) -> Profiles:
-    """Make sense of what a profile file holds.
+    """Parse the text of a profile file.
 
     Raises:
-        ConfigError: It is not what it should be.
+        ConfigError: The text is not valid.
     """
     try:
         data = tomllib.loads(text)
@@ -140,7 +142,7 @@ def parse_profiles(path: Path, text: str) -> Profiles:
             problems[name] = f"{error} ({error.hint})" if error.hint else str(error)
     current = data.get("current_profile")
     if not isinstance(current, str | None):
-        raise ConfigError(f"current_profile in {path} is no name: {current!r}")
+        raise ConfigError(f"current_profile in {path} is not a name: {current!r}")
     return Profiles(path, current or None, profiles, problems)
 
 
@@ -152,14 +154,17 @@ def _profile(path: Path, name: str, entry: Any, clusters: Mapping[str, Any]) -> 
     cluster = entry.get("cluster") if isinstance(entry, dict) else None
     found = clusters.get(cluster) if isinstance(cluster, str) else None
     if not isinstance(cluster, str) or not isinstance(found, dict):
-        raise ConfigError(f"profile {name!r} in {path} names no cluster that is there")
+        raise ConfigError(f"the cluster of profile {name!r} is missing in {path}")
     endpoint = found.get("endpoint", found.get("addr"))
     if not isinstance(endpoint, str):
         raise ConfigError(f"cluster {cluster!r} in {path} has no endpoint")
     policy, tls = _tls(f"cluster {cluster!r} in {path}", _table(path, found, "tls"))
     local = found.get("use_spu_local_address", False)
     if not isinstance(local, bool):
-        raise ConfigError(f"use_spu_local_address of {cluster!r} in {path} is {local!r}")
+        raise ConfigError(
+            f"use_spu_local_address of cluster {cluster!r} in {path} must be true or false, "
+            f"not {local!r}"
+        )
     return Profile(name, cluster, endpoint, policy, local, tls)
 
 
@@ -182,8 +187,8 @@ def _tls(whose: str, table: Mapping[str, Any]) -> tuple[str, Tls | None]:
             key != "domain" and source == "inline" and "-----BEGIN " not in value
         ):
             wanted = "text" if key == "domain" or source == "files" else "PEM text"
-            raise ConfigError(f"{key} in tls.certs of {whose} is no {wanted}")
-    # A file is a path even where its name looks like something else.
+            raise ConfigError(f"{key} in tls.certs of {whose} is not {wanted}")
+    # With files, a value is always a path, even if it looks like PEM.
     pem = Path if source == "files" else str
     try:
         return policy, Tls(
@@ -202,12 +207,14 @@ def _one_of(
     value = table.get(key, default)
     found = choices.get(value) if isinstance(value, str) else None
     if found is None:
-        raise ConfigError(f"{whose} has {key} {value!r}", hint=f"use {', '.join(choices)}")
+        raise ConfigError(
+            f"{value!r} is not a valid {key} of {whose}", hint=f"use {', '.join(choices)}"
+        )
     return found
 
 
 def _table(path: Path, data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     found = data.get(key, {})
     if not isinstance(found, dict):
-        raise ConfigError(f"{key} in {path} is no table: {found!r}")
+        raise ConfigError(f"{key} in {path} is not a table: {found!r}")
     return found

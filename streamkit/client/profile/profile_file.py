@@ -1,7 +1,7 @@
-"""Fluvio's own profile file, as it is changed: what stands in it beside a change stays.
+"""Changes Fluvio's profile file, and keeps everything else in it.
 
-Source: control plane reference, 6.1. Comments, order and keys that nobody here knows are kept; the
-official tools write the whole file anew and lose the comments.
+Source: control plane reference, 6.1. Comments, order and unknown keys are kept; the official tools
+rewrite the whole file and lose the comments.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ INSTALLATIONS: Final = ("local", "local_k8", "k8", "read_only", "docker", "cloud
 
 
 class ProfileFile:
-    """Changes a profile file. Every call reads it, changes one thing, and writes it back whole.
+    """Changes a profile file. Every call reads the file, makes one change, and writes it back.
 
-    Writing goes aside and replaces the file at once, with the permissions it had, so nobody ever
-    finds half of it. A file that is not there yet is made for its owner alone, since it may come
-    to hold keys.
+    The new text goes to a temporary file that atomically replaces the old one and has the same
+    permissions, so a reader never sees half of it. A new file is readable only for its owner,
+    because it may contain keys.
 
-    Every call raises ConfigError where the file cannot be read or written, or is in a form in
-    which it cannot be changed; it is then as it was.
+    Every call raises ConfigError if the file cannot be read or written, or has a form that cannot
+    be changed; the file then stays unchanged.
     """
 
     def __init__(self, path: Path) -> None:
         if find_spec("tomlkit") is None:
             raise ConfigError(
-                "changing profiles takes a package that is not installed: tomlkit",
+                "changing profiles needs the package tomlkit, which is not installed",
                 hint='pip install "fluvio-streamkit[cli]"',
             )
         self.path = path
@@ -62,7 +62,7 @@ class ProfileFile:
         """Make a profile the current one, and return it.
 
         Raises:
-            ConfigError: There is none of that name, or it cannot be used.
+            ConfigError: The profile does not exist, or cannot be used.
         """
         found = load_profiles(self.path).get(name)
 
@@ -81,27 +81,27 @@ class ProfileFile:
         installation: str | None = None,
         replace: bool = False,
     ) -> Profile:
-        """Add a profile and a cluster of the same name, make it the current one, return it.
+        """Add a profile and a cluster with the same name, make it the current one, and return it.
 
         Args:
-            name: Of the profile and the cluster.
+            name: The name of the profile and of the cluster.
             endpoint: The SC as ``host:port``.
-            tls: How connections are secured. What is checked must be whole: Fluvio's file has a
-                domain, an authority, a certificate and its key, or no check at all.
-            installation: What kind of cluster it is, one of INSTALLATIONS; for Fluvio's tools.
-            replace: Whether endpoint, TLS and installation of what has the name already are
-                replaced.
+            tls: How to secure connections. Fluvio's file has either all of domain, CA
+                certificate, client certificate and key, or anonymous TLS.
+            installation: The kind of cluster, one of INSTALLATIONS; for Fluvio's tools.
+            replace: Whether to replace endpoint, TLS and installation of an existing profile or
+                cluster with this name.
 
         Raises:
-            ConfigError: Something has the name already.
-            UsageError: The TLS options, or the installation, cannot stand in a profile file.
+            ConfigError: The name is in use.
+            UsageError: The TLS options or the installation are not valid in a profile file.
         """
         profiles = load_profiles(self.path)
         if not name:
             raise UsageError("a profile needs a name")
         if installation is not None and installation not in INSTALLATIONS:
             raise UsageError(
-                f"no kind of installation is called {installation!r}",
+                f"{installation!r} is not a valid kind of installation",
                 hint=f"use {', '.join(INSTALLATIONS)}",
             )
         if not replace:
@@ -116,12 +116,12 @@ class ProfileFile:
             cluster["endpoint"] = endpoint
             cluster["tls"] = secured
             if installation is not None:
-                _below(cluster, "metadata")["installation"] = installation
+                _subtable(cluster, "metadata")["installation"] = installation
 
         def expect(data: dict[str, Any]) -> None:
             data["current_profile"] = name
-            change_profile(_below(data["profile"], name))
-            change_cluster(_below(data["cluster"], name))
+            change_profile(_subtable(data["profile"], name))
+            change_cluster(_subtable(data["cluster"], name))
 
         def rewrite(text: str) -> str:
             text = with_table(text, "profile", name, change_profile)
@@ -132,10 +132,10 @@ class ProfileFile:
         return load_profiles(self.path).get(name)
 
     def rename(self, old: str, new: str) -> None:
-        """Give a profile another name; the current one stays the current one.
+        """Rename a profile; the current profile stays the current one.
 
         Raises:
-            ConfigError: There is no such profile, or the new name is taken.
+            ConfigError: The profile does not exist, or the new name is in use.
         """
         profiles = load_profiles(self.path)
         _check_known(profiles, old)
@@ -143,7 +143,7 @@ class ProfileFile:
             raise UsageError("a profile needs a name")
         if new in profiles.names:
             raise ConfigError(
-                f"there is a profile {new!r} in {self.path} already", hint="choose another name"
+                f"profile {new!r} already exists in {self.path}", hint="choose another name"
             )
 
         def expect(data: dict[str, Any]) -> None:
@@ -159,12 +159,12 @@ class ProfileFile:
         self._write(expect, rewrite)
 
     def delete(self, name: str) -> str | None:
-        """Delete a profile, and return its cluster, which stays; None where it named none.
+        """Delete a profile and return its cluster, which is kept; None if it had no cluster.
 
-        If it was the current one, none is current then.
+        If it was the current profile, there is no current profile afterwards.
 
         Raises:
-            ConfigError: There is no such profile.
+            ConfigError: The profile does not exist.
         """
         profiles = load_profiles(self.path)
         _check_known(profiles, name)
@@ -173,13 +173,13 @@ class ProfileFile:
         return None if found is None else found.cluster
 
     def delete_cluster(self, name: str, *, force: bool = False) -> list[str]:
-        """Delete a cluster that no profile uses; with ``force`` its profiles, too.
+        """Delete a cluster that no profile uses; with ``force`` also the profiles that use it.
 
         Returns:
-            The profiles that were deleted with it.
+            The names of the deleted profiles.
 
         Raises:
-            ConfigError: There is no such cluster, or profiles use it.
+            ConfigError: The cluster does not exist, or profiles use it.
         """
         profiles = load_profiles(self.path)
         data = self._data()
@@ -194,26 +194,26 @@ class ProfileFile:
         if users and not force:
             raise ConfigError(
                 f"cluster {name!r} in {self.path} is used by: {', '.join(users)}",
-                hint="delete these profiles first, or all of them at once with --force",
+                hint="delete these profiles first, or use --force to delete them as well",
             )
         self._delete(users, cluster=name, was_current=profiles.current in users)
         return users
 
     def export(self, name: str | None = None) -> dict[str, Any]:
-        """Return what a file would hold that has one profile only, the current one if left out.
+        """Return the contents of a file with only one profile, by default the current one.
 
-        Certificates are read from their files and stand in it as text, so that it can be used
-        elsewhere. Whoever has it can do what the profile's owner can.
+        Certificates are read from their files and included as text, so that the result can be
+        used on another machine. Anyone who has it can do what the profile's owner can do.
 
         Raises:
-            ConfigError: There is no such profile, it cannot be used, or a certificate cannot
-                be read.
+            ConfigError: The profile does not exist or cannot be used, or a certificate cannot be
+                read.
         """
         profiles = load_profiles(self.path)
         found = profiles.active() if name is None else profiles.get(name)
         if found is None:
             raise ConfigError(
-                f"{self.path} names no current profile", hint=one_of(profiles.names, "")
+                f"{self.path} has no current profile", hint=one_of(profiles.names, "")
             )
         data = self._data()
         cluster = data["cluster"][found.cluster]
@@ -235,23 +235,23 @@ class ProfileFile:
         if taken is not None:
             delete = "delete" if taken == "profile" else "delete-cluster"
             raise ConfigError(
-                f"there is a {taken} {name!r} in {self.path} already",
+                f"{taken} {name!r} already exists in {self.path}",
                 hint=f"choose another name, or `streamkit profile {delete} {name}` first",
             )
 
     def _delete(self, names: list[str], *, cluster: str | None, was_current: bool) -> None:
-        places = [("profile", name) for name in names]
+        tables = [("profile", name) for name in names]
         if cluster is not None:
-            places.append(("cluster", cluster))
+            tables.append(("cluster", cluster))
 
         def expect(data: dict[str, Any]) -> None:
-            for section, name in places:
+            for section, name in tables:
                 del data[section][name]
             if was_current:
                 del data["current_profile"]
 
         def rewrite(text: str) -> str:
-            for section, name in places:
+            for section, name in tables:
                 text = without_table(text, section, name)
             return _with_current(text, None) if was_current else text
 
@@ -264,7 +264,7 @@ class ProfileFile:
     def _write(
         self, expect: Callable[[dict[str, Any]], None], rewrite: Callable[[str], str]
     ) -> None:
-        """Rewrite the file's text. What comes out must mean what ``expect`` makes of its data."""
+        """Rewrite the file's text. Its data must then equal the old data changed by ``expect``."""
         from tomlkit.exceptions import TOMLKitError
 
         before = read_profile_text(self.path) or ""
@@ -286,16 +286,16 @@ class ProfileFile:
 
     def _unchangeable(self) -> ConfigError:
         return ConfigError(
-            f"{self.path} is in a form that cannot be changed without losing something",
-            hint="write a table for each profile and cluster, such as [profile.NAME], or edit it",
+            f"{self.path} has a form that cannot be changed without loss",
+            hint="use one table per profile and cluster, such as [profile.NAME], or edit the file",
         )
 
 
 def tls_table(tls: Tls | None) -> dict[str, Any]:
-    """Return what a profile file says of how connections are secured.
+    """Return the table ``tls`` of a profile file.
 
     Raises:
-        UsageError: It is neither all nor nothing.
+        UsageError: Some of the required options are missing.
     """
     if tls is None:
         return {"tls_policy": "disabled"}
@@ -305,8 +305,8 @@ def tls_table(tls: Tls | None) -> dict[str, Any]:
     missing = [key for key in CERT_KEYS if key not in given]
     if tls.anonymous or missing:
         raise UsageError(
-            f"a profile cannot hold these TLS options: it lacks {', '.join(missing)}",
-            hint="Fluvio's file has all of domain, CA, client certificate and key, or no check",
+            f"a profile cannot have these TLS options: {', '.join(missing)} missing",
+            hint="Fluvio's file needs domain, CA, client certificate and key, or anonymous TLS",
         )
     return _verified(given)
 
@@ -321,7 +321,7 @@ def _certs(tls: Tls) -> dict[str, str]:
 def _verified(given: dict[str, str]) -> dict[str, Any]:
     is_text = ["-----BEGIN " in value for key, value in given.items() if key != "domain"]
     if any(is_text) and not all(is_text):
-        raise UsageError("certificates of a profile are all files, or all text")
+        raise UsageError("the certificates of a profile must all be files, or all be text")
     certs = {
         key: value
         if key == "domain"
@@ -343,65 +343,65 @@ def _check_known(profiles: Profiles, name: str) -> None:
         profiles.get(name)
 
 
-def _below(data: Any, key: str) -> Any:
+def _subtable(data: Any, key: str) -> Any:
     if key not in data:
         data[key] = {}
-    return data[key]  # a document makes a table of its own of what it is given
+    return data[key]  # not the dict above: a document converts it to its own table
 
 
 def _with_current(text: str, name: str | None) -> str:
-    """Let the file name its current profile, or none."""
+    """Set the current profile of the file; None removes it."""
     return with_value(text, "current_profile", name)
 
 
 def _with_version(text: str) -> str:
-    """Name the version, without which Fluvio's tools read nothing."""
+    """Add the version if it is missing, because Fluvio's tools require it."""
     return text if "version" in tomllib.loads(text) else with_value(text, "version", _VERSION)
 
 
 def _with_sections(text: str) -> str:
-    """Keep the sections, of which Fluvio's tools want both, even if they are empty."""
+    """Add missing sections, because Fluvio's tools require both, even if they are empty."""
     data = tomllib.loads(text)
     missing = [f"\n[{section}]\n" for section in _SECTIONS if section not in data]
     return f"{text.rstrip()}\n{''.join(missing)}" if missing else text
 
 
 def _replace_file(path: Path, text: str) -> None:
-    """Put a text in the place of a file, at once, and see it on disk.
+    """Atomically replace the text of a file, and sync it to disk.
 
     Raises:
-        ConfigError: That is not possible; the file is as it was.
+        ConfigError: The file cannot be written; it stays unchanged.
     """
-    target = path.resolve()  # a link stays one
-    aside: Path | None = None
+    target = path.resolve()  # so that a symbolic link stays a link
+    temporary: Path | None = None
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=target.parent, prefix=".config-", delete=False) as file:
-            aside = Path(file.name)
-            _take_after(target, file.fileno())
+            temporary = Path(file.name)
+            _copy_permissions(target, file.fileno())
             file.write(text.encode())
             file.flush()
             os.fsync(file.fileno())
-        os.replace(aside, target)
+        os.replace(temporary, target)
         folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
     except OSError as error:
-        if aside is not None:
-            aside.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
         raise ConfigError(
             f"cannot write the Fluvio profile file {path}: {error.strerror}"
         ) from error
 
 
-def _take_after(existing: Path, fd: int) -> None:
-    """Give a file the permissions and the owner of another one, if there is one."""
+def _copy_permissions(existing: Path, fd: int) -> None:
+    """Copy the permissions and the owner of an existing file, if there is one."""
     try:
         status = existing.stat()
     except FileNotFoundError:
         return
-    with suppress(PermissionError):  # only root may give files away; the others own both
+    with suppress(PermissionError):  # only root may change the owner; others own both files
         os.fchown(fd, status.st_uid, status.st_gid)
     os.fchmod(fd, stat.S_IMODE(status.st_mode))

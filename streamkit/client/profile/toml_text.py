@@ -1,7 +1,7 @@
-"""A TOML file as text, changed table by table: comments, order and forms beside a change stay.
+"""Edits TOML as text, one table at a time, and keeps comments, order and formatting.
 
-All functions take and return the whole text. What comes out is to be checked by parsing it: a file
-may be in a form, such as tables within braces, that is not changed here.
+All functions take and return the whole text. The caller must parse the result to check it: some
+forms, such as inline tables in braces, are not supported and stay unchanged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-# What can hold a bracket without being the head of a table comes first.
+# Tokens that may contain a bracket but are not the header of a table come first.
 _TOKEN: Final = re.compile(
     r'"""(?:[^\\]|\\.)*?"{3,5}'
     r"|'''.*?'{3,5}"
@@ -26,8 +26,8 @@ _TRAILING_COMMENTS: Final = re.compile(r"\n[ \t]*\r?\n((?:[ \t]*(?:#[^\n]*)?\n)*
 
 
 def with_table(text: str, section: str, name: str, change: Callable[[Any], None]) -> str:
-    """Let ``change`` change ``[section.name]``, which is made if it is missing, behind the last
-    table of its section.
+    """Apply ``change`` to ``[section.name]``. A missing table is added after the last one of its
+    section.
     """
     import tomlkit
 
@@ -53,16 +53,16 @@ def with_table(text: str, section: str, name: str, change: Callable[[Any], None]
 
 
 def without_table(text: str, section: str, name: str) -> str:
-    """Cut out ``[section.name]`` and all tables below it."""
+    """Remove ``[section.name]`` and all its subtables."""
     for table in reversed(_tables(text)):
         if table.path[:2] == (section, name):
-            # A comment that an empty line keeps apart speaks of what follows.
+            # A comment after an empty line belongs to the next table.
             text = text[: table.start] + text[_own_end(text, table) :]
     return text
 
 
 def with_renamed_table(text: str, section: str, old: str, new: str) -> str:
-    """Call ``[section.old]`` otherwise, in its own head and in those of the tables below it."""
+    """Rename ``[section.old]``, in its own header and in those of its subtables."""
     import tomlkit
 
     for table in reversed(_tables(text)):
@@ -73,7 +73,7 @@ def with_renamed_table(text: str, section: str, old: str, new: str) -> str:
 
 
 def with_value(text: str, key: str, value: str | None) -> str:
-    """Set a value that is in no table; None removes it."""
+    """Set a top-level value; None removes it."""
     import tomlkit
 
     tables = _tables(text)
@@ -81,7 +81,7 @@ def with_value(text: str, key: str, value: str | None) -> str:
     own, below = text[:end].rstrip(), text[end:].lstrip()
     document = tomlkit.parse(f"{own}\n" if own else "")
     between = "\n" if below else ""
-    if key in document:  # what stands below stays where it is
+    if key in document:  # keep the empty lines before the tables as they are
         between, below = "", text[len(own) :].removeprefix("\n")
     if value is None:
         document.pop(key, None)
@@ -91,7 +91,7 @@ def with_value(text: str, key: str, value: str | None) -> str:
 
 
 def in_its_line_ends(text: str, rewrite: Callable[[str], str]) -> str:
-    """Rewrite a text as if its lines ended as on Unix, also where they do not."""
+    """Rewrite a text with Unix line ends, and restore Windows line ends afterwards."""
     if text.count("\r\n") == text.count("\n") > 0:
         return rewrite(text.replace("\r\n", "\n")).replace("\n", "\r\n")
     return rewrite(text)
@@ -99,7 +99,7 @@ def in_its_line_ends(text: str, rewrite: Callable[[str], str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """Where a table stands in a text: its head, and all up to the next one's."""
+    """The position of a table in a text: its header, and everything up to the next header."""
 
     path: tuple[str, ...]
     start: int
@@ -112,7 +112,7 @@ def _tables(text: str) -> list[_Table]:
     ends = [*(found.start() for found in heads[1:]), len(text)]
     return [
         _Table(_path_of(found["head"]), found.start(), found.end(), end)
-        for found, end in zip(heads, ends, strict=False)  # without a head there is no end
+        for found, end in zip(heads, ends, strict=False)  # without headers, `ends` has one item
     ]
 
 
@@ -125,6 +125,6 @@ def _path_of(head: str) -> tuple[str, ...]:
 
 
 def _own_end(text: str, table: _Table) -> int:
-    """Return where a table ends and comments begin that speak of what follows."""
+    """Return the end of a table, before comments that belong to the next one."""
     of_next = _TRAILING_COMMENTS.search(text, table.start, table.end)
     return of_next.start(1) if of_next and "#" in of_next[1] else table.end

@@ -1,6 +1,6 @@
-"""SmartModules that a cluster has and an SPU does not know yet.
+"""SmartModules that a cluster has but an SPU does not know yet.
 
-Source: data plane reference, 8.1: a new one is known about half a second later.
+Source: data plane reference, 8.1: an SPU knows a new one about half a second later.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _PATIENCE_S: Final = 3.0
 
 
 class SmartModulePropagation:
-    """Tells what is worth another try from what is not there."""
+    """Distinguishes SmartModules that are still propagating from those that do not exist."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._first_missed_s: dict[str, float] = {}
 
     async def is_propagating(self, name: str) -> bool:
-        """Tell whether the SC has a module that an SPU has just missed, for a few seconds."""
+        """Whether the SC has a module that an SPU did not find; false after a few seconds."""
         now_s = self._cluster.clock.monotonic_s()
         first_s = self._first_missed_s.setdefault(name, now_s)
         if now_s - first_s > _PATIENCE_S:
@@ -33,4 +33,4 @@ class SmartModulePropagation:
             request = ListRequest(specs.SMARTMODULE, (name,), summary=True)
             return bool((await self._cluster.admin(LIST, request)).items)
         except StreamKitError:
-            return False  # what the SPU said stands, and is told
+            return False  # the error from the SPU is reported instead

@@ -1,6 +1,7 @@
 """SmartModules: programs that a server runs on records while it stores or serves them.
 
-A chain is a sequence of steps; what one gives, the next gets. Pure but for `SmartModule.from_file`.
+A chain is a sequence of steps; each one gets the output of the step before it. Pure, except
+`SmartModule.from_file`.
 
 Source: data plane reference, 8.1; client semantics reference, 6.
 """
@@ -22,7 +23,7 @@ from streamkit.protocol.smartmodules import SmartModuleInvocation
 
 ModuleKind = Literal["generic", "filter", "map", "filter_map", "array_map", "aggregate"]
 
-# Below this a StreamFetch carries one module at most, and servers ignore it.
+# In older versions a StreamFetch carries at most one module, and servers ignore it.
 CHAIN_SINCE: Final = 18
 _KINDS: Final[dict[str, wire.Kind]] = {
     "generic": wire.Generic(),
@@ -32,20 +33,20 @@ _KINDS: Final[dict[str, wire.Kind]] = {
     "array_map": wire.ArrayMap(),
     "aggregate": wire.Aggregate(),
 }
-# Of these a server makes at most one record of each record it reads.
-_GIVES_ONE_AT_MOST: Final = (wire.Filter, wire.Map, wire.FilterMap, wire.Aggregate)
+# For each input record these have at most one output record.
+_AT_MOST_ONE_OUTPUT: Final = (wire.Filter, wire.Map, wire.FilterMap, wire.Aggregate)
 
 
 @dataclass(frozen=True, slots=True)
 class Lookback:
-    """Earlier records that a module sees before its first one.
+    """Earlier records that a module reads before its first record.
 
     Args:
-        last: The last so many records; 0 with an age takes all that are young enough.
-        age: Seconds, or a timedelta: only records younger than that.
+        last: The number of earlier records. With an age, 0 means all records within that age.
+        age: Only records younger than this, in seconds or as a timedelta.
 
     Raises:
-        UsageError: Neither says anything, or one is negative.
+        UsageError: Both are missing, or one is negative.
     """
 
     last: int = 0
@@ -56,7 +57,7 @@ class Lookback:
         age_s = checks.optional(checks.seconds, "age of a lookback", self.age)
         if self.last == 0 and age_s is None:
             raise UsageError(
-                "an empty lookback", hint="Lookback(last=10), Lookback(age=60), or both"
+                "a lookback needs last or age", hint="Lookback(last=10), Lookback(age=60), or both"
             )
 
     @property
@@ -66,19 +67,19 @@ class Lookback:
 
 @dataclass(frozen=True, slots=True)
 class SmartModule:
-    """One step of a chain: a module that the cluster knows by name, or one sent along.
+    """One step of a chain: a module stored in the cluster, or one sent with the request.
 
     Args:
-        name: As ``smartmodule create`` or the hub gave it: ``my-filter``, ``group/name@0.1.0``.
-        wasm: The module itself, in place of a name: a wasm binary, or the gzip of one.
-        kind: What the module is. ``generic`` leaves it to what the module exports.
-        params: What the module's ``init`` gets.
-        lookback: Earlier records that it sees first.
-        initial: What an aggregate starts from.
-        label: What the server calls it in its metrics.
+        name: A name from ``smartmodule create`` or the hub: ``my-filter``, ``group/name@0.1.0``.
+        wasm: The module itself instead of a name: a wasm binary, gzipped or not.
+        kind: The kind of the module. With ``generic`` the module's exports decide.
+        params: The parameters for the module's ``init``.
+        lookback: Earlier records that the module reads first.
+        initial: The initial value of an aggregate.
+        label: The name of this step in the server's metrics.
 
     Raises:
-        UsageError: The options contradict each other, or ``wasm`` is no module.
+        UsageError: The options contradict each other, or ``wasm`` is not a module.
     """
 
     name: str | None = None
@@ -91,13 +92,15 @@ class SmartModule:
 
     def __post_init__(self) -> None:
         if (self.name is None) == (self.wasm is None):
-            raise UsageError("a SmartModule is named, or its wasm is given: one of the two")
+            raise UsageError("a SmartModule needs either name or wasm")
         checks.optional(checks.text, "name", self.name)
         checks.optional(checks.text, "label", self.label)
         checks.choice("kind", self.kind, _KINDS)
         checks.optional(checks.instance, "lookback", self.lookback, Lookback)
         if self.initial is not None and self.kind not in ("aggregate", "generic"):
-            raise UsageError(f"a {self.kind} starts from nothing", hint='kind="aggregate" takes it')
+            raise UsageError(
+                f"a {self.kind} has no initial value", hint='use kind="aggregate", or leave it out'
+            )
         if self.initial is not None:
             object.__setattr__(self, "initial", checks.as_bytes("initial value", self.initial))
         params = checks.pairs("params", self.params, MAP_ENTRIES_MAX)
@@ -117,10 +120,10 @@ class SmartModule:
         initial: bytes | str | None = None,
         label: str | None = None,
     ) -> SmartModule:
-        """Take a module from a file: wasm, or the gzip of it. It goes along in every request.
+        """Read a module from a file with wasm, gzipped or not. Every request contains it.
 
         Raises:
-            UsageError: The file cannot be read, or is no module.
+            UsageError: The file cannot be read, or is not a module.
         """
         file = checks.path("path", path)
         try:
@@ -140,7 +143,7 @@ class SmartModule:
             raise UsageError(f"{path}: {error}", hint=error.hint) from error
 
     def invocation(self) -> SmartModuleInvocation:
-        """Return the step as requests carry it."""
+        """Return the step in the form of the wire protocol."""
         module = (
             wire.AdHoc(self.wasm) if self.wasm is not None else wire.Predefined(self.name or "")
         )
@@ -162,23 +165,23 @@ class SmartModule:
 
 
 def chain_of(steps: Iterable[SmartModule | str]) -> tuple[SmartModuleInvocation, ...]:
-    """Return a chain as requests carry it; a text is the name of a module.
+    """Return a chain in the form of the wire protocol; a text is the name of a module.
 
     Raises:
-        UsageError: A step is neither.
+        UsageError: A step is neither a `SmartModule` nor a text.
     """
     if isinstance(steps, str | SmartModule):
-        raise UsageError("smartmodules is a list of steps", hint=f"smartmodules=[{steps!r}]")
+        raise UsageError("smartmodules must be a list", hint=f"smartmodules=[{steps!r}]")
     return tuple(_step(each).invocation() for each in checks.listed("smartmodules", steps))
 
 
 def may_multiply(chain: Iterable[SmartModuleInvocation]) -> bool:
-    """Whether a step may make several records of one, as far as the client can know."""
-    return any(not isinstance(step.kind, _GIVES_ONE_AT_MOST) for step in chain)
+    """Whether a step may produce several records from one, as far as the client can know."""
+    return any(not isinstance(step.kind, _AT_MOST_ONE_OUTPUT) for step in chain)
 
 
 def keeps_state(chain: Iterable[SmartModuleInvocation]) -> bool:
-    """Whether a step is said to aggregate, so that a stream opened anew starts over."""
+    """Whether a step is declared as an aggregate, which starts over when a stream reopens."""
     return any(
         isinstance(step.kind, wire.Aggregate)
         or (isinstance(step.kind, wire.Generic) and isinstance(step.kind.context, wire.Aggregate))
@@ -189,19 +192,19 @@ def keeps_state(chain: Iterable[SmartModuleInvocation]) -> bool:
 def check_carried(
     chain: tuple[SmartModuleInvocation, ...], request: str, version: int, address: str
 ) -> None:
-    """Refuse a server whose version of a request has no room for what a chain needs.
+    """Refuse a server whose version of a request does not support all parts of a chain.
 
     Args:
-        chain: What the request would carry.
+        chain: The chain for the request.
         request: ``StreamFetch`` or ``Produce``.
-        version: What was agreed on with the server.
-        address: Which server.
+        version: The version negotiated with the server.
+        address: The address of the server.
 
     Raises:
-        UnsupportedServer: It would be dropped without a word.
+        UnsupportedServer: Parts of the chain would be silently dropped.
     """
     if request == "StreamFetch" and chain and version < CHAIN_SINCE:
-        raise _too_old("SmartModules", request, version, CHAIN_SINCE, address)
+        raise _too_old("a SmartModule", request, version, CHAIN_SINCE, address)
     for step in chain:
         lookback = step.params.lookback
         if lookback is not None and version < wire.LOOKBACK_SINCE:
@@ -218,15 +221,16 @@ def _step(given: SmartModule | str) -> SmartModule:
     if isinstance(given, str):
         return SmartModule(given)
     if not isinstance(given, SmartModule):
-        raise UsageError(f"{given!r} is no step of a chain", hint="give SmartModules, or names")
+        raise UsageError(
+            f"{given!r} is not a valid step of a chain", hint="give a SmartModule or a name"
+        )
     return given
 
 
 def _too_old(what: str, request: str, version: int, since: int, address: str) -> UnsupportedServer:
     return UnsupportedServer(
-        f"{address} speaks {request} version {version}, which cannot carry {what}: "
-        f"that takes version {since}",
-        hint="upgrade the cluster, or leave it out",
+        f"{address} supports {request} version {version}, but {what} needs version {since}",
+        hint=f"upgrade the cluster, or leave out {what}",
     )
 
 

@@ -1,4 +1,4 @@
-"""Fluvio's transforms: a chain of SmartModules in YAML or JSON, as its CLI and connectors take it.
+"""Reads Fluvio's transforms: a chain of SmartModules in YAML or JSON, as in its CLI and connectors.
 
 Source: client semantics reference, 6.
 """
@@ -18,8 +18,8 @@ from streamkit.units import parse_duration_s
 
 _STEP_KEYS: Final = ("uses", "with", "lookback")
 _LOOKBACK_KEYS: Final = ("last", "age")
-# What YAML 1.2 takes for anything but text. The older rules of the library, by which `no` is
-# false, `1:30` is ninety and 2024-01-01 a date, would refuse or change texts that Fluvio takes.
+# The scalars that are not text in YAML 1.2. The library follows older rules: `no` is false, `1:30`
+# is ninety, and 2024-01-01 is a date. They would refuse or change texts that Fluvio accepts.
 _PLAIN_SCALARS: Final = (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
@@ -34,10 +34,10 @@ _PLAIN_SCALARS: Final = (
 
 
 def load_transforms(path: str | Path) -> list[SmartModule]:
-    """Read a chain from a file with a list ``transforms``, such as `parse_transforms` takes.
+    """Read a chain from a file in the format of `parse_transforms`.
 
     Raises:
-        UsageError: The file cannot be read, or a step means nothing.
+        UsageError: The file cannot be read, or a step is not valid.
         ConfigError: The YAML reader is not installed.
     """
     try:
@@ -53,17 +53,19 @@ def load_transforms(path: str | Path) -> list[SmartModule]:
 def parse_transforms(text: str) -> list[SmartModule]:
     """Read a chain from YAML: ``transforms``, a list of steps.
 
-    Each step has ``uses``, the name of a SmartModule, and may have ``with``, its params, and
-    ``lookback`` with ``last`` and ``age``. A param is a text, or a list or map, which becomes its
-    JSON text. Other keys beside ``transforms``, as files of connectors have them, are left alone.
+    Each step has ``uses``, the name of a SmartModule, and may have ``with``, its parameters, and
+    ``lookback`` with ``last`` and ``age``. A parameter is a text, or a list or map, which is
+    converted to JSON. Other top-level keys, as in files of connectors, are ignored.
 
     Raises:
-        UsageError: It is no YAML, or a step means nothing.
+        UsageError: The text is not YAML, or a step is not valid.
         ConfigError: The YAML reader is not installed.
     """
     found = _yaml(text)
     if not isinstance(found, Mapping) or "transforms" not in found:
-        raise UsageError("no list of transforms", hint="it begins with `transforms:`")
+        raise UsageError(
+            "the list of transforms is missing", hint="begin it with the line `transforms:`"
+        )
     steps = found["transforms"]
     if not isinstance(steps, list):
         raise UsageError(f"transforms is {_kind_of(steps)}, not a list of steps")
@@ -71,10 +73,10 @@ def parse_transforms(text: str) -> list[SmartModule]:
 
 
 def parse_transform_lines(lines: Iterable[str]) -> list[SmartModule]:
-    """Read a chain from JSON: one step a line.
+    """Read a chain from JSON, one step per line.
 
     Raises:
-        UsageError: A line is no JSON, or means nothing as a step.
+        UsageError: A line is not JSON, or not a valid step.
     """
     steps = []
     for number, line in enumerate(lines, 1):
@@ -82,7 +84,7 @@ def parse_transform_lines(lines: Iterable[str]) -> list[SmartModule]:
             step = json.loads(line)
         except ValueError as error:
             raise UsageError(
-                f"step {number} is no JSON: {error}",
+                f"step {number} is not valid JSON: {error}",
                 hint='for example {"uses": "my-filter", "with": {"key": "value"}}',
             ) from error
         steps.append(_step(step, f"step {number}"))
@@ -95,12 +97,14 @@ def _step(step: object, where: str) -> SmartModule:
     _check_keys(step, _STEP_KEYS, where)
     name = step.get("uses")
     if not isinstance(name, str) or not name:
-        raise UsageError(f"{where} does not say which SmartModule it uses", hint="uses: my-filter")
+        raise UsageError(
+            f"{where} has no SmartModule name in `uses`", hint="for example `uses: my-filter`"
+        )
     params = step.get("with")
     if params is None:
         params = {}
     if not isinstance(params, Mapping):
-        raise UsageError(f"{where}: with is {_kind_of(params)}, not a map of params")
+        raise UsageError(f"{where}: `with` is {_kind_of(params)}, not a map of parameters")
     return SmartModule(
         name,
         params={str(key): _param(key, value, where) for key, value in params.items()},
@@ -110,14 +114,14 @@ def _step(step: object, where: str) -> SmartModule:
 
 def _param(key: object, value: object, where: str) -> str:
     if not isinstance(key, str):
-        raise UsageError(f"{where}: the param {key!r} has no text for a name")
+        raise UsageError(f"{where}: the parameter name {key!r} is not a text")
     if isinstance(value, str):
         return value
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     shown = json.dumps(value, default=str)
     raise UsageError(
-        f"{where}: the param {key!r} is {_kind_of(value)}, and params are texts, lists or maps",
+        f"{where}: the parameter {key!r} is {_kind_of(value)}, not a text, list or map",
         hint=f'put it in quotes: {key}: "{shown}"',
     )
 
@@ -126,7 +130,7 @@ def _lookback(found: object, where: str) -> Lookback | None:
     if found is None:
         return None
     if not isinstance(found, Mapping):
-        raise UsageError(f"{where}: lookback is {_kind_of(found)}, not a map of last and age")
+        raise UsageError(f"{where}: `lookback` is {_kind_of(found)}, not a map of last and age")
     _check_keys(found, _LOOKBACK_KEYS, f"{where}: lookback")
     last, age = found.get("last", 0), found.get("age")
     if not isinstance(last, int) or isinstance(last, bool) or last < 0:
@@ -146,7 +150,9 @@ def _age_s(age: object, where: str) -> float:
 def _check_keys(found: Mapping[Any, Any], known: tuple[str, ...], where: str) -> None:
     unknown = [str(key) for key in found if key not in known]
     if unknown:
-        raise UsageError(f"{where} has {', '.join(unknown)}", hint=f"there is {', '.join(known)}")
+        raise UsageError(
+            f"{where} has unknown keys: {', '.join(unknown)}", hint=f"use {', '.join(known)}"
+        )
 
 
 def _kind_of(value: object) -> str:
@@ -170,19 +176,19 @@ def _yaml(text: str) -> object:
     import yaml
 
     try:
-        return yaml.load(text, Loader=loader)  # made of the safe one, below
+        return yaml.load(text, Loader=loader)  # a subclass of the safe loader, below
     except (yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"no YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"not valid YAML: {' '.join(str(error).split())}") from error
 
 
 @cache
 def _loader() -> Any:
-    """Make the safe reader of the library follow YAML 1.2, as Fluvio's does."""
+    """Return the library's safe loader with the rules of YAML 1.2, which Fluvio follows."""
     try:
         import yaml
     except ModuleNotFoundError as error:
         raise ConfigError(
-            "transforms are YAML, and the reader for it is not installed",
+            "reading transforms needs the package pyyaml, which is not installed",
             hint='pip install "fluvio-streamkit[cli]"',
         ) from error
 

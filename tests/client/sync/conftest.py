@@ -1,4 +1,4 @@
-"""The client without an event loop in place of the async one, and a topic for each test."""
+"""The client without an event loop instead of the async one, and a topic for each test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def client(cluster: BrokerProcess) -> Iterator[sync.Client]:
 
 @pytest.fixture
 def topic(client: sync.Client, request: pytest.FixtureRequest) -> str:
-    """A topic that no other test knows."""
+    """A topic that no other test uses."""
     name = f"sync-{zlib.crc32(request.node.nodeid.encode()):08x}"
     client.admin.create_topic(name)
     return name

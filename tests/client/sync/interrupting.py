@@ -1,4 +1,4 @@
-"""An interrupt at every line of the client without a loop, one after another."""
+"""Interrupts the sync client at every line, one line per run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _FOLDER: Final = str(Path(sync.__file__).parent)
 
 
 class Interrupt(BaseException):
-    """Stands for KeyboardInterrupt, which may come anywhere in the main thread."""
+    """Stands for KeyboardInterrupt, which can occur at any line in the main thread."""
 
 
 def is_with(frame: FrameType) -> bool:
-    """Tell whether a ``with`` begins or ends here: no signal is handled between its two steps."""
+    """Whether a ``with`` begins or ends here: Python handles no signal between its two steps."""
     line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
     return line.lstrip().startswith("with ")
 
@@ -29,7 +29,7 @@ def is_with(frame: FrameType) -> bool:
 def interrupted_at(step: int, file: str = "") -> Iterator[list[bool]]:
     """Interrupt the block before line ``step`` of the client, or of one of its files.
 
-    The list holds something true afterwards if the block came to its end before.
+    The returned list contains a true value afterwards if the block ended before that line.
     """
     left = step
     is_whole: list[bool] = []

@@ -26,7 +26,7 @@ def is_about(name: str, event: WatchEvent[Any]) -> bool:
     return not isinstance(event, Listed) and event.item.name == name
 
 
-def test_modules_and_spus_are_administered_by_plain_calls(client: sync.Client, name: str) -> None:
+def test_modules_and_spus_are_administered_with_plain_calls(client: sync.Client, name: str) -> None:
     client.admin.create_smartmodule(name, wasm.module())
     (found,) = client.admin.list_smartmodules(name)
     assert isinstance(found, SmartModuleInfo)
@@ -36,12 +36,12 @@ def test_modules_and_spus_are_administered_by_plain_calls(client: sync.Client, n
     assert [spu.status for spu in client.admin.list_spus()] == ["online"]
 
 
-def test_options_of_a_topic_are_those_of_the_other_client(client: sync.Client, name: str) -> None:
+def test_options_of_a_topic_are_those_of_the_async_client(client: sync.Client, name: str) -> None:
     client.admin.create_topic(name, 2, compression="zstd", ignore_rack=True)
     found = client.admin.describe_topic(name)
     assert (found.partitions, found.compression, found.ignores_rack) == (2, "zstd", True)
     client.admin.create_topic(name, 2, exist_ok=True)
-    with pytest.raises(UsageError, match="no topic can be called"):
+    with pytest.raises(UsageError, match="is not a valid name for a topic"):
         client.admin.create_topic("Bad")
     client.admin.delete_topic(name)
 
@@ -53,13 +53,11 @@ def test_a_watch_is_a_plain_iterator(client: sync.Client, name: str) -> None:
         client.admin.delete_topic(name)
         mine = (event for event in watch if is_about(name, event))
         assert [type(event) for event in islice(mine, 2)] == [Added, Removed]
-    assert list(watch) == [], "it is over"
+    assert list(watch) == [], "the watch has ended"
 
 
-def test_another_thread_goes_on_while_one_waits_for_a_change(
-    client: sync.Client, name: str
-) -> None:
-    """A watch of the official client holds the interpreter until something happens."""
+def test_another_thread_runs_while_one_waits_for_a_change(client: sync.Client, name: str) -> None:
+    """A watch of the official client blocks the interpreter until something happens."""
     seen: list[WatchEvent[TopicInfo]] = []
     is_listed = threading.Event()
 
@@ -83,7 +81,7 @@ def test_another_thread_goes_on_while_one_waits_for_a_change(
 
 
 @pytest.mark.parametrize("ending", ["the watch", "the client"])
-def test_a_thread_that_waits_is_let_go_at_the_end(cluster: BrokerProcess, ending: str) -> None:
+def test_the_end_of_a_watch_releases_a_waiting_thread(cluster: BrokerProcess, ending: str) -> None:
     is_listed, is_over = threading.Event(), threading.Event()
     client = sync.Client.connect(cluster.address)
     watch = client.admin.watch_smartmodules()

@@ -17,7 +17,7 @@ from tests.broker_process import BrokerProcess
 SOON_S: Final = 60.0
 
 
-def test_records_go_out_and_come_back(client: sync.Client, topic: str) -> None:
+def test_sent_records_can_be_read(client: sync.Client, topic: str) -> None:
     with client.producer(topic) as producer:
         assert producer.send("eins", "a").wait() == RecordMetadata(0, 0)
         assert list(producer.send_many([b"2", b"3"], [None, b"b"]).wait().offsets) == [1, 2]
@@ -45,7 +45,7 @@ def test_errors_are_the_same(client: sync.Client, topic: str, cluster: BrokerPro
         small.send(bytes(2_000))
 
 
-def test_another_thread_goes_on_while_one_waits(client: sync.Client, topic: str) -> None:
+def test_another_thread_runs_while_one_waits(client: sync.Client, topic: str) -> None:
     turns = 0
     is_over = threading.Event()
     enough = threading.Event()
@@ -68,7 +68,7 @@ def test_another_thread_goes_on_while_one_waits(client: sync.Client, topic: str)
     reader.start()
     counter.start()
     try:
-        assert enough.wait(SOON_S), "the reader held the interpreter"
+        assert enough.wait(SOON_S), "the reader blocked the interpreter"
         assert not found
         with client.producer(topic) as producer:
             producer.send(b"at last")
@@ -91,7 +91,7 @@ def test_many_threads_may_share_a_client_and_a_producer(client: sync.Client, top
     assert [found[offset] for offset in offsets] == [b"%d" % n for n in range(200)]
 
 
-def test_a_loop_can_be_left_early(client: sync.Client, topic: str) -> None:
+def test_a_loop_can_be_ended_early(client: sync.Client, topic: str) -> None:
     with client.producer(topic, batch_size=100) as producer:
         producer.send_many([b"%d" % n for n in range(100)])
     for record in client.consumer(topic):
@@ -104,7 +104,7 @@ def test_a_loop_can_be_left_early(client: sync.Client, topic: str) -> None:
             break
 
 
-def test_offsets_are_stored_and_gone_on_from(client: sync.Client, topic: str) -> None:
+def test_a_consumer_resumes_from_stored_offsets(client: sync.Client, topic: str) -> None:
     with client.producer(topic) as producer:
         producer.send_many([b"%d" % n for n in range(10)])
     options: dict[str, Any] = {"consumer_id": topic, "until_end": True}
@@ -122,12 +122,12 @@ def test_a_partition_is_read_once(client: sync.Client, topic: str) -> None:
     assert list(client.fetch(topic, 0, 1).chunk.values) == [b"2"]
 
 
-def test_an_error_of_the_block_goes_out_as_it_is(cluster: BrokerProcess) -> None:
+def test_an_error_of_the_block_is_raised_unchanged(cluster: BrokerProcess) -> None:
     with pytest.raises(ZeroDivisionError), sync.Client.connect(cluster.address):
         raise ZeroDivisionError
 
 
-def test_the_admin_calls_are_there(client: sync.Client, topic: str) -> None:
+def test_admin_calls_work(client: sync.Client, topic: str) -> None:
     assert topic in [each.name for each in client.admin.list_topics()]
     assert client.admin.describe_topic(topic).partitions == 1
     assert [each.partition for each in client.admin.add_partitions(topic)] == [1]

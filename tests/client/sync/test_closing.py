@@ -1,4 +1,4 @@
-"""What threads send while a producer or its client ends is stored, or its handle says why not."""
+"""Records sent while a producer or client closes are stored, or their handles raise."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def stored(client: sync.Client, topic: str) -> list[bytes]:
 
 
 class Senders:
-    """Threads that send until they are refused; they remember what was accepted."""
+    """Threads that send until they are refused, and remember the accepted records."""
 
     def __init__(self, producer: sync.Producer, enough: int = 2_000) -> None:
         self.producer = producer
@@ -47,7 +47,7 @@ class Senders:
             assert not thread.is_alive()
 
     def accounted(self) -> tuple[list[bytes], list[bytes]]:
-        """Return what is said to be stored, and what is said not to be."""
+        """Return the records reported as stored, and those reported as not stored."""
         found: list[bytes] = []
         lost: list[bytes] = []
         for value, handle in self.accepted:
@@ -116,7 +116,7 @@ def test_records_accepted_while_a_producer_closes_are_stored(
     assert sorted(stored(client, topic)) == sorted(found)
 
 
-def test_records_accepted_while_a_client_closes_are_stored_by_all_its_producers(
+def test_records_accepted_while_a_client_closes_are_stored(
     cluster: BrokerProcess, client: sync.Client, topic: str
 ) -> None:
     with sync.Client.connect(cluster.address) as other:
@@ -146,7 +146,7 @@ def test_a_producer_opened_while_its_client_closes_is_refused_or_flushed(
                 accepted.append(other.producer(topic, linger=3_600).send(b"x"))
                 some.set()
         except UsageError as error:
-            assert "is closed" in str(error)  # noqa: PT017  # in a thread of its own
+            assert "is closed" in str(error)  # noqa: PT017  # this runs in its own thread
 
     with thread(open_producers):
         assert some.wait(SOON_S)
@@ -157,7 +157,7 @@ def test_a_producer_opened_while_its_client_closes_is_refused_or_flushed(
 
 
 @pytest.mark.parametrize("is_released", [True, False])
-def test_threads_that_wait_for_room_when_their_producer_closes_are_stored_or_refused(
+def test_records_waiting_for_room_when_their_producer_closes_are_stored_or_refused(
     cluster: BrokerProcess, client: sync.Client, topic: str, is_released: bool
 ) -> None:
     stall = Stall("spu up")
@@ -184,10 +184,10 @@ def test_threads_that_wait_for_room_when_their_producer_closes_are_stored_or_ref
         assert stored(client, topic) == []
 
 
-def test_each_accepted_record_is_stored_or_its_handle_says_that_it_is_not(
+def test_each_accepted_record_is_stored_or_its_handle_raises(
     cluster: BrokerProcess, client: sync.Client, topic: str
 ) -> None:
-    """Closed without time to flush, a producer knows of each record what became of it."""
+    """A producer closed without time to flush still has the outcome of each record."""
     for _ in range(20):
         with sync.Client.connect(cluster.address) as other:
             producer = other.producer(topic, linger=0, batch_size=100)

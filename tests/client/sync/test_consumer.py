@@ -1,4 +1,4 @@
-"""The consumer without an event loop: loops left and gone on with, positions, offsets."""
+"""The consumer without an event loop: resumed loops, positions, and offsets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fail(_: object) -> None:
     raise ZeroDivisionError
 
 
-def test_a_loop_that_is_left_goes_on_with_the_next_record(client: sync.Client, topic: str) -> None:
+def test_iterating_again_resumes_with_the_next_record(client: sync.Client, topic: str) -> None:
     with client.consumer(topic, until_end=True) as consumer:
         first = [record.offset for record in islice(consumer, 10)]
         for record in consumer:
@@ -48,7 +48,7 @@ def test_a_loop_that_is_left_goes_on_with_the_next_record(client: sync.Client, t
         assert list(consumer) == []
 
 
-def test_every_column_reaches_the_record(client: sync.Client, topic: str) -> None:
+def test_a_record_has_the_value_of_every_column(client: sync.Client, topic: str) -> None:
     with client.producer(topic) as producer:
         producer.send(b"value", b"key", timestamp_ms=7)
     (record,) = client.consumer(topic, start=COUNT, until_end=True)
@@ -56,7 +56,7 @@ def test_every_column_reaches_the_record(client: sync.Client, topic: str) -> Non
     assert (record.offset, record.partition, record.topic) == (COUNT, 0, topic)
 
 
-def test_a_consumer_without_a_block_ends_with_its_loop(client: sync.Client, topic: str) -> None:
+def test_a_consumer_without_a_block_closes_with_its_loop(client: sync.Client, topic: str) -> None:
     consumer = client.consumer(topic)
     assert next(iter(consumer)).offset == 0
     with pytest.raises(UsageError, match="is closed"):
@@ -88,7 +88,7 @@ def test_closing_ends_a_wait_of_another_thread(client: sync.Client, topic: str) 
         consumer.next_chunk()
 
 
-def test_a_client_that_is_closed_ends_the_wait_of_another_thread(
+def test_closing_the_client_ends_a_wait_of_another_thread(
     cluster: BrokerProcess, topic: str
 ) -> None:
     other = sync.Client.connect(cluster.address)
@@ -109,7 +109,7 @@ def test_a_client_that_is_closed_ends_the_wait_of_another_thread(
     assert "closed" in str(told[0])
 
 
-def test_threads_may_share_a_consumer_and_each_record_reaches_one(
+def test_threads_may_share_a_consumer_and_each_record_goes_to_one(
     client: sync.Client, topic: str
 ) -> None:
     with client.consumer(topic, until_end=True, max_bytes=1_000) as consumer:
@@ -126,7 +126,9 @@ def test_threads_may_share_a_consumer_and_each_record_reaches_one(
     assert sorted(chain.from_iterable(found)) == list(range(COUNT))
 
 
-def test_commit_stores_what_the_loop_has_come_back_from(client: sync.Client, topic: str) -> None:
+def test_commit_stores_the_records_that_the_loop_has_finished(
+    client: sync.Client, topic: str
+) -> None:
     with client.consumer(topic, consumer_id=topic, offset_strategy="manual") as consumer:
         records = iter(consumer)
         next(records)
@@ -150,7 +152,7 @@ def test_commit_stores_what_the_loop_has_come_back_from(client: sync.Client, top
 
 
 @pytest.mark.parametrize("way", ["records", "chunks"])
-def test_auto_stores_what_was_processed_not_what_was_fetched(
+def test_auto_commits_processed_records_not_fetched_ones(
     client: sync.Client, topic: str, way: str
 ) -> None:
     options: dict[str, Any] = {"consumer_id": topic, "offset_strategy": "auto"}
@@ -167,7 +169,7 @@ def test_auto_stores_what_was_processed_not_what_was_fetched(
     assert offset_of(client, topic) == COUNT - 1
 
 
-def test_seek_takes_a_loop_elsewhere_at_once(client: sync.Client, topic: str) -> None:
+def test_seek_moves_a_running_loop_immediately(client: sync.Client, topic: str) -> None:
     with client.consumer(topic) as consumer:
         found = []
         for record in consumer:
@@ -183,7 +185,9 @@ def test_seek_takes_a_loop_elsewhere_at_once(client: sync.Client, topic: str) ->
         assert next(iter(consumer)).offset == COUNT - 1
 
 
-def test_seek_drops_what_an_interrupted_wait_had_asked_for(client: sync.Client, topic: str) -> None:
+def test_seek_drops_the_records_requested_by_an_interrupted_wait(
+    client: sync.Client, topic: str
+) -> None:
     with client.consumer(topic, start="end") as consumer, client.producer(topic) as producer:
         interrupt_once_it_waits()
         with pytest.raises(KeyboardInterrupt):
@@ -206,7 +210,7 @@ def test_an_interrupted_wait_loses_nothing(client: sync.Client, topic: str) -> N
         assert [record.value for record in islice(consumer, 2)] == [b"first", b"second"]
 
 
-# A call that is interrupted before it has begun leaves its coroutine behind.
+# A call that is interrupted before it starts leaves a coroutine that was never awaited.
 @pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
 def test_an_interrupt_at_any_line_of_a_wait_loses_nothing(client: sync.Client, topic: str) -> None:
     found: list[int] = []
@@ -221,9 +225,7 @@ def test_an_interrupt_at_any_line_of_a_wait_loses_nothing(client: sync.Client, t
     assert step >= 8
 
 
-def test_lag_and_ends_count_what_the_application_has_not_been_given(
-    client: sync.Client, topic: str
-) -> None:
+def test_lag_counts_records_that_were_not_given_out(client: sync.Client, topic: str) -> None:
     with client.consumer(topic, until_end=True) as consumer:
         assert consumer.lag() == {0: COUNT}
         list(islice(consumer, 10))
@@ -237,7 +239,7 @@ def test_lag_and_ends_count_what_the_application_has_not_been_given(
         assert consumer.metrics.records == COUNT
 
 
-def test_an_error_is_raised_out_of_the_loop_and_seek_goes_on_behind_it(
+def test_a_loop_raises_an_error_and_seek_continues_after_it(
     client: sync.Client, topic: str
 ) -> None:
     with client.consumer(topic, start=COUNT + 50) as consumer:
@@ -248,7 +250,9 @@ def test_an_error_is_raised_out_of_the_loop_and_seek_goes_on_behind_it(
         assert next(iter(consumer)).offset == 5
 
 
-def test_an_error_of_the_block_goes_out_and_stores_nothing(client: sync.Client, topic: str) -> None:
+def test_an_error_of_the_block_is_raised_and_stores_nothing(
+    client: sync.Client, topic: str
+) -> None:
     options: dict[str, Any] = {"consumer_id": topic, "offset_strategy": "auto"}
     with pytest.raises(ZeroDivisionError), client.consumer(topic, **options) as consumer:
         fail(list(islice(consumer, 10)))

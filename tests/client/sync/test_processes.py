@@ -1,4 +1,4 @@
-"""The client without a loop in a process of its own: Ctrl-C, the end of a program, forks."""
+"""The sync client in its own process: Ctrl-C, the end of a program, and forks."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.proxy import Proxy, Stall
 
 ROOT: Final = Path(__file__).parent.parent.parent.parent
 END_S_MAX: Final = 60.0
-# What the end of an interpreter, or of a block left by Ctrl-C, may take: 5 s and 2 s, and the
+# The time limits of the end of an interpreter (5 s) and of a block after Ctrl-C (2 s), plus the
 # start and end of a process on a busy machine.
 BOUNDED_S_MAX: Final = 30.0
 
 
 class Program:
-    """A scenario of `program` in a process of its own."""
+    """A scenario of `program` in its own process."""
 
     def __init__(self, scenario: str, address: str, topic: str) -> None:
         self._process = subprocess.Popen(
@@ -39,15 +39,15 @@ class Program:
         )
         self.errors = ""
 
-    def hear(self) -> str:
-        """Wait for a line of it."""
+    def read_line(self) -> str:
+        """Wait for a line of its output."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline().rstrip()
         if not line:
             self.end()
         return line
 
-    def go_on(self) -> None:
+    def send_line(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -91,7 +91,7 @@ PRODUCING: Final[dict[str, Callable[[list[bytes]], bool]]] = {
 
 
 @pytest.mark.parametrize("wait", PRODUCING)
-def test_ctrl_c_ends_a_wait_for_the_broker_and_the_producer_goes_on(
+def test_ctrl_c_ends_a_wait_for_the_broker_and_the_producer_still_works(
     cluster: BrokerProcess, client: sync.Client, topic: str, wait: str
 ) -> None:
     stall = Stall("spu up")
@@ -99,15 +99,15 @@ def test_ctrl_c_ends_a_wait_for_the_broker_and_the_producer_goes_on(
         stalled(cluster, stall) as proxy,
         running(f"interrupt_{wait}", proxy.address, topic) as program,
     ):
-        assert program.hear() == "interrupted", program.errors
+        assert program.read_line() == "interrupted", program.errors
         assert not stored(client, topic)
         stall.release()
-        program.go_on()
+        program.send_line()
         assert program.end() == 0, program.errors
     assert PRODUCING[wait](stored(client, topic))
 
 
-def test_ctrl_c_ends_a_wait_for_room_and_no_record_is_lost_or_doubled(
+def test_ctrl_c_ends_a_wait_for_room_without_lost_or_duplicate_records(
     cluster: BrokerProcess, client: sync.Client, topic: str
 ) -> None:
     stall = Stall("spu up")
@@ -115,37 +115,37 @@ def test_ctrl_c_ends_a_wait_for_room_and_no_record_is_lost_or_doubled(
         stalled(cluster, stall) as proxy,
         running("interrupt_full_queue", proxy.address, topic) as program,
     ):
-        assert program.hear() == "interrupted", program.errors
+        assert program.read_line() == "interrupted", program.errors
         stall.release()
-        program.go_on()
-        sent = int(program.hear())
+        program.send_line()
+        sent = int(program.read_line())
         assert program.end() == 0, program.errors
     assert stored(client, topic) == [*(b"%d" % number for number in range(sent)), b"last"]
 
 
 @pytest.mark.parametrize("wait", ["records", "chunks"])
-def test_ctrl_c_ends_a_wait_for_records_and_the_consumer_goes_on(
+def test_ctrl_c_ends_a_wait_for_records_and_the_consumer_still_works(
     cluster: BrokerProcess, client: sync.Client, topic: str, wait: str
 ) -> None:
     with running(f"interrupt_{wait}", cluster.address, topic) as program:
-        assert program.hear() == "interrupted", program.errors
+        assert program.read_line() == "interrupted", program.errors
         with client.producer(topic) as producer:
             producer.send(b"from the test")
-        program.go_on()
+        program.send_line()
         assert program.end() == 0, program.errors
 
 
-def test_a_block_left_by_ctrl_c_ends_in_time_and_says_what_was_not_delivered(
+def test_a_block_ended_by_ctrl_c_closes_in_time_and_reports_undelivered_records(
     cluster: BrokerProcess, topic: str
 ) -> None:
     with (
         stalled(cluster, Stall("spu up")) as proxy,
         running("interrupt_block", proxy.address, topic) as program,
     ):
-        assert re.search(r"interrupted: 1 record.* were not acknowledged", program.hear()), (
+        assert re.search(r"interrupted: 1 record.* were not acknowledged", program.read_line()), (
             program.errors
         )
-        program.go_on()
+        program.send_line()
         assert program.end() == 0, program.errors
 
 
@@ -163,7 +163,7 @@ def numbers(count: int) -> list[bytes]:
         ("fork_by_multiprocessing", 0, [b"child", b"child"]),
     ],
 )
-def test_records_of_producers_that_were_never_closed_arrive(
+def test_records_of_unclosed_producers_are_delivered(
     cluster: BrokerProcess,
     client: sync.Client,
     topic: str,
@@ -177,7 +177,7 @@ def test_records_of_producers_that_were_never_closed_arrive(
     assert "streamkit" not in program.errors.replace("streamkit/", "")
 
 
-def test_records_of_producers_that_were_dropped_arrive(
+def test_records_of_garbage_collected_producers_are_delivered(
     cluster: BrokerProcess, client: sync.Client, topic: str
 ) -> None:
     with running("exit_dropped", cluster.address, topic) as program:
@@ -186,7 +186,7 @@ def test_records_of_producers_that_were_dropped_arrive(
     assert sorted(stored(client, topic), key=int) == numbers(17)
 
 
-def test_a_program_whose_broker_is_away_ends_in_time_and_counts_what_is_lost(
+def test_a_program_without_a_broker_ends_in_time_and_counts_lost_records(
     cluster: BrokerProcess, client: sync.Client, topic: str
 ) -> None:
     with (
@@ -196,13 +196,13 @@ def test_a_program_whose_broker_is_away_ends_in_time_and_counts_what_is_lost(
         began_s = time.monotonic()
         assert program.end() == 0
         assert time.monotonic() - began_s < BOUNDED_S_MAX
-    # A warning of what is tried again may stand beside it.
+    # There may also be a warning about a retry.
     said = f"streamkit: 17 records for {topic!r} were not delivered before the end"
     assert said in program.errors.splitlines()
     assert not stored(client, topic)
 
 
-def test_records_that_are_refused_at_the_end_are_told(
+def test_records_refused_at_the_end_are_reported(
     cluster: BrokerProcess, client: sync.Client
 ) -> None:
     small = "processes-refused"
@@ -212,29 +212,29 @@ def test_records_that_are_refused_at_the_end_are_told(
     assert re.search(f"^streamkit: .*{small}.*too large", program.errors), program.errors
 
 
-def test_a_client_used_when_the_loop_has_ended_says_so(
+def test_a_client_used_after_the_end_of_the_loop_is_refused(
     cluster: BrokerProcess, client: sync.Client, topic: str
 ) -> None:
     with running("exit_used_after", cluster.address, topic) as program:
-        assert "the interpreter is ending" in program.hear()
+        assert "the interpreter is ending" in program.read_line()
         assert program.end() == 0, program.errors
     assert stored(client, topic) == [b"in time"]
 
 
-def test_records_accepted_while_a_program_ends_are_stored(
+def test_records_accepted_while_a_program_ends_are_delivered(
     cluster: BrokerProcess, client: sync.Client, topic: str
 ) -> None:
     with running("exit_while_sending", cluster.address, topic) as program:
-        accepted = int(program.hear())
+        accepted = int(program.read_line())
         assert program.end() == 0, program.errors
     assert accepted >= RECORDS
     assert len(stored(client, topic)) == accepted
 
 
-def test_a_forked_child_is_told_and_may_connect_by_itself(
+def test_a_forked_child_gets_an_error_and_can_connect_itself(
     cluster: BrokerProcess, client: sync.Client, topic: str
 ) -> None:
     with running("fork", cluster.address, topic) as program:
-        assert program.hear() == "child"
+        assert program.read_line() == "child"
         assert program.end() == 0, program.errors
     assert stored(client, topic) == [b"parent 1", b"child", b"parent 2"]

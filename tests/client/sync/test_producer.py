@@ -1,4 +1,4 @@
-"""The producer without an event loop: order, bounds, errors, and what its end does."""
+"""The producer without an event loop: order, limits, errors, and closing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOON_S: Final = 60.0
 
 @pytest.fixture
 def small(client: sync.Client, topic: str) -> str:
-    """A topic whose broker takes no batch above a kilobyte."""
+    """A topic whose broker rejects batches above one kilobyte."""
     client.admin.create_topic(f"{topic}-small", segment_size_bytes=1_024)
     return f"{topic}-small"
 
@@ -75,9 +75,7 @@ def test_single_records_and_columns_keep_their_order(client: sync.Client, topic:
     assert stored(client, topic) == expected
 
 
-def test_a_partition_that_is_named_takes_its_records_in_order(
-    client: sync.Client, topic: str
-) -> None:
+def test_records_for_a_chosen_partition_keep_their_order(client: sync.Client, topic: str) -> None:
     client.admin.add_partitions(topic, 2)
     with client.producer(topic) as producer:
         handles = []
@@ -95,7 +93,7 @@ def test_a_partition_that_is_named_takes_its_records_in_order(
         assert named == [n for n in range(300) if n % 5 and n % 3 == partition]
 
 
-def test_columns_larger_than_the_queue_go_out_whole(client: sync.Client, topic: str) -> None:
+def test_columns_larger_than_the_queue_are_sent_completely(client: sync.Client, topic: str) -> None:
     values = numbers(20_000)
     with client.producer(topic, queue_bytes=10_000) as producer:
         found = producer.send_many(values, timestamps_ms=range(1, 20_001)).wait()
@@ -106,10 +104,10 @@ def test_columns_larger_than_the_queue_go_out_whole(client: sync.Client, topic: 
     assert [record.timestamp_ms for record in records] == list(range(1, 20_001))
 
 
-# --- bounds ----------------------------------------------------------------------------------
+# --- limits ----------------------------------------------------------------------------------
 
 
-def test_senders_wait_when_the_queue_is_full_and_memory_stays_bounded(
+def test_senders_wait_when_the_queue_is_full_and_memory_stays_limited(
     cluster: BrokerProcess, topic: str
 ) -> None:
     stall = Stall("spu up")
@@ -139,10 +137,10 @@ def test_senders_wait_when_the_queue_is_full_and_memory_stays_bounded(
         assert [handle.wait().offset for handle in handles] == list(range(1_000))
 
 
-# A call that is interrupted before it has begun leaves its coroutine behind.
+# A call that is interrupted before it starts leaves a coroutine that was never awaited.
 @pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
 @pytest.mark.parametrize("options", [{}, {"partition": 1}], ids=["chosen", "named"])
-def test_an_interrupt_at_any_line_leaves_whole_records_in_order(
+def test_an_interrupt_at_any_line_leaves_complete_records_in_order(
     client: sync.Client, topic: str, options: dict[str, Any]
 ) -> None:
     client.admin.add_partitions(topic)
@@ -182,7 +180,7 @@ def test_an_interrupt_at_any_line_leaves_whole_records_in_order(
         ((b"x",), {"partition": 1}, UsageError, "no partition 1"),
     ],
 )
-def test_send_refuses_by_itself_what_can_never_be_sent(
+def test_send_refuses_records_that_can_never_be_sent(
     client: sync.Client,
     topic: str,
     arguments: tuple[Any, ...],
@@ -207,7 +205,7 @@ def test_send_refuses_by_itself_what_can_never_be_sent(
         (([b"x"], None, [-1]), UsageError, "timestamp_ms=-1"),
     ],
 )
-def test_send_many_refuses_whole_columns_for_one_row(
+def test_send_many_refuses_all_rows_if_one_is_invalid(
     client: sync.Client,
     topic: str,
     columns: tuple[Any, Any, Any],
@@ -222,7 +220,7 @@ def test_send_many_refuses_whole_columns_for_one_row(
     assert stored(client, topic) == []
 
 
-def test_a_refused_record_is_told_by_its_handle_and_by_flush(
+def test_handle_and_flush_raise_the_error_of_a_refused_record(
     client: sync.Client, small: str
 ) -> None:
     with client.producer(small, batch_size=100) as producer:
@@ -241,7 +239,7 @@ def test_a_refused_record_is_told_by_its_handle_and_by_flush(
     assert stored(client, small) == [b"good"]
 
 
-def test_a_partitioner_that_fails_is_told_by_the_handles_and_by_flush(
+def test_handles_and_flush_raise_the_error_of_a_partitioner(
     client: sync.Client, topic: str
 ) -> None:
     client.admin.add_partitions(topic)
@@ -261,7 +259,7 @@ def test_a_partitioner_that_fails_is_told_by_the_handles_and_by_flush(
         assert producer.send(b"good", b"good").wait().offset == 1
 
 
-def test_a_record_that_its_partitioner_fails_for_takes_no_other_with_it(
+def test_a_partitioner_error_for_one_record_does_not_affect_the_others(
     client: sync.Client, topic: str
 ) -> None:
     client.admin.add_partitions(topic)
@@ -307,7 +305,7 @@ def test_a_callback_that_calls_the_client_is_refused_instead_of_hanging(
     assert "wait for itself" in str(told[0])
 
 
-# --- ends ------------------------------------------------------------------------------------
+# --- closing ---------------------------------------------------------------------------------
 
 
 def test_closing_twice_does_nothing_and_sending_afterwards_is_refused(
@@ -329,14 +327,14 @@ def test_closing_twice_does_nothing_and_sending_afterwards_is_refused(
     assert stored(client, topic) == [b"x"]
 
 
-def test_closing_one_that_was_never_used_connects_to_nothing() -> None:
+def test_closing_an_unused_producer_does_not_connect() -> None:
     producer = sync.Client.connect("127.0.0.1:1").producer("none")
     producer.close()
     with pytest.raises(UsageError, match="is closed"):
         producer.send(b"x")
 
 
-def test_a_deadline_ends_closing_and_says_how_many_records_are_open(
+def test_a_deadline_ends_closing_and_reports_unacknowledged_records(
     cluster: BrokerProcess, topic: str
 ) -> None:
     with (
@@ -354,7 +352,7 @@ def test_a_deadline_ends_closing_and_says_how_many_records_are_open(
             producer.send(b"x")
 
 
-def test_a_sender_that_waits_for_room_is_told_when_the_producer_is_stopped(
+def test_stopping_a_producer_ends_a_send_that_waits_for_room(
     cluster: BrokerProcess, topic: str
 ) -> None:
     with (
@@ -379,7 +377,7 @@ def test_a_sender_that_waits_for_room_is_told_when_the_producer_is_stopped(
         assert "is closed" in str(told[0])
 
 
-def test_the_end_of_the_client_flushes_its_producers(cluster: BrokerProcess, topic: str) -> None:
+def test_closing_the_client_flushes_its_producers(cluster: BrokerProcess, topic: str) -> None:
     with sync.Client.connect(cluster.address) as client:
         client.producer(topic, linger=3_600).send_many(numbers(100))
         client.producer(topic, linger=3_600).send(b"last")
@@ -392,7 +390,7 @@ def test_the_end_of_the_client_flushes_its_producers(cluster: BrokerProcess, top
         assert sorted(stored(again, topic)) == sorted([*numbers(100), b"last"])
 
 
-def test_the_end_of_the_client_raises_what_its_producers_could_not_deliver(
+def test_closing_the_client_raises_for_undelivered_records(
     cluster: BrokerProcess, client: sync.Client, small: str
 ) -> None:
     with (
@@ -407,9 +405,7 @@ def test_the_end_of_the_client_raises_what_its_producers_could_not_deliver(
             away.close(deadline_s=0.1)
 
 
-def test_closing_takes_no_longer_than_the_producer_was_told(
-    cluster: BrokerProcess, small: str
-) -> None:
+def test_closing_takes_no_longer_than_the_close_timeout(cluster: BrokerProcess, small: str) -> None:
     with Proxy(cluster.sc_port, cluster.spu_port, Stall("spu up")) as proxy:
         away = sync.Client.connect(proxy.address)
         producer = away.producer(small, close_timeout=0.1)
@@ -419,7 +415,7 @@ def test_closing_takes_no_longer_than_the_producer_was_told(
         away.close()
 
 
-def test_clients_and_what_they_make_show_what_they_are(client: sync.Client, topic: str) -> None:
+def test_the_objects_of_a_client_have_a_readable_repr(client: sync.Client, topic: str) -> None:
     producer = client.producer(topic)
     assert repr(client) == f"Client({client.address!r})"
     assert repr(producer) == f"Producer({topic!r})"
@@ -429,14 +425,14 @@ def test_clients_and_what_they_make_show_what_they_are(client: sync.Client, topi
     producer.close()
 
 
-def test_a_producer_that_is_dropped_delivers_what_it_took(client: sync.Client, topic: str) -> None:
+def test_a_garbage_collected_producer_delivers_its_records(client: sync.Client, topic: str) -> None:
     handle = client.producer(topic, linger=3_600).send(b"nobody has me")
     gc.collect()
     assert next(iter(client.consumer(topic))).value == b"nobody has me"
     assert handle.wait().offset == 0
 
 
-def test_an_error_of_the_block_goes_first_and_notes_what_was_not_delivered(
+def test_an_error_of_the_block_gets_a_note_about_undelivered_records(
     client: sync.Client, topic: str, small: str
 ) -> None:
     with pytest.raises(ZeroDivisionError) as raised, client.producer(topic) as producer:

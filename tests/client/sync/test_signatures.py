@@ -11,14 +11,14 @@ import pytest
 import streamkit.client as asynchronous
 from streamkit import sync
 
-# Names of one side alone, and why. Nothing is added here that an application may want.
+# Names that only one side has, with the reason. Nothing that an application needs belongs here.
 ONLY_HERE: Final = {
-    ("Client", "close"),  # for clients that no `with` closes
+    ("Client", "close"),  # for clients that are used without `with`
 }
 ONLY_THERE: Final = {
-    ("Client", "cluster"),  # for code that extends the client; it lives on the loop
+    ("Client", "cluster"),  # for code that extends the client and runs on the loop
     ("Producer", "checkpoint"),  # for the engine, which has a loop
-    # For the client itself, which closes its producers, and for the client without a loop.
+    # For the client itself, which closes its producers, and for the sync client.
     ("Producer", "shut"),
     ("Producer", "close_with"),
     ("Producer", "check_sizes"),
@@ -70,7 +70,7 @@ def parameters(method: Any) -> list[tuple[str, object, object, str]]:
     ]
 
 
-def test_both_consumers_are_iterated() -> None:
+def test_both_consumers_can_be_iterated() -> None:
     here, there = PAIRS["Consumer"]
     assert isinstance(here.chunks(), Iterable)
     assert isinstance(there.chunks(), AsyncIterable)
@@ -78,7 +78,7 @@ def test_both_consumers_are_iterated() -> None:
     assert isinstance(aiter(there), AsyncIterable)
 
 
-def test_every_public_method_says_what_it_does() -> None:
+def test_every_public_method_has_a_docstring() -> None:
     for kind, (here, _) in PAIRS.items():
         for name in public(here):
             assert (getattr(type(here), name, None) or getattr(here, name)).__doc__, (kind, name)

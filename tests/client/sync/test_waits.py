@@ -1,4 +1,4 @@
-"""Waiting without a loop holds up nobody: another thread counts on, whatever is waited for."""
+"""A waiting sync call does not block other threads: meanwhile another thread keeps counting."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ STEPS: Final = 100_000
 
 @contextmanager
 def counting(release: Callable[[], object]) -> Iterator[threading.Event]:
-    """Count in another thread; call ``release`` once it has come far enough.
+    """Count in another thread; call ``release`` when the count is high enough.
 
-    Where a wait held the interpreter, the thread would not count, and the wait never end.
+    If a wait blocked the interpreter, the thread would not count, and the wait would never end.
     """
     is_over, enough = threading.Event(), threading.Event()
 
@@ -75,7 +75,7 @@ WAITS: Final[dict[str, Callable[[sync.Producer], object]]] = {
 
 
 @pytest.mark.parametrize("wait", WAITS)
-def test_another_thread_counts_on_while_a_producer_waits(
+def test_another_thread_runs_while_a_producer_waits(
     cluster: BrokerProcess, topic: str, wait: str
 ) -> None:
     stall = Stall("spu up")
@@ -90,7 +90,7 @@ def test_another_thread_counts_on_while_a_producer_waits(
 
 
 @pytest.mark.parametrize("way", ["records", "chunks"])
-def test_another_thread_counts_on_while_a_consumer_waits(
+def test_another_thread_runs_while_a_consumer_waits(
     client: sync.Client, topic: str, way: str
 ) -> None:
     with client.producer(topic) as producer, client.consumer(topic) as consumer:
@@ -104,7 +104,7 @@ def test_another_thread_counts_on_while_a_consumer_waits(
         assert values == [b"at last"]
 
 
-def test_another_thread_counts_on_while_a_client_connects(cluster: BrokerProcess) -> None:
+def test_another_thread_runs_while_a_client_connects(cluster: BrokerProcess) -> None:
     stall = Stall("sc down")
     with (
         Proxy(cluster.sc_port, cluster.spu_port, stall) as proxy,
@@ -114,7 +114,7 @@ def test_another_thread_counts_on_while_a_client_connects(cluster: BrokerProcess
         assert enough.is_set(), "it did not wait"
 
 
-def test_another_thread_counts_on_while_a_watch_waits(client: sync.Client, topic: str) -> None:
+def test_another_thread_runs_while_a_watch_waits(client: sync.Client, topic: str) -> None:
     with client.admin.watch_topics() as watch:
         next(watch)
         with counting(lambda: client.admin.delete_topic(topic)) as enough:
@@ -123,7 +123,7 @@ def test_another_thread_counts_on_while_a_watch_waits(client: sync.Client, topic
         assert topic in repr(event)
 
 
-def test_a_record_waits_for_its_linger_unless_somebody_waits_for_it(
+def test_a_record_waits_for_its_linger_unless_a_caller_waits_for_it(
     client: sync.Client, topic: str
 ) -> None:
     with client.producer(topic, linger=3_600) as producer:
