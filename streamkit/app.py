@@ -1,4 +1,4 @@
-"""The front door: decorators build a graph, `run` hands it to a runner."""
+"""The class `App`: its decorators build a graph, and `run` runs it."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ P = ParamSpec("P")
 
 
 class App:
-    """A job: its graph, built by decorators and verbs, and its name.
+    """A job: its name, and its graph, which decorators and stream methods build.
 
-    The name stands for the job's state, its consumer id and its folder.
+    The name is also the consumer id of the job, and the name of its state folder.
 
     Args:
         name: 1 to 63 of ``a-z 0-9 -``.
-        include: Modules that hold more of the graph, imported when the app is run.
+        include: Modules with more parts of the graph, imported when the app is run.
     """
 
     def __init__(self, name: str, *, include: Sequence[str] = ()) -> None:
         if not is_name(name):
             raise UsageError(
-                f"{name!r} cannot name an app",
+                f"{name!r} is not a valid app name",
                 hint=f"use 1 to {NAME_BYTES_MAX} of a-z 0-9 -, such as {_possible_name(name)!r}",
             )
         self.name = name
@@ -76,7 +76,7 @@ class App:
 
     # --- sources -------------------------------------------------------------------
 
-    # A generator with `resume=None` fits two of these: the first one wins, as it should.
+    # A generator with `resume=None` matches two of these; the first one wins, as intended.
     @overload
     def source(self, function: YieldsFrom[P, R, Q, V], /) -> Stage[P, R, V]: ...  # type: ignore[overload-overlap]
     @overload
@@ -346,23 +346,23 @@ class App:
     # --- use -----------------------------------------------------------------------
 
     def load(self) -> None:
-        """Import the included modules, which add their part of the graph.
+        """Import the included modules, which add their parts of the graph.
 
         Raises:
-            TopologyError: One of them cannot be imported.
+            TopologyError: A module does not exist or cannot be imported.
         """
         from streamkit.loading.imports import import_named, is_missing
 
         for module in self._include:
             if is_missing(module):
-                raise TopologyError(f"include names {module!r}, which is not there")
+                raise TopologyError(f"the included module {module!r} does not exist")
             import_named(module, module)
 
     def check(self) -> None:
         """Refuse a graph that cannot run.
 
         Raises:
-            TopologyError: With the user's file and line.
+            TopologyError: The graph cannot run; the text has the user's file and line.
         """
         self._check()
 
@@ -374,17 +374,17 @@ class App:
         self.topology.check(allows_open_ends=allows_open_ends)
 
     def test(self, *, isolated: bool = False) -> TestJob:
-        """Run the graph in memory, without a broker and without waiting.
+        """Run the graph in memory, without a broker.
 
-        Use it with ``with``: ``job.send(stream, *values)``, then ``job.output(stream)``.
+        Use it in a ``with`` block: ``job.send(stream, *values)``, then ``job.output(stream)``.
 
         Args:
-            isolated: Fail a stage that changes a value in place which other branches read too:
-                what those see would depend on the order in which the graph was written.
+            isolated: Fail a stage that changes a value in place if other branches read it too.
+                Otherwise their input depends on the order of the stages.
 
         Raises:
-            TopologyError: The graph cannot run, as `check` says; but a stage that nothing reads is
-                no fault here, since the test does.
+            TopologyError: The graph cannot run; see `check`. A stage that nothing reads is
+                allowed, because the test reads it.
         """
         from streamkit.testing.job import TestJob
 
@@ -392,30 +392,30 @@ class App:
         return TestJob(self.topology, isolated=isolated)
 
     def run(self, **options: Unpack[RunKeywords]) -> int:
-        """Run the job until it ends or is signalled; return the exit code.
+        """Run the job until it ends or receives a signal; return the exit code.
 
-        Options as those of `streamkit run`, which this does not read from ``sys.argv``.
+        The options are those of `streamkit run`. ``sys.argv`` is not read.
 
         Raises:
-            StreamKitError: It could not begin.
-            UsageError: An option means nothing, or an event loop runs already in this thread.
+            StreamKitError: The job could not be started.
+            UsageError: An option is not valid, or an event loop already runs in this thread.
         """
         from streamkit.run import run_app
 
         return run_app(self, self._run_options(options))
 
     async def run_async(self, **options: Unpack[RunKeywords]) -> int:
-        """Run the job in the event loop that runs already, as in a notebook or a web service.
+        """Run the job in the running event loop, for example in a notebook or a web service.
 
-        Options as those of `run`. Signals are left to whoever owns the loop; cancelling this
-        call stops the job in order: every sink is flushed and the positions are committed.
+        The options are those of `run`. It does not handle signals: the program does. Cancelling
+        this call stops the job in order: every sink is flushed and the positions are committed.
         """
         from streamkit.run import run_app_async
 
         return await run_app_async(self, self._run_options(options))
 
     def _run_options(self, options: RunKeywords) -> RunOptions:
-        """Check the options of a run; while a file is only loaded, no job runs."""
+        """Check the options of a run; stop here if the file is only loaded, not run."""
         from streamkit.loading.imports import LoadingStopped, is_loading
         from streamkit.run import options_of
 

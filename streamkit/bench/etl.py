@@ -213,24 +213,24 @@ def _run(app: App, environment: Environment) -> Stopwatch:
 
 
 class Silent:
-    """Reports nothing."""
+    """Discards all reports."""
 
     progress_every_s = 5.0
 
     def started(self, started: Started) -> None:
-        pass  # nobody reads along
+        pass  # discarded
 
     def progress(self, snapshot: Snapshot, *, total: int | None) -> None:
-        pass  # nobody reads along
+        pass  # discarded
 
     def phase(self, name: str, detail: str) -> None:
-        pass  # nobody reads along
+        pass  # discarded
 
     def note(self, text: str) -> None:
-        pass  # nobody reads along
+        pass  # discarded
 
     def ended(self, ended: Ended) -> None:
-        pass  # nobody reads along
+        pass  # discarded
 
 
 def _check(

@@ -113,4 +113,4 @@ def _check_content(records: bytes, at: int, header: BatchHeader) -> None:
     count = codec.check_records(plain, start, end) if start != end else 0
     is_fence = count == 0 and header.last_offset_delta == 0
     if count != header.record_count and not is_fence:
-        raise CorruptBatch(f"{count} records, the header says {header.record_count}")
+        raise CorruptBatch(f"{count} records, the header has {header.record_count}")

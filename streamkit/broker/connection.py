@@ -159,9 +159,9 @@ class Connection(asyncio.Protocol):
     def push(self, request: IncomingRequest, body: Any) -> None:
         """Send one more response of a stream."""
         self._write(encode_response(request, body))
-        held = 0 if self._transport is None else self._transport.get_write_buffer_size()
-        if held > CONNECTION_BYTES_IN_FLIGHT_MAX:
-            self.close(f"the client does not read: {held} bytes are waiting")
+        unread = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        if unread > CONNECTION_BYTES_IN_FLIGHT_MAX:
+            self.close(f"the client does not read: {unread} bytes are waiting")
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine that is cancelled when the connection ends."""

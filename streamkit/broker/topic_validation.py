@@ -55,7 +55,7 @@ def check_new_topic(
     spec: TopicSpec,
     *,
     topics: Collection[str],
-    partitions_in_all: int,
+    partitions_used: int,
     spu_id: int,
     modules: Collection[str] = (),
 ) -> Refusal | None:
@@ -65,7 +65,7 @@ def check_new_topic(
         name: Name of the new topic.
         spec: Requested spec.
         topics: Names in use.
-        partitions_in_all: Number of partitions that the broker already has.
+        partitions_used: Number of partitions that the broker already has.
         spu_id: Id of the only SPU.
         modules: Names under which SmartModules are stored.
     """
@@ -81,7 +81,7 @@ def check_new_topic(
         return Refusal(name, ErrorCode(Code.TOPIC_ERROR), wrong)
     if len(topics) >= TOPICS_MAX:
         return Refusal(name, ErrorCode(Code.TOPIC_ERROR), f"{TOPICS_MAX} topics already exist")
-    if partitions_in_all + spec.partition_count > PARTITIONS_MAX:
+    if partitions_used + spec.partition_count > PARTITIONS_MAX:
         return Refusal(
             name, ErrorCode(Code.TOPIC_ERROR), f"more than {PARTITIONS_MAX} partitions in total"
         )

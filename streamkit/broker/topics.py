@@ -76,7 +76,7 @@ class TopicService:
             name,
             spec,
             topics=[*self._catalog.topics, *self._being_created],
-            partitions_in_all=self._catalog.partition_count(),
+            partitions_used=self._catalog.partition_count(),
             spu_id=SPU_ID,
             modules=self._catalog.modules,
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from streamkit.cli.session import Session
     from streamkit.client import TopicInfo
 
+F = TypeVar("F", bound=Callable[..., Any])
 COMPRESSIONS = ("any", *get_args(Compression))
 
 _TABLE_COLUMNS = (
@@ -31,6 +33,11 @@ _TABLE_COLUMNS = (
 )
 DEDUP_COUNT = 5
 DEDUP_AGE = "5s"
+
+
+def _count_option(*names: str, default: int = 1, text: str) -> Callable[[F], F]:
+    kind = click.IntRange(min=1)
+    return click.option(*names, type=kind, default=default, metavar="N", help=text)
 
 
 @click.group(
@@ -51,22 +58,8 @@ def topic() -> None:
     ),
 )
 @click.argument("name", required=False)
-@click.option(
-    "-p",
-    "--partitions",
-    type=click.IntRange(min=1),
-    default=1,
-    metavar="N",
-    help="Number of partitions",
-)
-@click.option(
-    "-r",
-    "--replication",
-    type=click.IntRange(min=1),
-    default=1,
-    metavar="N",
-    help="Number of SPUs that store each partition",
-)
+@_count_option("-p", "--partitions", text="Number of partitions")
+@_count_option("-r", "--replication", text="Number of SPUs that store each partition")
 @click.option(
     "-i", "--ignore-rack-assignment", is_flag=True, help="Ignore racks when choosing SPUs"
 )
@@ -116,12 +109,8 @@ def topic() -> None:
     help="Compression that batches must have",
 )
 @click.option("--dedup", is_flag=True, help="Drop records that are duplicates of earlier ones")
-@click.option(
-    "--dedup-count",
-    type=click.IntRange(min=1),
-    default=DEDUP_COUNT,
-    metavar="N",
-    help="Number of earlier records to compare with",
+@_count_option(
+    "--dedup-count", default=DEDUP_COUNT, text="Number of earlier records to compare with"
 )
 @click.option(
     "--dedup-age",
@@ -349,14 +338,7 @@ def delete(names: tuple[str, ...], continue_on_error: bool, system: bool, force:
     ),
 )
 @click.argument("name")
-@click.option(
-    "-c",
-    "--count",
-    type=click.IntRange(min=1),
-    default=1,
-    metavar="N",
-    help="Number of partitions to add",
-)
+@_count_option("-c", "--count", text="Number of partitions to add")
 @with_target_options
 def add_partition(name: str, count: int) -> None:
     """Add partitions to the topic NAME.

@@ -1,4 +1,4 @@
-"""What decorators of an app make of a user's function: checks, types, and its node in the graph."""
+"""Checks decorated functions and creates their nodes in the graph."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def source_node(
     endpoint: TopicSource,
     options: SourceOptions,
 ) -> Node:
-    """Make the node of a function that gets each value of a topic.
+    """Create the node of a function that gets each value of a topic.
 
     Raises:
         TopologyError: The function cannot be a source; the text has its file and line.
@@ -37,8 +37,8 @@ def source_node(
     facts = facts_of(function, scope)
     _refuse_async(facts)
     check_parameters(function, facts, "source")
-    wanted = facts.value_type
-    if wanted is None:
+    expected = facts.value_type
+    if expected is None:
         raise TopologyError(
             f"the parameter of the source {facts.name!r} has no type",
             at=str(facts.location),
@@ -47,12 +47,12 @@ def source_node(
     return Node(
         options.get("name") or stage_name(facts.name),
         "source",
-        (*reading_steps(wanted, options, facts.location), _call_step(function, facts)),
+        (*reading_steps(expected, options, facts.location), _call_step(function, facts)),
         endpoint=endpoint,
         on_error=on_error_of(options),
         location=facts.location,
-        value_type=_result_type(facts, wanted),
-        input_type=wanted,
+        value_type=_result_type(facts, expected),
+        input_type=expected,
     )
 
 
@@ -63,7 +63,7 @@ def stage_node(
     output_type: Any,
     options: StageOptions,
 ) -> Node:
-    """Make the node of a function that gets each value of one or more streams.
+    """Create the node of a function that gets each value of one or more streams.
 
     Raises:
         TopologyError: The function cannot be a stage; the text has its file and line.
@@ -92,7 +92,7 @@ def sink_node(
     key: Callable[[Any], Any] | None,
     options: SinkOptions,
 ) -> Node:
-    """Make the node of a function that writes the values of a stream, or shapes what is written.
+    """Create the node of a function that writes values, or returns the values to write.
 
     Raises:
         TopologyError: The function cannot be a sink; the text has its file and line.
@@ -130,7 +130,7 @@ def undecorated(function: Any) -> Any:
 
 
 def _result_type(facts: FunctionFacts, given: Any) -> Any:
-    """Return the type of a function's results; ``def f(x: T) -> T`` keeps the one it is given."""
+    """Return the type of a function's results; for ``def f(x: T) -> T`` that is ``given``."""
     is_same = isinstance(facts.result_type, TypeVar) and facts.result_type is facts.value_type
     return given if is_same else facts.result_type
 
@@ -142,9 +142,9 @@ def input_nodes(streams: Iterable[Any], what: str, at: str) -> tuple[Node, ...]:
             is_sink = isinstance(stream, Sink)
             given = "a sink, which nothing can read" if is_sink else repr(stream)
             raise TopologyError(
-                f"@app.{what} reads a stream, this is {given}",
+                f"@app.{what} needs a stream, but this is {given}",
                 at=at,
-                hint="give it the name of a source or stage, without calling it",
+                hint="use the name of a source or stage, without calling it",
             )
         nodes.append(stream.node)
     if not nodes:
@@ -187,7 +187,7 @@ def _check_function_sink(facts: FunctionFacts) -> None:
 
 
 def _call_step(function: Callable[..., Any], facts: FunctionFacts) -> Step:
-    """Choose the step that calls the user's function for a column of values."""
+    """Return the step that calls the user's function for a column of values."""
     if facts.takes_context:
         with blamed_on(facts.location):
             key_of = key_reader(facts.key_type)

@@ -15,7 +15,7 @@ Start = Offset | Literal["beginning", "end"]
 
 
 class StageOptions(TypedDict, total=False):
-    """What every stage, source and sink accepts.
+    """Options of every stage, source and sink.
 
     Attributes:
         on_error: What happens when the function raises, or a value cannot be decoded or
@@ -47,7 +47,7 @@ class TopicSourceOptions(TypedDict, total=False):
 
 
 class SourceOptions(StageOptions, TopicSourceOptions, total=False):
-    """What a source that reads a topic accepts."""
+    """Options of a source that reads a topic."""
 
 
 class TopicSinkOptions(TypedDict, total=False):
@@ -71,7 +71,7 @@ class TopicSinkOptions(TypedDict, total=False):
 
 
 class SinkOptions(StageOptions, TopicSinkOptions, total=False):
-    """What a sink that writes a topic accepts."""
+    """Options of a sink that writes a topic."""
 
 
 def checked_options(options: Any, known: type) -> None:
@@ -101,9 +101,9 @@ def on_error_of(options: StageOptions) -> OnError:
     """Return the policy for records that fail.
 
     Raises:
-        UsageError: There is no such policy.
+        UsageError: The policy is not valid.
     """
     policy = options.get("on_error", "fail")
     if policy not in ("fail", "skip"):
-        raise UsageError(f"on_error={policy!r} is not a policy", hint='use "fail" or "skip"')
+        raise UsageError(f"on_error={policy!r} is not valid", hint='use "fail" or "skip"')
     return policy

@@ -1,4 +1,4 @@
-"""What a source is in the graph: a topic with the steps that decode it, or a generator."""
+"""Creates sources of the graph: topics with their decoding steps, and generators."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from streamkit.serde.values import format_for
 
 
 def topic_source(topic: Any, options: SourceOptions) -> TopicSource:
-    """Describe the topic to read.
+    """Return the endpoint of the topic to read.
 
     Raises:
-        UsageError: An option does not exist or has an invalid value.
+        UsageError: An option does not exist or its value is not valid.
     """
     checked_options(options, SourceOptions)
     name = topic.name if isinstance(topic, Topic) else topic
     if not isinstance(name, str):
-        raise UsageError(f"{topic!r} is no topic", hint="name it, or give a Topic")
+        raise UsageError(f"{topic!r} is not a topic", hint="use a topic name or a Topic")
     partitions = options.get("partitions")
     return TopicSource(
         name,
@@ -38,10 +38,10 @@ def topic_source(topic: Any, options: SourceOptions) -> TopicSource:
     )
 
 
-def reading_steps(wanted: Any, options: TopicSourceOptions, location: Location) -> tuple[Step, ...]:
-    """Line up what turns the bytes of a topic into what the source's function takes."""
+def reading_steps(kind: Any, options: TopicSourceOptions, location: Location) -> tuple[Step, ...]:
+    """Return the steps that decode the bytes of a topic to values of a type."""
     with blamed_on(location):
-        found = format_for(wanted, options.get("value"))
+        found = format_for(kind, options.get("value"))
     steps: list[Step] = [] if found.loads is None else [Map(found.loads)]
     if found.as_record:
         steps.append(AsRecords())
@@ -51,29 +51,29 @@ def reading_steps(wanted: Any, options: TopicSourceOptions, location: Location) 
 def generator_node(
     function: Callable[..., Any], facts: FunctionFacts, scope: dict[str, Any], name: str | None
 ) -> Node:
-    """Make the node of a source that is a generator.
+    """Create the node of a source that is a generator.
 
     Raises:
         TopologyError: The function is not a generator, or has parameters other than ``resume``.
     """
     if facts.kind not in ("flat_map", "async_flat_map"):
         raise TopologyError(
-            f"@app.source without a topic needs a generator, {facts.name!r} is not one",
+            f"@app.source without a topic needs a generator, but {facts.name!r} is not one",
             at=str(facts.location),
             hint='name the topic, @app.source("flights"), or yield the values',
         )
     endpoint = FunctionSource(function, resume_type_of(function, scope), str(facts.location))
-    wanted = [
+    required = [
         each.name
         for each in inspect.signature(function).parameters.values()
         if each.default is each.empty
         and (each.name != "resume" or each.kind is each.POSITIONAL_ONLY)
     ]
-    if wanted:
+    if required:
         raise TopologyError(
-            f"the generator {facts.name!r} has the parameters {', '.join(wanted)}",
+            f"the generator {facts.name!r} has the parameters {', '.join(required)}",
             at=str(facts.location),
-            hint="a generator source has no parameters, or one called `resume`",
+            hint="a generator source may have only one parameter, named `resume`",
         )
     return Node(
         name or stage_name(facts.name),
@@ -86,7 +86,7 @@ def generator_node(
 
 
 def _yielded(kind: Any, *, has_positions: bool) -> Any:
-    """Return the type of the values that a source of one's own yields."""
+    """Return the type of the values that a generator source yields."""
     if not has_positions:
         return kind
     pair = get_args(kind)

@@ -1,4 +1,4 @@
-"""Streams: the fluent face of the graph, and what decorated functions become."""
+"""The classes of the graph for users: streams, and decorated functions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 class Stream(Generic[V_co]):
-    """What comes out of one stage. Each verb adds a stage and returns its output."""
+    """The output of one stage. Methods such as `map` add a stage and return its output."""
 
     def __init__(self, topology: Topology, node: Node) -> None:
         self._topology = topology
@@ -52,7 +52,7 @@ class Stream(Generic[V_co]):
         function: Callable[[V_co], U],
         **options: Unpack[StageOptions],
     ) -> Stream[U]:
-        """Replace each value by the result of ``function``; None is kept as a value."""
+        """Replace each value with the result of ``function``; None is kept as a value."""
         check_callable(function, "map")
         kind = result_of(function, caller_scope())
         return self._then(Map(function), verb_name("map", function), kind, options)
@@ -75,14 +75,14 @@ class Stream(Generic[V_co]):
         function: Callable[[V_co], Iterable[U]],
         **options: Unpack[StageOptions],
     ) -> Stream[U]:
-        """Replace each record by one record for each value that ``function`` returns."""
+        """Replace each record with one record for each value that ``function`` returns."""
         check_callable(function, "flat_map", gives_many=True)
         kind = result_of(function, caller_scope(), gives_many=True)
         default = verb_name("flat-map", function)
         return self._then(FlatMap(function), default, kind, options)
 
     def merge(self, *others: Stream[U], name: str | None = None) -> Stream[V_co | U]:
-        """Join streams into one. Each keeps its order; between them there is none."""
+        """Merge streams into one. Each keeps its order; records of different streams may mix."""
         nodes = (self._node, *(other.node for other in others))
         node = Node(
             name or self._topology.free_name("merge"),
@@ -97,7 +97,7 @@ class Stream(Generic[V_co]):
     def pipe(
         self, fragment: Callable[Concatenate[Stream[V_co], Q], U], *args: Q.args, **kwargs: Q.kwargs
     ) -> U:
-        """Apply a function from Stream to Stream."""
+        """Call ``fragment`` with this stream; return its result."""
         return fragment(self, *args, **kwargs)
 
     def to(
@@ -150,10 +150,10 @@ class Stream(Generic[V_co]):
 
 
 class DecoratedFunction(Generic[P, R_co]):
-    """A function that is a stage now, and can still be called as it was written."""
+    """A decorated function, which can still be called like the original one."""
 
     def __init__(self, function: Callable[P, R_co]) -> None:
-        # First, since a function that wraps a stage has that stage's attributes as its own.
+        # This comes first, because it copies the attributes of a function that wraps a stage.
         functools.update_wrapper(cast("Callable[P, R_co]", self), function)
         self._function = function
 
@@ -162,7 +162,7 @@ class DecoratedFunction(Generic[P, R_co]):
 
     @property
     def function(self) -> Callable[P, R_co]:
-        """The function as it was written."""
+        """The original function."""
         return self._function
 
 
@@ -175,7 +175,7 @@ class Stage(DecoratedFunction[P, R_co], Stream[V_co], Generic[P, R_co, V_co]):
 
 
 class Sink(DecoratedFunction[P, R_co], Generic[P, R_co]):
-    """A decorated function at the end of the graph. Nothing can read it."""
+    """A decorated function that is a sink, which no stage can read."""
 
     def __init__(self, function: Callable[P, R_co], node: Node) -> None:
         super().__init__(function)
@@ -188,10 +188,10 @@ class Sink(DecoratedFunction[P, R_co], Generic[P, R_co]):
 
 
 def _either(kinds: list[Any]) -> Any:
-    """Return the type of values of several streams; None if that of one is not known."""
+    """Return the type of the values of several streams; None if one type is not known."""
     if any(kind is None for kind in kinds):
         return None
     try:
         return typing.Union[tuple(kinds)]  # noqa: UP007  # the types are known at run time only
-    except TypeError:  # an annotation that is no type, or one that cannot be compared
+    except TypeError:  # an annotation that is not a type, or not hashable
         return None

@@ -1,4 +1,4 @@
-"""An app that exists twice because its file was run and imported, each with a part of the graph."""
+"""Detects an app that exists twice because its file was both run and imported."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def refuse_second_import(app: App) -> None:
     """Refuse an app whose file was imported a second time under another module name.
 
     Raises:
-        TopologyError: It was; the text has both names.
+        TopologyError: The app exists twice; the text has both module names.
     """
     for name, module in list(sys.modules.items()):
         if not _is_of_file(module, app.location.file):
@@ -25,9 +25,9 @@ def refuse_second_import(app: App) -> None:
             if isinstance(other, type(app)) and _is_twin(app, other):
                 raise TopologyError(
                     f"the app {app.name!r} exists twice, in {app.module} and in {name}: "
-                    "its file was run and imported, and each has a part of the graph",
+                    "its file was both run and imported, and each App has a part of the graph",
                     at=str(app.location),
-                    hint=f"run it by its module's name: streamkit run {name}",
+                    hint=f"run it by its module name: streamkit run {name}",
                 )
 
 
@@ -41,7 +41,7 @@ def _is_twin(app: App, other: App) -> bool:
 
 def _is_of_file(module: object, file: str) -> bool:
     other = getattr(module, "__file__", None)
-    # There are thousands of modules, and `realpath` reads the disk: so compare the names first.
+    # A program has thousands of modules, and `realpath` reads the disk, so names come first.
     if not isinstance(other, str) or os.path.basename(other) != os.path.basename(file):
         return False
     return os.path.realpath(other) == os.path.realpath(file)

@@ -49,7 +49,7 @@ class Api(Generic[Q, A]):
     has_real_minimum: bool = True
 
     def range_of(self, advertised: dict[int, tuple[int, int]]) -> tuple[int, int] | None:
-        """Return the oldest and newest version that a server speaks; None if it speaks none."""
+        """Return the oldest and newest version that a server speaks, or None if it speaks none."""
         if self.is_unlisted:
             # They have the versions of the stream requests that store such offsets.
             return STREAM_FETCH.range_of(advertised)

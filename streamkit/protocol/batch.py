@@ -151,7 +151,7 @@ def check_crc(data: bytes, at: int, header: BatchHeader) -> None:
     crc = google_crc32c.value(data[at + CRC_COVERS_FROM : at + header.size_bytes])
     if crc != header.crc:
         raise CorruptBatch(
-            f"checksum is {crc:#010x}, the header says {header.crc:#010x}",
+            f"checksum is {crc:#010x}, the header has {header.crc:#010x}",
             offset=header.base_offset,
         )
 
@@ -286,7 +286,7 @@ def encode_fence(stamp: Stamp, timestamp_ms: int, *, codec_used: Codec = Codec.N
     Source: data plane reference, 4.5.
 
     Args:
-        stamp: The producer's identity; nobody reads its sequence.
+        stamp: The producer's identity; its sequence is not used.
         timestamp_ms: Time of creation, in ms since the epoch.
         codec_used: The codec of the topic, which servers require in every batch.
     """

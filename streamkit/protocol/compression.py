@@ -219,7 +219,9 @@ def _snappy_block_bytes(data: bytes, body: int, length: int, *, compressed: bool
                 break
             shift += 7
     if size > _SNAPPY_BLOCK_BYTES_MAX:
-        raise RemoteProtocolError(f"snappy block of {size} bytes", at=body)
+        raise RemoteProtocolError(
+            f"snappy block of {size} bytes, {_SNAPPY_BLOCK_BYTES_MAX} allowed", at=body
+        )
     return size
 
 

@@ -169,7 +169,7 @@ class ClientConnection:
         length = len(out) - LENGTH_BYTES
         if length > FRAME_BYTES_MAX:
             raise LocalProtocolError(
-                f"a {api.name} request has {length:,} bytes, more than {FRAME_BYTES_MAX:,}"
+                f"a {api.name} request has {length:,} bytes, the limit is {FRAME_BYTES_MAX:,}"
             )
         out[:LENGTH_BYTES] = length.to_bytes(LENGTH_BYTES, "big")
         return out

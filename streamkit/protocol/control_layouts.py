@@ -86,7 +86,8 @@ def _read_any_kind(reader: Reader, version: int) -> ObjectKind | str:
     if version >= ENVELOPE_SINCE:
         length = read_count(reader)
         if length > reader.remaining():
-            raise RemoteProtocolError(f"body of {length} bytes announced", at=reader.at)
+            left = reader.remaining()
+            raise RemoteProtocolError(f"{length} bytes announced, {left} left", at=reader.at)
         reader.end = reader.at + length
     return KINDS.get(name, name)
 
@@ -215,7 +216,8 @@ def _checked_count(reader: Reader) -> int:
     at = reader.at
     count = read_count(reader)
     if count > reader.remaining():
-        raise RemoteProtocolError(f"{count} objects in {reader.remaining()} bytes", at=at)
+        left = reader.remaining()
+        raise RemoteProtocolError(f"{count} objects announced, {left} bytes left", at=at)
     return count
 
 

@@ -197,7 +197,7 @@ CODES: dict[int, CodeInfo] = {
         "PartitionFull", "partition storage is full: {0.topic}-{0.partition}", ReplicaPayload
     ),
     Code.PARTITION_SHORT_CIRCUITED: _C(
-        "PartitionShortCircuited", "the partition refuses writes after a failed one"
+        "PartitionShortCircuited", "the partition refuses writes after a failed write"
     ),
     Code.SPU_ERROR: _C("SpuError", "an error occurred on the SPU"),
     Code.SPU_REGISTRATION_FAILED: _C("SpuRegisterationFailed", "failed to register an SPU"),
@@ -264,7 +264,7 @@ CODES: dict[int, CodeInfo] = {
     ),
     Code.SMARTMODULE_MEMORY_LIMIT_EXCEEDED: _C(
         "SmartModuleMemoryLimitExceeded",
-        "SmartModule wanted {0.requested} bytes of memory, {0.maximum} allowed",
+        "SmartModule requested {0.requested} bytes of memory, {0.maximum} allowed",
         MemoryPayload,
     ),
     Code.TABLE_FORMAT_ERROR: _C("TableFormatError", "a tableformat error occurred"),

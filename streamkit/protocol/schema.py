@@ -188,7 +188,8 @@ class vec(Generic[T]):
         count = read_count(reader)
         # Every element has at least one byte, so a count above the bytes left is invalid.
         if count > reader.remaining():
-            raise RemoteProtocolError(f"{count} elements in {reader.remaining()} bytes", at=at)
+            left = reader.remaining()
+            raise RemoteProtocolError(f"{count} elements announced, {left} bytes left", at=at)
         inner = self._inner
         return tuple([inner.read(reader, version) for _ in range(count)])
 

@@ -1,4 +1,4 @@
-"""A broker for each test that asks for one, in this process, on free ports."""
+"""A broker for each test that uses the fixture, in this process, on free ports."""
 
 from __future__ import annotations
 

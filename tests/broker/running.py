@@ -93,8 +93,8 @@ async def produce(spu: Wire, topic: str, records: bytes, partition: int = 0) -> 
 
 
 def fetch_request(topic: str, partition: int, offset: int, max_bytes: int = -1) -> FetchRequest:
-    wanted = FetchTopic(topic, (FetchPartition(partition, fetch_offset=offset),))
-    return FetchRequest(max_bytes=max_bytes, topics=(wanted,))
+    fetch_topic = FetchTopic(topic, (FetchPartition(partition, fetch_offset=offset),))
+    return FetchRequest(max_bytes=max_bytes, topics=(fetch_topic,))
 
 
 async def fetch(spu: Wire, topic: str, partition: int = 0, offset: int = 0) -> Any:

@@ -176,6 +176,6 @@ def test_the_error_for_a_broker_that_cannot_start_has_the_reason(tmp_path: Path)
 def test_attaching_in_a_program_leaves_nothing_open(tmp_path: Path) -> None:
     """Warnings are errors here: an open socket or process would fail the test."""
     with attach(tmp_path) as first, attach(tmp_path) as second:
-        held: list[Any] = [first.pid, second.pid, second.has_started_broker]
-        assert held == [first.pid, first.pid, False]
+        attachment: list[Any] = [first.pid, second.pid, second.has_started_broker]
+        assert attachment == [first.pid, first.pid, False]
     wait_for_broker_end(tmp_path)

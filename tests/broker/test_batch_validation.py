@@ -93,23 +93,23 @@ def crc_of(batch: bytes) -> int:
 DIFFERENCES: Final[dict[str, tuple[bytes, ErrorCode]]] = {
     "a wrong checksum": (
         changed(ONE, crc=1),
-        corrupt(f"checksum is {crc_of(ONE):#010x}, the header says 0x00000001"),
+        corrupt(f"checksum is {crc_of(ONE):#010x}, the header has 0x00000001"),
     ),
     "a flipped bit in a value": (
         ONE[:-2] + bytes([ONE[-2] ^ 1]) + ONE[-1:],
         corrupt(
             f"checksum is {crc_of(ONE[:-2] + bytes([ONE[-2] ^ 1]) + ONE[-1:]):#010x}, "
-            f"the header says {read_batch_header(ONE).crc:#010x}"
+            f"the header has {read_batch_header(ONE).crc:#010x}"
         ),
     ),
     "another magic": (changed(ONE, magic=1), corrupt("magic 1, expected 2")),
     "a gap: one record for six offsets": (
         changed(ONE, last_offset_delta=5),
-        corrupt("1 records, the header says 6"),
+        corrupt("1 records, the header has 6"),
     ),
     "more records than offsets": (
         changed(TWO, last_offset_delta=0),
-        corrupt("2 records, the header says 1"),
+        corrupt("2 records, the header has 1"),
     ),
     "a negative last offset delta": (
         changed(ONE, last_offset_delta=-1),
@@ -121,7 +121,7 @@ DIFFERENCES: Final[dict[str, tuple[bytes, ErrorCode]]] = {
     ),
     "no records for two offsets": (
         changed(fence(), last_offset_delta=1),
-        corrupt("0 records, the header says 2"),
+        corrupt("0 records, the header has 2"),
     ),
     "a length below that of a header": (
         changed(ONE, batch_len=44, with_checksum=False),

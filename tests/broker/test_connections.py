@@ -38,9 +38,9 @@ async def test_a_connection_above_the_limit_gets_an_error_with_the_limit(small: 
             assert not (await wire.call(apis.API_VERSIONS, HELLO)).error
         for address in (small.sc_address, small.spu_address):
             async with await Wire.open(address) as one_more:
-                answer = await one_more.call(apis.API_VERSIONS, HELLO)
-                assert answer.error.code == Code.OTHER
-                assert f"{LIMIT} from 127.0.0.1 are open" in answer.error.text
+                response = await one_more.call(apis.API_VERSIONS, HELLO)
+                assert response.error.code == Code.OTHER
+                assert f"{LIMIT} from 127.0.0.1 are open" in response.error.text
                 assert await one_more.until_closed() == b""
         wires[0].close()
         await wires[1].call(apis.API_VERSIONS, HELLO)
@@ -55,8 +55,8 @@ async def test_the_total_number_of_connections_is_limited(tmp_path: Path) -> Non
     ):
         await wires[1].call(apis.API_VERSIONS, HELLO)
         async with await Wire.open(broker.sc_address) as one_more:
-            answer = await one_more.call(apis.API_VERSIONS, HELLO)
-            assert "2 are open (the total limit)" in answer.error.text
+            response = await one_more.call(apis.API_VERSIONS, HELLO)
+            assert "2 are open (the total limit)" in response.error.text
 
 
 async def test_refused_connections_write_one_line_to_the_log(

@@ -37,7 +37,7 @@ TIMEOUT_S = 60.0
 
 
 @dataclass
-class Site:
+class FaultyBroker:
     """A broker on a disk that can fail, with a topic ``t`` that holds offset 0."""
 
     broker: Broker
@@ -51,7 +51,7 @@ class Site:
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+async def setup(tmp_path: Path) -> AsyncIterator[FaultyBroker]:
     disk = FailingDisk()
     async with (
         running(tmp_path, disk=disk) as broker,
@@ -60,7 +60,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
     ):
         await create(sc, "t", topic_spec(segment_bytes=1024))
         assert await produce(spu, "t", batch_of(b"zero")) == (0, 0)
-        yield Site(broker, disk, sc, spu, tmp_path)
+        yield FaultyBroker(broker, disk, sc, spu, tmp_path)
 
 
 async def wait_for_failure(broker: Broker) -> None:
@@ -101,14 +101,14 @@ async def test_a_produce_is_acknowledged_and_readable_only_after_its_sync(tmp_pa
         await create(sc, "t")
         disk.may_sync.clear()
         sent = producer.start(apis.PRODUCE, produce_request("t", (0, batch_of(b"one"))))
-        answer = asyncio.ensure_future(producer.response(sent))
+        response = asyncio.ensure_future(producer.response(sent))
         assert await asyncio.to_thread(disk.sync_is_blocked.wait, TIMEOUT_S)
         # The loop serves other clients meanwhile, and none of them can read the record.
         assert (await fetch(reader, "t")).high_watermark == 0
         await reader.call(apis.API_VERSIONS, ApiVersionsRequest("1.0.0"))
-        assert not answer.done()
+        assert not response.done()
         disk.may_sync.set()
-        assert (await answer).topics[0].partitions[0].base_offset == 0
+        assert (await response).topics[0].partitions[0].base_offset == 0
         assert (await fetch(reader, "t")).high_watermark == 1
 
 
@@ -133,14 +133,16 @@ async def test_the_journal_lacks_at_most_one_group(tmp_path: Path) -> None:
         assert await second == (0, 1)
 
 
-async def test_requests_during_a_sync_share_the_next_sync(site: Site) -> None:
-    before = site.disk.syncs()
+async def test_requests_during_a_sync_share_the_next_sync(setup: FaultyBroker) -> None:
+    before = setup.disk.syncs()
     sent = [
-        site.spu.start(apis.PRODUCE, produce_request("t", (0, batch_of(b"x")))) for _ in range(50)
+        setup.spu.start(apis.PRODUCE, produce_request("t", (0, batch_of(b"x")))) for _ in range(50)
     ]
-    offsets = [(await site.spu.response(each)).topics[0].partitions[0].base_offset for each in sent]
+    offsets = [
+        (await setup.spu.response(each)).topics[0].partitions[0].base_offset for each in sent
+    ]
     assert offsets == list(range(1, 51))
-    assert site.disk.syncs() - before < 50
+    assert setup.disk.syncs() - before < 50
 
 
 # --- Full disks --------------------------------------------------------------------
@@ -148,70 +150,70 @@ async def test_requests_during_a_sync_share_the_next_sync(site: Site) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 async def test_a_full_disk_refuses_appends_and_serves_reads_until_there_is_room(
-    site: Site, number: int
+    setup: FaultyBroker, number: int
 ) -> None:
-    site.disk.fault = on_segments("grow", number)
-    answer = await site.spu.call(apis.PRODUCE, produce_request("t", (0, batch_of(b"no"))))
-    assert answer.topics[0].partitions[0].error == partition_full("t", 0)
-    assert (await fetch(site.spu, "t")).high_watermark == 1
-    site.disk.fault = no_fault
-    assert await produce(site.spu, "t", batch_of(b"yes")) == (0, 1)
-    assert site.disk.failed
+    setup.disk.fault = on_segments("grow", number)
+    response = await setup.spu.call(apis.PRODUCE, produce_request("t", (0, batch_of(b"no"))))
+    assert response.topics[0].partitions[0].error == partition_full("t", 0)
+    assert (await fetch(setup.spu, "t")).high_watermark == 1
+    setup.disk.fault = no_fault
+    assert await produce(setup.spu, "t", batch_of(b"yes")) == (0, 1)
+    assert setup.disk.failed
 
 
-async def test_an_entry_that_is_only_half_written_is_removed(site: Site) -> None:
+async def test_an_entry_that_is_only_half_written_is_removed(setup: FaultyBroker) -> None:
     """Its first batch fits into the segment, the second needs a new segment."""
-    before = site.segments()[0].read_bytes()
-    site.disk.fault = lambda call, path: errno.ENOSPC * (call == "open")
+    before = setup.segments()[0].read_bytes()
+    setup.disk.fault = lambda call, path: errno.ENOSPC * (call == "open")
     two = batch_of(bytes(400)) + batch_of(bytes(600))
-    assert await produce(site.spu, "t", two) == (72, 0)
-    site.disk.fault = no_fault
-    assert [path.read_bytes() for path in site.segments()] == [before]
-    assert await produce(site.spu, "t", two) == (0, 1)
+    assert await produce(setup.spu, "t", two) == (72, 0)
+    setup.disk.fault = no_fault
+    assert [path.read_bytes() for path in setup.segments()] == [before]
+    assert await produce(setup.spu, "t", two) == (0, 1)
 
 
-async def test_a_removed_new_segment_does_not_reappear_after_a_crash(site: Site) -> None:
+async def test_a_removed_new_segment_does_not_reappear_after_a_crash(setup: FaultyBroker) -> None:
     """A file whose removal is not durable would become the end of the log."""
-    (old,) = site.segments()
-    site.disk.fault = lambda call, path: (
+    (old,) = setup.segments()
+    setup.disk.fault = lambda call, path: (
         errno.ENOSPC * (call == "grow" and path.suffix == ".log" and path != old)
     )
     two = batch_of(bytes(400)) + batch_of(bytes(600))
-    assert await produce(site.spu, "t", two) == (72, 0)
-    assert site.segments() == [old]
-    after = site.disk.calls[site.disk.calls.index(site.disk.failed[-1]) :]
+    assert await produce(setup.spu, "t", two) == (72, 0)
+    assert setup.segments() == [old]
+    after = setup.disk.calls[setup.disk.calls.index(setup.disk.failed[-1]) :]
     assert ("sync folder", old.parent) in after
 
 
 async def test_a_disk_too_full_for_the_journal_stops_only_appends(
-    site: Site,
+    setup: FaultyBroker,
 ) -> None:
-    site.disk.fault = lambda call, path: errno.ENOSPC * (call == "grow")
-    codes = [(await produce(site.spu, "t", batch_of(bytes(90))))[0] for _ in range(3)]
+    setup.disk.fault = lambda call, path: errno.ENOSPC * (call == "grow")
+    codes = [(await produce(setup.spu, "t", batch_of(bytes(90))))[0] for _ in range(3)]
     assert codes == [72, 72, 72]
-    site.disk.fault = on_file("journal", "grow", errno.ENOSPC)
+    setup.disk.fault = on_file("journal", "grow", errno.ENOSPC)
     # The journal has reserved space; when it is used up, appends are refused.
     offset, code = 1, 0
     while not code:
-        code, _ = await produce(site.spu, "t", batch_of(b"x" * 500))
+        code, _ = await produce(setup.spu, "t", batch_of(b"x" * 500))
         offset += not code
         assert offset < 5_000
     assert code == 72
-    made = [(await create(site.sc, f"u{number}")).error.code for number in range(9)]
-    assert made[-1] == 2005
-    assert (await fetch(site.spu, "t")).high_watermark == offset
-    site.disk.fault = no_fault
-    assert await produce(site.spu, "t", batch_of(b"yes")) == (0, offset)
-    assert not (await create(site.sc, "u8")).error
-    assert not site.broker.failed.is_set()
+    codes = [(await create(setup.sc, f"u{number}")).error.code for number in range(9)]
+    assert codes[-1] == 2005
+    assert (await fetch(setup.spu, "t")).high_watermark == offset
+    setup.disk.fault = no_fault
+    assert await produce(setup.spu, "t", batch_of(b"yes")) == (0, offset)
+    assert not (await create(setup.sc, "u8")).error
+    assert not setup.broker.failed.is_set()
 
 
-async def test_records_refused_by_a_full_disk_do_not_reappear(site: Site) -> None:
-    site.disk.fault = on_segments("grow", errno.ENOSPC)
-    assert (await produce(site.spu, "t", batch_of(b"no")))[0] == 72
-    site.disk.fault = no_fault
-    await site.broker.close()
-    async with running(site.root) as broker, await Wire.open(broker.spu_address) as spu:
+async def test_records_refused_by_a_full_disk_do_not_reappear(setup: FaultyBroker) -> None:
+    setup.disk.fault = on_segments("grow", errno.ENOSPC)
+    assert (await produce(setup.spu, "t", batch_of(b"no")))[0] == 72
+    setup.disk.fault = no_fault
+    await setup.broker.close()
+    async with running(setup.root) as broker, await Wire.open(broker.spu_address) as spu:
         assert (await fetch(spu, "t")).high_watermark == 1
 
 
@@ -219,26 +221,28 @@ async def test_records_refused_by_a_full_disk_do_not_reappear(site: Site) -> Non
 
 
 async def test_after_a_failed_sync_a_partition_refuses_records_and_is_not_synced_again(
-    site: Site,
+    setup: FaultyBroker,
 ) -> None:
-    await create(site.sc, "other")
-    site.disk.fault = on_segments("sync", errno.EIO)
-    assert await produce(site.spu, "t", batch_of(b"lost?")) == (56, 0)
-    site.disk.fault = no_fault
-    syncs = site.disk.syncs()
-    assert await produce(site.spu, "t", batch_of(b"late")) == (73, 0)
-    assert site.disk.syncs() == syncs
-    assert (await fetch(site.spu, "t")).high_watermark == 1
-    assert await produce(site.spu, "other", batch_of(b"fine")) == (0, 0)
+    await create(setup.sc, "other")
+    setup.disk.fault = on_segments("sync", errno.EIO)
+    assert await produce(setup.spu, "t", batch_of(b"lost?")) == (56, 0)
+    setup.disk.fault = no_fault
+    syncs = setup.disk.syncs()
+    assert await produce(setup.spu, "t", batch_of(b"late")) == (73, 0)
+    assert setup.disk.syncs() == syncs
+    assert (await fetch(setup.spu, "t")).high_watermark == 1
+    assert await produce(setup.spu, "other", batch_of(b"fine")) == (0, 0)
 
 
-async def test_a_failed_sync_of_the_previous_segment_has_the_same_effect(site: Site) -> None:
-    site.disk.fault = on_segments("sync", errno.EIO)
-    assert await produce(site.spu, "t", batch_of(bytes(400)) + batch_of(bytes(600))) == (56, 0)
-    site.disk.fault = no_fault
-    syncs = site.disk.syncs()
-    assert await produce(site.spu, "t", batch_of(b"late")) == (73, 0)
-    assert site.disk.syncs() == syncs
+async def test_a_failed_sync_of_the_previous_segment_has_the_same_effect(
+    setup: FaultyBroker,
+) -> None:
+    setup.disk.fault = on_segments("sync", errno.EIO)
+    assert await produce(setup.spu, "t", batch_of(bytes(400)) + batch_of(bytes(600))) == (56, 0)
+    setup.disk.fault = no_fault
+    syncs = setup.disk.syncs()
+    assert await produce(setup.spu, "t", batch_of(b"late")) == (73, 0)
+    assert setup.disk.syncs() == syncs
 
 
 async def test_a_failed_sync_refuses_earlier_entries_of_its_group(
@@ -275,47 +279,51 @@ async def test_a_failed_sync_refuses_earlier_entries_of_its_group(
 
 
 async def test_a_failed_write_that_cannot_be_undone_closes_the_partition(
-    site: Site,
+    setup: FaultyBroker,
 ) -> None:
     both = ("write", "truncate")
-    site.disk.fault = lambda call, path: errno.EIO * (call in both and path.suffix == ".log")
-    assert await produce(site.spu, "t", batch_of(b"no")) == (56, 0)
-    site.disk.fault = no_fault
-    assert await produce(site.spu, "t", batch_of(b"late")) == (73, 0)
-    assert (await fetch(site.spu, "t")).high_watermark == 1
+    setup.disk.fault = lambda call, path: errno.EIO * (call in both and path.suffix == ".log")
+    assert await produce(setup.spu, "t", batch_of(b"no")) == (56, 0)
+    setup.disk.fault = no_fault
+    assert await produce(setup.spu, "t", batch_of(b"late")) == (73, 0)
+    assert (await fetch(setup.spu, "t")).high_watermark == 1
 
 
 @pytest.mark.parametrize("call", ["write", "sync"])
-async def test_a_failing_journal_stops_the_broker(site: Site, call: str) -> None:
-    site.disk.fault = on_file("journal", call, errno.EIO)
+async def test_a_failing_journal_stops_the_broker(setup: FaultyBroker, call: str) -> None:
+    setup.disk.fault = on_file("journal", call, errno.EIO)
     for _ in range(2):  # an entry is synced with the next group
-        site.spu.start(apis.PRODUCE, produce_request("t", (0, batch_of(b"x"))))
-    await wait_for_failure(site.broker)
-    assert isinstance(site.broker.failure, OSError)
+        setup.spu.start(apis.PRODUCE, produce_request("t", (0, batch_of(b"x"))))
+    await wait_for_failure(setup.broker)
+    assert isinstance(setup.broker.failure, OSError)
 
 
 @pytest.mark.parametrize("call", ["write", "sync"])
-async def test_a_journal_that_fails_during_a_create_stops_the_broker(site: Site, call: str) -> None:
-    site.disk.fault = on_file("journal", call, errno.EIO)
-    asked = asyncio.ensure_future(create(site.sc, "u"))
-    await wait_for_failure(site.broker)
-    await site.broker.close()
+async def test_a_journal_that_fails_during_a_create_stops_the_broker(
+    setup: FaultyBroker, call: str
+) -> None:
+    setup.disk.fault = on_file("journal", call, errno.EIO)
+    request = asyncio.ensure_future(create(setup.sc, "u"))
+    await wait_for_failure(setup.broker)
+    await setup.broker.close()
     with pytest.raises(asyncio.IncompleteReadError):
-        await asked
+        await request
 
 
-async def test_an_offset_that_was_not_synced_and_all_later_ones_are_refused(site: Site) -> None:
-    site.spu.start(apis.STREAM_FETCH, StreamFetchRequest("t", 0, 0, 100, consumer_id="c"))
+async def test_an_offset_that_was_not_synced_and_all_later_ones_are_refused(
+    setup: FaultyBroker,
+) -> None:
+    setup.spu.start(apis.STREAM_FETCH, StreamFetchRequest("t", 0, 0, 100, consumer_id="c"))
     store = UpdateConsumerOffsetRequest(5, 1)
-    site.disk.fault = on_file("consumer-offsets", "sync", errno.EIO)
-    assert (await site.spu.call(apis.UPDATE_CONSUMER_OFFSET, store)).error.code == Code.OTHER
-    site.disk.fault = no_fault
-    tried = len(site.disk.calls)
-    assert (await site.spu.call(apis.UPDATE_CONSUMER_OFFSET, store)).error.code == Code.OTHER
-    assert not [path for _, path in site.disk.calls[tried:] if path.stem == "consumer-offsets"]
-    held = await site.spu.call(apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest())
-    assert held.consumers == ()
-    assert await produce(site.spu, "t", batch_of(b"x")) == (0, 1)
+    setup.disk.fault = on_file("consumer-offsets", "sync", errno.EIO)
+    assert (await setup.spu.call(apis.UPDATE_CONSUMER_OFFSET, store)).error.code == Code.OTHER
+    setup.disk.fault = no_fault
+    tried = len(setup.disk.calls)
+    assert (await setup.spu.call(apis.UPDATE_CONSUMER_OFFSET, store)).error.code == Code.OTHER
+    assert not [path for _, path in setup.disk.calls[tried:] if path.stem == "consumer-offsets"]
+    stored = await setup.spu.call(apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest())
+    assert stored.consumers == ()
+    assert await produce(setup.spu, "t", batch_of(b"x")) == (0, 1)
 
 
 # --- Damage ------------------------------------------------------------------------

@@ -42,8 +42,8 @@ def test_a_stream_sends_from_the_offset_in_the_table(
         flow.sent(END)
     else:
         flow.found_nothing(END)
-    answer = flow.acknowledge(number, END) if event == "acknowledge" else flow.end_moved(number)
-    assert answer == send_from
+    offset = flow.acknowledge(number, END) if event == "acknowledge" else flow.end_moved(number)
+    assert offset == send_from
 
 
 def test_an_acknowledgement_beyond_the_end_does_not_stop_a_stream() -> None:

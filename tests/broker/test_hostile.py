@@ -231,8 +231,8 @@ async def test_requests_above_the_limit_wait_and_all_get_a_response(
     sent = [
         spu.start(apis.PRODUCE, produce_request("t", (0, batch_of(b"x")))) for _ in range(count)
     ]
-    answers = [await spu.response(each) for each in sent]
-    offsets = [answer.topics[0].partitions[0].base_offset for answer in answers]
+    responses = [await spu.response(each) for each in sent]
+    offsets = [response.topics[0].partitions[0].base_offset for response in responses]
     assert offsets == list(range(1, count + 1))
 
 

@@ -143,10 +143,10 @@ def test_a_failed_replacement_keeps_the_old_file(path: Path, call: str) -> None:
     disk.fault = lambda made, where: errno.ENOSPC * (made == call and where.suffix == ".new")
     with pytest.raises(OSError, match="No space"):
         journal.replace_all([b"sum"])
-    journal.append(b"goes on")
+    journal.append(b"next")
     journal.sync()
     journal.close()
-    assert opened(path).entries == [b"old", b"goes on"]
+    assert opened(path).entries == [b"old", b"next"]
     assert not list(path.parent.glob("*.new"))
 
 
@@ -177,19 +177,19 @@ def test_the_ends_of_the_maximum_number_of_partitions_are_read_again(
     incarnation = f"{'t' * 63}.{0:016x}"
     journal.store_topic("t" * 63, incarnation, topic_spec(PARTITIONS_MAX))
     big = 1 << 62
-    noted = {
+    durable_ends = {
         PartitionLog(
             disk, tmp_path / incarnation / str(number), topic="t", partition=number
         ): LogEnd(big + number, big, big)
         for number in range(PARTITIONS_MAX)
     }
     for _ in range(4):  # enough for a compaction
-        journal.store_ends(noted)
+        journal.store_ends(durable_ends)
     journal.close()
     again = CatalogJournal(disk, path, is_durable=False)
     assert again.open()
     again.close()
-    for log, end in noted.items():
+    for log, end in durable_ends.items():
         assert again.end_of(incarnation, log.partition) == end
 
 

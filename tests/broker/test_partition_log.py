@@ -26,7 +26,7 @@ from tests.broker.running import batch_of
 SEGMENT_BYTES = 1024
 
 
-class Site:
+class LogSetup:
     """A log and the descriptors that its writer and its readers use."""
 
     def __init__(
@@ -66,13 +66,13 @@ class Site:
 
 
 @contextmanager
-def new_site(segment_bytes: int = SEGMENT_BYTES) -> Iterator[Site]:
+def new_log(segment_bytes: int = SEGMENT_BYTES) -> Iterator[LogSetup]:
     with TemporaryDirectory() as folder:
-        site = Site(Path(folder), segment_bytes)
+        setup = LogSetup(Path(folder), segment_bytes)
         try:
-            yield site
+            yield setup
         finally:
-            site.close()
+            setup.close()
 
 
 class LogModel(RuleBasedStateMachine):
@@ -81,30 +81,30 @@ class LogModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = TemporaryDirectory()
-        self.site = Site(Path(self.folder.name))
+        self.setup = LogSetup(Path(self.folder.name))
         self.batches: list[tuple[int, bytes]] = []
         self.end = 0
 
     def teardown(self) -> None:
-        self.site.close()
+        self.setup.close()
         self.folder.cleanup()
 
     @rule(sizes=st.lists(st.tuples(st.integers(1, 4), st.integers(0, 500)), min_size=1, max_size=4))
     def append(self, sizes: list[tuple[int, int]]) -> None:
         batches = [batch_of(*[bytes(size // count)] * count) for count, size in sizes]
-        assert self.site.append(*batches) == self.end
+        assert self.setup.append(*batches) == self.end
         for (count, _), batch in zip(sizes, batches, strict=True):
             self.batches.append((self.end, batch[8:]))
             self.end += count
 
     @rule(is_known=st.booleans())
     def open_again(self, is_known: bool) -> None:
-        self.site.open_again(self.site.log.durable if is_known else None)
+        self.setup.open_again(self.setup.log.durable if is_known else None)
 
     @rule(data=st.data(), max_bytes=st.sampled_from([1, 20, 57, 100, 700, 1024, 5000, -1]))
     def read(self, data: st.DataObject, max_bytes: int) -> None:
         offset = data.draw(st.integers(0, self.end))
-        found = self.site.read(offset, max_bytes)
+        found = self.setup.read(offset, max_bytes)
         assert isinstance(found, Slice)
         if offset == self.end:
             assert found == Slice(b"", offset)
@@ -125,7 +125,7 @@ class LogModel(RuleBasedStateMachine):
     def read_everything(self, max_bytes: int) -> None:
         offset, got = 0, b""
         while offset < self.end:
-            found = self.site.read(offset, max_bytes)
+            found = self.setup.read(offset, max_bytes)
             assert isinstance(found, Slice)
             offset, got = found.next_offset, got + found.records
         expected = b"".join(base.to_bytes(8, "big") + batch for base, batch in self.batches)
@@ -135,16 +135,16 @@ class LogModel(RuleBasedStateMachine):
     def read_outside(self, beyond: int) -> None:
         offset = self.end + beyond
         text = f"start offset: {offset} is greater than leo: {self.end}"
-        assert self.site.read(offset) == other(text)
-        assert self.site.read(-beyond) == evicted(-beyond, 0)
+        assert self.setup.read(offset) == other(text)
+        assert self.setup.read(-beyond) == evicted(-beyond, 0)
 
     @invariant()
     def segments_keep_their_size(self) -> None:
-        bases = [segment.base_offset for segment in self.site.log.segments]
+        bases = [segment.base_offset for segment in self.setup.log.segments]
         assert bases == sorted(set(bases))
-        for segment in self.site.log.segments:
+        for segment in self.setup.log.segments:
             assert segment.size_bytes <= SEGMENT_BYTES
-        assert self.site.log.size_bytes == sum(len(batch) + 8 for _, batch in self.batches)
+        assert self.setup.log.size_bytes == sum(len(batch) + 8 for _, batch in self.batches)
 
 
 TestALogReturnsItsBatches = LogModel.TestCase
@@ -152,63 +152,63 @@ TestALogReturnsItsBatches.settings = settings(stateful_step_count=25)
 
 
 def test_unsynced_records_cannot_be_read() -> None:
-    with new_site() as site:
-        site.append(batch_of(b"one"))
+    with new_log() as setup:
+        setup.append(batch_of(b"one"))
         two = batch_of(b"two")
-        site.log.append(Entry(two, (len(two),), (1,)), site.writing)
-        found = site.read(0)
+        setup.log.append(Entry(two, (len(two),), (1,)), setup.writing)
+        found = setup.read(0)
         assert isinstance(found, Slice)
         assert found.next_offset == 1
-        assert site.read(1) == Slice(b"", 1)
-        site.log.synced(site.log.sync(site.writing))
-        assert site.read(1) != Slice(b"", 1)
+        assert setup.read(1) == Slice(b"", 1)
+        setup.log.synced(setup.log.sync(setup.writing))
+        assert setup.read(1) != Slice(b"", 1)
 
 
 def test_a_read_of_zero_bytes_returns_no_records() -> None:
-    with new_site() as site:
-        site.append(batch_of(b"one"))
-        assert site.read(0, 0) == Slice(b"", 0)
+    with new_log() as setup:
+        setup.append(batch_of(b"one"))
+        assert setup.read(0, 0) == Slice(b"", 0)
 
 
 def test_a_segment_is_filled_before_the_next_one_begins() -> None:
     batch = batch_of(b"x" * 500)
-    with new_site(len(batch) * 2) as site:
+    with new_log(len(batch) * 2) as setup:
         for _ in range(3):
-            site.append(batch)
-        assert [segment.base_offset for segment in site.log.segments] == [0, 2]
+            setup.append(batch)
+        assert [segment.base_offset for segment in setup.log.segments] == [0, 2]
 
 
 @pytest.mark.parametrize("cut", ["one byte less", "half", "header only"])
 def test_the_offset_of_an_incomplete_last_batch_is_used_again(cut: str) -> None:
     batch = batch_of(b"x" * 100)
     left = {"one byte less": len(batch) - 1, "half": len(batch) // 2, "header only": 57}[cut]
-    with new_site() as site:
-        site.append(batch)
-        known = site.log.durable
-        site.append(batch)
-        path = site.log.segments[-1].path
+    with new_log() as setup:
+        setup.append(batch)
+        known = setup.log.durable
+        setup.append(batch)
+        path = setup.log.segments[-1].path
         path.write_bytes(path.read_bytes()[: len(batch) + left])
-        site.open_again(known)
-        assert (site.log.durable_end, site.log.refusal) == (1, None)
-        assert site.append(batch_of(b"again")) == 1
+        setup.open_again(known)
+        assert (setup.log.durable_end, setup.log.refusal) == (1, None)
+        assert setup.append(batch_of(b"again")) == 1
 
 
 def test_complete_batches_after_the_known_end_are_kept() -> None:
-    with new_site() as site:
-        site.append(batch_of(b"one"))
-        known = site.log.durable
+    with new_log() as setup:
+        setup.append(batch_of(b"one"))
+        known = setup.log.durable
         for _ in range(40):  # over several segments
-            site.append(batch_of(b"x" * 50))
-        site.open_again(known)
-        assert site.log.durable_end == 41
+            setup.append(batch_of(b"x" * 50))
+        setup.open_again(known)
+        assert setup.log.durable_end == 41
 
 
 @given(
     steps=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3 * INDEX_INTERVAL_BYTES))),
-    wanted=st.integers(0, 100),
+    target=st.integers(0, 100),
 )
 def test_an_index_finds_a_batch_at_or_before_the_offset(
-    steps: list[tuple[int, int]], wanted: int
+    steps: list[tuple[int, int]], target: int
 ) -> None:
     index, offset, position = SparseIndex(), 0, 0
     batches = []
@@ -216,11 +216,11 @@ def test_an_index_finds_a_batch_at_or_before_the_offset(
         index.add(offset, position)
         batches.append((offset, position))
         offset, position = offset + count, position + size
-    found = index.before(wanted)
+    found = index.before(target)
     if not batches:
         assert found is None
         return
-    exact = max(where for base, where in batches if base <= wanted)
+    exact = max(where for base, where in batches if base <= target)
     assert found in [where for _, where in batches]
     assert found is not None
     assert found <= exact < found + INDEX_INTERVAL_BYTES or found == exact

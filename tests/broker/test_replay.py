@@ -264,9 +264,9 @@ def not_run(recorded: StreamFetchResponse, ours: StreamFetchResponse) -> bool:
 
 
 DIFFERENT: Final[dict[tuple[str, int], Callable[[Any, Any], bool]]] = {
-    ("raw-produce-errors", 14): refused("checksum is 0xc6ac98be, the header says 0x00000001"),
+    ("raw-produce-errors", 14): refused("checksum is 0xc6ac98be, the header has 0x00000001"),
     ("raw-produce-errors", 16): refused("magic 1, expected 2"),
-    ("raw-produce-errors", 22): refused("1 records, the header says 6"),
+    ("raw-produce-errors", 22): refused("1 records, the header has 6"),
     **{("raw-produce-errors", n): with_offset_lower_by(8) for n in (24, 26, 28, 32, 34, 36, 38)},
     ("raw-produce-errors", 30): without_the_refused,
     ("raw-produce-errors", 40): refused("invalid last offset delta -1"),

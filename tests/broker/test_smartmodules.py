@@ -121,7 +121,7 @@ async def test_a_dry_run_stores_nothing(broker: Broker) -> None:
 
 async def test_a_package_is_stored_under_its_full_name(broker: Broker) -> None:
     async with await Wire.open(broker.sc_address) as sc:
-        response = await create(sc, "asked", spec(package=packaged("dedup")))
+        response = await create(sc, "requested", spec(package=packaged("dedup")))
         assert response == StatusResponse("dedup-fluvio-0.1.0")
         (item,) = await listed(sc)
         assert item.spec.meta.params == {"p": ModuleParam("what it takes", optional=True)}
@@ -164,9 +164,9 @@ async def test_a_package_without_name_or_group_is_refused(
     broker: Broker, package: ModulePackage
 ) -> None:
     async with await Wire.open(broker.sc_address) as sc:
-        response = await create(sc, "asked", spec(package=package))
+        response = await create(sc, "requested", spec(package=package))
         assert response == StatusResponse(
-            "asked", ErrorCode(Code.SMARTMODULE_ERROR), "invalid SmartModule package"
+            "requested", ErrorCode(Code.SMARTMODULE_ERROR), "invalid SmartModule package"
         )
         assert await listed(sc) == ()
 
@@ -195,16 +195,16 @@ async def test_the_total_size_of_all_modules_is_limited(broker: Broker) -> None:
 
 
 async def test_a_topic_with_deduplication_is_refused(broker: Broker) -> None:
-    wanted = topic_spec(deduplication=Deduplication(5, None, "fluvio/dedup@0.1.0"))
+    requested = topic_spec(deduplication=Deduplication(5, None, "fluvio/dedup@0.1.0"))
     async with await Wire.open(broker.sc_address) as sc:
-        missing = await create_topic(sc, "t", wanted)
+        missing = await create_topic(sc, "t", requested)
         assert (missing.error, missing.name) == (
             ErrorCode(Code.DEDUPLICATION_SMARTMODULE_NOT_LOADED),
             "fluvio/dedup@0.1.0",
         )
         assert "not loaded" in (missing.error_message or "")
         await create(sc, "", spec(package=packaged("dedup")))
-        refused = await create_topic(sc, "t", wanted)
+        refused = await create_topic(sc, "t", requested)
         assert refused.error == ErrorCode(Code.DEDUPLICATION_SMARTMODULE_NOT_LOADED)
         assert "does not run SmartModules yet" in (refused.error_message or "")
 

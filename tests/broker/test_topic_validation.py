@@ -29,9 +29,9 @@ PLAIN: Final = TopicSpec()
 
 
 def check(
-    name: str = "t", spec: TopicSpec = PLAIN, *, topics: tuple[str, ...] = (), held: int = 0
+    name: str = "t", spec: TopicSpec = PLAIN, *, topics: tuple[str, ...] = (), used: int = 0
 ) -> Refusal | None:
-    return check_new_topic(name, spec, topics=topics, partitions_in_all=held, spu_id=SPU_ID)
+    return check_new_topic(name, spec, topics=topics, partitions_used=used, spu_id=SPU_ID)
 
 
 def storage(segment: int | None = None, partition: int | None = None) -> TopicSpec:
@@ -183,9 +183,9 @@ def test_the_number_of_topics_is_limited() -> None:
 
 
 def test_the_number_of_partitions_is_limited() -> None:
-    assert check("t", computed(2), held=PARTITIONS_MAX - 2) is None
+    assert check("t", computed(2), used=PARTITIONS_MAX - 2) is None
     text = f"more than {PARTITIONS_MAX} partitions in total"
-    assert check("t", computed(2), held=PARTITIONS_MAX - 1) == Refusal(
+    assert check("t", computed(2), used=PARTITIONS_MAX - 1) == Refusal(
         "t", ErrorCode(Code.TOPIC_ERROR), text
     )
 

@@ -259,8 +259,8 @@ async def store(spu: Wire, offset: int, session: int = 1) -> int:
 
 
 async def stored(spu: Wire, consumer: str | None = None) -> list[tuple[str, str, int, int]]:
-    wanted = None if consumer is None else ConsumerOffsetsFilter(None, consumer)
-    response = await spu.call(apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest(wanted))
+    requested = None if consumer is None else ConsumerOffsetsFilter(None, consumer)
+    response = await spu.call(apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest(requested))
     found: tuple[ConsumerOffset, ...] = response.consumers
     return [
         (each.consumer_id, each.replica.topic, each.replica.partition, each.offset)
@@ -368,8 +368,10 @@ async def test_other_objects_cannot_be_deleted(
 
 async def test_an_unknown_replica_of_a_known_topic_has_no_offsets(broker: Broker) -> None:
     async with await Wire.open(broker.spu_address) as spu:
-        wanted = ConsumerOffsetsFilter(ReplicaKey("nope", 3))
-        response = await spu.call(apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest(wanted))
+        requested = ConsumerOffsetsFilter(ReplicaKey("nope", 3))
+        response = await spu.call(
+            apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest(requested)
+        )
         assert (response.error.code, response.consumers) == (0, ())
         assert await produce(spu, "nope", batch_of(b"x")) == (6, 0)
         assert produce_request("nope").topics[0].partitions == ()

@@ -117,7 +117,7 @@ class Workload:
         self._disk = disk
         self._random = random
         self._topics: dict[str, int] = {}
-        self._made = 0
+        self._created = 0
         self._sent = 0
 
     async def run(self, steps: int) -> None:
@@ -133,13 +133,20 @@ class Workload:
     async def _one(self) -> None:
         if len(self._topics) < 2:
             return await self._create()
-        work = [self._create, self._grow, self._delete, self._move, self._forget, self._produce]
+        work = [
+            self._create,
+            self._grow,
+            self._delete,
+            self._store_offset,
+            self._delete_offset,
+            self._produce,
+        ]
         (chosen,) = self._random.choices(work, (8, 4, 4, 14, 3, 67))
         await chosen()
 
     async def _create(self) -> None:
-        self._made += 1
-        name, partitions = f"topic-{self._made}", self._random.randint(1, 2)
+        self._created += 1
+        name, partitions = f"topic-{self._created}", self._random.randint(1, 2)
         self._disk.mark(Requested("create", name))
         spec = topic_spec(partitions, segment_bytes=SEGMENT_BYTES)
         assert not (await create(self._sc, name, spec)).error
@@ -160,7 +167,7 @@ class Workload:
         assert not (await delete(self._sc, name)).error
         self._disk.mark(Done("delete", name))
 
-    async def _move(self) -> None:
+    async def _store_offset(self) -> None:
         """Store the offset of a consumer."""
         name = self._any_topic()
         partition = self._random.randrange(self._topics[name])
@@ -173,7 +180,7 @@ class Workload:
             assert not (await spu.call(apis.UPDATE_CONSUMER_OFFSET, update)).error
             self._disk.mark(Done("position", name, (partition, offset)))
 
-    async def _forget(self) -> None:
+    async def _delete_offset(self) -> None:
         name = self._any_topic()
         partition = self._random.randrange(self._topics[name])
         self._disk.mark(Requested("position", name, (partition, None)))
@@ -275,9 +282,11 @@ async def _check_partition(spu: Wire, topic: str, partition: int, known: Known) 
 
 async def _check_positions(spu: Wire, topics: dict[str, int], known: Known) -> None:
     response = await spu.call(apis.FETCH_CONSUMER_OFFSETS, FetchConsumerOffsetsRequest())
-    held = {(each.replica.topic, each.replica.partition): each for each in response.consumers}
-    assert {topic for topic, _ in held} <= set(topics), "a position without a topic"
+    found_offsets = {
+        (each.replica.topic, each.replica.partition): each for each in response.consumers
+    }
+    assert {topic for topic, _ in found_offsets} <= set(topics), "a position without a topic"
     for key, possible in known.positions.items():
         if key[0] in known.must_exist:
-            offset = held[key].offset if key in held else None
+            offset = found_offsets[key].offset if key in found_offsets else None
             assert offset in possible, f"{key}: offset {offset}, possible {possible}"

@@ -343,10 +343,10 @@ async def test_a_smartmodule_filters_the_printed_records(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("count", "stored"), [(3, {"me": 0}), (1, {})])
-async def test_a_record_is_not_processed_before_the_last_row_made_of_it(
+async def test_a_record_is_not_processed_before_its_last_row_is_printed(
     tmp_path: Path, count: int, stored: dict[str, int]
 ) -> None:
-    """A SmartModule makes two rows of each record, and both have its offset."""
+    """The SmartModule turns each record into two rows with the same offset."""
     log = b"".join(batch_of(value, base_offset=at) for at, value in enumerate((b"a", b"b", b"c")))
     spu = StockSpu(log, lambda value, key: [(value, key), (value.upper(), key)])
     options = ("--consumer", "me", "--smartmodule", "twice", "-n", str(count))

@@ -157,8 +157,8 @@ def test_json_that_consume_prints_can_be_produced_again(on_cluster: Run) -> None
 
 
 def test_partition_and_offset_of_stored_records_can_be_printed(on_cluster: Run) -> None:
-    on_cluster("topic", "create", "told", "-p", "2")
-    produced = on_cluster("produce", "told", "-p", "1", "--print-metadata", given=b"a\nb\n")
+    on_cluster("topic", "create", "placed", "-p", "2")
+    produced = on_cluster("produce", "placed", "-p", "1", "--print-metadata", given=b"a\nb\n")
     assert produced.lines == [b"partition=1 offset=0", b"partition=1 offset=1"]
 
 
@@ -183,9 +183,8 @@ def test_a_missing_topic_is_created_on_a_cluster_only_with_the_option(on_cluster
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def test_ctrl_c_loses_no_line_that_was_read(cluster: str, on_cluster: Run, tmp_path: Path) -> None:
     on_cluster("topic", "create", "stopped")
-    with started(
-        tmp_path, "--cluster", cluster, "produce", "stopped", "--linger", "1h", "--print-metadata"
-    ) as producer:
+    arguments = ("--cluster", cluster, "produce", "stopped", "--linger", "1h")
+    with started(tmp_path, *arguments) as producer:
         assert producer.stdin is not None
         fcntl.fcntl(producer.stdin, fcntl.F_SETPIPE_SZ, PAGE_BYTES)
         producer.stdin.write(b"a\nb\n" * 10_000 + b"half")

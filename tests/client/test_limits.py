@@ -82,7 +82,7 @@ async def test_a_request_larger_than_a_frame_is_refused_before_it_is_sent(
     request = ProduceRequest(
         acks=ACKS_LEADER, timeout_ms=1_000, topics=(TopicProduceData(topic, (data,)),)
     )
-    with pytest.raises(LocalProtocolError, match="more than 134,217,728"):
+    with pytest.raises(LocalProtocolError, match="the limit is 134,217,728"):
         await channel.call(apis.PRODUCE, request)
     batch = batch_of(bytes(33 * MIB))  # as another client might send it
     request = ProduceRequest(

@@ -1,4 +1,4 @@
-"""The tables of the pages about the wire protocol."""
+"""Reads the tables of the pages about the wire protocol."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGES: Final = sorted(FOLDER.glob("*.md"))
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a page: the heading above it, the line above it, its head and its cells."""
+    """A table of a page, with the heading and the line above it."""
 
     heading: str
     caption: str
@@ -48,7 +48,7 @@ def tables(name: str) -> Iterator[Table]:
 
 
 def table(name: str, heading: str, first: str) -> Table:
-    """Return the table under a heading whose first column is called ``first``."""
+    """Return the table under a heading whose first column is named ``first``."""
     (found,) = (t for t in tables(name) if t.heading == heading and t.head[0] == first)
     return found
 

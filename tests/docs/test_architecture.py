@@ -17,7 +17,7 @@ NAMED = sorted(set(re.findall(r"`((?:streamkit|tests|examples|docs|scripts)/[\w.
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_a_path_that_is_named_exists(name: str) -> None:
+def test_a_named_path_exists(name: str) -> None:
     folder, _, rest = name.partition("/")
     assert ((PACKAGE if folder == "streamkit" else ROOT / folder) / rest).exists()
 
@@ -32,14 +32,14 @@ def test_every_file_is_named() -> None:
     assert files | modules <= set(NAMED)
 
 
-def test_every_member_that_is_named_exists() -> None:
+def test_every_named_member_exists() -> None:
     for member, module in re.findall(
         r"`(\w+)(?:\.\w+)?` (?:of|in|and a row of `\w+` in) `(streamkit/[\w/]+\.py)`", TEXT
     ):
         assert re.search(rf"\b{member}\b", (PACKAGE.parent / module).read_text()), member
 
 
-def test_the_drawing_has_the_layers_of_the_linter() -> None:
+def test_the_drawn_layers_match_those_of_the_linter() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     checked = [
         {

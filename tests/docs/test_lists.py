@@ -54,7 +54,7 @@ def code(cell: str) -> str:
     return cell.strip("`")
 
 
-def test_the_documented_error_tree_equals_the_code() -> None:
+def test_the_documented_error_tree_matches_the_code() -> None:
     listed = re.search(r"```text\n(.*?)```", section("guarantees.md", "The error tree"), re.S)
     assert listed is not None
 
@@ -77,7 +77,7 @@ def test_every_branch_of_the_error_tree_has_advice() -> None:
     assert {code(row[0]) for row in rows("guarantees.md", "The error tree")} == branches
 
 
-def test_the_documented_limits_equal_the_code() -> None:
+def test_the_documented_limits_match_the_code() -> None:
     listed = {code(row[0]): row[1] for row in rows("broker.md", "Limits")}
     found = {name: value for name, value in vars(limits).items() if name.isupper()}
     assert listed == {
@@ -96,7 +96,7 @@ def shown(name: str, value: float) -> str:
     return f"{value // scale} {unit}"
 
 
-def test_the_documented_phases_equal_the_code() -> None:
+def test_the_documented_phases_match_the_code() -> None:
     listed = rows("shutdown.md", "The phases")
     assert [code(row[0]) for row in listed] == [phase.label for phase in DUE_SHARE]
     assert [row[2] for row in listed] == [f"{share * 25:g} s" for share in DUE_SHARE.values()]
@@ -106,7 +106,7 @@ def test_the_documented_phases_equal_the_code() -> None:
     assert [Phase.RUNNING, *DUE_SHARE, Phase.STOPPED] == list(Phase)
 
 
-def test_the_documented_exit_codes_equal_the_code() -> None:
+def test_the_documented_exit_codes_match_the_code() -> None:
     listed = [int(code) for row in rows("shutdown.md", "Exit codes") for code in row[0].split(",")]
     of_errors = {
         each.exit_code

@@ -112,7 +112,7 @@ def names_of_streamkit() -> set[str]:
     return names
 
 
-def test_the_documented_defaults_equal_the_code() -> None:
+def test_the_documented_defaults_match_the_code() -> None:
     defaults = {
         name: parameter.default
         for call in (streamkit.Client.producer, streamkit.Client.consumer)

@@ -1,6 +1,6 @@
-"""The message layouts on the protocol pages are those of `streamkit.protocol`.
+"""The message layouts on the protocol pages match `streamkit.protocol`.
 
-A page shows a dataclass as a table of fields under a line such as "`ProduceRequest`:", or as one
+A page shows a dataclass as a table of fields under a line such as "`ProduceRequest`:", or as a
 row of a table with the column "fields in order".
 """
 
@@ -64,11 +64,11 @@ MODULES: Final = (
     topic_specs,
     consumer_offset_log,
 )
-# Shown as variants of an enum, not with a table of their own.
+# Shown as variants of an enum, not in a separate table.
 VARIANTS: Final = {
     *("Predefined", "AdHoc", "Aggregate", "Join", "JoinStream", "Generic", "PairDetailFailure"),
 }
-# Their payloads stand in the table of error codes.
+# Shown in the table of error codes.
 PAYLOADS: Final = {info.payload.__name__ for info in CODES.values() if info.payload}
 PRIMITIVES: Final = {
     **{id(wire_of(kind)): name for kind, name in (
@@ -119,7 +119,7 @@ def class_of(name: str) -> Any:
 
 
 def marks_of(cls: type[Any]) -> dict[str, tuple[Any, ...]]:
-    """Return what the annotation of each field says of the wire; nothing if none does."""
+    """Return the wire types in the annotation of each field; an empty tuple if there are none."""
     hints = get_type_hints(cls, include_extras=True)
     return {
         field.name: getattr(hints[field.name], "__metadata__", ())
@@ -147,7 +147,7 @@ def compare(cls: type[Any], shown: list[Shown]) -> None:
 
 
 def check_type(wire: Any, hint: Any, shown: str, where: str) -> None:
-    """Compare a type with what a page shows; of a container also the classes inside."""
+    """Compare a type with the text of a page; for a container also the classes inside."""
     if id(wire) in PRIMITIVES:
         assert words(shown) == PRIMITIVES[id(wire)], where
     elif isinstance(wire, struct):
@@ -174,7 +174,7 @@ def inner_classes(hint: Any) -> Iterator[type[Any]]:
 
 
 def range_text(gate: since) -> str:
-    """Write a range of versions as the pages do."""
+    """Format a range of versions as on the pages."""
     if gate == ALWAYS:
         return "all"
     if gate.last == since(0).last:
@@ -185,11 +185,11 @@ def range_text(gate: since) -> str:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_layout_is_that_of_the_code(name: str) -> None:
+def test_a_layout_matches_the_code(name: str) -> None:
     compare(class_of(name), LAYOUTS[name])
 
 
-def test_no_layout_is_left_out() -> None:
+def test_every_layout_is_documented() -> None:
     known = {
         name
         for module in MODULES
@@ -199,7 +199,7 @@ def test_no_layout_is_left_out() -> None:
     assert known - VARIANTS - PAYLOADS == set(LAYOUTS) - {"ReplicaKey", "TransformErrorPayload"}
 
 
-def test_the_payloads_are_those_of_the_code() -> None:
+def test_the_payloads_match_the_code() -> None:
     for row in table("error-codes.md", "Codes", "code").rows:
         payload = CODES[int(row[0])].payload
         shown = re.findall(r"(\w+) `([^`]+)`", row[2])

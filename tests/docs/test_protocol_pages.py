@@ -1,4 +1,4 @@
-"""The protocol pages run, and their lists are those of `streamkit.protocol`."""
+"""The protocol pages run, and their lists match `streamkit.protocol`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_index_and_the_navigation_name_every_page() -> None:
         assert f"protocol/{path.name}\n" in navigation
 
 
-def test_every_heading_that_the_code_points_to_is_there() -> None:
+def test_every_heading_that_the_code_points_to_exists() -> None:
     pointer = re.compile(r'docs/protocol/([\w-]+\.md)((?:(?:,| and|, and) "[^"]+")+)')
     for folder in ("streamkit", "tests"):
         for path in (ROOT / folder).rglob("*.py"):
@@ -68,7 +68,9 @@ def test_every_heading_that_the_code_points_to_is_there() -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_the_bytes_of_an_example_are_recorded_or_a_vector(path: Path, known_bytes: str) -> None:
+def test_the_bytes_of_an_example_are_in_a_recording_or_a_vector(
+    path: Path, known_bytes: str
+) -> None:
     for block in re.findall(r"^```python\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL):
         for data in shown_bytes(block):
             assert data in known_bytes, data
@@ -76,13 +78,13 @@ def test_the_bytes_of_an_example_are_recorded_or_a_vector(path: Path, known_byte
 
 @pytest.fixture(scope="module")
 def known_bytes() -> str:
-    """Return the text of all vectors and recorded sessions, whose bytes stand there in hex."""
+    """Return the text of all vectors and recorded sessions, in which bytes are hex."""
     folder = ROOT / "tests" / "vectors"
     return "".join(path.read_text() for path in sorted(folder.rglob("*.json*")))
 
 
 def shown_bytes(block: str) -> Iterator[str]:
-    """Yield the hex that a block turns into bytes."""
+    """Yield the hex texts that a block converts to bytes."""
     for node in ast.walk(ast.parse(block)):
         match node:
             case ast.Call(func=ast.Attribute(attr="fromhex"), args=[ast.Constant(value=str(text))]):
@@ -95,7 +97,7 @@ def shown_bytes(block: str) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("heading", "apis"), [("Requests to an SPU", SPU_APIS), ("Requests to the SC", SC_APIS)]
 )
-def test_the_api_keys_and_versions_are_those_of_the_code(
+def test_the_api_keys_and_versions_match_the_code(
     heading: str, apis: dict[int, Api[Any, Any]]
 ) -> None:
     shown = [row[:4] + row[5:] for row in table("frames.md", heading, "key").rows]
@@ -111,7 +113,7 @@ def test_the_api_keys_and_versions_are_those_of_the_code(
     ]
 
 
-def test_the_requests_that_are_never_listed_are_those_of_the_code() -> None:
+def test_the_unlisted_requests_match_the_code() -> None:
     shown = {row[1]: row[4] for row in table("frames.md", "Requests to an SPU", "key").rows}
     never = {name for name, listed in shown.items() if listed == "no"} - {"ApiVersions"}
     assert never == {api.name for api in SPU_APIS.values() if api.is_unlisted}
@@ -120,12 +122,12 @@ def test_the_requests_that_are_never_listed_are_those_of_the_code() -> None:
 # --- Error codes ------------------------------------------------------------------------
 
 
-def test_the_error_codes_are_those_of_the_code() -> None:
+def test_the_error_codes_match_the_code() -> None:
     shown = [(int(row[0]), row[1]) for row in table("error-codes.md", "Codes", "code").rows]
     assert shown == sorted((int(code), info.name) for code, info in CODES.items())
 
 
-def test_the_codes_to_retry_are_those_of_the_code() -> None:
+def test_the_codes_to_retry_match_the_code() -> None:
     found = re.search(
         r"streamkit retries the codes ([\d, and]+)\.", (FOLDER / "error-codes.md").read_text()
     )
@@ -145,7 +147,7 @@ def header_rows() -> list[tuple[int, int, str, str]]:
     return [(int(row[0]), int(row[1]), row[2], words(row[3])) for row in shown.rows]
 
 
-def test_the_batch_header_has_the_fields_of_the_code_without_a_gap() -> None:
+def test_the_fields_of_the_batch_header_match_the_code_and_leave_no_gap() -> None:
     rows = header_rows()
     assert [name for _, _, name, _ in rows] == [
         field.name for field in dataclasses.fields(BatchHeader)
@@ -163,11 +165,11 @@ def test_the_batch_header_has_the_fields_of_the_code_without_a_gap() -> None:
 
 @pytest.mark.parametrize(("offset", "size", "name", "kind"), header_rows())
 @pytest.mark.parametrize("first", [0x01, 0x81])
-def test_a_field_of_the_batch_header_is_where_the_page_says(
+def test_a_field_of_the_batch_header_has_the_offset_on_the_page(
     offset: int, size: int, name: str, kind: str, first: int
 ) -> None:
     if name == "batch_len":
-        first = 0x01  # a negative one is refused
+        first = 0x01  # a negative length is refused
     data = bytearray(HEADER_BYTES)
     data[8:12] = (1000).to_bytes(4, "big")
     field = data[offset : offset + size] = bytes(range(first, first + size))
@@ -175,7 +177,7 @@ def test_a_field_of_the_batch_header_is_where_the_page_says(
     assert getattr(read_batch_header(bytes(data)), name) == expected
 
 
-def test_the_codecs_are_those_of_the_code() -> None:
+def test_the_codecs_match_the_code() -> None:
     shown = [(int(row[0]), row[1]) for row in table("batches.md", "Attributes", "codec").rows]
     assert shown == [(codec.value, codec.name.lower()) for codec in Codec]
 
@@ -207,21 +209,21 @@ def test_the_codecs_are_those_of_the_code() -> None:
         ),
     ],
 )
-def test_the_tags_of_an_invocation_are_those_of_the_code(
+def test_the_tags_of_an_invocation_match_the_code(
     column: str, variants: list[Any], wire: Any
 ) -> None:
     shown = [(int(row[0]), row[1]) for row in table("smartmodules.md", "Invocation", column).rows]
     assert shown == [(encode(wire, each, 25)[0], type(each).__name__) for each in variants]
 
 
-def test_the_kinds_of_a_failed_module_are_those_of_the_code() -> None:
+def test_the_kinds_of_a_failed_module_match_the_code() -> None:
     (kind,) = (
         row[2] for row in table("error-codes.md", "Payloads", "field").rows if row[0] == "kind"
     )
     assert words(kind) == ", ".join(f"{tag} {name}" for tag, name in MODULE_KINDS.items())
 
 
-def test_the_compressions_of_a_topic_are_those_of_the_code() -> None:
+def test_the_compressions_of_a_topic_match_the_code() -> None:
     shown = [(int(row[0]), row[1]) for row in table("admin.md", "Topics", "compression").rows]
     assert shown == [(each.value, each.name.lower()) for each in TopicCompression]
 
@@ -234,7 +236,7 @@ def test_the_compressions_of_a_topic_are_those_of_the_code() -> None:
         ("SpuStatus", SpuResolution),
     ],
 )
-def test_the_states_of_an_object_are_those_of_the_code(caption: str, states: type[IntEnum]) -> None:
+def test_the_states_of_an_object_match_the_code(caption: str, states: type[IntEnum]) -> None:
     (shown,) = (t for t in tables("admin.md") if t.caption == f"`{caption}`:")
     found = re.findall(r"(\d) ([a-z ]+)", words(shown.column("meaning")[0]))
     named = {int(number): name.strip() for number, name in found}
@@ -243,12 +245,12 @@ def test_the_states_of_an_object_are_those_of_the_code(caption: str, states: typ
     assert named == expected
 
 
-def test_the_object_types_are_those_of_the_code() -> None:
+def test_the_object_types_match_the_code() -> None:
     shown = {words(name) for name in table("admin.md", "Objects", "type").column("type")}
     assert shown == set(KINDS)
 
 
-def test_the_old_numbers_of_object_types_are_those_of_the_code() -> None:
+def test_the_old_numbers_of_object_types_match_the_code() -> None:
     (create,) = (
         row[1] for row in table("admin.md", "The envelope", "message").rows if row[0] == "Create"
     )
@@ -260,6 +262,6 @@ def test_the_old_numbers_of_object_types_are_those_of_the_code() -> None:
 # --- Types ------------------------------------------------------------------------------
 
 
-def test_the_varints_are_those_of_the_code() -> None:
+def test_the_varints_match_the_code() -> None:
     for number, data in table("types.md", "Varints", "number").rows:
         assert encode(VARINT, int(number), 0).hex() == words(data)

@@ -1,4 +1,4 @@
-"""The API page names every public name, and only members that exist."""
+"""The API page lists every public name, and only existing members."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def found(path: str) -> object:
 
 
 @pytest.mark.parametrize("path", ENTRIES)
-def test_an_entry_exists(path: str) -> None:
+def test_the_object_of_an_entry_exists(path: str) -> None:
     assert found(path) is not None
 
 
-def test_a_member_that_is_listed_exists() -> None:
+def test_every_listed_member_exists() -> None:
     assert [f"{path}.{name}" for path, name in MEMBERS if not hasattr(found(path), name)] == []
 
 

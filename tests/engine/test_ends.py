@@ -1,4 +1,4 @@
-"""Sources and sinks of one's own, and files: what they get, when, and what they keep."""
+"""Generator sources, sink functions, sink classes and files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streamkit.runtime.contracts import WriteFailed
 from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
 from streamkit.runtime.function_source import FunctionReader
 
-# The engine runs on asyncio, so its ports are not asked to do more.
+# The engine runs on asyncio only, so its readers and writers are not tested with trio.
 pytestmark = pytest.mark.anyio
 
 
@@ -74,7 +74,7 @@ async def test_an_async_generator_is_read_in_order_to_its_end() -> None:
     await reader.close()
 
 
-async def test_a_value_goes_on_although_the_next_one_lets_wait() -> None:
+async def test_a_value_is_passed_on_before_the_next_one_is_ready() -> None:
     arrived = anyio.Event()
 
     async def ticks() -> AsyncIterator[int]:
@@ -93,7 +93,7 @@ async def test_a_value_goes_on_although_the_next_one_lets_wait() -> None:
     await reader.close()
 
 
-async def test_a_replayable_source_goes_on_behind_what_was_committed() -> None:
+async def test_a_replayable_source_resumes_after_the_committed_position() -> None:
     def lines(resume: int | None) -> Iterator[tuple[int, str]]:
         for number in range(0 if resume is None else resume + 1, 5):
             yield number, f"line {number}"
@@ -110,7 +110,7 @@ async def test_a_replayable_source_goes_on_behind_what_was_committed() -> None:
         await each.close()
 
 
-async def test_what_came_before_a_failure_of_a_source_goes_on_first() -> None:
+async def test_values_before_the_failure_of_a_source_are_passed_on() -> None:
     def failing() -> Iterator[int]:
         yield 1
         yield 2
@@ -125,7 +125,7 @@ async def test_what_came_before_a_failure_of_a_source_goes_on_first() -> None:
     await reader.close()
 
 
-async def test_a_replayable_source_that_yields_no_positions_is_told_so() -> None:
+async def test_a_replayable_source_that_yields_no_positions_is_refused() -> None:
     def wrong(resume: int | None) -> Iterator[int]:
         yield 1
 
@@ -159,7 +159,7 @@ async def test_a_batch_function_gets_lists_up_to_its_size() -> None:
 
 
 @pytest.mark.parametrize(("batch", "row", "rows"), [(None, 2, 1), (2, 2, 2), (10, 0, 4)])
-async def test_a_failing_function_tells_which_rows_it_had(
+async def test_the_error_of_a_failing_function_has_the_rows_of_the_call(
     batch: int | None, row: int, rows: int
 ) -> None:
     def refuse(given: Any) -> None:
@@ -173,7 +173,7 @@ async def test_a_failing_function_tells_which_rows_it_had(
 
 
 class Noted:
-    """A sink of the user's that notes what is asked of it; it may fail to flush."""
+    """A sink class that notes its calls; its flush may fail."""
 
     def __init__(self, *, fails: bool = False) -> None:
         self.calls: list[Any] = []
@@ -225,7 +225,7 @@ async def write_lines(path: Path, *lines: bytes) -> None:
     "before",
     [b"", b"1\n2\n", b"1\n2", b"12", b"1\n" + b"x" * 200_000, b"x" * 200_000 + b"\n"],
 )
-async def test_what_others_wrote_into_a_file_is_kept(tmp_path: Path, before: bytes) -> None:
+async def test_lines_of_other_programs_are_kept(tmp_path: Path, before: bytes) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(before)
     await write_lines(path, b"3")
@@ -236,7 +236,7 @@ async def test_what_others_wrote_into_a_file_is_kept(tmp_path: Path, before: byt
 
 
 @pytest.mark.parametrize("torn", [b"4", b'{"half": ', b"x" * 200_000])
-async def test_a_line_of_ours_that_a_crash_cut_is_removed(tmp_path: Path, torn: bytes) -> None:
+async def test_a_half_written_line_of_a_crashed_job_is_removed(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(b"a stranger's\n")
     crashed = JsonLines(path).writer()
@@ -254,7 +254,7 @@ async def test_a_line_of_ours_that_a_crash_cut_is_removed(tmp_path: Path, torn: 
     assert path.read_bytes() == b"a stranger's\n1\n2\n3\n"
 
 
-async def test_after_an_ordered_end_a_torn_line_is_somebody_elses(tmp_path: Path) -> None:
+async def test_after_a_clean_stop_a_half_written_line_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     writer = JsonLines(path).writer()
     await writer.open({})
@@ -278,7 +278,7 @@ async def test_a_file_has_one_writer(tmp_path: Path) -> None:
     await writer.close()
 
 
-async def test_a_file_that_was_moved_away_is_begun_again_under_its_name(tmp_path: Path) -> None:
+async def test_after_a_move_lines_go_to_a_new_file_with_the_old_name(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     writer = JsonLines(path).writer()
     await writer.open({})
@@ -294,7 +294,7 @@ async def test_a_file_that_was_moved_away_is_begun_again_under_its_name(tmp_path
 
 
 @pytest.mark.parametrize("damage", ["cut", "delete"])
-async def test_a_file_that_lost_lines_before_their_commit_fails_the_job(
+async def test_a_file_that_lost_uncommitted_lines_fails_the_job(
     tmp_path: Path, damage: str
 ) -> None:
     path = tmp_path / "out.jsonl"
@@ -310,7 +310,7 @@ async def test_a_file_that_lost_lines_before_their_commit_fails_the_job(
     await writer.close()
 
 
-async def test_after_a_cut_lines_go_to_the_end_of_the_file(tmp_path: Path) -> None:
+async def test_lines_go_to_the_end_of_a_truncated_file(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     writer = JsonLines(path).writer()
     await writer.open({})
@@ -323,7 +323,7 @@ async def test_after_a_cut_lines_go_to_the_end_of_the_file(tmp_path: Path) -> No
     assert path.read_bytes() == b"2\n"
 
 
-async def test_a_pipe_may_stand_for_a_file(tmp_path: Path) -> None:
+async def test_lines_can_be_written_to_a_pipe(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     pipe = os.open(path, os.O_RDWR)
@@ -339,7 +339,7 @@ async def test_a_pipe_may_stand_for_a_file(tmp_path: Path) -> None:
         os.close(pipe)
 
 
-async def test_two_commits_at_once_count_each_record_once(tmp_path: Path) -> None:
+async def test_two_concurrent_commits_count_each_record_once(tmp_path: Path) -> None:
     writer = JsonLines(tmp_path / "out.jsonl").writer()
     await writer.open({})
     await writer.write(chunk_of(b"1", b"2"))
@@ -350,6 +350,6 @@ async def test_two_commits_at_once_count_each_record_once(tmp_path: Path) -> Non
     await writer.close()
 
 
-async def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+async def test_a_file_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot write to"):
         await JsonLines(tmp_path / "none" / "out.jsonl").writer().open({})

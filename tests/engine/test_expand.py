@@ -1,4 +1,4 @@
-"""Rows that one row became carry its key, time and offset, however they are grouped."""
+"""Rows expanded from one row keep its key, timestamp and offset."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from streamkit.record import Chunk
 
 
 @given(st.lists(st.lists(st.integers(), max_size=3), max_size=20))
-def test_expanding_columns_does_what_a_loop_over_rows_does(groups: list[list[int]]) -> None:
+def test_expanding_columns_equals_a_loop_over_rows(groups: list[list[int]]) -> None:
     count = len(groups)
     keys = [b"%d" % row for row in range(count)]
     chunk = Chunk([None] * count, keys, [10 * row for row in range(count)], range(5, 5 + count))

@@ -1,4 +1,4 @@
-"""What a user's graph makes of records, without a broker."""
+"""Records in a user's graph, without a broker."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def app() -> App:
     return App("flows")
 
 
-def test_a_function_maps_and_its_none_drops(app: App) -> None:
+def test_a_function_maps_values_and_none_drops_them(app: App) -> None:
     flights = app.stream("flights", Flight)
 
     @app.stage(flights)
@@ -58,14 +58,14 @@ def test_a_function_maps_and_its_none_drops(app: App) -> None:
         assert job.output(delays) == [30.0]
 
 
-def test_the_verb_map_keeps_none(app: App) -> None:
+def test_the_method_map_keeps_none(app: App) -> None:
     delays = app.stream("flights", Flight).map(lambda flight: flight.delay)
     with app.test() as job:
         job.send("flights", UA, AA)
         assert job.output(delays) == [30.0, None]
 
 
-def test_a_generator_gives_any_number_and_keeps_none(app: App) -> None:
+def test_a_generator_yields_any_number_of_values_and_keeps_none(app: App) -> None:
     flights = app.stream("flights", Flight)
 
     @app.stage(flights)
@@ -87,7 +87,7 @@ def test_a_decorated_function_can_still_be_called(app: App) -> None:
     assert flights(UA) == "UA"
 
 
-def test_a_stage_of_two_streams_takes_both(app: App) -> None:
+def test_a_stage_reads_two_streams(app: App) -> None:
     one, two = app.stream("one", Flight), app.stream("two", Flight)
 
     @app.stage(one, two)
@@ -115,7 +115,7 @@ def test_a_stream_has_any_number_of_readers(app: App) -> None:
         assert [job.output(reader) for reader in readers] == [[0], [1], [2]]
 
 
-def test_verbs_make_a_chain(app: App) -> None:
+def test_stream_methods_can_be_chained(app: App) -> None:
     def shouted(words: Stream[str], mark: str) -> Stream[str]:
         return words.map(lambda word: word.upper() + mark)
 
@@ -136,7 +136,7 @@ def test_verbs_make_a_chain(app: App) -> None:
         ]
 
 
-def test_a_context_tells_where_a_record_comes_from(app: App) -> None:
+def test_a_context_has_the_origin_of_a_record(app: App) -> None:
     flights = app.stream("flights", Flight)
 
     @app.stage(flights)
@@ -154,7 +154,7 @@ def test_a_context_tells_where_a_record_comes_from(app: App) -> None:
         assert job.output(keys) == [b"k", 5, b"l", 6]
 
 
-def test_an_output_keeps_the_time_and_the_key_of_its_input(app: App) -> None:
+def test_an_output_keeps_the_timestamp_and_the_key_of_its_input(app: App) -> None:
     app.stream("flights", Flight).flat_map(lambda flight: [1, 2]).to("numbers")
     with app.test() as job:
         job.send("flights", Record(UA, b"k", 5))
@@ -175,7 +175,7 @@ def test_an_output_keeps_the_time_and_the_key_of_its_input(app: App) -> None:
         (Arrival | Departure, b'{"type":"Departure","at":"EWR"}', Departure("EWR")),
     ],
 )
-def test_a_source_gets_values_of_the_type_it_names(
+def test_a_source_gets_values_of_its_annotated_type(
     app: App, kind: Any, stored: bytes, value: Any
 ) -> None:
     @app.source("values")
@@ -187,13 +187,13 @@ def test_a_source_gets_values_of_the_type_it_names(
         assert job.output(values) == [value]
 
 
-def test_a_source_gets_whole_records_where_it_names_them(app: App) -> None:
+def test_a_source_gets_whole_records_if_annotated(app: App) -> None:
     @app.source("raw")
     def raw(record: Record[bytes]) -> Any:
         return record
 
     @app.source("bare")
-    def bare(record: Record) -> Any:  # type: ignore[type-arg]  # bytes, where nothing is said
+    def bare(record: Record) -> Any:  # type: ignore[type-arg]  # bytes without a type argument
         return record
 
     @app.source("decoded")
@@ -217,7 +217,7 @@ def test_a_source_gets_whole_records_where_it_names_them(app: App) -> None:
         (lambda flight: None, None),
     ],
 )
-def test_a_key_is_bytes_text_or_none(
+def test_a_key_is_bytes_str_or_none(
     app: App, key: Callable[[Any], Any], stored: bytes | None
 ) -> None:
     app.stream("flights", Flight).to("out", key=key)
@@ -226,13 +226,13 @@ def test_a_key_is_bytes_text_or_none(
         assert [each.key for each in job.records("out")] == [stored]
 
 
-def test_any_other_key_is_refused_with_what_to_do(app: App) -> None:
+def test_a_key_of_another_type_is_refused(app: App) -> None:
     app.stream("numbers", int).to("out", key=lambda number: number)  # type: ignore[arg-type,return-value]
     with app.test() as job, pytest.raises(StageError, match="not int"):
         job.send("numbers", 1)
 
 
-def test_a_record_that_a_sink_returns_is_written_as_it_says(app: App) -> None:
+def test_a_record_returned_by_a_sink_is_written_with_its_key_and_timestamp(app: App) -> None:
     flights = app.stream("flights", Flight)
 
     @app.sink(flights, to="out")
@@ -245,7 +245,7 @@ def test_a_record_that_a_sink_returns_is_written_as_it_says(app: App) -> None:
         assert (record.value, record.key, record.timestamp_ms) == (b"mine", b"my key", 9)
 
 
-def test_a_sink_that_returns_none_drops(app: App) -> None:
+def test_a_sink_drops_the_record_if_it_returns_none(app: App) -> None:
     flights = app.stream("flights", Flight)
 
     @app.sink(flights, to=Topic("late", Flight))
@@ -268,7 +268,7 @@ def test_values_are_written_raw_as_text_or_as_json(app: App, value: Any, stored:
         assert job.output("out") == [stored]
 
 
-def test_a_line_of_json_holds_what_a_file_would(app: App) -> None:
+def test_a_json_lines_file_is_a_sink(app: App) -> None:
     flights = app.stream("flights", Flight)
     flights.to(JsonLines("never-opened"), name="file")
     with app.test() as job:
@@ -277,7 +277,7 @@ def test_a_line_of_json_holds_what_a_file_would(app: App) -> None:
         assert file.kind == "sink"
 
 
-def test_a_failing_stage_leaves_nothing_of_what_was_sent(app: App) -> None:
+def test_a_failing_stage_keeps_nothing_of_its_send(app: App) -> None:
     numbers = app.stream("numbers", int)
     halves = numbers.map(lambda number: 10 // number)
     with app.test() as job:
@@ -288,7 +288,7 @@ def test_a_failing_stage_leaves_nothing_of_what_was_sent(app: App) -> None:
         assert job.output(halves) == [2]
 
 
-def test_the_users_line_is_named_not_that_of_a_library_it_calls(app: App) -> None:
+def test_the_error_has_the_users_line_and_not_that_of_a_library(app: App) -> None:
     import json
 
     def parsed(text: str) -> Any:
@@ -300,7 +300,7 @@ def test_the_users_line_is_named_not_that_of_a_library_it_calls(app: App) -> Non
     assert "in parsed: return json.loads(text)  # the user's line" in str(caught.value)
 
 
-def test_the_users_line_is_named_in_a_folder_called_streamkit(app: App) -> None:
+def test_the_error_has_the_users_line_in_a_folder_named_streamkit(app: App) -> None:
     names: dict[str, Any] = {}
     code = "def failing(value):\n    raise ValueError(value)\n"
     exec(compile(code, "/home/me/streamkit/app.py", "exec"), names)

@@ -56,7 +56,7 @@ def a_stream_of_another_app(app: App) -> None:
         return str(number)
 
 
-def a_type_that_does_not_fit(app: App) -> None:
+def a_type_mismatch(app: App) -> None:
     numbers = app.stream("numbers", A)
 
     @app.stage(numbers)  # type: ignore[arg-type]  # HERE
@@ -67,7 +67,7 @@ def a_type_that_does_not_fit(app: App) -> None:
     app.check()
 
 
-def a_method_of_a_class_body(app: App) -> None:
+def an_unbound_method(app: App) -> None:
     numbers = app.stream("numbers", int)
 
     class Stages:
@@ -108,13 +108,13 @@ def a_union_without_tags(app: App) -> None:
         return row
 
 
-def an_import_for_the_checker_alone(app: App) -> None:
+def an_import_for_type_checkers_only(app: App) -> None:
     @app.source("prices")  # HERE
     def prices(price: Decimal) -> Decimal:
         return price
 
 
-def a_stage_that_takes_nothing(app: App) -> None:
+def a_stage_without_parameters(app: App) -> None:
     numbers = app.stream("numbers", int)
 
     @app.stage(numbers)  # type: ignore[arg-type]  # HERE
@@ -129,13 +129,13 @@ def a_topic_sink_that_returns_nothing(app: App) -> None:
     def out(number: int) -> None: ...
 
 
-def a_source_of_ones_own_that_is_no_generator(app: App) -> None:
+def a_source_that_is_not_a_generator(app: App) -> None:
     @app.source  # type: ignore[arg-type]  # HERE
     def numbers() -> int:
         return 1
 
 
-def a_name_that_is_none(app: App) -> None:
+def an_invalid_stage_name(app: App) -> None:
     app.stream("numbers", int, name="No Name")  # HERE
 
 
@@ -144,23 +144,23 @@ PROBLEMS: dict[Callable[[App], None], tuple[str, str]] = {
     nothing_reads_it: ("nothing reads 'numbers'", "add a sink for it"),
     a_sink_as_an_input: ("a sink, which nothing can read", "source or stage"),
     a_stream_of_another_app: ("which belongs to another App", ""),
-    a_type_that_does_not_fit: ("'text' expects B, but 'numbers' produces A", ""),
-    a_method_of_a_class_body: ("'text' is an unbound method", "plain function"),
+    a_type_mismatch: ("'text' expects B, but 'numbers' produces A", ""),
+    an_unbound_method: ("'text' is an unbound method", "plain function"),
     an_async_stage: ("'text' is an async function", "plain function"),
     a_generator_annotated_iterable: ("the generator 'text' is annotated as", "Iterator"),
     an_untyped_source: ("the parameter of the source 'numbers' has no type", "annotate"),
     an_untyped_stream: ("have no type", "name their type"),
     a_union_without_tags: ("cannot be decoded", "tag=True"),
-    an_import_for_the_checker_alone: ("use 'Decimal', which does not exist", "TYPE_CHECKING"),
-    a_stage_that_takes_nothing: ("'nothing' has no parameters", ""),
+    an_import_for_type_checkers_only: ("use 'Decimal', which does not exist", "TYPE_CHECKING"),
+    a_stage_without_parameters: ("'nothing' has no parameters", ""),
     a_topic_sink_that_returns_nothing: ("returns nothing, so nothing would be", "leave out to="),
-    a_source_of_ones_own_that_is_no_generator: ("needs a generator, 'numbers' is not one", "yield"),
-    a_name_that_is_none: ("'No Name' is not a valid stage name", "name="),
+    a_source_that_is_not_a_generator: ("needs a generator, but 'numbers' is not one", "yield"),
+    an_invalid_stage_name: ("'No Name' is not a valid stage name", "name="),
 }
 
 
 @pytest.mark.parametrize("build", PROBLEMS, ids=lambda build: build.__name__)
-def test_a_graph_that_cannot_run_is_refused_at_the_users_line(
+def test_an_invalid_graph_is_refused_with_the_users_line(
     build: Callable[[App], None],
 ) -> None:
     words, hint = PROBLEMS[build]
@@ -180,12 +180,12 @@ def test_an_app_without_stages_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "Upper", "under_score", "-", "x" * 64])
-def test_an_app_with_a_name_that_cannot_be_a_folder_is_refused(name: str) -> None:
+def test_an_invalid_app_name_is_refused(name: str) -> None:
     with pytest.raises(UsageError):
         App(name)
 
 
-def test_a_stage_with_a_context_and_a_generator_with_one_are_fine() -> None:
+def test_functions_and_generators_may_have_a_context() -> None:
     app = App("fine")
     numbers = app.stream("numbers", int)
 
@@ -202,13 +202,13 @@ def test_a_stage_with_a_context_and_a_generator_with_one_are_fine() -> None:
     app.check()
 
 
-def test_a_policy_that_does_not_exist_is_refused() -> None:
+def test_an_invalid_on_error_is_refused() -> None:
     with pytest.raises(UsageError, match="on_error='ignore'"):
         App("app").stream("numbers", int, on_error="ignore")  # type: ignore[call-overload]
 
 
 def test_an_included_module_that_is_missing_is_named() -> None:
-    with pytest.raises(TopologyError, match="include names 'no_such_module'"):
+    with pytest.raises(TopologyError, match="module 'no_such_module' does not exist"):
         App("app", include=["no_such_module"]).check()
 
 
@@ -222,7 +222,7 @@ def topics_of(app: App, folder: Path, environment: dict[str, str], **given: str)
     ]
 
 
-def test_settings_map_topic_names_the_strongest_first(tmp_path: Path) -> None:
+def test_settings_map_topic_names_by_priority(tmp_path: Path) -> None:
     app = App("app")
     app.stream(Topic("a", int)).to("b")
     assert topics_of(app, tmp_path, {}) == ["a", "b"]
@@ -235,13 +235,13 @@ def test_settings_map_topic_names_the_strongest_first(tmp_path: Path) -> None:
     assert topics_of(app, tmp_path, environment, topics__a="4") == ["4", "1"]
 
 
-def test_a_setting_that_means_nothing_is_refused(tmp_path: Path) -> None:
+def test_an_unknown_setting_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="'color' is not a valid setting"):
         load_settings(tmp_path, {}, {"color": "red"})
 
 
 @pytest.mark.parametrize("text", ["[topics", 'topics = "a"', "cluster = 5", "[topics]\na = 5"])
-def test_a_settings_file_that_says_nonsense_is_refused(tmp_path: Path, text: str) -> None:
+def test_an_invalid_settings_file_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "streamkit.toml").write_text(text)
     with pytest.raises(ConfigError, match=r"streamkit\.toml"):
         load_settings(tmp_path, {}, {})

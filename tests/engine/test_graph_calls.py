@@ -1,4 +1,4 @@
-"""A function that cannot be called as the graph would call it is refused at the call."""
+"""A function that the graph cannot call is refused when the graph is built."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ NO_VALUE: dict[str, Any] = {
     "async object": SlowObject(),
     "async generator": slow_stream,
     "generator": several,
-    "nothing taken": lambda: 1,
-    "two taken": lambda one, two: 1,
+    "no parameter": lambda: 1,
+    "two parameters": lambda one, two: 1,
     "keyword-only": lambda one, *, two: 1,
-    "no function": 5,
+    "a number": 5,
     "a text": "id",
 }
 USES: dict[str, Callable[[Stream[Any], Any], object]] = {
@@ -69,9 +69,9 @@ def stream_sink(stream: Stream[Any], key: Any) -> object:
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("given", NO_VALUE)
-def test_a_verb_refuses_a_function_that_cannot_map_a_value(use: str, given: str) -> None:
-    if use == "partitioner" and given == "two taken":
-        return  # that is what a partitioner takes
+def test_a_method_refuses_a_function_that_cannot_map_a_value(use: str, given: str) -> None:
+    if use == "partitioner" and given == "two parameters":
+        return  # a partitioner has two parameters
     numbers = numbers_of(App("app"))
     with pytest.raises(TopologyError, match=f"{use.split()[0]}=? got") as caught:
         USES[use](numbers, NO_VALUE[given])
@@ -89,7 +89,7 @@ def first_partition(keys: Sequence[bytes | None], count: int) -> list[int]:
     return [0] * len(keys)
 
 
-def test_verbs_take_every_callable_of_one_value() -> None:
+def test_methods_accept_every_callable_with_one_value() -> None:
     numbers = numbers_of(App("app"))
     for function in (str, float, repr, lambda *each: each, lambda one, two=2: one, attrgetter("x")):
         numbers.map(function)
@@ -213,7 +213,7 @@ def test_optional_and_annotated_contexts_are_passed(
         assert job.output(stage) == [expected]
 
 
-# --- what is decorated twice -----------------------------------------------------------
+# --- functions that are decorated twice -------------------------------------------------
 
 
 def plus_ten(number: int) -> int:
@@ -231,7 +231,7 @@ def logged(function: Callable[[int], T]) -> Callable[[int], T]:
 @pytest.mark.parametrize(
     "wrap", [lambda stage: stage, logged, functools.partial], ids=["as-it-is", "wrapped", "partial"]
 )
-def test_a_stage_that_is_decorated_again_is_a_stage_of_the_new_input(wrap: Any) -> None:
+def test_a_stage_that_is_decorated_again_becomes_a_second_stage(wrap: Any) -> None:
     app = App("twice")
     one, two = app.stream("one", int), app.stream("two", int)
     first = app.stage(one)(plus_ten)
@@ -254,7 +254,7 @@ def test_a_stage_that_is_decorated_again_is_a_stage_of_the_new_input(wrap: Any) 
         assert job.output("again") == [b"11"]
 
 
-def test_a_source_that_is_decorated_again_is_a_second_source() -> None:
+def test_a_source_that_is_decorated_again_becomes_a_second_source() -> None:
     app = App("twice")
 
     @app.source

@@ -1,4 +1,4 @@
-"""Stages over columns do what a loop over records does, however these are cut into chunks."""
+"""Stages over columns give the same results as a loop over records, for any chunk sizes."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ Row = Record[Any]
 
 
 class Bad(Exception):
-    """What the functions here raise."""
+    """The exception that the functions here raise."""
 
 
-# Each comes with the loop that it must agree with: from one record to those it leads to.
+# The same step for one record; it returns the resulting records.
 Reference = Callable[[Row], Iterable[Row]]
 
 
@@ -119,14 +119,14 @@ def fail_at(remainder: int) -> Verb:
     )
 
 
-SOUND = st.one_of(
+CORRECT = st.one_of(
     st.integers(-5, 5).map(add),
     st.integers(1, 4).map(keep_multiples),
     st.builds(halve_even),
     st.integers(1, 4).map(repeat),
     st.builds(key_by_digit),
 )
-ANY = st.one_of(SOUND, st.integers(0, 6).map(fail_at))
+ANY = st.one_of(CORRECT, st.integers(0, 6).map(fail_at))
 VALUES = st.lists(st.integers(-100, 100), max_size=30)
 CUTS = st.lists(st.integers(0, 30), max_size=5)
 
@@ -160,16 +160,16 @@ def graph_of(verbs: list[Verb], on_error: OnError = "fail") -> tuple[Topology, N
     return topology, source, stages
 
 
-def played(task: Task, source: Node, chunks: list[Chunk]) -> list[Row]:
+def output_rows(task: Task, source: Node, chunks: list[Chunk]) -> list[Row]:
     return [
         record
         for chunk in chunks
-        for output in worked_off(task, source, chunk)
+        for output in processed(task, source, chunk)
         for record in output.chunk.records()
     ]
 
 
-def worked_off(task: Task, source: Node, chunk: Chunk) -> list[Output]:
+def processed(task: Task, source: Node, chunk: Chunk) -> list[Output]:
     work = task.process(source, chunk)
     task.account(work, work.end)
     if work.failure is not None:
@@ -178,7 +178,7 @@ def worked_off(task: Task, source: Node, chunk: Chunk) -> list[Output]:
 
 
 def looped(verbs: list[Verb], rows: list[Row], *, skips: bool = False) -> list[Row]:
-    """Do one record after another, one stage after another: slow and obvious."""
+    """Process records one by one and stages one by one, as simply as possible."""
     for verb in verbs:
         given: list[Row] = []
         for row in rows:
@@ -191,26 +191,26 @@ def looped(verbs: list[Verb], rows: list[Row], *, skips: bool = False) -> list[R
     return rows
 
 
-@given(st.lists(SOUND, max_size=5), VALUES, CUTS)
-def test_a_chain_does_what_a_loop_does_wherever_the_records_are_cut(
+@given(st.lists(CORRECT, max_size=5), VALUES, CUTS)
+def test_a_chain_equals_a_loop_for_any_division_into_chunks(
     verbs: list[Verb], values: list[int], cuts: list[int]
 ) -> None:
     topology, source, _ = graph_of(verbs)
     expected = looped(verbs, chunk_of(values).records())
-    assert played(Task(topology), source, cut(values, cuts)) == expected
+    assert output_rows(Task(topology), source, cut(values, cuts)) == expected
 
 
 @given(st.lists(ANY, max_size=5), VALUES, CUTS)
-def test_a_chain_that_skips_leaves_out_what_fails_and_counts_every_input(
+def test_a_skipping_chain_omits_failed_rows_and_counts_every_input(
     verbs: list[Verb], values: list[int], cuts: list[int]
 ) -> None:
     topology, source, stages = graph_of(verbs, "skip")
-    told: list[StageError] = []
-    task = Task(topology, on_skip=told.append)
+    reported: list[StageError] = []
+    task = Task(topology, on_skip=reported.append)
     expected = looped(verbs, chunk_of(values).records(), skips=True)
-    assert played(task, source, cut(values, cuts)) == expected
+    assert output_rows(task, source, cut(values, cuts)) == expected
     counts = [task.counts[node] for node in stages]
-    assert sum(each.skipped for each in counts) == len(told)
+    assert sum(each.skipped for each in counts) == len(reported)
     for before, after in zip([task.counts[source], *counts], counts, strict=False):
         assert after.taken == before.given
         assert after.taken == after.handled + after.dropped + after.skipped
@@ -218,7 +218,7 @@ def test_a_chain_that_skips_leaves_out_what_fails_and_counts_every_input(
 
 
 @given(st.lists(ANY, max_size=5), VALUES)
-def test_a_chain_that_fails_names_the_record_and_keeps_exactly_what_came_before_it(
+def test_a_failing_chain_reports_the_record_and_keeps_the_records_before_it(
     verbs: list[Verb], values: list[int]
 ) -> None:
     topology, source, stages = graph_of(verbs)
@@ -249,7 +249,7 @@ def first_bad(verbs: list[Verb], chunk: Chunk) -> int | None:
 
 
 @given(VALUES, st.integers(0, 6))
-def test_a_failing_row_brings_what_the_rows_before_it_led_to(
+def test_a_failed_row_comes_with_the_results_of_the_rows_before(
     values: list[int], remainder: int
 ) -> None:
     verb = fail_at(remainder)
@@ -263,7 +263,7 @@ def test_a_failing_row_brings_what_the_rows_before_it_led_to(
     assert caught.value.before.records() == chunk_of(values).records()[: bad[0]]
 
 
-def test_a_stop_iteration_that_leaks_is_a_failure_and_no_end() -> None:
+def test_a_stop_iteration_of_a_function_is_a_failure() -> None:
     numbers = iter([1])
     with pytest.raises(RowFailed) as caught:
         Map(lambda _: next(numbers)).apply(chunk_of([0, 0, 0]), Unlimited())
@@ -271,7 +271,7 @@ def test_a_stop_iteration_that_leaks_is_a_failure_and_no_end() -> None:
     assert "StopIteration" in str(caught.value.__cause__)
 
 
-def test_a_generator_that_fails_half_way_gives_nothing_of_its_record() -> None:
+def test_a_generator_that_fails_midway_yields_nothing_for_its_record() -> None:
     def halves(x: int) -> Iterator[int]:
         yield x
         if x == 2:
@@ -279,7 +279,7 @@ def test_a_generator_that_fails_half_way_gives_nothing_of_its_record() -> None:
         yield x
 
     topology, source, _ = graph_of([Verb("", FlatMap(halves), lambda row: [])], "skip")
-    assert [row.value for row in played(Task(topology), source, [chunk_of([1, 2, 3])])] == [
+    assert [row.value for row in output_rows(Task(topology), source, [chunk_of([1, 2, 3])])] == [
         1,
         1,
         3,
@@ -287,15 +287,13 @@ def test_a_generator_that_fails_half_way_gives_nothing_of_its_record() -> None:
     ]
 
 
-def test_a_record_of_a_sinks_function_decides_on_key_and_time_and_keeps_what_it_leaves_out() -> (
-    None
-):
+def test_a_record_of_a_sink_function_sets_key_and_timestamp_if_it_has_them() -> None:
     given = chunk_of([Record(b"a"), Record(b"b", b"mine", 7), b"c"])
     assert Unwrap().apply(given, Unlimited()) == Chunk(
         [b"a", b"b", b"c"], [b"k0", b"mine", None], [1_000, 7, 1_002], range(3), "numbers", 2
     )
 
 
-def test_whole_records_have_all_that_is_known() -> None:
+def test_whole_records_have_all_fields() -> None:
     (record,) = AsRecords().apply(chunk_of([b"x"], 3), Unlimited()).values
     assert record == Record(b"x", b"k3", 1_003, 3, 2, "numbers")

@@ -1,4 +1,4 @@
-"""`app.test()` calls sinks of one's own and generator sources, and checks the graph."""
+"""`app.test()` calls sink functions, sink classes and generator sources, and checks the graph."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamkit.errors import StageError, TopologyError, UsageError
 
 
 class Table:
-    """A sink of one's own that notes its calls."""
+    """A sink class that notes its calls."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -43,7 +43,7 @@ def test_a_class_is_opened_written_flushed_and_closed() -> None:
     assert table.calls == ["open", [1, 2], "flush", [3], "flush", "close"]
 
 
-def test_functions_that_are_sinks_are_called_async_ones_too() -> None:
+def test_plain_and_async_function_sinks_are_called() -> None:
     app = App("own")
     got: list[Any] = []
     numbers = app.stream("numbers", int)
@@ -58,7 +58,7 @@ def test_functions_that_are_sinks_are_called_async_ones_too() -> None:
         assert got == [[1, 2], [3], 1, 2, 3]
 
 
-async def test_a_job_is_tested_where_an_event_loop_runs() -> None:
+async def test_a_job_can_be_tested_while_an_event_loop_runs() -> None:
     app, table = App("own"), Table()
     numbers = app.stream("numbers", int)
     numbers.to(table, name="table")
@@ -67,7 +67,7 @@ async def test_a_job_is_tested_where_an_event_loop_runs() -> None:
     assert table.calls == ["open", [1], "flush", "close"]
 
 
-def test_a_sink_that_fails_fails_the_send_and_names_the_record() -> None:
+def test_the_error_of_a_failing_sink_names_the_record() -> None:
     app = App("own")
     got: list[int] = []
     numbers = app.stream("numbers", int)
@@ -84,7 +84,7 @@ def test_a_sink_that_fails_fails_the_send_and_names_the_record() -> None:
 
 
 @pytest.mark.parametrize("is_async", [False, True])
-def test_a_generator_is_read_to_its_end_or_so_far_and_resumes(is_async: bool) -> None:
+def test_a_generator_source_is_read_up_to_a_limit_and_resumes(is_async: bool) -> None:
     app = App("own")
     begun: list[int | None] = []
 
@@ -107,7 +107,7 @@ def test_a_generator_is_read_to_its_end_or_so_far_and_resumes(is_async: bool) ->
     assert begun == [None, 1]
 
 
-def test_a_topic_is_not_read_but_sent_to() -> None:
+def test_reading_a_topic_source_is_refused() -> None:
     app = App("own")
     numbers = app.stream("numbers", int)
     numbers.to("copies")
@@ -123,7 +123,7 @@ def test_connectors_are_not_written_to(tmp_path: Any) -> None:
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_a_graph_that_cannot_run_is_refused_by_a_test() -> None:
+def test_app_test_refuses_a_graph_that_cannot_run() -> None:
     app = App("own")
     numbers = app.stream("numbers", int)
 
@@ -148,7 +148,7 @@ def build_branches(app: App) -> Any:
     return rows
 
 
-def test_a_branch_that_changes_what_another_reads_is_found() -> None:
+def test_a_branch_that_changes_the_input_of_another_branch_fails() -> None:
     app = App("own")
     rows = build_branches(app)
     with (
@@ -158,7 +158,7 @@ def test_a_branch_that_changes_what_another_reads_is_found() -> None:
         job.send(rows, {"id": 1}, {"id": 2, "secret": 3})
 
 
-def test_branches_that_make_new_values_are_isolated() -> None:
+def test_branches_that_create_new_values_pass() -> None:
     app = App("own")
     rows = app.stream("rows", dict[str, int])
     rows.map(lambda row: {"id": row["id"]}, name="public").to("public")

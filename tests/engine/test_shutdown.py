@@ -1,4 +1,4 @@
-"""How a job stops: every state and event of the machine, then any sequence of them."""
+"""How a job stops: every state and event of the state machine, then any sequence of events."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TERM, INT = 15, 2
 
 
 def machine_in(phase: Phase, *, signalled: bool = True) -> Shutdown:
-    """Return a machine that has got as far as a phase, all at second 0."""
+    """Return a state machine that is in a phase; all events so far were at second 0."""
     machine = Shutdown(DEADLINE_S)
     if phase is Phase.RUNNING:
         return machine
@@ -42,10 +42,10 @@ def machine_in(phase: Phase, *, signalled: bool = True) -> Shutdown:
 
 def test_a_signal_runs_every_phase_in_order_and_exits_with_0() -> None:
     machine = Shutdown(DEADLINE_S)
-    said = machine.handle(Signal(TERM), 0.0)
+    commands = machine.handle(Signal(TERM), 0.0)
     for phase in PHASES:
-        said += machine.handle(Done(phase), 1.0)
-    assert said == [*map(Begin, PHASES), Exit(0)]
+        commands += machine.handle(Done(phase), 1.0)
+    assert commands == [*map(Begin, PHASES), Exit(0)]
 
 
 CLOSE = Begin(Phase.CLOSING)
@@ -62,7 +62,7 @@ def test_a_second_signal_skips_to_closing(phase: Phase) -> None:
 
 
 @pytest.mark.parametrize("phase", PHASES[:-1])
-def test_forced_closing_takes_a_second_at_most_and_tells_the_signal(phase: Phase) -> None:
+def test_forced_closing_takes_one_second_and_exits_with_the_signal(phase: Phase) -> None:
     machine = machine_in(phase)
     machine.handle(Signal(TERM), 1.0)
     assert machine.due_in_s(1.0) == FORCED_CLOSING_S
@@ -71,7 +71,7 @@ def test_forced_closing_takes_a_second_at_most_and_tells_the_signal(phase: Phase
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_first_signal_to_a_job_that_ends_by_itself_changes_nothing(phase: Phase) -> None:
+def test_a_first_signal_to_an_ending_job_changes_nothing(phase: Phase) -> None:
     machine = machine_in(phase, signalled=False)
     assert machine.handle(Signal(TERM), 1.0) == []
     assert machine.phase is phase
@@ -87,32 +87,32 @@ LATE: dict[Phase, list[Command]] = {
 
 
 @pytest.mark.parametrize("phase", LATE)
-def test_a_phase_that_is_late_is_given_up_and_the_job_exits_with_3(phase: Phase) -> None:
+def test_a_late_phase_is_abandoned_and_the_job_exits_with_3(phase: Phase) -> None:
     machine = machine_in(phase)
     assert machine.handle(Tick(), machine.due_in_s(0.0)) == LATE[phase]
     machine.handle(Done(Phase.DRAINING), DEADLINE_S)
     while machine.phase is not Phase.STOPPED:
-        said = machine.handle(Tick(), DEADLINE_S)
-        assert said
+        commands = machine.handle(Tick(), DEADLINE_S)
+        assert commands
     if phase is not Phase.CLOSING:
-        assert said[-1] == Exit(3)
+        assert commands[-1] == Exit(3)
 
 
 @pytest.mark.parametrize("can_commit", [True, False])
-def test_a_failure_keeps_what_came_before_it_if_it_may(can_commit: bool) -> None:
+def test_a_failure_commits_earlier_records_if_it_can(can_commit: bool) -> None:
     machine = Shutdown(DEADLINE_S)
     first = Phase.STOPPING_SOURCES if can_commit else Phase.CLOSING
     assert machine.handle(Failed(1, can_commit), 0.0) == [Begin(first)]
 
 
 @pytest.mark.parametrize("phase", PHASES[:-1])
-def test_a_failure_of_a_stopping_job_ends_it_without_a_commit(phase: Phase) -> None:
-    said = machine_in(phase).handle(Failed(1, can_commit=False), 1.0)
-    assert said == [Abandon(phase), CLOSE]
+def test_a_failure_while_stopping_ends_the_job_without_a_commit(phase: Phase) -> None:
+    commands = machine_in(phase).handle(Failed(1, can_commit=False), 1.0)
+    assert commands == [Abandon(phase), CLOSE]
 
 
 @pytest.mark.parametrize("phase", list(Phase))
-def test_a_word_of_a_phase_that_is_not_the_current_one_means_nothing(phase: Phase) -> None:
+def test_an_event_of_another_phase_is_ignored(phase: Phase) -> None:
     machine = machine_in(phase)
     for other in Phase:
         if other is not phase:
@@ -144,8 +144,8 @@ class AnyStop(RuleBasedStateMachine):
         self.was_late = False
 
     @rule(seconds=st.floats(0, DEADLINE_S))
-    def time_goes_by(self, seconds: float) -> None:
-        """Nobody sleeps past what is due: the worker ticks then."""
+    def time_passes(self, seconds: float) -> None:
+        """Send a tick whenever a phase is due, as the worker does."""
         end_s = self.now_s + seconds
         while self.machine.due_in_s(self.now_s) <= end_s - self.now_s and not self.exits:
             self.now_s += self.machine.due_in_s(self.now_s)
@@ -182,7 +182,7 @@ class AnyStop(RuleBasedStateMachine):
         assert self.begun == sorted(set(self.begun))
 
     @invariant()
-    def nothing_is_committed_after_a_flush_that_was_given_up(self) -> None:
+    def nothing_is_committed_after_an_abandoned_flush(self) -> None:
         if Phase.FLUSHING in self.abandoned:
             assert Phase.COMMITTING not in self.begun
         if Phase.COMMITTING in self.begun:
@@ -194,7 +194,7 @@ class AnyStop(RuleBasedStateMachine):
             assert self.exits
 
     @invariant()
-    def it_exits_once_and_says_nothing_afterwards(self) -> None:
+    def it_exits_only_once(self) -> None:
         assert len(self.exits) <= 1
         assert (self.machine.phase is Phase.STOPPED) == bool(self.exits)
 

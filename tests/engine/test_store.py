@@ -1,4 +1,4 @@
-"""The store of a job: one owner, one place, and commits that are there whole or not at all."""
+"""The state store of a job: one owner, and commits that are complete or absent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def opened(path: Path, **options: bool) -> Store:
     return store
 
 
-def test_what_is_committed_is_there_again(tmp_path: Path) -> None:
+def test_committed_positions_are_there_after_reopening(tmp_path: Path) -> None:
     store = opened(tmp_path / "s")
     store.commit({"a": {"0": "5", "1": "7"}}, {"file": {"end": "9"}})
     store.commit({"a": {"0": "6"}})
@@ -57,7 +57,7 @@ def test_a_store_is_new_until_something_is_committed(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_fresh_store_forgets_all_and_draws_another_state_id(tmp_path: Path) -> None:
+def test_a_fresh_store_is_empty_and_has_another_state_id(tmp_path: Path) -> None:
     store = Store(tmp_path / "s")
     first = store.open(app="app", cluster="cluster")
     store.commit({"a": {"0": "1"}})
@@ -68,7 +68,7 @@ def test_a_fresh_store_forgets_all_and_draws_another_state_id(tmp_path: Path) ->
     store.close()
 
 
-def test_a_second_owner_is_refused_until_the_first_lets_go(tmp_path: Path) -> None:
+def test_a_second_owner_is_refused_until_the_first_closes(tmp_path: Path) -> None:
     first = opened(tmp_path / "s")
     with pytest.raises(StateInUse, match="another run of 'app'"):
         opened(tmp_path / "s")
@@ -84,22 +84,20 @@ def test_the_store_of_another_app_or_cluster_is_refused(tmp_path: Path, name: st
         Store(tmp_path / "s").open(app=app, cluster=cluster)
 
 
-def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s").write_bytes(b"no database at all" * 100)
     with pytest.raises(StateError, match="cannot read the state"):
         opened(tmp_path / "s")
 
 
-def test_a_store_that_was_refused_is_free_again(tmp_path: Path) -> None:
+def test_a_refused_store_is_unlocked(tmp_path: Path) -> None:
     opened(tmp_path / "s").close()
     with pytest.raises(StateMismatch):
         Store(tmp_path / "s").open(app="other", cluster="cluster")
     opened(tmp_path / "s").close()
 
 
-def test_a_process_killed_at_any_moment_leaves_the_last_commit_or_the_next(
-    tmp_path: Path, is_deep: bool
-) -> None:
+def test_a_killed_process_leaves_the_last_commit_or_the_next(tmp_path: Path, is_deep: bool) -> None:
     chosen = random.Random(4)
     for _ in range(100 if is_deep else 10):
         process = subprocess.Popen(
@@ -108,13 +106,13 @@ def test_a_process_killed_at_any_moment_leaves_the_last_commit_or_the_next(
             text=True,
         )
         assert process.stdout is not None
-        with process.stdout as said:
-            last = [int(said.readline()) for _ in range(chosen.randint(1, 40))][-1]
+        with process.stdout as output:
+            last = [int(output.readline()) for _ in range(chosen.randint(1, 40))][-1]
             process.send_signal(signal.SIGKILL)
-            rest = [int(line) for line in said.read().splitlines()]
+            rest = [int(line) for line in output.read().splitlines()]
         process.wait()
-        told = (rest or [last])[-1]
+        reported = (rest or [last])[-1]
         store = opened(tmp_path / "s")
         found = {int(text) for parts in store.positions().values() for text in parts.values()}
         store.close()
-        assert found in ({told}, {told + 1})
+        assert found in ({reported}, {reported + 1})

@@ -1,4 +1,4 @@
-"""What is written with a type can be read with that type, or is refused as an error."""
+"""A value written with a type can be read with that type, or writing it is refused."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ KINDS: list[tuple[Any, st.SearchStrategy[Any]]] = [
 
 
 def copied(kind: Any, *values: bytes) -> list[Record[bytes]]:
-    """Send what is stored through a stream of a type, and return what is stored then."""
+    """Send stored values through a stream of a type; return the records it writes."""
     app = App("copy")
     app.stream("a", kind).to("b")
     with app.test() as job:
@@ -185,7 +185,7 @@ def copied(kind: Any, *values: bytes) -> list[Record[bytes]]:
 
 
 @pytest.mark.parametrize(("kind", "values"), KINDS, ids=lambda each: str(each)[:40])
-def test_what_is_written_with_a_type_can_be_read_with_it_or_is_refused(
+def test_a_value_of_a_type_can_be_read_back_or_is_refused(
     kind: Any, values: st.SearchStrategy[Any]
 ) -> None:
     write, read = Encode(encoder_for(kind)), format_for(kind).loads or bytes
@@ -213,13 +213,13 @@ def test_special_decimals_can_be_written_and_read(text: str) -> None:
 
 
 def refusable(value: Any) -> bool:
-    """Return whether a value has NaN, infinity or half a character: JSON has none of them."""
+    """Return whether a value has NaN, infinity or a lone surrogate, which JSON does not have."""
     if isinstance(value, str):
         return any("\ud800" <= each <= "\udfff" for each in value)
     if isinstance(value, float):
         return not math.isfinite(value)
     if isinstance(value, dict):
-        # Keys are texts in JSON, so a float as key may be any.
+        # Keys are strings in JSON, so a float key may be NaN or infinity.
         return any(map(refusable, (*value.values(), *(k for k in value if isinstance(k, str)))))
     if isinstance(value, list | tuple | set):
         return any(map(refusable, value))
@@ -275,7 +275,7 @@ def test_a_bad_float_before_an_encoding_error_is_skipped_too() -> None:
         assert job.output("b") == [b"1.5", b"2.5", b"3.5", b"4.5"]
 
 
-def test_a_struct_with_names_only_checkers_know_is_written() -> None:
+def test_a_struct_with_unresolved_annotations_is_written() -> None:
     app = App("fine")
     numbers = app.stream("a", float)
     numbers.map(lambda number: Unresolved(number)).to("b", on_error="skip")
@@ -284,7 +284,7 @@ def test_a_struct_with_names_only_checkers_know_is_written() -> None:
         assert job.output("b") == [b'{"other":1.5}', b'{"other":2.5}']
 
 
-def test_a_missing_number_is_written_as_null() -> None:
+def test_none_is_written_as_null() -> None:
     app = App("fine")
     app.stream("a", list[float | None]).to("b")
     with app.test() as job:
@@ -334,7 +334,7 @@ def listed(value: Any) -> list[Any]:
     return [value]
 
 
-def test_the_type_of_a_topic_chooses_how_it_is_written() -> None:
+def test_the_type_of_a_topic_decides_how_values_are_written() -> None:
     app = App("topic")
     texts = app.stream("a", str)
     texts.to(Topic("any", Any))
@@ -372,7 +372,7 @@ def test_a_value_of_another_type_than_declared_is_refused(
 
 
 @pytest.mark.parametrize("kind", [Record, Record[bytes], Record[Any], Record[dict[str, str]]])
-def test_records_are_written_by_value_key_and_time(kind: Any) -> None:
+def test_records_are_written_with_value_key_and_timestamp(kind: Any) -> None:
     app = App("records")
     app.stream("a", kind).filter(lambda record: record.key == b"k").to("b")
     with app.test() as job:
@@ -381,7 +381,7 @@ def test_records_are_written_by_value_key_and_time(kind: Any) -> None:
     assert (stored.value, stored.key, stored.timestamp_ms) == (b'{"a":"x"}', b"k", 77)
 
 
-def test_a_record_that_a_stage_returns_is_written_by_value_key_and_time() -> None:
+def test_a_record_returned_by_a_stage_is_written_with_value_key_and_timestamp() -> None:
     app = App("records")
     values = app.stream("a", bytes)
 
@@ -419,7 +419,7 @@ def test_a_file_gets_the_value_of_a_record(tmp_path: Path) -> None:
         assert job._given[app.topology.get("file")][0].values == [b'{"a":1}']
 
 
-# --- types that have no form in JSON ---------------------------------------------------
+# --- types that cannot be written as JSON ----------------------------------------------
 
 
 class Plain:
@@ -456,7 +456,7 @@ class Odd(enum.Enum):
         ("Flight", ""),
     ],
 )
-def test_a_type_that_cannot_be_read_is_refused_at_the_users_line(kind: Any, hint: str) -> None:
+def test_a_type_that_cannot_be_read_is_refused_with_the_users_line(kind: Any, hint: str) -> None:
     app = App("types")
     with pytest.raises(TopologyError) as caught:
         app.stream("a", kind)
@@ -473,7 +473,7 @@ def test_a_type_that_cannot_be_read_is_refused_at_the_users_line(kind: Any, hint
 
 
 @pytest.mark.parametrize("kind", [Plain, HasPlain, list[Plain], deque[int], complex])
-def test_a_type_that_cannot_be_written_is_refused_at_the_users_line(kind: Any) -> None:
+def test_a_type_that_cannot_be_written_is_refused_with_the_users_line(kind: Any) -> None:
     app = App("types")
     made = app.stage(app.stream("a", int), output_type=kind, name="made")(lambda number: number)
     with pytest.raises(TopologyError, match="cannot be written as JSON") as caught:
@@ -493,7 +493,7 @@ def test_pydantic_models_are_validated_when_they_are_read() -> None:
         assert job.output(models) == [Model(title="x", ratio=1.0)]
 
 
-def test_a_pydantic_model_of_an_untyped_stage_is_written_so_that_it_can_be_read() -> None:
+def test_a_pydantic_model_of_an_untyped_stage_can_be_read_back() -> None:
     model = Model(title="x", ratio=1.0)
     app = App("models")
     numbers = app.stream("a", int)
@@ -554,7 +554,7 @@ class Both(pydantic.BaseModel):
         return 2 * self.number
 
 
-def test_a_model_with_odd_fields_that_can_be_read_back_is_written() -> None:
+def test_a_model_with_special_fields_that_can_be_read_back_is_written() -> None:
     value = Both.model_validate({"read": 1, "c": 2, "shown": "s"})
     app = App("models")
     made = app.stage(app.stream("a", int), output_type=Both, name="made")(lambda number: value)
@@ -580,7 +580,7 @@ def test_a_model_of_another_class_is_refused() -> None:
         job.send("a", 1)
 
 
-def test_keys_that_json_would_mix_up_are_refused() -> None:
+def test_keys_of_mixed_types_are_refused() -> None:
     rows = App("keys").stream("a", dict[int | str, int])
     with pytest.raises(TopologyError, match="cannot be read back"):
         rows.to("b")
@@ -633,7 +633,7 @@ def test_a_users_format_reads_and_writes() -> None:
         assert job.output("e") == [b"3"]
 
 
-def test_a_format_that_gives_no_bytes_fails_on_that_record() -> None:
+def test_a_format_that_does_not_return_bytes_fails_on_that_record() -> None:
     app = App("formats")
     app.stream("a", bytes).to("b", value=Careless(), on_error="skip")
     with app.test() as job:
@@ -658,13 +658,13 @@ def test_an_invalid_format_is_refused(bad: Any) -> None:
     assert caught.value.at.startswith(f"{HERE}:")
 
 
-def test_a_format_is_for_topics_alone(tmp_path: Path) -> None:
+def test_a_format_for_a_file_is_refused(tmp_path: Path) -> None:
     rows = App("formats").stream("a", bytes)
     with pytest.raises(UsageError, match="value: only a topic has this option"):
         rows.to(JsonLines(tmp_path / "b"), value=Comma())
 
 
-def test_encoders_without_floats_look_at_nothing_afterwards() -> None:
+def test_encoders_without_floats_have_no_fault_search() -> None:
     class NoFloat(msgspec.Struct):
         number: int
         text: str | None

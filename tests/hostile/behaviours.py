@@ -1,4 +1,4 @@
-"""What hostile code does: each behaviour is a call that a user's function makes for one value."""
+"""The behaviours of hostile code: each is a call that a user function makes for one value."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class Unspeakable(Exception):
     """An error whose text raises."""
 
     def __str__(self) -> str:
-        raise RuntimeError("no words")
+        raise RuntimeError("no text")
 
 
 class Unshowable:
-    """A value that nothing can encode and nobody can show."""
+    """A value that cannot be encoded, and whose `repr` raises."""
 
     def __repr__(self) -> str:
-        raise RuntimeError("no picture")
+        raise RuntimeError("no repr")
 
 
 class Ambiguous:
-    """A value that has no truth."""
+    """A value whose `bool` raises."""
 
     def __bool__(self) -> bool:
         raise ValueError("neither true nor false")
@@ -76,8 +76,8 @@ def odd_output() -> None:
 class Behaviour:
     """One thing that user code may do.
 
-    ``words``: what the report says of the error; None where the record is handled as if nothing
-    had happened. ``result``: it returns this instead of raising.
+    ``words``: text of the reported error; None if the record is handled as usual. ``is_result``:
+    the user function returns the result of ``act``.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""One broker for all hostile jobs of a worker: none of them may hurt it or one another."""
+"""One broker for all hostile jobs of a test worker: no job may affect it or another job."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A job with one hostile callable in it, wherever callables can be, and what it got to do.
+"""Jobs with one hostile callable, for every place where a graph has callables.
 
-Every graph reads the numbers 0 to COUNT - 1, and ends in a topic and in a recorder: a function
-that notes each value. Records reach the recorder after the hostile callable.
+Every graph reads the numbers 0 to COUNT - 1. It ends in a topic and in a recorder, which is a
+function that notes each value. Records reach the recorder after the hostile callable.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from streamkit.dataflow.stream import Stream
 COUNT = 40
 TOPIC = "numbers"
 
-# What a hostile callable does for a value: None, or what it returns instead.
+# The hostile action for a value; it may return a `Replacement` for the usual result.
 Trick = Callable[[int], Any]
 
 
 @dataclass
 class Ledger:
-    """What the sinks of one's own got, over all runs."""
+    """What the sink functions and classes received, over all runs."""
 
     recorded: list[int] = field(default_factory=list)
     written: list[int] = field(default_factory=list)
@@ -31,8 +31,8 @@ class Ledger:
     overlaps: int = 0
 
 
-class Instead:
-    """Wraps what a callable shall return in place of its own result."""
+class Replacement:
+    """The value that a callable returns instead of its usual result."""
 
     def __init__(self, result: Any) -> None:
         self.result = result
@@ -40,15 +40,15 @@ class Instead:
 
 def result_of(trick: Trick, value: int, usual: Any) -> Any:
     answer = trick(value)
-    return answer.result if isinstance(answer, Instead) else usual
+    return answer.result if isinstance(answer, Replacement) else usual
 
 
 @dataclass(frozen=True)
 class Slot:
     """A place for a callable.
 
-    ``stage`` is the name under which its failures are reported. ``rows``: a failure names the
-    record; else the whole job. ``tries``: how often rows of a failed call are given again.
+    ``stage`` is the name of the stage in its error. ``skips``: ``on_error="skip"`` skips its
+    failures. ``is_list``: it gets lists of records.
     """
 
     name: str
@@ -63,9 +63,9 @@ def numbers(app: App, **options: Any) -> Stream[int]:
     return app.stream(TOPIC, int, **options)
 
 
-def ends(app: App, stream: Stream[Any], ledger: Ledger) -> None:
+def add_sinks(app: App, stream: Stream[Any], ledger: Ledger) -> None:
     def recorder(value: object) -> None:
-        assert isinstance(value, int), "the recorder takes numbers alone"
+        assert isinstance(value, int), "the recorder expects numbers"
         ledger.recorded.append(value)
 
     app.sink(stream, name="recorder")(recorder)
@@ -73,7 +73,7 @@ def ends(app: App, stream: Stream[Any], ledger: Ledger) -> None:
 
 
 class Format:
-    """A format of one's own for values of a topic."""
+    """A custom format for values of a topic."""
 
     def __init__(self, trick: Trick) -> None:
         self._trick = trick
@@ -86,7 +86,7 @@ class Format:
 
 
 def decode(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
-    ends(app, numbers(app, value=Format(trick), name="hostile", **policy), ledger)
+    add_sinks(app, numbers(app, value=Format(trick), name="hostile", **policy), ledger)
 
 
 def decorated(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
@@ -94,21 +94,21 @@ def decorated(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) ->
         found: int = result_of(trick, value, value)
         return found
 
-    ends(app, app.stage(numbers(app), name="hostile", **policy)(hostile), ledger)
+    add_sinks(app, app.stage(numbers(app), name="hostile", **policy)(hostile), ledger)
 
 
 def mapped(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
     stream = numbers(app).map(
         lambda value: result_of(trick, value, value), name="hostile", **policy
     )
-    ends(app, stream, ledger)
+    add_sinks(app, stream, ledger)
 
 
 def filtered(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
     stream = numbers(app).filter(
         lambda value: result_of(trick, value, True), name="hostile", **policy
     )
-    ends(app, stream, ledger)
+    add_sinks(app, stream, ledger)
 
 
 def expanded(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
@@ -116,15 +116,15 @@ def expanded(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> 
         result_of(trick, value, None)
         yield value
 
-    ends(app, numbers(app).flat_map(several, name="hostile", **policy), ledger)
+    add_sinks(app, numbers(app).flat_map(several, name="hostile", **policy), ledger)
 
 
-def half_a_generator(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
+def generator_stage(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
     def hostile(value: int) -> Iterator[int]:
         yield value
         result_of(trick, value, None)
 
-    ends(app, app.stage(numbers(app), name="hostile", **policy)(hostile), ledger)
+    add_sinks(app, app.stage(numbers(app), name="hostile", **policy)(hostile), ledger)
 
 
 def key(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
@@ -172,7 +172,7 @@ def each(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None
         return answer
 
     app.sink(source, name="hostile", **policy)(hostile)
-    ends(app, source, ledger)
+    add_sinks(app, source, ledger)
 
 
 def awaited(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
@@ -183,7 +183,7 @@ def awaited(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> N
         ledger.written.append(value)
 
     app.sink(source, name="hostile", **policy)(hostile)
-    ends(app, source, ledger)
+    add_sinks(app, source, ledger)
 
 
 def lists(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
@@ -195,11 +195,11 @@ def lists(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> Non
         ledger.written.extend(values)
         return next((each for each in answers if each is not None), None)
 
-    ends(app, source, ledger)
+    add_sinks(app, source, ledger)
 
 
 class Table:
-    """A sink of one's own that keeps rows until they are flushed."""
+    """A sink class that buffers rows until they are flushed."""
 
     def __init__(self, trick: Trick, ledger: Ledger, hostile_call: str) -> None:
         self._trick = trick
@@ -240,7 +240,7 @@ def table(what: str) -> Callable[[App, Trick, Ledger, dict[str, Any]], None]:
     def build(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
         source = numbers(app)
         source.to(Table(trick, ledger, what), name="hostile", **policy)
-        ends(app, source, ledger)
+        add_sinks(app, source, ledger)
 
     return build
 
@@ -251,7 +251,7 @@ def own_source(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -
             result_of(trick, value, None)
             yield value, value
 
-    ends(app, app.source(hostile), ledger)
+    add_sinks(app, app.source(hostile), ledger)
 
 
 def own_async_source(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
@@ -260,7 +260,7 @@ def own_async_source(app: App, trick: Trick, ledger: Ledger, policy: dict[str, A
             result_of(trick, value, None)
             yield value, value
 
-    ends(app, app.source(hostile), ledger)
+    add_sinks(app, app.source(hostile), ledger)
 
 
 STAGES = [
@@ -269,7 +269,7 @@ STAGES = [
     Slot("map", mapped, "hostile"),
     Slot("filter", filtered, "hostile"),
     Slot("flat-map", expanded, "hostile"),
-    Slot("generator-stage", half_a_generator, "hostile"),
+    Slot("generator-stage", generator_stage, "hostile"),
     Slot("key", key, "hostile"),
     Slot("partitioner", partitioner, "hostile"),
     Slot("shaping", shaping, "hostile"),

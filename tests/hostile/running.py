@@ -1,4 +1,4 @@
-"""Runs a hostile job in this process, on a real broker, and hears its report."""
+"""Runs a hostile job in this process, on a real broker, and collects its reports."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from streamkit.target import BrokerLease, Target
 from tests.hostile.graphs import COUNT, TOPIC
 
 DEADLINE_S = 5.0
-# A run that is not over by then hangs; its own deadline is far below.
+# A run that takes longer hangs; its own deadline is much shorter.
 PATIENCE_S = 20.0
 
 
 @dataclass
-class Heard:
-    """A reporter that keeps what it is told."""
+class RecordingReporter:
+    """A reporter that keeps all reports."""
 
     notes: list[str] = field(default_factory=list)
     phases: list[str] = field(default_factory=list)
@@ -50,15 +50,15 @@ class Heard:
 
 @dataclass
 class Outcome:
-    """How a run ended: its exit code and report, or why it could not begin."""
+    """How a run ended: its exit code and reports, or the error at its start."""
 
     code: int
-    heard: Heard
+    reports: RecordingReporter
     error: str
 
     def counts(self, stage: str) -> Any:
-        assert self.heard.end is not None
-        return next(each for each in self.heard.end.stages if each.name == stage)
+        assert self.reports.end is not None
+        return next(each for each in self.reports.end.stages if each.name == stage)
 
 
 class Place:
@@ -72,19 +72,19 @@ class Place:
             with client.producer(TOPIC) as producer:
                 producer.send_many([b"%d" % number for number in range(COUNT)])
 
-    def run(self, app: App, *, options: RunOptions | None = None) -> tuple[Run, Heard]:
-        """Prepare a run; whoever calls may send it signals."""
+    def run(self, app: App, *, options: RunOptions | None = None) -> tuple[Run, RecordingReporter]:
+        """Prepare a run; the caller may send signals to it."""
         app.check()
-        heard = Heard()
+        reports = RecordingReporter()
         target = Target("cluster", self.address, "the test's broker", self.folder)
         chosen = options or RunOptions(
             once=True, create_topics=True, commit_interval_s=0.05, stop_deadline_s=DEADLINE_S
         )
         return Run(
-            app, chosen, Settings(), target, BrokerLease(target), heard, SystemClock()
-        ), heard
+            app, chosen, Settings(), target, BrokerLease(target), reports, SystemClock()
+        ), reports
 
-    def finish(self, run: Run, heard: Heard) -> Outcome:
+    def finish(self, run: Run, reports: RecordingReporter) -> Outcome:
         async def main() -> int:
             with anyio.fail_after(PATIENCE_S):
                 return await run.main()
@@ -92,10 +92,10 @@ class Place:
         try:
             code = anyio.run(main)
         except StreamKitError as error:
-            return Outcome(error.exit_code, heard, str(error))
-        assert heard.end is not None, heard.notes
-        assert heard.end.exit_code == code
-        return Outcome(code, heard, heard.end.error)
+            return Outcome(error.exit_code, reports, str(error))
+        assert reports.end is not None, reports.notes
+        assert reports.end.exit_code == code
+        return Outcome(code, reports, reports.end.error)
 
     def values(self, topic: str) -> list[int]:
         with Client.connect(self.address) as client:

@@ -1,8 +1,8 @@
-"""Hostile user code: every callable, every behaviour, at every moment, judged by one oracle.
+"""Hostile user code: every kind of callable with every behaviour at every moment.
 
-The oracle: what was accepted is handled, counted, named, or done by the next run; nothing comes
-twice after an end in order; an error names stage, record and the user's line; the job ends by its
-deadline with the right exit code.
+In each case: every accepted record is handled, counted or processed by the next run; no record is
+repeated after an orderly stop; an error names stage, record and the user's line; the job ends by
+its deadline with the right exit code.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from streamkit import App
 from streamkit.runtime.shutdown import EXIT_CLEAN, EXIT_FAILED
 from tests.conftest import IS_DEEP
 from tests.hostile.behaviours import CANCELS, HARMLESS, NO_TRUTH, RAISES, RETURNS, Behaviour
-from tests.hostile.graphs import CALLS, COUNT, SINKS, SOURCES, STAGES, Instead, Ledger, Slot
+from tests.hostile.graphs import CALLS, COUNT, SINKS, SOURCES, STAGES, Ledger, Replacement, Slot
 from tests.hostile.running import Outcome, Place
 
-# Which number the hostile call is about.
+# The number for which the hostile call misbehaves.
 MOMENTS = {"first": 0, "early": 3, "middle": COUNT // 2, "last": COUNT - 1}
 NUMBERS = list(range(COUNT))
 _names = itertools.count()
@@ -47,7 +47,7 @@ class Case:
 
     @property
     def is_skipped(self) -> bool:
-        # Ctrl-C is about the whole job, so no policy leaves it out.
+        # Ctrl-C stops the whole job, so no policy skips it.
         return self.policy == "skip" and self.behaviour.name != "raises-interrupt"
 
     def __str__(self) -> str:
@@ -59,16 +59,16 @@ def cases() -> Iterator[Case]:
     for number, (slot, behaviour) in enumerate(itertools.product([*STAGES, *SINKS], everything)):
         for at, (moment, policy) in enumerate(itertools.product(MOMENTS, ("fail", "skip"))):
             case = Case(slot, behaviour, moment, policy)
-            # The quick lane takes one of eight moments and policies for each pair, in turn.
-            if is_meant(case) and (IS_DEEP or (number + at) % 8 == 0):
+            # Without --deep, each pair is tested with one of eight moments and policies, in turn.
+            if is_applicable(case) and (IS_DEEP or (number + at) % 8 == 0):
                 yield case
     for slot, behaviour, moment in itertools.product(SOURCES, [*RAISES, *HARMLESS], MOMENTS):
         if IS_DEEP or moment == "middle":
             yield Case(slot, behaviour, moment, "fail")
 
 
-def is_meant(case: Case) -> bool:
-    """Leave out what is no fault there: a sink awaits a coroutine, a generator yields numbers."""
+def is_applicable(case: Case) -> bool:
+    """Leave out behaviours that are no fault there, such as a coroutine that a sink awaits."""
     slot, behaviour = case.slot.name, case.behaviour
     if not behaviour.is_result:
         return True
@@ -78,13 +78,13 @@ def is_meant(case: Case) -> bool:
         return False
     if behaviour.name == "returns-unshowable":  # elsewhere it is a value like any other
         return slot in ("key", "partitioner", "shaping")
-    # Only the first result of a column is looked at; a later one fails where it is used.
+    # Only the first result of a column is checked; a later one fails where it is used.
     first_only = behaviour.name in ("returns-coroutine", "returns-generator")
     return not (first_only and case.moment != "first") and slot != "filter"
 
 
 class Job:
-    """A job whose hostile call misbehaves in its first run, and no more afterwards."""
+    """A job whose hostile call misbehaves only in its first run."""
 
     def __init__(self, place: Place, case: Case) -> None:
         self.place = place
@@ -102,13 +102,13 @@ class Job:
         if not self.is_hostile or value != self.case.bad:
             return None
         result = self.case.behaviour.act()
-        return Instead(result) if self.case.behaviour.is_result else None
+        return Replacement(result) if self.case.behaviour.is_result else None
 
     def run(self) -> Outcome:
-        run, heard = self.place.run(self.app())
-        return self.place.finish(run, heard)
+        run, reports = self.place.run(self.app())
+        return self.place.finish(run, reports)
 
-    def mended_run(self) -> Outcome:
+    def fixed_run(self) -> Outcome:
         self.is_hostile = False
         return self.run()
 
@@ -121,20 +121,20 @@ def test_hostile_code_loses_and_repeats_nothing(place: Place, case: Case) -> Non
         assert first.code == EXIT_CLEAN, first.error
     elif case.is_skipped and case.slot.skips:
         assert first.code == EXIT_CLEAN, first.error
-        assert_left_out(first, job)
+        assert_skipped(first, job)
         return
     else:
         assert first.code == EXIT_FAILED
-        assert_named(first, job)
+        assert_error_is_complete(first, job)
         assert_done_up_to(job, case.bad)
     assert_counts_add_up(first)
-    second = job.mended_run()
+    second = job.fixed_run()
     assert second.code == EXIT_CLEAN, second.error
     assert_each_once(job)
 
 
-def assert_named(outcome: Outcome, job: Job) -> None:
-    """Assert that the error names stage, record, cause, and the user's file."""
+def assert_error_is_complete(outcome: Outcome, job: Job) -> None:
+    """Assert that the error has stage, record, cause, and the user's file."""
     case = job.case
     assert case.behaviour.words is not None
     assert case.behaviour.words in outcome.error
@@ -143,7 +143,7 @@ def assert_named(outcome: Outcome, job: Job) -> None:
     assert len(outcome.error) < 5_000
     assert "tests/hostile/" in outcome.error
     if case.slot in SOURCES:
-        assert f"behind value {case.bad}" in outcome.error
+        assert f"failed after {case.bad} values" in outcome.error
     elif case.slot.is_list:
         assert "numbers-0 offset " in outcome.error
     else:
@@ -151,7 +151,7 @@ def assert_named(outcome: Outcome, job: Job) -> None:
 
 
 def assert_done_up_to(job: Job, bad: int) -> None:
-    """Assert that exactly what came before the failure is in the sinks."""
+    """Assert that the sinks have exactly the records before the failure."""
     exact = not job.case.slot.is_list
     recorded = job.ledger.recorded
     assert recorded == NUMBERS[: len(recorded)]
@@ -160,14 +160,14 @@ def assert_done_up_to(job: Job, bad: int) -> None:
     assert copies == NUMBERS[: len(recorded)]
 
 
-def assert_left_out(outcome: Outcome, job: Job) -> None:
-    """Assert that one record is counted as skipped and all others went everywhere."""
+def assert_skipped(outcome: Outcome, job: Job) -> None:
+    """Assert that one record is counted as skipped and every sink has all others."""
     bad = job.case.bad
     others = [number for number in NUMBERS if number != bad]
     counts = outcome.counts("hostile")
     assert counts.skipped == 1
     assert any(
-        "skipped: stage 'hostile' failed on numbers-0" in each for each in outcome.heard.notes
+        "skipped: stage 'hostile' failed on numbers-0" in each for each in outcome.reports.notes
     )
     assert_counts_add_up(outcome)
     copies = job.place.values(f"out-{job.name}")
@@ -182,8 +182,8 @@ def assert_left_out(outcome: Outcome, job: Job) -> None:
 
 
 def assert_counts_add_up(outcome: Outcome) -> None:
-    assert outcome.heard.end is not None
-    for stage in outcome.heard.end.stages:
+    assert outcome.reports.end is not None
+    for stage in outcome.reports.end.stages:
         assert stage.taken == stage.handled + stage.dropped + stage.skipped, stage
         assert min(stage.taken, stage.handled, stage.dropped, stage.skipped, stage.given) >= 0
 
@@ -195,17 +195,17 @@ def assert_each_once(job: Job) -> None:
     if job.case.slot.is_sink:
         seen = Counter(job.ledger.written)
         assert sorted(seen) == NUMBERS
-        # A list that failed is given again as a whole; of single rows none is, but for the one
-        # that the sink had noted before it returned what is no result.
-        again = {number for number, times in seen.items() if times > 1}
+        # A failed list is repeated as a whole. A single row is repeated only if the sink noted it
+        # before it returned an invalid result.
+        repeated = {number for number, times in seen.items() if times > 1}
         allowed = {job.case.bad} if job.case.behaviour.is_result else set()
-        assert job.case.slot.is_list or again <= allowed
+        assert job.case.slot.is_list or repeated <= allowed
     assert job.ledger.overlaps == 0
 
 
 @pytest.mark.parametrize("behaviour", [*RAISES, *HARMLESS], ids=lambda each: each.name)
 @pytest.mark.parametrize("slot", CALLS, ids=lambda each: each.name)
-def test_a_hostile_open_flush_or_close_ends_the_job_in_order(
+def test_a_job_with_a_hostile_open_flush_or_close_stops_in_order(
     place: Place, slot: Slot, behaviour: Behaviour
 ) -> None:
     job = Job(place, Case(slot, behaviour, "first", "fail"))
@@ -217,16 +217,16 @@ def test_a_hostile_open_flush_or_close_ends_the_job_in_order(
         assert behaviour.words in first.error
         assert "Table" in first.error or "hostile" in first.error
         assert "\x1b" not in first.error
-    assert job.mended_run().code == EXIT_CLEAN
+    assert job.fixed_run().code == EXIT_CLEAN
     assert sorted(set(job.ledger.flushed)) == NUMBERS
     assert sorted(set(place.values(f"out-{job.name}"))) == NUMBERS
-    if slot.name == "class-close":  # everything was committed before
+    if slot.name == "class-close":  # everything is committed before
         assert sorted(job.ledger.flushed) == NUMBERS
     assert job.ledger.overlaps == 0
 
 
 @pytest.mark.parametrize("slot", [*STAGES, *SINKS], ids=lambda each: each.name)
-def test_code_that_cancels_the_task_it_runs_in_does_not_end_the_job_in_silence(
+def test_code_that_cancels_its_own_task_does_not_end_the_job_silently(
     place: Place, slot: Slot
 ) -> None:
     job = Job(place, Case(slot, CANCELS, "middle", "fail"))
@@ -234,43 +234,43 @@ def test_code_that_cancels_the_task_it_runs_in_does_not_end_the_job_in_silence(
     assert first.code in (EXIT_CLEAN, EXIT_FAILED)
     if first.code == EXIT_CLEAN:
         assert first.counts("numbers" if slot.name != "decode" else "hostile").taken == COUNT
-    assert job.mended_run().code == EXIT_CLEAN
+    assert job.fixed_run().code == EXIT_CLEAN
     assert sorted(set(job.ledger.recorded)) == NUMBERS
     assert sorted(set(place.values(f"out-{job.name}"))) == NUMBERS
 
 
-def test_a_truth_that_cannot_be_told_belongs_to_its_row(place: Place) -> None:
+def test_a_predicate_result_without_a_truth_value_fails_its_record(place: Place) -> None:
     slot = next(each for each in STAGES if each.name == "filter")
     job = Job(place, Case(slot, NO_TRUTH, "middle", "fail"))
     first = job.run()
     assert first.code == EXIT_FAILED
     assert f"numbers-0 offset {job.case.bad}:" in first.error
     assert_done_up_to(job, job.case.bad)
-    assert job.mended_run().code == EXIT_CLEAN
+    assert job.fixed_run().code == EXIT_CLEAN
     assert_each_once(job)
 
 
 @pytest.mark.parametrize("behaviour", [RAISES[0], RAISES[1], HARMLESS[0]], ids=lambda e: e.name)
 @pytest.mark.parametrize("slot", [*STAGES, *SINKS, *SOURCES], ids=lambda each: each.name)
-def test_a_stop_in_the_middle_of_hostile_code_loses_and_repeats_nothing(
+def test_a_stop_during_hostile_code_loses_and_repeats_nothing(
     place: Place, slot: Slot, behaviour: Behaviour
 ) -> None:
     job = Job(place, Case(slot, behaviour, "middle", "fail"))
-    run, heard = place.run(job.app())
+    run, reports = place.run(job.app())
     act = behaviour.act
 
     signals = iter([15])
 
     def stop_then_act() -> Any:
-        for number in signals:  # a second one would be force
+        for number in signals:  # only once, because a second signal would force the stop
             run.signal_from_anywhere(number)
         return act()
 
     object.__setattr__(job.case, "behaviour", Behaviour("stops", stop_then_act, behaviour.words))
-    first = place.finish(run, heard)
-    # The stop may be heard before or after the failure; either is an end in order.
+    first = place.finish(run, reports)
+    # The stop may be handled before or after the failure; both are orderly stops.
     assert first.code in (EXIT_CLEAN, EXIT_FAILED)
-    assert heard.phases[:4] == ["stopping sources", "draining", "flushing", "committing"]
+    assert reports.phases[:4] == ["stopping sources", "draining", "flushing", "committing"]
     assert_counts_add_up(first)
-    assert job.mended_run().code == EXIT_CLEAN
+    assert job.fixed_run().code == EXIT_CLEAN
     assert_each_once(job)

@@ -19,7 +19,7 @@ from tests.stop.job_environment import Place, place_in
 from tests.stop.running import PATIENCE_S, PROJECT
 
 COUNT = 20
-# Of a deadline of 2 s: the watchdog's grace, and a machine that is busy with other things.
+# A stop with a deadline of 2 s may take this long: the watchdog waits, and the machine may be busy.
 DEADLINE = ("--stop-deadline", "2s")
 LATE_S_MAX = 15.0
 
@@ -88,9 +88,7 @@ numbers.filter(lambda x: x < 3).map(worked).to("out")
         ("time.sleep(0.2); os.kill(child.pid, signal.SIGINT)", 1),
     ],
 )
-def test_a_signal_to_a_forked_child_ends_the_child_and_not_the_job(
-    place: Place, end: str, code: int
-) -> None:
+def test_a_signal_to_a_forked_child_does_not_end_the_job(place: Place, end: str, code: int) -> None:
     job = place.run(app_of(place, ENDED_CHILD.format(end=end, code=code)), "--once")
     assert job.process.returncode == EXIT_CLEAN, job.words
     assert job.ended["reason"] == "reached the end"
@@ -118,13 +116,13 @@ POOLS = {
 
 
 @pytest.mark.parametrize("pool", POOLS)
-def test_a_pool_that_nobody_closes_does_not_keep_the_job(place: Place, pool: str) -> None:
+def test_an_open_process_pool_does_not_keep_the_job_running(place: Place, pool: str) -> None:
     job = place.run(app_of(place, f'{POOLS[pool]}\nnumbers.map(call).to("out")'), "--once")
     assert job.process.returncode == EXIT_CLEAN, job.words
     assert values_of(place) == list(range(COUNT))
 
 
-def test_orphans_of_a_killed_job_do_not_keep_its_state_or_its_broker(place: Place) -> None:
+def test_orphans_of_a_killed_job_do_not_lock_its_state(place: Place) -> None:
     app = app_of(
         place,
         "pool = ProcessPoolExecutor(2, mp_context=fork)\n"
@@ -142,14 +140,14 @@ def test_orphans_of_a_killed_job_do_not_keep_its_state_or_its_broker(place: Plac
         stderr=subprocess.PIPE,
     )
     assert process.stderr is not None
-    with process.stderr as told:
+    with process.stderr as output:
         while len(values_of(place) if (place.folder / "pids").exists() else []) < COUNT:
-            assert process.poll() is None, told.read()
+            assert process.poll() is None, output.read()
         process.kill()
     process.wait()
     orphans = pids_of(place)
     try:
-        assert any(map(is_alive, orphans)), "nothing was proved: no orphan is left"
+        assert any(map(is_alive, orphans)), "the test proves nothing without an orphan"
         again = place.run(app, "--once")
         assert again.process.returncode == EXIT_CLEAN, again.words
     finally:
@@ -158,7 +156,7 @@ def test_orphans_of_a_killed_job_do_not_keep_its_state_or_its_broker(place: Plac
 
 
 @pytest.mark.parametrize("end", ["return x", "raise ValueError", "raise SystemExit(0)"])
-def test_a_forked_child_that_comes_back_into_the_job_ends(place: Place, end: str) -> None:
+def test_a_forked_child_that_returns_into_the_job_exits(place: Place, end: str) -> None:
     app = app_of(
         place,
         "def worked(x):\n"
@@ -174,7 +172,7 @@ def test_a_forked_child_that_comes_back_into_the_job_ends(place: Place, end: str
     assert [event["event"] for event in job.events].count("ended") == 1
 
 
-def test_ctrl_c_that_ends_the_pool_too_stops_the_job_in_order(place: Place) -> None:
+def test_ctrl_c_that_also_ends_the_pool_stops_the_job_in_order(place: Place) -> None:
     app = app_of(
         place,
         "def slowly(x):\n"
@@ -195,18 +193,18 @@ def test_ctrl_c_that_ends_the_pool_too_stops_the_job_in_order(place: Place) -> N
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
-    with process.stdout as told:
-        while '"started"' not in told.readline():
+    with process.stdout as output:
+        while '"started"' not in output.readline():
             assert process.poll() is None
         while not values_of(place):
             assert process.poll() is None
         os.killpg(process.pid, signal.SIGINT)
-        rest = told.read()
+        rest = output.read()
     assert process.wait(PATIENCE_S) == EXIT_CLEAN, rest
     done = values_of(place)
     assert done == list(range(len(done)))
-    mended = place.run(app_of(place, 'numbers.to("out")'), "--once")
-    assert mended.process.returncode == EXIT_CLEAN, mended.words
+    fixed = place.run(app_of(place, 'numbers.to("out")'), "--once")
+    assert fixed.process.returncode == EXIT_CLEAN, fixed.words
     assert values_of(place) == list(range(COUNT))
 
 
@@ -255,18 +253,18 @@ class Table:
 """
 
 
-# The loop cannot tell one blocked call from another, so the quick lane takes one of each kind.
+# All blocked calls look the same to the event loop, so without --deep one of each kind is tested.
 QUICK_HANGS = ("stage", "sink", "async-sink", "class-write", "class-flush", "class-close")
 
 
 @pytest.mark.parametrize("callable_", list(HANGS) if IS_DEEP else QUICK_HANGS)
-def test_a_callable_that_hangs_cannot_hold_a_stop_beyond_its_deadline(
+def test_a_hanging_callable_cannot_delay_a_stop_beyond_its_deadline(
     place: Place, callable_: str
 ) -> None:
     app = app_of(place, f"{HANGING}\n{HANGS[callable_]}")
     with place.job(app, *DEADLINE) as job:
         job.wait_for(lambda event: event["event"] == "started")
-        if callable_ != "class-close":  # which comes at the end alone
+        if callable_ != "class-close":  # close is called only at the end
             job.wait_for_error("it hangs")
         sent_s = job.signal(signal.SIGTERM)
         assert job.wait() == EXIT_LATE, job.words
@@ -275,7 +273,7 @@ def test_a_callable_that_hangs_cannot_hold_a_stop_beyond_its_deadline(
 
 
 @pytest.mark.parametrize("callable_", ["class-flush", "class-close", "async-class-flush"])
-def test_a_deadline_holds_at_an_end_without_a_signal(place: Place, callable_: str) -> None:
+def test_the_deadline_also_applies_to_an_end_without_a_signal(place: Place, callable_: str) -> None:
     started_s = time.monotonic()
     app = app_of(place, f"{HANGING}\n{HANGS[callable_]}")
     job = place.run(app, "--once", "--commit-interval", "60s", *DEADLINE)
@@ -283,7 +281,7 @@ def test_a_deadline_holds_at_an_end_without_a_signal(place: Place, callable_: st
     assert time.monotonic() - started_s < LATE_S_MAX + PATIENCE_S / 4
 
 
-def test_a_generator_that_waits_for_ever_holds_up_nobody(place: Place) -> None:
+def test_a_generator_that_waits_forever_does_not_delay_the_stop(place: Place) -> None:
     app = app_of(
         place,
         "@app.source\n"
@@ -300,7 +298,7 @@ def test_a_generator_that_waits_for_ever_holds_up_nobody(place: Place) -> None:
     assert sorted(values_of(place)) == sorted([1, *range(COUNT)])
 
 
-def test_a_thread_that_never_ends_is_named_and_left_at_the_deadline(place: Place) -> None:
+def test_a_thread_that_never_ends_is_reported_and_abandoned_at_the_deadline(place: Place) -> None:
     app = app_of(
         place,
         "def forever():\n"
@@ -326,7 +324,7 @@ def test_a_thread_that_never_ends_is_named_and_left_at_the_deadline(place: Place
     ],
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_are_heard_whatever_standard_error_is(
+def test_signals_are_handled_with_any_standard_error(
     place: Place, stream: str, number: int
 ) -> None:
     app = app_of(
@@ -345,11 +343,11 @@ def test_signals_are_heard_whatever_standard_error_is(
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stdout is not None
-    with process.stdout as told:
-        while '"started"' not in told.readline():
+    with process.stdout as output:
+        while '"started"' not in output.readline():
             assert process.poll() is None
         process.send_signal(number)
-        rest = told.read()
+        rest = output.read()
     assert process.wait(PATIENCE_S) == EXIT_CLEAN, rest
     assert '"reason": "stopped' in rest
 
@@ -374,7 +372,7 @@ SLOW_ENDS = {
 
 
 @pytest.mark.parametrize("end", SLOW_ENDS)
-def test_slow_code_is_stopped_in_order_and_repeats_nothing(place: Place, end: str) -> None:
+def test_slow_code_stops_in_order_and_repeats_nothing(place: Place, end: str) -> None:
     count = 6_000
     place.produce("numbers", [b"%d" % number for number in range(COUNT, count)])
     app = app_of(place, SLOW + SLOW_ENDS[end])
@@ -406,10 +404,10 @@ def test_a_killed_job_with_a_slow_sink_repeats_about_a_commit_interval(place: Pl
     rest = place.run(app, "--once")
     assert rest.process.returncode == EXIT_CLEAN, rest.words
     assert rest.ended["records_in"] >= 4_000 - first
-    assert first + rest.ended["records_in"] - 4_000 < 1_000, "far more than an interval's work"
+    assert first + rest.ended["records_in"] - 4_000 < 1_000, "far more than one commit interval"
 
 
-def test_once_that_is_interrupted_says_so(place: Place) -> None:
+def test_an_interrupted_once_run_reports_that_it_stopped(place: Place) -> None:
     place.produce("numbers", [b"%d" % number for number in range(COUNT, 6_000)])
     app = app_of(place, "def slow(x):\n    time.sleep(0.01); return x\nnumbers.map(slow).to('out')")
     with place.job(app, "--once") as job:

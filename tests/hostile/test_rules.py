@@ -1,4 +1,4 @@
-"""The rules that keep a job right, each with the cases in which users met its absence."""
+"""The rules of a correct job, each with cases that have failed for users before."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ def new_app() -> App:
 
 
 def run(place: Place, app: App, options: RunOptions = ONCE) -> Outcome:
-    prepared, heard = place.run(app, options=options)
-    return place.finish(prepared, heard)
+    prepared, reports = place.run(app, options=options)
+    return place.finish(prepared, reports)
 
 
 def stopped_run(place: Place, app: App, stop: list[Callable[[], None]]) -> Outcome:
-    """Run an app without --once; whoever calls ``stop[0]`` stops it in order."""
-    prepared, heard = place.run(app, options=replace(ONCE, once=False))
+    """Run an app without --once; a call of ``stop[0]`` stops it in order."""
+    prepared, reports = place.run(app, options=replace(ONCE, once=False))
     stop.append(lambda: prepared.signal_from_anywhere(15))
-    return place.finish(prepared, heard)
+    return place.finish(prepared, reports)
 
 
-# --- an end loses nothing that was accepted -------------------------------------------
+# --- a stop loses no accepted records ---------------------------------------------------
 
 
-class Held:
-    """A sink that holds rows back until its flush, which takes a while."""
+class Buffered:
+    """A sink that buffers rows until its flush, which takes a while."""
 
     def __init__(self, on_flush: Callable[[], None] = lambda: None) -> None:
-        self.held: list[int] = []
+        self.rows: list[int] = []
         self.inserted: list[int] = []
         self.on_flush = on_flush
         self.depth = 0
@@ -64,28 +64,28 @@ class Held:
     def open(self) -> None: ...
 
     async def write(self, rows: list[int]) -> None:
-        await self._alone()
-        self.held.extend(rows)
+        await self._wait_alone()
+        self.rows.extend(rows)
 
     async def flush(self) -> None:
-        rows, self.held = self.held, []
+        rows, self.rows = self.rows, []
         self.on_flush()
-        await self._alone()
+        await self._wait_alone()
         self.inserted.extend(rows)
 
     async def close(self) -> None:
-        await self._alone()
+        await self._wait_alone()
 
-    async def _alone(self) -> None:
+    async def _wait_alone(self) -> None:
         self.depth += 1
         self.overlapped = self.overlapped or self.depth > 1
         await anyio.sleep(0.02)
         self.depth -= 1
 
 
-def test_a_flush_that_runs_is_awaited_by_a_stop(place: Place) -> None:
+def test_a_stop_waits_for_a_running_flush(place: Place) -> None:
     app, stop = new_app(), list[Callable[[], None]]()
-    table = Held(on_flush=lambda: stop.pop()() if stop else None)
+    table = Buffered(on_flush=lambda: stop.pop()() if stop else None)
     app.stream(TOPIC, int).to(table, name="table")
     assert stopped_run(place, app, stop).code == EXIT_CLEAN
     assert run(place, app).code == EXIT_CLEAN
@@ -94,12 +94,12 @@ def test_a_flush_that_runs_is_awaited_by_a_stop(place: Place) -> None:
 
 
 def test_a_flush_never_overlaps_with_a_write(place: Place) -> None:
-    class ClearedLate(Held):
+    class ClearedLate(Buffered):
         async def flush(self) -> None:
-            rows = list(self.held)
-            await self._alone()
+            rows = list(self.rows)
+            await self._wait_alone()
             self.inserted.extend(rows)
-            self.held.clear()
+            self.rows.clear()
 
     app, table = new_app(), ClearedLate()
 
@@ -114,55 +114,57 @@ def test_a_flush_never_overlaps_with_a_write(place: Place) -> None:
     assert not table.overlapped
 
 
-def test_a_refusal_that_was_heard_is_not_lost_to_a_stop(place: Place, tmp_path: Path) -> None:
+def test_a_failed_flush_is_reported_even_if_the_job_stops(place: Place, tmp_path: Path) -> None:
     app, stop = new_app(), list[Callable[[], None]]()
 
-    class Refusing(Held):
+    class Refusing(Buffered):
         async def flush(self) -> None:
-            if self.held:
+            if self.rows:
                 stop[0]()
                 raise OSError("the table is full")
 
     app.stream(TOPIC, int).to(Refusing(), name="table")
-    app.stream(TOPIC, int, name="again").to(Held(on_flush=lambda: time.sleep(0.05)), name="slow")
+    app.stream(TOPIC, int, name="again").to(
+        Buffered(on_flush=lambda: time.sleep(0.05)), name="slow"
+    )
     outcome = stopped_run(place, app, stop)
     assert outcome.code == EXIT_FAILED
     assert "the table is full" in outcome.error
-    assert outcome.heard.end is not None
-    assert outcome.heard.end.commits == 0
+    assert outcome.reports.end is not None
+    assert outcome.reports.end.commits == 0
 
 
-def test_a_job_shorter_than_the_commit_interval_flushes_once(place: Place) -> None:
+def test_a_job_that_ends_before_the_commit_interval_flushes_once(place: Place) -> None:
     flushes: list[str] = []
-    app, table = new_app(), Held(on_flush=lambda: flushes.append("flush"))
+    app, table = new_app(), Buffered(on_flush=lambda: flushes.append("flush"))
     app.stream(TOPIC, int).to(table, name="table")
     outcome = run(place, app, replace(ONCE, commit_interval_s=60.0))
-    assert outcome.heard.end is not None
-    assert (outcome.heard.end.commits, flushes) == (1, ["flush"])
+    assert outcome.reports.end is not None
+    assert (outcome.reports.end.commits, flushes) == (1, ["flush"])
     assert table.inserted == NUMBERS
 
 
-def test_records_of_a_flush_that_failed_are_read_again(place: Place) -> None:
-    class FailingOnce(Held):
+def test_records_of_a_failed_flush_are_read_again(place: Place) -> None:
+    class FailingOnce(Buffered):
         has_failed = False
 
         async def flush(self) -> None:
-            if self.held and not self.has_failed:
+            if self.rows and not self.has_failed:
                 self.has_failed = True
-                self.held.clear()
+                self.rows.clear()
                 raise OSError("the table is full")
             await super().flush()
 
     app, table = new_app(), FailingOnce()
     app.stream(TOPIC, int).to(table, name="table")
-    # Without --once the job reads on, so a commit by interval meets the failure.
+    # Without --once the job continues, so a commit at the interval gets the error.
     assert stopped_run(place, app, []).code == EXIT_FAILED
     assert run(place, app).code == EXIT_CLEAN
     assert table.inserted == NUMBERS
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "task", "pool", "async object"])
-def test_what_a_sink_returns_is_awaited(place: Place, kind: str) -> None:
+def test_awaitable_results_of_a_sink_are_awaited(place: Place, kind: str) -> None:
     app = new_app()
     done: list[int] = []
     pool = ThreadPoolExecutor(1)
@@ -197,7 +199,7 @@ def test_what_a_sink_returns_is_awaited(place: Place, kind: str) -> None:
 
 
 @pytest.mark.parametrize("result", [lambda rows: map(print, rows), lambda rows: (r for r in rows)])
-def test_a_sink_whose_work_would_never_be_done_is_refused(
+def test_a_sink_that_returns_an_iterator_is_refused(
     place: Place, result: Callable[[list[int]], Any]
 ) -> None:
     app = new_app()
@@ -207,7 +209,7 @@ def test_a_sink_whose_work_would_never_be_done_is_refused(
     assert "would never run" in outcome.error
 
 
-def test_a_coroutine_that_a_stage_returns_for_a_later_record_is_a_failure(place: Place) -> None:
+def test_a_stage_that_returns_a_coroutine_for_a_later_record_fails(place: Place) -> None:
     app = new_app()
 
     async def save(number: int) -> None: ...
@@ -241,10 +243,10 @@ def test_an_async_source_that_awaits_a_cancelled_task_fails(place: Place) -> Non
 
 
 @pytest.mark.parametrize("call", ["flush", "close"])
-def test_a_call_that_hangs_at_an_end_is_left_at_the_deadline(place: Place, call: str) -> None:
+def test_a_hanging_flush_or_close_is_abandoned_at_the_deadline(place: Place, call: str) -> None:
     app = new_app()
 
-    class Hanging(Held):
+    class Hanging(Buffered):
         async def flush(self) -> None:
             await self._hang("flush")
 
@@ -261,7 +263,7 @@ def test_a_call_that_hangs_at_an_end_is_left_at_the_deadline(place: Place, call:
 
 
 def test_a_stop_does_not_wait_for_a_generator_that_blocks(place: Place) -> None:
-    app, stop, table = new_app(), list[Callable[[], None]](), Held()
+    app, stop, table = new_app(), list[Callable[[], None]](), Buffered()
     is_released = threading.Event()
 
     def ticks() -> Iterator[int]:
@@ -275,7 +277,7 @@ def test_a_stop_does_not_wait_for_a_generator_that_blocks(place: Place) -> None:
         outcome = stopped_run(place, app, stop)
     finally:
         is_released.set()
-    assert outcome.code == EXIT_CLEAN, outcome.heard.notes
+    assert outcome.code == EXIT_CLEAN, outcome.reports.notes
     assert table.inserted == [1]
 
 
@@ -297,7 +299,7 @@ def test_the_finally_of_a_generator_runs_at_a_stop(place: Place) -> None:
     assert ended == [True]
 
 
-def test_rows_before_the_one_that_a_sink_names_count_as_written(place: Place) -> None:
+def test_rows_before_the_row_of_a_row_error_count_as_written(place: Place) -> None:
     app, written = new_app(), list[int]()
 
     def write(rows: list[int]) -> None:
@@ -314,11 +316,11 @@ def test_rows_before_the_one_that_a_sink_names_count_as_written(place: Place) ->
     assert "RowError: sevens are refused" not in outcome.error
 
 
-# --- what crosses to the user's side ----------------------------------------------------
+# --- values of user generators ----------------------------------------------------------
 
 
 def positions(kind: Any, values: list[Any]) -> tuple[App, list[Any], list[int]]:
-    """Make an app whose source yields a position for each number, in runs that stop early."""
+    """Create an app whose source yields a position for each number."""
     app, resumed, got = new_app(), list[Any](), list[int]()
 
     def source(resume: Any) -> Iterator[tuple[Any, int]]:
@@ -346,7 +348,9 @@ def positions(kind: Any, values: list[Any]) -> tuple[App, list[Any], list[int]]:
         (Any, [{"line": 1}, {"line": 2}]),
     ],
 )
-def test_a_position_comes_back_as_it_was(place: Place, kind: Any, values: list[Any]) -> None:
+def test_a_position_is_restored_with_the_same_value_and_type(
+    place: Place, kind: Any, values: list[Any]
+) -> None:
     app, resumed, got = positions(kind, values)
     assert run(place, app).code == EXIT_CLEAN
     assert run(place, app).code == EXIT_CLEAN
@@ -366,19 +370,19 @@ def test_a_position_comes_back_as_it_was(place: Place, kind: Any, values: list[A
         (tuple[str, int] | None, ["a", 1]),
     ],
 )
-def test_a_position_that_would_not_come_back_is_refused_when_it_is_yielded(
+def test_a_position_that_cannot_be_restored_is_refused_when_it_is_yielded(
     place: Place, kind: Any, value: Any
 ) -> None:
     app, _, got = positions(kind, [value])
     outcome = run(place, app)
     assert outcome.code == EXIT_FAILED
-    assert "cannot be kept" in outcome.error
+    assert "cannot be stored" in outcome.error
     assert "resume" in outcome.error
     assert "test_rules.py" in outcome.error
     assert got == []
 
 
-def test_a_position_that_the_generator_changes_in_place_is_the_one_it_yielded(place: Place) -> None:
+def test_a_position_changed_in_place_later_is_stored_as_it_was_yielded(place: Place) -> None:
     app, stop, got = new_app(), list[Callable[[], None]](), list[int]()
 
     def lines(resume: dict[str, int] | None) -> Iterator[tuple[dict[str, int], int]]:
@@ -395,12 +399,12 @@ def test_a_position_that_the_generator_changes_in_place_is_the_one_it_yielded(pl
 
     app.sink(app.source(lines), name="got")(sink)
     assert stopped_run(place, app, stop).code == EXIT_CLEAN
-    assert len(got) < 5_000, "nothing was proved: it read everything"
+    assert len(got) < 5_000, "the test proves nothing, because the job has read everything"
     assert run(place, app).code == EXIT_CLEAN
     assert got == list(range(1, 5_001))
 
 
-def test_a_generator_that_yields_one_object_again_and_again_is_refused(place: Place) -> None:
+def test_a_generator_that_yields_the_same_object_twice_is_refused(place: Place) -> None:
     app = new_app()
 
     def rows() -> Iterator[dict[str, int]]:
@@ -415,7 +419,7 @@ def test_a_generator_that_yields_one_object_again_and_again_is_refused(place: Pl
     assert "the same dict object twice" in outcome.error
 
 
-def test_a_generator_of_large_values_is_bounded_by_bytes(place: Place) -> None:
+def test_the_buffer_of_a_generator_is_limited_in_bytes(place: Place) -> None:
     app, ahead = new_app(), list[int]()
     yielded = 0
 
@@ -440,7 +444,7 @@ def test_a_generator_of_large_values_is_bounded_by_bytes(place: Place) -> None:
     assert max(ahead) * 60_000 < 40_000_000
 
 
-# --- where a source begins -------------------------------------------------------------
+# --- where a source starts -------------------------------------------------------------
 
 
 def failing_copy(app: App, bad: int | None, out: str) -> None:
@@ -452,7 +456,7 @@ def failing_copy(app: App, bad: int | None, out: str) -> None:
     app.stream(TOPIC, int, name="numbers").map(checked, name="checked").to(out)
 
 
-def test_a_fresh_start_that_fails_at_once_stays_one(place: Place) -> None:
+def test_a_fresh_start_that_fails_early_is_not_repeated_by_the_next_run(place: Place) -> None:
     name, out = f"rules-{next(_names)}", f"out-rules-{next(_names)}"
     runs = []
     for bad, options in ((None, ONCE), (0, replace(ONCE, fresh_state=True)), (None, ONCE)):
@@ -463,7 +467,7 @@ def test_a_fresh_start_that_fails_at_once_stays_one(place: Place) -> None:
     assert place.values(out) == NUMBERS * 2
 
 
-def test_a_fresh_start_forgets_the_copy_in_the_broker(place: Place) -> None:
+def test_a_fresh_start_deletes_the_offsets_on_the_broker(place: Place) -> None:
     name, out = f"rules-{next(_names)}", f"out-rules-{next(_names)}"
     for bad, options in ((None, ONCE), (0, replace(ONCE, fresh_state=True))):
         app = App(name)
@@ -481,7 +485,7 @@ def lose_state(place: Place, name: str) -> None:
         path.unlink()
 
 
-def test_two_sources_of_one_topic_lose_nothing_with_their_state(
+def test_two_sources_of_one_topic_lose_no_records_if_their_state_is_lost(
     place: Place, tmp_path: Path
 ) -> None:
     name = f"rules-{next(_names)}"
@@ -491,7 +495,7 @@ def test_two_sources_of_one_topic_lose_nothing_with_their_state(
 
         def checked(number: int) -> int:
             if is_bad:
-                time.sleep(0.2)  # the other source is done by then
+                time.sleep(0.2)  # the other source finishes in the meantime
                 raise ValueError("bad")
             return number
 
@@ -505,7 +509,7 @@ def test_two_sources_of_one_topic_lose_nothing_with_their_state(
     assert [int(line) for line in (tmp_path / "one").read_text().split()] == NUMBERS
 
 
-def test_a_partition_that_was_quiet_begins_where_it_began_before(place: Place) -> None:
+def test_a_partition_without_new_records_keeps_its_start_position(place: Place) -> None:
     name, topic = f"rules-{next(_names)}", f"two-{next(_names)}"
     got: list[int] = []
     with Client.connect(place.address) as client:
@@ -526,24 +530,24 @@ def test_a_partition_that_was_quiet_begins_where_it_began_before(place: Place) -
     assert got == [100]
 
 
-def test_positions_that_no_source_claims_are_reported(place: Place) -> None:
+def test_positions_of_unknown_sources_are_reported(place: Place) -> None:
     name = f"rules-{next(_names)}"
     for source in ("flights", "arrivals", "flights"):
         app = App(name)
         app.stream(TOPIC, int, name=source).to(f"out-{name}")
         outcome = run(place, app)
-        told = [note for note in outcome.heard.notes if "does not have" in note]
+        notes = [note for note in outcome.reports.notes if "does not have" in note]
         if source == "arrivals":
-            assert "'flights'" in told[0]
-            assert 'name="flights"' in told[0]
-    assert outcome.counts("flights").taken == 0  # it resumed where it was
+            assert "'flights'" in notes[0]
+            assert 'name="flights"' in notes[0]
+    assert outcome.counts("flights").taken == 0  # it resumes from its committed positions
 
 
 # --- records that cannot be written ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("policy", ["fail", "skip"])
-def test_a_record_above_the_limit_is_one_record(place: Place, policy: Any) -> None:
+def test_a_record_above_the_limit_fails_or_is_skipped_alone(place: Place, policy: Any) -> None:
     app = new_app()
     out = f"out-{app.name}"
     app.stream(TOPIC, int).map(
@@ -562,7 +566,7 @@ def test_a_record_above_the_limit_is_one_record(place: Place, policy: Any) -> No
 
 
 @pytest.mark.parametrize("chosen", [7, -1, "0", None, True, 0.0])
-def test_a_partition_that_is_not_there_is_the_record_s_fault(place: Place, chosen: Any) -> None:
+def test_an_invalid_partition_fails_only_its_record(place: Place, chosen: Any) -> None:
     app = new_app()
 
     def choose(keys: list[bytes | None], count: int) -> list[Any]:
@@ -581,10 +585,10 @@ def test_a_partition_that_is_not_there_is_the_record_s_fault(place: Place, chose
     assert place.values(f"out-{app.name}") == [number for number in NUMBERS if number != 3]
 
 
-# --- the end of files, and several loops ----------------------------------------------------
+# --- shared files and event loops -----------------------------------------------------------
 
 
-def test_two_sinks_of_one_file_are_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_two_sinks_of_one_file_are_refused_by_check(tmp_path: Path) -> None:
     app = new_app()
     numbers = app.stream(TOPIC, int)
     numbers.to(JsonLines(tmp_path / "both"), name="a")
@@ -593,7 +597,7 @@ def test_two_sinks_of_one_file_are_refused_before_anything_starts(tmp_path: Path
         app.check()
 
 
-def test_a_running_loop_is_told_of_run_async(place: Place) -> None:
+def test_run_in_a_running_loop_suggests_run_async(place: Place) -> None:
     async def main() -> None:
         app = new_app()
         app.stream(TOPIC, int).to(f"out-{app.name}")
@@ -604,7 +608,7 @@ def test_a_running_loop_is_told_of_run_async(place: Place) -> None:
     asyncio.run(main())
 
 
-def test_a_job_runs_in_the_loop_of_a_notebook(place: Place, tmp_path: Path) -> None:
+def test_run_async_runs_a_job_in_a_running_loop(place: Place, tmp_path: Path) -> None:
     app = new_app()
     app.stream(TOPIC, int).to(Topic(f"out-{app.name}", int))
 
@@ -618,7 +622,7 @@ def test_a_job_runs_in_the_loop_of_a_notebook(place: Place, tmp_path: Path) -> N
 
 
 def test_cancelling_run_async_stops_in_order(place: Place, tmp_path: Path) -> None:
-    app, table = new_app(), Held()
+    app, table = new_app(), Buffered()
     numbers = app.stream(TOPIC, int)
     numbers.to(table, name="table")
 
@@ -654,7 +658,7 @@ def test_several_jobs_run_in_one_loop(place: Place, tmp_path: Path) -> None:
     assert [place.values(f"out-{app.name}") for app in apps] == [NUMBERS] * 3
 
 
-def test_chunks_are_cut_by_bytes_too() -> None:
+def test_slices_are_limited_in_bytes() -> None:
     from streamkit.runtime.runner import _rows_within
 
     large = Chunk([bytes(100_000)] * 1_000, [None] * 1_000, [0] * 1_000, range(1_000))

@@ -1,6 +1,6 @@
-"""Deliberate bugs in the engine: the tests of this folder notice every one of them.
+"""Seeded bugs in the engine: each must make a test of this folder fail.
 
-Each names the check that fails then; the same check passes without it.
+Each bug has a check, which passes without the bug and fails with it.
 """
 
 from __future__ import annotations
@@ -51,27 +51,29 @@ def rule(test: Callable[[Place], object]) -> Check:
 
 
 BUGS = {
-    "a refusal of a commit is swallowed": Bug(
+    "a failed flush is ignored": Bug(
         Edit(Committer, "_wait_for_sinks", "self._fail(error)", "pass"),
-        test_rules.test_a_refusal_that_was_heard_is_not_lost_to_a_stop,
+        test_rules.test_a_failed_flush_is_reported_even_if_the_job_stops,
     ),
     "a flush may overlap with a write": Bug(
         Edit(ObjectWriter, "flush", "async with self._calling:", "if True:"),
         rule(test_rules.test_a_flush_never_overlaps_with_a_write),
     ),
-    "what a sink returns is not awaited": Bug(
+    "the result of a sink is not awaited": Bug(
         Edit(FunctionWriter, "_call_each", "await settle(result)", "pass"),
-        lambda place, folder: test_rules.test_what_a_sink_returns_is_awaited(place, "pool"),
+        lambda place, folder: test_rules.test_awaitable_results_of_a_sink_are_awaited(
+            place, "pool"
+        ),
     ),
-    "a failure counts one record too many": Bug(
+    "a failure ends one record too late": Bug(
         Edit(Task, "_continued", "work.fail(error, offset)", "work.fail(error, offset + 1)"),
         cell("stage", "raises", "middle", "fail"),
     ),
-    "a round gives topics more than it has reached": Bug(
+    "a round writes more to topics than to other sinks": Bug(
         Edit(delivery, "_between", "bisect_left(offsets, end))", "len(offsets))"),
         cell("each", "slow", "middle", "fail"),
     ),
-    "a refusal of a sink is forgotten": Bug(
+    "a failed record of a sink is counted as written": Bug(
         Edit(Delivery, "_call", "return refused.offset", "return end"),
         cell("each", "raises", "middle", "fail"),
     ),
@@ -79,15 +81,15 @@ BUGS = {
         Edit(Task, "_account_skip", "counts.skipped += 1", "pass"),
         cell("each", "raises", "middle", "skip"),
     ),
-    "only Exceptions belong to a row": Bug(
+    "only Exceptions fail a row": Bug(
         Edit(operators, "_fill", "except BaseException as error:", "except Exception as error:"),
         cell("stage", "raises-exit", "middle", "fail"),
     ),
-    "every cancellation is taken for ours": Bug(
+    "every CancelledError counts as the engine's": Bug(
         Edit(function_sinks, "is_ours", "task.cancelling() > 0", "True"),
         cell("async-each", "raises-cancelled", "middle", "fail"),
     ),
-    "a cancelled task of the user's ends a source": Bug(
+    "a CancelledError of a user task ends a source": Bug(
         Edit(TaskFeed, "_run", "self._is_stopped and isinstance", "isinstance"),
         rule(test_rules.test_an_async_source_that_awaits_a_cancelled_task_fails),
     ),
@@ -95,38 +97,40 @@ BUGS = {
         Edit(ThreadFeed, "_run", "if self._is_stopped and close is not None:", "if False:"),
         rule(test_rules.test_the_finally_of_a_generator_runs_at_a_stop),
     ),
-    "positions are kept by reference": Bug(
+    "positions are stored by reference": Bug(
         Edit(FunctionReader, "_accept_pair", "if type(position) not in _ATOMS:", "if False:"),
-        rule(test_rules.test_a_position_that_the_generator_changes_in_place_is_the_one_it_yielded),
+        rule(test_rules.test_a_position_changed_in_place_later_is_stored_as_it_was_yielded),
     ),
-    "starts are not committed": Bug(
+    "start positions are not committed": Bug(
         Edit(Opening, "_keep_starts", "if starts or sinks:", "if False:"),
-        rule(test_rules.test_a_partition_that_was_quiet_begins_where_it_began_before),
+        rule(test_rules.test_a_partition_without_new_records_keeps_its_start_position),
     ),
-    "the broker gets the highest of two positions": Bug(
+    "the broker gets the higher of two positions": Bug(
         Edit(BrokerOffsets, "store", "min(self._next", "max(self._next"),
-        test_rules.test_two_sources_of_one_topic_lose_nothing_with_their_state,
+        test_rules.test_two_sources_of_one_topic_lose_no_records_if_their_state_is_lost,
     ),
-    "records are not measured": Bug(
+    "record sizes are not checked": Bug(
         Edit(TopicWriter, "on_chunk", "self._refuse_unsendable(chunk)", "pass"),
-        lambda place, folder: test_rules.test_a_record_above_the_limit_is_one_record(place, "skip"),
+        lambda place, folder: test_rules.test_a_record_above_the_limit_fails_or_is_skipped_alone(
+            place, "skip"
+        ),
     ),
     "all rows of a list are skipped": Bug(
         Edit(function_sinks, "failed_write", "isinstance(error, RowError)", "False"),
-        rule(test_rules.test_rows_before_the_one_that_a_sink_names_count_as_written),
+        rule(test_rules.test_rows_before_the_row_of_a_row_error_count_as_written),
     ),
 }
 
 
 @pytest.mark.parametrize("name", BUGS)
-def test_a_bug_is_noticed(
+def test_a_seeded_bug_makes_its_check_fail(
     name: str, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bug = BUGS[name]
-    sound, broken = tmp_path / "sound", tmp_path / "broken"
-    for folder in (sound, broken):
+    correct, broken = tmp_path / "correct", tmp_path / "broken"
+    for folder in (correct, broken):
         folder.mkdir()
-    bug.check(place, sound)
+    bug.check(place, correct)
     bug.edit.apply(monkeypatch)
     assert not passes(bug.check, place, broken)
 
@@ -136,6 +140,6 @@ def passes(check: Check, place: Place, folder: Path) -> bool:
         check(place, folder)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # what a bug lets through may be anything
+    except BaseException:  # a bug may let any exception through
         return False
     return True

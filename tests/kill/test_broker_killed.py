@@ -47,8 +47,8 @@ class Load:
 
     async def until_acknowledged(self, more: int) -> None:
         """Wait for this many more acknowledgements."""
-        wanted = self.acknowledged + more
-        while self.acknowledged < wanted:
+        goal = self.acknowledged + more
+        while self.acknowledged < goal:
             self.changed = anyio.Event()
             await self.changed.wait()
 

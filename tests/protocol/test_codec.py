@@ -129,7 +129,7 @@ def test_rows_of_a_batch_without_a_timestamp_have_no_timestamp(codec: ModuleType
 
 
 @each_build
-@pytest.mark.parametrize("length", ["14", "18"])  # one byte less and one more than there are
+@pytest.mark.parametrize("length", ["14", "18"])  # one byte too short and one too long
 def test_a_record_of_another_length_than_announced_is_refused(
     codec: ModuleType, length: str
 ) -> None:

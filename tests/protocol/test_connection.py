@@ -278,7 +278,7 @@ def test_late_responses_to_forgotten_requests_are_dropped() -> None:
 def test_a_response_that_cannot_be_decoded_is_a_protocol_error() -> None:
     pair = Pair()
     pair.send(apis.UPDATE_OFFSETS, REQUEST)
-    with pytest.raises(RemoteProtocolError, match="elements in 0 bytes"):
+    with pytest.raises(RemoteProtocolError, match="elements announced, 0 bytes left"):
         pair.client.receive(frame(b"\0\0\0\x01" + b"\0\0\0\x01"))
 
 
@@ -397,7 +397,7 @@ def test_a_server_accepts_frames_up_to_its_limit() -> None:
         ("03ed 0000 00000001 0002", "2 bytes announced, 0 left"),
         ("03ed 0000 00000001 8000", "string length -32768"),
         ("03ed 0000 00000001 0000", "4 bytes announced, 0 left"),
-        ("03ed 0000 00000001 0000 7fffffff", "2147483647 elements in 0 bytes"),
+        ("03ed 0000 00000001 0000 7fffffff", "2147483647 elements announced, 0 bytes left"),
     ],
 )
 def test_an_invalid_request_is_refused(payload: str, why: str) -> None:

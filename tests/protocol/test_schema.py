@@ -179,7 +179,7 @@ def test_truncated_record_data_are_refused(data: str) -> None:
 
 @pytest.mark.parametrize("count", [6, 2**31 - 1])
 def test_a_list_longer_than_the_bytes_left_is_refused(count: int) -> None:
-    with pytest.raises(RemoteProtocolError, match=f"{count} elements in 5 bytes"):
+    with pytest.raises(RemoteProtocolError, match=f"{count} elements announced, 5 bytes left"):
         decode(vec(U8), count.to_bytes(4, "big") + bytes(5), 0)
 
 

@@ -1,4 +1,4 @@
-"""A broker in a process of its own, that can be killed and started again on its ports."""
+"""A broker in its own process, which can be killed and restarted on the same ports."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BrokerProcess:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it, on the same ports every time; return when both listen."""
+        """Start the broker, on the same ports every time; return when both listen."""
         command = [sys.executable, "-m", "streamkit", "broker", "start"]
         command += ["--data-dir", str(self.data_dir)]
         command += ["--sc-port", str(self.sc_port), "--spu-port", str(self.spu_port)]
@@ -61,11 +61,11 @@ class BrokerProcess:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it as a crash does."""
+        """Kill the broker, as in a crash."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> int:
-        """Ask it to end; return its exit code."""
+        """Stop the broker; return its exit code."""
         return self._end(signal.SIGTERM)
 
     def __enter__(self) -> BrokerProcess:

@@ -1,4 +1,4 @@
-"""A folder of its own with a running broker, for each test that asks."""
+"""The fixture `place`: a new folder with a running broker."""
 
 from __future__ import annotations
 

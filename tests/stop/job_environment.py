@@ -15,12 +15,12 @@ from streamkit.sync import Client
 from tests.stop.broker import BrokerProcess
 from tests.stop.running import Job, run_to_end
 
-Row = tuple[int, int]  # lane and number: the values that jobs here copy
+Row = tuple[int, int]  # lane and number of a value that the jobs copy
 _BATCH = 20_000
 
 
 class Place:
-    """Where jobs run, and what their topics and files hold."""
+    """A folder and a broker in which jobs run; reads their topics and files."""
 
     def __init__(self, folder: Path, broker: BrokerProcess) -> None:
         self.folder = folder
@@ -35,11 +35,11 @@ class Place:
         return Job(app, self.folder, *self.options, *options, **variables)
 
     def run(self, app: str | Path, *options: str, **variables: str) -> Job:
-        """Run an app until it ends by itself."""
+        """Run an app until it ends."""
         return run_to_end(app, self.folder, *self.options, *options, **variables)
 
     def produce_rows(self, topic: str, *, lanes: int, count: int, first: int = 0) -> None:
-        """Write ``count`` numbered rows to each partition, making the topic if need be."""
+        """Write ``count`` numbered rows to each partition; create the topic if it is missing."""
         with Client.connect(self.address) as client:
             if topic not in {each.name for each in client.admin.list_topics()}:
                 client.admin.create_topic(topic, lanes)
@@ -53,7 +53,7 @@ class Place:
                         )
 
     def produce(self, topic: str, values: Iterable[bytes], *, partitions: int = 1) -> None:
-        """Write values without keys, making the topic if need be."""
+        """Write values without keys; create the topic if it is missing."""
         with Client.connect(self.address) as client:
             if topic not in {each.name for each in client.admin.list_topics()}:
                 client.admin.create_topic(topic, partitions)
@@ -77,13 +77,13 @@ class Place:
 
     def rows_of_file(self, name: str) -> list[Row]:
         data = (self.folder / name).read_bytes()
-        assert data.endswith(b"\n"), "the last line is whole"
+        assert data.endswith(b"\n"), "the last line must be complete"
         return list(map(as_row, data.splitlines()))
 
 
 @contextmanager
 def place_in(folder: Path) -> Iterator[Place]:
-    """Hold a broker up in a folder while the block runs."""
+    """Run a broker in a folder while the block runs."""
     with BrokerProcess(folder / "data") as broker:
         yield Place(folder, broker)
 
@@ -116,8 +116,8 @@ def assert_each_once_in_order(rows: Iterable[Row], *, lanes: int, count: int) ->
 def assert_partitions_hold_each_once(
     partitions: dict[int, list[Row]], *, lanes: int, count: int
 ) -> None:
-    """Assert that partitions hold every row once, and the rows of a lane in order."""
-    assert len(partitions) > 1, "one partition proves little"
+    """Assert that partitions have every row once, and the rows of a lane in order."""
+    assert len(partitions) > 1, "with one partition this proves little"
     taken = Counter(row for rows in partitions.values() for row in rows)
     assert len(taken) == lanes * count
     assert set(taken.values()) == {1}
@@ -128,14 +128,14 @@ def assert_partitions_hold_each_once(
 
 
 def assert_each_at_least_once(rows: Iterable[Row], *, lanes: int, count: int) -> int:
-    """Assert that nothing is missing; return how many were doubled."""
+    """Assert that no row is missing; return how many are duplicates."""
     taken = Counter(rows)
     assert len(taken) == lanes * count
     return sum(taken.values()) - len(taken)
 
 
 def assert_first_occurrences_ascend(rows: Iterable[Row], *, keys: int = 8) -> None:
-    """Assert the order per key, where what came again is left out."""
+    """Assert that rows are in order for each key, without duplicates."""
     seen: set[Row] = set()
     last: dict[tuple[int, int], int] = {}
     for row in rows:
@@ -144,11 +144,11 @@ def assert_first_occurrences_ascend(rows: Iterable[Row], *, keys: int = 8) -> No
         seen.add(row)
         lane, number = row
         key = lane, number % keys
-        assert number > last.get(key, -1), f"{row} behind {last[key]}"
+        assert number > last.get(key, -1), f"{row} after {last[key]}"
         last[key] = number
 
 
 def next_offsets(job: Job) -> dict[int, int]:
-    """Return where the first source of a job began, from its start report."""
+    """Return the start offsets of the first source of a job, from its start report."""
     started = job.wait_for(lambda event: event["event"] == "started")
     return {int(a): int(b) for a, b in re.findall(r"(\d+): (\d+)", started["sources"][0])}

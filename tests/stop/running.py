@@ -1,4 +1,4 @@
-"""Run `streamkit run` in a process of its own, and hear what it says."""
+"""Runs `streamkit run` in its own process and collects its output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 Event = dict[str, Any]
 PROJECT = Path(__file__).parents[2]
 JOBS = Path(__file__).parent / "jobs"
-# Longer than anything here takes: a test that waits so long has failed.
+# Longer than any step of these tests; a test that waits longer has failed.
 PATIENCE_S = 60.0
 
 
@@ -28,7 +28,7 @@ class Job:
         self.events: list[Event] = []
         self.errors: list[str] = []
         self.ended_s = 0.0
-        self._told = threading.Condition()
+        self._changed = threading.Condition()
         self._open_pipes = 2
         target = str(JOBS / app) if isinstance(app, str) else str(app)
         self.process = subprocess.Popen(
@@ -59,9 +59,9 @@ class Job:
         self.wait()
 
     def wait_for(self, matches: Callable[[Event], object]) -> Event:
-        """Wait for an event; the ones that have come count too."""
-        with self._told:
-            found = self._told.wait_for(
+        """Wait for an event; earlier events count too."""
+        with self._changed:
+            found = self._changed.wait_for(
                 lambda: any(map(matches, self.events)) or not self._open_pipes, PATIENCE_S
             )
             for event in self.events:
@@ -77,9 +77,9 @@ class Job:
         return self.wait_for(lambda event: words in event.get("text", ""))
 
     def wait_until(self, is_so: Callable[[], object]) -> None:
-        """Wait until something is so; it is asked whenever the job has said something."""
-        with self._told:
-            self._told.wait_for(lambda: is_so() or not self._open_pipes, PATIENCE_S)
+        """Wait until a condition is true; it is checked whenever the job has written something."""
+        with self._changed:
+            self._changed.wait_for(lambda: is_so() or not self._open_pipes, PATIENCE_S)
         assert is_so(), self.words
 
     def wait_for_error(self, words: str) -> None:
@@ -87,12 +87,12 @@ class Job:
         self.wait_until(lambda: words in self.error_text)
 
     def wait_for_records(self, count: int) -> None:
-        """Wait until so many have been taken."""
+        """Wait until ``count`` records have been read."""
         self.wait_for(lambda event: event.get("records_in") == count)
 
     @property
     def commits(self) -> int:
-        """How many it has reported so far."""
+        """The reported number of commits so far."""
         return max([event.get("commits", 0) for event in self.events], default=0)
 
     def signal(self, number: int = signal.SIGTERM) -> float:
@@ -102,16 +102,16 @@ class Job:
         return now_s
 
     def wait(self) -> int:
-        """Wait for the end, and for everything that was said; return the exit code."""
+        """Wait for the end and for all output; return the exit code."""
         code = self.process.wait(PATIENCE_S)
         self.ended_s = time.monotonic()
-        with self._told:
-            assert self._told.wait_for(lambda: not self._open_pipes, PATIENCE_S)
+        with self._changed:
+            assert self._changed.wait_for(lambda: not self._open_pipes, PATIENCE_S)
         return code
 
     @property
     def ended(self) -> Event:
-        """What it reported at its end."""
+        """The end report."""
         return self.wait_for(lambda event: event["event"] == "ended")
 
     @property
@@ -128,25 +128,25 @@ class Job:
 
     @property
     def words(self) -> str:
-        """Everything it said, for a failing test."""
+        """All output, to explain a failing test."""
         return "\n".join([*map(str, self.events), self.error_text])
 
     def _listen(self, pipe: Any, take: Callable[[str], None]) -> None:
         with pipe:
             for line in pipe:
-                with self._told:
+                with self._changed:
                     take(line)
-                    self._told.notify_all()
-        with self._told:
+                    self._changed.notify_all()
+        with self._changed:
             self._open_pipes -= 1
-            self._told.notify_all()
+            self._changed.notify_all()
 
     def _take_event(self, line: str) -> None:
         self.events.append(json.loads(line))
 
 
 def run_to_end(app: str | Path, folder: Path, *options: str, **variables: str) -> Job:
-    """Run an app until it ends by itself."""
+    """Run an app until it ends."""
     with Job(app, folder, *options, **variables) as job:
         job.wait()
     return job

@@ -1,4 +1,4 @@
-"""The broker is absent, or dies and comes back: the job says so and goes on."""
+"""The broker is absent, or it is killed and restarted: the job reports it and continues."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def wait_for_another_note(job: Job, act: Callable[[], object]) -> None:
     job.wait_until(lambda: len(job.notes) > before)
 
 
-def test_a_job_goes_on_when_its_killed_broker_is_back(place: Place, is_deep: bool) -> None:
+def test_a_job_resumes_after_its_killed_broker_restarts(place: Place, is_deep: bool) -> None:
     kills = 10 if is_deep else 3
     count = kills * ROWS_PER_KILL
     place.produce_rows("numbers", lanes=LANES, count=ROWS_PER_KILL)
@@ -58,7 +58,7 @@ def test_a_job_goes_on_when_its_killed_broker_is_back(place: Place, is_deep: boo
     assert rest.ended["records_in"] == 0
 
 
-def test_a_job_whose_broker_is_absent_says_so_and_begins_when_it_appears(tmp_path: Path) -> None:
+def test_a_job_waits_for_an_absent_broker_and_reports_it(tmp_path: Path) -> None:
     broker = BrokerProcess(tmp_path / "data")
     options = ("--cluster", broker.address, "--create-topics")
     with Job("copying.py", tmp_path, *options) as job:

@@ -1,4 +1,4 @@
-"""A job holds its embedded broker up, also when somebody kills that."""
+"""A job keeps its embedded broker running, also if the broker is killed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ app.stream("words", bytes).to("copies")
 
 
 def produce(data_dir: Path, values: list[bytes]) -> int:
-    """Write values to the broker of a folder; return its process."""
+    """Write values to the broker of a folder; return its process id."""
     with attach(data_dir) as attachment, Client.connect(attachment.sc_address) as client:
         if not client.admin.list_topics():
             client.admin.create_topic("words")
@@ -33,7 +33,7 @@ def copies(data_dir: Path) -> list[bytes]:
         return [record.value for record in client.consumer("copies", until_end=True)]
 
 
-def test_a_job_starts_its_broker_again_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_job_restarts_its_embedded_broker_and_loses_nothing(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     app = tmp_path / "app.py"
     app.write_text(APP)

@@ -1,4 +1,4 @@
-"""A function of the user's fails: what is said, what is kept, and how the job goes on."""
+"""A user function fails: the error, what is committed, and how the next run resumes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AT_EDGES = [
 
 
 def line_of(app: str, text: str) -> str:
-    """Return ``file:line`` of the one line that has a text."""
+    """Return ``file:line`` of the only line with a text."""
     path: Path = JOBS / app
     (number,) = [at for at, line in enumerate(path.read_text().splitlines(), 1) if text in line]
     return f"{path}:{number}"
@@ -48,14 +48,14 @@ def assert_counts_add_up(job: Job) -> None:
         assert counts[sink]["taken"] == counts["checked"]["given"], sink
 
 
-def assert_nothing_is_lost_or_repeated(place: Place, *, but_for: set[str] | None = None) -> None:
+def assert_nothing_is_lost_or_repeated(place: Place, *, except_for: set[str] | None = None) -> None:
     for name in FILES:
-        if name not in (but_for or set()):
+        if name not in (except_for or set()):
             assert_each_once_in_order(place.rows_of_file(name), lanes=LANES, count=COUNT)
     assert_partitions_hold_each_once(place.rows_by_partition("copies"), lanes=LANES, count=COUNT)
 
 
-def test_the_error_names_stage_record_value_and_the_users_line(place: Place) -> None:
+def test_the_error_has_stage_record_value_and_the_users_line(place: Place) -> None:
     place.produce_rows("numbers", lanes=LANES, count=COUNT)
     job = place.run("failing.py", BAD="1-777")
     assert job.process.returncode == 1, job.words
@@ -67,7 +67,7 @@ def test_the_error_names_stage_record_value_and_the_users_line(place: Place) -> 
 
 
 @pytest.mark.parametrize("number", AT_EDGES)
-def test_after_a_failing_stage_is_mended_nothing_is_repeated_and_nothing_lost(
+def test_after_a_failing_stage_is_fixed_nothing_is_repeated_or_lost(
     place: Place, number: int
 ) -> None:
     place.produce_rows("numbers", lanes=LANES, count=COUNT)
@@ -83,7 +83,7 @@ def test_after_a_failing_stage_is_mended_nothing_is_repeated_and_nothing_lost(
 
 
 @pytest.mark.parametrize("where", ["source", "topic", "file"])
-def test_whatever_shapes_a_record_may_fail_without_a_loss(place: Place, where: str) -> None:
+def test_a_failure_in_any_function_before_a_sink_loses_nothing(place: Place, where: str) -> None:
     place.produce_rows("numbers", lanes=LANES, count=COUNT)
     job = place.run("failing.py", BAD="0-5000", BAD_IN=where)
     assert job.process.returncode == 1, job.words
@@ -95,7 +95,7 @@ def test_whatever_shapes_a_record_may_fail_without_a_loss(place: Place, where: s
 
 
 @pytest.mark.parametrize("number", AT_EDGES)
-def test_after_a_failing_sink_of_ones_own_nothing_before_the_record_is_repeated(
+def test_after_a_failing_sink_function_records_before_are_not_repeated(
     place: Place, number: int
 ) -> None:
     place.produce_rows("numbers", lanes=LANES, count=COUNT)
@@ -110,7 +110,7 @@ def test_after_a_failing_sink_of_ones_own_nothing_before_the_record_is_repeated(
     assert_nothing_is_lost_or_repeated(place)
 
 
-def test_a_failing_batch_is_given_again_as_a_whole_and_nothing_else(place: Place) -> None:
+def test_only_a_failed_batch_is_repeated(place: Place) -> None:
     place.produce_rows("numbers", lanes=LANES, count=COUNT)
     job = place.run("failing.py", BAD="0-5000", BAD_IN="batches")
     assert job.process.returncode == 1, job.words
@@ -118,14 +118,14 @@ def test_a_failing_batch_is_given_again_as_a_whole_and_nothing_else(place: Place
     assert "cannot stand 5000" in job.ended["error"]
     rest = place.run("failing.py", "--once")
     assert rest.process.returncode == 0, rest.words
-    assert_nothing_is_lost_or_repeated(place, but_for={"each.lines"})
-    # `each` stands before `batches`, so it has had the chunk when that one failed.
+    assert_nothing_is_lost_or_repeated(place, except_for={"each.lines"})
+    # `each` comes before `batches`, so it has received the chunk when `batches` fails.
     taken = Counter(place.rows_of_file("each.lines"))
     assert len(taken) == LANES * COUNT
     assert all(row >= (0, 4900) and row[0] == 0 for row, times in taken.items() if times > 1)
 
 
-def test_several_bad_records_in_one_chunk_are_met_one_after_another(place: Place) -> None:
+def test_several_bad_records_in_one_chunk_fail_one_after_another(place: Place) -> None:
     place.produce_rows("numbers", lanes=LANES, count=COUNT)
     left = ["0-10", "0-11", "0-200"]
     while left:
@@ -138,9 +138,7 @@ def test_several_bad_records_in_one_chunk_are_met_one_after_another(place: Place
 
 
 @pytest.mark.parametrize("where", list(STAGES))
-def test_bad_records_are_skipped_counted_and_told_where_that_is_asked_for(
-    place: Place, where: str
-) -> None:
+def test_bad_records_can_be_skipped_and_are_counted_and_reported(place: Place, where: str) -> None:
     place.produce_rows("numbers", lanes=LANES, count=COUNT)
     bad = [*EDGES, 17, 18]
     lanes_and_numbers = ",".join(f"0-{number}" for number in bad)
@@ -167,7 +165,7 @@ def sinks_of(place: Place) -> dict[str, list[Row]]:
     }
 
 
-def test_bytes_that_are_no_value_fail_the_source_and_are_named(place: Place) -> None:
+def test_undecodable_bytes_fail_the_source_and_are_shown(place: Place) -> None:
     place.produce("numbers", [b'{"lane":0,"number":0}', b"not JSON"])
     job = place.run("failing.py")
     assert job.process.returncode == 1, job.words
@@ -176,7 +174,7 @@ def test_bytes_that_are_no_value_fail_the_source_and_are_named(place: Place) -> 
     assert "value: b'not JSON'" in error
 
 
-def test_bytes_that_are_no_value_can_be_skipped(place: Place) -> None:
+def test_undecodable_bytes_can_be_skipped(place: Place) -> None:
     place.produce("numbers", [b"\xff", b'{"lane":0,"number":0}', b"{}"])
     job = place.run("failing.py", "--once", POLICY="skip")
     assert job.process.returncode == 0, job.words

@@ -1,4 +1,4 @@
-"""A job that starts with ignored signals, as `nohup` and `&` in a script start one."""
+"""Jobs that start with ignored signals, as with `nohup` and with `&` in a script."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ READY = re.compile(r"ready sc=(\S+)")
 
 @contextmanager
 def inherited_as_ignored(*numbers: signal.Signals) -> Iterator[None]:
-    """Ignore signals while the block runs; what it starts goes on ignoring them."""
+    """Ignore signals while the block runs; processes started in it inherit this."""
     before = [(number, signal.signal(number, signal.SIG_IGN)) for number in numbers]
     try:
         yield
@@ -51,7 +51,7 @@ def test_a_job_that_starts_with_sigint_ignored_keeps_ignoring_it(place: Place) -
     assert place.run("copying.py", "--once").ended["records_in"] == 0
 
 
-def test_an_ignored_sigint_does_not_count_as_the_first_of_two_signals(place: Place) -> None:
+def test_an_ignored_sigint_does_not_count_as_a_first_signal(place: Place) -> None:
     place.produce_rows("numbers", lanes=1, count=2 * ROWS)
     with inherited_as_ignored(signal.SIGINT):
         job = place.job("hanging.py", HANG="two signals")
@@ -61,7 +61,7 @@ def test_an_ignored_sigint_does_not_count_as_the_first_of_two_signals(place: Pla
 
 
 @pytest.mark.parametrize("ignored", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGTERM)])
-def test_a_job_that_starts_with_sigterm_ignored_stops_at_it_all_the_same(
+def test_a_job_that_starts_with_sigterm_ignored_still_stops_at_it(
     place: Place, ignored: tuple[signal.Signals, ...]
 ) -> None:
     place.produce_rows("numbers", lanes=1, count=ROWS)
@@ -74,7 +74,7 @@ def test_a_job_that_starts_with_sigterm_ignored_stops_at_it_all_the_same(
     assert job.ended["unacknowledged"] == {}
 
 
-def test_a_broker_that_starts_with_sigint_ignored_stops_at_sigterm_alone(tmp_path: Path) -> None:
+def test_a_broker_that_starts_with_sigint_ignored_stops_only_at_sigterm(tmp_path: Path) -> None:
     command = ["broker", "start", "--data-dir", str(tmp_path), "--sc-port", "0", "--spu-port", "0"]
     with inherited_as_ignored(signal.SIGINT):
         broker = subprocess.Popen(

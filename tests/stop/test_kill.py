@@ -1,4 +1,4 @@
-"""kill -9 at any moment: nothing is lost, and what is repeated keeps its order."""
+"""kill -9 at any moment: no record is lost, and repeated records keep their order."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RECORDS_PER_RUN = 12_000
 
 
 def aims(count: int) -> list[str]:
-    """Choose where the process dies; a fixed seed, so that a failure can be had again."""
+    """Choose where the process is killed; the seed is fixed, so a failure can be repeated."""
     chosen = random.Random(count)
     drawn: list[str] = []
     while len(drawn) < count:
@@ -44,7 +44,7 @@ def kill_once(place: Place, aim: str) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_a_job_that_is_killed_again_and_again_loses_nothing_and_keeps_the_order(
+def test_a_repeatedly_killed_job_loses_nothing_and_keeps_the_order(
     place: Place, is_deep: bool
 ) -> None:
     times = 50 if is_deep else 5  # a kill of each kind
@@ -64,7 +64,7 @@ def test_a_job_that_is_killed_again_and_again_loses_nothing_and_keeps_the_order(
     assert_each_at_least_once(rows, lanes=LANES, count=count)
     for partition in partitions.values():
         assert_first_occurrences_ascend(partition)
-    assert doubled, "kills that make nothing come twice have hit nothing"
+    assert doubled, "without a repeated record, no kill has interrupted any work"
 
     nothing = place.run("copying.py", "--once")
     assert nothing.process.returncode == 0, nothing.words

@@ -1,4 +1,4 @@
-"""A clean stop works off what a source that cannot be replayed has given."""
+"""A clean stop processes all values that a source without replay has yielded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ numbers.map(slowly).to(JsonLines("numbers.jsonl"))
 """
 
 
-def test_nothing_that_was_taken_from_the_generator_is_lost(tmp_path: Path) -> None:
+def test_values_of_a_generator_are_not_lost_at_a_stop(tmp_path: Path) -> None:
     app = tmp_path / "app.py"
     app.write_text(APP)
     with Job(app, tmp_path, "--embedded") as job:
@@ -44,11 +44,11 @@ def test_nothing_that_was_taken_from_the_generator_is_lost(tmp_path: Path) -> No
     written = [int(line) for line in (tmp_path / "numbers.jsonl").read_text().splitlines()]
     made = (tmp_path / "made").stat().st_size
     assert written == list(range(len(written)))
-    # One value may be on its way out of the generator when nobody takes it any more.
+    # The generator may be yielding one more value when the job stops reading.
     assert made - len(written) <= 1
 
 
-def test_a_stage_that_exits_fails_like_any_other(tmp_path: Path) -> None:
+def test_a_stage_that_raises_system_exit_fails(tmp_path: Path) -> None:
     app = tmp_path / "app.py"
     app.write_text(
         APP.replace("time.sleep(0.0001)", "if number == 7:\n        raise SystemExit(0)")

@@ -20,10 +20,10 @@ from tests.stop.job_environment import Place, next_offsets
 from tests.stop.running import JOBS, PATIENCE_S, PROJECT, Job
 
 HANG_AT = 1_000
-# A second signal ends a job within a second. A busy machine gets more, but far less than the
-# deadline of 25 s: whatever takes that long was not ended by the signal.
+# A second signal ends a job within a second. A busy machine may need longer, but a job that takes
+# as long as the deadline of 25 s was not ended by the signal.
 FORCED_S_MAX = 10.0
-# Makes the terminal of its session the one on standard input, so that Ctrl-C reaches it.
+# Makes the terminal on standard input the controlling one, so that Ctrl-C reaches the process.
 TAKE_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -33,7 +33,7 @@ HANGING_PHASES = {"draining": "write", "flushing": "flush", "closing": "close"}
 
 
 def started_with_a_commit(place: Place, hang: str, *options: str) -> Job:
-    """Start a job that commits what it has and hangs at the next rows."""
+    """Start a job that commits the first rows and hangs at the next ones."""
     place.produce_rows("numbers", lanes=1, count=HANG_AT)
     job = place.job("hanging.py", "--commit-interval", "50ms", *options, HANG=hang)
     job.wait_for(lambda event: event["event"] == "progress" and event["commits"])
@@ -62,11 +62,11 @@ def test_a_second_signal_ends_a_phase_that_hangs(
         assert job.wait() == 128 + second, job.words
         assert job.ended_s - sent_s < FORCED_S_MAX
     assert f"abandoned {phase}" in " ".join(job.notes)
-    if phase != "closing":  # there the last commit has been made
+    if phase != "closing":  # before closing, the last commit is done
         assert_last_commit_was_kept(place)
 
 
-def test_two_signals_at_once_end_a_job_by_force(place: Place) -> None:
+def test_two_immediate_signals_end_a_job_by_force(place: Place) -> None:
     with started_with_a_commit(place, "two signals") as job:
         code = job.wait()
     assert code in (128 + signal.SIGTERM, 128 + signal.SIGINT), job.words
@@ -74,11 +74,11 @@ def test_two_signals_at_once_end_a_job_by_force(place: Place) -> None:
     assert_last_commit_was_kept(place)
 
 
-def test_a_second_signal_ends_a_commit_that_the_store_holds_up(place: Place) -> None:
+def test_a_second_signal_ends_a_commit_that_waits_for_the_store(place: Place) -> None:
     with started_with_a_commit(place, "") as job:
         job.wait_for(lambda event: event["event"] == "progress" and event["records_in"] > HANG_AT)
         with sqlite3.connect(place.folder / "data/state/hanging/main.sqlite") as store:
-            store.execute("BEGIN IMMEDIATE")  # holds up every other writer
+            store.execute("BEGIN IMMEDIATE")  # blocks every other writer
             place.produce_rows("numbers", lanes=1, first=2 * HANG_AT, count=1_000)
             written = place.folder / "copies.jsonl"
             job.wait_for(
@@ -89,7 +89,7 @@ def test_a_second_signal_ends_a_commit_that_the_store_holds_up(place: Place) -> 
                 )
             )
             job.signal(signal.SIGTERM)
-            job.wait_for_phase("flushing")  # which first lets the commit in progress end
+            job.wait_for_phase("flushing")  # waits for the commit in progress first
             sent_s = job.signal(signal.SIGTERM)
             assert job.wait() == 128 + signal.SIGTERM, job.words
             assert job.ended_s - sent_s < FORCED_S_MAX
@@ -100,15 +100,15 @@ def test_a_second_signal_ends_a_commit_that_the_store_holds_up(place: Place) -> 
     assert rest.ended["records_in"] == 1_000
 
 
-def test_a_third_signal_leaves_at_once_whatever_hangs(place: Place) -> None:
+def test_a_third_signal_exits_immediately(place: Place) -> None:
     with started_with_a_commit(place, "compute") as job:
         job.wait_for_error("it hangs")
         job.signal(signal.SIGTERM)
         while job.process.poll() is None:  # signals sent too fast may become one
             job.signal(signal.SIGINT)
-        # Of signals that wait together the system delivers any first: each may be the third.
+        # The system may deliver pending signals in any order, so each one may be the third.
         assert job.wait() in (128 + signal.SIGTERM, 128 + signal.SIGINT), job.words
-        assert "did not stop in time" not in job.error_text  # as the second one's watchdog says
+        assert "did not stop in time" not in job.error_text  # the watchdog did not end the job
     assert_last_commit_was_kept(place)
 
 
@@ -124,7 +124,7 @@ def test_a_second_signal_ends_a_stage_that_hangs(place: Place, hang: str) -> Non
 
 
 @pytest.mark.parametrize(("hang", "line"), [("compute", "pass"), ("sleep", "# sleeping")])
-def test_a_stage_that_hangs_is_left_at_the_deadline_and_named(
+def test_a_stage_that_hangs_is_abandoned_at_the_deadline_and_reported(
     place: Place, hang: str, line: str
 ) -> None:
     with started_with_a_commit(place, hang, "--stop-deadline", "500ms") as job:
@@ -135,13 +135,13 @@ def test_a_stage_that_hangs_is_left_at_the_deadline_and_named(
     (note,) = [each for each in job.notes if "hangs at" in each]
     assert f"{JOBS / 'hanging.py'}:" in note
     assert "in passed" in note
-    assert line in note or hang == "compute"  # which line of the loop, nobody can say
+    assert line in note or hang == "compute"  # it may be at any line of the loop
     assert job.ended["exit_code"] == 3
     assert job.ended["reason"] == "stopped at the deadline"
     assert_last_commit_was_kept(place)
 
 
-def test_what_was_not_flushed_at_the_deadline_is_reported_and_not_committed(place: Place) -> None:
+def test_unflushed_records_at_the_deadline_are_reported_and_not_committed(place: Place) -> None:
     place.produce_rows("numbers", lanes=1, count=2 * HANG_AT)
     freeze = {"HANG": "freeze the broker", "BROKER_PID": str(place.broker.pid)}
     with place.job("hanging.py", "--stop-deadline", "1s", **freeze) as job:
@@ -160,7 +160,7 @@ def test_what_was_not_flushed_at_the_deadline_is_reported_and_not_committed(plac
 
 
 @pytest.mark.parametrize("target", ["stage:500", "flush:1", "close:1"])
-def test_a_signal_to_a_job_that_ends_by_itself_changes_nothing(place: Place, target: str) -> None:
+def test_a_signal_to_an_ending_job_changes_nothing(place: Place, target: str) -> None:
     place.produce_rows("numbers", lanes=3, count=1_000)
     aim = f"{target}:{int(signal.SIGTERM)}"
     job = place.run("copying.py", "--once", "--commit-interval", "60s", AIM=aim)
@@ -209,7 +209,7 @@ def _read_until(fd: int, words: bytes) -> bytes:
 
 def test_a_signal_while_the_broker_is_absent_ends_the_job_with_0(tmp_path: Path) -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound, never listening: nobody answers there
+        taken.bind(("127.0.0.1", 0))  # bound but not listening, so connections are refused
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with Job("copying.py", tmp_path, "--cluster", address) as job:
             job.wait_for_note("waiting for the broker")
@@ -231,7 +231,7 @@ def test_a_signal_while_the_embedded_broker_starts_ends_the_job_with_0(tmp_path:
         listener.bind(os.fspath(attach))
         listener.listen()
         with Job("copying.py", tmp_path, "--embedded", "--data-dir", str(folder.path)) as job:
-            greeted, _ = listener.accept()  # it waits for a greeting that never comes
+            greeted, _ = listener.accept()  # the job waits for a greeting that never arrives
             with greeted:
                 sent_s = job.signal(signal.SIGTERM)
                 assert job.wait() == 0, job.words
@@ -240,6 +240,6 @@ def test_a_signal_while_the_embedded_broker_starts_ends_the_job_with_0(tmp_path:
     assert "nothing was read" in " ".join(job.notes)
 
 
-def test_every_phase_is_hit_by_a_second_signal_here() -> None:
+def test_the_tests_send_a_second_signal_in_every_phase() -> None:
     hit = {*HANGING_PHASES, "stopping sources", "committing"}
     assert hit == {phase.label for phase in Phase} - {"running", "stopped"}

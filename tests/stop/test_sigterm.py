@@ -1,4 +1,4 @@
-"""SIGTERM under load: everything is flushed, committed, and nothing is done twice."""
+"""SIGTERM under load: everything is flushed and committed, and nothing is repeated."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.stop.job_environment import (
 from tests.stop.running import Job
 
 LANES = 3
-# The deadline is 25 s: whoever needs less has not waited for it. A machine may be busy.
+# The deadline is 25 s; a job that needs less has not waited for it. A machine may be busy.
 EXIT_S_MAX = 10.0
 RECORDS_PER_RUN = 40_000
-# From which record on a job is signalled, so that it has run at full speed for a while.
+# The signal comes between these records, so that the job has run at full speed before.
 FIRST, LAST = 10_000, 20_000
 
 
@@ -29,7 +29,7 @@ def signalled_at_s(place: Place) -> float:
 
 
 def aims(count: int) -> list[str]:
-    """Choose where the signals go; a fixed seed, so that a failure can be had again."""
+    """Choose where the signals are sent; the seed is fixed, so a failure can be repeated."""
     chosen = random.Random(count)
     drawn: list[str] = []
     while len(drawn) < count:
@@ -44,7 +44,7 @@ def aims(count: int) -> list[str]:
 
 
 def stop_once(place: Place, aim: str) -> tuple[Job, float]:
-    """Run the job until its signal has ended it; return how long the end took, in seconds."""
+    """Run the job until its signal has ended it; return how long the stop took, in seconds."""
     options = ("--commit-interval", "200ms")
     if aim == "outside":
         with place.job("copying.py", *options, AIM=f"stage:{FIRST}:0") as job:
@@ -59,9 +59,7 @@ def stop_once(place: Place, aim: str) -> tuple[Job, float]:
 
 
 @pytest.mark.timeout(600)
-def test_a_job_that_is_stopped_under_load_loses_and_repeats_nothing(
-    place: Place, is_deep: bool
-) -> None:
+def test_a_job_stopped_under_load_loses_and_repeats_nothing(place: Place, is_deep: bool) -> None:
     times = 30 if is_deep else 5
     count = times * RECORDS_PER_RUN // LANES
     place.produce_rows("numbers", lanes=LANES, count=count)

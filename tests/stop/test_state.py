@@ -1,4 +1,4 @@
-"""Where a job begins: its state, its absence, and what does not fit it."""
+"""Where a job starts: with its state, without it, and with a log that does not match."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_lost_store_is_replaced_by_the_offsets_of_the_broker(place: Place) -> 
     assert_each_once_in_order(place.rows_of_file("copies.jsonl"), lanes=2, count=15)
 
 
-def test_fresh_state_asks_the_broker_for_no_offsets(place: Place) -> None:
+def test_fresh_state_ignores_the_offsets_of_the_broker(place: Place) -> None:
     place.produce_rows("numbers", lanes=1, count=10)
     once(place)
     shutil.rmtree(place.folder / STATE)
@@ -79,8 +79,8 @@ def test_an_offset_beyond_the_end_is_refused(place: Place) -> None:
     assert once(place, "--fresh-state").ended["records_in"] == 5
 
 
-def test_a_topic_made_anew_is_told_from_the_one_that_was_read(place: Place) -> None:
-    """Its offsets are as before; only its records are others."""
+def test_a_recreated_topic_is_refused(place: Place) -> None:
+    """The new topic has the same offsets but other records."""
     place.produce_rows("numbers", lanes=1, count=10)
     once(place)
     with Client.connect(place.address) as client:
@@ -129,7 +129,7 @@ def test_new_partitions_are_read_from_their_beginning_by_the_next_run(place: Pla
     assert job.ended["records_in"] == 15
 
 
-def test_an_unknown_source_topic_names_the_one_that_was_meant(place: Place) -> None:
+def test_the_error_for_an_unknown_source_topic_suggests_a_similar_one(place: Place) -> None:
     place.produce_rows("number", lanes=1, count=1)
     job = place.run("copying.py", "--once")
     assert job.process.returncode == 1, job.words
@@ -138,12 +138,12 @@ def test_an_unknown_source_topic_names_the_one_that_was_meant(place: Place) -> N
     assert not (place.folder / STATE).exists()
 
 
-def test_a_missing_source_topic_is_made_where_that_is_asked_for(place: Place) -> None:
+def test_a_missing_source_topic_is_created_with_create_topics(place: Place) -> None:
     job = once(place, "--create-topics")
     assert job.ended["records_in"] == 0
 
 
-def test_a_missing_sink_topic_is_made_on_the_embedded_broker(place: Place) -> None:
+def test_a_missing_sink_topic_is_created_on_the_embedded_broker(place: Place) -> None:
     place.produce_rows("numbers", lanes=1, count=1)
     assert "created topic 'copies' with 3 partition(s)" in once(place).notes
     with Client.connect(place.address) as client:
@@ -160,14 +160,14 @@ def test_a_missing_sink_topic_on_a_cluster_is_an_error_with_the_command(place: P
 
 
 def fill(path: Path) -> None:
-    """Write until there is no room for another byte."""
+    """Write until the disk is full."""
     with path.open("wb", buffering=0) as file:
         for size in (4_096, 1):
             with pytest.raises(OSError, match="No space left"):
-                write_for_ever(file, bytes(size))
+                write_forever(file, bytes(size))
 
 
-def write_for_ever(file: FileIO, data: bytes) -> None:
+def write_forever(file: FileIO, data: bytes) -> None:
     while file.write(data):
         pass
 
@@ -188,16 +188,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_commit_that_meets_a_full_disk_waits_says_so_and_goes_on(
-    place: Place, small_disk: Path
-) -> None:
+def test_a_commit_on_a_full_disk_is_reported_and_retried(place: Place, small_disk: Path) -> None:
     place.produce_rows("numbers", lanes=1, count=10)
     options = ("--cluster", place.address, "--create-topics", "--data-dir", str(small_disk))
     with Job("copying.py", place.folder, *options, "--commit-interval", "50ms") as job:
         job.wait_for(lambda event: event.get("commits"))
         fill(small_disk / "used")
         total = 10
-        while not any("the commit waits" in note for note in job.notes):
+        while not any("the commit failed and is retried" in note for note in job.notes):
             place.produce_rows("numbers", lanes=1, first=total, count=10)
             total += 10
             job.wait_for_records(total)

@@ -413,7 +413,7 @@ def test_a_stage_under_another_decorator_says_so_to_its_reader(app: App) -> None
     def carrier(flight: Flight) -> str:
         return flight.carrier
 
-    with pytest.raises(TopologyError, match="reads a stream, this is <function"):
+    with pytest.raises(TopologyError, match="needs a stream, but this is <function"):
         app.stage(carrier)  # type: ignore[call-overload]
 
 
@@ -423,7 +423,7 @@ def test_a_sink_and_a_name_are_no_streams(app: App) -> None:
 
     with pytest.raises(TopologyError, match="a sink, which nothing can read"):
         app.stage(show)  # type: ignore[call-overload]
-    with pytest.raises(TopologyError, match="reads a stream, this is 'flights'"):
+    with pytest.raises(TopologyError, match="needs a stream, but this is 'flights'"):
         app.stage("flights")  # type: ignore[call-overload]
 
 
@@ -549,7 +549,7 @@ def test_a_file_that_is_run_and_imported_is_refused(
     )
     assert done.returncode != 0
     assert "the app 'twins' exists twice, in __main__ and in pkg.app" in done.stderr
-    assert "hint: run it by its module's name: streamkit run pkg.app" in done.stderr
+    assert "hint: run it by its module name: streamkit run pkg.app" in done.stderr
 
 
 def test_two_apps_of_one_name_are_no_twins_while_both_have_stages() -> None:

@@ -1,8 +1,8 @@
 """Lets a job send itself a signal at a chosen place.
 
-``AIM`` is ``PLACE:COUNT:SIGNAL``. At that pass of the place the job writes the time to the file
-``signalled-at``, logs "at its aim" on standard error, and sends itself the signal. Signal 0 does
-nothing: then the test, which waits for the line, can send a signal from outside.
+``AIM`` is ``PLACE:COUNT:SIGNAL``. When the job passes the place for the COUNT-th time, it writes
+the time to the file ``signalled-at``, logs "at its aim" on standard error, and sends itself the
+signal. Signal 0 does nothing: then the test waits for the line and sends a signal from outside.
 """
 
 import os
@@ -15,7 +15,7 @@ _left = int(_count)
 
 
 def passing(place: str) -> None:
-    """Count a pass of a place; send the signal if this is the aim."""
+    """Count each pass of a place; send the signal if this is the chosen one."""
     global _left
     if place != _place:
         return

@@ -1,4 +1,4 @@
-"""Copies numbered rows to a topic, a file and a sink of its own."""
+"""Copies numbered rows to a topic, a file and a sink class."""
 
 import os
 
@@ -10,7 +10,7 @@ from tests.stop.jobs.aim import passing
 
 app = App("copying")
 
-# Some microseconds of work per row, so that a backlog lasts for a while.
+# Some microseconds of work per row, so that the job has a backlog for a while.
 _COST = 1_000
 
 
@@ -42,7 +42,7 @@ def copies_file(row: Numbered) -> Numbered:
 
 
 class Lines:
-    """A sink of one's own: a line per row, synced at each commit."""
+    """A sink class that writes a line per row and syncs at each commit."""
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -1,6 +1,6 @@
-"""Copies numbered rows to every kind of sink, and fails where it is told to.
+"""Copies numbered rows to every kind of sink, and fails on chosen rows.
 
-``BAD`` is a list of ``lane-number`` and ``BAD_IN`` the function that fails on them.
+``BAD`` is a list of ``lane-number``; ``BAD_IN`` is the function that fails on them.
 """
 
 import os
@@ -23,7 +23,7 @@ class Numbered(msgspec.Struct):
 
 
 class Unwritable:
-    """What no encoder knows."""
+    """A value that cannot be written as JSON."""
 
 
 def refuse(place: str, row: Numbered) -> None:
@@ -44,7 +44,7 @@ def numbers(row: Numbered) -> Numbered:
 
 @app.stage(numbers, on_error=_POLICY)
 def checked(row: Numbered) -> Numbered:
-    refuse("stage", row)  # the line to be named
+    refuse("stage", row)
     return row
 
 

@@ -1,4 +1,4 @@
-"""Hangs where ``HANG`` says, from the row ``HANG_AT`` on: 1,000 rows and a commit are enough."""
+"""Hangs in the call that ``HANG`` names, from the row ``HANG_AT`` on."""
 
 import asyncio
 import os
@@ -45,12 +45,12 @@ def passed(row: Numbered) -> Numbered:
         if _HANG == "two signals":
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGINT)
-            sum(range(5_000_000))  # both are heard before the event loop turns again
+            sum(range(5_000_000))  # both signals arrive before the event loop runs again
     return row
 
 
 class Slow:
-    """A sink that may wait for ever, without holding up the event loop."""
+    """A sink that may wait forever without blocking the event loop."""
 
     def __init__(self) -> None:
         self.has_hung_row = False

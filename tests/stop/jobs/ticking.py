@@ -1,4 +1,4 @@
-"""Makes its own input for as long as it runs."""
+"""Generates its own input as long as it runs."""
 
 import itertools
 from collections.abc import Iterator
