@@ -73,13 +73,15 @@ class Intake:
                 tasks.start_soon(self._read, node)
 
     async def next(self) -> Arrival | None:
-        """Wait for the next chunk; None when there is nothing more to come."""
+        """Wait for the next chunk; None when there is nothing more to come.
+
+        After a stop it may be one that is not wanted: see `is_wanted`.
+        """
         while True:
-            while self._held:
+            if self._held:
                 arrival = self._held.popleft()
                 self._taken[arrival.source].set()
-                if self.is_wanted(arrival.source):
-                    return arrival
+                return arrival
             awaited = self._must_finish if self._is_stopping else set(self._readers)
             if awaited <= self._ended:
                 return None
