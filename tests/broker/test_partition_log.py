@@ -203,6 +203,20 @@ def test_whole_batches_behind_the_known_end_are_kept() -> None:
         assert site.log.durable_end == 41
 
 
+def test_a_segment_that_does_not_follow_the_one_before_it_is_removed() -> None:
+    with new_site() as site:
+        site.append(batch_of(b"zero"))
+        known = site.log.durable
+        site.append(batch_of(b"one"))
+        stray = site.log.segments[-1].path.with_name(f"{7:020d}.log")
+        stray.write_bytes(batch_of(b"seven", base_offset=7))
+        site.open_again(known)
+        assert (site.log.durable_end, site.log.refusal) == (2, None)
+        assert not stray.exists()
+        assert site.append(batch_of(b"two")) == 2
+        assert isinstance(site.read(2), Slice)
+
+
 @given(
     steps=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3 * INDEX_INTERVAL_BYTES))),
     wanted=st.integers(0, 100),

@@ -272,6 +272,15 @@ def test_late_answers_to_what_was_forgotten_are_dropped() -> None:
     )
 
 
+def test_only_responses_to_forgotten_requests_are_dropped() -> None:
+    pair = Pair()
+    forgotten = pair.ask(apis.STREAM_FETCH, STREAM)
+    pair.client.forget(forgotten.correlation_id)
+    never_sent = replace(forgotten, correlation_id=99)
+    with pytest.raises(RemoteProtocolError, match="99"):
+        pair.client.receive(encode_response(never_sent, SLICE))
+
+
 def test_an_answer_that_does_not_decode_is_the_peers_fault() -> None:
     pair = Pair()
     pair.ask(apis.UPDATE_OFFSETS, ASK)
