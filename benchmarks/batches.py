@@ -1,4 +1,4 @@
-"""What records cost on their way into batches and out of them, without a socket.
+"""Measures encoding records into batches and decoding them, without a socket.
 
 python benchmarks/batches.py
 """
@@ -18,21 +18,21 @@ from streamkit.protocol.compression import Codec
 from streamkit.protocol.data_plane import FetchablePartition
 
 _NOW_MS = 1_700_000_000_000
-# About 1 MiB, which is what a fetch brings unless it is told otherwise.
+# About 1 MiB, the default size of a fetch.
 _ROWS_OF_A_RESPONSE = 8_000
 
 
 def main(*, rows: int = _ROWS_OF_A_RESPONSE, rounds: int = 30) -> list[str]:
-    """Return a line for each way."""
+    """Measure each operation; return a line for each."""
     values, keys = values_of(rows), list[bytes | None](keys_of(rows))
     columns = Columns(values, keys, [_NOW_MS] * rows)
     response = joined(packed(columns))
-    answer = FetchablePartition(0, records=response)
-    chunk = records_from("t", 0, 0, answer)
+    fetched = FetchablePartition(0, records=response)
+    chunk = records_from("t", 0, 0, fetched)
     assert chunk is not None
     assert (chunk.values, chunk.keys, len(chunk.offsets)) == (values, keys, rows)
     few = rows // 10
-    ways: list[tuple[str, int, Callable[[], object], str]] = [
+    operations: list[tuple[str, int, Callable[[], object], str]] = [
         ("columns into batches", rows, lambda: packed(columns), "budget 30 ns"),
         (
             "records into batches, one by one",
@@ -43,14 +43,14 @@ def main(*, rows: int = _ROWS_OF_A_RESPONSE, rounds: int = 30) -> list[str]:
         (
             "batches into columns",
             rows,
-            lambda: records_from("t", 0, 0, answer),
+            lambda: records_from("t", 0, 0, fetched),
             "budget 60 ns",
         ),
         ("keys to 8 partitions", rows, lambda: codec.partition_rows(keys, 8, 0), "budget 60 ns"),
     ]
     return [
         f"{name:<34} {min(ns_per_record(run, count) for _ in range(rounds)):7.1f} ns ({budget})"
-        for name, count, run, budget in ways
+        for name, count, run, budget in operations
     ]
 
 
@@ -70,7 +70,7 @@ def packed_singly(values: list[bytes], keys: list[bytes | None]) -> list[bytes]:
 
 
 def joined(batches: list[bytes]) -> bytes:
-    """Put batches behind each other as a log does."""
+    """Concatenate batches as a log does."""
     log = bytearray()
     offset = 0
     for batch in batches:

@@ -1,4 +1,4 @@
-"""What each stage adds to a function of the user's, in ns a record, next to its budget.
+"""Measures what each stage adds to the user's function, in ns per record, and shows its budget.
 
 python benchmarks/stages.py
 """
@@ -39,7 +39,7 @@ def key_of(number: int) -> bytes:
     return b"key"
 
 
-# Name, step, the function it calls, and the budget of what it adds in ns a record.
+# Name, operator, the function it calls, and the budget for what it adds, in ns per record.
 STAGES: list[tuple[str, Stateless, Callable[[int], object], int | None]] = [
     ("map", Map(plus_one), plus_one, 15),
     ("map, None drops", MapOrDrop(plus_one), plus_one, 15),
@@ -55,7 +55,7 @@ def chunk_of(rows: int) -> Chunk:
 
 
 def main(*, chunks: int = 100, rounds: int = 9) -> list[str]:
-    """Return a line for each stage."""
+    """Measure each stage; return a line for each."""
     chunk = chunk_of(CHUNK_RECORDS_MAX)
     check(chunk)
     lines = []

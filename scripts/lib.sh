@@ -1,4 +1,4 @@
-# Shared by the scripts beside it: finding a Python and making environments. Source it with bash.
+# Functions of the other scripts: find a Python and create environments. Source it with bash.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON_MIN="3.11"
@@ -13,20 +13,20 @@ die() {
     exit 1
 }
 
-# Is this Python at least 3.11, and of the version asked for, if one is? A command on PATH may be a
-# shim that only says which versions there are, so every candidate is executed.
-python_answers() {
+# Is this Python at least 3.11, and of the given version, if any? A command on PATH may be a shim
+# that only prints the installed versions, so every candidate is run.
+is_usable_python() {
     "$1" -c '
 import sys
-wanted = sys.argv[1] if len(sys.argv) > 1 else ""
-have = "%d.%d" % sys.version_info[:2]
-sys.exit(not (sys.version_info >= (3, 11) and wanted in ("", have)))
+required = sys.argv[1] if len(sys.argv) > 1 else ""
+found = "%d.%d" % sys.version_info[:2]
+sys.exit(not (sys.version_info >= (3, 11) and required in ("", found)))
 ' "${@:2}" >/dev/null 2>&1
 }
 
-can_make_environments() { "$1" -c 'import venv, ensurepip' >/dev/null 2>&1; }
+can_create_environments() { "$1" -c 'import venv, ensurepip' >/dev/null 2>&1; }
 
-# Every Python that may be meant by a version ("3.12") or by none, best first, one a line.
+# Print every candidate for a version ("3.12") or for any version, best first, one per line.
 python_candidates() {
     local version names name folder
     version=${1:-}
@@ -34,7 +34,7 @@ python_candidates() {
         names="python$version"
     else
         [ -z "${STREAMKIT_PYTHON:-}" ] || printf '%s\n' "$STREAMKIT_PYTHON"
-        # The lowest one first: what works there works above.
+        # The lowest version first: code that works there also works with later ones.
         names="python3.11 python3.12 python3.13 python3.14 python3 python"
     fi
     for name in $names; do
@@ -45,13 +45,13 @@ python_candidates() {
     done
 }
 
-# Print a Python of this version, or of any from 3.11 on. 1: there is none. 2: one was found, but it
-# cannot make environments.
+# Print a Python of this version, or of any version from 3.11. Returns 1 if none was found, 2 if
+# one was found that cannot create environments.
 find_python() {
     local candidate status=1
     while IFS= read -r candidate; do
-        python_answers "$candidate" "$@" || continue
-        if can_make_environments "$candidate"; then
+        is_usable_python "$candidate" "$@" || continue
+        if can_create_environments "$candidate"; then
             printf '%s\n' "$candidate"
             return 0
         fi
@@ -60,20 +60,20 @@ find_python() {
     return "$status"
 }
 
-# As `find_python`, but ends the script with a sentence about what is missing.
+# Like `find_python`, but ends the script with a message if none is found.
 need_python() {
     local status=0
     find_python "$@" || status=$?
     case $status in
         0) ;;
-        2) die "Python ${1:-$PYTHON_MIN or newer} is here without its modules venv and ensurepip;" \
+        2) die "Python ${1:-$PYTHON_MIN or newer} lacks its modules venv and ensurepip;" \
             "install them (Debian: apt-get install python3-venv)" ;;
-        *) die "no Python ${1:-$PYTHON_MIN or newer} was found, on PATH or among pyenv's versions;" \
-            "install one, or name it in STREAMKIT_PYTHON" ;;
+        *) die "no Python ${1:-$PYTHON_MIN or newer} was found on PATH or among pyenv's versions;" \
+            "install one, or set STREAMKIT_PYTHON to its path" ;;
     esac
 }
 
-# pip, quiet while it works; when it fails, its last lines and what they mean.
+# Run pip without output. If it fails, print its last lines and an explanation.
 run_pip() {
     local python=$1 log
     shift
@@ -84,7 +84,7 @@ run_pip() {
     fi
     tail -n 15 "$log" >&2
     if grep -Eqi 'connection|timed out|name resolution|no matching distribution|proxyerror|sslerror' "$log"; then
-        say "pip cannot reach its package registry, or the package is not there;" \
+        say "pip cannot reach its package registry, or the package does not exist;" \
             "check the network and pip's settings (pip config list)"
     else
         say "pip failed: its last lines are above"
@@ -93,10 +93,10 @@ run_pip() {
     return 1
 }
 
-# A number that changes with the files named, whether they exist or not.
+# Print a checksum of these files, which need not exist.
 fingerprint() { (cd "$ROOT" && { cat "$@" 2>/dev/null || true; } | cksum); }
 
-# One script at a time works on an environment. Without `flock` (macOS) nobody is kept out.
+# Only one script at a time may change an environment. Without `flock` (macOS) there is no lock.
 lock_environment() {
     mkdir -p "$ROOT/.venvs"
     if command -v flock >/dev/null; then
@@ -107,18 +107,19 @@ lock_environment() {
 
 unlock_environment() { exec 9>&-; }
 
-# Make the environment in a folder hold this project, editable, with these extras. It is built
-# anew when pyproject.toml has changed, and the codec alone when only its source has.
+# Install this project in editable mode, with these extras, into the environment in a folder. If
+# pyproject.toml has changed, everything is installed again; if only the codec's source has
+# changed, only the codec is built again.
 make_environment() {
     local folder=$1 extras=$2 version=${3:-} python packages codec
     lock_environment "$folder"
     python="$folder/bin/python"
-    if ! python_answers "$python" ${version:+"$version"}; then
+    if ! is_usable_python "$python" ${version:+"$version"}; then
         local base
         base=$(need_python ${version:+"$version"}) || exit 1
-        say "making $folder with $("$base" --version 2>&1)"
+        say "creating $folder with $("$base" --version 2>&1)"
         rm -rf "$folder"
-        "$base" -m venv "$folder" || die "the environment could not be made in $folder"
+        "$base" -m venv "$folder" || die "cannot create the environment in $folder"
     fi
     packages=$(fingerprint pyproject.toml)
     codec=$(fingerprint streamkit/protocol/codec.py streamkit/protocol/codec.pxd)
@@ -128,28 +129,29 @@ make_environment() {
         printf '%s\n' "$packages" >"$folder/streamkit-$extras"
         printf '%s\n' "$codec" >"$folder/streamkit-codec"
     elif [ "$(cat "$folder/streamkit-codec" 2>/dev/null)" != "$codec" ]; then
-        say "building the codec anew"
+        say "building the codec again"
         run_pip "$python" install --no-deps -e "$ROOT" || exit 1
         printf '%s\n' "$codec" >"$folder/streamkit-codec"
     fi
     unlock_environment
 }
 
-# Make `.venv` able to run the command `streamkit`: any environment that was made for more will do.
+# Create `.venv` for the command `streamkit`, or keep one that has more extras.
 make_user_environment() {
     local extras=cli
     [ ! -e "$ROOT/.venv/streamkit-dev,docs,cli" ] || extras=dev,docs,cli
     make_environment "$ROOT/.venv" "$extras"
 }
 
-# Keep everything that is run away from the user's own cluster and settings.
-leave_user_alone() {
+# Keep the programs of a script away from the user's own cluster and settings.
+ignore_user_settings() {
     unset STREAMKIT_CLUSTER
     export FLV_PROFILE_PATH="$1/no-fluvio-profile"
 }
 
-# The official client pins old packages, so it lives in an environment of its own. Where it
-# cannot be had, say so and go on: tests that need it are skipped, benchmarks lack a baseline.
+# The official client pins old packages, so it gets a separate environment. If it cannot be
+# installed, print a message and continue: tests that need it are skipped, and benchmarks have no
+# baseline.
 make_peers() {
     local folder="$ROOT/.venv-peers" base
     [ -z "${STREAMKIT_PEER_PYTHON:-}" ] || return 0
@@ -157,15 +159,15 @@ make_peers() {
     if ! "$folder/bin/python" -c 'import fluvio' 2>/dev/null; then
         rm -rf "$folder"
         base=$(find_python 3.11 || find_python) &&
-            say "making .venv-peers with the official client, $PEER_CLIENT" &&
+            say "creating .venv-peers with the official client, $PEER_CLIENT" &&
             "$base" -m venv "$folder" &&
             run_pip "$folder/bin/python" install --only-binary fluvio "$PEER_CLIENT" &&
             "$folder/bin/python" -c 'import fluvio' ||
             {
                 rm -rf "$folder"
                 unlock_environment
-                say "ATTENTION: the official Fluvio client could not be installed:" \
-                    "what compares with it is left out"
+                say "WARNING: the official Fluvio client could not be installed;" \
+                    "its tests and baselines are skipped"
                 return 0
             }
     fi
@@ -173,15 +175,15 @@ make_peers() {
     export STREAMKIT_PEER_PYTHON="$folder/bin/python"
 }
 
-# The official Node client. Its install script wants a TypeScript compiler that it does not bring
-# along, so it is installed without scripts and compiled here.
+# The official Node client. Its install script needs a TypeScript compiler, which is not among its
+# dependencies, so it is installed without scripts and compiled here.
 make_node_peer() {
     local folder="$ROOT/.node-peers"
     [ -z "${STREAMKIT_PEER_NODE:-}" ] || return 0
     lock_environment "$folder"
     if [ "$(cat "$folder/packages" 2>/dev/null)" != "${NODE_PEER[*]}" ] || ! node_client_loads "$folder"; then
         rm -rf "$folder"
-        say "making .node-peers with the official client for Node, ${NODE_PEER[0]}"
+        say "creating .node-peers with the official client for Node, ${NODE_PEER[0]}"
         mkdir -p "$folder" &&
             npm install --prefix "$folder" --ignore-scripts --no-save --no-package-lock \
                 --no-audit --no-fund --loglevel=error "${NODE_PEER[@]}" >&2 &&
@@ -191,8 +193,8 @@ make_node_peer() {
             {
                 rm -rf "$folder"
                 unlock_environment
-                say "ATTENTION: the official Fluvio client for Node could not be made:" \
-                    "node and npm must be here, and reach their registry; its tests are left out"
+                say "WARNING: the official Fluvio client for Node could not be installed, so its tests are skipped;" \
+                    "it needs node and npm, and access to the npm registry"
                 return 0
             }
     fi

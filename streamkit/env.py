@@ -1,7 +1,8 @@
 """Time, randomness and disk for the engine, the client and the broker.
 
-These get them as arguments, so tests can replace them; the linter refuses an import of `time`
-or `random` there. Commands, benchmarks and the exit of the process read the clock themselves.
+They receive these as arguments, so tests can replace them; the linter refuses an import of `time`
+or `random` in those packages. Commands, benchmarks and the exit of the process read the clock
+directly.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Protocol
 
 import anyio
 
-# The numbers of glibc's malloc.h; 32 MiB is the most that it takes.
+# The numbers of glibc's malloc.h; 32 MiB is the largest threshold that it accepts.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEPT_BUFFER_BYTES = 32 << 20
@@ -27,20 +28,20 @@ _KEPT_BYTES = 128 << 20
 
 
 class Clock(Protocol):
-    """Time, as product code sees it."""
+    """A source of time, which tests can replace."""
 
     def monotonic_s(self) -> float:
         """Seconds from an arbitrary start; never moves back. For deadlines."""
 
     def wall_ms(self) -> int:
-        """Milliseconds since the epoch. For timestamps; may jump."""
+        """Milliseconds since the epoch. For timestamps; may jump in either direction."""
 
     async def sleep(self, seconds: float) -> None:
-        """Wait for at least so long."""
+        """Wait for at least this time."""
 
 
 class SystemClock:
-    """The machine's own time."""
+    """The clock of the machine."""
 
     def monotonic_s(self) -> float:
         return time.monotonic()
@@ -53,48 +54,47 @@ class SystemClock:
 
 
 def random_bits(bits: int) -> int:
-    """Return a random number that nobody else is likely to draw."""
+    """Return a random number from the system's generator, for ids that must not collide."""
     return random.SystemRandom().getrandbits(bits)
 
 
 def raise_open_files_limit() -> None:
-    """Let this process open as many files as it may."""
+    """Raise the limit of open files of this process to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (ValueError, OSError):
-        pass  # macOS names a hard limit that it does not grant; what there is must do
+        pass  # macOS reports a hard limit that it does not grant
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep the memory of large buffers that it frees, and use it again.
+    """Make glibc reuse the memory of large buffers instead of returning it to the kernel.
 
-    The C library hands it back each time otherwise, and the kernel clears every page anew:
-    that was half of the broker's time with requests of 1 MiB. Elsewhere than in glibc nothing
-    happens.
+    Otherwise the kernel clears every page again for each buffer: with requests of 1 MiB that
+    was half of the broker's time. With another C library, this does nothing.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
-        return  # another C library, with its own ways
+        return  # another C library
     mallopt(_M_MMAP_THRESHOLD, _KEPT_BUFFER_BYTES)
     mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
 def open_files_limit() -> int:
-    """Return how many files this process may have open."""
+    """Return the current limit of open files of this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft
 
 
 class Disk:
-    """What the log asks of a file system. A test may record or refuse each call.
+    """The file operations of the log. A test may record each call or make it fail.
 
-    Every write is complete when its call returns; none is durable before a sync.
+    Every write is complete when its call returns, but it is durable only after a sync.
     """
 
     def open_append(self, path: Path) -> int:
-        """Open for reading and writing, making the file if it is missing."""
+        """Open for reading and writing; create the file if it is missing."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def open_read(self, path: Path) -> int:
@@ -107,7 +107,7 @@ class Disk:
         """Write all of ``data`` at ``position``.
 
         Raises:
-            OSError: A part may have been written.
+            OSError: The write failed; a part of the data may have been written.
         """
         view = memoryview(data)
         while view:
@@ -133,10 +133,10 @@ class Disk:
         os.ftruncate(fd, size_bytes)
 
     def allocate(self, fd: int, position: int, size_bytes: int) -> None:
-        """Take room for bytes to be written later; zeros are read there until then.
+        """Reserve disk space for bytes that are written later; until then they read as zeros.
 
         Raises:
-            OSError: There is not so much room.
+            OSError: The disk has not enough space.
         """
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(fd, position, size_bytes)
@@ -146,13 +146,13 @@ class Disk:
     def sync(self, fd: int) -> None:
         """Return when everything written to the file is on disk."""
         if sys.platform == "darwin":
-            # fsync on macOS stops at the drive's cache.
+            # On macOS, fsync does not flush the cache of the drive.
             fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
         else:
             os.fdatasync(fd)
 
     def sync_folder(self, path: Path) -> None:
-        """Return when the names in the folder are on disk."""
+        """Return when the file names in the folder are on disk."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
@@ -166,9 +166,9 @@ class Disk:
         path.unlink(missing_ok=True)
 
     def make_folder(self, path: Path) -> None:
-        """Make a folder if it is missing; the one above must be there."""
+        """Create a folder if it is missing; its parent must exist."""
         path.mkdir(exist_ok=True)
 
     def remove_folder(self, path: Path) -> None:
-        """Remove a folder with all that is in it, as far as that goes."""
+        """Remove a folder and everything in it; files that cannot be removed stay."""
         shutil.rmtree(path, ignore_errors=True)

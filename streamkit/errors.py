@@ -1,4 +1,4 @@
-"""Every error streamkit raises on purpose.
+"""The errors that streamkit raises.
 
 StreamKitError
   ConfigError
@@ -33,10 +33,10 @@ StreamKitError
     StateMismatch
   NotFlushed
 
-The tree is cut by what the caller can do next: fix the program (ConfigError), try again
-(TransportError), report a broken peer (ProtocolError), look at one record or batch
-(DataError, StageError), read the broker's answer (BrokerError), free or restore what is
-on disk (StateError).
+The tree is grouped by what the caller can do next: fix the program (ConfigError), retry
+(TransportError), report a faulty peer (ProtocolError), look at one record or batch
+(DataError, StageError), read the broker's response (BrokerError), release or restore the
+files on disk (StateError).
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ from typing import ClassVar
 
 
 class StreamKitError(Exception):
-    """Root of the tree; catch it to catch everything streamkit means to raise.
+    """Root of the tree; catch it to catch every error of streamkit.
 
-    ``hint`` says what to do next, where that is known; a traceback shows it below the error.
+    ``hint`` says what to do next, or is empty; a traceback shows it below the error.
     """
 
     exit_code: ClassVar[int] = 1
@@ -67,7 +67,7 @@ class ConfigError(StreamKitError):
 
 
 class TopologyError(ConfigError):
-    """The graph of stages is not a runnable graph. ``at`` is the user's ``file:line``."""
+    """The graph of stages cannot run. ``at`` is the ``file:line`` in the user's code."""
 
     def __init__(self, message: str, *, at: str = "", hint: str = "") -> None:
         super().__init__(f"{at}: {message}" if at else message, hint=hint)
@@ -75,11 +75,11 @@ class TopologyError(ConfigError):
 
 
 class UsageError(ConfigError):
-    """A call or an option that cannot be meant as given."""
+    """An argument or an option is not valid."""
 
 
 class TransportError(StreamKitError):
-    """The network failed. ``sent`` tells whether the broker may have acted."""
+    """The network failed. ``sent`` is true if the broker may have received the request."""
 
     retryable = True
 
@@ -91,7 +91,7 @@ class TransportError(StreamKitError):
 class ConnectFailed(TransportError):
     """No connection could be opened, so nothing was sent.
 
-    Not retryable where one side does not trust the other, or they speak different protocols.
+    Not retryable if TLS verification fails, or if the two sides use different protocols.
     """
 
     def __init__(
@@ -108,36 +108,36 @@ class ConnectFailed(TransportError):
 
 
 class TooManyConnections(ConnectFailed):
-    """The server has as many connections as it accepts, from this address or in all."""
+    """The server has reached its limit of connections, in total or for this address."""
 
     def __init__(self, address: str, reason: str) -> None:
         super().__init__(
             address,
             reason,
-            hint="close clients and consumers that are not needed: a client has a connection for "
-            "administration and one for records, and each of its consumers has one more",
+            hint="close the clients and consumers you do not need: each client has one connection "
+            "for administration and one for records, and each consumer has another one",
             retryable=False,
         )
 
 
 class ConnectionLost(TransportError):
-    """The connection ended with requests unanswered."""
+    """The connection closed while requests were waiting for their responses."""
 
 
 class RequestTimedOut(TransportError):
-    """No answer in time; the request may still be carried out."""
+    """No response arrived in time; the server may still process the request."""
 
 
 class ProtocolError(StreamKitError):
-    """Bytes or calls that break the protocol."""
+    """Bytes or calls violate the protocol."""
 
 
 class LocalProtocolError(ProtocolError):
-    """streamkit, or code that uses the protocol layer, broke it."""
+    """streamkit, or code that uses the protocol layer, violated the protocol."""
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer broke it. ``at`` is the position in the message, in bytes."""
+    """The peer violated the protocol. ``at`` is the position in the message, in bytes."""
 
     def __init__(self, message: str, *, at: int) -> None:
         super().__init__(f"{message} (byte {at})")
@@ -145,15 +145,15 @@ class RemoteProtocolError(ProtocolError):
 
 
 class UnsupportedServer(ProtocolError):
-    """What answers is no Fluvio server, or one too old to talk to."""
+    """The peer is not a Fluvio server, or its version is too old."""
 
 
 class DataError(StreamKitError):
-    """Stored or offered data cannot be used as it is."""
+    """Data that was read or passed in cannot be used."""
 
 
 class CorruptBatch(DataError):
-    """A batch is not what its checksum or its counts say."""
+    """A batch does not match its checksum or its counts."""
 
     def __init__(
         self, message: str, *, topic: str = "", partition: int = 0, offset: int = 0
@@ -165,11 +165,11 @@ class CorruptBatch(DataError):
 
 
 class RecordTooLarge(DataError):
-    """One record that no request could carry."""
+    """One record is larger than the largest request."""
 
 
 class BrokerError(StreamKitError):
-    """The broker answered, and the answer was no. ``code`` is Fluvio's number for it."""
+    """The broker refused a request. ``code`` is Fluvio's error code."""
 
     def __init__(self, code: int, message: str, *, hint: str = "", retryable: bool = False) -> None:
         super().__init__(message, hint=hint)
@@ -178,7 +178,7 @@ class BrokerError(StreamKitError):
 
 
 class TopicNotFound(BrokerError):
-    """No topic has that name."""
+    """The topic does not exist."""
 
     def __init__(self, topic: str, *, hint: str = "") -> None:
         super().__init__(2001, f"topic not found: {topic}", hint=hint)
@@ -186,7 +186,7 @@ class TopicNotFound(BrokerError):
 
 
 class TopicAlreadyExists(BrokerError):
-    """The name is in use."""
+    """A topic with that name exists."""
 
     def __init__(self, topic: str, *, about: str = "", hint: str = "") -> None:
         super().__init__(2002, f"topic {topic!r} already exists{about}", hint=hint)
@@ -194,31 +194,31 @@ class TopicAlreadyExists(BrokerError):
 
 
 class OffsetEvicted(BrokerError):
-    """Retention removed ``offset``; ``next_available`` is the first one left."""
+    """Retention removed ``offset``; ``next_available`` is the first offset left."""
 
     def __init__(self, offset: int, next_available: int) -> None:
-        super().__init__(71, f"offset {offset} is gone, the log starts at {next_available}")
+        super().__init__(71, f"offset {offset} was removed, the log starts at {next_available}")
         self.offset = offset
         self.next_available = next_available
 
 
 class OffsetOutOfRange(BrokerError):
-    """The offset lies beyond the end of the log."""
+    """The offset is after the end of the log."""
 
 
 class NotLeader(BrokerError):
-    """The server does not lead the partition, or has not loaded it yet."""
+    """The server is not the leader of the partition, or has not loaded it yet."""
 
 
 class TopicDeleted(BrokerError):
-    """The topic went away while it was read."""
+    """The topic was deleted while it was read."""
 
 
 class SmartModuleError(BrokerError):
     """A SmartModule cannot be used, or failed on a record.
 
-    ``offset``, ``key`` and ``value`` are those of the record, where the server names one;
-    ``reason`` is what the module, or the server, said of it.
+    ``offset``, ``key`` and ``value`` are those of the failed record, if the server reports it;
+    ``reason`` is the error text of the module or of the server.
     """
 
     def __init__(
@@ -239,7 +239,7 @@ class SmartModuleError(BrokerError):
 
 
 class SmartModuleNotFound(SmartModuleError):
-    """The cluster knows no SmartModule of that name, or the SPU does not yet."""
+    """The cluster has no SmartModule with that name, or the SPU has not received it yet."""
 
     def __init__(self, name: str, *, about: str = "", hint: str = "") -> None:
         where = f"{about}: " if about else ""
@@ -248,18 +248,18 @@ class SmartModuleNotFound(SmartModuleError):
             f"{where}SmartModule not found: {name}",
             reason="not found",
             hint=hint
-            or "an SPU knows a new one after about half a second; "
-            "a list of SmartModules shows what there is",
+            or "an SPU needs about half a second to receive a new SmartModule; "
+            "list the SmartModules to see which exist",
         )
         self.name = name
 
 
 class RowError(DataError):
-    """Raised by a sink of one's own that gets lists: this row failed, those before it are written.
+    """Raise it in a sink that gets lists: this row failed, the rows before it are written.
 
     Args:
-        row: Which row of the list, from 0.
-        message: What is wrong with it.
+        row: Index of the row in the list, from 0.
+        message: What is wrong with the row.
     """
 
     def __init__(self, row: int, message: str = "the row cannot be written") -> None:
@@ -268,7 +268,7 @@ class RowError(DataError):
 
 
 class StageError(StreamKitError):
-    """A function of the user's raised; what it raised is the cause."""
+    """A user function raised an exception, which is the cause."""
 
     def __init__(
         self, message: str, *, stage: str, topic: str, partition: int, offset: int | None
@@ -283,27 +283,27 @@ class StateError(StreamKitError):
 
 
 class DataFolderInUse(StateError):
-    """Another broker owns the data folder."""
+    """Another broker uses the data folder."""
 
 
 class StateInUse(StateError):
-    """Another run of this job owns its store."""
+    """Another run of this job uses its state store."""
 
     exit_code = 4
 
 
 class StateMismatch(StateError):
-    """The store belongs to something else, or does not fit what the broker has."""
+    """The state belongs to another app or cluster, or does not match the broker's log."""
 
 
 class NotFlushed(StreamKitError):
-    """The deadline passed with records unacknowledged. The job can be resumed."""
+    """The deadline passed before all records were acknowledged. The job can be resumed."""
 
     exit_code = 3
 
 
 def shown(value: object) -> str:
-    """Return a value for an error text: short, and whatever its `repr` does."""
+    """Return a short text of a value for an error text; never raises, even if `repr` does."""
     try:
         written = repr(value)
     except Exception:

@@ -1,8 +1,8 @@
-"""What a child that user code forks must not share with a running job.
+"""Releases, in a child process that user code forks, what it must not share with a running job.
 
-A child gets copies of everything: of signal handlers and the pipe they write to, so that a signal
-to the child would stop the job; of locks and connections, which stay held as long as it lives.
-Whoever owns such a thing says here how a child gives up its copy.
+A child gets a copy of everything. It has the signal handlers and the pipe they write to, so a
+signal to the child would stop the job. It also has the locks and connections, which stay open as
+long as the child lives. The owner of such a resource registers here how a child releases its copy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
-# What a shell calls a software error; nothing of ours has this code.
+# EX_SOFTWARE of sysexits.h; streamkit uses this code for nothing else.
 EXIT_FORKED = 70
 
 _in_child: dict[int, Callable[[], None]] = {}
@@ -21,25 +21,25 @@ _mask: set[int | signal.Signals] | None = None
 _blocked = (signal.SIGINT, signal.SIGTERM)
 
 
-def in_children(give_up: Callable[[], None]) -> Callable[[], None]:
-    """Call ``give_up`` in every child that is forked from now on.
+def in_children(release: Callable[[], None]) -> Callable[[], None]:
+    """Call ``release`` in every child that is forked from now on.
 
     Returns:
-        A function that takes it back, for when there is nothing to give up any more.
+        A function that removes the registration.
     """
     _register()
     number = max(_in_child, default=0) + 1
-    _in_child[number] = give_up
+    _in_child[number] = release
     return lambda: _in_child.pop(number, None) and None
 
 
 def close_in_children(fd: int) -> Callable[[], None]:
-    """Close a descriptor in every child that is forked; returns a function to take it back."""
-    meant = _file_of(fd)
+    """Close a descriptor in every forked child; return a function that cancels this."""
+    expected = _file_of(fd)
 
     def close() -> None:
         with suppress(OSError):
-            if _file_of(fd) == meant:  # else the number stands for something else by now
+            if _file_of(fd) == expected:  # otherwise another file has this number by now
                 os.close(fd)
 
     return in_children(close)
@@ -51,16 +51,16 @@ def _file_of(fd: int) -> tuple[int, int]:
 
 
 class SameProcess:
-    """Notices a forked child that came back into our code instead of ending."""
+    """Detects a forked child that returns from user code into streamkit instead of exiting."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
 
     def check(self) -> None:
-        """End a child at once: a second process must not go on with the job."""
+        """End the process if it is a child: two processes must not run the same job."""
         if os.getpid() == self._pid:
             return
-        text = b"a process forked by user code came back into the job; it ends here\n"
+        text = b"a process forked by user code returned into the job; it exits here\n"
         with suppress(OSError):
             os.write(2, text)
         os._exit(EXIT_FORKED)
@@ -76,7 +76,7 @@ def _register() -> None:
 
 
 def _before() -> None:
-    """Keep a signal to the child waiting until the child has handlers of its own."""
+    """Hold back signals to the child until it has its own handlers."""
     global _mask
     _mask = signal.pthread_sigmask(signal.SIG_BLOCK, _blocked) if _in_child else None
 
@@ -87,8 +87,8 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
-    for give_up in list(_in_child.values()):
-        give_up()
+    for release in list(_in_child.values()):
+        release()
     _in_child.clear()
     if _mask is not None:
         signal.pthread_sigmask(signal.SIG_SETMASK, _mask)

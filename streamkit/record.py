@@ -1,4 +1,4 @@
-"""The values every part of streamkit shares. Times are milliseconds since the epoch, UTC."""
+"""Records, chunks, offsets and topics. Times are milliseconds since the epoch, UTC."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Isolation = Literal["read_committed", "read_uncommitted"]
 # The names of `streamkit.protocol.compression.Codec`: a test keeps the two lists equal.
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
 T_con = TypeVar("T_con", contravariant=True)
-if TYPE_CHECKING:  # Python 3.11 knows neither, and nothing asks for them at run time
+if TYPE_CHECKING:  # Python 3.11 has neither, and neither is needed at run time
     from typing_extensions import TypeForm
     from typing_extensions import TypeVar as TypeVarWithDefault
 
@@ -32,31 +32,31 @@ NO_TIMESTAMP_MS = -1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MS = timedelta(milliseconds=1)
 _I64_MAX = 2**63 - 1
-# The last millisecond that a datetime can hold: that of the year 9999.
+# The last millisecond that a datetime can hold, at the end of the year 9999.
 TIMESTAMP_MS_MAX = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MS
 
 
 def time_of(timestamp_ms: int) -> datetime | None:
-    """Turn ms since the epoch into a time in UTC; None for a negative number, which means none.
+    """Convert ms since the epoch to a datetime in UTC; a negative number means None.
 
     Raises:
-        DataError: It is after the year 9999, which a datetime cannot hold.
+        DataError: The time is after the year 9999, which a datetime cannot hold.
     """
     if timestamp_ms < 0:
         return None
     if timestamp_ms > TIMESTAMP_MS_MAX:
         raise DataError(
             f"timestamp_ms={timestamp_ms} is after the year 9999, which a datetime cannot hold",
-            hint="timestamp_ms has the number itself",
+            hint="use timestamp_ms, which is the number itself",
         )
     return _EPOCH + timestamp_ms * _MS
 
 
 class Record(msgspec.Struct, Generic[V], frozen=True):
-    """One record: what an application reads, and what a sink may return for full control.
+    """One record. A sink may return it to set key and timestamp as well as the value.
 
-    ``timestamp_ms`` is -1 where the batch carried none. ``offset`` and ``partition`` are -1
-    on a record that is not stored yet.
+    ``timestamp_ms`` is -1 if the batch has no timestamps. ``offset`` and ``partition`` are -1
+    if the record is not stored yet.
     """
 
     value: V
@@ -68,10 +68,10 @@ class Record(msgspec.Struct, Generic[V], frozen=True):
 
     @property
     def timestamp(self) -> datetime | None:
-        """When the record was made, in UTC; None where it carries no time.
+        """The timestamp of the record in UTC; None if it has no timestamp.
 
         Raises:
-            DataError: It is after the year 9999, which a datetime cannot hold.
+            DataError: The time is after the year 9999, which a datetime cannot hold.
         """
         return time_of(self.timestamp_ms)
 
@@ -88,10 +88,10 @@ class Record(msgspec.Struct, Generic[V], frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Records of one partition as columns of equal length: row i of each is one record.
+    """Records of one partition as columns of equal length: row i of each column is record i.
 
-    This is what moves between stages. A stage passes on the columns it does not change, so
-    several chunks may hold one column; nobody writes to it once it is in a chunk.
+    Stages pass chunks to each other. A stage reuses the columns it does not change, so several
+    chunks may share a column; a column must not change once it is in a chunk.
     """
 
     values: Sequence[Any] = ()
@@ -105,7 +105,7 @@ class Chunk:
         return len(self.values)
 
     def records(self) -> list[Record[Any]]:
-        """Turn columns into rows."""
+        """Return the rows as a list of records."""
         return list(
             map(
                 Record,
@@ -119,15 +119,15 @@ class Chunk:
         )
 
     def with_values(self, values: Sequence[Any]) -> Chunk:
-        """Replace the values, row by row; share every other column."""
-        assert len(values) == len(self.values), "each row needs its value"
+        """Return a chunk with other values, one per row, and the same other columns."""
+        assert len(values) == len(self.values), "each row needs one value"
         return Chunk(
             values, self.keys, self.timestamps_ms, self.offsets, self.topic, self.partition
         )
 
     def select(self, mask: Sequence[object]) -> Chunk:
-        """Keep the rows for which ``mask`` holds something true."""
-        assert len(mask) == len(self.values), "a short mask would lose rows in silence"
+        """Return the rows whose item in ``mask`` is true."""
+        assert len(mask) == len(self.values), "a short mask would silently lose rows"
         if all(mask):
             return self
         return self._reshaped(
@@ -135,10 +135,10 @@ class Chunk:
         )
 
     def expand(self, groups: Sequence[Sequence[Any]]) -> Chunk:
-        """Put a row for each value of group i in the place of row i."""
-        assert len(groups) == len(self.values), "each row needs its group, even an empty one"
+        """Replace row i with one row for each value of group i."""
+        assert len(groups) == len(self.values), "each row needs a group, even an empty one"
         values = list(chain.from_iterable(groups))
-        if len(values) < 2:  # `itemgetter` of one row gives no tuple
+        if len(values) < 2:  # `itemgetter` of one row does not return a tuple
             kept = [row for row, group in enumerate(groups) if group]
             return self._reshaped(values, lambda column: [column[row] for row in kept])
         rows = chain.from_iterable(map(repeat, range(len(groups)), map(len, groups)))
@@ -146,7 +146,7 @@ class Chunk:
         return self._reshaped(values, lambda column: list(pick(column)))
 
     def slice(self, start: int, stop: int) -> Chunk:
-        """Keep the rows from ``start`` up to ``stop``."""
+        """Return the rows from ``start`` up to ``stop``, without ``stop``."""
         if start <= 0 and stop >= len(self.values):
             return self
         return self._reshaped(self.values[start:stop], lambda column: column[start:stop])
@@ -165,7 +165,7 @@ class Chunk:
 
 
 class Origin(Enum):
-    """What an offset counts from."""
+    """What an `Offset` counts from."""
 
     BEGINNING = "beginning"
     END = "end"
@@ -180,9 +180,10 @@ _OFFSET_TEXT = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """Where to start reading: counted from the beginning or the end, a number, or a time.
+    """Where to start reading: relative to the beginning or the end, a number, or a time.
 
-    ``count`` is records from either end, the offset itself, or ms since the epoch.
+    ``count`` is the number of records from the beginning or the end, the offset itself, or ms
+    since the epoch, depending on ``origin``.
     """
 
     origin: Origin
@@ -193,48 +194,48 @@ class Offset:
             raise UsageError(f"{shown(self.origin)} is not an Origin")
         count = self.count
         if isinstance(count, bool) or not hasattr(count, "__index__"):
-            raise UsageError(f"{self._what} is a whole number, not {shown(count)}")
+            raise UsageError(f"{self._subject} must be a whole number, not {shown(count)}")
         if not 0 <= index(count) <= _I64_MAX:
-            raise UsageError(f"{self._what} is a number from 0 to {_I64_MAX}, not {count}")
+            raise UsageError(f"{self._subject} must be from 0 to {_I64_MAX}, not {count}")
         object.__setattr__(self, "count", index(count))
 
     @property
-    def _what(self) -> str:
+    def _subject(self) -> str:
         return "a time in ms" if self.origin is Origin.TIME else "an offset"
 
     @classmethod
     def beginning(cls, count: int = 0) -> Offset:
-        """``count`` records behind the first one stored."""
+        """``count`` records after the first record of the log."""
         return cls(Origin.BEGINNING, count)
 
     @classmethod
     def end(cls, count: int = 0) -> Offset:
-        """``count`` records before the end; 0 reads only what arrives later."""
+        """``count`` records before the end; 0 reads only records that arrive later."""
         return cls(Origin.END, count)
 
     @classmethod
     def absolute(cls, offset: int) -> Offset:
-        """Exactly this offset; never moved to where records are."""
+        """Exactly this offset, even if the log has no record there."""
         return cls(Origin.ABSOLUTE, offset)
 
     @classmethod
     def at_time(cls, when: datetime | int) -> Offset:
-        """The first record made at this time or later.
+        """The first record with this timestamp or a later one; the end if every record is older.
 
-        Found by a binary search over the greatest times of batches, then by a look into one
-        batch: times may be in any order within a batch, but the greatest ones must not fall from
-        a batch to the next. Where every record is older, it is the end.
+        A binary search compares the greatest timestamp of each batch, then one batch is read.
+        So timestamps may be in any order within a batch, but the greatest timestamp must not
+        decrease from one batch to the next.
 
         Args:
             when: A datetime with a time zone, or ms since the epoch.
 
         Raises:
-            UsageError: The datetime carries no time zone, or lies before 1970.
+            UsageError: The datetime has no time zone, or is before 1970.
         """
         if isinstance(when, datetime):
             if when.tzinfo is None:
                 raise UsageError(
-                    f"{when.isoformat()} says no time zone",
+                    f"{when.isoformat()} has no time zone",
                     hint="for example when.replace(tzinfo=timezone.utc)",
                 )
             when = (when - _EPOCH) // _MS
@@ -245,7 +246,7 @@ class Offset:
         """Read ``"beginning"``, ``"beginning+5"``, ``"end"``, ``"end-5"`` or a number.
 
         Raises:
-            UsageError: It is none of these.
+            UsageError: The value is not a valid offset.
         """
         if isinstance(value, Offset):
             return value
@@ -265,17 +266,17 @@ class Offset:
         return cls.absolute(int(absolute))
 
     def resolve(self, first: int, end: int, stored_next: int | None = None) -> int:
-        """Return the offset to read from; not for a time, which only the log can tell.
+        """Return the offset to read from; not for a time, which needs a search of the log.
 
         Args:
-            first: First offset stored.
-            end: End of what can be read.
-            stored_next: The offset behind a stored consumer offset, which then takes the
-                place of both ends.
+            first: First offset of the log.
+            end: The offset after the last record that can be read.
+            stored_next: The offset after the stored consumer offset; if given, it is used
+                instead of both ends.
 
         Source: client semantics reference, 3.2.
         """
-        assert self.origin is not Origin.TIME, "the log is searched for it"
+        assert self.origin is not Origin.TIME, "a time needs a search of the log"
         if self.origin is Origin.ABSOLUTE:
             return self.count
         if self.origin is Origin.BEGINNING:
@@ -296,17 +297,18 @@ class Offset:
 
 
 class Destination(Generic[T_con]):
-    """Where values of a type may be written; one for a union also takes each of its members."""
+    """A place to write values of a type; for a union type, it accepts each of its members."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Topic(Destination[T], Generic[T]):
-    """A topic by name, with the type of its values and what a new one is made with.
+    """A topic name with the type of its values and the partition count of a new topic.
 
-    Stands wherever a topic name does; then sinks are checked against the type as well. Where
-    ``partitions`` is left out, a new topic gets one, and any number is fine on one that exists.
+    Use it wherever a topic name is accepted; then type checkers check sinks against the type.
+    Without ``partitions``, a new topic gets one partition, and an existing one may have any
+    number.
     """
 
     name: str

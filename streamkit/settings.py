@@ -1,8 +1,8 @@
 """Settings from files and the environment.
 
-Strength, the strongest first: ``--set``, ``STREAMKIT_TOPICS_NAME``, ``streamkit.toml``,
-``[tool.streamkit]`` of ``pyproject.toml``. A name that nothing knows is refused, with where it
-stands: what is not heeded would let a job work elsewhere than it was meant to.
+Priority, highest first: ``--set``, ``STREAMKIT_TOPICS_NAME``, ``streamkit.toml``,
+``[tool.streamkit]`` of ``pyproject.toml``. An unknown name is refused, and the error shows where
+it was set: if it was ignored, a job could read or write the wrong topic.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from streamkit.errors import ConfigError, UsageError
 
 _PREFIX: Final = "STREAMKIT_"
 _TOPICS_PREFIX: Final = "STREAMKIT_TOPICS_"
-# Which place to work in, and what tests and benchmarks of streamkit itself are told.
+# The last one is for the tests and benchmarks of streamkit itself.
 _VARIABLES: Final = ("STREAMKIT_CLUSTER", "STREAMKIT_DATA_DIR", "STREAMKIT_PYTHON")
 _OTHER_PREFIXES: Final = ("STREAMKIT_TEST_", "STREAMKIT_PEER_")
-# Kubernetes sets these for a service called streamkit.
+# Kubernetes sets these for a service named streamkit.
 _FOREIGN_PREFIXES: Final = ("STREAMKIT_SERVICE_", "STREAMKIT_PORT")
 _NEARLY_A_TOPIC: Final = re.compile(r"STREAMKIT_TOPIC(?:S?_|S$)?(.*)")
 KEYS: Final = ("cluster", "topics")
@@ -30,7 +30,7 @@ KEYS: Final = ("cluster", "topics")
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where the name of a topic was set; ``is_shared`` if other jobs are set there too."""
+    """Where the name of a topic was set; ``is_shared`` if other jobs use the same file."""
 
     place: str
     is_shared: bool
@@ -38,10 +38,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What is set. ``topics`` maps the names in code to those of the cluster.
+    """The settings of a run. ``topics`` maps names in code to names on the cluster.
 
-    ``given_cluster`` is that of ``--set``, which is as strong as an option; ``notes`` are for
-    the user.
+    ``given_cluster`` comes from ``--set`` and has the priority of an option; ``notes`` are
+    messages for the user.
     """
 
     cluster: str | None = None
@@ -51,23 +51,23 @@ class Settings:
     notes: tuple[str, ...] = ()
 
     def topic(self, name: str) -> str:
-        """Return what a topic is called in this environment."""
+        """Return the name of a topic in this environment."""
         return self.topics.get(name, name)
 
     def check_topics(self, used: Collection[str]) -> list[str]:
         """Refuse names that no stage of the job uses; return a note for each in a shared file.
 
         Args:
-            used: What the job calls its topics.
+            used: The topic names in the job's code.
 
         Raises:
-            UsageError: One was set for this run.
+            UsageError: An unused name was set for this run only.
         """
         notes = []
         for name, origin in self.origins.items():
             if name in used:
                 continue
-            text = f"{origin.place}: no topic of this job is called {name!r}"
+            text = f"{origin.place}: this job has no topic {name!r}"
             hint = _did_you_mean(name, used, "its topics are")
             if not origin.is_shared:
                 raise UsageError(text, hint=hint)
@@ -78,16 +78,16 @@ class Settings:
 def load_settings(
     folder: Path, environment: Mapping[str, str], given: Mapping[str, str]
 ) -> Settings:
-    """Read the settings that hold in a folder. A variable that is empty counts as not set.
+    """Read the settings for a folder. An empty variable counts as not set.
 
     Args:
-        folder: Where ``streamkit.toml`` and ``pyproject.toml`` are looked for.
-        environment: Where ``STREAMKIT_TOPICS_NAME`` is looked for.
+        folder: Folder of ``streamkit.toml`` and ``pyproject.toml``.
+        environment: Environment variables, such as ``STREAMKIT_TOPICS_NAME``.
         given: Keys and values of ``--set``.
 
     Raises:
-        ConfigError: A file cannot be read, or a key in it or its value means nothing.
-        UsageError: A variable or a key of ``--set`` means nothing.
+        ConfigError: A file cannot be read, or one of its keys or values is not valid.
+        UsageError: A variable or a key of ``--set`` is not valid.
     """
     cluster = None
     topics: dict[str, str] = {}
@@ -112,13 +112,13 @@ def parse_assignments(assignments: tuple[str, ...]) -> dict[str, str]:
     """Read ``key=value`` options.
 
     Raises:
-        UsageError: One has no ``=``, or a key is given twice.
+        UsageError: An option has no ``=``, or a key is given twice.
     """
     given: dict[str, str] = {}
     for each in assignments:
         key, equals, value = each.partition("=")
         if not equals or not key:
-            raise UsageError(f"--set {each!r}", hint="write --set key=value")
+            raise UsageError(f"--set {each!r} is not valid", hint="write --set key=value")
         if key in given:
             raise UsageError(f"--set gives {key!r} twice", hint="keep one of them")
         given[key] = value
@@ -144,8 +144,8 @@ def _is_known(name: str) -> bool:
 
 
 def _unknown_variable(name: str) -> str:
-    """Return a note about a variable; one that is nearly one of ours is refused."""
-    text = f"no variable of streamkit is called {name}"
+    """Return a note about an unknown variable; refuse one that looks like a misspelled one."""
+    text = f"{name} is not a variable of streamkit"
     topic = _NEARLY_A_TOPIC.fullmatch(name)
     if topic is not None:
         raise UsageError(text, hint=f"did you mean {_TOPICS_PREFIX}{topic[1] or 'NAME'}?")
@@ -154,7 +154,7 @@ def _unknown_variable(name: str) -> str:
     if close:
         raise UsageError(text, hint=f"did you mean {_PREFIX}{close[0]}?")
     known = ", ".join((*_VARIABLES[:2], f"{_TOPICS_PREFIX}NAME"))
-    return f"{text}, it is not heeded; there are: {known}"
+    return f"{text} and is ignored; valid variables: {known}"
 
 
 def _topic_of_variable(name: str) -> str:
@@ -173,17 +173,17 @@ def _from_assignments(given: Mapping[str, str]) -> tuple[str | None, list[tuple[
         else:
             known = ("cluster", f"topics.{name or 'NAME'}")
             raise UsageError(
-                f"no setting is called {key!r}",
-                hint=_did_you_mean(key, known, "there are", else_named="cluster, topics.NAME"),
+                f"{key!r} is not a valid setting",
+                hint=_did_you_mean(key, known, "valid settings", listed="cluster, topics.NAME"),
             )
     return cluster, topics
 
 
 def _checked(value: object, place: str) -> str:
-    """Return a value that says something.
+    """Return a value that is text and not empty.
 
     Raises:
-        UsageError: It is no text, or it is empty.
+        UsageError: The value is not text, or it is empty.
     """
     if not isinstance(value, str):
         raise UsageError(f"{place} is {value!r}, not text")
@@ -193,13 +193,13 @@ def _checked(value: object, place: str) -> str:
 
 
 def _did_you_mean(
-    name: str, known: Iterable[str], there_are: str, *, else_named: str | None = None
+    name: str, known: Iterable[str], heading: str, *, listed: str | None = None
 ) -> str:
     known = sorted(known)
     close = get_close_matches(name, known, 1)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"{there_are}: {else_named or ', '.join(known) or 'none'}"
+    return f"{heading}: {listed or ', '.join(known) or 'none'}"
 
 
 def _table(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -218,7 +218,7 @@ def _table(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
 def _as_table(value: object, path: Path, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(
-            f"{path}: {name} is {value!r:.80}, not a table", hint=f"begin it with [{name}]"
+            f"{path}: {name} is {value!r:.80}, not a table", hint=f"start the table with [{name}]"
         )
     return value
 
@@ -228,18 +228,18 @@ def _check_table(table: dict[str, Any], path: Path, prefix: str) -> None:
         place = f"{path}: {prefix}{key}"
         if key not in KEYS:
             raise ConfigError(
-                f"{path}: no setting is called {prefix + key!r}",
-                hint=_did_you_mean(key, KEYS, "there are"),
+                f"{path}: {prefix + key!r} is not a valid setting",
+                hint=_did_you_mean(key, KEYS, "valid settings"),
             )
         if key == "cluster":
             _check_text(value, place, '"HOST:PORT"')
             continue
         for name, topic in _as_table(value, path, f"{prefix}topics").items():
-            _check_text(topic, f"{place}.{name}", "the name of a topic")
+            _check_text(topic, f"{place}.{name}", "a topic name")
 
 
 def _check_text(value: object, place: str, meaning: str) -> None:
     if not isinstance(value, str):
-        raise ConfigError(f"{place} is {value!r:.80}, not text", hint=f"it is {meaning}")
+        raise ConfigError(f"{place} is {value!r:.80}, not text", hint=f"set it to {meaning}")
     if not value.strip():
-        raise ConfigError(f"{place} is empty", hint=f"leave it out; else it is {meaning}")
+        raise ConfigError(f"{place} is empty", hint=f"leave it out or set it to {meaning}")

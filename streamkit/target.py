@@ -1,4 +1,4 @@
-"""Where a command works: a cluster, a Fluvio profile, or the embedded broker of a folder."""
+"""Where a command runs: on a cluster, a Fluvio profile, or the embedded broker of a folder."""
 
 from __future__ import annotations
 
@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 CLUSTER_VARIABLE: Final = "STREAMKIT_CLUSTER"
 DATA_DIR_VARIABLE: Final = "STREAMKIT_DATA_DIR"
 DATA_DIR_DEFAULT: Final = Path(".streamkit")
-# How soon it is noticed that the embedded broker was killed.
+# How often the embedded broker is checked.
 _HOLD_CHECK_S: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A place to work and why it was chosen. ``address`` is None for the embedded broker,
-    which has one only once it is attached to; ``data_dir`` is never None, since state lies
-    there even when a cluster is used.
+    """The broker to use and why it was chosen.
+
+    ``address`` is None for the embedded broker, which gets an address when it starts.
+    ``data_dir`` is always set, because it holds the state even if a cluster is used.
     """
 
     kind: Literal["cluster", "profile", "embedded"]
@@ -56,23 +57,25 @@ def choose(
     given_cluster: str | None = None,
     tls: Tls | None = None,
 ) -> Target:
-    """Choose by the first that is given, in this order.
+    """Choose the target.
+
+    An option comes first. Without an option: STREAMKIT_CLUSTER, then ``settings_cluster``, then
+    the current profile of Fluvio's file, then the embedded broker.
 
     Args:
-        cluster: ``host:port`` named by an option.
-        profile: A profile of Fluvio's file named by an option.
-        embedded: Whether the embedded broker is asked for by an option.
-        data_dir: Where data lie; else STREAMKIT_DATA_DIR, else ``./.streamkit``.
-        environment: Where STREAMKIT_CLUSTER is looked for; then comes ``settings_cluster``,
-            then the current profile of Fluvio's file, then the embedded broker.
+        cluster: ``host:port`` from an option.
+        profile: Name of a profile in Fluvio's file, from an option.
+        embedded: Whether an option selects the embedded broker.
+        data_dir: Folder for data; by default STREAMKIT_DATA_DIR or ``./.streamkit``.
+        environment: The environment variables.
         settings_cluster: ``host:port`` of a settings file.
-        given_cluster: ``host:port`` of ``--set``, which is as strong as an option.
-        tls: How to secure connections to ``cluster``.
+        given_cluster: ``host:port`` of ``--set``, which has the priority of an option.
+        tls: TLS settings of the connections to ``cluster``.
 
     Raises:
-        UsageError: Two of the options contradict each other, an address is none, or TLS is
-            asked for without a cluster.
-        ConfigError: The profile is not there, or cannot be used.
+        UsageError: Two of the options contradict each other, an address is not valid, or TLS is
+            given without a cluster.
+        ConfigError: The profile does not exist, or cannot be used.
     """
     named = [
         option
@@ -88,15 +91,15 @@ def choose(
         raise UsageError(f"{' and '.join(named)} contradict each other", hint="keep one of them")
     if tls is not None and cluster is None:
         raise UsageError(
-            "TLS is asked for, but no cluster is named",
-            hint="name it with --cluster HOST:PORT; a profile says by itself whether it uses TLS",
+            "TLS options need --cluster",
+            hint="add --cluster HOST:PORT; a profile has its own TLS settings",
         )
     folder = data_folder(data_dir, environment)
     if cluster is not None:
         return _cluster(cluster, "--cluster", folder, tls)
     if profile is not None:
         if not profile.strip():
-            raise UsageError("--profile is empty", hint="name one, or leave it out")
+            raise UsageError("--profile is empty", hint="name a profile, or leave it out")
         return _profile(profile, environment, folder)
     if given_cluster is not None:
         return _cluster(given_cluster, "--set cluster", folder)
@@ -106,14 +109,14 @@ def choose(
         return _cluster(environment[CLUSTER_VARIABLE], CLUSTER_VARIABLE, folder)
     if settings_cluster:
         return _cluster(settings_cluster, "the settings file", folder)
-    return _active_profile(environment, folder) or _embedded("no cluster is named", folder)
+    return _active_profile(environment, folder) or _embedded("no cluster is configured", folder)
 
 
 def data_folder(named: str | Path | None, environment: Mapping[str, str] = os.environ) -> Path:
-    """Return where data lie: as named, else STREAMKIT_DATA_DIR, else ``./.streamkit``.
+    """Return the data folder: ``named``, otherwise STREAMKIT_DATA_DIR, otherwise ``./.streamkit``.
 
     Raises:
-        UsageError: What is named is empty.
+        UsageError: ``named`` is empty.
     """
     if named is not None and not str(named).strip():
         raise UsageError("--data-dir is empty", hint="name a folder, or leave it out")
@@ -122,9 +125,9 @@ def data_folder(named: str | Path | None, environment: Mapping[str, str] = os.en
 
 @contextmanager
 def connected(target: Target) -> Iterator[str]:
-    """Yield the SC's address; hold the embedded broker up for as long as the block runs.
+    """Yield the SC's address; keep the embedded broker running until the block ends.
 
-    Blocks until the broker listens: enter it off the event loop.
+    Entering blocks until the broker listens: do it in a thread, not in the event loop.
 
     Raises:
         StreamKitError: The embedded broker could not be started.
@@ -134,7 +137,7 @@ def connected(target: Target) -> Iterator[str]:
 
 
 class BrokerLease:
-    """A place to work that stays: the embedded broker is held up until the block ends.
+    """Keeps the embedded broker of a target running until the block ends.
 
     Entering blocks until the broker listens.
     """
@@ -159,23 +162,23 @@ class BrokerLease:
             self._attachment.close()
 
     def is_lost(self) -> bool:
-        """Tell whether the embedded broker has ended under us."""
+        """Return whether the embedded broker has ended unexpectedly."""
         return self._attachment is not None and self._attachment.is_lost()
 
     def renew(self) -> None:
-        """Attach again, starting the embedded broker anew; its address may be another one.
+        """Start the embedded broker again and attach to it; its address may change.
 
-        Blocks: call it off the event loop.
+        Blocks: call it in a thread, not in the event loop.
 
         Raises:
-            StreamKitError: It could not be started.
+            StreamKitError: The broker could not be started.
         """
-        assert self._attachment is not None, "only what is held can be lost"
+        assert self._attachment is not None, "a broker that was not started cannot be lost"
         self._attachment.close()
         self._attach()
 
     def _attach(self) -> None:
-        # The broker is not loaded where a cluster is used.
+        # Imported here, because a run on a cluster does not need the broker.
         from streamkit.broker.attach import attach
 
         self._attachment = attach(self._target.data_dir)
@@ -187,34 +190,33 @@ class BrokerLease:
 async def keep_broker_running(
     lease: BrokerLease, client: Client, clock: Clock, note: Callable[[str], None]
 ) -> None:
-    """Start the embedded broker again whenever it ends while it is held; never returns.
+    """Restart the embedded broker whenever it ends unexpectedly; never returns.
 
-    Run it beside the work. What the work was about to send or read is tried again by the
-    client, which learns the new address.
+    Run it in a task beside the work. The client gets the new address and retries its requests.
 
     Args:
-        hold: What holds the broker up.
-        client: Who works with the broker.
-        clock: Whose seconds count.
-        note: Told in words what happens.
+        lease: The running broker.
+        client: The client that uses the broker.
+        clock: Source of time.
+        note: Called with messages for the user.
     """
     note_trouble = RateLimited(note, clock.monotonic_s)
     while True:
         await clock.sleep(_HOLD_CHECK_S)
         if not lease.is_lost():
             continue
-        note_trouble("lost", "the embedded broker has ended; starting it again")
+        note_trouble("lost", "the embedded broker has ended; restarting it")
         try:
             await anyio.to_thread.run_sync(lease.renew, abandon_on_cancel=True)
         except StreamKitError as error:
-            note_trouble("broker", f"the embedded broker does not start: {error}")
+            note_trouble("broker", f"the embedded broker cannot be restarted: {error}")
             continue
         client.cluster.move(lease.address)
-        note(f"the embedded broker is back at {lease.address}")
+        note(f"the embedded broker runs again at {lease.address}")
 
 
 def checked_address(address: str, source: str) -> str:
-    """Return an address of the form ``host:port``, or say what is wrong with it.
+    """Return an address if it has the form ``host:port``.
 
     Raises:
         UsageError: It has another form.
@@ -224,7 +226,7 @@ def checked_address(address: str, source: str) -> str:
     if not host or "/" in host or not is_number or not 0 < int(port) < 65_536:
         raise UsageError(
             f"{source}: {address!r} is not HOST:PORT",
-            hint="name host and port of the SC, for example 127.0.0.1:9103",
+            hint="give host and port of the SC, for example 127.0.0.1:9103",
         )
     return address
 
@@ -234,7 +236,7 @@ def _cluster(address: str, source: str, folder: Path, tls: Tls | None = None) ->
 
 
 def _embedded(why: str, folder: Path) -> Target:
-    # A broker that stays may tell others of a way to it that only they can go.
+    # `streamkit broker start` may announce a public address that this machine cannot reach.
     return Target("embedded", None, why, folder, uses_local_address=True)
 
 
@@ -250,7 +252,7 @@ def _active_profile(environment: Mapping[str, str], folder: Path) -> Target | No
             return None
         return _usable(active, f"the current profile in {profiles.path}", folder)
     except ConfigError as error:
-        # The user did not name it in this call, so they may not know that it counts.
+        # The user did not choose the profile with an option, so the hint shows how to avoid it.
         raise type(error)(str(error), hint=f"{error.hint}, or use --embedded") from error
 
 

@@ -61,7 +61,7 @@ def parse_size_bytes(text: str) -> int:
 
 
 def seconds_of(duration: float | timedelta) -> float:
-    """Return a duration in seconds, however it is given."""
+    """Return a duration in seconds, given as a number of seconds or as a timedelta."""
     return duration.total_seconds() if isinstance(duration, timedelta) else duration
 
 

@@ -15,9 +15,9 @@ from streamkit.target import choose, data_folder
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[topic]\norders = 'x'", "no setting is called 'topic'; did you mean 'topics'?"),
-        ("clustr = 'x:1'", "no setting is called 'clustr'; did you mean 'cluster'?"),
-        ("color = 1", "no setting is called 'color'; there are: cluster, topics"),
+        ("[topic]\norders = 'x'", "'topic' is not a valid setting; did you mean 'topics'?"),
+        ("clustr = 'x:1'", "'clustr' is not a valid setting; did you mean 'cluster'?"),
+        ("color = 1", "'color' is not a valid setting; valid settings: cluster, topics"),
         ("cluster = ''", "cluster is empty"),
         ("cluster = ' '", "cluster is empty"),
         ("cluster = 9103", "cluster is 9103, not text"),
@@ -96,7 +96,7 @@ def test_another_variable_is_noted_and_those_of_other_tools_are_not(tmp_path: Pa
     )
     assert load_settings(tmp_path, known, {}).notes == ()
     (note,) = load_settings(tmp_path, known | {"STREAMKIT_COLOR": "x"}, {}).notes
-    assert "no variable of streamkit is called STREAMKIT_COLOR" in note
+    assert "STREAMKIT_COLOR is not a variable of streamkit" in note
 
 
 def test_an_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
@@ -113,10 +113,10 @@ def test_an_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
         ("cluster", "", "--set cluster is empty"),
         ("topics.orders", "", "--set topics.orders is empty"),
         ("topics.orders", " ", "--set topics.orders is empty"),
-        ("topics.", "x", "no setting is called 'topics.'"),
+        ("topics.", "x", "'topics.' is not a valid setting"),
         ("topic.orders", "x", "did you mean 'topics.orders'?"),
         ("Cluster", "x", "did you mean 'cluster'?"),
-        ("orders", "x", "there are: cluster, topics.NAME"),
+        ("orders", "x", "valid settings: cluster, topics.NAME"),
     ],
 )
 def test_what_an_assignment_cannot_mean_is_refused(
@@ -137,11 +137,11 @@ def test_a_name_that_no_topic_of_the_job_has_is_refused_where_it_was_set_for_thi
 ) -> None:
     used = {"orders", "bills"}
     by_option = load_settings(tmp_path, {}, {"topics.order": "x"})
-    with pytest.raises(UsageError, match=r"--set topics\.order: no topic of this job") as refused:
+    with pytest.raises(UsageError, match=r"--set topics\.order: this job has no topic") as refused:
         by_option.check_topics(used)
     assert refused.value.hint == "did you mean 'orders'?"
     by_variable = load_settings(tmp_path, {"STREAMKIT_TOPICS_ZZZ": "x"}, {})
-    with pytest.raises(UsageError, match="STREAMKIT_TOPICS_ZZZ: no topic") as refused:
+    with pytest.raises(UsageError, match="STREAMKIT_TOPICS_ZZZ: this job has no topic") as refused:
         by_variable.check_topics(used)
     assert refused.value.hint == "its topics are: bills, orders"
 
@@ -149,7 +149,7 @@ def test_a_name_that_no_topic_of_the_job_has_is_refused_where_it_was_set_for_thi
 def test_a_name_in_a_shared_file_may_be_for_another_job(tmp_path: Path) -> None:
     (tmp_path / "streamkit.toml").write_text("[topics]\norder = 'x'\nbills = 'y'\n")
     (note,) = load_settings(tmp_path, {}, {}).check_topics({"orders", "bills"})
-    assert "streamkit.toml: no topic of this job is called 'order'; did you mean 'orders'?" in note
+    assert "streamkit.toml: this job has no topic 'order'; did you mean 'orders'?" in note
 
 
 def test_an_assigned_cluster_is_as_strong_as_an_option(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What ``late_flights.py`` must find, counted in SQL and without streamkit.
+"""Count in SQL, without streamkit, the flights that ``late_flights.py`` must find.
 
 ``python expected.py`` prints the counts as JSON. Compare them with the topic
 ``late-flights``, key by key, and with the lines of ``late-flights.jsonl``.

@@ -1,18 +1,18 @@
 """Which flights out of New York arrived late? A first streamkit program.
 
 It reads flights from the topic ``flights``, keeps those that arrived more than
-15 minutes late, adds the airline's name, and writes them twice: to the topic
-``late-flights``, where the carrier is the key, so that the flights of one
-carrier stay in order; and as lines of JSON to a file in the current folder.
+15 minutes late, and adds the airline's name. It writes them to the topic
+``late-flights``, with the carrier as the key, so that the flights of one carrier
+stay in order. It also writes them as lines of JSON to a file in the current folder.
 
-In this folder, with nothing else running:
+Run it in this folder; nothing else needs to be running:
 
     gunzip -k flights.jsonl.gz
     streamkit produce flights --file flights.jsonl
     streamkit run late_flights.py --once
     streamkit consume late-flights -B -d
 
-``python expected.py`` counts the same flights without streamkit, to compare.
+To compare, ``python expected.py`` counts the same flights without streamkit.
 """
 
 from datetime import datetime

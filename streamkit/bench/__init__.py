@@ -1,5 +1,5 @@
 """Measures streamkit against baselines that do the same work in the same run.
 
-Each module but the shared ones is a benchmark of `catalog.BENCHMARKS`. It checks what came out
-before it reports a time.
+`catalog.BENCHMARKS` lists the modules that are benchmarks; the others are shared. A benchmark
+checks its output before it reports a time.
 """

@@ -1,7 +1,7 @@
-"""`append`: what the broker acknowledges, against what the disk can do without it.
+"""`append`: the rate of acknowledged appends, against the rate of the disk alone.
 
-The batches are encoded before the clock starts, and two requests are always on their way, so
-that one is read while the other is synced: each sync covers one request.
+The batches are encoded before the measurement. Two requests are always in flight, so that the
+broker reads one while it syncs the other: each sync covers one request.
 """
 
 from __future__ import annotations
@@ -57,6 +57,12 @@ def run(scale: Scale) -> Result:
                 "disk": lambda: _syncs(environment, singles),
             },
         )
+    return _result(records, requests, best, one)
+
+
+def _result(
+    records: int, requests: list[bytes], best: dict[str, Timing], one: dict[str, Timing]
+) -> Result:
     sync_s = one["disk"].seconds
     limit_s = _SYNCS_FOR_ONE * sync_s + _MORE_S
     size_mb = sum(map(len, requests)) / 1e6
@@ -85,11 +91,11 @@ def run(scale: Scale) -> Result:
 
 
 def requests_of(records: int) -> list[bytes]:
-    """Encode records as a producer does: batches of its usual size, requests of up to 1 MiB."""
+    """Encode records as a producer does: batches of the default size, requests of up to 1 MiB."""
     values = values_of(records)
     columns = Columns(values, [None] * records, [_NOW_MS] * records)
     requests: list[bytes] = []
-    held: list[bytes] = []
+    batches: list[bytes] = []
     start = 0
     while start < records:
         stop, size = codec.fit_rows(
@@ -101,17 +107,17 @@ def requests_of(records: int) -> list[bytes]:
             RECORDS_PER_BATCH_MAX,
         )
         batch = encode_batch(columns, start, stop, size)
-        if held and sum(map(len, held)) + len(batch) > REQUEST_BYTES_DEFAULT:
-            requests.append(b"".join(held))
-            held = []
-        held.append(batch)
+        if batches and sum(map(len, batches)) + len(batch) > REQUEST_BYTES_DEFAULT:
+            requests.append(b"".join(batches))
+            batches = []
+        batches.append(batch)
         start = stop
-    requests.append(b"".join(held))
+    requests.append(b"".join(batches))
     return requests
 
 
 async def append_all(environment: Environment, topic: str, requests: list[bytes]) -> Stopwatch:
-    """Send requests, two of them always on their way; wait for every acknowledgement."""
+    """Send requests, with two of them in flight, and wait for every acknowledgement."""
     async with AsyncClient.connect(environment.address) as client:
         cluster = client.cluster
         channel = await cluster.spu(await cluster.leader(topic, 0))
@@ -121,15 +127,15 @@ async def append_all(environment: Environment, topic: str, requests: list[bytes]
                 data = (TopicProduceData(topic, (PartitionProduceData(0, records),)),)
                 posted = await channel.post(PRODUCE, ProduceRequest(topics=data))
                 if pending is not None:
-                    _refuse_error(await pending)
+                    _raise_error(await pending)
                 pending = posted
             if pending is not None:
-                _refuse_error(await pending)
+                _raise_error(await pending)
     return watch
 
 
 def raw_groups(environment: Environment, requests: list[bytes]) -> Stopwatch:
-    """Write the same bytes to a file, with a sync behind each request."""
+    """Write the same bytes to a file, with a sync after each request."""
     disk = Disk()
     path = environment.folder / "raw"
     fd = disk.open_append(path)
@@ -147,7 +153,7 @@ def raw_groups(environment: Environment, requests: list[bytes]) -> Stopwatch:
 
 
 def _single(environment: Environment, count: int) -> Timing:
-    """Send a record and wait for it, again and again; return the p99 of one."""
+    """Send records one by one, each awaited before the next; return the p99 latency."""
 
     async def main(topic: str) -> list[float]:
         async with (
@@ -168,7 +174,7 @@ def _single(environment: Environment, count: int) -> Timing:
 
 
 def _syncs(environment: Environment, count: int) -> Timing:
-    """Write a record and sync it, again and again; return the p99 of one."""
+    """Write records one by one, each followed by a sync; return the p99 latency."""
     disk = Disk()
     path = environment.folder / "syncs"
     fd = disk.open_append(path)
@@ -190,17 +196,19 @@ def _p99(latencies: list[float]) -> float:
     return quantiles(latencies, n=100)[98] if len(latencies) > 1 else latencies[0]
 
 
-def _refuse_error(response: ProduceResponse) -> None:
+def _raise_error(response: ProduceResponse) -> None:
     error = response.topics[0].partitions[0].error
     if error:
         raise WrongOutput(f"the broker refused an append: {error}")
 
 
 def _check(environment: Environment, topic: str, records: int) -> None:
-    wanted = values_of(records)
+    expected = values_of(records)
     found: list[bytes] = []
     with environment.client.consumer(topic, until_end=True) as consumer:
         for chunk in consumer.chunks():
             found += chunk.values
-    if found != wanted:
-        raise WrongOutput(f"{len(found):,} of {records:,} records are stored, or others")
+    if len(found) != records:
+        raise WrongOutput(f"{records:,} records were sent, {len(found):,} are stored")
+    if found != expected:
+        raise WrongOutput("the stored records differ from those that were sent")

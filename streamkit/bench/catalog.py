@@ -1,4 +1,4 @@
-"""The benchmarks by name. Names are stable; a module is imported when its benchmark runs."""
+"""The benchmarks by name. Names are stable. A module is imported when its benchmark runs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Benchmark:
     must_reach: str
 
     def run(self, scale: Scale) -> Result:
-        """Measure.
+        """Run the benchmark.
 
         Raises:
-            WrongOutput: What came out is not what should have.
+            WrongOutput: The output is not as expected.
             StreamKitError: The broker or a baseline failed.
         """
         result: Result = import_module(self.module).run(scale)
@@ -36,33 +36,33 @@ BENCHMARKS: Final = {
     ),
     "consume": Benchmark(
         "streamkit.bench.consume",
-        "read a topic, all four columns",
-        "by chunks 10x, record by record 3x the official client; 100x its async stream",
+        "read value, key, offset and timestamp of every record of a topic",
+        "10x the official client by chunks, 3x by records; 100x its async stream",
     ),
     "produce": Benchmark(
         "streamkit.bench.produce",
-        "send_many until all is acknowledged",
+        "send_many until every record is acknowledged",
         "8x the official client's send_all and flush",
     ),
     "produce-single": Benchmark(
         "streamkit.bench.produce_single",
-        "send in a loop until all is acknowledged",
+        "send in a loop until every record is acknowledged",
         "3x the official client's send in a loop",
     ),
     "etl": Benchmark(
         "streamkit.bench.etl",
         "JSON to Struct, filter half, new Struct, JSON; topic to topic, committed",
-        "1.5 times a hand-written loop's time, at most",
+        "at most 1.5 times the time of a hand-written loop",
     ),
     "engine": Benchmark(
         "streamkit.bench.engine",
         "map, filter, map and count in memory",
-        "3 times a comprehension's time, at most",
+        "at most 3 times the time of a comprehension",
     ),
     "startup": Benchmark(
         "streamkit.bench.startup",
-        "whole processes: the help, and a job's first record",
-        "0.3 s and 1 s, at most",
+        "whole processes: the help, and the first record of a job",
+        "at most 0.3 s and 1 s",
     ),
     "append": Benchmark(
         "streamkit.bench.append",

@@ -1,4 +1,4 @@
-"""`codec`: batches of 16 KiB through the compiled codec and through its source, interpreted."""
+"""`codec`: batches of 16 KiB through the compiled codec and through its interpreted source."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from streamkit.limits import BATCH_BYTES_DEFAULT, RECORDS_PER_BATCH_MAX
 from streamkit.protocol import codec
 
 _FIRST_MS = 1_700_000_000_000
-# The interpreted codec is slow and its time a record the same for any count.
+# The interpreted codec is slow, and its time per record does not depend on the count.
 _ROWS_MAX = 50_000
-_TURNS_OF_COMPILED = 10
+_COMPILED_REPEATS = 10
 
 
 def run(scale: Scale) -> Result:
@@ -27,22 +27,26 @@ def run(scale: Scale) -> Result:
     batches = encode(codec, columns)
     _check(pure, columns, batches)
 
-    def timed(module: Any, work: Any, argument: Any, turns: int) -> Timing:
+    def timed(module: Any, work: Any, argument: Any, repeats: int) -> Timing:
         with measured() as watch:
-            for _ in range(turns):
+            for _ in range(repeats):
                 work(module, argument)
-        return watch.timing(rows * turns)
+        return watch.timing(rows * repeats)
 
-    turns = _TURNS_OF_COMPILED
+    repeats = _COMPILED_REPEATS
     best = best_of(
         scale.rounds,
         {
-            "decode": lambda: timed(codec, decode, batches, turns),
+            "decode": lambda: timed(codec, decode, batches, repeats),
             "decode, pure": lambda: timed(pure, decode, batches, 1),
-            "encode": lambda: timed(codec, encode, columns, turns),
+            "encode": lambda: timed(codec, encode, columns, repeats),
             "encode, pure": lambda: timed(pure, encode, columns, 1),
         },
     )
+    return _result(rows, best)
+
+
+def _result(rows: int, best: dict[str, Timing]) -> Result:
     against = "the same source, interpreted"
     both = Comparison(
         "decode and encode",
@@ -56,7 +60,7 @@ def run(scale: Scale) -> Result:
         for what in ("decode", "encode")
     ]
     notes = [
-        f"a record takes {each.ours.per_record_s * 1e9:.0f} ns to {each.what}" for each in single
+        f"{each.what} takes {each.ours.per_record_s * 1e9:.0f} ns per record" for each in single
     ]
     if not codec.COMPILED:
         notes.append("this installation has no compiled codec: both sides are interpreted")
@@ -65,11 +69,11 @@ def run(scale: Scale) -> Result:
 
 
 def load_interpreted() -> ModuleType:
-    """Load the codec's source under another name, beside the compiled module."""
+    """Load the codec's source under another name, in addition to the compiled module."""
     source = Path(codec.__file__).parent / "codec.py"
     spec = spec_from_file_location("streamkit_bench_interpreted_codec", source)
-    assert spec is not None, "a file of Python has a spec"
-    assert spec.loader is not None, "and a loader"
+    assert spec is not None, "a Python file has a spec"
+    assert spec.loader is not None, "a Python file has a loader"
     module = module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -78,7 +82,7 @@ def load_interpreted() -> ModuleType:
 
 
 def encode(module: Any, columns: tuple[Any, Any, Any]) -> list[bytes]:
-    """Write columns as the records of batches of the usual size, sizes computed first."""
+    """Encode columns into the records of batches of the default size."""
     values, keys, stamps = columns
     batches = []
     start = 0
@@ -92,7 +96,7 @@ def encode(module: Any, columns: tuple[Any, Any, Any]) -> list[bytes]:
 
 
 def decode(module: Any, batches: list[bytes]) -> int:
-    """Read the records of every batch; return how many there were."""
+    """Decode the records of every batch; return their number."""
     return sum(len(module.decode_records(batch, 0, len(batch), _FIRST_MS)[0]) for batch in batches)
 
 
@@ -102,21 +106,21 @@ def _columns(rows: int) -> tuple[list[bytes], list[bytes], list[int]]:
 
 def _check(pure: ModuleType, columns: tuple[Any, Any, Any], batches: list[bytes]) -> None:
     values, keys, stamps = columns
-    read: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
+    decoded: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     for batch in batches:
         ours = codec.decode_records(batch, 0, len(batch), _FIRST_MS)
         if ours != pure.decode_records(batch, 0, len(batch), _FIRST_MS):
-            raise WrongOutput("the two builds of the codec read different records")
-        read[0].extend(ours[0])
-        read[1].extend(ours[1])
-        read[2].extend(ours[2])
-    if read != (values, keys, stamps):
-        raise WrongOutput("the codec does not read what it wrote")
+            raise WrongOutput("the two builds of the codec decode different records")
+        decoded[0].extend(ours[0])
+        decoded[1].extend(ours[1])
+        decoded[2].extend(ours[2])
+    if decoded != (values, keys, stamps):
+        raise WrongOutput("the codec decodes other records than it encoded")
     if encode(pure, columns) != batches:
-        raise WrongOutput("the two builds of the codec write different bytes")
+        raise WrongOutput("the two builds of the codec encode different bytes")
 
 
 def _sum(first: Timing, second: Timing) -> Timing:
-    """Return how long it takes to do both to each record."""
+    """Return the time that both operations take together."""
     seconds = (first.per_record_s + second.per_record_s) * first.records
     return Timing(seconds, first.records)

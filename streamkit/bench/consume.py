@@ -1,8 +1,8 @@
-"""`consume`: read a topic, each record's value, key, offset and timestamp.
+"""`consume`: read the value, key, offset and timestamp of every record of a topic.
 
-Each way reads it twice. First, behind the clock, all columns are kept and compared with what was
-written by a checksum of each. Then, timed, they are added up and let go, as a job lets them go:
-to keep a million records costs as much as to read them, whoever reads.
+Each side reads the topic twice. The first read is not timed: it keeps all columns and compares
+their checksums with what was written. The second read is timed: it adds up the columns without
+keeping them, as a job does, because keeping a million records costs as much as reading them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from streamkit.client import Client as AsyncClient
 
 _FIRST_MS = 1_700_000_000_000
 _TUNED_BYTES = 4 << 20
-# The official async stream is some fifty times slower than its iterator.
+# The official async stream is about fifty times slower than its iterator.
 _ASYNC_SHARE = 50
 
 Read = Columns | Totals
@@ -33,16 +33,17 @@ def run(scale: Scale) -> Result:
     records = scale.records
     fewer = max(1, records // _ASYNC_SHARE)
     with broker(scale) as environment, environment.topic() as topic:
-        wanted = write(environment, topic, records)
+        written = write(environment, topic, records)
+        tuned = {"max_bytes": _TUNED_BYTES}
         sides = {
-            "chunks": _ours(by_chunks, environment, topic, wanted),
-            "records": _ours(by_records, environment, topic, wanted),
-            "async": _ours(by_records_async, environment, topic, wanted),
-            "chunks, tuned": _ours(by_chunks, environment, topic, wanted, max_bytes=_TUNED_BYTES),
-            "records, tuned": _ours(by_records, environment, topic, wanted, max_bytes=_TUNED_BYTES),
+            "chunks": _ours(by_chunks, environment, topic, written),
+            "records": _ours(by_records, environment, topic, written),
+            "async": _ours(by_records_async, environment, topic, written),
+            "chunks, tuned": _ours(by_chunks, environment, topic, written, **tuned),
+            "records, tuned": _ours(by_records, environment, topic, written, **tuned),
         }
         if environment.official is not None:
-            sides |= _official_sides(environment.official, topic, wanted, _first(wanted, fewer))
+            sides |= _official_sides(environment.official, topic, written, _first(written, fewer))
         best = best_of(scale.rounds, sides)
     sync, stream = "official client, iteration", "official client, async stream"
     comparisons = [
@@ -58,7 +59,7 @@ def run(scale: Scale) -> Result:
 
 
 def write(environment: Environment, topic: str, records: int) -> Columns:
-    """Fill a topic; return what a reader must find."""
+    """Fill a topic; return the columns that a reader must find."""
     written = Columns()
     stamps = [_FIRST_MS + row // 100 for row in range(records)]
     written.add(values_of(records), keys_of(records), range(records), stamps)
@@ -69,7 +70,7 @@ def write(environment: Environment, topic: str, records: int) -> Columns:
 
 
 def by_chunks(environment: Environment, topic: str, read: Read, **options: Any) -> Stopwatch:
-    """Read columns, by the client without an event loop."""
+    """Read chunks with the sync client."""
     with (
         measured() as watch,
         environment.client.consumer(topic, until_end=True, **options) as consumer,
@@ -80,7 +81,7 @@ def by_chunks(environment: Environment, topic: str, read: Read, **options: Any) 
 
 
 def by_records(environment: Environment, topic: str, read: Read, **options: Any) -> Stopwatch:
-    """Read one record after another, by the client without an event loop."""
+    """Read record by record with the sync client."""
     with (
         measured() as watch,
         environment.client.consumer(topic, until_end=True, **options) as consumer,
@@ -91,7 +92,7 @@ def by_records(environment: Environment, topic: str, read: Read, **options: Any)
 
 
 def by_records_async(environment: Environment, topic: str, read: Read) -> Stopwatch:
-    """Read one record after another on an event loop."""
+    """Read record by record with the async client."""
 
     async def main() -> Stopwatch:
         async with AsyncClient.connect(environment.address) as client:
@@ -107,33 +108,33 @@ def by_records_async(environment: Environment, topic: str, read: Read) -> Stopwa
 
 
 def _ours(
-    way: Callable[..., Stopwatch],
+    reader: Callable[..., Stopwatch],
     environment: Environment,
     topic: str,
-    wanted: Columns,
+    written: Columns,
     **options: Any,
 ) -> Side:
-    who = f"streamkit, {way.__name__}"
+    side = f"streamkit, {reader.__name__}"
     is_checked = False
 
     def timed() -> Timing:
         nonlocal is_checked
         if not is_checked:
             kept = Columns()
-            way(environment, topic, kept, **options)
-            _compare(kept.as_list(), wanted.as_list(), who)
+            reader(environment, topic, kept, **options)
+            _compare(kept.as_list(), written.as_list(), side)
             is_checked = True
             del kept
         totals = Totals()
-        watch = way(environment, topic, totals, **options)
-        _compare(totals.as_list(), _totals_of(wanted), who)
+        watch = reader(environment, topic, totals, **options)
+        _compare(totals.as_list(), _totals_of(written), side)
         return watch.timing(totals.records)
 
     return timed
 
 
 def _official_sides(
-    official: OfficialClient, topic: str, wanted: Columns, wanted_first: Columns
+    official: OfficialClient, topic: str, written: Columns, written_first: Columns
 ) -> dict[str, Side]:
     def side(work: str, expected: Columns, **options: Any) -> Side:
         run = partial(official.run, work, topic=topic, records=len(expected.values), **options)
@@ -152,9 +153,9 @@ def _official_sides(
         return timed
 
     return {
-        "official client, iteration": side("consume", wanted),
-        "official client, iteration, tuned": side("consume", wanted, max_bytes=_TUNED_BYTES),
-        "official client, async stream": side("consume_async", wanted_first),
+        "official client, iteration": side("consume", written),
+        "official client, iteration, tuned": side("consume", written, max_bytes=_TUNED_BYTES),
+        "official client, async stream": side("consume_async", written_first),
     }
 
 
@@ -175,10 +176,10 @@ def _totals_of(columns: Columns) -> list[int]:
     return totals.as_list()
 
 
-def _compare(found: list[int], wanted: list[int], who: str) -> None:
+def _compare(found: list[int], expected: list[int], side: str) -> None:
     names = ["values", "keys", "offsets", "timestamps"]
     if len(found) > len(names):
-        names.insert(0, "numbers of records")  # as `Totals` has them
-    wrong = [name for name, a, b in zip(names, found, wanted, strict=True) if a != b]
+        names.insert(0, "numbers of records")  # the first item of `Totals.as_list`
+    wrong = [name for name, a, b in zip(names, found, expected, strict=True) if a != b]
     if wrong:
-        raise WrongOutput(f"{who} read other {' and '.join(wrong)} than were written")
+        raise WrongOutput(f"{side} read other {' and '.join(wrong)} than were written")

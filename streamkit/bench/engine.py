@@ -1,4 +1,4 @@
-"""`engine`: three functions over integers, through App and Task and in a comprehension."""
+"""`engine`: three functions over integers, in App and Task against a comprehension."""
 
 from __future__ import annotations
 
@@ -36,22 +36,24 @@ def measure(records: int, rounds: int) -> Result:
     """Compare the engine with a comprehension that calls the same functions."""
     numbers = list(range(records))
     chunks = chunks_of(numbers)
-    wanted = sum(comprehension(numbers))
-    count = len(comprehension(numbers))
+    expected_sum = sum(comprehension(numbers))
+    expected_count = len(comprehension(numbers))
 
-    def engine(make: Callable[[], tuple[Topology, Node]]) -> Callable[[], Timing]:
+    def engine(build: Callable[[], tuple[Topology, Node]]) -> Callable[[], Timing]:
         def timed() -> Timing:
-            topology, source = make()
+            topology, source = build()
             task = Task(topology)
             with measured() as watch:
-                given = []
+                outputs = []
                 for each in chunks:
                     work = task.process(source, each)
-                    given += [output.chunk for output in work.outputs]
+                    outputs += [output.chunk for output in work.outputs]
                     task.account(work, work.end)
-                counted = sum(map(len, given))
-            if counted != count or sum(sum(each.values) for each in given) != wanted:
-                raise WrongOutput(f"the engine gave {counted:,} numbers, it should be {count:,}")
+                count = sum(map(len, outputs))
+            if count != expected_count:
+                raise WrongOutput(f"the engine returned {count:,} of {expected_count:,} numbers")
+            if sum(sum(each.values) for each in outputs) != expected_sum:
+                raise WrongOutput("the engine returned other numbers than the comprehension")
             return watch.timing(records)
 
         return timed
@@ -64,12 +66,16 @@ def measure(records: int, rounds: int) -> Result:
     best = best_of(
         rounds, {"verbs": engine(by_verbs), "bare": bare, "decorators": engine(by_decorators)}
     )
+    return _result(records, best)
+
+
+def _result(records: int, best: dict[str, Timing]) -> Result:
     comparisons = [
         Comparison("verbs", best["verbs"], best["bare"], "a comprehension", 1 / 3),
         Comparison("decorators", best["decorators"], best["bare"], "a comprehension", 1 / 3),
     ]
     notes = [
-        f"{each.what}: {each.ours.per_record_s * 1e9:.0f} ns a record, "
+        f"{each.what}: {each.ours.per_record_s * 1e9:.0f} ns per record, "
         f"{each.ours.seconds / best['bare'].seconds:.2f} times the comprehension's "
         f"{best['bare'].per_record_s * 1e9:.0f}"
         for each in comparisons
@@ -95,14 +101,14 @@ def chunks_of(numbers: list[int]) -> list[Chunk]:
 
 
 def by_verbs() -> tuple[Topology, Node]:
-    """Build the graph by verbs; map keeps None and filter asks a predicate."""
+    """Build the graph with `map` and `filter`."""
     app, numbers = _app()
     _count(app, numbers.map(plus_one).filter(is_odd).map(double))
     return app.topology, numbers.node
 
 
 def by_decorators() -> tuple[Topology, Node]:
-    """Build the graph by decorators, where a function that returns None drops the record."""
+    """Build the graph with decorators, where a function that returns None drops the record."""
     app, numbers = _app()
     grown = app.stage(numbers)(plus_one)
     kept = grown.filter(is_odd)
@@ -123,4 +129,4 @@ def _app() -> tuple[App, Stream[int]]:
 def _count(app: App, doubled: Stream[int]) -> None:
     @app.sink(doubled, batch=CHUNK_RECORDS_MAX)
     def counted(rows: list[int]) -> None:
-        """Stands for the end of the graph: the benchmark counts what reaches it."""
+        """End the graph. It is never called: the benchmark counts the chunks itself."""

@@ -1,4 +1,4 @@
-"""Where benchmarks work: a broker of their own in another process, with fsync on."""
+"""The environment of a benchmark: a separate broker in another process, with fsync on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ tls_policy = "disabled"
 
 @dataclass(slots=True)
 class Environment:
-    """A running broker. ``official`` is None where the official client is not installed."""
+    """A running broker. ``official`` is None if the official client is not installed."""
 
     address: str
     folder: Path
@@ -39,7 +39,7 @@ class Environment:
 
     @contextmanager
     def topic(self) -> Iterator[str]:
-        """Make a topic with one partition, and delete it at the end."""
+        """Create a topic with one partition, and delete it at the end of the block."""
         name = f"bench-{next(self._numbers)}"
         self.client.admin.create_topic(name)
         yield name
@@ -75,7 +75,7 @@ def _process(folder: Path) -> Iterator[str]:
         ) as process,
     ):
         try:
-            assert process.stdout is not None, "it is a pipe"
+            assert process.stdout is not None, "stdout is a pipe"
             line = process.stdout.readline()
             if not line.startswith("ready "):
                 raise StateError(f"the broker did not start: {(folder / 'broker.log').read_text()}")

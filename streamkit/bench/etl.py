@@ -1,7 +1,8 @@
-"""`etl`: a job from topic to topic, against a loop written by hand over the same client.
+"""`etl`: a job from topic to topic, against a hand-written loop over the same client.
 
-Both read JSON of 200 bytes into a Struct, keep half, make another Struct of each and write it
-as JSON with the record's key and time, wait for every acknowledgement and commit the offsets.
+Both decode JSON of 200 bytes into a Struct, keep half of them, convert each to another Struct,
+and write it as JSON with the record's key and timestamp. Both wait for every acknowledgement and
+commit the offsets.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def bill_of(order: Order) -> Invoice:
 
 @dataclass(frozen=True, slots=True)
 class TopicContent:
-    """What a topic holds, or should hold."""
+    """The found or expected content of a topic."""
 
     values: list[bytes]
     keys: list[bytes]
@@ -69,18 +70,18 @@ class TopicContent:
 
 
 def run(scale: Scale) -> Result:
-    given = orders_of(scale.records)
-    wanted = expected_of(given)
+    orders = orders_of(scale.records)
+    expected = expected_of(orders)
     with broker(scale) as environment, environment.topic() as source:
         with environment.client.producer(source) as producer:
-            producer.send_many(given.values, given.keys, timestamps_ms=given.stamps_ms)
+            producer.send_many(orders.values, orders.keys, timestamps_ms=orders.stamps_ms)
             producer.flush()
 
-        def side(way: Callable[[Environment, str, str], Stopwatch]) -> Callable[[], Timing]:
+        def side(job: Callable[[Environment, str, str], Stopwatch]) -> Callable[[], Timing]:
             def timed() -> Timing:
                 with environment.topic() as sink:
-                    watch = way(environment, source, sink)
-                    _check(environment, source, sink, wanted, way.__name__, scale.records)
+                    watch = job(environment, source, sink)
+                    _check(environment, source, sink, expected, job.__name__, scale.records)
                 return watch.timing(scale.records)
 
             return timed
@@ -89,7 +90,7 @@ def run(scale: Scale) -> Result:
             scale.rounds,
             {"verbs": side(by_verbs), "hand": side(by_hand), "decorators": side(by_decorators)},
         )
-    against = "a loop by hand over the same client"
+    against = "a hand-written loop over the same client"
     comparisons = [
         Comparison(what, best[what], best["hand"], against, 1 / 1.5)
         for what in ("verbs", "decorators")
@@ -121,11 +122,11 @@ def orders_of(records: int) -> TopicContent:
     return TopicContent(values, keys, [_FIRST_MS + row // 100 for row in range(records)])
 
 
-def expected_of(given: TopicContent) -> TopicContent:
-    """Do the work without streamkit."""
+def expected_of(orders: TopicContent) -> TopicContent:
+    """Return the expected output, computed without streamkit."""
     decode, encode = msgspec.json.Decoder(Order).decode, msgspec.json.Encoder().encode
     values, keys, stamps = [], [], []
-    for value, key, stamp in zip(given.values, given.keys, given.stamps_ms, strict=True):
+    for value, key, stamp in zip(orders.values, orders.keys, orders.stamps_ms, strict=True):
         order = decode(value)
         if is_large(order):
             values.append(encode(bill_of(order)))
@@ -135,14 +136,14 @@ def expected_of(given: TopicContent) -> TopicContent:
 
 
 def by_verbs(environment: Environment, source: str, sink: str) -> Stopwatch:
-    """Run the job built by verbs, as `streamkit run --once` does."""
+    """Run the job built with `filter` and `map`, as `streamkit run --once` does."""
     app = App(_NAME)
     app.stream(source, Order).filter(is_large).map(bill_of).to(sink)
     return _run(app, environment)
 
 
 def by_decorators(environment: Environment, source: str, sink: str) -> Stopwatch:
-    """Run the job as a program of decorated functions."""
+    """Run the job built with decorated functions."""
     app = App(_NAME)
 
     @app.source(source)
@@ -161,7 +162,7 @@ def by_decorators(environment: Environment, source: str, sink: str) -> Stopwatch
 
 
 def by_hand(environment: Environment, source: str, sink: str) -> Stopwatch:
-    """Do the same in a loop over the client."""
+    """Do the same work in a loop over the client."""
     decode, encode = msgspec.json.Decoder(Order).decode, msgspec.json.Encoder().encode
 
     async def main() -> None:
@@ -201,13 +202,13 @@ def by_hand(environment: Environment, source: str, sink: str) -> Stopwatch:
 
 def _run(app: App, environment: Environment) -> Stopwatch:
     target = Target("cluster", environment.address, "the benchmark's broker", environment.folder)
-    # Offsets of the round before must not count, neither in the folder nor in the broker.
+    # Ignore the offsets of the previous round, both in the folder and on the broker.
     options = RunOptions(once=True, fresh_state=True, commit_interval_s=_COMMIT_S)
     job = Run(app, options, Settings(), target, BrokerLease(target), Silent(), SystemClock())
     with measured() as watch:
         code = anyio.run(job.main)
     if code:
-        raise WrongOutput(f"the job ended with {code}")
+        raise WrongOutput(f"the job ended with exit code {code}")
     return watch
 
 
@@ -233,7 +234,12 @@ class Silent:
 
 
 def _check(
-    environment: Environment, source: str, sink: str, wanted: TopicContent, who: str, records: int
+    environment: Environment,
+    source: str,
+    sink: str,
+    expected: TopicContent,
+    side: str,
+    records: int,
 ) -> None:
     found = TopicContent([], [], [])
     with environment.client.consumer(sink, until_end=True) as consumer:
@@ -241,15 +247,15 @@ def _check(
             found.values.extend(chunk.values)
             found.keys.extend(key or b"" for key in chunk.keys)
             found.stamps_ms.extend(chunk.timestamps_ms)
-    if len(found.values) != len(wanted.values):
-        raise WrongOutput(f"{who}: {len(found.values):,} bills, not {len(wanted.values):,}")
-    if found.checksum() != wanted.checksum():
-        raise WrongOutput(f"{who}: other bills than expected")
+    if len(found.values) != len(expected.values):
+        raise WrongOutput(f"{side}: {len(found.values):,} bills, not {len(expected.values):,}")
+    if found.checksum() != expected.checksum():
+        raise WrongOutput(f"{side}: other bills than expected")
     committed = [
         each.offset
         for each in environment.client.admin.list_consumers()
         if each.consumer_id == _NAME and each.topic == source
     ]
     if committed != [records - 1]:
-        raise WrongOutput(f"{who}: offsets {committed} are committed, not [{records - 1}]")
+        raise WrongOutput(f"{side}: committed offsets are {committed}, not [{records - 1}]")
     environment.client.admin.delete_consumer(_NAME)

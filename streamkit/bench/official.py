@@ -1,4 +1,4 @@
-"""The official Python client as a baseline: it runs in a process and environment of its own."""
+"""The official Python client as a baseline. It runs in a separate process and environment."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from streamkit.errors import ConfigError
 
 PYTHON_VARIABLE: Final = "STREAMKIT_PEER_PYTHON"
 MISSING: Final = (
-    "baseline missing: the official Fluvio client. It needs an environment of its own: "
-    f"`scripts/bench` makes one, or install fluvio==0.21.0 and name its Python in {PYTHON_VARIABLE}"
+    "no baseline: the official Fluvio client is missing. It needs a separate environment: use "
+    f"`scripts/bench`, or install fluvio==0.21.0 and set {PYTHON_VARIABLE} to its Python"
 )
 _SCRIPT = Path(__file__).with_name("official_client.py")
 _ANSWER_S_MAX = 900.0
@@ -23,16 +23,16 @@ _ANSWER_S_MAX = 900.0
 
 @dataclass(frozen=True, slots=True)
 class OfficialClient:
-    """A Python that has the official client, and the profile of the broker to work with."""
+    """A Python interpreter with the official client, and the profile of the broker to use."""
 
     python: str
     profile: Path
 
     def run(self, work: str, **arguments: Any) -> dict[str, Any]:
-        """Do a piece of work; return what `official_client.py` prints.
+        """Run a function of `official_client.py`; return the JSON that it prints.
 
         Raises:
-            ConfigError: It failed; the text has the last line of its error.
+            ConfigError: It failed; the text has the last line of its error output.
         """
         environment = {**os.environ, "FLV_PROFILE_PATH": str(self.profile)}
         try:
@@ -47,18 +47,18 @@ class OfficialClient:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ConfigError(f"the official client: {error}", hint=MISSING) from error
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["it left no message"])[-1]
+            last = (done.stderr.strip().splitlines() or ["it printed no message"])[-1]
             raise ConfigError(f"the official client failed: {last}", hint=MISSING)
         answer: dict[str, Any] = json.loads(done.stdout)
         return answer
 
 
 def find_official_client(profile: Path) -> OfficialClient | None:
-    """Return the official client that the environment names; None if it names none."""
+    """Return the official client of STREAMKIT_PEER_PYTHON; None if the variable is not set."""
     python = os.environ.get(PYTHON_VARIABLE)
     return OfficialClient(python, profile) if python else None
 
 
 def timing_of(answer: dict[str, Any]) -> Timing:
-    """Return the time that an answer tells of."""
+    """Return the timing in an answer."""
     return Timing(answer["seconds"], answer["records"], answer["cpu_s"])

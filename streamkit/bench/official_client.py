@@ -1,6 +1,6 @@
-"""Does one piece of work with the official client and prints how long it took, as JSON.
+"""Runs one task with the official client and prints its timing as JSON.
 
-Run by the Python that has that client, which knows nothing of streamkit:
+Run it with a Python that has the official client; streamkit need not be installed there:
 
     python official_client.py '{"work": "consume", "topic": "t", "records": 1000}'
 """
@@ -18,12 +18,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-# The quickest of 1,000, 10,000 and everything at once.
+# Faster than 1,000 rows per call, and than all rows in one call.
 _ROWS_PER_CALL = 10_000
 
 
 class Stopwatch:
-    """Takes the time of a block."""
+    """Measures the time of a block."""
 
     def __enter__(self) -> Stopwatch:
         self.started_s, self.started_cpu_s = time.perf_counter(), time.process_time()
@@ -46,7 +46,7 @@ def main() -> None:
     answer = work(import_module("fluvio"), workload, **request)
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()
-    os._exit(0)  # the client's threads may crash an interpreter that is being taken down
+    os._exit(0)  # the client's threads may crash the interpreter while it shuts down
 
 
 def consume(

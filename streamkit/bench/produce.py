@@ -1,4 +1,4 @@
-"""`produce`: whole columns into a topic, until everything is acknowledged."""
+"""`produce`: send whole columns to a topic, until every record is acknowledged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streamkit.client import Client as AsyncClient
 
 _TUNED_BATCH_BYTES = 256 << 10
 _TUNED_LINGER_MS = 10
-# Options of our producer, and the same ones as the official client has them.
+# Options of our producer, and the same options of the official client.
 VARIANTS: Final[dict[str, tuple[dict[str, Any], dict[str, Any] | None]]] = {
     "defaults": ({}, None),
     "tuned": (
@@ -77,7 +77,7 @@ def run(scale: Scale) -> Result:
 def checked(
     environment: Environment, records: int, write: Callable[[str], Timing]
 ) -> Callable[[], Timing]:
-    """Make a side that writes to a topic of its own, which is then read back."""
+    """Return a side that writes to a new topic, and then reads it back to check it."""
 
     def timed() -> Timing:
         not_before_ms = time.time_ns() // 1_000_000
@@ -96,7 +96,7 @@ def send_columns(
     keys: list[bytes],
     options: dict[str, Any],
 ) -> Stopwatch:
-    """Send columns and wait until they are stored."""
+    """Send columns and wait until every record is stored."""
 
     async def main() -> Stopwatch:
         async with (

@@ -1,4 +1,4 @@
-"""`produce-single`: one `send` after another, until everything is acknowledged."""
+"""`produce-single`: call `send` for each record, until every record is acknowledged."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def run(scale: Scale) -> Result:
 def send_each_async(
     environment: Environment, topic: str, values: list[bytes], keys: list[bytes]
 ) -> Stopwatch:
-    """Send records one by one on an event loop."""
+    """Send records one by one with the async client."""
 
     async def main() -> Stopwatch:
         async with (
@@ -70,7 +70,7 @@ def send_each_async(
 def send_each(
     environment: Environment, topic: str, values: list[bytes], keys: list[bytes]
 ) -> Stopwatch:
-    """Send records one by one without an event loop."""
+    """Send records one by one with the sync client."""
     with environment.client.producer(topic) as producer, measured() as watch:
         for value, key in zip(values, keys, strict=True):
             producer.send(value, key)

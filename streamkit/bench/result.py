@@ -1,4 +1,4 @@
-"""What a benchmark is told and what it reports. Times are seconds, rates records a second."""
+"""The parameters and the results of a benchmark. Times are in seconds, rates in records/s."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from streamkit.errors import StreamKitError
 
 
 class WrongOutput(StreamKitError):
-    """What a benchmark made is not what it should be, so its time means nothing."""
+    """The output of a benchmark is wrong, so its time is meaningless."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much to do. ``rounds``: how often each side has its turn; the best one counts.
+    """The size of a benchmark.
 
-    ``folder`` is where data lie while a benchmark runs; the system's place for temporary
-    files, if left out.
+    Args:
+        records: Number of records.
+        rounds: How many times each side runs; the best run counts.
+        folder: Folder for the data of the benchmark; a temporary folder if left out.
     """
 
     records: int = 1_000_000
@@ -28,7 +30,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long so many records took. ``cpu_s`` is the time of this side's own process."""
+    """The time for a number of records. ``cpu_s`` is the CPU time of this side's process."""
 
     seconds: float
     records: int = 1
@@ -43,7 +45,7 @@ class Timing:
         return self.records / self.seconds
 
     def as_dict(self) -> dict[str, float]:
-        """Return it for JSON; a single event has no rate."""
+        """Return the timing for JSON; a single event has no rate."""
         facts: dict[str, float] = {"seconds": self.seconds}
         if self.records > 1:
             facts |= {"records": self.records, "records_per_s": self.records_per_s}
@@ -54,10 +56,14 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One thing measured: ours, and a baseline that does the same.
+    """One measurement of ours, with that of a baseline that does the same work.
 
-    ``at_least`` is the ratio that the design asks for; None where it asks for none. ``against``
-    names the baseline. Without ``baseline`` it could not be measured here.
+    Args:
+        what: Name of the measurement.
+        ours: Our time.
+        baseline: The baseline's time; None if it could not be measured here.
+        against: Name of the baseline.
+        at_least: The ratio to reach; None if there is no goal.
     """
 
     what: str
@@ -68,21 +74,21 @@ class Comparison:
 
     @property
     def ratio(self) -> float | None:
-        """Baseline time by our time, for as many records: larger is better."""
+        """Baseline time divided by our time, per record; larger is better."""
         if self.baseline is None:
             return None
         return self.baseline.per_record_s / self.ours.per_record_s
 
     @property
     def cpu_ratio(self) -> float | None:
-        """The same for the processor time of the two processes that do the work."""
+        """The same ratio for the CPU time of the two processes that do the work."""
         if self.baseline is None or not self.ours.cpu_s or self.baseline.cpu_s is None:
             return None
         return (self.baseline.cpu_s / self.baseline.records) / (self.ours.cpu_s / self.ours.records)
 
     @property
     def is_reached(self) -> bool | None:
-        """Whether the design's ratio is reached; None where that cannot be told."""
+        """Whether the ratio reaches the goal; None if there is no ratio or no goal."""
         if self.ratio is None or self.at_least is None:
             return None
         return self.ratio >= self.at_least
@@ -90,9 +96,14 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a benchmark found, its output checked. The first comparison is the one that counts.
+    """The result of a benchmark whose output was checked.
 
-    ``missing`` says which baseline is not there, and how to get it.
+    Args:
+        name: Name of the benchmark.
+        work: Description of its work.
+        comparisons: The measurements; the first one is the main one.
+        notes: Lines to print after them.
+        missing: Which baseline is missing and how to get it; empty if none is.
     """
 
     name: str
@@ -106,7 +117,7 @@ class Result:
         return self.comparisons[0].ratio
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for JSON."""
+        """Return the result for JSON."""
         baseline: dict[str, Any] = {
             each.what: {"against": each.against, **each.baseline.as_dict()}
             for each in self.comparisons
@@ -129,7 +140,7 @@ class Result:
 
 
 def as_text(result: Result) -> str:
-    """Show a result as a table with its notes."""
+    """Format a result as a table with its notes."""
     lines = [f"{result.name}: {result.work} (output checked)"]
     rows = [("", "ours", "baseline", "ratio", "needed", "CPU", "against")]
     for each in result.comparisons:

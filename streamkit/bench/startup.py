@@ -1,4 +1,4 @@
-"""`startup`: whole processes, from their start to what a user waits for."""
+"""`startup`: whole processes, from their start to the output that a user waits for."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streamkit.broker.data_folder import DataFolder
 
 _HELP_S_MAX = 0.3
 _FIRST_RECORD_S_MAX = 1.0
-# The median of so many for each round asked for.
+# Processes per round; the result is the median of all.
 _RUNS_PER_ROUND = 3
 _WAIT_S_MAX = 60.0
 _APP = """from streamkit import App
@@ -50,8 +50,8 @@ def run(scale: Scale) -> Result:
         "startup",
         f"median of {runs} processes",
         [
-            Comparison(what, Timing(found_s), Timing(most_s), limit, 1.0)
-            for what, found_s, most_s in (
+            Comparison(what, Timing(found_s), Timing(max_s), limit, 1.0)
+            for what, found_s, max_s in (
                 ("streamkit --help", help_s, _HELP_S_MAX),
                 ("first record, broker runs", running_s, _FIRST_RECORD_S_MAX),
                 ("first record, broker started", cold_s, _FIRST_RECORD_S_MAX),
@@ -74,20 +74,20 @@ def _help_s() -> float:
     )
     elapsed_s = time.perf_counter() - started_s
     if "Commands:" not in done.stdout:
-        raise WrongOutput(f"the help shows no commands: {done.stdout!r}")
+        raise WrongOutput(f"the help does not list the commands: {done.stdout!r}")
     return elapsed_s
 
 
 def _first_record_s(environment: Environment) -> float:
     with tempfile.TemporaryDirectory(dir=environment.folder) as folder:
         elapsed_s = _until_first_line_s(Path(folder), "--cluster", environment.address)
-    # A job without state goes on where the broker says, and the record is to come again.
+    # A job without state would resume at the offset on the broker, after the record.
     environment.client.admin.delete_consumer("bench-startup")
     return elapsed_s
 
 
 def _first_record_cold_s(scale: Scale) -> float:
-    """As `_first_record_s`, with a broker that has yet to be started on its data."""
+    """Return the same time as `_first_record_s`, including the start of the broker."""
     with tempfile.TemporaryDirectory(prefix="streamkit-bench-", dir=scale.folder) as name:
         folder = Path(name)
         data_dir = str(folder / "data")
@@ -100,7 +100,7 @@ def _first_record_cold_s(scale: Scale) -> float:
 
 
 def _wait_for_end(data_dir: Path) -> None:
-    """Wait until the broker that the last command has held up is gone."""
+    """Wait until the embedded broker of the previous command has stopped."""
     deadline_s = time.monotonic() + _WAIT_S_MAX
     while time.monotonic() < deadline_s:
         fd = DataFolder(data_dir).try_lock()
@@ -108,12 +108,12 @@ def _wait_for_end(data_dir: Path) -> None:
             os.close(fd)
             return
         time.sleep(0.02)
-    raise WrongOutput(f"the broker of {data_dir} did not end")
+    raise WrongOutput(f"the broker of {data_dir} did not stop")
 
 
 def _until_first_line_s(folder: Path, *environment: str) -> float:
     (folder / "bench_startup_app.py").write_text(_APP)
-    # A job that does not find its record shall end.
+    # `--once` ends the job even if it does not find the record.
     command = [
         sys.executable,
         "-m",
@@ -131,7 +131,7 @@ def _until_first_line_s(folder: Path, *environment: str) -> float:
             command, cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True
         ) as process,
     ):
-        assert process.stdout is not None, "it is a pipe"
+        assert process.stdout is not None, "stdout is a pipe"
         line = process.stdout.readline()
         elapsed_s = time.perf_counter() - started_s
     if line != "a record\n":

@@ -1,4 +1,4 @@
-"""Time the sides of a comparison in turns, so that a noisy machine disturbs them alike."""
+"""Times the sides of a comparison alternately, so that a noisy machine affects all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streamkit.bench.result import Timing
 
 @dataclass(slots=True)
 class Stopwatch:
-    """What `measured` fills in."""
+    """The times of a block, set by `measured`."""
 
     seconds: float = 0.0
     cpu_s: float = 0.0
@@ -23,7 +23,7 @@ class Stopwatch:
 
 @contextmanager
 def measured() -> Iterator[Stopwatch]:
-    """Take the time of a block, by the wall and by the processor."""
+    """Measure the elapsed time and the CPU time of a block."""
     watch = Stopwatch()
     started_s, started_cpu_s = time.perf_counter(), time.process_time()
     yield watch
@@ -32,7 +32,7 @@ def measured() -> Iterator[Stopwatch]:
 
 
 def best_of(rounds: int, sides: Mapping[str, Callable[[], Timing]]) -> dict[str, Timing]:
-    """Run each side once a round, one after the other; return the best of each."""
+    """Run each side once per round, in order; return the best time of each."""
     found: dict[str, list[Timing]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, run in sides.items():

@@ -1,4 +1,4 @@
-"""Read back what a producer wrote, and compare."""
+"""Reads back and checks the records that a producer wrote."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from streamkit.bench.workload import checksum, keys_of, values_of
 def verify_written(
     environment: Environment, topic: str, records: int, *, not_before_ms: int
 ) -> None:
-    """Refuse a topic that holds anything but the rows of `workload`, in order.
+    """Check that a topic contains exactly the rows of `workload`, in order.
 
     Raises:
-        WrongOutput: Something is missing, changed, in another order, or from another time.
+        WrongOutput: Records are missing, changed, in another order, or too old.
     """
     values: list[bytes] = []
     keys: list[bytes | None] = []
@@ -27,8 +27,8 @@ def verify_written(
             earliest_ms = min(earliest_ms, *chunk.timestamps_ms)
     if len(values) != records:
         raise WrongOutput(f"{records:,} records were sent, {len(values):,} are stored")
-    wanted = checksum(values_of(records), keys_of(records), range(records), [])
-    if checksum(values, keys, offsets, []) != wanted:
-        raise WrongOutput("other records are stored than were sent")
+    expected = checksum(values_of(records), keys_of(records), range(records), [])
+    if checksum(values, keys, offsets, []) != expected:
+        raise WrongOutput("the stored records differ from those that were sent")
     if earliest_ms < not_before_ms:
-        raise WrongOutput("records carry times from before they were sent")
+        raise WrongOutput("records have timestamps from before they were sent")

@@ -1,6 +1,6 @@
-"""What is written and read: rows that anyone can make again, and their checksums.
+"""The records that benchmarks write and read: reproducible rows, and their checksums.
 
-Needs nothing but the standard library, so that a baseline in another environment can load it.
+Uses only the standard library, so that a baseline in another environment can load it.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ _KEYS = 10_000
 
 
 def values_of(count: int) -> list[bytes]:
-    """Return values of 100 bytes, no two alike."""
+    """Return distinct values of 100 bytes."""
     filler = b"abcdefghijklmnopqrstuvwxyz0123456789" * 3
     return [(b"%012d" % row + filler)[:VALUE_BYTES] for row in range(count)]
 
 
 def keys_of(count: int) -> list[bytes]:
-    """Return keys of 9 bytes, 10,000 different ones."""
+    """Return keys of 9 bytes, with 10,000 distinct ones."""
     return [b"key-%05d" % (row * 7 % _KEYS) for row in range(count)]
 
 
 class Totals:
-    """What a timed reader notes of the columns: enough to see that it read all of them."""
+    """The sums that a timed reader computes, which show that it read every column."""
 
     def __init__(self) -> None:
         self.records = 0
@@ -61,7 +61,7 @@ class Totals:
 
 
 class Columns:
-    """The columns themselves, to be compared with what was written by a checksum of each."""
+    """The columns themselves, whose checksums are compared with those of the written ones."""
 
     def __init__(self) -> None:
         self.values: list[bytes] = []
@@ -99,7 +99,7 @@ def checksum(
     offsets: Sequence[int],
     stamps_ms: Sequence[int],
 ) -> list[int]:
-    """Return a number for each column; two columns that differ have different ones."""
+    """Return a CRC-32 for each column."""
     return [
         zlib.crc32(b"".join(values)),
         zlib.crc32(b"".join(key or b"" for key in keys)),

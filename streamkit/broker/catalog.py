@@ -12,17 +12,14 @@ from streamkit.broker.partition_log import PartitionLog
 from streamkit.broker.recovery import folder_of
 from streamkit.env import Disk
 from streamkit.limits import SEGMENT_BYTES_DEFAULT
-from streamkit.protocol import specs
+from streamkit.protocol import specs, topic_specs
 from streamkit.protocol.control_plane import Change, Metadata
 from streamkit.protocol.specs import (
-    AssignedReplicas,
-    ComputedReplicas,
     Endpoint,
     Ingress,
     IngressPort,
     NoStatus,
     ObjectKind,
-    PartitionMap,
     PartitionResolution,
     PartitionSpec,
     PartitionStatus,
@@ -31,6 +28,11 @@ from streamkit.protocol.specs import (
     SpuResolution,
     SpuSpec,
     SpuStatus,
+)
+from streamkit.protocol.topic_specs import (
+    AssignedReplicas,
+    ComputedReplicas,
+    PartitionMap,
     TopicResolution,
     TopicSpec,
     TopicStatus,
@@ -42,8 +44,8 @@ CONSUMER_OFFSET_TOPIC = "consumer-offset"
 # The internal topic as every Fluvio cluster has it. Source: control plane reference, 7.
 CONSUMER_OFFSET_SPEC = TopicSpec(
     ComputedReplicas(1, 1, False),
-    cleanup_policy=specs.SegmentPolicy(604_800),
-    storage=specs.TopicStorage(512_000_000, 2_048_000_000),
+    cleanup_policy=topic_specs.SegmentPolicy(604_800),
+    storage=topic_specs.TopicStorage(512_000_000, 2_048_000_000),
     system=True,
 )
 

@@ -16,7 +16,7 @@ from streamkit.env import Disk
 from streamkit.protocol import specs
 from streamkit.protocol.apis import ADMIN_VERSION
 from streamkit.protocol.schema import decode, encode
-from streamkit.protocol.specs import TopicSpec
+from streamkit.protocol.topic_specs import TopicSpec
 
 
 class TopicCreated(msgspec.Struct, tag="topic", frozen=True):

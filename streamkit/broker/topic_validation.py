@@ -21,11 +21,7 @@ from streamkit.limits import (
 )
 from streamkit.protocol.connection import SEMVER
 from streamkit.protocol.error_codes import Code, ErrorCode, TextPayload
-from streamkit.protocol.specs import (
-    AssignedReplicas,
-    ComputedReplicas,
-    TopicSpec,
-)
+from streamkit.protocol.topic_specs import AssignedReplicas, ComputedReplicas, TopicSpec
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _MODULE_NAME = re.compile(rf"(?:[^/@\s]+/)?[^/@\s]+(?:@{SEMVER.pattern})?")

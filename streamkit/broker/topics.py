@@ -34,7 +34,7 @@ from streamkit.env import Clock, random_bits
 from streamkit.limits import PARTITIONS_MAX
 from streamkit.protocol.control_plane import StatusResponse
 from streamkit.protocol.error_codes import Code, ErrorCode, SystemPayload
-from streamkit.protocol.specs import MirrorReplicas, TopicSpec
+from streamkit.protocol.topic_specs import MirrorReplicas, TopicSpec
 
 logger = logging.getLogger("streamkit.broker")
 

@@ -1,4 +1,4 @@
-"""`streamkit bench`: measure a broker and the client, output checked."""
+"""`streamkit bench`: runs the benchmarks, which also check their output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from streamkit.cli.options import Command
+from streamkit.cli.options import Command, Option
 
 ALL = "all"
 
@@ -21,34 +21,32 @@ ALL = "all"
     ),
 )
 @click.argument("name", required=False)
-@click.option("--list", "lists", is_flag=True, help="Show the names and what they measure.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@click.option("--list", "lists", is_flag=True, help="List the benchmarks and what they measure")
+@click.option("--json", "as_json", is_flag=True, help="Print each result as one JSON line")
 @click.option(
-    "--records",
-    type=click.IntRange(1),
-    default=1_000_000,
-    show_default=True,
-    help="How many records.",
+    "--records", type=click.IntRange(1), default=1_000_000, metavar="N", help="Number of records"
 )
 @click.option(
     "--rounds",
     type=click.IntRange(1),
     default=3,
-    show_default=True,
-    help="How often each side has its turn; the best counts.",
+    metavar="N",
+    help="Run each side this many times; the best run counts",
 )
 @click.option(
     "--folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where data lie meanwhile; name one on the disk to measure [the temporary folder]",
+    cls=Option,
+    show_default="the temporary folder",
+    help="Folder for the data; choose one on the disk to measure",
 )
 def bench(
     name: str | None, lists: bool, as_json: bool, records: int, rounds: int, folder: Path | None
 ) -> None:
-    """Run the benchmark NAME, or all of them, each with its baseline in the same run.
+    """Run the benchmark NAME, or `all`. Each one measures its baseline in the same run.
 
-    A broker is started for it in another process. The official Fluvio client is a baseline
-    where STREAMKIT_PEER_PYTHON names a Python that has it.
+    The broker runs in another process. To use the official Fluvio client as a baseline, set
+    STREAMKIT_PEER_PYTHON to a Python interpreter in which it is installed.
     """
     from streamkit.bench.catalog import BENCHMARKS
     from streamkit.bench.result import Scale, as_text
@@ -59,8 +57,8 @@ def bench(
             click.echo(f"{each:<{width}}  {benchmark.work}; must reach {benchmark.must_reach}")
         return
     if name is None or (name != ALL and name not in BENCHMARKS):
-        given = "name a benchmark" if name is None else f"no benchmark is called {name!r}"
-        raise click.UsageError(f"{given}: {', '.join(BENCHMARKS)} or {ALL}")
+        problem = "missing benchmark name" if name is None else f"unknown benchmark {name!r}"
+        raise click.UsageError(f"{problem}; choose one of {', '.join(BENCHMARKS)} or {ALL}")
     for each in BENCHMARKS if name == ALL else (name,):
         result = BENCHMARKS[each].run(Scale(records, rounds, folder))
         click.echo(json.dumps(result.as_dict()) if as_json else as_text(result))

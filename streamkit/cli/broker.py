@@ -1,4 +1,4 @@
-"""`streamkit broker`: the broker as a command that stays."""
+"""`streamkit broker`: the broker as a process in the foreground."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streamkit.cli.options import Command, Group, named, place_options
+from streamkit.cli.options import Command, Group, Option, target_options_of, with_target_options
 
 if TYPE_CHECKING:
     from streamkit.broker.broker import Broker
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
         "streamkit broker start --data-dir /var/lib/streamkit --sc-port 0 --spu-port 0",
     ),
 )
-@place_options
+@with_target_options
 def broker() -> None:
-    """Start a broker that stays."""
+    """Run the broker in the foreground."""
 
 
 @broker.command(
@@ -32,19 +32,33 @@ def broker() -> None:
         "streamkit broker start --data-dir /var/lib/streamkit --sc-port 0 --spu-port 0",
     ),
 )
-@click.option("--sc-port", type=click.IntRange(0, 65_535), default=9103, help="0: any [9103]")
-@click.option("--spu-port", type=click.IntRange(0, 65_535), default=9110, help="0: any [9110]")
+@click.option(
+    "--sc-port",
+    type=click.IntRange(0, 65_535),
+    default=9103,
+    metavar="PORT",
+    help="Port of the SC; 0 chooses a free one",
+)
+@click.option(
+    "--spu-port",
+    type=click.IntRange(0, 65_535),
+    default=9110,
+    metavar="PORT",
+    help="Port of the SPU; 0 chooses a free one",
+)
 @click.option(
     "--spu-public-address",
+    cls=Option,
     metavar="HOST:PORT",
-    help="Where clients reach the SPU, if there is a proxy or NAT in between [its own port]",
+    show_default="its own host and port",
+    help="Address at which clients reach the SPU through a proxy or NAT",
 )
-@place_options
+@with_target_options
 def start(sc_port: int, spu_port: int, spu_public_address: str | None) -> None:
-    """Serve the data folder on 127.0.0.1 until signalled.
+    """Serve the data folder on 127.0.0.1 until SIGTERM or Ctrl-C.
 
-    Prints one line, `ready sc=HOST:PORT spu=HOST:PORT`, when both ports listen. Commands in the
-    same folder attach to it; others name it with --cluster.
+    Prints the line `ready sc=HOST:PORT spu=HOST:PORT` when both ports accept connections.
+    Commands in the same folder find the broker; others need --cluster.
     """
     import asyncio
     import logging
@@ -55,11 +69,14 @@ def start(sc_port: int, spu_port: int, spu_public_address: str | None) -> None:
     from streamkit.observe.streams import say
     from streamkit.target import checked_address, data_folder
 
-    options = named(click.get_current_context())
+    options = target_options_of(click.get_current_context())
     if spu_public_address is not None:
         checked_address(spu_public_address, "--spu-public-address")
     if options.cluster or options.profile or options.tls:
-        raise click.UsageError("a broker is started here, not on a cluster: leave out the cluster")
+        raise click.UsageError(
+            "`broker start` runs a broker on this machine and does not use --cluster, --profile"
+            " or --tls"
+        )
     folder = data_folder(options.data_dir)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"

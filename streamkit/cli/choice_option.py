@@ -1,4 +1,4 @@
-"""Words that Fluvio's tools take in several spellings.
+"""Words that Fluvio's tools accept in several spellings.
 
 Source: client semantics reference, 1.1.
 """
@@ -24,7 +24,7 @@ class Choice(click.ParamType[str]):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         found = self._words.get(_bare(value))
         if found is None:
-            self.fail(f"{value!r} is none of: {', '.join(self._words.values())}", param, ctx)
+            self.fail(f"{value!r} is not one of {', '.join(self._words.values())}", param, ctx)
         return found
 
 

@@ -8,12 +8,16 @@ from typing import Any
 import click
 
 from streamkit.cli.choice_option import ISOLATION
-from streamkit.cli.options import SIZE, Command, place_options
-from streamkit.cli.smartmodule_options import SmartModuleOptions, chain_options, no_mirrors
-from streamkit.cli.time_option import MOMENT
+from streamkit.cli.options import SIZE, Command, Option, with_target_options
+from streamkit.cli.smartmodule_options import (
+    SmartModuleOptions,
+    refuse_mirror_option,
+    smartmodule_options,
+)
+from streamkit.cli.time_option import TIME
 from streamkit.errors import UsageError
 
-# What `streamkit.cli.formats` can; named here so that the help needs no import of it.
+# The outputs of `streamkit.cli.formats`, repeated here so that the help need not import it.
 OUTPUTS = ("dynamic", "text", "binary", "json", "raw", "table")
 _COUNT = click.IntRange(min=0)
 
@@ -28,85 +32,106 @@ _COUNT = click.IntRange(min=0)
     may_be_empty=("template", "aggregate_initial"),
 )
 @click.argument("topic")
-@click.option("-B", "--beginning", is_flag=True, help="Read from the first record stored")
-@click.option("-H", "--head", type=_COUNT, metavar="N", help="Start N behind the first record")
-@click.option("-T", "--tail", type=_COUNT, metavar="N", help="Start N before the end")
+@click.option("-B", "--beginning", is_flag=True, help="Start at the first stored record")
+@click.option("-H", "--head", type=_COUNT, metavar="N", help="Start N records after the first")
+@click.option("-T", "--tail", type=_COUNT, metavar="N", help="Start N records before the end")
 @click.option("--start", type=_COUNT, metavar="N", help="Start at offset N")
 @click.option(
     "--since",
-    type=MOMENT,
+    type=TIME,
     metavar="TIME",
-    help="Start at the first record of that time or later: 2024-05-01, 2024-05-01T12:00:00Z,"
+    help="Start at the first record of this time or later: 2024-05-01, 2024-05-01T12:00:00Z,"
     " or an age such as 2h",
 )
-@click.option("--end", type=_COUNT, metavar="N", help="Stop behind offset N, in each partition")
+@click.option("--end", type=_COUNT, metavar="N", help="Stop each partition after offset N")
 @click.option(
-    "--until", type=MOMENT, metavar="TIME", help="Stop each partition at its first later record"
+    "--until",
+    type=TIME,
+    metavar="TIME",
+    help="Stop each partition at its first record after this time",
 )
 @click.option(
-    "-d", "--disable-continuous", is_flag=True, help="Stop at the end in place of waiting there"
+    "-d",
+    "--disable-continuous",
+    is_flag=True,
+    help="Stop at the end instead of waiting for new records",
 )
 @click.option("-n", "--count", type=click.IntRange(min=1), metavar="N", help="Stop after N records")
 @click.option(
-    "-p", "--partition", "partitions", type=_COUNT, multiple=True, help="Only this one; repeatable"
+    "-p",
+    "--partition",
+    "partitions",
+    type=_COUNT,
+    multiple=True,
+    metavar="N",
+    help="Read only this partition; repeatable",
 )
-@click.option("-A", "--all-partitions", is_flag=True, help="All partitions, which is the default")
+@click.option("-A", "--all-partitions", is_flag=True, help="Read all partitions, as by default")
 @click.option(
     "-c",
     "--consumer",
     metavar="ID",
-    help="Go on where the consumer of this name stopped, and store how far this one gets",
+    help="Resume at the stored offset of consumer ID, and store new offsets for it",
 )
-@click.option("-k", "--key-value", is_flag=True, help="Print [key] in front of the value")
+@click.option("-k", "--key-value", is_flag=True, help="Print [key] before each value")
 @click.option(
     "-F",
     "--format",
     "template",
     metavar="TEXT",
-    help="Print by a template of {{key}} {{value}} {{offset}} {{partition}} {{time}}",
+    help="Print each record in this format, with {{key}} {{value}} {{offset}} {{partition}}"
+    " {{time}} filled in",
 )
 @click.option(
     "-O",
     "--output",
+    cls=Option,
     type=click.Choice(OUTPUTS, case_sensitive=False),
-    help="dynamic: text, or a dump of what is none; json: one object a record; raw: the bytes;"
-    " table: the fields of JSON objects [dynamic]",
+    show_default="dynamic",
+    help="Output format. dynamic: text, and a hex dump for values that are not text; text: text,"
+    " and only the size of other values; binary: a hex dump; json: one object per record;"
+    " raw: the bytes; table: the fields of JSON objects as columns",
 )
-@click.option("--table-format", hidden=True, help="Columns of Fluvio's own full_table")
+@click.option("--table-format", hidden=True, help="Not supported: columns for full_table")
 @click.option(
-    "--suppress-unknown", is_flag=True, help="Leave out what the output cannot show as it is"
+    "--suppress-unknown",
+    is_flag=True,
+    help="Skip values that are not valid in the output format, such as invalid JSON",
 )
 @click.option("--truncate", is_flag=True, help="Cut lines to the width of the terminal")
 @click.option(
-    "--disable-progressbar", is_flag=True, hidden=True, help="There is none; taken for scripts"
+    "--disable-progressbar",
+    is_flag=True,
+    hidden=True,
+    help="Accepted for scripts; there is no progress bar",
 )
-@click.option("-b", "--maxbytes", type=SIZE, default=1_048_890, help="Size of a fetch [1048890]")
+@click.option("-b", "--maxbytes", type=SIZE, default=1_048_890, help="Maximum bytes per fetch")
 @click.option(
     "--isolation",
     type=ISOLATION,
     default="read_uncommitted",
-    help="read_committed: only what every replica has [read_uncommitted]",
+    help="Which records to read; read_committed reads only those that every replica has",
 )
-@chain_options
-@no_mirrors
-@place_options
+@smartmodule_options
+@refuse_mirror_option
+@with_target_options
 def consume(topic: str, **given: Any) -> None:
-    """Print the records of TOPIC; from the end, unless an option says otherwise.
+    """Print the records of TOPIC, by default only new ones.
 
-    Ends with Ctrl-C, or when whoever reads its output goes away.
+    Runs until Ctrl-C, or until the program that reads its output closes the pipe.
     """
     _check(given)
-    chain = SmartModuleOptions.taken_from(given)
-    if given["until"] is not None and chain != SmartModuleOptions():
+    smartmodules = SmartModuleOptions.pop_from(given)
+    if given["until"] is not None and smartmodules != SmartModuleOptions():
         raise UsageError(
-            "--until needs times, and what SmartModules make of records has none",
-            hint="--end stops at an offset",
+            "--until does not work with SmartModules: their output has no timestamps",
+            hint="use --end to stop at an offset",
         )
     from streamkit.cli.consume_run import ConsumeOptions, run
 
     for name in ("all_partitions", "table_format", "disable_progressbar"):
         del given[name]
-    run(ConsumeOptions(topic=topic, smartmodules=tuple(chain.steps()), **given))
+    run(ConsumeOptions(topic=topic, smartmodules=tuple(smartmodules.steps()), **given))
 
 
 def _check(given: dict[str, Any]) -> None:
@@ -124,8 +149,8 @@ def _check(given: dict[str, Any]) -> None:
     _refuse_several([name for name, is_given in outputs.items() if is_given])
     if given["table_format"] is not None:
         raise UsageError(
-            "--table-format: table formats, and the screen that they are for, are not supported",
-            hint="-O table prints the fields of JSON objects as rows",
+            "--table-format: table formats and the full-screen table are not supported",
+            hint="-O table prints JSON objects as rows",
         )
     if given["since"] is not None and given["until"] is not None:
         _check_order(given["since"], given["until"])
@@ -135,7 +160,7 @@ def _check(given: dict[str, Any]) -> None:
         other = "--format" if given["output"] is None else f"--output {given['output']}"
         raise UsageError(
             f"--key-value and {other} contradict each other",
-            hint="the values are shown by their fields"
+            hint="the table shows only the fields of the values"
             if given["output"] == "table"
             else f"{other} can show keys itself",
         )
@@ -146,7 +171,7 @@ def _check_order(since: datetime, until: datetime) -> None:
         raise UsageError(
             f"--until {until.isoformat(timespec='seconds')} is before "
             f"--since {since.isoformat(timespec='seconds')}",
-            hint="an age counts back from now: --since 2h --until 1h",
+            hint="an age is counted back from now: --since 2h --until 1h",
         )
 
 

@@ -1,4 +1,4 @@
-"""The work of `streamkit consume`: whole chunks from the topic to standard output."""
+"""The work of `streamkit consume`: prints whole chunks of a topic to standard output."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import anyio
 from streamkit.cli.formats import (
     before,
     format_of,
-    leaving_out_unknown,
     select_until,
+    suppress_unknown,
     template,
     truncated,
 )
@@ -30,13 +30,13 @@ from streamkit.client import Consumer, SmartModule
 from streamkit.record import Chunk, Offset
 
 _COMMIT_S_MAX = 5.0
-# Records of the last moment are still on their way when it is over.
-_LATE_S = 1.0
+# How long to wait after `--until` for records that were produced just before it.
+_LATE_RECORDS_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumeOptions:
-    """The options of the command, as they were given."""
+    """The options of the command."""
 
     topic: str
     beginning: bool
@@ -61,7 +61,7 @@ class ConsumeOptions:
 
     @property
     def first(self) -> Offset:
-        """Where to start."""
+        """The offset to start at."""
         if self.beginning:
             return Offset.beginning()
         if self.head is not None:
@@ -74,13 +74,13 @@ class ConsumeOptions:
 
     @property
     def stops_at_the_end(self) -> bool:
-        """Whether what is there now is all that is wanted."""
+        """Whether to stop at the current end instead of waiting for new records."""
         is_past = self.until is not None and self.until <= datetime.now(UTC)
         return self.disable_continuous or is_past
 
 
 def run(options: ConsumeOptions) -> None:
-    """Print until the end, the count, Ctrl-C or a closed pipe."""
+    """Print records until the end, the count, Ctrl-C or a closed pipe."""
     check_output()
     write = (
         format_of(options.output or "dynamic", with_keys=options.key_value)
@@ -93,16 +93,16 @@ def run(options: ConsumeOptions) -> None:
 
 
 class _Command:
-    """One call of `consume` on its way."""
+    """One running `consume`."""
 
     def __init__(self, session: Session, options: ConsumeOptions, write: Any) -> None:
         self._session = session
         self._options = options
         self._write = write
         self._stops_at_the_end = options.stops_at_the_end
-        self._known: Callable[[Chunk], Chunk] | None = None
+        self._select_valid: Callable[[Chunk], Chunk] | None = None
         if options.suppress_unknown:
-            self._known = leaving_out_unknown(options.output or "dynamic")
+            self._select_valid = suppress_unknown(options.output or "dynamic")
         self._left = options.count
         self._reached: set[int] = set()
         self._scope = anyio.CancelScope()
@@ -126,29 +126,29 @@ class _Command:
         )
         with cancelled_by_signals(lambda number: self._scope.cancel()), self._scope:
             await consumer.open()
-            self._tell_start(consumer)
+            self._note_start(consumer)
             await self._print_all(consumer)
         if self._failure is not None:
             raise self._failure
 
     async def _print_all(self, consumer: Consumer) -> None:
-        self._session.client.cluster.start(self._stop_when_nobody_reads)
+        self._session.client.cluster.start(self._stop_when_the_pipe_closes)
         if self._options.until is not None and not self._stops_at_the_end:
-            self._session.client.cluster.start(self._stop_when_it_is_time)
+            self._session.client.cluster.start(self._stop_after_until)
         async with aclosing(consumer.chunks()) as chunks:
             async for chunk in chunks:
                 self._failing_since_s = None
                 try:
                     await self._print(consumer, chunk)
                 except BrokenPipeError:
-                    return  # who reads our output has seen enough; the rest goes nowhere
+                    return  # the reader of our output needs no more
                 if self._left == 0 or self._is_complete(consumer):
                     return
 
     async def _print(self, consumer: Consumer, chunk: Chunk) -> None:
         whole = chunk
-        chunk = self._wanted(chunk)
-        shown = chunk if self._known is None else self._known(chunk)
+        chunk = self._within_bounds(chunk)
+        shown = chunk if self._select_valid is None else self._select_valid(chunk)
         if self._left is not None and len(shown) >= self._left:
             shown = shown.slice(0, self._left)
             chunk = chunk.slice(0, bisect_left(chunk.offsets, shown.offsets[-1]) + 1)
@@ -160,77 +160,81 @@ class _Command:
         if self._options.consumer is not None and len(chunk):
             await self._store(consumer, chunk.partition, _processed(whole, len(chunk)))
 
-    def _wanted(self, chunk: Chunk) -> Chunk:
-        """Cut a chunk where its partition has reached what was to be read of it."""
+    def _within_bounds(self, chunk: Chunk) -> Chunk:
+        """Cut a chunk at ``--end`` and ``--until``, and note when its partition has reached one."""
         if chunk.partition in self._reached:
             return chunk.slice(0, 0)
-        is_over = False
+        is_reached = False
         if self._options.until is not None:
-            chunk, is_over = before(chunk, round(self._options.until.timestamp() * 1_000))
+            chunk, is_reached = before(chunk, round(self._options.until.timestamp() * 1_000))
         if self._options.end is not None and len(chunk):
-            is_over = is_over or chunk.offsets[-1] >= self._options.end
+            is_reached = is_reached or chunk.offsets[-1] >= self._options.end
             chunk = select_until(chunk, self._options.end)
-        if is_over:
+        if is_reached:
             self._reached.add(chunk.partition)
         return chunk
 
     async def _store(self, consumer: Consumer, partition: int, offset: int) -> None:
-        # What is printed is processed; not even Ctrl-C comes between the two.
+        # Shielded, so that Ctrl-C cannot separate printing a record from storing its offset.
         if offset < 0:
             return
         deadline_s = anyio.current_time() + _COMMIT_S_MAX
-        with anyio.CancelScope(shield=True, deadline=deadline_s) as storing:
+        with anyio.CancelScope(shield=True, deadline=deadline_s) as scope:
             await consumer.store(partition, offset)
-        if storing.cancelled_caught:
-            note(f"offset {offset} of partition {partition} is not stored yet")
+        if scope.cancelled_caught:
+            note(
+                f"offset {offset} of partition {partition} was not stored"
+                f" within {_COMMIT_S_MAX:g} s"
+            )
 
     def _is_complete(self, consumer: Consumer) -> bool:
         is_bounded = self._options.end is not None or self._options.until is not None
         return is_bounded and self._reached >= set(consumer.start_offsets())
 
-    def _tell_start(self, consumer: Consumer) -> None:
+    def _note_start(self, consumer: Consumer) -> None:
         options = self._options
         if options.first != Offset.end():
             return
         if options.disable_continuous and options.consumer is None:
-            note("nothing to read behind the end; -B reads from the beginning")
+            note("nothing to read after the end; -B reads from the beginning")
         elif options.disable_continuous:
             return
         elif options.consumer is not None:
-            note(f"waiting for records behind what {options.consumer!r} has read")
+            note(f"waiting for records after the stored offset of {options.consumer!r}")
         else:
             note("waiting for new records; -B reads from the beginning")
 
     def _on_retry(self, error: Exception, attempt: int) -> None:
-        """Say that the broker is away. To wait for it suits those only who wait for records."""
+        """Report the first of several failures. With a fixed end, give up after OPEN_TIMEOUT_S."""
         now_s = anyio.current_time()
         if self._failing_since_s is None:
             self._failing_since_s = now_s
-            note(f"trying again: {error}")
+            note(f"retrying: {error}")
         if self._stops_at_the_end and now_s - self._failing_since_s > OPEN_TIMEOUT_S:
             self._failure = error
             self._scope.cancel()
 
-    async def _stop_when_it_is_time(self) -> None:
-        """End when no record can be made any more that would be wanted."""
-        assert self._options.until is not None, "else it is never time"
+    async def _stop_after_until(self) -> None:
+        """Stop when the time ``--until`` has passed, so that no new record can match it."""
+        assert self._options.until is not None, "started without --until"
         left_s = (self._options.until - datetime.now(UTC)).total_seconds()
-        await anyio.sleep(max(0.0, left_s) + _LATE_S)
+        await anyio.sleep(max(0.0, left_s) + _LATE_RECORDS_S)
         self._scope.cancel()
 
-    async def _stop_when_nobody_reads(self) -> None:
-        """End with the reader of the pipe, also while there is nothing to write into it."""
+    async def _stop_when_the_pipe_closes(self) -> None:
+        """Stop when the reader of our output closes the pipe, even if there is nothing to write."""
         fd = sys.stdout.fileno()
         if sys.platform == "linux" and stat.S_ISFIFO(os.fstat(fd).st_mode):
-            await anyio.wait_readable(fd)  # the end that is written to is so once the other is gone
+            # Linux reports the writing end of a pipe as readable once the reading end is closed.
+            await anyio.wait_readable(fd)
             self._scope.cancel()
 
 
 def _processed(chunk: Chunk, rows: int) -> int:
-    """Return the offset up to which everything is processed with the first rows of a chunk.
+    """Return the last offset that is completely processed after the first rows of a chunk.
 
-    SmartModules may make several records of one, which share its offset: then it counts when the
-    last of them is printed.
+    A SmartModule may turn one record into several with the same offset. That offset is processed
+    when the last of them is printed.
     """
     offset: int = chunk.offsets[rows - 1]
     is_split = rows < len(chunk) and chunk.offsets[rows] == offset

@@ -1,4 +1,4 @@
-"""How `consume` prints: a chunk of records becomes bytes. Pure."""
+"""Output formats of `consume`: turn a chunk of records into bytes. Pure."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ OUTPUTS: Final = ("dynamic", "text", "binary", "json", "raw", "table")
 
 
 def format_of(output: str, *, with_keys: bool) -> Format:
-    """Return what makes bytes of a chunk, for one of OUTPUTS.
+    """Return the function that formats a chunk.
 
     Args:
         output: One of OUTPUTS.
-        with_keys: Whether ``[key] `` stands in front of a value.
+        with_keys: Whether to print ``[key] `` before each value.
     """
     if output == "json":
         return envelopes
@@ -45,7 +45,7 @@ def _raw(chunk: Chunk) -> bytes:
 def _without_keys(show: Callable[[bytes], bytes], output: str) -> Format:
     def write(chunk: Chunk) -> bytes:
         joined = _raw(chunk)
-        # One look at the whole chunk, where it is all text, in place of one at each value.
+        # Checking the whole chunk at once is faster than checking each value.
         if output != "binary" and is_text(joined):
             return joined
         return b"\n".join(map(show, chunk.values)) + b"\n"
@@ -61,7 +61,7 @@ def _with_keys(show: Callable[[bytes], bytes]) -> Format:
 
 
 def is_text(value: bytes) -> bool:
-    """Tell whether bytes are UTF-8 text, without the NUL that no text has."""
+    """Return whether bytes are UTF-8 text without NUL."""
     if b"\0" in value:
         return False
     try:
@@ -83,7 +83,7 @@ _PRINTABLE: Final = bytes(byte if 32 <= byte < 127 else ord(".") for byte in ran
 
 
 def hex_dump(value: bytes) -> bytes:
-    """Show bytes as addresses, two groups of eight, and what is ASCII of them."""
+    """Return lines with an address, two groups of eight bytes in hex, and their ASCII text."""
     lines = []
     for at in range(0, len(value), 16):
         row = value[at : at + 16]
@@ -115,10 +115,10 @@ _as_raw = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def envelopes(chunk: Chunk) -> bytes:
-    """Write one JSON object a record, such as `produce --input json` reads.
+    """Write one JSON object per record, as `produce --input json` reads it.
 
-    ``value`` is what the value is as JSON; text that is no JSON, and JSON that is a string,
-    stands there as a string; other bytes as base64, and ``value_encoding`` says so.
+    A value that is JSON is embedded unchanged. Other text, and JSON that is itself a string, is
+    written as a JSON string. Other bytes are written as base64, and ``value_encoding`` is set.
     """
     return _encode_lines(
         list(
@@ -146,8 +146,8 @@ def _envelope(
 
 
 def _json_of(value: bytes) -> msgspec.Raw | None:
-    """Return a value that can stand in a line as it is; None if it is no such JSON."""
-    # A string in quotes is shown as text, quotes and all: else `"a"` and `a` would look alike.
+    """Return a value that can be embedded in a line unchanged; None if it is not such JSON."""
+    # A JSON string is written as text, with its quotes: otherwise `"a"` and `a` would look alike.
     if value[:1] in (b'"', b"") or b"\n" in value or b"\r" in value or not is_text(value):
         return None
     try:
@@ -166,13 +166,13 @@ def _text_or_base64(value: bytes) -> tuple[str, str | None]:
 
 @lru_cache(maxsize=4_096)
 def time_text(timestamp_ms: int) -> str | None:
-    """Return RFC 3339 with milliseconds, in UTC; None where there is no time."""
+    """Return an RFC 3339 time with milliseconds, in UTC; None if the timestamp is not valid."""
     if timestamp_ms < 0:
         return None
     try:
         moment = datetime.fromtimestamp(timestamp_ms // 1_000, UTC)
     except (OverflowError, ValueError, OSError):
-        return None  # a number that is no time that could be written
+        return None  # out of range for a date
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{timestamp_ms % 1_000:03d}Z"
 
 
@@ -181,7 +181,7 @@ _PLACEHOLDER: Final = re.compile(r"\{\{\s*(.*?)\s*\}\}")
 
 
 def template(text: str) -> Format:
-    """Return what fills ``{{key}} {{value}} {{offset}} {{partition}} {{time}}``.
+    """Return a format that fills in ``{{key}} {{value}} {{offset}} {{partition}} {{time}}``.
 
     Raises:
         UsageError: A placeholder has another name.
@@ -189,8 +189,9 @@ def template(text: str) -> Format:
     for name in _PLACEHOLDER.findall(text):
         if name not in _FIELDS:
             close = get_close_matches(name, _FIELDS, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(_FIELDS)}"
-            raise UsageError(f"--format: no field {name!r}", hint=hint)
+            fields = ", ".join(_FIELDS)
+            hint = f"did you mean {close[0]!r}?" if close else f"the fields are {fields}"
+            raise UsageError(f"--format: unknown field {name!r}", hint=hint)
     parts = _PLACEHOLDER.split(text)
     literal = [part.replace("{", "{{").replace("}", "}}") for part in parts[::2]]
     names = [f"{{{_FIELDS.index(name)}}}" for name in parts[1::2]]
@@ -210,12 +211,12 @@ def template(text: str) -> Format:
     return write
 
 
-def leaving_out_unknown(output: str) -> Callable[[Chunk], Chunk]:
-    """Return what drops the records whose values one of OUTPUTS can only describe."""
-    is_known = _KNOWS.get(output)
-    if is_known is None:
+def suppress_unknown(output: str) -> Callable[[Chunk], Chunk]:
+    """Return a filter for records whose values are valid in a format, one of OUTPUTS."""
+    is_valid = _IS_VALID.get(output)
+    if is_valid is None:
         return lambda chunk: chunk
-    return lambda chunk: chunk.select(list(map(is_known, chunk.values)))
+    return lambda chunk: chunk.select(list(map(is_valid, chunk.values)))
 
 
 def _is_json(value: bytes) -> bool:
@@ -226,7 +227,7 @@ def _is_json(value: bytes) -> bool:
     return True
 
 
-_KNOWS: Final[dict[str, Callable[[bytes], bool]]] = {
+_IS_VALID: Final[dict[str, Callable[[bytes], bool]]] = {
     "text": is_text,
     "json": _is_json,
     "table": is_row,
@@ -234,7 +235,7 @@ _KNOWS: Final[dict[str, Callable[[bytes], bool]]] = {
 
 
 def truncated(write: Format, width: int) -> Format:
-    """Return the same format with each line cut to so many characters."""
+    """Return the same format with each line cut to ``width`` characters."""
 
     def cut(chunk: Chunk) -> bytes:
         lines = write(chunk).decode(errors="replace").split("\n")
@@ -248,7 +249,7 @@ def _lossy(value: bytes) -> str:
 
 
 def before(chunk: Chunk, until_ms: int) -> tuple[Chunk, bool]:
-    """Keep the records in front of the first one later than a time; tell whether there is one."""
+    """Keep the records before the first one later than a time; return whether there is one."""
     for row, stamp in enumerate(chunk.timestamps_ms):
         if stamp > until_ms:
             return chunk.slice(0, row), True

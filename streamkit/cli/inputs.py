@@ -1,7 +1,7 @@
-"""What `produce` reads: files, pipes, standard input, terminals; stopped without losing a byte.
+"""Inputs of `produce`: files, pipes, standard input, terminals. A stop loses no byte.
 
-Everything is a descriptor to wait for and to read from, so that a pipe whose writer is slow, or
-has not come yet, holds up neither the records before it nor Ctrl-C.
+Every input is a file descriptor that is waited for before it is read. So a pipe whose writer is
+slow, or not connected yet, delays neither earlier records nor Ctrl-C.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ import anyio.lowlevel
 from streamkit.errors import DataError, StreamKitError, UsageError
 
 BLOCK_BYTES: Final = 1 << 20
-# With a header and a trailer of gzip, which is checked.
+# Makes zlib expect a gzip header and trailer, and check them.
 _GZIP: Final = 16 + zlib.MAX_WBITS
-# What is left of a piece is copied at the end of each member, and those may be tiny.
+# At the end of each gzip member the rest of the piece is copied. Members may be tiny, so a larger
+# piece would be copied many times.
 _PIECE_BYTES: Final = 1 << 16
 _STANDARD_INPUT: Final = 0
 _STANDARD_INPUT_PATHS: Final = ("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0")
@@ -31,9 +32,9 @@ _OPENING: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BI
 
 
 class Stop:
-    """Whether to read no more: a signal asks for it, or no record would be stored any more.
+    """Records that reading must stop, because of a signal or an error.
 
-    Ends the waiting for input, and nothing else.
+    A stop ends only the wait for input.
     """
 
     def __init__(self) -> None:
@@ -42,19 +43,19 @@ class Stop:
         self._waiting: anyio.CancelScope | None = None
 
     @property
-    def is_asked(self) -> bool:
+    def is_requested(self) -> bool:
         return self.signal != 0 or self.failure is not None
 
-    def ask(self, number: int) -> None:
+    def request(self, number: int) -> None:
         self.signal = number
-        self._wake()
+        self._end_wait()
 
     def fail(self, failure: StreamKitError) -> None:
-        """Read no more, since of what this says; the first cause counts."""
+        """Stop reading because of an error; only the first one is kept."""
         self.failure = self.failure or failure
-        self._wake()
+        self._end_wait()
 
-    def _wake(self) -> None:
+    def _end_wait(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
 
@@ -66,40 +67,45 @@ class Stop:
 
 
 class Input(Protocol):
-    """Something to read block by block."""
+    """An input that is read block by block."""
 
     name: str
     size_bytes: int | None
     is_terminal: bool
 
     async def read(self, stop: Stop) -> bytes:
-        """Return the next block; nothing at the end, or when stopped.
+        """Return the next block; an empty one at the end or after a stop.
 
         Raises:
-            DataError: It cannot be read to its end.
+            DataError: The input cannot be read to its end.
         """
 
     def position_bytes(self) -> int:
-        """How much of ``size_bytes`` is read."""
+        """Return how much of ``size_bytes`` is read."""
 
     def close(self) -> None: ...
 
 
 class DescriptorInput:
-    """An open descriptor, whatever it leads to.
+    """An open descriptor of a file, pipe, socket, terminal or device.
+
+    Args:
+        fd: The descriptor.
+        name: The name for messages.
+        owns_fd: Whether `close` closes the descriptor.
 
     Raises:
-        UsageError: It leads to a folder.
+        UsageError: It is a folder.
     """
 
-    def __init__(self, fd: int, name: str, *, is_ours: bool) -> None:
+    def __init__(self, fd: int, name: str, *, owns_fd: bool) -> None:
         self.name = name
         self._fd = fd
-        self._is_ours = is_ours
+        self._owns_fd = owns_fd
         mode = os.fstat(fd)
         self.is_terminal = os.isatty(fd)
         is_file = stat.S_ISREG(mode.st_mode)
-        # Files that the system makes up as they are read have no size.
+        # Files that the system generates when they are read, as in /proc, have no size.
         self.size_bytes: int | None = (mode.st_size or None) if is_file else None
         self._waits = not is_file
         self._read_bytes = 0
@@ -110,11 +116,11 @@ class DescriptorInput:
     async def read(self, stop: Stop) -> bytes:
         await anyio.lowlevel.checkpoint()
         while True:
-            # Only where nothing is there yet, something has to be set up to wait for it. A pipe
-            # without a writer is not asked before one has come: it would say that this is its end.
+            # Polling first is cheaper than a wait on the event loop. A pipe without a writer must
+            # not be read: it would report its end before the writer has opened it.
             if self._waits and not _is_readable(self._fd):
                 await stop.until_readable(self._fd)
-            if stop.is_asked:
+            if stop.is_requested:
                 return b""
             try:
                 block = os.read(self._fd, BLOCK_BYTES)
@@ -129,13 +135,13 @@ class DescriptorInput:
         return self._read_bytes
 
     def close(self) -> None:
-        if self._is_ours:
+        if self._owns_fd:
             os.close(self._fd)
-            self._is_ours = False
+            self._owns_fd = False
 
 
 class GzipInput:
-    """What another input holds, decompressed; members may follow one another."""
+    """Decompresses another input, which may consist of several gzip members."""
 
     is_terminal = False
 
@@ -143,39 +149,39 @@ class GzipInput:
         self.name = packed.name
         self.size_bytes = packed.size_bytes
         self._packed = packed
-        self._held = b""
-        self._taken = 0
+        self._block = b""
+        self._position = 0
         self._inflate = zlib.decompressobj(_GZIP)
-        self._is_inside = False
+        self._is_inside_member = False
 
     async def read(self, stop: Stop) -> bytes:
         while True:
-            if self._taken == len(self._held):
-                self._held, self._taken = await self._packed.read(stop), 0
-            if not self._held:
-                if self._is_inside and not stop.is_asked:
-                    raise DataError(f"cannot read {self.name}: it ends inside of gzip's data")
+            if self._position == len(self._block):
+                self._block, self._position = await self._packed.read(stop), 0
+            if not self._block:
+                if self._is_inside_member and not stop.is_requested:
+                    raise DataError(f"cannot read {self.name}: the gzip data are incomplete")
                 return b""
             block = self._decompress()
             if block:
                 return block
 
     def _decompress(self) -> bytes:
-        piece = self._held[self._taken : self._taken + _PIECE_BYTES]
-        self._taken += len(piece)
-        if not self._is_inside:
-            piece = piece.lstrip(b"\0")  # some pad with those
+        piece = self._block[self._position : self._position + _PIECE_BYTES]
+        self._position += len(piece)
+        if not self._is_inside_member:
+            piece = piece.lstrip(b"\0")  # padding that some tools write
         if not piece:
             return b""
-        self._is_inside = True
+        self._is_inside_member = True
         try:
             block = self._inflate.decompress(piece, BLOCK_BYTES)
         except zlib.error as error:
             raise DataError(f"cannot read {self.name}: {error}") from error
-        self._taken -= len(self._inflate.unconsumed_tail) + len(self._inflate.unused_data)
+        self._position -= len(self._inflate.unconsumed_tail) + len(self._inflate.unused_data)
         if self._inflate.eof:
             self._inflate = zlib.decompressobj(_GZIP)
-            self._is_inside = False
+            self._is_inside_member = False
         return block
 
     def position_bytes(self) -> int:
@@ -185,10 +191,10 @@ class GzipInput:
         self._packed.close()
 
 
-def open_file(path: Path, *, as_it_is: bool = False) -> Input:
-    """Open a file, a named pipe or a device; one named ``.gz`` is decompressed.
+def open_file(path: Path, *, decompress: bool = True) -> Input:
+    """Open a file, a named pipe or a device, without waiting for the writer of a pipe.
 
-    Does not wait for the writer of a named pipe.
+    A file whose name ends with ``.gz`` is decompressed, unless ``decompress`` is False.
 
     Raises:
         UsageError: It cannot be opened.
@@ -201,30 +207,30 @@ def open_file(path: Path, *, as_it_is: bool = False) -> Input:
         raise UsageError(f"--file: cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"--file: cannot read {str(path)!r}: {error}") from error
-    found = DescriptorInput(fd, str(path), is_ours=True)
-    return GzipInput(found) if path.suffix == ".gz" and not as_it_is else found
+    found = DescriptorInput(fd, str(path), owns_fd=True)
+    return GzipInput(found) if path.suffix == ".gz" and decompress else found
 
 
 def standard_input() -> Input:
-    """Return standard input, whatever it leads to.
+    """Return standard input.
 
     Raises:
         UsageError: It is closed.
     """
     _check_standard_input()
-    return DescriptorInput(_STANDARD_INPUT, "standard input", is_ours=False)
+    return DescriptorInput(_STANDARD_INPUT, "standard input", owns_fd=False)
 
 
 def _check_standard_input() -> None:
     if sys.stdin is None:
-        raise UsageError("standard input is closed", hint="name what to read with --file")
+        raise UsageError("standard input is closed", hint="read from a file with --file")
 
 
 def _opened(path: Path) -> int:
     try:
         return os.open(path, _OPENING)
     except OSError as error:
-        # A socket cannot be opened by its name, but it can be read.
+        # Standard input may be a socket: it cannot be opened by its path, but it can be read.
         if error.errno == errno.ENXIO and str(path) in _STANDARD_INPUT_PATHS:
             return os.dup(_STANDARD_INPUT)
         raise

@@ -1,4 +1,4 @@
-"""Lines of input become rows of a topic: cut, then shaped. Pure."""
+"""Turns lines of input into rows for a topic: cuts the lines, then parses each. Pure."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import msgspec
 from streamkit.record import TIMESTAMP_MS_MAX
 
 Row = tuple[bytes, bytes | None, int | None]  # value, key, timestamp in ms
-Shape = Callable[[bytes], Row]
+Parser = Callable[[bytes], Row]
 
-# What a line can make a shape raise: it nests too deep, or a number in it is too large.
-_ODD_LINE: Final = (ValueError, OverflowError, RecursionError)
+# What parsers raise for invalid lines, too large numbers, and too deep nesting.
+_INVALID_LINE: Final = (ValueError, OverflowError, RecursionError)
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 @dataclass(slots=True)
 class ParsedRows:
-    """Columns of what can be sent, with the number of the line each row comes from."""
+    """The columns of valid rows with their line numbers, and the rejected lines."""
 
     values: list[bytes] = field(default_factory=list)
     keys: list[bytes | None] | None = None
@@ -32,9 +32,9 @@ class ParsedRows:
     rejected: list[tuple[int, str]] = field(default_factory=list)
 
     def without(self, rows: Sequence[int]) -> ParsedRows:
-        """Leave out rows."""
-        gone = set(rows)
-        kept = [row for row in range(len(self.values)) if row not in gone]
+        """Return a copy without these rows."""
+        removed = set(rows)
+        kept = [row for row in range(len(self.values)) if row not in removed]
         return ParsedRows(
             [self.values[row] for row in kept],
             None if self.keys is None else [self.keys[row] for row in kept],
@@ -45,38 +45,38 @@ class ParsedRows:
 
 
 class LineCutter:
-    """Cuts blocks of bytes into lines, without their ends, wherever the blocks are cut.
+    """Cuts blocks of bytes into lines without their line ends; a line may span blocks.
 
-    A byte order mark at the front, which some editors put there, is no part of the first line.
+    A byte order mark at the start, which some editors write, is removed.
 
-    Of a line longer than ``line_bytes_max`` one byte more than that is kept: enough to see that
-    it is too long, so that a file without line ends cannot fill the memory.
+    A longer line is cut to ``line_bytes_max`` + 1 bytes. That is enough to see that it is too
+    long, and a file without line ends cannot fill the memory.
     """
 
     def __init__(self, line_bytes_max: int) -> None:
         self._line_bytes_max = line_bytes_max
         self._keep_bytes = line_bytes_max + 1 + len(_BYTE_ORDER_MARK)
         self._is_first = True
-        self._held: list[bytes] = []
-        self._held_bytes = 0
+        self._parts: list[bytes] = []
+        self._parts_bytes = 0
 
     def cut(self, block: bytes) -> list[bytes]:
-        """Take a block; return the lines that are complete now."""
+        """Add a block; return the lines that are now complete."""
         lines = block.split(b"\n")
         rest = lines.pop()
-        if lines and self._held:
-            self._hold(lines[0])
-            lines[0] = self._take()
+        if lines and self._parts:
+            self._add_part(lines[0])
+            lines[0] = self._join_parts()
         if rest:
-            self._hold(rest)
+            self._add_part(rest)
         if lines and self._is_first:
             lines[0] = self._first(lines[0])
         has_returns = b"\r" in block or (lines and lines[0].endswith(b"\r"))
         return _without_returns(lines) if has_returns else lines
 
     def end(self) -> list[bytes]:
-        """Return the last line, if no line end followed it."""
-        last = self._take()
+        """Return the last line, if it has no line end."""
+        last = self._join_parts()
         if self._is_first:
             last = self._first(last)
         return _without_returns([last]) if last else []
@@ -86,14 +86,14 @@ class LineCutter:
         self._keep_bytes = self._line_bytes_max + 1
         return line.removeprefix(_BYTE_ORDER_MARK)[: self._keep_bytes]
 
-    def _hold(self, part: bytes) -> None:
-        part = part[: self._keep_bytes - self._held_bytes]
-        self._held.append(part)
-        self._held_bytes += len(part)
+    def _add_part(self, part: bytes) -> None:
+        part = part[: self._keep_bytes - self._parts_bytes]
+        self._parts.append(part)
+        self._parts_bytes += len(part)
 
-    def _take(self) -> bytes:
-        line = b"".join(self._held)
-        self._held, self._held_bytes = [], 0
+    def _join_parts(self) -> bytes:
+        line = b"".join(self._parts)
+        self._parts, self._parts_bytes = [], 0
         return line
 
 
@@ -102,39 +102,39 @@ def _without_returns(lines: list[bytes]) -> list[bytes]:
 
 
 def plain(lines: list[bytes], first: int, key: bytes | None = None) -> ParsedRows:
-    """Make each line a value, all with the same key or none."""
+    """Use each line as a value, with the same key for all or none."""
     keys: list[bytes | None] | None = None if key is None else [key] * len(lines)
     return ParsedRows(lines, keys, None, range(first, first + len(lines)))
 
 
-def shaped(lines: list[bytes], first: int, shape: Shape, now_ms: int) -> ParsedRows:
-    """Shape each line; a line that has not the form is rejected with its number and why.
+def parse_lines(lines: list[bytes], first: int, parse: Parser, now_ms: int) -> ParsedRows:
+    """Parse each line; an invalid line is rejected with its number and the reason.
 
     Args:
-        lines: Without their ends.
-        first: The number of the first one.
-        shape: Makes a row of a line, or raises ValueError, as it does for what it cannot decode.
+        lines: Lines without their line ends.
+        first: The number of the first line.
+        parse: Returns the row of a line, or raises ValueError if the line is not valid.
         now_ms: The timestamp of rows that have none.
     """
-    made: list[Row] = []
+    parsed: list[Row] = []
     numbers: list[int] = []
     rejected: list[tuple[int, str]] = []
     at = 0
     while at < len(lines):
-        before = len(made)
+        before = len(parsed)
         try:
-            made.extend(map(shape, lines[at:]))
-        except _ODD_LINE as error:
-            # Results come in order, so their number is the line that failed.
-            good = len(made) - before
-            rejected.append((first + at + good, _reason(error)))
+            parsed.extend(map(parse, lines[at:]))
+        except _INVALID_LINE as error:
+            # Results come in order, so their count is the index of the line that failed.
+            valid = len(parsed) - before
+            rejected.append((first + at + valid, _reason(error)))
         else:
-            good = len(lines) - at
-        numbers += range(first + at, first + at + good)
-        at += good + 1
-    if not made:
+            valid = len(lines) - at
+        numbers += range(first + at, first + at + valid)
+        at += valid + 1
+    if not parsed:
         return ParsedRows(rejected=rejected)
-    values, keys, stamps = map(list, zip(*made, strict=True))
+    values, keys, stamps = map(list, zip(*parsed, strict=True))
     timestamps: list[Any] | None = None
     if any(stamp is not None for stamp in stamps):
         timestamps = [now_ms if stamp is None else stamp for stamp in stamps]
@@ -143,26 +143,26 @@ def shaped(lines: list[bytes], first: int, shape: Shape, now_ms: int) -> ParsedR
 
 def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
-        return "it is nested too deep"
+        return "it is nested too deeply"
     return str(error)
 
 
-def separated(separator: bytes) -> Shape:
-    """The key stands in front of the first separator, the value behind it."""
+def separated(separator: bytes) -> Parser:
+    """Return a parser that splits a line into key and value at the first separator."""
     text = separator.decode(errors="replace")
 
-    def shape(line: bytes) -> Row:
+    def parse(line: bytes) -> Row:
         key, found, value = line.partition(separator)
         if not found:
             raise ValueError(f"no separator {text!r}")
         return value, key, None
 
-    return shape
+    return parse
 
 
-def keyed_by_field(name: str) -> Shape:
-    """The line is a JSON object; the key is one of its fields, as text."""
-    # Only this field is decoded; the rest of the line is checked and skipped.
+def keyed_by_field(name: str) -> Parser:
+    """Return a parser of JSON objects that uses the text of one field as the key."""
+    # Only this field is decoded; the rest of the line is validated and skipped.
     kind = msgspec.defstruct(
         "Line",
         [("key", msgspec.Raw | msgspec.UnsetType, msgspec.UNSET)],
@@ -170,7 +170,7 @@ def keyed_by_field(name: str) -> Shape:
     )
     decode = msgspec.json.Decoder(kind).decode
 
-    def shape(line: bytes) -> Row:
+    def parse(line: bytes) -> Row:
         try:
             found: Any = decode(line)
         except msgspec.MsgspecError as error:
@@ -179,7 +179,7 @@ def keyed_by_field(name: str) -> Shape:
             raise ValueError(f"no field {name!r}")
         return line, _key_of(bytes(found.key)), None
 
-    return shape
+    return parse
 
 
 def _key_of(raw: bytes) -> bytes | None:
@@ -202,9 +202,9 @@ _decode_envelope = msgspec.json.Decoder(_Envelope).decode
 
 
 def enveloped(line: bytes) -> Row:
-    """Read an envelope as `consume -O json` writes it.
+    """Parse an envelope as `consume -O json` writes it.
 
-    A value that is a string is that text; any other value is its JSON text.
+    If the value is a JSON string, the record's value is that text; otherwise it is the JSON text.
     """
     try:
         found = _decode_envelope(line)
@@ -221,7 +221,7 @@ def _bytes_of(text: str, encoding: str | None) -> bytes:
     if encoding is None:
         return text.encode()
     if encoding != "base64":
-        raise ValueError(f"unknown encoding {encoding!r}, only base64 is known")
+        raise ValueError(f"unknown encoding {encoding!r}; only base64 is supported")
     return base64.b64decode(text, validate=True)
 
 
@@ -232,7 +232,7 @@ def _milliseconds(stamp: int | str) -> int:
     if isinstance(stamp, int):
         return _checked(stamp, stamp)
     if not _HAS_ZONE.search(stamp):
-        raise ValueError(f"timestamp {stamp!r} has no time zone; Z stands for UTC")
+        raise ValueError(f"timestamp {stamp!r} has no time zone (for UTC, add Z)")
     moment = datetime.fromisoformat(stamp)
     delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
     stamp_ms = (delta.days * 86_400 + delta.seconds) * 1_000 + delta.microseconds // 1_000
@@ -241,7 +241,9 @@ def _milliseconds(stamp: int | str) -> int:
 
 def _checked(stamp_ms: int, given: int | str) -> int:
     if stamp_ms < 0:
-        raise ValueError(f"timestamp {given!r} is before 1970, which no record can say")
+        raise ValueError(f"timestamp {given!r} is before 1970")
     if stamp_ms > TIMESTAMP_MS_MAX:
-        raise ValueError(f"timestamp {given!r} is after the year 9999; numbers are milliseconds")
+        raise ValueError(
+            f"timestamp {given!r} is after the year 9999 (a number is in milliseconds)"
+        )
     return stamp_ms

@@ -1,4 +1,4 @@
-"""Lists of flat rows, as a table for people or in a format for programs."""
+"""Prints lists of flat rows, as a table for people or in a format for programs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ FORMATS: Final = ("table", "json", "yaml", "toml")
 
 
 def output_option(command: F) -> F:
-    """Give a command ``-O/--output``."""
+    """Add ``-O/--output`` to a command."""
     return click.option(
         "-O",
         "--output",
         "form",
         type=click.Choice(FORMATS, case_sensitive=False),
         default="table",
-        help="How to print the list [table]",
+        help="Output format",
     )(command)
 
 
@@ -33,17 +33,17 @@ def write_list(
     rows: Sequence[Row],
     form: str,
     *,
-    if_none: str,
+    empty_text: str,
     table_columns: Sequence[str] | None = None,
 ) -> None:
     """Print rows that all have the same columns.
 
     Args:
-        name: What they are, for the formats that need a name.
-        rows: Columns by name; None is an absent value.
+        name: The name of the list, for the formats that need one.
+        rows: Values by column name; None is an absent value.
         form: One of FORMATS.
-        if_none: What the table says when there are no rows.
-        table_columns: Those that the table shows; all, if left out.
+        empty_text: Printed instead of a table without rows.
+        table_columns: The columns that the table shows; all of them if left out.
     """
     if form == "json":
         click.echo(json.dumps([dict(row) for row in rows], indent=2))
@@ -52,13 +52,13 @@ def write_list(
     elif form == "toml":
         click.echo("\n\n".join(_toml(name, row) for row in rows) if rows else f"{name} = []")
     elif not rows:
-        say(if_none)
+        say(empty_text)
     else:
         click.echo(_table(rows, table_columns or list(rows[0])))
 
 
 def write_one(row: Row, form: str) -> None:
-    """Print one thing."""
+    """Print one row, in a table with one column a line."""
     if form == "json":
         click.echo(json.dumps(dict(row), indent=2))
     elif form == "yaml":
@@ -72,7 +72,7 @@ def write_one(row: Row, form: str) -> None:
 
 
 def _yaml(row: Row) -> str:
-    # What JSON writes for a scalar or a list is the same value in YAML.
+    # JSON scalars and lists are valid YAML with the same meaning.
     lines = [f"{name}: {json.dumps(value)}" for name, value in row.items()]
     return "- " + "\n  ".join(lines)
 
@@ -82,7 +82,7 @@ def _toml(name: str, row: Row) -> str:
 
 
 def _toml_lines(row: Row) -> str:
-    # The same holds for TOML, which has no null.
+    # JSON scalars and lists are valid TOML, too, but TOML has no null.
     return "\n".join(
         f"{key} = {json.dumps(value)}" for key, value in row.items() if value is not None
     )

@@ -1,4 +1,4 @@
-"""The command `streamkit`: finds subcommands, and turns errors into words and exit codes."""
+"""The command `streamkit`: finds subcommands, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import click
 from click.exceptions import NoArgsIsHelpError
 
 import streamkit
-from streamkit.cli.options import root_place_options, write_examples
+from streamkit.cli.options import Group, with_root_target_options
 from streamkit.cli.output import OutputFailed, guarded_output
 from streamkit.errors import StreamKitError
 from streamkit.observe.streams import (
@@ -22,8 +22,8 @@ from streamkit.observe.streams import (
     standard_error,
 )
 
-# Name, module, what it does. A module is imported when its command runs or shows its help, so
-# that the list of commands costs nothing. The command is the module's attribute of that name.
+# Name, module, description. A module is imported only when its command runs or shows its help,
+# so listing the commands imports none. The command is the module's attribute of that name.
 COMMANDS: Final = {
     "run": ("streamkit.cli.run", "Run an app"),
     "check": ("streamkit.cli.run", "Check the graph of an app without starting it"),
@@ -34,11 +34,11 @@ COMMANDS: Final = {
     "partition": ("streamkit.cli.partition", "List partitions"),
     "smartmodule": ("streamkit.cli.smartmodule", "Store, list and delete SmartModules"),
     "consumer": ("streamkit.cli.consumer", "List and delete stored consumer offsets"),
-    "profile": ("streamkit.cli.profile", "Show and change the profiles of Fluvio's own file"),
-    "broker": ("streamkit.cli.broker", "Start a broker that stays"),
-    "bench": ("streamkit.cli.bench", "Measure how fast everything is on this machine"),
+    "profile": ("streamkit.cli.profile", "Show and change the profiles in Fluvio's profile file"),
+    "broker": ("streamkit.cli.broker", "Run the broker in the foreground"),
+    "bench": ("streamkit.cli.bench", "Measure the performance on this machine"),
 }
-# Short names that Fluvio's users know; lists and help show the long ones.
+# Short names that Fluvio's users know. Lists and help texts show the long ones.
 ALIASES: Final = {"sm": "smartmodule"}
 EXAMPLES: Final = (
     "streamkit produce flights --file flights.jsonl",
@@ -46,8 +46,8 @@ EXAMPLES: Final = (
 )
 
 
-class LazyGroup(click.Group):
-    """The commands of COMMANDS, imported one at a time."""
+class LazyGroup(Group):
+    """The commands of COMMANDS, each imported when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -65,7 +65,7 @@ class LazyGroup(click.Group):
             command = None
         if command is None:
             raise click.UsageError(f"the command {cmd_name!r} is not part of this installation")
-        assert isinstance(command, click.Command), f"{path}.{cmd_name} is no command"
+        assert isinstance(command, click.Command), f"{path}.{cmd_name} is not a click command"
         return command
 
     def resolve_command(
@@ -80,23 +80,28 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        write_examples(EXAMPLES, formatter)
 
-
-@click.group("streamkit", cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@root_place_options
-@click.version_option(streamkit.__version__, prog_name="streamkit")
+# Subcommands inherit both settings.
+@click.group(
+    "streamkit",
+    cls=LazyGroup,
+    examples=EXAMPLES,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
+@with_root_target_options
+@click.version_option(
+    streamkit.__version__, prog_name="streamkit", help="Show the version and exit"
+)
 def cli() -> None:
     """Stream processing and ETL in Python on Fluvio topics.
 
     Without --cluster, --profile or an active Fluvio profile, commands use the embedded broker
-    of ./.streamkit and start it where it does not run.
+    in ./.streamkit and start it if it is not running.
     """
 
 
 def main() -> NoReturn:
-    """Run the command line and exit; a bug keeps its traceback."""
+    """Run the command line and exit. An unexpected exception keeps its traceback."""
     fill_standard_descriptors()
     with guarded_output():
         code = _exit_code(sys.argv[1:])
@@ -117,28 +122,28 @@ def _exit_code(arguments: list[str]) -> int:
         say(error.format_message())
         return error.exit_code
     except click.ClickException as error:
-        _say(*_words(error))
+        _say(*_message_and_hint(error))
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return 130
     except BrokenPipeError:
-        discard(sys.stdout, 1)  # whoever read our output has seen enough
+        discard(sys.stdout, 1)  # the reader of our output, such as `head`, needs no more
         return 0
 
 
 def _flush_output() -> None:
-    """Write what is left of the output.
+    """Write the buffered output.
 
     Raises:
         OutputFailed: It cannot be written.
-        BrokenPipeError: Whoever read it is gone.
+        BrokenPipeError: Its reader closed the pipe.
     """
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
         raise
-    except OSError as error:  # of a stream that is not guarded
+    except OSError as error:  # a guarded stream raises OutputFailed itself
         raise OutputFailed(error.strerror or str(error)) from error
 
 
@@ -151,11 +156,11 @@ def _say(what: str, hint: str) -> None:
         out.line(f"  hint: {hint}")
 
 
-def _words(error: click.ClickException) -> tuple[str, str]:
-    """Return what is wrong, and what to do, in the shape of our own errors."""
+def _message_and_hint(error: click.ClickException) -> tuple[str, str]:
+    """Return the message and the hint of a click error in the form of our own errors."""
     context = getattr(error, "ctx", None)
     command = "streamkit" if context is None else context.command_path
-    hint = f"`{command} --help` shows what it takes"
+    hint = f"`{command} --help` shows its arguments and options"
     if isinstance(error, click.NoSuchCommand | click.NoSuchOption):
         if error.possibilities:
             hint = f"did you mean {' or '.join(map(repr, error.possibilities))}?"

@@ -1,4 +1,4 @@
-"""What all commands share: where to work, examples in the help, values with units."""
+"""What all commands share: target options, examples in the help, values with units."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from streamkit.errors import UsageError
 from streamkit.units import parse_duration_s, parse_size_bytes
 
 if TYPE_CHECKING:
+    from click.types import OptionHelpExtra
+
     from streamkit.client.tls import Tls
     from streamkit.target import Target
 
@@ -21,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(slots=True)
 class TargetOptions:
-    """What the options say of the place, before or after the subcommand."""
+    """The target options, given before or after the subcommand."""
 
     cluster: str | None = None
     profile: str | None = None
@@ -35,22 +37,22 @@ class TargetOptions:
     client_key: str | None = None
 
 
-def named(context: click.Context) -> TargetOptions:
-    """Return what was named so far; one object for the whole command line."""
-    found = context.find_root().ensure_object(TargetOptions)
-    assert isinstance(found, TargetOptions)
-    return found
+def target_options_of(context: click.Context) -> TargetOptions:
+    """Return the target options parsed so far; one object for the whole command line."""
+    options = context.find_root().ensure_object(TargetOptions)
+    assert isinstance(options, TargetOptions)
+    return options
 
 
-def chosen(settings_cluster: str | None = None) -> Target:
-    """Choose the place from the options of the running command; see `streamkit.target.choose`.
+def chosen_target(settings_cluster: str | None = None) -> Target:
+    """Choose the target from the options of the running command; see `streamkit.target.choose`.
 
     Raises:
         ConfigError: The options contradict each other, or the profile cannot be used.
     """
     from streamkit.target import choose
 
-    options = named(click.get_current_context())
+    options = target_options_of(click.get_current_context())
     return choose(
         cluster=options.cluster,
         profile=options.profile,
@@ -62,24 +64,24 @@ def chosen(settings_cluster: str | None = None) -> Target:
 
 
 def tls_of(options: TargetOptions) -> Tls | None:
-    """Return what the TLS options ask for; None where they are not given.
+    """Return the TLS configuration that the options describe; None without ``--tls``.
 
-    As in Fluvio's own commands ``--tls`` alone encrypts and checks nothing. With an authority or
-    a domain the server is checked; with ``--enable-client-cert`` the client shows its own
-    certificate, too.
+    As in Fluvio's own commands, ``--tls`` alone encrypts without checking any certificate. With a
+    CA certificate or a domain, the client verifies the server. With ``--enable-client-cert``, the
+    client also presents its own certificate.
 
     Raises:
         UsageError: An option is given that would have no effect, or one is missing.
     """
-    named_certs = [_option(name) for name in _CLIENT_CERT_NAMES if getattr(options, name)]
-    if options.enable_client_cert and len(named_certs) < len(_CLIENT_CERT_NAMES):
+    given_certs = [_option(name) for name in _CLIENT_CERT_NAMES if getattr(options, name)]
+    if options.enable_client_cert and len(given_certs) < len(_CLIENT_CERT_NAMES):
         raise UsageError(
             "--enable-client-cert needs --client-cert and --client-key",
-            hint="name the files that hold the client's certificate and its key",
+            hint="give the files with the client's certificate and its key",
         )
-    if named_certs and not options.enable_client_cert:
+    if given_certs and not options.enable_client_cert:
         raise UsageError(
-            f"{' and '.join(named_certs)} without --enable-client-cert would not be used",
+            f"{' and '.join(given_certs)} has no effect without --enable-client-cert",
             hint="add --enable-client-cert",
         )
     given = [_option(name) for name in _TLS_NAMES if getattr(options, name)]
@@ -106,70 +108,94 @@ def _path(name: str | None) -> Path | None:
     return None if name is None else Path(name)
 
 
-def place_options(command: F) -> F:
-    """Give a command ``--cluster``, ``--profile``, ``--embedded``, ``--data-dir``, and those of
-    TLS, which only the help of ``streamkit`` shows.
+def with_target_options(command: F) -> F:
+    """Add ``--cluster``, ``--profile``, ``--embedded``, ``--data-dir`` and the TLS options.
+
+    The TLS options are hidden: only the help of ``streamkit`` itself shows them.
     """
-    return _place_options(_tls_options(command, hidden=True), "", "")
+    return _with_target_options(_with_tls_options(command, hidden=True), "", "")
 
 
-def place_and_tls_options(command: F) -> F:
-    """The same, for a command whose help shows all of them."""
-    return _place_options(_tls_options(command), "", "")
+def with_target_and_tls_options(command: F) -> F:
+    """Add the target options, with the TLS options shown in the command's help."""
+    return _with_target_options(_with_tls_options(command), "", "")
 
 
-def root_place_options(command: F) -> F:
-    """The same for the command ``streamkit`` itself, where the short letters count too."""
-    return _place_options(_tls_options(command), "-c", "-P")
+def with_root_target_options(command: F) -> F:
+    """Add the target options of ``streamkit`` itself, which also accept ``-c`` and ``-P``."""
+    return _with_target_options(_with_tls_options(command), "-c", "-P")
 
 
-def _tls_options(command: F, *, hidden: bool = False) -> F:
+def _with_tls_options(command: F, *, hidden: bool = False) -> F:
     for decorate in (
-        _noted("--client-key", metavar="FILE", hidden=hidden, help="TLS: its key"),
-        _noted("--client-cert", metavar="FILE", hidden=hidden, help="TLS: the client's own"),
-        _noted("--ca-cert", metavar="FILE", hidden=hidden, help="TLS: who vouches for servers"),
-        _noted("--domain", metavar="NAME", hidden=hidden, help="TLS: what the servers are called"),
-        _noted(
+        _target_option(
+            "--client-key", metavar="FILE", hidden=hidden, help="TLS: key of the client certificate"
+        ),
+        _target_option(
+            "--client-cert", metavar="FILE", hidden=hidden, help="TLS: client certificate"
+        ),
+        _target_option(
+            "--ca-cert", metavar="FILE", hidden=hidden, help="TLS: CA certificate to trust"
+        ),
+        _target_option("--domain", metavar="NAME", hidden=hidden, help="TLS: expected server name"),
+        _target_option(
             "--enable-client-cert",
             is_flag=True,
             hidden=hidden,
-            help="TLS: show the client's own certificate",
+            help="TLS: present a client certificate",
         ),
-        _noted(
+        _target_option(
             "--tls",
             is_flag=True,
             hidden=hidden,
-            help="Use TLS; alone it checks no certificate",
+            help="Use TLS; without the other TLS options, the server is not verified",
         ),
     ):
         command = decorate(command)
     return command
 
 
-def _noted(*names: str, **settings: Any) -> Callable[[F], F]:
-    return click.option(*filter(None, names), expose_value=False, callback=_note, **settings)
+def _target_option(*names: str, **settings: Any) -> Callable[[F], F]:
+    return click.option(
+        *filter(None, names), cls=Option, expose_value=False, callback=_remember, **settings
+    )
 
 
-def _place_options(command: F, short_cluster: str, short_profile: str) -> F:
+def _with_target_options(command: F, short_cluster: str, short_profile: str) -> F:
     for decorate in (
-        _noted(
+        _target_option(
             "--data-dir",
             metavar="DIR",
-            help="Where the embedded broker and state lie [./.streamkit]",
+            show_default="./.streamkit",
+            help="Directory of the embedded broker and of saved state",
         ),
-        _noted("--embedded", is_flag=True, help="Use the embedded broker, whatever else is set"),
-        _noted(short_profile, "--profile", metavar="NAME", help="A profile of Fluvio's own file"),
-        _noted(short_cluster, "--cluster", metavar="HOST:PORT", help="The SC of a cluster"),
+        _target_option(
+            "--embedded",
+            is_flag=True,
+            help="Use the embedded broker even if a cluster or profile is configured",
+        ),
+        _target_option(
+            short_profile,
+            "--profile",
+            metavar="NAME",
+            help="Use this profile of Fluvio's profile file",
+        ),
+        _target_option(
+            short_cluster,
+            "--cluster",
+            metavar="HOST:PORT",
+            help="Connect to the cluster whose SC has this address",
+        ),
     ):
         command = decorate(command)
     return command
 
 
-def _note(context: click.Context, parameter: click.Parameter, value: Any) -> None:
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
     if value is None or value is False:
         return
     check_not_empty(parameter, value)
-    options, name = named(context), str(parameter.name)
+    options, name = target_options_of(context), str(parameter.name)
     before = getattr(options, name)
     if before and before != value:
         raise click.UsageError(f"{_option(name)} is given twice: {before!r} and {value!r}", context)
@@ -177,15 +203,15 @@ def _note(context: click.Context, parameter: click.Parameter, value: Any) -> Non
 
 
 def check_not_empty(parameter: click.Parameter, value: Any) -> None:
-    """Refuse an option or argument that is given and says nothing.
+    """Refuse an option or argument with an empty value.
 
     Raises:
-        UsageError: It is empty, or one of its values is.
+        UsageError: The value is blank, or one of several values is.
     """
     if any(isinstance(each, str) and not each.strip() for each in _values(value)):
         is_option = isinstance(parameter, click.Option)
         what = parameter.opts[-1] if is_option else parameter.human_readable_name
-        raise UsageError(f"{what} is empty", hint="leave it out, or say something with it")
+        raise UsageError(f"{what} is empty", hint="leave it out, or give it a value")
 
 
 def _values(value: Any) -> tuple[Any, ...]:
@@ -196,21 +222,40 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-class Command(click.Command):
-    """A command whose help ends with examples.
+class Option(click.Option):
+    """An option whose default is described in ``show_default``, and shown without parentheses."""
 
-    What is given and empty is refused, but for the options in ``may_be_empty``.
-    """
+    def get_help_extra(self, ctx: click.Context) -> OptionHelpExtra:
+        extra = super().get_help_extra(ctx)
+        if isinstance(self.show_default, str):
+            extra["default"] = self.show_default
+        return extra
 
-    def __init__(
-        self,
-        *args: Any,
-        examples: tuple[str, ...] = (),
-        may_be_empty: tuple[str, ...] = (),
-        **settings: Any,
-    ) -> None:
+
+class WithExamples(click.Command):
+    """A command or group whose help ends with examples."""
+
+    def __init__(self, *args: Any, examples: tuple[str, ...] = (), **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.examples = examples
+
+    def get_help_option(self, ctx: click.Context) -> click.Option | None:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.help = "Show this message and exit"
+        return option
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if self.examples:
+            formatter.write("\nExamples:\n")
+            formatter.write("".join(f"  {example}\n" for example in self.examples))
+
+
+class Command(WithExamples):
+    """A command that refuses empty values, except for the options in ``may_be_empty``."""
+
+    def __init__(self, *args: Any, may_be_empty: tuple[str, ...] = (), **settings: Any) -> None:
+        super().__init__(*args, **settings)
         self.may_be_empty = may_be_empty
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -220,26 +265,9 @@ class Command(click.Command):
                 check_not_empty(parameter, ctx.params[parameter.name])
         return rest
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        write_examples(self.examples, formatter)
 
-
-class Group(click.Group):
-    """A group of commands whose help ends with examples."""
-
-    def __init__(self, *args: Any, examples: tuple[str, ...] = (), **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.examples = examples
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        write_examples(self.examples, formatter)
-
-
-def write_examples(examples: tuple[str, ...], formatter: click.HelpFormatter) -> None:
-    """Write examples as the last section of a help text, one a line."""
-    if examples:
-        formatter.write("\nExamples:\n")
-        formatter.write("".join(f"  {example}\n" for example in examples))
+class Group(WithExamples, click.Group):
+    """A group of commands."""
 
 
 class Duration(click.ParamType[float]):

@@ -1,4 +1,4 @@
-"""Standard output of a command: one that cannot be written to ends it with one line of error."""
+"""Standard output of a command: if it cannot be written to, the command ends with an error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CLOSED: Final = "it is closed"
 
 
 class OutputFailed(StreamKitError, OSError):
-    """Standard output cannot be written to, so what was asked for would be lost."""
+    """Standard output cannot be written to, so the command's output would be lost."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"cannot write to standard output: {reason}")
@@ -26,9 +26,9 @@ class OutputFailed(StreamKitError, OSError):
 
 @contextmanager
 def guarded_output() -> Iterator[None]:
-    """Let `sys.stdout` raise `OutputFailed` where it cannot be written to, or was closed.
+    """Make `sys.stdout` raise `OutputFailed` if it is closed or cannot be written to.
 
-    A broken pipe stays what it is: whoever read it has seen enough, which is no failure.
+    A broken pipe still raises BrokenPipeError: its reader needs no more, which is not an error.
     """
     before = sys.stdout
     sys.stdout = _guarded(before)
@@ -40,7 +40,7 @@ def guarded_output() -> Iterator[None]:
 
 @contextmanager
 def unguarded_output() -> Iterator[None]:
-    """Let `sys.stdout` be what the interpreter made it, for programs of the user's."""
+    """Set `sys.stdout` to the interpreter's own stream, for the user's program."""
     before = sys.stdout
     before.flush()
     sys.stdout = sys.__stdout__
@@ -51,10 +51,10 @@ def unguarded_output() -> Iterator[None]:
 
 
 def check_output() -> None:
-    """Refuse to begin what would be printed on a standard output that is closed.
+    """Check that standard output is open, before work whose result is printed there.
 
     Raises:
-        OutputFailed: It is.
+        OutputFailed: It is closed.
     """
     if isinstance(getattr(sys.stdout.buffer, "raw", None), _Closed):
         raise OutputFailed(_CLOSED)
@@ -64,7 +64,7 @@ def _guarded(out: TextIO | None) -> TextIO:
     if out is None:
         return io.TextIOWrapper(io.BufferedWriter(_Closed()), "utf-8", write_through=True)
     if type(out) is not io.TextIOWrapper:
-        return out  # it was replaced by something that has its own ways
+        return out  # another object took the place of the interpreter's stream
     return io.TextIOWrapper(
         io.BufferedWriter(_Output(out.fileno(), "w", closefd=False)),
         encoding=out.encoding,
@@ -75,15 +75,15 @@ def _guarded(out: TextIO | None) -> TextIO:
 
 
 class _Output(io.FileIO):
-    """The file of standard output; waits where it was set to non-blocking and is full."""
+    """The file of standard output. If it is non-blocking and full, a write waits."""
 
     def write(self, data: Buffer, /) -> int:
         try:
             while (written := super().write(data)) is None:
                 wait_for_room(self.fileno())
         except BrokenPipeError as error:
-            # Without its number: click would take it for a failure and exit with 1 by itself.
-            raise BrokenPipeError("whoever read the output is gone") from error
+            # Without the error number: with it, click itself would exit with 1.
+            raise BrokenPipeError("the reader of the output closed the pipe") from error
         except OSError as error:
             raise OutputFailed(error.strerror or str(error)) from error
         return written

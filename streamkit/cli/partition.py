@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streamkit.cli.listing import Row, output_option, write_list
-from streamkit.cli.options import Command, Group, place_options
+from streamkit.cli.options import Command, Group, with_target_options
 
 if TYPE_CHECKING:
     from streamkit.cli.session import Session
@@ -30,7 +30,7 @@ _TABLE_COLUMNS = (
 
 
 @click.group(cls=Group, examples=("streamkit partition list", "streamkit partition list -O json"))
-@place_options
+@with_target_options
 def partition() -> None:
     """List partitions."""
 
@@ -40,21 +40,24 @@ def partition() -> None:
     cls=Command,
     examples=("streamkit partition list", "streamkit partition list --topic flights -O json"),
 )
-@click.option("-t", "--topic", help="Only those of this topic")
-@click.option("-s", "--system", is_flag=True, help="Partitions of the system's topics instead")
+@click.option("-t", "--topic", help="List only the partitions of this topic")
+@click.option("-s", "--system", is_flag=True, help="List the partitions of system topics instead")
 @output_option
-@place_options
+@with_target_options
 def list_(topic: str | None, system: bool, form: str) -> None:
-    """List partitions: who leads them, and how far they reach."""
+    """List partitions with their leader, replicas, size and offsets."""
     from streamkit.cli.session import run_with_client
 
     async def work(session: Session) -> list[PartitionInfo]:
         if topic is not None:
-            await session.client.admin.describe_topic(topic)  # a wrong name is no empty list
+            # An unknown topic is an error, not an empty list.
+            await session.client.admin.describe_topic(topic)
         return await session.client.admin.list_partitions(topic, system=system)
 
     rows = list(map(_row, run_with_client(work)))
-    write_list("partitions", rows, form, if_none="no partitions yet", table_columns=_TABLE_COLUMNS)
+    write_list(
+        "partitions", rows, form, empty_text="no partitions yet", table_columns=_TABLE_COLUMNS
+    )
 
 
 def _row(partition: PartitionInfo) -> Row:
@@ -65,7 +68,7 @@ def _row(partition: PartitionInfo) -> Row:
         "leader": partition.leader,
         "replicas": list(partition.replicas),
         "resolution": partition.resolution,
-        # A negative size is none: -1 could not be told, -2 was not told yet.
+        # Negative sizes are codes: -1 is unknown, -2 is not measured yet.
         "size_bytes": partition.size_bytes if partition.size_bytes >= 0 else None,
         "base_offset": partition.base_offset,
         "high_watermark": partition.high_watermark,

@@ -1,4 +1,4 @@
-"""`streamkit produce`: lines, files or whole inputs become records of a topic."""
+"""`streamkit produce`: writes lines or whole files to a topic as records."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Any, get_args
 import click
 
 from streamkit.cli.choice_option import DELIVERY, ISOLATION
-from streamkit.cli.options import DURATION, SIZE, Command, place_options
-from streamkit.cli.smartmodule_options import SmartModuleOptions, chain_options, no_mirrors
+from streamkit.cli.options import DURATION, SIZE, Command, Option, with_target_options
+from streamkit.cli.smartmodule_options import (
+    SmartModuleOptions,
+    refuse_mirror_option,
+    smartmodule_options,
+)
 from streamkit.errors import UsageError
 from streamkit.record import Compression
 
@@ -30,93 +34,105 @@ from streamkit.record import Compression
     "files",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Read this file in place of standard input; again for more files; .gz is decompressed",
+    help="Read this file instead of standard input; decompresses .gz; repeatable",
 )
-@click.option("--raw", is_flag=True, help="Each input is one record, byte by byte")
-@click.option("--key", help="The key of every record")
+@click.option("--raw", is_flag=True, help="Write each input unchanged as one record")
+@click.option("--key", help="Use this key for every record")
 @click.option(
-    "--key-separator", metavar="S", help="Cut each line into key and value at the first S"
+    "--key-separator", metavar="S", help="Split each line into key and value at the first S"
 )
-@click.option("--key-field", metavar="NAME", help="Take the key from this field of JSON lines")
+@click.option("--key-field", metavar="NAME", help="Use this field of each JSON line as the key")
 @click.option(
     "--input",
     "form",
     type=click.Choice(("lines", "json")),
     default="lines",
-    help="json: each line is {key, value, timestamp}, as `consume -O json` prints [lines]",
+    help="Format of the input; json reads lines of {key, value, timestamp} as"
+    " `consume -O json` prints them",
 )
-@click.option("-p", "--partition", type=click.IntRange(min=0), help="Where to put every record")
+@click.option(
+    "-p",
+    "--partition",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Write every record to this partition",
+)
 @click.option(
     "--compression",
+    cls=Option,
     type=click.Choice(get_args(Compression), case_sensitive=False),
-    help="How batches are compressed [the topic's own]",
+    show_default="the topic's setting",
+    help="Compression of batches",
 )
-@click.option("--linger", type=DURATION, default=0.1, help="How long a batch may wait [100ms]")
-@click.option("--batch-size", type=SIZE, default=16_384, help="Size of a batch [16384]")
 @click.option(
-    "--max-request-size", type=SIZE, default=1_048_576, help="The largest record [1048576]"
+    "--linger", type=DURATION, default="100ms", help="Maximum time that a batch waits for records"
 )
+@click.option("--batch-size", type=SIZE, default="16KiB", help="Size at which a batch is sent")
+@click.option("--max-request-size", type=SIZE, default="1MiB", help="Maximum size of a record")
 @click.option(
     "--isolation",
     type=ISOLATION,
     default="read_uncommitted",
-    help="read_committed waits for every replica [read_uncommitted]",
+    help="When a record counts as stored; read_committed waits for every replica",
 )
 @click.option(
     "--delivery-semantic",
     "delivery",
     type=DELIVERY,
     default="at-least-once",
-    help="at-most-once never sends anything again, so some may be lost [at-least-once]",
+    help="Whether to retry; at-most-once never does, so records may be lost",
 )
-@chain_options
-@no_mirrors
+@smartmodule_options
+@refuse_mirror_option
 @click.option(
-    "-v", "--verbose", is_flag=True, help="With keys, print [key] value of each record stored"
+    "-v", "--verbose", is_flag=True, help="Print [key] value of each stored record with a key"
 )
-@click.option("--print-metadata", is_flag=True, help="Print where each record is stored")
+@click.option(
+    "--print-metadata", is_flag=True, help="Print the partition and offset of each stored record"
+)
 @click.option(
     "--create-topics",
     is_flag=True,
-    help="Make a missing topic on a cluster too; the embedded broker always gets it",
+    help="Create a missing topic on a cluster; on the embedded broker this is always done",
 )
-@place_options
+@with_target_options
 def produce(topic: str, **given: Any) -> None:
-    """Write records to TOPIC: one a line, of files or of standard input.
+    """Write each line of the files, or of standard input, to TOPIC as a record.
 
-    What was read is stored and counted, also on Ctrl-C. Lines that cannot be records are named
-    by number; then the exit code is 1.
+    Ctrl-C stops reading; records already read are still stored and counted. Invalid lines are
+    rejected and reported with their line number, and the exit code is then 1.
     """
     from streamkit.cli.produce_run import ProduceOptions, run
 
-    chain = SmartModuleOptions.taken_from(given)
-    options = ProduceOptions(topic=topic, smartmodules=tuple(chain.steps()), **given)
+    smartmodules = SmartModuleOptions.pop_from(given).steps()
+    options = ProduceOptions(topic=topic, smartmodules=tuple(smartmodules), **given)
     _check(options)
     click.get_current_context().exit(run(options))
 
 
 def _check(options: Any) -> None:
-    ways = {
+    key_options = {
         "--key": options.key is not None,
         "--key-separator": options.key_separator is not None,
         "--key-field": options.key_field is not None,
         "--input json": options.form == "json",
     }
-    given = [name for name, is_given in ways.items() if is_given]
+    given = [name for name, is_given in key_options.items() if is_given]
     if len(given) > 1:
         raise UsageError(
-            f"{' and '.join(given)} each say where keys come from", hint="keep one of them"
+            f"{' and '.join(given)} each define where keys come from", hint="keep one of them"
         )
     if options.raw and given and given != ["--key"]:
         raise UsageError(
-            f"--raw and {given[0]} contradict each other", hint="with --raw there are no lines"
+            f"--raw and {given[0]} contradict each other",
+            hint="--raw does not split the input into lines; only --key works with it",
         )
     if options.verbose and not given:
         raise UsageError(
-            "--verbose prints keys, and no option gives the records any",
-            hint="--print-metadata prints where each record is stored",
+            "--verbose prints keys, but the records have none",
+            hint="add a key option such as --key, or use --print-metadata",
         )
     if options.key_separator == "":
         raise UsageError("--key-separator is empty", hint="give at least one character")
     if options.batch_size < 1 or options.max_request_size < 1:
-        raise UsageError("--batch-size and --max-request-size count from 1 byte up")
+        raise UsageError("--batch-size and --max-request-size must be at least 1 byte")

@@ -1,4 +1,4 @@
-"""The work of `streamkit produce`: read blocks, send them, keep account of every line."""
+"""The work of `streamkit produce`: reads blocks, sends them, and counts every line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from streamkit.cli.inputs import Input, Stop, open_file, standard_input
 from streamkit.cli.lines import (
     LineCutter,
     ParsedRows,
+    Parser,
     enveloped,
     keyed_by_field,
+    parse_lines,
     plain,
     separated,
-    shaped,
 )
 from streamkit.cli.output import OutputFailed, check_output
 from streamkit.cli.progress import Progress, rate, seconds
@@ -33,20 +34,20 @@ from streamkit.observe.streams import discard, standard_error
 from streamkit.protocol.error_codes import Code
 from streamkit.units import counted
 
-_GIVE_UP_S = 30.0
-# How long records may take that are on their way when no more can be stored.
-_LAST_S_MAX = 5.0
-# Refusals of the broker that are about what was sent: too large, or a SmartModule fails on it.
+_DELIVERY_TIMEOUT_S = 30.0
+# How long to wait for batches in flight after an error that stops the command.
+_LAST_RECORDS_S_MAX = 5.0
+# Errors of the broker that concern single records: too large, or a SmartModule fails on one.
 _RECORD_CODES = frozenset({Code.MESSAGE_TOO_LARGE, Code.SMARTMODULE_RUNTIME_ERROR})
-_REJECTED_TOLD_MAX = 100
-_RECORD_BYTES_SPARE = 128  # more than a record and its batch need beside key and value
+_REJECTED_REPORTED_MAX = 100
+_RECORD_OVERHEAD_BYTES_MAX = 128  # more than the headers of a record and its batch need
 
 Reader = Callable[[list[bytes], int], ParsedRows]
 
 
 @dataclass(frozen=True, slots=True)
 class ProduceOptions:
-    """The options of the command, as they were given."""
+    """The options of the command."""
 
     topic: str
     files: tuple[Path, ...]
@@ -69,12 +70,12 @@ class ProduceOptions:
 
 
 @dataclass(slots=True)
-class Account:
-    """What became of the records so far."""
+class Counts:
+    """Counts of the records so far, and the batches in flight."""
 
     stored: int = 0
     rejected: int = 0
-    told: int = 0
+    reported: int = 0
     in_flight: deque[tuple[RecordsHandle, ParsedRows, str]] = field(default_factory=deque)
 
 
@@ -91,8 +92,8 @@ def run(options: ProduceOptions) -> int:
 
 
 def _inputs(options: ProduceOptions) -> list[Input]:
-    # Files are opened first: a wrong name must not leave half of the others behind.
-    files = [open_file(path, as_it_is=options.raw) for path in options.files]
+    # Open all files before anything is sent, so that a wrong name does not end a half-done run.
+    files = [open_file(path, decompress=not options.raw) for path in options.files]
     return files or [standard_input()]
 
 
@@ -109,33 +110,33 @@ async def _produce(session: Session, options: ProduceOptions, inputs: list[Input
         delivery=options.delivery,
         smartmodules=options.smartmodules,
         partition=options.partition,
-        delivery_timeout=_GIVE_UP_S,
-        on_retry=_once(lambda error, attempt: note(f"trying again: {error}")),
-        on_batch=lambda report: _fail_on_refusal_of_all(report.error, options.delivery, stop),
+        delivery_timeout=_DELIVERY_TIMEOUT_S,
+        on_retry=_every_tenth(lambda error: note(f"retrying: {error}")),
+        on_batch=lambda report: _stop_on_permanent_error(report.error, options.delivery, stop),
     )
     async with producer:
-        work = _Command(options, producer, inputs, stop)
-        with cancelled_by_signals(stop.ask):
-            await work.read_all()
-            await work.finish()
-        code = work.tell_end()
+        command = _Command(options, producer, inputs, stop)
+        with cancelled_by_signals(stop.request):
+            await command.read_all()
+            await command.finish()
+        code = command.report_end()
         if stop.failure is not None:
             raise stop.failure
     return code
 
 
-def _fail_on_refusal_of_all(error: Exception | None, delivery: str, stop: Stop) -> None:
-    """Stop reading where a batch was refused for a reason that holds for every other one.
+def _stop_on_permanent_error(error: Exception | None, delivery: str, stop: Stop) -> None:
+    """Stop reading if a batch failed for a reason that concerns every batch.
 
-    Where nothing is sent again, an error that may pass costs its own records alone.
+    With at-most-once, a transient error loses only its own batch, and reading continues.
     """
-    if not isinstance(error, StreamKitError) or _is_about_records(error):
+    if not isinstance(error, StreamKitError) or _concerns_records(error):
         return
     if delivery == "at-least-once" or not error.retryable:
         stop.fail(error)
 
 
-def _is_about_records(error: StreamKitError) -> bool:
+def _concerns_records(error: StreamKitError) -> bool:
     if isinstance(error, BrokerError):
         return error.code in _RECORD_CODES
     return isinstance(error, DataError)
@@ -147,15 +148,16 @@ async def _ensure_topic(session: Session, options: ProduceOptions) -> None:
         await session.client.admin.describe_topic(name)
     except TopicNotFound as error:
         if not session.is_embedded and not options.create_topics:
-            similar = f"{error.hint} Else" if error.hint.startswith("did you mean") else "else"
-            hint = f"{similar} create it: `streamkit topic create {name}`, or --create-topics"
-            raise TopicNotFound(name, hint=hint.removeprefix("else ")) from None
+            hint = f"create it with `streamkit topic create {name}` or --create-topics"
+            if error.hint.startswith("did you mean"):
+                hint = f"{error.hint} Otherwise {hint}"
+            raise TopicNotFound(name, hint=hint) from None
         await session.client.admin.create_topic(name)
         note(f"created topic {name!r}")
 
 
 class _Command:
-    """One call of `produce` on its way."""
+    """One running `produce`."""
 
     def __init__(
         self, options: ProduceOptions, producer: Producer, inputs: list[Input], stop: Stop
@@ -164,10 +166,10 @@ class _Command:
         self._producer = producer
         self._inputs = inputs
         self._stop = stop
-        self._account = Account()
+        self._counts = Counts()
         self._read_bytes = 0
         sizes = [each.size_bytes for each in inputs]
-        self._of_bytes = None if None in sizes else sum(filter(None, sizes))
+        self._total_bytes = None if None in sizes else sum(filter(None, sizes))
         self._is_interactive = inputs[0].is_terminal and not options.raw
         self._progress = Progress(
             "records produced", is_live=False if self._is_interactive else None
@@ -175,10 +177,10 @@ class _Command:
         self._read_lines = _reader(options)
 
     async def read_all(self) -> None:
-        """Read and send every input, as far as it can be read and sent."""
+        """Read and send every input, until the end, a stop or an error."""
         try:
             for each in self._inputs:
-                if self._stop.is_asked:
+                if self._stop.is_requested:
                     break
                 if self._options.raw:
                     await self._read_whole(each)
@@ -186,41 +188,41 @@ class _Command:
                     await self._read_lines_of(each)
                 self._read_bytes += each.size_bytes or 0
         except StreamKitError as error:
-            self._stop.fail(error)  # what was read before it is stored and counted first
+            self._stop.fail(error)  # the lines read before it are still stored and counted
 
     async def finish(self) -> None:
-        """Wait until the outcome of every record is known, and take account of it."""
-        with anyio.move_on_after(None if self._stop.failure is None else _LAST_S_MAX):
-            await self._settle_all()
-        if self._account.in_flight:
-            self._producer.stop()  # what is not stored by now has the same fate as the others
-            await self._settle_all()
+        """Wait until the outcome of every record is known, and count it."""
+        with anyio.move_on_after(None if self._stop.failure is None else _LAST_RECORDS_S_MAX):
+            await self._count_all()
+        if self._counts.in_flight:
+            self._producer.stop()  # fails the batches that are not stored yet
+            await self._count_all()
         try:
             await self._producer.flush()
         except StreamKitError:
-            pass  # what was refused is told by line
+            pass  # the rejected lines are already reported
         self._progress.clear()
 
-    async def _settle_all(self) -> None:
-        while self._account.in_flight:
-            await self._settle_first()
+    async def _count_all(self) -> None:
+        while self._counts.in_flight:
+            await self._count_first()
 
-    def tell_end(self) -> int:
-        account, elapsed_s = self._account, self._progress.elapsed_s
-        untold = account.rejected - account.told
-        if untold > 0:
-            note(f"... and {untold:,} more lines rejected")
-        text = f"{counted(account.stored, 'record')} produced to {self._options.topic}"
-        text += f" in {seconds(elapsed_s)} ({rate(account.stored, elapsed_s)})"
-        if self._options.smartmodules and account.stored:
-            text += "; what of them is stored is up to the SmartModules"
-        if account.rejected:
-            text += f"; {counted(account.rejected, 'line')} rejected"
+    def report_end(self) -> int:
+        counts, elapsed_s = self._counts, self._progress.elapsed_s
+        unreported = counts.rejected - counts.reported
+        if unreported > 0:
+            note(f"... and {counted(unreported, 'more line')} rejected")
+        text = f"{counted(counts.stored, 'record')} produced to {self._options.topic}"
+        text += f" in {seconds(elapsed_s)} ({rate(counts.stored, elapsed_s)})"
+        if self._options.smartmodules and counts.stored:
+            text += "; SmartModules may have dropped or added some"
+        if counts.rejected:
+            text += f"; {counted(counts.rejected, 'line')} rejected"
         note(f"stopped: {text}" if self._stop.signal else text)
-        if account.rejected:
+        if counts.rejected:
             return 1
-        is_cut_short = self._stop.signal and not self._is_interactive
-        return 128 + self._stop.signal if is_cut_short else 0
+        is_interrupted = self._stop.signal and not self._is_interactive
+        return 128 + self._stop.signal if is_interrupted else 0
 
     # --- reading ---------------------------------------------------------------------
 
@@ -228,7 +230,7 @@ class _Command:
         parts = []
         while block := await source.read(self._stop):
             parts.append(block)
-        if not self._stop.is_asked:  # half of an input is not the record that was meant
+        if not self._stop.is_requested:  # do not send a part of an input as a record
             key = None if self._options.key is None else self._options.key.encode()
             await self._send(plain([b"".join(parts)], 1, key), source.name)
 
@@ -244,13 +246,13 @@ class _Command:
     async def _send_lines(self, lines: list[bytes], first: int, source: Input) -> int:
         if lines:
             await self._send(self._read_lines(lines, first), source.name)
-            self._progress.tell(
-                self._account.stored, self._read_bytes + source.position_bytes(), self._of_bytes
+            self._progress.update(
+                self._counts.stored, self._read_bytes + source.position_bytes(), self._total_bytes
             )
         return len(lines)
 
     def _prompt(self) -> None:
-        if self._is_interactive and not self._stop.is_asked:
+        if self._is_interactive and not self._stop.is_requested:
             standard_error().write("> ")
 
     # --- sending ---------------------------------------------------------------------
@@ -263,17 +265,17 @@ class _Command:
             handle = await self._producer.send_many(
                 rows.values, rows.keys, timestamps_ms=rows.timestamps_ms
             )
-            self._account.in_flight.append((handle, rows, source))
+            self._counts.in_flight.append((handle, rows, source))
         if self._is_interactive:
             await self.finish()
-        while self._account.in_flight and self._account.in_flight[0][0].is_known:
-            await self._settle_first()
+        while self._counts.in_flight and self._counts.in_flight[0][0].is_known:
+            await self._count_first()
 
     def _without_too_large(self, rows: ParsedRows) -> ParsedRows:
-        most_bytes = self._options.max_request_size
+        bytes_max = self._options.max_request_size
         longest = max(map(len, rows.values), default=0)
         longest += max((len(key) for key in rows.keys or () if key is not None), default=0)
-        if longest + _RECORD_BYTES_SPARE <= most_bytes:
+        if longest + _RECORD_OVERHEAD_BYTES_MAX <= bytes_max:
             return rows
         keys: Sequence[bytes | None] = rows.keys or [None] * len(rows.values)
         large = [
@@ -281,22 +283,22 @@ class _Command:
             for row, (value, key) in enumerate(zip(rows.values, keys, strict=True))
             if not self._producer.fits(value, key)
         ]
-        reason = f"larger than --max-request-size {most_bytes:,} allows"
+        reason = f"larger than --max-request-size ({bytes_max:,} bytes)"
         rows.rejected.extend((rows.numbers[row], reason) for row in large)
         rows.rejected.sort()
         return rows.without(large) if large else rows
 
-    async def _settle_first(self) -> None:
-        handle, rows, source = self._account.in_flight[0]
+    async def _count_first(self) -> None:
+        handle, rows, source = self._counts.in_flight[0]
         refusals = await handle.refusals()
-        self._account.in_flight.popleft()
+        self._counts.in_flight.popleft()
         refused = 0
         for refused_rows, error in refusals:
             refused += len(refused_rows)
             first, last = rows.numbers[refused_rows[0]], rows.numbers[refused_rows[-1]]
             which = f"line {first}" if first == last else f"lines {first} to {last}"
             self._reject(len(refused_rows), f"{source} {which}: {error}")
-        self._account.stored += len(rows.values) - refused
+        self._counts.stored += len(rows.values) - refused
         if self._options.verbose and not refused:
             _print(_keyed_lines(rows))
         if self._options.print_metadata and not refused:
@@ -305,9 +307,9 @@ class _Command:
             note("Ok!")
 
     def _reject(self, lines: int, text: str) -> None:
-        self._account.rejected += lines
-        if self._account.told < _REJECTED_TOLD_MAX:
-            self._account.told += lines
+        self._counts.rejected += lines
+        if self._counts.reported < _REJECTED_REPORTED_MAX:
+            self._counts.reported += lines
             self._progress.clear()
             note(f"rejected {text}")
 
@@ -317,9 +319,9 @@ def _print(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        discard(sys.stdout, 1)  # nobody reads it any more; the records are stored all the same
+        discard(sys.stdout, 1)  # the reader closed the pipe, but storing continues
     except OutputFailed:
-        discard(sys.stdout, 1)  # said once; what is in flight is still to be counted
+        discard(sys.stdout, 1)  # fail only once, so that the batches in flight can be counted
         raise
 
 
@@ -337,24 +339,24 @@ def _metadata_lines(stored: RecordsMetadata) -> bytes:
 
 def _reader(options: ProduceOptions) -> Reader:
     if options.key_separator is not None:
-        return _shaping(separated(options.key_separator.encode()))
+        return _parsing(separated(options.key_separator.encode()))
     if options.key_field is not None:
-        return _shaping(keyed_by_field(options.key_field))
+        return _parsing(keyed_by_field(options.key_field))
     if options.form == "json":
-        return _shaping(enveloped)
+        return _parsing(enveloped)
     key = None if options.key is None else options.key.encode()
     return functools.partial(plain, key=key)
 
 
-def _shaping(shape: Any) -> Reader:
-    return lambda lines, first: shaped(lines, first, shape, time.time_ns() // 1_000_000)
+def _parsing(parse: Parser) -> Reader:
+    return lambda lines, first: parse_lines(lines, first, parse, time.time_ns() // 1_000_000)
 
 
-def _once(tell: Callable[[Exception, int], None]) -> Callable[[Exception, int], None]:
-    """Tell the first time and every tenth."""
+def _every_tenth(report: Callable[[Exception], None]) -> Callable[[Exception, int], None]:
+    """Report the first attempt and every tenth after it."""
 
-    def told(error: Exception, attempt: int) -> None:
+    def on_retry(error: Exception, attempt: int) -> None:
         if attempt % 10 == 1:
-            tell(error, attempt)
+            report(error)
 
-    return told
+    return on_retry

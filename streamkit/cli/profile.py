@@ -1,4 +1,4 @@
-"""`streamkit profile`: Fluvio's own profile file, which is read and changed in place."""
+"""`streamkit profile`: reads and changes Fluvio's own profile file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from streamkit.cli.listing import Row, output_option, write_list
 from streamkit.cli.options import (
     Command,
     Group,
-    named,
-    place_and_tls_options,
-    place_options,
+    target_options_of,
     tls_of,
+    with_target_and_tls_options,
+    with_target_options,
 )
 from streamkit.errors import ConfigError
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     invoke_without_command=True,
     examples=("streamkit profile", "streamkit profile add staging sc.example:9003"),
 )
-@place_options
+@with_target_options
 @click.pass_context
 def profile(context: click.Context) -> None:
-    """Show and change the profiles of Fluvio's own file; alone, the current one's name.
+    """Show and change the profiles in Fluvio's profile file.
 
-    The file is ~/.fluvio/config, or where FLV_PROFILE_PATH says. What stands in it beside a change,
-    comments too, stays as it is.
+    Without a subcommand, prints the name of the current profile. The file is ~/.fluvio/config, or
+    the file that FLV_PROFILE_PATH names. Changes keep comments and everything else in it.
     """
     if context.invoked_subcommand is None:
         context.invoke(current)
@@ -46,14 +46,14 @@ def profile(context: click.Context) -> None:
     cls=Command,
     examples=("streamkit profile current", "FLV_PROFILE_PATH=f streamkit profile current"),
 )
-@place_options
+@with_target_options
 def current() -> None:
     """Print the name of the current profile."""
     profiles = _profiles()
     if profiles.current is None:
         raise ConfigError(
-            f"{profiles.path} names no current profile",
-            hint="choose one: `streamkit profile switch NAME`; or name a cluster with --cluster",
+            f"{profiles.path} has no current profile",
+            hint="choose one with `streamkit profile switch NAME`, or use --cluster",
         )
     if profiles.current not in profiles.problems:
         profiles.get(profiles.current)
@@ -66,16 +66,16 @@ def current() -> None:
     examples=("streamkit profile list", "streamkit profile list -O json"),
 )
 @output_option
-@place_options
+@with_target_options
 def list_(form: str) -> None:
-    """List the profiles, and where they lead."""
+    """List the profiles and the addresses of their clusters."""
     profiles = _profiles()
     rows = [_row(profiles, name) for name in profiles.names]
     columns = ["current", "profile", "cluster", "address", "tls"]
     if profiles.problems:
         columns.append("problem")
     write_list(
-        "profiles", rows, form, if_none=f"no profiles in {profiles.path}", table_columns=columns
+        "profiles", rows, form, empty_text=f"no profiles in {profiles.path}", table_columns=columns
     )
 
 
@@ -84,7 +84,7 @@ def list_(form: str) -> None:
     examples=("streamkit profile switch staging", "streamkit profile switch local"),
 )
 @click.argument("name")
-@place_options
+@with_target_options
 def switch(name: str) -> None:
     """Make NAME the current profile."""
     click.echo(f"switched to {_described(_file().switch(name))}")
@@ -101,12 +101,12 @@ def switch(name: str) -> None:
 @click.argument("name")
 @click.argument("address", metavar="HOST:PORT")
 @click.argument("installation", metavar="[INSTALLATION]", required=False)
-@place_and_tls_options
+@with_target_and_tls_options
 @click.pass_context
 def add(context: click.Context, name: str, address: str, installation: str | None) -> None:
     """Add a profile NAME for the cluster at HOST:PORT, and switch to it.
 
-    INSTALLATION is what Fluvio's own tools want to know of the cluster: local, local_k8, k8,
+    INSTALLATION is the cluster's kind, which Fluvio's own tools read: local, local_k8, k8,
     read_only, docker or cloud. With --tls the profile uses TLS.
     """
     from streamkit.target import checked_address
@@ -114,10 +114,10 @@ def add(context: click.Context, name: str, address: str, installation: str | Non
     added = _file().add(
         name,
         checked_address(address, "the cluster"),
-        tls=tls_of(named(context)),
+        tls=tls_of(target_options_of(context)),
         installation=installation,
     )
-    click.echo(f"added, and switched to, {_described(added)}")
+    click.echo(f"added and switched to {_described(added)}")
 
 
 @profile.command(
@@ -129,11 +129,11 @@ def add(context: click.Context, name: str, address: str, installation: str | Non
 )
 @click.argument("old")
 @click.argument("new")
-@place_options
+@with_target_options
 def rename(old: str, new: str) -> None:
-    """Call the profile OLD NEW from now on; its cluster keeps its name."""
+    """Rename the profile OLD to NEW; its cluster keeps its name."""
     _file().rename(old, new)
-    click.echo(f"profile {old!r} is called {new!r} now")
+    click.echo(f"renamed profile {old!r} to {new!r}")
 
 
 @profile.command(
@@ -141,14 +141,14 @@ def rename(old: str, new: str) -> None:
     examples=("streamkit profile delete staging", "streamkit profile delete local"),
 )
 @click.argument("name")
-@place_options
+@with_target_options
 def delete(name: str) -> None:
-    """Delete the profile NAME. Its cluster stays, for other profiles and for later."""
+    """Delete the profile NAME, but keep the entry of its cluster."""
     was_current = _profiles().current == name
     cluster = _file().delete(name)
-    click.echo(f"deleted profile {name!r}" + (f"; cluster {cluster!r} stays" if cluster else ""))
+    click.echo(f"deleted profile {name!r}" + (f"; kept cluster {cluster!r}" if cluster else ""))
     if was_current:
-        _say_none_is_current()
+        _say_no_profile_is_current()
 
 
 @profile.command(
@@ -157,25 +157,25 @@ def delete(name: str) -> None:
     examples=("streamkit profile delete-cluster old", "streamkit profile delete-cluster old -f"),
 )
 @click.argument("name")
-@click.option("-f", "--force", is_flag=True, help="Delete the profiles that use it, too")
-@place_options
+@click.option("-f", "--force", is_flag=True, help="Also delete the profiles that use the cluster")
+@with_target_options
 def delete_cluster(name: str, force: bool) -> None:
-    """Delete the entry of the cluster NAME from the file. The cluster itself is not touched."""
+    """Delete the entry of the cluster NAME from the file, but not the cluster itself."""
     before = _profiles().current
-    gone = _file().delete_cluster(name, force=force)
-    also = f", and with it: {', '.join(gone)}" if gone else ""
-    click.echo(f"deleted cluster {name!r}{also}")
-    if before in gone:
-        _say_none_is_current()
+    deleted = _file().delete_cluster(name, force=force)
+    profiles = f" and its profiles: {', '.join(deleted)}" if deleted else ""
+    click.echo(f"deleted cluster {name!r}{profiles}")
+    if before in deleted:
+        _say_no_profile_is_current()
 
 
 @profile.group(
     cls=Group,
     examples=("streamkit profile sync local", "streamkit profile sync local 127.0.0.1:9103"),
 )
-@place_options
+@with_target_options
 def sync() -> None:
-    """Make a profile for a cluster that is found by its kind."""
+    """Create a profile for a known kind of cluster."""
 
 
 @sync.command(
@@ -183,19 +183,19 @@ def sync() -> None:
     examples=("streamkit profile sync local", "streamkit profile sync local 127.0.0.1:9103"),
 )
 @click.argument("address", metavar="[HOST:PORT]", default="127.0.0.1:9003")
-@place_and_tls_options
+@with_target_and_tls_options
 @click.pass_context
 def local(context: click.Context, address: str) -> None:
-    """Let the profile `local` lead to the cluster of this machine, and switch to it.
+    """Set the profile `local` to the cluster on this machine, and switch to it.
 
-    HOST:PORT is 127.0.0.1:9003 where it is left out, which is where Fluvio starts a local cluster.
+    The default of HOST:PORT is 127.0.0.1:9003, the address of a local Fluvio cluster.
     """
     from streamkit.target import checked_address
 
     found = _file().add(
         "local",
         checked_address(address, "the cluster"),
-        tls=tls_of(named(context)),
+        tls=tls_of(target_options_of(context)),
         installation="local",
         replace=True,
     )
@@ -216,14 +216,14 @@ def local(context: click.Context, address: str) -> None:
     "form",
     type=click.Choice(("toml", "json", "yaml"), case_sensitive=False),
     default="toml",
-    help="toml is a whole profile file; the others are the cluster's entry [toml]",
+    help="Output format; toml is a whole profile file, json and yaml only the cluster's entry",
 )
-@place_options
+@with_target_options
 def export(name: str | None, form: str) -> None:
-    """Print a profile so that it works elsewhere: certificates and keys are in it as text.
+    """Print the profile NAME, or the current one, for use on another machine.
 
-    Without NAME it is the current profile. Where it uses TLS with a client certificate, whoever has
-    the output can do what you can.
+    The output includes certificates and keys as text. With a client certificate in it, anyone who
+    has the output has your access to the cluster.
     """
     exported = _file().export(name)
     (cluster,) = exported["cluster"].values()
@@ -254,9 +254,10 @@ def _described(found: Profile) -> str:
     return f"profile {found.name!r}: {found.endpoint}{tls}"
 
 
-def _say_none_is_current() -> None:
+def _say_no_profile_is_current() -> None:
     click.echo(
-        "no profile is the current one now; `streamkit profile switch NAME` chooses one", err=True
+        "there is no current profile now; choose one with `streamkit profile switch NAME`",
+        err=True,
     )
 
 
@@ -266,7 +267,7 @@ def _yaml(data: dict[str, Any], indent: str = "") -> list[str]:
         if isinstance(value, dict) and value:
             lines += [f"{indent}{json.dumps(key)}:", *_yaml(value, f"{indent}  ")]
         else:
-            # What JSON writes for a scalar or a list is the same value in YAML.
+            # JSON scalars and lists are valid YAML with the same meaning.
             lines.append(f"{indent}{json.dumps(key)}: {json.dumps(value, default=str)}")
     return lines
 

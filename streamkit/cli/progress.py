@@ -1,4 +1,4 @@
-"""How far a long command is: a live line on a terminal, else a line every few seconds."""
+"""Progress of a long command: a live line on a terminal, otherwise a line every few seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LOG_S: Final = 5.0
 
 
 class Progress:
-    """Tells on standard error; asked often, it speaks seldom."""
+    """Reports progress on standard error; frequent updates are printed at intervals."""
 
     def __init__(
         self,
@@ -27,21 +27,21 @@ class Progress:
         self._out = standard_error()
         self._is_live = self._out.is_terminal if is_live is None else is_live
         self._every_s = _LIVE_S if self._is_live else _LOG_S
-        self._started_s = self._told_s = clock_s()
+        self._started_s = self._reported_s = clock_s()
         self._line_width = 0
 
     @property
     def elapsed_s(self) -> float:
         return self._clock_s() - self._started_s
 
-    def tell(self, count: int, done_bytes: int, of_bytes: int | None) -> None:
+    def update(self, count: int, done_bytes: int, total_bytes: int | None) -> None:
         now_s = self._clock_s()
-        if now_s - self._told_s < self._every_s:
+        if now_s - self._reported_s < self._every_s:
             return
-        self._told_s = now_s
+        self._reported_s = now_s
         text = f"{count:,} {self._verb}, {rate(count, self.elapsed_s)}"
-        if of_bytes:
-            text += f", {min(100, done_bytes * 100 // of_bytes)} %"
+        if total_bytes:
+            text += f", {min(100, done_bytes * 100 // total_bytes)} %"
         if self._is_live:
             self._out.write(f"\r{text:<{self._line_width}}")
             self._line_width = len(text)
@@ -49,14 +49,14 @@ class Progress:
             self._out.line(text)
 
     def clear(self) -> None:
-        """Take the live line away, so that something else can be said."""
+        """Remove the live line, so that something else can be printed."""
         if self._line_width:
             self._out.write(f"\r{'':<{self._line_width}}\r")
             self._line_width = 0
 
 
 def rate(count: int, elapsed_s: float) -> str:
-    """Return records per second, rounded to what is worth reading."""
+    """Return records per second as text, rounded to two or three digits."""
     per_s = count / max(elapsed_s, 1e-3)
     digits = max(0, len(str(int(per_s))) - 2)
     return f"{int(round(per_s, -digits)):,}/s"

@@ -6,11 +6,11 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamkit.cli.options import DURATION, Command, named, place_options, tls_of
+from streamkit.cli.options import DURATION, Command, target_options_of, tls_of, with_target_options
 from streamkit.cli.output import unguarded_output
 from streamkit.dataflow.topology import as_mermaid, as_text
 from streamkit.errors import StreamKitError
@@ -31,61 +31,48 @@ if TYPE_CHECKING:
         "streamkit run app.py --cluster 127.0.0.1:9103 --commit-interval 500ms",
     ),
 )
-@place_options
+@with_target_options
 @click.argument("target", metavar="APP")
-@click.option("--once", is_flag=True, help="Stop at the end offsets seen at the start.")
-@click.option("--fresh-state", is_flag=True, help="Start over although offsets are known.")
-@click.option("--create-topics", is_flag=True, help="Make missing topics, sources too.")
+@click.option(
+    "--once", is_flag=True, help="Stop after the records that are stored when the job starts"
+)
+@click.option("--fresh-state", is_flag=True, help="Ignore stored offsets and state, and start over")
+@click.option("--create-topics", is_flag=True, help="Create missing topics, also those of sources")
 @click.option(
     "--commit-interval",
     default="1s",
-    show_default=True,
     type=DURATION,
-    help="How often offsets are committed while there is work.",
+    help="Time between commits while records are processed",
 )
 @click.option(
     "--stop-deadline",
     default="25s",
-    show_default=True,
     type=DURATION,
-    help="How long stopping may take.",
+    help="Maximum time for a stop",
 )
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="A setting.")
-@click.option("--json", "as_json", is_flag=True, help="Report as JSON lines on standard output.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set a setting; repeatable"
+)
+@click.option("--json", "as_json", is_flag=True, help="Report as JSON lines on standard output")
 @click.pass_context
 def run(
     context: click.Context,
+    /,
     target: str,
-    once: bool,
-    fresh_state: bool,
-    create_topics: bool,
-    commit_interval: float,
     stop_deadline: float,
     assignments: tuple[str, ...],
     as_json: bool,
+    **given: Any,
 ) -> None:
-    """Run the job of APP: app.py, app.py:name or package.module:name.
+    """Run APP, given as app.py, app.py:name or package.module:name.
 
-    Without --once it runs until it is stopped: SIGTERM or Ctrl-C flushes every sink,
-    commits, and exits with 0. A second one only closes, a third leaves at once.
+    Without --once, the job runs until SIGTERM or Ctrl-C stops it: it flushes every sink,
+    commits, and exits with 0. A second signal closes everything without flush and commit. A
+    third one ends the process immediately.
     """
-    place = named(context)
-    options = RunOptions(
-        cluster=place.cluster,
-        profile=place.profile,
-        embedded=place.embedded,
-        tls=tls_of(place),
-        data_dir=None if place.data_dir is None else Path(place.data_dir),
-        once=once,
-        fresh_state=fresh_state,
-        create_topics=create_topics,
-        commit_interval_s=commit_interval,
-        stop_deadline_s=stop_deadline,
-        json=as_json,
-        settings=parse_assignments(assignments),
-    )
+    options = _options(context, given, stop_deadline, as_json, parse_assignments(assignments))
     with unguarded_output():
-        with _prints_aside() if as_json else contextlib.nullcontext():
+        with _prints_to_standard_error() if as_json else contextlib.nullcontext():
             app = load_app(target)
             app.load()
         leaving = Leaving(stop_deadline, say)
@@ -98,15 +85,37 @@ def run(
     context.exit(code)
 
 
+def _options(
+    context: click.Context,
+    given: dict[str, Any],
+    stop_deadline_s: float,
+    as_json: bool,
+    settings: dict[str, str],
+) -> RunOptions:
+    target = target_options_of(context)
+    return RunOptions(
+        cluster=target.cluster,
+        profile=target.profile,
+        embedded=target.embedded,
+        tls=tls_of(target),
+        data_dir=None if target.data_dir is None else Path(target.data_dir),
+        commit_interval_s=given.pop("commit_interval"),
+        stop_deadline_s=stop_deadline_s,
+        json=as_json,
+        settings=settings,
+        **given,
+    )
+
+
 @contextlib.contextmanager
-def _prints_aside() -> Iterator[None]:
-    """Let what a file prints while it is loaded go to standard error, not into our output."""
+def _prints_to_standard_error() -> Iterator[None]:
+    """Redirect what the app file prints while it is loaded: standard output is for our report."""
     with contextlib.redirect_stdout(sys.stderr):
         yield
 
 
 def _checked(target: str) -> App:
-    with unguarded_output(), _prints_aside():
+    with unguarded_output(), _prints_to_standard_error():
         app = load_app(target)
         app.check()
     return app
@@ -131,10 +140,9 @@ def check(target: str) -> None:
     "form",
     type=click.Choice(["text", "mermaid"]),
     default="text",
-    show_default=True,
-    help="How to draw it.",
+    help="Output format",
 )
 def graph(target: str, form: str) -> None:
-    """Draw the graph of APP."""
+    """Print the graph of APP."""
     app = _checked(target)
     click.echo(as_mermaid(app.topology) if form == "mermaid" else as_text(app.topology))

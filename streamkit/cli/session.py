@@ -1,4 +1,4 @@
-"""A command's connection: chooses the place, attaches to it, opens the client."""
+"""A command's connection: chooses the target, attaches to its broker, opens the client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TypeVar
 import anyio
 import click
 
-from streamkit.cli.options import chosen
+from streamkit.cli.options import chosen_target
 from streamkit.client import Client
 from streamkit.env import SystemClock
 from streamkit.errors import BrokerError, ConnectFailed
@@ -30,7 +30,7 @@ _RETRY_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """An open client and where it works."""
+    """An open client and its target."""
 
     client: Client
     target: Target
@@ -41,16 +41,16 @@ class Session:
 
 
 def run_with_client(work: Callable[[Session], Awaitable[T]]) -> T:
-    """Run ``work`` with a client at the place that the options name; return what it returns.
+    """Run ``work`` with a client of the target that the options choose; return its result.
 
     Raises:
-        ConnectFailed: Nobody answered there within GIVE_UP_S, or it is the wrong one.
+        ConnectFailed: No server answered within OPEN_TIMEOUT_S, or it speaks another protocol.
         StreamKitError: What ``work`` raises.
     """
     settings = load_settings(Path(), os.environ, {})
     for text in settings.notes:
         note(text)
-    target = chosen(settings.cluster)
+    target = chosen_target(settings.cluster)
 
     async def session(lease: BrokerLease) -> T:
         async with AsyncExitStack() as stack:
@@ -66,13 +66,13 @@ def run_with_client(work: Callable[[Session], Awaitable[T]]) -> T:
         return anyio.run(session, lease)
 
 
-def place() -> Target:
-    """Return where the running command works.
+def current_target() -> Target:
+    """Return the target of the running command.
 
     Raises:
         ConfigError: The options contradict each other, or the profile cannot be used.
     """
-    return chosen(load_settings(Path(), os.environ, {}).cluster)
+    return chosen_target(load_settings(Path(), os.environ, {}).cluster)
 
 
 async def delete_each(
@@ -82,16 +82,16 @@ async def delete_each(
     *,
     continue_on_error: bool,
 ) -> None:
-    """Delete things one by one, and say so of each.
+    """Delete objects one by one, and print a line for each.
 
     Args:
-        names: What they are called.
-        what: What one of them is.
-        delete: Deletes one.
-        continue_on_error: Whether to go on with the next one where one fails.
+        names: Their names.
+        what: Their kind, in the singular.
+        delete: Deletes the object of a name.
+        continue_on_error: Whether to continue with the next name after an error.
 
     Raises:
-        BrokerError: One of them was not deleted.
+        BrokerError: At least one was not deleted.
     """
     failures: list[BrokerError] = []
     for name in names:
@@ -112,14 +112,14 @@ async def delete_each(
 
 
 def note(text: str) -> None:
-    """Say something on standard error, beside the output."""
+    """Print a line for people on standard error."""
     say(text)
 
 
 async def _opened(target: Target, address: str) -> Client:
-    """Connect; a broker that is just starting gets a moment."""
+    """Connect; retry for a while, since the broker may be just starting."""
     deadline_s = time.monotonic() + OPEN_TIMEOUT_S
-    is_told = False
+    is_reported = False
     while True:
         left_s = deadline_s - time.monotonic()
         client = Client(
@@ -134,7 +134,7 @@ async def _opened(target: Target, address: str) -> Client:
         except ConnectFailed as error:
             if not error.retryable or deadline_s - time.monotonic() <= _RETRY_S:
                 raise
-            if not is_told:
-                note(f"{error}; trying for {OPEN_TIMEOUT_S:g} s")
-                is_told = True
+            if not is_reported:
+                note(f"{error}; retrying for {OPEN_TIMEOUT_S:g} s")
+                is_reported = True
             await anyio.sleep(_RETRY_S)

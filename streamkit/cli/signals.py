@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first one asks to stop, the second one ends the process at once."""
+"""Ctrl-C and SIGTERM: the first requests a stop, the second ends the process immediately."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from types import FrameType
 
 
 @contextmanager
-def cancelled_by_signals(ask: Callable[[int], object]) -> Iterator[None]:
-    """Call ``ask`` on the event loop with the number of the first signal.
+def cancelled_by_signals(request_stop: Callable[[int], object]) -> Iterator[None]:
+    """Call ``request_stop`` on the event loop with the number of the first signal.
 
-    SIGINT that was ignored when the command began stays ignored, as everywhere: a shell script
-    starts what it puts into the background so, and Ctrl-C is not meant for that. SIGTERM is always
-    handled.
+    If SIGINT was ignored when the command began, it stays ignored: a shell script starts
+    background commands that way, because Ctrl-C is not meant for them. SIGTERM is always handled.
 
-    Not the loop's own signal handlers: those do not run while a write to a full pipe blocks,
-    and then a second Ctrl-C must still end the process.
+    The event loop's own signal handlers would not do: they do not run while a write to a full
+    pipe blocks, and a second Ctrl-C must end the process even then.
     """
     loop = asyncio.get_running_loop()
-    asked = False
+    is_requested = False
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
+        nonlocal is_requested
+        if is_requested:
             os._exit(128 + number)
-        asked = True
-        loop.call_soon_threadsafe(ask, number)
+        is_requested = True
+        loop.call_soon_threadsafe(request_stop, number)
 
     before = {
         number: signal.signal(number, on_signal)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from streamkit.cli.listing import Row, output_option, write_list
-from streamkit.cli.options import Command, Group, place_options
+from streamkit.cli.options import Command, Group, with_target_options
 
 if TYPE_CHECKING:
     from streamkit.cli.session import Session
@@ -23,11 +23,11 @@ _TABLE_COLUMNS = ("smartmodule", "size_bytes", "package")
         "streamkit sm list -O json",
     ),
 )
-@place_options
+@with_target_options
 def smartmodule() -> None:
-    """Store, list and delete SmartModules: programs that a cluster runs on records.
+    """Store, list and delete SmartModules: WebAssembly programs that a cluster runs on records.
 
-    The embedded broker keeps them, but does not run them yet.
+    The embedded broker stores them, but does not run them yet.
     """
 
 
@@ -40,12 +40,15 @@ def smartmodule() -> None:
 )
 @click.argument("name")
 @click.option(
-    "--wasm-file", metavar="FILE", required=True, help="The module: wasm, or the gzip of it"
+    "--wasm-file", metavar="FILE", required=True, help="File of the module, .wasm or gzipped .wasm"
 )
 @click.option("-d", "--dry-run", is_flag=True, help="Only check the name and the file")
-@place_options
+@with_target_options
 def create(name: str, wasm_file: str, dry_run: bool) -> None:
-    """Store a SmartModule as NAME: 1 to 63 of a-z, 0-9 and -. One of that name is replaced."""
+    """Store a SmartModule as NAME, and replace an existing one of that name.
+
+    NAME has 1 to 63 characters of a-z, 0-9 and -.
+    """
     from streamkit.cli.session import run_with_client
 
     async def work(session: Session) -> None:
@@ -66,11 +69,12 @@ def create(name: str, wasm_file: str, dry_run: bool) -> None:
     "names",
     metavar="NAME",
     multiple=True,
-    help="Only this one: its name, or name, group/name or group/name@version of its package",
+    help="List only this one, by its name or its package: name, group/name or"
+    " group/name@version; repeatable",
 )
-@place_options
+@with_target_options
 def list_(form: str, names: tuple[str, ...]) -> None:
-    """List SmartModules by name, with the size that is stored."""
+    """List SmartModules by name, with their stored size."""
     from streamkit.cli.session import run_with_client
 
     async def work(session: Session) -> list[SmartModuleInfo]:
@@ -85,11 +89,11 @@ def list_(form: str, names: tuple[str, ...]) -> None:
 )
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option(
-    "-c", "--continue-on-error", is_flag=True, help="Go on with the next one where one fails"
+    "-c", "--continue-on-error", is_flag=True, help="Continue with the next name after an error"
 )
-@place_options
+@with_target_options
 def delete(names: tuple[str, ...], continue_on_error: bool) -> None:
-    """Delete SmartModules."""
+    """Delete one or more SmartModules."""
     from streamkit.cli.session import delete_each, run_with_client
 
     run_with_client(
@@ -107,9 +111,9 @@ def delete(names: tuple[str, ...], continue_on_error: bool) -> None:
     examples=("streamkit smartmodule watch", "streamkit sm watch -O yaml"),
 )
 @output_option
-@place_options
+@with_target_options
 def watch(form: str) -> None:
-    """Print the list of SmartModules now and after every change, until Ctrl-C."""
+    """Print the list of SmartModules now and after each change, until Ctrl-C."""
     import sys
 
     import anyio
@@ -122,7 +126,7 @@ def watch(form: str) -> None:
         with anyio.CancelScope() as scope, cancelled_by_signals(lambda _: scope.cancel()):
             async with session.client.admin.watch_smartmodules() as events:
                 async for event in events:
-                    shown = _after(shown, event)
+                    shown = _apply(shown, event)
                     _write([shown[name] for name in sorted(shown)], form)
                     click.echo()
                     sys.stdout.flush()
@@ -130,7 +134,7 @@ def watch(form: str) -> None:
     run_with_client(work)
 
 
-def _after(
+def _apply(
     shown: dict[str, SmartModuleInfo], event: WatchEvent[SmartModuleInfo]
 ) -> dict[str, SmartModuleInfo]:
     from streamkit.client import Added, Changed, Listed
@@ -147,7 +151,7 @@ def _after(
 def _write(modules: list[SmartModuleInfo], form: str) -> None:
     rows = list(map(_row, modules))
     write_list(
-        "smartmodules", rows, form, if_none="no SmartModules yet", table_columns=_TABLE_COLUMNS
+        "smartmodules", rows, form, empty_text="no SmartModules yet", table_columns=_TABLE_COLUMNS
     )
 
 

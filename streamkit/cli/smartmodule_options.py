@@ -1,4 +1,4 @@
-"""The options of `produce` and `consume` that name SmartModules."""
+"""The options of `produce` and `consume` that select SmartModules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True)
 class SmartModuleOptions:
-    """What was given; `steps` makes a chain of it."""
+    """The values of the options; `steps` builds the chain from them."""
 
     smartmodule: str | None = None
     smartmodule_path: Path | None = None
@@ -29,8 +29,8 @@ class SmartModuleOptions:
     transforms_line: tuple[str, ...] = ()
 
     @classmethod
-    def taken_from(cls, given: dict[str, Any]) -> SmartModuleOptions:
-        """Take them out of all the options of a command.
+    def pop_from(cls, given: dict[str, Any]) -> SmartModuleOptions:
+        """Remove the SmartModule options from all the options of a command, and check them.
 
         Raises:
             UsageError: They contradict each other.
@@ -40,36 +40,36 @@ class SmartModuleOptions:
         return options
 
     def check(self) -> None:
-        ways = {
+        chain_options = {
             "--smartmodule": self.smartmodule is not None,
             "--smartmodule-path": self.smartmodule_path is not None,
             "--transforms": self.transforms is not None,
             "--transforms-line": bool(self.transforms_line),
         }
-        named = [name for name, is_given in ways.items() if is_given]
-        if len(named) > 1:
+        given = [name for name, is_given in chain_options.items() if is_given]
+        if len(given) > 1:
             raise UsageError(
-                f"{' and '.join(named)} each name what the records go through",
-                hint="keep one of them; a chain of several stands in --transforms",
+                f"{' and '.join(given)} each select SmartModules",
+                hint="keep one of them; --transforms accepts a chain of several",
             )
-        is_single = named[:1] in (["--smartmodule"], ["--smartmodule-path"])
-        for name, given in (
+        is_single = given[:1] in (["--smartmodule"], ["--smartmodule-path"])
+        for name, value in (
             ("--params", self.params),
             ("--aggregate-initial", self.aggregate_initial),
         ):
-            if given and not is_single:
+            if value and not is_single:
                 raise UsageError(
-                    f"{name} belongs to a SmartModule, and none is named",
-                    hint="in --transforms, params stand under `with`"
-                    if named
+                    f"{name} needs --smartmodule or --smartmodule-path",
+                    hint=f"in {given[0]}, write parameters under `with`"
+                    if given
                     else "add --smartmodule NAME or --smartmodule-path FILE",
                 )
 
     def steps(self) -> Sequence[SmartModule]:
-        """Return the chain; empty where no option names one.
+        """Return the chain; empty if no option selects a SmartModule.
 
         Raises:
-            UsageError: A file cannot be read, or a step means nothing.
+            UsageError: A file cannot be read, or a step is not valid.
         """
         from streamkit.client import SmartModule, load_transforms
         from streamkit.client.smartmodules.transforms import parse_transform_lines
@@ -90,44 +90,50 @@ class SmartModuleOptions:
         return []
 
 
-def chain_options(command: F) -> F:
-    """Give a command the options that name SmartModules; see `SmartModuleOptions`."""
+def smartmodule_options(command: F) -> F:
+    """Add the options that select SmartModules to a command; see `SmartModuleOptions`."""
     for decorate in (
         click.option(
             "--transforms-line",
             multiple=True,
             metavar="JSON",
-            help='A step of a chain, {"uses": NAME, "with": {...}}; again for the next',
+            help='Add a step to a chain: {"uses": NAME, "with": {...}}; repeatable',
         ),
         click.option(
             "-t",
             "--transforms",
             type=click.Path(path_type=Path),
-            help="A chain of SmartModules, as YAML with `transforms:`",
+            help="Run the chain of SmartModules in this YAML file, under `transforms:`",
         ),
         click.option(
             "--aggregate-initial",
             metavar="TEXT",
-            help="What an aggregating SmartModule starts from",
+            help="Initial value of an aggregate SmartModule",
         ),
         click.option(
-            "-e", "--params", multiple=True, metavar="K=V", help="A parameter of it; repeatable"
+            "-e",
+            "--params",
+            multiple=True,
+            metavar="K=V",
+            help="Pass a parameter to the SmartModule; repeatable",
         ),
         click.option(
             "--smartmodule-path",
             type=click.Path(path_type=Path),
-            help="In its place the one in this wasm file, which goes along",
+            help="Send this local .wasm file instead of using a stored SmartModule",
         ),
         click.option(
-            "--smartmodule", metavar="NAME", help="Let the server run this SmartModule first"
+            "--smartmodule",
+            metavar="NAME",
+            help="Run this stored SmartModule on the records, in the server",
         ),
     ):
         command = decorate(command)
     return command
 
 
-def no_mirrors(command: F) -> F:
-    """Refuse ``--mirror``, which Fluvio's own command has, in words."""
+def refuse_mirror_option(command: F) -> F:
+    """Add ``--mirror``, which Fluvio's own command has, and refuse it with an explanation."""
 
     def refuse(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
         if value is not None:
@@ -141,7 +147,7 @@ def no_mirrors(command: F) -> F:
 def _refuse_mirror(cluster: str) -> NoReturn:
     raise UsageError(
         f"--mirror {cluster}: mirrored topics are not supported",
-        hint="a partition of one can be named by its number: --partition",
+        hint="use --partition to select a partition of the topic by number",
     )
 
 
@@ -150,8 +156,8 @@ def _params(given: tuple[str, ...]) -> dict[str, str]:
     for each in given:
         name, equals, value = each.partition("=")
         if not equals or not name:
-            raise UsageError(f"--params {each!r} is no pair", hint="write -e key=value")
+            raise UsageError(f"--params {each!r} is not key=value", hint="write -e key=value")
         if name in params:
-            raise UsageError(f"--params gives {name!r} twice", hint="keep one of them")
+            raise UsageError(f"--params sets {name!r} twice", hint="keep one of them")
         params[name] = value
     return params

@@ -1,4 +1,4 @@
-"""How `consume -O table` prints: JSON objects as rows, the first one's fields as columns. Pure."""
+"""The output format of `consume -O table`: one row per JSON object. Pure."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from streamkit.record import Chunk
 
 _WIDTH_MAX: Final = 40
 _GAP: Final = "  "
-# What decoding raises for values that are no JSON, or nested too deep to be read.
+# Raised when decoding values that are not JSON, or that are nested too deeply.
 NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Table:
-    """Rows under one header, which is printed once.
+    """Formats rows under one header, which is printed once.
 
-    Columns are as wide as the first chunk needs them; what is longer later is not cut.
+    The first object's fields become the columns, and the first chunk sets their width. Longer
+    values in later chunks are not cut.
     """
 
     def __init__(self) -> None:
@@ -64,7 +65,7 @@ class Table:
 
 
 def is_row(value: bytes) -> bool:
-    """Tell whether a value is a JSON object, and so has fields for columns."""
+    """Return whether a value is a JSON object, whose fields can be columns."""
     try:
         _decode(value)
     except NOT_JSON:
@@ -76,7 +77,7 @@ def _row(value: bytes, offset: int, partition: int) -> dict[str, Any] | str:
     try:
         return _decode(value)
     except NOT_JSON:
-        return f"(no JSON object: partition {partition}, offset {offset}, {len(value)} bytes)"
+        return f"(not a JSON object: partition {partition}, offset {offset}, {len(value)} bytes)"
 
 
 def _cell(value: object) -> str:

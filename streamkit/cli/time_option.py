@@ -16,7 +16,7 @@ _NUMBER: Final = re.compile(r"[\d.]+")
 class Time(click.ParamType[datetime]):
     """``2024-05-01T12:00:00Z``, ``2024-05-01``, or an age: ``90s``, ``1h 30m``, ``2days``.
 
-    What names no zone is UTC, as everything that is printed.
+    A time without a zone is UTC, like all times that commands print.
     """
 
     name = "time"
@@ -28,11 +28,11 @@ class Time(click.ParamType[datetime]):
             return value
         text = value.strip()
         if _NUMBER.fullmatch(text) is None or len(text) == len("20240501"):
-            found = _named(text) or self._ago(text)
+            found = _absolute(text) or self._ago(text)
             if found is not None and found.timestamp() >= 0:
                 return found
         self.fail(
-            f"{value!r} is no time such as 2024-05-01, 2024-05-01T12:00:00Z or, as an age, 2h",
+            f"{value!r} is not a valid time (examples: 2024-05-01, 2024-05-01T12:00:00Z, 2h)",
             param,
             ctx,
         )
@@ -46,7 +46,7 @@ class Time(click.ParamType[datetime]):
             return None
 
 
-def _named(text: str) -> datetime | None:
+def _absolute(text: str) -> datetime | None:
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
@@ -54,4 +54,4 @@ def _named(text: str) -> datetime | None:
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
-MOMENT: Final = Time()
+TIME: Final = Time()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from streamkit.cli.listing import Row, output_option, write_list, write_one
-from streamkit.cli.options import DURATION, SIZE, Command, Group, place_options
+from streamkit.cli.options import DURATION, SIZE, Command, Group, Option, with_target_options
 from streamkit.errors import UsageError
 from streamkit.record import Compression
 
@@ -30,14 +30,14 @@ _TABLE_COLUMNS = (
     "reason",
 )
 DEDUP_COUNT = 5
-DEDUP_AGE_S = 5.0
+DEDUP_AGE = "5s"
 
 
 @click.group(
     cls=Group,
     examples=("streamkit topic create flights -p 4", "streamkit topic list -O json"),
 )
-@place_options
+@with_target_options
 def topic() -> None:
     """Create, list, describe and delete topics."""
 
@@ -51,74 +51,98 @@ def topic() -> None:
     ),
 )
 @click.argument("name", required=False)
-@click.option("-p", "--partitions", type=click.IntRange(min=1), default=1, help="How many [1]")
+@click.option(
+    "-p",
+    "--partitions",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Number of partitions",
+)
 @click.option(
     "-r",
     "--replication",
     type=click.IntRange(min=1),
     default=1,
-    help="On how many SPUs each is kept [1]",
+    metavar="N",
+    help="Number of SPUs that store each partition",
 )
 @click.option(
-    "-i", "--ignore-rack-assignment", is_flag=True, help="Choose SPUs without a look at racks"
+    "-i", "--ignore-rack-assignment", is_flag=True, help="Ignore racks when choosing SPUs"
 )
 @click.option(
     "-f",
     "--replica-assignment",
     metavar="FILE",
-    help="JSON with the SPUs of each partition, in place of -p, -r and -i",
+    help="JSON file with the SPUs of each partition, instead of -p, -r and -i",
 )
 @click.option(
     "-m",
     "--mirror-apply",
     metavar="FILE",
-    help="JSON with the names of the remote clusters to mirror, in place of -p, -r and -i",
+    help="JSON file with the remote clusters to mirror, instead of -p, -r and -i",
 )
-@click.option("--mirror", is_flag=True, help="The home of a mirror, without a remote cluster yet")
-@click.option("--home-to-remote", is_flag=True, help="Mirror from here to the remote clusters")
+@click.option(
+    "--mirror", is_flag=True, help="Create the home of a mirror, without a remote cluster yet"
+)
+@click.option(
+    "--home-to-remote", is_flag=True, help="Mirror from this cluster to the remote clusters"
+)
 @click.option(
     "--retention-time",
+    cls=Option,
     type=DURATION,
-    help="Remove closed segments older than this; only a cluster does [7days]",
+    show_default="7days",
+    help="Remove closed segments older than this; only on a cluster",
 )
-@click.option("--segment-size", type=SIZE, help="Size of one file of the log [1GiB]")
+@click.option(
+    "--segment-size",
+    cls=Option,
+    type=SIZE,
+    show_default="1GiB",
+    help="Maximum size of one file of the log",
+)
 @click.option(
     "--max-partition-size",
+    cls=Option,
     type=SIZE,
-    help="Remove the oldest segments of a larger partition; only a cluster does [100GiB]",
+    show_default="100GiB",
+    help="Remove the oldest segments of a partition larger than this; only on a cluster",
 )
 @click.option(
     "--compression-type",
     type=click.Choice(COMPRESSIONS, case_sensitive=False),
     default="any",
-    help="What batches must be compressed with [any]",
+    help="Compression that batches must have",
 )
-@click.option("--dedup", is_flag=True, help="Drop records that were there before")
+@click.option("--dedup", is_flag=True, help="Drop records that are duplicates of earlier ones")
 @click.option(
     "--dedup-count",
     type=click.IntRange(min=1),
     default=DEDUP_COUNT,
-    help=f"Among how many records before [{DEDUP_COUNT}]",
+    metavar="N",
+    help="Number of earlier records to compare with",
 )
 @click.option(
     "--dedup-age",
     type=DURATION,
-    default=DEDUP_AGE_S,
-    help=f"Only those younger than this [{DEDUP_AGE_S:g}s]",
+    default=DEDUP_AGE,
+    help="Maximum age of the records to compare with",
 )
-@click.option("--dedup-filter", metavar="NAME", help="The SmartModule that decides")
-@click.option("-s", "--system", is_flag=True, help="A topic of the system, which lists leave out")
-@click.option("-d", "--dry-run", is_flag=True, help="Only check whether it could be made")
+@click.option("--dedup-filter", metavar="NAME", help="SmartModule that finds the duplicates")
+@click.option("-s", "--system", is_flag=True, help="Create a system topic, which lists leave out")
+@click.option("-d", "--dry-run", is_flag=True, help="Only check whether the topic can be created")
 @click.option(
     "-c",
     "--config",
     metavar="FILE",
-    help="YAML, TOML or JSON with name and options, in place of NAME and all options but -d",
+    help="YAML, TOML or JSON file with the name and all options, instead of NAME and all"
+    " options except -d",
 )
-@place_options
+@with_target_options
 @click.pass_context
 def create(context: click.Context, /, name: str | None, dry_run: bool, **options: Any) -> None:
-    """Create the topic NAME: 1 to 63 of a-z, 0-9 and -."""
+    """Create the topic NAME, which has 1 to 63 characters of a-z, 0-9 and -."""
     from streamkit.cli.session import run_with_client
 
     _check_alone(context)
@@ -126,20 +150,20 @@ def create(context: click.Context, /, name: str | None, dry_run: bool, **options
     config = options["config"]
     if name is None and config is None:
         raise click.UsageError("missing argument 'NAME'", context)
-    wanted = {} if name is None else _wanted(options)
+    arguments = {} if name is None else _admin_arguments(options)
 
     async def work(session: Session) -> str:
         admin = session.client.admin
         if name is None:
             return await admin.create_topic_from(config, dry_run=dry_run)
-        await admin.create_topic(name, dry_run=dry_run, **wanted)
+        await admin.create_topic(name, dry_run=dry_run, **arguments)
         return name
 
-    made = run_with_client(work)
-    click.echo(f'topic "{made}" {"could be created" if dry_run else "created"}')
+    created = run_with_client(work)
+    click.echo(f'topic "{created}" {"could be created" if dry_run else "created"}')
 
 
-# Options that say the same thing in another way, by the one that excludes them.
+# Each option, with the options that it excludes because they define the same thing.
 _EXCLUDED = {
     "replica_assignment": ("partitions", "replication", "ignore_rack_assignment"),
     "mirror_apply": ("partitions", "replication", "ignore_rack_assignment", "replica_assignment"),
@@ -151,10 +175,10 @@ _EXCLUDED = {
 
 
 def _check_alone(context: click.Context) -> None:
-    """Refuse options that would have no effect beside another one.
+    """Refuse options that would have no effect because of another option.
 
     Raises:
-        UsageError: It names both.
+        UsageError: There are such options; the text names both.
     """
     from click.core import ParameterSource
 
@@ -165,63 +189,66 @@ def _check_alone(context: click.Context) -> None:
     ]
     names = {str(each.name): each.opts[-1] for each in given if each.expose_value}
     if "config" in names:
-        _refuse_beside(
+        _refuse_together(
             "--config", [names[key] for key in names if key not in ("config", "dry_run")]
         )
     for key, excluded in _EXCLUDED.items():
         if key in names:
-            _refuse_beside(names[key], [names[each] for each in excluded if each in names])
+            _refuse_together(names[key], [names[each] for each in excluded if each in names])
     if not {"mirror", "mirror_apply"} & set(names) and "home_to_remote" in names:
-        raise UsageError("--home-to-remote is about mirrors", hint="add --mirror")
+        raise UsageError("--home-to-remote needs --mirror or --mirror-apply", hint="add --mirror")
     dedup = [names[key] for key in ("dedup_count", "dedup_age", "dedup_filter") if key in names]
     if dedup and "dedup" not in names:
-        raise UsageError(f"{dedup[0]} without --dedup would not be used", hint="add --dedup")
+        raise UsageError(f"{dedup[0]} has no effect without --dedup", hint="add --dedup")
 
 
 def _check_retention(options: dict[str, Any]) -> None:
-    """Refuse limits that the embedded broker does not keep: it removes nothing.
+    """Refuse retention limits on the embedded broker, which never removes records.
 
     Raises:
-        UsageError: One is given, by option or in the file, for the embedded broker.
+        UsageError: The target is the embedded broker, and an option or the file sets a limit.
     """
-    from streamkit.cli.session import place
+    from streamkit.cli.session import current_target
     from streamkit.client.admin.topic_file import load_topic
 
-    asked = {name: options[key] is not None for key, name in _LIMITS.items()}
-    if not any(asked.values()) and options["config"] is None:
+    is_set = {name: options[key] is not None for key, name in _LIMITS.items()}
+    if not any(is_set.values()) and options["config"] is None:
         return
-    if place().kind != "embedded":
+    if current_target().kind != "embedded":
         return
     if options["config"] is not None:
         spec = load_topic(options["config"])[1]
-        asked = {
+        is_set = {
             "retention.time": spec.cleanup_policy is not None,
             "partition.max-size": spec.storage is not None
             and spec.storage.max_partition_size_bytes is not None,
         }
-    named = " and ".join(name for name, is_asked in asked.items() if is_asked)
-    if named:
+    limits = " and ".join(name for name, is_given in is_set.items() if is_given)
+    if limits:
         raise UsageError(
-            f"{named}: the embedded broker removes no records, however old or many they are",
-            hint="leave it out; records stay until their topic is deleted",
+            f"{limits}: the embedded broker does not remove old records",
+            hint="leave it out; records are kept until their topic is deleted",
         )
 
 
 _LIMITS = {"retention_time": "--retention-time", "max_partition_size": "--max-partition-size"}
 
 
-def _refuse_beside(option: str, others: list[str]) -> None:
+def _refuse_together(option: str, others: list[str]) -> None:
     if others:
         what = " and ".join("NAME" if each == "name" else each for each in others)
-        raise UsageError(f"{option} excludes {what}", hint=f"leave {what} out, or {option}")
+        raise UsageError(
+            f"{option} cannot be used together with {what}",
+            hint=f"leave out {what}, or leave out {option}",
+        )
 
 
-def _wanted(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options as `streamkit.client.Admin.create_topic` takes them."""
+def _admin_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options as arguments of `streamkit.client.Admin.create_topic`."""
     from streamkit.client import Deduplication
     from streamkit.client.admin.topic_file import load_assignment, load_mirrors
 
-    wanted = {
+    arguments = {
         "partitions": options["partitions"],
         "replication": options["replication"],
         "ignore_rack": options["ignore_rack_assignment"],
@@ -233,17 +260,17 @@ def _wanted(options: dict[str, Any]) -> dict[str, Any]:
         "home_to_remote": options["home_to_remote"],
     }
     if options["replica_assignment"] is not None:
-        wanted["assignment"] = load_assignment(options["replica_assignment"])
+        arguments["assignment"] = load_assignment(options["replica_assignment"])
     if options["mirror_apply"] is not None:
-        wanted["mirrors"] = load_mirrors(options["mirror_apply"])
+        arguments["mirrors"] = load_mirrors(options["mirror_apply"])
     elif options["mirror"]:
-        wanted["mirrors"] = []
+        arguments["mirrors"] = []
     if options["dedup"]:
         dedup = Deduplication(options["dedup_count"], options["dedup_age"])
         if options["dedup_filter"]:
             dedup = replace(dedup, filter=options["dedup_filter"])
-        wanted["deduplication"] = dedup
-    return wanted
+        arguments["deduplication"] = dedup
+    return arguments
 
 
 @topic.command(
@@ -252,8 +279,8 @@ def _wanted(options: dict[str, Any]) -> dict[str, Any]:
     examples=("streamkit topic list", "streamkit --cluster 127.0.0.1:9103 topic list -O json"),
 )
 @output_option
-@click.option("-s", "--system", is_flag=True, help="List the topics of the system instead")
-@place_options
+@click.option("-s", "--system", is_flag=True, help="List system topics instead")
+@with_target_options
 def list_(form: str, system: bool) -> None:
     """List topics by name."""
     from streamkit.cli.session import run_with_client
@@ -262,7 +289,7 @@ def list_(form: str, system: bool) -> None:
         return await session.client.admin.list_topics(system=system)
 
     rows = list(map(_row, run_with_client(work)))
-    write_list("topics", rows, form, if_none="no topics yet", table_columns=_TABLE_COLUMNS)
+    write_list("topics", rows, form, empty_text="no topics yet", table_columns=_TABLE_COLUMNS)
 
 
 @topic.command(
@@ -271,9 +298,9 @@ def list_(form: str, system: bool) -> None:
 )
 @click.argument("name")
 @output_option
-@place_options
+@with_target_options
 def describe(name: str, form: str) -> None:
-    """Show what the topic NAME is set to."""
+    """Show the configuration and status of the topic NAME."""
     from streamkit.cli.session import run_with_client
 
     async def work(session: Session) -> TopicInfo:
@@ -288,17 +315,20 @@ def describe(name: str, form: str) -> None:
 )
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option(
-    "-c", "--continue-on-error", is_flag=True, help="Go on with the next one where one fails"
+    "-c", "--continue-on-error", is_flag=True, help="Continue with the next name after an error"
 )
-@click.option("-s", "--system", is_flag=True, help="Delete topics of the system; asks first")
-@click.option("-f", "--force", is_flag=True, help="Do not ask")
-@place_options
+@click.option(
+    "-s", "--system", is_flag=True, help="Delete system topics, after asking for confirmation"
+)
+@click.option("-f", "--force", is_flag=True, help="Do not ask for confirmation")
+@with_target_options
 def delete(names: tuple[str, ...], continue_on_error: bool, system: bool, force: bool) -> None:
-    """Delete topics and everything in them."""
+    """Delete one or more topics with all their records."""
     from streamkit.cli.session import delete_each, run_with_client
 
     if system and not force:
-        click.confirm(f"delete {', '.join(names)} of the system?", abort=True, err=True)
+        topics = "topic" if len(names) == 1 else "topics"
+        click.confirm(f"delete the system {topics} {', '.join(names)}?", abort=True, err=True)
 
     run_with_client(
         lambda session: delete_each(
@@ -319,12 +349,19 @@ def delete(names: tuple[str, ...], continue_on_error: bool, system: bool, force:
     ),
 )
 @click.argument("name")
-@click.option("-c", "--count", type=click.IntRange(min=1), default=1, help="How many [1]")
-@place_options
+@click.option(
+    "-c",
+    "--count",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Number of partitions to add",
+)
+@with_target_options
 def add_partition(name: str, count: int) -> None:
-    """Give the topic NAME more partitions.
+    """Add partitions to the topic NAME.
 
-    Keys are spread over more partitions from then on: records of one key may then stand in two.
+    Keys are then distributed over more partitions, so records of one key may be in two of them.
     """
     from streamkit.cli.session import run_with_client
 
@@ -345,10 +382,12 @@ def add_partition(name: str, count: int) -> None:
 )
 @click.argument("name")
 @click.argument("remote")
-@click.option("--home-to-remote", is_flag=True, help="Mirror from here to the remote cluster")
-@place_options
+@click.option(
+    "--home-to-remote", is_flag=True, help="Mirror from this cluster to the remote cluster"
+)
+@with_target_options
 def add_mirror(name: str, remote: str, home_to_remote: bool) -> None:
-    """Let the topic NAME mirror the cluster REMOTE as well."""
+    """Add the remote cluster REMOTE to the mirrors of the topic NAME."""
     from streamkit.cli.session import run_with_client
 
     async def work(session: Session) -> None:

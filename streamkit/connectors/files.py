@@ -30,9 +30,10 @@ _TAIL_BYTES = 1 << 16
 class JsonLines:
     """A file with one JSON value per line, appended to and synced at each commit.
 
-    After a crash, records behind the last commit are written again (at least once); a line of
-    ours that the crash cut in the middle is removed at the start. What others have written is
-    never touched. ``bytes`` are taken for JSON already. A pipe or a device may stand for a file.
+    After a crash, records after the last commit are written again (at least once). If the crash
+    left a half-written line of this job, the next start removes it. Lines of other programs are
+    never changed. ``bytes`` are written as they are, as JSON. The path may also be a pipe or a
+    device.
     """
 
     path: str | Path
@@ -41,30 +42,30 @@ class JsonLines:
         return f"file {self.path}"
 
     def encode(self, value: Any) -> bytes:
-        """Write one value as JSON; the engine does so before it hands anything to a sink.
+        """Encode one value as JSON; the engine does this before it calls a sink.
 
         Raises:
-            TypeError: It cannot be written as JSON.
+            TypeError: The value cannot be written as JSON.
         """
         return value if type(value) is bytes else dumps(value)
 
     def fault(self, values: Sequence[Any], encoded: Sequence[bytes]) -> Fault | None:
-        """Find the first row that JSON cannot hold, among values and what `encode` made of them."""
+        """Return the first row that JSON cannot represent, given values and their encodings."""
         return lost_float(values, encoded)
 
     def resource(self) -> str:
-        """Name the file, which no other sink may write."""
+        """Return the name of the file, which no other sink may write to."""
         return f"file {os.path.realpath(self.path)}"
 
     def writer(self) -> JsonLinesWriter:
-        """Make the port that the engine writes to."""
+        """Create the writer that the engine uses."""
         return JsonLinesWriter(Path(self.path))
 
 
 class _Mark(msgspec.Struct, frozen=True):
-    """What a commit keeps of a file: which it is, and how far it was written and synced.
+    """What a commit keeps of a file: its identity, and up to where it was written and synced.
 
-    ``is_closed``: the job has ended since, so that nothing after ``end`` is its own.
+    ``is_closed``: the job ended after this commit, so nothing after ``end`` belongs to the job.
     """
 
     device: int
@@ -74,26 +75,26 @@ class _Mark(msgspec.Struct, frozen=True):
 
 
 class JsonLinesWriter(AcknowledgedWriter):
-    """Appends lines. What is written is on disk when a commit has been waited for.
+    """Appends lines. They are on disk when the commit is done.
 
     | the file, at a commit | what happens |
     |---|---|
-    | is where it was | synced |
-    | was moved away | synced; later lines go to a new file of the name |
-    | was deleted, or cut short | the job fails; the next run writes again what may be gone |
+    | is unchanged | synced |
+    | was moved away | synced; later lines go to a new file with the old name |
+    | was deleted or truncated | the job fails; the next run writes the lost lines again |
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._fd = -1
         self._is_regular = False
-        self._share: Callable[[], None] = lambda: None
+        self._unregister: Callable[[], None] = lambda: None
         self._written = 0
         self._synced = 0
         self._end = 0
         self._marked: _Mark | None = None
-        # A file that was moved is changed for another in one thread while a sync may go on.
-        self._changing_file = threading.Lock()
+        # One thread may switch to a new file while another one syncs.
+        self._file_lock = threading.Lock()
         self.description = f"file {path} (at least once)"
 
     @property
@@ -107,7 +108,7 @@ class JsonLinesWriter(AcknowledgedWriter):
         )
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
-        return chunk  # the values were encoded by a step before
+        return chunk  # an earlier step has encoded the values
 
     async def write(self, chunk: Chunk) -> None:
         data = b"\n".join([*chunk.values, b""])
@@ -117,7 +118,7 @@ class JsonLinesWriter(AcknowledgedWriter):
     def prepare_commit(self, *, is_last: bool) -> Prepared:
         written = self._written
         if not self._is_regular:
-            self._synced = written  # a pipe has what it was given, and keeps nothing
+            self._synced = written  # a pipe cannot be synced
             return Prepared(_nothing_to_wait_for, {})
         found = os.fstat(self._fd)
         mark = _Mark(found.st_dev, found.st_ino, self._end, is_last)
@@ -136,7 +137,7 @@ class JsonLinesWriter(AcknowledgedWriter):
 
     def _close(self) -> None:
         if self._fd >= 0:
-            self._share()
+            self._unregister()
             os.close(self._fd)
             self._fd = -1
 
@@ -157,9 +158,9 @@ class JsonLinesWriter(AcknowledgedWriter):
             if error.errno is None or not self._open_write_only():
                 raise ConfigError(
                     f"cannot write to {self._path}: {error.strerror}",
-                    hint="the folder must be there, and the file must be yours to write",
+                    hint="the folder must exist, and you need permission to write the file",
                 ) from error
-        self._share = close_in_children(self._fd)
+        self._unregister = close_in_children(self._fd)
         found = os.fstat(self._fd)
         self._is_regular = stat.S_ISREG(found.st_mode)
         if not self._is_regular:
@@ -167,11 +168,11 @@ class JsonLinesWriter(AcknowledgedWriter):
         self._lock()
         is_ours = mark is not None and (mark.device, mark.inode) == (found.st_dev, found.st_ino)
         own_from = mark.end if mark is not None and is_ours and not mark.is_closed else None
-        _mend_last_line(self._fd, own_from)
+        _repair_last_line(self._fd, own_from)
         self._end = os.fstat(self._fd).st_size
 
     def _open_write_only(self) -> bool:
-        """Open a pipe or device that nobody may read from."""
+        """Open a pipe or device that cannot be opened for reading."""
         try:
             self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         except OSError:
@@ -185,10 +186,10 @@ class JsonLinesWriter(AcknowledgedWriter):
             self._close()
             raise ConfigError(
                 f"another job writes to {self._path}",
-                hint="give each job, and each sink, a file of its own",
+                hint="use another file for each job and each sink",
             ) from None
         except OSError:
-            pass  # some network file systems have no locks; then the user must see to it
+            pass  # some network file systems have no locks
 
     def _write_all(self, data: bytes) -> None:
         if self._is_regular and not self._is_in_place():
@@ -200,32 +201,32 @@ class JsonLinesWriter(AcknowledgedWriter):
         self._end = os.fstat(self._fd).st_size if self._is_regular else 0
 
     def _sync(self, mark: _Mark) -> None:
-        with self._changing_file:
+        with self._file_lock:
             found = os.fstat(self._fd)
-            if found.st_ino == mark.inode:  # else it was moved away, and synced then
+            if found.st_ino == mark.inode:  # otherwise it was moved away, and synced then
                 self._sync_up_to(mark.end)
 
     def _sync_up_to(self, end: int) -> None:
         os.fsync(self._fd)
         found = os.fstat(self._fd)
         if found.st_nlink == 0 or found.st_size < end:
-            what = "deleted" if found.st_nlink == 0 else "cut short"
+            what = "deleted" if found.st_nlink == 0 else "truncated"
             raise StreamKitError(
-                f"{self._path} was {what} by somebody else while the job wrote to it",
-                hint="start the job again: it writes again what came after its last commit",
+                f"{self._path} was {what} by another program while the job wrote to it",
+                hint="restart the job: it writes the records after its last commit again",
             )
 
     def _is_in_place(self) -> bool:
         try:
-            there = os.stat(self._path)
+            at_path = os.stat(self._path)
         except FileNotFoundError:
             return False
-        mine = os.fstat(self._fd)
-        return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
+        opened = os.fstat(self._fd)
+        return (at_path.st_dev, at_path.st_ino) == (opened.st_dev, opened.st_ino)
 
     def _open_again(self) -> None:
-        """Go on in a new file of the name, after the old one was moved away."""
-        with self._changing_file:
+        """Continue in a new file with the same name, after the old one was moved away."""
+        with self._file_lock:
             self._sync_up_to(self._end)
             self._close()
             self._open_file(None)
@@ -235,11 +236,11 @@ async def _nothing_to_wait_for() -> None:
     pass
 
 
-def _mend_last_line(fd: int, own_from: int | None) -> None:
-    """See that the file ends with a whole line.
+def _repair_last_line(fd: int, own_from: int | None) -> None:
+    """Make the file end with a complete line.
 
-    A crash may have left a line of ours half written: it begins at or behind what we committed,
-    and is removed. Any other last line without its end is somebody else's, and gets one.
+    A crash may have left a half-written line of this job. It begins at or after the committed
+    end, and is removed. Any other incomplete last line is from another program and gets a newline.
     """
     size = os.fstat(fd).st_size
     begin = _last_line_begin(fd, size)
@@ -252,7 +253,7 @@ def _mend_last_line(fd: int, own_from: int | None) -> None:
 
 
 def _last_line_begin(fd: int, size: int) -> int:
-    """Return where the bytes after the last line end begin; the size, if there are none."""
+    """Return where the incomplete last line begins; the size if the last line is complete."""
     end = size
     while end > 0:
         start = max(0, end - _TAIL_BYTES)

@@ -1,4 +1,4 @@
-"""Fluvio topics as sources and sinks: the one place where engine and client meet."""
+"""Fluvio topics as sources and sinks: connects the engine with the client."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from streamkit.runtime.contracts import AcknowledgedWriter, Positions, Prepared,
 
 _STORE_S_MAX = 1.0
 _COMPARED_BYTES = 4 << 20
-_RECORD_BYTES_SPARE = 128  # more than a record and its batch need beside key and value
+_RECORD_BYTES_SPARE = 128  # more than the headers of a record and its batch
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """A position in a partition, and what tells the log: the record in front of it.
+    """A position in a partition, with timestamp and checksum of the record before it.
 
-    Where nothing has been read yet, no record is known.
+    They are None if nothing has been read yet.
     """
 
     next_offset: int
@@ -58,10 +58,11 @@ _decode_mark = msgspec.json.Decoder(Mark).decode
 
 
 class BrokerOffsets:
-    """The copies of positions that the broker keeps under an app's name, for lag tools.
+    """Copies of the positions as consumer offsets on the broker, under the app's name.
 
-    It has one number per topic and partition, whatever number of sources read it, so it gets the
-    lowest: a job that has lost its state then reads again, and skips nothing.
+    Tools can show the lag from them. The broker has one offset per topic and partition, even if
+    several sources read it, so it gets the lowest one: a job that has lost its state then reads
+    some records again, but skips none.
     """
 
     def __init__(self, app: str) -> None:
@@ -69,13 +70,13 @@ class BrokerOffsets:
         self._next: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
         self._stored: dict[tuple[str, int], int] = {}
 
-    def learn(self, source: str, topic: str, positions: Positions) -> None:
-        """Take note of where a source is."""
+    def update(self, source: str, topic: str, positions: Positions) -> None:
+        """Remember the positions of a source."""
         for number, text in positions.items():
             self._next[topic, int(number)][source] = _decode_mark(text).next_offset
 
     async def store(self, consumer: Consumer, topic: str, positions: Positions) -> None:
-        """Store what has changed; a failure is nobody's loss, the truth is in the job's state."""
+        """Store the changed positions; ignore failures, because the job's state has them too."""
         for number in map(int, positions):
             offset = min(self._next[topic, number].values())
             if offset == 0 or self._stored.get((topic, number)) == offset:
@@ -90,8 +91,8 @@ class BrokerOffsets:
 class TopicReader:
     """Reads a topic, all partitions merged.
 
-    Positions are a `Mark` per partition, of every partition from the start on. After a commit
-    they are also stored in the broker under the app's name, for whoever wants to see the lag.
+    A position is a `Mark` per partition, for every partition from the start. After a commit the
+    positions are also stored on the broker under the app's name, to show the lag.
     """
 
     def __init__(
@@ -131,20 +132,20 @@ class TopicReader:
         starts = {number: mark.next_offset for number, mark in saved.items()}
         if not starts and self._resumes_from_broker:
             starts = await self._stored_by_broker()
-            origin = "the offsets the broker has of this app (no state was found here)"
+            origin = "the offsets the broker has for this app (no local state was found)"
         if not starts:
             origin = str(self._source.start)
         await self._check(starts)
         await self._compare(saved)
         self._consumer = consumer = self._client.consumer(
             self._source.topic,
-            # A partition that is new since the last commit is read from its beginning.
+            # A partition added after the last commit is read from its beginning.
             start="beginning" if starts else self._source.start,
             start_offsets=starts,
             partitions=self._source.partitions,
             until_end=self._until_end,
             consumer_id=self._app,
-            resume=False,  # where to begin is decided here, by the job's own state first
+            resume=False,  # the start offsets come from the job's state first
             on_retry=self._on_retry,
             **_given(isolation=self._source.isolation, max_bytes=self._source.max_bytes),
         )
@@ -157,7 +158,7 @@ class TopicReader:
             str(number): committed.get(str(number)) or _encode(Mark(offset)).decode()
             for number, offset in self._next_offsets.items()
         }
-        self._offsets.learn(self._name, self._source.topic, begun)
+        self._offsets.update(self._name, self._source.topic, begun)
         return SourceFacts(
             f"topic {self._source.topic} from {origin} ({at})", waiting, start_offsets=begun
         )
@@ -175,7 +176,7 @@ class TopicReader:
     async def committed(self, positions: Positions) -> None:
         assert self._consumer is not None, "open comes first"
         topic = self._source.topic
-        self._offsets.learn(self._name, topic, positions)
+        self._offsets.update(self._name, topic, positions)
         with anyio.move_on_after(_STORE_S_MAX):
             await self._offsets.store(self._consumer, topic, positions)
 
@@ -186,7 +187,7 @@ class TopicReader:
         return sum(max(0, ends[number] - at) for number, at in self._next_offsets.items())
 
     def stop(self) -> bool:
-        return False  # the topic keeps what was read ahead
+        return False  # records read ahead stay in the topic
 
     async def close(self) -> None:
         if self._consumer is not None:
@@ -196,7 +197,7 @@ class TopicReader:
         return {each.partition: each.offset + 1 for each in await self._broker_offsets()}
 
     async def _forget_broker_offsets(self) -> None:
-        """Delete the copies: a job that starts over and then loses its state must not use them."""
+        """Delete the copies, so that a job that starts over does not resume from them later."""
         offsets = OffsetClient(self._client.cluster)
         for each in await self._broker_offsets():
             await self._retrying(partial(offsets.delete, each))
@@ -208,11 +209,11 @@ class TopicReader:
         return found
 
     async def _check(self, starts: dict[int, int]) -> None:
-        """Refuse positions that the log does not have: nobody would ever notice the wait.
+        """Refuse positions that the log does not have; otherwise the job would wait forever.
 
         Raises:
             StateMismatch: The log ends before a position.
-            OffsetEvicted: Retention has removed what a position points at.
+            OffsetEvicted: Retention has removed the record at a position.
         """
         topic = self._source.topic
         count = await self._client.cluster.partition_count(topic)
@@ -220,7 +221,7 @@ class TopicReader:
             if number >= count:
                 raise StateMismatch(
                     f"offset {offset} of {topic}-{number} is committed, but the topic has only "
-                    f"{count} partitions: it is another topic of that name",
+                    f"{count} partitions: it is another topic with the same name",
                     hint="start over with --fresh-state",
                 )
             first, end = await self._retrying(
@@ -228,17 +229,17 @@ class TopicReader:
             )
             if offset > end:
                 raise StateMismatch(
-                    f"offset {offset} of {topic}-{number} is committed, but it ends at {end}: "
-                    "the log has lost data, or is another topic of that name",
+                    f"offset {offset} of {topic}-{number} is committed, but the log ends at "
+                    f"{end}: it has lost data, or it is another topic with the same name",
                     hint="start over with --fresh-state",
                 )
             if offset < first:
                 raise OffsetEvicted(offset, first)
 
     async def _compare(self, saved: dict[int, Mark]) -> None:
-        """Refuse a log whose last record read is not the one that was read.
+        """Refuse a log if the record before a committed position is not the one that was read.
 
-        A topic deleted and made anew has the same offsets, and none of the same records.
+        A topic that was deleted and created again has the same offsets, but other records.
 
         Raises:
             StateMismatch: It is another log.
@@ -247,22 +248,22 @@ class TopicReader:
         for number, mark in saved.items():
             if mark.crc is None:
                 continue  # nothing had been read yet
-            held = await self._retrying(partial(self._record_before, number, mark.next_offset))
-            if held is not None and held != (mark.timestamp_ms, mark.crc):
+            stored = await self._retrying(partial(self._record_before, number, mark.next_offset))
+            if stored is not None and stored != (mark.timestamp_ms, mark.crc):
                 raise StateMismatch(
                     f"offset {mark.next_offset} of {topic}-{number} is committed, but the record "
-                    "in front of it is not the one that was read: the topic was made anew, or "
-                    "its log fell back",
+                    "before it is not the one that was read: the topic was created again, or "
+                    "its log has lost data",
                     hint="start over with --fresh-state",
                 )
 
     async def _record_before(self, number: int, offset: int) -> tuple[int, int] | None:
-        """Return timestamp and checksum of the record in front of an offset, if it is there."""
+        """Return timestamp and checksum of the record before an offset, or None."""
         offsets = OffsetClient(self._client.cluster)
         found = await offsets.fetch(self._source.topic, number, offset - 1, _COMPARED_BYTES)
         chunk = records_from(self._source.topic, number, offset - 1, found)
         if chunk is None or chunk.offsets[0] != offset - 1:
-            return None  # its batch is larger than what was asked for, or it left a gap
+            return None  # its batch is larger than the fetch, or the offset is a gap
         return chunk.timestamps_ms[0], google_crc32c.value(chunk.values[0])
 
     async def _retrying(self, attempt: Callable[[], Awaitable[Any]]) -> Any:
@@ -276,7 +277,7 @@ class TopicReader:
 
 
 class TopicWriter(AcknowledgedWriter):
-    """Writes to a topic by a producer that never gives up and waits for every replica."""
+    """Writes to a topic with a producer that retries forever and waits for every replica."""
 
     def __init__(self, client: Client, sink: TopicSink, *, on_retry: OnRetry) -> None:
         self._client = client
@@ -320,7 +321,7 @@ class TopicWriter(AcknowledgedWriter):
         if NO_TIMESTAMP_MS in stamps:
             now_ms = self._client.cluster.clock.wall_ms()
             stamps = [now_ms if each < 0 else each for each in stamps]
-        # What `send_many` would check was checked by `on_chunk`, where a row can still be refused.
+        # `on_chunk` has done the checks of `send_many`, because there a single row can be refused.
         columns = Columns(list(values), list(chunk.keys), stamps)
         await self._producer.send_columns(columns, RecordsHandle(len(values)))
         if self._linger_s is None:
@@ -333,10 +334,10 @@ class TopicWriter(AcknowledgedWriter):
         self._producer.stop()
 
     def _refuse_unsendable(self, chunk: Chunk) -> None:
-        """Refuse what the producer would refuse, as a fault of its row.
+        """Refuse the first row that the producer would refuse.
 
         Raises:
-            RowFailed: A record is too large, or its parts are not of the types that are stored.
+            RowFailed: A record is too large, or its key, value or time has a wrong type.
         """
         keys, stamps = list(chunk.keys), list(chunk.timestamps_ms)
         largest_bytes = codec.scan_columns(list(chunk.values), keys, stamps, NO_TIMESTAMP_MS)
@@ -347,21 +348,21 @@ class TopicWriter(AcknowledgedWriter):
             try:
                 if codec.scan_columns([value], [key], [stamp], NO_TIMESTAMP_MS) < 0:
                     raise TypeError(
-                        f"a record is value, key and time in ms, this one is {type(value).__name__}"
-                        f", {type(key).__name__} and {stamp!r}"
+                        "a record needs bytes as its value, bytes or None as its key and a time "
+                        f"in ms, not {type(value).__name__}, {type(key).__name__} and {stamp!r}"
                     )
                 self._producer.check_fits(value, key)
             except (RecordTooLarge, TypeError) as error:
                 raise RowFailed(row, self.on_chunk(chunk.slice(0, row))) from error
 
     def _choose(self, chunk: Chunk) -> list[int]:
-        """Ask the user's partitioner; where it fails, row by row, for which one it was.
+        """Call the user's partitioner; if it fails, call it row by row to find the failed row.
 
         Raises:
-            RowFailed: It raised on a row, or chose what is not a partition.
+            RowFailed: It raised on a row, or did not return a valid partition.
         """
         partitioner = self._sink.partitioner
-        assert partitioner is not None, "asked only where there is one"
+        assert partitioner is not None, "called only if there is a partitioner"
         count = self._client.cluster.metadata.partition_count(self._sink.topic)
         try:
             return _checked(partitioner(chunk.keys, count), len(chunk), count)
@@ -381,17 +382,19 @@ class TopicWriter(AcknowledgedWriter):
 
 
 def _checked(chosen: Any, rows: int, count: int) -> list[int]:
-    """Refuse what a partitioner may not return.
+    """Return the partitions that a partitioner chose.
 
     Raises:
-        UsageError: It is not a partition for each row.
+        UsageError: The result is not one valid partition for each row.
     """
     found = list(chosen)
     if len(found) != rows:
-        raise UsageError(f"the partitioner chose {len(found)} partitions for {rows} keys")
+        raise UsageError(f"the partitioner returned {len(found)} partitions for {rows} keys")
     for each in found:
         if type(each) is not int or not 0 <= each < count:
-            raise UsageError(f"the partitioner chose {each!r}, the partitions are 0 to {count - 1}")
+            raise UsageError(
+                f"the partitioner returned {each!r}, but the partitions are 0 to {count - 1}"
+            )
     return found
 
 
@@ -405,13 +408,13 @@ async def prepare_topics(
     on_created: Callable[[str, int], None],
     on_mismatch: Callable[[str, int, int], None] = lambda topic, wanted, found: None,
 ) -> None:
-    """See that every topic is there; make what may be made.
+    """Check that every topic exists; create missing ones if the options allow it.
 
     ``on_mismatch`` is called for each topic whose partition count differs from its `Topic`:
     with the topic, the declared count and the actual count.
 
     Raises:
-        TopicNotFound: A topic is missing that may not be made; the hint names the command.
+        TopicNotFound: A topic is missing and may not be created; the hint has the command.
     """
     for source in sources:
         partitions = source.partition_count or 1
@@ -423,13 +426,13 @@ async def prepare_topics(
         await _ensure(
             client, sink.topic, partitions, may_create=creates_sinks, on_created=on_created
         )
-    said = {(each.topic, each.partition_count) for each in sources}
-    said |= {(each.topic, each.partitions) for each in sinks}
-    for topic, wanted in said:
-        if wanted is not None:
+    declared = {(each.topic, each.partition_count) for each in sources}
+    declared |= {(each.topic, each.partitions) for each in sinks}
+    for topic, count in declared:
+        if count is not None:
             found = await client.cluster.partition_count(topic)
-            if found != wanted:
-                on_mismatch(topic, wanted, found)
+            if found != count:
+                on_mismatch(topic, count, found)
 
 
 async def _ensure(
@@ -449,15 +452,15 @@ async def _ensure(
             return
         except TopicNotFound as error:
             command = f"streamkit topic create {topic} -p {partitions}"
-            hint = f"{error.hint}; `{command}` makes it, or --create-topics"
+            hint = f"{error.hint}; create it with `{command}` or with --create-topics"
             raise TopicNotFound(topic, hint=hint) from None
     try:
         await client.admin.create_topic(topic, partitions)
     except TopicAlreadyExists:
-        return  # another job that starts now was quicker
+        return  # another job that starts at the same time has created it
     on_created(topic, partitions)
 
 
 def _given(**options: Any) -> dict[str, Any]:
-    """Leave out the options that are not set, so that the defaults stand in one place."""
+    """Return the options that are set, so that the client's defaults apply to the others."""
     return {name: value for name, value in options.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What a stage may know of the record it works on, beside its value."""
+"""The context of a record: its topic, partition, offset, key and timestamp."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ K_co = TypeVar("K_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Context(Generic[K_co]):
-    """Where a record comes from. A stage gets one by a second parameter annotated with it.
+    """Where a record comes from. A stage gets it if its second parameter is annotated with it.
 
-    ``timestamp_ms`` counts milliseconds since the epoch, UTC; -1 where there is none.
+    ``timestamp_ms`` is in milliseconds since the epoch, UTC; -1 if the record has no timestamp.
     """
 
     topic: str
@@ -26,9 +26,9 @@ class Context(Generic[K_co]):
 
     @property
     def timestamp(self) -> datetime | None:
-        """When the record was made, in UTC; None where it carries no time.
+        """The timestamp of the record in UTC; None if it has no timestamp.
 
         Raises:
-            DataError: It is after the year 9999, which a datetime cannot hold.
+            DataError: The time is after the year 9999, which a datetime cannot hold.
         """
         return time_of(self.timestamp_ms)

@@ -1,14 +1,14 @@
-"""What the decorators of an app take and give, for type checkers.
+"""The types of the app's decorators, for type checkers.
 
-A function must fit both members of a protocol here: the first binds its exact signature, the
-second checks what it takes and finds the value type without None. A decorator has one overload for
-each kind of function; mypy names the first one tried, pyright explains the last one: hence a
-neutral name in front and the plain form at the end. Behind the protocols, the same kinds stand as
-plain callables: mypy fits no unnamed parameter, as of ``Callable[[Flight], Late]``, to a protocol.
+A function must match both overloads of a protocol here. The first one captures its exact
+signature; the second one checks its parameter and finds the value type without None. A decorator
+has one overload for each kind of function. In its errors, mypy shows the first overload tried, and
+pyright the last one. So a protocol with a neutral name comes first, and a plain callable last. The
+plain callables repeat the kinds, because mypy does not match an unnamed parameter, as in
+``Callable[[Flight], Late]``, with a protocol.
 """
 
-# Members and kinds overlap by design, and what is to win comes first; nothing is ever called
-# through a protocol.
+# The overloads overlap by design, and the first match wins; no protocol is ever called.
 # mypy: disable-error-code="overload-overlap"
 # pyright: reportOverlappingOverload=false
 
@@ -67,7 +67,7 @@ class Maps(Protocol[X_con, P, R_co, V_co]):
 
 
 class Writes(Protocol[X_con, P, R_co]):
-    """A function that does something with what a sink gets, and returns nothing."""
+    """A function that writes the value a sink gets, and returns nothing."""
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
@@ -76,7 +76,7 @@ class Writes(Protocol[X_con, P, R_co]):
 
 
 class YieldsFrom(Protocol[P, R_co, Q, V_co]):
-    """A generator that goes on behind a position."""
+    """A generator that resumes after a position."""
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
@@ -85,7 +85,7 @@ class YieldsFrom(Protocol[P, R_co, Q, V_co]):
 
 
 class YieldsFromAsync(Protocol[P, R_co, Q, V_co]):
-    """An async generator that goes on behind a position."""
+    """An async generator that resumes after a position."""
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
@@ -116,7 +116,7 @@ class StageDecorator(Generic[X]):
 
 
 class GivingDecorator(Generic[X, V]):
-    """Turns a function of an X into a stage whose values are said to be V."""
+    """Turns a function of an X into a stage with the declared value type V."""
 
     def __init__(self, make: Callable[[Callable[..., Any]], Any]) -> None:
         self._make = make
@@ -160,7 +160,7 @@ class ShapingDecorator(Generic[X, V]):
 
 
 class SinkDecorator(Generic[X]):
-    """Turns a function that does something with an X into a sink."""
+    """Turns a function that writes an X into a sink."""
 
     def __init__(self, make: Callable[[Callable[..., Any]], Any]) -> None:
         self._make = make

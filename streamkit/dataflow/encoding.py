@@ -1,4 +1,4 @@
-"""The last step before a sink: values become bytes, and none of them says something else."""
+"""The last step before a sink: encodes values as bytes and checks that nothing is lost."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from streamkit.serde.values import ValueEncoder
 
 @dataclass(frozen=True, slots=True)
 class Encode(Stateless):
-    """Replace each value by its bytes.
+    """Replaces each value with its bytes.
 
-    Encoders do not call back for each record, so what they cannot see is looked for in the whole
-    column afterwards, and fails like a function that raised on that row.
+    Some faults, such as NaN in JSON, do not make the encoder raise. They are searched for in the
+    whole column afterwards; such a row fails as if the encoder had raised.
     """
 
     encoder: ValueEncoder
@@ -28,7 +28,7 @@ class Encode(Stateless):
         return checked(chunk.with_values(encoded))
 
     def _checked(self, chunk: Chunk, encoded: Chunk) -> Chunk:
-        """Return ``encoded``, which has the first rows of ``chunk``, if every row is right."""
+        """Return ``encoded``, which has the first rows of ``chunk``, if it has no faults."""
         if self.encoder.fault is None:
             return encoded
         values = chunk.slice(0, len(encoded)).values

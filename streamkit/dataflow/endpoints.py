@@ -1,4 +1,4 @@
-"""Where sources read and sinks write, as data. The engine does not know what they mean."""
+"""Where sources read and sinks write, as data that the engine does not interpret."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ V = TypeVar("V")
 
 
 class SinkWriter(Protocol[V]):
-    """A sink of one's own with full control; each method may be async.
+    """A custom sink with full control; each method may be async.
 
-    A commit covers what was written before a ``flush`` that has returned.
+    A commit calls ``flush``; when it returns, the values written before must be safe.
     """
 
     def open(self) -> object: ...
@@ -29,22 +29,22 @@ class SinkWriter(Protocol[V]):
 
 
 class Connector(Protocol):
-    """What knows how to write somewhere, such as `streamkit.connectors.files.JsonLines`.
+    """Describes a place to write to, such as `streamkit.connectors.files.JsonLines`.
 
-    It may have a method ``resource()``, which returns a text that names what it must have for
-    itself alone, as a file, or None; two sinks with one resource are refused.
+    It may have a method ``resource()``, which returns the name of something that only one sink may
+    use, such as a file, or None. Two sinks with the same resource are refused.
     """
 
     def writer(self) -> Any:
-        """Make the port that the engine writes to."""
+        """Create the writer that the engine uses."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSource:
-    """A topic to read. ``start`` counts only where nothing is committed yet.
+    """A topic to read. ``start`` is used only if nothing is committed yet.
 
-    ``partitions`` are those to read, ``partition_count`` how many its `Topic` says there are.
-    ``format`` is how values are read where that is not JSON.
+    ``partitions`` are the partitions to read; ``partition_count`` is the count that its `Topic`
+    declares. ``format`` is a custom format of the values.
     """
 
     topic: str
@@ -61,7 +61,7 @@ class TopicSource:
 
 @dataclass(frozen=True, slots=True)
 class TopicSink:
-    """A topic to write. ``linger_s`` None: batches go when the chunk ends."""
+    """A topic to write. ``linger_s`` None: batches are sent at the end of each chunk."""
 
     topic: str
     partitions: int | None = None
@@ -77,8 +77,8 @@ class TopicSink:
 
 @dataclass(frozen=True, slots=True)
 class FunctionSource:
-    """A generator of the user's. ``is_replayable``: it goes on from a committed position, whose
-    type is the annotation of its parameter ``resume``.
+    """A user's generator. ``is_replayable``: it has a parameter ``resume`` and can resume after a
+    committed position. ``position_type`` is the annotation of that parameter.
     """
 
     function: Callable[..., Any]
@@ -95,7 +95,7 @@ class FunctionSource:
 
 @dataclass(frozen=True, slots=True)
 class FunctionSink:
-    """A function of the user's, called per record, or with up to ``batch`` records."""
+    """A user function, called for each record, or with lists of up to ``batch`` records."""
 
     function: Callable[..., Any]
     batch: int | None = None

@@ -1,4 +1,4 @@
-"""What a user's function says of itself: its kind, its types, where it stands."""
+"""Inspects a user's function: its kind, its types, and its file and line."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _ASYNC_ITERATORS = (AsyncIterator, AsyncGenerator)
 
 @dataclass(frozen=True, slots=True)
 class FunctionFacts:
-    """What is known of a function.
+    """The facts about a function.
 
-    ``value_type`` is the annotation of its first parameter, ``result_type`` what one result
-    is, without None; None where nothing is annotated. ``key_type`` is that of a context.
+    ``value_type`` is the annotation of its first parameter. ``result_type`` is the type of one
+    result, without None. ``key_type`` is that of the context. Each is None without an annotation.
     """
 
     name: str
@@ -49,29 +49,29 @@ class FunctionFacts:
 
 
 def facts_of(function: Callable[..., Any], scope: dict[str, Any] | None = None) -> FunctionFacts:
-    """Look at a function without calling it.
+    """Inspect a function without calling it.
 
     Args:
-        function: What was decorated.
-        scope: Names of the caller, for annotations of classes defined in a function.
+        function: The decorated function.
+        scope: Local names of the caller, for annotations with classes defined in a function.
 
     Raises:
-        TopologyError: It cannot be a stage; the text says why, with its file and line.
+        TopologyError: The function cannot be a stage; the text has its file and line.
     """
     location = location_of(function)
     name = name_of(function)
     if isinstance(function, type) or not callable(function):
         what = "a class" if isinstance(function, type) else "not callable"
         raise TopologyError(
-            f"{name!r} is {what}, and a decorator needs a function",
+            f"{name!r} is {what}, but a decorator needs a function",
             at=str(location),
-            hint="decorate a function; .map(...) takes a class, and makes an object of each value",
+            hint="decorate a function; to create an object from each value, use .map(...)",
         )
     hints = _hints(function, scope or {}, location)
     parameters = _positional(function)
     if parameters and parameters[0].name in ("self", "cls") and parameters[0].name not in hints:
         raise TopologyError(
-            f"{name!r} is a method of a class body: its first parameter is {parameters[0].name!r}",
+            f"{name!r} is an unbound method: its first parameter is {parameters[0].name!r}",
             at=str(location),
             hint="decorate a plain function, or call the decorator on a bound method",
         )
@@ -92,7 +92,7 @@ def facts_of(function: Callable[..., Any], scope: dict[str, Any] | None = None) 
 
 
 def resume_type_of(function: Callable[..., Any], scope: dict[str, Any] | None = None) -> Any:
-    """Return the annotation of a source's parameter ``resume``; Any where it has none."""
+    """Return the annotation of a source's parameter ``resume``; Any if it has none."""
     return _hints(function, scope or {}, location_of(function)).get("resume", Any)
 
 
@@ -100,7 +100,7 @@ def check_parameters(function: Callable[..., Any], facts: FunctionFacts, what: s
     """Refuse a function that cannot be called with a value, or with a value and its context.
 
     Raises:
-        TopologyError: With the function's file and line.
+        TopologyError: The function cannot be called so; the text has its file and line.
     """
     given = (None, None) if facts.takes_context else (None,)
     problem = call_problem(function, given)
@@ -109,21 +109,22 @@ def check_parameters(function: Callable[..., Any], facts: FunctionFacts, what: s
     required = [each.name for each in _positional(function) if each.default is each.empty]
     text, hint = f"cannot be called with a value: {problem}", "give its other parameters defaults"
     if not _positional(function):
-        text, hint = "takes nothing, it must take the value", "give it one parameter"
+        text, hint = "has no parameters, but it is called with the value", "add one parameter"
     elif len(required) == 2 and not facts.takes_context:
         text = f"has a second parameter {required[1]!r}, which is not a Context"
-        hint = f"annotate it Context: {required[1]}: Context[str], or give it a default"
+        hint = f"annotate it as {required[1]}: Context[str], or give it a default"
     raise TopologyError(f"the {what} {facts.name!r} {text}", at=str(facts.location), hint=hint)
 
 
 def check_callable(function: Any, verb: str, *, values: int = 1, gives_many: bool = False) -> None:
-    """Refuse what a verb cannot call with a value.
+    """Refuse a function that a verb such as ``map`` cannot call with a value.
 
     Raises:
-        TopologyError: It is async, a generator where one value is due, or takes something else.
+        TopologyError: It is async, is a generator although one value is expected, or has other
+            parameters.
     """
     if not callable(function):
-        raise _refused(verb, f"got {function!r}, which cannot be called")
+        raise _refused(verb, f"got {function!r}, which is not callable")
     name = name_of(function)
     plain = _plain(function)
     if inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain):
@@ -138,7 +139,7 @@ def check_callable(function: Any, verb: str, *, values: int = 1, gives_many: boo
 
 
 def verb_name(verb: str, function: Any) -> str:
-    """Name a stage after its function, or after the verb where the function has no name."""
+    """Return the name of a stage: that of its function, or the verb for a lambda."""
     given = getattr(function, "__name__", "")
     return verb if given in ("", "<lambda>") else stage_name(given)
 
@@ -146,12 +147,12 @@ def verb_name(verb: str, function: Any) -> str:
 def result_of(
     function: Callable[..., Any], scope: dict[str, Any], *, gives_many: bool = False
 ) -> Any:
-    """Return the type of what a verb's function gives, as far as it says; else None."""
+    """Return the annotated type of the values that a verb's function returns, or None."""
     if isinstance(function, type):
         return None if gives_many else function
     try:
         result = _hints(function, scope, Location()).get("return")
-    except TopologyError:  # it names what is for type checkers alone: no reason to refuse it
+    except TopologyError:  # an annotation that only type checkers can resolve is allowed here
         return None
     if not gives_many:
         return result
@@ -162,10 +163,10 @@ def result_of(
 
 
 def call_problem(function: Callable[..., Any], given: tuple[Any, ...]) -> str:
-    """Say why a function cannot be called with some values; empty if it can, or is C's."""
+    """Return why a function cannot be called with some values; empty if it can, or is unknown."""
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # a callable of C's, such as attrgetter, that does not say
+    except (TypeError, ValueError):  # a C callable without a signature, such as attrgetter
         return ""
     try:
         signature.bind(*given)
@@ -176,7 +177,7 @@ def call_problem(function: Callable[..., Any], given: tuple[Any, ...]) -> str:
 
 @contextmanager
 def blamed_on(location: Location) -> Iterator[None]:
-    """Put a line of the user's in front of errors that do not know theirs."""
+    """Add the user's file and line to errors of the block that have none."""
     try:
         yield
     except TopologyError as error:
@@ -186,18 +187,18 @@ def blamed_on(location: Location) -> Iterator[None]:
 
 
 def is_generator(function: Any) -> bool:
-    """Return whether a function does nothing when it is called, but when its result is iterated."""
+    """Return whether a function is a generator: a call alone does not run its code."""
     plain = _plain(function)
     return inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)
 
 
 def name_of(function: Any) -> str:
-    """Return what a function is called."""
+    """Return the name of a function."""
     return str(getattr(_plain(function), "__name__", type(function).__name__))
 
 
 def location_of(function: Callable[..., Any]) -> Location:
-    """Return where a function is written, or where it was handed over if it is not Python's."""
+    """Return where a function is defined; where it is used, if it is a class or not Python code."""
     code = getattr(_plain(function), "__code__", None)
     if code is None or isinstance(function, type):
         return caller_location()
@@ -205,7 +206,7 @@ def location_of(function: Callable[..., Any]) -> Location:
 
 
 def caller_location() -> Location:
-    """Return the line outside this package that led here."""
+    """Return the line of user code that called this package."""
     frame = _outer_frame()
     return Location() if frame is None else Location(frame.f_code.co_filename, frame.f_lineno)
 
@@ -217,7 +218,7 @@ def caller_module() -> str:
 
 
 def caller_scope() -> dict[str, Any]:
-    """Return the names that are local where the package was called."""
+    """Return the local names of the function that called this package."""
     frame = _outer_frame()
     return {} if frame is None else dict(frame.f_locals)
 
@@ -235,7 +236,7 @@ def _refused(verb: str, text: str, hint: str = "") -> TopologyError:
 
 
 def _unwrapped(annotation: Any) -> Any:
-    """Return a type without its None and without what Annotated adds."""
+    """Return a type without None and without Annotated."""
     annotation = without_none(annotation)
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
@@ -248,14 +249,14 @@ def _is_context(annotation: Any) -> bool:
 def _check_contexts(
     name: str, location: Location, hints: dict[str, Any], parameters: list[inspect.Parameter]
 ) -> None:
-    """Refuse a context that would never be given: only a second parameter gets one."""
+    """Refuse a context in another parameter than the second: only that one gets it."""
     second = parameters[1].name if len(parameters) > 1 else None
     for parameter, hint in hints.items():
         if parameter not in ("return", second) and _is_context(hint):
             raise TopologyError(
-                f"{name!r} has its context in the parameter {parameter!r}",
+                f"{name!r} has the Context in the parameter {parameter!r}",
                 at=str(location),
-                hint="the value is the first parameter, the context the second one",
+                hint="make the value the first parameter and the Context the second one",
             )
 
 
@@ -270,7 +271,7 @@ def _outer_frame() -> types.FrameType | None:
 
 
 def _plain(function: Callable[..., Any]) -> Any:
-    """Return the function behind partials, wrappers, methods and callable objects."""
+    """Return the function inside partials, wrappers, methods and callable objects."""
     while isinstance(function, partial):
         function = function.func
     function = inspect.unwrap(function)
@@ -285,7 +286,7 @@ def _positional(function: Callable[..., Any]) -> list[inspect.Parameter]:
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        return []  # a callable of C's, such as attrgetter, that does not say
+        return []  # a C callable without a signature, such as attrgetter
     return [
         each
         for each in signature.parameters.values()
@@ -304,10 +305,10 @@ def _hints(
         return typing.get_type_hints(plain, localns={**scope, **closure}, include_extras=True)
     except NameError as error:
         raise TopologyError(
-            f"the annotations of {getattr(plain, '__name__', plain)!r} name {error.name!r}, "
-            "which is not known when the program runs",
+            f"the annotations of {getattr(plain, '__name__', plain)!r} use {error.name!r}, "
+            "which does not exist at run time",
             at=str(location),
-            hint="import it outside `if TYPE_CHECKING`, and define classes before their use",
+            hint="import it outside `if TYPE_CHECKING`, and define classes before using them",
         ) from None
     except (TypeError, AttributeError, SyntaxError) as error:
         raise TopologyError(
@@ -328,7 +329,7 @@ def _kind(function: Callable[..., Any], result: Any, name: str, location: Locati
         raise TopologyError(
             f"the generator {name!r} is annotated as {result}",
             at=str(location),
-            hint="annotate Iterator[...]: what it yields are the values",
+            hint="annotate Iterator[...] with the type of the values it yields",
         )
     if is_generator or origin in _ITERATORS:
         return "flat_map"

@@ -1,7 +1,7 @@
-"""What stages do to chunks. Each works on whole columns, not on one record after another.
+"""The operations of stages on chunks. Each processes whole columns, not single records.
 
-The graph holds *steps*, which are values. A task opens each step and gets an *operator*, which
-belongs to that task alone: two runs of one graph share nothing but the user's own functions.
+The graph contains *steps*, which are immutable values. A task opens each step and gets its own
+*operator*, so two runs of the same graph share only the user's functions.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from streamkit.dataflow.context import Context
 from streamkit.record import NO_TIMESTAMP_MS, Chunk, Record
 from streamkit.serde.values import encode_key
 
-# After how many rows an operator asks whether its time is over: soon at first, for the first
-# calls may be slow, then seldom enough that asking costs nothing.
-_ROWS_PER_LOOK_MAX: Final = 512
+# An operator checks its time after one row, then after growing numbers of rows up to this one:
+# early because functions may be slow, and rarely later because each check costs time.
+_ROWS_PER_CHECK_MAX: Final = 512
 
-# What calls the user's function for each value of a block, and gives one result for each.
+# Calls the user's function for each value of a block; returns one result for each.
 Call = Callable[[Sequence[Any]], Iterable[Any]]
 
 
 class Interrupted(Exception):
     """An operator ended before the last row of its chunk.
 
-    ``before`` is what the rows before ``row`` led to, so that nobody calls them again.
+    ``before`` has the results of the rows before ``row``, so they are not computed again.
     """
 
     def __init__(self, row: int, before: Chunk) -> None:
@@ -46,25 +46,25 @@ class Interrupted(Exception):
 
 
 class RowFailed(Interrupted):
-    """A function raised on ``row``. What it raised is the cause."""
+    """A function raised an exception on ``row``, which is the cause."""
 
 
 class SliceTimeUp(Interrupted):
-    """The rows from ``row`` on belong to a later slice: the calls so far took long enough."""
+    """The time of the slice is over; the rows from ``row`` on belong to a later slice."""
 
 
 class Room(Protocol):
-    """What an operator gets of the world."""
+    """What a task provides to its operators."""
 
     def is_over(self) -> bool:
-        """Tell whether the operator has used up the time that one slice may take."""
+        """Return whether the operator has used up the time of one slice."""
 
     def dropped(self, offsets: Sequence[int]) -> None:
-        """Count rows that led to nothing, by their offsets, where the chunks do not show it."""
+        """Count rows that a flat map expanded to no rows, by their offsets."""
 
 
 class Unlimited:
-    """A room for a single operator: time is never over, and nothing is counted."""
+    """A `Room` without a time limit, which counts nothing."""
 
     def is_over(self) -> bool:
         return False
@@ -74,36 +74,36 @@ class Unlimited:
 
 
 class Operator(Protocol):
-    """One running step. Does no I/O and reads no clock; gets a chunk and gives one, in order.
+    """One running step. It does no I/O and reads no clock.
 
-    It may be called again with rows that it has seen: a slice that fails or is cut at a later
-    row gives back the rows from there on.
+    It may get rows that it has processed before: if a slice ends early, at a failed row or when
+    its time is over, the rows from there on are processed again.
     """
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
-        """Take a chunk and give what it leads to.
+        """Process a chunk and return the result.
 
-        How records are cut into chunks must not show in the output.
+        The result must not depend on how records are divided into chunks.
 
         Raises:
-            RowFailed: Names the row.
-            TimeIsOver: Names the first row that was not worked on.
+            RowFailed: The user's function failed on the row.
+            SliceTimeUp: The time is over; it names the first row that was not processed.
         """
 
 
 class Step(Protocol):
-    """One step of a node: a value in the graph, opened by each task for itself."""
+    """One step of a node: a value in the graph, which each task opens."""
 
     @property
     def expands(self) -> bool:
-        """Whether one row may lead to several."""
+        """Whether one row may become several rows."""
 
     def open(self, room: Room) -> Operator:
-        """Make the operator of one task."""
+        """Create the operator of one task."""
 
 
 class Stateless:
-    """A step that keeps nothing between chunks: it only needs ``apply``."""
+    """A step without state between chunks: subclasses only define ``apply``."""
 
     __slots__ = ()
 
@@ -115,13 +115,13 @@ class Stateless:
         return _Applied(self, room)
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
-        """Take a chunk and give what it leads to; see `Operator.on_chunk`."""
-        raise AssertionError("each step has its own")
+        """Process a chunk and return the result; see `Operator.on_chunk`."""
+        raise AssertionError("each step defines apply")
 
 
 @dataclass(frozen=True, slots=True)
 class _Applied:
-    """The operator of a step that keeps nothing."""
+    """The operator of a step without state."""
 
     step: Stateless
     room: Room
@@ -132,7 +132,7 @@ class _Applied:
 
 @dataclass(frozen=True, slots=True)
 class Map(Stateless):
-    """Replace each value by what ``function`` makes of it; ``None`` is a value."""
+    """Replaces each value with the result of ``function``; ``None`` is a value."""
 
     function: Callable[[Any], Any]
 
@@ -142,7 +142,7 @@ class Map(Stateless):
 
 @dataclass(frozen=True, slots=True)
 class MapOrDrop(Stateless):
-    """Replace each value by what ``function`` makes of it; drop those it makes None of."""
+    """Replaces each value with the result of ``function``; drops the record if that is None."""
 
     function: Callable[[Any], Any]
 
@@ -153,7 +153,7 @@ class MapOrDrop(Stateless):
 
 @dataclass(frozen=True, slots=True)
 class ContextMapOrDrop(Stateless):
-    """As `MapOrDrop`, for a function that wants to know where a record comes from."""
+    """Like `MapOrDrop`, for a function with a context."""
 
     function: Callable[[Any, Context[Any]], Any]
     key_of: Callable[[bytes | None], Any]
@@ -168,7 +168,7 @@ class ContextMapOrDrop(Stateless):
 
 @dataclass(frozen=True, slots=True)
 class Filter(Stateless):
-    """Keep the records whose value satisfies ``predicate``."""
+    """Keeps the records whose value satisfies ``predicate``."""
 
     predicate: Callable[[Any], object]
 
@@ -180,7 +180,7 @@ class Filter(Stateless):
 
 @dataclass(frozen=True, slots=True)
 class FlatMap(Stateless):
-    """Replace each record by one for each value that ``function`` gives."""
+    """Replaces each record with one record for each value that ``function`` returns."""
 
     function: Callable[[Any], Iterable[Any]]
 
@@ -194,7 +194,7 @@ class FlatMap(Stateless):
 
 @dataclass(frozen=True, slots=True)
 class ContextFlatMap(Stateless):
-    """As `FlatMap`, for a function that wants to know where a record comes from."""
+    """Like `FlatMap`, for a function with a context."""
 
     function: Callable[[Any, Context[Any]], Iterable[Any]]
     key_of: Callable[[bytes | None], Any]
@@ -210,7 +210,7 @@ class ContextFlatMap(Stateless):
 
 @dataclass(frozen=True, slots=True)
 class AsRecords(Stateless):
-    """Replace each value by the whole record around it."""
+    """Replaces each value with its whole record."""
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
         return chunk.with_values(chunk.records())
@@ -218,7 +218,7 @@ class AsRecords(Stateless):
 
 @dataclass(frozen=True, slots=True)
 class SetKeys(Stateless):
-    """Give each record the key that ``function`` finds in its value, as bytes."""
+    """Sets the key of each record to the bytes that ``function`` returns for its value."""
 
     function: Callable[[Any], bytes | None]
 
@@ -231,9 +231,10 @@ class SetKeys(Stateless):
 
 @dataclass(frozen=True, slots=True)
 class Unwrap(Stateless):
-    """Let a `Record` among the values decide on key and timestamp; its value takes its place.
+    """Replaces a value that is a `Record` with its value, and uses its key and timestamp.
 
-    What it leaves out keeps the record's own. ``keeps_keys``: the key was chosen by others.
+    If it has no key or timestamp, the record keeps its own. ``keeps_keys``: it keeps its key in
+    any case, because ``key=`` has set it.
     """
 
     keeps_keys: bool = False
@@ -258,14 +259,14 @@ def _kept(chunk: Chunk, answers: Sequence[object]) -> Chunk:
     """Keep the rows whose answer is true.
 
     Raises:
-        RowFailed: The answer has no truth, as an array of several numbers has none.
+        RowFailed: `bool` fails on the answer, as for an array of several numbers.
     """
     try:
         return chunk.select(answers)
-    except BaseException:  # of `bool`: which row it is costs only those who need to know
+    except BaseException:  # raised by `bool`; only this rare case searches for the row
         mask: list[object] = []
-        asked = chunk.with_values(answers)
-        _fill(mask, partial(map, bool), asked, Unlimited(), lambda _: _first(chunk, mask))
+        column = chunk.with_values(answers)
+        _fill(mask, partial(map, bool), column, Unlimited(), lambda _: _first(chunk, mask))
         raise
 
 
@@ -280,7 +281,7 @@ def _unwrapped(
         return value, key, timestamp_ms
     own_ms = value.timestamp_ms
     if type(own_ms) is not int or not NO_TIMESTAMP_MS <= own_ms < 2**63:
-        raise ValueError(f"timestamp_ms={own_ms!r} of a Record is not a whole number of ms")
+        raise ValueError(f"timestamp_ms={own_ms!r} of a Record is not a valid number of ms")
     return (
         value.value,
         key if value.key is None or keeps_key else encode_key(value.key),
@@ -294,7 +295,7 @@ def _of_rows(chunk: Chunk, rows: Sequence[tuple[Any, bytes | None, int]]) -> Chu
 
 
 def contexts(chunk: Chunk, key_of: Callable[[bytes | None], Any]) -> Iterator[Context[Any]]:
-    """Make the context of each row, at the pace they are taken."""
+    """Yield the context of each row; each is created only when it is needed."""
     return map(
         Context,
         repeat(chunk.topic),
@@ -320,7 +321,7 @@ def one_per_row(
 
     Raises:
         RowFailed: The function raised.
-        TimeIsOver: It took long.
+        SliceTimeUp: The time of the slice is over.
     """
     listed: list[Any] = []
     _fill(listed, call, chunk, room, lambda done: finish(done.with_values(listed)))
@@ -338,7 +339,7 @@ def _expanded(call: Call, chunk: Chunk, room: Room) -> Chunk:
             room.dropped(empty)
         return done.expand(groups)
 
-    # `list` also runs a generator to its end here, where its error can be located.
+    # `list` runs a generator to its end here, so that an error of it belongs to its row.
     _fill(groups, call, chunk, room, expand)
     return expand(chunk)
 
@@ -352,25 +353,25 @@ def _fill(
 ) -> None:
     """Extend ``listed`` by one result per row of ``chunk``.
 
-    They come in order, so when the function raises, the number listed so far is the row it
-    raised on: no row pays for being locatable.
+    Results come in order. So if the function raises, the number of results so far is the row it
+    raised on, and rows that succeed have no extra cost.
     """
     values = chunk.values
     total = len(values)
     done, stop = 0, 1
     try:
         while done < total:
-            # A slice of the column, not of the results: an iterator more would cost each row.
+            # This slices the column, not the results, because another iterator would cost time.
             listed.extend(call(values[done:stop]))
-            if len(listed) < min(stop, total):  # to `extend`, StopIteration is the end
+            if len(listed) < min(stop, total):  # for `extend`, StopIteration means the end
                 raise RuntimeError("the function raised StopIteration")
             if done == 0 and isinstance(listed[0], _UNFINISHED):
                 _refuse_unfinished(listed.pop())
             done = stop
             if done < total and room.is_over():
                 break
-            stop += min(4 * stop, _ROWS_PER_LOOK_MAX)
-    # Whatever it raises is the row's: nothing else runs here that could be cancelled or ended.
+            stop += min(4 * stop, _ROWS_PER_CHECK_MAX)
+    # Every exception belongs to the row, because only the user's function runs here.
     except BaseException as error:
         row = len(listed)
         raise RowFailed(row, finish(chunk.slice(0, row))) from error
@@ -383,14 +384,14 @@ _UNFINISHED = (Iterator, Awaitable, AsyncIterator)
 
 
 def _refuse_unfinished(result: Any) -> Any:
-    """Refuse a result that is work still to be done, not a value."""
+    """Refuse a result that is not a value but a coroutine or an iterator."""
     if not isinstance(result, _UNFINISHED):
         return result
     if isinstance(result, Coroutine):
-        result.close()  # else Python warns that it was never awaited
+        result.close()  # otherwise Python warns that it was never awaited
     raise TypeError(
         f"the function returned {type(result).__name__!r} instead of a value: it must not be "
-        "async, and one that gives several values is annotated -> Iterator[...]"
+        "async, and a function that returns several values needs -> Iterator[...]"
     )
 
 

@@ -1,4 +1,4 @@
-"""Options of verbs and decorators, as keywords: of every stage, and of topics."""
+"""Options of methods and decorators, as keywords: of every stage, and of topics."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class StageOptions(TypedDict, total=False):
 
 
 class TopicSourceOptions(TypedDict, total=False):
-    """How a topic is read.
+    """Options of a topic that is read.
 
     Attributes:
-        start: Where to begin where nothing is committed yet.
-        partitions: Which ones; all, if left out.
-        isolation: Left out, the safe one for the topic's replication.
-        max_bytes: Size of one response of a partition.
+        start: Where to start if nothing is committed yet.
+        partitions: The partitions to read; by default all.
+        isolation: By default, the safe one for the topic's replication.
+        max_bytes: Maximum size of one response of a partition.
         value: Your own format, with ``loads`` and ``dumps``.
     """
 
@@ -51,14 +51,14 @@ class SourceOptions(StageOptions, TopicSourceOptions, total=False):
 
 
 class TopicSinkOptions(TypedDict, total=False):
-    """How a topic is written. None of them can weaken what a commit promises.
+    """Options of a topic that is written. None of them weakens the guarantee of a commit.
 
     Attributes:
         partitioner: Chooses partitions for a column of keys.
         batch_size: Soft limit of a batch in bytes.
-        max_request_size: Hard limit of a record alone in its batch, in bytes.
-        linger: How long a batch may wait for more records; left out, until the chunk ends.
-        compression: Left out, the topic's own, or none.
+        max_request_size: Hard limit in bytes of a batch with a single record.
+        linger: How long a batch may wait for more records; by default until the chunk ends.
+        compression: By default the compression of the topic, or none.
         value: Your own format, with ``loads`` and ``dumps``.
     """
 
@@ -75,16 +75,16 @@ class SinkOptions(StageOptions, TopicSinkOptions, total=False):
 
 
 def checked_options(options: Any, known: type) -> None:
-    """Refuse an option that does not exist, as a call with named parameters does.
+    """Refuse an option that does not exist.
 
     Raises:
-        UsageError: With the options that exist.
+        UsageError: An option does not exist; the hint lists those that do.
     """
     names = known.__annotations__
     unknown = [name for name in options if name not in names]
     if unknown:
         raise UsageError(
-            f"there is no option {unknown[0]!r}", hint=f"the options are {', '.join(names)}"
+            f"{unknown[0]!r} is not a valid option", hint=f"the options are {', '.join(names)}"
         )
 
 

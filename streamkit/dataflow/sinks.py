@@ -1,4 +1,4 @@
-"""What happens to a record on its way into a sink: key, shape, bytes."""
+"""Builds the steps before a sink: set the key, convert the value, encode it as bytes."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from streamkit.serde.values import (
     encoder_for_topic,
 )
 
-# What an object that writes has, and what each method is called with.
+# The methods of a sink object, and example arguments of each.
 _WRITER_METHODS: dict[str, tuple[Any, ...]] = {"open": (), "write": ([],), "flush": (), "close": ()}
 
 
 def sink_endpoint(target: Any, options: SinkOptions) -> Any:
-    """Turn what the user named into an endpoint.
+    """Return the endpoint for a sink target of the user.
 
     Raises:
-        TopologyError: Nothing can be written there.
-        UsageError: An option means nothing, or is only for topics.
+        TopologyError: The target is not a sink.
+        UsageError: An option is not valid, or is only for topics.
     """
     checked_options(options, SinkOptions)
     if isinstance(target, str):
@@ -53,24 +53,25 @@ def sink_steps(
     serde: Any,
     giver: str,
 ) -> tuple[Step, ...]:
-    """Line up what happens to a record before it is written.
+    """Return the steps before a sink.
 
-    ``value_type`` is what is written, as far as annotations say, and ``giver`` who gives it.
+    ``value_type`` is the annotated type of the values or None; ``giver`` is the stage that
+    returns them.
 
     Raises:
-        TopologyError: Such values cannot be written there.
+        TopologyError: Values of that type cannot be written to the target.
     """
     keys = () if key is None else (SetKeys(_as_key(key)),)
     encoder = _encoder(target, value_type, serde, giver)
     if encoder is None:
         return (*keys, *shaping)
-    # A key that was asked for in words comes first, except that the function behind it knows more.
+    # `key=` wins over the key of a returned Record, unless a function of the sink returns it.
     unwrap = (Unwrap(keeps_keys=bool(keys) and not shaping),) if may_be_record(value_type) else ()
     return (*keys, *shaping, *unwrap, Encode(encoder))
 
 
 def default_name(endpoint: Any) -> str:
-    """Name a sink that the user did not name."""
+    """Return a name for a sink that the user did not name."""
     if isinstance(endpoint, TopicSink):
         return f"to-{endpoint.topic}"[:60].rstrip("-")
     return type(endpoint).__name__
@@ -80,13 +81,13 @@ def _topic_sink(topic: Topic[Any], options: SinkOptions) -> TopicSink:
     compression = options.get("compression")
     if compression is not None and compression not in get_args(Compression):
         raise UsageError(
-            f"no compression is called {compression!r}",
+            f"{compression!r} is not a valid compression",
             hint=f"use {', '.join(get_args(Compression))}",
         )
     for name in ("batch_size", "max_request_size"):
         size = options.get(name)
         if size is not None and (not isinstance(size, int) or size < 1):
-            raise UsageError(f"{name}={size!r} counts from 1 byte up")
+            raise UsageError(f"{name}={size!r} must be at least 1 byte")
     partitioner = options.get("partitioner")
     if partitioner is not None:
         check_callable(partitioner, "partitioner=", values=2)
@@ -103,32 +104,32 @@ def _topic_sink(topic: Topic[Any], options: SinkOptions) -> TopicSink:
 
 
 def _refuse_unwritable(target: Any) -> None:
-    """Refuse what is neither a connector nor an object that writes."""
+    """Refuse a target that is neither a connector nor a sink object."""
     if isinstance(target, type):
         raise TopologyError(
-            f"{target.__name__} is a class, and nothing can be written to a class",
-            hint=f"make one of it: {target.__name__}(...)",
+            f"{target.__name__} is a class, not a sink",
+            hint=f"use an instance: {target.__name__}(...)",
         )
     if callable(getattr(target, "writer", None)):
         return
     missing = [name for name in _WRITER_METHODS if not callable(getattr(target, name, None))]
     if missing:
         raise TopologyError(
-            f"nothing can be written to {target!r}: it has no {', '.join(missing)}",
-            hint="name a topic, or give a connector or an object with open, write, flush and close",
+            f"{target!r} is not a sink: it has no {', '.join(missing)}",
+            hint="use a topic, a connector, or an object with open, write, flush and close",
         )
     for name, given in _WRITER_METHODS.items():
         method = getattr(target, name)
         problem = call_problem(method, given)
         if is_generator(method):
-            problem = "it is a generator, so what it does would never be done"
+            problem = "it is a generator, so its code would never run"
         if problem:
             what = "a list of values" if given else "nothing"
             raise TopologyError(f"{name} of {target!r} cannot be called with {what}: {problem}")
 
 
 def _encoder(target: Any, value_type: Any, serde: Any, giver: str) -> ValueEncoder | None:
-    """Choose what makes bytes of values; None where a sink takes them as they are."""
+    """Return the encoder for a sink; None if the sink accepts values without encoding."""
     if isinstance(target, str | Topic):
         if serde is not None:
             return encoder_for(None, serde)
@@ -136,11 +137,11 @@ def _encoder(target: Any, value_type: Any, serde: Any, giver: str) -> ValueEncod
         written = in_record(value_type)
         if topic_type is not bytes and written is not bytes and clashes(written, topic_type):
             raise TopologyError(
-                f"the topic {getattr(target, 'name', target)!r} holds {type_name(topic_type)}, "
-                f"but {giver!r} gives {type_name(written)}"
+                f"the topic {getattr(target, 'name', target)!r} has values of type "
+                f"{type_name(topic_type)}, but {giver!r} produces {type_name(written)}"
             )
         return encoder_for_topic(value_type, topic_type)
-    # A connector that writes bytes says how: a value it cannot write fails like a stage.
+    # A connector may define how to encode; a value it cannot encode fails like in a stage.
     encodes = hasattr(target, "writer") and hasattr(target, "encode")
     return ValueEncoder(target.encode, getattr(target, "fault", None)) if encodes else None
 

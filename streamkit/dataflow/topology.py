@@ -1,4 +1,4 @@
-"""The graph as data: what reads what, and where in the user's files it was said."""
+"""The graph as data: its nodes, their inputs, and their lines in the user's files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A line of the user's."""
+    """A line in a user's file."""
 
     file: str = ""
     line: int = 0
@@ -33,9 +33,9 @@ class Location:
 class Node:
     """One source, stage or sink.
 
-    ``endpoint`` is where a source reads or a sink writes: a topic, a function or a connector,
-    which the engine hands back to whoever knows what to do with it. ``value_type`` is what
-    comes out, ``input_type`` what is wanted, as far as annotations say.
+    ``endpoint`` is where a source reads or a sink writes: a topic, a function or a connector.
+    ``value_type`` is the type of the results and ``input_type`` that of the inputs; each is None
+    without an annotation.
     """
 
     name: str
@@ -51,33 +51,33 @@ class Node:
 
 @dataclass(slots=True)
 class Topology:
-    """The nodes in the order in which they were made: inputs stand before their readers."""
+    """The nodes in the order in which they were added; inputs come before their readers."""
 
     nodes: list[Node] = field(default_factory=list)
 
     def add(self, node: Node) -> Node:
-        """Add a node whose name nobody has yet.
+        """Add a node; its name must be new.
 
         Raises:
-            TopologyError: The name is taken or is none; an input is of another graph.
+            TopologyError: The name is in use or not valid, or an input belongs to another graph.
         """
         if not is_name(node.name):
             raise TopologyError(
-                f"{node.name!r} cannot name a stage: use 1 to {NAME_BYTES_MAX} of a-z 0-9 -",
+                f"{node.name!r} is not a valid stage name: use 1 to {NAME_BYTES_MAX} of a-z 0-9 -",
                 at=str(node.location),
-                hint='name it with name="..."',
+                hint='set another name with name="..."',
             )
         for other in self.nodes:
             if other.name == node.name:
                 raise TopologyError(
-                    f"two stages are called {node.name!r}, the other stands at {other.location}",
+                    f"two stages have the name {node.name!r}; the other is at {other.location}",
                     at=str(node.location),
                     hint='give one of them another name with name="..."',
                 )
         for each in node.inputs:
             if each not in self.nodes:
                 raise TopologyError(
-                    f"{node.name!r} reads {each.name!r}, which is of another App",
+                    f"{node.name!r} reads {each.name!r}, which belongs to another App",
                     at=str(node.location),
                 )
         self.nodes.append(node)
@@ -90,33 +90,33 @@ class Topology:
         """Return the nodes that read a node, in order."""
         return [other for other in self.nodes if node in other.inputs]
 
-    def free_name(self, wanted: str) -> str:
-        """Return ``wanted``, or the first ``wanted-2``, ``wanted-3``, ... that is free."""
+    def free_name(self, base: str) -> str:
+        """Return ``base``, or the first of ``base-2``, ``base-3``, ... that is not in use."""
         names = {node.name for node in self.nodes}
-        name, number = wanted, 1
+        name, number = base, 1
         while name in names:
             number += 1
-            name = f"{wanted}-{number}"
+            name = f"{base}-{number}"
         return name
 
     def get(self, name: str) -> Node:
         """Return a node by name.
 
         Raises:
-            TopologyError: There is none; the hint names a similar one.
+            TopologyError: The graph has no such node; the hint has a similar name.
         """
         for node in self.nodes:
             if node.name == name:
                 return node
         close = difflib.get_close_matches(name, [node.name for node in self.nodes], 1)
         hint = f"did you mean {close[0]!r}?" if close else ""
-        raise TopologyError(f"no stage is called {name!r}", hint=hint)
+        raise TopologyError(f"the app has no stage {name!r}", hint=hint)
 
     def check(self, *, allows_open_ends: bool = False) -> None:
-        """Refuse a graph that cannot run; ``allows_open_ends``: a test may read what nobody does.
+        """Refuse a graph that cannot run; ``allows_open_ends``: allow stages without readers.
 
         Raises:
-            TopologyError: With the user's file and line.
+            TopologyError: The graph cannot run; the text has the user's file and line.
         """
         if not self.nodes:
             raise TopologyError(
@@ -132,19 +132,19 @@ class Topology:
                 yield TopologyError(
                     f"nothing reads {node.name!r}",
                     at=str(node.location),
-                    hint="give it a sink, or remove it",
+                    hint="add a sink for it, or remove it",
                 )
             for each in node.inputs:
                 if clashes(each.value_type, node.input_type):
                     yield TopologyError(
-                        f"{node.name!r} takes {type_name(node.input_type)}, but "
-                        f"{each.name!r} gives {type_name(each.value_type)}",
+                        f"{node.name!r} expects {type_name(node.input_type)}, but "
+                        f"{each.name!r} produces {type_name(each.value_type)}",
                         at=str(node.location),
                     )
         yield from self._shared_resources()
 
     def _shared_resources(self) -> Iterable[TopologyError]:
-        """Find sinks that would overwrite each other, as two writers of one file."""
+        """Yield an error for sinks that would overwrite each other, as two writers of one file."""
         owners: dict[Any, Node] = {}
         for node in self.of_kind("sink"):
             resource = _resource_of(node.endpoint)
@@ -154,32 +154,32 @@ class Topology:
                     f"{node.name!r} writes to {node.endpoint}, and so does {owner.name!r} "
                     f"at {owner.location}",
                     at=str(node.location),
-                    hint="merge both streams and write them by one sink, or write to two places",
+                    hint="merge both streams into one sink, or write to two different places",
                 )
 
 
 def is_name(text: str) -> bool:
-    """Tell whether a text can name an app or a stage."""
+    """Return whether a text is a valid name of an app or a stage."""
     return len(text) <= NAME_BYTES_MAX and _NAME.fullmatch(text) is not None
 
 
 def stage_name(function_name: str) -> str:
-    """Turn a function's name into a stage's: `_` becomes `-`."""
+    """Return the stage name for a function name: `_` becomes `-`."""
     return function_name.strip("_").replace("_", "-").lower()
 
 
-def clashes(given: Any, wanted: Any) -> bool:
-    """Tell whether two types surely do not fit: only plain classes are compared."""
-    if not _is_plain(given) or not _is_plain(wanted):
+def clashes(given: Any, expected: Any) -> bool:
+    """Return whether two types are surely incompatible; only plain classes are compared."""
+    if not _is_plain(given) or not _is_plain(expected):
         return False
     try:
-        return not issubclass(given, (wanted, *_PROMOTED.get(wanted, ())))
-    except TypeError:  # a class that does not want to be asked
+        return not issubclass(given, (expected, *_PROMOTED.get(expected, ())))
+    except TypeError:  # a class that does not support `issubclass`
         return False
 
 
 def _resource_of(endpoint: Any) -> Any:
-    """Return what a sink has for itself alone: what it names, or an object that writes."""
+    """Return what only one sink may use: the resource of a connector, or a sink object itself."""
     resource = getattr(endpoint, "resource", None)
     if callable(resource):
         found = resource()
@@ -189,11 +189,11 @@ def _resource_of(endpoint: Any) -> Any:
 
 
 def type_name(kind: Any) -> str:
-    """Return how a user would write a type."""
+    """Return a type as a user would write it."""
     return kind.__name__ if isinstance(kind, type) else str(kind)
 
 
-# What type checkers accept in the place of a class that is no base of it.
+# Classes that type checkers accept instead of another one, although they are not subclasses.
 _PROMOTED: dict[Any, tuple[type, ...]] = {
     float: (int,),
     complex: (int, float),
@@ -202,17 +202,17 @@ _PROMOTED: dict[Any, tuple[type, ...]] = {
 
 
 def _is_plain(kind: Any) -> bool:
-    """Return whether a type is a class, of which a value is an instance or surely is not."""
+    """Return whether a type is a class for which `issubclass` gives a certain answer."""
     if not isinstance(kind, type) or typing.get_origin(kind) is not None:
         return False
     if kind is Any or Any in kind.__mro__ or typing.is_typeddict(kind):
         return False
-    # A protocol, or an abstract class, may be satisfied by what does not derive from it.
+    # A class may satisfy a protocol or an abstract class without deriving from it.
     return not is_protocol(kind)
 
 
 def as_mermaid(topology: Topology) -> str:
-    """Draw the graph for Mermaid."""
+    """Return the graph as a Mermaid diagram."""
     shapes = {"source": '(["{}"])', "stage": '["{}"]', "sink": '[/"{}"/]'}
     lines = ["flowchart LR"]
     for node in topology.nodes:
@@ -224,7 +224,7 @@ def as_mermaid(topology: Topology) -> str:
 
 
 def as_text(topology: Topology) -> str:
-    """Draw the graph as lines of text, each node below what it reads first."""
+    """Return the graph as lines of text, each node below its first input."""
     lines: list[str] = []
     drawn: set[Node] = set()
 

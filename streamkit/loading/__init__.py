@@ -1,1 +1,1 @@
-"""Find the App of a file or module: each file is one module, and nothing runs meanwhile."""
+"""Finds the App of a file or module. Each file becomes one module, and no job runs meanwhile."""

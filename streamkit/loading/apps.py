@@ -1,4 +1,4 @@
-"""Find the App that a target of the command line names."""
+"""Finds the App for a target of the command line, such as ``app.py:name``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def load_app(target: str) -> App:
     """Find an app: ``app.py``, ``app.py:name`` or ``package.module:name``.
 
     Raises:
-        ConfigError: There is no such file or module, or no app in it.
+        ConfigError: The file or module does not exist, or has no app.
     """
     place, attribute = _parts(target)
     is_file = place.endswith(".py") or "/" in place or os.sep in place or Path(place).is_file()
@@ -32,40 +32,40 @@ def load_app(target: str) -> App:
     if attribute is not None:
         found: Any = getattr(module, attribute, None)
         if not _is_app(found):
-            hint = f"there are: {', '.join(apps)}" if apps else "there is none at all"
-            raise ConfigError(f"{place} has no App called {attribute!r}", hint=hint)
+            hint = f"its Apps are: {', '.join(apps)}" if apps else "the file has no App"
+            raise ConfigError(f"{place} has no App named {attribute!r}", hint=hint)
         return cast("App", found)
     if not apps and stopped is not None:
-        return stopped  # made within a function
+        return stopped  # an App that a function created
     if not apps:
         raise ConfigError(
-            f"{place} has no App", hint='make one: app = App("my-job") at the top of the file'
+            f"{place} has no App", hint='add app = App("my-job") at the top of the file'
         )
     if len(apps) > 1:
         raise ConfigError(
             f"{place} has {len(apps)} Apps: {', '.join(apps)}",
-            hint=f"name one: {place}:{next(iter(apps))}",
+            hint=f"choose one, for example {place}:{next(iter(apps))}",
         )
     return next(iter(apps.values()))
 
 
 def load_file(path: Path) -> tuple[ModuleType, App | None]:
-    """Import a file under the name that it has within its packages; see `import_named`.
+    """Import a file under its full name within its packages; see `import_named`.
 
     Raises:
-        ConfigError: There is no such file, or it raises.
+        ConfigError: The file does not exist, or its import raises.
     """
     if path.is_dir():
-        raise ConfigError(
-            f"{path} is a folder", hint="give the path of the file that holds your App"
-        )
+        raise ConfigError(f"{path} is a folder", hint="give the path of the file that has your App")
     if not path.is_file():
-        raise ConfigError(f"no file {path}", hint="give the path of the file that holds your App")
+        raise ConfigError(
+            f"{path} does not exist", hint="give the path of the file that has your App"
+        )
     path = path.absolute()
-    wanted = imports_of(path)
-    package, root = package_of(path, wanted.levels)
+    imports = imports_of(path)
+    package, root = package_of(path, imports.levels)
     add_folders(root, path.parent, path.resolve().parent)
-    above = [each.parent for each in path.parents if each.name in wanted.packages]
+    above = [each.parent for each in path.parents if each.name in imports.packages]
     add_folders(*above, Path.cwd(), first=False)
     if package:
         _import_package(package, path.parent)
@@ -84,13 +84,11 @@ def _load_module(name: str) -> tuple[ModuleType, App | None]:
     add_folders(Path.cwd())
     top = name.partition(".")[0]
     if not top or importlib.util.find_spec(top) is None:
-        raise ConfigError(f"no module {name!r}", hint="did you mean a file? give it with its .py")
+        raise ConfigError(f"no module {name!r}", hint="if it is a file, add its .py")
     with in_words(name):
         spec = find_module(name)
     if spec is None:
-        raise ConfigError(
-            f"no module {name!r}", hint=f"there is a module {top!r}, without that part"
-        )
+        raise ConfigError(f"no module {name!r}", hint=f"{top!r} exists, but has no such submodule")
     loaded = sys.modules.get(name)
     if loaded is not None:
         return loaded, None
@@ -104,7 +102,7 @@ def _import_package(package: str, folder: Path) -> None:
     if os.path.realpath(folder) not in places:
         where = getattr(module, "__file__", None) or "elsewhere"
         raise ConfigError(
-            f"the package {package!r} is another one than {folder}: it is found at {where}",
+            f"the package {package!r} should be {folder}, but Python finds it at {where}",
             hint="rename the folder",
         )
 
@@ -117,13 +115,14 @@ def _parts(target: str) -> tuple[str, str | None]:
         place, attribute = target, ""
     if not place or (colon and not attribute):
         raise ConfigError(
-            f"{target!r} names no app", hint="write app.py, app.py:name or package.module:name"
+            f"{target!r} is not a valid target",
+            hint="use app.py, app.py:name or package.module:name",
         )
     return place, attribute if colon else None
 
 
 def _is_app(found: object) -> bool:
-    from streamkit.app import App  # late, since it imports this module
+    from streamkit.app import App  # imported late, because it imports this module
 
     return isinstance(found, App)
 

@@ -1,4 +1,4 @@
-"""Import what a user wrote: no job runs meanwhile, and what goes wrong becomes words."""
+"""Imports user code: no job runs meanwhile, and every error shows the user's file and line."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _GUARD: Final = 'put app.run() under `if __name__ == "__main__":`'
 
 
 class LoadingStopped(SystemExit):
-    """A file that is being loaded has called `App.run`, so what it holds is all there.
+    """Raised by `App.run` while a file is loaded: the graph of the file is complete by then.
 
-    As a SystemExit it ends a file as the end of the program would, in a thread of its own too.
+    It is a SystemExit, so it ends the file like the end of a program, also in a thread.
     """
 
     def __init__(self, app: App) -> None:
@@ -38,7 +38,7 @@ class LoadingStopped(SystemExit):
 
 @dataclass(slots=True)
 class _Loading:
-    """How many loads are going on, one within another."""
+    """How many nested loads are in progress."""
 
     depth: int = 0
 
@@ -47,13 +47,13 @@ _loading = _Loading()
 
 
 def is_loading() -> bool:
-    """Tell whether a file is being loaded to find its App, so that no job may run."""
+    """Return whether a file is being loaded to find its App; then no job may run."""
     return _loading.depth > 0
 
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Let no job run while files are imported in the block."""
+    """Prevent jobs from running while the block imports files."""
     _loading.depth += 1
     try:
         yield
@@ -62,14 +62,14 @@ def loading() -> Iterator[None]:
 
 
 def import_named(name: str, shown: str) -> None:
-    """Import a module, whose errors become words.
+    """Import a module; turn its errors into a `ConfigError`.
 
     Args:
-        name: The whole name of the module.
-        shown: What to call it in an error.
+        name: The full name of the module.
+        shown: Its name in an error text.
 
     Raises:
-        ConfigError: It raises, or ends the program; the text has the user's file and line.
+        ConfigError: The module raises, or ends the program; the text has the user's file and line.
     """
     with in_words(shown):
         file = getattr(find_module(name), "origin", None)
@@ -78,16 +78,16 @@ def import_named(name: str, shown: str) -> None:
 
 
 def is_missing(name: str) -> bool:
-    """Tell whether there is no module of that name; one that cannot be imported is there."""
+    """Return whether a module does not exist; one that fails to import does exist."""
     with loading():
         try:
             return name not in sys.modules and find_module(name) is None
-        except (Exception, SystemExit):  # importing it says what is wrong
+        except (Exception, SystemExit):  # the import reports the error later
             return False
 
 
 def find_module(name: str) -> ModuleSpec | None:
-    """Find a module; this imports its packages."""
+    """Find a module; this imports its parent packages."""
     try:
         return importlib.util.find_spec(name)
     except ModuleNotFoundError as error:
@@ -101,7 +101,7 @@ def _is_part(name: str, of: str) -> bool:
 
 
 def execute(spec: ModuleSpec, shown: str) -> tuple[ModuleType, App | None]:
-    """Run a module's code. One that was stopped stays, since others may import it."""
+    """Run a module's code. If `App.run` stopped it, keep the module, as others may import it."""
     if spec.loader is None:
         return importlib.import_module(spec.name), None  # a folder has no code
     module = importlib.util.module_from_spec(spec)
@@ -125,10 +125,10 @@ class _Stopped:
 
 @contextmanager
 def in_words(shown: str, file: str | None = None) -> Iterator[_Stopped]:
-    """Turn whatever an import raises into words with the user's file and line.
+    """Turn errors of an import into a `ConfigError` with the user's file and line.
 
-    Only ``file`` may stop by running its app: of one that imports another, what comes after that
-    would be missing.
+    Only ``file`` itself may stop at `App.run`. If a file that it imports did, the rest of
+    ``file`` would be missing.
     """
     stopped = _Stopped()
     with loading():
@@ -138,19 +138,19 @@ def in_words(shown: str, file: str | None = None) -> Iterator[_Stopped]:
             stopped.app = stop.app
             if file is None or _stopping_file(stop) != os.path.realpath(file):
                 raise ConfigError(
-                    f"{_where(stop, shown)}\n  runs a job while its file is imported", hint=_GUARD
+                    f"{_where(stop, shown)}\n  runs a job when its file is imported", hint=_GUARD
                 ) from None
-            say(f"note: {_where(stop, shown)}\n  was not run while the graph is loaded; {_GUARD}")
+            say(f"note: {_where(stop, shown)}\n  does not run while the file is loaded; {_GUARD}")
         except SyntaxError as error:
             raise ConfigError(
-                f"{error.filename or shown}:{error.lineno or 1}: {error.msg}", hint=f"mend {shown}"
+                f"{error.filename or shown}:{error.lineno or 1}: {error.msg}", hint=f"fix {shown}"
             ) from error
         except StreamKitError:
-            raise  # it says where by itself
+            raise  # its text has the file and line already
         except SystemExit as error:
             raise ConfigError(
                 f"{_where(error, shown)}\n  ended the program while it was loaded: {error.code!r}",
-                hint='put what the program does under `if __name__ == "__main__":`',
+                hint='put the main program under `if __name__ == "__main__":`',
             ) from error
         except Exception as error:
             raise ConfigError(
@@ -160,7 +160,7 @@ def in_words(shown: str, file: str | None = None) -> Iterator[_Stopped]:
 
 
 def _stopping_file(stop: LoadingStopped) -> str:
-    """Return the file whose import has come to run an app."""
+    """Return the file whose import called `App.run`."""
     frames = traceback.extract_tb(stop.__traceback__)
     files = [frame.filename for frame in frames if frame.name == "<module>"]
     return os.path.realpath(files[-1]) if files else ""
@@ -174,7 +174,7 @@ def _hint(error: Exception, shown: str) -> str:
     if isinstance(error, ImportError):
         hidden = hidden_file(error.name)
         if hidden is not None:
-            return f"{hidden} has the name of a module of Python's, which is found first: rename it"
+            return f"rename {hidden}: Python has a module with that name, which is found first"
     if isinstance(error, ModuleNotFoundError):
-        return "a missing module must be installed where streamkit is"
-    return f"mend {shown}: it is run once to find the App"
+        return "install the missing module in the environment of streamkit"
+    return f"fix {shown}: it is imported to find the App"

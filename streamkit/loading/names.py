@@ -1,8 +1,8 @@
-"""Which module a file is: each file is one, whatever name leads to it.
+"""Makes each file one module, even if it is imported under several names.
 
-An app file may be imported under several names: its own, that within its package, the one it has
-after the folder it lies in. Two modules of one file would be two Apps with a part of the graph
-each, so whatever name leads to a file that is loaded gets the module that is there.
+An app file may be imported under its own name, under its name within its package, or under the
+name of its folder and its own. Two modules of one file would be two Apps, each with a part of the
+graph. So an import of a loaded file by any name returns the same module.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
-# The folders that the files being loaded lie in, which this put on `sys.path`.
+# The folders of loaded files, which `add_folders` has put on `sys.path`.
 _folders: list[str] = []
 
 
 @dataclass(slots=True)
 class Imports:
-    """What a file imports: packages by name, and how many folders up from where it lies."""
+    """What a file imports: top-level packages, and the most dots of its relative imports."""
 
     packages: set[str] = field(default_factory=set)
     levels: int = 0
 
 
 def imports_of(path: Path) -> Imports:
-    """Read what a file imports, included modules too, without running it."""
-    wanted = Imports()
+    """Return what a file imports, and the modules in ``include=``, without running it."""
+    imports = Imports()
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
-        return wanted  # importing it says what is wrong
+        return imports  # the import reports the error later
     for each in ast.walk(tree):
         names: list[object] = []
         if isinstance(each, ast.ImportFrom):
-            wanted.levels = max(wanted.levels, each.level)
+            imports.levels = max(imports.levels, each.level)
             names = [each.module] if each.level == 0 else []
         elif isinstance(each, ast.Import):
             names = [alias.name for alias in each.names]
         elif isinstance(each, ast.keyword) and each.arg == "include":
             names = [part.value for part in ast.walk(each) if isinstance(part, ast.Constant)]
-        wanted.packages.update(name.partition(".")[0] for name in names if isinstance(name, str))
-    return wanted
+        imports.packages.update(name.partition(".")[0] for name in names if isinstance(name, str))
+    return imports
 
 
 def package_of(path: Path, levels: int) -> tuple[str, Path]:
-    """Return the package that a file belongs to, and the folder that holds its outermost part.
+    """Return the package of a file, and the folder that contains its top-level package.
 
-    What it imports from ``levels`` folders up are its packages, with or without an
-    ``__init__.py``.
+    A folder is a package if it has an ``__init__.py``, or if a relative import with ``levels``
+    dots needs it.
     """
     root = path.parent
     names: list[str] = []
@@ -67,14 +67,14 @@ def package_of(path: Path, levels: int) -> tuple[str, Path]:
 
 
 def free_name(name: str) -> str:
-    """Return a name for a file of no package, that of no other module."""
+    """Return a module name for a file outside packages which no other module has."""
     while name in sys.stdlib_module_names or name in sys.modules:
         name += "_"
     return name
 
 
 def add_folders(*folders: Path, first: bool = True) -> None:
-    """Put folders on the path of imports, and find files that are loaded from here on."""
+    """Add folders to `sys.path`, and make each file in them one module."""
     for folder in reversed(folders):
         name = str(folder)
         if first and name in sys.path:
@@ -89,7 +89,7 @@ def add_folders(*folders: Path, first: bool = True) -> None:
 
 
 def module_of_file(file: str) -> ModuleType | None:
-    """Return the module that was made of a file, under whatever name it was imported."""
+    """Return the module of a file, under any name; None if the file is not imported."""
     real = os.path.realpath(file)
     for name, module in list(sys.modules.items()):
         other = getattr(module, "__file__", None)
@@ -99,10 +99,10 @@ def module_of_file(file: str) -> ModuleType | None:
 
 
 class _OneModulePerFile(MetaPathFinder):
-    """Finds files that are loaded, under whatever name; and Python's own modules first.
+    """Finds loaded files under any name, and modules of the standard library first.
 
-    A file of the user's that is called as one of those stands in nobody's way: what streamkit
-    and its libraries import later is what they mean.
+    A user's file may have the name of a standard module. streamkit and its libraries still get
+    the standard module when they import that name later.
     """
 
     def find_spec(
@@ -123,7 +123,7 @@ def _is_ours(file: str) -> bool:
 
 
 class _Loaded(Loader):
-    """Gives a module that is there already."""
+    """Loads nothing: returns a module that is already imported."""
 
     def __init__(self, module: ModuleType) -> None:
         self._module = module
@@ -133,11 +133,11 @@ class _Loaded(Loader):
         return self._module
 
     def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self._spec  # the import has put its own there
+        module.__spec__ = self._spec  # the import has replaced it
 
 
 def hidden_file(module: str | None) -> str | None:
-    """Return the user's file that a module of Python's was found instead of."""
+    """Return the user's file that a standard module hides; None if there is none."""
     top = (module or "").partition(".")[0]
     if top not in sys.stdlib_module_names:
         return None

@@ -1,4 +1,4 @@
-"""What a running job tells: as lines for people, or as JSON for programs."""
+"""Reports of a running job: as lines for people, or as JSON for programs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LINE_WIDTH = 100
 
 @dataclass(frozen=True, slots=True)
 class StageCounts:
-    """Inputs of a stage: taken = handled + dropped + skipped."""
+    """Counts of a stage: taken = handled + dropped + skipped are inputs, given are outputs."""
 
     name: str
     kind: str
@@ -29,7 +29,7 @@ class StageCounts:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What runs."""
+    """The facts of the start report."""
 
     app: str
     where: str
@@ -41,7 +41,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How far it is. ``lag``: records ahead, where that is known."""
+    """The progress of a run. ``lag`` is the number of records not read yet, or None."""
 
     records_in: int
     records_out: int
@@ -57,7 +57,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How it went."""
+    """The facts of the end report."""
 
     app: str
     exit_code: int
@@ -80,7 +80,7 @@ class Ended:
 
 
 class Reporter(Protocol):
-    """Tells people or programs what happens."""
+    """Writes the reports of a run."""
 
     def started(self, started: Started) -> None: ...
 
@@ -94,11 +94,11 @@ class Reporter(Protocol):
 
     @property
     def progress_every_s(self) -> float:
-        """How often `progress` is worth a call."""
+        """How often to call `progress`."""
 
 
 class TextReporter:
-    """Lines on standard error; on a terminal one of them is live."""
+    """Writes lines to standard error; on a terminal, the progress line is updated in place."""
 
     def __init__(self, out: IO[str] | None = None, *, is_terminal: bool | None = None) -> None:
         self._out = ReportStream(sys.stderr if out is None else out)
@@ -125,7 +125,7 @@ class TextReporter:
             f"{snapshot.rate:,.0f}/s, {counted(snapshot.commits, 'commit')}"
         )
         if snapshot.lag is not None:
-            text += f", {snapshot.lag:,} to go"
+            text += f", {snapshot.lag:,} left"
             if total and snapshot.rate > 0 and snapshot.lag:
                 text += f" (about {snapshot.lag / snapshot.rate:,.0f} s)"
         if self._is_terminal:
@@ -153,7 +153,7 @@ class TextReporter:
 
 
 class JsonReporter:
-    """One JSON object a line on standard output, each with its ``event``."""
+    """Writes one JSON object per line to standard output, each with its ``event``."""
 
     progress_every_s = 1.0
 
@@ -180,7 +180,7 @@ class JsonReporter:
 
 
 def ended_lines(ended: Ended) -> list[str]:
-    """Write the end report; its last line is the command to look at the result."""
+    """Return the lines of the end report; the last one is the command to look at the result."""
     lines = [f"{ended.app}: {ended.reason} after {ended.elapsed_s:.1f} s"]
     width = max([len(stage.name) for stage in ended.stages], default=0)
     for stage in ended.stages:
@@ -210,7 +210,7 @@ def ended_lines(ended: Ended) -> list[str]:
 
 
 class RateLimited:
-    """Lets a note about the same trouble through at first, then every few seconds."""
+    """Passes on the first note about a topic, then at most one every 5 seconds."""
 
     def __init__(self, note: Callable[[str], None], now_s: Callable[[], float]) -> None:
         self._note = note

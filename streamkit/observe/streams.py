@@ -1,7 +1,6 @@
-"""The one way to write reports: a stream that never fails its caller, and no terminal escapes.
+"""Writes reports to a stream, without errors for the caller and without terminal escapes.
 
-A report is about the work and never part of it, so whatever is wrong with the stream that it goes
-to is no reason to end the work.
+A broken report stream must not stop the job that it reports about.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import select
 import sys
 from typing import IO, Any, Final
 
-# How long a stream that was set to non-blocking may be full before a text is dropped.
+# How long a non-blocking stream may stay full before a text is dropped.
 _FULL_S_MAX: Final = 1.0
 _STANDARD_DESCRIPTORS: Final = (0, 1, 2)
 
-# Everything a terminal may act on, but for the end of a line.
+# All control characters except the newline.
 _ESCAPED: Final = {
     number: f"\\x{number:02x}" for number in (*range(0x20), *range(0x7F, 0xA0)) if number != 0x0A
 } | {0x09: "\\t", 0x0D: "\\r"}
@@ -30,12 +29,12 @@ def escaped(text: str) -> str:
 class ReportStream:
     """A stream for reports: writes what it can, and never raises.
 
-    A write that fails mutes the stream. So does a stream that is missing, closed, or cannot be
-    written to. What its encoding lacks is written as a backslash escape; a non-blocking stream
-    that stays full for a second loses that text alone.
+    After a write fails, nothing more is written: the stream is muted. A missing or closed stream
+    is muted from the start. Characters that the encoding lacks are written as backslash escapes. A
+    non-blocking stream that stays full for a second loses only that text.
 
     Args:
-        out: Where to write; None, as `sys.stderr` is where it was closed, is a muted stream.
+        out: Where to write. None gives a muted stream; a closed `sys.stderr` is None.
     """
 
     def __init__(self, out: IO[str] | None) -> None:
@@ -45,10 +44,10 @@ class ReportStream:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether somebody looks at it, so that a line may be written over."""
+        """Whether the stream is a terminal, where a line can be overwritten."""
         try:
             return not self.is_muted and bool(_method(self._out, "isatty")())
-        except Exception:  # of a stream of the user's own, it may be anything
+        except Exception:  # a stream of the user may raise anything
             return False
 
     def line(self, text: str) -> None:
@@ -62,14 +61,14 @@ class ReportStream:
         try:
             self._write(text)
         except BlockingIOError:
-            return  # it may take the next text
-        except Exception:  # of a stream of the user's own, it may be anything
+            return  # the next text may fit
+        except Exception:  # a stream of the user may raise anything
             self.is_muted = True
 
     def _write(self, text: str) -> None:
         assert self._out is not None, "a muted stream is not written to"
         text = _writable(text, self._out)
-        _method(self._out, "flush")()  # what others have written comes first
+        _method(self._out, "flush")()  # text that others have buffered comes first
         if self._fd is not None:
             _write_all(self._fd, text.encode(_encoding(self._out), "backslashreplace"))
             return
@@ -78,7 +77,7 @@ class ReportStream:
 
 
 def standard_error() -> ReportStream:
-    """Return what `sys.stderr` is now, as a stream for reports."""
+    """Return the current `sys.stderr` as a stream for reports."""
     return ReportStream(sys.stderr)
 
 
@@ -90,8 +89,8 @@ def say(text: str) -> None:
 def fill_standard_descriptors() -> None:
     """Open the null device where standard input, output or error is closed.
 
-    The system gives the lowest free number to whatever is opened next: a socket or a database
-    would take the place of standard error, and get what others still write there.
+    The system gives the lowest free number to the next file that is opened. So a socket or a
+    database could get the number of standard error, and everything that is written there.
     """
     for fd in _STANDARD_DESCRIPTORS:
         try:
@@ -101,7 +100,7 @@ def fill_standard_descriptors() -> None:
 
 
 def discard(out: IO[str] | None, fd: int) -> None:
-    """Let go of what a dead standard stream still holds, so that exiting does not fail on it."""
+    """Discard the buffer of a broken standard stream, so that the exit does not fail on it."""
     try:
         if out is not None:
             out.flush()
@@ -112,10 +111,10 @@ def discard(out: IO[str] | None, fd: int) -> None:
 
 
 def _own_descriptor(out: IO[str] | None) -> int | None:
-    """Return the descriptor of a plain text file: what is written there leaves nothing behind.
+    """Return the descriptor of a plain text file, to write without its buffer.
 
-    A text file keeps what it could not write, and the interpreter fails on it at its exit. Any
-    other object may mean something else with its descriptor, so it is written to as it wants.
+    A text file buffers what it could not write, and the interpreter fails on that at its exit.
+    Any other object is written to by its own methods, because they may do something else.
     """
     if type(out) is not io.TextIOWrapper or os.name != "posix":
         return None
@@ -130,7 +129,7 @@ def _method(out: IO[str] | None, name: str) -> Any:
 
 
 def _nothing() -> None:
-    """Stand in for what an object has not."""
+    """Replace a method that an object does not have."""
 
 
 def _writable(text: str, out: IO[str]) -> str:
@@ -157,7 +156,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def wait_for_room(fd: int, seconds: float | None = None) -> bool:
-    """Wait until a descriptor can be written to; tell whether it can."""
+    """Wait until a descriptor can be written to; return whether it can."""
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return bool(poll.poll(None if seconds is None else seconds * 1_000))

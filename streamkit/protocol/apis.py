@@ -1,6 +1,6 @@
-"""Every request there is: key, versions, layouts of both directions, number of answers.
+"""All request types: key, versions, layouts of request and response, number of responses.
 
-The SC and the SPU use the same keys for different requests, so each port has its table.
+The SC and the SPU use the same keys for different requests, so each port has its own table.
 
 Source: data plane reference, 1.4 and 1.5; control plane reference, 1.2.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar
 
+from streamkit.protocol import control_layouts
 from streamkit.protocol import control_plane as sc
 from streamkit.protocol import data_plane as spu
 from streamkit.protocol.schema import Wire, struct
@@ -33,7 +34,7 @@ class ResponseCount(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Api(Generic[Q, A]):
-    """A kind of request. ``min_version`` to ``max_version`` is what a client of ours can speak."""
+    """A request type. The client of streamkit speaks ``min_version`` to ``max_version``."""
 
     name: str
     key: int
@@ -42,15 +43,15 @@ class Api(Generic[Q, A]):
     request: Wire[Q]
     response: Wire[A]
     response_count: ResponseCount = ResponseCount.ONE
-    # No SPU lists the requests for consumer offsets, and all serve them.
+    # Every SPU serves the requests for consumer offsets, but none advertises them.
     is_unlisted: bool = False
-    # Of FetchOffsets every SPU names its newest version only, and serves the older ones.
+    # For FetchOffsets every SPU advertises only its newest version, but serves older ones too.
     has_real_minimum: bool = True
 
     def range_of(self, advertised: dict[int, tuple[int, int]]) -> tuple[int, int] | None:
-        """Return the versions that a server speaks, oldest and newest; None if it has none."""
+        """Return the oldest and newest version that a server speaks; None if it speaks none."""
         if self.is_unlisted:
-            # They are of one age with the streams that store such offsets.
+            # They have the versions of the stream requests that store such offsets.
             return STREAM_FETCH.range_of(advertised)
         if self.key not in advertised:
             return None
@@ -58,7 +59,7 @@ class Api(Generic[Q, A]):
         return (low if self.has_real_minimum else 0), high
 
     def negotiate(self, advertised: dict[int, tuple[int, int]]) -> int | None:
-        """Return the newest version that both sides speak; None if there is none."""
+        """Return the newest version that both sides speak, or None."""
         low, high = self.range_of(advertised) or (0, -1)
         if high < self.min_version or low > self.max_version:
             return None
@@ -125,13 +126,42 @@ FETCH_CONSUMER_OFFSETS = Api(
     is_unlisted=True,
 )
 
-CREATE = Api("Create", 1001, 9, ADMIN_VERSION, sc.CREATE_REQUEST, sc.STATUS_RESPONSE)
-DELETE = Api("Delete", 1002, 1, ADMIN_VERSION, sc.DELETE_REQUEST, sc.STATUS_RESPONSE)
-LIST = Api("List", 1003, 15, ADMIN_VERSION, sc.LIST_REQUEST, sc.LIST_RESPONSE)
-WATCH = Api(
-    "Watch", 1004, 15, ADMIN_VERSION, sc.WATCH_REQUEST, sc.WATCH_RESPONSE, ResponseCount.STREAM
+CREATE = Api(
+    "Create",
+    1001,
+    9,
+    ADMIN_VERSION,
+    control_layouts.CREATE_REQUEST,
+    control_layouts.STATUS_RESPONSE,
 )
-UPDATE = Api("Update", 1006, 11, ADMIN_VERSION, sc.UPDATE_REQUEST, sc.STATUS_RESPONSE)
+DELETE = Api(
+    "Delete",
+    1002,
+    1,
+    ADMIN_VERSION,
+    control_layouts.DELETE_REQUEST,
+    control_layouts.STATUS_RESPONSE,
+)
+LIST = Api(
+    "List", 1003, 15, ADMIN_VERSION, control_layouts.LIST_REQUEST, control_layouts.LIST_RESPONSE
+)
+WATCH = Api(
+    "Watch",
+    1004,
+    15,
+    ADMIN_VERSION,
+    control_layouts.WATCH_REQUEST,
+    control_layouts.WATCH_RESPONSE,
+    ResponseCount.STREAM,
+)
+UPDATE = Api(
+    "Update",
+    1006,
+    11,
+    ADMIN_VERSION,
+    control_layouts.UPDATE_REQUEST,
+    control_layouts.STATUS_RESPONSE,
+)
 
 
 def _table(*apis: Api[Any, Any]) -> dict[int, Api[Any, Any]]:

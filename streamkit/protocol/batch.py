@@ -1,4 +1,4 @@
-"""A batch: 57 bytes of header, four more with a schema id, then the records.
+"""Batches: a header of 57 bytes (61 with a schema id), then the records.
 
 Source: data plane reference, 3.1 and 3.2.
 """
@@ -23,14 +23,14 @@ assert HEADER_BYTES == 57
 
 MAGIC = 2
 NO_PRODUCER = -1
-# `batch_len` counts what follows its own field: the header less these 12 bytes.
+# `batch_len` counts the bytes after its own field, so it leaves out the first 12 bytes.
 BYTES_BEFORE_LENGTH = 12
 CRC_AT = 17
 CRC_COVERS_FROM = 21
 COUNT_BYTES = 4
 _EPOCH = struct.Struct(">h")
 _EPOCH_AT = 51
-# What a batch takes beside its records, as the sizes of a producer count it.
+# The size of a batch without its records, as the producer counts batch sizes.
 OVERHEAD_BYTES = HEADER_BYTES + COUNT_BYTES
 _SCHEMA_ID_BYTES = 4
 _CODEC_MASK = 0x07
@@ -56,12 +56,12 @@ class BatchHeader:
 
     @property
     def size_bytes(self) -> int:
-        """The whole batch on the wire, header included."""
+        """Size of the whole batch on the wire, header included."""
         return BYTES_BEFORE_LENGTH + self.batch_len
 
     @property
     def record_count(self) -> int:
-        """Offsets the batch takes, from 0 up. Its records may be fewer: a gap, or a fence."""
+        """Number of offsets the batch occupies. It may hold fewer records (gaps, fences)."""
         return max(0, self.last_offset_delta + 1)
 
     @property
@@ -71,18 +71,18 @@ class BatchHeader:
 
     @property
     def codec_number(self) -> int:
-        """0 to 4 name a `Codec`; 5 to 7 are nothing."""
+        """0 to 4 are the members of `Codec`; 5 to 7 are not defined."""
         return self.attributes & _CODEC_MASK
 
     @property
     def records_at(self) -> int:
-        """Where the records begin, in bytes from the start of the batch."""
+        """Position of the records, in bytes from the start of the batch."""
         return HEADER_BYTES + (_SCHEMA_ID_BYTES if self.attributes & _HAS_SCHEMA_ID else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """The records of one batch or more. Timestamps are -1 where a batch has none."""
+    """The records of one or more batches. Timestamps are -1 if a batch has none."""
 
     values: list[bytes]
     keys: list[bytes | None]
@@ -92,26 +92,26 @@ class Columns:
 def read_batch_header(data: bytes, at: int = 0, end: int | None = None) -> BatchHeader:
     """Read the header of the batch that starts at byte ``at``.
 
-    Nothing behind the header is looked at; the checksum is not verified.
+    Does not read past the header and does not verify the checksum.
 
     Raises:
         RemoteProtocolError: Fewer than 57 bytes are left, or the batch is shorter than its
-            header or longer than any batch may be. ``error.at`` is the byte that is wrong.
+            header or larger than the limit. ``error.at`` is the position of the wrong byte.
     """
     if (len(data) if end is None else end) - at < HEADER_BYTES:
         raise RemoteProtocolError("batch header cut short", at=at)
     header = BatchHeader(*_HEADER.unpack_from(data, at))
     if not header.records_at <= header.size_bytes <= BATCH_BYTES_HARD_MAX:
-        raise RemoteProtocolError(f"batch length {header.batch_len}", at=at + 8)
+        raise RemoteProtocolError(f"invalid batch length {header.batch_len}", at=at + 8)
     return header
 
 
 def whole_batches(
     data: bytes, at: int = 0, end: int | None = None
 ) -> Iterator[tuple[BatchHeader, int]]:
-    """Walk the complete batches of a record set; each comes with where it starts.
+    """Yield the header and the start position of each complete batch of a record set.
 
-    A last batch that the server cut is left out: see `cut_batch_bytes`.
+    If the server truncated the last batch, that batch is left out: see `cut_batch_bytes`.
 
     Raises:
         RemoteProtocolError: As for `read_batch_header`.
@@ -128,7 +128,7 @@ def whole_batches(
 def cut_batch_bytes(data: bytes, at: int, end: int) -> int:
     """Return the full size of the incomplete batch at ``at``; 0 if there is none.
 
-    Of a header that is cut itself the size is not known: then it is that of a header.
+    If even its header is incomplete, the size is unknown and the size of a header is returned.
     """
     if at >= end:
         return 0
@@ -138,14 +138,14 @@ def cut_batch_bytes(data: bytes, at: int, end: int) -> int:
 
 
 def check_crc(data: bytes, at: int, header: BatchHeader) -> None:
-    """Compare the checksum of a batch with its bytes.
+    """Verify the checksum of a batch.
 
     Raises:
-        CorruptBatch: They differ, or bytes of the batch are missing.
+        CorruptBatch: The checksum is wrong, or bytes of the batch are missing.
     """
     if header.size_bytes > len(data) - at:
         raise CorruptBatch(
-            f"{header.size_bytes} bytes announced, {len(data) - at} there",
+            f"batch of {header.size_bytes} bytes announced, {len(data) - at} bytes left",
             offset=header.base_offset,
         )
     crc = google_crc32c.value(data[at + CRC_COVERS_FROM : at + header.size_bytes])
@@ -157,10 +157,10 @@ def check_crc(data: bytes, at: int, header: BatchHeader) -> None:
 
 
 def plain_records(data: bytes, at: int, header: BatchHeader) -> tuple[bytes, int, int]:
-    """Return the uncompressed records: bytes, and where in them they start and end.
+    """Return the uncompressed records: a buffer, and where they start and end in it.
 
     Raises:
-        RemoteProtocolError: The codec is unknown, or the payload is not in it.
+        RemoteProtocolError: The codec is unknown, or the payload is not valid for it.
     """
     start, end = at + header.records_at, at + header.size_bytes
     number = header.codec_number
@@ -173,10 +173,10 @@ def plain_records(data: bytes, at: int, header: BatchHeader) -> tuple[bytes, int
 
 
 def decode_batch(data: bytes, at: int, header: BatchHeader) -> Columns:
-    """Read the records of a batch after checking its checksum.
+    """Verify the checksum of a batch and decode its records.
 
     Raises:
-        CorruptBatch: The checksum does not fit, or the records are not what they should be.
+        CorruptBatch: The checksum is wrong, or the records cannot be decoded.
     """
     check_crc(data, at, header)
     try:
@@ -187,7 +187,7 @@ def decode_batch(data: bytes, at: int, header: BatchHeader) -> Columns:
 
 
 def decode_output_batch(data: bytes, at: int, header: BatchHeader) -> tuple[Columns, list[int]]:
-    """Read a batch that SmartModules have made: its records, and the offset delta of each.
+    """Decode a batch written by SmartModules: its records, and the offset delta of each.
 
     Raises:
         CorruptBatch: As for `decode_batch`.
@@ -203,7 +203,7 @@ def decode_output_batch(data: bytes, at: int, header: BatchHeader) -> tuple[Colu
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Who wrote a batch, for recognising it again; -1 throughout means nobody says."""
+    """The producer identity in a batch, used to detect duplicates. All -1 means no identity."""
 
     producer_id: int = NO_PRODUCER
     producer_epoch: int = NO_PRODUCER
@@ -222,14 +222,14 @@ def encode_batch(
     codec_used: Codec = Codec.NONE,
     stamp: Stamp = UNSTAMPED,
 ) -> bytes:
-    """Write rows ``start`` up to ``stop`` as one batch, ready for a Produce request.
+    """Encode the rows from ``start`` up to ``stop`` as one batch, ready for a Produce request.
 
     Args:
-        columns: Where the rows are.
+        columns: The columns that contain the rows.
         start: First row.
-        stop: Row behind the last.
-        records_bytes: Their bytes, as `codec.fit_rows` counts them.
-        codec_used: What to compress the records with.
+        stop: Row after the last.
+        records_bytes: Size of the rows, as counted by `codec.fit_rows`.
+        codec_used: The codec to compress the records with.
         stamp: The producer's identity.
     """
     payload = compress(
@@ -258,7 +258,7 @@ def assemble_batch(
     max_timestamp_ms: int,
     stamp: Stamp = UNSTAMPED,
 ) -> bytes:
-    """Put a header before records that are encoded, and compressed, already."""
+    """Put a header before records that are already encoded and compressed."""
     middle = _COVERED.pack(
         codec_used,
         record_count - 1,
@@ -280,15 +280,15 @@ def assemble_batch(
 
 
 def encode_fence(stamp: Stamp, timestamp_ms: int, *, codec_used: Codec = Codec.NONE) -> bytes:
-    """Write a stamped batch of no records, which takes one offset.
+    """Encode a fence: a stamped batch without records that occupies one offset.
 
-    It tells whoever reads the log behind it that nothing older of its producer can follow.
+    A reader of the log knows that no older batch of the same producer can follow it.
     Source: data plane reference, 4.5.
 
     Args:
-        stamp: The producer's identity; its sequence is never looked at.
-        timestamp_ms: When it was made, in ms since the epoch.
-        codec_used: The topic's, which a server demands of every batch.
+        stamp: The producer's identity; nobody reads its sequence.
+        timestamp_ms: Time of creation, in ms since the epoch.
+        codec_used: The codec of the topic, which servers require in every batch.
     """
     no_records = codec.encode_records([], [], [], 0, 0, 0)
     return assemble_batch(
@@ -302,7 +302,7 @@ def encode_fence(stamp: Stamp, timestamp_ms: int, *, codec_used: Codec = Codec.N
 
 
 def with_epoch(batch: bytes, epoch: int) -> bytes:
-    """Return a stamped batch with another epoch, and the checksum that goes with it."""
+    """Return a stamped batch with another producer epoch and a new checksum."""
     covered = bytearray(batch[CRC_COVERS_FROM:])
     _EPOCH.pack_into(covered, _EPOCH_AT - CRC_COVERS_FROM, epoch)
     crc = google_crc32c.value(bytes(covered))
@@ -310,5 +310,5 @@ def with_epoch(batch: bytes, epoch: int) -> bytes:
 
 
 def with_base_offset(batch: bytes, base_offset: int) -> bytes:
-    """Return the batch at another offset. The checksum does not cover it."""
+    """Return the batch with another base offset, which the checksum does not cover."""
     return base_offset.to_bytes(8, "big", signed=True) + batch[8:]

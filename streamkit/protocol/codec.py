@@ -1,9 +1,9 @@
 # cython: language_level=3, annotation_typing=False, boundscheck=False, wraparound=False
 # cython: initializedcheck=False, cdivision=True
-"""The records of a batch, as columns: on the wire a u32 count, then record after record.
+"""The records of a batch as columns. On the wire: a u32 count, then one record after another.
 
-Compiled where there is a compiler, with the C types in codec.pxd; interpreted elsewhere.
-Both builds accept the same bytes, refuse the others at the same place and write the same.
+Cython compiles this module with the C types in codec.pxd; without a compiler it is interpreted.
+Both builds accept the same bytes, refuse invalid bytes at the same position and write the same.
 
 Source: data plane reference, 3.3 and appendix B.
 """
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 try:
     import cython
-except ImportError:  # the interpreted build needs nothing but this one answer
+except ImportError:  # the interpreted build only needs `compiled`
     from streamkit.protocol import uncompiled as cython
 
 
 COMPILED: bool = cython.compiled
 
-# A record is at least: its length, attributes, two deltas, key flag, value length, headers.
+# The smallest record: length, attributes, two deltas, key flag, value length, header count.
 RECORD_BYTES_MIN = 7
 _COUNT_BYTES = 4
 _MASK = 0xFFFFFFFFFFFFFFFF
@@ -41,13 +41,13 @@ if not cython.compiled:
         out[at : at + size] = value
 
     def hash_key(key: bytes) -> int:
-        """Hash as `siphash` does: ten times faster than that, interpreted."""
+        """Return the same hash as `siphash`, which is ten times slower when interpreted."""
         hashed = siphash24(len(key).to_bytes(8, "little") + key, key=bytes(16))
         return int.from_bytes(hashed.digest(), "little")
 
 
 class Cursor:
-    """Walk over bytes that others keep alive; ``at`` is the position of the next one."""
+    """Read bytes in order; ``at`` is the position of the next one."""
 
     def __init__(self, data: bytes, at: int, end: int) -> None:
         self.keep = data
@@ -63,7 +63,7 @@ class Cursor:
         return self.p[at]
 
     def varint(self) -> int:
-        """Read a zigzag number of up to 64 bits, seven to a byte, the lowest first."""
+        """Read a zigzag-encoded number of up to 64 bits, seven bits to a byte, lowest first."""
         at = self.at
         end = self.end
         if at >= end:
@@ -87,7 +87,7 @@ class Cursor:
         return half
 
     def skip(self) -> int:
-        """Step over a length and so many bytes; return where they began."""
+        """Read a length and skip that many bytes; return the position where they start."""
         before = self.at
         length = self.varint()
         start = self.at
@@ -98,10 +98,10 @@ class Cursor:
 
 
 def read_record_count(data: bytes, at: int, end: int) -> int:
-    """Read the count at the head of the records and check that so many can follow.
+    """Read the record count and check that the bytes after it can hold that many records.
 
     Raises:
-        RemoteProtocolError: The bytes cannot hold so many records.
+        RemoteProtocolError: The bytes cannot hold that many records.
     """
     if end > len(data) or end - at < _COUNT_BYTES:
         raise RemoteProtocolError("records cut short", at=at)
@@ -114,15 +114,15 @@ def read_record_count(data: bytes, at: int, end: int) -> int:
 def decode_records(
     data: bytes, at: int, end: int, first_timestamp_ms: int
 ) -> tuple[list[bytes], list[bytes | None], list[int]]:
-    """Read the records of one batch, already decompressed, from ``at`` up to ``end``.
+    """Decode the uncompressed records of one batch, from ``at`` up to ``end``.
 
     Returns:
-        Values, keys and timestamps in ms. A batch whose first timestamp is not positive has
-        no times: they are all -1, as is a time above 64 bits.
+        Values, keys and timestamps in ms. If the first timestamp of the batch is not positive,
+        the batch has no times and all timestamps are -1. A time above 64 bits is -1 too.
 
     Raises:
-        RemoteProtocolError: The data end inside a record, a record does not end where its
-            length says, or bytes are left. ``error.at`` is the byte that is wrong.
+        RemoteProtocolError: The data end inside a record, a record does not have the length
+            it announces, or bytes are left. ``error.at`` is the position of the wrong byte.
     """
     count = read_record_count(data, at, end)
     values: list[bytes] = [b""] * count
@@ -140,10 +140,10 @@ def decode_records(
         cursor.at = start
         cursor.byte()  # attributes
         delta = cursor.varint()
-        cursor.varint()  # offset delta: the place in the list is what counts
+        cursor.varint()  # offset delta: ignored, the position in the list counts
         if delta != last_delta:
             last_delta = delta
-            # A sum above 64 bits would come out differently in the two builds.
+            # The two builds would compute a sum above 64 bits differently.
             fits = has_time and delta <= _TIME_MAX - first_timestamp_ms
             stamp = first_timestamp_ms + delta if fits else -1
         if delta != 0 and has_time:
@@ -156,7 +156,7 @@ def decode_records(
             keys[row] = p[start : cursor.at]
         start = cursor.skip()
         values[row] = p[start : cursor.at]
-        cursor.varint()  # headers, which nobody writes
+        cursor.varint()  # header count: no client writes headers
         if cursor.at != record_end:
             raise RemoteProtocolError("record ends elsewhere than it says", at=cursor.at)
         row += 1
@@ -166,10 +166,10 @@ def decode_records(
 
 
 def check_records(data: bytes, at: int, end: int) -> int:
-    """Walk the records as `decode_records` does, making nothing; return their number.
+    """Check the records as `decode_records` does, without decoding them; return their count.
 
     Raises:
-        RemoteProtocolError: As `decode_records`.
+        RemoteProtocolError: As for `decode_records`.
     """
     count = read_record_count(data, at, end)
     cursor = Cursor(data, at + _COUNT_BYTES, end)
@@ -199,11 +199,11 @@ def check_records(data: bytes, at: int, end: int) -> int:
 def read_offset_deltas(data: bytes, at: int, end: int) -> list[int]:
     """Read the offset delta of each record that `decode_records` has accepted.
 
-    Only the output of SmartModules needs them: a stored batch numbers its records, so their
-    place in it is enough.
+    Only the output of SmartModules needs them: in a stored batch, the offset delta of a record
+    is its position.
 
     Raises:
-        RemoteProtocolError: The bytes cannot hold the records that their count announces.
+        RemoteProtocolError: The bytes cannot hold as many records as the count announces.
     """
     count = read_record_count(data, at, end)
     deltas: list[int] = [0] * count
@@ -222,7 +222,7 @@ def read_offset_deltas(data: bytes, at: int, end: int) -> list[int]:
 
 
 def varint_bytes(value: int) -> int:
-    """Return how many bytes `put_varint` takes for a number."""
+    """Return how many bytes `put_varint` writes for a number."""
     bits = value * 2 if value >= 0 else value * -2 - 1
     size = 1
     while bits > 0x7F:
@@ -232,7 +232,7 @@ def varint_bytes(value: int) -> int:
 
 
 def put_varint(out: bytearray, at: int, value: int) -> int:
-    """Write a zigzag number at ``at`` and return the position behind it."""
+    """Write a zigzag-encoded number at ``at`` and return the position after it."""
     bits = value * 2 if value >= 0 else value * -2 - 1
     while bits > 0x7F:
         out[at] = (bits & 0x7F) | 0x80
@@ -243,7 +243,7 @@ def put_varint(out: bytearray, at: int, value: int) -> int:
 
 
 def body_bytes(row: int, delta_ms: int, key: bytes | None, value: bytes) -> int:
-    """Return the bytes of a record behind its length.
+    """Return the size of a record without its length field.
 
     Source: client semantics reference, 1.3.
     """
@@ -256,7 +256,7 @@ def body_bytes(row: int, delta_ms: int, key: bytes | None, value: bytes) -> int:
 
 
 def record_bytes(row: int, delta_ms: int, key: bytes | None, value: bytes) -> int:
-    """Return the bytes of one record in a batch, its length included."""
+    """Return the size of a record in a batch, including its length field."""
     size = body_bytes(row, delta_ms, key, value)
     return varint_bytes(size) + size
 
@@ -269,17 +269,17 @@ def fit_rows(
     budget_bytes: int,
     rows_max: int,
 ) -> tuple[int, int]:
-    """Find how many rows from ``start`` on fit one batch.
+    """Find how many rows, beginning with ``start``, fit in one batch.
 
     Args:
         values: Columns of equal length, with ``keys`` and ``stamps``.
         start: First row; its timestamp is that of the batch.
-        budget_bytes: What the records may take, their count excluded.
-        rows_max: Most rows to take.
+        budget_bytes: Maximum size of the records, without their count.
+        rows_max: Maximum number of rows.
 
     Returns:
-        The row behind the last that fits, and the bytes they take. The first row is always
-        taken, whatever its size; a timestamp that leaves 32 bits ends the batch.
+        The row after the last that fits, and the size of the rows in bytes. The first row
+        always fits, whatever its size. A timestamp delta above 32 bits ends the batch.
     """
     assert 0 <= start < len(values) == len(keys) == len(stamps), "columns of different length"
     total = 0
@@ -304,16 +304,16 @@ def fit_rows(
 
 
 def scan_columns(values: list[Any], keys: list[Any], stamps: list[Any], lowest_ms: int) -> int:
-    """Look at what a caller gives, at no cost that shows.
+    """Check the types and times of the columns that a caller passes.
 
     Args:
         values: Columns of equal length, with ``keys`` and ``stamps``.
-        lowest_ms: The lowest time that is meant.
+        lowest_ms: The lowest valid time.
 
     Returns:
-        The bytes of the largest key and value together; -1 where a value is not bytes, a key
-        neither bytes nor None, or a time not a whole number from ``lowest_ms`` up that fits
-        into 64 bits.
+        The size of the largest key and value together. -1 if a value is not bytes, a key is
+        neither bytes nor None, or a time is not an int, is below ``lowest_ms`` or does not fit
+        in 64 bits.
     """
     assert len(values) == len(keys) == len(stamps), "columns of different length"
     largest = 0
@@ -334,13 +334,13 @@ def scan_columns(values: list[Any], keys: list[Any], stamps: list[Any], lowest_m
             time_ms = stamp
             if time_ms < lowest_ms or time_ms > _TIME_MAX:
                 return -1
-        except OverflowError:  # of the compiled build, which has 64 bits for it
+        except OverflowError:  # only the compiled build raises this, above 64 bits
             return -1
     return largest
 
 
 def highest_of(stamps: list[int], start: int, stop: int) -> int:
-    """Return the highest of the times from row ``start`` up to ``stop``."""
+    """Return the highest timestamp of the rows from ``start`` up to ``stop``."""
     assert 0 <= start < stop <= len(stamps), "no such rows"
     highest = stamps[start]
     for row in range(start, stop):
@@ -358,13 +358,13 @@ def encode_records(
     stop: int,
     size_bytes: int,
 ) -> bytes:
-    """Write the rows from ``start`` up to ``stop`` as the records of one batch.
+    """Encode the rows from ``start`` up to ``stop`` as the records of one batch.
 
     Args:
         values: Columns of equal length, with ``keys`` and ``stamps``.
         start: First row; deltas count from its timestamp.
-        stop: Row behind the last.
-        size_bytes: The bytes they take, as `fit_rows` says.
+        stop: Row after the last.
+        size_bytes: The size of the rows, as returned by `fit_rows`.
     """
     assert 0 <= start <= stop <= len(values) == len(keys) == len(stamps), "no such rows"
     count = stop - start
@@ -408,7 +408,7 @@ def encode_records(
 def siphash(key: bytes) -> int:
     """Hash a key as the stock partitioner does: SipHash-2-4, both key words zero.
 
-    Hashed are the length as eight bytes little endian, then the key.
+    The input is the length as eight little-endian bytes, then the key.
     """
     size = len(key)
     p = key
@@ -467,15 +467,15 @@ def sip_round(v0: int, v1: int, v2: int, v3: int) -> tuple[int, int, int, int]:
 def partition_rows(
     keys: Sequence[bytes | None], partitions: int, turn: int
 ) -> tuple[list[int], int]:
-    """Choose a partition for each row: by its key's hash, else round robin.
+    """Choose a partition for each row: by the hash of its key, or round robin without a key.
 
     Args:
         keys: One per row.
-        partitions: How many there are.
-        turn: Where round robin stands.
+        partitions: Number of partitions.
+        turn: Current position of the round robin.
 
     Returns:
-        The partition of each row, and where round robin stands now.
+        The partition of each row, and the new position of the round robin.
     """
     assert partitions > 0, "a topic has partitions"
     count = len(keys)

@@ -1,4 +1,4 @@
-"""The four codecs of a batch, each behind one capped function.
+"""The four codecs of a batch. Decompression has a size limit.
 
 Source: data plane reference, 3.4.
 """
@@ -26,7 +26,7 @@ _GZIP_WINDOW = 31
 
 
 class Codec(IntEnum):
-    """The codec of a batch, as its attributes number it."""
+    """The codec of a batch, numbered as in the batch attributes."""
 
     NONE = 0
     GZIP = 1
@@ -36,10 +36,10 @@ class Codec(IntEnum):
 
     @classmethod
     def parse(cls, name: str | Codec) -> Codec:
-        """Read a codec's name, in any case.
+        """Parse the name of a codec, in upper or lower case.
 
         Raises:
-            UsageError: No codec is called that.
+            UsageError: It is not the name of a codec.
         """
         if isinstance(name, Codec):
             return name
@@ -47,11 +47,11 @@ class Codec(IntEnum):
             return cls[name.upper()]
         except (KeyError, AttributeError):
             known = ", ".join(codec.name.lower() for codec in cls)
-            raise UsageError(f"no compression is called {name!r}", hint=f"use {known}") from None
+            raise UsageError(f"{name!r} is not a valid compression", hint=f"use {known}") from None
 
 
 class DecompressedTooLarge(RemoteProtocolError):
-    """Compressed data hold more than a batch may. ``is_ratio`` says which limit that is."""
+    """The decompressed data exceed a limit: that of the ratio (``is_ratio``) or of a batch."""
 
     def __init__(self, what: str, cap: int, at: int = 0) -> None:
         self.is_ratio = cap < DECOMPRESSED_BATCH_BYTES_MAX
@@ -60,35 +60,35 @@ class DecompressedTooLarge(RemoteProtocolError):
             if self.is_ratio
             else "the limit of a batch (DECOMPRESSED_BATCH_BYTES_MAX)"
         )
-        super().__init__(f"{what} grow beyond {cap} bytes, {limit}", at=at)
+        super().__init__(f"{what} decompress to more than {cap} bytes, {limit}", at=at)
 
 
 def compress(codec: Codec, data: bytes) -> bytes:
-    """Compress the records of one batch as a stock peer can read it."""
+    """Compress the records of one batch so that stock clients and servers can read them."""
     return _CODECS[codec].compress(data)
 
 
 def check_growth(codec: Codec, packed_bytes: int, plain_bytes: int) -> None:
-    """Refuse a batch that compresses so well that no reader would decompress it.
+    """Refuse a batch whose compression ratio is above the limit of readers.
 
     Raises:
-        DataError: It does.
+        DataError: The ratio is above the limit.
     """
     if plain_bytes > max(DECOMPRESSION_RATIO_FREE_BYTES, packed_bytes * DECOMPRESSION_RATIO_MAX):
         raise DataError(
-            f"{plain_bytes:,} bytes of records become {packed_bytes:,} bytes of "
-            f"{codec.name.lower()}: readers accept a growth of up to {DECOMPRESSION_RATIO_MAX:,} "
-            f"times in a batch above {DECOMPRESSION_RATIO_FREE_BYTES:,} bytes",
-            hint="send it without compression, or in smaller records",
+            f"{plain_bytes:,} bytes of records compress to {packed_bytes:,} bytes of "
+            f"{codec.name.lower()}: readers accept a ratio of up to {DECOMPRESSION_RATIO_MAX:,} "
+            f"for a batch above {DECOMPRESSION_RATIO_FREE_BYTES:,} bytes",
+            hint="send the records without compression, or send smaller records",
         )
 
 
 def decompress(codec: Codec, data: bytes) -> bytes:
-    """Decompress the records of one batch, up to a bound.
+    """Decompress the records of one batch, up to a size limit.
 
     Raises:
-        GrowsTooMuch: They grow beyond what a batch may hold.
-        RemoteProtocolError: The data are no such frame, or are cut short.
+        DecompressedTooLarge: The records exceed the limit.
+        RemoteProtocolError: The data are not valid for the codec, or are cut short.
     """
     growth = max(DECOMPRESSION_RATIO_FREE_BYTES, len(data) * DECOMPRESSION_RATIO_MAX)
     cap = min(DECOMPRESSED_BATCH_BYTES_MAX, growth)
@@ -96,7 +96,7 @@ def decompress(codec: Codec, data: bytes) -> bytes:
         out, complete = _CODECS[codec].decompress(data, cap + 1)
     except RemoteProtocolError:
         raise
-    except Exception as error:  # each library has errors of its own, some plain RuntimeErrors
+    except Exception as error:  # each library raises its own errors, some a plain RuntimeError
         raise RemoteProtocolError(f"{codec.name.lower()} data: {error}", at=0) from error
     if len(out) > cap:
         raise DecompressedTooLarge(f"{len(data)} {codec.name.lower()} bytes", cap)
@@ -169,7 +169,7 @@ def _snappy_compress(data: bytes) -> bytes:
     import snappy
 
     packed: bytes = snappy.StreamCompressor().compress(data)
-    return packed or _SNAPPY_HEAD  # of nothing the library makes nothing, which is no stream
+    return packed or _SNAPPY_HEAD  # for no data the library returns b"", an invalid stream
 
 
 def _snappy_decompress(data: bytes, cap: int) -> tuple[bytes, bool]:
@@ -181,14 +181,14 @@ def _snappy_decompress(data: bytes, cap: int) -> tuple[bytes, bool]:
 
 
 def _check_snappy_chunks(data: bytes, cap: int) -> None:
-    """Walk the chunks first: the library takes cut data for a complete stream.
+    """Check the chunks first: the library treats truncated data as a complete stream.
 
     Raises:
-        RemoteProtocolError: The data are no whole stream in the framing format, or hold
-            more than ``cap`` bytes.
+        RemoteProtocolError: The data are not a complete stream in the framing format, or
+            hold more than ``cap`` bytes.
     """
     if not data.startswith(_SNAPPY_HEAD):
-        raise RemoteProtocolError("snappy data without the framing format's head", at=0)
+        raise RemoteProtocolError("snappy data without the header of the framing format", at=0)
     at = total = 0
     while at < len(data):
         if len(data) - at < 4:
@@ -207,7 +207,7 @@ def _check_snappy_chunks(data: bytes, cap: int) -> None:
 
 
 def _snappy_block_bytes(data: bytes, body: int, length: int, *, compressed: bool) -> int:
-    """Return how many bytes a chunk unpacks to, which is at most one block."""
+    """Return the decompressed size of a chunk, which is at most one block."""
     if length < 4:
         raise RemoteProtocolError("snappy chunk without its checksum", at=body)
     size = length - 4

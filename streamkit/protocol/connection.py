@@ -1,4 +1,4 @@
-"""Both ends of a connection, without the connection.
+"""The protocol of a connection, for client and server, without I/O.
 
 Source: data plane reference, 1.2 to 1.6.
 """
@@ -28,7 +28,7 @@ from streamkit.protocol.control_plane import ApiVersionsRequest, ApiVersionsResp
 from streamkit.protocol.frames import LENGTH_BYTES, FrameDecoder
 from streamkit.protocol.schema import STRING, Reader
 
-# The version of the stock client's socket crate; the stock SC insists on semver here.
+# The version of the stock client's socket crate; the stock SC requires semver here.
 CLIENT_VERSION = "0.50.2"
 _REQUEST_HEAD = struct.Struct(">Hhi")
 _CORRELATION = struct.Struct(">i")
@@ -44,7 +44,7 @@ SEMVER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A request on its way: what is needed to read its answers."""
+    """What is needed to decode the responses to an open request."""
 
     api: Api[Any, Any]
     version: int
@@ -60,11 +60,11 @@ class DecodedResponse:
 
 
 class ClientConnection:
-    """Number requests, match and decode replies. Does no I/O.
+    """Number requests, match and decode responses. Does no I/O.
 
-    Start with `hello`, write what it returns, feed bytes to `receive`; the first reply
-    makes the connection ready, unless ``refusal`` says why the server does not accept it. After a
-    ProtocolError it is unusable: close the socket.
+    First write the frame that `hello` returns, then pass received bytes to `receive`. The first
+    response makes the connection ready, unless the server refuses it: then ``refusal`` is the
+    reason. After a ProtocolError the connection is unusable: close the socket.
     """
 
     def __init__(self, client_id: str = "streamkit", *, server: str = "the server") -> None:
@@ -82,12 +82,12 @@ class ClientConnection:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the server has introduced itself."""
+        """Whether the server has sent its versions."""
         return self._advertised is not None
 
     @property
     def unanswered(self) -> int:
-        """Requests that wait for their one answer; streams are not counted."""
+        """Number of requests without a response, not counting streams."""
         return len(self._pending) - self._streams
 
     def hello(self) -> bytearray:
@@ -97,31 +97,31 @@ class ClientConnection:
         return self._encode(API_VERSIONS, API_VERSIONS.max_version, 1, request)
 
     def version_of(self, api: Api[Any, Any]) -> int:
-        """Return the version agreed on for a kind of request.
+        """Return the version to use for a request type.
 
         Raises:
-            UnsupportedServer: There is none that both sides speak; the text names both ranges.
+            UnsupportedServer: Both sides speak no common version; the text names both ranges.
         """
-        assert self._advertised is not None, "nothing is agreed before the server's first reply"
+        assert self._advertised is not None, "the versions come with the first response"
         version = api.negotiate(self._advertised)
         if version is None:
             raise self._refusal(api, api.range_of(self._advertised))
         return version
 
     def send(self, api: Api[Any, Any], request: Any) -> tuple[int, bytearray]:
-        """Take a request; return its correlation id and the frame to write.
+        """Encode a request; return its correlation id and the frame to write.
 
         Raises:
             LocalProtocolError: PENDING_REQUESTS_MAX requests or
-                STREAMS_PER_CONNECTION_MAX streams are open already, a value of the
-                request does not fit its layout, or the request is larger than a frame may be.
-            UnsupportedServer: The server has no version of this request that is known here.
+                STREAMS_PER_CONNECTION_MAX streams are already open, a value of the
+                request does not fit its layout, or the request exceeds FRAME_BYTES_MAX.
+            UnsupportedServer: Both sides speak no common version of this request.
         """
         if api.response_count is ResponseCount.STREAM:
             if self._streams >= STREAMS_PER_CONNECTION_MAX:
-                raise LocalProtocolError(f"{STREAMS_PER_CONNECTION_MAX} streams are open already")
+                raise LocalProtocolError(f"{STREAMS_PER_CONNECTION_MAX} streams are already open")
         elif self.unanswered >= PENDING_REQUESTS_MAX:
-            raise LocalProtocolError(f"{PENDING_REQUESTS_MAX} requests are open already")
+            raise LocalProtocolError(f"{PENDING_REQUESTS_MAX} requests are already open")
         version = self.version_of(api)
         correlation_id = self._next_id
         data = self._encode(api, version, correlation_id, request)
@@ -131,11 +131,11 @@ class ClientConnection:
         return correlation_id, data
 
     def receive(self, data: bytes | bytearray) -> list[DecodedResponse]:
-        """Add bytes from the network and return the replies they complete.
+        """Add bytes from the network and return the responses they complete.
 
         Raises:
-            RemoteProtocolError: A bad frame, a body that does not decode, or an answer to
-                what was never asked, or is answered already.
+            RemoteProtocolError: A bad frame, a body that cannot be decoded, or a response to
+                a request that was never sent or already has its response.
         """
         responses: list[DecodedResponse] = []
         for payload in self._frames.receive(data):
@@ -145,7 +145,7 @@ class ClientConnection:
         return responses
 
     def receive_eof(self) -> None:
-        """Say that the server will send no more.
+        """Signal that the server has closed the stream.
 
         Raises:
             RemoteProtocolError: The stream ends inside a frame.
@@ -153,7 +153,7 @@ class ClientConnection:
         self._frames.receive_eof()
 
     def forget(self, correlation_id: int) -> None:
-        """Stop caring about a request. A stream's late replies are dropped without a word."""
+        """Ignore further responses to a request; a stream cannot be cancelled."""
         pending = self._pending.pop(correlation_id, None)
         if pending is not None:
             self._forgotten.add(correlation_id)
@@ -169,7 +169,7 @@ class ClientConnection:
         length = len(out) - LENGTH_BYTES
         if length > FRAME_BYTES_MAX:
             raise LocalProtocolError(
-                f"a {api.name} request of {length:,} bytes, {FRAME_BYTES_MAX:,} are the most"
+                f"a {api.name} request has {length:,} bytes, more than {FRAME_BYTES_MAX:,}"
             )
         out[:LENGTH_BYTES] = length.to_bytes(LENGTH_BYTES, "big")
         return out
@@ -179,11 +179,11 @@ class ClientConnection:
         ours = _versions(api.min_version, api.max_version)
         if theirs is None:
             return UnsupportedServer(
-                f"{who} does not serve {api.name}; this client speaks {ours} of it",
-                hint="a broker has a port of its SC, which is the one to name, and one of its SPU",
+                f"{who} does not serve {api.name}; this client speaks {ours}",
+                hint="use the port of the SC, not that of an SPU",
             )
         return UnsupportedServer(
-            f"{who} speaks {_versions(*theirs)} of {api.name}, this client {ours}",
+            f"{who} speaks {_versions(*theirs)} of {api.name}, this client speaks {ours}",
             hint="upgrade streamkit" if theirs[0] > api.max_version else "upgrade the cluster",
         )
 
@@ -192,17 +192,17 @@ class ClientConnection:
         pending = self._pending.get(correlation_id)
         if pending is None:
             if correlation_id not in self._forgotten:
-                raise RemoteProtocolError(f"an answer to request {correlation_id}", at=0)
-            return None  # a stream that nobody waits for any more; it cannot be cancelled
+                raise RemoteProtocolError(f"response to unknown request {correlation_id}", at=0)
+            return None
         body = pending.api.response.read(Reader(payload, _CORRELATION.size), pending.version)
         is_last = pending.api.response_count is ResponseCount.ONE
         if is_last:
             del self._pending[correlation_id]
         if not self.is_ready:
-            self._greeted(body)
+            self._store_versions(body)
         return DecodedResponse(correlation_id, body, is_last)
 
-    def _greeted(self, hello: ApiVersionsResponse) -> None:
+    def _store_versions(self, hello: ApiVersionsResponse) -> None:
         self.refusal = hello.error.text if hello.error else ""
         self.platform_version = hello.platform_version
         self._advertised = {
@@ -220,14 +220,14 @@ def _versions(low: int, high: int) -> str:
 
 
 def check_platform(platform_version: str) -> None:
-    """Refuse an SC that is older than any client can talk to.
+    """Refuse an SC that is older than the oldest supported version.
 
     Raises:
-        UnsupportedServer: Below 0.9.0, or not a version at all.
+        UnsupportedServer: The version is below 0.9.0, or is not a valid version.
     """
     found = SEMVER.fullmatch(platform_version)
     if found is None:
-        raise UnsupportedServer(f"the server calls its version {platform_version!r}")
+        raise UnsupportedServer(f"the server version {platform_version!r} is not valid")
     numbers = tuple(int(part) for part in found.groups()[:3])
     is_prerelease = found.group(4) is not None
     if numbers < PLATFORM_VERSION_MIN or (numbers == PLATFORM_VERSION_MIN and is_prerelease):
@@ -239,7 +239,7 @@ def check_platform(platform_version: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class IncomingRequest:
-    """A request as a server sees it."""
+    """A decoded request, on the server."""
 
     api: Api[Any, Any]
     version: int
@@ -250,9 +250,9 @@ class IncomingRequest:
 
 
 class ServerConnection:
-    """Decode requests and encode replies. Does no I/O.
+    """Decode requests. Does no I/O.
 
-    After a RemoteProtocolError the connection is unusable: close it without an answer, as
+    After a RemoteProtocolError the connection is unusable: close it without a response, as
     every Fluvio server does.
     """
 
@@ -269,15 +269,15 @@ class ServerConnection:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of a frame that is not complete yet."""
+        """Number of bytes received of an incomplete frame."""
         return self._frames.held_bytes
 
     def receive(self, data: bytes | bytearray) -> list[IncomingRequest]:
         """Add bytes from the network and return the requests they complete.
 
         Raises:
-            RemoteProtocolError: A bad frame, an unknown request, or a body that does not
-                decode.
+            RemoteProtocolError: A bad frame, an unknown request, or a body that cannot be
+                decoded.
         """
         requests = [self._decode(payload) for payload in self._frames.receive(data)]
         self.is_introduced = self.is_introduced or bool(requests)
@@ -290,19 +290,20 @@ class ServerConnection:
         if key not in self._apis:
             raise RemoteProtocolError(f"unknown request {key}", at=0)
         if version < 0:
-            raise RemoteProtocolError(f"request version {version}", at=2)
+            raise RemoteProtocolError(f"invalid request version {version}", at=2)
         api = self._apis[key]
         reader = Reader(payload, _REQUEST_HEAD.size)
         client_id = STRING.read(reader, version)
         body = api.request.read(reader, version)
         if api is PRODUCE and reader.at < reader.end:
-            # A damaged length hides records, and nobody may be told that they are stored.
-            raise RemoteProtocolError(f"{reader.end - reader.at} bytes left", at=reader.at)
+            # A damaged length hides records, and the response would confirm them as stored.
+            left = reader.end - reader.at
+            raise RemoteProtocolError(f"{left} bytes left after the request", at=reader.at)
         return IncomingRequest(api, version, correlation_id, client_id, body, len(payload))
 
 
 def encode_response(request: IncomingRequest, body: Any) -> bytearray:
-    """Write the frame that answers a request, in the layout the request asked for."""
+    """Encode the response to a request as a frame, in the version of the request."""
     out = bytearray(LENGTH_BYTES)
     out += _CORRELATION.pack(request.correlation_id)
     request.api.response.write(out, body, request.version)

@@ -1,4 +1,4 @@
-"""Entries of the log that a stock SPU keeps consumer offsets in: values of keyless records.
+"""Entries of the log in which a stock SPU stores consumer offsets: values of records without a key.
 
 Source: data plane reference, 6.2.
 """
@@ -20,7 +20,7 @@ class OffsetKey:
 
 @dataclass(frozen=True, slots=True)
 class StoredOffset:
-    """``offset`` is that of the last record consumed."""
+    """``offset`` is the offset of the last consumed record."""
 
     offset: I64
     modified_time_s: U64
@@ -39,7 +39,7 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What stands before it no longer counts; all live entries follow."""
+    """Entries before a checkpoint are obsolete; all live entries follow it."""
 
 
 Entry = Updated | Deleted | Checkpoint

@@ -40,13 +40,13 @@ ACKS_ALL = -1
 
 def _timeout_ms(number: int) -> int:
     if number < 0:
-        raise ValueError(f"timeout of {number} ms")
+        raise ValueError(f"invalid timeout of {number} ms")
     return number
 
 
 def _isolation(number: int) -> int:
     if number > READ_COMMITTED:
-        raise ValueError(f"isolation {number}")
+        raise ValueError(f"unknown isolation {number}")
     return number
 
 
@@ -71,7 +71,7 @@ class TopicProduceData:
 
 @dataclass(frozen=True, slots=True)
 class ProduceRequest:
-    """``acks`` -1 waits for every replica. ``timeout_ms`` is for that wait."""
+    """``acks`` -1 waits for every replica, for up to ``timeout_ms``."""
 
     transactional_id: Annotated[str | None, option(STRING)] = None
     acks: I16 = ACKS_LEADER
@@ -112,7 +112,7 @@ class AbortedTransaction:
 
 @dataclass(frozen=True, slots=True)
 class FetchablePartition:
-    """What a fetch brings. ``next_filter_offset`` is 0 for a raw piece of the log."""
+    """The result of a fetch. ``next_filter_offset`` is 0 if no SmartModule ran."""
 
     partition: U32
     error: ErrorCodeField = NO_ERROR
@@ -203,7 +203,7 @@ class StreamFetchResponse:
 
 @dataclass(frozen=True, slots=True)
 class OffsetUpdate:
-    """``offset`` is the next one wanted."""
+    """``offset`` is the next offset the consumer needs."""
 
     offset: I64
     session_id: U32
@@ -247,7 +247,7 @@ class FetchOffsetsRequest:
 
 @dataclass(frozen=True, slots=True)
 class PartitionOffsets:
-    """The error stands before the partition here."""
+    """Unlike in other responses, the error comes before the partition."""
 
     error: ErrorCodeField
     partition: U32
@@ -268,13 +268,13 @@ class FetchOffsetsResponse:
 
 # --- Offsets of consumers --------------------------------------------------
 
-# A partition by its topic's name and number, as it stands in several messages.
+# A topic name and a partition number. Several messages identify a partition like this.
 ReplicaKey = ReplicaPayload
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateConsumerOffsetRequest:
-    """``offset`` is that of the last record consumed."""
+    """``offset`` is the offset of the last consumed record."""
 
     offset: I64
     session_id: U32

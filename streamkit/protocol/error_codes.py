@@ -1,4 +1,4 @@
-"""Fluvio's error codes: an i16, for some followed by a payload of their own.
+"""Fluvio's error codes: an i16, followed by a payload for some codes.
 
 Source: data plane reference, 7; control plane reference, 5.5.
 """
@@ -62,7 +62,7 @@ class ExportsPayload:
 
 @dataclass(frozen=True, slots=True)
 class TransformErrorPayload:
-    """What a SmartModule failed on. ``kind`` 6 is generic here, 7 in requests."""
+    """The record on which a SmartModule failed. ``kind`` 6 is generic here, 7 in requests."""
 
     hint: Str
     offset: I64
@@ -71,7 +71,7 @@ class TransformErrorPayload:
     record_value: Annotated[bytes, RECORD_DATA]
 
 
-# The kinds as errors number them; see `streamkit.protocol.smartmodules` for requests.
+# The numbers of the kinds in errors; `streamkit.protocol.smartmodules` has those of requests.
 MODULE_KINDS = {
     0: "filter",
     1: "map",
@@ -96,7 +96,7 @@ class SystemPayload:
 
 
 class Code(IntEnum):
-    """Every code a Fluvio server may send, by name."""
+    """Every code that a Fluvio server can send."""
 
     UNKNOWN_SERVER_ERROR = -1
     SUCCESS = 0
@@ -313,7 +313,7 @@ CODES: dict[int, CodeInfo] = {
 
 _PAYLOADS = {code: struct(info.payload) for code, info in CODES.items() if info.payload}
 
-# Where a fresh look at the metadata, or a little patience, may bring another answer.
+# Errors that can disappear after a metadata refresh or a short wait.
 RETRYABLE_CODES = frozenset(
     {
         Code.NOT_LEADER_FOR_PARTITION,
@@ -326,7 +326,7 @@ RETRYABLE_CODES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ErrorCode:
-    """A code as it stands in a message."""
+    """An error code in a message, with its payload."""
 
     code: int
     payload: Any = None
@@ -337,11 +337,11 @@ class ErrorCode:
 
     @property
     def text(self) -> str:
-        """The sentence for people, with the payload's facts in it."""
+        """The error text, with the values of the payload."""
         return CODES[self.code].text.format(self.payload)
 
     def __bool__(self) -> bool:
-        """Tell whether this is an error at all."""
+        """Return whether this is an error, not success."""
         return self.code != Code.SUCCESS
 
 
@@ -372,7 +372,7 @@ ErrorCodeField = Annotated[ErrorCode, ERROR_CODE]
 
 
 def other(text: str) -> ErrorCode:
-    """Make the code for what has no code of its own."""
+    """Return the error for a problem without its own code."""
     return ErrorCode(Code.OTHER, TextPayload(text))
 
 

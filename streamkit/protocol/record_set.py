@@ -11,7 +11,7 @@ from streamkit.protocol.schema import Fixed, Reader
 
 
 class _RecordSet:
-    """Kept as bytes: batches are walked where they are needed. A negative length is empty."""
+    """Kept as bytes: the user of the records decodes the batches. A negative length is empty."""
 
     _length = Fixed("i")
 

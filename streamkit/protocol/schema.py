@@ -1,8 +1,7 @@
-"""Messages as data: a frozen dataclass whose annotations are its wire layout.
+"""Declared messages: frozen dataclasses whose annotations are the wire layout.
 
-A field is written ``partition: U32``; one that exists only in some versions adds
-`since`. `struct` turns such a class into a `Wire`, which reads and writes it, so that
-both directions come from one declaration.
+A field is declared as ``partition: U32``; a field that exists only in some versions adds
+`since`. `struct` turns such a class into a `Wire`, so reading and writing use one declaration.
 
 Source: data plane reference, 2.
 """
@@ -23,7 +22,7 @@ K = TypeVar("K")
 
 
 class Reader:
-    """Walk over the bytes of one message; ``at`` is the position of the next one."""
+    """Read the bytes of one message in order; ``at`` is the position of the next byte."""
 
     __slots__ = ("at", "data", "depth", "end")
 
@@ -43,7 +42,7 @@ class Reader:
         return bytes(self.data[start : self.at])
 
     def skip(self, count: int) -> int:
-        """Step over ``count`` bytes and return where they began.
+        """Skip ``count`` bytes and return the position where they start.
 
         Raises:
             RemoteProtocolError: Fewer are left.
@@ -59,13 +58,13 @@ class Reader:
 
 
 class Wire(Protocol[T]):
-    """How one type stands on the wire."""
+    """The wire layout of one type."""
 
     def read(self, reader: Reader, version: int) -> T:
         """Read a value.
 
         Raises:
-            RemoteProtocolError: The bytes are no such value.
+            RemoteProtocolError: The bytes are not a valid value.
         """
 
     def write(self, out: bytearray, value: T, version: int) -> None:
@@ -100,7 +99,7 @@ class _Bool:
         at = reader.skip(1)
         byte = reader.data[at]
         if byte > 1:
-            raise RemoteProtocolError(f"boolean {byte}", at=at)
+            raise RemoteProtocolError(f"invalid boolean {byte}", at=at)
         return byte == 1
 
     def write(self, out: bytearray, value: bool, version: int) -> None:
@@ -112,7 +111,7 @@ class _String:
         at = reader.skip(2)
         length = int.from_bytes(reader.data[at : at + 2], "big", signed=True)
         if length < 0:
-            raise RemoteProtocolError(f"string length {length}", at=at)
+            raise RemoteProtocolError(f"invalid string length {length}", at=at)
         try:
             return reader.take(length).decode()
         except UnicodeDecodeError:
@@ -187,7 +186,7 @@ class vec(Generic[T]):
     def read(self, reader: Reader, version: int) -> tuple[T, ...]:
         at = reader.at
         count = read_count(reader)
-        # No element is empty on the wire, so a count above the bytes left is a lie.
+        # Every element has at least one byte, so a count above the bytes left is invalid.
         if count > reader.remaining():
             raise RemoteProtocolError(f"{count} elements in {reader.remaining()} bytes", at=at)
         inner = self._inner
@@ -200,7 +199,7 @@ class vec(Generic[T]):
 
 
 class mapping(Generic[K, T]):
-    """A u16 count, then keys and values, in ascending order of the keys when written."""
+    """A u16 count, then keys and values, written in ascending order of the keys."""
 
     def __init__(self, key: Any, value: Any) -> None:
         self._key: Wire[K] = wire_of(key)
@@ -227,7 +226,7 @@ class mapping(Generic[K, T]):
 
 
 class sized(Generic[T]):
-    """A u32 length, then so many bytes, of which the value takes the first."""
+    """A u32 length, then that many bytes. The value may be shorter; the rest is ignored."""
 
     def __init__(self, inner: Any) -> None:
         self._inner: Wire[T] = wire_of(inner)
@@ -245,7 +244,7 @@ class sized(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class since:
-    """The versions in which a field exists; elsewhere it takes its default."""
+    """The versions in which a field exists; in other versions it has its default."""
 
     first: int
     last: int = 32_767
@@ -311,7 +310,7 @@ class union(Generic[T]):
 
 
 class converted(Generic[T]):
-    """A value that stands on the wire as another one, such as an enum as its number."""
+    """A value with another type on the wire, such as an enum sent as its number."""
 
     def __init__(self, inner: Any, load: Callable[[Any], T], dump: Callable[[T], Any]) -> None:
         self._inner: Wire[Any] = wire_of(inner)
@@ -340,16 +339,16 @@ def wire_of(kind: Any) -> Wire[Any]:
 
 
 def decode(wire: Wire[T], data: bytes, version: int, at: int = 0) -> T:
-    """Read one message. Bytes behind it are ignored, as every Fluvio peer does.
+    """Decode one message. Bytes after it are ignored, as in every Fluvio client and server.
 
     Raises:
-        RemoteProtocolError: The bytes are no such message.
+        RemoteProtocolError: The bytes are not a valid message.
     """
     return wire.read(Reader(data, at), version)
 
 
 def encode(wire: Wire[T], value: T, version: int) -> bytes:
-    """Write one message.
+    """Encode one message.
 
     Raises:
         LocalProtocolError: A value does not fit the layout.

@@ -1,4 +1,4 @@
-"""Error codes of a response as the exceptions an application catches."""
+"""Conversion of error codes in responses to exceptions."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from streamkit.protocol.error_codes import (
 
 
 def as_exception(code: ErrorCode, *, about: str = "", message: str = "") -> errors.BrokerError:
-    """Turn a code into the error an application catches.
+    """Convert an error code to the exception that an application catches.
 
     Args:
-        code: Anything but success.
-        about: The topic or object the request was about.
-        message: The server's own words, where it sent some.
+        code: Any code except success.
+        about: The topic or object in the request.
+        message: The text that the server sent, if any.
     """
     text = message or code.text
     where = f"{about}: " if about else ""
@@ -58,14 +58,14 @@ def as_exception(code: ErrorCode, *, about: str = "", message: str = "") -> erro
             return errors.BrokerError(code.code, f"{where}{text}", retryable=retryable)
 
 
-# How a stock server begins what it has no code for.
+# Stock servers have no code for these errors, but their texts begin like this.
 _CHAIN_FAILED = ("SmartModule err ", "smartmodule chain failed: ")
 _HINTS: dict[int, str] = {
     Code.SMARTMODULE_INVALID: (
-        "servers accept the gzip of a wasm binary; create it again from the file that was built"
+        "servers accept a gzip-compressed wasm binary; create the SmartModule again from its file"
     ),
-    Code.SMARTMODULE_CHAIN_INIT_ERROR: "look at its params, and at what it exports",
-    Code.SMARTMODULE_MEMORY_LIMIT_EXCEEDED: "the chain keeps more than the server allows it",
+    Code.SMARTMODULE_CHAIN_INIT_ERROR: "check its params and its exports",
+    Code.SMARTMODULE_MEMORY_LIMIT_EXCEEDED: "reduce the memory that the SmartModules use",
 }
 _SHOWN_BYTES_MAX = 200
 
@@ -85,7 +85,7 @@ def _failed_on_a_record(failed: TransformErrorPayload, where: str) -> errors.Sma
 
 
 def _unusable_module(code: int, where: str, text: str) -> errors.SmartModuleError:
-    # What a module says may be several lines.
+    # The text of a SmartModule can have several lines.
     reason = "; ".join(filter(None, map(str.strip, text.splitlines())))
     return errors.SmartModuleError(
         code, f"{where}{reason}", reason=reason, hint=_HINTS.get(code, "")

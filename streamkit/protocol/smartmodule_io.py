@@ -1,6 +1,6 @@
-"""What a SmartModule is given and what it gives back, as bytes in its memory.
+"""The input and output of a SmartModule, as bytes in its memory.
 
-The version is that of the request which carries the invocation.
+The version is that of the request with the invocation.
 
 Source: data plane reference, 3.3 and 8.3 to 8.5.
 """
@@ -41,7 +41,7 @@ _ACCUMULATOR_SINCE = 16
 
 @dataclass(frozen=True, slots=True)
 class ModuleRecord:
-    """One record on its own. The deltas count from the base of the input or the batch."""
+    """One record. The deltas count from the base of the input or the batch."""
 
     attributes: I8
     timestamp_delta_ms: Annotated[int, VARINT]
@@ -52,7 +52,7 @@ class ModuleRecord:
 
 
 class _Record:
-    """A length, then the fields, which must end where the length says."""
+    """A length, then the fields, which must have exactly this length."""
 
     _fields = struct(ModuleRecord)
 
@@ -90,7 +90,7 @@ class SmartModuleInput:
 
 @dataclass(frozen=True, slots=True)
 class AggregateInput:
-    """``accumulator`` is what the call before gave back."""
+    """``accumulator`` is the accumulator that the previous call returned."""
 
     input: Annotated[SmartModuleInput, struct(SmartModuleInput)]
     accumulator: Bytes = b""
@@ -98,7 +98,7 @@ class AggregateInput:
 
 @dataclass(frozen=True, slots=True)
 class SmartModuleOutput:
-    """Records that came out; behind the one of ``error`` none was processed."""
+    """The output records. No record after the one in ``error`` was processed."""
 
     successes: Annotated[tuple[ModuleRecord, ...], RECORDS]
     error: Annotated[TransformErrorPayload | None, option(TransformErrorPayload)] = None
@@ -112,14 +112,14 @@ class AggregateOutput:
 
 @dataclass(frozen=True, slots=True)
 class InitOutput:
-    """Why ``init`` refused; only there if it returned -2."""
+    """Why ``init`` failed; present only if it returned -2."""
 
     hint: Str
 
 
 @dataclass(frozen=True, slots=True)
 class LookBackOutput:
-    """Why ``look_back`` refused, and at which record; only there if it returned -99."""
+    """Why ``look_back`` failed, and on which record; present only if it returned -99."""
 
     hint: Str
     offset: I64

@@ -1,4 +1,4 @@
-"""SmartModule invocations, as requests carry them.
+"""SmartModule invocations in requests.
 
 Source: data plane reference, 8.1.
 """
@@ -96,7 +96,7 @@ class Generic:
 
 @dataclass(frozen=True, slots=True)
 class Lookback:
-    """The last so many records, or those younger than ``age``."""
+    """The ``last`` records of the log, or those younger than ``age``."""
 
     last: U64
     age: Annotated[Duration | None, option(Duration), since(LOOKBACK_AGE_SINCE)] = None

@@ -1,15 +1,14 @@
-"""What the control plane describes: topics, partitions, SPUs and the rest, with their states.
+"""Objects of the control plane: topics, partitions, SPUs and others, with their states.
 
 Source: control plane reference, 4.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Any
 
-from streamkit.protocol.compression import Codec
 from streamkit.protocol.schema import (
     BOOL,
     I32,
@@ -31,172 +30,20 @@ from streamkit.protocol.schema import (
     union,
     vec,
 )
-from streamkit.protocol.smartmodules import Duration
+from streamkit.protocol.topic_specs import (
+    CLEANUP_POLICY,
+    PARTITION_MIRROR,
+    Deduplication,
+    PartitionMirror,
+    SegmentPolicy,
+    TopicCompression,
+    TopicCompressionField,
+    TopicSpec,
+    TopicStatus,
+    TopicStorage,
+)
 
 _I32S = vec[int](I32)
-
-
-class TopicCompression(IntEnum):
-    """What a topic asks of its batches. The numbers are not those of `Codec`."""
-
-    NONE = 0
-    GZIP = 1
-    SNAPPY = 2
-    LZ4 = 3
-    ANY = 4
-    ZSTD = 5
-
-    @property
-    def codec(self) -> Codec | None:
-        """The one codec a batch must have; None where any will do."""
-        return None if self is TopicCompression.ANY else Codec[self.name]
-
-
-# --- Topics ----------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class HomePartition:
-    remote_cluster: Str
-    remote_replica: Str
-    source: Annotated[Bool, since(18)] = False
-
-
-@dataclass(frozen=True, slots=True)
-class RemotePartition:
-    home_cluster: Str
-    home_spu_key: Str
-    home_spu_id: I32
-    home_spu_endpoint: Str
-    target: Annotated[Bool, since(18)] = False
-
-
-PARTITION_MIRROR = union[Any]({0: RemotePartition, 1: HomePartition})
-PartitionMirror = RemotePartition | HomePartition
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionMap:
-    """The SPUs of one partition; the first leads it."""
-
-    id: U32
-    replicas: Annotated[tuple[int, ...], _I32S]
-    mirror: Annotated[PartitionMirror | None, option(PARTITION_MIRROR), since(14)] = None
-
-
-@dataclass(frozen=True, slots=True)
-class AssignedReplicas:
-    maps: Annotated[tuple[PartitionMap, ...], vec(PartitionMap)]
-
-
-@dataclass(frozen=True, slots=True)
-class ComputedReplicas:
-    partitions: U32 = 1
-    replication_factor: U32 = 1
-    ignore_rack: Bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class HomeSpu:
-    id: I32
-    key: Str
-    endpoint: Str
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteMirror:
-    home_cluster: Str
-    home_spus: Annotated[tuple[HomeSpu, ...], vec(HomeSpu)]
-    target: Annotated[Bool, since(18)] = False
-
-
-@dataclass(frozen=True, slots=True)
-class HomeMirror:
-    partitions: Annotated[tuple[HomePartition, ...], vec(HomePartition)]
-    source: Annotated[Bool, since(18)] = False
-
-
-MIRROR_CONFIG = union[Any]({0: RemoteMirror, 1: HomeMirror})
-
-
-@dataclass(frozen=True, slots=True)
-class MirrorReplicas:
-    config: Annotated[RemoteMirror | HomeMirror, MIRROR_CONFIG]
-
-
-REPLICAS = union[Any]({0: AssignedReplicas, 1: ComputedReplicas, 2: MirrorReplicas})
-Replicas = AssignedReplicas | ComputedReplicas | MirrorReplicas
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentPolicy:
-    time_in_seconds: U32
-
-
-CLEANUP_POLICY = union[SegmentPolicy]({0: SegmentPolicy})
-
-
-@dataclass(frozen=True, slots=True)
-class TopicStorage:
-    segment_size_bytes: Annotated[int | None, option(U32)] = None
-    max_partition_size_bytes: Annotated[int | None, option(U64)] = None
-
-
-@dataclass(frozen=True, slots=True)
-class Deduplication:
-    count: U64
-    age: Annotated[Duration | None, option(Duration)]
-    uses: Str
-    params: Annotated[dict[str, str], mapping(STRING, STRING)] = field(default_factory=dict)
-
-
-COMPRESSION = converted[TopicCompression](U8, TopicCompression, int)
-TopicCompressionField = Annotated[TopicCompression, COMPRESSION]
-
-
-@dataclass(frozen=True, slots=True)
-class TopicSpec:
-    replicas: Annotated[Replicas, REPLICAS] = ComputedReplicas()
-    cleanup_policy: Annotated[SegmentPolicy | None, option(CLEANUP_POLICY), since(3)] = None
-    storage: Annotated[TopicStorage | None, option(TopicStorage), since(4)] = None
-    compression: Annotated[TopicCompressionField, since(6)] = TopicCompression.ANY
-    deduplication: Annotated[Deduplication | None, option(Deduplication), since(12)] = None
-    system: Annotated[Bool, since(13)] = False
-
-    @property
-    def partition_count(self) -> int:
-        """How many partitions the topic has, as every client counts them."""
-        match self.replicas:
-            case ComputedReplicas(partitions=count):
-                return count
-            case AssignedReplicas(maps=maps):
-                return len(maps)
-            case MirrorReplicas(config=HomeMirror(partitions=partitions)):
-                return len(partitions)
-            case MirrorReplicas(config=RemoteMirror(home_spus=spus)):
-                return len(spus)
-        raise AssertionError("every kind of replicas is listed above")
-
-
-class TopicResolution(IntEnum):
-    INIT = 0
-    PENDING = 1
-    INSUFFICIENT_RESOURCES = 2
-    INVALID_CONFIG = 3
-    PROVISIONED = 4
-    DELETING = 5
-
-
-@dataclass(frozen=True, slots=True)
-class TopicStatus:
-    resolution: Annotated[TopicResolution, converted(U8, TopicResolution, int)]
-    replica_map: Annotated[dict[int, tuple[int, ...]], mapping(U32, _I32S)] = field(
-        default_factory=dict
-    )
-    mirror_map: Annotated[dict[int, PartitionMirror], mapping(U32, PARTITION_MIRROR), since(14)] = (
-        field(default_factory=dict)
-    )
-    reason: Str = ""
 
 
 # --- Partitions ------------------------------------------------------------
@@ -336,7 +183,7 @@ class LegacySource:
 
 @dataclass(frozen=True, slots=True)
 class SmartModuleSpec:
-    """Below version 10 two kinds, a source and parameters stood in place of the metadata."""
+    """Versions below 10 have two kinds, a source and parameters instead of the metadata."""
 
     meta: Annotated[ModuleMeta | None, option(ModuleMeta), since(10)] = None
     summary: Annotated[ModuleSummary | None, option(ModuleSummary), since(10)] = None
@@ -353,7 +200,7 @@ class NoStatus:
     """Zero bytes."""
 
 
-# --- The rest --------------------------------------------------------------
+# --- Other objects ---------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,7 +335,7 @@ class MirrorStatus:
 
 @dataclass(frozen=True, slots=True)
 class ObjectKind:
-    """One type of object: its name on the wire, and how its parts stand there."""
+    """One type of object: its name on the wire, and the layouts of its parts."""
 
     name: str
     spec: Wire[Any]

@@ -1,3 +1,3 @@
-"""Stands in for the module `cython` where it is not installed."""
+"""Replaces the module `cython` where it is not installed."""
 
 compiled = False

@@ -1,4 +1,4 @@
-"""Variable-length numbers outside of batches: in error payloads, SmartModule records and wasm.
+"""Variable-length numbers outside batches: in error payloads, SmartModule records and wasm.
 
 Source: data plane reference, 2.1. Inside batches the compiled `codec` reads them.
 """
@@ -30,7 +30,7 @@ def read_unsigned(reader: Reader) -> int:
 
 
 def read_varint(reader: Reader) -> int:
-    """Read a signed number: zigzag encoded, then as `read_unsigned` reads it.
+    """Read a signed number: zigzag encoded, then LEB128 as in `read_unsigned`.
 
     Raises:
         RemoteProtocolError: As for `read_unsigned`.
@@ -40,10 +40,10 @@ def read_varint(reader: Reader) -> int:
 
 
 def write_varint(out: bytearray, value: int) -> None:
-    """Append a number as `read_varint` reads it.
+    """Append a number in the format of `read_varint`.
 
     Raises:
-        LocalProtocolError: Outside 32 bits, where stock peers misread it.
+        LocalProtocolError: The number needs more than 32 bits; stock servers misread those.
     """
     if not -(2**31) <= value < 2**31:
         raise LocalProtocolError(f"{value} does not fit a varint of 32 bits")

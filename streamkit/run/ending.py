@@ -10,12 +10,12 @@ from streamkit.runtime.shutdown import EXIT_LATE
 from streamkit.runtime.worker import Worker
 from streamkit.target import Target
 
-# The parts that user code wrote are cut already; this is for all of them together.
+# Each part that comes from user code is cut already; this is the limit of the whole text.
 _ERROR_CHARACTERS_MAX = 10_000
 
 
 def records_of(topology: Topology, worker: Worker) -> tuple[int, int]:
-    """Count the records taken by all sources, and given to all sinks."""
+    """Return the numbers of records read from all sources and written to all sinks."""
     counts = worker.progress.counts
     return (
         sum(counts[node].taken for node in topology.of_kind("source")),
@@ -26,7 +26,7 @@ def records_of(topology: Topology, worker: Worker) -> tuple[int, int]:
 def ended_report(
     app: str, topology: Topology, worker: Worker, target: Target, code: int, elapsed_s: float
 ) -> Ended:
-    """Say how a run went, from what its worker knows."""
+    """Return the end report of a run, from the counts and the failure of its worker."""
     records_in, records_out = records_of(topology, worker)
     stages = [
         StageCounts(
@@ -60,7 +60,7 @@ def ended_report(
         commits=worker.progress.commits,
         unacknowledged=worker.unacknowledged,
         stages=stages,
-        look=_look(topics, target),
+        look=_look_command(topics, target),
         lag=worker.lag(),
         error="" if failure is None else error_text(failure, _ERROR_CHARACTERS_MAX),
         hint=getattr(failure, "hint", "") if failure is not None else "",
@@ -75,10 +75,10 @@ def _reason(worker: Worker, code: int) -> str:
         return "stopped at the deadline"
     if code:
         return "stopped by force"
-    return "all is read" if worker.cause == "finished" else "stopped"
+    return "reached the end" if worker.cause == "finished" else "stopped"
 
 
-def _look(topics: list[str], target: Target) -> str:
+def _look_command(topics: list[str], target: Target) -> str:
     if not topics:
         return ""
     options = ""

@@ -1,7 +1,8 @@
-"""The end of the process after that of the job: nothing of the user's holds it up in silence.
+"""Ends the process after the job has ended, even if the user's threads still run.
 
 The interpreter waits for threads that are not daemons, and for processes that were started with
-`multiprocessing`. The job's data are safe by then, so the wait is said, and ends at the deadline.
+`multiprocessing`. The job's data are safe by then, so this reports what the process waits for, and
+ends it at the deadline.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-# Pools of threads end within this time by themselves.
-_TOLD_AFTER_S: Final = 1.0
+# Thread pools usually end within this time, so nothing is reported before.
+_NOTE_AFTER_S: Final = 1.0
 
 
 class Leaving:
-    """Ends the process with the job's exit code, at the deadline of the stop at the latest.
+    """Ends the process with the job's exit code, no later than the deadline of the stop.
 
     Args:
-        deadline_s: How long a stop may take, the end of the process included.
-        note: Told of what holds the process up.
+        deadline_s: How long a stop may take, including the exit of the process.
+        note: Called with messages about threads and processes that are still running.
     """
 
     def __init__(self, deadline_s: float, note: Callable[[str], None]) -> None:
@@ -33,31 +34,31 @@ class Leaving:
         self._begun_s: float | None = None
 
     def begin(self, deadline_s: float) -> None:
-        """Learn that the job begins to stop."""
+        """Start counting the time: the job begins to stop."""
         self._begun_s = time.monotonic()
 
     def watch(self, code: int) -> None:
-        """Let the interpreter end; end the process with ``code`` where it does not."""
+        """End the process with ``code`` at the deadline, if the interpreter has not exited."""
         begun_s = time.monotonic() if self._begun_s is None else self._begun_s
-        due_s = max(begun_s + self._deadline_s, time.monotonic() + 2 * _TOLD_AFTER_S)
+        due_s = max(begun_s + self._deadline_s, time.monotonic() + 2 * _NOTE_AFTER_S)
         threading.Thread(
             target=self._end_by, args=(due_s, code), name="streamkit leaving", daemon=True
         ).start()
 
     def _end_by(self, due_s: float, code: int) -> None:
-        time.sleep(_TOLD_AFTER_S)
+        time.sleep(_NOTE_AFTER_S)
         for text in what_remains():
-            self._note(f"the job has ended, its process waits for {text}")
+            self._note(f"the job has ended, but the process waits for {text}")
         time.sleep(max(0.0, due_s - time.monotonic()))
-        self._note(f"leaving without it, with exit code {code}")
+        self._note(f"exiting without waiting any longer, with exit code {code}")
         for stream in (sys.stdout, sys.stderr):
-            with suppress(Exception):  # nothing that a stream does may keep the process
+            with suppress(Exception):  # an error of a stream must not prevent the exit
                 stream.flush()
         os._exit(code)
 
 
 def what_remains() -> list[str]:
-    """Name the threads and processes of the program that the interpreter waits for."""
+    """Describe the threads and processes that the interpreter waits for."""
     own = (threading.main_thread(), threading.current_thread())
     frames = sys._current_frames()
     found = []

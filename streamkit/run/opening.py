@@ -1,4 +1,4 @@
-"""Opens the ends of a graph, the store among them, and closes what is open where one fails."""
+"""Opens the state store, sinks and sources of a graph; if one fails, closes those already open."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WRITER_METHODS = ("open", "write", "flush", "close")
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Everything that is open, and what to say of it."""
+    """Everything that is open, and the facts for the start report."""
 
     ports: Ports
     started: Started
@@ -41,13 +41,13 @@ class Opening:
 
     Args:
         app: The name of the app.
-        topology: Its graph, with the topic names of this environment.
-        options: How to run.
-        where: Where it works.
-        address: The broker's.
-        clock: Time.
-        note: Told of what else the user should know.
-        trouble: Makes what is told of retries, from what they belong to.
+        topology: The graph of the app, with the topic names of this environment.
+        options: The options of the run.
+        target: The broker to use.
+        address: The address of the broker.
+        clock: Source of time.
+        note: Called with messages for the user.
+        trouble: Returns the callback for retries of a source or sink, given its name.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Opening:
             await self._open_writers(writers, store.sink_positions(), opened)
             sources = await self._open_readers(readers, committed, opened)
             self._keep_starts(store, committed, sources, writers)
-            self._tell_unclaimed(committed, readers)
+            self._note_unused(committed, readers)
             opened.pop_all()  # the worker closes them
         ports = Ports(readers, writers, store)
         return Opened(ports, self._started(facts, sources, writers))
@@ -132,7 +132,7 @@ class Opening:
                 case FunctionSource() as source:
                     readers[node] = FunctionReader(node.name, source, self._clock)
                 case other:
-                    raise TopologyError(f"{other!r} is no source", at=str(node.location))
+                    raise TopologyError(f"{other!r} is not a source", at=str(node.location))
         return readers
 
     def _writers(self, client: Client) -> dict[Node, SinkWriter]:
@@ -150,9 +150,9 @@ class Opening:
         if all(hasattr(endpoint, method) for method in _WRITER_METHODS):
             return ObjectWriter(endpoint, self._clock)
         raise TopologyError(
-            f"nothing can be written to {endpoint!r}",
+            f"{endpoint!r} is not a sink",
             at=str(node.location),
-            hint="name a topic, give a connector, or a class with open, write, flush and close",
+            hint="use a topic, a connector, or a class with open, write, flush and close",
         )
 
     async def _open_writers(
@@ -162,7 +162,7 @@ class Opening:
             try:
                 await writer.open(committed.get(node.name, {}))
             except StreamKitError:
-                raise  # it says by itself what it is about
+                raise  # its text names the sink already
             except BaseException as error:
                 if is_ours(error):
                     raise
@@ -188,8 +188,8 @@ class Opening:
     async def _close_quietly(self, port: SourceReader | SinkWriter) -> None:
         try:
             await port.close()
-        except Exception as error:  # another one is on its way already, and ends the run
-            self._note(f"could not be closed either: {error_text(error)}")
+        except Exception as error:  # the run already fails with another error
+            self._note(f"another source or sink could not be closed: {error_text(error)}")
 
     def _keep_starts(
         self,
@@ -198,7 +198,7 @@ class Opening:
         sources: dict[Node, SourceFacts],
         writers: dict[Node, SinkWriter],
     ) -> None:
-        """Commit where every part of every source begins, before anything is read."""
+        """Commit the start position of every part of every source before anything is read."""
         starts: Changes = {}
         for node, facts in sources.items():
             known = committed.get(node.name, {})
@@ -214,13 +214,13 @@ class Opening:
         if starts or sinks:
             store.commit(starts, sinks)
 
-    def _tell_unclaimed(self, committed: Changes, readers: dict[Node, SourceReader]) -> None:
+    def _note_unused(self, committed: Changes, readers: dict[Node, SourceReader]) -> None:
         names = {node.name for node in readers}
         for name in sorted(committed.keys() - names):
             self._note(
-                f"the state holds positions of a source {name!r}, which this app does not have: "
-                f'they are kept, and not used. If it was renamed, give it name="{name}" to go on '
-                "where it was"
+                f"the state has positions of a source {name!r}, which this app does not have; "
+                f'they are kept but not used. If you renamed the source, set name="{name}" to '
+                "resume from them"
             )
 
     def _started(
@@ -248,4 +248,4 @@ class Opening:
     def _state_text(self, facts: StoreFacts) -> str:
         if self._options.fresh_state:
             return f"{facts.path.parent} (started over, --fresh-state)"
-        return f"{facts.path.parent} ({'new' if facts.is_new else 'goes on from its commit'})"
+        return f"{facts.path.parent} ({'new' if facts.is_new else 'resumes from its last commit'})"

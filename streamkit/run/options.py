@@ -1,4 +1,4 @@
-"""How to run, and what can be run."""
+"""The options of a run, and what can be run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from streamkit.units import seconds_of
 
 
 class Job(Protocol):
-    """What is run: an `App`, or what looks like one."""
+    """What can be run: an `App`, or an object with the same members."""
 
     @property
     def name(self) -> str: ...
@@ -31,7 +31,7 @@ class Job(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """How to run; the options of `streamkit run`. Durations in seconds."""
+    """The options of `streamkit run`. Durations are in seconds."""
 
     cluster: str | None = None
     profile: str | None = None
@@ -48,21 +48,21 @@ class RunOptions:
 
 
 class RunKeywords(TypedDict, total=False):
-    """The options of `App.run`, as they are written in a program.
+    """The keyword arguments of `App.run`.
 
     Attributes:
         cluster: ``host:port`` of a Fluvio cluster.
-        profile: A profile of Fluvio's file.
-        embedded: Use the embedded broker, whatever else is set.
-        tls: How to secure connections to ``cluster``.
-        data_dir: Where state and the embedded broker's data lie.
-        once: Stop at the end offsets seen at the start.
-        fresh_state: Start over although offsets are known.
-        create_topics: Make missing topics, sources too.
+        profile: Name of a profile in Fluvio's file.
+        embedded: Use the embedded broker; environment and settings files are ignored.
+        tls: TLS settings of the connections to ``cluster``.
+        data_dir: Folder for the state and for the data of the embedded broker.
+        once: Read up to the end offsets seen at the start, then stop.
+        fresh_state: Start over and ignore committed offsets.
+        create_topics: Create missing topics, also those that sources read.
         commit_interval: How often offsets are committed, in seconds or as a timedelta.
         stop_deadline: How long stopping may take, in seconds or as a timedelta.
         json: Report as JSON lines on standard output.
-        settings: As ``--set`` gives them.
+        settings: Settings by key, as ``--set`` accepts them.
     """
 
     cluster: str | None
@@ -80,10 +80,10 @@ class RunKeywords(TypedDict, total=False):
 
 
 def options_of(keywords: RunKeywords) -> RunOptions:
-    """Check the options of a program.
+    """Check the keyword arguments of `App.run` and convert them.
 
     Raises:
-        UsageError: One of them does not exist, or means nothing.
+        UsageError: An option does not exist, or its value is not valid.
     """
     checked_options(keywords, RunKeywords)
     data_dir = keywords.get("data_dir")
@@ -108,4 +108,7 @@ def _seconds(name: str, value: object) -> float:
         found = float(seconds_of(value))
         if math.isfinite(found) and found > 0:
             return found
-    raise UsageError(f"{name}={value!r} is not a valid duration", hint="give seconds above 0")
+    raise UsageError(
+        f"{name}={value!r} is not a valid duration",
+        hint="use a number of seconds above 0, or a timedelta",
+    )

@@ -2,10 +2,10 @@
 
 | state | event | next |
 |---|---|---|
-| connecting | the broker answers | opening |
-| | a signal | ended, exit 0: nothing was begun |
-| opening | topics, state, sources and sinks are there | running |
-| | one of them is not | ended, exit code of the error |
+| connecting | the broker accepts a connection | opening |
+| | a signal | ended, exit 0: the job has not started |
+| opening | topics, state, sources and sinks are open | running |
+| | one of them cannot be opened | ended, exit code of the error |
 | running | see `runtime.worker` | ended |
 """
 
@@ -38,7 +38,7 @@ from streamkit.runtime.worker import Worker
 from streamkit.settings import Settings
 from streamkit.target import BrokerLease, Target, keep_broker_running
 
-# Short enough that an absent broker is told of within two seconds.
+# Short enough to report a missing broker within two seconds.
 _CONNECT_S = 1.5
 NOTHING_READ: Final = "stopped before the job began; nothing was read"
 
@@ -75,22 +75,22 @@ class Run:
         self.on_stopping: Callable[[float], None] = lambda deadline_s: None
 
     def stop(self) -> None:
-        """Stop in order, as a signal would make it; on the event loop."""
+        """Stop in order, as after a SIGTERM; call it in the event loop."""
         self._signal(SIGTERM)
 
     def signal_from_anywhere(self, number: int) -> None:
-        """Take a signal, in any thread."""
+        """Handle a signal; can be called in any thread."""
         if self._loop is None:
             self._early_signal = number
-        if self._loop is not None:  # it may have come just now
+        if self._loop is not None:  # checked again, because the loop may have started just now
             with contextlib.suppress(RuntimeError):  # the loop is closed: the run has ended
                 self._loop.call_soon_threadsafe(self._signal, number)
 
     def last_words(self, code: int) -> None:
-        """Report the end where the event loop does not turn any more; from another thread."""
-        target = users_line(main_thread_stack())
-        if target:
-            self._reporter.note(f"the job hangs at {target}")
+        """Report the end if the event loop is blocked; called in another thread."""
+        line = users_line(main_thread_stack())
+        if line:
+            self._reporter.note(f"the job hangs at {line}")
         if self._worker is not None and not self._has_ended:
             self._report_end(self._worker, code)
 
@@ -120,7 +120,7 @@ class Run:
             if self._worker is None:
                 self._reporter.note(NOTHING_READ)
                 return 0
-            assert client is not None, "the worker was made with it"
+            assert client is not None, "the worker was created with it"
             return await self._work(client, self._worker, opened.started.waiting)
 
     # --- beginning -------------------------------------------------------------------
@@ -135,7 +135,7 @@ class Run:
         )
 
     async def _wait_for_broker(self) -> None:
-        """Return when the broker answers; while it is absent, say so and go on trying."""
+        """Wait until the broker accepts a connection; report and retry until then."""
         backoff = Backoff()
         since_s = self._clock.monotonic_s()
         while True:
@@ -180,16 +180,16 @@ class Run:
         )
 
     def _trouble(self, what: str) -> Callable[[Exception, int], None]:
-        def tell(error: Exception, attempt: int) -> None:
+        def note_retry(error: Exception, attempt: int) -> None:
             if not self._has_ended:
-                self._note_trouble(what, f"{what}: {error}; trying again (attempt {attempt})")
+                self._note_trouble(what, f"{what}: {error}; retrying (attempt {attempt})")
 
-        return tell
+        return note_retry
 
     # --- working ---------------------------------------------------------------------
 
     async def _work(self, client: Client, worker: Worker, total: int | None) -> int:
-        self._started_s = self._clock.monotonic_s()  # waiting for a broker is no work
+        self._started_s = self._clock.monotonic_s()  # the wait for the broker is not counted
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(
                 keep_broker_running, self._lease, client, self._clock, self._reporter.note
@@ -224,7 +224,7 @@ class Run:
 
 
 class _Observer:
-    """Passes on what the worker tells."""
+    """Passes the messages of the worker to the reporter."""
 
     def __init__(self, reporter: Reporter) -> None:
         self._reporter = reporter
@@ -249,6 +249,6 @@ def with_settings(topology: Topology, settings: Settings) -> Topology:
 
 
 def topics_of(topology: Topology) -> set[str]:
-    """Return what a job calls its topics."""
+    """Return the topic names in the code of a job."""
     endpoints = [node.endpoint for node in topology.nodes]
     return {each.topic for each in endpoints if isinstance(each, TopicSource | TopicSink)}

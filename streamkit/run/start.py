@@ -1,4 +1,4 @@
-"""From the options to a run: where it works, how it reports, who hears of signals."""
+"""Starts a run from its options: chooses the broker and the reporter, and handles signals."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ OnStopping = Callable[[float], None]
 def run_app(
     app: Job, options: RunOptions, on_stopping: OnStopping = lambda deadline_s: None
 ) -> int:
-    """Run an app until it ends or is signalled; return the exit code.
+    """Run an app until it ends or receives a signal; return the exit code.
 
     ``on_stopping`` is called with the deadline when the job begins to stop.
 
     Raises:
-        StreamKitError: It could not begin.
-        UsageError: An event loop runs in this thread already.
+        StreamKitError: The job could not be started.
+        UsageError: An event loop already runs in this thread.
     """
     _refuse_in_a_loop()
     fill_standard_descriptors()
@@ -58,13 +58,13 @@ def run_app(
 
 
 async def run_app_async(app: Job, options: RunOptions) -> int:
-    """Run an app in the event loop that runs already; return the exit code.
+    """Run an app in the running event loop; return the exit code.
 
-    Signals stay with whoever owns the loop. Cancelling this call stops the job in order: every
-    sink is flushed and the positions are committed before it ends.
+    It does not handle signals: the program does. Cancelling this call stops the job in order:
+    every sink is flushed and the positions are committed before it ends.
 
     Raises:
-        StreamKitError: It could not begin.
+        StreamKitError: The job could not be started.
     """
     start = _Start(app, options)
     lease = BrokerLease(start.target)
@@ -83,7 +83,7 @@ async def run_app_async(app: Job, options: RunOptions) -> int:
 
 
 async def _stopped(run: Run, task: asyncio.Task[int]) -> None:
-    """Stop a job in order; being cancelled again counts as a second signal."""
+    """Stop a job in order; another cancellation counts as a second signal."""
     while not task.done():
         run.stop()
         try:
@@ -91,7 +91,7 @@ async def _stopped(run: Run, task: asyncio.Task[int]) -> None:
         except asyncio.CancelledError:
             continue
     if not task.cancelled():
-        task.exception()  # seen: the caller gets the cancellation
+        task.exception()  # retrieved, so asyncio does not log it; the caller gets the cancellation
 
 
 def _refuse_in_a_loop() -> None:
@@ -100,17 +100,17 @@ def _refuse_in_a_loop() -> None:
     except RuntimeError:
         return
     raise UsageError(
-        "an event loop runs already in this thread, as in a notebook",
-        hint="write `await app.run_async()` there, with the same options",
+        "an event loop already runs in this thread, for example in a notebook",
+        hint="use `await app.run_async()` with the same options",
     )
 
 
 class _StoppedEarly(BaseException):
-    """A signal came before there was anything to stop. As KeyboardInterrupt, it is no error."""
+    """A signal arrived before the run existed. A BaseException, as KeyboardInterrupt is."""
 
 
 class _Start:
-    """From the options to a run. Signals find whichever there is already."""
+    """Creates the run; passes signals to it, or keeps them until it exists."""
 
     def __init__(self, app: Job, options: RunOptions) -> None:
         app.check()
@@ -132,13 +132,13 @@ class _Start:
             self.reporter.note(text)
         self._run: Run | None = None
         self._early_signal: int | None = None
-        self._handing_over = threading.Lock()
+        self._run_lock = threading.Lock()
 
     def run(self, on_stopping: OnStopping) -> int:
         with BrokerLease(self.target) as lease:
             run = self.run_with(lease)
             run.on_stopping = on_stopping
-            with self._handing_over:
+            with self._run_lock:
                 self._run = run
             if self._early_signal is not None:
                 run.signal_from_anywhere(self._early_signal)
@@ -156,15 +156,15 @@ class _Start:
         )
 
     def signal(self, number: int) -> None:
-        """Pass on a signal; in the thread that hears of it."""
-        with self._handing_over:
+        """Pass a signal to the run; called in the thread that receives signals."""
+        with self._run_lock:
             if self._run is None:
                 self._early_signal = number
                 return
         self._run.signal_from_anywhere(number)
 
     def interrupt(self) -> None:
-        """Leave what the main thread waits for, where there is no run yet."""
+        """Interrupt the wait of the main thread if there is no run yet."""
         if self._run is None:
             raise _StoppedEarly
 

@@ -1,16 +1,16 @@
-"""Commits: one at a time, by interval while the job runs, and a last one when it stops.
+"""Commits: one at a time, at an interval while the job runs, and a last one when it stops.
 
 | state | event | next |
 |---|---|---|
-| idle | the interval is over, between two rounds | prepared: each sink has drawn its line |
+| idle | the interval is over, between two rounds | prepared: each sink has prepared the commit |
 | prepared | every sink has acknowledged | storing |
-| | a sink refuses | failed, and the job knows at once |
-| storing | the store has it | idle |
-| | the disk is full | storing, again after a pause |
-| any but failed | stop | the one in progress is finished, then a last one is prepared |
-| failed | | nothing is committed any more |
+| | a sink fails | failed, and the job is notified immediately |
+| storing | the store has committed | idle |
+| | the disk is full | storing, retried after a pause |
+| any except failed | stop | the commit in progress finishes, then the last one is prepared |
+| failed | | no further commits |
 
-Nothing of a commit is cancelled and begun again: what a sink of the user's has begun, it finishes.
+A commit is never cancelled and restarted: a flush of a user's sink that has begun is finished.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from streamkit.runtime.contracts import (
 from streamkit.runtime.positions import ChangedPositions
 from streamkit.state.store import Changes, Store
 
-# A commit that the disk refuses is tried again until the job is stopped.
+# The pause before a failed write to the disk is retried. Retries end when the job is stopped.
 _RETRY_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
-    """A line after what has been done: what to await, and what to keep then."""
+class _PreparedCommit:
+    """A commit in progress: what to wait for, and the positions to store then."""
 
     waits: list[Callable[[], Awaitable[None]]]
     sources: Changes
@@ -51,13 +51,13 @@ class Committer:
     """Commits the positions of one task.
 
     Args:
-        store: Where they are kept.
-        positions: What has changed.
-        readers: Told what has been committed.
-        writers: Awaited before.
-        boundary: Free between two rounds.
-        clock: Time.
-        note: Told of trouble that passes.
+        store: Where positions are stored.
+        positions: The positions changed since the last commit.
+        readers: The sources; `committed` is called after each commit.
+        writers: The sinks; a commit waits for them.
+        boundary: A lock that the runner releases between two rounds.
+        clock: Source of time.
+        note: Called with messages about errors that are retried.
     """
 
     def __init__(
@@ -81,15 +81,15 @@ class Committer:
         self._is_ending = False
         self._has_ended = anyio.Event()
         self._failure: BaseException | None = None
-        self._last: _Line | None = None
+        self._last: _PreparedCommit | None = None
         self.on_failure: Callable[[BaseException], None] = lambda error: None
         self.commits = 0
 
     async def run(self, interval_s: float) -> None:
-        """Commit now and then, until `finish` or a failure."""
+        """Commit at the interval, until `finish` or a failure."""
         try:
             while not (self._is_ending or self._failure):
-                with anyio.CancelScope() as self._pause:  # a scope is for one block alone
+                with anyio.CancelScope() as self._pause:  # a scope can be entered only once
                     await self._clock.sleep(interval_s)
                 if self._is_ending:
                     break
@@ -98,51 +98,51 @@ class Committer:
             self._has_ended.set()
 
     async def finish(self) -> None:
-        """Let the commit in progress end, then draw the last line and wait for the sinks.
+        """Wait for the commit in progress, then prepare the last one and wait for the sinks.
 
         Raises:
-            Exception: A sink refused something, now or before.
+            Exception: A sink failed, now or before.
         """
         self._is_ending = True
         self._pause.cancel()
         await self._has_ended.wait()
         if self._failure is None:
-            line = await self._draw_line(is_last=True)
-            await self._wait_for_sinks(line)
-            self._last = line
+            prepared = await self._prepare(is_last=True)
+            await self._wait_for_sinks(prepared)
+            self._last = prepared
         if self._failure is not None:
             raise self._failure
 
     async def commit_last(self) -> None:
-        """Keep what `finish` waited for."""
-        assert self._last is not None, "the sinks were waited for"
-        await self._keep(self._last)
+        """Store the positions of the commit that `finish` has prepared."""
+        assert self._last is not None, "finish has prepared the last commit"
+        await self._store_prepared(self._last)
 
     async def _commit_once(self) -> None:
         try:
-            line = await self._draw_line(is_last=False)
-            await self._wait_for_sinks(line)
+            prepared = await self._prepare(is_last=False)
+            await self._wait_for_sinks(prepared)
             if self._failure is None:
-                await self._keep(line)
-        except Exception as error:  # whatever it is, nothing may be committed any more
+                await self._store_prepared(prepared)
+        except Exception as error:  # after any failure, nothing may be committed
             self._fail(error)
 
-    async def _draw_line(self, *, is_last: bool) -> _Line:
+    async def _prepare(self, *, is_last: bool) -> _PreparedCommit:
         async with self._boundary:
             waits: list[Callable[[], Awaitable[None]]] = []
             sinks: Changes = {}
             for node, writer in self._writers.items():
                 if isinstance(writer, AcknowledgedWriter):
-                    prepared = writer.prepare_commit(is_last=is_last)
-                    waits.append(prepared.wait)
-                    if prepared.positions:
-                        sinks[node.name] = dict(prepared.positions)
+                    part = writer.prepare_commit(is_last=is_last)
+                    waits.append(part.wait)
+                    if part.positions:
+                        sinks[node.name] = dict(part.positions)
                 elif isinstance(writer, AtOnceWriter):
                     waits.append(partial(writer.flush, is_last=is_last))
-            return _Line(waits, self._positions.take(), sinks)
+            return _PreparedCommit(waits, self._positions.take(), sinks)
 
-    async def _wait_for_sinks(self, line: _Line) -> None:
-        """Await all sinks side by side; the first refusal is made known while others still work."""
+    async def _wait_for_sinks(self, prepared: _PreparedCommit) -> None:
+        """Wait for all sinks concurrently; report the first failure while others still work."""
 
         async def wait_for(wait: Callable[[], Awaitable[None]]) -> None:
             try:
@@ -151,29 +151,31 @@ class Committer:
                 self._fail(error)
 
         async with anyio.create_task_group() as tasks:
-            for wait in line.waits:
+            for wait in prepared.waits:
                 tasks.start_soon(wait_for, wait)
 
-    async def _keep(self, line: _Line) -> None:
-        if not (line.sources or line.sinks):
+    async def _store_prepared(self, prepared: _PreparedCommit) -> None:
+        if not (prepared.sources or prepared.sinks):
             return
-        await self._store_changes(line)
-        if not line.sources:
+        await self._store_changes(prepared)
+        if not prepared.sources:
             return
         self.commits += 1
         for node, reader in self._readers.items():
-            if node.name in line.sources:
-                await reader.committed(line.sources[node.name])
+            if node.name in prepared.sources:
+                await reader.committed(prepared.sources[node.name])
 
-    async def _store_changes(self, line: _Line) -> None:
+    async def _store_changes(self, prepared: _PreparedCommit) -> None:
         while True:
             try:
-                # A thread cannot be cancelled: whoever waits for it must know that it is done.
+                # A thread cannot be cancelled, so this waits until the commit has ended.
                 with anyio.CancelScope(shield=True):
-                    await anyio.to_thread.run_sync(self._store.commit, line.sources, line.sinks)
+                    await anyio.to_thread.run_sync(
+                        self._store.commit, prepared.sources, prepared.sinks
+                    )
                 return
             except sqlite3.OperationalError as error:
-                self._note(f"the commit waits: {error} ({self._store.path}); it is tried again")
+                self._note(f"the commit failed and is retried: {error} ({self._store.path})")
                 await self._clock.sleep(_RETRY_S)
 
     def _fail(self, error: BaseException) -> None:

@@ -1,9 +1,9 @@
-"""What the engine needs of a source and of a sink. Connectors fill these in.
+"""The interfaces of sources and sinks that connectors implement.
 
-There are two kinds of sinks, told apart by their type. An *acknowledged* one holds records until
-a commit asks for them, so a slice that ends early takes nothing back. An *at once* one has its
-effect with the call, which cannot be taken back: such sinks are called first, record after record,
-and the position follows them.
+There are two kinds of sinks, with a class for each. An *acknowledged* sink may buffer records;
+a commit waits until it has acknowledged them. An *at once* sink takes effect with each call, and
+that cannot be undone. So at-once sinks are called first, record after record, and the position
+advances only as far as they got.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Protocol
 from streamkit.errors import StreamKitError
 from streamkit.record import Chunk
 
-# Where a source or sink is, by a key of its own, such as the partition: text that only its owner
-# reads. It is text from the moment it is handed over, so nobody can change it afterwards.
+# The positions of a source or sink, by a key such as the partition. A position is text that only
+# its owner interprets. It is text so that it cannot change after it was passed on.
 Positions = Mapping[str, str]
 
 IsOver = Callable[[], bool]
@@ -25,11 +25,11 @@ IsOver = Callable[[], bool]
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts:
-    """What a source says when it is open, for the start report.
+    """The facts of an opened source.
 
     ``waiting`` is the number of records not read yet, or None if it is not known.
-    ``start_offsets`` is where each part begins. It is committed before anything is read:
-    otherwise a part without records, or a run that fails early, would begin elsewhere next time.
+    ``start_offsets`` is the start position of each part. It is committed before anything is read:
+    otherwise, after a run that fails early, the next run could start at another position.
     """
 
     description: str
@@ -42,32 +42,32 @@ class SourceReader(Protocol):
     """Reads one source. Used by one task."""
 
     async def open(self, committed: Positions) -> SourceFacts:
-        """Begin behind the committed positions, or where the source says.
+        """Start after the committed positions; without them, at the start that the source defines.
 
         Raises:
-            StreamKitError: It cannot.
+            StreamKitError: The source cannot be opened.
         """
 
     async def next(self) -> Chunk | None:
-        """Wait for records of one partition; None at the end of everything."""
+        """Wait for records of one partition; None at the end of the source."""
 
     def position_after(self, chunk: Chunk) -> tuple[str, str]:
-        """Return the key and the position to commit once a chunk is done with.
+        """Return the key and the position to commit once a chunk is processed.
 
         Raises:
-            StageError: The source gave a position that could not be read again.
+            StageError: A position of the source cannot be stored and read back.
         """
 
     async def committed(self, positions: Positions) -> None:
-        """Learn which positions a commit has changed. A failure here is nobody's loss."""
+        """Called after a commit with the positions it has changed. A failure loses no data."""
 
     def lag(self) -> int | None:
-        """Return how many records lie ahead; None where nobody knows."""
+        """Return how many records are not read yet; None if that is not known."""
 
     def stop(self) -> bool:
-        """Take in no more; tell whether what was taken in must still be worked off.
+        """Stop reading; return whether records that were already read must still be processed.
 
-        Then `next` gives the rest and None at its end; else nobody asks again.
+        If so, `next` returns them and then None; otherwise `next` is not called again.
         """
 
     async def close(self) -> None: ...
@@ -75,10 +75,10 @@ class SourceReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a sink owes to one commit.
+    """A sink's part of one commit.
 
-    ``wait`` returns when everything written before is safe, and raises where it is not.
-    ``positions`` are kept in the commit, and handed to `open` by the next run.
+    ``wait`` returns when everything written before is safe, and raises if it cannot be made safe.
+    ``positions`` are stored with the commit, and the next run passes them to `open`.
     """
 
     wait: Callable[[], Awaitable[None]]
@@ -92,75 +92,75 @@ class SinkWriter(ABC):
 
     @abstractmethod
     async def open(self, committed: Positions) -> None:
-        """Begin; ``committed`` is what the last commit kept of this sink."""
+        """Open the sink; ``committed`` has the positions of this sink in the last commit."""
 
     @abstractmethod
     async def close(self) -> None: ...
 
 
 class AcknowledgedWriter(SinkWriter):
-    """A sink that a commit waits for."""
+    """A sink that a commit waits for; it may buffer records until then."""
 
     @property
     @abstractmethod
     def unacknowledged(self) -> int:
-        """Records written that may still be lost."""
+        """How many written records may still be lost."""
 
     @abstractmethod
     def on_chunk(self, chunk: Chunk) -> Chunk:
-        """Refuse rows that could never be written, before any row is; an operator.
+        """Refuse rows that could never be written, before any row is written; an operator.
 
-        What comes out goes to `write`, whole or in parts.
+        The result goes to `write`, whole or in parts.
 
         Raises:
-            RowFailed: Names the first of them.
+            RowFailed: A row cannot be written; it names the first such row.
         """
 
     @abstractmethod
     async def write(self, chunk: Chunk) -> None:
-        """Take records; wait while there is no room.
+        """Write records; wait while the buffer is full.
 
         Raises:
-            StreamKitError: The sink is broken.
+            StreamKitError: The sink has failed.
         """
 
     @abstractmethod
     def prepare_commit(self, *, is_last: bool) -> Prepared:
-        """Draw a line after what has been written so far. ``is_last``: nothing comes after."""
+        """Prepare a commit of everything written so far. ``is_last``: nothing is written after."""
 
 
 class AtOnceWriter(SinkWriter):
-    """A sink whose writes cannot be taken back, such as a function of the user's."""
+    """A sink whose writes take effect immediately, such as a user function."""
 
     @property
     @abstractmethod
     def is_per_record(self) -> bool:
-        """Whether it gets one row a call; else it gets lists, and longer ones cost less a row."""
+        """Whether it gets one row per call; otherwise it gets lists, and long lists are cheaper."""
 
     @abstractmethod
     async def write(self, chunk: Chunk, is_over: IsOver) -> int:
-        """Hand over rows in order, at least one call, until all are or ``is_over``.
+        """Write rows in order until all are written or ``is_over``; make at least one call.
 
         Returns:
-            How many rows were handed over.
+            How many rows were written.
 
         Raises:
-            WriteFailed: Some of them failed; those before them are written.
+            WriteFailed: Some rows failed; the rows before them are written.
         """
 
     @abstractmethod
     async def flush(self, *, is_last: bool) -> None:
-        """Return when everything handed over is safe.
+        """Return when everything written is safe.
 
         Raises:
-            StreamKitError: It is not.
+            StreamKitError: The flush failed.
         """
 
 
 class WriteFailed(StreamKitError):
-    """A sink of the user's raised; what it raised is the cause.
+    """A user's sink raised an exception, which is the cause.
 
-    It raised on ``rows`` rows from ``row`` on, which it got in one call.
+    The failed call had ``rows`` rows, the first of which is ``row``.
     """
 
     def __init__(self, row: int, rows: int = 1) -> None:

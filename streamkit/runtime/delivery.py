@@ -1,12 +1,12 @@
-"""Hands what the task worked out to the sinks, in rounds, and says how far it came.
+"""Writes the outputs of a task to the sinks, in rounds, and returns how far it got.
 
 | sinks | order in a round | what ends a round |
 |---|---|---|
-| at once | first, record after record | their time is over, or one of them refuses a record |
-| acknowledged | then, the same records | nothing: they were checked before, and can wait |
+| at once | first, record after record | their time is over, or one of them fails on a record |
+| acknowledged | then, the same records | nothing: the rows were checked before |
 
-Between two rounds every sink has had the same records of the source, so there the position may be
-committed, and there a job may stop.
+Between two rounds every sink has received the same source records. So only there may the position
+be committed, and only there may a job stop.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from streamkit.runtime.slice_size import SliceSize
 from streamkit.runtime.task import Output, Skip, Work, is_skipped
 from streamkit.runtime.user_calls import Unfinished, unfinished_row
 
-# How long the calls of one round should take: so long a stop or a commit waits for them.
+# How long the calls of one round should take. A stop or a commit waits for a whole round.
 ROUND_S: Final = 0.01
 _ROWS_FIRST: Final = 16
 
@@ -42,8 +42,8 @@ class Delivery:
     """Writes works to the sinks of a graph, one work after another.
 
     Args:
-        writers: Where each sink writes.
-        now_s: Time.
+        writers: The writer of each sink.
+        now_s: Returns the monotonic time in seconds.
     """
 
     def __init__(self, writers: Mapping[Node, SinkWriter], now_s: Callable[[], float]) -> None:
@@ -54,18 +54,18 @@ class Delivery:
             node: each for node, each in writers.items() if isinstance(each, AtOnceWriter)
         }
         self._now_s = now_s
-        # Sinks that get lists are left out: fewer rows would make their calls no quicker.
+        # Sinks that get lists are left out: with fewer rows their calls would not be faster.
         self._is_paced = any(each.is_per_record for each in self._at_once.values())
         self._pace = SliceSize(ROUND_S, first=_ROWS_FIRST, most=CHUNK_RECORDS_MAX)
 
     async def round(self, work: Work, start: int) -> int:
-        """Write what came of the records from offset ``start`` on, as many as time allows.
+        """Write the outputs of the records from offset ``start`` on, as many as time allows.
 
-        A record that a sink refuses is left out, or ends the work in front of it, as its sink
-        says.
+        If a sink fails on a record, ``on_error`` of the sink decides: the record is skipped, or
+        the work ends before it.
 
         Returns:
-            The offset up to which every sink has had everything.
+            The offset up to which every sink has received everything.
         """
         calls = [each for each in work.outputs if each.sink in self._at_once]
         end = work.end
@@ -79,7 +79,7 @@ class Delivery:
         return end
 
     async def _call_all(self, calls: list[Output], work: Work, start: int) -> int:
-        """Call the sinks that cannot take anything back; return the offset they all got to."""
+        """Call the at-once sinks; return the offset that all of them have reached."""
         offsets = work.part.offsets
         first_row = bisect_left(offsets, start)
         next_row = first_row + self._pace.rows
@@ -88,7 +88,7 @@ class Delivery:
             end = min(offsets[next_row], end)
         began_s = self._now_s()
         for number, output in enumerate(calls):
-            # Only the first may end early: the others must come as far as it did.
+            # Only the first sink may end early: the others must reach the same offset.
             end = await self._call(output, work, (start, end), may_end=number == 0)
         self._pace.took(bisect_left(offsets, end) - first_row, self._now_s() - began_s)
         return end
@@ -96,7 +96,7 @@ class Delivery:
     async def _call(
         self, output: Output, work: Work, records: tuple[int, int], *, may_end: bool
     ) -> int:
-        """Give one sink what came of some records; return the offset up to which it had them."""
+        """Write the outputs of some records to one sink; return the offset that it reached."""
         start, end = records
         chunk = _between(output.chunk, start, end)
         is_over = self._after(ROUND_S)
@@ -104,7 +104,7 @@ class Delivery:
         while done < len(chunk):
             stop = len(chunk)
             if done and not may_end:
-                await checkpoint()  # the loop gets its turns, although all of it must be written
+                await checkpoint()  # all rows must be written, but other tasks need their turns
                 is_over = self._after(ROUND_S)
             elif done and is_over():
                 stop = _end_of_record(chunk, done)
@@ -118,10 +118,10 @@ class Delivery:
         return end
 
     async def _write(self, sink: Node, work: Work, chunk: Chunk, is_over: IsOver) -> int:
-        """Write rows, leaving out those that fail where that is the policy; return how many.
+        """Write rows, and skip rows that fail if ``on_error`` allows it; return how many are done.
 
         Raises:
-            _Refused: A row failed, and is not to be left out.
+            _Refused: A row failed and may not be skipped.
         """
         try:
             unfinished = unfinished_row(chunk.values)
@@ -138,7 +138,7 @@ class Delivery:
                 raise _Refused(failure, chunk.offsets[row]) from error
         if rows == 1:
             work.skips.append(Skip(sink, chunk.offsets[row], failure, is_written=True))
-        else:  # only the sink knows which of them is bad, so it gets each alone
+        else:  # only the sink can find the bad rows, so it gets each row alone
             for each in range(row, row + rows):
                 await self._write(sink, work, chunk.slice(each, each + 1), is_over)
         return row + rows
@@ -149,7 +149,7 @@ class Delivery:
 
 
 class _Refused(Exception):
-    """A sink refused the record at ``offset``, and its policy is to fail."""
+    """A sink with ``on_error="fail"`` failed on the record at ``offset``."""
 
     def __init__(self, failure: StageError, offset: int) -> None:
         super().__init__(str(failure))
@@ -158,15 +158,15 @@ class _Refused(Exception):
 
 
 def _end_of_record(chunk: Chunk, row: int) -> int:
-    """Return where the rows end that came from the same record as the row before ``row``.
+    """Return the end of the rows that come from the same record as the row before ``row``.
 
-    They are not divided between two rounds: a position lies between records.
+    They are written in the same round, because a position is always between two records.
     """
     return bisect_right(chunk.offsets, chunk.offsets[row - 1], row)
 
 
 def _between(chunk: Chunk, start: int, end: int) -> Chunk:
-    """Return the rows whose offsets lie from ``start`` up to ``end``; they ascend."""
+    """Return the rows with offsets from ``start`` up to ``end``; offsets must ascend."""
     offsets = chunk.offsets
     if not len(offsets) or (offsets[0] >= start and offsets[-1] < end):
         return chunk

@@ -1,7 +1,7 @@
-"""What is said of a record that failed: where it is, what it holds, which line of the user's.
+"""Describes a failed record: its offset, its value, the error, and the line in the user's code.
 
-User code wrote the value, its `repr` and the text of the error, so none of them is trusted: each
-may raise, be endless, or hold what a terminal obeys.
+The value, its `repr` and the error text come from user code, so none of them is trusted: each may
+raise, be very long, or contain terminal escapes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from streamkit.record import Chunk
 _VALUE_SHOWN_MAX = 200
 _ERROR_SHOWN_MAX = 2_000
 _LIBRARIES = (f"{Path(__file__).parents[1]}/", f"{sysconfig.get_path('stdlib')}/")
-# Everything that moves the cursor, changes colours or turns the direction of writing.
+# Everything that moves the cursor, changes colours or changes the text direction.
 _UNPRINTABLE = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
@@ -28,9 +28,7 @@ _UNPRINTABLE = re.compile(
 def describe_failure(
     node: Node, chunk: Chunk, row: int, cause: BaseException, *, rows: int = 1
 ) -> StageError:
-    """Make the error for one row, or for ``rows`` from there on that failed as one: what,
-    where, which value, why.
-    """
+    """Return the error for one failed row, or for ``rows`` rows that failed in one call."""
     offset = chunk.offsets[row]
     where = f"{chunk.topic}-{chunk.partition} offset {offset}" if chunk.topic else f"row {offset}"
     if rows > 1:
@@ -55,18 +53,18 @@ def describe_failure(
 
 
 def error_text(error: BaseException, characters_max: int = _ERROR_SHOWN_MAX) -> str:
-    """Say what was raised: the type and its words, cut to a bound and safe to print."""
+    """Return the type and the text of an error, cut to a maximum length and safe to print."""
     try:
-        words = str(error)
-    except BaseException as again:
-        words = f"(its text cannot be shown: {type(again).__name__})"
+        message = str(error)
+    except BaseException as raised:
+        message = f"(its text cannot be shown: {type(raised).__name__})"
     name = "" if isinstance(error, StreamKitError) else type(error).__name__
-    text = f"{name}: {words}" if name and words else name or words
+    text = f"{name}: {message}" if name and message else name or message
     return printable(text, characters_max)
 
 
 def shown(value: Any) -> str:
-    """Show a value on one line, cut to a bound, with nothing a terminal would obey."""
+    """Return a value as one line, cut to a maximum length, without terminal escapes."""
     try:
         text = repr(value)
     except BaseException as error:
@@ -75,13 +73,13 @@ def shown(value: Any) -> str:
 
 
 def printable(text: str, characters_max: int) -> str:
-    """Cut a text, and escape what a terminal would obey; line ends stay."""
+    """Cut a text and escape its control characters except newlines."""
     cut = _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], text[:characters_max])
     return f"{cut}... ({len(text)} characters)" if len(text) > characters_max else cut
 
 
 def users_line(frames: traceback.StackSummary) -> str:
-    """Return the innermost line that is not ours nor a library's; empty if there is none."""
+    """Return the innermost line outside streamkit and libraries; empty if there is none."""
     for frame in reversed(frames):
         if (
             not frame.filename.startswith((*_LIBRARIES, "<"))

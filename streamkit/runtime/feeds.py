@@ -1,7 +1,7 @@
-"""What a generator of the user's has yielded and nobody has taken yet.
+"""Runs generator sources and buffers the values they yield.
 
-A plain generator runs in a thread of its own, since it may wait as long as it likes for its next
-value; an async one runs as a task. Either fills a buffer that is bounded by records and by bytes.
+A plain generator runs in its own thread, because it may block for any time; an async generator
+runs as a task. Each fills a buffer that is limited in records and in bytes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import anyio
 from streamkit.limits import CHUNK_RECORDS_MAX, FEED_BYTES_MAX
 
 _RECORDS_MAX: Final = 2 * CHUNK_RECORDS_MAX
-# One value in so many is looked at inside, the others count as the last one did.
-_WEIGHED_EVERY: Final = 16
-_PARTS_WEIGHED_MAX: Final = 64
-# How long a stop waits for a plain generator to notice it; one that waits for its next value
-# longer is left behind.
+# Only one value in 16 is measured; the others count as large as the last measured one.
+_MEASURED_EVERY: Final = 16
+_PARTS_MEASURED_MAX: Final = 64
+# How long a stop waits for a plain generator to end. The thread of one that blocks longer is
+# abandoned.
 _END_S: Final = 1.0
 
 Accept = Callable[[Any], Any]
@@ -32,27 +32,27 @@ class Feed(Protocol):
     """A running generator."""
 
     async def take(self, most: int) -> list[Any]:
-        """Wait for a value, then take up to ``most``; none at the end.
+        """Wait for a value, then return up to ``most`` values; an empty list at the end.
 
         Raises:
             BaseException: What the generator raised, after everything it yielded before.
         """
 
     def stop(self) -> None:
-        """Ask the generator for nothing more; what it has yielded can still be taken."""
+        """Stop the generator; values it has yielded can still be taken."""
 
     async def close(self) -> bool:
-        """End the generator, its ``finally`` included; tell whether it has ended."""
+        """Close the generator, which runs its ``finally``; return whether it has ended."""
 
 
-class _Held:
-    """The values, with what they weigh together."""
+class _Buffer:
+    """The buffered values and their estimated size."""
 
     def __init__(self) -> None:
         self._values: deque[tuple[Any, int]] = deque()
         self._bytes = 0
         self._last_bytes = 0
-        self._until_weighed = 0
+        self._until_measured = 0
 
     def __len__(self) -> int:
         return len(self._values)
@@ -62,46 +62,46 @@ class _Held:
         return self._bytes >= FEED_BYTES_MAX or len(self._values) >= _RECORDS_MAX
 
     def put(self, value: Any) -> None:
-        weight = self._weigh(value)
-        self._bytes += weight
-        self._values.append((value, weight))
+        size_bytes = self._size_bytes(value)
+        self._bytes += size_bytes
+        self._values.append((value, size_bytes))
 
     def take(self, most: int) -> list[Any]:
         taken = [self._values.popleft() for _ in range(min(most, len(self._values)))]
-        self._bytes -= sum(weight for _, weight in taken)
+        self._bytes -= sum(size_bytes for _, size_bytes in taken)
         return [value for value, _ in taken]
 
-    def _weigh(self, value: Any) -> int:
+    def _size_bytes(self, value: Any) -> int:
         if type(value) in (bytes, str):
             return len(value)
-        if self._until_weighed == 0:
-            self._until_weighed = _WEIGHED_EVERY
-            self._last_bytes = weight_of(value)
-        self._until_weighed -= 1
+        if self._until_measured == 0:
+            self._until_measured = _MEASURED_EVERY
+            self._last_bytes = estimated_bytes(value)
+        self._until_measured -= 1
         return self._last_bytes
 
 
-def weight_of(value: Any) -> int:
-    """Estimate the bytes of a value and what it holds, looking at a bounded number of parts."""
+def estimated_bytes(value: Any) -> int:
+    """Estimate the bytes of a value and its parts, from a limited number of parts."""
     total = 0
     parts = deque([value])
-    for _ in range(_PARTS_WEIGHED_MAX):
+    for _ in range(_PARTS_MEASURED_MAX):
         if not parts:
             return total
         part = parts.popleft()
         try:
             total += sys.getsizeof(part)
             parts.extend(_parts_of(part))
-        except Exception:  # of a class of the user's that hides its parts: it counts as small
+        except Exception:  # a user's class may hide its parts; then it counts as small
             continue
     return total
 
 
 def _parts_of(value: Any) -> list[Any]:
     if isinstance(value, dict):
-        return [*list(value)[:_PARTS_WEIGHED_MAX], *list(value.values())[:_PARTS_WEIGHED_MAX]]
+        return [*list(value)[:_PARTS_MEASURED_MAX], *list(value.values())[:_PARTS_MEASURED_MAX]]
     if isinstance(value, list | tuple | set | frozenset):
-        return list(value)[:_PARTS_WEIGHED_MAX]
+        return list(value)[:_PARTS_MEASURED_MAX]
     if isinstance(value, str | bytes | int | float | None):
         return []
     names: tuple[str, ...] = getattr(value, "__struct_fields__", ()) or getattr(
@@ -112,18 +112,18 @@ def _parts_of(value: Any) -> list[Any]:
 
 
 class ThreadFeed:
-    """Runs a plain generator in a daemon thread: one that never yields again holds up nobody.
+    """Runs a plain generator in a daemon thread, so one that blocks forever cannot block the exit.
 
     Args:
         values: The generator.
-        name: Of the source.
-        accept: What to make of a value before the generator can change it; it may raise.
+        name: The name of the source.
+        accept: Converts a value before the generator can change it; it may raise.
     """
 
     def __init__(self, values: Iterator[Any], name: str, accept: Accept) -> None:
         self._values = values
         self._accept = accept
-        self._held = _Held()
+        self._buffer = _Buffer()
         self._lock = threading.Lock()
         self._has_room = threading.Condition(self._lock)
         self._loop = asyncio.get_running_loop()
@@ -138,7 +138,7 @@ class ThreadFeed:
     async def take(self, most: int) -> list[Any]:
         while True:
             with self._lock:
-                taken = self._held.take(most)
+                taken = self._buffer.take(most)
                 if taken:
                     self._has_room.notify()
                     return taken
@@ -168,7 +168,7 @@ class ThreadFeed:
             for value in self._values:
                 if not self._put(self._accept(value)):
                     break
-            # A generator runs its `finally` here, in its own thread; another iterator has none.
+            # A generator runs its `finally` here, in its own thread; other iterators have none.
             close = getattr(self._values, "close", None)
             if self._is_stopped and close is not None:
                 close()
@@ -177,18 +177,18 @@ class ThreadFeed:
         finally:
             with self._lock:
                 self._is_over = True
-            self._tell(self._set_ended)
+            self._call_in_loop(self._set_ended)
 
     def _put(self, value: Any) -> bool:
-        """Hold a value; return whether the next one is wanted."""
+        """Buffer a value; return whether to read the next one."""
         with self._lock:
-            # One that comes after the stop is still held: no source would give it again.
-            self._held.put(value)
+            # A value that arrives after the stop is kept: the generator cannot yield it again.
+            self._buffer.put(value)
             is_awaited, self._is_awaited = self._is_awaited, False
         if is_awaited:
-            self._tell(self._set_arrived)
+            self._call_in_loop(self._set_arrived)
         with self._lock:
-            while self._held.is_full and not self._is_stopped:
+            while self._buffer.is_full and not self._is_stopped:
                 self._has_room.wait()
             return not self._is_stopped
 
@@ -199,11 +199,11 @@ class ThreadFeed:
         self._arrived.set()
         self._ended.set()
 
-    def _tell(self, what: Callable[[], None]) -> None:
+    def _call_in_loop(self, callback: Callable[[], None]) -> None:
         try:
-            self._loop.call_soon_threadsafe(what)
+            self._loop.call_soon_threadsafe(callback)
         except RuntimeError:
-            pass  # the loop is closed: the job has ended, and nobody waits any more
+            pass  # the loop is closed, because the job has ended
 
 
 class TaskFeed:
@@ -212,7 +212,7 @@ class TaskFeed:
     def __init__(self, values: AsyncIterator[Any], accept: Accept) -> None:
         self._values = values
         self._accept = accept
-        self._held = _Held()
+        self._buffer = _Buffer()
         self._arrived = anyio.Event()
         self._room = anyio.Event()
         self._is_over = False
@@ -221,10 +221,10 @@ class TaskFeed:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def take(self, most: int) -> list[Any]:
-        while not len(self._held) and not self._is_over:
+        while not len(self._buffer) and not self._is_over:
             self._arrived = anyio.Event()
             await self._arrived.wait()
-        taken = self._held.take(most)
+        taken = self._buffer.take(most)
         if not taken and self._failure is not None:
             raise self._failure
         self._room.set()
@@ -245,13 +245,13 @@ class TaskFeed:
     async def _run(self) -> None:
         try:
             async for value in self._values:
-                self._held.put(self._accept(value))
+                self._buffer.put(self._accept(value))
                 self._arrived.set()
-                while self._held.is_full:
+                while self._buffer.is_full:
                     self._room = anyio.Event()
                     await self._room.wait()
         except BaseException as error:
-            # `CancelledError` may also be the generator's: of a task that it cancelled and awaits.
+            # The generator itself may raise `CancelledError`, from a task that it cancelled.
             if not (self._is_stopped and isinstance(error, asyncio.CancelledError)):
                 self._failure = error
         finally:

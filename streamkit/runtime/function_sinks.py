@@ -1,4 +1,4 @@
-"""Sinks from functions and classes of the user's."""
+"""Writers for sinks that are user functions or classes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from streamkit.runtime.failures import error_text
 from streamkit.runtime.slice_size import SliceSize
 from streamkit.runtime.user_calls import is_ours, settle
 
-# How many quick calls go between two looks at the time.
-_CALLS_PER_LOOK_MAX: Final = 64
-# A list for a class is as long as the class can take in about this time: one insert of many rows
-# is what it is there for, but a stop and a commit wait for it.
+# The clock is read after at most this many calls.
+_CALLS_PER_CHECK_MAX: Final = 64
+# A class gets lists that it can write in about this time. Long lists make efficient inserts, but
+# a stop and a commit wait for the call.
 _WRITE_TARGET_S: Final = 0.5
 _WRITE_ROWS_FIRST: Final = 64
 
@@ -39,7 +39,7 @@ class FunctionWriter(AtOnceWriter):
         return self._batch is None
 
     async def open(self, committed: Positions) -> None:
-        pass  # nothing to open: it is the user's
+        pass  # a function needs no opening
 
     async def write(self, chunk: Chunk, is_over: IsOver) -> int:
         if self._batch is None:
@@ -57,34 +57,34 @@ class FunctionWriter(AtOnceWriter):
 
     async def _call_each(self, chunk: Chunk, is_over: IsOver) -> int:
         done = 0
-        wanted = 1
+        calls = 1
         function = self._function
         values = iter(chunk.values)
         try:
             while done < len(chunk):
-                for value in islice(values, wanted):
+                for value in islice(values, calls):
                     result = function(value)
                     if result is not None:
                         await settle(result)
                     done += 1
                 if is_over():
                     break
-                wanted = min(2 * wanted, _CALLS_PER_LOOK_MAX)
+                calls = min(2 * calls, _CALLS_PER_CHECK_MAX)
         except BaseException as error:
             raise failed_write(error, done, 1) from error
         return done
 
     async def flush(self, *, is_last: bool) -> None:
-        pass  # each call has had its effect when it returned
+        pass  # each call has taken effect when it returns
 
     async def close(self) -> None:
         pass  # nothing was opened
 
 
 class ObjectWriter(AtOnceWriter):
-    """Drives a sink of the user's that is a class: open, write, flush, close.
+    """Calls a sink that is a user class: open, write, flush, close.
 
-    Its calls never overlap: a flush that awaits keeps the next write waiting.
+    The calls never overlap: a write waits for a flush that is in progress.
     """
 
     is_per_record = False
@@ -95,10 +95,10 @@ class ObjectWriter(AtOnceWriter):
         self._now_s = clock.monotonic_s
         self._pace = SliceSize(_WRITE_TARGET_S, first=_WRITE_ROWS_FIRST, most=CHUNK_RECORDS_MAX)
         self._is_dirty = False
-        self.description = f"{type(writer).__name__} of the program's own"
+        self.description = f"class {type(writer).__name__}"
 
     async def open(self, committed: Positions) -> None:
-        self._calling = anyio.Lock()  # made here, for it belongs to the loop that it is made in
+        self._calling = anyio.Lock()  # created here, because a lock belongs to its event loop
         async with self._calling:
             await settle(self._writer.open())
 
@@ -139,10 +139,10 @@ class ObjectWriter(AtOnceWriter):
 
 
 def failed_write(error: BaseException, start: int, rows: int) -> WriteFailed:
-    """Say which rows of one call failed: the one that the sink names, else all of them.
+    """Return the rows of one call that failed: the row of a `RowError`, otherwise all of them.
 
     Raises:
-        CancelledError: The engine itself has ended the call.
+        CancelledError: The engine itself has cancelled the call.
     """
     if is_ours(error):
         raise error

@@ -1,4 +1,4 @@
-"""Sources from generators of the user's."""
+"""Readers for sources that are user generators."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from streamkit.runtime.feeds import Feed, TaskFeed, ThreadFeed
 from streamkit.runtime.user_calls import is_ours
 
 _PART: Final = "0"
-# Nobody can change these, so they are encoded only where one of them is committed.
+# Values of these types are immutable, so only a position that is committed is encoded.
 _ATOMS: Final = (int, str, float, bool, type(None))
 
 
 class _Saved(msgspec.Struct):
-    """What a commit keeps of a generator."""
+    """The committed position of a generator."""
 
     offset: int = 0
     position: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class PositionFormat:
-    """Positions of a generator as text, and back as the type that ``resume`` is annotated with.
+    """Encodes positions of a generator as JSON and decodes them as the annotation of ``resume``.
 
-    A position that would not come back as it was is refused when it is yielded.
+    A position that does not decode to an equal value is refused when it is yielded.
     """
 
     def __init__(self, kind: Any) -> None:
@@ -43,41 +43,41 @@ class PositionFormat:
         self._encode = msgspec.json.Encoder().encode
 
     def encode(self, position: Any) -> msgspec.Raw:
-        """Write a position.
+        """Encode a position.
 
         Raises:
-            TypeError: It would not come back as it is.
+            TypeError: It would not decode to an equal value of the same type.
         """
         try:
             encoded = self._encode(position)
-            back = self._decode(encoded)
-            is_same = bool(back == position) and type(back) is type(position)
+            decoded = self._decode(encoded)
+            is_same = bool(decoded == position) and type(decoded) is type(position)
         except Exception as error:
             raise TypeError(self._refusal(position, error_text(error))) from error
         if not is_same:
-            raise TypeError(self._refusal(position, f"it would come back as {shown(back)}"))
+            raise TypeError(self._refusal(position, f"it would be read back as {shown(decoded)}"))
         return msgspec.Raw(encoded)
 
     def decode(self, encoded: bytes | msgspec.Raw) -> Any:
-        """Read a position."""
+        """Decode a position."""
         return self._decode(encoded)
 
     def _refusal(self, position: Any, why: str) -> str:
         advice = (
-            "yield what the annotation of `resume` says"
+            "yield positions of the type that `resume` is annotated with"
             if self._is_annotated
             else "annotate `resume` with the type of the positions, for example "
             f"resume: {type(position).__name__} | None"
         )
-        return f"the position {shown(position)} cannot be kept: {why}; {advice}"
+        return f"the position {shown(position)} cannot be stored: {why}; {advice}"
 
 
 class FunctionReader:
     """Reads a generator or an async generator, a chunk at a time.
 
-    A replayable one yields ``(position, value)``; the position of the last value of a chunk
-    is what a commit keeps. Positions are encoded the moment they are yielded, for the generator
-    may go on to change them.
+    A replayable generator yields ``(position, value)``; a commit stores the position of the last
+    value of a chunk. A mutable position is encoded when it is yielded, because the generator may
+    change it later.
     """
 
     def __init__(self, name: str, source: FunctionSource, clock: Clock) -> None:
@@ -94,7 +94,7 @@ class FunctionReader:
     async def open(self, committed: Positions) -> SourceFacts:
         try:
             values = self._call(committed.get(_PART))
-        except BaseException as error:  # of the function: it may open files before it yields
+        except BaseException as error:  # the function may fail before the first yield
             raise self._failed(error, "could not be opened") from error
         is_async = isinstance(values, AsyncIterator)
         accept = self._accept_pair if self._source.is_replayable else self._accept_value
@@ -104,9 +104,9 @@ class FunctionReader:
         if not self._source.is_replayable:
             note = ", cannot be replayed after a crash"
         elif committed:
-            note = f" after its {self._next_offset:,} values of earlier runs"
+            note = f" after the {self._next_offset:,} values of earlier runs"
         else:
-            note = " from its beginning"
+            note = " from the beginning"
         return SourceFacts(f"{self._source}{note}", is_replayable=self._source.is_replayable)
 
     async def next(self) -> Chunk | None:
@@ -131,7 +131,7 @@ class FunctionReader:
         return _PART, msgspec.json.encode(_Saved(last + 1, encoded)).decode()
 
     async def committed(self, positions: Positions) -> None:
-        pass  # the store is the only one who keeps them
+        pass  # only the store keeps positions of generators
 
     def lag(self) -> int | None:
         return None
@@ -160,7 +160,7 @@ class FunctionReader:
         try:
             position, value = yielded
         except (TypeError, ValueError):
-            raise TypeError("a source with `resume` yields (position, value)") from None
+            raise TypeError("a source with `resume` must yield (position, value)") from None
         if type(position) not in _ATOMS:
             position = self._format.encode(position)
         elif not self._is_checked and position is not None:
@@ -171,8 +171,8 @@ class FunctionReader:
     def _accept_value(self, value: Any) -> Any:
         if value is self._last and type(value).__hash__ is None:
             raise TypeError(
-                f"the generator yielded the same {type(value).__name__} object twice: values that "
-                "are still waiting would change with it; yield a new one each time"
+                f"the generator yielded the same {type(value).__name__} object twice: a change to "
+                "it would also change the values before; yield a new object each time"
             )
         self._last = value
         return value
@@ -195,7 +195,7 @@ class FunctionReader:
         frames = traceback.extract_tb(error.__traceback__)
         line = users_line(frames) or self._source.location
         return StageError(
-            f"source {self._name!r} {what or f'failed behind value {self._next_offset}'}: "
+            f"source {self._name!r} {what or f'failed after {self._next_offset} values'}: "
             f"{error_text(error)}\n  at: {line}",
             stage=self._name,
             topic=self._name,

@@ -1,4 +1,4 @@
-"""What the sources give: a reader per source, one chunk ahead of the runner."""
+"""Reads all sources, one chunk ahead of the runner."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streamkit.runtime.contracts import SourceReader
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A chunk of a source, and when it came."""
+    """A chunk of a source and its arrival time."""
 
     source: Node
     chunk: Chunk
@@ -29,14 +29,14 @@ class Intake:
     |---|---|---|
     | reading | a chunk | waiting until the runner takes it |
     | | its end, or a failure | ended |
-    | | stop, and its topic keeps what was read ahead | ended |
-    | | stop, and nobody would give it again | finishing |
+    | | stop, and records read ahead can be read again | ended |
+    | | stop, and records read ahead cannot be read again | finishing |
     | finishing | its end | ended |
 
     Args:
-        readers: What is read, open.
-        now_s: Time.
-        on_failure: Told of a source that fails; what it gave before is good.
+        readers: The open sources.
+        now_s: Returns the monotonic time in seconds.
+        on_failure: Called when a source fails; its earlier chunks stay valid.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class Intake:
 
     @property
     def has_ended(self) -> bool:
-        """Whether every source has come to its own end."""
+        """Whether every source has ended without a failure."""
         return self._ended == set(self._readers) and not self._failed
 
     def is_wanted(self, source: Node) -> bool:
-        """Tell whether records of a source are still to be processed."""
+        """Return whether records of a source should still be processed."""
         return not self._is_stopping or source in self._must_finish
 
     async def run(self) -> None:
@@ -73,7 +73,7 @@ class Intake:
                 tasks.start_soon(self._read, node)
 
     async def next(self) -> Arrival | None:
-        """Wait for the next chunk; None when there is nothing more to come.
+        """Wait for the next chunk; None when no more chunks can arrive.
 
         After a stop it may be one that is not wanted: see `is_wanted`.
         """
@@ -82,14 +82,14 @@ class Intake:
                 arrival = self._held.popleft()
                 self._taken[arrival.source].set()
                 return arrival
-            awaited = self._must_finish if self._is_stopping else set(self._readers)
-            if awaited <= self._ended:
+            active = self._must_finish if self._is_stopping else set(self._readers)
+            if active <= self._ended:
                 return None
             self._changed = anyio.Event()
             await self._changed.wait()
 
     def stop(self) -> None:
-        """Take in no more, but for what no source would give again."""
+        """Stop reading, except for records that a source could not read again."""
         self._must_finish = {node for node, reader in self._readers.items() if reader.stop()}
         self._is_stopping = True
         for node, scope in self._scopes.items():
@@ -98,7 +98,7 @@ class Intake:
         self._changed.set()
 
     def cancel(self) -> None:
-        """Stop reading at once, whatever is lost by it."""
+        """Stop reading immediately, even if records are lost."""
         self._is_stopping = True
         self._must_finish = set()
         for scope in self._scopes.values():
@@ -114,7 +114,7 @@ class Intake:
                     self._held.append(Arrival(node, chunk, self._now_s()))
                     self._changed.set()
                     await self._taken[node].wait()
-            except Exception as error:  # of the source
+            except Exception as error:  # raised by the source
                 self._failed.add(node)
                 self._on_failure(error)
         self._ended.add(node)

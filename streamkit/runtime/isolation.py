@@ -1,4 +1,4 @@
-"""Finds a branch that changes values in place which other branches read."""
+"""Detects stages that change a value in place while other branches read the same value."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class ChangedInPlace(Exception):
 
     def __init__(self) -> None:
         super().__init__(
-            "it changed its input in place, and other branches read the same object: make a new "
+            "it changed its input in place, but other branches read the same object: create a new "
             "value instead"
         )
 
 
 class Snapshot:
-    """Values as they were: copies to compare with."""
+    """Copies of values, to detect later changes."""
 
     def __init__(self, chunk: Chunk) -> None:
         self._before = [deepcopy(value) for value in chunk.values]
@@ -27,11 +27,11 @@ class Snapshot:
 
     @property
     def copy(self) -> Chunk:
-        """The chunk with values of its own."""
+        """The chunk with the copied values."""
         return self._chunk.with_values(self._before)
 
     def changed_row(self) -> int | None:
-        """Return the first row whose value is not what it was."""
+        """Return the first row whose value has changed, or None."""
         for row, (before, after) in enumerate(zip(self._before, self._chunk.values, strict=True)):
             if not _is_same(before, after):
                 return row
@@ -39,6 +39,6 @@ class Snapshot:
 
 
 def _is_same(before: Any, after: Any) -> bool:
-    if getattr(type(after), "__eq__", None) is object.__eq__:  # equal to themselves alone
+    if getattr(type(after), "__eq__", None) is object.__eq__:  # compares identity only
         return bool(getattr(before, "__dict__", None) == getattr(after, "__dict__", None))
     return bool(before == after)

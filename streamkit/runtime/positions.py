@@ -1,4 +1,4 @@
-"""What a commit keeps of sources and sinks: the changes since the one before."""
+"""Collects the positions that have changed since the last commit."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from streamkit.state.store import Changes
 
 
 class ChangedPositions:
-    """Positions that no commit has kept yet, by owner and part; all of them are text."""
+    """Positions that are not committed yet, by owner and part; every position is text."""
 
     def __init__(self) -> None:
         self._changed: Changes = {}
 
     def note(self, owner: str, part: str, position: str) -> None:
-        """Keep a position for the next commit, instead of the one before."""
+        """Set the position of a part for the next commit."""
         self._changed.setdefault(owner, {})[part] = position
 
     def take(self) -> Changes:
-        """Give what has changed, once."""
+        """Return the changed positions and forget them."""
         changed, self._changed = self._changed, {}
         return changed

@@ -1,10 +1,10 @@
-"""The loop of one task: takes chunks, works them off in slices, notes how far it came.
+"""The loop of one task: takes chunks, processes them in slices, and notes positions.
 
-| between two rounds | what may happen there |
+| between two rounds | what may happen |
 |---|---|
-| the boundary is free | the committer draws its line: every sink has had the same records |
-| the loop gets a turn | signals, acknowledgements, reports |
-| the stop is looked for | what is left of the slice is dropped; the next run begins with it |
+| the boundary lock is free | a commit is prepared: every sink has received the same records |
+| the event loop gets a turn | signals, acknowledgements and reports are handled |
+| the runner checks for a stop | the rest of the slice is dropped; the next run reads it again |
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from streamkit.runtime.positions import ChangedPositions
 from streamkit.runtime.slice_size import SliceSize
 from streamkit.runtime.task import Task, Work
 
-# How long the user's stages should work on one slice. Where a sink gets lists a longer slice is
-# worth more, since it makes longer lists.
+# How long the user's stages should work on one slice. It is longer if a sink gets lists, because
+# a longer slice gives longer lists.
 SLICE_S: Final = 0.01
 SLICE_FOR_LISTS_S: Final = 0.2
 _ROWS_FIRST: Final = 64
@@ -38,15 +38,15 @@ _SAMPLES: Final = 64
 
 
 class Runner:
-    """Runs one task over what the intake brings.
+    """Runs one task over the chunks of the intake.
 
     Args:
         intake: Where chunks come from.
-        task: What is done with them.
-        writers: Where its outputs go.
-        readers: Who knows the position after a chunk.
+        task: Processes the chunks.
+        writers: Where the outputs go.
+        readers: The sources, which return the position after a chunk.
         positions: Where positions are noted.
-        now_s: Time.
+        now_s: Returns the monotonic time in seconds.
     """
 
     def __init__(
@@ -76,15 +76,15 @@ class Runner:
         self.latencies_ms: deque[float] = deque(maxlen=_LATENCIES_KEPT)
 
     async def run(self) -> None:
-        """Work until the intake has nothing more.
+        """Process chunks until the intake ends.
 
         Raises:
-            StageError: A record failed; everything before it is written and noted.
+            StageError: A record failed; everything before it is written, and its position noted.
         """
         while (arrival := await self._intake.next()) is not None:
-            await self._work_off(arrival)
+            await self._process(arrival)
 
-    async def _work_off(self, arrival: Arrival) -> None:
+    async def _process(self, arrival: Arrival) -> None:
         source, chunk = arrival.source, arrival.chunk
         pace = self._paces[source]
         rows_max = _rows_within(chunk, CHUNK_BYTES_MAX)
@@ -100,10 +100,10 @@ class Runner:
             self.latencies_ms.append((self._now_s() - arrival.at_s) * 1_000)
 
     async def _deliver(self, work: Work) -> None:
-        """Hand a work to the sinks, in rounds.
+        """Write the outputs of a work to the sinks, in rounds.
 
         Raises:
-            StageError: A record of it failed; all before it is written.
+            StageError: A record failed; everything before it is written.
         """
         reached = work.part.offsets[0]
         while True:
@@ -130,7 +130,7 @@ class Runner:
 
 
 def _rows_within(chunk: Chunk, bytes_max: int) -> int:
-    """Return how many rows hold about so many bytes, judged by some of them."""
+    """Return how many rows have about ``bytes_max`` bytes, estimated from a sample."""
     values = chunk.values
     if type(values[0]) is not bytes:
         return CHUNK_RECORDS_MAX

@@ -1,4 +1,4 @@
-"""How a job stops: decisions only. The worker carries them out."""
+"""Decides how a job stops; the worker carries out the decisions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import IntEnum
 
 
 class Phase(IntEnum):
-    """What a job is doing, in the only order in which it may do it."""
+    """The phases of a job, in the order in which they follow each other."""
 
     RUNNING = 0
     STOPPING_SOURCES = 1
@@ -23,8 +23,8 @@ class Phase(IntEnum):
         return self.name.lower().replace("_", " ")
 
 
-# By which share of the whole deadline a phase must be done. A quick phase leaves its share to
-# the next; below the 30 s after which most supervisors kill, 25 s is the usual whole.
+# The share of the deadline by which a phase must be done. If a phase is quick, the next one has
+# more time. The default deadline is 25 s, because most supervisors kill a process after 30 s.
 DUE_SHARE = {
     Phase.STOPPING_SOURCES: 0.04,
     Phase.DRAINING: 0.44,
@@ -34,8 +34,9 @@ DUE_SHARE = {
 }
 FORCED_CLOSING_S = 1.0
 
-# What a drain leaves unfinished is read again, and what was done before it can be kept: the line
-# is drawn between two rounds. Outputs nobody acknowledged must not be committed.
+# If draining is late, the job still flushes and commits: a commit is between two rounds, and the
+# next run reads the rest again. If flushing is late, nothing is committed, because outputs that
+# were not acknowledged must not be committed.
 NEXT_IF_LATE = {
     Phase.STOPPING_SOURCES: Phase.DRAINING,
     Phase.DRAINING: Phase.FLUSHING,
@@ -49,19 +50,19 @@ EXIT_CLEAN, EXIT_FAILED, EXIT_LATE, EXIT_SIGNAL_BASE = 0, 1, 3, 128
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A signal to stop arrived: 2 is SIGINT, 15 is SIGTERM."""
+    """A stop signal arrived: 2 is SIGINT, 15 is SIGTERM."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Every source has come to its end."""
+    """Every source has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Something failed that ends the job. ``can_commit``: what came before it may be kept."""
+    """A failure ends the job. ``can_commit``: everything before it may be committed."""
 
     exit_code: int
     can_commit: bool
@@ -76,7 +77,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time went by."""
+    """Time has passed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ Command = Begin | Abandon | Exit
 
 
 class Shutdown:
-    """Decide what a stopping job does next.
+    """Decides what a stopping job does next.
 
     Args:
         deadline_s: Seconds for all phases together.
@@ -115,11 +116,11 @@ class Shutdown:
         self._signalled = False
 
     def handle(self, event: Event, now_s: float) -> list[Command]:
-        """Take one event and return what to do, in order.
+        """Handle one event; return the commands to carry out, in order.
 
         Args:
             event: What happened.
-            now_s: Monotonic time in seconds. Passed in, so that a test owns the clock.
+            now_s: Monotonic time in seconds. It is a parameter so that a test controls the clock.
         """
         match event:
             case Signal(number):
@@ -134,18 +135,18 @@ class Shutdown:
                 self._exit_code = self._exit_code or EXIT_LATE
                 return [Abandon(self.phase), *self._enter(NEXT_IF_LATE[self.phase])]
             case _:
-                return []  # a word from a phase given up, or nothing due yet
+                return []  # an event of an abandoned phase, or nothing is due yet
 
     def due_in_s(self, now_s: float) -> float:
         """Return how long the current phase may still take."""
         return max(0.0, self._due_s - now_s)
 
     def _signal(self, number: int, now_s: float) -> list[Command]:
-        """First signal: stop in order. Second: only close, within a second. Third: leave."""
+        """First signal: stop in order. Second: close within a second. Third: exit immediately."""
         if self.phase is Phase.RUNNING:
             self._signalled = True
             return self._start(now_s)
-        if not self._signalled:  # it is stopping by itself; this is the first request to
+        if not self._signalled:  # the job is already stopping, and this is the first signal
             self._signalled = True
             return []
         if self.phase is Phase.STOPPED:

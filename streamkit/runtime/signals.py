@@ -1,9 +1,9 @@
-"""Signals to stop, and the deadline that holds even when the event loop does not turn.
+"""Handles stop signals, and ends the process at the deadline even if the event loop is blocked.
 
-A thread of its own hears of signals, through the descriptor that the interpreter writes to: the
-main thread may be in a call that sleeps, and a signal that comes just before such a call does
-not end it. The watchdog is another thread; behind it stands the fault handler, which needs no
-interpreter.
+A separate thread receives the signals from a pipe that the interpreter writes to. The main thread
+may be in a blocking call, and a signal that arrives just before such a call does not interrupt it.
+The watchdog is another thread. If that fails too, the fault handler ends the process, because it
+does not need the interpreter.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from streamkit.forks import in_children
 from streamkit.runtime.shutdown import EXIT_LATE, EXIT_SIGNAL_BASE, FORCED_CLOSING_S
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# How long the loop may take to carry out what the deadline decided, before it is not asked.
+# How long after the deadline the event loop may still end the job, before the watchdog does.
 _GRACE_S = 1.0
 _END = b"\0"
 
 
 class Watchdog:
-    """Ends the process when it has not ended by itself.
+    """Ends the process if it has not exited in time.
 
     Args:
-        last_words: Called with the exit code before; in another thread than the loop's.
+        last_words: Called with the exit code before the process ends, in the watchdog's thread.
     """
 
     def __init__(self, last_words: Callable[[int], None]) -> None:
@@ -42,7 +42,7 @@ class Watchdog:
         self._error_fd = _copy_of_standard_error()
 
     def arm(self, seconds: float, code: int) -> None:
-        """Leave with ``code`` after so many seconds, whatever goes on."""
+        """Exit with ``code`` after ``seconds``, whatever the process is doing."""
         self.disarm()
         self._timer = threading.Timer(seconds, self._leave, (code,))
         self._timer.daemon = True
@@ -50,7 +50,7 @@ class Watchdog:
         faulthandler.dump_traceback_later(seconds + _GRACE_S, exit=True, file=self._error_fd)
 
     def arm_deadline(self, deadline_s: float) -> None:
-        """Hold an end to its deadline; one that a signal has set already stays."""
+        """Start the deadline; do nothing if a signal has started it already."""
         if self._timer is None:
             self.arm(deadline_s + _GRACE_S, EXIT_LATE)
 
@@ -66,7 +66,7 @@ class Watchdog:
 
     def _leave(self, code: int) -> None:
         try:
-            text = f"the job did not stop in time; leaving with exit code {code}\n"
+            text = f"the job did not stop in time; exiting with exit code {code}\n"
             with suppress(OSError):
                 os.write(self._error_fd, text.encode())
             self._last_words(code)
@@ -75,7 +75,7 @@ class Watchdog:
 
 
 def main_thread_stack() -> traceback.StackSummary:
-    """Return what the main thread is doing right now."""
+    """Return the current stack of the main thread."""
     main = threading.main_thread().ident
     assert main is not None, "it has started"
     return traceback.extract_stack(sys._current_frames()[main])
@@ -89,27 +89,27 @@ def stop_signals(
     deadline_s: float,
     last_words: Callable[[int], None],
 ) -> Iterator[Watchdog]:
-    """Handle the signals to stop while the block runs; main thread only.
+    """Handle stop signals while the block runs; main thread only.
 
-    SIGINT and SIGHUP that are ignored at the start stay ignored: so a shell shields what it runs
-    in the background, and ``nohup`` what shall outlive the terminal. SIGTERM is always handled.
+    SIGINT and SIGHUP stay ignored if they are ignored at the start: a shell ignores SIGINT for
+    background jobs, and ``nohup`` ignores SIGHUP. SIGTERM is always handled.
 
     Args:
         on_signal: Called with the signal's number, in another thread.
         on_interrupt: Called in the main thread, between two bytecodes; it may raise.
-        deadline_s: How long stopping may take after the first one.
-        last_words: Called with the exit code before the process is ended by force.
+        deadline_s: How long stopping may take after the first signal.
+        last_words: Called with the exit code before the watchdog ends the process.
     """
     watchdog = Watchdog(last_words)
-    hearing, told = os.pipe()
-    os.set_blocking(told, False)
+    read_fd, write_fd = os.pipe()
+    os.set_blocking(write_fd, False)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         on_interrupt()
 
     def listen() -> None:
         count = 0
-        while numbers := os.read(hearing, 64):
+        while numbers := os.read(read_fd, 64):
             for number in filter(SIGNALS.__contains__, numbers):
                 count += 1
                 on_signal(number)
@@ -119,31 +119,31 @@ def stop_signals(
 
     listener = threading.Thread(target=listen, name="stop signals", daemon=True)
     listener.start()
-    fd_before = signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    fd_before = signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
     before: dict[int, Any] = {
         number: signal.signal(number, interrupt) for number in SIGNALS if _is_handled(number)
     }
 
-    def give_back() -> None:
+    def restore() -> None:
         signal.set_wakeup_fd(fd_before)
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def in_child() -> None:
-        give_back()
-        for fd in (hearing, told):
+        restore()
+        for fd in (read_fd, write_fd):
             os.close(fd)
 
-    forget = in_children(in_child)
+    unregister = in_children(in_child)
     try:
         yield watchdog
     finally:
-        forget()
-        give_back()
-        # A child that was forked elsewhere may hold the pipe open, so its end is said, not awaited.
-        os.write(told, _END)
+        unregister()
+        restore()
+        # A byte ends the listener. Closing the pipe may not, because a child may have it open.
+        os.write(write_fd, _END)
         listener.join()
-        for fd in (hearing, told):
+        for fd in (read_fd, write_fd):
             os.close(fd)
         watchdog.close()
 
@@ -153,7 +153,7 @@ def _is_handled(number: int) -> bool:
 
 
 def _copy_of_standard_error() -> int:
-    """Return a descriptor to write to when all else may hang; of nothing, if there is none."""
+    """Return a copy of the standard error descriptor; of the null device if it is closed."""
     try:
         return os.dup(2)
     except OSError:

@@ -1,20 +1,21 @@
-"""How many rows come next, from the time that the last ones took. Pure: the time is given."""
+"""Chooses how many rows to process next, from the time the last ones took. Pure."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# That rows are slow is believed at once, that they are quick by degrees: it may be chance.
+# The size shrinks immediately after a slow turn, but grows at most by this factor per turn,
+# because one fast turn may be chance.
 _GROWTH_MAX: Final = 8
 
 
 class SliceSize:
-    """Aims at a time per turn.
+    """Adjusts the number of rows so that each turn takes about the same time.
 
     Args:
         target_s: How long one turn should take.
-        first: Rows of the first turn, when nothing is known.
-        most: Rows of a turn at the most.
+        first: Rows of the first turn.
+        most: Maximum rows of a turn.
     """
 
     def __init__(self, target_s: float, *, first: int, most: int) -> None:
@@ -23,7 +24,7 @@ class SliceSize:
         self._most = most
 
     def took(self, rows: int, seconds: float) -> None:
-        """Learn how long some rows took."""
+        """Adjust to the time that some rows took."""
         if rows <= 0:
             return
         aim = rows * self._target_s / seconds if seconds > 0 else self._most

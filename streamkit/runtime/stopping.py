@@ -1,4 +1,4 @@
-"""Carries out what `Shutdown` decides: phase after phase, each of which may be given up."""
+"""Carries out the decisions of `Shutdown`: runs phase after phase, and cancels late ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Work = Callable[[], Awaitable[None]]
 
 
 class Observer(Protocol):
-    """Who is told what happens."""
+    """Receives the phases and messages of a job."""
 
     def phase(self, phase: Phase, detail: str) -> None: ...
 
@@ -37,22 +37,22 @@ class Stopping:
     """Follows a job from its first event to its exit code.
 
     Args:
-        work: What each phase does.
-        give_up: What else to do where a phase is given up, before the next begins.
-        unacknowledged: Records by sink that may still be lost, for the reports.
-        clock: Time.
-        observer: Told of every phase.
+        work: The function that each phase runs.
+        on_abandon: Functions to call when a phase is abandoned, before the next one begins.
+        unacknowledged: Returns the unacknowledged records by sink, for the reports.
+        clock: Source of time.
+        observer: Receives every phase and message.
         deadline_s: Seconds for all phases together.
-        on_failure: Told of a phase that fails: nothing may be committed any more.
-        on_begin: Called with the deadline when the job begins to stop, whatever the reason: it
-            must hold also where the event loop does not turn any more.
+        on_failure: Called when a phase fails; after that nothing may be committed.
+        on_begin: Called with the deadline when the job begins to stop, whatever the reason. It
+            starts the watchdog, which works even if the event loop is blocked.
     """
 
     def __init__(
         self,
         work: Mapping[Phase, Work],
         *,
-        give_up: Mapping[Phase, Callable[[], None]],
+        on_abandon: Mapping[Phase, Callable[[], None]],
         unacknowledged: Callable[[], dict[str, int]],
         clock: Clock,
         observer: Observer,
@@ -61,7 +61,7 @@ class Stopping:
         on_begin: Callable[[float], None],
     ) -> None:
         self._work = work
-        self._give_up = give_up
+        self._on_abandon = on_abandon
         self._unacknowledged = unacknowledged
         self._clock = clock
         self._observer = observer
@@ -78,12 +78,12 @@ class Stopping:
         return self._shutdown.phase is not Phase.RUNNING
 
     def happen(self, event: Event) -> None:
-        """Take an event; on the event loop."""
+        """Add an event; call it in the event loop."""
         self._events.append(event)
         self._happened.set()
 
     async def follow(self, tasks: TaskGroup) -> int:
-        """Carry out what the events lead to; return the exit code."""
+        """Handle events until the job has stopped; return the exit code."""
         while self.exit_code is None:
             event = await self._next_event()
             had_begun = self.has_begun
@@ -105,17 +105,17 @@ class Stopping:
     def _carry_out(self, command: Command, tasks: TaskGroup) -> None:
         match command:
             case Begin(phase):
-                detail = self._left_text() if phase is Phase.FLUSHING else ""
+                detail = self._unacknowledged_text() if phase is Phase.FLUSHING else ""
                 self._observer.phase(phase, detail)
                 scope = self._phase_scope = anyio.CancelScope()
                 tasks.start_soon(self._run_phase, phase, scope)
             case Abandon(phase):
-                left = self._left_text()
-                self._observer.note(f"gave up on {phase.label}{': ' if left else ''}{left}")
+                detail = self._unacknowledged_text()
+                self._observer.note(f"abandoned {phase.label}{': ' if detail else ''}{detail}")
                 if self._phase_scope is not None:
                     self._phase_scope.cancel()
-                if phase in self._give_up:
-                    self._give_up[phase]()
+                if phase in self._on_abandon:
+                    self._on_abandon[phase]()
             case Exit(code):
                 self.exit_code = code
 
@@ -123,14 +123,14 @@ class Stopping:
         with scope:
             try:
                 await self._work[phase]()
-            except Exception as error:  # a full disk, say: the job must still end in order
+            except Exception as error:  # after an error such as a full disk, the job still closes
                 self._on_failure(error)
                 return
             self.happen(Done(phase))
 
-    def _left_text(self) -> str:
-        left = self._unacknowledged()
-        if not left:
+    def _unacknowledged_text(self) -> str:
+        counts = self._unacknowledged()
+        if not counts:
             return ""
-        held = ", ".join(f"{count} for {name}" for name, count in left.items())
-        return f"unacknowledged records: {held}"
+        listed = ", ".join(f"{count} for {name}" for name, count in counts.items())
+        return f"unacknowledged records: {listed}"

@@ -1,8 +1,8 @@
-"""A running graph: chunks go in at the sources and come out at the sinks. No I/O.
+"""A running graph: turns chunks of the sources into chunks for the sinks. No I/O.
 
-Everything that a slice leads to is worked out before any of it is handed to a sink. A slice may
-end early, at a record that fails or where its time is over; then everything that came from that
-record or a later one is cut off, in every branch, so that what is left belongs to whole records.
+All outputs of a slice are computed before any of them is written to a sink. A slice may end early,
+at a record that fails or when its time is over. Then the outputs of that record and of later ones
+are removed in every branch, so that only outputs of whole records are left.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from streamkit.record import Chunk
 from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.isolation import ChangedInPlace, Snapshot
 
-# How long one operator may work on one slice. The pace aims far below; this is for functions that
-# are suddenly slower than they were.
+# How long one operator may work on one slice. The slice size aims far below; this limit is for
+# functions that suddenly become slow.
 OPERATOR_S_MAX: Final = 0.25
 
 
 @dataclass(slots=True)
 class Counts:
-    """Inputs of one stage: taken = handled + dropped + skipped. Outputs are counted apart."""
+    """Counts of a stage: taken = handled + dropped + skipped are inputs, given are outputs."""
 
     taken: int = 0
     dropped: int = 0
@@ -41,7 +41,7 @@ class Counts:
 
 @dataclass(slots=True, eq=False)
 class Output:
-    """A chunk for a sink, by one way through the graph."""
+    """A chunk for a sink, from one path through the graph."""
 
     sink: Node
     chunk: Chunk
@@ -49,7 +49,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Skip:
-    """A record that was left out, and why. ``is_written``: a sink refused what it had given."""
+    """A skipped record and its error. ``is_written``: it was counted as given before it failed."""
 
     node: Node
     offset: int
@@ -59,8 +59,8 @@ class Skip:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pass:
-    """Which rows went through one operator, by their offsets. ``empty``: those that a step
-    which expands rows made nothing of; None where the difference tells.
+    """The offsets of the rows before and after one operator. ``empty``: rows that an operator
+    expanded to no rows; None if the operator does not expand rows.
     """
 
     node: Node
@@ -71,9 +71,9 @@ class _Pass:
 
 
 class Work:
-    """What one slice of a source leads to, up to the offset ``end``.
+    """The outputs of one slice of a source, up to the offset ``end``.
 
-    There is one output, if only an empty one, for each way from the source to a sink.
+    It has one output, possibly empty, for each path from the source to a sink.
     """
 
     def __init__(self, source: Node, part: Chunk) -> None:
@@ -89,26 +89,26 @@ class Work:
         self.skips: list[Skip] = []
 
     def within(self, chunk: Chunk) -> Chunk:
-        """Cut off what came from records that are not part of this work any more."""
+        """Remove the rows of records that are no longer part of this work."""
         offsets = chunk.offsets
         if not len(offsets) or offsets[-1] < self.end:
             return chunk
         return chunk.slice(0, bisect_left(offsets, self.end))
 
     def end_at(self, offset: int) -> None:
-        """Leave the records from ``offset`` on to a later slice."""
+        """End before ``offset``; a later slice processes the records from there on."""
         self.end = min(self.end, offset)
 
     def fail(self, error: StageError, offset: int) -> None:
-        """End in front of the record that failed; the first such record is the one to report."""
+        """End before the record that failed; if several fail, keep the error of the first."""
         if self.failure is None or offset < self._failed_at:
             self.failure, self._failed_at = error, offset
         self.end_at(offset)
 
     def finish(self) -> None:
-        """Cut every output to the same records."""
+        """Cut every output at the same record."""
         if self._failed_at > self.end:
-            self.failure = None  # that record is met again, in a later slice
+            self.failure = None  # a later slice processes that record again
         for output in self.outputs:
             output.chunk = self.within(output.chunk)
 
@@ -122,11 +122,11 @@ class Task:
 
     Args:
         topology: The graph.
-        last_operators: What a sink's writer does to a chunk, after the steps of its node.
-        on_skip: Told of each record left out under ``on_error="skip"``.
-        on_result: Told what each node gives, for tests.
-        now_s: Time, so that a slice can end when it has taken long; without it none does.
-        is_isolated: Fail a stage that changes a value in place which others read too; for tests.
+        last_operators: The operator of a sink's writer, applied after the steps of its node.
+        on_skip: Called for each record skipped because of ``on_error="skip"``.
+        on_result: Called with the result of each node, for tests.
+        now_s: Returns the time, to end a slice that takes too long; without it, none ends early.
+        is_isolated: Fail a stage that changes a value in place that others read too; for tests.
     """
 
     def __init__(
@@ -143,29 +143,29 @@ class Task:
         self.counts = {node: Counts() for node in topology.nodes}
         self._on_skip = on_skip
         self._on_result = on_result
-        self._room = _TaskRoom(now_s or (lambda: 0.0))
+        self._runtime = _TaskRuntime(now_s or (lambda: 0.0))
         last = last_operators or {}
-        stations = {node: _RunningNode(node) for node in topology.nodes}
-        for node, station in stations.items():
-            station.operators = [(step.open(self._room), step.expands) for step in node.steps]
+        running_nodes = {node: _RunningNode(node) for node in topology.nodes}
+        for node, running in running_nodes.items():
+            running.operators = [(step.open(self._runtime), step.expands) for step in node.steps]
             if node in last:
-                station.operators.append((last[node], False))
-            station.readers = [stations[reader] for reader in topology.readers(node)]
-        self._stations = stations
+                running.operators.append((last[node], False))
+            running.readers = [running_nodes[reader] for reader in topology.readers(node)]
+        self._running_nodes = running_nodes
 
     def process(self, source: Node, part: Chunk) -> Work:
-        """Take a slice of what a source has read, and work out what the sinks shall write.
+        """Process a slice of a source's chunk; return the outputs for the sinks.
 
-        Nothing is counted before `account`. Where a record fails whose stage says ``fail``, the
-        work ends in front of it and carries the failure.
+        Nothing is counted before `account`. If a stage with ``on_error="fail"`` fails on a
+        record, the work ends before that record and has the failure.
         """
         work = Work(source, part)
-        self._run(self._stations[source], part, work)
+        self._run(self._running_nodes[source], part, work)
         work.finish()
         return work
 
     def account(self, work: Work, reached: int) -> None:
-        """Count what has been done of a work, up to the offset ``reached``."""
+        """Add a work to the counts, up to the offset ``reached``."""
         start, work.counted_to = work.counted_to, reached
         for node, taken, given in work.nodes:
             counts = self.counts[node]
@@ -184,19 +184,19 @@ class Task:
         if self._on_skip is not None:
             self._on_skip(skip.error)
 
-    def _run(self, station: _RunningNode, chunk: Chunk, work: Work) -> None:
-        node = station.node
+    def _run(self, running: _RunningNode, chunk: Chunk, work: Work) -> None:
+        node = running.node
         chunk = work.within(chunk)
         taken = chunk.offsets
-        for operator, expands in station.operators:
+        for operator, expands in running.operators:
             chunk = self._apply(node, operator, expands, chunk, work)
         work.nodes.append((node, taken, chunk.offsets))
         if self._on_result is not None:
             self._on_result(node, chunk)
         if node.kind == "sink":
             work.outputs.append(Output(node, chunk))
-        is_shared = self._is_isolated and len(station.readers) > 1
-        for reader in station.readers:
+        is_shared = self._is_isolated and len(running.readers) > 1
+        for reader in running.readers:
             before = Snapshot(chunk) if is_shared else None
             self._run(reader, chunk, work)
             row = None if before is None else before.changed_row()
@@ -207,22 +207,22 @@ class Task:
     def _apply(
         self, node: Node, operator: Operator, expands: bool, chunk: Chunk, work: Work
     ) -> Chunk:
-        self._room.begin()
+        self._runtime.begin()
         skipped: list[int] = []
         try:
             result = operator.on_chunk(chunk)
         except Interrupted as interrupted:
             result, skipped = self._continued(node, operator, chunk, interrupted, work)
-        empty = self._room.empty if expands else None
+        empty = self._runtime.empty if expands else None
         work.passes.append(_Pass(node, chunk.offsets, result.offsets, skipped, empty))
         return result
 
     def _continued(
         self, node: Node, operator: Operator, chunk: Chunk, interrupted: Interrupted, work: Work
     ) -> tuple[Chunk, list[int]]:
-        """Continue after a row that failed, or finish the record at which time was over.
+        """Continue after a failed row, or finish the record that ran out of time.
 
-        Each row is tried once. Returns what came of them, and the offsets of rows left out.
+        Each row is processed once. Returns the results and the offsets of skipped rows.
         """
         done: list[Chunk] = []
         skipped: list[int] = []
@@ -247,11 +247,11 @@ class Task:
                 interrupted = again
 
     def _rest_of_record(self, chunk: Chunk, work: Work) -> Chunk:
-        """Return the rows of the record that comes first; the slice ends after that record.
+        """Return the rows of the first record; the slice ends after that record.
 
-        Without it a record that leads to many rows would begin again and again.
+        Otherwise a record that expands to many rows would run out of time on every attempt.
         """
-        self._room.hold()
+        self._runtime.hold()
         end = bisect_right(chunk.offsets, chunk.offsets[0])
         if end < len(chunk):
             work.end_at(chunk.offsets[end])
@@ -259,7 +259,7 @@ class Task:
 
 
 def is_skipped(node: Node, error: StageError) -> bool:
-    """Tell whether a record is left out, as its stage says. Ctrl-C is about the whole job."""
+    """Return whether ``on_error`` of the stage skips the record. Ctrl-C stops the whole job."""
     return node.on_error == "skip" and not isinstance(error.__cause__, KeyboardInterrupt)
 
 
@@ -272,8 +272,8 @@ class _RunningNode:
     readers: list[_RunningNode] = field(default_factory=list)
 
 
-class _TaskRoom:
-    """The room of all operators of a task: they run one after another."""
+class _TaskRuntime:
+    """Time limit and dropped rows of the operator that runs; a task runs one at a time."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
@@ -295,12 +295,12 @@ class _TaskRoom:
 
 
 def _cause_of(failed: RowFailed) -> BaseException:
-    assert failed.__cause__ is not None, "a row fails by an error"
+    assert failed.__cause__ is not None, "a failed row has an error"
     return failed.__cause__
 
 
 def _between(offsets: Sequence[int], start: int, end: int) -> int:
-    """Count the offsets from ``start`` up to ``end``; they ascend."""
+    """Count the offsets from ``start`` up to ``end``; offsets must ascend."""
     if not len(offsets):
         return 0
     first = 0 if offsets[0] >= start else bisect_left(offsets, start)

@@ -1,4 +1,4 @@
-"""Calls of the user's code: whatever they return is waited for, whatever they raise is theirs."""
+"""Calls user code: waits for what it returns, and tells its errors from our own cancellation."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _NOT_BEGUN = frozenset({CoroutineType, AsyncGeneratorType})
 
 
 def unfinished_row(values: Sequence[object]) -> int | None:
-    """Return the first row whose value is a coroutine: work of a stage that nobody has begun.
+    """Return the first row whose value is a coroutine that nobody awaits, or None.
 
-    A stage that returns one for its first record fails there. For a later record it would reach
-    a sink, which may never look at it.
+    A stage that returns a coroutine for its first record fails there. For a later record, the
+    coroutine would reach a sink, which may ignore its value.
     """
     if _NOT_BEGUN.isdisjoint(map(type, values)):
         return None
@@ -24,25 +24,25 @@ def unfinished_row(values: Sequence[object]) -> int | None:
 
 
 class Unfinished(TypeError):
-    """A value is work that nobody has begun."""
+    """A value is a coroutine or an async generator that was never started."""
 
     def __init__(self, value: object) -> None:
         super().__init__(
             "the value is a coroutine that was never awaited: a stage must not be async"
         )
         if isinstance(value, CoroutineType):
-            value.close()  # else Python says the same once more, later and somewhere else
+            value.close()  # otherwise Python warns about it again later, at another place
 
 
 async def settle(result: object) -> None:
-    """Wait for what a call returned, where there is something to wait for.
+    """Wait for the result of a call if it is awaitable.
 
-    A coroutine, a task, or a future of a thread or process pool is work that is still going on:
-    the call has ended only when it has.
+    A coroutine, a task, or a future of a thread or process pool is work in progress, so the call
+    is done only when that work is done.
 
     Raises:
-        TypeError: It is a generator or the like, so its work would never be done.
-        BaseException: What the work raised.
+        TypeError: The result is a generator or similar, so its work would never be done.
+        BaseException: The work raised it.
     """
     if result is None:
         return
@@ -52,16 +52,16 @@ async def settle(result: object) -> None:
         await result
     elif isinstance(result, _NEVER_DONE):
         raise TypeError(
-            f"it returned a {type(result).__name__} object, so what it does would never be done: "
-            "loop over the rows, without yield"
+            f"it returned a {type(result).__name__} object, whose code would never run: "
+            "use a plain loop over the rows, without yield"
         )
 
 
 def is_ours(error: BaseException) -> bool:
-    """Tell whether an error of an awaited call is the engine's own cancellation.
+    """Return whether an error of an awaited call is the engine's own cancellation.
 
-    ``CancelledError`` is also what user code raises, or gets from a task that it cancelled: then
-    nobody has asked the current task to end.
+    User code may also raise ``CancelledError``, for example from a task that it cancelled. In
+    that case nobody has cancelled the current task.
     """
     if not isinstance(error, asyncio.CancelledError):
         return False

@@ -1,11 +1,11 @@
-"""One run of one task: intake, runner, committer and stop, and what they tell one another.
+"""One run of one task: connects intake, runner, committer and stop.
 
 | part | what it does | ends |
 |---|---|---|
-| `intake` | reads every source, a chunk ahead | end of the sources, or the stop |
-| `runner` | slices through the task, outputs to the sinks | nothing comes any more |
-| `committer` | draws a line between two rounds, waits for the sinks, commits | the last commit |
-| `stopping` | phase after phase, by one deadline | the exit code |
+| `intake` | reads every source, a chunk ahead | at the end of the sources, or at the stop |
+| `runner` | processes slices, writes the outputs to the sinks | when the intake has ended |
+| `committer` | prepares commits between two rounds, waits for the sinks | after the last commit |
+| `stopping` | runs the phases of the stop within one deadline | with the exit code |
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from streamkit.runtime.task import Counts, Task
 from streamkit.runtime.user_calls import is_ours
 from streamkit.state.store import Store
 
-_SKIPS_TOLD_MAX = 5
+_SKIPS_NOTED_MAX = 5
 
-# Why a job began to stop. What happens afterwards does not change it.
+# Why a job began to stop. Later events do not change it.
 Cause = Literal["", "finished", "signalled", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The open ends of a graph, and the store of its positions."""
+    """The open sources and sinks of a graph, and the store of its positions."""
 
     readers: Mapping[Node, SourceReader]
     writers: Mapping[Node, SinkWriter]
@@ -50,7 +50,7 @@ class Ports:
 
 
 class Progress:
-    """What has been done so far."""
+    """Counts and latencies of a run so far."""
 
     def __init__(self, counts: dict[Node, Counts], committer: Committer, runner: Runner) -> None:
         self.counts = counts
@@ -62,7 +62,7 @@ class Progress:
         return self._committer.commits
 
     def p99_ms(self) -> float:
-        """Return how long all but 1 % of the recent slices took from arrival to the sinks."""
+        """Return the 99th percentile of the time of recent slices from arrival to the sinks."""
         ordered = sorted(self._runner.latencies_ms)
         return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] if ordered else 0.0
 
@@ -72,12 +72,11 @@ class Worker:
 
     Args:
         topology: The graph.
-        ports: Its ends and its store; all open. They are closed when `run` returns, but for the
-            store.
-        clock: Time.
-        observer: Who is told.
-        commit_interval_s: How often positions are committed while there is work.
-        stop_deadline_s: How long stopping may take in all.
+        ports: The open sources, sinks and store. `run` closes them, except for the store.
+        clock: Source of time.
+        observer: Receives phases and messages.
+        commit_interval_s: How often positions are committed while records arrive.
+        stop_deadline_s: How long stopping may take in total.
         on_stopping: Called with the deadline when the job begins to stop.
     """
 
@@ -95,7 +94,7 @@ class Worker:
         self._ports = ports
         self._observer = observer
         self._commit_interval_s = commit_interval_s
-        self._skips_told = 0
+        self._skips_noted = 0
         self._stop_signal: int | None = None
         self.cause: Cause = ""
         self.failure: BaseException | None = None
@@ -133,7 +132,7 @@ class Worker:
                 Phase.COMMITTING: self._committer.commit_last,
                 Phase.CLOSING: self._close,
             },
-            give_up={Phase.DRAINING: self._processing.cancel},
+            on_abandon={Phase.DRAINING: self._processing.cancel},
             unacknowledged=lambda: self.unacknowledged,
             clock=clock,
             observer=observer,
@@ -146,14 +145,14 @@ class Worker:
     # --- from outside ----------------------------------------------------------------
 
     def signal(self, number: int) -> None:
-        """Take a signal to stop; on the event loop."""
+        """Handle a stop signal; call it in the event loop."""
         self._stop_signal = self._stop_signal or number
         self._begin("signalled")
         self._stopping.happen(Signal(number))
 
     @property
     def unacknowledged(self) -> dict[str, int]:
-        """Records by sink that were written and may still be lost."""
+        """How many written records may still be lost, by sink."""
         held = {
             node.name: writer.unacknowledged
             for node, writer in self._ports.writers.items()
@@ -162,16 +161,16 @@ class Worker:
         return {name: count for name, count in held.items() if count}
 
     def lag(self) -> int | None:
-        """Return how many records lie ahead in all sources; None where nobody knows."""
+        """Return how many records are not read yet in all sources; None if that is not known."""
         lags = [reader.lag() for reader in self._ports.readers.values()]
         return None if None in lags else sum(lag for lag in lags if lag is not None)
 
     async def run(self) -> int:
-        """Work until the end, a failure or a signal; return the exit code."""
+        """Run until the end, a failure or a signal; return the exit code."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._guarded, self._intake.run, anyio.CancelScope())
             tasks.start_soon(self._guarded, self._process, self._processing)
-            tasks.start_soon(self._guarded, self._commit_now_and_then, self._committing)
+            tasks.start_soon(self._guarded, self._commit_at_intervals, self._committing)
             code = await self._stopping.follow(tasks)
             tasks.cancel_scope.cancel()
         return code
@@ -179,14 +178,14 @@ class Worker:
     # --- the parts -------------------------------------------------------------------
 
     async def _guarded(self, part: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
-        """Run a part; whatever ends it against our will is a failure, never the end of the job."""
+        """Run a part; if it ends by an error, the job fails and stops in order."""
         with scope:
             try:
                 await part()
             except asyncio.CancelledError:
                 if scope.cancel_called or self._stopping.exit_code is not None:
                     raise
-                self._broken(StreamKitError("a task of the job itself was cancelled by user code"))
+                self._broken(StreamKitError("user code cancelled an internal task of the job"))
             except Exception as error:
                 self._broken(error)
 
@@ -202,16 +201,17 @@ class Worker:
         finally:
             self._is_idle.set()
 
-    async def _commit_now_and_then(self) -> None:
+    async def _commit_at_intervals(self) -> None:
         await self._committer.run(self._commit_interval_s)
 
     def _is_from_the_same_interrupt(self, error: StageError) -> bool:
-        """Tell whether Ctrl-C, which stops the job, has ended the user's pool of processes too.
+        """Return whether an error comes from the Ctrl-C that stops the job.
 
-        The terminal sends it to all of them. The next run begins with that record.
+        A terminal sends Ctrl-C to the user's process pools too. The next run starts with the
+        record that was interrupted.
         """
-        is_its_like = isinstance(error.__cause__, KeyboardInterrupt | BrokenExecutor)
-        return self._stop_signal == SIGINT and is_its_like
+        is_interrupt = isinstance(error.__cause__, KeyboardInterrupt | BrokenExecutor)
+        return self._stop_signal == SIGINT and is_interrupt
 
     # --- failures --------------------------------------------------------------------
 
@@ -232,11 +232,11 @@ class Worker:
         self.cause = self.cause or cause
 
     def _skipped(self, error: StageError) -> None:
-        self._skips_told += 1
-        if self._skips_told <= _SKIPS_TOLD_MAX:
+        self._skips_noted += 1
+        if self._skips_noted <= _SKIPS_NOTED_MAX:
             self._observer.note(f"skipped: {error}")
-        if self._skips_told == _SKIPS_TOLD_MAX:
-            self._observer.note("further skipped records are only counted")
+        if self._skips_noted == _SKIPS_NOTED_MAX:
+            self._observer.note("more skipped records are counted, but not shown")
 
     # --- phases of the stop ----------------------------------------------------------
 
@@ -244,7 +244,7 @@ class Worker:
         self._intake.stop()
 
     async def _close(self) -> None:
-        """Close every port, side by side: one that hangs keeps no other open."""
+        """Close all sources and sinks concurrently, so one that hangs does not block the others."""
         self._intake.cancel()
         self._processing.cancel()
         self._committing.cancel()
@@ -252,7 +252,7 @@ class Worker:
         async def close(name: str, port: SourceReader | SinkWriter) -> None:
             try:
                 await port.close()
-            except BaseException as error:  # the others must be closed all the same
+            except BaseException as error:  # the others must still be closed
                 if is_ours(error):
                     raise
                 text = f"{name!r} could not be closed: {error_text(error)}"

@@ -1,8 +1,8 @@
-"""NaN and infinity, which JSON cannot hold: msgspec and pydantic write them as null.
+"""Finds NaN and infinity, which JSON does not have: msgspec and pydantic write them as null.
 
-A column of values is looked at as a whole. Of a class whose floats are plain fields, each field is
-summed up, since a sum is finite only if all it sums up is. Of all other values, only those are
-looked into whose bytes have a ``null``.
+Columns are checked as a whole for speed. If the floats of a class are plain fields, each field is
+summed up: the sum is finite only if every value is. Other values are searched only if their
+encoded bytes contain ``null``.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _has_null = re.compile(b"null").search
 
 
 def lost_float(values: Sequence[Any], encoded: Sequence[bytes]) -> Fault | None:
-    """Find the first row with a float that JSON cannot hold, and say why."""
+    """Return the first row with a NaN or infinity and its error; None without one."""
     if _all_finite(values):
         return None
     for start in range(0, len(encoded), _ROWS_SEARCHED):
-        # Searched as one: that is quicker, and the copy is small.
+        # One search over joined rows is faster than one per row, and the copy is small.
         if _has_null(b"".join(encoded[start : start + _ROWS_SEARCHED])):
             fault = _first_lost(values, encoded, range(start, start + _ROWS_SEARCHED))
             if fault is not None:
@@ -43,7 +43,7 @@ def lost_float(values: Sequence[Any], encoded: Sequence[bytes]) -> Fault | None:
 
 
 def not_finite(value: Any) -> str | None:
-    """Return the path to the first float in a value that is NaN or infinite; None without one."""
+    """Return the path to the first NaN or infinity in a value; None without one."""
     if isinstance(value, float):
         return None if math.isfinite(value) else ""
     if isinstance(value, _LEAVES):
@@ -61,14 +61,14 @@ def _first_lost(values: Sequence[Any], encoded: Sequence[bytes], rows: range) ->
         if path is not None:
             where = f" at {path}" if path else ""
             return row, ValueError(
-                f"JSON has no NaN and no infinity, and the value has one{where}: "
-                "write None, or use your own format with value="
+                f"the value has NaN or infinity{where}, which JSON does not have: "
+                "use None, or your own format with value="
             )
     return None
 
 
 def _all_finite(values: Sequence[Any]) -> bool:
-    """Return quickly whether all floats are finite; False where that takes more than sums."""
+    """Return whether all floats are finite; False also if sums cannot decide it."""
     kinds = set(map(type, values))
     if len(kinds) != 1:
         return not kinds
@@ -77,13 +77,13 @@ def _all_finite(values: Sequence[Any]) -> bool:
         return False
     try:
         return all(math.isfinite(sum(column(values))) for column in floats)
-    except (TypeError, AttributeError, OverflowError):  # a field holds something else than it says
+    except (TypeError, AttributeError, OverflowError):  # a field has a value of another type
         return False
 
 
 @cache
 def _float_columns(kind: Any) -> tuple[Callable[[Any], Iterable[Any]], ...] | None:
-    """Return what takes each column of floats out of a column of a class; None if not so easy."""
+    """Return functions that extract each column of floats; None if floats may be nested."""
     if kind in (str, bytes, int, bool, type(None)):
         return ()
     if kind is float:
@@ -107,7 +107,7 @@ def _is_number(hint: Any) -> bool:
 
 
 def _parts(value: Any) -> Iterable[tuple[Any, Any]]:
-    """List what a value is made of: names of fields as text, keys and numbers in a tuple."""
+    """Return the parts of a value: fields by name, items by a tuple of their key or index."""
     if isinstance(value, Mapping):
         return (((key,), part) for key, part in value.items())
     if isinstance(value, _SEQUENCES):
@@ -136,6 +136,6 @@ def _float_fields(kind: Any) -> dict[str, Any]:
 def _hints_of(kind: Any, names: Iterable[str]) -> dict[str, Any]:
     try:
         hints = typing.get_type_hints(kind, include_extras=True)
-    except (NameError, TypeError, AttributeError):  # what nobody can resolve may hold anything
+    except (NameError, TypeError, AttributeError):  # an annotation that cannot be resolved
         hints = {}
     return {name: hints.get(name, Any) for name in names}

@@ -1,4 +1,4 @@
-"""Values as JSON."""
+"""Writes values as JSON."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from streamkit.serde.pydantic_values import dump_model
 
 
 def _other(value: Any) -> Any:
-    """Encode what msgspec does not know."""
+    """Encode a value of a type that msgspec does not support."""
     if is_pydantic(type(value)):
         return msgspec.Raw(dump_model(value))
     raise TypeError(f"values of type {type(value).__name__!r} cannot be written as JSON")
 
 
-# Writes NaN and infinity as null: whoever uses it looks for `lost_float` afterwards.
+# Writes NaN and infinity as null, so callers must check with `lost_float` afterwards.
 dumps = msgspec.json.Encoder(enc_hook=_other).encode
 
 
@@ -26,8 +26,8 @@ def encode_json(value: Any) -> bytes:
     """Write one value as JSON.
 
     Raises:
-        TypeError: It has no form in JSON.
-        ValueError: It holds NaN or infinity, which JSON cannot say.
+        TypeError: The value cannot be written as JSON.
+        ValueError: The value contains NaN or infinity, which JSON does not have.
     """
     data = dumps(value)
     fault = lost_float((value,), (data,))

@@ -1,4 +1,4 @@
-"""What a value type can hold, found once while the graph is built."""
+"""Inspects value types once, while the graph is built."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ RAW_KINDS = (bytes, bytearray, memoryview)
 
 
 def bare(kind: Any) -> Any:
-    """Return the type under a NewType, an alias or an Annotated without constraints.
+    """Return the underlying type of a NewType, an alias or an Annotated without constraints.
 
-    None stands for a type that is not known, Any for every type.
+    None means that the type is not known, Any means every type.
     """
     while True:
         if isinstance(kind, NewType):
@@ -38,14 +38,14 @@ def bare(kind: Any) -> Any:
 
 
 def is_text(kind: Any) -> bool:
-    """Return whether values are texts, perhaps with constraints such as a length."""
+    """Return whether a type is str, possibly with constraints such as a length."""
     if get_origin(kind) is Annotated:
         kind = get_args(kind)[0]
     return bare(kind) is str
 
 
 def members(kind: Any) -> tuple[Any, ...]:
-    """Return the types of a union, or the one type."""
+    """Return the members of a union; any other type alone."""
     kind = bare(kind)
     if get_origin(kind) in _UNIONS:
         return tuple(each for member in get_args(kind) for each in members(member))
@@ -53,7 +53,10 @@ def members(kind: Any) -> tuple[Any, ...]:
 
 
 def in_record(kind: Any) -> Any:
-    """Return what is written of a type: of a record its value; None where that is not known."""
+    """Return the type of the values that are written: for a `Record`, that of its value.
+
+    None means that the type is not known.
+    """
     found = []
     for each in members(kind):
         if each is None or (isinstance(each, type) and issubclass(each, Record)):
@@ -68,35 +71,35 @@ def may_be_record(kind: Any) -> bool:
         origin = get_origin(each) or each
         if each is None or each is Any or not isinstance(origin, type):
             return True
-        # A protocol can be satisfied by a Record, and does not want to be asked.
+        # A Record may satisfy a protocol, and `isinstance` with one may raise.
         if origin in Record.__mro__ or Record in origin.__mro__ or is_protocol(origin):
             return True
     return False
 
 
 def is_protocol(kind: type) -> bool:
-    """Return whether a class is satisfied by what does not derive from it."""
+    """Return whether instances of a class need not derive from it."""
     return bool(getattr(kind, "_is_protocol", False)) or inspect.isabstract(kind)
 
 
 def is_pydantic(kind: Any) -> bool:
-    """Return whether a class is a model or a dataclass of pydantic's."""
+    """Return whether a class is a pydantic model or a pydantic dataclass."""
     return isinstance(kind, type) and hasattr(kind, "__pydantic_validator__")
 
 
 def may_hold_floats(kind: Any) -> bool:
-    """Return whether a float can be anywhere in a value of a type."""
+    """Return whether a value of a type can contain a float."""
     try:
         return any(map(_may_be_float, _parts(kind)))
-    except Exception:  # a type that msgspec does not know may hold anything
+    except Exception:  # a type that msgspec does not support may contain anything
         return True
 
 
 def classes_in(kind: Any) -> Iterator[Any]:
-    """Yield the classes that a type is made of, the unsupported among them.
+    """Yield the classes that a type consists of, including unsupported ones.
 
     Raises:
-        Exception: Whatever msgspec raises on annotations that it cannot resolve.
+        Exception: msgspec cannot resolve an annotation.
     """
     for part in _parts(kind):
         if isinstance(part, shape.CustomType | shape.DataclassType):
@@ -104,20 +107,20 @@ def classes_in(kind: Any) -> Iterator[Any]:
 
 
 def unsupported_in(kind: Any) -> Iterator[Any]:
-    """Yield the classes in a type that have no form in JSON."""
+    """Yield the classes in a type that cannot be written as JSON."""
     for part in _parts(kind):
         if isinstance(part, shape.CustomType):
             yield part.cls
 
 
 def mixes_keys(kind: Any) -> bool:
-    """Return whether a dict in a type has keys of several types, which JSON makes one."""
+    """Return whether a dict in a type has keys of several types; in JSON all keys are strings."""
     try:
         return any(
             isinstance(part, shape.DictType) and isinstance(part.key_type, shape.UnionType)
             for part in _parts(kind)
         )
-    except Exception:  # annotations nobody can resolve
+    except Exception:  # an annotation that cannot be resolved
         return False
 
 
@@ -131,7 +134,7 @@ def _may_be_float(part: shape.Type) -> bool:
 
 
 def _parts(kind: Any) -> Iterator[shape.Type]:
-    """Yield a type and all that it is made of, each once."""
+    """Yield a type and all types it consists of, each once."""
     seen: dict[int, shape.Type] = {}
     waiting: list[Any] = [shape.type_info(kind)]
     while waiting:

@@ -1,4 +1,4 @@
-"""Values of pydantic's models. pydantic is never imported: who has a model has imported it."""
+"""Reads and writes pydantic models. pydantic is not imported: the user's code has imported it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streamkit.serde.kinds import bare, classes_in, is_pydantic
 
 
 def holds_pydantic(kind: Any) -> bool:
-    """Return whether a type is a model, or is made of some."""
+    """Return whether a type is a pydantic model, or contains one."""
     if "pydantic" not in sys.modules:
         return False
     kind = bare(kind)
@@ -19,21 +19,21 @@ def holds_pydantic(kind: Any) -> bool:
         return True
     try:
         return any(map(is_pydantic, classes_in(kind)))
-    except Exception:  # said where the type is used, with more words
+    except Exception:  # the error is reported later, where the type is used
         return False
 
 
 def pydantic_loads(kind: Any) -> Callable[[bytes], Any]:
-    """Choose what reads values of a type from JSON."""
+    """Return a function that reads values of a type from JSON."""
     loads: Callable[[bytes], Any] = _adapter(kind).validate_json
     return loads
 
 
 def pydantic_dumps(kind: Any) -> Callable[[Any], bytes]:
-    """Choose what writes values of a type as JSON that `pydantic_loads` can read.
+    """Return a function that writes values of a type as JSON that `pydantic_loads` can read.
 
     Raises:
-        TypeError: A field of a model is written so that it cannot be read.
+        TypeError: A field of a model is written in a form that cannot be read back.
     """
     for problem in _problems(kind, set()):
         raise TypeError(problem)
@@ -58,7 +58,7 @@ def _adapter(kind: Any) -> Any:
 
 
 def _problems(kind: Any, seen: set[Any]) -> Iterator[str]:
-    """Find the fields of models that come back as something else, or not at all."""
+    """Yield the fields of models that are not read back as they were written."""
     for argument in get_args(kind):
         yield from _problems(argument, seen)
     if not is_pydantic(kind) or kind in seen:
@@ -75,18 +75,18 @@ def _problems(kind: Any, seen: set[Any]) -> Iterator[str]:
 
 def _problem(kind: Any, name: str, field: Any) -> str:
     if field.exclude:
-        return "is left out of JSON, but is required" if field.is_required() else ""
+        return "is excluded from JSON, but is required" if field.is_required() else ""
     written = field.serialization_alias or name
     readable = _readable_names(kind, name, field)
     if written not in readable:
         return f"is written as {written!r}, but is read from {', '.join(sorted(readable))!r}"
     if any(map(_is_secret, (field.annotation, *get_args(field.annotation)))):
-        return "is a secret, which pydantic writes as asterisks: give it a field_serializer"
+        return "is a secret, which pydantic writes as asterisks: add a field_serializer"
     return ""
 
 
 def _readable_names(kind: Any, name: str, field: Any) -> set[str]:
-    """Return the names under which validation finds a field."""
+    """Return the names from which validation reads a field."""
     alias = field.validation_alias
     choices = getattr(alias, "choices", [alias])
     first = [getattr(each, "path", [each])[0] for each in choices]

@@ -1,7 +1,7 @@
-"""Bytes to values and back, chosen by a type: bytes raw, text as UTF-8, all else as JSON.
+"""Converts bytes to values and back by type: bytes raw, str as UTF-8, everything else as JSON.
 
-One type has one format, whether it is read or written, so that what is written with a type can
-be read with it.
+A type has the same format for reading and writing, so values written with a type can be read
+with it.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from streamkit.serde.pydantic_values import holds_pydantic, pydantic_dumps, pyda
 
 
 class Serde(Protocol):
-    """A format of one's own, for ``value=``."""
+    """A custom format for ``value=``."""
 
     def loads(self, data: bytes) -> Any:
-        """Read a value; raise if the bytes are none."""
+        """Decode a value; raise if the bytes are not valid."""
 
     def dumps(self, value: Any) -> bytes:
-        """Write a value."""
+        """Encode a value."""
 
 
 FindFault = Callable[[Sequence[Any], Sequence[bytes]], Fault | None]
@@ -47,7 +47,7 @@ FindFault = Callable[[Sequence[Any], Sequence[bytes]], Fault | None]
 
 @dataclass(frozen=True, slots=True)
 class ValueFormat:
-    """How the values of a topic are read. ``as_record``: the stage wants the whole record."""
+    """How the values of a topic are read. ``as_record``: the stage gets the whole record."""
 
     loads: Callable[[bytes], Any] | None
     as_record: bool = False
@@ -57,8 +57,8 @@ class ValueFormat:
 class ValueEncoder:
     """How values are written.
 
-    ``fault`` looks at whole columns, values and their bytes, and gives the first row whose bytes
-    do not say what the value was; None where that cannot be.
+    ``fault`` compares a column of values with their bytes and returns the first row whose bytes do
+    not represent its value. It is None if that cannot happen.
     """
 
     dumps: Callable[[Any], bytes]
@@ -66,10 +66,10 @@ class ValueEncoder:
 
 
 def format_for(kind: Any, serde: Serde | None = None) -> ValueFormat:
-    """Choose how to read values of a type, or by a user's format.
+    """Return how to read values of a type, or with a custom format.
 
     Raises:
-        TopologyError: Such values cannot be told from JSON; the text says what to change.
+        TopologyError: Values of the type cannot be read from JSON; the text says what to change.
     """
     kind = bare(kind)
     as_record = kind is Record or get_origin(kind) is Record
@@ -81,13 +81,13 @@ def format_for(kind: Any, serde: Serde | None = None) -> ValueFormat:
 
 
 def encoder_for(kind: Any, serde: Serde | None = None) -> ValueEncoder:
-    """Choose how to write values of a type, or by a user's format.
+    """Return how to write values of a type, or with a custom format.
 
-    None stands for a type that is not known: then each value says by itself whether it is
-    bytes, text or JSON. A `Record` stands for its value.
+    If ``kind`` is None, the type is not known: then each value is written by its own type as
+    bytes, text or JSON. For a `Record`, its value is written.
 
     Raises:
-        TopologyError: Such values cannot be written; the text says what to change.
+        TopologyError: Values of the type cannot be written; the text says what to change.
     """
     if serde is not None:
         return ValueEncoder(_method_of(serde, "dumps"), not_bytes)
@@ -108,35 +108,35 @@ def encoder_for(kind: Any, serde: Serde | None = None) -> ValueEncoder:
 
 
 def encoder_for_topic(kind: Any, topic_kind: Any) -> ValueEncoder:
-    """Choose how to write values of a type to a topic of a type: the topic's decides.
+    """Return how to write values of a type to a topic; the type of the topic decides.
 
     Raises:
-        TopologyError: Such values cannot be written; the text says what to change.
+        TopologyError: Values of the type cannot be written; the text says what to change.
     """
-    if topic_kind is None or bare(topic_kind) is bytes:  # which a Topic without a type has, too
+    if topic_kind is None or bare(topic_kind) is bytes:  # bytes is also the default of `Topic`
         return encoder_for(kind)
     kind = bare(in_record(kind))
     if kind in RAW_KINDS:
         return encoder_for(kind)
     found = encoder_for(topic_kind)
-    # A function that does not say what it returns may return bytes that are encoded already.
+    # A function without a return annotation may return bytes that are encoded already.
     return found if kind is not None or found.dumps is _untyped else _or_bytes(found)
 
 
 def encode_value(value: Any) -> bytes:
-    """Write one value of a type that is not known: bytes raw, text as UTF-8, all else as JSON.
+    """Write one value by its own type: bytes raw, str as UTF-8, everything else as JSON.
 
     Raises:
-        TypeError: It cannot be written as JSON.
-        ValueError: It holds NaN or infinity, which JSON cannot say.
+        TypeError: The value cannot be written as JSON.
+        ValueError: The value contains NaN or infinity, which JSON does not have.
     """
     return _untyped(value) if isinstance(value, (str, *RAW_KINDS)) else encode_json(value)
 
 
 def encode_as(value: Any, kind: Any, serde: Serde | None = None) -> bytes:
-    """Write one value as a topic of a type holds it; for tests, which send values by hand.
+    """Write one value as a topic of a type stores it; for tests.
 
-    Bytes are what is stored. So is text where it cannot be a value of the type: JSON, then.
+    Bytes are written as they are. Text that is not a valid value of the type is taken as JSON.
     """
     if serde is not None:
         return value if type(value) is bytes else serde.dumps(value)
@@ -146,26 +146,26 @@ def encode_as(value: Any, kind: Any, serde: Serde | None = None) -> bytes:
 
 
 def encode_key(key: Any) -> bytes | None:
-    """Write a key: bytes raw, text as UTF-8, None for no key.
+    """Write a key: bytes raw, str as UTF-8, None for no key.
 
     Raises:
-        UsageError: Keys of that type need a format of their own.
+        UsageError: The key has another type.
     """
     if key is None or type(key) is bytes:
         return key
     if type(key) is str:
         return key.encode()
     raise UsageError(
-        f"a key of type {type(key).__name__} ({key!r})",
+        f"a key must be bytes, str or None, not {type(key).__name__} ({key!r})",
         hint="return bytes, str or None from key=, for example key=lambda row: str(row.id)",
     )
 
 
 def key_reader(kind: Any) -> Callable[[bytes | None], Any]:
-    """Choose how a context shows keys: text where it is annotated so, else bytes.
+    """Return how a context shows keys: as ``str`` if annotated so, otherwise as ``bytes``.
 
     Raises:
-        TopologyError: Keys are shown as ``str`` or as ``bytes`` only.
+        TopologyError: The annotation is another type.
     """
     kinds = {each for each in get_args(kind) or (kind,) if each not in (None, type(None), Any)}
     if kinds == {str}:
@@ -173,17 +173,18 @@ def key_reader(kind: Any) -> Callable[[bytes | None], Any]:
     if kinds <= {bytes}:
         return _key_bytes
     raise TopologyError(
-        f"a context cannot show keys as {kind}", hint="annotate Context[str] or Context[bytes]"
+        f"a Context cannot have keys of type {kind}",
+        hint="annotate Context[str] or Context[bytes]",
     )
 
 
 def not_bytes(values: Sequence[Any], encoded: Sequence[Any]) -> Fault | None:
-    """Find the first row that a user's format did not turn into bytes."""
+    """Return the first row that a custom format did not encode to bytes."""
     if all(map(isinstance, encoded, repeat(bytes))):
         return None
     row = next(row for row, data in enumerate(encoded) if not isinstance(data, bytes))
     found = type(encoded[row]).__name__
-    return row, TypeError(f"the format gave {found} instead of bytes")
+    return row, TypeError(f"the format returned {found} instead of bytes")
 
 
 def _can_be(kind: Any, text: str) -> bool:
@@ -229,14 +230,14 @@ def _decoder(kind: Any) -> Callable[[bytes], Any]:
 def _of_pydantic(choose: Callable[[Any], Callable[[Any], Any]], kind: Any) -> Any:
     try:
         return choose(kind)
-    except Exception as error:  # pydantic has many, under a class that we do not import
+    except Exception as error:  # pydantic has its own classes, which are not imported here
         raise TopologyError(f"pydantic cannot work with values of {kind}: {error}") from None
 
 
 def _refuse_unsupported(kind: Any, how: str, is_refused: Callable[[Any], bool]) -> None:
     try:
         refused = [each for each in unsupported_in(kind) if is_refused(each)]
-    except Exception:  # annotations nobody can resolve: `_decoder` says it better
+    except Exception:  # an annotation that cannot be resolved; `_decoder` has a better error
         return
     if refused:
         name = getattr(refused[0], "__name__", str(refused[0]))
@@ -250,14 +251,14 @@ def _refuse_unsupported(kind: Any, how: str, is_refused: Callable[[Any], bool]) 
 def _refuse_mixed_keys(kind: Any) -> None:
     if mixes_keys(kind):
         raise TopologyError(
-            f"values of {kind} cannot be read back: all keys in JSON are texts",
+            f"values of {kind} cannot be read back: all keys in JSON are strings",
             hint="use keys of one type, as in dict[int, ...]",
         )
 
 
 _INSTEAD = {
     "deque": "use list",
-    "OrderedDict": "use dict, which keeps its order as well",
+    "OrderedDict": "use dict, which keeps its order too",
     "defaultdict": "use dict",
     "Counter": "use dict[str, int]",
     "Iterable": "use list",
@@ -266,35 +267,35 @@ _INSTEAD = {
 
 
 def _is_surely_plain(kind: Any) -> bool:
-    """Return whether no value of a class can be written: neither its own nor of a subclass."""
+    """Return whether no instance of a class can be written, not even of a subclass."""
     if not isinstance(kind, type) or issubclass(kind, dict | list) or type.__subclasses__(kind):
         return False
     return not is_protocol(kind)
 
 
 def _method_of(serde: Any, name: str) -> Callable[[Any], Any]:
-    """Return a method of a user's format.
+    """Return a method of a custom format.
 
     Raises:
-        TopologyError: It has none, or it cannot be called as one.
+        TopologyError: The format does not have the method, or it is not a plain method.
     """
     if isinstance(serde, type):
         raise TopologyError(
             f"value={serde.__name__} is a class, not a format",
-            hint=f"make one of it: value={serde.__name__}()",
+            hint=f"use an instance: value={serde.__name__}()",
         )
     method = getattr(serde, name, None)
     is_lazy = inspect.iscoroutinefunction(method) or inspect.isgeneratorfunction(method)
     if not callable(method) or is_lazy:
         raise TopologyError(
             f"value={serde!r} has no plain method {name!r}",
-            hint="a format has loads(data) and dumps(value)",
+            hint="a format needs loads(data) and dumps(value)",
         )
     return method  # type: ignore[no-any-return]  # the user's
 
 
 def _fault_of_any(values: Sequence[Any], encoded: Sequence[bytes]) -> Fault | None:
-    """Refuse bytes where any JSON is read: they would come back as text in base64."""
+    """Refuse bytes in values of type Any: they would be read back as base64 text."""
     if not set(map(type, values)).isdisjoint(RAW_KINDS):
         row = next(row for row, value in enumerate(values) if isinstance(value, RAW_KINDS))
         return row, TypeError(
@@ -309,15 +310,15 @@ def _is_raw_union(kind: Any) -> bool:
 
 
 def _fault_of_models(kind: Any) -> FindFault:
-    """Refuse what is no instance of the model; pydantic writes only the fields both have."""
+    """Refuse values that are not exactly of the model: pydantic would write only its fields."""
 
     def fault(values: Sequence[Any], encoded: Sequence[bytes]) -> Fault | None:
         if isinstance(kind, type) and not set(map(type, values)) <= {kind}:
             for row, value in enumerate(values):
                 if type(value) is not kind:
                     return row, TypeError(
-                        f"the value is {type(value).__name__}, its declared type is "
-                        f"{kind.__name__}, and other fields than its would be lost"
+                        f"the value is {type(value).__name__}, but its declared type is "
+                        f"{kind.__name__}: fields that {kind.__name__} does not have would be lost"
                     )
         return lost_float(values, encoded)
 

@@ -1,4 +1,4 @@
-"""What a job keeps between runs: its positions, in one sqlite file, locked by one run."""
+"""Stores the positions of a job between runs, in a sqlite file that one run locks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ FORMAT_VERSION = 1
 PLAN = "one-task"
 _STATE_ID_BITS = 64
 
-# By source or sink, then by its own key. A position is text that only its owner reads.
+# By source or sink, then by its key. A position is text that only its owner interprets.
 Changes = dict[str, dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
 class StoreFacts:
-    """What a store said when it was opened. ``is_new``: nothing was ever committed to it."""
+    """The facts of an opened store. ``is_new``: nothing was ever committed to it."""
 
     path: Path
     is_new: bool
@@ -31,7 +31,7 @@ class StoreFacts:
 
 
 class Store:
-    """The store of one task. One thread at a time.
+    """The store of one task. Only one thread may use it at a time.
 
     A commit is one transaction, durable when `commit` returns.
     """
@@ -39,21 +39,21 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock_fd = -1
-        self._share_lock_again: Callable[[], None] = lambda: None
+        self._unregister_lock: Callable[[], None] = lambda: None
         self._db: sqlite3.Connection | None = None
 
     def open(self, *, app: str, cluster: str, fresh: bool = False) -> StoreFacts:
-        """Lock and open the store, making it if it is missing.
+        """Lock and open the store; create it if it is missing.
 
         Args:
-            app: Whose state it is.
-            cluster: Where its positions are valid.
-            fresh: Forget what is in it.
+            app: Name of the app that the state belongs to.
+            cluster: The cluster for which the positions are valid.
+            fresh: Delete the stored state first.
 
         Raises:
-            StateInUse: Another run has it.
-            StateMismatch: It belongs to another app or cluster.
-            StateError: It is of another version, or cannot be read.
+            StateInUse: Another run uses the store.
+            StateMismatch: The store belongs to another app or cluster.
+            StateError: The store has another format version, or cannot be read.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock(app)
@@ -70,18 +70,19 @@ class Store:
             raise
 
     def positions(self) -> Changes:
-        """Return where every source is, as committed last."""
+        """Return the committed positions of every source."""
         return self._read("positions", "source")
 
     def sink_positions(self) -> Changes:
-        """Return what the last commit kept of every sink."""
+        """Return the committed positions of every sink."""
         return self._read("sinks", "sink")
 
     def commit(self, sources: Changes, sinks: Changes | None = None) -> None:
-        """Keep the positions that have changed, durably, in one transaction.
+        """Store the changed positions durably, in one transaction.
 
         Raises:
-            sqlite3.OperationalError: The disk is full, say; the last commit stands.
+            sqlite3.OperationalError: The write failed, for example because the disk is full; the
+                last commit stays valid.
         """
         assert self._db is not None, "the store is open"
         with self._db:
@@ -96,12 +97,12 @@ class Store:
                 )
 
     def close(self) -> None:
-        """Close the file and let others have it."""
+        """Close the file and release the lock."""
         if self._db is not None:
             self._db.close()
             self._db = None
         if self._lock_fd >= 0:
-            self._share_lock_again()
+            self._unregister_lock()
             os.close(self._lock_fd)
             self._lock_fd = -1
 
@@ -131,14 +132,14 @@ class Store:
             os.close(self._lock_fd)
             self._lock_fd = -1
             raise StateInUse(
-                f"another run of {app!r} is going on: it has locked {self.path}",
-                hint="stop it first, or name another folder with --data-dir",
+                f"another run of {app!r} is in progress: it has locked {self.path}",
+                hint="stop it first, or use another folder with --data-dir",
             ) from None
-        # The lock lives as long as any copy of this descriptor, so children must not keep one.
-        self._share_lock_again = close_in_children(self._lock_fd)
+        # The lock is held while any copy of this descriptor is open, so children must close theirs.
+        self._unregister_lock = close_in_children(self._lock_fd)
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        # autocommit is off: `with db` is one transaction. Any thread may use it, one at a time.
+        # Autocommit is off, so `with db` is one transaction.
         for pragma in (
             "journal_mode=WAL",
             "synchronous=FULL",
@@ -171,13 +172,14 @@ class Store:
                 db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
         if meta["format"] != str(FORMAT_VERSION):
             raise StateError(
-                f"{self.path} is of format {meta['format']}, this version reads {FORMAT_VERSION}"
+                f"the state {self.path} has format {meta['format']}, "
+                f"but this version of streamkit reads format {FORMAT_VERSION}"
             )
-        for name, wanted in (("app", app), ("cluster", cluster)):
-            if meta[name] != wanted:
+        for name, expected in (("app", app), ("cluster", cluster)):
+            if meta[name] != expected:
                 raise StateMismatch(
                     f"the state {self.path} belongs to the {name} {meta[name]!r}, "
-                    f"this run is for {wanted!r}",
-                    hint="name another folder with --data-dir, or start over with --fresh-state",
+                    f"but this run uses {expected!r}",
+                    hint="use another folder with --data-dir, or start over with --fresh-state",
                 )
         return meta

@@ -1,4 +1,4 @@
-"""Helpers for tests of one's own stages."""
+"""Helpers for unit tests of stages."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ def context(
     offset: int = 0,
     timestamp_ms: int = 0,
 ) -> Context[Any]:
-    """Make a `Context` for calling a stage in a unit test."""
+    """Create a `Context` to call a stage in a unit test."""
     return Context(topic, partition, offset, key, timestamp_ms)

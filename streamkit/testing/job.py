@@ -1,4 +1,4 @@
-"""Run a graph in memory: the engine's own task and delivery, without a broker or a wait."""
+"""Runs a graph in memory with the engine's own task and delivery, without a broker."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _START_MS = 1_356_998_400_000
 
 
 class TestJob:
-    """What `App.test` gives. Records go through the same stages as in a run, at once.
+    """Returned by `App.test`. Records go through the same stages as in a run, immediately.
 
-    Sinks of one's own are really called: opened when the block begins, written to by `send` and
-    `read`, flushed by `commit`, flushed and closed when the block ends. What goes to topics and
-    connectors is kept, for `output` and `records`.
+    Sinks that are functions or classes are really called: opened when the block begins, written
+    to by `send` and `read`, flushed by `commit`, flushed and closed when the block ends. Records
+    for topics and connectors are kept in memory, for `output` and `records`.
     """
 
-    __test__ = False  # it is no test, whatever pytest thinks of the name
+    __test__ = False  # pytest would collect the class because of its name
 
     def __init__(self, topology: Topology, *, isolated: bool = False) -> None:
         self._topology = topology
@@ -69,7 +69,7 @@ class TestJob:
             self.close()
 
     def close(self) -> None:
-        """Close the sinks of one's own; the block does so by itself."""
+        """Close the sinks; the end of the block does it too."""
         was_open, self._is_open = self._is_open, False
         try:
             for writer in self._writers.values() if was_open else ():
@@ -78,15 +78,15 @@ class TestJob:
             self._loop.close()
 
     def send(self, source: Stream[Any] | str, *values: Any) -> None:
-        """Put values into a source, by its stream or its topic.
+        """Send values to a source, given by its stream or its topic.
 
-        Values are encoded as a topic holds them, then decoded as the source says. A `Record`
-        brings its own key and timestamp.
+        Values are encoded as a topic stores them, then decoded with the format of the source. A
+        `Record` has its own key and timestamp.
 
         Raises:
-            StageError: A stage failed, and says ``fail``; nothing of this call is kept. Or a sink
-                of one's own failed; it was called with the records before.
-            UsageError: There is no such source.
+            StageError: A stage with ``on_error="fail"`` failed; nothing of this call is kept. Or a
+                sink failed; it was called with the records before the failed one.
+            UsageError: The graph has no such source.
         """
         node = self._source(source)
         records = [each if isinstance(each, Record) else Record(each) for each in values]
@@ -109,13 +109,13 @@ class TestJob:
         self._process(node, chunk)
 
     def read(self, source: Stream[Any], limit: int | None = None) -> int:
-        """Run a generator source, and process what it yields.
+        """Run a generator source, and process the values it yields.
 
-        It begins after the last value that was read, as after a commit, and is closed again.
+        It resumes after the last value that was read, as after a commit, and is closed at the end.
 
         Args:
             source: The decorated generator.
-            limit: How many values to read; to its end, if left out.
+            limit: How many values to read; by default all of them.
 
         Returns:
             How many values were read.
@@ -126,17 +126,17 @@ class TestJob:
         """
         node = source.node
         if not isinstance(node.endpoint, FunctionSource):
-            raise UsageError(f"{node.name!r} is not a generator", hint="use send for topics")
+            raise UsageError(f"{node.name!r} is not a generator source", hint="use send for topics")
         chunks = self._loop.run(self._read(node, node.endpoint, limit))
         for chunk in chunks:
             self._process(node, chunk)
         return sum(map(len, chunks))
 
     def commit(self) -> None:
-        """Flush the sinks of one's own, as a commit does.
+        """Flush the sinks that are functions or classes, as a commit does.
 
         Raises:
-            StreamKitError: One of them could not be flushed.
+            StreamKitError: A sink could not be flushed.
         """
         self._flush(is_last=False)
 
@@ -154,12 +154,12 @@ class TestJob:
     async def _read(self, node: Node, source: FunctionSource, limit: int | None) -> list[Chunk]:
         reader = FunctionReader(node.name, source, self._clock)
         found: list[Chunk] = []
-        left = limit
+        remaining = limit
         try:
             await reader.open(self._positions.get(node, {}))
-            while left != 0 and (chunk := await reader.next()) is not None:
-                part = chunk if left is None else chunk.slice(0, left)
-                left = None if left is None else left - len(part)
+            while remaining != 0 and (chunk := await reader.next()) is not None:
+                part = chunk if remaining is None else chunk.slice(0, remaining)
+                remaining = None if remaining is None else remaining - len(part)
                 found.append(part)
                 key, position = reader.position_after(part)
                 self._positions[node] = {key: position}
@@ -181,7 +181,7 @@ class TestJob:
     async def _deliver(self, work: Work) -> None:
         reached = work.part.offsets[0]
         for output in work.outputs if self._is_isolated else ():
-            if output.sink in self._writers:  # each gets its own, so that a change is its own
+            if output.sink in self._writers:  # a copy, so a sink cannot change another's values
                 output.chunk = Snapshot(output.chunk).copy
         while reached < work.end:
             reached = await self._delivery.round(work, reached)
@@ -194,7 +194,7 @@ class TestJob:
     @overload
     def output(self, stream: Sink[..., Any] | str) -> list[Any]: ...
     def output(self, stream: Stream[Any] | Sink[..., Any] | str) -> list[Any]:
-        """Return the values that a stage has given so far, or that a topic has got."""
+        """Return the values that a stage has produced so far, or that a topic has received."""
         return [record.value for record in self.records(stream)]
 
     @overload
@@ -202,7 +202,7 @@ class TestJob:
     @overload
     def records(self, stream: Sink[..., Any] | str) -> list[Record[Any]]: ...
     def records(self, stream: Stream[Any] | Sink[..., Any] | str) -> list[Record[Any]]:
-        """Return whole records: of a topic, with the bytes as they would be stored."""
+        """Return whole records; those of a topic have the bytes that would be stored."""
         return [
             record
             for node in self._nodes(stream)
@@ -211,7 +211,7 @@ class TestJob:
         ]
 
     def advance(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0) -> None:
-        """Move the clock that values without a timestamp are stamped by."""
+        """Move the clock that gives timestamps to values without one."""
         self._now_ms += round((seconds + 60 * minutes + 3_600 * hours) * 1_000)
 
     def _note(self, node: Node, chunk: Chunk) -> None:
@@ -239,7 +239,7 @@ class TestJob:
 
 
 def _own_writers(topology: Topology, clock: SystemClock) -> dict[Node, AtOnceWriter]:
-    """Make the writers of functions and classes of the user's; connectors are left out."""
+    """Create the writers of sinks that are functions or classes; connectors are left out."""
     writers: dict[Node, AtOnceWriter] = {}
     for node in topology.of_kind("sink"):
         if isinstance(node.endpoint, FunctionSink):
@@ -250,34 +250,34 @@ def _own_writers(topology: Topology, clock: SystemClock) -> dict[Node, AtOnceWri
 
 
 class _Loop:
-    """Runs what is async: in this thread, or beside it where an event loop runs here already."""
+    """Runs coroutines in this thread, or in another one if this thread runs an event loop."""
 
     def __init__(self) -> None:
         self._runner: asyncio.Runner | None = None
-        self._beside: ThreadPoolExecutor | None = None
+        self._thread: ThreadPoolExecutor | None = None
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         if self._runner is None:
             self._runner = asyncio.Runner()
-            self._beside = ThreadPoolExecutor(1) if _is_loop_running() else None
-        if self._beside is None:
+            self._thread = ThreadPoolExecutor(1) if _is_loop_running() else None
+        if self._thread is None:
             return self._runner.run(work)
-        return self._beside.submit(self._runner.run, work).result()
+        return self._thread.submit(self._runner.run, work).result()
 
     def close(self) -> None:
         runner, self._runner = self._runner, None
         if runner is None:
             return
-        if self._beside is None:
+        if self._thread is None:
             runner.close()
         else:
-            self._beside.submit(runner.close).result()
-            self._beside.shutdown()
+            self._thread.submit(runner.close).result()
+            self._thread.shutdown()
 
 
 def _is_loop_running() -> bool:
     try:
         anyio.get_current_task()
-    except RuntimeError:  # of asyncio; that of trio is one as well
+    except RuntimeError:  # raised outside of asyncio and trio
         return False
     return True

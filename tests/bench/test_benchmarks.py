@@ -1,4 +1,4 @@
-"""Every benchmark with few records: its output is checked, its times are not."""
+"""Runs every benchmark with few records; checks its output, but not its times."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NEED_THE_OFFICIAL_CLIENT = {"consume", "produce", "produce-single"}
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_a_benchmark_checks_its_output_and_reports(
+def test_a_benchmark_checks_its_output_and_reports_its_times(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
@@ -42,20 +42,20 @@ def test_a_benchmark_checks_its_output_and_reports(
 
 @pytest.mark.peers
 @pytest.mark.parametrize("name", sorted(NEED_THE_OFFICIAL_CLIENT))
-def test_the_official_client_does_the_same_work(name: str) -> None:
+def test_the_official_client_is_a_baseline(name: str) -> None:
     report = BENCHMARKS[name].run(FEW).as_dict()
     assert report["ratio"] > 0
     assert set(report["baseline"]) == set(report["ours"])
 
 
 def test_the_engine_takes_at_most_three_times_a_comprehension() -> None:
-    # By the processor's time: another program takes away time, but not of this process.
+    # CPU time, because other programs on the machine do not change it.
     result = measure(records=100_000, rounds=12)
     ratios = [each.cpu_ratio or 0.0 for each in result.comparisons]
     assert min(ratios) >= 1 / 3, f"comprehension time by engine time: {ratios}"
 
 
-def test_the_names_of_benchmarks_stay() -> None:
+def test_the_names_of_benchmarks_do_not_change() -> None:
     assert list(BENCHMARKS) == [
         "codec",
         "consume",
@@ -68,7 +68,7 @@ def test_the_names_of_benchmarks_stay() -> None:
     ]
 
 
-def test_a_topic_that_lacks_a_record_or_has_another_is_refused() -> None:
+def test_a_topic_with_missing_or_other_records_is_refused() -> None:
     before_ms = time.time_ns() // 1_000_000
     with broker(FEW) as environment, environment.topic() as topic:
         with environment.client.producer(topic) as producer:
@@ -76,15 +76,15 @@ def test_a_topic_that_lacks_a_record_or_has_another_is_refused() -> None:
         verify_written(environment, topic, 9, not_before_ms=before_ms)
         with pytest.raises(WrongOutput, match="10 records were sent, 9 are stored"):
             verify_written(environment, topic, 10, not_before_ms=before_ms)
-        with pytest.raises(WrongOutput, match="times from before"):
+        with pytest.raises(WrongOutput, match="timestamps from before"):
             verify_written(environment, topic, 9, not_before_ms=before_ms + 3_600_000)
         with environment.client.producer(topic) as producer:
             producer.send("another")
-        with pytest.raises(WrongOutput, match="other records"):
+        with pytest.raises(WrongOutput, match="the stored records differ"):
             verify_written(environment, topic, 10, not_before_ms=before_ms)
 
 
-def test_a_ratio_compares_times_for_as_many_records() -> None:
+def test_a_ratio_compares_times_per_record() -> None:
     quick, slow = Timing(1.0, 1_000), Timing(1.0, 100)
     comparison = Comparison("all", quick, slow, "another", at_least=10.0)
     assert comparison.ratio == pytest.approx(10.0)
@@ -94,19 +94,19 @@ def test_a_ratio_compares_times_for_as_many_records() -> None:
     assert ">= 1.00x BELOW" in as_text(Result("some", "work", [missed]))
 
 
-def test_the_command_prints_a_line_of_json() -> None:
+def test_the_command_prints_a_result_as_a_json_line() -> None:
     given = ["bench", "engine", "--json", "--records", "500", "--rounds", "1"]
     shown = CliRunner().invoke(cli, given)
     assert shown.exit_code == 0
     assert json.loads(shown.output)["name"] == "engine"
 
 
-def test_the_command_lists_names_and_refuses_others() -> None:
+def test_the_command_lists_the_benchmarks_and_refuses_unknown_names() -> None:
     shown = CliRunner().invoke(cli, ["bench", "--list"])
     assert [line.split()[0] for line in shown.output.splitlines()] == list(BENCHMARKS)
     refused = CliRunner().invoke(cli, ["bench", "quick"])
     assert refused.exit_code == 2
-    assert "no benchmark is called 'quick'" in refused.output
+    assert "unknown benchmark 'quick'" in refused.output
 
 
 def test_the_small_benchmarks_run() -> None:

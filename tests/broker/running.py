@@ -22,7 +22,7 @@ from streamkit.protocol.data_plane import (
     ProduceRequest,
     TopicProduceData,
 )
-from streamkit.protocol.specs import ComputedReplicas, TopicSpec, TopicStorage
+from streamkit.protocol.topic_specs import ComputedReplicas, TopicSpec, TopicStorage
 from tests.broker.wire import Wire
 
 NOW_MS = 1_700_000_000_000

@@ -125,11 +125,11 @@ DIFFERENCES: Final[dict[str, tuple[bytes, ErrorCode]]] = {
     ),
     "a length that is shorter than a header": (
         changed(ONE, batch_len=44, signed=False),
-        corrupt("batch length 44 (byte 8)"),
+        corrupt("invalid batch length 44 (byte 8)"),
     ),
     "a negative length": (
         changed(ONE, batch_len=-1, signed=False),
-        corrupt("batch length -1 (byte 8)"),
+        corrupt("invalid batch length -1 (byte 8)"),
     ),
     "bytes behind the last batch": (
         ONE + b"tail",

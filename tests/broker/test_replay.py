@@ -37,7 +37,7 @@ from streamkit.protocol.data_plane import (
 )
 from streamkit.protocol.error_codes import Code, ErrorCode, evicted, other
 from streamkit.protocol.schema import decode
-from streamkit.protocol.specs import TopicCompression, TopicSpec
+from streamkit.protocol.topic_specs import TopicCompression, TopicSpec
 from tests.broker.running import create, running, topic_spec
 from tests.broker.wire import APIS, Wire
 from tests.protocol.recorded import Line, session

@@ -26,13 +26,13 @@ from streamkit.protocol.control_plane import (
 )
 from streamkit.protocol.error_codes import Code, ErrorCode, TextPayload, other
 from streamkit.protocol.specs import (
-    Deduplication,
     ModuleMeta,
     ModulePackage,
     ModuleParam,
     ModuleSummary,
     SmartModuleSpec,
 )
+from streamkit.protocol.topic_specs import Deduplication
 from tests import wasm
 from tests.broker.recording_disk import Mark, RecordingDisk, Step, crashes
 from tests.broker.running import create as create_topic

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from streamkit.broker.topic_validation import Refusal, check_new_topic
 from streamkit.limits import PARTITIONS_MAX, TOPICS_MAX
 from streamkit.protocol.error_codes import Code, ErrorCode, TextPayload
-from streamkit.protocol.specs import (
+from streamkit.protocol.topic_specs import (
     AssignedReplicas,
     ComputedReplicas,
     Deduplication,

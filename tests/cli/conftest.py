@@ -1,4 +1,4 @@
-"""A broker for the tests of a file that only need one."""
+"""A broker shared by the tests of a file."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Run = Callable[..., Ended]
 
 @pytest.fixture
 def anyio_backend() -> str:
-    return "asyncio"  # commands are processes: the loop of the test is not theirs
+    return "asyncio"  # commands run in processes, with their own event loop
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a broker that looks like a cluster to commands."""
+    """The address of a broker that the commands use as a cluster."""
     with broker(tmp_path_factory.mktemp("cluster")) as address:
         yield address
 
 
 @pytest.fixture
 def on_cluster(cluster: str, tmp_path: Path) -> Run:
-    """Run a command against that broker, in a folder of its own."""
+    """Run a command against that broker, in a separate folder."""
 
     def run_there(*arguments: str, given: bytes = b"") -> Ended:
         return run(tmp_path, "--cluster", cluster, *arguments, given=given)

@@ -1,4 +1,4 @@
-"""Run the command in real processes, in a folder of its own, with nothing of the user's."""
+"""Runs the command in real processes, in a separate folder, without the user's settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WAIT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What a process has left."""
+    """The exit code and output of a process that has ended."""
 
     code: int
     out: bytes
@@ -56,7 +56,7 @@ def run(
 
 @contextmanager
 def started(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a command with pipes on all sides; it is gone at the end of the block."""
+    """Start a command with pipes for its streams; it is killed at the end of the block."""
     with subprocess.Popen(
         [*COMMAND, *arguments],
         cwd=folder,
@@ -83,7 +83,7 @@ def broker(folder: Path, *arguments: str) -> Iterator[str]:
 
 
 def ready_line(process: subprocess.Popen[bytes]) -> tuple[str, str]:
-    """Read the line that says where a broker listens."""
+    """Read the addresses of the SC and the SPU from the line that a broker prints."""
     assert process.stdout is not None
     words = process.stdout.readline().decode().split()
     assert words[:1] == ["ready"], words
@@ -92,7 +92,7 @@ def ready_line(process: subprocess.Popen[bytes]) -> tuple[str, str]:
 
 
 def wait_for_end_of_broker(data_dir: Path) -> None:
-    """Wait until no broker holds a data folder; the kernel then grants the lock."""
+    """Wait until no broker uses a data folder: its lock is free then."""
     with (data_dir / "broker" / "lock").open("rb+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 

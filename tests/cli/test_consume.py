@@ -11,7 +11,7 @@ import click
 import pytest
 
 from streamkit.cli.consume_run import ConsumeOptions
-from streamkit.cli.time_option import MOMENT
+from streamkit.cli.time_option import TIME
 from streamkit.client import SmartModule
 from streamkit.protocol.apis import STREAM_FETCH
 from tests.broker.running import batch_of
@@ -62,7 +62,7 @@ def test_start_and_end_choose_the_records(
     assert [int(line) for line in ended.lines] == list(numbers)
 
 
-def test_every_partition_is_read_unless_some_are_named(on_cluster: Run) -> None:
+def test_every_partition_is_read_unless_some_are_selected(on_cluster: Run) -> None:
     on_cluster("topic", "create", "wide", "-p", "3")
     on_cluster("produce", "wide", given=b"".join(b"%d\n" % number for number in range(9)))
     assert len(on_cluster("consume", "wide", "-B", "-d", "-A").lines) == 9
@@ -77,7 +77,7 @@ def test_an_end_that_is_the_last_offset_of_the_topic_ends_it(on_cluster: Run, te
     assert (ended.code, ended.out) == (0, TEN)
 
 
-def test_without_a_start_it_waits_and_says_how_to_read_what_is_there(
+def test_without_a_start_it_waits_and_suggests_how_to_read_stored_records(
     cluster: str, on_cluster: Run, tmp_path: Path
 ) -> None:
     on_cluster("produce", "live", "--create-topics", given=b"before\n")
@@ -92,7 +92,7 @@ def test_without_a_start_it_waits_and_says_how_to_read_what_is_there(
         assert process.stderr.read() == b""
 
 
-def test_a_named_consumer_goes_on_where_it_stopped(on_cluster: Run, ten: str) -> None:
+def test_a_named_consumer_resumes_where_it_stopped(on_cluster: Run, ten: str) -> None:
     first = on_cluster("consume", ten, "-B", "-n", "4", "-c", "me")
     second = on_cluster("consume", ten, "-B", "-d", "--consumer", "me")
     assert first.lines + second.lines == TEN.splitlines()
@@ -105,7 +105,7 @@ def test_a_named_consumer_goes_on_where_it_stopped(on_cluster: Run, ten: str) ->
     assert on_cluster("consumer", "list").err == "no consumers yet\n"
 
 
-def test_ctrl_c_stores_what_was_printed(
+def test_ctrl_c_stores_the_offset_of_the_last_printed_record(
     cluster: str, on_cluster: Run, ten: str, tmp_path: Path
 ) -> None:
     arguments = ("--cluster", cluster, "consume", ten, "-B", "-c", "interrupted")
@@ -120,7 +120,7 @@ def test_ctrl_c_stores_what_was_printed(
 
 
 @pytest.mark.parametrize("options", [["-B", "-d"], ["-B"]])
-def test_a_closed_pipe_is_a_good_end(
+def test_a_closed_pipe_ends_it_with_exit_code_0(
     cluster: str, on_cluster: Run, tmp_path: Path, options: list[str]
 ) -> None:
     on_cluster("produce", "wordy", "--create-topics", given=b"word\n" * 100_000)
@@ -133,7 +133,7 @@ def test_a_closed_pipe_is_a_good_end(
         assert process.stderr.read() == b""
 
 
-def test_a_reader_that_goes_while_nothing_comes_ends_it_too(
+def test_a_closed_pipe_ends_it_even_while_no_records_arrive(
     cluster: str, ten: str, tmp_path: Path
 ) -> None:
     with started(tmp_path, "--cluster", cluster, "consume", ten) as process:
@@ -143,15 +143,13 @@ def test_a_reader_that_goes_while_nothing_comes_ends_it_too(
         assert process.wait(WAIT_S) == 0
 
 
-def test_an_offset_behind_the_end_is_told(on_cluster: Run, ten: str) -> None:
+def test_an_offset_after_the_end_is_an_error(on_cluster: Run, ten: str) -> None:
     ended = on_cluster("consume", ten, "--start", "99", "-n", "1")
     assert ended.code == 1
     assert ended.err.startswith("error: ")
 
 
-def test_who_waits_for_records_waits_for_a_broker_that_goes_away_too(
-    tmp_path: Path,
-) -> None:
+def test_a_command_that_waits_for_records_retries_when_the_broker_stops(tmp_path: Path) -> None:
     with ExitStack() as stack:
         with broker(tmp_path) as address:
             run(tmp_path, "produce", "words", given=b"word\n")
@@ -160,7 +158,7 @@ def test_who_waits_for_records_waits_for_a_broker_that_goes_away_too(
             )
             assert process.stdout is not None
             assert process.stdout.readline() == b"word\n"
-        read_until(process, b"trying again: ")
+        read_until(process, b"retrying: ")
         assert process.poll() is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(WAIT_S) == 0
@@ -171,7 +169,7 @@ def test_who_waits_for_records_waits_for_a_broker_that_goes_away_too(
 
 @pytest.fixture(scope="module")
 def years(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A topic of two partitions: a record for each month of 2024 and 2025, a year in each."""
+    """A topic with a partition for 2024 and one for 2025, and a record for each month."""
     folder = tmp_path_factory.mktemp("years")
     run(folder, "--cluster", cluster, "topic", "create", "years", "-p", "2")
     for partition, year in enumerate((2024, 2025)):
@@ -209,7 +207,7 @@ def test_times_choose_the_records(
 @pytest.mark.parametrize(
     ("until", "stops"), [(None, False), (timedelta(hours=-1), True), (timedelta(hours=1), False)]
 )
-def test_a_time_that_is_past_bounds_the_read_by_what_is_there(
+def test_it_stops_at_the_end_if_the_time_limit_is_in_the_past(
     until: timedelta | None, stops: bool
 ) -> None:
     moment = None if until is None else datetime.now(UTC) + until
@@ -238,14 +236,16 @@ def test_a_time_that_is_past_bounds_the_read_by_what_is_there(
     assert options.stops_at_the_end == stops
 
 
-def test_a_time_to_come_ends_it_when_it_has(on_cluster: Run, ten: str) -> None:
+def test_a_time_limit_in_the_future_ends_it_when_the_time_has_come(
+    on_cluster: Run, ten: str
+) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=1)
     ended = on_cluster("consume", ten, "-B", "--until", soon.isoformat())
     assert (ended.code, len(ended.lines)) == (0, 10)
     assert datetime.now(UTC) > soon
 
 
-def test_what_is_over_is_stored_for_a_named_consumer(on_cluster: Run, years: str) -> None:
+def test_a_named_consumer_stores_its_offset_at_a_time_limit(on_cluster: Run, years: str) -> None:
     once = ("consume", years, "-p", "0", "-B", "-c", "dated")
     assert len(on_cluster(*once, "--until", "2024-02-01").lines) == 2
     assert len(on_cluster(*once, "-d").lines) == 10
@@ -255,25 +255,25 @@ def test_what_is_over_is_stored_for_a_named_consumer(on_cluster: Run, years: str
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--since yesterday", "is no time such as"),
-        ("--since 1714567890", "is no time such as"),
-        ("--until 2024-13-01", "is no time such as"),
+        ("--since yesterday", "is not a valid time"),
+        ("--since 1714567890", "is not a valid time"),
+        ("--until 2024-13-01", "is not a valid time"),
         ("--since 2h -B", "--beginning and --since contradict each other"),
         ("--since 1h --until 2h", "is before --since"),
-        ("--until 1h --smartmodule m", "has none"),
+        ("--until 1h --smartmodule m", "has no timestamps"),
         ("-O table -k", "contradict each other"),
         ("--table-format wide", "are not supported"),
         ("-m home", "mirrored topics are not supported"),
-        ("-e a=b", "none is named"),
-        ("--smartmodule a --transforms-line {}", "each name what"),
-        ("--smartmodule a -e b", "is no pair"),
-        ("--smartmodule a -e b=1 -e b=2", "gives 'b' twice"),
+        ("-e a=b", "--params needs --smartmodule"),
+        ("--smartmodule a --transforms-line {}", "each select SmartModules"),
+        ("--smartmodule a -e b", "'b' is not key=value"),
+        ("--smartmodule a -e b=1 -e b=2", "sets 'b' twice"),
         ("--smartmodule-path absent.wasm", "absent.wasm: No such file"),
         ("--transforms absent.yaml", "absent.yaml"),
-        ("--isolation dirty", "is none of: read_committed, read_uncommitted"),
+        ("--isolation dirty", "is not one of read_committed, read_uncommitted"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_anything_starts(
+def test_invalid_options_are_refused_before_anything_starts(
     tmp_path: Path, options: str, words: str
 ) -> None:
     ended = run(tmp_path, "consume", "any", *options.split())
@@ -292,23 +292,23 @@ def test_what_cannot_be_meant_is_refused_before_anything_starts(
     ],
 )
 def test_a_time_without_a_zone_is_utc(text: str, moment: datetime) -> None:
-    assert MOMENT.convert(text, None, None) == moment
+    assert TIME.convert(text, None, None) == moment
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("2h", 7_200), ("1h 30m", 5_400), ("2 days", 172_800)]
 )
-def test_an_age_counts_back_from_now(text: str, seconds: int) -> None:
-    ago = datetime.now(UTC) - MOMENT.convert(text, None, None)
+def test_an_age_is_counted_back_from_now(text: str, seconds: int) -> None:
+    ago = datetime.now(UTC) - TIME.convert(text, None, None)
     assert abs(ago - timedelta(seconds=seconds)) < timedelta(seconds=5)
 
 
 @pytest.mark.parametrize(
     "text", ["", "5", "1714567890000", "soon", "1969-01-01", "90 years", "-2h"]
 )
-def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="is no time"):
-        MOMENT.convert(text, None, None)
+def test_an_invalid_time_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not a valid time"):
+        TIME.convert(text, None, None)
 
 
 # --- SmartModules --------------------------------------------------------------------------
@@ -316,7 +316,7 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 FRUIT = batch_of(b"apple", b"kiwi", b"banana") + batch_of(b"grape", base_offset=3)
 
 
-def with_a(value: bytes, key: bytes | None) -> list[tuple[bytes, bytes | None]]:
+def containing_a(value: bytes, key: bytes | None) -> list[tuple[bytes, bytes | None]]:
     return [(value, key)] if b"a" in value else []
 
 
@@ -332,8 +332,8 @@ async def consume_there(spu: StockSpu, folder: Path, *options: str) -> Ended:
     return Ended(done.returncode, done.stdout, done.stderr.decode())
 
 
-async def test_a_smartmodule_works_on_what_is_printed(tmp_path: Path) -> None:
-    spu = StockSpu(FRUIT, with_a)
+async def test_a_smartmodule_filters_the_printed_records(tmp_path: Path) -> None:
+    spu = StockSpu(FRUIT, containing_a)
     options = ("--smartmodule", "contains", "-e", "key=a", "-e", "b==", "--aggregate-initial", "0")
     ended = await consume_there(spu, tmp_path, "-B", "-d", "-F", "{{offset}} {{value}}", *options)
     assert (ended.code, ended.err) == (0, "")
@@ -355,7 +355,7 @@ async def test_a_record_is_not_processed_before_the_last_row_made_of_it(
     assert spu.stored == stored
 
 
-async def test_a_chain_comes_from_a_file_or_from_lines(tmp_path: Path) -> None:
+async def test_a_chain_is_read_from_a_file_or_from_options(tmp_path: Path) -> None:
     path = tmp_path / "t.yaml"
     path.write_text("transforms: [{uses: a, with: {k: v}}, {uses: b}]")
     lines = ('{"uses": "a", "with": {"k": "v"}}', '{"uses": "b"}')
@@ -364,19 +364,19 @@ async def test_a_chain_comes_from_a_file_or_from_lines(tmp_path: Path) -> None:
         ("-t", str(path)),
         ("--transforms-line", lines[0], "--transforms-line", lines[1]),
     ):
-        spu = StockSpu(FRUIT, with_a)
+        spu = StockSpu(FRUIT, containing_a)
         ended = await consume_there(spu, tmp_path, "-B", "-d", *options)
         assert ended.lines == [b"apple", b"banana", b"grape"]
         assert spu.bodies(STREAM_FETCH.key)[0].smartmodules == chain
 
 
-async def test_everything_filtered_is_a_quiet_end(tmp_path: Path) -> None:
+async def test_nothing_is_printed_if_a_smartmodule_drops_every_record(tmp_path: Path) -> None:
     spu = StockSpu(FRUIT, lambda value, key: [])
     ended = await consume_there(spu, tmp_path, "-B", "-d", "--smartmodule", "none")
     assert (ended.code, ended.out, ended.err) == (0, b"", "")
 
 
-def test_a_broker_that_runs_no_smartmodules_says_so(on_cluster: Run, ten: str) -> None:
+def test_a_smartmodule_on_the_embedded_broker_is_an_error(on_cluster: Run, ten: str) -> None:
     ended = on_cluster("consume", ten, "-B", "-d", "--smartmodule", "any")
     assert ended.code == 1
     assert "does not run SmartModules" in ended.err

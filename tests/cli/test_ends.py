@@ -1,4 +1,4 @@
-"""What ends a command, and what does not: refusals of all records, brokers that go, signals."""
+"""What ends a command and what does not: permanent errors, a broker that stops, signals."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ from tests.cli.test_produce import produce_there
 from tests.client.stock_cluster import TOPIC, StockSpu
 
 
-def give(process: subprocess.Popen[bytes], lines: bytes) -> None:
+def write_lines(process: subprocess.Popen[bytes], lines: bytes) -> None:
     assert process.stdin is not None
     process.stdin.write(lines)
     process.stdin.flush()
 
 
-def told(process: subprocess.Popen[bytes]) -> bytes:
+def read_line(process: subprocess.Popen[bytes]) -> bytes:
     assert process.stdout is not None
     return process.stdout.readline()
 
 
 def broker_of(folder: Path) -> int:
-    with attach(folder / ".streamkit") as held:
-        return held.pid
+    with attach(folder / ".streamkit") as attachment:
+        return attachment.pid
 
 
-# --- refusals --------------------------------------------------------------------------
+# --- errors of the broker --------------------------------------------------------------
 
 
-def test_a_topic_that_is_deleted_ends_produce_with_its_cause(
+def test_produce_ends_with_an_error_when_its_topic_is_deleted(
     cluster: str, on_cluster: Run, tmp_path: Path
 ) -> None:
     on_cluster("topic", "create", "doomed")
     with started(tmp_path, "--cluster", cluster, "produce", "doomed") as producer:
-        give(producer, b"1\n2\n3\n")
+        write_lines(producer, b"1\n2\n3\n")
         assert len(on_cluster("consume", "doomed", "-B", "-n", "3").lines) == 3
         assert on_cluster("topic", "delete", "doomed").code == 0
-        give(producer, b"4\n")  # the pipe stays open, and nothing more comes
+        write_lines(producer, b"4\n")  # the pipe stays open, but no more lines follow
         assert producer.wait(WAIT_S) == 1
         assert producer.stderr is not None
         err = producer.stderr.read().decode()
@@ -76,7 +76,7 @@ def test_a_topic_that_is_deleted_ends_produce_with_its_cause(
         (ErrorCode(Code.MESSAGE_TOO_LARGE), False),
     ],
 )
-async def test_a_refusal_of_all_records_ends_produce_and_one_of_a_record_is_counted(
+async def test_an_error_of_every_record_ends_produce_and_one_of_a_single_record_is_counted(
     tmp_path: Path, code: ErrorCode, ends: bool
 ) -> None:
     def answer(request: IncomingRequest) -> ProduceResponse:
@@ -91,35 +91,35 @@ async def test_a_refusal_of_all_records_ends_produce_and_one_of_a_record_is_coun
 # --- the embedded broker ---------------------------------------------------------------
 
 
-def test_produce_starts_its_broker_again_and_loses_nothing(tmp_path: Path) -> None:
+def test_produce_restarts_its_broker_and_loses_no_record(tmp_path: Path) -> None:
     with started(tmp_path, "produce", "t") as producer:
-        give(producer, b"1\n2\n")
+        write_lines(producer, b"1\n2\n")
         read_until(producer, b"created topic")
         assert len(run(tmp_path, "consume", "t", "-B", "-n", "2").lines) == 2
         os.kill(broker_of(tmp_path), signal.SIGKILL)
-        read_until(producer, b"the embedded broker is back")
-        give(producer, b"3\n4\n")
+        read_until(producer, b"the embedded broker runs again")
+        write_lines(producer, b"3\n4\n")
         _, err = producer.communicate(timeout=WAIT_S)
     assert producer.returncode == 0, err
     stored = run(tmp_path, "consume", "t", "-B", "-d").lines
     assert sorted(set(stored)) == [b"1", b"2", b"3", b"4"]
 
 
-def test_consume_starts_its_broker_again_and_goes_on(tmp_path: Path) -> None:
+def test_consume_restarts_its_broker_and_resumes(tmp_path: Path) -> None:
     run(tmp_path, "produce", "t", given=b"1\n")
     with started(tmp_path, "consume", "t", "-B") as consumer:
-        assert told(consumer) == b"1\n"
+        assert read_line(consumer) == b"1\n"
         os.kill(broker_of(tmp_path), signal.SIGKILL)
-        read_until(consumer, b"the embedded broker is back")
+        read_until(consumer, b"the embedded broker runs again")
         run(tmp_path, "produce", "t", given=b"2\n")
-        assert told(consumer) == b"2\n"
+        assert read_line(consumer) == b"2\n"
 
 
 # --- signals ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", [("produce", "t"), ("consume", "t")])
-def test_a_command_in_the_background_of_a_script_ignores_ctrl_c_and_ends_on_sigterm(
+def test_a_background_command_of_a_script_ignores_ctrl_c_and_ends_on_sigterm(
     tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     run(tmp_path, "topic", "create", "t")
@@ -134,7 +134,7 @@ def test_a_command_in_the_background_of_a_script_ignores_ctrl_c_and_ends_on_sigt
     ) as process:
         try:
             if command[0] == "produce":
-                give(process, b"1\n")
+                write_lines(process, b"1\n")
                 assert run(tmp_path, "consume", "t", "-B", "-n", "1").lines == [b"1"]
             else:
                 read_until(process, b"waiting for new records")
@@ -156,25 +156,25 @@ def ignoring(number: int) -> Callable[[], object]:
 
 
 @pytest.mark.parametrize("option", ["--retention-time", "--max-partition-size"])
-def test_the_embedded_broker_refuses_limits_that_it_does_not_keep(
-    tmp_path: Path, option: str
-) -> None:
+def test_retention_limits_are_refused_on_the_embedded_broker(tmp_path: Path, option: str) -> None:
     ended = run(tmp_path, "topic", "create", "t", option, "7" if "time" in option else "10GiB")
     assert ended.code == 2
-    assert f"{option}: the embedded broker removes no records" in ended.err
+    assert f"{option}: the embedded broker does not remove old records" in ended.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_topic_file_with_limits_is_refused_alike(tmp_path: Path) -> None:
+def test_a_topic_file_with_retention_limits_is_refused_on_the_embedded_broker(
+    tmp_path: Path,
+) -> None:
     topic = tmp_path / "t.json"
     topic.write_text('{"meta": {"name": "t"}, "retention": {"time": "7days"}}')
     ended = run(tmp_path, "topic", "create", "--config", "t.json")
     assert ended.code == 2
-    assert "retention.time: the embedded broker removes no records" in ended.err
+    assert "retention.time: the embedded broker does not remove old records" in ended.err
     topic.write_text('{"meta": {"name": "t"}, "retention": {"segment-size": "1MiB"}}')
     assert run(tmp_path, "topic", "create", "--config", "t.json").code == 0
 
 
-def test_a_cluster_takes_limits(on_cluster: Run) -> None:
+def test_retention_limits_are_accepted_on_a_cluster(on_cluster: Run) -> None:
     limits = ("--retention-time", "7days", "--max-partition-size", "10GiB")
     assert on_cluster("topic", "create", "kept", *limits).code == 0

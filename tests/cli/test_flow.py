@@ -1,4 +1,4 @@
-"""Commands of one folder share the embedded broker, which ends with the last of them."""
+"""Commands in one folder share the embedded broker, which stops after the last of them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def assert_the_broker_ends(data_dir: Path) -> None:
     assert not (data_dir / "broker" / "attach.sock").exists()
 
 
-def test_what_one_command_produces_the_next_one_consumes(tmp_path: Path) -> None:
+def test_one_command_consumes_what_another_has_produced(tmp_path: Path) -> None:
     produced = run(tmp_path, "produce", "words", given=RECORDS)
     assert produced.code == 0
-    told, created, count = produced.err.splitlines()
-    assert told == "new data folder at .streamkit"
+    folder, created, count = produced.err.splitlines()
+    assert folder == "new data folder at .streamkit"
     assert created == "created topic 'words'"
     assert count.startswith("3 records produced to words in ")
     assert (tmp_path / ".streamkit" / ".gitignore").read_text() == "*\n"
@@ -50,7 +50,7 @@ def test_commands_at_the_same_time_share_one_broker(tmp_path: Path) -> None:
     assert_the_broker_ends(tmp_path / "data")
 
 
-def test_the_broker_outlives_a_command_that_is_killed_while_another_one_uses_it(
+def test_the_broker_keeps_running_for_another_command_when_one_is_killed(
     tmp_path: Path,
 ) -> None:
     run(tmp_path, "topic", "create", "words")
@@ -65,7 +65,7 @@ def test_the_broker_outlives_a_command_that_is_killed_while_another_one_uses_it(
     assert_the_broker_ends(tmp_path / ".streamkit")
 
 
-def test_commands_attach_to_a_started_broker_of_the_folder(tmp_path: Path) -> None:
+def test_commands_attach_to_a_broker_started_in_their_folder(tmp_path: Path) -> None:
     with started(tmp_path, "broker", "start", "--sc-port", "0", "--spu-port", "0") as broker:
         sc, spu = ready_line(broker)
         assert sc.startswith("127.0.0.1:")
@@ -78,35 +78,35 @@ def test_commands_attach_to_a_started_broker_of_the_folder(tmp_path: Path) -> No
     assert_the_broker_ends(tmp_path / ".streamkit")
 
 
-def test_a_started_broker_ends_cleanly_on_ctrl_c(tmp_path: Path) -> None:
+def test_a_started_broker_stops_cleanly_on_ctrl_c(tmp_path: Path) -> None:
     with started(tmp_path, "broker", "start", "--sc-port", "0", "--spu-port", "0") as broker:
         ready_line(broker)
         broker.send_signal(signal.SIGINT)
         assert broker.wait(WAIT_S) == 0
 
 
-def test_a_port_or_a_folder_that_is_taken_is_a_failure(tmp_path: Path) -> None:
+def test_a_port_or_a_folder_in_use_is_an_error(tmp_path: Path) -> None:
     with started(tmp_path, "broker", "start", "--sc-port", "0", "--spu-port", "0") as broker:
         sc, _ = ready_line(broker)
         port = sc.rpartition(":")[2]
-        taken = run(tmp_path, "broker", "start", "--sc-port", port, "--data-dir", "other")
-        assert taken.code == 1
-        assert f"error: cannot listen on {sc} (SC): " in taken.err
-        assert "  hint: choose another port with --sc-port" in taken.err
-        used = run(tmp_path, "broker", "start", "--sc-port", "0", "--spu-port", "0")
-        assert used.code == 1
-        assert "error: another broker uses the data folder .streamkit" in used.err
-        assert "--data-dir" in used.err
+        same_port = run(tmp_path, "broker", "start", "--sc-port", port, "--data-dir", "other")
+        assert same_port.code == 1
+        assert f"error: cannot listen on {sc} (SC): " in same_port.err
+        assert "  hint: choose another port with --sc-port" in same_port.err
+        same_folder = run(tmp_path, "broker", "start", "--sc-port", "0", "--spu-port", "0")
+        assert same_folder.code == 1
+        assert "error: another broker uses the data folder .streamkit" in same_folder.err
+        assert "--data-dir" in same_folder.err
 
 
-def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
+def test_a_data_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
     ended = run(tmp_path, "topic", "list", variables={"STREAMKIT_DATA_DIR": "plain"})
     assert ended.code == 2
     assert "error: cannot make the data folder plain: " in ended.err
 
 
-def test_a_settings_file_names_the_cluster_for_every_command(tmp_path: Path) -> None:
+def test_commands_use_the_cluster_in_the_settings_file(tmp_path: Path) -> None:
     (tmp_path / "streamkit.toml").write_text('cluster = "nowhere"\n')
     ended = run(tmp_path, "topic", "list")
     assert ended.code == 2

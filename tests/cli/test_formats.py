@@ -10,8 +10,8 @@ from streamkit.cli.formats import (
     before,
     format_of,
     hex_dump,
-    leaving_out_unknown,
     select_until,
+    suppress_unknown,
     template,
     truncated,
 )
@@ -23,21 +23,21 @@ MIXED = Chunk(
 )
 
 
-def test_the_command_offers_what_the_formats_can() -> None:
+def test_the_command_offers_every_output_format() -> None:
     assert OUTPUTS == KNOWN_OUTPUTS
 
 
-def test_text_is_shown_as_it_is_and_the_rest_as_a_dump() -> None:
+def test_text_is_shown_unchanged_and_other_values_as_a_dump() -> None:
     dump = b"00000000  ff 00                                             |..|"
     assert format_of("dynamic", with_keys=False)(MIXED) == "grün\n".encode() + dump + b"\n\n"
 
 
-def test_text_output_names_the_size_of_what_is_no_text() -> None:
+def test_text_output_shows_the_size_of_values_that_are_not_text() -> None:
     shown = format_of("text", with_keys=False)(MIXED)
     assert shown == "grün\nbinary: (2 bytes)\n\n".encode()
 
 
-def test_cells_of_a_table_are_free_of_terminal_escapes() -> None:
+def test_terminal_escapes_in_a_table_are_escaped() -> None:
     chunk = Chunk([b'{"a":"\\u001b[2J","\\u009b1m":1}'], [None], [0], [0], "t", 0)
     shown = format_of("table", with_keys=False)(chunk).decode()
     assert "\\x1b[2J" in shown
@@ -45,23 +45,23 @@ def test_cells_of_a_table_are_free_of_terminal_escapes() -> None:
     assert "\x9b" not in shown
 
 
-def test_raw_output_is_byte_exact() -> None:
+def test_raw_output_is_the_bytes_of_the_values() -> None:
     assert format_of("raw", with_keys=False)(MIXED) == "grün\n".encode() + b"\xff\x00\n\n"
 
 
-def test_keys_stand_in_brackets() -> None:
+def test_keys_are_printed_in_brackets() -> None:
     shown = format_of("raw", with_keys=True)(MIXED)
     assert shown == "[k] grün\n".encode() + b"[null] \xff\x00\n[\xfe] \n"
 
 
-def test_a_dump_has_addresses_two_groups_and_ascii() -> None:
+def test_a_hex_dump_has_addresses_two_groups_and_ascii() -> None:
     assert hex_dump(bytes(range(60, 78))).decode().splitlines() == [
         "00000000  3c 3d 3e 3f 40 41 42 43  44 45 46 47 48 49 4a 4b  |<=>?@ABCDEFGHIJK|",
         "00000010  4c 4d                                             |LM|",
     ]
 
 
-def test_json_output_is_one_envelope_a_record() -> None:
+def test_json_output_is_one_envelope_per_record() -> None:
     values = [b'{"a": 1}', b"plain", b'"quoted"', b'{\n"a": 1}', b"\xff"]
     chunk = Chunk(values, [b"k", None, None, None, b"\xff"], [1_500, -1, 0, 0, 0], range(5), "t", 1)
     lines = [json.loads(line) for line in format_of("json", with_keys=False)(chunk).splitlines()]
@@ -79,7 +79,7 @@ def test_json_output_is_one_envelope_a_record() -> None:
     assert (lines[4]["key"], lines[4]["key_encoding"]) == ("/w==", "base64")
 
 
-def test_a_template_fills_in_what_it_names() -> None:
+def test_a_template_is_filled_in_with_its_fields() -> None:
     shown = template("{{offset}}/{{ partition }} {{time}} {x} {{key}}={{value}}")(MIXED)
     assert shown.decode().splitlines() == [
         "7/2 1970-01-01T00:00:00.000Z {x} k=grün",
@@ -89,27 +89,27 @@ def test_a_template_fills_in_what_it_names() -> None:
 
 
 def test_a_template_with_an_unknown_field_is_refused() -> None:
-    with pytest.raises(UsageError, match="no field 'vlaue'") as caught:
+    with pytest.raises(UsageError, match="unknown field 'vlaue'") as caught:
         template("{{vlaue}}")
     assert "'value'" in caught.value.hint
 
 
 @pytest.mark.parametrize(("last", "kept"), [(6, 0), (7, 1), (8, 2), (9, 3), (100, 3)])
-def test_records_behind_the_last_offset_wanted_are_left_out(last: int, kept: int) -> None:
+def test_records_after_the_last_offset_are_left_out(last: int, kept: int) -> None:
     assert len(select_until(MIXED, last)) == kept
 
 
 @pytest.mark.parametrize(
-    ("until_ms", "kept", "is_over"), [(-1, 0, True), (0, 1, True), (1_499, 1, True)]
+    ("until_ms", "kept", "is_reached"), [(-1, 0, True), (0, 1, True), (1_499, 1, True)]
 )
 def test_a_partition_stops_at_its_first_later_record(
-    until_ms: int, kept: int, is_over: bool
+    until_ms: int, kept: int, is_reached: bool
 ) -> None:
     chunk, found = before(MIXED, until_ms)
-    assert (len(chunk), found) == (kept, is_over)
+    assert (len(chunk), found) == (kept, is_reached)
 
 
-def test_a_record_without_a_time_is_not_later() -> None:
+def test_a_record_without_a_timestamp_does_not_stop_a_partition() -> None:
     assert before(MIXED, 1_500) == (MIXED, False)
 
 
@@ -123,13 +123,15 @@ def test_a_record_without_a_time_is_not_later() -> None:
         ("raw", [0, 1, 2, 3, 4]),
     ],
 )
-def test_what_an_output_can_only_describe_may_be_left_out(output: str, kept: list[int]) -> None:
+def test_values_that_are_not_valid_in_a_format_can_be_left_out(
+    output: str, kept: list[int]
+) -> None:
     values = [b'{"a":1}', b'"text"', b"{}}", b"plain", b"\xff\0"]
     chunk = Chunk(values, [None] * 5, [0] * 5, range(5), "t", 0)
-    assert list(leaving_out_unknown(output)(chunk).offsets) == kept
+    assert list(suppress_unknown(output)(chunk).offsets) == kept
 
 
-def test_lines_may_be_cut_to_a_width() -> None:
+def test_lines_can_be_cut_to_a_width() -> None:
     chunk = Chunk([b"0123456789", "grünes".encode(), b""], [None] * 3, [0] * 3, range(3), "t", 0)
     write = truncated(format_of("dynamic", with_keys=False), 4)
     assert write(chunk).decode() == "0123\ngrün\n\n"
@@ -152,17 +154,17 @@ def test_a_table_has_the_fields_of_the_first_object_and_one_header() -> None:
     assert later.decode().splitlines() == ["12345", '{"x":[1,2]}  C D']
 
 
-def test_a_table_names_what_is_no_row() -> None:
+def test_a_table_reports_values_that_are_not_objects() -> None:
     write = format_of("table", with_keys=False)
     assert write(rows_of(b"[1]", b'{"a":1}', b"\xff")).decode().splitlines() == [
         "A",
-        "(no JSON object: partition 2, offset 7, 3 bytes)",
+        "(not a JSON object: partition 2, offset 7, 3 bytes)",
         "1",
-        "(no JSON object: partition 2, offset 9, 1 bytes)",
+        "(not a JSON object: partition 2, offset 9, 1 bytes)",
     ]
 
 
-def test_two_tables_have_headers_of_their_own() -> None:
+def test_each_table_has_its_own_header() -> None:
     for _ in range(2):
         shown = format_of("table", with_keys=False)(rows_of(b'{"a":1}'))
         assert shown == b"A\n1\n"

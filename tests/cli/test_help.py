@@ -13,11 +13,11 @@ from click.testing import CliRunner
 from streamkit.cli.main import COMMANDS, cli
 from tests.cli.processes import environment, run
 
-# A command whose module is not there yet is shown, and says so when it is called.
+# A command whose module is missing is listed, and calling it is an error.
 PRESENT = [name for name, (module, _) in COMMANDS.items() if find_spec(module) is not None]
 
-# These read a program, or bring a broker of their own.
-WITHOUT_A_PLACE = {("check",), ("graph",), ("bench",)}
+# These load a program, or start their own broker.
+WITHOUT_TARGET = {("check",), ("graph",), ("bench",)}
 
 
 def paths_of(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -41,19 +41,40 @@ def all_paths() -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("path", all_paths(), ids=" ".join)
-def test_every_help_ends_with_two_examples_and_takes_the_place(path: tuple[str, ...]) -> None:
+def test_every_help_shows_the_target_options_and_two_examples(path: tuple[str, ...]) -> None:
     shown = CliRunner().invoke(cli, [*path, "--help"], prog_name="streamkit").output
     assert shown.startswith("Usage: streamkit")
     examples = shown.partition("Examples:\n")[2].splitlines()
     assert len(examples) >= 2
     assert all("streamkit" in example for example in examples)
-    if path in WITHOUT_A_PLACE:
+    if path in WITHOUT_TARGET:
         return
     for option in ("--cluster", "--profile", "--embedded", "--data-dir"):
         assert option in shown
 
 
-def test_the_list_of_commands_needs_nothing_but_click() -> None:
+@pytest.mark.parametrize("path", all_paths(), ids=" ".join)
+def test_every_default_is_shown_and_no_option_help_ends_with_a_full_stop(
+    path: tuple[str, ...],
+) -> None:
+    found: click.Command = cli
+    context = click.Context(cli, info_name="streamkit", **cli.context_settings)
+    for name in path:
+        assert isinstance(found, click.Group)
+        command = found.get_command(context, name)
+        assert command is not None
+        found, context = command, click.Context(command, info_name=name, parent=context)
+    for option in found.get_params(context):
+        if not isinstance(option, click.Option) or option.hidden:
+            continue
+        record = option.get_help_record(context)
+        assert record is not None
+        assert not record[1].endswith("."), record
+        if not option.is_flag and isinstance(option.default, str | int):
+            assert f"[default: {option.default}" in record[1]
+
+
+def test_the_list_of_commands_imports_only_click() -> None:
     code = (
         "import sys\n"
         "from streamkit.cli.main import cli\n"
@@ -68,12 +89,12 @@ def test_the_list_of_commands_needs_nothing_but_click() -> None:
     assert all(name.encode() in done.stdout for name in COMMANDS)
 
 
-def test_the_version_is_told(tmp_path: Path) -> None:
+def test_the_version_is_shown(tmp_path: Path) -> None:
     ended = run(tmp_path, "--version")
     assert (ended.code, ended.out.split()[0]) == (0, b"streamkit,")
 
 
-def test_no_command_shows_the_help_and_is_a_wrong_usage(tmp_path: Path) -> None:
+def test_a_call_without_a_command_shows_the_help_and_is_a_usage_error(tmp_path: Path) -> None:
     ended = run(tmp_path)
     assert (ended.code, ended.out) == (2, b"")
     assert "Commands:" in ended.err

@@ -1,4 +1,4 @@
-"""What produce can read: pipes, named pipes, devices, packed and odd files."""
+"""Inputs of produce: pipes, named pipes, devices, compressed and damaged files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def read_all(path: Path) -> bytes:
         ("{streamkit} produce t --raw -f <(printf 'a\\nb')", b"a\nb\n"),
     ],
 )
-def test_whatever_can_be_read_is_read(tmp_path: Path, command: str, stored: bytes) -> None:
+def test_pipes_files_and_devices_can_be_read(tmp_path: Path, command: str, stored: bytes) -> None:
     line = command.format(streamkit=" ".join(COMMAND))
     done = subprocess.run(
         ["bash", "-c", line],
@@ -60,7 +60,7 @@ def test_whatever_can_be_read_is_read(tmp_path: Path, command: str, stored: byte
     assert run(tmp_path, "consume", "t", "-B", "-d").out == stored
 
 
-def test_a_named_pipe_is_read_to_the_end_of_its_writer(tmp_path: Path) -> None:
+def test_a_named_pipe_is_read_until_its_writer_closes_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with started(tmp_path, "produce", "t", "-f", "pipe") as producer:
         read_until(producer, b"created topic")
@@ -72,7 +72,7 @@ def test_a_named_pipe_is_read_to_the_end_of_its_writer(tmp_path: Path) -> None:
     assert run(tmp_path, "consume", "t", "-B", "-d").out == b"0\n1\n2\n"
 
 
-def test_ctrl_c_ends_the_wait_for_a_writer_and_keeps_what_came_before(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_wait_for_a_writer_and_keeps_earlier_lines(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "lines").write_bytes(b"a\n")
     with started(tmp_path, "produce", "t", "-f", "lines", "-f", "pipe") as producer:
@@ -94,7 +94,7 @@ def test_ctrl_c_ends_the_wait_for_a_writer_and_keeps_what_came_before(tmp_path: 
         (("-f", "good", "-f", "none"), "cannot read none"),
     ],
 )
-def test_what_cannot_be_read_is_refused_before_anything_is_sent(
+def test_an_unreadable_file_is_refused_before_anything_is_sent(
     tmp_path: Path, arguments: tuple[str, ...], words: str
 ) -> None:
     import socket
@@ -102,7 +102,7 @@ def test_what_cannot_be_read_is_refused_before_anything_is_sent(
     (tmp_path / "good").write_bytes(b"a\n")
     with socket.socket(socket.AF_UNIX) as listener:
         before = Path.cwd()
-        os.chdir(tmp_path)  # the name of a socket is bounded
+        os.chdir(tmp_path)  # the path of a socket has a maximum length
         listener.bind("socket")
         os.chdir(before)
         ended = run(tmp_path, "produce", "t", *arguments)
@@ -117,7 +117,7 @@ def test_a_name_with_a_nul_is_refused() -> None:
 
 
 @given(parts=st.lists(st.binary(max_size=300_000), max_size=4), padding=st.integers(0, 100_000))
-def test_packed_members_follow_one_another(
+def test_a_file_of_several_gzip_members_is_read_completely(
     tmp_path_factory: pytest.TempPathFactory, parts: list[bytes], padding: int
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "members.gz"
@@ -125,7 +125,7 @@ def test_packed_members_follow_one_another(
     assert read_all(path) == b"".join(parts)
 
 
-def test_blocks_stay_small_however_well_a_file_is_packed(tmp_path: Path) -> None:
+def test_blocks_stay_small_even_if_a_file_is_highly_compressed(tmp_path: Path) -> None:
     (tmp_path / "zeros.gz").write_bytes(gzip.compress(bytes(20 * BLOCK_BYTES)))
     assert len(read_all(tmp_path / "zeros.gz")) == 20 * BLOCK_BYTES
 
@@ -140,13 +140,13 @@ def test_blocks_stay_small_however_well_a_file_is_packed(tmp_path: Path) -> None
         gzip.compress(b"x", mtime=0) + b"rest",
     ],
 )
-def test_a_damaged_packed_file_is_an_error(tmp_path: Path, data: bytes) -> None:
+def test_a_damaged_gzip_file_is_an_error(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "bad.gz").write_bytes(data)
     with pytest.raises(DataError, match=r"cannot read .*bad\.gz"):
         read_all(tmp_path / "bad.gz")
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_line(on_cluster: Run, tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_line(on_cluster: Run, tmp_path: Path) -> None:
     on_cluster("topic", "create", "marked")
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(b'\xef\xbb\xbf{"c":"%b"}\n' % name.encode())

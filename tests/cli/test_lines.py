@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamkit.cli.formats import envelopes
-from streamkit.cli.lines import LineCutter, ParsedRows, enveloped, keyed_by_field, separated, shaped
+from streamkit.cli.lines import (
+    LineCutter,
+    ParsedRows,
+    enveloped,
+    keyed_by_field,
+    parse_lines,
+    separated,
+)
 from streamkit.record import Chunk
 
 BYTES_OR_NONE = st.none() | st.binary(max_size=20)
@@ -39,23 +46,25 @@ def test_lines_do_not_depend_on_how_the_input_is_cut(parts: list[bytes], cuts: l
         (b"a\rb\n", [b"a\rb"]),
     ],
 )
-def test_a_line_ends_where_editors_say(data: bytes, expected: list[bytes]) -> None:
+def test_a_line_ends_with_a_newline_or_a_return_and_a_newline(
+    data: bytes, expected: list[bytes]
+) -> None:
     assert cut_all([data]) == expected
 
 
-def test_of_an_endless_line_only_as_much_is_kept_as_shows_that_it_is_too_long() -> None:
+def test_a_too_long_line_is_cut_one_byte_after_the_limit() -> None:
     assert cut_all([b"x" * 100] * 50 + [b"\nshort\n"], 120) == [b"x" * 121, b"short"]
 
 
-def test_the_key_stands_before_the_first_separator() -> None:
-    rows = shaped([b"a:b:c", b"none", b":x", b"neither"], 10, separated(b":"), 0)
+def test_the_key_is_the_text_before_the_first_separator() -> None:
+    rows = parse_lines([b"a:b:c", b"none", b":x", b"neither"], 10, separated(b":"), 0)
     assert (rows.keys, rows.values, rows.numbers) == ([b"a", b""], [b"b:c", b"x"], [10, 12])
     assert rows.rejected == [(11, "no separator ':'"), (13, "no separator ':'")]
 
 
 def test_a_key_can_be_a_field_of_the_value() -> None:
     lines = [b'{"c":"UA","n":1}', b'{"c": 7}', b'{"c":null}', b'{"d":1}', b"[]", b"{"]
-    rows = shaped(lines, 1, keyed_by_field("c"), 0)
+    rows = parse_lines(lines, 1, keyed_by_field("c"), 0)
     assert (rows.keys, rows.values) == ([b"UA", b"7", None], lines[:3])
     assert [number for number, _ in rows.rejected] == [4, 5, 6]
     assert rows.rejected[0][1] == "no field 'c'"
@@ -72,10 +81,10 @@ def test_a_key_can_be_a_field_of_the_value() -> None:
         ({"value": "", "timestamp": "1970-01-01T02:00:00+02:00"}, b"", None, 0),
     ],
 )
-def test_an_envelope_brings_value_key_and_time(
+def test_an_envelope_has_a_value_a_key_and_a_timestamp(
     line: dict[str, object], value: bytes, key: bytes | None, timestamp_ms: int
 ) -> None:
-    rows = shaped([json.dumps(line).encode(), b'{"value":1,"timestamp":1}'], 1, enveloped, 5)
+    rows = parse_lines([json.dumps(line).encode(), b'{"value":1,"timestamp":1}'], 1, enveloped, 5)
     assert rows.values[0] == value
     assert rows.timestamps_ms == [timestamp_ms, 1]
     assert (rows.keys or [None])[0] == key
@@ -93,34 +102,34 @@ def test_an_envelope_brings_value_key_and_time(
         (b'{"value":"?","value_encoding":"base64"}', ""),
     ],
 )
-def test_what_is_no_envelope_is_rejected_with_the_reason(line: bytes, reason: str) -> None:
-    rows = shaped([line], 3, enveloped, 0)
+def test_an_invalid_envelope_is_rejected_with_the_reason(line: bytes, reason: str) -> None:
+    rows = parse_lines([line], 3, enveloped, 0)
     assert not rows.values
-    ((number, said),) = rows.rejected
+    ((number, text),) = rows.rejected
     assert number == 3
-    assert reason in said
+    assert reason in text
 
 
 @given(
     st.lists(st.tuples(st.binary(max_size=20), BYTES_OR_NONE, st.integers(0, 2**41)), min_size=1)
 )
-def test_what_consume_prints_as_json_is_what_produce_reads(
+def test_produce_reads_the_json_that_consume_prints(
     records: list[tuple[bytes, bytes | None, int]],
 ) -> None:
     values, keys, stamps = map(list, zip(*records, strict=True))
     chunk = Chunk(values, keys, stamps, range(len(values)))
-    rows = shaped(envelopes(chunk).splitlines(), 1, enveloped, 0)
+    rows = parse_lines(envelopes(chunk).splitlines(), 1, enveloped, 0)
     assert (rows.values, rows.keys, rows.timestamps_ms) == (values, keys, stamps)
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5))
-def test_json_values_come_back_byte_by_byte(value: object) -> None:
+def test_json_values_are_kept_unchanged(value: object) -> None:
     text = json.dumps(value, ensure_ascii=False).encode()
     line = envelopes(Chunk([text], [None], [0], range(1))).rstrip(b"\n")
-    assert shaped([line], 1, enveloped, 0).values == [text]
+    assert parse_lines([line], 1, enveloped, 0).values == [text]
 
 
-def test_rows_can_be_left_out() -> None:
+def test_rows_can_be_removed() -> None:
     rows = ParsedRows([b"a", b"b", b"c"], [None, b"k", None], [1, 2, 3], range(5, 8))
     kept = rows.without([1])
     assert (kept.values, kept.keys) == ([b"a", b"c"], [None, None])

@@ -1,4 +1,4 @@
-"""Finding the App of a file: under one name, in full, and without running its job."""
+"""Loading the App of a file: under one module name, completely, and without running its job."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def files(folder: Path, **texts: str) -> None:
 @pytest.mark.parametrize("imported", ["shop.app", "app"])
 @pytest.mark.parametrize("has_init", [True, False])
 @pytest.mark.parametrize("target", ["shop/app.py", "shop.app"])
-def test_an_app_with_included_modules_has_its_whole_graph(
+def test_the_graph_of_an_app_contains_the_stages_of_included_modules(
     tmp_path: Path, target: str, has_init: bool, imported: str
 ) -> None:
     if (imported, target) == ("app", "shop.app"):
-        imported = "shop.app"  # the folder itself is on the path of a file only
+        imported = "shop.app"  # only for a file, its folder is on the import path
     files(
         tmp_path,
         shop__app_py=APP.format(', include=["shop.orders"]'),
@@ -50,7 +50,7 @@ def test_an_app_with_included_modules_has_its_whole_graph(
 
 
 @pytest.mark.parametrize("has_init", [True, False])
-def test_a_file_is_loaded_alike_from_another_folder(tmp_path: Path, has_init: bool) -> None:
+def test_a_file_can_be_loaded_from_another_folder(tmp_path: Path, has_init: bool) -> None:
     files(
         tmp_path,
         shop__app_py=APP.format(', include=["shop.orders"]'),
@@ -84,14 +84,14 @@ def test_relative_imports_work_with_and_without_a_package(tmp_path: Path, levels
 
 
 @pytest.mark.parametrize("name", ["copy.py", "json.py", "my.app.py", "my-app.py", "click.py"])
-def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
+def test_any_file_name_is_accepted(tmp_path: Path, name: str) -> None:
     uses = "import copy, json\nassert copy.deepcopy and json.loads\n"
     (tmp_path / name).write_text(uses + APP.format(""))
     assert sources(graph(tmp_path, name)) == ["own"]
 
 
 @pytest.mark.parametrize("name", ["json.py", "my.app.py", "__init__.py", "__main__.py"])
-def test_any_file_name_will_do_in_a_package(tmp_path: Path, name: str) -> None:
+def test_any_file_name_is_accepted_in_a_package(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "shop"
     folder.mkdir()
     (folder / "__init__.py").touch()
@@ -99,26 +99,26 @@ def test_any_file_name_will_do_in_a_package(tmp_path: Path, name: str) -> None:
     assert sources(graph(tmp_path, f"shop/{name}")) == ["own"]
 
 
-def test_a_package_that_is_named_as_a_module_of_pythons_is_refused(tmp_path: Path) -> None:
+def test_a_package_with_the_name_of_a_standard_module_is_refused(tmp_path: Path) -> None:
     files(tmp_path, json__app_py=APP.format(""))
     (tmp_path / "json" / "__init__.py").touch()
     ended = graph(tmp_path, "json/app.py")
     assert ended.code == 2
-    assert "the package 'json' is another one than" in ended.err
+    assert "the package 'json' should be" in ended.err
 
 
 @pytest.mark.parametrize("name", ["copy.py", "json.py"])
-def test_a_job_in_a_file_named_as_a_module_of_pythons_runs(tmp_path: Path, name: str) -> None:
+def test_a_job_in_a_file_with_the_name_of_a_standard_module_runs(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text(APP.format(""))
     ended = run(tmp_path, "run", name, "--once", "--create-topics")
     assert (ended.code, "Traceback" in ended.err) == (0, False)
 
 
-def test_a_neighbour_that_a_module_of_pythons_hides_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_file_that_a_standard_module_hides(tmp_path: Path) -> None:
     files(tmp_path, app_py="from calendar import holidays\n", calendar_py="holidays = []\n")
     ended = graph(tmp_path, "app.py")
     assert ended.code == 2
-    assert "calendar.py has the name of a module of Python's" in ended.err
+    assert "calendar.py: Python has a module with that name" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_neighbour_that_a_module_of_pythons_hides_is_named(tmp_path: Path) -> 
         ("def\n", "pkgs.py:1: invalid syntax"),
     ],
 )
-def test_what_is_wrong_in_an_included_module_is_said_with_its_line(
+def test_an_error_in_an_included_module_is_reported_with_its_line(
     tmp_path: Path, text: str, words: str
 ) -> None:
     files(tmp_path, app_py=APP.format(', include=["pkgs"]'), pkgs_py=text)
@@ -142,7 +142,7 @@ def test_what_is_wrong_in_an_included_module_is_said_with_its_line(
 
 
 @pytest.mark.parametrize("name", ["pkg", "shop.pkg", "shop.deep.pkg"])
-def test_an_included_module_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
+def test_a_missing_included_module_is_named(tmp_path: Path, name: str) -> None:
     files(tmp_path, shop__app_py=APP.format(f', include=["{name}"]'))
     ended = graph(tmp_path, "shop/app.py")
     assert ended.code == 2
@@ -150,16 +150,16 @@ def test_an_included_module_that_is_not_there_is_named(tmp_path: Path, name: str
 
 
 UNGUARDED = {
-    "plain": "app.run()\nopen('went-on', 'w').close()\n",
+    "plain": "app.run()\nopen('continued', 'w').close()\n",
     "with its exit code": "import sys\nsys.exit(app.run(once=True))\n",
-    "caught": "try:\n    app.run()\nexcept Exception:\n    open('went-on', 'w').close()\n",
+    "caught": "try:\n    app.run()\nexcept Exception:\n    open('continued', 'w').close()\n",
     "in a thread": "import threading\nt = threading.Thread(target=app.run)\nt.start()\nt.join()\n",
 }
 
 
 @pytest.mark.parametrize("end", UNGUARDED.values(), ids=UNGUARDED)
 @pytest.mark.parametrize("command", ["check", "graph"])
-def test_looking_at_a_file_that_ends_in_run_runs_nothing(
+def test_check_and_graph_do_not_run_a_job_that_the_file_runs(
     tmp_path: Path, command: str, end: str
 ) -> None:
     files(tmp_path, app_py=APP.format("") + end)
@@ -171,20 +171,20 @@ def test_looking_at_a_file_that_ends_in_run_runs_nothing(
         assert 'put app.run() under `if __name__ == "__main__":`' in ended.err
 
 
-def test_a_job_made_in_a_function_that_runs_it_is_found(tmp_path: Path) -> None:
+def test_an_app_created_in_the_function_that_runs_it_is_found(tmp_path: Path) -> None:
     body = APP.format("").replace("\napp", "\n    app").replace("App\n", "App\ndef main():\n", 1)
     files(tmp_path, app_py=f"{body}    app.run()\nmain()\n")
     assert sources(graph(tmp_path, "app.py")) == ["own"]
 
 
-def test_running_a_file_that_ends_in_run_runs_it_once(tmp_path: Path) -> None:
+def test_a_file_that_runs_its_own_job_is_run_once(tmp_path: Path) -> None:
     files(tmp_path, app_py=APP.format("") + "app.run(once=True, create_topics=True)\n")
     ended = run(tmp_path, "run", "app.py", "--once", "--create-topics")
     assert ended.code == 0
     assert ended.err.count("job: running on") == 1
 
 
-def test_an_included_module_that_leads_back_to_an_unguarded_file_is_refused(tmp_path: Path) -> None:
+def test_an_included_module_that_imports_an_unguarded_app_file_is_refused(tmp_path: Path) -> None:
     files(
         tmp_path,
         app_py=APP.format(', include=["orders"]') + "app.run(once=True)\n",
@@ -200,11 +200,11 @@ def test_an_included_module_that_leads_back_to_an_unguarded_file_is_refused(tmp_
         check=False,
     )
     assert done.returncode == 1
-    assert "runs a job while its file is imported" in done.stderr
+    assert "runs a job when its file is imported" in done.stderr
     assert "running on" not in done.stderr
 
 
-def test_a_file_that_ends_the_program_is_an_error_with_its_line(tmp_path: Path) -> None:
+def test_a_file_that_calls_sys_exit_is_an_error_with_its_line(tmp_path: Path) -> None:
     files(tmp_path, app_py='import sys\nsys.exit("no configuration")\n')
     ended = graph(tmp_path, "app.py")
     assert ended.code == 2
@@ -212,7 +212,7 @@ def test_a_file_that_ends_the_program_is_an_error_with_its_line(tmp_path: Path) 
     assert "ended the program while it was loaded: 'no configuration'" in ended.err
 
 
-def test_what_a_file_prints_is_no_part_of_its_drawing(tmp_path: Path) -> None:
+def test_output_of_an_app_file_is_not_part_of_its_graph(tmp_path: Path) -> None:
     files(tmp_path, app_py="print('hello')\n" + APP.format(""))
     ended = graph(tmp_path, "app.py")
     assert b"hello" not in ended.out
@@ -223,19 +223,17 @@ def test_what_a_file_prints_is_no_part_of_its_drawing(tmp_path: Path) -> None:
     ("target", "words"),
     [
         ("", "APP is empty"),
-        (":app", "':app' names no app"),
-        ("app.py:", "'app.py:' names no app"),
+        (":app", "':app' is not a valid target"),
+        ("app.py:", "'app.py:' is not a valid target"),
         ("shop", "shop has no App"),
         ("shop/", "shop is a folder"),
         ("a..b", "no module 'a..b'"),
         ("shop.none", "no module 'shop.none'"),
-        ("none.py", "no file none.py"),
-        ("app.py:other", "app.py has no App called 'other'"),
+        ("none.py", "none.py does not exist"),
+        ("app.py:other", "app.py has no App named 'other'"),
     ],
 )
-def test_a_target_that_names_no_app_is_refused_in_words(
-    tmp_path: Path, target: str, words: str
-) -> None:
+def test_an_invalid_app_target_is_refused(tmp_path: Path, target: str, words: str) -> None:
     files(tmp_path, app_py=APP.format(""), shop__empty_py="")
     ended = graph(tmp_path, target)
     assert ended.code == 2

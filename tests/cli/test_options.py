@@ -25,7 +25,7 @@ def test_a_duration_is_seconds_or_numbers_with_units(text: str, seconds: float) 
 
 
 @pytest.mark.parametrize("text", ["", "x", "1x", "-1s", "1h-", "h", "1 2 y"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_an_invalid_duration_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter):
         DURATION.convert(text, None, None)
 
@@ -46,6 +46,6 @@ def test_a_size_is_bytes_or_a_number_with_a_unit(text: str, size_bytes: int) -> 
 
 
 @pytest.mark.parametrize("text", ["", "k", "1x", "-1", "1.5"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_an_invalid_size_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter):
         SIZE.convert(text, None, None)

@@ -45,7 +45,7 @@ def read(on_cluster: Run, topic: str, *options: str) -> bytes:
     return on_cluster("consume", topic, "-B", "-d", *options).out
 
 
-def test_a_hundred_thousand_lines_go_through_a_pipe_and_come_back(on_cluster: Run) -> None:
+def test_a_hundred_thousand_lines_of_a_pipe_are_stored_unchanged(on_cluster: Run) -> None:
     lines = b"".join(b'{"number":%d}\n' % number for number in range(MANY))
     produced = on_cluster("produce", "many", "--create-topics", given=lines)
     assert produced.code == 0
@@ -53,13 +53,13 @@ def test_a_hundred_thousand_lines_go_through_a_pipe_and_come_back(on_cluster: Ru
     assert read(on_cluster, "many") == lines
 
 
-def test_the_last_line_needs_no_end_and_an_empty_line_is_a_record(on_cluster: Run) -> None:
+def test_the_last_line_needs_no_line_end_and_an_empty_line_is_a_record(on_cluster: Run) -> None:
     on_cluster("topic", "create", "ends")
     assert on_cluster("produce", "ends", given=b"a\r\n\nb").code == 0
     assert read(on_cluster, "ends") == b"a\n\nb\n"
 
 
-def test_no_input_is_no_record(on_cluster: Run) -> None:
+def test_empty_input_produces_no_record(on_cluster: Run) -> None:
     produced = on_cluster("produce", "nothing", "--create-topics")
     assert produced.code == 0
     assert "0 records produced to nothing" in produced.err
@@ -75,7 +75,7 @@ def test_files_are_read_in_order_and_decompressed(on_cluster: Run, tmp_path: Pat
     assert read(on_cluster, "files") == b"1\n2\n3\n4\n"
 
 
-def test_of_a_damaged_file_everything_before_the_damage_is_stored_and_counted(
+def test_lines_before_the_damage_in_a_file_are_stored_and_counted(
     on_cluster: Run, tmp_path: Path
 ) -> None:
     lines = b"".join(b"%d\n" % number for number in range(300_000))
@@ -89,38 +89,38 @@ def test_of_a_damaged_file_everything_before_the_damage_is_stored_and_counted(
     assert count.startswith(f"{stored:,} records produced to damaged in ")
 
 
-def test_rejected_lines_are_named_and_the_others_stored(on_cluster: Run) -> None:
+def test_rejected_lines_are_reported_and_the_others_stored(on_cluster: Run) -> None:
     on_cluster("topic", "create", "pairs")
     produced = on_cluster(
         "produce", "pairs", "--key-separator", "=", given=b"a=1\nnone\nb=2=3\nneither\n"
     )
     assert produced.code == 1
-    told = produced.err.splitlines()
-    assert told[0] == "rejected standard input line 2: no separator '='"
-    assert told[1] == "rejected standard input line 4: no separator '='"
-    assert told[2].startswith("2 records produced to pairs in ")
-    assert told[2].endswith("; 2 lines rejected")
+    reported = produced.err.splitlines()
+    assert reported[0] == "rejected standard input line 2: no separator '='"
+    assert reported[1] == "rejected standard input line 4: no separator '='"
+    assert reported[2].startswith("2 records produced to pairs in ")
+    assert reported[2].endswith("; 2 lines rejected")
     assert read(on_cluster, "pairs", "-k") == b"[a] 1\n[b] 2=3\n"
 
 
-def test_only_so_many_rejected_lines_are_named(on_cluster: Run) -> None:
+def test_only_the_first_hundred_rejected_lines_are_reported(on_cluster: Run) -> None:
     on_cluster("topic", "create", "mostly-wrong")
     produced = on_cluster("produce", "mostly-wrong", "--key-separator", "=", given=b"x\n" * 1_000)
     assert produced.err.count("rejected standard input line") == 100
     assert "... and 900 more lines rejected" in produced.err
 
 
-def test_a_line_that_no_request_can_carry_is_rejected_alone(on_cluster: Run) -> None:
+def test_a_line_larger_than_a_request_is_rejected_and_the_others_stored(on_cluster: Run) -> None:
     on_cluster("topic", "create", "large")
     lines = b"small\n" + b"x" * 3_000_000 + b"\n" + b"y" * 5_000 + b"\nlast\n"
     produced = on_cluster("produce", "large", "--max-request-size", "4KiB", given=lines)
     assert produced.code == 1
-    assert "rejected standard input line 2: larger than --max-request-size 4,096" in produced.err
+    assert "rejected standard input line 2: larger than --max-request-size (4,096" in produced.err
     assert "rejected standard input line 3: " in produced.err
     assert read(on_cluster, "large") == b"small\nlast\n"
 
 
-def test_a_raw_input_is_one_record_byte_by_byte(on_cluster: Run, tmp_path: Path) -> None:
+def test_a_raw_input_is_stored_unchanged_as_one_record(on_cluster: Run, tmp_path: Path) -> None:
     value = bytes(range(256)) * 10 + b"\r\n\n"
     (tmp_path / "blob.gz").write_bytes(value)
     on_cluster("topic", "create", "blobs")
@@ -129,7 +129,7 @@ def test_a_raw_input_is_one_record_byte_by_byte(on_cluster: Run, tmp_path: Path)
     assert read(on_cluster, "blobs", "-O", "raw") == (value + b"\n") * 2
 
 
-def test_keys_are_given_or_taken_from_a_field(on_cluster: Run) -> None:
+def test_keys_come_from_an_option_or_from_a_field(on_cluster: Run) -> None:
     on_cluster("topic", "create", "keyed")
     on_cluster("produce", "keyed", "--key", "all", given=b"1\n")
     wrong = on_cluster("produce", "keyed", "--key-field", "c", given=b'{"c":"UA"}\n{"d":1}\n')
@@ -138,7 +138,7 @@ def test_keys_are_given_or_taken_from_a_field(on_cluster: Run) -> None:
     assert read(on_cluster, "keyed", "-k") == b'[all] 1\n[UA] {"c":"UA"}\n'
 
 
-def test_what_consume_prints_as_json_can_be_produced_again(on_cluster: Run) -> None:
+def test_json_that_consume_prints_can_be_produced_again(on_cluster: Run) -> None:
     on_cluster("topic", "create", "first")
     on_cluster("topic", "create", "second")
     lines: list[dict[str, Any]] = [
@@ -156,13 +156,13 @@ def test_what_consume_prints_as_json_can_be_produced_again(on_cluster: Run) -> N
     assert [each["key"] for each in shown] == ["k", None, ""]
 
 
-def test_where_records_are_stored_can_be_printed(on_cluster: Run) -> None:
+def test_partition_and_offset_of_stored_records_can_be_printed(on_cluster: Run) -> None:
     on_cluster("topic", "create", "told", "-p", "2")
     produced = on_cluster("produce", "told", "-p", "1", "--print-metadata", given=b"a\nb\n")
     assert produced.lines == [b"partition=1 offset=0", b"partition=1 offset=1"]
 
 
-def test_batches_are_compressed_as_the_topic_wants(on_cluster: Run) -> None:
+def test_batches_are_compressed_as_the_topic_requires(on_cluster: Run) -> None:
     on_cluster("topic", "create", "packed", "--compression-type", "lz4")
     assert on_cluster("produce", "packed", given=b"a\n" * 1_000).code == 0
     other = on_cluster("produce", "packed", "--compression", "zstd", given=b"a\n")
@@ -170,7 +170,7 @@ def test_batches_are_compressed_as_the_topic_wants(on_cluster: Run) -> None:
     assert "topic 'packed' asks for lz4 compression, the producer is set to zstd" in other.err
 
 
-def test_on_a_cluster_a_missing_topic_is_not_created_unless_asked(on_cluster: Run) -> None:
+def test_a_missing_topic_is_created_on_a_cluster_only_with_the_option(on_cluster: Run) -> None:
     refused = on_cluster("produce", "fresh", given=b"x\n")
     assert refused.code == 1
     assert "`streamkit topic create fresh`" in refused.err
@@ -181,7 +181,7 @@ def test_on_a_cluster_a_missing_topic_is_not_created_unless_asked(on_cluster: Ru
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
-def test_ctrl_c_loses_nothing_that_was_read(cluster: str, on_cluster: Run, tmp_path: Path) -> None:
+def test_ctrl_c_loses_no_line_that_was_read(cluster: str, on_cluster: Run, tmp_path: Path) -> None:
     on_cluster("topic", "create", "stopped")
     with started(
         tmp_path, "--cluster", cluster, "produce", "stopped", "--linger", "1h", "--print-metadata"
@@ -218,7 +218,9 @@ def write_and_wait(process: subprocess.Popen[bytes], data: bytes) -> None:
     assert select.select([], [process.stdin], [], WAIT_S)[1]
 
 
-def test_at_a_terminal_each_line_is_answered(cluster: str, on_cluster: Run, tmp_path: Path) -> None:
+def test_each_line_typed_at_a_terminal_is_confirmed(
+    cluster: str, on_cluster: Run, tmp_path: Path
+) -> None:
     on_cluster("topic", "create", "typed")
     ours, theirs = pty.openpty()
     with subprocess.Popen(
@@ -241,7 +243,7 @@ def test_at_a_terminal_each_line_is_answered(cluster: str, on_cluster: Run, tmp_
     assert read(on_cluster, "typed") == b"hello\n"
 
 
-def test_all_is_stored_though_nobody_reads_where(
+def test_all_lines_are_stored_even_if_the_output_pipe_is_closed(
     cluster: str, on_cluster: Run, tmp_path: Path
 ) -> None:
     on_cluster("topic", "create", "unread")
@@ -259,7 +261,7 @@ def test_all_is_stored_though_nobody_reads_where(
         assert b"200,000 records produced" in producer.stderr.read()
 
 
-def test_keys_and_values_are_printed_when_they_are_stored(on_cluster: Run) -> None:
+def test_keys_and_values_of_stored_records_can_be_printed(on_cluster: Run) -> None:
     on_cluster("topic", "create", "shown", "-p", "2")
     options = ("--key-separator", "=", "-v", "--print-metadata", "-p", "1")
     produced = on_cluster("produce", "shown", *options, given=b"a=1\n=\xff\n")
@@ -277,15 +279,15 @@ def test_keys_and_values_are_printed_when_they_are_stored(on_cluster: Run) -> No
     [
         ("-v", "--verbose prints keys"),
         ("-m home", "mirrored topics are not supported"),
-        ("--delivery-semantic exactly-once", "is none of: at-least-once, at-most-once"),
-        ("--isolation dirty", "is none of: read_committed, read_uncommitted"),
-        ("-e a=b", "none is named"),
+        ("--delivery-semantic exactly-once", "is not one of at-least-once, at-most-once"),
+        ("--isolation dirty", "is not one of read_committed, read_uncommitted"),
+        ("-e a=b", "--params needs --smartmodule"),
         ("--aggregate-initial 0 --transforms t.yaml", "under `with`"),
-        ("--smartmodule a --smartmodule-path b", "each name what"),
+        ("--smartmodule a --smartmodule-path b", "each select SmartModules"),
         ("--transforms-line {", "step 1 is no JSON"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_before_anything_is_read(
+def test_invalid_options_are_refused_before_anything_is_read(
     tmp_path: Path, options: str, words: str
 ) -> None:
     ended = run(tmp_path, "produce", "any", *options.split())
@@ -296,15 +298,15 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_read(
 
 @pytest.mark.parametrize("isolation", ["read_committed", "ReadCommitted", "readcommitted"])
 @pytest.mark.parametrize("delivery", ["at_most_once", "atMostOnce", "at-most-once"])
-async def test_words_are_taken_in_every_spelling_of_fluvios_tools(
+async def test_choices_are_accepted_in_every_spelling_of_fluvios_tools(
     tmp_path: Path, isolation: str, delivery: str
 ) -> None:
     spu = await produced_there(tmp_path, "--isolation", isolation, "--delivery-semantic", delivery)
     assert [body.acks for body in spu.bodies(PRODUCE.key)] == [ACKS_ALL]
 
 
-async def test_at_most_once_sends_nothing_again(tmp_path: Path) -> None:
-    """A partition that moves refuses records; to send them again is for at-least-once."""
+async def test_at_most_once_does_not_retry(tmp_path: Path) -> None:
+    """While a partition moves, the server refuses records. Only at-least-once sends them again."""
     codes = [ErrorCode(Code.NOT_LEADER_FOR_PARTITION)]
 
     def answer(request: IncomingRequest) -> ProduceResponse:
@@ -312,15 +314,15 @@ async def test_at_most_once_sends_nothing_again(tmp_path: Path) -> None:
         return ProduceResponse((TopicProduceResponse(TOPIC, (entry,)),))
 
     options = ("--delivery-semantic", "at-most-once")
-    once = StockSpu(answers={PRODUCE.key: answer})
-    ended = await produce_there(once, tmp_path, *options)
-    assert (ended.code, len(once.bodies(PRODUCE.key))) == (1, 1)
+    without_retry = StockSpu(answers={PRODUCE.key: answer})
+    ended = await produce_there(without_retry, tmp_path, *options)
+    assert (ended.code, len(without_retry.bodies(PRODUCE.key))) == (1, 1)
     assert "1 line rejected" in ended.err
 
     codes.append(ErrorCode(Code.NOT_LEADER_FOR_PARTITION))
-    again = StockSpu(answers={PRODUCE.key: answer})
-    ended = await produce_there(again, tmp_path)
-    assert (ended.code, len(again.bodies(PRODUCE.key))) == (0, 2)
+    with_retry = StockSpu(answers={PRODUCE.key: answer})
+    ended = await produce_there(with_retry, tmp_path)
+    assert (ended.code, len(with_retry.bodies(PRODUCE.key))) == (0, 2)
 
 
 async def produce_there(spu: StockSpu, folder: Path, *options: str) -> Ended:
@@ -337,7 +339,7 @@ async def produce_there(spu: StockSpu, folder: Path, *options: str) -> Ended:
 
 
 async def produced_there(folder: Path, *options: str) -> StockSpu:
-    """Produce one line on a cluster that stores everything, and see that this is told."""
+    """Produce one line on a cluster that stores everything, and check the output."""
     answer = PartitionProduceResponse(0, base_offset=5)
     response = ProduceResponse((TopicProduceResponse(TOPIC, (answer,)),))
     spu = StockSpu(answers={PRODUCE.key: lambda request: response})
@@ -348,14 +350,14 @@ async def produced_there(folder: Path, *options: str) -> StockSpu:
     return spu
 
 
-async def test_a_smartmodule_works_on_what_is_stored(tmp_path: Path) -> None:
+async def test_a_smartmodule_is_sent_with_the_records(tmp_path: Path) -> None:
     spu = await produced_there(tmp_path, "--smartmodule", "contains", "-e", "key=a")
     (request,) = spu.bodies(PRODUCE.key)
     step = SmartModule("contains", params={"key": "a"})
     assert request.smartmodules == (step.invocation(),)
 
 
-def test_a_broker_that_runs_no_smartmodules_refuses_the_lines(on_cluster: Run) -> None:
+def test_lines_with_a_smartmodule_are_refused_on_the_embedded_broker(on_cluster: Run) -> None:
     produced = on_cluster(
         "produce", "plain", "--create-topics", "--smartmodule", "any", given=b"a\nb\n"
     )

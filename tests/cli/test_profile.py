@@ -1,4 +1,4 @@
-"""`streamkit profile`, and the options that ask for TLS, against a broker behind TLS."""
+"""`streamkit profile`, and the TLS options of commands, against a broker that requires TLS."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_current_profile_is_shown(profile: Profile) -> None:
     assert profile() == profile("current") == "local\n"
 
 
-def test_the_list_shows_where_profiles_lead_and_what_is_wrong_with_them(profile: Profile) -> None:
+def test_the_list_shows_the_address_and_the_problem_of_each_profile(profile: Profile) -> None:
     lines = [line.split() for line in profile("list").splitlines()]
     assert lines[0] == ["CURRENT", "PROFILE", "CLUSTER", "ADDRESS", "TLS", "PROBLEM"]
     assert lines[1][:6] == ["-", "broken", "-", "-", "-", "profile"]
@@ -84,24 +84,22 @@ def test_the_list_shows_where_profiles_lead_and_what_is_wrong_with_them(profile:
     }
 
 
-def test_a_life_of_a_profile(profile: Profile, file: Path) -> None:
+def test_a_profile_can_be_added_renamed_and_deleted(profile: Profile, file: Path) -> None:
     assert profile("switch", "cloud") == (
         "switched to profile 'cloud': sc.example:9003 with TLS, anonymous\n"
     )
-    assert profile("add", "new", "h:1", "docker") == (
-        "added, and switched to, profile 'new': h:1\n"
-    )
+    assert profile("add", "new", "h:1", "docker") == "added and switched to profile 'new': h:1\n"
     assert profile("current") == "new\n"
-    assert profile("rename", "new", "newer") == "profile 'new' is called 'newer' now\n"
+    assert profile("rename", "new", "newer") == "renamed profile 'new' to 'newer'\n"
     assert profile("current") == "newer\n"
     assert profile("delete", "newer").splitlines() == [
-        "deleted profile 'newer'; cluster 'new' stays",
-        "no profile is the current one now; `streamkit profile switch NAME` chooses one",
+        "deleted profile 'newer'; kept cluster 'new'",
+        "there is no current profile now; choose one with `streamkit profile switch NAME`",
     ]
     assert profile("delete-cluster", "new") == "deleted cluster 'new'\n"
     profile("switch", "local")
     assert profile("delete-cluster", "local", "--force").splitlines()[0] == (
-        "deleted cluster 'local', and with it: local"
+        "deleted cluster 'local' and its profiles: local"
     )
     assert "# far away" in file.read_text()
     assert set(tomllib.loads(file.read_text())["cluster"]) == {"cloud"}
@@ -112,7 +110,7 @@ def test_a_profile_with_tls_is_added_by_its_options(profile: Profile, file: Path
         *("add", "new", "h:1", "--tls", "--domain", "d.test", "--ca-cert", "/c/ca"),
         *("--enable-client-cert", "--client-cert", "/c/cert", "--client-key", "/c/key"),
     )
-    assert added == "added, and switched to, profile 'new': h:1 with TLS, verified\n"
+    assert added == "added and switched to profile 'new': h:1 with TLS, verified\n"
     assert tomllib.loads(file.read_text())["cluster"]["new"]["tls"] == {
         "tls_policy": "verified",
         "tls_source": "files",
@@ -121,7 +119,7 @@ def test_a_profile_with_tls_is_added_by_its_options(profile: Profile, file: Path
     assert "anonymous" in profile("add", "other", "h:1", "--tls")
 
 
-def test_the_local_profile_is_made_or_mended(profile: Profile, file: Path) -> None:
+def test_sync_creates_or_updates_the_local_profile(profile: Profile, file: Path) -> None:
     profile("switch", "cloud")
     assert profile("sync", "local", "127.0.0.1:9103") == (
         "switched to profile 'local': 127.0.0.1:9103\n"
@@ -132,7 +130,9 @@ def test_the_local_profile_is_made_or_mended(profile: Profile, file: Path) -> No
     assert local["metadata"] == {"installation": "local"}
 
 
-def test_an_exported_profile_holds_everything_it_needs(profile: Profile, tmp_path: Path) -> None:
+def test_an_exported_profile_includes_its_certificates_and_key(
+    profile: Profile, tmp_path: Path
+) -> None:
     ca = trustme.CA()
     leaf = ca.issue_cert("client@fluvio.test")
     ca.cert_pem.write_to_path(tmp_path / "ca")
@@ -180,7 +180,7 @@ def test_an_exported_profile_holds_everything_it_needs(profile: Profile, tmp_pat
         ("export broken", ConfigError, "names no cluster", "mend"),
     ],
 )
-def test_what_cannot_be_done_is_told_with_what_to_do(
+def test_an_invalid_change_is_an_error_with_a_hint_and_leaves_the_file_unchanged(
     file: Path, arguments: str, kind: type[ConfigError], reason: str, hint: str
 ) -> None:
     result = invoked(*arguments.split())
@@ -194,7 +194,7 @@ def test_what_cannot_be_done_is_told_with_what_to_do(
     ("arguments", "suggestion"),
     [("swich x", "'switch'"), ("exprt", "'export'"), ("sync locl", "'local'")],
 )
-def test_a_misspelt_subcommand_is_answered_with_the_right_one(
+def test_a_misspelt_subcommand_gets_a_suggestion(
     file: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -207,7 +207,7 @@ def test_a_misspelt_subcommand_is_answered_with_the_right_one(
     assert f"did you mean {suggestion}?" in capsys.readouterr().err
 
 
-def test_without_the_package_that_writes_it_is_said_which_one(
+def test_the_error_names_the_missing_package_that_writes_the_file(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("streamkit.client.profile.profile_file.find_spec", lambda name: None)
@@ -215,7 +215,7 @@ def test_without_the_package_that_writes_it_is_said_which_one(
     assert isinstance(result.exception, ConfigError)
     assert "tomlkit" in str(result.exception)
     assert "fluvio-streamkit[cli]" in result.exception.hint
-    assert invoked("list").exit_code == 0  # reading takes nothing
+    assert invoked("list").exit_code == 0  # reading does not need the package
 
 
 # --- TLS -------------------------------------------------------------------------------------
@@ -245,7 +245,7 @@ def certs(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="module")
 def secured(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsProxy]:
-    """A broker behind TLS that wants to know who its clients are."""
+    """A broker that requires TLS and client certificates."""
     certificate = authority.issue_cert(DOMAIN, f"*.{DOMAIN}")
     folder = tmp_path_factory.mktemp("secured")
     options: Any = ("--sc-port", "0", "--spu-port", "0", "--spu-public-address")
@@ -267,26 +267,26 @@ def options_of(certs: Path) -> tuple[str, ...]:
     )
 
 
-def test_every_command_that_connects_takes_the_tls_options(
+def test_every_command_that_connects_accepts_the_tls_options(
     secured: TlsProxy, certs: Path, tmp_path: Path
 ) -> None:
-    place = ("--cluster", secured.sc_address, *options_of(certs))
+    target = ("--cluster", secured.sc_address, *options_of(certs))
 
     def ended(*arguments: str, given: bytes = b"") -> Ended:
         done = run(tmp_path, *arguments, given=given)
         assert done.code == 0, done.err
         return done
 
-    ended(*place, "topic", "create", "secured")
-    ended("produce", "secured", *place, given=b"one\ntwo\n")
+    ended(*target, "topic", "create", "secured")
+    ended("produce", "secured", *target, given=b"one\ntwo\n")
     (tmp_path / "app.py").write_text(APP)
-    ended("run", "app.py", "--once", "--create-topics", *place)
-    assert ended(*place, "consume", "copied", "-B", "-d").lines == [b"one", b"two"]
+    ended("run", "app.py", "--once", "--create-topics", *target)
+    assert ended(*target, "consume", "copied", "-B", "-d").lines == [b"one", b"two"]
     assert set(secured.clients["spu"]) == {"commands"}
     assert set(secured.names["spu"]) == {f"custom-spu-5001.{DOMAIN}"}
 
 
-def test_a_profile_with_tls_leads_commands_there(
+def test_commands_use_the_tls_of_the_current_profile(
     secured: TlsProxy, certs: Path, tmp_path: Path
 ) -> None:
     variables = {"FLV_PROFILE_PATH": str(tmp_path / "fluvio" / "config")}
@@ -310,7 +310,7 @@ def test_a_profile_with_tls_leads_commands_there(
         (("--tls", "--domain", DOMAIN), "its certificate is not trusted", "--ca-cert"),
     ],
 )
-def test_a_connection_that_cannot_be_is_given_up_with_the_reason(
+def test_a_failed_tls_handshake_is_an_error_with_the_reason(
     secured: TlsProxy, tmp_path: Path, options: tuple[str, ...], error: str, hint: str
 ) -> None:
     done = run(tmp_path, "-c", secured.sc_address, *options, "topic", "list")
@@ -319,7 +319,7 @@ def test_a_connection_that_cannot_be_is_given_up_with_the_reason(
     assert hint in done.err
 
 
-def test_a_job_does_not_wait_for_a_cluster_that_does_not_trust_it(
+def test_a_job_does_not_retry_a_cluster_that_refuses_its_certificate(
     secured: TlsProxy, tmp_path: Path
 ) -> None:
     (tmp_path / "app.py").write_text(APP)

@@ -19,7 +19,7 @@ class Clock:
         return self.now_s
 
 
-def test_counts_rates_and_times_are_for_people() -> None:
+def test_counts_rates_and_times_are_rounded_for_people() -> None:
     assert counted(1, "line") == "1 line"
     assert counted(27_004, "record") == "27,004 records"
     assert (rate(27_004, 0.4), rate(7, 1.0)) == ("68,000/s", "7/s")
@@ -32,7 +32,7 @@ def test_without_a_terminal_there_is_a_line_every_five_seconds(
     clock = Clock()
     progress = Progress("records produced", is_live=False, clock_s=clock)
     for clock.now_s in range(1, 11):
-        progress.tell(int(clock.now_s) * 100, int(clock.now_s), 20)
+        progress.update(int(clock.now_s) * 100, int(clock.now_s), 20)
     progress.clear()
     assert capsys.readouterr().err.splitlines() == [
         "500 records produced, 100/s, 25 %",
@@ -40,17 +40,17 @@ def test_without_a_terminal_there_is_a_line_every_five_seconds(
     ]
 
 
-def test_on_a_terminal_one_line_is_written_over_and_taken_away(
+def test_on_a_terminal_one_line_is_overwritten_and_then_removed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     clock = Clock()
     progress = Progress("records produced", is_live=True, clock_s=clock)
     clock.now_s = 1.0
-    progress.tell(1_000, 1, None)
+    progress.update(1_000, 1, None)
     clock.now_s = 1.1
-    progress.tell(1_100, 1, None)
+    progress.update(1_100, 1, None)
     clock.now_s = 2.0
-    progress.tell(9, 1, None)
+    progress.update(9, 1, None)
     progress.clear()
     first, second = "1,000 records produced, 1,000/s", "9 records produced, 4/s"
     assert capsys.readouterr().err == (
@@ -59,7 +59,7 @@ def test_on_a_terminal_one_line_is_written_over_and_taken_away(
 
 
 @pytest.mark.parametrize(("variables", "is_colored"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_errors_are_coloured_on_a_terminal_that_wants_it(
+def test_errors_are_colored_on_a_terminal_unless_no_color_is_set(
     tmp_path: Path, variables: dict[str, str], is_colored: bool
 ) -> None:
     ours, theirs = pty.openpty()

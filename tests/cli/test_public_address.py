@@ -1,4 +1,4 @@
-"""`broker start --spu-public-address`: where others find the SPU, and where its own folder does."""
+"""`broker start --spu-public-address`: the address for other clients, and for its own folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.cli.processes import ready_line, run, started
 ELSEWHERE = "proxy.test:9"
 
 
-async def test_others_are_sent_to_the_address_that_is_named(
+async def test_other_clients_get_the_public_address(
     tmp_path: Path, anyio_backend_name: str
 ) -> None:
     options = ("--sc-port", "0", "--spu-port", "0", "--spu-public-address", ELSEWHERE)
@@ -23,7 +23,7 @@ async def test_others_are_sent_to_the_address_that_is_named(
             assert await client.cluster.leader("t", 0) == spu
 
 
-def test_commands_of_the_same_folder_go_to_the_broker_itself(tmp_path: Path) -> None:
+def test_commands_in_the_same_folder_use_the_local_address(tmp_path: Path) -> None:
     options = ("--sc-port", "0", "--spu-port", "0", "--spu-public-address", ELSEWHERE)
     with started(tmp_path, "broker", "start", *options) as broker:
         ready_line(broker)
@@ -31,7 +31,7 @@ def test_commands_of_the_same_folder_go_to_the_broker_itself(tmp_path: Path) -> 
         assert run(tmp_path, "consume", "here", "-B", "-d").lines == [b"x"]
 
 
-def test_a_profile_may_ask_for_the_local_address(tmp_path: Path) -> None:
+def test_a_profile_can_select_the_local_address(tmp_path: Path) -> None:
     options = ("--sc-port", "0", "--spu-port", "0", "--spu-public-address", ELSEWHERE)
     with started(tmp_path, "broker", "start", *options) as broker:
         sc, _ = ready_line(broker)

@@ -9,7 +9,7 @@ from tests.cli.conftest import Run
 from tests.cli.processes import WAIT_S, started
 
 
-def test_a_module_lives_from_create_to_delete(on_cluster: Run, tmp_path: Path) -> None:
+def test_a_module_can_be_created_listed_and_deleted(on_cluster: Run, tmp_path: Path) -> None:
     (tmp_path / "upper.wasm").write_bytes(wasm.module())
     created = on_cluster("smartmodule", "create", "upper", "--wasm-file", "upper.wasm")
     assert (created.code, created.out) == (0, b'smartmodule "upper" created\n')
@@ -28,14 +28,14 @@ def test_a_module_lives_from_create_to_delete(on_cluster: Run, tmp_path: Path) -
     assert (none.code, none.out, none.err) == (0, b"", "no SmartModules yet\n")
 
 
-def test_a_dry_run_only_looks_at_the_file(on_cluster: Run, tmp_path: Path) -> None:
+def test_a_dry_run_checks_the_file_and_stores_nothing(on_cluster: Run, tmp_path: Path) -> None:
     (tmp_path / "m.wasm").write_bytes(wasm.module())
     checked = on_cluster("sm", "create", "checked", "--wasm-file", "m.wasm", "-d")
     assert checked.out == b'smartmodule "checked" could be created\n'
     assert on_cluster("sm", "list", "--filter", "checked").out == b""
 
 
-def test_what_cannot_be_a_module_is_refused_in_words(on_cluster: Run, tmp_path: Path) -> None:
+def test_an_invalid_module_is_refused(on_cluster: Run, tmp_path: Path) -> None:
     (tmp_path / "text.wasm").write_bytes(b"hello")
     wrong = on_cluster("sm", "create", "m", "--wasm-file", "text.wasm")
     assert wrong.code == 2
@@ -50,20 +50,22 @@ def test_what_cannot_be_a_module_is_refused_in_words(on_cluster: Run, tmp_path: 
     assert "no SmartModule can be called 'No_Good': 'N' at position 1" in name.err
 
 
-def test_delete_goes_on_behind_an_error_only_where_asked(on_cluster: Run, tmp_path: Path) -> None:
+def test_delete_continues_after_an_error_only_with_the_option(
+    on_cluster: Run, tmp_path: Path
+) -> None:
     (tmp_path / "m.wasm").write_bytes(wasm.module())
     for name in ("gone-a", "gone-b"):
         on_cluster("sm", "create", name, "--wasm-file", "m.wasm")
     stopped = on_cluster("sm", "delete", "gone-", "gone-a")
     assert (stopped.code, stopped.out) == (1, b"")
     assert "error: SmartModule not found: gone-\n  hint: did you mean 'gone-" in stopped.err
-    went_on = on_cluster("sm", "delete", "-c", "missing", "gone-a", "gone-b")
-    assert went_on.code == 1
-    assert went_on.out == b'smartmodule "gone-a" deleted\nsmartmodule "gone-b" deleted\n'
-    assert "error: 1 of 3 SmartModules were not deleted" in went_on.err
+    continued = on_cluster("sm", "delete", "-c", "missing", "gone-a", "gone-b")
+    assert continued.code == 1
+    assert continued.out == b'smartmodule "gone-a" deleted\nsmartmodule "gone-b" deleted\n'
+    assert "error: 1 of 3 SmartModules were not deleted" in continued.err
 
 
-def test_a_watch_prints_the_list_after_every_change(
+def test_watch_prints_the_list_after_each_change(
     on_cluster: Run, cluster: str, tmp_path: Path
 ) -> None:
     (tmp_path / "m.wasm").write_bytes(wasm.module())

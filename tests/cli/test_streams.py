@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or gone: one line of error or none, and the right code."""
+"""Standard streams that are closed or full: at most one error line, and the right exit code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 
 def shell(folder: Path, command: str, *redirections: str, given: bytes = b"") -> Ended:
-    """Run a command by a shell, which opens and closes its streams."""
+    """Run a command in a shell, which redirects or closes its streams."""
     line = f"{command} {' '.join(redirections)}"
     done = subprocess.run(
         ["bash", "-c", line],
@@ -52,7 +52,7 @@ DEAD_ERRORS = ["2>&-", "2>/dev/full", "2> >(head -c1 >/dev/null)", "2> >(exec <&
 
 @pytest.mark.parametrize("dead", DEAD_ERRORS)
 @pytest.mark.parametrize("command", ["run", "python", "json"])
-def test_a_job_goes_on_though_nobody_can_read_its_report(
+def test_a_job_continues_if_its_report_cannot_be_written(
     folder: Path, command: str, dead: str
 ) -> None:
     if command == "python":
@@ -66,17 +66,17 @@ def test_a_job_goes_on_though_nobody_can_read_its_report(
 
 
 @pytest.mark.parametrize("dead", [">&-", ">/dev/full", "> >(exec <&-)"])
-def test_a_job_goes_on_though_nobody_can_read_its_json(folder: Path, dead: str) -> None:
+def test_a_job_continues_if_its_json_report_cannot_be_written(folder: Path, dead: str) -> None:
     assert streamkit(folder, "run job.py --once --json", dead).code == 0
     assert run(folder, "consume", "copies", "-B", "-d").out == b"a\nb\nc\n"
 
 
-def test_a_failing_job_keeps_its_exit_code_though_nobody_reads_why(folder: Path) -> None:
+def test_a_failing_job_keeps_its_exit_code_if_its_error_cannot_be_written(folder: Path) -> None:
     assert streamkit(folder, "run none.py", "2>/dev/full").code == 2
 
 
 @pytest.mark.parametrize("dead", DEAD_ERRORS)
-def test_lines_are_stored_and_printed_though_nobody_reads_notes(folder: Path, dead: str) -> None:
+def test_lines_are_stored_and_printed_if_notes_cannot_be_written(folder: Path, dead: str) -> None:
     assert streamkit(folder, "produce lines", dead, given=b"d\n").code == 0
     assert streamkit(folder, "consume lines -B -d", dead).out == b"a\nb\nc\nd\n"
 
@@ -102,7 +102,7 @@ def test_lines_are_stored_and_printed_though_nobody_reads_notes(folder: Path, de
         ("--version", ">&-", 1, "standard output: it is closed"),
     ],
 )
-def test_a_dead_stream_that_a_command_needs_is_one_line_of_error(
+def test_a_closed_or_full_stream_that_a_command_needs_is_one_error_line(
     folder: Path, arguments: str, redirection: str, code: int, error: str
 ) -> None:
     ended = streamkit(folder, arguments, redirection, given=b"d\n")
@@ -115,31 +115,33 @@ def test_a_dead_stream_that_a_command_needs_is_one_line_of_error(
 
 
 @pytest.mark.parametrize("arguments", ["consume lines -B -d", "topic list", "--help"])
-def test_a_reader_that_has_seen_enough_is_no_error(folder: Path, arguments: str) -> None:
+def test_an_output_pipe_closed_by_its_reader_is_not_an_error(folder: Path, arguments: str) -> None:
     ended = streamkit(folder, arguments, "> >(exec <&-)")
     assert ended.code == 0
     assert "Traceback" not in ended.err
 
 
 @pytest.mark.parametrize("arguments", ["consume lines -B -d", "topic list", "run job.py --once"])
-def test_what_reads_nothing_needs_no_standard_input(folder: Path, arguments: str) -> None:
+def test_commands_without_input_run_with_standard_input_closed(
+    folder: Path, arguments: str
+) -> None:
     ended = streamkit(folder, arguments, "<&-")
     assert (ended.code, "Traceback" in ended.err) == (0, False)
 
 
-def test_with_all_streams_closed_nothing_is_written_where_it_does_not_belong(folder: Path) -> None:
+def test_a_job_with_all_streams_closed_writes_no_report_into_its_files(folder: Path) -> None:
     assert streamkit(folder, "run job.py --once", "<&- >&- 2>&-").code == 0
     assert run(folder, "consume", "copies", "-B", "-d").out == b"a\nb\nc\n"
 
 
-def test_a_printing_job_needs_no_standard_output(folder: Path) -> None:
+def test_a_job_that_prints_runs_with_standard_output_closed(folder: Path) -> None:
     printing = 'app.stream("lines", bytes).map(lambda value: print(value) or value)'
     text = JOB.replace('app.stream("lines", bytes)', printing)
     (folder / "job.py").write_text(text)
     assert streamkit(folder, "run job.py --once", ">&-").code == 0
 
 
-def test_a_report_fits_any_encoding(folder: Path) -> None:
+def test_a_report_is_escaped_if_the_encoding_lacks_its_characters(folder: Path) -> None:
     (folder / "job.py").write_text('raise ValueError("naïve →")\n')
     ascii_only = "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0"
     ended = shell(folder, f"{ascii_only} {shlex.join(COMMAND)} check job.py")

@@ -53,11 +53,11 @@ def profiles(tmp_path: Path) -> Path:
         ({}, "b:1", "c:1", True, ("cluster", "b:1", "STREAMKIT_CLUSTER")),
         ({}, "", "c:1", True, ("cluster", "c:1", "the settings file")),
         ({}, "", None, True, ("profile", "local:9103", "the current profile in ")),
-        ({}, "", None, False, ("embedded", None, "no cluster is named")),
+        ({}, "", None, False, ("embedded", None, "no cluster is configured")),
         ({"cluster": "[::1]:9103"}, "", None, False, ("cluster", "[::1]:9103", "--cluster")),
     ],
 )
-def test_the_strongest_name_wins(
+def test_options_override_the_environment_settings_and_profiles(
     profiles: Path,
     options: dict[str, Any],
     variable: str,
@@ -93,26 +93,26 @@ def test_an_address_without_host_or_port_is_refused(address: str) -> None:
         choose(cluster=address, environment={})
 
 
-def test_a_profile_endpoint_without_port_is_refused_by_the_profiles_name(profiles: Path) -> None:
+def test_the_error_of_an_endpoint_without_port_names_its_profile(profiles: Path) -> None:
     with pytest.raises(UsageError, match="profile 'no-port': 'bare' is not HOST:PORT"):
         choose(profile="no-port", environment=_with(profiles))
 
 
-def test_a_profile_brings_its_tls(profiles: Path) -> None:
+def test_a_target_uses_the_tls_of_its_profile(profiles: Path) -> None:
     assert choose(profile="secret", environment=_with(profiles)).tls == Tls(anonymous=True)
     assert choose(profile="other", environment=_with(profiles)).tls is None
 
 
-def test_tls_goes_with_a_cluster_that_is_named(profiles: Path) -> None:
+def test_tls_options_need_a_cluster_option(profiles: Path) -> None:
     tls = Tls(domain="d")
     assert choose(cluster="a:1", tls=tls, environment={}).tls == tls
     variables = {"STREAMKIT_CLUSTER": "a:1", **_with(profiles)}
     for options in ({}, {"profile": "other"}, {"embedded": True}):
-        with pytest.raises(UsageError, match="no cluster is named"):
+        with pytest.raises(UsageError, match="TLS options need --cluster"):
             choose(**options, tls=tls, environment=variables)
 
 
-def test_a_current_profile_that_cannot_be_used_hints_at_the_embedded_broker(
+def test_the_hint_for_an_invalid_current_profile_suggests_the_embedded_broker(
     profiles: Path,
 ) -> None:
     profiles.write_text(PROFILES.replace('"local"\n[profile.local]', '"broken"\n[profile.local]'))
@@ -121,12 +121,12 @@ def test_a_current_profile_that_cannot_be_used_hints_at_the_embedded_broker(
     assert "--embedded" in caught.value.hint
 
 
-def test_a_profile_may_ask_for_local_addresses(profiles: Path) -> None:
+def test_a_profile_can_select_local_addresses(profiles: Path) -> None:
     assert choose(profile="other", environment=_with(profiles)).uses_local_address
     assert not choose(profile="local", environment=_with(profiles)).uses_local_address
 
 
-def test_the_embedded_broker_is_reached_as_it_is_and_not_as_others_reach_it() -> None:
+def test_the_embedded_broker_is_reached_at_its_local_address() -> None:
     assert choose(embedded=True, environment={}).uses_local_address
 
 
@@ -134,7 +134,9 @@ def test_the_embedded_broker_is_reached_as_it_is_and_not_as_others_reach_it() ->
     ("named", "variable", "expected"),
     [("a", "b", "a"), (None, "b", "b"), (None, "", ".streamkit")],
 )
-def test_the_data_folder_is_the_one_named(named: str | None, variable: str, expected: str) -> None:
+def test_the_data_folder_comes_from_the_option_or_the_environment(
+    named: str | None, variable: str, expected: str
+) -> None:
     environment = {"STREAMKIT_DATA_DIR": variable, "FLV_PROFILE_PATH": "/nowhere"}
     for cluster in (None, "a:1"):
         target: Target = choose(cluster=cluster, data_dir=named, environment=environment)

@@ -9,7 +9,7 @@ import pytest
 from tests.cli.conftest import Run
 
 
-def test_a_topic_lives_from_create_to_delete(on_cluster: Run) -> None:
+def test_a_topic_can_be_created_described_and_deleted(on_cluster: Run) -> None:
     created = on_cluster(
         *("topic", "create", "wide", "-p", "2", "--retention-time", "1h"),
         *("--segment-size", "1MiB", "--max-partition-size", "10MiB", "--compression-type", "LZ4"),
@@ -43,7 +43,7 @@ def test_a_topic_lives_from_create_to_delete(on_cluster: Run) -> None:
     assert on_cluster("topic", "describe", "wide").code == 1
 
 
-def test_lists_are_tables_or_data(on_cluster: Run) -> None:
+def test_lists_can_be_printed_in_every_format(on_cluster: Run) -> None:
     on_cluster("topic", "create", "listed")
     table = on_cluster("topic", "list").out.decode().splitlines()
     assert table[0].split()[:3] == ["NAME", "TYPE", "PARTITIONS"]
@@ -62,12 +62,12 @@ def test_lists_are_tables_or_data(on_cluster: Run) -> None:
     assert line.split()[-2:] == [b"0", b"-"]
 
 
-def test_a_dry_run_makes_nothing(on_cluster: Run) -> None:
+def test_a_dry_run_creates_nothing(on_cluster: Run) -> None:
     assert on_cluster("topic", "create", "dry", "-d").out == b'topic "dry" could be created\n'
     assert on_cluster("topic", "describe", "dry").code == 1
 
 
-def test_what_the_broker_refuses_is_a_failure_with_its_words(on_cluster: Run) -> None:
+def test_an_existing_topic_and_an_invalid_name_are_errors(on_cluster: Run) -> None:
     on_cluster("topic", "create", "twice")
     again = on_cluster("topic", "create", "twice")
     assert again.code == 1
@@ -77,28 +77,28 @@ def test_what_the_broker_refuses_is_a_failure_with_its_words(on_cluster: Run) ->
     assert wrong.err.startswith("error: no topic can be called 'No_Good': 'N' at position 1\n")
 
 
-def test_delete_goes_on_behind_an_error_only_where_asked(on_cluster: Run) -> None:
+def test_delete_continues_after_an_error_only_with_the_option(on_cluster: Run) -> None:
     for name in ("gone-a", "gone-b"):
         on_cluster("topic", "create", name)
     stopped = on_cluster("topic", "delete", "missing", "gone-a")
     assert (stopped.code, stopped.out) == (1, b"")
-    went_on = on_cluster("topic", "delete", "-c", "missing", "gone-a", "gone-b")
-    assert went_on.code == 1
-    assert went_on.out == b'topic "gone-a" deleted\ntopic "gone-b" deleted\n'
-    assert "error: 1 of 3 topics were not deleted" in went_on.err
+    continued = on_cluster("topic", "delete", "-c", "missing", "gone-a", "gone-b")
+    assert continued.code == 1
+    assert continued.out == b'topic "gone-a" deleted\ntopic "gone-b" deleted\n'
+    assert "error: 1 of 3 topics were not deleted" in continued.err
 
 
-def test_a_system_topic_is_deleted_only_on_purpose(on_cluster: Run) -> None:
+def test_a_system_topic_is_deleted_only_after_confirmation(on_cluster: Run) -> None:
     assert on_cluster("topic", "delete", "consumer-offset").code == 1
-    asked = on_cluster("topic", "delete", "-s", "consumer-offset", given=b"n\n")
-    assert asked.code == 130
-    assert b"deleted" not in asked.out
+    declined = on_cluster("topic", "delete", "-s", "consumer-offset", given=b"n\n")
+    assert declined.code == 130
+    assert b"deleted" not in declined.out
 
 
 # --- Every option --------------------------------------------------------------------------
 
 
-def test_spus_may_be_chosen_or_racks_ignored(on_cluster: Run, tmp_path: Path) -> None:
+def test_spus_can_be_assigned_and_racks_ignored(on_cluster: Run, tmp_path: Path) -> None:
     (tmp_path / "spus.json").write_text('[{"id": 0, "replicas": [5001]}]')
     assert on_cluster("topic", "create", "assigned", "-f", "spus.json").code == 0
     assert on_cluster("topic", "create", "ignoring", "-i").code == 0
@@ -108,7 +108,9 @@ def test_spus_may_be_chosen_or_racks_ignored(on_cluster: Run, tmp_path: Path) ->
     assert found["ignoring"] == ("computed", True)
 
 
-def test_what_the_broker_does_not_do_is_said(on_cluster: Run, tmp_path: Path) -> None:
+def test_deduplication_and_mirrors_are_refused_on_the_embedded_broker(
+    on_cluster: Run, tmp_path: Path
+) -> None:
     dedup = on_cluster(
         "topic", "create", "unique", "--dedup", "--dedup-age", "1m", "--dedup-filter", "g/m@0.1.0"
     )
@@ -123,7 +125,7 @@ def test_what_the_broker_does_not_do_is_said(on_cluster: Run, tmp_path: Path) ->
     assert added.code == 1
 
 
-def test_a_system_topic_is_made_listed_apart_and_deleted(on_cluster: Run) -> None:
+def test_a_system_topic_is_listed_only_with_the_option(on_cluster: Run) -> None:
     assert on_cluster("topic", "create", "of-the-system", "-s").code == 0
     assert b"of-the-system" not in on_cluster("topic", "list").out
     assert b"of-the-system" in on_cluster("topic", "list", "-s").out
@@ -131,7 +133,7 @@ def test_a_system_topic_is_made_listed_apart_and_deleted(on_cluster: Run) -> Non
     assert (deleted.code, deleted.out) == (0, b'topic "of-the-system" deleted\n')
 
 
-def test_a_file_describes_a_topic(on_cluster: Run, tmp_path: Path) -> None:
+def test_a_topic_can_be_created_from_a_file(on_cluster: Run, tmp_path: Path) -> None:
     (tmp_path / "topic.yaml").write_text(
         "meta: {name: from-yaml}\npartition: {count: 2}\nretention: {time: 1h}\n"
     )
@@ -139,8 +141,8 @@ def test_a_file_describes_a_topic(on_cluster: Run, tmp_path: Path) -> None:
     checked = on_cluster("topic", "create", "-c", "topic.yaml", "--dry-run")
     assert checked.out == b'topic "from-yaml" could be created\n'
     for name in ("from-yaml", "from-toml"):
-        made = on_cluster("topic", "create", "--config", f"topic.{name.partition('-')[2]}")
-        assert (made.code, made.out) == (0, f'topic "{name}" created\n'.encode())
+        created = on_cluster("topic", "create", "--config", f"topic.{name.partition('-')[2]}")
+        assert (created.code, created.out) == (0, f'topic "{name}" created\n'.encode())
     described = json.loads(on_cluster("topic", "describe", "from-yaml", "-O", "json").out)
     assert (described["partitions"], described["retention_s"]) == (2, 3_600)
 
@@ -149,12 +151,12 @@ def test_a_file_describes_a_topic(on_cluster: Run, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         ((), "missing argument 'NAME'"),
-        (("x", "-c", "t.yaml"), "--config excludes NAME"),
-        (("-c", "t.yaml", "-p", "2", "-i"), "--config excludes --partitions and --ignore-rack"),
-        (("x", "-f", "f.json", "-p", "2"), "--replica-assignment excludes --partitions"),
-        (("x", "--mirror", "-m", "f.json"), "--mirror excludes --mirror-apply"),
-        (("x", "--home-to-remote"), "--home-to-remote is about mirrors"),
-        (("x", "--dedup-count", "3"), "--dedup-count without --dedup would not be used"),
+        (("x", "-c", "t.yaml"), "--config cannot be used together with NAME"),
+        (("-c", "t.yaml", "-p", "2", "-i"), "together with --partitions and --ignore-rack"),
+        (("x", "-f", "f.json", "-p", "2"), "--replica-assignment cannot be used together with"),
+        (("x", "--mirror", "-m", "f.json"), "--mirror cannot be used together with --mirror-app"),
+        (("x", "--home-to-remote"), "--home-to-remote needs --mirror"),
+        (("x", "--dedup-count", "3"), "--dedup-count has no effect without --dedup"),
         (("-c", "none.yaml"), "cannot read none.yaml: No such file"),
         (("x", "-f", "none.json"), "cannot read none.json: No such file"),
     ],

@@ -27,7 +27,7 @@ from typing import Any, Final, Literal
 import anyio
 from anyio.abc import SocketStream
 
-from streamkit.protocol import apis, specs
+from streamkit.protocol import apis, specs, topic_specs
 from streamkit.protocol.batch import decode_batch, whole_batches, with_base_offset
 from streamkit.protocol.connection import IncomingRequest, encode_response
 from streamkit.protocol.control_plane import Metadata, WatchResponse
@@ -244,9 +244,9 @@ class Scripted:
         return tuple(
             Metadata(
                 name,
-                specs.TopicSpec(specs.ComputedReplicas(count, 1, False)),
-                specs.TopicStatus(
-                    specs.TopicResolution.PROVISIONED, {n: (SPU_ID,) for n in range(count)}
+                topic_specs.TopicSpec(topic_specs.ComputedReplicas(count, 1, False)),
+                topic_specs.TopicStatus(
+                    topic_specs.TopicResolution.PROVISIONED, {n: (SPU_ID,) for n in range(count)}
                 ),
             )
             for name, count in counts.items()

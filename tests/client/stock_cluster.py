@@ -26,7 +26,7 @@ import anyio
 import google_crc32c
 from anyio.abc import SocketStream
 
-from streamkit.protocol import apis, specs
+from streamkit.protocol import apis, specs, topic_specs
 from streamkit.protocol.batch import BatchHeader, Columns, decode_batch, whole_batches
 from streamkit.protocol.connection import IncomingRequest, encode_response
 from streamkit.protocol.control_plane import (
@@ -350,17 +350,17 @@ def _objects(spu: StockSpu, spu_port: int) -> dict[str, tuple[Metadata, ...]]:
     log = specs.PartitionSpec(
         SPU_ID,
         (SPU_ID,),
-        storage=specs.TopicStorage(segment_bytes) if spu.segments else None,
+        storage=topic_specs.TopicStorage(segment_bytes) if spu.segments else None,
     )
     status = specs.PartitionStatus(
         specs.PartitionResolution.ONLINE,
         specs.ReplicaStatus(SPU_ID, 0, 0),
         size_bytes=len(spu.log),
     )
-    topic = specs.TopicStatus(specs.TopicResolution.PROVISIONED, {0: (SPU_ID,)})
+    topic = topic_specs.TopicStatus(topic_specs.TopicResolution.PROVISIONED, {0: (SPU_ID,)})
     names = (TOPIC, "consumer-offset")
     return {
         "SPU": (Metadata("main", server, specs.SpuStatus(specs.SpuResolution.ONLINE)),),
         "Partition": tuple(Metadata(f"{name}-0", log, status) for name in names),
-        "Topic": tuple(Metadata(name, specs.TopicSpec(), topic) for name in names),
+        "Topic": tuple(Metadata(name, topic_specs.TopicSpec(), topic) for name in names),
     }

@@ -15,13 +15,15 @@ from streamkit.protocol import apis, specs
 from streamkit.protocol.control_plane import CreateRequest, Metadata
 from streamkit.protocol.schema import encode
 from streamkit.protocol.specs import (
-    ComputedReplicas,
-    HomeMirror,
-    MirrorReplicas,
     PartitionResolution,
     PartitionSpec,
     PartitionStatus,
     ReplicaStatus,
+)
+from streamkit.protocol.topic_specs import (
+    ComputedReplicas,
+    HomeMirror,
+    MirrorReplicas,
     TopicResolution,
     TopicSpec,
     TopicStatus,

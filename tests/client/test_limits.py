@@ -65,7 +65,7 @@ async def test_a_record_that_compresses_too_well_to_be_read_is_refused_in_words(
     ) as producer:
         handle = await producer.send(bytes(20 * MIB))
         later = await producer.send(b"later")
-        with pytest.raises(DataError, match="up to 1,000 times"):
+        with pytest.raises(DataError, match="ratio of up to 1,000"):
             await handle
         assert (await later).offset == 0
         with pytest.raises(DataError):
@@ -82,7 +82,7 @@ async def test_a_request_larger_than_a_frame_is_refused_before_it_is_sent(
     request = ProduceRequest(
         acks=ACKS_LEADER, timeout_ms=1_000, topics=(TopicProduceData(topic, (data,)),)
     )
-    with pytest.raises(LocalProtocolError, match="134,217,728 are the most"):
+    with pytest.raises(LocalProtocolError, match="more than 134,217,728"):
         await channel.call(apis.PRODUCE, request)
     batch = batch_of(bytes(33 * MIB))  # of another client
     request = ProduceRequest(

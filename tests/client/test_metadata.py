@@ -11,7 +11,8 @@ from streamkit.client.admin.topic_options import topic_spec
 from streamkit.client.metadata import MetadataStore
 from streamkit.protocol import specs
 from streamkit.protocol.control_plane import Change, Metadata, WatchResponse
-from streamkit.protocol.specs import ObjectKind, TopicResolution, TopicStatus
+from streamkit.protocol.specs import ObjectKind
+from streamkit.protocol.topic_specs import TopicResolution, TopicStatus
 
 
 def topic(name: str, partitions: int = 1) -> Metadata:

@@ -23,7 +23,7 @@ from streamkit.client import Added, Listed, Removed
 from streamkit.client.admin.objects import partition_info
 from streamkit.client.admin.topic_options import mirrored
 from streamkit.errors import UnsupportedServer
-from streamkit.protocol import apis, specs
+from streamkit.protocol import apis, specs, topic_specs
 from streamkit.protocol.apis import SC_APIS, SPU_APIS, Api
 from streamkit.protocol.connection import ClientConnection, ServerConnection, encode_response
 from streamkit.protocol.control_plane import (
@@ -41,14 +41,12 @@ from streamkit.protocol.control_plane import (
 )
 from streamkit.protocol.error_codes import NO_ERROR
 from streamkit.protocol.schema import decode, encode
-from streamkit.protocol.specs import (
+from streamkit.protocol.specs import ModuleMeta, ModulePackage, SmartModuleSpec
+from streamkit.protocol.topic_specs import (
     ComputedReplicas,
     Deduplication,
     HomeMirror,
     MirrorReplicas,
-    ModuleMeta,
-    ModulePackage,
-    SmartModuleSpec,
     TopicSpec,
     TopicStorage,
 )
@@ -145,9 +143,9 @@ PACKAGE: Final = ModulePackage("m", "g", "0.1.0", "0.1.0", visibility=1)
 MODULE: Final = SmartModuleSpec(ModuleMeta(PACKAGE, {}), payload=b"w")
 WHOLE: Final = TopicSpec(
     ComputedReplicas(3, 2, ignore_rack=True),
-    specs.SegmentPolicy(60),
+    topic_specs.SegmentPolicy(60),
     TopicStorage(2_000, 3_000),
-    specs.TopicCompression.ZSTD,
+    topic_specs.TopicCompression.ZSTD,
     Deduplication(1, None, "m"),
     system=True,
 )
@@ -379,7 +377,7 @@ def without(ranges: Ranges, api: Api[Any, Any]) -> Ranges:
 def words_for(api: Api[Any, Any], low: int, high: int) -> str:
     ours = api.min_version, api.max_version
     spoken = [f"version {a}" if a == b else f"versions {a} to {b}" for a, b in ((low, high), ours)]
-    return f"(version {PLATFORM}) speaks {spoken[0]} of {api.name}, this client {spoken[1]}"
+    return f"(version {PLATFORM}) speaks {spoken[0]} of {api.name}, this client speaks {spoken[1]}"
 
 
 @pytest.mark.parametrize("name", SC_USES)

@@ -1,15 +1,15 @@
-"""Runs the blocks of a page from top to bottom in one folder, as a reader would.
+"""Runs the code blocks of a page from top to bottom in one folder, as a reader would.
 
-| block | what is done with it |
+| block | treatment |
 |---|---|
 | any language with ``title="name"`` | saved under that name |
-| ``python`` | run; all Python of a page is one module |
+| ``python`` | run; all Python blocks of a page form one module |
 | ``bash`` | run; it must succeed |
-| ``text``, ``mermaid`` | compared with what the block above has printed |
+| ``text``, ``mermaid`` | compared with the output of the block above |
 | ``sh`` | installs something, so it is only compared with `INSTALLS` |
 
-Nothing else may stand in a fence, so no block goes unseen. In expected output ``...`` stands
-for anything; numbers that differ from run to run are not compared.
+Any other block is an error, so that every block is tested. In expected output, ``...`` matches
+anything, and numbers that differ from run to run are not compared.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
-# What a page may tell the reader to run that a test does not: it would change the machine.
+# Commands for the reader that a test does not run, because they would change the machine.
 INSTALLS: Final = re.compile(
     r"python3 -m venv \S+|\. \S+/bin/activate|pip install '\.\[[a-z,]+\]'|cd \S+"
 )
@@ -42,7 +42,7 @@ _STANDARD_ADDRESSES: Final = ("127.0.0.1:9103", "127.0.0.1:9110")
 _BLOCK_S_MAX: Final = 60.0
 _INFO: Final = re.compile(r"(?P<info>[^\n]*)\n")
 _TITLED: Final = re.compile(r'(?P<language>[a-z]+)(?: title="(?P<title>[^"]+)")?')
-# What the clock, the system's choice of ports and the size of the first chunk decide.
+# Output that depends on the time, the chosen ports or the size of the first chunk.
 _VARYING: Final = tuple(
     (re.compile(pattern, re.MULTILINE), replacement)
     for pattern, replacement in (
@@ -59,7 +59,7 @@ _VARYING: Final = tuple(
 
 
 class Page:
-    """One page on its way. ``folder`` is where its blocks work."""
+    """Runs one page. Its blocks work in ``folder``."""
 
     def __init__(self, path: Path, folder: Path) -> None:
         self._path = path
@@ -75,7 +75,7 @@ class Page:
         """Run every block.
 
         Raises:
-            SybilFailure: One of them is not as the page says; the text names its line.
+            SybilFailure: A block failed or printed something else; the text names its line.
         """
         document = Sybil([self._regions], path=str(self._path.parent)).parse(self._path)
         with self._as_a_module():
@@ -83,7 +83,7 @@ class Page:
                 for example in document.examples():
                     example.evaluate()
             finally:
-                self._end_brokers()
+                self._stop_brokers()
         unused = [name for name in self._saved if not self._is_used(name)]
         assert not unused, f"{self._path.name}: saved, but never used: {unused}"
 
@@ -96,7 +96,7 @@ class Page:
     def _evaluate(self, example: Example) -> str | None:
         found = _TITLED.fullmatch(example.region.lexemes["info"].strip())
         if found is None:
-            return f"nobody knows what to do with a block of {example.region.lexemes['info']!r}"
+            return f"unknown kind of block: {example.region.lexemes['info']!r}"
         language, title = found["language"], found["title"]
         source = str(example.parsed)
         self._sources[example.line] = source
@@ -114,7 +114,7 @@ class Page:
             case "sh":
                 return _only_installs(source)
             case _:
-                return f"a block of {language} needs a title, or something that runs it"
+                return f"a {language} block needs a title, or a rule in tests/docs/pages.py"
         return None
 
     # --- one block -------------------------------------------------------------------
@@ -126,13 +126,13 @@ class Page:
         self._saved[name] = line
 
     def _is_used(self, name: str) -> bool:
-        """Tell whether another block names a file, or imports it."""
-        place = Path(name)
-        if place.name in ("streamkit.toml", "pyproject.toml"):
-            return True  # streamkit finds them by itself
-        module = re.compile(rf"\b{re.escape('.'.join(place.with_suffix('').parts))}\b")
+        """Return whether another block names a file or imports it."""
+        file = Path(name)
+        if file.name in ("streamkit.toml", "pyproject.toml"):
+            return True  # streamkit reads them automatically
+        module = re.compile(rf"\b{re.escape('.'.join(file.with_suffix('').parts))}\b")
         return any(
-            place.name in source or module.search(source)
+            file.name in source or module.search(source)
             for line, source in self._sources.items()
             if line != self._saved[name]
         )
@@ -163,7 +163,7 @@ class Page:
             return f"exit code {done.returncode}:\n{done.stdout}"
         return None
 
-    # --- a broker that stays until the page ends ---------------------------------------
+    # --- a broker that runs until the page ends ----------------------------------------
 
     def _start_broker(self) -> str:
         broker = subprocess.Popen(
@@ -175,20 +175,20 @@ class Page:
             text=True,
         )
         self._brokers.append(broker)
-        assert broker.stdout is not None, "it is a pipe"
+        assert broker.stdout is not None, "stdout is a pipe"
         line = broker.stdout.readline()
         ready = _READY.fullmatch(line.strip())
-        assert ready is not None, f"the broker said {line!r}"
+        assert ready is not None, f"the broker printed {line!r}"
         self._addresses = dict(zip(_STANDARD_ADDRESSES, ready.groups(), strict=True))
         return line
 
     def _with_addresses(self, source: str) -> str:
-        """Put the broker of this page where the page names the usual ports."""
+        """Replace the default addresses in a block with those of this page's broker."""
         for standard, chosen in self._addresses.items():
             source = source.replace(standard, chosen)
         return source
 
-    def _end_brokers(self) -> None:
+    def _stop_brokers(self) -> None:
         for broker in self._brokers:
             broker.send_signal(signal.SIGTERM)
         for broker in self._brokers:
@@ -196,34 +196,34 @@ class Page:
 
     @contextlib.contextmanager
     def _as_a_module(self) -> Iterator[None]:
-        """Work in the page's folder, and import from it, until the page ends."""
-        known = set(sys.modules)
-        before = Path.cwd()
+        """Change to the page's folder and import from it, until the end of the block."""
+        modules_before = set(sys.modules)
+        folder_before = Path.cwd()
         os.chdir(self._folder)
         sys.path.insert(0, str(self._folder))
         sys.modules["page"] = self._module
         try:
             yield
         finally:
-            os.chdir(before)
+            os.chdir(folder_before)
             sys.path.remove(str(self._folder))
-            for name in set(sys.modules) - known:
+            for name in set(sys.modules) - modules_before:
                 if str(getattr(sys.modules[name], "__file__", "")).startswith(str(self._folder)):
                     del sys.modules[name]
             sys.modules.pop("page", None)
 
 
 def environment() -> dict[str, str]:
-    """Return variables with which ``streamkit`` and ``python`` are those of the test."""
-    found = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    """Return variables that make ``streamkit`` and ``python`` those of the running test."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     scripts = str(Path(sys.executable).parent)
-    return found | {"PATH": f"{scripts}{os.pathsep}{found['PATH']}", "NO_COLOR": "1"}
+    return kept | {"PATH": f"{scripts}{os.pathsep}{kept['PATH']}", "NO_COLOR": "1"}
 
 
 def difference(expected: str, printed: str | None) -> str | None:
-    """Return how an output differs from what a page shows; None where it does not."""
+    """Return how an output differs from what a page shows; None if it does not."""
     if printed is None:
-        return "there is output here, but nothing was run above it"
+        return "the page shows output, but no block above it was run"
     shown, got = _steady(expected), _steady(printed)
     lines = [
         r"(?:.*\n)*?" if line == "..." else re.escape(line).replace(r"\.\.\.", ".*") + r"\n"
@@ -241,7 +241,5 @@ def _steady(text: str) -> str:
 
 
 def _only_installs(source: str) -> str | None:
-    strange = [line for line in source.splitlines() if not INSTALLS.fullmatch(line)]
-    return (
-        f"these could be run, so they belong into a block of bash: {strange}" if strange else None
-    )
+    others = [line for line in source.splitlines() if not INSTALLS.fullmatch(line)]
+    return f"lines that install nothing belong in a bash block: {others}" if others else None

@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md names what is there, and leaves out no room."""
+"""ARCHITECTURE.md names every file, and only existing ones."""
 
 from __future__ import annotations
 
@@ -17,36 +17,39 @@ NAMED = sorted(set(re.findall(r"`((?:streamkit|tests|examples|docs|scripts)/[\w.
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_what_is_named_is_there(name: str) -> None:
+def test_a_path_that_is_named_exists(name: str) -> None:
     folder, _, rest = name.partition("/")
     assert ((PACKAGE if folder == "streamkit" else ROOT / folder) / rest).exists()
 
 
-def test_every_room_is_named() -> None:
-    rooms = {f"streamkit/{path.parent.name}/" for path in PACKAGE.glob("*/__init__.py")}
-    modules = {
-        f"streamkit/{path.name}" for path in PACKAGE.glob("*.py") if not path.stem.startswith("_")
+def test_every_file_is_named() -> None:
+    files = {
+        f"streamkit/{path.relative_to(PACKAGE).as_posix()}"
+        for path in PACKAGE.rglob("*")
+        if path.suffix in (".py", ".pxd") and path.parent != PACKAGE and path.stem != "__init__"
     }
-    assert rooms | modules <= set(NAMED)
+    modules = {f"streamkit/{path.name}" for path in PACKAGE.glob("*.py")}
+    assert files | modules <= set(NAMED)
 
 
-def test_a_file_without_its_folder_is_in_the_room_of_its_line() -> None:
-    for room, rest in re.findall(r"^\| `(streamkit/\w+/)` \| (.*) \|$", TEXT, re.MULTILINE):
-        for name in re.findall(r"`(\w+\.py)`", rest):
-            assert (PACKAGE / room.removeprefix("streamkit/") / name).exists(), f"{room}{name}"
+def test_every_member_that_is_named_exists() -> None:
+    for member, module in re.findall(
+        r"`(\w+)(?:\.\w+)?` (?:of|in|and a row of `\w+` in) `(streamkit/[\w/]+\.py)`", TEXT
+    ):
+        assert re.search(rf"\b{member}\b", (PACKAGE.parent / module).read_text()), member
 
 
-def test_the_floors_are_those_that_the_linter_keeps() -> None:
+def test_the_drawing_has_the_layers_of_the_linter() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    kept = [
+    checked = [
         {
             name
-            for name in re.findall(r"\((\w+)\)", floor)
+            for name in re.findall(r"\((\w+)\)", layer)
             if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()
         }
-        for floor in project["tool"]["importlinter"]["contracts"][0]["layers"]
+        for layer in project["tool"]["importlinter"]["contracts"][0]["layers"]
     ]
     drawing = re.search(r"```text\n(.*?)```", TEXT, re.DOTALL)
     assert drawing is not None
-    drawn = [set(re.findall(r"\w+", line[:28])) for line in drawing[1].splitlines()]
-    assert drawn == kept
+    lines = [line[:31] for line in drawing[1].splitlines() if line.strip() not in ("|", "v")]
+    assert [set(re.findall(r"\w+", line)) for line in lines] == checked

@@ -1,4 +1,4 @@
-"""Lists that stand in the docs and in the code are the same lists."""
+"""Lists in the documentation equal those in the code."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from streamkit.settings import KEYS
 from tests.docs.pages import ROOT
 
 DOCS = ROOT / "docs"
-# Bounds that nobody outside meets: sizes of groups and caches, and what only the client uses.
-INNER = {
+# Limits that users do not notice: sizes of groups and caches, and defaults of the client.
+INTERNAL = {
     *("KIB", "MIB", "FRAME_BYTES_MIN", "BATCH_BYTES_MAX", "DECOMPRESSION_RATIO_FREE_BYTES"),
     *("SYNC_GROUP_BYTES_MAX", "JOURNAL_BYTES_MAX", "JOURNAL_SYNC_S_MAX", "INDEX_INTERVAL_BYTES"),
     *("FETCH_BYTES_DEFAULT", "BATCH_BYTES_DEFAULT"),
@@ -37,14 +37,14 @@ UNITS = {"KiB": limits.KIB, "MiB": limits.MIB, "GiB": 1_024 * limits.MIB}
 
 
 def section(page: str, title: str) -> str:
-    """Return what stands under a heading of a page."""
+    """Return the text under a heading of a page."""
     found = re.search(rf"^#+ {title}\n(.*?)(?=^## |\Z)", (DOCS / page).read_text(), re.M | re.S)
     assert found is not None, f"{page} has no heading {title!r}"
     return found[1]
 
 
 def rows(page: str, title: str) -> list[list[str]]:
-    """Return the cells of the table under a heading, without its head."""
+    """Return the cells of the table under a heading, without its header."""
     lines = [line for line in section(page, title).splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
     return cells[2:]
@@ -54,21 +54,21 @@ def code(cell: str) -> str:
     return cell.strip("`")
 
 
-def test_the_error_tree_is_that_of_the_code() -> None:
+def test_the_documented_error_tree_equals_the_code() -> None:
     listed = re.search(r"```text\n(.*?)```", section("guarantees.md", "The error tree"), re.S)
     assert listed is not None
 
     def lines(kind: type[Exception], depth: int) -> list[str]:
         children = [each for each in kind.__subclasses__() if each.__module__ == errors.__name__]
-        below = [line for each in children for line in lines(each, depth + 1)]
-        return ["  " * depth + kind.__name__, *below]
+        descendants = [line for each in children for line in lines(each, depth + 1)]
+        return ["  " * depth + kind.__name__, *descendants]
 
     assert listed[1].splitlines() == lines(errors.StreamKitError, 0)
     assert errors.__doc__ is not None
     assert "\n".join(lines(errors.StreamKitError, 0)) in errors.__doc__
 
 
-def test_what_to_do_is_said_of_every_branch_of_the_tree() -> None:
+def test_every_branch_of_the_error_tree_has_advice() -> None:
     branches = {
         each.__name__
         for each in errors.StreamKitError.__subclasses__()
@@ -77,17 +77,17 @@ def test_what_to_do_is_said_of_every_branch_of_the_tree() -> None:
     assert {code(row[0]) for row in rows("guarantees.md", "The error tree")} == branches
 
 
-def test_the_limits_are_those_of_the_code() -> None:
+def test_the_documented_limits_equal_the_code() -> None:
     listed = {code(row[0]): row[1] for row in rows("broker.md", "Limits")}
-    bounds = {name: value for name, value in vars(limits).items() if name.isupper()}
+    found = {name: value for name, value in vars(limits).items() if name.isupper()}
     assert listed == {
-        name: shown(name, value) for name, value in bounds.items() if name not in INNER
+        name: shown(name, value) for name, value in found.items() if name not in INTERNAL
     }
-    assert not INNER - bounds.keys()
+    assert not INTERNAL - found.keys()
 
 
 def shown(name: str, value: float) -> str:
-    """Write a bound as the table does."""
+    """Format a limit as in the table."""
     if "_S_" in name:
         return f"{value:g} s"
     if "BYTES" not in name or value % limits.KIB:
@@ -96,7 +96,7 @@ def shown(name: str, value: float) -> str:
     return f"{value // scale} {unit}"
 
 
-def test_the_phases_are_those_of_the_code() -> None:
+def test_the_documented_phases_equal_the_code() -> None:
     listed = rows("shutdown.md", "The phases")
     assert [code(row[0]) for row in listed] == [phase.label for phase in DUE_SHARE]
     assert [row[2] for row in listed] == [f"{share * 25:g} s" for share in DUE_SHARE.values()]
@@ -106,7 +106,7 @@ def test_the_phases_are_those_of_the_code() -> None:
     assert [Phase.RUNNING, *DUE_SHARE, Phase.STOPPED] == list(Phase)
 
 
-def test_the_exit_codes_are_those_of_the_code() -> None:
+def test_the_documented_exit_codes_equal_the_code() -> None:
     listed = [int(code) for row in rows("shutdown.md", "Exit codes") for code in row[0].split(",")]
     of_errors = {
         each.exit_code
@@ -117,18 +117,18 @@ def test_the_exit_codes_are_those_of_the_code() -> None:
     assert listed == sorted(of_errors | of_stopping)
 
 
-def test_the_settings_are_those_of_the_code() -> None:
+def test_every_setting_is_documented() -> None:
     listed = {code(row[0]).partition(".")[0] for row in rows("settings.md", "Settings of a job")}
     assert set(KEYS) <= listed
 
 
-def test_every_command_that_a_page_names_is_there() -> None:
+def test_every_command_that_a_page_names_exists() -> None:
     for page in [ROOT / "README.md", *DOCS.glob("*.md")]:
         for name in re.findall(r"`streamkit ([a-z]+)\b", page.read_text()):
             assert name in COMMANDS, f"{page.name} names {name!r}"
 
 
-def test_the_files_of_the_broker_are_those_of_the_code() -> None:
+def test_every_file_of_the_broker_is_documented() -> None:
     listed = {code(cell) for row in rows("broker.md", "What lies on disk") for cell in row[:1]}
     folder = DataFolder(Path("x"))
     known = (folder.journal, folder.consumer_offsets, folder.messages, folder.attach_socket)
@@ -144,5 +144,5 @@ def test_the_files_of_the_broker_are_those_of_the_code() -> None:
         ("STRING_BYTES_MAX", 32_767, "32,767"),
     ],
 )
-def test_a_bound_is_written_with_its_unit(name: str, value: float, text: str) -> None:
+def test_a_limit_is_shown_with_its_unit(name: str, value: float, text: str) -> None:
     assert shown(name, value) == text

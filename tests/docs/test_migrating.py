@@ -1,4 +1,4 @@
-"""The page "From the official client" leaves out no call, and names only what is there."""
+"""The page "From the official client" lists every call, and names only existing ones."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.docs.test_lists import section
 
 PAGE: Final = "migrating.md"
 DIFFERENCES: Final = ROOT / "tests" / "peers" / "test_python_differences.py"
-# Everything a program can call there, without what is inherited.
-THEIR_NAMES: Final = """
+# Prints the names of all methods of the official client, without inherited ones.
+OFFICIAL_NAMES: Final = """
 import inspect, json, fluvio
 from fluvio import specs
 
@@ -33,8 +33,8 @@ for module in (fluvio, specs):
             names |= {each for each in calls if each[0].islower()}
 print(json.dumps(sorted(names)))
 """
-# What a reader puts in, or a word of Python, in the column of streamkit.
-PUT_IN: Final = {
+# Placeholders and Python keywords in the streamkit column.
+PLACEHOLDERS: Final = {
     *("name", "host", "port", "address", "path", "topic", "n", "config", "event", "id"),
     *("await", "async", "for", "in", "is", "not", "with", "None", "True", "timedelta"),
     *(
@@ -53,13 +53,13 @@ PUT_IN: Final = {
 
 
 def table(title: str) -> list[list[str]]:
-    """Return the cells of all tables under a heading, without their heads."""
+    """Return the cells of all tables under a heading, without their headers."""
     lines = section(PAGE, title).splitlines()
-    heads = {at - 1 for at, line in enumerate(lines) if line.startswith("|---")}
+    headers = {at - 1 for at, line in enumerate(lines) if line.startswith("|---")}
     return [
         [cell.strip() for cell in line.strip("|").split(" | ")]
         for at, line in enumerate(lines)
-        if line.startswith("|") and not line.startswith("|---") and at not in heads
+        if line.startswith("|") and not line.startswith("|---") and at not in headers
     ]
 
 
@@ -74,27 +74,27 @@ def test_every_row_has_all_its_cells(title: str, columns: int) -> None:
 @pytest.mark.peers
 def test_every_call_of_the_official_client_is_on_the_page(peer_python: str) -> None:
     out = subprocess.run(
-        [peer_python, "-c", THEIR_NAMES], capture_output=True, text=True, check=True
+        [peer_python, "-c", OFFICIAL_NAMES], capture_output=True, text=True, check=True
     ).stdout
     page = (ROOT / "docs" / PAGE).read_text()
     missing = {name for name in json.loads(out) if not re.search(rf"\b{re.escape(name)}\b", page)}
     assert not missing
 
 
-def test_every_name_of_ours_on_the_page_is_there() -> None:
-    unknown = set(named()) - known() - PUT_IN
+def test_every_name_of_streamkit_on_the_page_exists() -> None:
+    unknown = set(names_on_page()) - names_of_streamkit() - PLACEHOLDERS
     assert not unknown
 
 
-def named() -> Iterator[str]:
-    """Yield the words of code in the second column of the tables of calls."""
+def names_on_page() -> Iterator[str]:
+    """Yield the identifiers in the second column of the tables of calls."""
     for title in ("Call by call", "From Node"):
         for row in table(title):
             for code in re.findall(r"`([^`]+)`", row[1]):
                 yield from re.findall(r"\b[A-Za-z_]\w*", re.sub(r'b?"[^"]*"', "", code))
 
 
-def known() -> set[str]:
+def names_of_streamkit() -> set[str]:
     kinds: list[Any] = [errors.BrokerError, errors.OffsetEvicted]
     kinds += [
         value
@@ -112,7 +112,7 @@ def known() -> set[str]:
     return names
 
 
-def test_the_defaults_are_those_of_the_code() -> None:
+def test_the_documented_defaults_equal_the_code() -> None:
     defaults = {
         name: parameter.default
         for call in (streamkit.Client.producer, streamkit.Client.consumer)
@@ -122,11 +122,12 @@ def test_the_defaults_are_those_of_the_code() -> None:
     checked = {name: text for name, text in shown.items() if name in defaults}
     assert len(checked) >= 13
     for name, text in checked.items():
-        assert text in ways_to_say(defaults[name]), name
+        assert text in spellings(defaults[name]), name
     assert f"{defaults['queue_bytes'] >> 20} MiB" in shown["queue of a partition"]
 
 
-def ways_to_say(default: object) -> set[str]:
+def spellings(default: object) -> set[str]:
+    """Return the texts by which the page may show a default."""
     match default:
         case None:
             return {"all", "the topic's", "the same"}
@@ -138,12 +139,12 @@ def ways_to_say(default: object) -> set[str]:
             return {str(default)}
 
 
-def test_every_difference_is_shown_by_a_test() -> None:
+def test_every_difference_has_a_test() -> None:
     module = ast.parse(DIFFERENCES.read_text())
     tests = [
         each.name
         for each in module.body
         if isinstance(each, ast.AsyncFunctionDef) and each.name.startswith("test_")
     ]
-    # The one about SmartModules stands among the calls.
+    # The test about SmartModules belongs to a row of the table of calls.
     assert len(table("What behaves differently")) == len(tests) - 1

@@ -23,6 +23,7 @@ from streamkit.protocol import (
     smartmodule_io,
     smartmodules,
     specs,
+    topic_specs,
 )
 from streamkit.protocol.error_codes import CODES, ERROR_CODE
 from streamkit.protocol.record_set import RECORD_SET
@@ -60,6 +61,7 @@ MODULES: Final = (
     smartmodules,
     smartmodule_io,
     specs,
+    topic_specs,
     consumer_offset_log,
 )
 # Shown as variants of an enum, not with a table of their own.

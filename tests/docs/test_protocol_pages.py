@@ -25,13 +25,8 @@ from streamkit.protocol.batch import (
 from streamkit.protocol.compression import Codec
 from streamkit.protocol.error_codes import CODES, MODULE_KINDS, RETRYABLE_CODES
 from streamkit.protocol.schema import encode
-from streamkit.protocol.specs import (
-    KINDS,
-    PartitionResolution,
-    SpuResolution,
-    TopicCompression,
-    TopicResolution,
-)
+from streamkit.protocol.specs import KINDS, PartitionResolution, SpuResolution
+from streamkit.protocol.topic_specs import TopicCompression, TopicResolution
 from streamkit.protocol.varint import VARINT
 from tests.docs.pages import ROOT, Page
 from tests.docs.protocol_tables import FOLDER, PAGES, table, tables, words

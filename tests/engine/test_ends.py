@@ -119,7 +119,7 @@ async def test_what_came_before_a_failure_of_a_source_goes_on_first() -> None:
     reader = reader_of(failing)
     await reader.open({})
     values: list[int] = []
-    with pytest.raises(StageError, match="failed behind value 2: ValueError: no more"):
+    with pytest.raises(StageError, match="failed after 2 values: ValueError: no more"):
         await gather(reader, values)
     assert values == [1, 2]
     await reader.close()
@@ -131,7 +131,7 @@ async def test_a_replayable_source_that_yields_no_positions_is_told_so() -> None
 
     reader = reader_of(wrong)
     await reader.open({})
-    with pytest.raises(StageError, match=r"yields \(position, value\)"):
+    with pytest.raises(StageError, match=r"must yield \(position, value\)"):
         await reader.next()
 
 
@@ -305,7 +305,7 @@ async def test_a_file_that_lost_lines_before_their_commit_fails_the_job(
         path.write_bytes(b"")
     else:
         path.unlink()
-    with pytest.raises(StreamKitError, match="by somebody else while the job wrote to it"):
+    with pytest.raises(StreamKitError, match="by another program while the job wrote to it"):
         await writer.prepare_commit(is_last=False).wait()
     await writer.close()
 

@@ -140,22 +140,22 @@ def a_name_that_is_none(app: App) -> None:
 
 
 PROBLEMS: dict[Callable[[App], None], tuple[str, str]] = {
-    two_stages_with_one_name: ("two stages are called 'text'", "another name"),
-    nothing_reads_it: ("nothing reads 'numbers'", "give it a sink"),
+    two_stages_with_one_name: ("two stages have the name 'text'", "another name"),
+    nothing_reads_it: ("nothing reads 'numbers'", "add a sink for it"),
     a_sink_as_an_input: ("a sink, which nothing can read", "source or stage"),
-    a_stream_of_another_app: ("which is of another App", ""),
-    a_type_that_does_not_fit: ("'text' takes B, but 'numbers' gives A", ""),
-    a_method_of_a_class_body: ("'text' is a method of a class body", "plain function"),
+    a_stream_of_another_app: ("which belongs to another App", ""),
+    a_type_that_does_not_fit: ("'text' expects B, but 'numbers' produces A", ""),
+    a_method_of_a_class_body: ("'text' is an unbound method", "plain function"),
     an_async_stage: ("'text' is an async function", "plain function"),
     a_generator_annotated_iterable: ("the generator 'text' is annotated as", "Iterator"),
     an_untyped_source: ("the parameter of the source 'numbers' has no type", "annotate"),
     an_untyped_stream: ("have no type", "name their type"),
     a_union_without_tags: ("cannot be decoded", "tag=True"),
-    an_import_for_the_checker_alone: ("name 'Decimal', which is not known", "TYPE_CHECKING"),
-    a_stage_that_takes_nothing: ("'nothing' takes nothing", ""),
+    an_import_for_the_checker_alone: ("use 'Decimal', which does not exist", "TYPE_CHECKING"),
+    a_stage_that_takes_nothing: ("'nothing' has no parameters", ""),
     a_topic_sink_that_returns_nothing: ("returns nothing, so nothing would be", "leave out to="),
     a_source_of_ones_own_that_is_no_generator: ("needs a generator, 'numbers' is not one", "yield"),
-    a_name_that_is_none: ("'No Name' cannot name a stage", "name="),
+    a_name_that_is_none: ("'No Name' is not a valid stage name", "name="),
 }
 
 
@@ -236,7 +236,7 @@ def test_settings_map_topic_names_the_strongest_first(tmp_path: Path) -> None:
 
 
 def test_a_setting_that_means_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no setting is called 'color'"):
+    with pytest.raises(UsageError, match="'color' is not a valid setting"):
         load_settings(tmp_path, {}, {"color": "red"})
 
 

@@ -149,15 +149,21 @@ def only_keywords(**options: int) -> int:
 
 
 BAD_PARAMETERS = {
-    second_without_annotation: ("'context', which is not a Context", "annotate it Context"),
-    second_of_another_type: ("'context', which is not a Context", "annotate it Context"),
+    second_without_annotation: (
+        "'context', which is not a Context",
+        "annotate it as context: Context",
+    ),
+    second_of_another_type: (
+        "'context', which is not a Context",
+        "annotate it as context: Context",
+    ),
     three: ("missing a required argument: 'third'", "defaults"),
     keyword_only: ("missing a required argument: 'option'", "defaults"),
-    keyword_context: ("has its context in the parameter 'context'", "the second one"),
-    context_first: ("has its context in the parameter 'context'", "the second one"),
-    context_third: ("has its context in the parameter 'context'", "the second one"),
-    nothing: ("takes nothing", ""),
-    only_keywords: ("takes nothing", ""),
+    keyword_context: ("has the Context in the parameter 'context'", "the second one"),
+    context_first: ("has the Context in the parameter 'context'", "the second one"),
+    context_third: ("has the Context in the parameter 'context'", "the second one"),
+    nothing: ("has no parameters", ""),
+    only_keywords: ("has no parameters", ""),
 }
 
 

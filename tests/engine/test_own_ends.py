@@ -132,7 +132,7 @@ def test_a_graph_that_cannot_run_is_refused_by_a_test() -> None:
 
     wrong: Any = shouted  # a type checker would find it too
     app.stage(numbers)(wrong).to("loud")
-    with pytest.raises(TopologyError, match="takes str"):
+    with pytest.raises(TopologyError, match="expects str"):
         app.test()
 
 

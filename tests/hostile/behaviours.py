@@ -111,4 +111,4 @@ RETURNS = [
     Behaviour("returns-unshowable", Unshowable, "", is_result=True),
 ]
 NO_TRUTH = Behaviour("returns-no-truth", Ambiguous, "neither true nor false", is_result=True)
-CANCELS = Behaviour("cancels-its-task", cancel_own_task, "cancelled by user code")
+CANCELS = Behaviour("cancels-its-task", cancel_own_task, "user code cancelled an internal task")

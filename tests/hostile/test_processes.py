@@ -93,7 +93,7 @@ def test_a_signal_to_a_forked_child_ends_the_child_and_not_the_job(
 ) -> None:
     job = place.run(app_of(place, ENDED_CHILD.format(end=end, code=code)), "--once")
     assert job.process.returncode == EXIT_CLEAN, job.words
-    assert job.ended["reason"] == "all is read"
+    assert job.ended["reason"] == "reached the end"
     assert values_of(place) == [0, 1, 2]
 
 
@@ -170,7 +170,7 @@ def test_a_forked_child_that_comes_back_into_the_job_ends(place: Place, end: str
     job = place.run(app, "--once")
     assert job.process.returncode == EXIT_CLEAN, job.words
     assert values_of(place) == list(range(COUNT))
-    assert "came back into the job" in job.error_text
+    assert "returned into the job" in job.error_text
     assert [event["event"] for event in job.events].count("ended") == 1
 
 
@@ -314,7 +314,7 @@ def test_a_thread_that_never_ends_is_named_and_left_at_the_deadline(place: Place
     )
     job = place.run(app, "--once", *DEADLINE)
     assert job.process.returncode == EXIT_CLEAN, job.words
-    assert f"its process waits for the thread 'mine', at {app}:" in job.error_text
+    assert f"the process waits for the thread 'mine', at {app}:" in job.error_text
     assert values_of(place) == list(range(COUNT))
 
 

@@ -1,4 +1,4 @@
-"""Official clients in processes of their own, and ours, on one ``streamkit broker start``."""
+"""Scripts with the official clients, and our client, on one ``streamkit broker start``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streamkit import Client, sync
 from tests.peers.peer import Peer, started
 from tests.stop.broker import BrokerProcess
 
-# What every script in Python begins with.
+# The beginning of every Python script.
 PYTHON_PRELUDE: Final = """
 import json
 import os
@@ -24,7 +24,7 @@ from fluvio.specs import *
 from fluvio.topic import *
 
 def answer(value):
-    # In one piece: a second thread may answer at the same time.
+    # In one write, because another thread may answer at the same time.
     os.write(1, json.dumps(value).encode() + b"\\n")
 
 def told():
@@ -56,12 +56,12 @@ def refusal(call, *args):
 fluvio = Fluvio.connect()
 admin = FluvioAdmin.connect()
 """
-# How it ends: the client's threads may crash an interpreter that is being taken down.
+# The end of every Python script: the client's threads may crash an interpreter that shuts down.
 PYTHON_END: Final = """
 import os
 os._exit(0)
 """
-# What every script for Node begins with; its own text stands in an async function.
+# The beginning of every Node script, which runs inside an async function.
 NODE_PRELUDE: Final = """
 const { default: Fluvio, Offset } = require("@fluvio/client");
 const lines = require("readline").createInterface({ input: process.stdin })[Symbol.asyncIterator]();
@@ -87,7 +87,7 @@ async function take(records, count) {
 NODE_END: Final = """
 }
 main(...process.argv[1].split(":")).then(
-    () => process.stdout.write("", () => process.exit(0)),  // behind what is still on its way
+    () => process.stdout.write("", () => process.exit(0)),  // after all output is written
     (error) => { console.error(error); process.exit(1); },
 );
 """
@@ -109,8 +109,10 @@ _numbers = count()
 class StartPeer(Protocol):
     """Start a script.
 
-    ``address`` is for a client that shall not see the broker itself, ``socket_wait_s`` is how
-    long the client waits for an answer.
+    Args:
+        script: The text between the prelude and the end.
+        address: The address to connect to, if it is not the broker's own.
+        socket_wait_s: How long the client waits for a response.
     """
 
     def __call__(
@@ -120,7 +122,7 @@ class StartPeer(Protocol):
 
 @pytest.fixture
 def anyio_backend() -> str:
-    return "asyncio"  # the processes are started by asyncio; our client runs elsewhere on both
+    return "asyncio"  # the scripts are asyncio subprocesses; other tests run our client on trio
 
 
 @pytest.fixture(scope="module")
@@ -131,15 +133,15 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]
 
 @pytest.fixture
 def broker(process: BrokerProcess) -> Iterator[BrokerProcess]:
-    """A broker without topics, modules and stored offsets; it runs again after the test."""
+    """A broker without topics, modules and stored offsets; restarted after the test if needed."""
     yield process
     if not process.runs:
         process.start()
     with sync.Client.connect(process.address) as client:
-        forget_everything(client.admin)
+        delete_everything(client.admin)
 
 
-def forget_everything(admin: sync.Admin) -> None:
+def delete_everything(admin: sync.Admin) -> None:
     for stored in admin.list_consumers():
         admin.delete_consumer(stored.consumer_id, stored.topic, stored.partition)
     for topic in admin.list_topics():
@@ -182,7 +184,7 @@ def run_peer(start_peer: StartPeer) -> RunPeer:
 def start_node(peer_node: Path, broker: BrokerProcess, tmp_path: Path) -> StartPeer:
     """Start a script with the official client for Node."""
     node = shutil.which("node")
-    assert node is not None, "who names the package has Node as well"
+    assert node is not None, "STREAMKIT_PEER_NODE is set, so Node must be installed"
 
     def start(
         script: str, address: str | None = None, socket_wait_s: int = 20
@@ -190,7 +192,7 @@ def start_node(peer_node: Path, broker: BrokerProcess, tmp_path: Path) -> StartP
         text = NODE_PRELUDE + script + NODE_END
         command = (node, "-e", text, address or broker.address)
         log = tmp_path / f"node-{next(_numbers)}.log"
-        # It logs to where its answers go.
+        # The client logs to standard output, where the answers go.
         variables = {
             "NODE_PATH": str(peer_node / "node_modules"),
             "RUST_LOG": "off",

@@ -1,4 +1,4 @@
-"""Programs on the official Node client and ours work on one broker, in both directions."""
+"""The official Node client and streamkit exchange records and topics on one broker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.protocol.recorded import read_json
 
 pytestmark = pytest.mark.peers("node")
 
-# Keys of the reference that are text, and where they go in a topic of three partitions.
+# Text keys of the reference, with their partition in a topic of three partitions.
 KEYS: Final = {
     bytes.fromhex(vector["key_hex"]).decode(): vector["mods"]["3"]
     for vector in read_json("siphash.json")
@@ -27,8 +27,10 @@ MIB: Final = 1 << 20
 # --- Topics ----------------------------------------------------------------------------
 
 
-async def test_topics_are_made_listed_found_and_deleted(run_node: RunPeer, client: Client) -> None:
-    made, listed, found, partitions, servers, deleted, left = await run_node(
+async def test_the_node_client_creates_lists_finds_and_deletes_topics(
+    run_node: RunPeer, client: Client
+) -> None:
+    created, listed, found, partitions, servers, deleted, remaining = await run_node(
         """
 answer(await admin.createTopic("wide", { partitions: 3 }));
 answer(JSON.parse(await admin.listTopic()).map((topic) => topic.name));
@@ -40,21 +42,21 @@ answer(await admin.deleteTopic("wide"));
 answer(JSON.parse(await admin.listTopic()).map((topic) => topic.name));
 """
     )
-    assert (made, listed, deleted, left) == ("wide", ["wide"], "wide", ["kept"])
+    assert (created, listed, deleted, remaining) == ("wide", ["wide"], "wide", ["kept"])
     assert partitions == ["wide-0", "wide-1", "wide-2"]
     assert found["resolution"] == "Provisioned"
     assert servers == ["Online"]
     assert [topic.name for topic in await client.admin.list_topics()] == ["kept"]
 
 
-async def test_topics_of_ours_are_found_there(run_node: RunPeer, client: Client) -> None:
+async def test_the_node_client_finds_topics_of_streamkit(run_node: RunPeer, client: Client) -> None:
     await client.admin.create_topic("ours", 3, compression="gzip")
     (spec,) = await run_node('answer((await admin.findTopic("ours")).spec);')
     assert spec["replicas"]["computed"]["partitions"] == 3
     assert spec["compressionType"] == "Gzip"
 
 
-async def test_refusals_reach_the_program_in_words(run_node: RunPeer) -> None:
+async def test_the_node_client_gets_the_text_of_errors(run_node: RunPeer) -> None:
     name, exists, missing, producer, consumer = await run_node(
         """
 answer(await refusal(admin.createTopic("Bad_Name")));
@@ -72,10 +74,12 @@ answer(await refusal(stream("nope", 0)));
     assert "Partition not found: nope-0" in consumer
 
 
-# --- What it writes ----------------------------------------------------------------------
+# --- Records of the Node client ----------------------------------------------------------
 
 
-async def test_its_keys_go_where_ours_go(run_node: RunPeer, client: Client) -> None:
+async def test_both_clients_send_a_key_to_the_same_partition(
+    run_node: RunPeer, client: Client
+) -> None:
     await client.admin.create_topic("keyed", 3)
     await run_node(
         f"""
@@ -92,7 +96,9 @@ await producer.flush();
         assert {r.key_text: r.partition for r in records if r.value == side} == KEYS
 
 
-async def test_every_way_it_sends_is_read_by_us(run_node: RunPeer, client: Client) -> None:
+async def test_streamkit_reads_records_of_every_send_call_of_the_node_client(
+    run_node: RunPeer, client: Client
+) -> None:
     await client.admin.create_topic("t")
     await run_node(
         """
@@ -105,7 +111,7 @@ await producer.flush();
 """
     )
     records = await read_all(client, "t")
-    # It always sends a key: `sendRecord` an empty one.
+    # The Node client always sends a key: an empty one for `sendRecord`.
     assert [(record.key, record.value) for record in records] == [
         (b"key", b"one"),
         (b"", b"two"),
@@ -118,7 +124,7 @@ await producer.flush();
     assert all(record.timestamp_ms > 0 for record in records)
 
 
-async def test_the_partition_it_is_told_to_send_to_is_ignored(
+async def test_the_node_client_ignores_the_partition_of_send_record(
     run_node: RunPeer, client: Client
 ) -> None:
     await client.admin.create_topic("t", 3)
@@ -133,7 +139,9 @@ await producer.flush();
     assert [(record.partition, record.key) for record in records] == [(KEYS[""], b"")] * 3
 
 
-async def test_its_batches_are_read_whole_and_in_order(run_node: RunPeer, client: Client) -> None:
+async def test_streamkit_reads_batches_of_the_node_client_completely_and_in_order(
+    run_node: RunPeer, client: Client
+) -> None:
     await client.admin.create_topic("t")
     await run_node(
         """
@@ -147,10 +155,10 @@ await producer.flush();
 
 
 @pytest.mark.parametrize("codec", list(Codec))
-async def test_it_takes_the_compression_of_the_topic(
+async def test_the_node_client_uses_the_compression_of_the_topic(
     run_node: RunPeer, client: Client, codec: Codec
 ) -> None:
-    """The only way to compression there: its producer has no options."""
+    """Its producer has no options, so the topic is the only way to choose a compression."""
     await client.admin.create_topic("packed", compression=codec.name.lower())
     await run_node(
         """
@@ -163,10 +171,10 @@ await producer.flush();
     assert {batch.codec_number for batch in await batches_of(client, "packed")} == {codec}
 
 
-async def test_the_largest_values_it_sends_are_read_by_us(
+async def test_streamkit_reads_the_largest_values_of_the_node_client(
     run_node: RunPeer, client: Client
 ) -> None:
-    """It refuses what does not fit into its batch of 16 KiB, which cannot be set there."""
+    """The Node client refuses values larger than its batch size of 16 KiB, which is fixed."""
     await client.admin.create_topic("t")
     (refused,) = await run_node(
         """
@@ -180,11 +188,13 @@ await producer.flush();
     assert await values_of(client, "t") == [letter * 16_000 for letter in (b"a", b"b", b"c")]
 
 
-# --- What it reads -----------------------------------------------------------------------
+# --- Records of streamkit ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("codec", list(Codec))
-async def test_it_reads_what_we_wrote(run_node: RunPeer, client: Client, codec: Codec) -> None:
+async def test_the_node_client_reads_records_of_streamkit(
+    run_node: RunPeer, client: Client, codec: Codec
+) -> None:
     await client.admin.create_topic("t", compression=codec.name.lower())
     values = [b"", b"\x00\xff\xfe", "é".encode(), *(b"%d " % number * 50 for number in range(500))]
     keys = [None, b"", b"\xff", *(b"%d" % number for number in range(500))]
@@ -203,7 +213,7 @@ answer(found.map((record) => [record.hasKey() ? hex(record.key()) : null, hex(re
     assert {batch.codec_number for batch in await batches_of(client, "t")} == {codec}
 
 
-async def test_it_reads_text_as_text(run_node: RunPeer, client: Client) -> None:
+async def test_the_node_client_reads_text(run_node: RunPeer, client: Client) -> None:
     await client.admin.create_topic("t")
     async with client.producer("t") as producer:
         await producer.send("größer", key="schlüssel")
@@ -217,7 +227,9 @@ answer(found.map((record) => [record.keyString(), record.valueString()]));
     assert found == [["schlüssel", "größer"], [None, "no key"]]
 
 
-async def test_every_position_it_knows_is_understood(run_node: RunPeer, client: Client) -> None:
+async def test_the_node_client_starts_at_each_kind_of_offset(
+    run_node: RunPeer, client: Client
+) -> None:
     await client.admin.create_topic("t")
     async with client.producer("t") as producer:
         await producer.send_many([b"%d" % number for number in range(10)])
@@ -236,7 +248,7 @@ answer(found.map((record) => Number(record.valueString())));
         assert found == expected, start
 
 
-async def test_a_stream_at_the_end_gets_what_we_send_later(
+async def test_a_stream_of_the_node_client_at_the_end_gets_new_records_of_streamkit(
     start_node: StartPeer, client: Client
 ) -> None:
     await client.admin.create_topic("t")
@@ -254,7 +266,9 @@ for (let i = 0; i < 4; i++) answer((await records.next()).value.valueString());
             assert await peer.rest() == []
 
 
-async def test_its_callback_gets_what_we_wrote(run_node: RunPeer, client: Client) -> None:
+async def test_a_callback_of_the_node_client_gets_records_of_streamkit(
+    run_node: RunPeer, client: Client
+) -> None:
     await client.admin.create_topic("t")
     async with client.producer("t") as producer:
         await producer.send_many([b"one", b"two", b"three"])
@@ -273,7 +287,9 @@ answer(await new Promise((done) => {
     assert found == ["one", "two", "three"]
 
 
-async def test_each_of_several_partitions_is_read(run_node: RunPeer, client: Client) -> None:
+async def test_the_node_client_reads_each_of_several_partitions(
+    run_node: RunPeer, client: Client
+) -> None:
     await client.admin.create_topic("t", 3)
     async with client.producer("t") as producer:
         await producer.send_many([b"%d" % number for number in range(30)])
@@ -288,7 +304,7 @@ for (const partition of [0, 1, 2]) {
     assert answers == [list(range(first, 30, 3)) for first in range(3)]
 
 
-async def test_large_values_of_ours_are_read_there(run_node: RunPeer, client: Client) -> None:
+async def test_the_node_client_reads_large_values(run_node: RunPeer, client: Client) -> None:
     await client.admin.create_topic("t")
     values = [letter * (MIB - 200) for letter in (b"a", b"b", b"c")]
     async with client.producer("t") as producer:
@@ -304,7 +320,7 @@ for (const record of await take(await stream("t", 0), 3)) {
     assert answers == [[len(value), True, value[0]] for value in values]
 
 
-async def test_a_producer_of_its_own_goes_on_after_the_broker_came_back(
+async def test_a_producer_of_the_node_client_continues_after_a_broker_restart(
     start_node: StartPeer, client: Client, broker: Any
 ) -> None:
     await client.admin.create_topic("t")

@@ -1,4 +1,4 @@
-"""What the official Python client reads, of its own and of what ours wrote."""
+"""The official Python client reads records that it wrote itself, and records of streamkit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.peers.conftest import RunPeer, StartPeer
 pytestmark = pytest.mark.peers
 
 MIB: Final = 1 << 20
-# Every way to read a partition there; each makes `read(topic, partition, count)`.
+# Each API of the official client that reads a partition, as `read(topic, partition, count)`.
 APIS: Final = {
     "consumer_with_config": """
 def read(topic, partition, count):
@@ -49,10 +49,10 @@ def read(topic, partition, count):
 }
 
 
-# --- What we wrote ---------------------------------------------------------------------
+# --- Records of streamkit --------------------------------------------------------------
 
 
-async def test_each_of_its_ways_to_read_brings_what_we_wrote(
+async def test_every_api_of_the_official_client_reads_records_of_streamkit(
     run_peer: RunPeer, client: Client
 ) -> None:
     await client.admin.create_topic("t", 2)
@@ -63,7 +63,7 @@ async def test_each_of_its_ways_to_read_brings_what_we_wrote(
         ):
             timestamp_ms = 1_700_000_000_000 + number * 1_000
             await producer.send(value, key, timestamp_ms=timestamp_ms)
-            shown = b"No key" if key is None else key  # what it says of a record without one
+            shown = b"No key" if key is None else key  # its text for a record without a key
             expected.append([number, shown.hex(), value.hex(), timestamp_ms])
     answers = await run_peer(
         by_each_api(
@@ -79,7 +79,7 @@ answer([
 
 
 @pytest.mark.parametrize("codec", list(Codec))
-async def test_it_reads_every_codec_of_ours(
+async def test_the_official_client_reads_every_codec_of_streamkit(
     run_peer: RunPeer, client: Client, codec: Codec
 ) -> None:
     await client.admin.create_topic("t", compression=codec.name.lower())
@@ -93,11 +93,11 @@ async def test_it_reads_every_codec_of_ours(
 
 
 def by_each_api(script: str) -> str:
-    """Let a script run once with each way to read."""
+    """Return a script that runs once with each API."""
     return "\n".join(read + script for read in APIS.values())
 
 
-async def test_keyless_records_of_ours_take_turns_and_have_no_key_there(
+async def test_records_of_streamkit_without_a_key_have_no_key_in_the_official_client(
     run_peer: RunPeer, client: Client
 ) -> None:
     await client.admin.create_topic("t", 3)
@@ -119,7 +119,7 @@ for partition in range(3):
 
 
 @pytest.mark.parametrize("codec", [Codec.NONE, Codec.GZIP])
-async def test_values_of_a_mebibyte_are_read_there(
+async def test_the_official_client_reads_values_of_a_mebibyte(
     run_peer: RunPeer, client: Client, codec: Codec
 ) -> None:
     await client.admin.create_topic("t", compression=codec.name.lower())
@@ -131,7 +131,7 @@ async def test_values_of_a_mebibyte_are_read_there(
     assert found == [[MIB, letter] for letter in b"abc"]
 
 
-async def test_batches_of_ours_beyond_its_max_bytes_come_whole(
+async def test_the_official_client_reads_whole_batches_larger_than_its_max_bytes(
     run_peer: RunPeer, client: Client
 ) -> None:
     await client.admin.create_topic("t")
@@ -152,7 +152,7 @@ answer([int(record.value_string()[:6]) for record in stream])
     assert found == list(range(3_000))
 
 
-async def test_an_open_stream_there_gets_what_we_send(
+async def test_an_open_stream_of_the_official_client_gets_new_records_of_streamkit(
     start_peer: StartPeer, client: Client
 ) -> None:
     await client.admin.create_topic("t")
@@ -174,7 +174,7 @@ for _ in range(4):
 # --- Positions and partitions ------------------------------------------------------------
 
 
-async def test_every_way_to_say_where_to_start_means_the_same_to_both(
+async def test_every_start_offset_means_the_same_to_both_clients(
     run_peer: RunPeer, client: Client
 ) -> None:
     await client.admin.create_topic("t")
@@ -211,7 +211,9 @@ for start in ({", ".join(starts)}):
         assert [int(record.value) async for record in consumer] == expected
 
 
-async def test_all_partitions_are_read_at_once(run_peer: RunPeer, client: Client) -> None:
+async def test_the_official_client_reads_several_partitions_together(
+    run_peer: RunPeer, client: Client
+) -> None:
     await client.admin.create_topic("t", 3)
     async with client.producer("t") as producer:
         await producer.send_many(
@@ -232,7 +234,9 @@ answer(sorted(int(next(stream).value_string()) for _ in range(30)))
     assert some == two == [number for number in range(30) if number % 3 != 0]
 
 
-async def test_a_long_backlog_of_its_own_comes_whole_and_in_order(run_peer: RunPeer) -> None:
+async def test_the_official_client_reads_a_long_backlog_completely_and_in_order(
+    run_peer: RunPeer,
+) -> None:
     """A stock server cuts responses inside batches, and this client then skips records."""
     (answers,) = await run_peer(
         """

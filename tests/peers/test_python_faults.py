@@ -1,4 +1,4 @@
-"""The official Python client while the broker or a topic goes away."""
+"""The official Python client when the broker stops or a topic is deleted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.peers
 
 
 @pytest.mark.parametrize("signal", ["kill", "stop"])
-async def test_its_producer_goes_on_after_the_broker_came_back(
+async def test_an_official_producer_continues_after_a_broker_restart(
     start_peer: StartPeer, client: Client, broker: BrokerProcess, signal: str
 ) -> None:
     await client.admin.create_topic("t", 3)
@@ -35,7 +35,7 @@ for key in (b"a", b"b", b"c"):
     assert sorted(await values_of(client, "t")) == [b"after"] * 3 + [b"before"] * 3
 
 
-async def test_its_consumer_of_one_partition_goes_on_after_the_broker_came_back(
+async def test_an_official_consumer_of_one_partition_resumes_after_a_broker_restart(
     start_peer: StartPeer, client: Client, broker: BrokerProcess
 ) -> None:
     await client.admin.create_topic("t")
@@ -49,7 +49,7 @@ for _ in range(20):
 """
     async with client.producer("t") as producer, start_peer(script) as peer:
         await producer.send_many([b"%d" % number for number in range(10)])
-        await producer.flush()  # else what is not acknowledged yet is sent once more
+        await producer.flush()  # so that the restart makes no unacknowledged record a duplicate
         assert [await peer.answer() for _ in range(10)] == [str(n) for n in range(10)]
         broker.kill()
         broker.start()
@@ -58,7 +58,7 @@ for _ in range(20):
         assert await peer.rest() == [str(number) for number in range(10, 20)]
 
 
-async def test_it_is_told_when_a_topic_is_deleted_under_its_stream(
+async def test_an_official_stream_gets_an_error_when_its_topic_is_deleted(
     start_peer: StartPeer, client: Client
 ) -> None:
     await client.admin.create_topic("t")
@@ -78,7 +78,7 @@ answer(refusal(lambda: fluvio.topic_producer("t")))
     assert "Topic not found: t" in missing
 
 
-async def test_a_topic_deleted_under_its_producer_is_said_to_be_missing(
+async def test_an_official_producer_gets_an_error_when_its_topic_is_deleted(
     start_peer: StartPeer, client: Client
 ) -> None:
     await client.admin.create_topic("t")

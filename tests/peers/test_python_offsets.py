@@ -1,4 +1,4 @@
-"""Stored consumer offsets: one client goes on where the other has committed."""
+"""Stored consumer offsets: one client resumes where the other has committed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def stored():
 
 @pytest.fixture(autouse=True)
 async def five_records(client: Client) -> None:
-    """The topic ``t`` holds ``"0"`` to ``"4"``."""
+    """Create the topic ``t`` with the values ``"0"`` to ``"4"``."""
     await client.admin.create_topic("t")
     async with client.producer("t") as producer:
         await producer.send_many([b"%d" % number for number in range(5)])
@@ -33,7 +33,7 @@ async def stored(client: Client) -> list[tuple[str, str, int, int]]:
     return [(each.consumer_id, each.topic, each.partition, each.offset) for each in found]
 
 
-async def test_it_goes_on_where_it_has_committed(run_peer: RunPeer) -> None:
+async def test_the_official_client_resumes_where_it_has_committed(run_peer: RunPeer) -> None:
     first, listed, second, after = await run_peer(
         CONSUMER
         + """
@@ -54,7 +54,7 @@ answer(stored())
     assert after == []
 
 
-async def test_it_remembers_by_itself_when_told_to(run_peer: RunPeer) -> None:
+async def test_the_official_client_commits_automatically(run_peer: RunPeer) -> None:
     first, second = await run_peer(
         CONSUMER
         + """
@@ -69,7 +69,9 @@ answer([r.value_string() for r in consume(OffsetManagementStrategy.AUTO)])
     assert second == ["3", "4"]
 
 
-async def test_ours_goes_on_where_it_has_committed(run_peer: RunPeer, client: Client) -> None:
+async def test_streamkit_resumes_where_the_official_client_has_committed(
+    run_peer: RunPeer, client: Client
+) -> None:
     await run_peer(
         CONSUMER
         + """
@@ -85,7 +87,9 @@ stream.offset_flush()
     assert [record.value async for record in consumer] == [b"2", b"3", b"4"]
 
 
-async def test_it_goes_on_where_ours_has_committed(run_peer: RunPeer, client: Client) -> None:
+async def test_the_official_client_resumes_where_streamkit_has_committed(
+    run_peer: RunPeer, client: Client
+) -> None:
     options = {"consumer_id": "c", "offset_strategy": "manual"}
     async with client.consumer("t", **options) as consumer:  # type: ignore[arg-type]
         async for record in consumer:
@@ -103,7 +107,9 @@ answer([r.value_string() for r in consume(OffsetManagementStrategy.MANUAL)])
     assert rest == ["3", "4"]
 
 
-async def test_both_take_turns_on_one_position(run_peer: RunPeer, client: Client) -> None:
+async def test_both_clients_alternate_on_one_stored_offset(
+    run_peer: RunPeer, client: Client
+) -> None:
     seen: list[str] = []
     for turn in range(3):
         async with client.producer("t") as producer:
@@ -131,7 +137,7 @@ stream.offset_flush()
     ]
 
 
-async def test_each_partition_has_its_own_position_for_both(
+async def test_each_partition_has_its_own_stored_offset_for_both_clients(
     run_peer: RunPeer, client: Client
 ) -> None:
     await client.admin.create_topic("wide", 3)
@@ -155,7 +161,9 @@ for partition in range(3):
     assert answers[1:] == [list(range(4, 10)), list(range(5, 10)), list(range(6, 10))]
 
 
-async def test_either_forgets_what_the_other_has_stored(run_peer: RunPeer, client: Client) -> None:
+async def test_each_client_deletes_offsets_that_the_other_has_stored(
+    run_peer: RunPeer, client: Client
+) -> None:
     commit = """
 stream = consume(OffsetManagementStrategy.MANUAL)
 next(stream)
@@ -175,7 +183,7 @@ stream.offset_flush()
     assert await stored(client) == []
 
 
-async def test_a_deleted_topic_takes_its_stored_offsets_along(run_peer: RunPeer) -> None:
+async def test_deleting_a_topic_deletes_its_stored_offsets(run_peer: RunPeer) -> None:
     before, after, again = await run_peer(
         CONSUMER
         + """

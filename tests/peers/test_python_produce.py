@@ -1,4 +1,4 @@
-"""What the official Python client writes is read by both clients as it was sent."""
+"""Both clients read records of the official Python client as it sent them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.protocol.recorded import read_json
 
 pytestmark = pytest.mark.peers
 
-# Keys of the reference, and where they go in a topic of three partitions.
+# Keys of the reference, with their partition in a topic of three partitions.
 KEYS: Final = {
     bytes.fromhex(vector["key_hex"]): vector["mods"]["3"]
     for vector in read_json("siphash.json")
@@ -24,7 +24,7 @@ MIB: Final = 1 << 20
 NAMES: Final = {codec: codec.name.title() for codec in Codec} | {Codec.NONE: "None_"}
 
 
-async def test_its_keys_go_to_the_partitions_of_the_reference(
+async def test_keys_of_the_official_client_go_to_the_partitions_of_the_reference(
     run_peer: RunPeer, client: Client
 ) -> None:
     keys = [key.hex() for key in KEYS]
@@ -49,7 +49,9 @@ for partition in range(3):
         assert found == [key.hex() for key, where in KEYS.items() if where == partition]
 
 
-async def test_our_keys_go_to_the_same_partitions(client: Client, run_peer: RunPeer) -> None:
+async def test_keys_of_streamkit_go_to_the_same_partitions(
+    client: Client, run_peer: RunPeer
+) -> None:
     keys = list(KEYS)
     await client.admin.create_topic("keyed", 3)
     async with client.producer("keyed") as producer:
@@ -69,7 +71,7 @@ for partition in range(3):
 
 
 @pytest.mark.parametrize("codec", list(Codec))
-async def test_every_codec_is_kept_as_sent_and_read_by_both(
+async def test_batches_keep_their_codec_and_both_clients_read_them(
     run_peer: RunPeer, client: Client, codec: Codec
 ) -> None:
     await client.admin.create_topic("packed")
@@ -88,7 +90,7 @@ answer([r.value_string() for r in until_end("packed", 0)])
 
 
 @pytest.mark.parametrize("codec", [codec for codec in Codec if codec is not Codec.NONE])
-async def test_it_takes_the_compression_of_the_topic_or_refuses_to_begin(
+async def test_the_official_client_uses_the_compression_of_the_topic_or_refuses_to_start(
     run_peer: RunPeer, client: Client, codec: Codec
 ) -> None:
     other = Codec.LZ4 if codec is not Codec.LZ4 else Codec.GZIP
@@ -106,7 +108,9 @@ producer.flush()
     assert {batch.codec_number for batch in await batches_of(client, "packed")} == {codec}
 
 
-async def test_every_call_that_sends_is_read_by_us(run_peer: RunPeer, client: Client) -> None:
+async def test_streamkit_reads_records_of_every_send_call(
+    run_peer: RunPeer, client: Client
+) -> None:
     await client.admin.create_topic("t")
     (offsets,) = await run_peer(
         r"""
@@ -132,7 +136,7 @@ answer(offsets)
     )
     records = await read_all(client, "t")
     assert offsets == [record.offset for record in records] == list(range(8))
-    # It cannot send a record without a key: text gets an empty one.
+    # The official client always sends a key: an empty one for `send_string`.
     assert [(record.key, record.value) for record in records] == [
         (b"key", b"one"),
         (b"", "zwölf".encode()),
@@ -145,7 +149,7 @@ answer(offsets)
     ]
 
 
-async def test_its_timestamps_are_ours(run_peer: RunPeer, client: Client) -> None:
+async def test_both_clients_read_the_same_timestamps(run_peer: RunPeer, client: Client) -> None:
     await client.admin.create_topic("t")
     before, after, seen = await run_peer(
         """
@@ -167,10 +171,10 @@ answer([record.timestamp() for record in until_end("t", 0)])
     assert found == seen == sorted(found)
     assert before <= found[0]
     assert found[-1] <= after
-    assert found[-1] - found[0] >= 30  # the records of one batch, by their own deltas
+    assert found[-1] - found[0] >= 30  # the records of a batch have different timestamps
 
 
-async def test_values_of_a_mebibyte_are_read_by_us(run_peer: RunPeer, client: Client) -> None:
+async def test_streamkit_reads_values_of_a_mebibyte(run_peer: RunPeer, client: Client) -> None:
     await client.admin.create_topic("t")
     await run_peer(
         f"""
@@ -184,7 +188,7 @@ producer.flush()
     assert [(r.key, r.value) for r in records] == [(k, k * MIB) for k in (b"a", b"b", b"c")]
 
 
-async def test_batches_beyond_max_bytes_are_read_whole_by_us(
+async def test_streamkit_reads_whole_batches_larger_than_its_max_bytes(
     run_peer: RunPeer, client: Client
 ) -> None:
     await client.admin.create_topic("t")
@@ -200,7 +204,7 @@ producer.flush()
     assert await values_of(client, "t", max_bytes=1_000) == [b"%06d" % n * 20 for n in range(3000)]
 
 
-async def test_its_batch_size_and_linger_make_the_batches(
+async def test_batch_size_and_linger_of_the_official_client_define_the_batches(
     run_peer: RunPeer, client: Client
 ) -> None:
     for topic in ("small", "big"):
@@ -219,7 +223,7 @@ for topic, batch_size in (("small", 2_000), ("big", 100_000)):
     assert await values_of(client, "small") == await values_of(client, "big") == [b"x" * 100] * 500
 
 
-async def test_its_producer_for_one_partition_writes_there(
+async def test_an_official_producer_for_one_partition_writes_to_it(
     run_peer: RunPeer, client: Client
 ) -> None:
     await client.admin.create_topic("t", 3)
@@ -233,7 +237,9 @@ producer.flush()
     assert {record.partition for record in await read_all(client, "t")} == {2}
 
 
-async def test_committed_writes_are_read_committed(run_peer: RunPeer, client: Client) -> None:
+async def test_records_written_with_read_committed_are_read_with_it(
+    run_peer: RunPeer, client: Client
+) -> None:
     await client.admin.create_topic("t")
     offsets, values = await run_peer(
         """
@@ -250,7 +256,9 @@ answer([record.value_string() for record in until_end("t", 0)])
     assert found == [str(number).encode() for number in range(500)]
 
 
-async def test_at_most_once_producers_are_served_too(run_peer: RunPeer, client: Client) -> None:
+async def test_records_of_an_at_most_once_producer_are_stored(
+    run_peer: RunPeer, client: Client
+) -> None:
     await client.admin.create_topic("t")
     (values,) = await run_peer(
         """

@@ -1,4 +1,4 @@
-"""The official client for Python over TLS, by profiles that streamkit wrote."""
+"""The official Python client over TLS, with profiles that streamkit wrote."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ os._exit(0)
 
 
 @pytest.mark.parametrize("form", ["files", "text", "anonymous"])
-async def test_the_official_client_takes_the_profile_and_both_call_servers_alike(
+async def test_the_official_client_accepts_the_profile_and_both_use_the_same_server_names(
     peer_python: str, tmp_path: Path, form: str
 ) -> None:
     ca = trustme.CA()
@@ -63,7 +63,7 @@ async def test_the_official_client_takes_the_profile_and_both_call_servers_alike
         proxy.lead_to(sc, spu)
         file = ProfileFile(tmp_path / "config")
         file.add("there", proxy.sc_address, tls=tls, installation="cloud")
-        # Its anonymous mode checks the chain, if nothing else.
+        # Even in its anonymous mode, the official client verifies the certificate chain.
         variables = {
             "FLV_PROFILE_PATH": str(file.path),
             "FLV_SOCKET_WAIT": "20",
@@ -72,11 +72,11 @@ async def test_the_official_client_takes_the_profile_and_both_call_servers_alike
         command = (peer_python, "-c", SCRIPT)
         async with peer.started(command, tmp_path / "peer.log", variables) as theirs:
             assert await theirs.answer() == ["theirs", "theirs, too"]
-        names = {side: set(called) for side, called in proxy.names.items()}
+        names = {side: set(requested) for side, requested in proxy.names.items()}
         async with Client.connect(proxy.sc_address, tls=tls) as client:
             consumer = client.consumer("shared", until_end=True)
             assert [record.value async for record in consumer] == [b"theirs", b"theirs, too"]
         if form != "anonymous":
-            # What ours asks for, theirs had asked for: nothing is new.
-            assert {side: set(called) for side, called in proxy.names.items()} == names
+            # streamkit has requested no server names that the official client has not.
+            assert {side: set(requested) for side, requested in proxy.names.items()} == names
             assert set(proxy.clients["sc"]) == set(proxy.clients["spu"]) == {"client"}

@@ -1,4 +1,4 @@
-"""Topics that the official Python client makes, lists, watches and deletes, and ours."""
+"""The official Python client and streamkit create, list, watch and delete each other's topics."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.peers.peer import PATIENCE_S
 pytestmark = pytest.mark.peers
 
 
-async def test_topics_are_made_listed_and_deleted(run_peer: RunPeer) -> None:
-    made, listed, filtered, partitions, left = await run_peer(
+async def test_the_official_client_creates_lists_and_deletes_topics(run_peer: RunPeer) -> None:
+    created, listed, filtered, partitions, remaining = await run_peer(
         """
 admin.create_topic("plain")
 spec = TopicSpec.create().with_partitions(3).with_segment_size("1MB")
 admin.create_topic("wide", spec.build())
-answer("made")
+answer("created")
 answer(sorted(topic.name() for topic in admin.all_topics()))
 answer([topic.name() for topic in admin.list_topics(["wi"])])
 answer(sorted(partition.name() for partition in admin.list_partitions([])))
@@ -25,11 +25,12 @@ admin.delete_topic("plain")
 answer([topic.name() for topic in admin.all_topics()])
 """
     )
-    assert (made, listed, filtered, left) == ("made", ["plain", "wide"], ["wide"], ["wide"])
+    assert (created, listed, filtered) == ("created", ["plain", "wide"], ["wide"])
+    assert remaining == ["wide"]
     assert partitions == ["plain-0", "wide-0", "wide-1", "wide-2"]
 
 
-async def test_refusals_reach_the_program_in_words(run_peer: RunPeer) -> None:
+async def test_the_official_client_gets_the_text_of_errors(run_peer: RunPeer) -> None:
     name, exists, missing, unknown = await run_peer(
         """
 admin.create_topic("t")
@@ -45,8 +46,10 @@ answer(refusal(fluvio.topic_producer, "nope"))
     assert "Topic not found: nope" in unknown
 
 
-async def test_a_topic_can_be_produced_to_as_soon_as_it_is_made(run_peer: RunPeer) -> None:
-    """The client knows topics from a watch on another connection than that of the request."""
+async def test_the_official_client_can_produce_to_a_topic_right_after_creating_it(
+    run_peer: RunPeer,
+) -> None:
+    """It learns of topics from a watch, on another connection than that of the request."""
     assert await run_peer(
         """
 for number in range(20):
@@ -60,7 +63,7 @@ answer("ok")
     ) == ["ok"]
 
 
-async def test_a_watch_tells_of_topics_that_come_and_go(run_peer: RunPeer) -> None:
+async def test_a_watch_reports_created_and_deleted_topics(run_peer: RunPeer) -> None:
     answers = await run_peer(
         """
 watch = admin.watch_topic()
@@ -81,10 +84,11 @@ for update in watch:
     assert answers == [["consumer-offset"], {"new": False}, {"new": True}]
 
 
-async def test_a_topic_is_there_for_both_as_soon_as_one_has_made_it(
+async def test_a_topic_exists_for_both_clients_as_soon_as_one_has_created_it(
     start_peer: StartPeer, client: Client
 ) -> None:
-    # It hears of our topics on its watch, when it comes to that, and asks nobody before it refuses.
+    # The official client learns of our topics only from its watch, a little later. Until then it
+    # refuses them without a request, so the script retries.
     script = """
 import time
 
@@ -100,14 +104,14 @@ def producer_of(topic):
 
 for number in range(10):
     admin.create_topic(f"theirs-{number}")
-    answer("made")
+    answer("created")
     producer = producer_of(told())
     producer.send_string("x").wait()
     answer("sent")
 """.replace("PATIENCE_S", str(PATIENCE_S / 2))
     async with start_peer(script) as peer:
         for number in range(10):
-            assert await peer.answer() == "made"
+            assert await peer.answer() == "created"
             async with client.producer(f"theirs-{number}") as producer:
                 await producer.send("x")
             await client.admin.create_topic(f"ours-{number}")
@@ -116,9 +120,7 @@ for number in range(10):
         assert await peer.rest() == []
 
 
-async def test_every_option_of_a_topic_is_understood_by_both(
-    run_peer: RunPeer, client: Client
-) -> None:
+async def test_both_clients_read_every_option_of_a_topic(run_peer: RunPeer, client: Client) -> None:
     await client.admin.create_topic("ours", 2, retention=3_600, compression="lz4")
     listed, refused = await run_peer(
         """
@@ -131,23 +133,26 @@ answer(refusal(TopicSpec.create().with_compression(CompressionType.ZSTD).build))
 """
     )
     assert listed == ["ours", "theirs"]
-    assert "cannot be converted to 'Compression'" in refused  # as its own examples set it
+    # The official client's own examples use this call, which fails.
+    assert "cannot be converted to 'Compression'" in refused
     found = await client.admin.describe_topic("theirs")
     assert (found.partitions, found.retention_s) == (3, 7_200)
     assert (found.segment_size_bytes, found.max_partition_size_bytes) == (2_000_000, 4_000_000)
     assert found.compression == "zstd"
 
 
-async def test_its_watch_tells_of_topics_of_ours(start_peer: StartPeer, client: Client) -> None:
+async def test_a_watch_of_the_official_client_reports_topics_of_streamkit(
+    start_peer: StartPeer, client: Client
+) -> None:
     script = """
 watch = admin.watch_topic()
 next(watch)
 answer("watching")
-is_there = True
-while is_there:
+exists = True
+while exists:
     for change in next(watch).changes():
-        is_there = not change.is_delete()
-        answer([change.metadata_topic_spec().name(), is_there])
+        exists = not change.is_delete()
+        answer([change.metadata_topic_spec().name(), exists])
 """
     async with start_peer(script) as peer:
         assert await peer.answer() == "watching"

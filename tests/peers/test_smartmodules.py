@@ -1,4 +1,4 @@
-"""SmartModules that the official Python client creates, lists, watches and deletes, and ours."""
+"""The official Python client and streamkit create, list, watch and delete SmartModules."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ PACKED: Final = gzip.compress(wasm.module(), mtime=0)
 
 @pytest.fixture
 def module(tmp_path: Path) -> Path:
-    """A module in a file, compressed: the official client sends files as they are."""
+    """A compressed module in a file, since the official client sends files unchanged."""
     path = tmp_path / "upper.wasm.gz"
     path.write_bytes(PACKED)
     return path
 
 
-async def test_its_modules_are_kept_and_seen_by_ours(
+async def test_streamkit_lists_modules_of_the_official_client(
     run_peer: RunPeer, client: Client, module: Path
 ) -> None:
     listed, *refusals = await run_peer(
@@ -46,11 +46,13 @@ answer(refusal(admin.delete_smartmodule, "missing"))
     ]
     (found,) = await client.admin.list_smartmodules()
     assert (found.name, found.size_bytes) == ("theirs", len(PACKED))
-    answer = await client.cluster.admin(apis.LIST, ListRequest(specs.SMARTMODULE))
-    assert answer.items[0].spec.payload == PACKED
+    response = await client.cluster.admin(apis.LIST, ListRequest(specs.SMARTMODULE))
+    assert response.items[0].spec.payload == PACKED
 
 
-async def test_our_modules_are_listed_and_deleted_by_it(run_peer: RunPeer, client: Client) -> None:
+async def test_the_official_client_lists_and_deletes_modules_of_streamkit(
+    run_peer: RunPeer, client: Client
+) -> None:
     for name in ("ours-a", "ours-b"):
         await client.admin.create_smartmodule(name, wasm.module())
     answers = await run_peer(
@@ -65,15 +67,17 @@ answer([each.name() for each in admin.list_smartmodules([])])
     assert answers == [["ours-a", "ours-b"], ["ours-b"], [], ["ours-b"]]
 
 
-async def test_its_watch_tells_of_modules_of_ours(start_peer: StartPeer, client: Client) -> None:
+async def test_a_watch_of_the_official_client_reports_modules_of_streamkit(
+    start_peer: StartPeer, client: Client
+) -> None:
     script = """
 watch = admin.watch_smartmodule()
 answer([each.name() for each in next(watch).all()])
-is_there = True
-while is_there:
+exists = True
+while exists:
     for change in next(watch).changes():
-        is_there = not change.is_delete()
-        answer([change.metadata_smart_module_spec().name(), is_there])
+        exists = not change.is_delete()
+        answer([change.metadata_smart_module_spec().name(), exists])
 """
     await client.admin.create_smartmodule("first", wasm.module())
     async with start_peer(script) as peer:
@@ -84,14 +88,14 @@ while is_there:
         assert await peer.rest() == [["second", False]]
 
 
-async def test_what_needs_a_module_is_refused_rather_than_left_as_it_is(
+async def test_a_stream_with_a_module_is_refused_instead_of_returning_unchanged_records(
     run_peer: RunPeer, module: Path
 ) -> None:
-    (told,) = await run_peer(
+    (error,) = await run_peer(
         f"""
 admin.create_topic("t")
 producer = fluvio.topic_producer("t")
-producer.send_string("as it is")
+producer.send_string("unchanged")
 producer.flush()
 config = ConsumerConfig()
 config.smartmodule(path={str(module)!r})
@@ -99,4 +103,4 @@ stream = fluvio.partition_consumer("t", 0).stream_with_config(Offset.beginning()
 answer(refusal(next, stream))
 """
     )
-    assert "the embedded broker does not run SmartModules yet" in told
+    assert "the embedded broker does not run SmartModules yet" in error

@@ -1,4 +1,4 @@
-"""The vectors and the recorded sessions as the tests use them."""
+"""Load the vectors and the recorded sessions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RESPONSE_HEAD_BYTES: Final = 4
 
 @dataclass(frozen=True)
 class Vector:
-    """Bytes with the values they stand for; ``raw`` has all that the file says."""
+    """Bytes and the values they encode; ``raw`` is the whole entry of the file."""
 
     id: str
     kind: str
@@ -55,7 +55,7 @@ def vectors(*names: str) -> list[Vector]:
 
 
 def body_at(frame: bytes, kind: str) -> int:
-    """Return where the body of a whole frame begins."""
+    """Return the position of the body in a complete frame."""
     if kind == "response":
         return 4 + RESPONSE_HEAD_BYTES
     client_id_at = 4 + REQUEST_HEAD_BYTES
@@ -127,7 +127,7 @@ def segment_folder(name: str) -> tuple[tuple[LogFile, ...], tuple[dict[str, Any]
 
 
 def speaking(api: Api[Any, Any], version: int) -> Api[Any, Any]:
-    """Return the request as a client would have it that knows this version only."""
+    """Return the request type of a client that only speaks this version."""
     return replace(api, min_version=version, max_version=version)
 
 

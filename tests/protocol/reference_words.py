@@ -1,4 +1,4 @@
-"""Decoded messages in the words of the wire reference, to be compared with the vectors."""
+"""Decoded messages with the field names of the wire reference, to compare with the vectors."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from enum import IntEnum
 from typing import Any, Final, get_type_hints
 
 from streamkit.protocol import consumer_offset_log as offsets
+from streamkit.protocol import control_layouts, error_codes, smartmodule_io, specs, topic_specs
 from streamkit.protocol import control_plane as sc
 from streamkit.protocol import data_plane as spu
-from streamkit.protocol import error_codes, smartmodule_io, specs
 from streamkit.protocol import smartmodules as modules
 from streamkit.protocol.batch import (
     HEADER_BYTES,
@@ -23,7 +23,7 @@ from streamkit.protocol.schema import Reader, decode, encode, since
 from streamkit.protocol.smartmodule_io import RECORD, RECORDS, ModuleRecord
 from streamkit.protocol.varint import read_varint
 
-# Where a field is called differently here. A class goes before the words that hold everywhere.
+# Fields with another name in the reference. WORDS_OF has priority over WORDS.
 WORDS: Final[dict[str, str]] = {
     "error": "error_code",
     "modified_time_s": "modified_time",
@@ -64,7 +64,7 @@ WORDS_OF: Final[dict[type[Any], dict[str, str]]] = {
     modules.AdHoc: {"module": "bytes"},
     error_codes.InvalidModulePayload: {"text": "error"},
     specs.ReplicaStatus: {"high_watermark": "hw", "log_end": "leo"},
-    specs.Deduplication: {"params": "with"},
+    topic_specs.Deduplication: {"params": "with"},
 }
 # A variant's tag, and its name in the reference.
 VARIANTS: Final[dict[type[Any], tuple[int, str]]] = {
@@ -72,19 +72,19 @@ VARIANTS: Final[dict[type[Any], tuple[int, str]]] = {
     modules.AdHoc: (1, "AdHoc"),
     modules.Filter: (0, "Filter"),
     modules.Map: (1, "Map"),
-    specs.AssignedReplicas: (0, "Assigned"),
-    specs.ComputedReplicas: (1, "Computed"),
-    specs.MirrorReplicas: (2, "Mirror"),
-    specs.RemoteMirror: (0, "Remote"),
-    specs.HomeMirror: (1, "Home"),
-    specs.SegmentPolicy: (0, "Segment"),
+    topic_specs.AssignedReplicas: (0, "Assigned"),
+    topic_specs.ComputedReplicas: (1, "Computed"),
+    topic_specs.MirrorReplicas: (2, "Mirror"),
+    topic_specs.RemoteMirror: (0, "Remote"),
+    topic_specs.HomeMirror: (1, "Home"),
+    topic_specs.SegmentPolicy: (0, "Segment"),
     sc.AddPartitions: (0, "AddPartition"),
     sc.AddMirror: (1, "AddMirror"),
     offsets.Updated: (0, "updated"),
     offsets.Deleted: (1, "deleted"),
     offsets.Checkpoint: (2, "checkpoint"),
 }
-# Payloads of error codes whose one text has a name of its own.
+# Error codes whose payload has one text, with another name in the reference.
 TEXT_WORDS: Final = {6001: "name"}
 ENVELOPED: Final = (
     sc.CreateRequest,
@@ -103,7 +103,7 @@ HEADER_WORDS: Final = {
 
 
 def in_words(value: Any, version: int) -> Any:
-    """Say a decoded value as the vectors do."""
+    """Convert a decoded value to the form of the vectors."""
     if isinstance(value, ENVELOPED):
         return enveloped(value, version)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -124,9 +124,9 @@ def in_words(value: Any, version: int) -> Any:
 
 def fields_in_words(value: Any, version: int) -> dict[str, Any]:
     cls = type(value)
-    said: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     if cls in VARIANTS:
-        said["tag"], said["variant"] = VARIANTS[cls]
+        result["tag"], result["variant"] = VARIANTS[cls]
     hints = get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):
         marks = getattr(hints[field.name], "__metadata__", ())
@@ -135,17 +135,17 @@ def fields_in_words(value: Any, version: int) -> dict[str, Any]:
         word = WORDS_OF.get(cls, {}).get(field.name) or WORDS.get(field.name, field.name)
         element = getattr(value, field.name)
         if isinstance(element, ErrorCode):
-            said.update(error_in_words(element, version, word))
+            result.update(error_in_words(element, version, word))
         elif any(mark is RECORD_SET for mark in marks):
-            said[word] = record_set_in_words(element)
+            result[word] = record_set_in_words(element)
         elif isinstance(value, smartmodule_io.SmartModuleInput) and field.name == "records":
             records = decode(RECORDS, element, 0)
-            said[word] = {"length": len(element), "records": in_words(records, 0)}
+            result[word] = {"length": len(element), "records": in_words(records, 0)}
         elif isinstance(element, dict) and not element:
-            said[word] = empty_map_in_words(field.name)
+            result[word] = empty_map_in_words(field.name)
         else:
-            said[word] = in_words(element, version)
-    return {"length": record_length(value), **said} if cls is ModuleRecord else said
+            result[word] = in_words(element, version)
+    return {"length": record_length(value), **result} if cls is ModuleRecord else result
 
 
 def empty_map_in_words(name: str) -> dict[str, Any] | list[Any]:
@@ -157,13 +157,13 @@ def record_length(record: ModuleRecord) -> int:
 
 
 def error_in_words(code: ErrorCode, version: int, word: str = "error_code") -> dict[str, Any]:
-    said: dict[str, Any] = {word: code.code}
+    result: dict[str, Any] = {word: code.code}
     if code.payload is not None:
         payload = fields_in_words(code.payload, version)
         if code.code in TEXT_WORDS:
             payload = {TEXT_WORDS[code.code]: payload["text"]}
-        said["error_payload"] = payload
-    return said
+        result["error_payload"] = payload
+    return result
 
 
 def record_set_in_words(data: bytes) -> dict[str, Any]:
@@ -172,37 +172,37 @@ def record_set_in_words(data: bytes) -> dict[str, Any]:
 
 
 def batch_in_words(data: bytes, at: int, header: BatchHeader) -> dict[str, Any]:
-    said = {
+    result = {
         HEADER_WORDS.get(name, name): number for name, number in dataclasses.asdict(header).items()
     }
     if header.records_at > HEADER_BYTES:
         id_at = at + HEADER_BYTES
-        said["schema_id"] = int.from_bytes(data[id_at : at + header.records_at], "big")
+        result["schema_id"] = int.from_bytes(data[id_at : at + header.records_at], "big")
     plain, start, end = plain_records(data, at, header)
-    said["records"] = in_words(decode(RECORDS, plain[start:end], 0), 0)
-    return said
+    result["records"] = in_words(decode(RECORDS, plain[start:end], 0), 0)
+    return result
 
 
 def enveloped(value: Any, version: int) -> dict[str, Any]:
     kind = value.kind
-    said = object_body(value, version)
-    if isinstance(value, sc.CreateRequest) and version < sc.ENVELOPE_SINCE:
-        return said
-    envelope = {"type": kind.name, "body": said}
-    if version >= sc.ENVELOPE_SINCE:
+    result = object_body(value, version)
+    if isinstance(value, sc.CreateRequest) and version < control_layouts.ENVELOPE_SINCE:
+        return result
+    envelope = {"type": kind.name, "body": result}
+    if version >= control_layouts.ENVELOPE_SINCE:
         envelope["body_length"] = len(wire_bytes(value, version)) - len(kind.name) - 6
     return envelope
 
 
 def wire_bytes(value: Any, version: int) -> bytes:
     wires: dict[type[Any], Any] = {
-        sc.CreateRequest: sc.CREATE_REQUEST,
-        sc.DeleteRequest: sc.DELETE_REQUEST,
-        sc.ListRequest: sc.LIST_REQUEST,
-        sc.ListResponse: sc.LIST_RESPONSE,
-        sc.WatchRequest: sc.WATCH_REQUEST,
-        sc.WatchResponse: sc.WATCH_RESPONSE,
-        sc.UpdateRequest: sc.UPDATE_REQUEST,
+        sc.CreateRequest: control_layouts.CREATE_REQUEST,
+        sc.DeleteRequest: control_layouts.DELETE_REQUEST,
+        sc.ListRequest: control_layouts.LIST_REQUEST,
+        sc.ListResponse: control_layouts.LIST_RESPONSE,
+        sc.WatchRequest: control_layouts.WATCH_REQUEST,
+        sc.WatchResponse: control_layouts.WATCH_RESPONSE,
+        sc.UpdateRequest: control_layouts.UPDATE_REQUEST,
     }
     return encode(wires[type(value)], value, version)
 
@@ -210,10 +210,10 @@ def wire_bytes(value: Any, version: int) -> bytes:
 def object_body(value: Any, version: int) -> dict[str, Any]:
     match value:
         case sc.CreateRequest(kind, name, spec, dry_run, timeout_ms):
-            said = {"name": name, "dry_run": dry_run, "timeout": timeout_ms}
-            if version < sc.ENVELOPE_SINCE:
-                said["create_type"] = kind.classic_tag
-            return said | {"spec": in_words(spec, version)}
+            result = {"name": name, "dry_run": dry_run, "timeout": timeout_ms}
+            if version < control_layouts.ENVELOPE_SINCE:
+                result["create_type"] = kind.classic_tag
+            return result | {"spec": in_words(spec, version)}
         case sc.DeleteRequest(_, key, force):
             return {"key": key_in_words(key)} | ({"force": force} if version >= 13 else {})
         case sc.ListRequest(_, filters, summary, system):
@@ -234,7 +234,7 @@ def object_body(value: Any, version: int) -> dict[str, Any]:
             }
         case sc.UpdateRequest(_, key, action):
             return {"key": key, "action": in_words(action, version)}
-    raise AssertionError(f"no words for {value!r}")
+    raise AssertionError(f"no conversion for {value!r}")
 
 
 def key_in_words(key: str | sc.SpuName | sc.SpuId) -> Any:

@@ -1,4 +1,4 @@
-"""Batches: their headers, checksums and bounds, and walking a record set."""
+"""Batches: their headers, checksums and limits, and reading a record set."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def batch_of(columns: Columns = COLUMNS, stamp: Stamp = UNSTAMPED) -> bytes:
 BATCH: Final = batch_of()
 
 
-def resealed(batch: bytes | bytearray) -> bytes:
-    """Give changed bytes a checksum that fits, as a hostile peer would."""
+def with_valid_checksum(batch: bytes | bytearray) -> bytes:
+    """Return changed bytes with a valid checksum, as a hostile peer would send them."""
     crc: int = google_crc32c.value(bytes(batch[CRC_COVERS_FROM:]))
     return bytes(batch[:CRC_AT]) + crc.to_bytes(4, "big") + bytes(batch[CRC_COVERS_FROM:])
 
@@ -66,13 +66,13 @@ def test_a_batch_is_written_as_a_stock_producer_writes_it() -> None:
     assert decode_batch(BATCH, 0, header) == COLUMNS
 
 
-def test_a_stamp_says_who_wrote_a_batch() -> None:
+def test_a_stamp_identifies_the_producer_of_a_batch() -> None:
     header = read_batch_header(batch_of(stamp=Stamp(7, 3, 41)))
     assert (header.producer_id, header.producer_epoch, header.first_sequence) == (7, 3, 41)
 
 
 @pytest.mark.parametrize("base_offset", [0, 1, 2**63 - 1])
-def test_a_batch_keeps_its_checksum_wherever_it_is_put(base_offset: int) -> None:
+def test_a_new_base_offset_keeps_the_checksum_valid(base_offset: int) -> None:
     moved = with_base_offset(BATCH, base_offset)
     header = read_batch_header(moved)
     assert header.base_offset == base_offset
@@ -82,7 +82,7 @@ def test_a_batch_keeps_its_checksum_wherever_it_is_put(base_offset: int) -> None
 # --- Bounds ----------------------------------------------------------------
 
 
-def test_a_header_must_be_whole() -> None:
+def test_an_incomplete_header_is_refused() -> None:
     for end in range(HEADER_BYTES):
         with pytest.raises(RemoteProtocolError, match="cut short"):
             read_batch_header(BATCH[:end])
@@ -91,7 +91,7 @@ def test_a_header_must_be_whole() -> None:
 
 
 @pytest.mark.parametrize("attributes", [0, 0x10])
-def test_a_batch_is_no_shorter_than_its_header(attributes: int) -> None:
+def test_a_batch_shorter_than_its_header_is_refused(attributes: int) -> None:
     least = HEADER_BYTES - BYTES_BEFORE_LENGTH + (4 if attributes else 0)
     assert read_batch_header(header_of_length(least, attributes)).batch_len == least
     for batch_len in (least - 1, 0, -1, -(2**31)):
@@ -100,7 +100,7 @@ def test_a_batch_is_no_shorter_than_its_header(attributes: int) -> None:
         assert caught.value.at == 8
 
 
-def test_a_batch_is_no_longer_than_32_mib() -> None:
+def test_a_batch_larger_than_32_mib_is_refused() -> None:
     most = BATCH_BYTES_HARD_MAX - BYTES_BEFORE_LENGTH
     assert read_batch_header(header_of_length(most)).size_bytes == BATCH_BYTES_HARD_MAX
     for batch_len in (most + 1, 2**31 - 1):
@@ -117,20 +117,20 @@ def test_a_batch_has_at_most_a_million_records() -> None:
         codec.check_records(more, 0, len(more))
 
 
-def test_a_batch_that_is_not_all_there_is_corrupt_even_if_its_checksum_fits() -> None:
+def test_an_incomplete_batch_is_corrupt_even_with_a_valid_checksum() -> None:
     for missing in (1, 4, 12):
-        cut = resealed(BATCH[:-missing])
+        cut = with_valid_checksum(BATCH[:-missing])
         header = read_batch_header(cut)
-        with pytest.raises(CorruptBatch, match=f"{len(cut)} there"):
+        with pytest.raises(CorruptBatch, match=f"{len(cut)} bytes left"):
             check_crc(cut, 0, header)
-        with pytest.raises(CorruptBatch, match=f"{len(cut)} there"):
+        with pytest.raises(CorruptBatch, match=f"{len(cut)} bytes left"):
             decode_batch(cut, 0, header)
 
 
 # --- Damage ----------------------------------------------------------------
 
 
-def test_every_flipped_bit_behind_the_checksum_is_noticed() -> None:
+def test_every_flipped_bit_after_the_checksum_is_detected() -> None:
     for at in range(CRC_AT, len(BATCH)):
         for bit in range(8):
             damaged = bytearray(BATCH)
@@ -141,22 +141,22 @@ def test_every_flipped_bit_behind_the_checksum_is_noticed() -> None:
 
 
 @given(data=st.data())
-def test_a_hostile_batch_is_read_or_corrupt_and_nothing_else(data: st.DataObject) -> None:
+def test_a_hostile_batch_is_decoded_or_reported_as_corrupt(data: st.DataObject) -> None:
     damaged = bytearray(BATCH)
     for _ in range(data.draw(st.integers(1, 5))):
         damaged[data.draw(st.integers(CRC_COVERS_FROM, len(BATCH) - 1))] = data.draw(
             st.integers(0, 255)
         )
-    batch = resealed(damaged)
+    batch = with_valid_checksum(damaged)
     try:
         header = read_batch_header(batch)
         columns = decode_batch(batch, 0, header)
     except (RemoteProtocolError, CorruptBatch):
-        return  # of the header, or of what is behind it
+        return  # in the header, or in the data after it
     assert len(columns.values) == len(columns.keys) == len(columns.timestamps_ms)
 
 
-def test_a_corrupt_batch_names_its_offset() -> None:
+def test_the_error_for_a_corrupt_batch_has_its_offset() -> None:
     damaged = with_base_offset(BATCH[:-1] + b"\x01", 70)
     with pytest.raises(CorruptBatch, match="checksum is") as caught:
         decode_batch(damaged, 0, read_batch_header(damaged))
@@ -166,7 +166,7 @@ def test_a_corrupt_batch_names_its_offset() -> None:
 # --- Record sets -----------------------------------------------------------
 
 
-def test_a_record_set_is_walked_batch_by_batch() -> None:
+def test_a_record_set_is_read_batch_by_batch() -> None:
     records = b"head" + BATCH * 3
     starts = [at for _, at in whole_batches(records, 4)]
     assert starts == [4, 4 + len(BATCH), 4 + 2 * len(BATCH)]
@@ -175,7 +175,7 @@ def test_a_record_set_is_walked_batch_by_batch() -> None:
 
 
 @given(cut=st.integers(0, 2 * len(BATCH)))
-def test_a_cut_batch_is_left_out_and_its_size_is_told(cut: int) -> None:
+def test_an_incomplete_batch_is_left_out_and_its_size_is_returned(cut: int) -> None:
     records = (BATCH * 2)[:cut]
     whole = cut // len(BATCH)
     assert [at for _, at in whole_batches(records)] == [len(BATCH) * n for n in range(whole)]
@@ -184,7 +184,7 @@ def test_a_cut_batch_is_left_out_and_its_size_is_told(cut: int) -> None:
     assert cut_batch_bytes(records, whole * len(BATCH), cut) == expected
 
 
-def test_a_batch_of_a_bad_length_stops_the_walk_with_an_error() -> None:
+def test_an_invalid_batch_length_raises_an_error() -> None:
     records = BATCH + header_of_length(-5)
     walk = whole_batches(records)
     assert next(walk)[1] == 0
@@ -199,4 +199,4 @@ def test_any_bytes_are_a_record_set_or_refused(data: bytes) -> None:
         for header, at in whole_batches(data):
             assert at + header.size_bytes <= len(data)
     except RemoteProtocolError:
-        pass  # the only error that may come out
+        pass  # the only error that is allowed

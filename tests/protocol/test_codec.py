@@ -1,4 +1,4 @@
-"""The records codec: what it promises, and that its two builds are one."""
+"""The records codec: its behaviour, and that its two builds behave alike."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ row = st.tuples(
 )
 
 
-def turned(found: list[tuple[bytes, bytes | None, int]]) -> Rows:
+def as_columns(found: list[tuple[bytes, bytes | None, int]]) -> Rows:
     return [v for v, _, _ in found], [k for _, k, _ in found], [stamp for *_, stamp in found]
 
 
-rows = st.lists(row, max_size=40).map(turned)
+rows = st.lists(row, max_size=40).map(as_columns)
 
 
 def outcome(function: Any, *arguments: Any) -> Any:
-    """Return what comes out: the result, or where and why it was refused."""
+    """Return the result, or the position and the text of the error."""
     try:
         return function(*arguments)
     except RemoteProtocolError as error:
@@ -61,10 +61,10 @@ def outcome(function: Any, *arguments: Any) -> Any:
 
 
 def agreed(name: str, *arguments: Any) -> Any:
-    """Call both builds and return what both say."""
-    said = [outcome(getattr(codec, name), *arguments) for codec in BUILDS.values()]
-    assert said[0] == said[1]
-    return said[0]
+    """Call both builds, check that they agree and return the result."""
+    results = [outcome(getattr(codec, name), *arguments) for codec in BUILDS.values()]
+    assert results[0] == results[1]
+    return results[0]
 
 
 def one_record(body: bytes) -> bytes:
@@ -72,7 +72,7 @@ def one_record(body: bytes) -> bytes:
 
 
 def varint(number: int) -> bytes:
-    """Zigzag, seven bits to a byte, as the reference says and as slowly as can be."""
+    """Encode a zigzag number as in the reference, without any optimization."""
     bits = abs(number) * 2 - (number < 0)
     out = b""
     while bits > 127:
@@ -115,14 +115,14 @@ def test_the_interpreted_build_is_interpreted() -> None:
 
 
 @each_build
-def test_the_reference_record(codec: ModuleType) -> None:
+def test_the_reference_record_is_decoded(codec: ModuleType) -> None:
     data = bytes.fromhex("00000001 16 000a02 01026b 067a7a7a 00")
     assert codec.decode_records(data, 0, len(data), 1_000) == ([b"zzz"], [b"k"], [1_005])
     assert codec.check_records(data, 0, len(data)) == 1
 
 
 @each_build
-def test_a_batch_without_a_time_has_none_in_any_row(codec: ModuleType) -> None:
+def test_rows_of_a_batch_without_a_timestamp_have_no_timestamp(codec: ModuleType) -> None:
     data = bytes.fromhex("00000001 16 000a02 01026b 067a7a7a 00")
     for first_timestamp_ms in (0, -1, -I64_MAX):
         assert codec.decode_records(data, 0, len(data), first_timestamp_ms)[2] == [-1]
@@ -130,7 +130,9 @@ def test_a_batch_without_a_time_has_none_in_any_row(codec: ModuleType) -> None:
 
 @each_build
 @pytest.mark.parametrize("length", ["14", "18"])  # one byte less and one more than there are
-def test_a_record_must_end_where_its_length_says(codec: ModuleType, length: str) -> None:
+def test_a_record_of_another_length_than_announced_is_refused(
+    codec: ModuleType, length: str
+) -> None:
     data = bytes.fromhex(f"00000001 {length} 000a02 01026b 067a7a7a 00 00")
     for function in (codec.check_records, lambda *where: codec.decode_records(*where, 1)):
         with pytest.raises(RemoteProtocolError, match="ends elsewhere"):
@@ -138,7 +140,7 @@ def test_a_record_must_end_where_its_length_says(codec: ModuleType, length: str)
 
 
 @each_build
-def test_headers_of_a_record_are_ignored(codec: ModuleType) -> None:
+def test_record_headers_are_ignored(codec: ModuleType) -> None:
     data = one_record(bytes.fromhex("0000000000 0e"))
     assert codec.decode_records(data, 0, len(data), 1) == ([b""], [None], [1])
 
@@ -153,7 +155,7 @@ def test_a_key_flag_is_0_or_1(codec: ModuleType, flag: int) -> None:
 
 
 @each_build
-def test_bytes_behind_the_last_record_are_refused(codec: ModuleType) -> None:
+def test_bytes_after_the_last_record_are_refused(codec: ModuleType) -> None:
     data = one_record(bytes(6)) + b"x"
     with pytest.raises(RemoteProtocolError, match="1 bytes behind the last record") as caught:
         codec.decode_records(data, 0, len(data), 1)
@@ -173,14 +175,14 @@ def test_a_number_has_at_most_ten_bytes_and_64_bits(codec: ModuleType) -> None:
 
 
 @each_build
-def test_a_time_above_64_bits_is_none(codec: ModuleType) -> None:
+def test_a_timestamp_above_64_bits_reads_as_no_timestamp(codec: ModuleType) -> None:
     data = one_record(b"\0" + varint(1) + b"\0\0\0\0")
     assert codec.decode_records(data, 0, len(data), I64_MAX - 1)[2] == [I64_MAX]
     assert codec.decode_records(data, 0, len(data), I64_MAX)[2] == [-1]
 
 
 @each_build
-def test_a_time_may_go_back_within_a_batch(codec: ModuleType) -> None:
+def test_timestamps_may_decrease_within_a_batch(codec: ModuleType) -> None:
     values, keys, stamps = [b"a"] * 5, [None] * 5, [100, 90, 100, 90, 110]
     end, size = codec.fit_rows(values, keys, stamps, 0, PLENTY, 10)
     data = codec.encode_records(values, keys, stamps, 0, end, size)
@@ -188,7 +190,7 @@ def test_a_time_may_go_back_within_a_batch(codec: ModuleType) -> None:
 
 
 @each_build
-def test_records_are_refused_that_end_behind_the_data(codec: ModuleType) -> None:
+def test_records_that_end_after_the_data_are_refused(codec: ModuleType) -> None:
     data = one_record(bytes(6))
     for end in (len(data) + 1, len(data) + 4_096):
         with pytest.raises(RemoteProtocolError, match="cut short"):
@@ -199,7 +201,7 @@ def test_records_are_refused_that_end_behind_the_data(codec: ModuleType) -> None
 
 @each_build
 @pytest.mark.parametrize("count", [2, RECORDS_PER_BATCH_MAX, 2**31 - 1, 2**32 - 1])
-def test_a_count_is_refused_that_the_bytes_cannot_hold(codec: ModuleType, count: int) -> None:
+def test_a_count_above_what_the_bytes_can_hold_is_refused(codec: ModuleType, count: int) -> None:
     data = count.to_bytes(4, "big") + bytes(13)
     with pytest.raises(RemoteProtocolError, match=f"{count} records announced"):
         codec.decode_records(data, 0, len(data), 1)
@@ -231,7 +233,7 @@ def test_both_builds_read_or_refuse_changed_records_alike(data: st.DataObject) -
 
 
 @pytest.mark.parametrize("number", range(len(PAYLOADS)))
-def test_both_builds_refuse_cut_records_alike(number: int) -> None:
+def test_both_builds_refuse_truncated_records_alike(number: int) -> None:
     payload = PAYLOADS[number]
     for end in range(len(payload)):
         at, _ = agreed("decode_records", payload, 0, end, 1)
@@ -242,7 +244,7 @@ def test_both_builds_refuse_cut_records_alike(number: int) -> None:
 
 
 @given(columns=rows)
-def test_what_is_written_can_be_read_by_both_builds(columns: Rows) -> None:
+def test_both_builds_read_what_they_write(columns: Rows) -> None:
     values, keys, stamps = columns
     if not values:
         return
@@ -255,7 +257,7 @@ def test_what_is_written_can_be_read_by_both_builds(columns: Rows) -> None:
 
 
 @given(columns=rows, start=st.integers(0, 39), budget=st.integers(0, 3_000), most=st.integers(1, 9))
-def test_as_many_rows_are_taken_as_fit_one_batch(
+def test_a_batch_gets_as_many_rows_as_fit(
     columns: Rows, start: int, budget: int, most: int
 ) -> None:
     values, keys, stamps = columns
@@ -266,11 +268,11 @@ def test_as_many_rows_are_taken_as_fit_one_batch(
         record_bytes(row - start, stamps[row] - stamps[start], keys[row], values[row])
         for row in range(start, len(values))
     ]
-    taken = end - start
-    assert size == sum(sizes[:taken])
-    assert 1 <= taken <= most
-    assert taken == 1 or size <= budget
-    assert taken in (most, len(sizes)) or size + sizes[taken] > budget
+    count = end - start
+    assert size == sum(sizes[:count])
+    assert 1 <= count <= most
+    assert count == 1 or size <= budget
+    assert count in (most, len(sizes)) or size + sizes[count] > budget
     data = agreed("encode_records", values, keys, stamps, start, end, size)
     assert agreed("decode_records", data, 0, len(data), stamps[start]) == (
         values[start:end],
@@ -296,7 +298,7 @@ def test_rows_may_fill_a_batch_to_the_last_byte(codec: ModuleType) -> None:
 @example(row=63, delta_ms=-64, key=None, value=bytes(63))
 @example(row=64, delta_ms=-65, key=bytes(64), value=bytes(64))
 @example(row=8_192, delta_ms=-(2**31), key=bytes(8_191), value=bytes(8_192))
-def test_the_size_of_a_record_is_that_of_the_client_reference(
+def test_record_sizes_match_the_client_reference(
     row: int, delta_ms: int, key: bytes | None, value: bytes
 ) -> None:
     assert agreed("record_bytes", row, delta_ms, key, value) == record_bytes(
@@ -305,7 +307,7 @@ def test_the_size_of_a_record_is_that_of_the_client_reference(
 
 
 @pytest.mark.parametrize("value_bytes", [928, 929])
-def test_the_size_of_a_batch_is_what_the_official_client_counts(value_bytes: int) -> None:
+def test_batch_sizes_match_the_official_client(value_bytes: int) -> None:
     columns = Columns([bytes(value_bytes)], [b"k"], [1])
     _, size = agreed("fit_rows", columns.values, columns.keys, columns.timestamps_ms, 0, 1, 1)
     batch = encode_batch(columns, 0, 1, size)
@@ -315,7 +317,7 @@ def test_the_size_of_a_batch_is_what_the_official_client_counts(value_bytes: int
 
 @each_build
 @pytest.mark.parametrize("jump", [2**31, -(2**31) - 1, 2**40])
-def test_a_time_that_leaves_32_bits_ends_the_batch(codec: ModuleType, jump: int) -> None:
+def test_a_timestamp_delta_above_32_bits_ends_the_batch(codec: ModuleType, jump: int) -> None:
     stamps = [2**41, 2**41 + jump]
     assert codec.fit_rows([b"", b""], [None, None], stamps, 0, PLENTY, 10)[0] == 1
     within = [2**41, 2**41 + (2**31 - 1 if jump > 0 else -(2**31))]
@@ -323,7 +325,7 @@ def test_a_time_that_leaves_32_bits_ends_the_batch(codec: ModuleType, jump: int)
 
 
 @each_build
-def test_columns_of_different_length_are_a_bug_of_the_caller(codec: ModuleType) -> None:
+def test_columns_of_different_length_fail_an_assertion(codec: ModuleType) -> None:
     for columns in (
         ([b"a", b"b"], [None], [1, 1]),
         ([b"a", b"b"], [None, None], [1]),
@@ -346,7 +348,7 @@ def test_a_batch_may_have_no_rows(codec: ModuleType) -> None:
 
 
 @given(key=st.binary(max_size=300))
-def test_both_builds_hash_as_an_independent_siphash_does(key: bytes) -> None:
+def test_both_builds_hash_like_an_independent_siphash(key: bytes) -> None:
     reference = siphash24(len(key).to_bytes(8, "little") + key, key=bytes(16)).digest()
     assert agreed("siphash", key) == int.from_bytes(reference, "little")
 
@@ -368,7 +370,7 @@ def test_both_builds_choose_the_same_partitions(
 
 
 @each_build
-def test_choosing_among_no_partitions_is_a_bug_of_the_caller(codec: ModuleType) -> None:
+def test_choosing_among_zero_partitions_fails_an_assertion(codec: ModuleType) -> None:
     with pytest.raises(AssertionError, match="partitions"):
         codec.partition_rows([None], 0, 0)
 
@@ -382,28 +384,28 @@ odd_stamp = st.integers(-2, 2**64) | st.none() | st.booleans() | st.floats(0, 9)
     st.lists(st.tuples(odd_value, odd_value, odd_stamp), max_size=5),
     st.sampled_from([-1, 0]),
 )
-def test_columns_are_scanned_for_what_is_no_record(
+def test_columns_with_invalid_values_are_detected(
     codec: Any, given_rows: list[tuple[Any, Any, Any]], lowest_ms: int
 ) -> None:
-    is_sound = all(
+    is_valid = all(
         type(value) is bytes
         and (key is None or type(key) is bytes)
         and type(stamp) is int
         and lowest_ms <= stamp <= I64_MAX
         for value, key, stamp in given_rows
     )
-    wanted = (
+    expected = (
         max((len(value) + len(key or b"") for value, key, _ in given_rows), default=0)
-        if (is_sound)
+        if is_valid
         else -1
     )
     columns = [list(each) for each in zip(*given_rows, strict=True)] or [[], [], []]
-    assert codec.scan_columns(*columns, lowest_ms) == wanted
+    assert codec.scan_columns(*columns, lowest_ms) == expected
 
 
 @each_build
 @given(st.lists(st.integers(-5, 2**62), min_size=1, max_size=9), st.data())
-def test_the_highest_time_of_some_rows_is_found(
+def test_the_highest_timestamp_of_a_range_of_rows_is_found(
     codec: Any, stamps: list[int], data: st.DataObject
 ) -> None:
     start = data.draw(st.integers(0, len(stamps) - 1))

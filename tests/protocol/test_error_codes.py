@@ -71,7 +71,7 @@ def test_every_code_is_read_and_written_with_its_payload(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", CODES)
-def test_every_error_has_words_and_a_name(number: int) -> None:
+def test_every_error_has_a_text_and_a_name(number: int) -> None:
     code = code_of(number)
     assert bool(code) == (number != 0)
     assert code.name
@@ -88,14 +88,14 @@ def test_an_unknown_code_is_neither_read_nor_written(number: int) -> None:
 
 
 @pytest.mark.parametrize("number", [number for number in CODES if number])
-def test_every_code_becomes_an_error_that_keeps_its_number(number: int) -> None:
+def test_every_code_becomes_an_error_with_its_number(number: int) -> None:
     error = as_exception(code_of(number), about="t")
     assert isinstance(error, errors.BrokerError)
     assert error.code == number
     assert error.retryable == (number in RETRYABLE_CODES)
 
 
-def test_what_a_caller_acts_on_has_a_class_of_its_own() -> None:
+def test_errors_that_callers_handle_have_their_own_class() -> None:
     classes = {
         2001: errors.TopicNotFound,
         2002: errors.TopicAlreadyExists,
@@ -110,24 +110,24 @@ def test_what_a_caller_acts_on_has_a_class_of_its_own() -> None:
     assert type(as_exception(code_of(9000))) is errors.BrokerError
 
 
-def test_an_offset_behind_the_end_is_known_by_the_words_of_the_server() -> None:
+def test_an_offset_after_the_end_is_recognised_by_the_text_of_the_server() -> None:
     error = as_exception(other("start offset: 11 is greater than leo: 10"), about="t-0")
     assert type(error) is errors.OffsetOutOfRange
     assert str(error) == "t-0: start offset: 11 is greater than leo: 10"
     assert type(as_exception(other("stream without consumer id"))) is errors.BrokerError
 
 
-def test_an_evicted_offset_tells_where_the_log_starts() -> None:
+def test_the_error_for_an_evicted_offset_has_the_next_available_offset() -> None:
     error = as_exception(evicted(3, 9))
     assert isinstance(error, errors.OffsetEvicted)
     assert (error.offset, error.next_available) == (3, 9)
 
 
-def test_the_words_of_the_server_go_before_ours() -> None:
+def test_the_text_of_the_server_has_priority_over_ours() -> None:
     assert str(as_exception(code_of(2006), about="t!", message="no")) == "t!: no"
     assert str(as_exception(partition_full("t", 1))) == "partition storage is full: t-1"
 
 
-def test_success_is_no_error() -> None:
+def test_success_is_not_an_error() -> None:
     assert not NO_ERROR
     assert decode(ERROR_CODE, b"\0\0", 0) is NO_ERROR

@@ -14,12 +14,12 @@ from streamkit.limits import FRAME_BYTES_MAX, FRAME_BYTES_MIN
 from streamkit.protocol.frames import FrameDecoder, frame
 from tests.protocol.recorded import pieces
 
-STRANGERS = {
+OTHER_PROTOCOLS = {
     b"\x16\x03\x01\x02": "a TLS hello: this port speaks plain Fluvio",
     b"\x15\x03\x03\x00": "a TLS alert: the other side speaks TLS",
     b"GET ": "an HTTP request: this port speaks Fluvio",
     b"POST": "an HTTP request: this port speaks Fluvio",
-    b"HTTP": "an HTTP answer: the other side is a web server",
+    b"HTTP": "an HTTP response: the other side is a web server",
 }
 
 
@@ -32,9 +32,7 @@ def test_a_frame_is_its_length_and_its_payload() -> None:
     payloads=st.lists(st.binary(min_size=FRAME_BYTES_MIN, max_size=30), max_size=6),
     cuts=st.lists(st.integers(0, 200), max_size=10),
 )
-def test_where_the_network_cuts_the_bytes_does_not_matter(
-    payloads: list[bytes], cuts: list[int]
-) -> None:
+def test_the_network_may_split_the_bytes_anywhere(payloads: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(map(frame, payloads))
     decoder = FrameDecoder()
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
@@ -47,7 +45,7 @@ def test_where_the_network_cuts_the_bytes_does_not_matter(
 
 
 @pytest.mark.parametrize("length", [-(2**31), -1, 0, FRAME_BYTES_MIN - 1, FRAME_BYTES_MAX + 1])
-def test_a_length_out_of_bounds_is_refused_from_its_four_bytes(length: int) -> None:
+def test_an_invalid_length_is_refused_as_soon_as_its_four_bytes_arrive(length: int) -> None:
     prefix = length.to_bytes(4, "big", signed=True)
     decoder = FrameDecoder()
     assert decoder.receive(prefix[:3]) == []
@@ -56,13 +54,13 @@ def test_a_length_out_of_bounds_is_refused_from_its_four_bytes(length: int) -> N
 
 
 @pytest.mark.parametrize("length", [FRAME_BYTES_MIN, FRAME_BYTES_MAX])
-def test_a_length_within_bounds_is_waited_for(length: int) -> None:
+def test_a_decoder_waits_for_a_frame_of_a_valid_length(length: int) -> None:
     decoder = FrameDecoder()
     assert decoder.receive(length.to_bytes(4, "big")) == []
     assert decoder.held_bytes == 4
 
 
-def test_the_first_frame_may_have_a_bound_of_its_own() -> None:
+def test_the_first_frame_may_have_its_own_size_limit() -> None:
     small, large = frame(bytes(8)), frame(bytes(9))
     with pytest.raises(RemoteProtocolError, match="frame length 9"):
         FrameDecoder(first_frame_bytes_max=8).receive(large)
@@ -76,13 +74,13 @@ def test_the_first_frame_may_have_a_bound_of_its_own() -> None:
             decoder.receive(frame(bytes(10)))
 
 
-@pytest.mark.parametrize(("prefix", "words"), STRANGERS.items(), ids=str)
-def test_another_protocol_is_named(prefix: bytes, words: str) -> None:
+@pytest.mark.parametrize(("prefix", "words"), OTHER_PROTOCOLS.items(), ids=str)
+def test_the_error_names_another_known_protocol(prefix: bytes, words: str) -> None:
     with pytest.raises(RemoteProtocolError, match=words):
         FrameDecoder().receive(prefix + b"whatever")
 
 
-def test_memory_grows_with_what_came_not_with_what_was_announced() -> None:
+def test_memory_grows_with_received_bytes_not_with_announced_bytes() -> None:
     tracemalloc.start()
     try:
         FrameDecoder().receive(FRAME_BYTES_MAX.to_bytes(4, "big") + bytes(100))
@@ -92,7 +90,7 @@ def test_memory_grows_with_what_came_not_with_what_was_announced() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 3, 4, 7])
-def test_a_stream_must_not_end_inside_a_frame(size: int) -> None:
+def test_a_stream_that_ends_inside_a_frame_is_refused(size: int) -> None:
     decoder = FrameDecoder()
     decoder.receive(frame(b"abcd") + frame(b"efgh")[:size])
     assert decoder.held_bytes == size

@@ -1,4 +1,4 @@
-"""Whatever comes over the wire is a message or refused, and takes no memory it did not bring."""
+"""Arbitrary bytes are a message or refused, and a small message uses little memory."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ WIRES: Final[dict[str, Wire[Any]]] = {
     "aggregate output": smartmodule_io.AGGREGATE_OUTPUT,
     "look back output": smartmodule_io.LOOK_BACK_OUTPUT,
 }
-# Ends of the ranges of a length, and what often stands in messages.
+# Boundary values of lengths, and bytes that are frequent in messages.
 BYTES: Final = st.sampled_from([0, 1, 2, 0x7F, 0x80, 0xFE, 0xFF]) | st.integers(0, 255)
 GARBAGE: Final = st.lists(BYTES, max_size=120).map(bytes)
 
 
 @st.composite
 def damaged(draw: st.DrawFn, corpus: list[bytes]) -> bytes:
-    """Change a few bytes of something real, and cut or prolong it."""
+    """Change a few bytes of real data, and truncate or extend it."""
     data = bytearray(draw(st.sampled_from(corpus)))
     for _ in range(draw(st.integers(0, 4))):
         if data:
@@ -93,7 +93,7 @@ def corpus_of(name: str) -> list[bytes]:
 
 
 def outcome(receive: Callable[[bytes], list[Any]], data: bytes, size: int) -> tuple[Any, str]:
-    """Return the messages and the refusal, the one error that may come out."""
+    """Return the messages and the text of the error; no other class of error is allowed."""
     found: list[Any] = []
     try:
         for piece in pieces(data, size):
@@ -104,14 +104,14 @@ def outcome(receive: Callable[[bytes], list[Any]], data: bytes, size: int) -> tu
 
 
 def check_cuts(make: Callable[[], Callable[[bytes], list[Any]]], data: bytes) -> None:
-    """Receive whole and byte by byte; both must give the same.
+    """Receive the data in one call and byte by byte; both must give the same result.
 
-    What stands before a bad frame comes out only if it came in before it.
+    Messages before an invalid frame are returned only if an earlier call received them.
     """
-    whole, refusal = outcome(make(), data, len(data) or 1)
-    singly, refusal_of_bytes = outcome(make(), data, 1)
-    assert refusal == refusal_of_bytes
-    assert whole == ([] if refusal else singly)
+    whole, error_of_whole = outcome(make(), data, len(data) or 1)
+    singly, error_of_bytes = outcome(make(), data, 1)
+    assert error_of_whole == error_of_bytes
+    assert whole == ([] if error_of_whole else singly)
 
 
 # --- Streams of bytes ------------------------------------------------------
@@ -136,23 +136,23 @@ def test_any_bytes_are_requests_or_refused(port: str, data: st.DataObject) -> No
 
 
 def client_waiting_for(port: str, api: Api[Any, Any], version: int, data: bytes) -> Any:
-    """Return the `receive` of a client that has asked as the server answered."""
-    asked = next(
+    """Return the `receive` method of a client with open requests of this type."""
+    body = next(
         request.body
         for line in frames(port, "request")
-        if (request := taken(port, line)) is not None and request.api is api
+        if (request := first_request(port, line)) is not None and request.api is api
         if not isinstance(request.body, UnknownObject)  # old versions have no names for types
     )
     client = ClientConnection()
     client.hello()
-    client.receive(INTRODUCTION)
+    client.receive(HELLO_RESPONSE)
     for _ in range(3):
-        client.send(speaking(api, version), asked)
+        client.send(speaking(api, version), body)
     return client.receive
 
 
-# Of a server that serves everything, in whatever version is drawn.
-INTRODUCTION: Final = frame(
+# The hello response of a server that serves every request in every version.
+HELLO_RESPONSE: Final = frame(
     (1).to_bytes(4, "big")
     + encode(
         struct(ApiVersionsResponse),
@@ -165,7 +165,7 @@ INTRODUCTION: Final = frame(
 
 
 @cache
-def taken(port: str, data: bytes) -> Any:
+def first_request(port: str, data: bytes) -> Any:
     try:
         found = ServerConnection(APIS[port]).receive(data)
     except RemoteProtocolError:
@@ -173,27 +173,27 @@ def taken(port: str, data: bytes) -> Any:
     return found[0] if found else None
 
 
-ANSWERED: Final = [
+RECORDED: Final = [
     (port, api)
     for port, table in APIS.items()
     for api in table.values()
     if any(
         request is not None and request.api is api
-        for request in (taken(port, data) for data in frames(port, "request"))
+        for request in (first_request(port, data) for data in frames(port, "request"))
     )
 ]
 
 
-def test_every_request_was_recorded() -> None:
-    assert [(port, api) for port, table in APIS.items() for api in table.values()] == ANSWERED
+def test_every_request_type_was_recorded() -> None:
+    assert [(port, api) for port, table in APIS.items() for api in table.values()] == RECORDED
 
 
 @pytest.mark.parametrize(
-    ("port", "api"), ANSWERED, ids=[f"{port} {api.name}" for port, api in ANSWERED]
+    ("port", "api"), RECORDED, ids=[f"{port} {api.name}" for port, api in RECORDED]
 )
 @examples(40)
 @given(data=st.data())
-def test_any_bytes_are_answers_or_refused(
+def test_any_bytes_are_responses_or_refused(
     port: str, api: Api[Any, Any], data: st.DataObject
 ) -> None:
     def numbered(body: bytes) -> bytes:
@@ -215,21 +215,20 @@ def test_any_bytes_are_answers_or_refused(
 @examples(50)
 @given(data=st.data())
 def test_any_bytes_are_a_body_or_refused(name: str, data: st.DataObject) -> None:
-    """What is read can be written, and reads as the same again."""
+    """A decoded value can be encoded and decodes to the same value again."""
     wire = WIRES[name]
     version = data.draw(st.integers(0, VERSIONS_MAX.get(name.partition(" ")[0], 25)))
     body = data.draw(GARBAGE | damaged(corpus_of(name)))
     try:
         value = decode(wire, body, version)
     except RemoteProtocolError:
-        return  # the only error that may come out
+        return  # the only error that is allowed
     assert decode(wire, encode(wire, value, version), version) == value
 
 
 @pytest.mark.parametrize("kind", ["request", "response"])
 @pytest.mark.parametrize("port", APIS)
-def test_every_message_is_refused_or_shorter_wherever_it_is_cut(port: str, kind: str) -> None:
-    """A body that is cut never reads as the whole."""
+def test_every_truncated_message_is_refused(port: str, kind: str) -> None:
     for vector in vectors("data_plane.json", "control_plane.json"):
         if vector.kind != f"frame_{kind}" or vector.raw["port"] != port:
             continue
@@ -244,12 +243,12 @@ def test_every_message_is_refused_or_shorter_wherever_it_is_cut(port: str, kind:
 
 
 @given(data=damaged([vector.data for vector in vectors("data_plane.json")]) | GARBAGE)
-def test_any_bytes_are_batches_refused_or_corrupt(data: bytes) -> None:
+def test_any_bytes_are_batches_or_refused(data: bytes) -> None:
     try:
         for header, at in whole_batches(data):
             decode_batch(data, at, header)
     except (RemoteProtocolError, CorruptBatch):
-        pass  # of a header; of what is behind it
+        pass  # in a header; in the records
 
 
 # --- Memory ----------------------------------------------------------------
@@ -257,18 +256,18 @@ def test_any_bytes_are_batches_refused_or_corrupt(data: bytes) -> None:
 
 @pytest.mark.parametrize("count", [2**31 - 1, 2**24, 70_000])
 @pytest.mark.parametrize("name", WIRES)
-def test_no_announced_count_takes_memory(name: str, count: int) -> None:
-    """Wherever a count may stand in a real message, a huge one is refused at once."""
+def test_an_announced_count_allocates_no_memory(name: str, count: int) -> None:
+    """A huge count, anywhere in a real message, is refused before memory is allocated."""
     wire, corpus = WIRES[name], corpus_of(name)[:20]
     tracemalloc.start()
     try:
         for body in corpus:
             for at in range(min(len(body), 60) - 4):
-                lying = body[:at] + count.to_bytes(4, "big") + body[at + 4 :]
+                changed = body[:at] + count.to_bytes(4, "big") + body[at + 4 :]
                 try:
-                    decode(wire, lying, 25)
+                    decode(wire, changed, 25)
                 except RemoteProtocolError:
-                    pass  # the only error that may come out
+                    pass  # the only error that is allowed
         assert tracemalloc.get_traced_memory()[1] < 500_000
     finally:
         tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""Layouts: what each kind of field accepts, refuses and will not write."""
+"""Layouts: what each kind of field accepts and refuses."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ POINT = struct(Point)
     ("version", "data"),
     [(0, "0007 0001 61 05"), (1, "0007 0001 61 05"), (2, "0007 0001 61"), (3, "0007 0001 61 09")],
 )
-def test_a_field_stands_only_in_the_versions_that_have_it(version: int, data: str) -> None:
+def test_a_field_is_encoded_only_in_its_versions(version: int, data: str) -> None:
     value = Point(7, "a", depth=9, old=5)
     wire = bytes.fromhex(data)
     assert encode(POINT, value, version) == wire
@@ -73,11 +73,11 @@ def test_a_field_stands_only_in_the_versions_that_have_it(version: int, data: st
     assert read == Point(7, "a", 9 if version >= 3 else -1, 5 if version <= 1 else 0)
 
 
-def test_bytes_behind_a_message_are_ignored() -> None:
+def test_bytes_after_a_message_are_ignored() -> None:
     assert decode(POINT, bytes.fromhex("0007 0001 61 ffff"), 2) == Point(7, "a")
 
 
-def test_a_message_that_ends_early_is_refused_wherever_it_ends() -> None:
+def test_a_truncated_message_is_refused() -> None:
     data = encode(POINT, Point(7, "abc", 9), 3)
     for end in range(len(data)):
         with pytest.raises(RemoteProtocolError, match="bytes announced") as caught:
@@ -108,13 +108,13 @@ def test_a_string_has_at_most_32767_bytes() -> None:
 
 
 @pytest.mark.parametrize("data", ["0001ff", "0002c328", "0003eda080"])
-def test_a_string_is_utf_8(data: str) -> None:
+def test_a_string_that_is_not_utf_8_is_refused(data: str) -> None:
     with pytest.raises(RemoteProtocolError, match="not UTF-8"):
         decode(STRING, bytes.fromhex(data), 0)
 
 
 @pytest.mark.parametrize("wire", [STRING, mapping(STRING, STRING)])
-def test_text_that_has_no_utf_8_is_not_written(wire: Any) -> None:
+def test_text_that_utf_8_cannot_encode_is_refused(wire: Any) -> None:
     value = "\ud800" if wire is STRING else {"\ud800": ""}
     with pytest.raises(LocalProtocolError, match="is not text"):
         encode(wire, value, 0)
@@ -130,7 +130,7 @@ def test_a_number_must_fit_its_field(kind: Any, lowest: int, highest: int) -> No
             encode(wire, number, 0)
 
 
-def test_an_unknown_number_of_an_enum_is_refused_where_it_stands() -> None:
+def test_an_unknown_enum_number_is_refused_with_its_position() -> None:
     wire = converted[Colour](U8, Colour, int)
     assert decode(wire, b"\x01", 0) is Colour.BLUE
     with pytest.raises(RemoteProtocolError, match="2 is not a valid Colour") as caught:
@@ -138,7 +138,7 @@ def test_an_unknown_number_of_an_enum_is_refused_where_it_stands() -> None:
     assert caught.value.at == 1
 
 
-def test_an_unknown_tag_is_refused_where_it_stands() -> None:
+def test_an_unknown_tag_is_refused_with_its_position() -> None:
     wire = union[Any]({0: Nothing, 2: Point})
     assert decode(wire, b"\0", 0) == Nothing()
     with pytest.raises(RemoteProtocolError, match="unknown tag 1") as caught:
@@ -158,7 +158,7 @@ def test_a_varint_has_at_most_ten_bytes_and_64_bits() -> None:
         assert caught.value.at == 9
 
 
-def test_a_varint_of_more_than_32_bits_is_not_written() -> None:
+def test_a_varint_of_more_than_32_bits_cannot_be_encoded() -> None:
     for number in (-(2**31), 2**31 - 1):
         assert decode(VARINT, encode(VARINT, number, 0), 0) == number
     for number in (-(2**31) - 1, 2**31):
@@ -167,7 +167,7 @@ def test_a_varint_of_more_than_32_bits_is_not_written() -> None:
 
 
 @pytest.mark.parametrize("data", ["01", "feffffff0f", "06 6162"])
-def test_record_data_must_be_there(data: str) -> None:
+def test_truncated_record_data_are_refused(data: str) -> None:
     with pytest.raises(RemoteProtocolError, match="bytes announced"):
         decode(RECORD_DATA, bytes.fromhex(data), 0)
     with pytest.raises(RemoteProtocolError, match="bytes announced"):
@@ -178,7 +178,7 @@ def test_record_data_must_be_there(data: str) -> None:
 
 
 @pytest.mark.parametrize("count", [6, 2**31 - 1])
-def test_a_list_is_refused_that_the_bytes_cannot_hold(count: int) -> None:
+def test_a_list_longer_than_the_bytes_left_is_refused(count: int) -> None:
     with pytest.raises(RemoteProtocolError, match=f"{count} elements in 5 bytes"):
         decode(vec(U8), count.to_bytes(4, "big") + bytes(5), 0)
 
@@ -192,13 +192,13 @@ def test_a_negative_count_is_an_empty_list(count: int) -> None:
 
 
 @pytest.mark.parametrize("wire", [BYTES, RECORD_SET])
-def test_bytes_are_refused_that_are_not_there(wire: Any) -> None:
+def test_a_length_above_the_bytes_left_is_refused(wire: Any) -> None:
     for length in (4, 2**31 - 1):
         with pytest.raises(RemoteProtocolError, match=f"{length} bytes announced, 3 left"):
             decode(wire, length.to_bytes(4, "big") + b"abc", 0)
 
 
-def test_a_map_is_written_in_the_order_of_its_keys_and_read_in_any() -> None:
+def test_a_map_is_written_in_key_order_and_read_in_any_order() -> None:
     wire = mapping[str, int](STRING, U8)
     written = encode(wire, {"é": 1, "z": 2, "a": 3}, 0)
     assert written == bytes.fromhex("0003 000161 03 00017a 02 0002c3a9 01")
@@ -214,7 +214,7 @@ def test_a_map_has_at_most_65535_entries() -> None:
         encode(wire, largest | {MAP_ENTRIES_MAX: 0}, 0)
 
 
-def test_a_value_behind_its_length_stays_within_it() -> None:
+def test_a_sized_value_stays_within_its_length() -> None:
     wire = sized[Point](Point)
     data = encode(wire, Point(7, "a"), 2)
     assert data == bytes.fromhex("00000005 0007 0001 61")

@@ -1,4 +1,4 @@
-"""Log files as a stock SPU left them on disk, read as batches and as records."""
+"""Log files written by a stock SPU, read as batches and as records."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def records_of(name: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_the_folders_are_the_recorded_ones() -> None:
+def test_all_recorded_folders_are_present() -> None:
     assert SEGMENTS == ("codecs", "consumer-offset-topic", "gap", "rolled")
 
 
 @each_folder
-def test_a_log_file_is_batches_side_by_side(name: str) -> None:
+def test_a_log_file_contains_only_complete_batches(name: str) -> None:
     for log in segment_folder(name)[0]:
         headers = [header for header, _ in whole_batches(log.data)]
         assert sum(header.size_bytes for header in headers) == len(log.data)
@@ -60,18 +60,18 @@ def test_a_log_file_is_batches_side_by_side(name: str) -> None:
 
 
 @each_folder
-def test_the_records_of_a_folder_are_what_a_consumer_reads(name: str) -> None:
+def test_the_records_of_a_folder_match_what_a_consumer_reads(name: str) -> None:
     found = records_of(name)
     expected = segment_folder(name)[1]
     assert len(found) == len(expected) > 0
-    for record, said in zip(found, expected, strict=True):
-        assert record["offset"] == said["offset"]
-        assert record["key"] == (None if said["key"] is None else said["key"].encode())
-        assert record["timestamp_ms"] == said.get("timestamp_ms")
-        if "value" in said:
-            assert record["value"].decode() == said["value"]
+    for record, wanted in zip(found, expected, strict=True):
+        assert record["offset"] == wanted["offset"]
+        assert record["key"] == (None if wanted["key"] is None else wanted["key"].encode())
+        assert record["timestamp_ms"] == wanted.get("timestamp_ms")
+        if "value" in wanted:
+            assert record["value"].decode() == wanted["value"]
         else:
-            assert record["value"].hex() == said["value_hex"]
+            assert record["value"].hex() == wanted["value_hex"]
 
 
 def test_the_codecs_folder_has_a_batch_of_every_codec() -> None:
@@ -79,7 +79,7 @@ def test_the_codecs_folder_has_a_batch_of_every_codec() -> None:
     assert [header.codec_number for header, _ in whole_batches(log.data)] == list(Codec)
 
 
-def test_a_batch_may_take_more_offsets_than_it_has_records() -> None:
+def test_a_batch_may_occupy_more_offsets_than_it_has_records() -> None:
     (log,) = segment_folder("gap")[0]
     headers = [header for header, _ in whole_batches(log.data)]
     assert [(header.base_offset, header.end_offset) for header in headers] == [

@@ -40,13 +40,13 @@ ENTRIES: Final[dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("length", ["14", "18"])  # one byte less and one more than there are
-def test_a_record_must_end_where_its_length_says(length: str) -> None:
+def test_a_record_of_another_length_than_announced_is_refused(length: str) -> None:
     data = bytes.fromhex(f"{length} 000a02 01026b 067a7a7a 00 00")
     with pytest.raises(RemoteProtocolError, match=r"ends elsewhere|bytes announced"):
         decode(RECORD, data, 25)
 
 
-def test_records_of_a_module_are_the_payload_of_a_batch() -> None:
+def test_smartmodule_records_have_the_format_of_a_batch_payload() -> None:
     values, keys, stamps = rows = [b"a", b"b"], [None, b"k"], [1_000, 1_005]
     end, size = fit_rows(values, keys, stamps, 0, 1_000, 10)
     payload = encode_records(values, keys, stamps, 0, end, size)
@@ -59,14 +59,14 @@ def test_records_of_a_module_are_the_payload_of_a_batch() -> None:
     assert decode_records(payload, 0, len(payload), 1_000) == rows
 
 
-def test_an_aggregate_is_given_its_accumulator_behind_the_records() -> None:
+def test_the_accumulator_of_an_aggregate_follows_the_records() -> None:
     value = AggregateInput(SmartModuleInput(7, bytes(4), base_timestamp_ms=9), b"sum")
     data = bytes.fromhex("0000000000000007 00000004 00000000 0000000000000009 00000003 73756d")
     assert encode(AGGREGATE_INPUT, value, 25) == data
     assert decode(AGGREGATE_INPUT, data, 25) == value
 
 
-def test_a_look_back_names_the_record_it_failed_on() -> None:
+def test_a_look_back_error_contains_the_failed_record() -> None:
     value = LookBackOutput("no", 8, b"k", b"v")
     data = bytes.fromhex("00026e6f 0000000000000008 01 02 6b 02 76")
     assert encode(LOOK_BACK_OUTPUT, value, 25) == data
@@ -74,7 +74,7 @@ def test_a_look_back_names_the_record_it_failed_on() -> None:
 
 
 @pytest.mark.parametrize(("data", "entry"), ENTRIES.items())
-def test_an_entry_of_stored_offsets_is_read_and_written(data: str, entry: Any) -> None:
+def test_a_stored_offset_entry_is_read_and_written(data: str, entry: Any) -> None:
     assert decode(ENTRY, bytes.fromhex(data), 0) == entry
     assert encode(ENTRY, entry, 0).hex() == data
     for end in range(len(data) // 2):

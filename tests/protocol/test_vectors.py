@@ -65,7 +65,7 @@ from tests.protocol.reference_words import (
 ALL: Final = vectors("data_plane.json", "control_plane.json", "varints.json")
 SIPHASH: Final = read_json("siphash.json")
 
-# Not units of the protocol, so only what they show is tested; `why` in the file says more.
+# Parts that cannot be decoded alone, so they have their own tests; `why` in the file explains it.
 PARTIAL: Final = {
     "request-header-consumer-1": "a header without a body; completed here by an empty one",
     "record-key-very-old-client": "one byte of a record",
@@ -73,14 +73,14 @@ PARTIAL: Final = {
     "produce-timeout-7000": "one field of a Produce request",
     "batch-attributes-gzip": "one field of a batch",
 }
-# Whole units that the product has no wire for.
+# Complete values for which the product has no layout.
 NO_WIRE: Final = {
     "f32-103": "no message has a float",
     "f64-123": "no message has a float",
 }
-# Read, but not written again.
+# Decoded, but not encoded again.
 READ_ONLY: Final = {
-    "batch-schema-id-42": "a batch with a schema id kills a stock SPU's connection",
+    "batch-schema-id-42": "a stock SPU closes the connection for a batch with a schema id",
     "varint-miscoded-2147483648": "shows a defect of the upstream encoder",
     "varint-miscoded-1099511627776": "shows a defect of the upstream encoder",
 }
@@ -168,12 +168,12 @@ def each(group: list[Vector]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("vector", group, ids=[vector.id for vector in group])
 
 
-def check_both_ways(wire: Wire[Any], vector: Vector, expect: Any, say: Any = None) -> None:
+def check_both_ways(wire: Wire[Any], vector: Vector, expect: Any, convert: Any = None) -> None:
     reader = Reader(vector.data)
     value = wire.read(reader, vector.version)
     assert reader.remaining() == 0
-    said = say(value) if say else in_words(value, vector.version)
-    assert said == expect
+    found = convert(value) if convert else in_words(value, vector.version)
+    assert found == expect
     if vector.id not in READ_ONLY:
         assert encode(wire, value, vector.version) == vector.data
 
@@ -189,7 +189,7 @@ def test_no_vector_is_left_out() -> None:
 
 
 @each(REQUEST_FRAMES)
-def test_a_request_is_read_and_written_as_the_reference_has_it(vector: Vector) -> None:
+def test_a_request_is_read_and_written_as_in_the_reference(vector: Vector) -> None:
     (request,) = ServerConnection(APIS[vector.raw["port"]]).receive(vector.data)
     assert vector.expect["header"] == {
         "length": request.size_bytes,
@@ -204,7 +204,7 @@ def test_a_request_is_read_and_written_as_the_reference_has_it(vector: Vector) -
 
 
 @each(RESPONSE_FRAMES)
-def test_a_response_is_read_and_written_as_the_reference_has_it(vector: Vector) -> None:
+def test_a_response_is_read_and_written_as_in_the_reference(vector: Vector) -> None:
     (payload,) = FrameDecoder().receive(vector.data)
     correlation_id = int.from_bytes(payload[:4], "big")
     header = {"length": len(payload), "correlation_id": correlation_id}
@@ -216,35 +216,38 @@ def test_a_response_is_read_and_written_as_the_reference_has_it(vector: Vector) 
     assert frame(bytes(out)) == vector.data
 
 
-def test_a_reply_is_framed_in_the_layout_of_its_request() -> None:
+def test_a_response_is_encoded_in_the_version_of_its_request() -> None:
     by_id = {vector.id: vector for vector in ALL}
-    asked, answered = by_id["fetch-offsets-request-v24"], by_id["fetch-offsets-response"]
-    (request,) = ServerConnection(APIS["spu"]).receive(asked.data)
-    body = decode(answered.api.response, answered.data, answered.version, at=8)
-    assert encode_response(request, body) == answered.data
+    request_vector, response_vector = (
+        by_id["fetch-offsets-request-v24"],
+        by_id["fetch-offsets-response"],
+    )
+    (request,) = ServerConnection(APIS["spu"]).receive(request_vector.data)
+    body = decode(response_vector.api.response, response_vector.data, response_vector.version, at=8)
+    assert encode_response(request, body) == response_vector.data
 
 
 @each(BODIES)
-def test_a_body_is_read_and_written_as_the_reference_has_it(vector: Vector) -> None:
+def test_a_body_is_read_and_written_as_in_the_reference(vector: Vector) -> None:
     is_request = vector.kind == "body_request"
     wire = vector.api.request if is_request else vector.api.response
     check_both_ways(wire, vector, vector.expect)
 
 
 @each(PRIMITIVE_VALUES)
-def test_a_primitive_is_read_and_written_as_the_reference_has_it(vector: Vector) -> None:
+def test_a_primitive_is_read_and_written_as_in_the_reference(vector: Vector) -> None:
     kind = vector.expect["type"]
     check_both_ways(PRIMITIVES[kind], vector, vector.expect["value"], IN_WORDS.get(kind))
 
 
 @each(UNIT_VALUES)
-def test_a_part_of_a_message_is_read_and_written_as_the_reference_has_it(vector: Vector) -> None:
+def test_a_part_of_a_message_is_read_and_written_as_in_the_reference(vector: Vector) -> None:
     expect = vector.expect["value"] if vector.kind == "varint" else vector.expect
     check_both_ways(UNITS[vector.kind], vector, expect)
 
 
 @each(OUTPUTS)
-def test_what_a_smartmodule_gives_back_is_read_and_written(vector: Vector) -> None:
+def test_smartmodule_output_is_read_and_written(vector: Vector) -> None:
     check_both_ways(MODULE_OUTPUTS[vector.raw["function"]], vector, vector.expect)
 
 
@@ -254,7 +257,7 @@ def test_an_error_code_is_read_and_written_with_its_payload(vector: Vector) -> N
 
 
 @each(BATCHES)
-def test_a_batch_is_read_and_written_as_the_reference_has_it(vector: Vector) -> None:
+def test_a_batch_is_read_and_written_as_in_the_reference(vector: Vector) -> None:
     header = read_batch_header(vector.data)
     check_crc(vector.data, 0, header)
     assert header.size_bytes == len(vector.data)
@@ -278,7 +281,7 @@ def test_a_batch_is_read_and_written_as_the_reference_has_it(vector: Vector) -> 
 
 
 @each(PAYLOADS)
-def test_a_compressed_payload_is_what_the_official_client_meant(vector: Vector) -> None:
+def test_a_payload_compressed_by_the_official_client_is_read(vector: Vector) -> None:
     used, plain = Codec.parse(vector.raw["codec"]), bytes.fromhex(vector.raw["plain_hex"])
     assert vector.expect == {
         "codec": used.name.lower(),
@@ -291,7 +294,7 @@ def test_a_compressed_payload_is_what_the_official_client_meant(vector: Vector) 
 
 
 @each(group("records_payload"))
-def test_records_come_out_of_the_columns_as_they_went_in(vector: Vector) -> None:
+def test_records_decoded_to_columns_encode_to_the_same_bytes(vector: Vector) -> None:
     values, keys, stamps = codec.decode_records(vector.data, 0, len(vector.data), 1)
     assert [value.hex() for value in values] == [record["value"] for record in vector.expect]
     end, size = codec.fit_rows(values, keys, stamps, 0, 10_000, 100)
@@ -332,20 +335,20 @@ def test_a_key_is_hashed_as_the_stock_partitioner_does(raw: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("raw", of_kind("keyed_partition"))
-def test_a_key_goes_where_the_stock_client_puts_it(raw: dict[str, Any]) -> None:
+def test_a_key_goes_to_the_same_partition_as_with_the_stock_client(raw: dict[str, Any]) -> None:
     key = bytes.fromhex(raw["key_hex"])
     assert codec.partition_rows([key], raw["partition_count"], 0) == ([raw["partition"]], 0)
 
 
 @pytest.mark.parametrize("raw", of_kind("round_robin"))
-def test_rows_without_a_key_take_turns(raw: dict[str, Any]) -> None:
+def test_rows_without_a_key_are_assigned_round_robin(raw: dict[str, Any]) -> None:
     available = raw["available"] or list(range(raw["partition_count"]))
     keys = [None] * len(raw["partitions"])
     turns, _ = codec.partition_rows(keys, len(available), raw["counter_start"])
     assert [available[turn] for turn in turns] == raw["partitions"]
 
 
-def test_all_siphash_vectors_are_of_a_kind_that_is_tested() -> None:
+def test_every_kind_of_siphash_vector_is_tested() -> None:
     assert sum(len(of_kind(kind)) for kind in ("keyed", "keyed_partition", "round_robin")) == len(
         SIPHASH
     )

@@ -1,4 +1,4 @@
-"""Which versions have which fields: where a message grows or shrinks, and by how many bytes."""
+"""Which versions have which fields: when a message grows or shrinks, and by how many bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from streamkit.protocol import apis, specs
+from streamkit.protocol import apis, control_layouts, specs, topic_specs
 from streamkit.protocol import control_plane as sc
 from streamkit.protocol import data_plane as spu
 from streamkit.protocol import smartmodule_io as io
@@ -20,10 +20,10 @@ INVOCATION: Final = modules.SmartModuleInvocation(
     name="n",
 )
 ENDPOINT: Final = specs.Endpoint(1, "h")
-HOME: Final = specs.HomePartition("c", "r", source=True)
+HOME: Final = topic_specs.HomePartition("c", "r", source=True)
 
-# A message, and the bytes it gains or loses at a version against the one before. The tables of
-# the data plane reference, 1 to 8, and of the control plane reference, 3 and 4.
+# Messages, and the bytes they gain or lose at a version compared to the version before it. The
+# tables of the data plane reference, 1 to 8, and of the control plane reference, 3 and 4.
 GROWTH: Final[dict[str, tuple[Wire[Any], Any, dict[int, int]]]] = {
     "ApiVersions request": (
         apis.API_VERSIONS.request,
@@ -88,27 +88,31 @@ GROWTH: Final[dict[str, tuple[Wire[Any], Any, dict[int, int]]]] = {
         io.AggregateOutput(io.SmartModuleOutput(()), b"sum"),
         {16: 7},
     ),
-    "TopicSpec": (specs.TOPIC.spec, specs.TopicSpec(), {3: 1, 4: 1, 6: 1, 12: 1, 13: 1}),
+    "TopicSpec": (specs.TOPIC.spec, topic_specs.TopicSpec(), {3: 1, 4: 1, 6: 1, 12: 1, 13: 1}),
     "TopicSpec, assigned": (
         specs.TOPIC.spec,
-        specs.TopicSpec(specs.AssignedReplicas((specs.PartitionMap(0, (1,), HOME),))),
+        topic_specs.TopicSpec(
+            topic_specs.AssignedReplicas((topic_specs.PartitionMap(0, (1,), HOME),))
+        ),
         {3: 1, 4: 1, 6: 1, 12: 1, 13: 1, 14: 8, 18: 1},
     ),
-    "TopicSpec, mirror at home": (
+    "TopicSpec, home mirror": (
         specs.TOPIC.spec,
-        specs.TopicSpec(specs.MirrorReplicas(specs.HomeMirror((HOME,)))),
+        topic_specs.TopicSpec(topic_specs.MirrorReplicas(topic_specs.HomeMirror((HOME,)))),
         {3: 1, 4: 1, 6: 1, 12: 1, 13: 1, 18: 2},
     ),
-    "TopicSpec, mirror elsewhere": (
+    "TopicSpec, remote mirror": (
         specs.TOPIC.spec,
-        specs.TopicSpec(
-            specs.MirrorReplicas(specs.RemoteMirror("c", (specs.HomeSpu(1, "k", "e"),)))
+        topic_specs.TopicSpec(
+            topic_specs.MirrorReplicas(
+                topic_specs.RemoteMirror("c", (topic_specs.HomeSpu(1, "k", "e"),))
+            )
         ),
         {3: 1, 4: 1, 6: 1, 12: 1, 13: 1, 18: 1},
     ),
     "TopicStatus": (
         specs.TOPIC.status,
-        specs.TopicStatus(specs.TopicResolution.PROVISIONED, {0: (1,)}, {0: HOME}),
+        topic_specs.TopicStatus(topic_specs.TopicResolution.PROVISIONED, {0: (1,)}, {0: HOME}),
         {14: 2 + 4 + 7, 18: 1},
     ),
     "PartitionSpec": (
@@ -156,10 +160,10 @@ GROWTH: Final[dict[str, tuple[Wire[Any], Any, dict[int, int]]]] = {
     "Update request": (
         apis.UPDATE.request,
         sc.UpdateRequest(specs.TOPIC, "t", sc.AddPartitions(1)),
-        {},  # servers read it in an envelope whatever the version says
+        {},  # servers expect an envelope in every version
     ),
     "Status": (
-        sc.STATUS_RESPONSE,
+        control_layouts.STATUS_RESPONSE,
         sc.StatusResponse("t", ErrorCode(Code.TOPIC_INVALID_NAME), "no"),
         {},
     ),
@@ -167,7 +171,7 @@ GROWTH: Final[dict[str, tuple[Wire[Any], Any, dict[int, int]]]] = {
 
 
 @pytest.mark.parametrize(("wire", "value", "growth"), GROWTH.values(), ids=GROWTH)
-def test_a_field_is_on_the_wire_in_its_versions_only(
+def test_a_field_is_encoded_only_in_its_versions(
     wire: Wire[Any], value: Any, growth: dict[int, int]
 ) -> None:
     sizes = [len(encode(wire, value, version)) for version in range(26)]
@@ -185,7 +189,7 @@ def test_every_version_reads_what_it_writes(
         assert encode(wire, read, version) == data
 
 
-def test_the_error_stands_before_the_partition_in_offsets_and_behind_it_elsewhere() -> None:
+def test_the_error_comes_before_the_partition_only_in_partition_offsets() -> None:
     offsets = spu.PartitionOffsets(ErrorCode(Code.PARTITION_NOT_LEADER), 2)
     assert encode(struct(spu.PartitionOffsets), offsets, 25).startswith(
         bytes.fromhex("0bb9 00000002")
@@ -198,15 +202,15 @@ def test_the_error_stands_before_the_partition_in_offsets_and_behind_it_elsewher
 
 
 @pytest.mark.parametrize("kind", specs.KINDS.values(), ids=specs.KINDS)
-def test_every_kind_of_object_has_its_name(kind: specs.ObjectKind) -> None:
+def test_every_kind_of_object_is_encoded_with_its_name(kind: specs.ObjectKind) -> None:
     request = sc.ListRequest(kind)
-    data = encode(sc.LIST_REQUEST, request, 19)
+    data = encode(control_layouts.LIST_REQUEST, request, 19)
     assert data[2 : 2 + data[1]] == kind.name.encode()
-    assert decode(sc.LIST_REQUEST, data, 19) == request
+    assert decode(control_layouts.LIST_REQUEST, data, 19) == request
 
 
-def test_the_classic_create_numbers_its_kinds() -> None:
-    """3 and 10 were kinds that are gone."""
+def test_old_create_requests_number_the_kinds_of_objects() -> None:
+    """3 and 10 were kinds that no longer exist."""
     tags = {kind.name: kind.classic_tag for kind in specs.KINDS.values()}
     assert tags == {
         "Topic": 0,
@@ -250,7 +254,7 @@ OTHERS: Final = {
 
 
 @pytest.mark.parametrize(("name", "spec", "status", "data"), [(n, *o) for n, o in OTHERS.items()])
-def test_a_rare_object_stands_on_the_wire_as_the_reference_lists_it(
+def test_a_rare_object_is_encoded_as_in_the_reference(
     name: str, spec: Any, status: Any, data: str
 ) -> None:
     kind = specs.KINDS[name]
@@ -259,10 +263,10 @@ def test_a_rare_object_stands_on_the_wire_as_the_reference_lists_it(
     assert decode(kind.status, encode(kind.status, status, 19), 19) == status
 
 
-def test_the_numbers_of_topic_compression_are_not_those_of_batches() -> None:
-    numbers = {one.name: int(one) for one in specs.TopicCompression}
+def test_topics_and_batches_number_the_codecs_differently() -> None:
+    numbers = {one.name: int(one) for one in topic_specs.TopicCompression}
     assert numbers == {"NONE": 0, "GZIP": 1, "SNAPPY": 2, "LZ4": 3, "ANY": 4, "ZSTD": 5}
-    assert {one.name: one.codec and int(one.codec) for one in specs.TopicCompression} == {
+    assert {one.name: one.codec and int(one.codec) for one in topic_specs.TopicCompression} == {
         "NONE": 0,
         "GZIP": 1,
         "SNAPPY": 2,
@@ -275,11 +279,21 @@ def test_the_numbers_of_topic_compression_are_not_those_of_batches() -> None:
 @pytest.mark.parametrize(
     ("replicas", "count"),
     [
-        (specs.ComputedReplicas(3), 3),
-        (specs.AssignedReplicas((specs.PartitionMap(0, (1,)), specs.PartitionMap(1, (1,)))), 2),
-        (specs.MirrorReplicas(specs.HomeMirror((HOME,))), 1),
-        (specs.MirrorReplicas(specs.RemoteMirror("c", (specs.HomeSpu(1, "k", "e"),) * 4)), 4),
+        (topic_specs.ComputedReplicas(3), 3),
+        (
+            topic_specs.AssignedReplicas(
+                (topic_specs.PartitionMap(0, (1,)), topic_specs.PartitionMap(1, (1,)))
+            ),
+            2,
+        ),
+        (topic_specs.MirrorReplicas(topic_specs.HomeMirror((HOME,))), 1),
+        (
+            topic_specs.MirrorReplicas(
+                topic_specs.RemoteMirror("c", (topic_specs.HomeSpu(1, "k", "e"),) * 4)
+            ),
+            4,
+        ),
     ],
 )
 def test_partitions_are_counted_as_every_client_does(replicas: Any, count: int) -> None:
-    assert specs.TopicSpec(replicas).partition_count == count
+    assert topic_specs.TopicSpec(replicas).partition_count == count

@@ -44,7 +44,7 @@ def test_a_job_goes_on_when_its_killed_broker_is_back(place: Place, is_deep: boo
                 first = kill * ROWS_PER_KILL
                 place.produce_rows("numbers", lanes=LANES, first=first, count=ROWS_PER_KILL)
         job.wait_for_records(LANES * count)
-        assert any("trying again" in note for note in job.notes), job.words
+        assert any("retrying" in note for note in job.notes), job.words
         job.signal(signal.SIGTERM)
         assert job.wait() == 0, job.words
         assert job.ended["unacknowledged"] == {}

@@ -43,7 +43,7 @@ def test_a_job_starts_its_broker_again_and_loses_nothing(tmp_path: Path) -> None
         with Job(app, tmp_path, "--embedded", "--data-dir", str(data_dir)) as job:
             job.wait_for(lambda event: event.get("records_in") == len(before))
             os.kill(held.pid, signal.SIGKILL)
-            job.wait_for_note("the embedded broker is back")
+            job.wait_for_note("the embedded broker runs again")
             assert produce(data_dir, after) != held.pid
             job.wait_for(lambda event: event.get("records_in") == len(before) + len(after))
             job.signal()

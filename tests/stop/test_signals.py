@@ -61,7 +61,7 @@ def test_a_second_signal_ends_a_phase_that_hangs(
         sent_s = job.signal(second)
         assert job.wait() == 128 + second, job.words
         assert job.ended_s - sent_s < FORCED_S_MAX
-    assert f"gave up on {phase}" in " ".join(job.notes)
+    assert f"abandoned {phase}" in " ".join(job.notes)
     if phase != "closing":  # there the last commit has been made
         assert_last_commit_was_kept(place)
 
@@ -70,7 +70,7 @@ def test_two_signals_at_once_end_a_job_by_force(place: Place) -> None:
     with started_with_a_commit(place, "two signals") as job:
         code = job.wait()
     assert code in (128 + signal.SIGTERM, 128 + signal.SIGINT), job.words
-    assert any(note.startswith("gave up on") for note in job.notes)
+    assert any(note.startswith("abandoned") for note in job.notes)
     assert_last_commit_was_kept(place)
 
 
@@ -153,7 +153,7 @@ def test_what_was_not_flushed_at_the_deadline_is_reported_and_not_committed(plac
     assert job.ended_s - sent_s < FORCED_S_MAX
     held = job.ended["unacknowledged"]["copies"]
     assert HANG_AT <= held <= 2 * HANG_AT  # slices before the freeze may be acknowledged
-    assert f"gave up on flushing: unacknowledged records: {held} for copies" in job.notes
+    assert f"abandoned flushing: unacknowledged records: {held} for copies" in job.notes
     rest = place.run("hanging.py", "--once")
     assert next_offsets(rest) == {0: 0}
     assert rest.ended["records_in"] == 2 * HANG_AT

@@ -31,7 +31,7 @@ def test_a_second_run_of_an_app_is_refused_with_4(place: Place) -> None:
         first.wait_for(lambda event: event["event"] == "started")
         second = place.run("copying.py")
         assert second.process.returncode == 4, second.words
-        assert "another run of 'copying' is going on" in second.error_text
+        assert "another run of 'copying' is in progress" in second.error_text
         first.wait_for_records(10)
         first.signal(signal.SIGTERM)
         assert first.wait() == 0
@@ -54,7 +54,7 @@ def test_a_lost_store_is_replaced_by_the_offsets_of_the_broker(place: Place) -> 
     place.produce_rows("numbers", lanes=2, first=10, count=5)
     job = once(place)
     assert next_offsets(job) == {0: 10, 1: 10}
-    assert "the offsets the broker has of this app" in job.events[0]["sources"][0]
+    assert "the offsets the broker has for this app" in job.events[0]["sources"][0]
     assert job.ended["records_in"] == 10
     assert_each_once_in_order(place.rows_of_file("copies.jsonl"), lanes=2, count=15)
 
@@ -74,7 +74,7 @@ def test_an_offset_beyond_the_end_is_refused(place: Place) -> None:
     place.produce_rows("numbers", lanes=1, count=5)
     job = place.run("copying.py", "--once")
     assert job.process.returncode == 1, job.words
-    assert "offset 10 of numbers-0 is committed, but it ends at 5" in job.error_text
+    assert "offset 10 of numbers-0 is committed, but the log ends at 5" in job.error_text
     assert "--fresh-state" in job.error_text
     assert once(place, "--fresh-state").ended["records_in"] == 5
 

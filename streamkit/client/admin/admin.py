@@ -53,7 +53,8 @@ from streamkit.protocol.control_plane import (
 )
 from streamkit.protocol.error_codes import Code
 from streamkit.protocol.server_errors import as_exception
-from streamkit.protocol.specs import AssignedReplicas, ComputedReplicas, SmartModuleSpec, TopicSpec
+from streamkit.protocol.specs import SmartModuleSpec
+from streamkit.protocol.topic_specs import AssignedReplicas, ComputedReplicas, TopicSpec
 
 _PARTITIONS_S = 10.0
 

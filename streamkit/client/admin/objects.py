@@ -10,15 +10,17 @@ from streamkit.client.admin.topic_options import Deduplication
 from streamkit.protocol.control_plane import Metadata
 from streamkit.protocol.specs import (
     SPU_TYPE_CUSTOM,
-    AssignedReplicas,
-    ComputedReplicas,
     Endpoint,
     ModulePackage,
     PartitionSpec,
     PartitionStatus,
-    Replicas,
     SmartModuleSpec,
     SpuSpec,
+)
+from streamkit.protocol.topic_specs import (
+    AssignedReplicas,
+    ComputedReplicas,
+    Replicas,
     TopicSpec,
     TopicStatus,
     TopicStorage,

@@ -19,7 +19,7 @@ from streamkit.client.admin.topic_options import (
     topic_spec,
 )
 from streamkit.errors import ConfigError, UsageError
-from streamkit.protocol.specs import TopicSpec
+from streamkit.protocol.topic_specs import TopicSpec
 from streamkit.units import parse_duration_s, parse_size_bytes
 
 T = TypeVar("T")

@@ -11,10 +11,10 @@ from typing import Final
 from streamkit.client import checks
 from streamkit.errors import UsageError
 from streamkit.limits import MAP_ENTRIES_MAX, TOPIC_NAME_BYTES_MAX
-from streamkit.protocol import specs
+from streamkit.protocol import topic_specs
 from streamkit.protocol.connection import SEMVER
 from streamkit.protocol.smartmodules import Duration
-from streamkit.protocol.specs import (
+from streamkit.protocol.topic_specs import (
     AssignedReplicas,
     ComputedReplicas,
     HomeMirror,
@@ -55,13 +55,13 @@ class Deduplication:
         return self.age.total_seconds() if isinstance(self.age, timedelta) else self.age
 
     @classmethod
-    def of(cls, found: specs.Deduplication) -> Deduplication:
+    def of(cls, found: topic_specs.Deduplication) -> Deduplication:
         """Read what a spec says."""
         age = found.age
         age_s = None if age is None else age.seconds + age.nanoseconds / 1_000_000_000
         return cls(found.count, age_s, found.uses, dict(found.params))
 
-    def as_spec(self) -> specs.Deduplication:
+    def as_spec(self) -> topic_specs.Deduplication:
         """Write it as a spec has it.
 
         Raises:
@@ -72,7 +72,7 @@ class Deduplication:
         age = None if age_s is None else _duration(age_s)
         uses = checks.text("filter", self.filter)
         params = checks.pairs("params", self.params, MAP_ENTRIES_MAX)
-        return specs.Deduplication(count, age, uses, params)
+        return topic_specs.Deduplication(count, age, uses, params)
 
 
 def check_name(name: str, what: str) -> None:

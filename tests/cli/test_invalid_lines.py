@@ -1,4 +1,4 @@
-"""Every line is stored or rejected, and no line or record ends a command."""
+"""Every line is stored or rejected, and an invalid line or record never ends a command."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamkit.cli.formats import OUTPUTS, format_of, leaving_out_unknown, template
-from streamkit.cli.lines import LineCutter, Shape, enveloped, keyed_by_field, separated, shaped
+from streamkit.cli.formats import OUTPUTS, format_of, suppress_unknown, template
+from streamkit.cli.lines import (
+    LineCutter,
+    Parser,
+    enveloped,
+    keyed_by_field,
+    parse_lines,
+    separated,
+)
 from streamkit.record import Chunk
 from tests.cli.conftest import Run
 
 MARK = b"\xef\xbb\xbf"
 DEEP = b"[" * 100_000
 DEEP_OBJECT = b'{"a":' * 100_000
-SHAPES = {
+PARSERS = {
     "--key-separator": separated(b":"),
     "--key-field": keyed_by_field("a"),
     "--key-field, empty": keyed_by_field(""),
@@ -48,12 +55,12 @@ LINES = st.lists(
 )
 
 
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("parse", PARSERS.values(), ids=PARSERS)
 @given(lines=LINES)
 def test_every_line_becomes_a_row_or_is_rejected_with_its_number(
-    shape: Shape, lines: list[bytes]
+    parse: Parser, lines: list[bytes]
 ) -> None:
-    rows = shaped(lines, 1, shape, 0)
+    rows = parse_lines(lines, 1, parse, 0)
     numbers = [*rows.numbers, *(number for number, _ in rows.rejected)]
     assert sorted(numbers) == list(range(1, len(lines) + 1))
     assert len(rows.values) == len(rows.numbers)
@@ -72,7 +79,7 @@ def test_every_record_is_printed(output: str, values: list[bytes], stamps: list[
         assert template("{{time}} {{key}} {{value}}")(chunk)
     elif output == "suppress":
         for each in ("text", "json", "table"):
-            assert len(leaving_out_unknown(each)(chunk)) <= count
+            assert len(suppress_unknown(each)(chunk)) <= count
     else:
         assert format_of(output, with_keys=False)(chunk).endswith(b"\n")
 
@@ -82,7 +89,7 @@ def test_every_record_is_printed(output: str, values: list[bytes], stamps: list[
     [
         ("-1", "before 1970"),
         ('"1969-12-31T23:59:59Z"', "before 1970"),
-        ("1700000000000000000", "after the year 9999; numbers are milliseconds"),
+        ("1700000000000000000", "after the year 9999 (a number is in milliseconds)"),
         ("9" * 400, ""),
         ("1e400", ""),
         ('"2024-13-01T00:00:00Z"', "month"),
@@ -90,14 +97,14 @@ def test_every_record_is_printed(output: str, values: list[bytes], stamps: list[
         ('"9999-12-31T23:59:59-23:59"', "after the year 9999"),
     ],
 )
-def test_a_time_that_no_record_can_have_rejects_its_line(timestamp: str, words: str) -> None:
-    rows = shaped([b'{"value":1,"timestamp":%b}' % timestamp.encode()], 7, enveloped, 0)
+def test_a_line_with_an_invalid_timestamp_is_rejected(timestamp: str, words: str) -> None:
+    rows = parse_lines([b'{"value":1,"timestamp":%b}' % timestamp.encode()], 7, enveloped, 0)
     ((number, reason),) = rows.rejected
     assert number == 7
     assert words in reason
 
 
-def test_good_lines_around_odd_ones_are_stored_and_printed(on_cluster: Run) -> None:
+def test_valid_lines_around_invalid_ones_are_stored_and_printed(on_cluster: Run) -> None:
     on_cluster("topic", "create", "odd")
     late = b'{"value":2,"timestamp":9223372036854775808}'
     lines = [b'{"value":1}', DEEP, late, b'{"value":%b}' % DEEP, b'{"value":3}']
@@ -125,7 +132,7 @@ def test_good_lines_around_odd_ones_are_stored_and_printed(on_cluster: Run) -> N
     ],
 )
 @given(cuts=st.lists(st.integers(0, 12)))
-def test_a_byte_order_mark_is_dropped_once_at_the_front(
+def test_only_the_first_byte_order_mark_is_removed(
     data: bytes, expected: list[bytes], cuts: list[int]
 ) -> None:
     at = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]

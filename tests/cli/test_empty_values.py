@@ -1,4 +1,4 @@
-"""What is given and says nothing, or names what is not there, is never taken for left out."""
+"""Empty options and names of unknown topics are errors, never the same as a missing option."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from tests.cli.processes import run
 @pytest.mark.parametrize("option", ["--cluster", "--profile", "--data-dir", "--domain"])
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("value", ["", " "])
-def test_an_option_that_is_empty_is_refused(
-    tmp_path: Path, option: str, before: bool, value: str
-) -> None:
+def test_an_empty_option_is_refused(tmp_path: Path, option: str, before: bool, value: str) -> None:
     command = ["topic", "list"]
     given = [option, value]
     ended = run(tmp_path, *(given + command if before else command + given))
@@ -52,7 +50,7 @@ def test_a_key_may_be_empty(tmp_path: Path) -> None:
     assert run(tmp_path, "consume", "t", "-B", "-d", "-k").out == b'[] a\n[k] {"":"k"}\n'
 
 
-def test_a_staging_job_never_reads_a_topic_that_it_was_not_meant_to(tmp_path: Path) -> None:
+def test_a_misspelt_topic_setting_never_makes_a_job_read_the_default_topic(tmp_path: Path) -> None:
     run(tmp_path, "produce", "orders", given=b"production\n")
     (tmp_path / "job.py").write_text(
         "from streamkit import App\napp = App('job')\napp.stream('orders', bytes).to('copies')\n"
@@ -63,8 +61,8 @@ def test_a_staging_job_never_reads_a_topic_that_it_was_not_meant_to(tmp_path: Pa
         assert ended.code == 2
         return ended.err
 
-    assert "no topic of this job is called 'order'" in refused("--set", "topics.order=staging")
-    assert "no topic of this job is called 'order'" in refused(STREAMKIT_TOPICS_ORDER="staging")
+    assert "this job has no topic 'order'" in refused("--set", "topics.order=staging")
+    assert "this job has no topic 'order'" in refused(STREAMKIT_TOPICS_ORDER="staging")
     assert "STREAMKIT_TOPICS_ORDERS" in refused(STREAMKIT_TOPIC_ORDERS="staging")
     (tmp_path / "streamkit.toml").write_text("[topic]\norders = 'staging'\n")
     assert "did you mean 'topics'?" in refused()
