@@ -472,3 +472,11 @@ def test_records_after_a_damaged_length_are_not_ignored() -> None:
     frame[at] ^= 0x80
     with pytest.raises(RemoteProtocolError, match="bytes left after the request"):
         pair.server.receive(bytes(frame))
+
+
+def test_a_produce_request_with_one_byte_too_many_is_refused() -> None:
+    pair = Pair()
+    data = TopicProduceData("t", (PartitionProduceData(0, b"records"),))
+    _, sent = pair.client.send(apis.PRODUCE, ProduceRequest(topics=(data,)))
+    with pytest.raises(RemoteProtocolError, match="1 bytes left after the request"):
+        pair.server.receive(frame(sent[4:] + b"\0"))
