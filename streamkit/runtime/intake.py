@@ -73,13 +73,15 @@ class Intake:
                 tasks.start_soon(self._read, node)
 
     async def next(self) -> Arrival | None:
-        """Wait for the next chunk; None when no more chunks can arrive."""
+        """Wait for the next chunk; None when no more chunks can arrive.
+
+        After a stop it may be a chunk that must not be processed: see `is_active`.
+        """
         while True:
-            while self._queue:
+            if self._queue:
                 arrival = self._queue.popleft()
                 self._taken[arrival.source].set()
-                if self.is_active(arrival.source):
-                    return arrival
+                return arrival
             active = self._must_finish if self._is_stopping else set(self._readers)
             if active <= self._ended:
                 return None

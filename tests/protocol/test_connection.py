@@ -275,6 +275,15 @@ def test_late_responses_to_forgotten_requests_are_dropped() -> None:
     )
 
 
+def test_only_responses_to_forgotten_requests_are_dropped() -> None:
+    pair = Pair()
+    forgotten = pair.send(apis.STREAM_FETCH, STREAM)
+    pair.client.forget(forgotten.correlation_id)
+    never_sent = replace(forgotten, correlation_id=99)
+    with pytest.raises(RemoteProtocolError, match="99"):
+        pair.client.receive(encode_response(never_sent, SLICE))
+
+
 def test_a_response_that_cannot_be_decoded_is_a_protocol_error() -> None:
     pair = Pair()
     pair.send(apis.UPDATE_OFFSETS, REQUEST)
@@ -463,3 +472,11 @@ def test_records_after_a_damaged_length_are_not_ignored() -> None:
     frame[at] ^= 0x80
     with pytest.raises(RemoteProtocolError, match="bytes left after the request"):
         pair.server.receive(bytes(frame))
+
+
+def test_a_produce_request_with_one_byte_too_many_is_refused() -> None:
+    pair = Pair()
+    data = TopicProduceData("t", (PartitionProduceData(0, b"records"),))
+    _, sent = pair.client.send(apis.PRODUCE, ProduceRequest(topics=(data,)))
+    with pytest.raises(RemoteProtocolError, match="1 bytes left after the request"):
+        pair.server.receive(frame(sent[4:] + b"\0"))
