@@ -326,9 +326,8 @@ class App:
         location = caller_location()
         (node,) = input_nodes((stream,), "sink", str(location))
         if batch is not None and (to is not None or batch < 1):
-            raise UsageError(
-                f"batch={batch} must be at least 1, and only a sink without to= accepts it"
-            )
+            problem = "must be at least 1" if to is None else "is only for a sink without to="
+            raise UsageError(f"batch={batch} {problem}")
         checked_options(options, SinkOptions)
         if to is None and (names := topic_options(options)):
             raise UsageError(

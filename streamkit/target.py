@@ -192,7 +192,7 @@ async def keep_broker_running(
 ) -> None:
     """Restart the embedded broker whenever it ends unexpectedly; never returns.
 
-    Run it in a task beside the work. The client gets the new address and retries its requests.
+    Run it in a separate task. The client gets the new address and retries its requests.
 
     Args:
         lease: The running broker.
@@ -200,16 +200,16 @@ async def keep_broker_running(
         clock: Source of time.
         note: Called with messages for the user.
     """
-    note_trouble = RateLimited(note, clock.monotonic_s)
+    note_limited = RateLimited(note, clock.monotonic_s)
     while True:
         await clock.sleep(_HOLD_CHECK_S)
         if not lease.is_lost():
             continue
-        note_trouble("lost", "the embedded broker has ended; restarting it")
+        note_limited("lost", "the embedded broker has ended; restarting it")
         try:
             await anyio.to_thread.run_sync(lease.renew, abandon_on_cancel=True)
         except StreamKitError as error:
-            note_trouble("broker", f"the embedded broker cannot be restarted: {error}")
+            note_limited("broker", f"the embedded broker cannot be restarted: {error}")
             continue
         client.cluster.move(lease.address)
         note(f"the embedded broker runs again at {lease.address}")

@@ -1,4 +1,4 @@
-"""A broker in a process of its own, which a test may kill and start again on the same ports."""
+"""A broker in its own process, which a test may kill and restart on the same ports."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class BrokerProcess:
 
     @property
     def address(self) -> str:
-        """Where clients connect: the same after every start."""
+        """The address of the SC, the same after every start."""
         return f"127.0.0.1:{self.sc_port}"
 
     def start(self) -> None:
-        """Start it and return when both ports listen. Blocks."""
+        """Start the broker; return when both ports listen. Blocks."""
         assert self._process is None, "it runs already"
         self._process = subprocess.Popen(
             [
@@ -53,20 +53,20 @@ class BrokerProcess:
         assert tuple(map(int, ports)) == (self.sc_port, self.spu_port)
 
     def pause(self) -> None:
-        """Let it do nothing more: what it is sent stays unanswered until it is killed."""
+        """Stop the process with SIGSTOP: it answers no request until it is killed."""
         assert self._process is not None, "it does not run"
         self._process.send_signal(signal.SIGSTOP)
 
     def kill(self) -> None:
-        """End it by SIGKILL, as it stands."""
+        """End the broker with SIGKILL."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it by SIGTERM, as an operator does."""
+        """End the broker with SIGTERM, as an operator does."""
         assert self._end(signal.SIGTERM) == 0, "the broker did not end cleanly"
 
     def restart(self) -> None:
-        """Kill it, then start it on the same folder and the same ports. Blocks."""
+        """Kill the broker, then start it with the same folder and ports. Blocks."""
         self.kill()
         self.start()
 
@@ -98,7 +98,7 @@ class BrokerProcess:
 
 
 def main() -> None:
-    """Serve ``DATA_DIR SC_PORT SPU_PORT`` and say where."""
+    """Run a broker for ``DATA_DIR SC_PORT SPU_PORT``; print its ports."""
     data_dir, sc_port, spu_port = sys.argv[1:]
 
     def say_ready(broker: Broker) -> None:

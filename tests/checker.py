@@ -1,16 +1,16 @@
-"""Compare what producers were told with what the topics hold. All fault lanes use this one.
+"""Compares the outcomes reported to producers with the records in the topics.
 
     python -m tests.checker LEDGER LOG [--may-repeat]
 
-Both files hold one JSON list a line. The ledger, written by the test as things happen:
+Both files have one JSON list per line. The test writes the ledger while it runs:
 
-    ["sent", topic, partition, sequence, crc]     before the record goes out
-    ["ok", topic, partition, sequence, offset]    it was acknowledged at this offset
-    ["failed", topic, partition, sequence]        it was surely not stored
+    ["sent", topic, partition, sequence, crc]     before the record is sent
+    ["ok", topic, partition, sequence, offset]    it was acknowledged with this offset
+    ["failed", topic, partition, sequence]        it was certainly not stored
 
-What is sent and neither ok nor failed is unknown. The log, read back afterwards or meanwhile, as
-often as one likes: ``[topic, partition, offset, value]`` with the value in hexadecimal digits. A
-lane is one partition of one topic.
+A record that is sent and neither ok nor failed is unknown. The log has lines of ``[topic,
+partition, offset, value]`` with the value in hexadecimal digits. It may be read during the test or
+afterwards, and any number of times. A lane is one partition of one topic.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _HEAD = struct.Struct(">qI")
 
 
 def value_of(sequence: int, payload: bytes) -> bytes:
-    """Make a record that tells which one it is and whether it is whole."""
+    """Return a record value with its sequence number and a checksum."""
     return _HEAD.pack(sequence, zlib.crc32(payload)) + payload
 
 
 @dataclass(slots=True)
 class LaneLedger:
-    """What was done on one lane."""
+    """The records of one lane: sent, acknowledged and failed."""
 
     sent: dict[int, int] = field(default_factory=dict)
     ok: dict[int, int] = field(default_factory=dict)
@@ -44,13 +44,13 @@ class LaneLedger:
 
 
 class Ledger:
-    """What was sent and what became of it, as the sender was told."""
+    """The records that were sent, and their outcomes as reported to the sender."""
 
     def __init__(self) -> None:
         self.lanes: dict[Lane, LaneLedger] = {}
 
     def send(self, lane: Lane, sequence: int, payload: bytes) -> bytes:
-        """Note that a record is about to go out; return its value."""
+        """Note that a record is about to be sent; return its value."""
         self._lane(lane).sent[sequence] = zlib.crc32(payload)
         return value_of(sequence, payload)
 
@@ -61,7 +61,7 @@ class Ledger:
         self._lane(lane).failed.add(sequence)
 
     def read(self, lines: Iterable[str]) -> Ledger:
-        """Take the lines of a file."""
+        """Add the lines of a ledger file."""
         for line in lines:
             word, topic, partition, sequence, *more = json.loads(line)
             lane = self._lane((topic, partition))
@@ -80,30 +80,30 @@ class Ledger:
 
 @dataclass(slots=True)
 class Verdict:
-    """What is wrong, if anything, and what the answer rests on."""
+    """The problems found, and the counts that the result is based on."""
 
     problems: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        rests_on = ", ".join(f"{count} {name}" for name, count in sorted(self.counts.items()))
-        return "\n".join([f"{len(self.problems)} problems ({rests_on})", *self.problems[:20]])
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(self.counts.items()))
+        return "\n".join([f"{len(self.problems)} problems ({counts})", *self.problems[:20]])
 
 
 def check(ledger: Ledger, rows: Iterable[Row], *, may_repeat: bool) -> Verdict:
-    """Compare.
+    """Compare a ledger with the log.
 
     Args:
-        ledger: What was done.
-        rows: What was read, also several times and in any order.
-        may_repeat: Whether a record may stand in the log more than once.
+        ledger: The records that were sent.
+        rows: The rows that were read, in any order and possibly several times.
+        may_repeat: Whether the log may have a record more than once.
     """
     verdict = Verdict()
     logs: dict[Lane, dict[int, bytes]] = {}
     for topic, partition, offset, value in rows:
-        held = logs.setdefault((topic, partition), {}).setdefault(offset, value)
+        known_value = logs.setdefault((topic, partition), {}).setdefault(offset, value)
         verdict.counts["rows read"] += 1
-        if held != value:
+        if known_value != value:
             verdict.problems.append(f"{topic}-{partition}: offset {offset} had two contents")
     for lane in sorted({*ledger.lanes, *logs}):
         name = f"{lane[0]}-{lane[1]}"
@@ -154,7 +154,7 @@ def _sequence(known: LaneLedger, value: bytes) -> tuple[int, str]:
 
 
 def read_rows(lines: Iterable[str]) -> Iterator[Row]:
-    """Take the lines of a log that was written to a file."""
+    """Read the rows of a log file."""
     for line in lines:
         topic, partition, offset, value = json.loads(line)
         yield topic, partition, offset, bytes.fromhex(value)

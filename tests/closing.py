@@ -1,4 +1,4 @@
-"""Ends of what asyncio's streams opened, in order: nothing is left to the garbage collector."""
+"""Closes asyncio streams and servers in order, so that the garbage collector closes none."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import suppress
 
 
 async def close_writer(writer: asyncio.StreamWriter) -> None:
-    """Close a connection, and wait until it is."""
+    """Close a connection, and wait until it is closed."""
     writer.close()
-    with suppress(OSError):  # it was reset, which is an end as well
+    with suppress(OSError):  # a reset connection is closed too
         await writer.wait_closed()
 
 
@@ -20,9 +20,9 @@ async def close_servers(*servers: asyncio.Server, abort: Callable[[], None]) -> 
     Nothing else may run in the loop.
 
     Args:
-        servers: What is to be closed.
-        abort: Break off the connections there are. It is called until none is left: more may
-            come that were accepted before.
+        servers: The servers to close.
+        abort: Aborts all open connections. It is called until none is left, because connections
+            that were accepted before may still appear.
     """
     loop = asyncio.get_running_loop()
     for server in servers:

@@ -1,4 +1,4 @@
-"""What holds for every test: allowed skips, no cluster of the user's, seeds, nothing left open."""
+"""Rules for every test: allowed skips, no settings of the user, fixed seeds, nothing left open."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.leftovers import no_process_is_left, nothing_is_left_open
 
 __all__ = ["no_process_is_left", "nothing_is_left_open"]  # fixtures, used for every test
 
-# Why a test may be skipped. A reason starts with one of these and may go on with details; a skip
-# for any other reason fails. What is missing is made by `scripts/test` where that is possible.
+# The allowed reasons to skip a test. A reason starts with one of these, and details may follow; a
+# skip for any other reason fails. `scripts/test` installs what is missing where possible.
 SKIP_REASONS: Final = (
     "needs the official Fluvio client: STREAMKIT_PEER_PYTHON names no Python",
     "needs Node and its package @fluvio/client",
@@ -28,7 +28,7 @@ SKIP_REASONS: Final = (
     "needs Linux",
 )
 NO_PEER: Final = SKIP_REASONS[0]
-# What a test marked `peers` needs, by the marker's arguments: `peers` alone is `peers("python")`.
+# What a test marked `peers` needs, by the marker's argument: `peers` alone is `peers("python")`.
 PEERS: Final = {
     "python": ("STREAMKIT_PEER_PYTHON", NO_PEER),
     "node": ("STREAMKIT_PEER_NODE", f"{SKIP_REASONS[1]}: STREAMKIT_PEER_NODE names no folder"),
@@ -77,28 +77,28 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def peer_python() -> str:
-    """The Python that has the official client; for tests marked ``peers``."""
+    """The Python with the official client; for tests marked ``peers``."""
     return os.environ["STREAMKIT_PEER_PYTHON"]
 
 
 @pytest.fixture(scope="session")
 def peer_node() -> Path:
-    """The folder that has the official client for Node; for tests marked ``peers("node")``."""
+    """The folder with the official client for Node; for tests marked ``peers("node")``."""
     return Path(os.environ["STREAMKIT_PEER_NODE"])
 
 
 @pytest.fixture(scope="session")
 def is_deep() -> bool:
-    """Whether this is the deep lane, where counts are bigger."""
+    """Whether this is the deep lane, which uses larger counts."""
     return IS_DEEP
 
 
 @pytest.fixture(scope="session", autouse=True)
-def signals_to_stop_are_heard() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM reach the tests and whatever they start.
+def stop_signals_are_not_ignored() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM reach the tests and the processes they start.
 
-    What a script starts with ``&`` inherits SIGINT as ignored, and hands that on. A signal that
-    is handled here is not ignored in a process that is started here.
+    A process started with ``&`` in a script ignores SIGINT, and its children inherit this. A
+    signal that is handled here is not ignored in the children.
     """
     numbers = (signal.SIGINT, signal.SIGTERM)
     ignored = [each for each in numbers if signal.getsignal(each) is signal.SIG_IGN]
@@ -111,8 +111,8 @@ def signals_to_stop_are_heard() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def leave_the_user_alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let no test find a cluster or a setting of the person who runs it."""
+def no_settings_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hide the clusters and settings of the user who runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("STREAMKIT_CLUSTER", raising=False)
         patch.setenv("FLV_PROFILE_PATH", str(tmp_path_factory.mktemp("fluvio") / "no-profile"))

@@ -1,4 +1,4 @@
-"""Run a test file of its own in a pytest of its own, under the conftest of these tests."""
+"""Runs a generated test file in a separate pytest, with the conftest of these tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
 _SETTINGS: Final = "[pytest]\nmarkers = peers\nfilterwarnings = error\n"
-# Nothing here needs the plugins that are installed, and loading them takes longer than the rest.
+# The generated tests need no plugins, and loading the installed ones would take most of the time.
 _QUICK: Final = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 

@@ -1,4 +1,4 @@
-"""How much a test does in each lane."""
+"""How many cases a test tries in each lane."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from hypothesis import settings
 
 from tests.conftest import IS_DEEP
 
-# Params of a fixture `anyio_backend`, for files whose tests prove the same on any loop.
+# Parameters of a fixture `anyio_backend`, for tests that do not depend on the event loop.
 ANY_LOOP: Final = ["asyncio", pytest.param("trio", marks=pytest.mark.deep)]
 
 
 def examples(count: int) -> settings:
-    """Try so many examples in the quick lane, and in the deep one as many as any test there."""
+    """Try ``count`` examples in the quick lane; in the deep lane, the default of that lane."""
     return settings() if IS_DEEP else settings(max_examples=count)

@@ -1,7 +1,7 @@
-"""What a test leaves open, found while the test that did it is still known.
+"""Finds what a test leaves open while it is still known which test did it.
 
-A socket that nobody closes is otherwise found by the garbage collector, and then the test that
-happens to run is blamed. Sockets and processes are found on Linux only, threads everywhere.
+Otherwise the garbage collector closes a forgotten socket later, and the test that runs then fails.
+Sockets and processes are found only on Linux, threads everywhere.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from typing import Final
 
 import pytest
 
-# What a test leaves may need a moment: a thread that ends, a broker that closes.
+# A thread or a broker that is just ending may need a moment.
 PATIENCE_S = 20.0
 _PAUSE_S: Final = 0.01
-# Every process that a test starts inherits it, and every process that such a process starts.
+# An environment variable that all processes started by tests inherit.
 _MARK: Final = "STARTED_BY_TESTS"
-# pytest keeps the name of the running test here, so a process knows which test started it.
+# pytest stores the name of the running test here, so each process has the name of its test.
 _TEST: Final = b"PYTEST_CURRENT_TEST="
-# These end by themselves when they are idle, or live as long as the process.
+# These threads end when they are idle, or live as long as the process.
 _LASTING_THREADS: Final = ("streamkit-sync", "AnyIO worker thread", "Trio thread")
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_open() -> Iterator[None]:
-    """Fail a test that leaves a socket or a thread behind.
+    """Fail a test that leaves a socket or a thread open.
 
-    An autouse fixture is set up before the other fixtures of its scope and ends after them. What
-    fixtures of a wider scope hold is open before.
+    An autouse fixture is set up before the other fixtures of its scope and ends after them.
+    Sockets and threads of fixtures with a wider scope are already open before.
     """
     sockets, threads = set(_sockets()), set(threading.enumerate())
     yield
     if _new_sockets(sockets):
-        gc.collect()  # an object that only the collector would close complains now
+        gc.collect()  # objects that were not closed warn now, and not during a later test
     _wait_until_none("sockets", lambda: _new_sockets(sockets))
     _wait_until_none("threads", lambda: _new_threads(threads))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_process_is_left() -> Iterator[None]:
-    """Fail at the end of all tests if a process still lives that one of them started."""
+    """Fail at the end of all tests if a process that a test started is still running."""
     mark = f"{os.getpid()}-{time.time_ns()}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(_MARK, mark)
@@ -75,27 +75,27 @@ def _new_sockets(before: set[str]) -> list[str]:
 
 
 def _sockets() -> dict[str, int]:
-    """Return the file descriptors of sockets by the system's names for the sockets."""
+    """Return the file descriptor of each socket, by the system's name of the socket."""
     found = {}
     folder = Path("/proc/self/fd")
     for fd in os.listdir(folder) if folder.exists() else ():
         try:
             name = os.readlink(folder / fd)
         except FileNotFoundError:
-            continue  # the one that listed the folder, or closed meanwhile
+            continue  # the descriptor that listed the folder, or one closed in the meantime
         if name.startswith("socket:"):
             found[name] = int(fd)
     return found
 
 
 def _described(fd: int) -> str:
-    """Describe a socket; nothing for one without a name, as event loops have them to wake up."""
+    """Describe a socket; return "" for one without an address, as in event loops."""
     try:
         with socket.socket(fileno=os.dup(fd)) as copy:
             own = copy.getsockname()
             return f"{copy.family.name} {own}" if own else ""
     except OSError:
-        return ""  # closed meanwhile
+        return ""  # closed in the meantime
 
 
 def _processes(mark: bytes) -> list[str]:
@@ -105,7 +105,7 @@ def _processes(mark: bytes) -> list[str]:
             variables = (folder / "environ").read_bytes().split(b"\0")
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
-            continue  # ended meanwhile, or another user's
+            continue  # it has ended, or belongs to another user
         if mark in variables:
             test = next((each for each in variables if each.startswith(_TEST)), b"")
             found.append(f"{folder.name} {command}({test.removeprefix(_TEST).decode()})")

@@ -10,11 +10,11 @@ _HOST: Final = "127.0.0.1"
 
 
 class HeldPort:
-    """A port where nobody answers, and that a server of the test may listen on.
+    """A reserved port, on which a server of the test may listen.
 
-    The port of a broker that is away is free: the system may give it to a server or a connection
-    of another test. It is bound here without listening, and our servers bind it too, as both ask
-    for SO_REUSEADDR. Only Linux lets them: elsewhere the port is chosen, but not held.
+    While a broker is down, the system may give its port to another test. So the port is bound
+    here without listening. Our servers can bind it too, because both use SO_REUSEADDR. Only Linux
+    allows that; on other systems the port is chosen, but not reserved.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class HeldPort:
         return f"{_HOST}:{self.number}"
 
     def close(self) -> None:
-        """Give the port back."""
+        """Release the port."""
         self._socket.close()
 
     def __enter__(self) -> HeldPort:

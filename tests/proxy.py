@@ -1,8 +1,8 @@
-"""A network between a client and a broker, on loopback, that fails as it is told.
+"""A TCP proxy between a client and a broker, on loopback, which injects chosen faults.
 
-One loop in a thread of its own carries both ports of a broker. What the SC says about the SPU's
-port is rewritten, so that all of the client's bytes come through here. Bytes are counted per flow,
-over all its connections.
+One event loop in its own thread serves both ports of a broker. The SPU port in responses of the SC
+is replaced by the proxy's port, so all bytes of the client pass through the proxy. Bytes are
+counted per flow, over all connections of the flow.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WAIT_S: Final = 60.0
 
 
 class Fault:
-    """What happens to the bytes of a flow. ``fired`` counts how often it did something."""
+    """A fault on the bytes of a flow. ``fired`` counts how often it took effect."""
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
@@ -33,7 +33,7 @@ class Fault:
 
 
 class Cut(Fault):
-    """End the connection behind byte ``at`` of the flow, once."""
+    """Close the connection after byte ``at`` of the flow, once."""
 
     def __init__(self, flow: Flow, at: int) -> None:
         super().__init__(flow)
@@ -41,7 +41,7 @@ class Cut(Fault):
 
 
 class Stall(Fault):
-    """Carry nothing more from byte ``at`` of the flow on, until it is released."""
+    """Forward nothing from byte ``at`` of the flow on, until it is released."""
 
     def __init__(self, flow: Flow, at: int = 0) -> None:
         super().__init__(flow)
@@ -54,7 +54,7 @@ class Stall(Fault):
 
 
 class Delay(Fault):
-    """Hold every piece for a while; pieces keep their order."""
+    """Delay every piece; pieces keep their order."""
 
     def __init__(self, flow: Flow, seconds: float) -> None:
         super().__init__(flow)
@@ -62,11 +62,11 @@ class Delay(Fault):
 
 
 class Split(Fault):
-    """Carry single bytes."""
+    """Forward single bytes."""
 
 
 class Flip(Fault):
-    """Change one bit of the first byte of ``mark``, so many times."""
+    """Change one bit of the first byte of ``mark``, up to ``times`` times."""
 
     def __init__(self, flow: Flow, mark: bytes, times: int = 1) -> None:
         super().__init__(flow)
@@ -84,7 +84,7 @@ class FlipAt(Fault):
 
 
 class Repeat(Fault):
-    """Deliver a piece of the flow, ``size`` bytes from byte ``at`` on, a second time, once."""
+    """Forward ``size`` bytes from byte ``at`` of the flow twice, once in total."""
 
     def __init__(self, flow: Flow, at: int, size: int) -> None:
         super().__init__(flow)
@@ -93,7 +93,7 @@ class Repeat(Fault):
 
 
 class Replace(Fault):
-    """Let a function see each frame; what it returns takes its place, None leaves it."""
+    """Replace each frame with the result of a function; None keeps the frame."""
 
     def __init__(self, flow: Flow, function: Callable[[bytes], bytes | None]) -> None:
         super().__init__(flow)
@@ -102,7 +102,7 @@ class Replace(Fault):
 
 @dataclass(eq=False, slots=True)
 class _Link:
-    """The two connections that make one."""
+    """A connection of a client and the matching one to the broker."""
 
     up: Flow
     near: asyncio.StreamWriter
@@ -114,7 +114,7 @@ class _Link:
 
 
 class Proxy:
-    """Stands before one broker for as long as the ``with`` block lasts."""
+    """A proxy for one broker, which runs while the ``with`` block runs."""
 
     def __init__(self, sc_port: int, spu_port: int, *faults: Fault) -> None:
         self.carried: Counter[str] = Counter()
@@ -135,17 +135,17 @@ class Proxy:
         self._is_up.wait()
         return self
 
-    def begin_anew(self, *faults: Fault, keeps_sc: bool = False) -> None:
-        """End all connections, count from 0 and fail by other faults. Blocks.
+    def restart(self, *faults: Fault, keeps_sc: bool = False) -> None:
+        """Close all connections, count bytes from 0 and use other faults. Blocks.
 
         Args:
-            faults: What happens from now on.
-            keeps_sc: Leave the connections to the SC as they are; their bytes count from 0 too.
+            faults: The new faults.
+            keeps_sc: Keep the connections to the SC open; their bytes also count from 0.
         """
-        self.wait_for(self._begin_anew(faults, keeps_sc))
+        self.wait_for(self._restart(faults, keeps_sc))
 
     def wait_for(self, work: Coroutine[Any, Any, None]) -> None:
-        """Let the proxy's own loop do something, and wait for it. Blocks."""
+        """Run a coroutine in the proxy's event loop, and wait for it. Blocks."""
         asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def __exit__(
@@ -162,17 +162,17 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """How many connections it carries now."""
+        """The current number of connections."""
         return len(self._links)
 
     def wait_for_connections(self, count: int) -> None:
-        """Wait until it carries this number of connections."""
+        """Wait until the proxy has this number of connections."""
         with self._links_changed:
             is_so = self._links_changed.wait_for(lambda: len(self._links) == count, _WAIT_S)
         assert is_so, f"{len(self._links)} connections after {_WAIT_S} s, not {count}"
 
     def cut_all(self) -> None:
-        """End every connection there is."""
+        """Close every connection."""
         self._loop.call_soon_threadsafe(self._abort_all)
 
     def _run(self) -> None:
@@ -180,7 +180,7 @@ class Proxy:
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
-    async def _begin_anew(self, faults: tuple[Fault, ...], keeps_sc: bool) -> None:
+    async def _restart(self, faults: tuple[Fault, ...], keeps_sc: bool) -> None:
         while ended := [task for task, up in self._joins.items() if up != "sc up" or not keeps_sc]:
             for link in list(self._links):
                 if link.up != "sc up" or not keeps_sc:
@@ -222,7 +222,7 @@ class Proxy:
         try:
             far_reader, far = await asyncio.open_connection(_HOST, port)
         except OSError:
-            await close_writer(near)  # the broker is away; the client finds its connection closed
+            await close_writer(near)  # the broker is down, so the client's connection is closed
         else:
             await self._carry_both(_Link(up, near, far), down, reader, far_reader)
         finally:
@@ -244,7 +244,7 @@ class Proxy:
                 self._carry(down, far_reader, link.near, link),
             )
         finally:
-            # A peer that does not read holds the closing up: until then it can be aborted.
+            # A peer that does not read delays the closing; until then the link can be aborted.
             await asyncio.gather(close_writer(link.far), close_writer(link.near))
             with self._links_changed:
                 self._links.discard(link)
@@ -264,14 +264,14 @@ class Proxy:
                 await self._pass_on(flow, data, writer, faults)
             writer.write_eof()
         except (OSError, asyncio.IncompleteReadError):
-            link.abort()  # an end without a farewell is passed on as one
+            link.abort()  # a reset is forwarded as a reset
 
     def _rewritten(self, frame: bytes) -> bytes:
-        """Let the SPU appear to be at our port: port, one ingress, its name."""
-        place = b"\x00\x00\x00\x01\x01\x00\x09" + _HOST.encode()
+        """Replace the SPU's port with the proxy's port: port, one ingress, its name."""
+        ingress = b"\x00\x00\x00\x01\x01\x00\x09" + _HOST.encode()
         return frame.replace(
-            self._spu_port.to_bytes(2, "big") + place,
-            self._own_spu_port.to_bytes(2, "big") + place,
+            self._spu_port.to_bytes(2, "big") + ingress,
+            self._own_spu_port.to_bytes(2, "big") + ingress,
         )
 
     async def _pass_on(

@@ -1,4 +1,4 @@
-"""Read whole topics, by the official Python client where there is one, else by ours."""
+"""Reads whole topics with the official Python client or with our client."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ tls_policy = "disabled"
 
 
 def official_python() -> str | None:
-    """Return the Python that has the official client, if there is one."""
+    """Return the Python with the official client, or None."""
     return os.environ.get("STREAMKIT_PEER_PYTHON")
 
 
 def read_by_official_client(
     python: str, address: str, partitions: list[tuple[str, int]], folder: Path
 ) -> Iterator[Row]:
-    """Read partitions from their beginnings to their ends in a process of its own."""
+    """Read whole partitions in a separate process."""
     profile = folder / "profile"
     profile.write_text(_PROFILE.format(address=address))
     done = subprocess.run(

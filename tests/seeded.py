@@ -1,4 +1,4 @@
-"""Seeded bugs: change some text of a function while a test runs, to see another test fail."""
+"""Seeded bugs: changes the source of a function while a test runs, to see its check fail."""
 
 from __future__ import annotations
 import __future__
@@ -13,7 +13,7 @@ import pytest
 
 @dataclass(frozen=True)
 class Edit:
-    """Some text of a function of a class or module, and what it becomes."""
+    """A change of the source of a function: ``text`` is replaced with ``becomes``."""
 
     owner: Any
     name: str
@@ -23,7 +23,7 @@ class Edit:
     def apply(self, patch: pytest.MonkeyPatch) -> None:
         function = getattr(self.owner, self.name)
         source = textwrap.dedent(inspect.getsource(function))
-        assert source.count(self.text) == 1, f"{self.name} has changed: look at this bug again"
+        assert source.count(self.text) == 1, f"{self.name} has changed: update this bug"
         flags = __future__.annotations.compiler_flag
         code = compile(source.replace(self.text, self.becomes), self.name, "exec", flags)
         found: dict[str, Any] = {}

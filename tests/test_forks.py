@@ -1,4 +1,4 @@
-"""What a forked child gives up, and what it must not touch."""
+"""Which descriptors a forked child closes, and which it leaves open."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import os, sys
 from streamkit.forks import close_in_children
 
 fd = os.open(sys.argv[1], os.O_RDONLY)
-take_back = close_in_children(fd)
+unregister = close_in_children(fd)
 {between}
 child = os.fork()
 if child == 0:
@@ -36,14 +36,14 @@ def open_in_child(tmp_path: Path, between: str) -> int:
     return subprocess.run(command, cwd=tmp_path, env=environment).returncode
 
 
-def test_a_child_closes_what_it_must_not_share(tmp_path: Path) -> None:
+def test_a_forked_child_closes_a_registered_descriptor(tmp_path: Path) -> None:
     assert open_in_child(tmp_path, "") == IS_CLOSED
 
 
-def test_what_was_taken_back_stays_open_in_a_child(tmp_path: Path) -> None:
-    assert open_in_child(tmp_path, "take_back()") == IS_OPEN
+def test_a_descriptor_that_is_no_longer_registered_stays_open_in_a_child(tmp_path: Path) -> None:
+    assert open_in_child(tmp_path, "unregister()") == IS_OPEN
 
 
-def test_a_number_that_stands_for_another_file_by_now_is_left_alone(tmp_path: Path) -> None:
+def test_a_reused_descriptor_number_stays_open_in_a_child(tmp_path: Path) -> None:
     reused = "os.close(fd); again = os.open('other', os.O_RDONLY); assert again == fd"
     assert open_in_child(tmp_path, reused) == IS_OPEN

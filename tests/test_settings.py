@@ -1,4 +1,4 @@
-"""Settings: what is not known is refused with its place, what is empty is not taken for unset."""
+"""Settings: unknown names are refused with their place, and empty values are refused."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from streamkit.target import choose, data_folder
         ("a = " + "[" * 5_000, "cannot read"),
     ],
 )
-def test_what_a_settings_file_cannot_mean_is_refused_with_its_place(
+def test_an_invalid_settings_file_is_refused_with_its_path(
     tmp_path: Path, text: str, words: str
 ) -> None:
     path = tmp_path / "streamkit.toml"
@@ -53,14 +53,14 @@ def test_what_a_settings_file_cannot_mean_is_refused_with_its_place(
         ("[tool.streamkit.topics]\na = 1", "tool.streamkit.topics.a is 1"),
     ],
 )
-def test_a_project_file_is_checked_alike(tmp_path: Path, text: str, words: str) -> None:
+def test_an_invalid_project_file_is_refused(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "pyproject.toml").write_text(text)
     with pytest.raises(ConfigError) as refused:
         load_settings(tmp_path, {}, {})
     assert words in str(refused.value)
 
 
-def test_what_others_keep_in_a_project_file_is_theirs(tmp_path: Path) -> None:
+def test_tables_of_other_tools_in_a_project_file_are_ignored(tmp_path: Path) -> None:
     text = "[tool.streamkitty]\nx = 1\n[tool.streamkit]\ncluster = 'a:1'\n"
     (tmp_path / "pyproject.toml").write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert load_settings(tmp_path, {}, {}).cluster == "a:1"
@@ -77,15 +77,13 @@ def test_what_others_keep_in_a_project_file_is_theirs(tmp_path: Path) -> None:
         ("STREAMKIT_DATADIR", "did you mean STREAMKIT_DATA_DIR?"),
     ],
 )
-def test_a_variable_that_is_nearly_one_of_ours_is_refused(
-    tmp_path: Path, name: str, hint: str
-) -> None:
+def test_a_misspelled_variable_is_refused(tmp_path: Path, name: str, hint: str) -> None:
     with pytest.raises(UsageError, match=name) as refused:
         load_settings(tmp_path, {name: "x"}, {})
     assert refused.value.hint == hint
 
 
-def test_another_variable_is_noted_and_those_of_other_tools_are_not(tmp_path: Path) -> None:
+def test_unknown_variables_are_noted_except_those_of_other_tools(tmp_path: Path) -> None:
     known = dict.fromkeys(
         (
             *("STREAMKIT_CLUSTER", "STREAMKIT_DATA_DIR", "STREAMKIT_PYTHON"),
@@ -119,20 +117,18 @@ def test_an_empty_variable_counts_as_not_set(tmp_path: Path) -> None:
         ("orders", "x", "valid settings: cluster, topics.NAME"),
     ],
 )
-def test_what_an_assignment_cannot_mean_is_refused(
-    tmp_path: Path, key: str, value: str, words: str
-) -> None:
+def test_an_invalid_assignment_is_refused(tmp_path: Path, key: str, value: str, words: str) -> None:
     with pytest.raises(UsageError) as refused:
         load_settings(tmp_path, {}, {key: value})
     assert words in f"{refused.value}; {refused.value.hint}"
 
 
-def test_a_key_is_assigned_once() -> None:
+def test_assigning_a_key_twice_is_refused() -> None:
     with pytest.raises(UsageError, match="gives 'cluster' twice"):
         parse_assignments(("cluster=a:1", "cluster=b:1"))
 
 
-def test_a_name_that_no_topic_of_the_job_has_is_refused_where_it_was_set_for_this_run(
+def test_an_unused_topic_name_set_for_this_run_is_refused(
     tmp_path: Path,
 ) -> None:
     used = {"orders", "bills"}
@@ -146,13 +142,13 @@ def test_a_name_that_no_topic_of_the_job_has_is_refused_where_it_was_set_for_thi
     assert refused.value.hint == "its topics are: bills, orders"
 
 
-def test_a_name_in_a_shared_file_may_be_for_another_job(tmp_path: Path) -> None:
+def test_an_unused_topic_name_in_a_settings_file_is_noted(tmp_path: Path) -> None:
     (tmp_path / "streamkit.toml").write_text("[topics]\norder = 'x'\nbills = 'y'\n")
     (note,) = load_settings(tmp_path, {}, {}).check_topics({"orders", "bills"})
     assert "streamkit.toml: this job has no topic 'order'; did you mean 'orders'?" in note
 
 
-def test_an_assigned_cluster_is_as_strong_as_an_option(tmp_path: Path) -> None:
+def test_an_assigned_cluster_has_the_priority_of_an_option(tmp_path: Path) -> None:
     environment = {"STREAMKIT_CLUSTER": "b:2", "HOME": str(tmp_path)}
     given = load_settings(tmp_path, environment, {"cluster": "a:1"}).given_cluster
     target = choose(environment=environment, given_cluster=given)
@@ -161,7 +157,7 @@ def test_an_assigned_cluster_is_as_strong_as_an_option(tmp_path: Path) -> None:
         choose(cluster="c:3", environment=environment, given_cluster=given)
 
 
-def test_empty_is_not_the_same_as_left_out_in_a_call(tmp_path: Path) -> None:
+def test_an_empty_argument_is_refused(tmp_path: Path) -> None:
     environment = {"HOME": str(tmp_path)}
     for place in ({"cluster": ""}, {"profile": ""}, {"data_dir": ""}, {"data_dir": " "}):
         with pytest.raises(UsageError):

@@ -1,4 +1,4 @@
-"""A test is skipped loudly: for a listed reason, or it fails."""
+"""A test may be skipped only for a listed reason; otherwise it fails."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_any_other_reason_fails(tmp_path: Path, source: str, outcome: str) -> No
         (TALKS_TO_NODE, "STREAMKIT_PEER_NODE", "STREAMKIT_PEER_PYTHON"),
     ],
 )
-def test_a_peer_test_runs_only_with_its_peer(
+def test_a_peer_test_runs_only_if_its_peer_is_installed(
     tmp_path: Path, source: str, variable: str, other: str
 ) -> None:
     assert "1 skipped" in run(tmp_path, source)

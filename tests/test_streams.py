@@ -1,4 +1,4 @@
-"""Reports never end the work that they are about, whatever is wrong with their stream."""
+"""A report to a broken stream never raises."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STARTED = Started("app", "here", "state", ["source"], ["sink"], 3)
 
 
 class Bare:
-    """What a program may put in the place of a standard stream."""
+    """An object that a program may use instead of a standard stream."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -54,69 +54,69 @@ def full() -> IO[str]:
     return Path("/dev/full").open("w")
 
 
-DEAD: dict[str, Any] = {
+BROKEN: dict[str, Any] = {
     "missing": lambda: None,
     "closed": closed,
     "detached": detached,
     "closed pipe": closed_pipe,
     "full disk": full,
     "raising": Raising,
-    "no stream at all": object,
+    "not a stream": object,
 }
 
 
-@pytest.mark.parametrize("make", DEAD.values(), ids=DEAD)
+@pytest.mark.parametrize("make", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("reporter", [TextReporter, JsonReporter])
-def test_a_report_to_a_dead_stream_is_lost_and_nothing_else(
+def test_a_report_to_a_broken_stream_raises_nothing(
     monkeypatch: pytest.MonkeyPatch, reporter: Any, make: Any
 ) -> None:
     stream = make()
     monkeypatch.setattr("sys.stderr", stream)
     monkeypatch.setattr("sys.stdout", stream)
-    told = reporter()
+    reports = reporter()
     for _ in range(3):
-        told.started(STARTED)
-        told.progress(SNAPSHOT, total=3)
-        told.phase("draining", "")
-        told.note("a note")
+        reports.started(STARTED)
+        reports.progress(SNAPSHOT, total=3)
+        reports.phase("draining", "")
+        reports.note("a note")
     monkeypatch.undo()
     if hasattr(stream, "close") and make is not detached:
-        stream.close()  # nothing of the report is left in it, which would fail here
+        stream.close()  # this would fail if the stream had buffered text
 
 
 def test_a_stream_needs_nothing_but_write() -> None:
     stream: Any = Bare()
-    told = TextReporter(stream)
-    told.note("one")
-    told.progress(SNAPSHOT, total=None)
+    reports = TextReporter(stream)
+    reports.note("one")
+    reports.progress(SNAPSHOT, total=None)
     assert stream.text.startswith("one\n1 in, 1 out, ")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437", "utf-16"])
-def test_what_an_encoding_lacks_is_escaped(tmp_path: Path, encoding: str) -> None:
+def test_characters_that_an_encoding_lacks_are_escaped(tmp_path: Path, encoding: str) -> None:
     path = tmp_path / "report"
     with path.open("w", encoding=encoding) as stream:
-        told = TextReporter(stream)
-        told.note("naïve → 飛 \ud800")
-        told.note("and on")
+        reports = TextReporter(stream)
+        reports.note("naïve → 飛 \ud800")
+        reports.note("next")
     shown = path.read_text(encoding=encoding)
-    assert "and on\n" in shown
+    assert "next\n" in shown
     assert "\\ud800" in shown
 
 
-def test_a_text_that_a_full_pipe_has_no_room_for_is_dropped_and_the_next_is_written() -> None:
+def test_a_text_that_does_not_fit_into_a_full_pipe_is_dropped() -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     with os.fdopen(writing, "w") as stream, os.fdopen(reading, "rb") as reader:
-        told = ReportStream(stream)
-        told.write("x" * 300_000)
-        held = len(os.read(reader.fileno(), 1 << 20))
-        told.line("later")
-        assert 0 < held < 300_000
+        reports = ReportStream(stream)
+        reports.write("x" * 300_000)
+        written = len(os.read(reader.fileno(), 1 << 20))
+        reports.line("later")
+        assert 0 < written < 300_000
         assert os.read(reader.fileno(), 1 << 20).endswith(b"later\n")
 
 
-def test_what_others_wrote_before_comes_first(tmp_path: Path) -> None:
+def test_earlier_buffered_text_comes_first(tmp_path: Path) -> None:
     path = tmp_path / "report"
     with path.open("w") as stream:
         stream.write("before\n")
@@ -124,14 +124,14 @@ def test_what_others_wrote_before_comes_first(tmp_path: Path) -> None:
     assert path.read_text() == "before\nafter\n"
 
 
-def test_a_report_is_free_of_terminal_escapes() -> None:
+def test_a_report_has_no_terminal_escapes() -> None:
     stream = io.StringIO()
-    told = TextReporter(stream, is_terminal=False)
-    told.note("\x1b[2Jred\x07\r\x9b31m\x7f\ttab\nline")
+    reports = TextReporter(stream, is_terminal=False)
+    reports.note("\x1b[2Jred\x07\r\x9b31m\x7f\ttab\nline")
     assert stream.getvalue() == "\\x1b[2Jred\\x07\\r\\x9b31m\\x7f\\ttab\nline\n"
 
 
-def test_only_newlines_stay_as_they_are() -> None:
+def test_only_newlines_are_not_escaped() -> None:
     shown = escaped("".join(map(chr, range(0x100))))
     assert [each for each in shown if not each.isprintable()] == ["\n", "\xa0", "\xad"]
 

@@ -23,7 +23,7 @@ def test_a_duration_is_numbers_with_units(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "  ", "h", "1 fortnight", "-1s", "1h30x"])
-def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
+def test_an_invalid_duration_is_refused_with_examples(text: str) -> None:
     with pytest.raises(ValueError, match="1h, 7days"):
         parse_duration_s(text)
 
@@ -45,6 +45,6 @@ def test_a_size_is_a_number_with_a_unit(text: str, size_bytes: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "KB", "1.5", "-1", "1 XB", "1e3"])
-def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
+def test_an_invalid_size_is_refused_with_examples(text: str) -> None:
     with pytest.raises(ValueError, match="64KiB"):
         parse_size_bytes(text)

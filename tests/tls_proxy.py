@@ -1,10 +1,10 @@
-"""TLS in front of one broker, on loopback: ends it, notes what servers were called, passes on.
+"""A TLS proxy for one broker, on loopback: decrypts, notes the server names, and forwards.
 
-The ports are known before the broker is, which can so be told to send its clients here:
+The ports of the proxy are known before the broker starts, so the broker can announce them:
 
     with TlsProxy(certificate) as proxy:
         ...  # streamkit broker start --spu-public-address {proxy.spu_address}
-        proxy.lead_to(sc_port, spu_port)
+        proxy.forward_to(sc_port, spu_port)
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ T = TypeVar("T")
 
 
 class TlsProxy:
-    """Stands before a broker, or before nothing, for as long as the ``with`` block lasts.
+    """A proxy for a broker or for no broker, which runs while the ``with`` block runs.
 
     Args:
-        certificate: What the SC's side shows.
-        spu_certificate: What the SPU's side shows; the same, if left out.
-        clients_of: Whose certificates clients must show; none, if left out.
-        newest: The newest version of TLS that is spoken.
+        certificate: The certificate of the SC's port.
+        spu_certificate: The certificate of the SPU's port; by default the same.
+        clients_of: The CA that must have signed client certificates; by default none is needed.
+        newest: The newest accepted version of TLS.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class TlsProxy:
         self._thread.join()
         self._loop.close()
 
-    def lead_to(self, sc_port: int, spu_port: int) -> None:
-        """Learn where the broker listens."""
+    def forward_to(self, sc_port: int, spu_port: int) -> None:
+        """Set the ports of the broker."""
         self._ports = {"sc": sc_port, "spu": spu_port}
 
     async def _main(self) -> None:
@@ -118,28 +118,28 @@ class TlsProxy:
         return f"{_HOST}:{server.sockets[0].getsockname()[1]}", server
 
     async def _join(self, side: Side, near: _Secured) -> None:
-        if not await near.shake_hands():
+        if not await near.do_handshake():
             return
         self.clients[side] += near.client_names()
         reader, writer = await asyncio.open_connection(_HOST, self._ports[side])
         async with self._closing(writer):
-            ways = [
+            directions = [
                 asyncio.ensure_future(_carry(near.read, writer)),
                 asyncio.ensure_future(_carry(reader.read, near)),
             ]
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-            for way in ways:
-                way.cancel()
-            await asyncio.gather(*ways, return_exceptions=True)
+            await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+            for direction in directions:
+                direction.cancel()
+            await asyncio.gather(*directions, return_exceptions=True)
 
     @asynccontextmanager
     async def _closing(self, writer: asyncio.StreamWriter) -> AsyncIterator[None]:
-        """Break a connection off when the block ends; until then it may be broken off as well."""
+        """Abort a connection when the block ends; `_abort_all` may do it before."""
         self._writers.add(writer)
         try:
             yield
         except OSError:
-            pass  # one side is gone
+            pass  # one side has closed the connection
         finally:
             writer.transport.abort()
             await close_writer(writer)
@@ -147,7 +147,7 @@ class TlsProxy:
 
 
 class _Secured:
-    """The server's end of TLS. Unlike asyncio's own it tells the client why it refuses it."""
+    """The server side of TLS. Unlike that of asyncio, it sends an alert to a refused client."""
 
     def __init__(
         self,
@@ -159,8 +159,8 @@ class _Secured:
         self._ssl = context.wrap_bio(self._in, self._out, server_side=True)
         self._reader, self._writer = reader, writer
 
-    async def shake_hands(self) -> bool:
-        """Return whether the client is welcome; if not, it has been told so."""
+    async def do_handshake(self) -> bool:
+        """Do the handshake; return whether it succeeded. If not, the client gets an alert."""
         try:
             await self._do(self._ssl.do_handshake)
             return True
@@ -168,7 +168,7 @@ class _Secured:
             self._writer.write(self._out.read())
             self._writer.write_eof()
             while await self._reader.read(_READ_BYTES):
-                pass  # closing over unread bytes would take the alert back
+                pass  # closing with unread bytes would reset the connection and lose the alert
             return False
 
     def client_names(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The smallest WebAssembly modules, made byte by byte."""
+"""Minimal WebAssembly modules, built byte by byte."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def section(number: int, content: bytes) -> bytes:
 
 
 def module(export: str = "filter") -> bytes:
-    """Return a module with one function, exported, that takes nothing and gives nothing.
+    """Return a module that exports one function without parameters and results.
 
     Source: WebAssembly core specification, 5.5.
     """

@@ -45,7 +45,7 @@ class Attachment:
         link.setblocking(False)  # from now on it is only used to check whether the broker runs
         self._link = link
         # A child that outlives the job would keep the broker running forever.
-        self._share_again = in_children(link.close)
+        self._unregister = in_children(link.close)
         self.sc_address = str(greeting["sc"])
         self.pid = int(str(greeting["pid"]))
         self.has_started_broker = started
@@ -62,7 +62,7 @@ class Attachment:
 
     def close(self) -> None:
         """Detach. The broker shuts down cleanly after the last attachment is closed."""
-        self._share_again()
+        self._unregister()
         self._link.close()
 
     def __enter__(self) -> Attachment:

@@ -342,7 +342,7 @@ class Connection(asyncio.Protocol):
         if not self._is_reading:
             # The limit on all connections may have been freed without a notification.
             self._balance()
-        elif not self._protocol.is_introduced and now_s - self._opened_s > HANDSHAKE_S_MAX:
+        elif not self._protocol.has_received_request and now_s - self._opened_s > HANDSHAKE_S_MAX:
             self.close("timeout of the first request")
         elif self._frame_since_s is not None and now_s - self._frame_since_s > FRAME_S_MAX:
             self.close("timeout of a frame")

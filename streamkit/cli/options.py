@@ -81,7 +81,7 @@ def tls_of(options: TargetOptions) -> Tls | None:
         )
     if given_certs and not options.enable_client_cert:
         raise UsageError(
-            f"{' and '.join(given_certs)} has no effect without --enable-client-cert",
+            f"{given_certs[0]} has no effect without --enable-client-cert",
             hint="add --enable-client-cert",
         )
     given = [_option(name) for name in _TLS_NAMES if getattr(options, name)]

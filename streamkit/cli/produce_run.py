@@ -80,7 +80,7 @@ class Counts:
 
 
 def run(options: ProduceOptions) -> int:
-    """Produce everything; return the exit code."""
+    """Produce all inputs; return the exit code."""
     if options.verbose or options.print_metadata:
         check_output()
     inputs = _inputs(options)

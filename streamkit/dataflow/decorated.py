@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from streamkit.dataflow.endpoints import FunctionSink, TopicSource
-from streamkit.dataflow.functions import FunctionFacts, blamed_on, check_parameters, facts_of
+from streamkit.dataflow.functions import FunctionFacts, check_parameters, errors_at, facts_of
 from streamkit.dataflow.operators import (
     ContextFlatMap,
     ContextMapOrDrop,
@@ -105,7 +105,7 @@ def sink_node(
     else:
         _check_shaping(facts)
         shaping = (_call_step(function, facts),)
-    with blamed_on(facts.location):
+    with errors_at(facts.location):
         written = _result_type(facts, source.value_type)
         endpoint = sink_endpoint(target, options)
         steps = sink_steps(target, key, shaping, written, options.get("value"), facts.name)
@@ -189,7 +189,7 @@ def _check_function_sink(facts: FunctionFacts) -> None:
 def _call_step(function: Callable[..., Any], facts: FunctionFacts) -> Step:
     """Return the step that calls the user's function for a column of values."""
     if facts.takes_context:
-        with blamed_on(facts.location):
+        with errors_at(facts.location):
             key_of = key_reader(facts.key_type)
         if facts.kind == "flat_map":
             return ContextFlatMap(function, key_of)

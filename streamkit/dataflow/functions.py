@@ -176,7 +176,7 @@ def call_problem(function: Callable[..., Any], given: tuple[Any, ...]) -> str:
 
 
 @contextmanager
-def blamed_on(location: Location) -> Iterator[None]:
+def errors_at(location: Location) -> Iterator[None]:
     """Add the user's file and line to errors of the block that have none."""
     try:
         yield

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from streamkit.dataflow.endpoints import FunctionSource, TopicSource
-from streamkit.dataflow.functions import FunctionFacts, blamed_on, resume_type_of
+from streamkit.dataflow.functions import FunctionFacts, errors_at, resume_type_of
 from streamkit.dataflow.operators import AsRecords, Map, Step
 from streamkit.dataflow.options import SourceOptions, TopicSourceOptions, checked_options
 from streamkit.dataflow.topology import Location, Node, stage_name
@@ -40,7 +40,7 @@ def topic_source(topic: Any, options: SourceOptions) -> TopicSource:
 
 def reading_steps(kind: Any, options: TopicSourceOptions, location: Location) -> tuple[Step, ...]:
     """Return the steps that decode the bytes of a topic to values of a type."""
-    with blamed_on(location):
+    with errors_at(location):
         found = format_for(kind, options.get("value"))
     steps: list[Step] = [] if found.loads is None else [Map(found.loads)]
     if found.as_record:

@@ -9,10 +9,10 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from streamkit.dataflow.endpoints import Connector, SinkWriter
 from streamkit.dataflow.functions import (
-    blamed_on,
     caller_location,
     caller_scope,
     check_callable,
+    errors_at,
     result_of,
     verb_name,
 )
@@ -62,7 +62,7 @@ class Stream(Generic[V_co]):
         predicate: Callable[[V_co], bool],
         **options: Unpack[StageOptions],
     ) -> Stream[V_co]:
-        """Keep the records for whose value ``predicate`` returns True."""
+        """Keep a record if ``predicate`` returns True for its value."""
         check_callable(predicate, "filter")
         kind = self._node.value_type
         kept: Stream[V_co] = self._then(
@@ -115,7 +115,7 @@ class Stream(Generic[V_co]):
             options: See `SinkOptions`.
         """
         location = caller_location()
-        with blamed_on(location):
+        with errors_at(location):
             endpoint = sink_endpoint(target, options)
             steps = sink_steps(
                 target, key, (), self._node.value_type, options.get("value"), self._node.name

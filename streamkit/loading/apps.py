@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from streamkit.errors import ConfigError
-from streamkit.loading.imports import execute, find_module, in_words
+from streamkit.loading.imports import as_config_errors, execute, find_module
 from streamkit.loading.names import add_folders, free_name, imports_of, module_of_file, package_of
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _load_module(name: str) -> tuple[ModuleType, App | None]:
     top = name.partition(".")[0]
     if not top or importlib.util.find_spec(top) is None:
         raise ConfigError(f"no module {name!r}", hint="if it is a file, add its .py")
-    with in_words(name):
+    with as_config_errors(name):
         spec = find_module(name)
     if spec is None:
         raise ConfigError(f"no module {name!r}", hint=f"{top!r} exists, but has no such submodule")
@@ -96,7 +96,7 @@ def _load_module(name: str) -> tuple[ModuleType, App | None]:
 
 
 def _import_package(package: str, folder: Path) -> None:
-    with in_words(package):
+    with as_config_errors(package):
         module = importlib.import_module(package)
     places = [os.path.realpath(each) for each in getattr(module, "__path__", ())]
     if os.path.realpath(folder) not in places:

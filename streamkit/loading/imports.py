@@ -71,9 +71,9 @@ def import_named(name: str, shown: str) -> None:
     Raises:
         ConfigError: The module raises, or ends the program; the text has the user's file and line.
     """
-    with in_words(shown):
+    with as_config_errors(shown):
         file = getattr(find_module(name), "origin", None)
-    with in_words(shown, file):
+    with as_config_errors(shown, file):
         importlib.import_module(name)
 
 
@@ -107,7 +107,7 @@ def execute(spec: ModuleSpec, shown: str) -> tuple[ModuleType, App | None]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
-        with in_words(shown, spec.origin) as stopped:
+        with as_config_errors(shown, spec.origin) as stopped:
             spec.loader.exec_module(module)
     except BaseException:
         sys.modules.pop(spec.name, None)
@@ -124,7 +124,7 @@ class _Stopped:
 
 
 @contextmanager
-def in_words(shown: str, file: str | None = None) -> Iterator[_Stopped]:
+def as_config_errors(shown: str, file: str | None = None) -> Iterator[_Stopped]:
     """Turn errors of an import into a `ConfigError` with the user's file and line.
 
     Only ``file`` itself may stop at `App.run`. If a file that it imports did, the rest of

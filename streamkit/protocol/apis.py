@@ -51,7 +51,7 @@ class Api(Generic[Q, A]):
     def range_of(self, advertised: dict[int, tuple[int, int]]) -> tuple[int, int] | None:
         """Return the oldest and newest version that a server speaks, or None if it speaks none."""
         if self.is_unlisted:
-            # They have the versions of the stream requests that store such offsets.
+            # They exist in the same versions as StreamFetch, whose streams store such offsets.
             return STREAM_FETCH.range_of(advertised)
         if self.key not in advertised:
             return None

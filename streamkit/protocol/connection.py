@@ -211,7 +211,7 @@ class ClientConnection:
 
 
 def following_id(correlation_id: int) -> int:
-    """Return the correlation id of the next request: 1 after the largest of 32 bits."""
+    """Return the correlation id of the next request; 1 follows the largest 32-bit id."""
     return correlation_id + 1 if correlation_id < _ID_MAX else 1
 
 
@@ -265,7 +265,7 @@ class ServerConnection:
     ) -> None:
         self._apis = apis
         self._frames = FrameDecoder(frame_bytes_max, first_frame_bytes_max=first_frame_bytes_max)
-        self.is_introduced = False
+        self.has_received_request = False
 
     @property
     def held_bytes(self) -> int:
@@ -280,7 +280,7 @@ class ServerConnection:
                 decoded.
         """
         requests = [self._decode(payload) for payload in self._frames.receive(data)]
-        self.is_introduced = self.is_introduced or bool(requests)
+        self.has_received_request = self.has_received_request or bool(requests)
         return requests
 
     def _decode(self, payload: memoryview) -> IncomingRequest:

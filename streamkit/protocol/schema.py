@@ -140,7 +140,7 @@ class _Bytes:
 
 
 def read_count(reader: Reader) -> int:
-    """Read the count of a list; a negative one means empty."""
+    """Read the count of a list; a negative count means empty."""
     at = reader.skip(4)
     return max(0, int.from_bytes(reader.data[at : at + 4], "big", signed=True))
 

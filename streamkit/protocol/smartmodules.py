@@ -40,7 +40,7 @@ class Predefined:
 
 @dataclass(frozen=True, slots=True)
 class AdHoc:
-    """``module`` is the gzip of a wasm binary."""
+    """``module`` is a gzip-compressed wasm binary."""
 
     module: Bytes
 

@@ -197,7 +197,7 @@ class SmartModuleSpec:
 
 @dataclass(frozen=True, slots=True)
 class NoStatus:
-    """Zero bytes."""
+    """Encoded as zero bytes."""
 
 
 # --- Other objects ---------------------------------------------------------

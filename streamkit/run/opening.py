@@ -47,7 +47,7 @@ class Opening:
         address: The address of the broker.
         clock: Source of time.
         note: Called with messages for the user.
-        trouble: Returns the callback for retries of a source or sink, given its name.
+        on_retry_of: Returns the callback for retries of a source or sink, given its name.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Opening:
         address: str,
         clock: Clock,
         note: Callable[[str], None],
-        trouble: Callable[[str], OnRetry],
+        on_retry_of: Callable[[str], OnRetry],
     ) -> None:
         self._app = app
         self._topology = topology
@@ -68,7 +68,7 @@ class Opening:
         self._address = address
         self._clock = clock
         self._note = note
-        self._trouble = trouble
+        self._on_retry_of = on_retry_of
 
     async def open(self, client: Client, stack: AsyncExitStack) -> Opened:
         """Open topics, store, sinks and sources; ``stack`` closes the store at the end.
@@ -127,7 +127,7 @@ class Opening:
                         until_end=self._options.once,
                         resumes_from_broker=facts.is_new and not self._options.fresh_state,
                         starts_over=self._options.fresh_state,
-                        on_retry=self._trouble(f"source {node.name}"),
+                        on_retry=self._on_retry_of(f"source {node.name}"),
                     )
                 case FunctionSource() as source:
                     readers[node] = FunctionReader(node.name, source, self._clock)
@@ -141,7 +141,7 @@ class Opening:
     def _writer(self, client: Client, node: Node) -> SinkWriter:
         endpoint = node.endpoint
         if isinstance(endpoint, TopicSink):
-            return TopicWriter(client, endpoint, on_retry=self._trouble(f"sink {node.name}"))
+            return TopicWriter(client, endpoint, on_retry=self._on_retry_of(f"sink {node.name}"))
         if isinstance(endpoint, FunctionSink):
             return FunctionWriter(endpoint)
         if hasattr(endpoint, "writer"):

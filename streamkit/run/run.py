@@ -70,7 +70,7 @@ class Run:
         self._has_ended = False
         self._begin_scope: anyio.CancelScope | None = None
         self._started_s = clock.monotonic_s()
-        self._note_trouble = RateLimited(reporter.note, clock.monotonic_s)
+        self._note_limited = RateLimited(reporter.note, clock.monotonic_s)
         # Called with the deadline when the job begins to stop, whatever the reason.
         self.on_stopping: Callable[[float], None] = lambda deadline_s: None
 
@@ -86,7 +86,7 @@ class Run:
             with contextlib.suppress(RuntimeError):  # the loop is closed: the run has ended
                 self._loop.call_soon_threadsafe(self._signal, number)
 
-    def last_words(self, code: int) -> None:
+    def on_forced_exit(self, code: int) -> None:
         """Report the end if the event loop is blocked; called in another thread."""
         line = users_line(main_thread_stack())
         if line:
@@ -146,7 +146,7 @@ class Run:
                 if not error.retryable:
                     raise
                 waited_s = self._clock.monotonic_s() - since_s
-                self._note_trouble(
+                self._note_limited(
                     "connect",
                     f"waiting for the broker at {self._lease.address}: {error} "
                     f"(attempt {backoff.attempt + 1}, for {waited_s:.0f} s)",
@@ -162,7 +162,7 @@ class Run:
             self._lease.address,
             self._clock,
             self._reporter.note,
-            self._trouble,
+            self._on_retry_of,
         )
         opened = await opening.open(client, stack)
         self._reporter.started(opened.started)
@@ -179,10 +179,10 @@ class Run:
             on_stopping=self.on_stopping,
         )
 
-    def _trouble(self, what: str) -> Callable[[Exception, int], None]:
+    def _on_retry_of(self, what: str) -> Callable[[Exception, int], None]:
         def note_retry(error: Exception, attempt: int) -> None:
             if not self._has_ended:
-                self._note_trouble(what, f"{what}: {error}; retrying (attempt {attempt})")
+                self._note_limited(what, f"{what}: {error}; retrying (attempt {attempt})")
 
         return note_retry
 

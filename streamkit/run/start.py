@@ -44,7 +44,7 @@ def run_app(
             start.signal,
             on_interrupt=start.interrupt,
             deadline_s=options.stop_deadline_s,
-            last_words=start.last_words,
+            on_forced_exit=start.on_forced_exit,
         ) as watchdog:
 
             def begin(deadline_s: float) -> None:
@@ -168,6 +168,6 @@ class _Start:
         if self._run is None:
             raise _StoppedEarly
 
-    def last_words(self, code: int) -> None:
+    def on_forced_exit(self, code: int) -> None:
         if self._run is not None:
-            self._run.last_words(code)
+            self._run.on_forced_exit(code)

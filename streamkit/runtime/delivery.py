@@ -55,8 +55,8 @@ class Delivery:
         }
         self._now_s = now_s
         # Sinks that get lists are left out: with fewer rows their calls would not be faster.
-        self._is_paced = any(each.is_per_record for each in self._at_once.values())
-        self._pace = SliceSize(ROUND_S, first=_ROWS_FIRST, most=CHUNK_RECORDS_MAX)
+        self._limits_rows = any(each.is_per_record for each in self._at_once.values())
+        self._slice_size = SliceSize(ROUND_S, first=_ROWS_FIRST, most=CHUNK_RECORDS_MAX)
 
     async def round(self, work: Work, start: int) -> int:
         """Write the outputs of the records from offset ``start`` on, as many as time allows.
@@ -82,15 +82,15 @@ class Delivery:
         """Call the at-once sinks; return the offset that all of them have reached."""
         offsets = work.part.offsets
         first_row = bisect_left(offsets, start)
-        next_row = first_row + self._pace.rows
+        next_row = first_row + self._slice_size.rows
         end = work.end
-        if self._is_paced and next_row < len(offsets):
+        if self._limits_rows and next_row < len(offsets):
             end = min(offsets[next_row], end)
         began_s = self._now_s()
         for number, output in enumerate(calls):
             # Only the first sink may end early: the others must reach the same offset.
             end = await self._call(output, work, (start, end), may_end=number == 0)
-        self._pace.took(bisect_left(offsets, end) - first_row, self._now_s() - began_s)
+        self._slice_size.adjust(bisect_left(offsets, end) - first_row, self._now_s() - began_s)
         return end
 
     async def _call(

@@ -93,7 +93,9 @@ class ObjectWriter(AtOnceWriter):
     def __init__(self, writer: Any, clock: Clock) -> None:
         self._writer = writer
         self._now_s = clock.monotonic_s
-        self._pace = SliceSize(_WRITE_TARGET_S, first=_WRITE_ROWS_FIRST, most=CHUNK_RECORDS_MAX)
+        self._slice_size = SliceSize(
+            _WRITE_TARGET_S, first=_WRITE_ROWS_FIRST, most=CHUNK_RECORDS_MAX
+        )
         self._is_dirty = False
         self.description = f"class {type(writer).__name__}"
 
@@ -105,7 +107,7 @@ class ObjectWriter(AtOnceWriter):
     async def write(self, chunk: Chunk, is_over: IsOver) -> int:
         done = 0
         while done < len(chunk):
-            rows = list(chunk.values[done : done + self._pace.rows])
+            rows = list(chunk.values[done : done + self._slice_size.rows])
             async with self._calling:
                 self._is_dirty = True
                 began_s = self._now_s()
@@ -113,7 +115,7 @@ class ObjectWriter(AtOnceWriter):
                     await settle(self._writer.write(rows))
                 except BaseException as error:
                     raise failed_write(error, done, len(rows)) from error
-                self._pace.took(len(rows), self._now_s() - began_s)
+                self._slice_size.adjust(len(rows), self._now_s() - began_s)
             done += len(rows)
             if is_over():
                 break

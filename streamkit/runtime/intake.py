@@ -48,7 +48,7 @@ class Intake:
         self._readers = readers
         self._now_s = now_s
         self._on_failure = on_failure
-        self._held: deque[Arrival] = deque()
+        self._queue: deque[Arrival] = deque()
         self._changed = anyio.Event()
         self._taken = {node: anyio.Event() for node in readers}
         self._scopes = {node: anyio.CancelScope() for node in readers}
@@ -62,7 +62,7 @@ class Intake:
         """Whether every source has ended without a failure."""
         return self._ended == set(self._readers) and not self._failed
 
-    def is_wanted(self, source: Node) -> bool:
+    def is_active(self, source: Node) -> bool:
         """Return whether records of a source should still be processed."""
         return not self._is_stopping or source in self._must_finish
 
@@ -73,13 +73,15 @@ class Intake:
                 tasks.start_soon(self._read, node)
 
     async def next(self) -> Arrival | None:
-        """Wait for the next chunk; None when no more chunks can arrive."""
+        """Wait for the next chunk; None when no more chunks can arrive.
+
+        After a stop it may be a chunk that must not be processed: see `is_active`.
+        """
         while True:
-            while self._held:
-                arrival = self._held.popleft()
+            if self._queue:
+                arrival = self._queue.popleft()
                 self._taken[arrival.source].set()
-                if self.is_wanted(arrival.source):
-                    return arrival
+                return arrival
             active = self._must_finish if self._is_stopping else set(self._readers)
             if active <= self._ended:
                 return None
@@ -109,7 +111,7 @@ class Intake:
             try:
                 while (chunk := await reader.next()) is not None:
                     self._taken[node] = anyio.Event()
-                    self._held.append(Arrival(node, chunk, self._now_s()))
+                    self._queue.append(Arrival(node, chunk, self._now_s()))
                     self._changed.set()
                     await self._taken[node].wait()
             except Exception as error:  # raised by the source

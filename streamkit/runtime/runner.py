@@ -68,7 +68,7 @@ class Runner:
             isinstance(each, AtOnceWriter) and not each.is_per_record for each in writers.values()
         )
         target_s = SLICE_FOR_LISTS_S if makes_lists else SLICE_S
-        self._paces = {
+        self._slice_sizes = {
             node: SliceSize(target_s, first=_ROWS_FIRST, most=CHUNK_RECORDS_MAX) for node in readers
         }
         self._same_process = SameProcess()
@@ -86,15 +86,17 @@ class Runner:
 
     async def _process(self, arrival: Arrival) -> None:
         source, chunk = arrival.source, arrival.chunk
-        pace = self._paces[source]
+        slice_size = self._slice_sizes[source]
         rows_max = _rows_within(chunk, CHUNK_BYTES_MAX)
         done = 0
-        while done < len(chunk) and self._intake.is_wanted(source):
+        while done < len(chunk) and self._intake.is_active(source):
             began_s = self._now_s()
-            work = self._task.process(source, chunk.slice(done, done + min(pace.rows, rows_max)))
+            work = self._task.process(
+                source, chunk.slice(done, done + min(slice_size.rows, rows_max))
+            )
             self._same_process.check()
             rows = bisect_left(work.part.offsets, work.end)
-            pace.took(rows, self._now_s() - began_s)
+            slice_size.adjust(rows, self._now_s() - began_s)
             await self._deliver(work)
             done += rows
             self.latencies_ms.append((self._now_s() - arrival.at_s) * 1_000)
@@ -115,7 +117,7 @@ class Runner:
             await checkpoint()
             if reached >= work.end:
                 break
-            if not self._intake.is_wanted(work.source):
+            if not self._intake.is_active(work.source):
                 return
         if work.failure is not None:
             raise work.failure

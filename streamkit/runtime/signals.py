@@ -32,11 +32,11 @@ class Watchdog:
     """Ends the process if it has not exited in time.
 
     Args:
-        last_words: Called with the exit code before the process ends, in the watchdog's thread.
+        on_forced_exit: Called with the exit code before the process ends, in the watchdog's thread.
     """
 
-    def __init__(self, last_words: Callable[[int], None]) -> None:
-        self._last_words = last_words
+    def __init__(self, on_forced_exit: Callable[[int], None]) -> None:
+        self._on_forced_exit = on_forced_exit
         self._timer: threading.Timer | None = None
         # Kept open: a program may close or replace its standard error at any time.
         self._error_fd = _copy_of_standard_error()
@@ -69,7 +69,7 @@ class Watchdog:
             text = f"the job did not stop in time; exiting with exit code {code}\n"
             with suppress(OSError):
                 os.write(self._error_fd, text.encode())
-            self._last_words(code)
+            self._on_forced_exit(code)
         finally:
             os._exit(code)
 
@@ -87,7 +87,7 @@ def stop_signals(
     *,
     on_interrupt: Callable[[], None],
     deadline_s: float,
-    last_words: Callable[[int], None],
+    on_forced_exit: Callable[[int], None],
 ) -> Iterator[Watchdog]:
     """Handle stop signals while the block runs; main thread only.
 
@@ -98,9 +98,9 @@ def stop_signals(
         on_signal: Called with the signal's number, in another thread.
         on_interrupt: Called in the main thread, between two bytecodes; it may raise.
         deadline_s: How long stopping may take after the first signal.
-        last_words: Called with the exit code before the watchdog ends the process.
+        on_forced_exit: Called with the exit code before the watchdog ends the process.
     """
-    watchdog = Watchdog(last_words)
+    watchdog = Watchdog(on_forced_exit)
     read_fd, write_fd = os.pipe()
     os.set_blocking(write_fd, False)
 

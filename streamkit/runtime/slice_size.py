@@ -23,7 +23,7 @@ class SliceSize:
         self._target_s = target_s
         self._most = most
 
-    def took(self, rows: int, seconds: float) -> None:
+    def adjust(self, rows: int, seconds: float) -> None:
         """Adjust to the time that some rows took."""
         if rows <= 0:
             return

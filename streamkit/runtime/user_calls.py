@@ -1,4 +1,4 @@
-"""Calls user code: waits for what it returns, and tells its errors from our own cancellation."""
+"""Waits for results of user code, and separates its errors from the engine's cancellation."""
 
 from __future__ import annotations
 

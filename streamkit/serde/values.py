@@ -136,7 +136,8 @@ def encode_value(value: Any) -> bytes:
 def encode_as(value: Any, kind: Any, serde: Serde | None = None) -> bytes:
     """Write one value as a topic of a type stores it; for tests.
 
-    Bytes are written as they are. Text that is not a valid value of the type is taken as JSON.
+    Bytes are written as they are. Text that is not a valid value of the type is written unchanged,
+    because it may be JSON.
     """
     if serde is not None:
         return value if type(value) is bytes else serde.dumps(value)
@@ -288,8 +289,8 @@ def _method_of(serde: Any, name: str) -> Callable[[Any], Any]:
     is_lazy = inspect.iscoroutinefunction(method) or inspect.isgeneratorfunction(method)
     if not callable(method) or is_lazy:
         raise TopologyError(
-            f"value={serde!r} has no plain method {name!r}",
-            hint="a format needs loads(data) and dumps(value)",
+            f"value={serde!r} needs a plain method {name!r}",
+            hint="a format has two plain methods, loads(data) and dumps(value)",
         )
     return method  # type: ignore[no-any-return]  # the user's
 

@@ -1,4 +1,4 @@
-"""Run a broker in this process, and send it frequent requests."""
+"""Run a broker in this process, and send it common requests."""
 
 from __future__ import annotations
 

@@ -145,6 +145,30 @@ async def test_requests_during_a_sync_share_the_next_sync(setup: FaultyBroker) -
     assert setup.disk.syncs() - before < 50
 
 
+async def test_a_broker_that_stops_syncs_the_journal_of_its_last_group(tmp_path: Path) -> None:
+    """Damage to an acknowledged record is told from a torn tail by the end in the journal."""
+    disk = BlockedDisk()
+    async with (
+        running(tmp_path, disk=disk) as broker,
+        await Wire.open(broker.sc_address) as sc,
+        await Wire.open(broker.spu_address) as one,
+        await Wire.open(broker.spu_address) as two,
+    ):
+        await create(sc, "t")
+        disk.may_sync.clear()
+        first = asyncio.ensure_future(produce(one, "t", batch_of(b"first")))
+        assert await asyncio.to_thread(disk.sync_is_blocked.wait, TIMEOUT_S)
+        last = asyncio.ensure_future(produce(two, "t", batch_of(b"last")))
+        await sc.call(apis.API_VERSIONS, ApiVersionsRequest("1.0.0"))
+        closing = asyncio.ensure_future(broker.close())
+        await asyncio.sleep(0)  # the end of the writer is queued after the last entry
+        disk.may_sync.set()
+        assert (await first, await last) == ((0, 0), (0, 1))
+        await closing
+    calls = [call for call, path in disk.calls if path.stem == "journal"]
+    assert calls[-1] == "sync"
+
+
 # --- Full disks --------------------------------------------------------------------
 
 

@@ -44,7 +44,7 @@ INVALID_STARTS = {
     "HTTP request": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "an HTTP request"),
     "huge length": (b"\x7f\xff\xff\xff", "frame length 2147483647"),
     "negative length": (b"\xff\xff\xff\xff", "frame length -1"),
-    "no length": (bytes(4), "frame length 0"),
+    "zero length": (bytes(4), "frame length 0"),
     "first frame too long": (
         (FIRST_FRAME_BYTES_MAX + 1).to_bytes(4, "big"),
         f"frame length {FIRST_FRAME_BYTES_MAX + 1}",

@@ -203,6 +203,20 @@ def test_complete_batches_after_the_known_end_are_kept() -> None:
         assert setup.log.durable_end == 41
 
 
+def test_a_segment_that_does_not_follow_the_one_before_it_is_removed() -> None:
+    with new_log() as setup:
+        setup.append(batch_of(b"zero"))
+        known = setup.log.durable
+        setup.append(batch_of(b"one"))
+        stray = setup.log.segments[-1].path.with_name(f"{7:020d}.log")
+        stray.write_bytes(batch_of(b"seven", base_offset=7))
+        setup.open_again(known)
+        assert (setup.log.durable_end, setup.log.refusal) == (2, None)
+        assert not stray.exists()
+        assert setup.append(batch_of(b"two")) == 2
+        assert isinstance(setup.read(2), Slice)
+
+
 @given(
     steps=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3 * INDEX_INTERVAL_BYTES))),
     target=st.integers(0, 100),

@@ -72,12 +72,14 @@ def test_every_partition_is_read_unless_some_are_selected(on_cluster: Run) -> No
     assert len(ended.lines) == 6
 
 
-def test_an_end_that_is_the_last_offset_of_the_topic_ends_it(on_cluster: Run, ten: str) -> None:
+def test_consume_stops_at_an_end_that_is_the_last_offset_of_the_topic(
+    on_cluster: Run, ten: str
+) -> None:
     ended = on_cluster("consume", ten, "-B", "--end", "9")
     assert (ended.code, ended.out) == (0, TEN)
 
 
-def test_without_a_start_it_waits_and_suggests_how_to_read_stored_records(
+def test_without_a_start_consume_waits_and_suggests_how_to_read_stored_records(
     cluster: str, on_cluster: Run, tmp_path: Path
 ) -> None:
     on_cluster("produce", "live", "--create-topics", given=b"before\n")
@@ -120,7 +122,7 @@ def test_ctrl_c_stores_the_offset_of_the_last_printed_record(
 
 
 @pytest.mark.parametrize("options", [["-B", "-d"], ["-B"]])
-def test_a_closed_pipe_ends_it_with_exit_code_0(
+def test_a_closed_pipe_ends_consume_with_exit_code_0(
     cluster: str, on_cluster: Run, tmp_path: Path, options: list[str]
 ) -> None:
     on_cluster("produce", "wordy", "--create-topics", given=b"word\n" * 100_000)
@@ -133,7 +135,7 @@ def test_a_closed_pipe_ends_it_with_exit_code_0(
         assert process.stderr.read() == b""
 
 
-def test_a_closed_pipe_ends_it_even_while_no_records_arrive(
+def test_a_closed_pipe_ends_consume_even_while_no_records_arrive(
     cluster: str, ten: str, tmp_path: Path
 ) -> None:
     with started(tmp_path, "--cluster", cluster, "consume", ten) as process:
@@ -207,7 +209,7 @@ def test_times_choose_the_records(
 @pytest.mark.parametrize(
     ("until", "stops"), [(None, False), (timedelta(hours=-1), True), (timedelta(hours=1), False)]
 )
-def test_it_stops_at_the_end_if_the_time_limit_is_in_the_past(
+def test_consume_stops_at_the_end_if_the_time_limit_is_in_the_past(
     until: timedelta | None, stops: bool
 ) -> None:
     moment = None if until is None else datetime.now(UTC) + until
@@ -236,7 +238,7 @@ def test_it_stops_at_the_end_if_the_time_limit_is_in_the_past(
     assert options.stops_at_the_end == stops
 
 
-def test_a_time_limit_in_the_future_ends_it_when_the_time_has_come(
+def test_a_time_limit_in_the_future_ends_consume_when_it_is_reached(
     on_cluster: Run, ten: str
 ) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=1)

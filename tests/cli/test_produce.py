@@ -183,19 +183,39 @@ def test_a_missing_topic_is_created_on_a_cluster_only_with_the_option(on_cluster
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def test_ctrl_c_loses_no_line_that_was_read(cluster: str, on_cluster: Run, tmp_path: Path) -> None:
     on_cluster("topic", "create", "stopped")
-    arguments = ("--cluster", cluster, "produce", "stopped", "--linger", "1h")
-    with started(tmp_path, *arguments) as producer:
-        assert producer.stdin is not None
-        fcntl.fcntl(producer.stdin, fcntl.F_SETPIPE_SZ, PAGE_BYTES)
-        producer.stdin.write(b"a\nb\n" * 10_000 + b"half")
-        producer.stdin.flush()
-        # A pipe of one page is writable when it is empty, so when everything has been read.
-        assert select.select([], [producer.stdin], [], WAIT_S)[1]
+    with started(
+        tmp_path, "--cluster", cluster, "produce", "stopped", "--linger", "1h", "--print-metadata"
+    ) as producer:
+        write_and_wait(producer, b"a\nb\n" * 10_000 + b"half")
         producer.send_signal(signal.SIGINT)
         _, err = producer.communicate(timeout=WAIT_S)
     assert producer.returncode == 130
     assert b"stopped: 20,001 records produced to stopped" in err
     assert len(read(on_cluster, "stopped").splitlines()) == 20_001
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
+def test_ctrl_c_drops_a_raw_record_that_is_not_complete(
+    cluster: str, on_cluster: Run, tmp_path: Path
+) -> None:
+    on_cluster("topic", "create", "halves")
+    with started(tmp_path, "--cluster", cluster, "produce", "halves", "--raw") as producer:
+        write_and_wait(producer, b"half of a file")
+        producer.send_signal(signal.SIGINT)
+        _, err = producer.communicate(timeout=WAIT_S)
+    assert producer.returncode == 130
+    assert b"0 records produced to halves" in err
+    assert read(on_cluster, "halves") == b""
+
+
+def write_and_wait(process: subprocess.Popen[bytes], data: bytes) -> None:
+    """Write to the standard input of a process, and wait until it has read everything."""
+    assert process.stdin is not None
+    fcntl.fcntl(process.stdin, fcntl.F_SETPIPE_SZ, PAGE_BYTES)
+    process.stdin.write(data)
+    process.stdin.flush()
+    # A pipe of one page is writable again when it is empty.
+    assert select.select([], [process.stdin], [], WAIT_S)[1]
 
 
 def test_each_line_typed_at_a_terminal_is_confirmed(

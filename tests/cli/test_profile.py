@@ -254,7 +254,7 @@ def secured(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> 
         started(folder, "broker", "start", *options, proxy.spu_address) as broker,
     ):
         sc, spu = (int(address.rpartition(":")[2]) for address in ready_line(broker))
-        proxy.lead_to(sc, spu)
+        proxy.forward_to(sc, spu)
         yield proxy
         broker.terminate()
         broker.wait(30)

@@ -96,7 +96,7 @@ class Bench:
                 await channel.close()
 
         def begin_again() -> None:
-            self.proxy.begin_anew(*faults, keeps_sc=proxied is not None)
+            self.proxy.restart(*faults, keeps_sc=proxied is not None)
 
         await anyio.to_thread.run_sync(begin_again)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import anyio
 import pytest
 
-from streamkit import Client
+from streamkit import Client, Record
 from streamkit.client import RetryPolicy
 from streamkit.errors import (
     BrokerError,
@@ -213,6 +213,20 @@ async def test_after_a_seek_no_record_from_before_it_arrives() -> None:
                     break
         assert found == [0, 1, 2, 0, 1]
         assert server.stored == {0: 0}
+
+
+async def test_a_commit_after_a_seek_is_stored_even_if_the_offset_is_the_same() -> None:
+    """The stored offset may have been deleted in the meantime."""
+    async with scripted() as (server, client):
+        fill(server, count=2)
+        options: dict[str, Any] = {"consumer_id": "me", "offset_strategy": "manual"}
+        async with client.consumer("t", **options) as consumer:
+            for _ in range(2):
+                server.stored.clear()
+                await consumer.next_chunk()
+                await consumer.commit(Record(b"1", offset=1, partition=0))
+                assert server.stored == {0: 1}
+                await consumer.seek(0, 0)
 
 
 async def test_a_consumer_opened_by_two_tasks_yields_each_record_once() -> None:

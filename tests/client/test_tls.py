@@ -92,7 +92,7 @@ def secured_broker(folder: Path, proxy: TlsProxy) -> Iterator[TlsProxy]:
     options = ("--sc-port", "0", "--spu-port", "0", "--spu-public-address", proxy.spu_address)
     with started(folder, "broker", "start", *options) as broker:
         sc, spu = (int(address.rpartition(":")[2]) for address in ready_line(broker))
-        proxy.lead_to(sc, spu)
+        proxy.forward_to(sc, spu)
         yield proxy
         broker.terminate()
         broker.wait(SOON_S)

@@ -171,7 +171,8 @@ def output_rows(task: Task, source: Node, chunks: list[Chunk]) -> list[Row]:
 
 def processed(task: Task, source: Node, chunk: Chunk) -> list[Output]:
     work = task.process(source, chunk)
-    task.account(work, work.end)
+    for reached in range(work.counted_to + 1, work.end + 1):  # in rounds of one record
+        task.account(work, reached)
     if work.failure is not None:
         raise work.failure
     return work.outputs

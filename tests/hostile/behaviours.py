@@ -13,14 +13,14 @@ from typing import Any
 SLOW_S = 0.02
 
 
-class Unspeakable(Exception):
+class TextRaises(Exception):
     """An error whose text raises."""
 
     def __str__(self) -> str:
         raise RuntimeError("no text")
 
 
-class Unshowable:
+class ReprRaises:
     """A value that cannot be encoded, and whose `repr` raises."""
 
     def __repr__(self) -> str:
@@ -68,7 +68,7 @@ def cancel_own_task() -> None:
     task.cancel()
 
 
-def odd_output() -> None:
+def terminal_output() -> None:
     sys.stdout.write("\x1b[2J\x00\udcff".encode("utf-8", "surrogateescape").decode("latin-1"))
 
 
@@ -93,7 +93,7 @@ RAISES = [
     Behaviour("raises-interrupt", raising(KeyboardInterrupt), "KeyboardInterrupt"),
     Behaviour("raises-generator-exit", raising(GeneratorExit), "GeneratorExit"),
     Behaviour("raises-stop-iteration", raising(StopIteration), "StopIteration"),
-    Behaviour("raises-no-words", raising(Unspeakable), "Unspeakable: (its text cannot be shown"),
+    Behaviour("raises-without-text", raising(TextRaises), "TextRaises: (its text cannot be shown"),
     Behaviour("raises-long", raising(lambda: ValueError("\x1b[31m" + "y" * 100_000)), "\\x1b[31m"),
     Behaviour(
         "raises-group", raising(lambda: ExceptionGroup("g", [ValueError()])), "ExceptionGroup"
@@ -103,12 +103,12 @@ RAISES = [
 HARMLESS = [
     Behaviour("slow", slow, None),
     Behaviour("thread", thread, None),
-    Behaviour("odd-output", odd_output, None),
+    Behaviour("terminal-output", terminal_output, None),
 ]
 RETURNS = [
     Behaviour("returns-coroutine", coroutine, "coroutine", is_result=True),
     Behaviour("returns-generator", generator, "generator", is_result=True),
-    Behaviour("returns-unshowable", Unshowable, "", is_result=True),
+    Behaviour("returns-without-repr", ReprRaises, "", is_result=True),
 ]
 NO_TRUTH = Behaviour("returns-no-truth", Ambiguous, "neither true nor false", is_result=True)
 CANCELS = Behaviour("cancels-its-task", cancel_own_task, "user code cancelled an internal task")

@@ -76,7 +76,7 @@ def is_applicable(case: Case) -> bool:
         return slot != "async-each" and behaviour.name == "returns-generator"
     if slot in ("flat-map", "generator-stage"):
         return False
-    if behaviour.name == "returns-unshowable":  # elsewhere it is a value like any other
+    if behaviour.name == "returns-without-repr":  # the other slots accept it as a value
         return slot in ("key", "partitioner", "shaping")
     # Only the first result of a column is checked; a later one fails where it is used.
     first_only = behaviour.name in ("returns-coroutine", "returns-generator")

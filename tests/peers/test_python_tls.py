@@ -60,7 +60,7 @@ async def test_the_official_client_accepts_the_profile_and_both_use_the_same_ser
         processes.started(tmp_path, "broker", "start", *options, proxy.spu_address) as broker,
     ):
         sc, spu = (int(each.rpartition(":")[2]) for each in processes.ready_line(broker))
-        proxy.lead_to(sc, spu)
+        proxy.forward_to(sc, spu)
         file = ProfileFile(tmp_path / "config")
         file.add("there", proxy.sc_address, tls=tls, installation="cloud")
         # Even in its anonymous mode, the official client verifies the certificate chain.

@@ -130,9 +130,7 @@ def test_rows_of_a_batch_without_a_timestamp_have_no_timestamp(codec: ModuleType
 
 @each_build
 @pytest.mark.parametrize("length", ["14", "18"])  # one byte too short and one too long
-def test_a_record_of_another_length_than_announced_is_refused(
-    codec: ModuleType, length: str
-) -> None:
+def test_a_record_with_a_wrong_length_is_refused(codec: ModuleType, length: str) -> None:
     data = bytes.fromhex(f"00000001 {length} 000a02 01026b 067a7a7a 00 00")
     for function in (codec.check_records, lambda *where: codec.decode_records(*where, 1)):
         with pytest.raises(RemoteProtocolError, match="does not have the announced length"):

@@ -96,7 +96,7 @@ def test_the_first_request_reuses_the_correlation_id_of_the_hello() -> None:
     assert [pair.send(apis.UPDATE_OFFSETS, REQUEST).correlation_id for _ in range(3)] == [1, 2, 3]
 
 
-def test_after_the_largest_correlation_id_comes_1() -> None:
+def test_the_correlation_id_after_the_largest_is_1() -> None:
     largest = 2**31 - 1
     assert [following_id(each) for each in (1, largest - 1, largest)] == [2, largest, 1]
 
@@ -275,6 +275,15 @@ def test_late_responses_to_forgotten_requests_are_dropped() -> None:
     )
 
 
+def test_only_responses_to_forgotten_requests_are_dropped() -> None:
+    pair = Pair()
+    forgotten = pair.send(apis.STREAM_FETCH, STREAM)
+    pair.client.forget(forgotten.correlation_id)
+    never_sent = replace(forgotten, correlation_id=99)
+    with pytest.raises(RemoteProtocolError, match="99"):
+        pair.client.receive(encode_response(never_sent, SLICE))
+
+
 def test_a_response_that_cannot_be_decoded_is_a_protocol_error() -> None:
     pair = Pair()
     pair.send(apis.UPDATE_OFFSETS, REQUEST)
@@ -358,9 +367,9 @@ def hello_of(size_bytes: int) -> bytes:
 
 def test_the_first_frame_has_a_small_size_limit() -> None:
     server = ServerConnection(SPU_APIS)
-    assert not server.is_introduced
+    assert not server.has_received_request
     (request,) = server.receive(hello_of(FIRST_FRAME_BYTES_MAX))
-    assert server.is_introduced
+    assert server.has_received_request
     assert request.size_bytes == FIRST_FRAME_BYTES_MAX
     with pytest.raises(RemoteProtocolError, match=f"frame length {FIRST_FRAME_BYTES_MAX + 1}"):
         ServerConnection(SPU_APIS).receive(hello_of(FIRST_FRAME_BYTES_MAX + 1))
@@ -379,10 +388,10 @@ def test_a_server_accepts_frames_up_to_its_limit() -> None:
     server.receive(hello_of(1_000))
     with pytest.raises(RemoteProtocolError, match="frame length 1001"):
         server.receive(hello_of(1_001))
-    introduced = ServerConnection(SPU_APIS)
-    introduced.receive(hello_of(100))
-    assert introduced.receive(FRAME_BYTES_MAX.to_bytes(4, "big")) == []
-    assert introduced.held_bytes == 4
+    connected = ServerConnection(SPU_APIS)
+    connected.receive(hello_of(100))
+    assert connected.receive(FRAME_BYTES_MAX.to_bytes(4, "big")) == []
+    assert connected.held_bytes == 4
 
 
 # --- What a server refuses -------------------------------------------------
@@ -463,3 +472,11 @@ def test_records_after_a_damaged_length_are_not_ignored() -> None:
     frame[at] ^= 0x80
     with pytest.raises(RemoteProtocolError, match="bytes left after the request"):
         pair.server.receive(bytes(frame))
+
+
+def test_a_produce_request_with_one_byte_too_many_is_refused() -> None:
+    pair = Pair()
+    data = TopicProduceData("t", (PartitionProduceData(0, b"records"),))
+    _, sent = pair.client.send(apis.PRODUCE, ProduceRequest(topics=(data,)))
+    with pytest.raises(RemoteProtocolError, match="1 bytes left after the request"):
+        pair.server.receive(frame(sent[4:] + b"\0"))

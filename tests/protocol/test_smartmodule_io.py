@@ -40,7 +40,7 @@ ENTRIES: Final[dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("length", ["14", "18"])  # one byte too short and one too long
-def test_a_record_of_another_length_than_announced_is_refused(length: str) -> None:
+def test_a_record_with_a_wrong_length_is_refused(length: str) -> None:
     data = bytes.fromhex(f"{length} 000a02 01026b 067a7a7a 00 00")
     with pytest.raises(RemoteProtocolError, match=r"announced length|bytes announced"):
         decode(RECORD, data, 25)

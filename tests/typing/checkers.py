@@ -1,4 +1,4 @@
-"""Runs type checkers over programs, and reads which errors the programs expect."""
+"""Runs type checkers on programs, and reads the errors that the programs expect."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Final
 HERE: Final = Path(__file__).parent
 ROOT: Final = HERE.parent.parent
 _MARKER: Final = re.compile(r"# error: (?P<mypy>.+?)(?: / (?P<pyright>.+))?$")
-# What mypy adds about a function whose decorator is wrong already.
+# mypy reports this in addition if a decorator is wrong.
 _NOISE: Final = "untyped-decorator"
 
 Place = tuple[str, int]
@@ -26,7 +26,7 @@ Checker = Callable[[Path], "list[Finding]"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One error: where it is, and all that is said about it."""
+    """One error: its file and line, and the text of the checker."""
 
     file: str
     line: int
@@ -38,7 +38,7 @@ class Finding:
 
 
 def copy_programs(folder: Path) -> Path:
-    """Copy the programs to where no settings of this repository reach them."""
+    """Copy the programs to a folder where the settings of this repository do not apply."""
     programs = folder / "programs"
     for name in ("right", "wrong"):
         shutil.copytree(HERE / name, programs / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -48,9 +48,9 @@ def copy_programs(folder: Path) -> Path:
 
 
 def expected_words(programs: Path) -> Iterator[tuple[Place, str, str]]:
-    """Yield, for each line with ``# error: word``, its place and the words of both checkers.
+    """Yield the place of each line with ``# error: word``, and the words for both checkers.
 
-    ``# error: one / another`` is for a line that mypy and pyright word differently.
+    ``# error: one / another`` has the word of mypy and the word of pyright.
     """
     for path in sorted(programs.rglob("*.py")):
         for number, line in enumerate(path.read_text().splitlines(), 1):
@@ -60,7 +60,7 @@ def expected_words(programs: Path) -> Iterator[tuple[Place, str, str]]:
 
 
 def run_mypy(programs: Path) -> list[Finding]:
-    """Check with ``mypy --strict`` and nothing else."""
+    """Check with ``mypy --strict`` and no other settings."""
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--output=json", "--config-file=",
          "--follow-imports=silent", f"--cache-dir={programs.parent / 'cache'}", "programs"],
@@ -70,20 +70,20 @@ def run_mypy(programs: Path) -> list[Finding]:
         text=True,
     )  # fmt: skip
     assert done.returncode in (0, 1), done.stdout + done.stderr
-    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    errors = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     return [
         Finding(
             each["file"].removeprefix("programs/"),
             each["line"],
             f"{each['message']} {each['hint'] or ''} [{each['code']}]",
         )
-        for each in said
+        for each in errors
         if each["severity"] == "error" and each["code"] != _NOISE
     ]
 
 
 def pyright_is_here() -> bool:
-    """Tell whether pyright runs; without Node on this machine it would want the network."""
+    """Return whether pyright runs; without Node on this machine it needs the network."""
     if find_spec("pyright") is None:
         return False
     try:
@@ -93,7 +93,7 @@ def pyright_is_here() -> bool:
 
 
 def run_pyright(programs: Path) -> list[Finding]:
-    """Check with pyright as an editor would."""
+    """Check with pyright and its default settings, as an editor does."""
     settings = {"extraPaths": [str(ROOT)], "include": ["programs"]}
     (programs.parent / "pyrightconfig.json").write_text(json.dumps(settings))
     project = str(programs.parent)
@@ -113,7 +113,7 @@ def run_pyright(programs: Path) -> list[Finding]:
 def _pyright(*arguments: str, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "pyright", *arguments],
-        env={**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},  # asks for no newer version
+        env={**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"},  # no check for a new version
         capture_output=True,
         text=True,
         timeout=timeout_s,

@@ -1,4 +1,4 @@
-"""Classes and other types that annotations of stages may name."""
+"""Types that annotations of stages may have."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence, Sized
@@ -108,7 +108,7 @@ class Box(Struct, Generic[T]):
     inside: T
 
 
-# Each as it stands in an annotation.
+# Each type as it is written in an annotation.
 KINDS: list[Any] = [
     int,
     float,

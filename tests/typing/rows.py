@@ -1,4 +1,4 @@
-"""Rows that the right and the wrong programs work on."""
+"""The row classes of the right and the wrong programs."""
 
 from __future__ import annotations
 

@@ -26,12 +26,12 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy_programs(tmp_path_factory.mktemp("typing"))
 
 
-def test_mypy_accepts_what_is_right_and_refuses_what_is_wrong(programs: Path) -> None:
+def test_mypy_accepts_the_right_programs_and_refuses_the_wrong_ones(programs: Path) -> None:
     expected = {place: word for place, word, _ in expected_words(programs)}
     assert differences(expected, run_mypy(programs)) == []
 
 
-def test_pyright_accepts_what_is_right_and_refuses_what_is_wrong(programs: Path) -> None:
+def test_pyright_accepts_the_right_programs_and_refuses_the_wrong_ones(programs: Path) -> None:
     if not pyright_is_here():
         pytest.skip("needs an optional package: pyright, and Node to run it without a network")
     expected = {place: word for place, _, word in expected_words(programs)}
@@ -45,23 +45,23 @@ def test_every_wrong_program_expects_an_error(programs: Path) -> None:
 
 
 @pytest.mark.parametrize("program", sorted(path.stem for path in HERE.glob("right/[!_]*.py")))
-def test_what_is_right_for_checkers_is_right_when_it_runs(program: str) -> None:
+def test_right_programs_also_run(program: str) -> None:
     module = import_module(f"tests.typing.right.{program}")
     assert module.app.topology.nodes
 
 
-def test_the_first_program_does_what_it_says() -> None:
+def test_the_first_program_passes_its_own_test() -> None:
     first.test_only_late_flights_pass()
 
 
 def differences(expected: dict[Place, str], found: list[Finding]) -> list[str]:
-    """Say, a line each, where a checker says something else than was expected."""
-    said: dict[Place, str] = defaultdict(str)
+    """Return a line for each place where a checker reports something unexpected."""
+    reported: dict[Place, str] = defaultdict(str)
     for each in found:
-        said[each.place] += each.text + "\n"
+        reported[each.place] += each.text + "\n"
     return [
         f"{file}:{line}: expected {expected.get((file, line), 'no error')!r}, "
-        f"was told {said.get((file, line), 'nothing')!r}"
-        for file, line in sorted(expected.keys() | said.keys())
-        if expected.get((file, line), "\0") not in said.get((file, line), "")
+        f"but got {reported.get((file, line), 'no error')!r}"
+        for file, line in sorted(expected.keys() | reported.keys())
+        if expected.get((file, line), "\0") not in reported.get((file, line), "")
     ]

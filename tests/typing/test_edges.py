@@ -25,8 +25,8 @@ BY_TEXT = dict(zip(map(ast.unparse, LISTED.elts), kinds.KINDS, strict=True))
 def test_no_edge_that_mypy_accepts_is_refused(tmp_path: Path) -> None:
     pairs = list(product(BY_TEXT, BY_TEXT))
     lines = [
-        f"def f{number}(value: {given}, take: Callable[[{wanted}], None]) -> None: take(value)"
-        for number, (given, wanted) in enumerate(pairs)
+        f"def f{number}(value: {given}, take: Callable[[{expected}], None]) -> None: take(value)"
+        for number, (given, expected) in enumerate(pairs)
     ]
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -34,14 +34,14 @@ def test_no_edge_that_mypy_accepts_is_refused(tmp_path: Path) -> None:
     (programs / "edges.py").write_text(SOURCE + "\n".join(lines))
     first = SOURCE.count("\n") + 1
     refused = {each.line - first for each in run_mypy(programs) if "[arg-type]" in each.text}
-    assert len(refused) > len(pairs) / 4, "mypy was asked"
+    assert len(refused) > len(pairs) / 4, "mypy must have checked the pairs"
     clashing = {row for row, pair in enumerate(pairs) if clashes(*(BY_TEXT[each] for each in pair))}
     assert [pairs[row] for row in clashing - refused] == []
-    assert len(clashing) > len(refused) / 5, "plain classes are compared"
+    assert len(clashing) > len(refused) / 5, "plain classes must be compared"
 
 
-def test_no_annotation_breaks_the_check() -> None:
-    for given, wanted in product(BY_TEXT.values(), BY_TEXT.values()):
+def test_no_annotation_makes_the_check_raise_another_error() -> None:
+    for given, expected in product(BY_TEXT.values(), BY_TEXT.values()):
         app = App("edges")
         numbers = app.stream("numbers", int)
 
@@ -50,16 +50,16 @@ def test_no_annotation_breaks_the_check() -> None:
         def two(value: Any) -> Any: ...
 
         one.__annotations__ = {"value": int, "return": given}
-        two.__annotations__ = {"value": wanted, "return": Any}
+        two.__annotations__ = {"value": expected, "return": Any}
         app.stage(app.stage(numbers)(one))(two).to("out")
         with contextlib.suppress(TopologyError):
             app.check()
 
 
 @pytest.mark.parametrize("given", ["Any", "HasX", "Airport", "object", "Code", "A | C", "Dynamic"])
-def test_types_that_may_fit_are_not_refused(given: str) -> None:
+def test_possibly_compatible_types_are_not_refused(given: str) -> None:
     assert not any(
-        clashes(BY_TEXT[given], wanted) for wanted in BY_TEXT.values() if given != "object"
+        clashes(BY_TEXT[given], expected) for expected in BY_TEXT.values() if given != "object"
     )
     if given != "Code":
         assert not any(
@@ -68,7 +68,8 @@ def test_types_that_may_fit_are_not_refused(given: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "wanted"), [("int", "str"), ("float", "int"), ("A", "C"), ("A", "B"), ("Plain", "A")]
+    ("given", "expected"),
+    [("int", "str"), ("float", "int"), ("A", "C"), ("A", "B"), ("Plain", "A")],
 )
-def test_classes_that_surely_do_not_fit_are_refused(given: str, wanted: str) -> None:
-    assert clashes(BY_TEXT[given], BY_TEXT[wanted])
+def test_incompatible_classes_are_refused(given: str, expected: str) -> None:
+    assert clashes(BY_TEXT[given], BY_TEXT[expected])

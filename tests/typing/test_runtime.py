@@ -1,4 +1,4 @@
-"""What a function says of itself is understood as a type checker understands it."""
+"""Functions are inspected at run time in the same way as type checkers see them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sent(job: TestJob, *flights: Flight) -> TestJob:
 
 
 def logged(function: Callable[P, R]) -> Callable[P, R]:
-    """Stand for any decorator that is written with `functools.wraps`."""
+    """An example of a decorator that uses `functools.wraps`."""
 
     @functools.wraps(function)
     def calling(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -63,7 +63,7 @@ def app() -> App:
 # --- kinds of functions -----------------------------------------------------------
 
 
-def test_a_generator_behind_wraps_is_a_flat_map(app: App) -> None:
+def test_a_generator_wrapped_with_functools_is_a_flat_map(app: App) -> None:
     @app.stage(flights_of(app))
     @logged
     def letters(flight: Flight) -> Iterator[str]:
@@ -72,7 +72,7 @@ def test_a_generator_behind_wraps_is_a_flat_map(app: App) -> None:
     assert results(app, letters) == ["U", "A"]
 
 
-def test_an_async_function_behind_wraps_is_refused_as_a_stage(app: App) -> None:
+def test_an_async_function_wrapped_with_functools_is_refused_as_a_stage(app: App) -> None:
     with pytest.raises(TopologyError, match="'slow' is an async function"):
 
         @app.stage(flights_of(app))
@@ -90,7 +90,7 @@ def test_a_plain_function_annotated_iterator_is_a_flat_map(app: App) -> None:
     assert letters.node.value_type is str
 
 
-def test_a_generator_annotated_iterable_is_refused_where_it_is_written(app: App) -> None:
+def test_a_generator_annotated_iterable_is_refused_with_its_line(app: App) -> None:
     with pytest.raises(TopologyError, match="annotated as") as caught:
 
         @app.stage(flights_of(app))
@@ -101,7 +101,7 @@ def test_a_generator_annotated_iterable_is_refused_where_it_is_written(app: App)
     assert caught.value.at.startswith(f"{HERE}:")
 
 
-def test_an_iterable_that_is_no_generator_is_one_value(app: App) -> None:
+def test_an_iterable_that_is_not_a_generator_is_one_value(app: App) -> None:
     @app.stage(flights_of(app))
     def parts(flight: Flight) -> Iterable[str]:
         return [flight.carrier]
@@ -109,7 +109,7 @@ def test_an_iterable_that_is_no_generator_is_one_value(app: App) -> None:
     assert results(app, parts) == [["UA"]]
 
 
-def test_none_is_dropped_by_a_stage_and_kept_by_the_rest(app: App) -> None:
+def test_only_a_stage_function_drops_none(app: App) -> None:
     flights = flights_of(app)
 
     @app.stage(flights)
@@ -153,7 +153,7 @@ def as_iterator(flight: Flight) -> object:
     [(as_coroutine, "coroutine"), (as_generator, "generator"), (as_iterator, "list_iterator")],
 )
 @pytest.mark.parametrize("verb", ["stage", "map"])
-def test_work_to_be_done_is_no_value_and_fails_at_the_first_record(
+def test_a_coroutine_or_iterator_as_a_result_fails_at_the_first_record(
     app: App, function: Callable[[Flight], object], kind: str, verb: str
 ) -> None:
     flights = flights_of(app)
@@ -166,7 +166,7 @@ def test_work_to_be_done_is_no_value_and_fails_at_the_first_record(
     assert caught.value.offset == 0
 
 
-def test_an_async_predicate_does_not_pass_for_true(app: App) -> None:
+def test_an_async_predicate_is_refused(app: App) -> None:
     predicate: Any = in_a_while
     flights = flights_of(app)
     with pytest.raises(TopologyError, match="got the async function 'in_a_while'"):
@@ -176,7 +176,7 @@ def test_an_async_predicate_does_not_pass_for_true(app: App) -> None:
         sent(job)
 
 
-def test_a_generator_as_sink_of_ones_own_is_refused(app: App) -> None:
+def test_a_generator_as_a_function_sink_is_refused(app: App) -> None:
     flights = flights_of(app)
     with pytest.raises(TopologyError, match="'show' is a generator"):
 
@@ -185,7 +185,7 @@ def test_a_generator_as_sink_of_ones_own_is_refused(app: App) -> None:
             yield flight.carrier
 
 
-def test_a_sink_of_ones_own_takes_no_context(app: App) -> None:
+def test_a_function_sink_with_a_context_is_refused(app: App) -> None:
     flights = flights_of(app)
     with pytest.raises(TopologyError, match="'show' has a context parameter"):
 
@@ -193,7 +193,7 @@ def test_a_sink_of_ones_own_takes_no_context(app: App) -> None:
         def show(flight: Flight, context: Context[str]) -> None: ...
 
 
-def test_a_sink_that_returns_nothing_is_refused_where_values_are_written(app: App) -> None:
+def test_a_topic_sink_that_returns_nothing_is_refused(app: App) -> None:
     with pytest.raises(TopologyError, match="returns nothing"):
 
         @app.sink(flights_of(app), to="out")
@@ -228,7 +228,7 @@ def test_a_class_two_functions_up_is_found_if_the_body_uses_it(app: App) -> None
     assert results(app, decorate()) == [Row("ua")]
 
 
-def test_a_class_that_cannot_be_found_is_named(app: App) -> None:
+def test_a_class_that_cannot_be_resolved_is_reported(app: App) -> None:
     class Row(msgspec.Struct):
         carrier: str
 
@@ -242,7 +242,7 @@ def test_a_class_that_cannot_be_found_is_named(app: App) -> None:
     assert caught.value.at.startswith(f"{HERE}:")
 
 
-def test_a_type_imported_for_checkers_only_is_named(app: App) -> None:
+def test_a_type_imported_for_checkers_only_is_reported(app: App) -> None:
     with pytest.raises(TopologyError, match="'OnlyForCheckers', which does not exist") as caught:
 
         @app.source("flights")
@@ -267,7 +267,7 @@ class Wrapped(msgspec.Struct, Generic[T]):
         (Any, {"carrier": "UA", "flight": 7, "arr_delay": 20.0}),
     ],
 )
-def test_a_topic_is_decoded_to_what_is_annotated(app: App, kind: Any, value: object) -> None:
+def test_a_topic_is_decoded_to_the_annotated_type(app: App, kind: Any, value: object) -> None:
     def rows(row: Any) -> Any:
         return row
 
@@ -275,7 +275,7 @@ def test_a_topic_is_decoded_to_what_is_annotated(app: App, kind: Any, value: obj
     assert results(app, app.source("flights")(rows)) == [value]
 
 
-def test_a_new_type_is_decoded_as_what_it_stands_for(app: App) -> None:
+def test_a_new_type_is_decoded_as_its_underlying_type(app: App) -> None:
     @app.source("minutes")
     def minutes(row: Minutes) -> Minutes:
         return row
@@ -295,7 +295,7 @@ def test_a_record_comes_with_its_key(app: App) -> None:
         assert job.output(keys) == ["AA 7"]
 
 
-def test_a_source_must_say_what_it_reads(app: App) -> None:
+def test_a_source_without_annotation_is_refused(app: App) -> None:
     with pytest.raises(TopologyError, match="the parameter of the source"):
         app.source("flights")(lambda row: row)
 
@@ -322,7 +322,7 @@ def test_a_context_shows_the_key_as_annotated(app: App, kind: Any, key: object) 
         assert job.output(stage) == [key]
 
 
-def test_a_context_of_keys_that_nobody_can_read_is_refused(app: App) -> None:
+def test_a_context_with_another_key_type_is_refused(app: App) -> None:
     with pytest.raises(TopologyError, match="cannot have keys of type <class 'int'>") as caught:
 
         @app.stage(flights_of(app))
@@ -398,7 +398,7 @@ def test_a_method_in_a_class_body_is_refused(app: App) -> None:
                 return flight.carrier
 
 
-def test_a_function_that_takes_nothing_is_refused(app: App) -> None:
+def test_a_function_without_parameters_is_refused(app: App) -> None:
     flights = flights_of(app)
     with pytest.raises(TopologyError, match="has no parameters"):
 
@@ -407,7 +407,7 @@ def test_a_function_that_takes_nothing_is_refused(app: App) -> None:
             return ""
 
 
-def test_a_stage_under_another_decorator_says_so_to_its_reader(app: App) -> None:
+def test_reading_a_stage_under_another_decorator_is_refused(app: App) -> None:
     @logged
     @app.stage(flights_of(app))
     def carrier(flight: Flight) -> str:
@@ -417,7 +417,7 @@ def test_a_stage_under_another_decorator_says_so_to_its_reader(app: App) -> None
         app.stage(carrier)  # type: ignore[call-overload]
 
 
-def test_a_sink_and_a_name_are_no_streams(app: App) -> None:
+def test_reading_a_sink_or_a_name_is_refused(app: App) -> None:
     @app.sink(flights_of(app))
     def show(flight: Flight) -> None: ...
 
@@ -435,7 +435,7 @@ def test_one_function_can_be_two_stages(app: App) -> None:
         assert job.output(one) == job.output(two) == [7.0]
 
 
-# --- sources of one's own ---------------------------------------------------------
+# --- generator sources ------------------------------------------------------------
 
 
 def test_a_generator_with_defaults_is_a_source(app: App) -> None:
@@ -447,7 +447,7 @@ def test_a_generator_with_defaults_is_a_source(app: App) -> None:
     assert list(numbers()) == [0, 1, 2]
 
 
-def test_a_generator_that_takes_a_value_is_no_source(app: App) -> None:
+def test_a_generator_source_with_parameters_is_refused(app: App) -> None:
     with pytest.raises(TopologyError, match="'numbers' has the parameters count"):
 
         @app.source  # type: ignore[arg-type]
@@ -455,7 +455,7 @@ def test_a_generator_that_takes_a_value_is_no_source(app: App) -> None:
             yield count
 
 
-def test_a_plain_function_is_no_source(app: App) -> None:
+def test_a_plain_function_as_a_source_without_topic_is_refused(app: App) -> None:
     with pytest.raises(TopologyError, match="needs a generator"):
 
         @app.source  # type: ignore[arg-type]
@@ -471,43 +471,45 @@ def test_an_async_generator_is_a_source(app: App) -> None:
     assert ticks.node.value_type is float
 
 
-# --- what others see of a decorated function --------------------------------------
+# --- signature and docstring of a decorated function -------------------------------
 
 
 @pytest.fixture
 def carrier(app: App) -> Stage[..., str, str]:
     @app.stage(flights_of(app))
     def carrier(flight: Flight, suffix: str = "") -> str:
-        """Say who flies."""
+        """Return the carrier."""
         return flight.carrier + suffix
 
     return carrier
 
 
-def test_a_stage_shows_what_its_function_shows(carrier: Stage[..., str, str]) -> None:
+def test_a_stage_has_the_signature_and_docstring_of_its_function(
+    carrier: Stage[..., str, str],
+) -> None:
     shown = inspect.signature(carrier)
     assert str(shown) == "(flight: 'Flight', suffix: 'str' = '') -> 'str'"
     assert typing.get_type_hints(carrier) == {"flight": Flight, "suffix": str, "return": str}
-    assert inspect.getdoc(carrier) == "Say who flies."
+    assert inspect.getdoc(carrier) == "Return the carrier."
     assert carrier.__module__ == __name__
     assert getattr(carrier, "__name__", "") == "carrier"
     assert inspect.unwrap(carrier).__code__.co_filename == __file__
 
 
-def test_a_stage_is_called_as_its_function(carrier: Stage[..., str, str]) -> None:
+def test_a_stage_can_be_called_like_its_function(carrier: Stage[..., str, str]) -> None:
     assert carrier(Flight("UA", 1, None)) == "UA"
     assert carrier(flight=Flight("UA", 1, None), suffix="!") == "UA!"
 
 
-def test_a_sink_shows_what_its_function_shows(app: App) -> None:
+def test_a_sink_has_the_signature_and_docstring_of_its_function(app: App) -> None:
     @app.sink(flights_of(app), to="late")
     def late(flight: Flight) -> Late:
-        """Shape it."""
+        """Convert it."""
         return Late(flight.carrier, 1.0)
 
     assert isinstance(late, Sink)
     assert str(inspect.signature(late)) == "(flight: 'Flight') -> 'Late'"
-    assert inspect.getdoc(late) == "Shape it."
+    assert inspect.getdoc(late) == "Convert it."
     assert late(Flight("UA", 1, None)) == Late("UA", 1.0)
 
 
@@ -552,13 +554,13 @@ def test_a_file_that_is_run_and_imported_is_refused(
     assert "hint: run it by its module name: streamkit run pkg.app" in done.stderr
 
 
-def test_two_apps_of_one_name_are_no_twins_while_both_have_stages() -> None:
+def test_two_apps_with_the_same_name_in_one_file_are_accepted() -> None:
     one, two = App("pair"), App("pair")
     for app in (one, two):
         flights_of(app).to("copies")
         app.check()
 
 
-def test_an_app_without_stages_and_without_a_twin_says_so() -> None:
+def test_an_app_without_stages_reports_that_it_has_none() -> None:
     with pytest.raises(TopologyError, match=r"(?m)the app has no stages$"):
         App("lonely").check()

@@ -1,4 +1,4 @@
-"""Kinds of callables and types that are rarer."""
+"""Rare kinds of callables and types."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def something(flight: Flight) -> object:
 
 
 @app.stage(flights)
-def some_things(flight: Flight) -> Iterator[object]:
+def some_values(flight: Flight) -> Iterator[object]:
     yield flight.carrier
 
 

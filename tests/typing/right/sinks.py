@@ -1,4 +1,4 @@
-"""Sinks: topics, connectors, and functions and classes of one's own."""
+"""Sinks: topics, connectors, functions and classes."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def to_table(flight: Flight) -> Late | None:
 
 
 class Lines:
-    """A format of one's own."""
+    """A custom format."""
 
     def loads(self, data: bytes) -> list[str]:
         return data.decode().splitlines()

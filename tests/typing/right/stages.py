@@ -1,4 +1,4 @@
-"""Stages: each kind of function keeps its signature and gives its values, None left out."""
+"""Stages: each kind of function keeps its signature; its stream has the results without None."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verbs and fragments."""
+"""Methods of streams, and fragments."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def carriers(row: Late | Early) -> str:
     return row.carrier
 
 
-# A stage is a stream: its verbs know the values without None.
+# A stage is a stream, and the value type of its methods does not include None.
 @app.stage(flights)
 def delayed(flight: Flight) -> Late | None:
     return Late(flight.carrier, 1.0) if is_late(flight) else None

@@ -1,4 +1,4 @@
-"""Calls of decorated functions: they keep the signature they were written with."""
+"""Wrong calls of decorated functions, which keep their signatures."""
 
 from __future__ import annotations
 

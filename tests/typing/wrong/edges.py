@@ -1,4 +1,4 @@
-"""Stages that do not fit what they read."""
+"""Stages whose parameters do not match their input."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def the_third_is_missing(row: Late | Early) -> str:
 
 
 @app.stage(flights)  # error: Flight
-def the_second_parameter_is_no_context(flight: Flight, scale: float) -> float:
+def the_second_parameter_is_not_a_context(flight: Flight, scale: float) -> float:
     return scale
 
 
@@ -114,7 +114,7 @@ def reads_an_iterable(carrier: str) -> str:
 
 
 @app.stage(flights, output_type=Late)  # error: Late
-def gives_something_else(flight: Flight) -> Flight:
+def returns_another_type(flight: Flight) -> Flight:
     return flight
 
 

@@ -1,4 +1,4 @@
-"""Sinks that do not fit what they read or where they write."""
+"""Sinks whose types do not match their input or their target."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def unknown_option(row: Late) -> Late:
 
 
 @app.sink(late, to="out", max_request_size="1MiB")  # error: sink
-def size_that_is_a_text(row: Late) -> Late:
+def size_as_text(row: Late) -> Late:
     return row
 
 
 @app.sink(late, to="out", value=Table())  # error: sink
-def format_that_is_none(row: Late) -> Late:
+def invalid_format(row: Late) -> Late:
     return row
 
 
@@ -117,12 +117,12 @@ def list_without_batch(rows: list[Late]) -> None: ...
 
 
 @app.sink(late)  # error: Late
-def returns_what_nobody_writes(row: Late) -> Late:
+def returns_a_value_without_a_target(row: Late) -> Late:
     return row
 
 
 @app.sink(late)  # error: Late
-def yields_what_nobody_writes(row: Late) -> Iterator[Late]:
+def yields_values_without_a_target(row: Late) -> Iterator[Late]:
     yield row
 
 
@@ -144,7 +144,7 @@ async def one_row_under_batch_async(row: Late) -> None: ...
 
 
 @app.sink(late, batch="10")  # error: sink
-def batch_that_is_no_number(rows: list[Late]) -> None: ...
+def batch_that_is_not_a_number(rows: list[Late]) -> None: ...
 
 
 @app.sink  # error: sink

@@ -1,4 +1,4 @@
-"""Sources that cannot be."""
+"""Invalid sources."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def bare_on_a_plain_function(flight: Flight) -> Flight:
 
 
 @app.source  # error: source
-def bare_on_a_generator_that_takes_a_value(flight: Flight) -> Iterator[Flight]:
+def bare_on_a_generator_with_a_parameter(flight: Flight) -> Iterator[Flight]:
     yield flight
 
 

@@ -1,4 +1,4 @@
-"""Verbs with functions that do not fit."""
+"""Methods of streams with functions of the wrong type."""
 
 from __future__ import annotations
 
