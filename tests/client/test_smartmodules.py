@@ -243,13 +243,13 @@ def offsets_of(
     *,
     base: int = 0,
     may_multiply: bool = False,
-    is_sure: bool = True,
+    is_reliable: bool = True,
 ) -> tuple[list[int], int]:
     batch = output_batch([(delta, (b"v", None)) for delta in deltas], base, span)
     header = read_batch_header(batch)
     _, found = decode_output_batch(batch, 0, header)
     assert found == deltas
-    return output_offsets(header, found, wanted, may_multiply=may_multiply, is_sure=is_sure)
+    return output_offsets(header, found, wanted, may_multiply=may_multiply, is_reliable=is_reliable)
 
 
 def test_deltas_that_ascend_are_offsets() -> None:
@@ -283,7 +283,7 @@ def test_records_before_the_start_are_counted() -> None:
 
 def test_a_record_that_may_be_after_the_start_is_kept() -> None:
     # The first is from the first batch; the second may be from a long batch after it.
-    assert offsets_of([1, 4, 8], 100, 6, is_sure=False) == ([1, 6, 8], 1)
+    assert offsets_of([1, 4, 8], 100, 6, is_reliable=False) == ([1, 6, 8], 1)
     # It may come from any record of the batch, so also from one after the start.
     assert offsets_of([0, 0, 0], 10, 6, may_multiply=True) == ([6, 6, 6], 0)
 

@@ -31,7 +31,7 @@ _PROBE_BYTES = 1024
 _WALK_BYTES = 4 * MIB
 
 
-async def unmistakable_end(
+async def reliable_end(
     offsets: OffsetClient, topic: str, partition: int, wanted: int
 ) -> int | None:
     """Return the offset up to which deltas reliably identify records of the first stored batch.

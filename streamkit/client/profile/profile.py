@@ -206,6 +206,8 @@ def _one_of(
 ) -> str:
     value = table.get(key, default)
     found = choices.get(value) if isinstance(value, str) else None
+    if key not in table and not default:
+        raise ConfigError(f"{whose} has no {key}", hint=f"use {', '.join(choices)}")
     if found is None:
         raise ConfigError(
             f"{value!r} is not a valid {key} of {whose}", hint=f"use {', '.join(choices)}"

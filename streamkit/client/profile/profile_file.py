@@ -277,10 +277,10 @@ class ProfileFile:
             after = in_its_line_ends(
                 before, lambda text: _with_sections(rewrite(_with_version(text)))
             )
-            is_right = tomllib.loads(after) == wanted
+            is_as_expected = tomllib.loads(after) == wanted
         except (ValueError, LookupError, TypeError, TOMLKitError) as error:
             raise self._unchangeable() from error
-        if not is_right:
+        if not is_as_expected:
             raise self._unchangeable()
         _replace_file(self.path, after)
 
