@@ -1,6 +1,6 @@
 """The SPU port: produce and fetch records, store consumer offsets.
 
-Source: data plane reference, 4 to 6.
+Source: docs/protocol/produce-and-fetch.md.
 """
 
 from __future__ import annotations

@@ -261,7 +261,7 @@ def test_the_wrong_deltas_of_a_stock_server_give_the_lowest_offset_possible() ->
     assert offsets_of([0, 2, -4], 5) == ([0, 2, 4], 0)
     # The second batch begins at 3; its records are 4 and 7.
     assert offsets_of([0, 2, -2, 1], 13) == ([0, 2, 3, 4], 0)
-    # From the reference, 8.7: both have delta 0, but the second is really 2.
+    # As stock servers answer: both have delta 0, but the second is really 2.
     assert offsets_of([0, 0], 4) == ([0, 1], 0)
 
 

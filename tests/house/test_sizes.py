@@ -25,7 +25,7 @@ EXCEPTIONS: dict[str, dict[str, int]] = {
         "streamkit/sync/send_queue.py": 421,
         "streamkit/client/produce/partition_sender.py": 418,
         "streamkit/client/admin/admin.py": 417,
-        "streamkit/client/profile/profile_file.py": 407,
+        "streamkit/client/profile/profile_file.py": 408,
         "streamkit/dataflow/operators.py": 401,
     },
     "functions": {

@@ -2,10 +2,10 @@
 
 A server may cut a response inside a batch. The incomplete batch is dropped and read again: only
 complete batches are decoded and acknowledged. If not even one batch is complete, the reader
-requests a larger response. Source: data plane reference, 9.1.
+requests a larger response. Source: docs/protocol/limits.md, "Cut batches".
 
 The output of SmartModules arrives as a batch that covers the offsets of its input, with gaps.
-See `output_offsets`; data plane reference, 8.7, 9.6 and 9.7.
+See `output_offsets`; docs/protocol/smartmodules.md, "Offsets of output records".
 """
 
 from __future__ import annotations
@@ -233,7 +233,7 @@ def output_offsets(
             If not, only the first record surely belongs to the first batch, and all others are
             kept.
 
-    Source: data plane reference, 8.7 and 9.7.
+    Source: docs/protocol/smartmodules.md, "Offsets of output records".
     """
     base, last = header.base_offset, max(0, header.last_offset_delta)
     ascending = _ascending(deltas, last)

@@ -1,6 +1,7 @@
 """Reads Fluvio's profile file, which names the user's clusters.
 
-Source: control plane reference, 6.1. For changes of the file see `profile_file`.
+Source: docs/protocol/index.md, "How a client finds the cluster". For changes of
+the file see `profile_file`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Changes Fluvio's profile file, and keeps everything else in it.
 
-Source: control plane reference, 6.1. Comments, order and unknown keys are kept; the official tools
+Source: docs/protocol/index.md, "How a client finds the cluster".
+Comments, order and unknown keys are kept; the official tools
 rewrite the whole file and lose the comments.
 """
 
