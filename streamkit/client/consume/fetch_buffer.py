@@ -57,6 +57,7 @@ class FetchBuffer:
     def put(self, partition: int, chunk: Chunk, size_bytes: int) -> None:
         """Append a chunk to those of its partition."""
         held = self._held[partition]
+        assert size_bytes > 0, "a chunk has records"
         if not held:
             self._turns.append(partition)
         held.append((chunk, size_bytes))
@@ -71,6 +72,7 @@ class FetchBuffer:
         held = self._held[partition]
         chunk, size_bytes = held.popleft()
         self._held_bytes[partition] -= size_bytes
+        assert (self._held_bytes[partition] > 0) == bool(held), "each chunk is counted once"
         if held:
             self._turns.append(partition)
         self._room.notify()

@@ -262,28 +262,15 @@ class PartitionReader:
             if self._end_probe.proves_end():
                 await self._skip_filtered()
             return True
-        self._session_id = response.stream_id
-        self._metrics.responses += 1
-        if self._end_probe is not None:
-            self._end_probe.record_response()
-        if not fetched.error:
-            self._check_is_for_us(response)
-        headers = (
-            ResponseHeaders(fetched)
-            if fetched.error and not fetched.records
-            else position.inspect(fetched)
-        )
-        self._metrics.cut += headers.is_cut
+        headers = self._inspect(response)
         if headers.reopen_bytes is not None:
             self._batch_bytes_min = max(self._batch_bytes_min, headers.reopen_bytes)
             return True
-        wanted = None if fetched.error else headers.next_offset
-        if wanted is not None and self.end is not None and wanted >= self.end:
-            wanted = None
-        if wanted is not None and self._fetch_buffer.has_room(self.partition):
+        wanted = self._offset_to_acknowledge(headers)
+        is_early = wanted is not None and self._fetch_buffer.has_room(self.partition)
+        if wanted is not None and is_early:
             # The server reads the next response while this one is decoded.
             await self._acknowledge(channel, response.stream_id, wanted)
-            wanted = None
             if self.position is not position:
                 return True
         self._buffer(fetched, position.decode(headers))
@@ -291,10 +278,31 @@ class PartitionReader:
             raise as_exception(fetched.error, about=self._name)
         self._backoff.reset()
         self.is_done = self.end is not None and position.next_offset >= self.end
-        if wanted is not None:
+        if wanted is not None and not is_early:
             await self._fetch_buffer.wait_for_room(self.partition)
             await self._acknowledge(channel, response.stream_id, wanted)
         return False
+
+    def _inspect(self, response: StreamFetchResponse) -> ResponseHeaders:
+        """Count a response, check that it is for this reader, and read its batch headers."""
+        fetched = response.partition
+        self._session_id = response.stream_id
+        self._metrics.responses += 1
+        if self._end_probe is not None:
+            self._end_probe.record_response()
+        if not fetched.error:
+            self._check_is_for_us(response)
+        elif not fetched.records:
+            return ResponseHeaders(fetched)
+        headers = self.position.inspect(fetched)
+        self._metrics.cut += headers.is_cut
+        return headers
+
+    def _offset_to_acknowledge(self, headers: ResponseHeaders) -> int | None:
+        """Return the offset that asks for the next response; None if none is wanted."""
+        wanted = None if headers.response.error else headers.next_offset
+        is_end = wanted is not None and self.end is not None and wanted >= self.end
+        return None if is_end else wanted
 
     async def _skip_filtered(self) -> None:
         """Move after the segment of the log whose records the SmartModules all dropped."""

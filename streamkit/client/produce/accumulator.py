@@ -256,6 +256,7 @@ class Accumulator:
         """Free the space of batches whose outcome is known."""
         for batch in batches:
             self.held_bytes -= batch.plain_bytes
+        assert self.held_bytes >= 0, "a batch is settled once"
 
     def _merged(self, columns: Columns) -> tuple[Columns, int]:
         """Append rows to a copy of those of the open batch."""
