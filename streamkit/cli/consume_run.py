@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import sys
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -150,8 +150,12 @@ class _Command:
         chunk = self._within_bounds(chunk)
         shown = chunk if self._select_valid is None else self._select_valid(chunk)
         if self._left is not None and len(shown) >= self._left:
+            last = shown.offsets[self._left - 1]
+            # A SmartModule may have made several rows of the last record.
+            is_complete = self._left == len(shown) or shown.offsets[self._left] != last
             shown = shown.slice(0, self._left)
-            chunk = chunk.slice(0, bisect_left(chunk.offsets, shown.offsets[-1]) + 1)
+            end = bisect_right(chunk.offsets, last)
+            chunk = chunk.slice(0, end if is_complete else bisect_left(chunk.offsets, last) + 1)
         if self._left is not None:
             self._left -= len(shown)
         if len(shown):

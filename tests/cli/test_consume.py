@@ -344,7 +344,9 @@ async def test_a_smartmodule_filters_the_printed_records(tmp_path: Path) -> None
     assert spu.bodies(STREAM_FETCH.key)[0].smartmodules == (step.invocation(),)
 
 
-@pytest.mark.parametrize(("count", "stored"), [(3, {"me": 0}), (1, {})])
+@pytest.mark.parametrize(
+    ("count", "stored"), [(4, {"me": 1}), (3, {"me": 0}), (2, {"me": 0}), (1, {})]
+)
 async def test_a_record_is_not_processed_before_its_last_row_is_printed(
     tmp_path: Path, count: int, stored: dict[str, int]
 ) -> None:
@@ -353,7 +355,7 @@ async def test_a_record_is_not_processed_before_its_last_row_is_printed(
     spu = StockSpu(log, lambda value, key: [(value, key), (value.upper(), key)])
     options = ("--consumer", "me", "--smartmodule", "twice", "-n", str(count))
     ended = await consume_there(spu, tmp_path, "-B", *options)
-    assert ended.lines == [b"a", b"A", b"b"][:count]
+    assert ended.lines == [b"a", b"A", b"b", b"B"][:count]
     assert spu.stored == stored
 
 

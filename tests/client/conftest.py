@@ -23,6 +23,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]
         yield process
 
 
+@pytest.fixture(scope="module")
+def dedicated_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+    """A broker with only the topics of the running test, so the bytes are the same each time."""
+    with BrokerProcess(tmp_path_factory.mktemp("dedicated") / "data") as process:
+        yield process
+
+
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[BrokerProcess]:
     """A broker for one test, which may be killed and restarted."""

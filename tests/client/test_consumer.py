@@ -18,6 +18,7 @@ from streamkit.errors import (
     TopicNotFound,
     UsageError,
 )
+from streamkit.record import Record
 from tests.broker_process import BrokerProcess
 from tests.client.conftest import NewTopic
 from tests.client.reading import batches_of, read_all, values_of
@@ -358,6 +359,19 @@ async def test_a_commit_stores_the_last_processed_record(
     assert await values_of(client, topic, **options) == values[4:]
     assert await values_of(client, topic, start="end-2", **options) == values[2:]
     assert await values_of(client, topic, start=1, **options) == values[1:]
+
+
+async def test_a_commit_replaces_an_offset_that_was_stored_directly(
+    client: Client, new_topic: NewTopic
+) -> None:
+    topic = await new_topic()
+    await fill(client, topic, 10)
+    options: dict[str, Any] = {"consumer_id": topic, "offset_strategy": "manual"}
+    async with client.consumer(topic, **options) as consumer:
+        await consumer.commit(Record(b"", offset=3, partition=0))
+        await consumer.store(0, 7)
+        await consumer.commit(Record(b"", offset=3, partition=0))
+        assert await stored_of(client, topic) == {0: 3}
 
 
 async def test_a_commit_of_a_record_is_only_for_its_partition(

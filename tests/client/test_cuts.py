@@ -8,8 +8,8 @@ new; a session is one request per partition, or one read; and there are no pause
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -23,6 +23,7 @@ from streamkit.env import SystemClock
 from streamkit.errors import TransportError
 from tests.broker_process import BrokerProcess
 from tests.checker import Ledger, Row, check
+from tests.client.opening import retrying_client
 from tests.proxy import Cut, Fault, Flow, Proxy
 
 PARTITIONS: Final = 2
@@ -46,26 +47,6 @@ class NoPauses(SystemClock):
 def anyio_backend() -> str:
     """The bytes are the same on both event loops, so one of them is enough."""
     return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def dedicated_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    """A broker with only the topics of the running test, so the bytes are the same each time."""
-    with BrokerProcess(tmp_path_factory.mktemp("cuts") / "data") as process:
-        yield process
-
-
-@asynccontextmanager
-async def retrying_client(address: str) -> AsyncIterator[Client]:
-    """Open a client, with retries until it succeeds."""
-    async with AsyncExitStack() as stack:
-        while True:
-            try:
-                client = await stack.enter_async_context(Client(address, clock=NoPauses()))
-                break
-            except TransportError:
-                pass
-        yield client
 
 
 @dataclass
@@ -173,7 +154,10 @@ async def judge(bench: Bench, ledger: Ledger, delivery: Delivery) -> None:
 
 async def cut_writing(broker: BrokerProcess, flow: Flow, delivery: Delivery, stride: int) -> str:
     rounds = 1 if delivery == "at-least-once" else 2
-    async with bench(broker) as held, retrying_client(held.proxy.address) as proxied:
+    async with (
+        bench(broker) as held,
+        retrying_client(held.proxy.address, clock=NoPauses()) as proxied,
+    ):
         await held.begin(proxied=proxied)
         await write(held, proxied, delivery)
         total = held.proxy.carried[flow]
@@ -249,7 +233,10 @@ async def stored(client: Client) -> dict[int, int]:
 async def cut_reading(
     broker: BrokerProcess, flow: Flow, codec: Literal["none", "zstd"], stride: int
 ) -> str:
-    async with bench(broker) as held, retrying_client(held.proxy.address) as proxied:
+    async with (
+        bench(broker) as held,
+        retrying_client(held.proxy.address, clock=NoPauses()) as proxied,
+    ):
         async with held.direct.producer("t", batch_size=150, compression=codec) as producer:
             for number in range(20):
                 await producer.send(b"value %d" % number, partition=number % PARTITIONS)
@@ -293,7 +280,7 @@ async def cut_connecting(broker: BrokerProcess, flow: Flow, stride: int) -> str:
     """Cut the connection between a new client and the SC; each client writes and reads."""
     async with bench(broker) as held:
         await held.begin()
-        async with retrying_client(held.proxy.address) as proxied:
+        async with retrying_client(held.proxy.address, clock=NoPauses()) as proxied:
             total = held.proxy.carried[flow]
             await write(held, proxied, "at-least-once")
         held.counts.clear()
@@ -302,7 +289,7 @@ async def cut_connecting(broker: BrokerProcess, flow: Flow, stride: int) -> str:
             cut = Cut(flow, at)
             await held.begin(cut)
             with anyio.fail_after(SOON_S):
-                async with retrying_client(held.proxy.address) as proxied:
+                async with retrying_client(held.proxy.address, clock=NoPauses()) as proxied:
                     await write(held, proxied, "at-least-once")
             held.note(cut)
     return summary(flow, len(points), total, held.counts)

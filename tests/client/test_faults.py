@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -18,7 +17,6 @@ from streamkit.errors import (
     CorruptBatch,
     OffsetEvicted,
     RequestTimedOut,
-    TransportError,
 )
 from streamkit.protocol import apis, specs
 from streamkit.protocol.connection import IncomingRequest, encode_response
@@ -29,6 +27,7 @@ from streamkit.protocol.schema import Reader
 from tests.broker_process import BrokerProcess
 from tests.checker import Ledger, Row, Verdict, check
 from tests.client.conftest import NewTopic
+from tests.client.opening import retrying_client
 from tests.client.reading import read_all, values_of
 from tests.proxy import FLOWS, Cut, Delay, Fault, Flip, Flow, Proxy, Replace, Split, Stall
 
@@ -39,26 +38,6 @@ SAMPLED_CUTS: Final = 6
 DEEP_CUTS: Final = 48
 FOREVER_S: Final = 3_600
 SOON_S: Final = 60.0
-
-
-@pytest.fixture(scope="module")
-def dedicated_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    """A broker with only the topic of the running test, so the bytes are the same each time."""
-    with BrokerProcess(tmp_path_factory.mktemp("dedicated") / "data") as process:
-        yield process
-
-
-@asynccontextmanager
-async def retrying_client(address: str) -> AsyncIterator[Client]:
-    """Open a client, with retries until it succeeds."""
-    async with AsyncExitStack() as stack:
-        while True:
-            try:
-                client = await stack.enter_async_context(Client.connect(address))
-                break
-            except TransportError:
-                pass
-        yield client
 
 
 async def session(broker: BrokerProcess, *faults: Fault) -> tuple[Verdict, Counter[str]]:

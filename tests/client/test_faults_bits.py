@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, Literal
 
@@ -22,7 +22,8 @@ from streamkit import Client
 from streamkit.client.produce.handles import RecordHandle
 from streamkit.errors import StreamKitError
 from tests.broker_process import BrokerProcess
-from tests.client.test_cuts import Bench, bench, retrying_client
+from tests.client.opening import retrying_client
+from tests.client.test_cuts import Bench, bench
 from tests.proxy import Fault, FlipAt, Flow, Repeat
 
 # After a damaged length the other side waits for bytes that are never sent.
@@ -40,12 +41,6 @@ Session = Callable[[], Awaitable[str]]
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def dedicated_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    with BrokerProcess(tmp_path_factory.mktemp("bits") / "data") as process:
-        yield process
 
 
 async def outcome(held: Bench, session: Session) -> str:

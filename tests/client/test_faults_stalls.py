@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final, Literal
 
 import anyio
@@ -13,8 +12,9 @@ from streamkit import Client
 from streamkit.protocol.compression import Codec
 from tests.broker.running import batch_of
 from tests.broker_process import BrokerProcess
+from tests.client.opening import retrying_client
 from tests.client.scripted import Read, Scripted
-from tests.client.test_cuts import Bench, NoPauses, bench, read, retrying_client, write
+from tests.client.test_cuts import Bench, NoPauses, bench, read, write
 from tests.proxy import FLOWS, Flow, Stall
 
 SOON_S: Final = 60.0
@@ -25,12 +25,6 @@ SIZES: Final = (3, 1, 4)
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def dedicated_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
-    with BrokerProcess(tmp_path_factory.mktemp("stalls") / "data") as process:
-        yield process
 
 
 async def session(held: Bench) -> None:

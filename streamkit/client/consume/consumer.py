@@ -366,6 +366,7 @@ class Consumer:
         partition = checks.whole("partition", partition, 0, checks.U32_MAX)
         offset = checks.whole("offset", offset, 0, checks.I64_MAX)
         await self._reader(partition).store(offset)
+        self._stored[partition] = offset
 
     async def commit_yielded(self) -> None:
         """Store the offsets of all records yielded so far."""
