@@ -264,7 +264,7 @@ class SendQueue:
         return UsageError(f"the producer for {self._producer.topic!r} is closed")
 
     def _set_room(self, room_bytes: int) -> None:
-        assert room_bytes <= self._bytes_max, "a batch gives its room back once"
+        assert room_bytes <= self._bytes_max, "the room of a batch is freed once"
         self._room_bytes = room_bytes
         is_open = not self._closers and not self._is_closed
         self._add_limit_bytes = room_bytes if is_open else -1

@@ -299,7 +299,7 @@ class PartitionReader:
         return headers
 
     def _offset_to_acknowledge(self, headers: ResponseHeaders) -> int | None:
-        """Return the offset that asks for the next response; None if none is wanted."""
+        """Return the offset to acknowledge for the next response; None if none is needed."""
         wanted = None if headers.response.error else headers.next_offset
         is_end = wanted is not None and self.end is not None and wanted >= self.end
         return None if is_end else wanted
