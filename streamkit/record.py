@@ -274,7 +274,7 @@ class Offset:
             stored_next: The offset after the stored consumer offset; if given, it is used
                 instead of both ends.
 
-        Source: client semantics reference, 3.2.
+        Source: docs/protocol/produce-and-fetch.md, "Where a consumer starts".
         """
         assert self.origin is not Origin.TIME, "a time needs a search of the log"
         if self.origin is Origin.ABSOLUTE:

@@ -13,13 +13,14 @@ from streamkit.broker.catalog_journal import CatalogJournal
 from streamkit.broker.connection import Connection, Port, Usage
 from streamkit.broker.consumer_offsets import ConsumerOffsets
 from streamkit.broker.data_folder import DataFolder
+from streamkit.broker.fetch_stream import Streams
 from streamkit.broker.files import OpenFiles, make_folders
 from streamkit.broker.log_writer import LogWriter
 from streamkit.broker.partition_log import PartitionLog
 from streamkit.broker.recovery import open_partition
 from streamkit.broker.sc import ScSession
 from streamkit.broker.smartmodules import SmartModuleService, read_modules
-from streamkit.broker.spu import SpuParts, SpuSession, Streams
+from streamkit.broker.spu import SpuParts, SpuSession
 from streamkit.broker.topics import TopicService
 from streamkit.env import Clock, Disk, SystemClock, open_files_limit
 from streamkit.errors import ConfigError

@@ -41,7 +41,8 @@ from streamkit.protocol.topic_specs import (
 SPU_ID = 5001
 SPU_NAME = f"custom-spu-{SPU_ID}"
 CONSUMER_OFFSET_TOPIC = "consumer-offset"
-# The internal topic as every Fluvio cluster has it. Source: control plane reference, 7.
+# The internal topic as every Fluvio cluster has it. Source:
+# docs/protocol/admin.md, "The topic of consumer offsets".
 CONSUMER_OFFSET_SPEC = TopicSpec(
     ComputedReplicas(1, 1, False),
     cleanup_policy=topic_specs.SegmentPolicy(604_800),

@@ -1,7 +1,8 @@
 """Flow control of a stream: one unacknowledged response at a time. Pure.
 
-Source: data plane reference, 5.5. One deliberate difference: an acknowledgement beyond the
-end is treated as one at the end; a stock server sends nothing more after it.
+Source: docs/protocol/produce-and-fetch.md, "Flow control". One deliberate
+difference: an acknowledgement beyond the end is treated as one at the end; a stock server sends
+nothing more after it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Names of SmartModules: plain names, and ``group/name@version``. Pure.
 
-Source: control plane reference, 3.5, 4.6 and 5.3.
+Source: docs/protocol/smartmodules.md, "Naming a module".
 """
 
 from __future__ import annotations

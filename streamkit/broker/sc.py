@@ -1,6 +1,6 @@
 """The SC port: create, list, watch and delete topics and SmartModules.
 
-Source: control plane reference, 3 and 5.
+Source: docs/protocol/admin.md.
 """
 
 from __future__ import annotations

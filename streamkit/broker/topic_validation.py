@@ -1,6 +1,7 @@
 """The checks of a new topic by the SC. Pure.
 
-Source: control plane reference, 5.1 and 5.2; the order of the checks is part of it.
+Source: docs/protocol/admin.md, "Names and limits" and "Checks of a new topic"; the order
+of the checks is part of it.
 """
 
 from __future__ import annotations

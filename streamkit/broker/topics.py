@@ -39,7 +39,8 @@ from streamkit.protocol.topic_specs import MirrorReplicas, TopicSpec
 logger = logging.getLogger("streamkit.broker")
 
 # Stock clients look up a topic in a copy of the metadata that a watch updates; they fail if the
-# response arrives before the delta. Source: control plane reference, 2.3.
+# response arrives before the delta. Source:
+# docs/protocol/admin.md, "Keeping a copy of the metadata".
 _DELTA_LEAD_S = 0.005
 _INCARNATION_BITS = 64
 

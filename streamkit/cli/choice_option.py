@@ -1,6 +1,6 @@
 """Words that Fluvio's tools accept in several spellings.
 
-Source: client semantics reference, 1.1.
+Source: docs/protocol/produce-and-fetch.md, "How a stock producer sends".
 """
 
 from __future__ import annotations

@@ -232,7 +232,7 @@ class Client:
             delivery_timeout: How long a batch is retried before it fails; None never gives up.
             close_timeout: How long closing waits for unacknowledged records; None means that
                 only the delivery timeout limits it.
-            retry: The pauses between attempts, and the largest number of attempts.
+            retry: The pauses between attempts, and the maximum number of retries.
             on_retry: Called with the error and the number of the attempt before each retry.
                 Without it, each retry is logged as a warning.
             on_batch: Called with the outcome of each batch.

@@ -36,7 +36,7 @@ A = TypeVar("A")
 
 # How long to wait for a watch update before a topic or partition counts as missing: on another
 # connection, the response to Create can arrive before it.
-# Source: control plane reference, 2.3.
+# Source: docs/protocol/admin.md, "Keeping a copy of the metadata".
 _DELTA_S = 1.0
 _FIRST_METADATA_S = 10.0
 # How long to retry when a server accepts no more connections, because others may close soon. The

@@ -89,7 +89,7 @@ class MetadataStore:
         """Return ``host:port`` of the SPU that leads a partition; None if it is not known yet.
 
         With a domain the result is ``name@host:port``; the name is that of the SPU in the domain.
-        Source: control plane reference, 2.4 and 6.3.
+        Source: docs/protocol/admin.md, "The address of an SPU".
         """
         partition = self.partition(topic, number)
         if partition is None:

@@ -1,6 +1,6 @@
 """TLS of a client: trusted authorities, the client certificate, and expected server names.
 
-Source: control plane reference, 6.3.
+Source: docs/protocol/frames.md, "TLS".
 """
 
 from __future__ import annotations

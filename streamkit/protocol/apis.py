@@ -2,7 +2,7 @@
 
 The SC and the SPU use the same keys for different requests, so each port has its own table.
 
-Source: data plane reference, 1.4 and 1.5; control plane reference, 1.2.
+Source: docs/protocol/frames.md, "Requests to an SPU" and "Requests to the SC".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Batches: a header of 57 bytes (61 with a schema id), then the records.
 
-Source: data plane reference, 3.1 and 3.2.
+Source: docs/protocol/batches.md, "Record set" and "Batch header".
 """
 
 from __future__ import annotations
@@ -283,7 +283,7 @@ def encode_fence(stamp: Stamp, timestamp_ms: int, *, codec_used: Codec = Codec.N
     """Encode a fence: a stamped batch without records that occupies one offset.
 
     A reader of the log knows that no older batch of the same producer can follow it.
-    Source: data plane reference, 4.5.
+    Source: docs/protocol/batches.md, "Batches without records".
 
     Args:
         stamp: The producer's identity; its sequence is not used.

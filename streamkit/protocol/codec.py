@@ -5,7 +5,7 @@
 Cython compiles this module with the C types in codec.pxd; without a compiler it is interpreted.
 Both builds accept the same bytes, refuse invalid bytes at the same position and write the same.
 
-Source: data plane reference, 3.3 and appendix B.
+Source: docs/protocol/batches.md, "Records" and "Partition of a key".
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ def put_varint(out: bytearray, at: int, value: int) -> int:
 def body_bytes(row: int, delta_ms: int, key: bytes | None, value: bytes) -> int:
     """Return the size of a record without its length field.
 
-    Source: client semantics reference, 1.3.
+    Source: docs/protocol/batches.md, "Size of a record".
     """
     size = len(value)
     total = 3 + varint_bytes(delta_ms) + varint_bytes(row) + varint_bytes(size) + size

@@ -1,6 +1,6 @@
 """The four codecs of a batch. Decompression has a size limit.
 
-Source: data plane reference, 3.4.
+Source: docs/protocol/batches.md, "Compression".
 """
 
 from __future__ import annotations

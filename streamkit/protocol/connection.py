@@ -1,6 +1,6 @@
 """The protocol of a connection, for client and server, without I/O.
 
-Source: data plane reference, 1.2 to 1.6.
+Source: docs/protocol/frames.md.
 """
 
 from __future__ import annotations

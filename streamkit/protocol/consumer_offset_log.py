@@ -1,6 +1,6 @@
 """Entries of the log in which a stock SPU stores consumer offsets: values of records without a key.
 
-Source: data plane reference, 6.2.
+Source: docs/protocol/produce-and-fetch.md, "The log of consumer offsets".
 """
 
 from __future__ import annotations

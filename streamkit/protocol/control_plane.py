@@ -3,7 +3,7 @@
 Since version 11 every body is in an envelope: the object type as text, a u32 length, then the
 body. In older versions Create has a number instead of the text, and no body has a length.
 
-Source: control plane reference, 1.3 and 3.
+Source: docs/protocol/admin.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Produce, Fetch and StreamFetch, and the offsets of partitions and of consumers.
 
-Source: data plane reference, 4 to 6.
+Source: docs/protocol/produce-and-fetch.md.
 """
 
 from __future__ import annotations

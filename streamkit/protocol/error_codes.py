@@ -1,6 +1,6 @@
 """Fluvio's error codes: an i16, followed by a payload for some codes.
 
-Source: data plane reference, 7; control plane reference, 5.5.
+Source: docs/protocol/error-codes.md.
 """
 
 from __future__ import annotations

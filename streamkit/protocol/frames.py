@@ -1,6 +1,6 @@
 """Length-prefixed frames: bytes in, complete payloads out.
 
-Source: data plane reference, 1.1.
+Source: docs/protocol/frames.md, "Frames".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A record set in a message: a length in bytes, then batches.
 
-Source: data plane reference, 3.1.
+Source: docs/protocol/batches.md, "Record set".
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A field is declared as ``partition: U32``; a field that exists only in some versions adds
 `since`. `struct` turns such a class into a `Wire`, so reading and writing use one declaration.
 
-Source: data plane reference, 2.
+Source: docs/protocol/types.md.
 """
 
 from __future__ import annotations

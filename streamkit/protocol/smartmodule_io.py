@@ -2,7 +2,7 @@
 
 The version is that of the request with the invocation.
 
-Source: data plane reference, 3.3 and 8.3 to 8.5.
+Source: docs/protocol/smartmodules.md, "Input", "Output" and "init and look_back".
 """
 
 from __future__ import annotations

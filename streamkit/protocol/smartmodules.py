@@ -1,6 +1,6 @@
 """SmartModule invocations in requests.
 
-Source: data plane reference, 8.1.
+Source: docs/protocol/smartmodules.md, "Invocation".
 """
 
 from __future__ import annotations

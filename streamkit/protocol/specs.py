@@ -1,6 +1,6 @@
 """Objects of the control plane: topics, partitions, SPUs and others, with their states.
 
-Source: control plane reference, 4.
+Source: docs/protocol/admin.md, "Topics", "Partitions", "SPUs", "SmartModules" and "Other objects".
 """
 
 from __future__ import annotations

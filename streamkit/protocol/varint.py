@@ -1,6 +1,6 @@
 """Variable-length numbers outside batches: in error payloads, SmartModule records and wasm.
 
-Source: data plane reference, 2.1. Inside batches the compiled `codec` reads them.
+Source: docs/protocol/types.md, "Varints". Inside batches the compiled `codec` reads them.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ class Consumer:
         return self._loop.call(self._consumer.end_offsets())
 
     def lag(self) -> dict[int, int]:
-        """Return, per partition, how many offsets the application is away from the end offset.
+        """Return, per partition, the number of offsets from the application to the end offset.
 
         Records that are prefetched but not given out yet count as lag.
         """

@@ -347,7 +347,7 @@ class SendQueue:
         self._loop.post(self._has_work.set)
         self._is_awake = True
 
-    def _take(self) -> SendBatch | None:
+    def _next_batch(self) -> SendBatch | None:
         with self._lock:
             if not self._closed:
                 self._close_open()
@@ -360,7 +360,7 @@ class SendQueue:
     async def _forward_all(self) -> None:
         """Forward batches to the async producer until it is closed."""
         while True:
-            batch = self._take()
+            batch = self._next_batch()
             if batch is None:
                 self._urgent.clear()
                 self._has_work.clear()

@@ -1,6 +1,6 @@
-"""When a stream sends: a table, and a comparison with the pseudo code of the reference.
+"""When a stream sends: a table, and a comparison with a plain state machine of a stock server.
 
-Source: data plane reference, 5.5.
+Source: docs/protocol/produce-and-fetch.md, "Flow control".
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def test_an_acknowledgement_beyond_the_end_does_not_stop_a_stream() -> None:
 
 
 class Reference:
-    """The state machine of the reference, with one different line."""
+    """The state machine of a stock server, except for one line."""
 
     def __init__(self, start: int, end: int) -> None:
         self.sends: list[int] = []

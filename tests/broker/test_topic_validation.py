@@ -1,4 +1,4 @@
-"""The checks of a new topic by the SC. Rows and texts: control plane reference, 5.1 and 5.2."""
+"""Checks of a new topic. Source: docs/protocol/admin.md, "Checks of a new topic"."""
 
 from __future__ import annotations
 

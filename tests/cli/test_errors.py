@@ -112,7 +112,7 @@ def test_an_incomplete_current_profile_is_an_error(tmp_path: Path) -> None:
     ended = run(tmp_path, "topic", "list", variables={"FLV_PROFILE_PATH": str(profiles)})
     assert ended.code == 2
     assert "cluster 'cloud' in " in ended.err
-    assert "'' is not a valid tls_source" in ended.err
+    assert "has no tls_source" in ended.err
     assert "or use --embedded" in ended.err
     assert not (tmp_path / ".streamkit").exists()
 

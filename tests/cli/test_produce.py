@@ -284,7 +284,7 @@ def test_keys_and_values_of_stored_records_can_be_printed(on_cluster: Run) -> No
         ("-e a=b", "--params needs --smartmodule"),
         ("--aggregate-initial 0 --transforms t.yaml", "under `with`"),
         ("--smartmodule a --smartmodule-path b", "each select SmartModules"),
-        ("--transforms-line {", "step 1 is no JSON"),
+        ("--transforms-line {", "step 1 is not valid JSON"),
     ],
 )
 def test_invalid_options_are_refused_before_anything_is_read(

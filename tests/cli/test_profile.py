@@ -71,9 +71,7 @@ def test_the_current_profile_is_shown(profile: Profile) -> None:
 def test_the_list_shows_the_address_and_the_problem_of_each_profile(profile: Profile) -> None:
     lines = [line.split() for line in profile("list").splitlines()]
     assert lines[0] == ["CURRENT", "PROFILE", "CLUSTER", "ADDRESS", "TLS", "PROBLEM"]
-    assert " ".join(lines[1]).startswith(
-        "- broken - - - the cluster of profile 'broken' is missing"
-    )
+    assert lines[1][:6] == ["-", "broken", "-", "-", "-", "the"]
     assert lines[2] == ["-", "cloud", "cloud", "sc.example:9003", "anonymous", "-"]
     assert lines[3] == ["*", "local", "local", "127.0.0.1:9003", "disabled", "-"]
     assert json.loads(profile("list", "-O", "json"))[2] == {
@@ -176,12 +174,7 @@ def test_an_exported_profile_includes_its_certificates_and_key(
         ("add local h:1", ConfigError, "already", "another name"),
         ("add n h", UsageError, "the cluster: 'h' is not HOST:PORT", "host and port"),
         ("add n h:1 moon", UsageError, "'moon'", "local_k8"),
-        (
-            "add n h:1 --tls --domain d",
-            UsageError,
-            "missing: ca_cert, cert, key",
-            "client certificate",
-        ),
+        ("add n h:1 --tls --domain d", UsageError, "missing: ca_cert, cert, key", "anonymous TLS"),
         ("add n h:1 --domain d", UsageError, "--domain needs --tls", "add --tls"),
         ("rename local cloud", ConfigError, "profile 'cloud' already exists", "another name"),
         ("export broken", ConfigError, "is missing in", "correct"),

@@ -11,7 +11,8 @@ Python function from value and key to rows. Example: a filter that keeps one of 
         assert [(record.offset, record.value) async for record in consumer] == [(1, b"b")]
     assert spu.bodies(apis.STREAM_FETCH.key)  # the requests that it received
 
-Source: data plane reference, 5.5 and 8.7.
+Source: docs/protocol/produce-and-fetch.md, "Flow control", and docs/protocol/smartmodules.md,
+"Batches made by SmartModules".
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ class StockSpu:
     # --- streams -------------------------------------------------------------------
 
     async def run_stream(self, stream: Stream, send: Callable[[bytes], Any]) -> None:
-        """Follow the state machine of data plane reference 5.5; this log never grows."""
+        """Follow the flow control of a stock SPU; this log never grows."""
         body: StreamFetchRequest = stream.request.body
         last = await self._send(stream, body.fetch_offset, send)
         while last is not None:
@@ -204,7 +205,7 @@ class StockSpu:
         return self.end
 
     def transformed(self, offset: int, max_bytes: int) -> tuple[bytes, int, ErrorCode]:
-        """Make one batch of all remaining rows, as in data plane reference 8.7."""
+        """Make one batch of all remaining rows, as a stock SPU does."""
         assert self.module is not None, "the request names a module"
         rows: list[tuple[int, Row]] = []
         base, span, size, error = -1, 0, 0, NO_ERROR

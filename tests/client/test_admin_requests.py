@@ -29,8 +29,8 @@ from streamkit.protocol.topic_specs import (
     TopicStatus,
 )
 
-# Bodies of Create at version 19, with the name td, ta and so on. Source: control plane
-# reference, 3.3.
+# Bodies of Create at version 19, with the name td, ta and so on. Source:
+# docs/protocol/admin.md, "Create" and "Topics".
 CREATED: Final[dict[str, tuple[str, dict[str, Any], str]]] = {
     "ignoring racks": (
         "t1",

@@ -91,7 +91,7 @@ def test_an_update_without_a_change_is_not_reported() -> None:
     assert seen.take(response_of()) == []
 
 
-def test_a_later_full_list_counts_and_so_does_one_after_a_gap() -> None:
+def test_a_later_full_list_is_reported_and_so_is_one_after_a_gap() -> None:
     seen = state(item("a"))
     assert seen.take(response_of(all=(item("b"),))) == [Listed((("b", 0),))]
     assert seen.take(response_of(put("b", 1))) == [Changed(("b", 1), before=("b", 0))]

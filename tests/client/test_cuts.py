@@ -49,14 +49,14 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+def dedicated_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
     """A broker with only the topics of the running test, so the bytes are the same each time."""
     with BrokerProcess(tmp_path_factory.mktemp("cuts") / "data") as process:
         yield process
 
 
 @asynccontextmanager
-async def patient_client(address: str) -> AsyncIterator[Client]:
+async def retrying_client(address: str) -> AsyncIterator[Client]:
     """Open a client, with retries until it succeeds."""
     async with AsyncExitStack() as stack:
         while True:
@@ -173,7 +173,7 @@ async def judge(bench: Bench, ledger: Ledger, delivery: Delivery) -> None:
 
 async def cut_writing(broker: BrokerProcess, flow: Flow, delivery: Delivery, stride: int) -> str:
     rounds = 1 if delivery == "at-least-once" else 2
-    async with bench(broker) as held, patient_client(held.proxy.address) as proxied:
+    async with bench(broker) as held, retrying_client(held.proxy.address) as proxied:
         await held.begin(proxied=proxied)
         await write(held, proxied, delivery)
         total = held.proxy.carried[flow]
@@ -212,9 +212,13 @@ def stride(is_deep: bool) -> int:
 @pytest.mark.parametrize("delivery", ["at-least-once", "at-most-once"])
 @pytest.mark.parametrize("flow", ["spu up", "spu down"])
 async def test_writing_survives_a_cut_at_any_byte(
-    quiet: BrokerProcess, flow: Flow, delivery: Delivery, stride: int, say: Callable[[str], None]
+    dedicated_broker: BrokerProcess,
+    flow: Flow,
+    delivery: Delivery,
+    stride: int,
+    say: Callable[[str], None],
 ) -> None:
-    say(await cut_writing(quiet, flow, delivery, stride))
+    say(await cut_writing(dedicated_broker, flow, delivery, stride))
 
 
 # --- Reading ---------------------------------------------------------------------------------
@@ -245,7 +249,7 @@ async def stored(client: Client) -> dict[int, int]:
 async def cut_reading(
     broker: BrokerProcess, flow: Flow, codec: Literal["none", "zstd"], stride: int
 ) -> str:
-    async with bench(broker) as held, patient_client(held.proxy.address) as proxied:
+    async with bench(broker) as held, retrying_client(held.proxy.address) as proxied:
         async with held.direct.producer("t", batch_size=150, compression=codec) as producer:
             for number in range(20):
                 await producer.send(b"value %d" % number, partition=number % PARTITIONS)
@@ -273,13 +277,13 @@ async def cut_reading(
 @pytest.mark.parametrize("codec", ["none", "zstd"])
 @pytest.mark.parametrize("flow", ["spu up", "spu down"])
 async def test_reading_survives_a_cut_at_any_byte(
-    quiet: BrokerProcess,
+    dedicated_broker: BrokerProcess,
     flow: Flow,
     codec: Literal["none", "zstd"],
     stride: int,
     say: Callable[[str], None],
 ) -> None:
-    say(await cut_reading(quiet, flow, codec, stride))
+    say(await cut_reading(dedicated_broker, flow, codec, stride))
 
 
 # --- Connecting -------------------------------------------------------------------------------
@@ -289,7 +293,7 @@ async def cut_connecting(broker: BrokerProcess, flow: Flow, stride: int) -> str:
     """Cut the connection between a new client and the SC; each client writes and reads."""
     async with bench(broker) as held:
         await held.begin()
-        async with patient_client(held.proxy.address) as proxied:
+        async with retrying_client(held.proxy.address) as proxied:
             total = held.proxy.carried[flow]
             await write(held, proxied, "at-least-once")
         held.counts.clear()
@@ -298,7 +302,7 @@ async def cut_connecting(broker: BrokerProcess, flow: Flow, stride: int) -> str:
             cut = Cut(flow, at)
             await held.begin(cut)
             with anyio.fail_after(SOON_S):
-                async with patient_client(held.proxy.address) as proxied:
+                async with retrying_client(held.proxy.address) as proxied:
                     await write(held, proxied, "at-least-once")
             held.note(cut)
     return summary(flow, len(points), total, held.counts)
@@ -307,6 +311,6 @@ async def cut_connecting(broker: BrokerProcess, flow: Flow, stride: int) -> str:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("flow", ["sc up", "sc down"])
 async def test_connecting_survives_a_cut_at_any_byte(
-    quiet: BrokerProcess, flow: Flow, stride: int, say: Callable[[str], None]
+    dedicated_broker: BrokerProcess, flow: Flow, stride: int, say: Callable[[str], None]
 ) -> None:
-    say(await cut_connecting(quiet, flow, stride))
+    say(await cut_connecting(dedicated_broker, flow, stride))

@@ -42,14 +42,14 @@ SOON_S: Final = 60.0
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+def dedicated_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
     """A broker with only the topic of the running test, so the bytes are the same each time."""
-    with BrokerProcess(tmp_path_factory.mktemp("quiet") / "data") as process:
+    with BrokerProcess(tmp_path_factory.mktemp("dedicated") / "data") as process:
         yield process
 
 
 @asynccontextmanager
-async def patient_client(address: str) -> AsyncIterator[Client]:
+async def retrying_client(address: str) -> AsyncIterator[Client]:
     """Open a client, with retries until it succeeds."""
     async with AsyncExitStack() as stack:
         while True:
@@ -69,7 +69,7 @@ async def session(broker: BrokerProcess, *faults: Fault) -> tuple[Verdict, Count
         await direct.admin.create_topic("t", PARTITIONS)
         with Proxy(broker.sc_port, broker.spu_port, *faults) as proxy:
             with anyio.fail_after(SOON_S):
-                async with patient_client(proxy.address) as client:
+                async with retrying_client(proxy.address) as client:
                     opened = proxy.carried["sc down"]
                     await produce(client, ledger)
                     rows += await consume(client)
@@ -118,17 +118,17 @@ async def consume(client: Client) -> list[Row]:
 
 @pytest.mark.parametrize("flow", FLOWS)
 async def test_a_cut_connection_loses_nothing(
-    quiet: BrokerProcess, flow: Flow, is_deep: bool, capsys: pytest.CaptureFixture[str]
+    dedicated_broker: BrokerProcess, flow: Flow, is_deep: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A long session, cut at some bytes; `test_cuts` cuts every byte of shorter ones."""
-    clean, carried = await session(quiet)
+    clean, carried = await session(dedicated_broker)
     assert not clean.problems, clean
     cuts = DEEP_CUTS if is_deep else SAMPLED_CUTS
     points = sorted(random.Random(f"{flow} 1").sample(range(carried[flow]), cuts))
     counts: Counter[str] = Counter()
     for at in points:
         cut = Cut(flow, at)
-        verdict, now = await session(quiet, cut)
+        verdict, now = await session(dedicated_broker, cut)
         assert not verdict.problems, f"cut at {at} of {flow}: {verdict}"
         # A session may send fewer bytes than the measured one; then the cut comes too late.
         assert cut.fired == 1 or now[flow] <= at, f"byte {at} of {flow} was not cut"
@@ -180,10 +180,10 @@ async def test_producers_and_consumers_can_open_while_the_broker_is_down(
 
 
 async def test_a_session_succeeds_although_it_is_cut_many_times(
-    quiet: BrokerProcess, anyio_backend_name: str
+    dedicated_broker: BrokerProcess, anyio_backend_name: str
 ) -> None:
     cuts = [Cut("spu down", at) for at in range(300, 2_700, 300)]
-    verdict, _ = await session(quiet, *cuts)
+    verdict, _ = await session(dedicated_broker, *cuts)
     assert not verdict.problems, verdict
     assert all(cut.fired for cut in cuts)
 
@@ -200,10 +200,10 @@ async def test_a_session_succeeds_although_it_is_cut_many_times(
     ids=["split", "delay"],
 )
 async def test_slow_or_split_bytes_repeat_nothing(
-    quiet: BrokerProcess, make: Callable[[Flow], Fault]
+    dedicated_broker: BrokerProcess, make: Callable[[Flow], Fault]
 ) -> None:
     faults = [make(flow) for flow in FLOWS]
-    verdict, _ = await session(quiet, *faults)
+    verdict, _ = await session(dedicated_broker, *faults)
     assert not verdict.problems, verdict
     assert all(fault.fired for fault in faults)
     assert verdict.counts["stored again"] == 0
@@ -211,7 +211,7 @@ async def test_slow_or_split_bytes_repeat_nothing(
 
 @pytest.mark.parametrize("flow", ["spu up", "spu down"])
 async def test_a_stalled_connection_is_waited_for_and_repeats_nothing(
-    quiet: BrokerProcess, flow: Flow
+    dedicated_broker: BrokerProcess, flow: Flow
 ) -> None:
     stall = Stall(flow, 300)
 
@@ -222,7 +222,7 @@ async def test_a_stalled_connection_is_waited_for_and_repeats_nothing(
             stall.release()
 
         tasks.start_soon(release_once_met)
-        verdict, _ = await session(quiet, stall)
+        verdict, _ = await session(dedicated_broker, stall)
     assert not verdict.problems, verdict
     assert stall.fired
     assert verdict.counts["stored again"] == 0

@@ -22,7 +22,7 @@ from streamkit import Client
 from streamkit.client.produce.handles import RecordHandle
 from streamkit.errors import StreamKitError
 from tests.broker_process import BrokerProcess
-from tests.client.test_cuts import Bench, bench, patient_client
+from tests.client.test_cuts import Bench, bench, retrying_client
 from tests.proxy import Fault, FlipAt, Flow, Repeat
 
 # After a damaged length the other side waits for bytes that are never sent.
@@ -43,7 +43,7 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+def dedicated_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
     with BrokerProcess(tmp_path_factory.mktemp("bits") / "data") as process:
         yield process
 
@@ -91,7 +91,7 @@ async def harm_reading(
 ) -> tuple[Counter[str], list[str]]:
     counts: Counter[str] = Counter()
     silent: list[str] = []
-    async with bench(broker) as held, patient_client(held.proxy.address) as proxied:
+    async with bench(broker) as held, retrying_client(held.proxy.address) as proxied:
         async with held.direct.producer("t", batch_size=150, compression=codec) as producer:
             for number in range(20):
                 await producer.send(b"value %d" % number, partition=number % 2)
@@ -158,9 +158,9 @@ def tell(what: str, counts: Counter[str], silent: list[str], capsys: Any) -> Non
 @pytest.mark.parametrize("codec", ["none", "zstd"])
 @pytest.mark.parametrize("flow", ["spu up", "spu down"])
 async def test_damaged_bytes_are_never_read_as_other_records(
-    quiet: BrokerProcess, flow: Flow, codec: Any, kind: str, is_deep: bool, capsys: Any
+    dedicated_broker: BrokerProcess, flow: Flow, codec: Any, kind: str, is_deep: bool, capsys: Any
 ) -> None:
-    counts, silent = await harm_reading(quiet, flow, codec, KINDS[kind](flow, is_deep))
+    counts, silent = await harm_reading(dedicated_broker, flow, codec, KINDS[kind](flow, is_deep))
     tell(f"reading {codec}, {kind} {flow}", counts, silent, capsys)
     assert not silent
     assert len(counts) > 1
@@ -222,11 +222,11 @@ async def written(held: Bench, proxied: Client) -> str:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("flow", ["spu up", "spu down"])
 async def test_damaged_bytes_are_never_stored_as_other_records(
-    quiet: BrokerProcess, flow: Flow, kind: str, is_deep: bool, capsys: Any
+    dedicated_broker: BrokerProcess, flow: Flow, kind: str, is_deep: bool, capsys: Any
 ) -> None:
     counts: Counter[str] = Counter()
     silent: list[str] = []
-    async with bench(quiet) as held, patient_client(held.proxy.address) as proxied:
+    async with bench(dedicated_broker) as held, retrying_client(held.proxy.address) as proxied:
         await held.begin(proxied=proxied)
         assert await written(held, proxied) == "no matter"
         for fault in KINDS[kind](flow, is_deep)(held.proxy.carried[flow]):

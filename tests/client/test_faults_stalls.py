@@ -14,7 +14,7 @@ from streamkit.protocol.compression import Codec
 from tests.broker.running import batch_of
 from tests.broker_process import BrokerProcess
 from tests.client.scripted import Read, Scripted
-from tests.client.test_cuts import Bench, NoPauses, bench, patient_client, read, write
+from tests.client.test_cuts import Bench, NoPauses, bench, read, retrying_client, write
 from tests.proxy import FLOWS, Flow, Stall
 
 SOON_S: Final = 60.0
@@ -28,14 +28,14 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="module")
-def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
+def dedicated_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerProcess]:
     with BrokerProcess(tmp_path_factory.mktemp("stalls") / "data") as process:
         yield process
 
 
 async def session(held: Bench) -> None:
     """Connect, write and check the outcomes, then read all records."""
-    async with patient_client(held.proxy.address) as proxied:
+    async with retrying_client(held.proxy.address) as proxied:
         await write(held, proxied, "at-least-once")
         found, _ = await read(proxied)
         assert {n: len(rows) for n, rows in found.items()} == held.ends
@@ -45,9 +45,9 @@ async def session(held: Bench) -> None:
 @pytest.mark.parametrize("ends", ["goes on", "is cut"])
 @pytest.mark.parametrize("flow", FLOWS)
 async def test_a_stall_in_one_direction_loses_nothing(
-    quiet: BrokerProcess, flow: Flow, ends: Literal["goes on", "is cut"]
+    dedicated_broker: BrokerProcess, flow: Flow, ends: Literal["goes on", "is cut"]
 ) -> None:
-    async with bench(quiet) as held:
+    async with bench(dedicated_broker) as held:
         await held.begin()
         await session(held)
         # After the first watch responses, the bytes of the SC depend on timing.

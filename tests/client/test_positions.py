@@ -195,7 +195,7 @@ def test_a_flipped_bit_is_found_or_does_not_matter(at: int, bit: int) -> None:
     assert position.next_offset == 0
 
 
-# --- Start offsets: client semantics reference, 3.2 ----------------------------------------------
+# --- Start offsets: docs/protocol/produce-and-fetch.md, "Where a consumer starts" ----------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Fluvio's own profile file, as the control plane reference describes it (6.1)."""
+"""Fluvio's own profile file, see docs/protocol/index.md, "How a client finds the cluster"."""
 
 from __future__ import annotations
 

@@ -243,13 +243,13 @@ def offsets_of(
     *,
     base: int = 0,
     may_multiply: bool = False,
-    is_sure: bool = True,
+    is_reliable: bool = True,
 ) -> tuple[list[int], int]:
     batch = output_batch([(delta, (b"v", None)) for delta in deltas], base, span)
     header = read_batch_header(batch)
     _, found = decode_output_batch(batch, 0, header)
     assert found == deltas
-    return output_offsets(header, found, wanted, may_multiply=may_multiply, is_sure=is_sure)
+    return output_offsets(header, found, wanted, may_multiply=may_multiply, is_reliable=is_reliable)
 
 
 def test_deltas_that_ascend_are_offsets() -> None:
@@ -261,7 +261,7 @@ def test_the_wrong_deltas_of_a_stock_server_give_the_lowest_offset_possible() ->
     assert offsets_of([0, 2, -4], 5) == ([0, 2, 4], 0)
     # The second batch begins at 3; its records are 4 and 7.
     assert offsets_of([0, 2, -2, 1], 13) == ([0, 2, 3, 4], 0)
-    # From the reference, 8.7: both have delta 0, but the second is really 2.
+    # As stock servers answer: both have delta 0, but the second is really 2.
     assert offsets_of([0, 0], 4) == ([0, 1], 0)
 
 
@@ -283,7 +283,7 @@ def test_records_before_the_start_are_counted() -> None:
 
 def test_a_record_that_may_be_after_the_start_is_kept() -> None:
     # The first is from the first batch; the second may be from a long batch after it.
-    assert offsets_of([1, 4, 8], 100, 6, is_sure=False) == ([1, 6, 8], 1)
+    assert offsets_of([1, 4, 8], 100, 6, is_reliable=False) == ([1, 6, 8], 1)
     # It may come from any record of the batch, so also from one after the start.
     assert offsets_of([0, 0, 0], 10, 6, may_multiply=True) == ([6, 6, 6], 0)
 

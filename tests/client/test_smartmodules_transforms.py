@@ -12,7 +12,7 @@ from streamkit.client import Lookback, SmartModule, load_transforms, parse_trans
 from streamkit.client.smartmodules.transforms import parse_transform_lines
 from streamkit.errors import UsageError
 
-# The format of the client semantics reference, 6.
+# The format of Fluvio's files: docs/protocol/smartmodules.md, "Transforms in files".
 FILE = """
 meta:                      # of a connector; it is not looked at
   name: my-source

@@ -57,7 +57,7 @@ from tests.proxy import Flow, Proxy, Replace
 
 SOON_S: Final = 60.0
 ADMIN_VERSIONS: Final = range(15, 20)
-# What servers list. Source: control plane reference, 1.2; data plane reference, 1.5.
+# What servers list. Source: docs/protocol/frames.md, "Requests to an SPU" and "Requests to the SC".
 SC_MINIMA: Final = {1001: 9, 1002: 1, 1003: 15, 1004: 15, 1006: 1}
 PLATFORM: Final = "0.11.10"
 Ranges = Mapping[int, tuple[int, int]]

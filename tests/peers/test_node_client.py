@@ -15,7 +15,7 @@ from tests.protocol.recorded import read_json
 
 pytestmark = pytest.mark.peers("node")
 
-# Text keys of the reference, with their partition in a topic of three partitions.
+# Keys that are text, with their partition in a topic of three partitions.
 KEYS: Final = {
     bytes.fromhex(vector["key_hex"]).decode(): vector["mods"]["3"]
     for vector in read_json("siphash.json")

@@ -14,7 +14,7 @@ from tests.protocol.recorded import read_json
 
 pytestmark = pytest.mark.peers
 
-# Keys of the reference, with their partition in a topic of three partitions.
+# Keys of the vectors, with their partition in a topic of three partitions.
 KEYS: Final = {
     bytes.fromhex(vector["key_hex"]): vector["mods"]["3"]
     for vector in read_json("siphash.json")

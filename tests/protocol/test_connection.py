@@ -51,7 +51,7 @@ STREAM: Final = StreamFetchRequest("t", 0, 0, 1_000)
 SLICE: Final = StreamFetchResponse("t", 1, FetchablePartition(0))
 
 
-# What an SPU advertises. Source: data plane reference, 1.5.
+# What an SPU advertises. Source: docs/protocol/frames.md, "Requests to an SPU".
 ADVERTISED: Final = ((0, 0, 25), (1, 0, 25), (1002, 25, 25), (1003, 0, 25), (1005, 0, 0))
 
 
@@ -186,7 +186,7 @@ def test_a_request_is_encoded_in_the_negotiated_version() -> None:
     assert request.body == STREAM, "version 22 has no consumer id"
 
 
-# Control plane reference, 1.4.
+# docs/protocol/frames.md, "ApiVersions".
 PLATFORMS: Final = {
     "0.9.0": None,
     "0.9.0+x": None,

@@ -29,7 +29,7 @@ from streamkit.protocol.error_codes import (
 from streamkit.protocol.schema import decode, encode
 from streamkit.protocol.server_errors import as_exception
 
-# Data plane reference, 7.
+# docs/protocol/error-codes.md, "Codes".
 TAGS = """
 -1 0 1 2 6 7 10 13 56 60 61 71 72 73 1000 1001 1002 1003 1004 2000 2001 2002 2003 2004 2005 2006
 2007 2008 3000 3001 3002 3003 3004 3005 5000 5001 5002 6000 6001 6002 6003 6004 6005 6006 6007 6008

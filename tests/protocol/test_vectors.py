@@ -1,4 +1,4 @@
-"""Every vector of the wire reference: read, compared field by field, written again."""
+"""Every vector: read, compared field by field, written again."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ from streamkit.protocol.smartmodule_io import (
 from streamkit.protocol.smartmodules import Duration, ExtraParams, NoFields
 from streamkit.protocol.varint import OPTIONAL_RECORD_DATA, RECORD_DATA, VARINT
 from tests.protocol.recorded import APIS, Vector, body_at, read_json, vectors
-from tests.protocol.reference_words import (
+from tests.protocol.vector_words import (
     batch_in_words,
     error_in_words,
     in_words,

@@ -22,8 +22,8 @@ INVOCATION: Final = modules.SmartModuleInvocation(
 ENDPOINT: Final = specs.Endpoint(1, "h")
 HOME: Final = topic_specs.HomePartition("c", "r", source=True)
 
-# Messages, and the bytes they gain or lose at a version compared to the version before it. The
-# tables of the data plane reference, 1 to 8, and of the control plane reference, 3 and 4.
+# Messages, and the bytes they gain or lose at a version compared to the version before it.
+# Source: the layouts in docs/protocol/.
 GROWTH: Final[dict[str, tuple[Wire[Any], Any, dict[int, int]]]] = {
     "ApiVersions request": (
         apis.API_VERSIONS.request,

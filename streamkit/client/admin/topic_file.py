@@ -1,6 +1,6 @@
 """Reads topics described in files, in the format of Fluvio's own ``topic create``.
 
-Source: client semantics reference, 5.3.
+Source: docs/protocol/admin.md, "Topic files".
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Each watch has its own connection. The protocol cannot end a watch, so only closing the connection
 stops the server. Also, a watch that is not read does not delay anything else.
 
-Source: control plane reference, 2.3 and 3.6.
+Source: docs/protocol/admin.md, "Watch" and "Keeping a copy of the metadata".
 """
 
 from __future__ import annotations

@@ -283,7 +283,7 @@ class Consumer:
         return {number: (await self._bounds(number))[1] for number in sorted(self._readers)}
 
     async def lag(self) -> dict[int, int]:
-        """Return, per partition, how many offsets the application is away from the end offset.
+        """Return, per partition, the number of offsets from the application to the end offset.
 
         Records that are prefetched but not given out yet count as lag.
         """

@@ -8,7 +8,8 @@ when the server has finished, it rejects that offset and ends the stream.
 This is reliable only on a stream that has sent no response yet. After a response, the real
 acknowledgement may still be unread, and of two acknowledgements the server uses only the last.
 
-Source: data plane reference, 5.5 and 9.6.
+Source: docs/protocol/produce-and-fetch.md, "Flow control";
+docs/protocol/limits.md, "A filter that drops everything".
 """
 
 from __future__ import annotations

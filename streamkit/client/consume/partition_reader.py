@@ -26,7 +26,7 @@ from streamkit.client.consume.end_probe import END_PROBE_OFFSET, EndProbe
 from streamkit.client.consume.fetch_buffer import FetchBuffer
 from streamkit.client.consume.offsets import OffsetClient
 from streamkit.client.consume.positions import Position, ResponseHeaders
-from streamkit.client.consume.stored_batches import is_in_one_segment, segment_end, unmistakable_end
+from streamkit.client.consume.stored_batches import is_in_one_segment, reliable_end, segment_end
 from streamkit.client.options import ConsumerMetrics, ConsumerOptions
 from streamkit.client.smartmodules.propagation import SmartModulePropagation
 from streamkit.client.smartmodules.smartmodule import check_carried, keeps_state, may_multiply
@@ -187,7 +187,7 @@ class PartitionReader:
         position = self.position
         address = await self._cluster.leader(self._topic, self.partition)
         if self._options.smartmodules:
-            position.unmistakable_end = await unmistakable_end(
+            position.reliable_end = await reliable_end(
                 self._reading.offsets, self._topic, self.partition, position.next_offset
             )
         channel = await self._connection(address)
@@ -206,7 +206,7 @@ class PartitionReader:
             while not self.is_done:
                 response = await self._next(responses, channel)
                 # After a seek, the responses of this stream are not needed any more.
-                if self.position is not position or await self._take(response, channel):
+                if self.position is not position or await self._process(response, channel):
                     return
         finally:
             if not self.is_done:  # a stream read to its end stays open for the last commit
@@ -255,7 +255,7 @@ class PartitionReader:
             # The server ignores this while the stream is still opening; then it is sent again.
             await channel.call(UPDATE_OFFSETS, UpdateOffsetsRequest((update,)))
 
-    async def _take(self, response: StreamFetchResponse, channel: Channel) -> bool:
+    async def _process(self, response: StreamFetchResponse, channel: Channel) -> bool:
         """Process one response; return whether the stream must be reopened."""
         fetched, position = response.partition, self.position
         if self._end_probe is not None and self._end_probe.is_refusal(fetched.error):

@@ -2,10 +2,10 @@
 
 A server may cut a response inside a batch. The incomplete batch is dropped and read again: only
 complete batches are decoded and acknowledged. If not even one batch is complete, the reader
-requests a larger response. Source: data plane reference, 9.1.
+requests a larger response. Source: docs/protocol/limits.md, "Cut batches".
 
 The output of SmartModules arrives as a batch that covers the offsets of its input, with gaps.
-See `output_offsets`; data plane reference, 8.7, 9.6 and 9.7.
+See `output_offsets`; docs/protocol/smartmodules.md, "Offsets of output records".
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ResponseHeaders:
 class Position:
     """The next offset to read from one partition.
 
-    ``unmistakable_end`` is the result of `stored_batches.unmistakable_end` for a start with
+    ``reliable_end`` is the result of `stored_batches.reliable_end` for a start with
     SmartModules. ``may_multiply`` means that a SmartModule may produce several records from one.
     """
 
@@ -61,7 +61,7 @@ class Position:
         self._may_multiply = may_multiply
         self._boundary = -1  # the last known boundary between two batches
         self._unexpected: tuple[int, int] | None = None
-        self.unmistakable_end: int | None = None
+        self.reliable_end: int | None = None
 
     def inspect(self, response: FetchablePartition) -> ResponseHeaders:
         """Read the batch headers of a response; the position does not change.
@@ -169,13 +169,13 @@ class Position:
         wanted = self.next_offset
         for header, at in headers.batches:
             columns, deltas = self._decoded_output(headers.response.records, at, header)
-            sure_end = self.unmistakable_end
+            reliable_end = self.reliable_end
             found, before = output_offsets(
                 header,
                 deltas,
                 wanted,
                 may_multiply=self._may_multiply,
-                is_sure=sure_end is None or header.end_offset <= sure_end,
+                is_reliable=reliable_end is None or header.end_offset <= reliable_end,
             )
             columns = _without_first(columns, before)
             values += columns.values
@@ -214,7 +214,7 @@ def output_offsets(
     wanted: int,
     *,
     may_multiply: bool,
-    is_sure: bool = True,
+    is_reliable: bool = True,
 ) -> tuple[list[int], int]:
     """Return the offsets of SmartModule output, and how many records are before ``wanted``.
 
@@ -229,18 +229,18 @@ def output_offsets(
         wanted: The requested offset. It may be inside the first stored batch, because servers
             start with that whole batch.
         may_multiply: Whether several records may come from one, and so share an offset.
-        is_sure: Whether no record of a later stored batch can look like one before the start.
+        is_reliable: Whether no record of a later stored batch can look like one before the start.
             If not, only the first record surely belongs to the first batch, and all others are
             kept.
 
-    Source: data plane reference, 8.7 and 9.7.
+    Source: docs/protocol/smartmodules.md, "Offsets of output records".
     """
     base, last = header.base_offset, max(0, header.last_offset_delta)
     ascending = _ascending(deltas, last)
     before = 0
     # A single record at the start of a batch may also be the first of several from one input.
     if base < wanted and (not may_multiply or ascending > 1 or (deltas and deltas[0] > 0)):
-        before = bisect_left(deltas, wanted - base, 0, ascending if is_sure else 1)
+        before = bisect_left(deltas, wanted - base, 0, ascending if is_reliable else 1)
     offsets = [base + delta for delta in deltas[:ascending]]
     step = 0 if may_multiply else 1
     lowest = max(wanted - step, offsets[-1] if offsets else base - step)

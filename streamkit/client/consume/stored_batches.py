@@ -11,7 +11,8 @@ At the end of a segment: a stock server processes one log segment at a time. If 
 drop every record of a segment, it sends no response and also skips all later segments. So the
 client has to find the next segment itself: by reading, if the log is long enough to have several.
 
-Source: data plane reference, 5.4, 8.7, 9.7 and appendix A.
+Source: docs/protocol/smartmodules.md, "Batches made by SmartModules" and
+"Offsets of output records".
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _PROBE_BYTES = 1024
 _WALK_BYTES = 4 * MIB
 
 
-async def unmistakable_end(
+async def reliable_end(
     offsets: OffsetClient, topic: str, partition: int, wanted: int
 ) -> int | None:
     """Return the offset up to which deltas reliably identify records of the first stored batch.

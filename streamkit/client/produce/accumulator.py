@@ -1,6 +1,7 @@
 """Collects the records of one partition into batches. Pure.
 
-Source: client semantics reference, 1.3 and 1.4; without its defect that the size of a record is
+Source: docs/protocol/batches.md, "Size of a record", and docs/protocol/produce-and-fetch.md,
+"How a stock producer sends"; without its defect that the size of a record is
 compared with the rest of a partly full batch.
 """
 

@@ -249,10 +249,10 @@ class PartitionSender:
     # --- at least once -----------------------------------------------------------------
 
     async def _deliver(self, batches: list[ReadyBatch], sent_s: float) -> None:
-        """Send batches in one entry, which is stored completely or not at all, until it is final.
+        """Send batches in one entry until the outcome is final.
 
-        If the broker permanently refuses the entry, each batch is sent alone, so that only the
-        invalid records are refused.
+        A broker stores an entry completely or not at all. If it permanently refuses the entry,
+        each batch is sent alone, so that only the invalid records are refused.
         """
         try:
             code, base_offset = await self._final_response(batches)

@@ -1,6 +1,7 @@
 """Reads Fluvio's profile file, which names the user's clusters.
 
-Source: control plane reference, 6.1. For changes of the file see `profile_file`.
+Source: docs/protocol/index.md, "How a client finds the cluster". For changes of
+the file see `profile_file`.
 """
 
 from __future__ import annotations
@@ -206,6 +207,8 @@ def _one_of(
 ) -> str:
     value = table.get(key, default)
     found = choices.get(value) if isinstance(value, str) else None
+    if key not in table and not default:
+        raise ConfigError(f"{whose} has no {key}", hint=f"use {', '.join(choices)}")
     if found is None:
         raise ConfigError(
             f"{value!r} is not a valid {key} of {whose}", hint=f"use {', '.join(choices)}"

@@ -1,6 +1,7 @@
 """Changes Fluvio's profile file, and keeps everything else in it.
 
-Source: control plane reference, 6.1. Comments, order and unknown keys are kept; the official tools
+Source: docs/protocol/index.md, "How a client finds the cluster".
+Comments, order and unknown keys are kept; the official tools
 rewrite the whole file and lose the comments.
 """
 
@@ -277,10 +278,10 @@ class ProfileFile:
             after = in_its_line_ends(
                 before, lambda text: _with_sections(rewrite(_with_version(text)))
             )
-            is_right = tomllib.loads(after) == wanted
+            is_as_expected = tomllib.loads(after) == wanted
         except (ValueError, LookupError, TypeError, TOMLKitError) as error:
             raise self._unchangeable() from error
-        if not is_right:
+        if not is_as_expected:
             raise self._unchangeable()
         _replace_file(self.path, after)
 

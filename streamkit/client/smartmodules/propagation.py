@@ -1,6 +1,7 @@
 """SmartModules that a cluster has but an SPU does not know yet.
 
-Source: data plane reference, 8.1: an SPU knows a new one about half a second later.
+Source: docs/protocol/smartmodules.md, "Naming a module":
+an SPU knows a new one about half a second later.
 """
 
 from __future__ import annotations

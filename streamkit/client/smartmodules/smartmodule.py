@@ -3,7 +3,7 @@
 A chain is a sequence of steps; each one gets the output of the step before it. Pure, except
 `SmartModule.from_file`.
 
-Source: data plane reference, 8.1; client semantics reference, 6.
+Source: docs/protocol/smartmodules.md, "Invocation" and "Transforms in files".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reads Fluvio's transforms: a chain of SmartModules in YAML or JSON, as in its CLI and connectors.
 
-Source: client semantics reference, 6.
+Source: docs/protocol/smartmodules.md, "Transforms in files".
 """
 
 from __future__ import annotations

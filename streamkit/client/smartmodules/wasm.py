@@ -1,6 +1,6 @@
 """Checks and compresses WebAssembly modules before they are sent. Pure.
 
-Source: control plane reference, 4.6; WebAssembly core specification, 5.5.
+Source: docs/protocol/smartmodules.md, "Naming a module"; WebAssembly core specification, 5.5.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decoded messages with the field names of the wire reference, to compare with the vectors."""
+"""Decoded messages with the field names that the vectors use, to compare with them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from streamkit.protocol.schema import Reader, decode, encode, since
 from streamkit.protocol.smartmodule_io import RECORD, RECORDS, ModuleRecord
 from streamkit.protocol.varint import read_varint
 
-# Fields with another name in the reference. WORDS_OF has priority over WORDS.
+# Fields with another name in the vectors. WORDS_OF has priority over WORDS.
 WORDS: Final[dict[str, str]] = {
     "error": "error_code",
     "modified_time_s": "modified_time",
@@ -66,7 +66,7 @@ WORDS_OF: Final[dict[type[Any], dict[str, str]]] = {
     specs.ReplicaStatus: {"high_watermark": "hw", "log_end": "leo"},
     topic_specs.Deduplication: {"params": "with"},
 }
-# A variant's tag, and its name in the reference.
+# A variant's tag, and its name in the vectors.
 VARIANTS: Final[dict[type[Any], tuple[int, str]]] = {
     modules.Predefined: (0, "Predefined"),
     modules.AdHoc: (1, "AdHoc"),
@@ -84,7 +84,7 @@ VARIANTS: Final[dict[type[Any], tuple[int, str]]] = {
     offsets.Deleted: (1, "deleted"),
     offsets.Checkpoint: (2, "checkpoint"),
 }
-# Error codes whose payload has one text, with another name in the reference.
+# Error codes whose payload has one text, with another name in the vectors.
 TEXT_WORDS: Final = {6001: "name"}
 ENVELOPED: Final = (
     sc.CreateRequest,
