@@ -92,7 +92,7 @@ def run(options: ProduceOptions) -> int:
 
 
 def _inputs(options: ProduceOptions) -> list[Input]:
-    # Open all files before anything is sent, so that a wrong name does not end a half-done run.
+    # Open all files first, so that a wrong file name is an error before anything is sent.
     files = [open_file(path, decompress=not options.raw) for path in options.files]
     return files or [standard_input()]
 

@@ -17,8 +17,8 @@ def cancelled_by_signals(request_stop: Callable[[int], object]) -> Iterator[None
     If SIGINT was ignored when the command began, it stays ignored: a shell script starts
     background commands that way, because Ctrl-C is not meant for them. SIGTERM is always handled.
 
-    The event loop's own signal handlers would not do: they do not run while a write to a full
-    pipe blocks, and a second Ctrl-C must end the process even then.
+    These are not the event loop's own signal handlers, because those do not run while a write to
+    a full pipe blocks, and a second Ctrl-C must end the process even then.
     """
     loop = asyncio.get_running_loop()
     is_requested = False

@@ -27,7 +27,7 @@ def answer(value):
     # In one write, because another thread may answer at the same time.
     os.write(1, json.dumps(value).encode() + b"\\n")
 
-def told():
+def receive():
     return json.loads(input())
 
 def until_end(topic, partition=None, start=None, consumer=None, strategy=None):
@@ -66,7 +66,7 @@ NODE_PRELUDE: Final = """
 const { default: Fluvio, Offset } = require("@fluvio/client");
 const lines = require("readline").createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 const answer = (value) => process.stdout.write(JSON.stringify(value) + "\\n");
-const told = async () => JSON.parse((await lines.next()).value);
+const receive = async () => JSON.parse((await lines.next()).value);
 const hex = (bytes) => Buffer.from(bytes).toString("hex");
 const refusal = (promise) => promise.then(() => null, (error) => String(error));
 
@@ -212,6 +212,6 @@ def run_node(start_node: StartPeer) -> RunPeer:
 def _running(start: StartPeer) -> RunPeer:
     async def run(script: str) -> list[Any]:
         async with start(script) as peer:
-            return await peer.rest()
+            return await peer.remaining()
 
     return run

@@ -28,13 +28,13 @@ class Peer:
         assert line, f"the script ended without an answer: {self._log.read_text()}"
         return json.loads(line)
 
-    async def tell(self, value: object = "go on") -> None:
-        """Give it the value that it waits for in `told`."""
+    async def send(self, value: object = "continue") -> None:
+        """Send the value that the script waits for in its function `receive`."""
         assert self._process.stdin is not None, "stdin is a pipe"
         self._process.stdin.write(json.dumps(value).encode() + b"\n")
         await self._process.stdin.drain()
 
-    async def rest(self) -> list[Any]:
+    async def remaining(self) -> list[Any]:
         """Wait until the script ends with exit code 0; return its remaining answers."""
         assert self._process.stdout is not None, "stdout is a pipe"
         out = await self._in_time(self._process.stdout.read())

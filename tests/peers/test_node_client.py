@@ -263,7 +263,7 @@ for (let i = 0; i < 4; i++) answer((await records.next()).value.valueString());
             for number in range(3):
                 await (await producer.send(f"live {number}"))
                 assert await peer.answer() == f"live {number}"
-            assert await peer.rest() == []
+            assert await peer.remaining() == []
 
 
 async def test_a_callback_of_the_node_client_gets_records_of_streamkit(
@@ -329,7 +329,7 @@ const producer = await fluvio.topicProducer("t");
 await producer.send("k", "before");
 await producer.flush();
 answer("sent");
-await told();
+await receive();
 await producer.send("k", "after");
 await producer.flush();
 """
@@ -337,6 +337,6 @@ await producer.flush();
         assert await peer.answer() == "sent"
         broker.kill()
         broker.start()
-        await peer.tell()
-        assert await peer.rest() == []
+        await peer.send()
+        assert await peer.remaining() == []
     assert await values_of(client, "t") == [b"before", b"after"]

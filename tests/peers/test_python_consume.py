@@ -168,7 +168,7 @@ for _ in range(4):
             for number in range(3):
                 await (await producer.send(f"live {number}"))
                 assert await peer.answer() == f"live {number}"
-            assert await peer.rest() == []
+            assert await peer.remaining() == []
 
 
 # --- Positions and partitions ------------------------------------------------------------

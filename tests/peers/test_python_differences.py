@@ -1,14 +1,14 @@
-"""Where the official Python client fails and streamkit does not, on the same broker.
+"""Cases in which the official Python client fails and streamkit does not, on the same broker.
 
-Each test runs both clients: first the official one in a process of its own, then ours. It asserts
-the failure as well as the success, so it also tells us when a new release of the official client
-fixes something. The page "From the official client" makes the same statements to its readers.
+Each test runs both clients: first the official one in a separate process, then ours. It asserts
+the failure as well as the success, so it also shows when a new release of the official client
+fixes something. The page "From the official client" lists the same differences.
 
 The official client's part is a script in a string. `conftest.py` gives it some names:
 ``fluvio`` is connected, ``answer(x)`` sends a value to the test, ``refusal(call)`` returns the
 text of the exception that a call raises, or None. Example: "flush" of the official producer
 raises nothing although the broker refused the record, and ours raises BrokerError; see
-`test_a_flush_says_nothing_of_records_that_were_refused`.
+`test_a_flush_does_not_report_refused_records`.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ FOREVER_S: Final = 3_600
 SILENCE_S: Final = 1.0
 NEVER: Final = 1 << 40
 MARK: Final = b"hundred bytes"
-# The layouts that the two clients ask StreamFetch for.
+# The versions of StreamFetch that the two clients use.
 THEIR_VERSION, OUR_VERSION = 24, apis.STREAM_FETCH.max_version
 
 
 # --- Producing -----------------------------------------------------------------------------
 
 
-async def test_a_producer_that_is_dropped_loses_what_it_holds(
+async def test_a_dropped_producer_loses_its_buffered_records(
     run_peer: RunPeer, client: Client
 ) -> None:
     await client.admin.create_topic("theirs")
@@ -68,9 +68,7 @@ answer(refusal(sent.wait))
     assert await values_of(client, "ours") == [b"held"]
 
 
-async def test_a_flush_says_nothing_of_records_that_were_refused(
-    run_peer: RunPeer, client: Client
-) -> None:
+async def test_a_flush_does_not_report_refused_records(run_peer: RunPeer, client: Client) -> None:
     await client.admin.create_topic("t", segment_size_bytes=2_000)
     flushed, waited = await run_peer(
         """
@@ -88,7 +86,7 @@ answer(refusal(sent.wait))
             await producer.flush()
 
 
-async def test_at_most_once_gives_an_offset_to_records_that_were_refused(
+async def test_at_most_once_returns_an_offset_for_refused_records(
     run_peer: RunPeer, client: Client
 ) -> None:
     await client.admin.create_topic("t", segment_size_bytes=2_000)
@@ -108,7 +106,7 @@ answer(producer.send(b"", b"x" * 3_000).wait().offset())
             await producer.flush()
 
 
-async def test_a_connection_lost_with_records_under_way_ends_a_producer(
+async def test_a_producer_fails_after_losing_a_connection_with_records_in_flight(
     start_peer: StartPeer, client: Client, broker: BrokerProcess
 ) -> None:
     await client.admin.create_topic("theirs")
@@ -117,24 +115,24 @@ async def test_a_connection_lost_with_records_under_way_ends_a_producer(
 producer = fluvio.topic_producer("theirs")
 producer.send_string("before").wait()
 answer("sent")
-told()
-sent = producer.send_string("under way")
-answer("under way")
+receive()
+sent = producer.send_string("in flight")
+answer("in flight")
 answer(refusal(sent.wait))
-refusal(lambda: producer.send_string("at once").wait())
+refusal(lambda: producer.send_string("immediately").wait())
 answer(refusal(lambda: producer.send_string("after").wait()))
 """
     stall = Stall("spu down", NEVER)
     with Proxy(broker.sc_port, broker.spu_port, stall) as proxy:
         async with start_peer(script, proxy.address, socket_wait_s=2) as peer:
             assert await peer.answer() == "sent"
-            stall.at = 0  # the answer to the next one gets stuck
-            await peer.tell()
-            assert await peer.answer() == "under way"
+            stall.at = 0  # the proxy holds back the next response
+            await peer.send()
+            assert await peer.answer() == "in flight"
             await asyncio.to_thread(stall.has_fired.wait)
             proxy.cut_all()
             stall.release()
-            refusals = await peer.rest()
+            refusals = await peer.remaining()
     assert len(refusals) == 2
     assert all(refusals)
     assert b"after" not in await values_of(client, "theirs")
@@ -144,22 +142,22 @@ answer(refusal(lambda: producer.send_string("after").wait()))
         async with Client.connect(proxy.address) as far, far.producer("ours") as producer:
             await (await producer.send("before"))
             stall.at = 0
-            handle = await producer.send("under way")
+            handle = await producer.send("in flight")
             producer.send_now()
             await asyncio.to_thread(stall.has_fired.wait)
             proxy.cut_all()
             stall.release()
             await handle
             await (await producer.send("after"))
-    # The broker had stored it: what is sent again may be there twice.
+    # The broker had stored the record before the retry, so it may be there twice.
     assert list(dict.fromkeys(await values_of(client, "ours"))) == [
         b"before",
-        b"under way",
+        b"in flight",
         b"after",
     ]
 
 
-async def test_an_error_that_passes_is_not_tried_again(
+async def test_a_transient_error_is_not_retried(
     start_peer: StartPeer, client: Client, broker: BrokerProcess
 ) -> None:
     """Code 6: for some seconds after a restart, a server has not loaded the partition yet."""
@@ -171,20 +169,20 @@ answer(refusal(producer.send_string("theirs").wait))
     refuse = refusing_once()
     with Proxy(broker.sc_port, broker.spu_port, refuse) as proxy:
         async with start_peer(script, proxy.address) as peer:
-            (theirs,) = await peer.rest()
+            (theirs,) = await peer.remaining()
     assert refuse.fired == 1
     assert "received an error code" in theirs
 
     refuse = refusing_once()
-    tries: list[int] = []
+    retries: list[int] = []
     with Proxy(broker.sc_port, broker.spu_port, refuse) as proxy:
         async with (
             Client.connect(proxy.address) as far,
-            far.producer("t", on_retry=lambda error, attempt: tries.append(attempt)) as producer,
+            far.producer("t", on_retry=lambda error, attempt: retries.append(attempt)) as producer,
         ):
             assert (await (await producer.send("ours"))).offset >= 0
     assert refuse.fired == 1
-    assert tries == [1]
+    assert retries == [1]
 
 
 def refusing_once() -> Replace:
@@ -201,7 +199,7 @@ def refusing_once() -> Replace:
     return refuse
 
 
-async def test_a_full_partition_stops_the_sends_to_all(
+async def test_a_full_partition_blocks_sends_to_all_partitions(
     start_peer: StartPeer, client: Client, broker: BrokerProcess
 ) -> None:
     await client.admin.create_topic("t", 3)
@@ -212,7 +210,7 @@ import threading
 producer = producer_with("t", batch_queue_size=2, batch_size=100)
 producer.send(b"b", b"first").wait()
 answer("connected")
-told()
+receive()
 
 def fill():
     while True:
@@ -220,7 +218,7 @@ def fill():
         answer("b")
 
 threading.Thread(target=fill, daemon=True).start()
-told()
+receive()
 producer.send(b"a", b"x")
 answer("a")
 """
@@ -229,12 +227,12 @@ answer("a")
         async with start_peer(script, proxy.address) as peer:
             assert await peer.answer() == "connected"
             stall.at = 0
-            await peer.tell()
+            await peer.send()
             waiting = asyncio.create_task(peer.answer())
             while await is_answered(waiting):
                 assert waiting.result() == "b"
                 waiting = asyncio.create_task(peer.answer())
-            await peer.tell()
+            await peer.send()
             assert not await is_answered(waiting)
             stall.release()
             await waiting
@@ -263,12 +261,12 @@ answer("a")
 
 
 async def is_answered(answer: asyncio.Task[Any]) -> bool:
-    """Tell whether an answer comes soon. A silence has no event to wait for."""
+    """Return whether an answer comes within SILENCE_S: there is no event for its absence."""
     await asyncio.wait([answer], timeout=SILENCE_S)
     return answer.done()
 
 
-async def test_a_partition_that_is_not_there_is_waited_for(
+async def test_a_flush_waits_forever_for_a_partition_that_does_not_exist(
     start_peer: StartPeer, client: Client
 ) -> None:
     await client.admin.create_topic("t", 3)
@@ -289,7 +287,7 @@ answer("flushed")
             pass
 
 
-async def test_a_record_is_too_large_beside_others_that_wait(
+async def test_a_record_is_refused_as_too_large_because_of_other_buffered_records(
     run_peer: RunPeer, client: Client
 ) -> None:
     await client.admin.create_topic("theirs")
@@ -309,7 +307,7 @@ answer(refusal(producer.send, b"k", b"x" * 900))
     assert await values_of(client, "ours") == [b"x" * 900] * 2
 
 
-async def test_text_without_a_key_all_goes_to_one_partition(
+async def test_all_text_without_a_key_goes_to_one_partition(
     run_peer: RunPeer, client: Client
 ) -> None:
     for topic in ("theirs", "ours"):
@@ -330,7 +328,7 @@ producer.flush()
     assert Counter((r.partition, r.key) for r in ours) == {(p, None): 3 for p in range(3)}
 
 
-async def test_a_handle_can_be_waited_for_once(run_peer: RunPeer, client: Client) -> None:
+async def test_a_handle_can_be_awaited_only_once(run_peer: RunPeer, client: Client) -> None:
     await client.admin.create_topic("t")
     first, second = await run_peer(
         """
@@ -349,7 +347,7 @@ answer(sent.wait())
 
 
 def changing(version: int, change: Callable[[FetchablePartition], FetchablePartition]) -> Replace:
-    """Change what each response of a stream that has records says."""
+    """Change each response of a stream that contains records."""
 
     def answer(frame: bytes) -> bytes | None:
         if MARK not in frame:
@@ -365,16 +363,16 @@ def changing(version: int, change: Callable[[FetchablePartition], FetchableParti
 
 
 def cut(answer: FetchablePartition) -> FetchablePartition:
-    """Serve what a stock server does: so many bytes of the log, wherever that ends."""
+    """Cut the records as a stock server does, which sends a number of bytes of the log."""
     return replace(answer, records=answer.records[:2_500])
 
 
 def fail(answer: FetchablePartition) -> FetchablePartition:
-    """Say that retention has been here."""
+    """Return the error for records that retention has removed."""
     return FetchablePartition(answer.partition, evicted(0, 6))
 
 
-async def test_records_are_skipped_where_a_server_cuts_within_a_batch(
+async def test_records_are_skipped_if_a_server_cuts_a_response_inside_a_batch(
     start_peer: StartPeer, client: Client, broker: BrokerProcess
 ) -> None:
     await client.admin.create_topic("t")
@@ -385,10 +383,10 @@ async def test_records_are_skipped_where_a_server_cuts_within_a_batch(
     with Proxy(broker.sc_port, broker.spu_port, cuts) as proxy:
         script = 'answer([int(record.value_string()[:6]) for record in until_end("t", 0)])'
         async with start_peer(script, proxy.address) as peer:
-            (theirs,) = await peer.rest()
+            (theirs,) = await peer.remaining()
     assert cuts.fired
     assert theirs == sorted(set(theirs))
-    assert len(theirs) < 90  # and no error says so
+    assert len(theirs) < 90  # without an error
 
     cuts = changing(OUR_VERSION, cut)
     with Proxy(broker.sc_port, broker.spu_port, cuts) as proxy:
@@ -397,7 +395,7 @@ async def test_records_are_skipped_where_a_server_cuts_within_a_batch(
     assert cuts.fired
 
 
-async def test_after_a_reconnect_one_offset_is_taken_for_all_partitions(
+async def test_after_a_reconnect_one_offset_is_used_for_all_partitions(
     start_peer: StartPeer, client: Client, broker: BrokerProcess
 ) -> None:
     await client.admin.create_topic("t", 2)
@@ -409,7 +407,7 @@ for record in fluvio.consumer_with_config(builder.build()):
 """
 
     async def phases(proxy: Proxy, read: AsyncIterator[str]) -> list[str]:
-        """Let a reader have 2 records of partition 1, then 10 of partition 0; cut; 10 more of 1."""
+        """Read 2 records of partition 1, then 10 of partition 0; reconnect; read 10 more of 1."""
         seen = []
         for partition, numbers in ((1, range(2)), (0, range(10))):
             await send(partition, numbers)
@@ -448,9 +446,7 @@ for record in fluvio.consumer_with_config(builder.build()):
     assert Counter(seen) == Counter(everything)
 
 
-async def test_partitions_that_are_added_are_not_read(
-    start_peer: StartPeer, client: Client
-) -> None:
+async def test_added_partitions_are_not_read(start_peer: StartPeer, client: Client) -> None:
     await client.admin.create_topic("t")
     script = """
 builder = ConsumerConfigExtBuilder("t")
@@ -478,7 +474,7 @@ for record in fluvio.consumer_with_config(builder.build()):
     assert sorted(ours) == [*"012345", "new"]
 
 
-async def test_an_error_looks_like_the_end(
+async def test_an_error_looks_like_the_end_of_the_topic(
     start_peer: StartPeer, client: Client, broker: BrokerProcess
 ) -> None:
     await client.admin.create_topic("t")
@@ -488,7 +484,7 @@ async def test_an_error_looks_like_the_end(
     with Proxy(broker.sc_port, broker.spu_port, failure) as proxy:
         script = 'answer([record.offset() for record in until_end("t", 0)])'
         async with start_peer(script, proxy.address) as peer:
-            assert await peer.rest() == [[]]
+            assert await peer.remaining() == [[]]
     assert failure.fired
 
     with Proxy(broker.sc_port, broker.spu_port, changing(OUR_VERSION, fail)) as proxy:
@@ -497,7 +493,7 @@ async def test_an_error_looks_like_the_end(
                 await values_of(far, "t")
 
 
-async def test_auto_commit_stores_a_record_before_it_was_worked_on(
+async def test_auto_commit_stores_the_offset_of_a_record_before_it_is_processed(
     start_peer: StartPeer, client: Client
 ) -> None:
     await client.admin.create_topic("t")
@@ -513,14 +509,14 @@ stream = until_end("t", 0, None, "theirs", OffsetManagementStrategy.AUTO)
 next(stream)
 while not fluvio.consumer_offsets():
     pass
-answer("in hand")
-told()
+answer("processing")
+receive()
 """
     async with start_peer(script) as peer:
-        assert await peer.answer() == "in hand"
+        assert await peer.answer() == "processing"
         assert await stored("theirs") == [0]
-        await peer.tell()
-        await peer.rest()
+        await peer.send()
+        await peer.remaining()
     consumer = client.consumer("t", consumer_id="ours", offset_strategy="auto")
     async with consumer:
         record: Record[Any] = await anext(aiter(consumer))
@@ -528,47 +524,47 @@ told()
         assert await stored("ours") == []
 
 
-async def test_waiting_for_a_record_stops_every_thread(
+async def test_waiting_for_a_record_blocks_every_thread(
     start_peer: StartPeer, client: Client
 ) -> None:
-    """Ours: tests/client/sync counts the turns of a second thread."""
+    """For our client, a test in tests/client/sync counts the iterations of a second thread."""
     await client.admin.create_topic("t")
     script = """
 import threading
 
 def echo():
     while True:
-        answer(["second thread", told()])
+        answer(["second thread", receive()])
 
 threading.Thread(target=echo, daemon=True).start()
 stream = fluvio.partition_consumer("t", 0).stream(Offset.beginning())
 answer(next(stream).value_string())
 """
     async with start_peer(script) as peer:
-        heard = await first_unanswered(peer)
+        pending = await first_unanswered(peer)
         async with client.producer("t") as producer:
             await producer.send("a record")
-        assert "a record" in [await heard, *await peer.rest()]
+        assert "a record" in [await pending, *await peer.remaining()]
 
 
 async def first_unanswered(peer: Peer) -> asyncio.Task[Any]:
-    """Talk to the second thread until it says nothing; return what waits for its next word."""
+    """Send to the second thread until it stops answering; return the task that waits for it."""
     for number in range(1_000):
-        await peer.tell(number)
-        heard = asyncio.create_task(peer.answer())
-        if not await is_answered(heard):
-            return heard
-        assert heard.result() == ["second thread", number]
-    raise AssertionError("the second thread went on")
+        await peer.send(number)
+        pending = asyncio.create_task(peer.answer())
+        if not await is_answered(pending):
+            return pending
+        assert pending.result() == ["second thread", number]
+    raise AssertionError("the second thread was never blocked")
 
 
 # --- SmartModules ------------------------------------------------------------------------------
 
 
-async def test_a_smartmodule_is_stored_as_its_file_is(
+async def test_a_smartmodule_is_stored_uncompressed(
     run_peer: RunPeer, client: Client, tmp_path: Path
 ) -> None:
-    """Servers run only compressed ones."""
+    """Servers run only compressed modules."""
     module = b"\0asm\1\0\0\0" + b"\0\x83\x01\x81\x01" + b"\0" * 129
     path = tmp_path / "module.wasm"
     path.write_bytes(module)

@@ -22,7 +22,7 @@ producer = fluvio.topic_producer("t")
 for key in (b"a", b"b", b"c"):
     producer.send(key, b"before").wait()
 answer("sent")
-told()
+receive()
 for key in (b"a", b"b", b"c"):
     producer.send(key, b"after").wait()
 """
@@ -30,8 +30,8 @@ for key in (b"a", b"b", b"c"):
         assert await peer.answer() == "sent"
         getattr(broker, signal)()
         broker.start()
-        await peer.tell()
-        assert await peer.rest() == []
+        await peer.send()
+        assert await peer.remaining() == []
     assert sorted(await values_of(client, "t")) == [b"after"] * 3 + [b"before"] * 3
 
 
@@ -55,7 +55,7 @@ for _ in range(20):
         broker.start()
         await producer.send_many([b"%d" % number for number in range(10, 20)])
         await producer.flush()
-        assert await peer.rest() == [str(number) for number in range(10, 20)]
+        assert await peer.remaining() == [str(number) for number in range(10, 20)]
 
 
 async def test_an_official_stream_gets_an_error_when_its_topic_is_deleted(
@@ -73,7 +73,7 @@ answer(refusal(lambda: fluvio.topic_producer("t")))
             await producer.send("one")
         assert await peer.answer() == "one"
         await client.admin.delete_topic("t")
-        deleted, missing = await peer.rest()
+        deleted, missing = await peer.remaining()
     assert "the topic was deleted" in deleted
     assert "Topic not found: t" in missing
 
@@ -86,12 +86,12 @@ async def test_an_official_producer_gets_an_error_when_its_topic_is_deleted(
 producer = fluvio.topic_producer("t")
 producer.send_string("one").wait()
 answer("sent")
-told()
+receive()
 answer(refusal(lambda: producer.send_string("two").wait()))
 """
     async with start_peer(script) as peer:
         assert await peer.answer() == "sent"
         await client.admin.delete_topic("t")
-        await peer.tell()
-        (missing,) = await peer.rest()
+        await peer.send()
+        (missing,) = await peer.remaining()
     assert "Topic not found: t" in missing

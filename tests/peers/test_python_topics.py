@@ -105,7 +105,7 @@ def producer_of(topic):
 for number in range(10):
     admin.create_topic(f"theirs-{number}")
     answer("created")
-    producer = producer_of(told())
+    producer = producer_of(receive())
     producer.send_string("x").wait()
     answer("sent")
 """.replace("PATIENCE_S", str(PATIENCE_S / 2))
@@ -115,9 +115,9 @@ for number in range(10):
             async with client.producer(f"theirs-{number}") as producer:
                 await producer.send("x")
             await client.admin.create_topic(f"ours-{number}")
-            await peer.tell(f"ours-{number}")
+            await peer.send(f"ours-{number}")
             assert await peer.answer() == "sent"
-        assert await peer.rest() == []
+        assert await peer.remaining() == []
 
 
 async def test_both_clients_read_every_option_of_a_topic(run_peer: RunPeer, client: Client) -> None:
@@ -159,4 +159,4 @@ while exists:
         await client.admin.create_topic("ours")
         assert await peer.answer() == ["ours", True]
         await client.admin.delete_topic("ours")
-        assert (await peer.rest())[-1] == ["ours", False]
+        assert (await peer.remaining())[-1] == ["ours", False]

@@ -85,7 +85,7 @@ while exists:
         await client.admin.create_smartmodule("second", wasm.module())
         assert await peer.answer() == ["second", True]
         await client.admin.delete_smartmodule("second")
-        assert await peer.rest() == [["second", False]]
+        assert await peer.remaining() == [["second", False]]
 
 
 async def test_a_stream_with_a_module_is_refused_instead_of_returning_unchanged_records(
