@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
 from streamkit.broadcast import Broadcast
-from streamkit.client.backoff import Backoff, OnRetry
-from streamkit.client.channel import Channel, open_channel
+from streamkit.client.channel import Channel
+from streamkit.client.connecting import open_channel
 from streamkit.client.metadata import WATCHED, MetadataStore
 from streamkit.client.tls import ServerTls, Tls
 from streamkit.env import Clock, random_bits
@@ -377,56 +377,3 @@ async def _guarded(function: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await function()
     except Exception:
         logger.exception("a task of the client failed")
-
-
-async def pause_before_retry(
-    cluster: Cluster, backoff: Backoff, error: StreamKitError, what: str, on_retry: OnRetry | None
-) -> None:
-    """Report a retry, and wait for the pause before it.
-
-    Args:
-        cluster: The cluster, whose clock is used.
-        backoff: The pauses of this series of failures.
-        error: The error of the failed attempt.
-        what: What is retried, for the log. Retries are logged only without ``on_retry``.
-        on_retry: Called with the error and the number of the attempt that failed. An exception
-            that it raises is logged and does not stop the retry.
-    """
-    pause_s = backoff.next_s()
-    if on_retry is None:
-        logger.warning("%s: trying again in %.1f s: %s", what, pause_s, error)
-    else:
-        try:
-            on_retry(error, backoff.attempt)
-        except Exception:
-            logger.exception("on_retry failed for %s", what)
-    await cluster.clock.sleep(pause_s)
-
-
-async def retrying(
-    cluster: Cluster,
-    attempt: Callable[[], Awaitable[A]],
-    what: str,
-    *,
-    open_timeout_s: float | None,
-    on_retry: OnRetry | None = None,
-) -> A:
-    """Repeat an idempotent operation until it succeeds or the time is over.
-
-    Args:
-        cluster: The cluster, whose clock is used.
-        attempt: The operation; it is repeated after every retryable error.
-        what: As for `pause_before_retry`.
-        open_timeout_s: Seconds after which the last error is raised; None never gives up.
-        on_retry: As for `pause_before_retry`.
-    """
-    backoff = Backoff()
-    started_s = cluster.clock.monotonic_s()
-    while True:
-        try:
-            return await attempt()
-        except StreamKitError as error:
-            waited_s = cluster.clock.monotonic_s() - started_s
-            if not error.retryable or (open_timeout_s is not None and waited_s >= open_timeout_s):
-                raise
-            await pause_before_retry(cluster, backoff, error, what, on_retry)

@@ -14,12 +14,12 @@ import msgspec
 
 from streamkit.client.backoff import OnRetry
 from streamkit.client.client import Client
-from streamkit.client.cluster import retrying
 from streamkit.client.consume.consumer import Consumer
 from streamkit.client.consume.offsets import OffsetClient, StoredOffset
 from streamkit.client.consume.positions import records_from
 from streamkit.client.produce.handles import RecordsHandle
 from streamkit.client.produce.producer import Producer
+from streamkit.client.retrying import retrying
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.dataflow.operators import RowFailed
 from streamkit.errors import (

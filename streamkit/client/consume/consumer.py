@@ -12,12 +12,13 @@ from anyio.abc import TaskGroup
 
 from streamkit.client import checks
 from streamkit.client.channel import Channel
-from streamkit.client.cluster import Cluster, retrying
+from streamkit.client.cluster import Cluster
 from streamkit.client.consume.chunk_cursor import ChunkCursor
 from streamkit.client.consume.fetch_buffer import FetchBuffer
 from streamkit.client.consume.offsets import OffsetClient
 from streamkit.client.consume.partition_reader import PartitionReader, Reading
 from streamkit.client.options import BEGINNING, ConsumerMetrics, ConsumerOptions
+from streamkit.client.retrying import retrying
 from streamkit.errors import RequestTimedOut, StreamKitError, UsageError
 from streamkit.limits import STREAMS_PER_CONNECTION_MAX
 from streamkit.record import Chunk, Offset, Origin, Record

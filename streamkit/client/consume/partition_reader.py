@@ -21,13 +21,14 @@ import anyio
 from streamkit.broadcast import Broadcast
 from streamkit.client.backoff import Backoff
 from streamkit.client.channel import Channel, Responses
-from streamkit.client.cluster import Cluster, pause_before_retry, retrying
+from streamkit.client.cluster import Cluster
 from streamkit.client.consume.end_probe import END_PROBE_OFFSET, EndProbe
 from streamkit.client.consume.fetch_buffer import FetchBuffer
 from streamkit.client.consume.offsets import OffsetClient
 from streamkit.client.consume.positions import Position, ResponseHeaders
 from streamkit.client.consume.stored_batches import is_in_one_segment, reliable_end, segment_end
 from streamkit.client.options import ConsumerMetrics, ConsumerOptions
+from streamkit.client.retrying import pause_before_retry, retrying
 from streamkit.client.smartmodules.propagation import SmartModulePropagation
 from streamkit.client.smartmodules.smartmodule import check_carried, keeps_state, may_multiply
 from streamkit.errors import CorruptBatch, OffsetEvicted, SmartModuleNotFound, StreamKitError

@@ -29,10 +29,11 @@ import anyio
 from streamkit.broadcast import Broadcast
 from streamkit.client.backoff import Backoff
 from streamkit.client.channel import PendingResponse
-from streamkit.client.cluster import Cluster, pause_before_retry
+from streamkit.client.cluster import Cluster
 from streamkit.client.options import BatchReport, ProducerMetrics, ProducerOptions
 from streamkit.client.produce.accumulator import Accumulator, BatchOutcome, ReadyBatch, RowRange
 from streamkit.client.produce.produce_requests import UNKNOWN_CODES, ProduceRequests, mark
+from streamkit.client.retrying import pause_before_retry
 from streamkit.client.smartmodules.propagation import SmartModulePropagation
 from streamkit.errors import (
     NotFlushed,

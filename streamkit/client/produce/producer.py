@@ -13,13 +13,14 @@ import anyio
 
 from streamkit.broadcast import Broadcast
 from streamkit.client import checks
-from streamkit.client.cluster import Cluster, retrying
+from streamkit.client.cluster import Cluster
 from streamkit.client.options import ProducerMetrics, ProducerOptions
 from streamkit.client.produce.accumulator import check_alone, check_sizes
 from streamkit.client.produce.handles import RecordHandle, RecordsHandle
 from streamkit.client.produce.partition_sender import PartitionSender
 from streamkit.client.produce.partitions import UNKNOWN, Partitions
 from streamkit.client.produce.topic_requirements import codec_for_topic, within_segment
+from streamkit.client.retrying import retrying
 from streamkit.errors import NotFlushed, RecordTooLarge, UsageError
 from streamkit.protocol import codec
 from streamkit.protocol.batch import Columns

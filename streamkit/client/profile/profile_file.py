@@ -18,13 +18,13 @@ from tempfile import NamedTemporaryFile
 from typing import Any, Final
 
 from streamkit.client.profile.profile import (
-    CERT_KEYS,
     Profile,
     Profiles,
     load_profiles,
     one_of,
     read_profile_text,
 )
+from streamkit.client.profile.tls_table import certs_of, tls_table, verified_table
 from streamkit.client.profile.toml_text import (
     in_its_line_ends,
     with_renamed_table,
@@ -219,7 +219,7 @@ class ProfileFile:
         data = self._data()
         cluster = data["cluster"][found.cluster]
         if found.tls is not None and not found.tls.anonymous:
-            cluster["tls"] = _verified(_certs(found.tls.as_text()))
+            cluster["tls"] = verified_table(certs_of(found.tls.as_text()))
         return {
             "version": data.get("version", _VERSION),
             "current_profile": found.name,
@@ -290,53 +290,6 @@ class ProfileFile:
             f"{self.path} has a form that cannot be changed without loss",
             hint="use one table per profile and cluster, such as [profile.NAME], or edit the file",
         )
-
-
-def tls_table(tls: Tls | None) -> dict[str, Any]:
-    """Return the table ``tls`` of a profile file.
-
-    Raises:
-        UsageError: Some of the required options are missing.
-    """
-    if tls is None:
-        return {"tls_policy": "disabled"}
-    given = _certs(tls)
-    if tls.anonymous and not given:
-        return {"tls_policy": "anonymous"}
-    missing = [key for key in CERT_KEYS if key not in given]
-    if tls.anonymous or missing:
-        raise UsageError(
-            f"a profile cannot have these TLS options (missing: {', '.join(missing)})",
-            hint="Fluvio's file needs domain, CA, client certificate and key, or anonymous TLS",
-        )
-    return _verified(given)
-
-
-def _certs(tls: Tls) -> dict[str, str]:
-    given = (tls.domain, tls.ca_cert, tls.client_cert, tls.client_key)
-    return {
-        key: str(value) for key, value in zip(CERT_KEYS, given, strict=True) if value is not None
-    }
-
-
-def _verified(given: dict[str, str]) -> dict[str, Any]:
-    is_text = ["-----BEGIN " in value for key, value in given.items() if key != "domain"]
-    if any(is_text) and not all(is_text):
-        raise UsageError("the certificates of a profile must all be files, or all be text")
-    certs = {
-        key: value
-        if key == "domain"
-        else (_lines(value) if all(is_text) else os.path.abspath(value))
-        for key, value in given.items()
-    }
-    source = "inline" if all(is_text) else "files"
-    return {"tls_policy": "verified", "tls_source": source, "certs": certs}
-
-
-def _lines(text: str) -> str:
-    import tomlkit
-
-    return tomlkit.string(text, multiline=True)
 
 
 def _check_known(profiles: Profiles, name: str) -> None:
