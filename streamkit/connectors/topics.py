@@ -21,7 +21,7 @@ from streamkit.client.produce.handles import RecordsHandle
 from streamkit.client.produce.producer import Producer
 from streamkit.client.retrying import retrying
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
-from streamkit.dataflow.operators import RowFailed
+from streamkit.dataflow.steps import RowFailed
 from streamkit.errors import (
     OffsetEvicted,
     RecordTooLarge,

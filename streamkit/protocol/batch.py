@@ -166,7 +166,7 @@ def plain_records(data: bytes, at: int, header: BatchHeader) -> tuple[bytes, int
     number = header.codec_number
     if number == Codec.NONE:
         return data, start, end
-    if number > Codec.ZSTD:
+    if number > max(Codec):
         raise RemoteProtocolError(f"unknown codec {number}", at=at + CRC_COVERS_FROM)
     plain = decompress(Codec(number), data[start:end])
     return plain, 0, len(plain)

@@ -23,7 +23,6 @@ EXCEPTIONS: dict[str, dict[str, int]] = {
         "streamkit/sync/send_queue.py": 422,
         "streamkit/client/produce/partition_sender.py": 419,
         "streamkit/client/admin/admin.py": 417,
-        "streamkit/dataflow/operators.py": 401,
     },
     "functions": {
         "streamkit/runtime/worker.py Worker.__init__": 61,
