@@ -83,7 +83,7 @@ def test_a_misspelled_variable_is_refused(tmp_path: Path, name: str, hint: str) 
     assert refused.value.hint == hint
 
 
-def test_unknown_variables_are_noted_except_those_of_other_tools(tmp_path: Path) -> None:
+def test_unknown_variables_are_reported_except_those_of_other_tools(tmp_path: Path) -> None:
     known = dict.fromkeys(
         (
             *("STREAMKIT_CLUSTER", "STREAMKIT_DATA_DIR", "STREAMKIT_PYTHON"),
@@ -142,13 +142,13 @@ def test_an_unused_topic_name_set_for_this_run_is_refused(
     assert refused.value.hint == "its topics are: bills, orders"
 
 
-def test_an_unused_topic_name_in_a_settings_file_is_noted(tmp_path: Path) -> None:
+def test_an_unused_topic_name_in_a_settings_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "streamkit.toml").write_text("[topics]\norder = 'x'\nbills = 'y'\n")
     (note,) = load_settings(tmp_path, {}, {}).check_topics({"orders", "bills"})
     assert "streamkit.toml: this job has no topic 'order'; did you mean 'orders'?" in note
 
 
-def test_an_assigned_cluster_has_the_priority_of_an_option(tmp_path: Path) -> None:
+def test_a_cluster_in_a_set_option_has_the_priority_of_the_cluster_option(tmp_path: Path) -> None:
     environment = {"STREAMKIT_CLUSTER": "b:2", "HOME": str(tmp_path)}
     given = load_settings(tmp_path, environment, {"cluster": "a:1"}).given_cluster
     target = choose(environment=environment, given_cluster=given)

@@ -42,14 +42,14 @@ def run(folder: Path, source: str, **variables: str) -> str:
 
 
 @pytest.mark.parametrize("source", [SKIPS_ITSELF, SKIPS_ITS_MODULE])
-def test_a_listed_reason_skips(tmp_path: Path, source: str) -> None:
+def test_a_listed_skip_reason_is_accepted(tmp_path: Path, source: str) -> None:
     assert "1 skipped" in run(tmp_path, source.format(reason=f"{NO_PEER}: none here"))
 
 
 @pytest.mark.parametrize(
     ("source", "outcome"), [(SKIPS_ITSELF, "1 failed"), (SKIPS_ITS_MODULE, "1 error")]
 )
-def test_any_other_reason_fails(tmp_path: Path, source: str, outcome: str) -> None:
+def test_an_unlisted_skip_reason_is_an_error(tmp_path: Path, source: str, outcome: str) -> None:
     assert outcome in run(tmp_path, source.format(reason="no time today"))
 
 

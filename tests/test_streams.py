@@ -84,7 +84,7 @@ def test_a_report_to_a_broken_stream_raises_nothing(
         stream.close()  # this would fail if the stream had buffered text
 
 
-def test_a_stream_needs_nothing_but_write() -> None:
+def test_a_stream_needs_only_a_write_method() -> None:
     stream: Any = Bare()
     reports = TextReporter(stream)
     reports.note("one")

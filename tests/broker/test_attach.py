@@ -129,9 +129,7 @@ def test_a_killed_command_is_detached_too(data_dir: Path) -> None:
     assert not is_served(address)
 
 
-def test_one_of_many_simultaneous_commands_starts_the_only_broker(
-    data_dir: Path, stack: ExitStack
-) -> None:
+def test_many_simultaneous_commands_start_only_one_broker(data_dir: Path, stack: ExitStack) -> None:
     commands = [stack.enter_context(Command(data_dir)) for _ in range(5)]
     greetings = [command.greeting() for command in commands]
     assert len({pid for pid, _, _ in greetings}) == 1

@@ -202,7 +202,7 @@ def test_a_topic_with_a_codec_accepts_only_batches_of_that_codec(
 
 
 @pytest.mark.parametrize("codec", [each for each in Codec if each is not Codec.NONE])
-def test_a_payload_in_another_codec_than_announced_is_refused(codec: Codec) -> None:
+def test_a_payload_that_does_not_match_the_codec_in_its_header_is_refused(codec: Codec) -> None:
     found = check_entry(changed(ONE, attributes=codec), None, SEGMENT_BYTES)
     assert isinstance(found, ErrorCode)
     assert found.code == Code.OTHER
@@ -265,6 +265,6 @@ def test_every_changed_byte_is_detected(at: int, flip: int) -> None:
     assert isinstance(found, Entry) == (inside < 8 or 12 <= inside < 16)
 
 
-def test_a_batch_with_a_stamp_is_accepted() -> None:
+def test_a_batch_with_a_producer_id_is_accepted() -> None:
     stamped = batch_of(b"one", stamp=replace(STAMP, first_sequence=0))
     assert isinstance(check_entry(stamped, None, SEGMENT_BYTES), Entry)

@@ -72,7 +72,7 @@ async def test_refused_connections_write_one_line_to_the_log(
     assert len(lines) == 1
 
 
-async def test_clients_above_the_limit_get_an_error_and_the_others_their_records(
+async def test_clients_above_the_limit_get_an_error_and_the_others_get_their_records(
     small: Broker,
 ) -> None:
     async with await Wire.open(small.sc_address) as sc:

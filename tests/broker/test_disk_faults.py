@@ -112,7 +112,9 @@ async def test_a_produce_is_acknowledged_and_readable_only_after_its_sync(tmp_pa
         assert (await fetch(reader, "t")).high_watermark == 1
 
 
-async def test_the_journal_lacks_at_most_one_group(tmp_path: Path) -> None:
+async def test_a_group_is_acknowledged_only_after_the_previous_one_is_in_the_journal(
+    tmp_path: Path,
+) -> None:
     """Otherwise recovery could cut more than the last group after a power cut."""
     disk = BlockedDisk("journal")
     async with (
@@ -258,7 +260,7 @@ async def test_after_a_failed_sync_a_partition_refuses_records_and_is_not_synced
     assert await produce(setup.spu, "other", batch_of(b"fine")) == (0, 0)
 
 
-async def test_a_failed_sync_of_the_previous_segment_has_the_same_effect(
+async def test_after_a_failed_sync_of_the_previous_segment_a_partition_refuses_records(
     setup: FaultyBroker,
 ) -> None:
     setup.disk.fault = on_segments("sync", errno.EIO)
@@ -334,7 +336,7 @@ async def test_a_journal_that_fails_during_a_create_stops_the_broker(
         await request
 
 
-async def test_an_offset_that_was_not_synced_and_all_later_ones_are_refused(
+async def test_after_a_failed_sync_of_a_consumer_offset_all_later_ones_are_refused(
     setup: FaultyBroker,
 ) -> None:
     setup.spu.start(apis.STREAM_FETCH, StreamFetchRequest("t", 0, 0, 100, consumer_id="c"))

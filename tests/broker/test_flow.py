@@ -34,7 +34,7 @@ TABLE: Final = [
 
 
 @pytest.mark.parametrize(("before", "event", "number", "send_from"), TABLE)
-def test_a_stream_sends_from_the_offset_in_the_table(
+def test_an_event_determines_the_offset_that_a_stream_sends_from(
     before: str, event: str, number: int, send_from: int | None
 ) -> None:
     flow = StreamFlow.starting_at(0 if before == SENT_ALL else END)

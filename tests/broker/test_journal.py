@@ -150,7 +150,7 @@ def test_a_failed_replacement_keeps_the_old_file(path: Path, call: str) -> None:
     assert not list(path.parent.glob("*.new"))
 
 
-def test_all_positions_are_read_again_after_many_changes(tmp_path: Path) -> None:
+def test_a_compacted_journal_keeps_every_consumer_offset(tmp_path: Path) -> None:
     path = tmp_path / "consumer-offsets"
     offsets = ConsumerOffsets(Disk(), path, is_durable=False)
     offsets.open()
@@ -168,7 +168,7 @@ def test_all_positions_are_read_again_after_many_changes(tmp_path: Path) -> None
     assert sorted(partition for _, _, partition in again.table) == [0, 1]
 
 
-def test_the_ends_of_the_maximum_number_of_partitions_are_read_again(
+def test_a_journal_keeps_the_end_offsets_of_the_maximum_number_of_partitions(
     tmp_path: Path, path: Path
 ) -> None:
     disk = Disk()

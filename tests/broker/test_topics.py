@@ -122,7 +122,7 @@ def delta(data: bytes) -> WatchResponse:
     return response
 
 
-async def test_a_watch_of_partitions_reports_their_end(broker: Broker) -> None:
+async def test_a_watch_of_partitions_reports_their_end_offsets(broker: Broker) -> None:
     async with (
         await Wire.open(broker.sc_address) as sc,
         await Wire.open(broker.spu_address) as spu,
@@ -358,7 +358,7 @@ async def test_a_request_with_a_smartmodule_is_refused_with_a_reason(broker: Bro
         (specs.TABLE_FORMAT, "x", 2),
     ],
 )
-async def test_other_objects_cannot_be_deleted(
+async def test_only_topics_and_existing_smartmodules_can_be_deleted(
     broker: Broker, kind: specs.ObjectKind, key: str | SpuName, code: int
 ) -> None:
     async with await Wire.open(broker.sc_address) as sc:

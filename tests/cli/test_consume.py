@@ -54,7 +54,7 @@ def ten(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         ("-T 0 -d", range(0)),
     ],
 )
-def test_start_and_end_choose_the_records(
+def test_start_and_end_options_select_records(
     on_cluster: Run, ten: str, options: str, numbers: range
 ) -> None:
     ended = on_cluster("consume", ten, *options.split())
@@ -72,7 +72,7 @@ def test_every_partition_is_read_unless_some_are_selected(on_cluster: Run) -> No
     assert len(ended.lines) == 6
 
 
-def test_consume_stops_at_an_end_that_is_the_last_offset_of_the_topic(
+def test_consume_stops_if_the_end_option_is_the_last_offset_of_the_topic(
     on_cluster: Run, ten: str
 ) -> None:
     ended = on_cluster("consume", ten, "-B", "--end", "9")
@@ -197,7 +197,7 @@ def years(cluster: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         ("--since 2024-12-15 --until 1s -n 2", ["2025-1", "2025-2"]),
     ],
 )
-def test_times_choose_the_records(
+def test_time_options_select_records(
     on_cluster: Run, years: str, options: str, months: list[str]
 ) -> None:
     ended = on_cluster("consume", years, *options.split())

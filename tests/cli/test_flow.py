@@ -39,7 +39,7 @@ def test_one_command_consumes_what_another_has_produced(tmp_path: Path) -> None:
     assert (consumed.code, consumed.out, consumed.err) == (0, RECORDS, "")
 
 
-def test_commands_at_the_same_time_share_one_broker(tmp_path: Path) -> None:
+def test_simultaneous_commands_share_one_broker(tmp_path: Path) -> None:
     run(tmp_path, "topic", "create", "words", "--data-dir", "data")
     with started(tmp_path, "--data-dir", "data", "consume", "words", "-n", "3") as consumer:
         read_until(consumer, b"waiting for new records; -B reads from the beginning")
@@ -50,7 +50,7 @@ def test_commands_at_the_same_time_share_one_broker(tmp_path: Path) -> None:
     assert_the_broker_ends(tmp_path / "data")
 
 
-def test_the_broker_keeps_running_for_another_command_when_one_is_killed(
+def test_the_broker_keeps_running_if_one_of_two_commands_is_killed(
     tmp_path: Path,
 ) -> None:
     run(tmp_path, "topic", "create", "words")

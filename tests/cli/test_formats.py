@@ -27,7 +27,7 @@ def test_the_command_offers_every_output_format() -> None:
     assert OUTPUTS == KNOWN_OUTPUTS
 
 
-def test_text_is_shown_unchanged_and_other_values_as_a_dump() -> None:
+def test_text_is_shown_unchanged_and_other_values_as_a_hex_dump() -> None:
     dump = b"00000000  ff 00                                             |..|"
     assert format_of("dynamic", with_keys=False)(MIXED) == "grün\n".encode() + dump + b"\n\n"
 
@@ -79,7 +79,7 @@ def test_json_output_is_one_envelope_per_record() -> None:
     assert (lines[4]["key"], lines[4]["key_encoding"]) == ("/w==", "base64")
 
 
-def test_a_template_is_filled_in_with_its_fields() -> None:
+def test_a_template_shows_the_fields_of_a_record() -> None:
     shown = template("{{offset}}/{{ partition }} {{time}} {x} {{key}}={{value}}")(MIXED)
     assert shown.decode().splitlines() == [
         "7/2 1970-01-01T00:00:00.000Z {x} k=grün",
@@ -95,14 +95,14 @@ def test_a_template_with_an_unknown_field_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("last", "kept"), [(6, 0), (7, 1), (8, 2), (9, 3), (100, 3)])
-def test_records_after_the_last_offset_are_left_out(last: int, kept: int) -> None:
+def test_records_after_the_end_offset_are_removed(last: int, kept: int) -> None:
     assert len(select_until(MIXED, last)) == kept
 
 
 @pytest.mark.parametrize(
     ("until_ms", "kept", "is_reached"), [(-1, 0, True), (0, 1, True), (1_499, 1, True)]
 )
-def test_a_partition_stops_at_its_first_later_record(
+def test_a_partition_stops_at_its_first_record_after_the_time_limit(
     until_ms: int, kept: int, is_reached: bool
 ) -> None:
     chunk, found = before(MIXED, until_ms)

@@ -111,7 +111,7 @@ def test_an_unreadable_file_is_refused_before_anything_is_sent(
     assert not (tmp_path / ".streamkit").exists()
 
 
-def test_a_name_with_a_nul_is_refused() -> None:
+def test_a_file_name_with_a_null_byte_is_refused() -> None:
     with pytest.raises(UsageError, match="embedded null byte"):
         open_file(Path("a\0b"))
 

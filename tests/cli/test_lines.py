@@ -46,13 +46,11 @@ def test_lines_do_not_depend_on_how_the_input_is_cut(parts: list[bytes], cuts: l
         (b"a\rb\n", [b"a\rb"]),
     ],
 )
-def test_a_line_ends_with_a_newline_or_a_return_and_a_newline(
-    data: bytes, expected: list[bytes]
-) -> None:
+def test_a_line_ends_with_lf_or_crlf(data: bytes, expected: list[bytes]) -> None:
     assert cut_all([data]) == expected
 
 
-def test_a_too_long_line_is_cut_one_byte_after_the_limit() -> None:
+def test_a_line_that_is_too_long_is_cut_one_byte_after_the_limit() -> None:
     assert cut_all([b"x" * 100] * 50 + [b"\nshort\n"], 120) == [b"x" * 121, b"short"]
 
 
@@ -129,7 +127,7 @@ def test_json_values_are_kept_unchanged(value: object) -> None:
     assert parse_lines([line], 1, enveloped, 0).values == [text]
 
 
-def test_rows_can_be_removed() -> None:
+def test_selected_rows_can_be_removed() -> None:
     rows = ParsedRows([b"a", b"b", b"c"], [None, b"k", None], [1, 2, 3], range(5, 8))
     kept = rows.without([1])
     assert (kept.values, kept.keys) == ([b"a", b"c"], [None, None])

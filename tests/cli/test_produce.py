@@ -45,7 +45,7 @@ def read(on_cluster: Run, topic: str, *options: str) -> bytes:
     return on_cluster("consume", topic, "-B", "-d", *options).out
 
 
-def test_a_hundred_thousand_lines_of_a_pipe_are_stored_unchanged(on_cluster: Run) -> None:
+def test_a_hundred_thousand_lines_from_a_pipe_are_stored_unchanged(on_cluster: Run) -> None:
     lines = b"".join(b'{"number":%d}\n' % number for number in range(MANY))
     produced = on_cluster("produce", "many", "--create-topics", given=lines)
     assert produced.code == 0
@@ -75,7 +75,7 @@ def test_files_are_read_in_order_and_decompressed(on_cluster: Run, tmp_path: Pat
     assert read(on_cluster, "files") == b"1\n2\n3\n4\n"
 
 
-def test_lines_before_the_damage_in_a_file_are_stored_and_counted(
+def test_lines_before_a_damaged_part_of_a_file_are_stored_and_counted(
     on_cluster: Run, tmp_path: Path
 ) -> None:
     lines = b"".join(b"%d\n" % number for number in range(300_000))
@@ -89,7 +89,7 @@ def test_lines_before_the_damage_in_a_file_are_stored_and_counted(
     assert count.startswith(f"{stored:,} records produced to damaged in ")
 
 
-def test_rejected_lines_are_reported_and_the_others_stored(on_cluster: Run) -> None:
+def test_rejected_lines_are_reported_and_the_others_are_stored(on_cluster: Run) -> None:
     on_cluster("topic", "create", "pairs")
     produced = on_cluster(
         "produce", "pairs", "--key-separator", "=", given=b"a=1\nnone\nb=2=3\nneither\n"
@@ -110,7 +110,9 @@ def test_only_the_first_hundred_rejected_lines_are_reported(on_cluster: Run) -> 
     assert "... and 900 more lines rejected" in produced.err
 
 
-def test_a_line_larger_than_a_request_is_rejected_and_the_others_stored(on_cluster: Run) -> None:
+def test_a_line_larger_than_a_request_is_rejected_and_the_others_are_stored(
+    on_cluster: Run,
+) -> None:
     on_cluster("topic", "create", "large")
     lines = b"small\n" + b"x" * 3_000_000 + b"\n" + b"y" * 5_000 + b"\nlast\n"
     produced = on_cluster("produce", "large", "--max-request-size", "4KiB", given=lines)

@@ -23,7 +23,7 @@ async def test_other_clients_get_the_public_address(
             assert await client.cluster.leader("t", 0) == spu
 
 
-def test_commands_in_the_same_folder_use_the_local_address(tmp_path: Path) -> None:
+def test_commands_in_the_folder_of_the_broker_use_its_local_address(tmp_path: Path) -> None:
     options = ("--sc-port", "0", "--spu-port", "0", "--spu-public-address", ELSEWHERE)
     with started(tmp_path, "broker", "start", *options) as broker:
         ready_line(broker)

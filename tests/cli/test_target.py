@@ -57,7 +57,7 @@ def profiles(tmp_path: Path) -> Path:
         ({"cluster": "[::1]:9103"}, "", None, False, ("cluster", "[::1]:9103", "--cluster")),
     ],
 )
-def test_options_override_the_environment_settings_and_profiles(
+def test_options_override_environment_variables_settings_files_and_profiles(
     profiles: Path,
     options: dict[str, Any],
     variable: str,

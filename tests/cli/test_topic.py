@@ -100,7 +100,9 @@ def test_a_system_topic_is_deleted_only_after_confirmation(on_cluster: Run) -> N
 # --- Every option --------------------------------------------------------------------------
 
 
-def test_spus_can_be_assigned_and_racks_ignored(on_cluster: Run, tmp_path: Path) -> None:
+def test_replicas_can_be_assigned_to_spus_and_racks_can_be_ignored(
+    on_cluster: Run, tmp_path: Path
+) -> None:
     (tmp_path / "spus.json").write_text('[{"id": 0, "replicas": [5001]}]')
     assert on_cluster("topic", "create", "assigned", "-f", "spus.json").code == 0
     assert on_cluster("topic", "create", "ignoring", "-i").code == 0

@@ -144,7 +144,7 @@ def test_each_row_gets_its_offset(steps: list[tuple[str, list[Row]]]) -> None:
 
 
 @given(st.lists(STEPS, max_size=30))
-def test_held_bytes_are_counted_until_batches_are_settled(
+def test_bytes_of_a_batch_are_counted_until_it_is_settled(
     steps: list[tuple[str, list[Row]]],
 ) -> None:
     run = Run()

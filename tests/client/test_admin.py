@@ -99,7 +99,7 @@ async def test_a_bad_name_is_refused_before_it_is_sent(
     assert "1 to 63 of a-z, 0-9 and -" in caught.value.hint
 
 
-async def test_a_violated_rule_is_reported_with_the_rule(client: Client) -> None:
+async def test_the_error_for_an_invalid_topic_option_has_the_reason(client: Client) -> None:
     with pytest.raises(BrokerError, match="less than minimum"):
         await client.admin.create_topic("small", segment_size_bytes=10)
     with pytest.raises(BrokerError, match="partition must be greater than 0"):

@@ -78,7 +78,7 @@ CREATED: Final[dict[str, tuple[str, dict[str, Any], str]]] = {
 
 
 @pytest.mark.parametrize(("name", "options", "hex_body"), CREATED.values(), ids=CREATED)
-def test_options_become_the_bytes_of_the_reference(
+def test_options_are_encoded_as_in_the_reference(
     name: str, options: dict[str, Any], hex_body: str
 ) -> None:
     request = CreateRequest(specs.TOPIC, name, topic_spec(1, **options))
@@ -161,7 +161,7 @@ def test_a_described_partition_has_its_followers() -> None:
     )
 
 
-def test_a_module_has_the_size_of_its_summary_and_the_name_of_its_package() -> None:
+def test_a_module_has_the_size_in_its_summary_and_the_name_of_its_package() -> None:
     plain = specs.SmartModuleSpec(payload=b"12345678")
     assert smartmodule_info(Metadata("m", plain, specs.NoStatus())) == SmartModuleInfo("m", 8)
     package = specs.ModulePackage("dedup", "fluvio", "0.1.0", "0.1.0", description="unique")

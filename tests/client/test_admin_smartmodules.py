@@ -65,7 +65,9 @@ async def test_a_missing_module_is_reported_with_a_similar_name(client: Client, 
     assert (caught.value.name, caught.value.code) == (f"{name}x", 6001)
 
 
-async def test_a_dry_run_stores_nothing_although_servers_would(client: Client, name: str) -> None:
+async def test_a_dry_run_stores_nothing_even_though_servers_ignore_the_option(
+    client: Client, name: str
+) -> None:
     await client.admin.create_smartmodule(name, MODULE, dry_run=True)
     assert await client.admin.list_smartmodules(name) == []
     with pytest.raises(UsageError):

@@ -69,14 +69,14 @@ def state(*items: Metadata) -> WatchState[tuple[str, int]]:
     return seen
 
 
-def test_the_first_response_is_the_list_by_name_even_if_it_is_empty() -> None:
+def test_the_first_response_is_a_list_sorted_by_name_even_if_it_is_empty() -> None:
     assert WatchState(describe).take(response_of()) == [Listed(())]
     assert WatchState(describe).take(response_of(all=(item("b"), item("a", 1)))) == [
         Listed((("a", 1), ("b", 0)))
     ]
 
 
-def test_a_change_has_the_state_before_it() -> None:
+def test_a_change_has_the_previous_state() -> None:
     seen = state(item("a"))
     assert seen.take(response_of(put("b"), put("a", 1), drop("a"))) == [
         Added(("b", 0)),
@@ -91,7 +91,7 @@ def test_an_update_without_a_change_is_not_reported() -> None:
     assert seen.take(response_of()) == []
 
 
-def test_a_later_full_list_is_reported_and_so_is_one_after_a_gap() -> None:
+def test_a_full_list_is_reported_even_if_it_is_not_the_first_one() -> None:
     seen = state(item("a"))
     assert seen.take(response_of(all=(item("b"),))) == [Listed((("b", 0),))]
     assert seen.take(response_of(put("b", 1))) == [Changed(("b", 1), before=("b", 0))]
@@ -126,7 +126,7 @@ RESPONSES: Final = st.lists(CHANGES, max_size=4).map(
 
 
 @given(st.lists(RESPONSES, max_size=8))
-def test_a_program_that_follows_the_events_has_the_servers_state(
+def test_applying_all_events_gives_the_state_of_the_server(
     responses: list[WatchResponse],
 ) -> None:
     seen, known, there = WatchState(describe), dict[str, int](), dict[str, int]()
@@ -289,7 +289,7 @@ async def test_a_watch_resumes_after_a_broker_restart(own_broker: BrokerProcess)
         assert isinstance(await next_of(watch, about("after")), Added)
 
 
-async def test_a_list_that_became_empty_is_reported_too(
+async def test_a_list_that_became_empty_is_also_reported(
     own_broker: BrokerProcess, tmp_path: Path
 ) -> None:
     with BrokerProcess(tmp_path / "other") as empty:

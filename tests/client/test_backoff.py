@@ -28,7 +28,9 @@ def test_pauses_double_up_to_the_maximum_and_start_again_after_a_reset() -> None
         ("fibonacci", [2, 2, 4, 6, 10, 16, 20]),
     ],
 )
-def test_a_policy_sets_the_pauses_and_their_number(strategy: Any, expected: list[float]) -> None:
+def test_a_policy_sets_the_length_and_the_number_of_pauses(
+    strategy: Any, expected: list[float]
+) -> None:
     policy = RetryPolicy(2, timedelta(seconds=20), strategy, max_retries=7)
     backoff = Backoff(policy)
     found = []

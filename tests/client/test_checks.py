@@ -526,7 +526,7 @@ async def test_iterables_subclasses_and_numbers_of_other_libraries_are_accepted(
     assert Offset.parse(number) == Offset.absolute(5)
 
 
-async def test_columns_that_change_after_send_many_are_sent_as_they_were(
+async def test_changing_columns_after_send_many_does_not_change_what_is_sent(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()

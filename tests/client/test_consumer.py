@@ -151,7 +151,9 @@ async def test_some_partitions_can_be_read(client: Client, new_topic: NewTopic) 
     assert len(await read_all(client, topic, partitions=[1, 1])) == 10
 
 
-async def test_records_and_chunks_are_the_same(client: Client, new_topic: NewTopic) -> None:
+async def test_reading_by_record_and_by_chunk_gives_the_same_records(
+    client: Client, new_topic: NewTopic
+) -> None:
     topic = await new_topic()
     async with client.producer(topic, batch_size=300) as producer:
         await producer.send_many(
@@ -374,7 +376,7 @@ async def test_a_commit_replaces_an_offset_that_was_stored_directly(
         assert await stored_of(client, topic) == {0: 3}
 
 
-async def test_a_commit_of_a_record_is_only_for_its_partition(
+async def test_committing_a_record_commits_only_its_partition(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(2)
@@ -609,7 +611,7 @@ async def test_a_last_commit_that_is_not_stored_within_5_s_is_reported(
             await consumer.open()
 
 
-async def test_an_unknown_policy_is_refused(client: Client) -> None:
+async def test_an_unknown_on_evicted_policy_is_refused(client: Client) -> None:
     misspelt: Any = "earlist"
     with pytest.raises(UsageError, match="'earlist' is not one of: fail, earliest, latest"):
         client.consumer("flights", on_evicted=misspelt)

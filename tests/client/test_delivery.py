@@ -119,7 +119,7 @@ async def test_at_most_once_does_not_wait_for_responses(
 
 
 @pytest.mark.parametrize("delivery", ["at-least-once", "at-most-once"])
-async def test_handle_and_flush_raise_the_brokers_refusal(
+async def test_handle_and_flush_raise_the_error_of_the_broker(
     client: Client, new_topic: NewTopic, delivery: Any
 ) -> None:
     topic = await new_topic(segment_size_bytes=2_000)
@@ -136,7 +136,7 @@ async def test_handle_and_flush_raise_the_brokers_refusal(
     assert await values_of(client, topic) == [b"small", b"next"]
 
 
-async def test_an_unknown_delivery_is_refused(client: Client) -> None:
+async def test_an_unknown_delivery_semantic_is_refused(client: Client) -> None:
     with pytest.raises(UsageError, match="at-least-once, at-most-once"):
         client.producer("any", delivery="exactly-once")  # type: ignore[arg-type]
 

@@ -158,7 +158,7 @@ async def test_producers_and_consumers_can_open_while_the_broker_is_down(
                 assert await values_of(client, "t", **options) == [b"x"]
 
 
-async def test_a_session_succeeds_although_it_is_cut_many_times(
+async def test_a_session_succeeds_even_if_its_connections_are_cut_many_times(
     dedicated_broker: BrokerProcess, anyio_backend_name: str
 ) -> None:
     cuts = [Cut("spu down", at) for at in range(300, 2_700, 300)]
@@ -178,7 +178,7 @@ async def test_a_session_succeeds_although_it_is_cut_many_times(
     ],
     ids=["split", "delay"],
 )
-async def test_slow_or_split_bytes_repeat_nothing(
+async def test_slow_or_split_responses_cause_no_duplicates(
     dedicated_broker: BrokerProcess, make: Callable[[Flow], Fault]
 ) -> None:
     faults = [make(flow) for flow in FLOWS]
@@ -189,7 +189,7 @@ async def test_slow_or_split_bytes_repeat_nothing(
 
 
 @pytest.mark.parametrize("flow", ["spu up", "spu down"])
-async def test_a_stalled_connection_is_waited_for_and_repeats_nothing(
+async def test_a_stalled_connection_causes_no_loss_and_no_duplicates(
     dedicated_broker: BrokerProcess, flow: Flow
 ) -> None:
     stall = Stall(flow, 300)
@@ -271,7 +271,7 @@ def refuse_partition_0(frame: bytes) -> bytes | None:
     return frame[: at + len(name)] + b"\x00\x06" + frame[at + len(name) + 2 :]
 
 
-async def test_more_requests_than_the_limit_of_a_connection_wait_their_turn(
+async def test_requests_above_the_limit_of_a_connection_wait(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(200)
@@ -329,7 +329,7 @@ async def test_an_admin_call_without_a_response_times_out(cluster: BrokerProcess
 # --- Flipped bits -----------------------------------------------------------------------------
 
 
-async def test_a_flipped_bit_is_found_and_the_batch_read_again(
+async def test_a_batch_with_a_flipped_bit_is_read_again(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -366,7 +366,7 @@ async def test_a_batch_that_stays_damaged_ends_reading_after_the_intact_records(
     assert flip.fired == 2, "it is fetched again only once"
 
 
-async def test_a_batch_with_a_flipped_bit_is_refused_not_stored(
+async def test_a_batch_with_a_flipped_bit_is_refused_and_not_stored(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -426,7 +426,7 @@ async def read_evicted(
 
 
 @pytest.mark.parametrize("policy", ["earliest", "latest"])
-async def test_reading_to_an_end_that_retention_has_removed_ends(
+async def test_reading_ends_even_if_retention_has_removed_the_end_offset(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic, policy: Any
 ) -> None:
     topic = await new_topic()
@@ -443,7 +443,7 @@ async def test_reading_to_an_end_that_retention_has_removed_ends(
     assert replace.fired == 1
 
 
-async def test_an_evicted_offset_is_an_error_with_the_first_offset_left(
+async def test_the_error_for_an_evicted_offset_has_the_first_available_offset(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     with pytest.raises(OffsetEvicted, match="the log starts at 6") as caught:
@@ -451,14 +451,14 @@ async def test_an_evicted_offset_is_an_error_with_the_first_offset_left(
     assert (caught.value.offset, caught.value.next_available) == (0, 6)
 
 
-async def test_an_evicted_offset_can_be_skipped_to_the_first_one_left(
+async def test_a_consumer_can_skip_from_an_evicted_offset_to_the_first_available_one(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     found = await read_evicted(cluster, client, await new_topic(), on_evicted="earliest")
     assert found == [*(b"old record %d" % number for number in range(6, 10)), b"new"]
 
 
-async def test_an_evicted_offset_can_be_skipped_to_the_end(
+async def test_a_consumer_can_skip_from_an_evicted_offset_to_the_end(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()

@@ -113,7 +113,9 @@ async def test_if_one_attempt_may_be_stored_the_error_reports_an_unknown_outcome
 
 
 @pytest.mark.parametrize("count", [2, 3])
-async def test_a_full_disk_leaves_in_doubt_which_of_several_batches_are_stored(count: int) -> None:
+async def test_after_a_full_disk_it_is_unknown_which_of_several_batches_are_stored(
+    count: int,
+) -> None:
     """A stock server keeps the batches of a request that it wrote before the disk was full."""
     async with scripted() as (server, client):
         server.writes.extend([FULL] * 3)
@@ -153,7 +155,7 @@ async def test_partitions_added_while_others_are_added_are_read() -> None:
             found.add(chunk.partition)
 
 
-async def test_a_seek_keeps_the_failure_of_another_partition() -> None:
+async def test_a_seek_does_not_clear_the_failure_of_another_partition() -> None:
     """The failure must not be forgotten, or that partition would silently not be read again."""
     async with scripted(2) as (server, client), client.consumer("t") as consumer:
         server.reads.extend([Read("refused", code=NO_SUCH_TOPIC)] * 2)

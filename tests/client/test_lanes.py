@@ -55,7 +55,7 @@ async def lanes_of(client: Client) -> AsyncIterator[LaneProducer]:
 # --- Bytes ---------------------------------------------------------------------------------------
 
 
-def test_a_fence_has_the_bytes_of_the_reference() -> None:
+def test_a_fence_is_encoded_as_in_the_reference() -> None:
     end_probe = encode_fence(Stamp(LANE, 7, 41), 0x199C82CC07B)
     assert end_probe.hex() == (
         "0000000000000000" "00000031" "ffffffff" "02" "a43fbab2" "0000"
@@ -65,7 +65,7 @@ def test_a_fence_has_the_bytes_of_the_reference() -> None:
 
 
 @given(st.integers(0, 2**15 - 1), st.lists(st.binary(max_size=50), min_size=1, max_size=9))
-def test_an_epoch_written_later_gives_the_same_bytes(epoch: int, values: list[bytes]) -> None:
+def test_an_epoch_can_be_written_into_an_encoded_batch(epoch: int, values: list[bytes]) -> None:
     late = with_epoch(batch(*values, first=5), epoch)
     header = read_batch_header(late)
     check_crc(late, 0, header)
@@ -76,7 +76,7 @@ def test_an_epoch_written_later_gives_the_same_bytes(epoch: int, values: list[by
 # --- Outcomes ------------------------------------------------------------------------------------
 
 
-async def test_lanes_are_sent_together_and_keep_boundaries_and_stamps(
+async def test_lanes_are_sent_together_and_keep_their_batches_and_producer_ids(
     client: Client, new_topic: NewTopic
 ) -> None:
     one, two = await new_topic(2), await new_topic()

@@ -42,7 +42,7 @@ def filled(*items: Metadata) -> MetadataStore:
     return store
 
 
-def test_the_first_response_is_the_list_even_if_it_is_empty() -> None:
+def test_the_first_response_is_a_list_even_if_it_is_empty() -> None:
     store = MetadataStore()
     for kind in (specs.SPU, specs.PARTITION, specs.TOPIC):
         assert not store.is_filled
@@ -57,7 +57,7 @@ def test_a_full_list_replaces_the_old_state() -> None:
     assert store.partition_count("b") == 3
 
 
-def test_changes_put_replace_and_remove() -> None:
+def test_changes_add_replace_and_remove_topics() -> None:
     store = filled(topic("a"), topic("b"))
     store.apply(
         response(changes=(put(topic("c")), put(topic("a", 2)), drop(topic("b")), drop(topic("x"))))
@@ -91,7 +91,7 @@ def test_after_a_reconnect_the_first_response_is_a_full_list_again() -> None:
     assert store.topic_names() == []
 
 
-def test_an_unknown_name_gives_a_similar_one() -> None:
+def test_for_an_unknown_name_a_similar_one_is_suggested() -> None:
     store = filled(topic("flights"), topic("late-flights"))
     assert store.did_you_mean("flight") == "did you mean 'flights'?"
     assert store.did_you_mean("zzz") == "existing topics: flights, late-flights"
@@ -108,7 +108,7 @@ STEPS = st.one_of(
 
 
 @given(st.lists(STEPS, max_size=40))
-def test_the_store_equals_the_servers_state(steps: list[tuple[str, str, int]]) -> None:
+def test_the_store_has_the_state_of_the_server(steps: list[tuple[str, str, int]]) -> None:
     server: dict[str, int] = {}
     store = filled()
     for step, name, count in steps:

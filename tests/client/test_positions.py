@@ -182,7 +182,7 @@ def test_a_response_without_records_after_filtering_moves_the_position() -> None
 
 
 @given(st.integers(57, len(LOG) - 1), st.integers(0, 7))
-def test_a_flipped_bit_is_found_or_does_not_matter(at: int, bit: int) -> None:
+def test_a_flipped_bit_is_detected_or_has_no_effect(at: int, bit: int) -> None:
     """The checksum does not cover the first 17 bytes of a batch; the others must not change."""
     batch = next(end for end in reversed(ENDS) if end <= at)
     if at - batch < 21:
@@ -226,7 +226,7 @@ def test_a_start_is_resolved_as_in_every_fluvio_client(
 
 
 @given(st.sampled_from(["beginning", "end"]), st.integers(0, 2**32))
-def test_the_text_of_an_offset_can_be_parsed(word: str, count: int) -> None:
+def test_an_offset_can_be_parsed_from_text(word: str, count: int) -> None:
     offset = Offset.beginning(count) if word == "beginning" else Offset.end(count)
     assert Offset.parse(str(offset)) == offset
     assert Offset.parse(str(Offset.absolute(count))) == Offset.absolute(count)

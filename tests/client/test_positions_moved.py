@@ -56,7 +56,7 @@ async def test_a_time_finds_a_record_in_a_batch_with_unsorted_times(
         assert await values_of(client, topic, start=Offset.at_time(time_ms)) == expected
 
 
-async def test_records_without_a_time_count_as_older_than_any_time(
+async def test_records_without_a_timestamp_count_as_older_than_any_time(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -174,7 +174,7 @@ async def test_a_commit_after_a_seek_stores_the_new_position(
 # --- Ends ----------------------------------------------------------------------------------------
 
 
-async def test_lag_counts_records_that_were_not_given_out(
+async def test_lag_counts_records_that_were_not_returned_yet(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(2)
@@ -231,7 +231,7 @@ async def test_with_chosen_partitions_added_ones_are_not_read(
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 50)), max_size=60))
-def test_partitions_take_turns_and_keep_their_order(arrivals: list[tuple[int, int]]) -> None:
+def test_partitions_are_read_in_turn_and_keep_their_order(arrivals: list[tuple[int, int]]) -> None:
     fetch_buffer = FetchBuffer(100)
     for partition in range(4):
         fetch_buffer.add_partition(partition)
@@ -265,7 +265,7 @@ def test_a_partition_with_a_backlog_does_not_delay_the_others() -> None:
     assert order == [0, 1, 0, 0, 0, 0]
 
 
-def test_dropped_chunks_free_their_room_and_their_turn() -> None:
+def test_dropping_the_chunks_of_a_partition_frees_its_buffer_space() -> None:
     fetch_buffer = FetchBuffer(100)
     fetch_buffer.add_partition(0)
     fetch_buffer.add_partition(1)

@@ -79,7 +79,7 @@ async def test_explicit_timestamps_are_kept_even_if_far_apart(
 
 
 @pytest.mark.parametrize("batch_size", [150, 16_384])
-async def test_a_record_without_a_time_does_not_get_one_from_another(
+async def test_a_record_without_a_timestamp_does_not_get_that_of_another_record(
     client: Client, new_topic: NewTopic, batch_size: int
 ) -> None:
     """A batch whose first timestamp is 0 has no timestamps at all."""
@@ -164,7 +164,7 @@ async def test_a_producer_uses_the_compression_of_its_topic(
     assert header.codec_number == Codec.parse(compression)
 
 
-async def test_another_compression_than_the_topics_is_refused_on_open(
+async def test_a_producer_that_uses_a_compression_the_topic_does_not_allow_is_refused(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(compression="gzip")
@@ -296,7 +296,9 @@ async def test_keys_go_where_every_fluvio_client_puts_them(
         assert (await many).partitions == expected
 
 
-async def test_records_without_a_key_take_turns(client: Client, new_topic: NewTopic) -> None:
+async def test_records_without_a_key_are_distributed_round_robin(
+    client: Client, new_topic: NewTopic
+) -> None:
     async with client.producer(await new_topic(3)) as producer:
         singles = [await producer.send(b"x") for _ in range(4)]
         many = await producer.send_many([b"y"] * 5)
@@ -442,14 +444,16 @@ async def test_the_rows_of_a_refused_batch_are_reported(
     assert [value[:1] for value in await values_of(client, topic)] == [b"a", b"c"]
 
 
-async def test_an_unseen_refusal_is_raised_on_close(client: Client, new_topic: NewTopic) -> None:
+async def test_close_raises_an_error_that_no_handle_has_raised(
+    client: Client, new_topic: NewTopic
+) -> None:
     topic = await new_topic(segment_size_bytes=2_000)
     with pytest.raises(BrokerError, match="too large"):
         async with client.producer(topic) as producer:
             await producer.send(b"x" * 3_000)
 
 
-async def test_the_blocks_own_error_takes_precedence_over_a_refusal(
+async def test_an_error_in_the_block_has_priority_over_a_refused_record(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(segment_size_bytes=2_000)
@@ -506,7 +510,7 @@ async def test_the_objects_of_a_client_have_a_readable_repr(
         assert repr(many) == "RecordsHandle(2 records)"
 
 
-async def test_an_error_of_the_block_gets_a_note_about_undelivered_records(
+async def test_an_error_in_the_block_gets_a_note_about_undelivered_records(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(segment_size_bytes=2_000)
@@ -521,7 +525,7 @@ async def test_an_error_of_the_block_gets_a_note_about_undelivered_records(
     assert "too large" in raised.value.__notes__[0]
 
 
-async def test_a_partitioner_that_forgets_a_row_is_refused(
+async def test_a_partitioner_that_returns_too_few_partitions_is_refused(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic(2)

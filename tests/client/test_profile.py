@@ -57,7 +57,7 @@ def load(folder: Path, text: str) -> Profiles:
     "tls",
     ["", '[cluster.c.tls]\ntls_policy = "disabled"', '[cluster.c.tls]\ntls_policy = "disable"'],
 )
-def test_a_plain_cluster_is_usable(tmp_path: Path, tls: str) -> None:
+def test_a_cluster_without_tls_can_be_read(tmp_path: Path, tls: str) -> None:
     found = load(tmp_path, HEAD + tls).active()
     assert found is not None
     assert (found.name, found.cluster, found.endpoint) == ("local", "c", "127.0.0.1:9003")
@@ -93,7 +93,7 @@ def test_alternative_names_of_keys_are_read(tmp_path: Path) -> None:
     assert (found.endpoint, found.use_spu_local_address) == ("127.0.0.1:9003", True)
 
 
-def test_a_file_without_a_current_profile_has_none(tmp_path: Path) -> None:
+def test_a_file_may_have_no_current_profile(tmp_path: Path) -> None:
     found = load(tmp_path, HEAD.replace('current_profile = "local"', ""))
     assert found.active() is None
     assert found.get("local").endpoint == "127.0.0.1:9003"

@@ -94,7 +94,7 @@ def test_switching_changes_one_line(file: ProfileFile) -> None:
     assert file.path.read_text() == TEXT.replace(old, new)
 
 
-def test_switching_without_a_current_profile(file: ProfileFile) -> None:
+def test_switching_works_without_a_current_profile(file: ProfileFile) -> None:
     file.path.write_text(TEXT.replace('current_profile = "local" # the one at hand\n', ""))
     file.switch("cloud")
     assert changed(file) == [
@@ -147,7 +147,7 @@ def test_deleting_removes_only_the_tables_of_the_profile(file: ProfileFile) -> N
     assert set(data(file)["profile"]) == {"spare"}
 
 
-def test_deleting_an_unused_cluster(file: ProfileFile) -> None:
+def test_an_unused_cluster_can_be_deleted(file: ProfileFile) -> None:
     file.delete("cloud")
     assert file.delete_cluster("cloud") == []
     text = file.path.read_text()
@@ -156,7 +156,7 @@ def test_deleting_an_unused_cluster(file: ProfileFile) -> None:
     assert text == (TEXT[:start] + TEXT[end:]).replace(cut, "")
 
 
-def test_deleting_a_cluster_with_the_profiles_that_use_it(file: ProfileFile) -> None:
+def test_deleting_a_cluster_with_force_deletes_the_profiles_that_use_it(file: ProfileFile) -> None:
     assert file.delete_cluster("local", force=True) == ["local", "spare"]
     assert set(data(file)["profile"]) == {"cloud"}
     assert set(data(file)["cluster"]) == {"cloud"}
@@ -248,7 +248,7 @@ def test_tls_that_fluvio_could_not_read_is_not_written(
     assert file.path.read_text() == TEXT
 
 
-def test_certificates_as_text_and_as_files_do_not_mix(file: ProfileFile) -> None:
+def test_certificates_as_text_and_as_files_cannot_be_mixed(file: ProfileFile) -> None:
     tls = Tls(domain="d", ca_cert=PEM, client_cert="cert", client_key="key")
     with pytest.raises(UsageError, match="all be files, or all be text"):
         file.add("new", "h:1", tls=tls)

@@ -245,7 +245,7 @@ def anyio_backend() -> str:
 
 
 @pytest.mark.parametrize("name", BUGS)
-def test_a_bug_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_seeded_bug_makes_its_check_fail(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bug = BUGS[name]
     anyio.run(bug.check)
     for module in (test_faults_scripted, test_model_consumer, test_model_producer):

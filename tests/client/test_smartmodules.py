@@ -106,7 +106,7 @@ def test_stream_requests_equal_the_recorded_ones(
 
 
 @pytest.mark.parametrize(("n", "name"), [(65, "tiny"), (69, "unknown-module")])
-def test_a_bare_name_equals_the_request_of_the_stock_python_client(n: int, name: str) -> None:
+def test_a_step_given_as_a_name_is_sent_as_by_the_stock_python_client(n: int, name: str) -> None:
     request = StreamFetchRequest("smt", 0, 0, 1_048_890, smartmodules=chain_of([name]))
     body = encode(STREAM_FETCH.request, request, 24)
     assert body == recorded_body("py-smartmodule-admin", n)
@@ -119,7 +119,7 @@ def test_a_produce_request_equals_the_recorded_one() -> None:
     assert recorded.endswith(chain[len(nothing) - 4 :])
 
 
-def test_parameters_with_a_lookback_have_the_bytes_of_the_reference() -> None:
+def test_parameters_with_a_lookback_are_encoded_as_in_the_reference() -> None:
     step = SmartModule("m", params={"key": "a"}, lookback=Lookback(10, timedelta(seconds=20)))
     expected = "000100036b657900016101000000000000000a01000000000000001400000000"
     body = encode(PRODUCE.request, ProduceRequest(smartmodules=chain_of([step])), 25)
@@ -137,7 +137,9 @@ def test_parameters_with_a_lookback_have_the_bytes_of_the_reference() -> None:
         (SmartModule("m", kind="array_map"), "02"),
     ],
 )
-def test_kinds_and_initial_values_have_their_bytes(step: SmartModule, tail: str) -> None:
+def test_kinds_and_initial_values_are_encoded_as_in_the_reference(
+    step: SmartModule, tail: str
+) -> None:
     body = encode(PRODUCE.request, ProduceRequest(smartmodules=chain_of([step])), 25)
     assert body.endswith(bytes.fromhex("0000016d" + tail + "00000000"))
 
@@ -252,11 +254,11 @@ def offsets_of(
     return output_offsets(header, found, wanted, may_multiply=may_multiply, is_reliable=is_reliable)
 
 
-def test_deltas_that_ascend_are_offsets() -> None:
+def test_ascending_deltas_are_used_as_offsets() -> None:
     assert offsets_of([0, 2, 7], 10, base=100) == ([100, 102, 107], 0)
 
 
-def test_the_wrong_deltas_of_a_stock_server_give_the_lowest_offset_possible() -> None:
+def test_the_wrong_deltas_of_a_stock_server_give_the_lowest_possible_offset() -> None:
     # Recorded: apple, banana and grape have offsets 0, 2 and 4, in batches at 0, 3 and 4.
     assert offsets_of([0, 2, -4], 5) == ([0, 2, 4], 0)
     # The second batch begins at 3; its records are 4 and 7.
@@ -274,7 +276,7 @@ def test_records_that_may_come_from_one_input_share_its_offset() -> None:
     assert offsets_of([0, 0, 0, -3, -3], 6, may_multiply=True) == ([0, 0, 0, 3, 3], 0)
 
 
-def test_records_before_the_start_are_counted() -> None:
+def test_records_before_the_start_offset_are_counted() -> None:
     # The start is inside the first batch, and servers send that whole batch.
     assert offsets_of([1, 4, 6, 8], 10, 6) == ([1, 4, 6, 8], 2)
     assert offsets_of([1, 4, -3], 13, 6) == ([1, 4, 6], 2)

@@ -176,7 +176,7 @@ async def test_a_read_continues_while_a_slow_module_works() -> None:
     assert rows(found) == [(0, b"apple"), (2, b"banana"), (4, b"grape")]
 
 
-async def test_an_acknowledgement_replaced_by_a_probe_loses_nothing() -> None:
+async def test_a_probe_that_overtakes_an_acknowledgement_loses_nothing() -> None:
     """The server uses the last of two, so the refusal may arrive before records."""
 
     class Late(StockSpu):
@@ -193,7 +193,7 @@ async def test_an_acknowledgement_replaced_by_a_probe_loses_nothing() -> None:
     assert len(spu.bodies(STREAM_FETCH.key)) > 1
 
 
-async def test_an_empty_response_with_the_end_offset_is_enough() -> None:
+async def test_an_empty_response_with_the_end_offset_ends_the_read() -> None:
     """A broker may report explicitly that nothing is left; then no probe is needed."""
     nothing = FetchablePartition(0, NO_ERROR, 5, 5)
     spu = StockSpu(FRUIT, answers={STREAM_FETCH.key: replaying(nothing)})
@@ -354,7 +354,7 @@ async def test_the_requested_size_is_enough_for_the_output_of_one_batch() -> Non
 # --- Modules that multiply or aggregate ----------------------------------------------------
 
 
-async def test_records_from_one_input_never_have_a_higher_offset() -> None:
+async def test_no_record_has_a_higher_offset_than_its_input() -> None:
     def three(value: bytes, key: bytes | None) -> list[tuple[bytes, bytes | None]]:
         return [(b"%s %d" % (value, number), key) for number in range(3)]
 
@@ -499,7 +499,7 @@ async def test_a_handle_has_no_offset_if_the_server_changes_the_records() -> Non
     assert sum(h.record_count for each in sent for h, _ in whole_batches(each.records)) == 4
 
 
-async def test_a_chain_that_fails_refuses_the_records() -> None:
+async def test_records_are_refused_if_the_chain_fails_on_them() -> None:
     code = ErrorCode(Code.OTHER, TextPayload("smartmodule chain failed: trap"))
     spu = StockSpu(answers=stored_at(-1, code))
     async with stock_cluster(spu) as address, Client.connect(address) as client:

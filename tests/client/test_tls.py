@@ -148,7 +148,7 @@ async def refusal(address: str, tls: Tls | None, timeout_s: float = SOON_S) -> C
 
 
 @pytest.mark.parametrize("as_text", [True, False])
-async def test_with_a_domain_each_server_is_checked_by_its_name_in_it(
+async def test_with_a_domain_each_server_is_verified_by_its_name_in_the_domain(
     cluster: TlsProxy, authority: Authority, as_text: bool, anyio_backend_name: str
 ) -> None:
     ca_cert = authority.pem if as_text else authority.file
@@ -159,7 +159,7 @@ async def test_with_a_domain_each_server_is_checked_by_its_name_in_it(
     assert set(cluster.names["spu"]) == {SPU_NAME}
 
 
-async def test_without_a_domain_each_server_is_checked_by_its_host(
+async def test_without_a_domain_each_server_is_verified_by_its_host(
     authority: Authority, tmp_path: Path, anyio_backend_name: str
 ) -> None:
     certificate = authority.ca.issue_cert("localhost", "127.0.0.1")

@@ -236,7 +236,9 @@ def test_a_partition_of_an_old_server_has_no_first_offset(version: int) -> None:
 
 
 @pytest.mark.parametrize("version", ADMIN_VERSIONS)
-async def test_an_sc_of_any_version_is_administered(cluster: BrokerProcess, version: int) -> None:
+async def test_admin_calls_work_with_an_sc_of_any_version(
+    cluster: BrokerProcess, version: int
+) -> None:
     name, module = f"of-{next(_numbers)}", f"old-module-{next(_numbers)}"
     with server_of(cluster, sc_of(version)) as server, anyio.fail_after(SOON_S):
         async with (

@@ -270,7 +270,7 @@ async def test_after_a_clean_stop_a_half_written_line_is_kept(tmp_path: Path) ->
     assert path.read_bytes() == b"1\ntheirs\n"
 
 
-async def test_a_file_has_one_writer(tmp_path: Path) -> None:
+async def test_a_file_cannot_have_two_writers(tmp_path: Path) -> None:
     writer = JsonLines(tmp_path / "out.jsonl").writer()
     await writer.open({})
     with pytest.raises(ConfigError, match="another job writes to"):
@@ -278,7 +278,9 @@ async def test_a_file_has_one_writer(tmp_path: Path) -> None:
     await writer.close()
 
 
-async def test_after_a_move_lines_go_to_a_new_file_with_the_old_name(tmp_path: Path) -> None:
+async def test_after_its_file_is_moved_a_sink_writes_to_a_new_file_with_the_old_name(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "out.jsonl"
     writer = JsonLines(path).writer()
     await writer.open({})

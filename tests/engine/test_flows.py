@@ -46,7 +46,7 @@ def app() -> App:
     return App("flows")
 
 
-def test_a_function_maps_values_and_none_drops_them(app: App) -> None:
+def test_a_function_maps_a_value_or_drops_it_by_returning_none(app: App) -> None:
     flights = app.stream("flights", Flight)
 
     @app.stage(flights)
@@ -58,14 +58,14 @@ def test_a_function_maps_values_and_none_drops_them(app: App) -> None:
         assert job.output(delays) == [30.0]
 
 
-def test_the_method_map_keeps_none(app: App) -> None:
+def test_the_method_map_passes_on_none_as_a_value(app: App) -> None:
     delays = app.stream("flights", Flight).map(lambda flight: flight.delay)
     with app.test() as job:
         job.send("flights", UA, AA)
         assert job.output(delays) == [30.0, None]
 
 
-def test_a_generator_yields_any_number_of_values_and_keeps_none(app: App) -> None:
+def test_a_generator_may_yield_any_number_of_values_including_none(app: App) -> None:
     flights = app.stream("flights", Flight)
 
     @app.stage(flights)
@@ -245,7 +245,7 @@ def test_a_record_returned_by_a_sink_is_written_with_its_key_and_timestamp(app: 
         assert (record.value, record.key, record.timestamp_ms) == (b"mine", b"my key", 9)
 
 
-def test_a_sink_drops_the_record_if_it_returns_none(app: App) -> None:
+def test_a_sink_that_returns_none_writes_no_record(app: App) -> None:
     flights = app.stream("flights", Flight)
 
     @app.sink(flights, to=Topic("late", Flight))
@@ -277,7 +277,7 @@ def test_a_json_lines_file_is_a_sink(app: App) -> None:
         assert file.kind == "sink"
 
 
-def test_a_failing_stage_keeps_nothing_of_its_send(app: App) -> None:
+def test_a_send_on_which_a_stage_fails_has_no_output(app: App) -> None:
     numbers = app.stream("numbers", int)
     halves = numbers.map(lambda number: 10 // number)
     with app.test() as job:
@@ -288,7 +288,7 @@ def test_a_failing_stage_keeps_nothing_of_its_send(app: App) -> None:
         assert job.output(halves) == [2]
 
 
-def test_the_error_has_the_users_line_and_not_that_of_a_library(app: App) -> None:
+def test_the_error_has_the_line_of_the_user_code_and_not_of_a_library(app: App) -> None:
     import json
 
     def parsed(text: str) -> Any:
@@ -300,7 +300,7 @@ def test_the_error_has_the_users_line_and_not_that_of_a_library(app: App) -> Non
     assert "in parsed: return json.loads(text)  # the user's line" in str(caught.value)
 
 
-def test_the_error_has_the_users_line_in_a_folder_named_streamkit(app: App) -> None:
+def test_the_error_has_the_line_of_the_user_code_in_a_folder_named_streamkit(app: App) -> None:
     names: dict[str, Any] = {}
     code = "def failing(value):\n    raise ValueError(value)\n"
     exec(compile(code, "/home/me/streamkit/app.py", "exec"), names)

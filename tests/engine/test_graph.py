@@ -160,7 +160,7 @@ PROBLEMS: dict[Callable[[App], None], tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("build", PROBLEMS, ids=lambda build: build.__name__)
-def test_an_invalid_graph_is_refused_with_the_users_line(
+def test_an_invalid_graph_is_refused_with_the_line_of_the_user_code(
     build: Callable[[App], None],
 ) -> None:
     words, hint = PROBLEMS[build]
@@ -222,7 +222,7 @@ def topics_of(app: App, folder: Path, environment: dict[str, str], **given: str)
     ]
 
 
-def test_settings_map_topic_names_by_priority(tmp_path: Path) -> None:
+def test_the_setting_of_a_topic_name_with_the_highest_priority_is_used(tmp_path: Path) -> None:
     app = App("app")
     app.stream(Topic("a", int)).to("b")
     assert topics_of(app, tmp_path, {}) == ["a", "b"]

@@ -69,7 +69,9 @@ def stream_sink(stream: Stream[Any], key: Any) -> object:
 
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("given", NO_VALUE)
-def test_a_method_refuses_a_function_that_cannot_map_a_value(use: str, given: str) -> None:
+def test_a_method_refuses_a_function_that_cannot_be_called_with_a_value(
+    use: str, given: str
+) -> None:
     if use == "partitioner" and given == "two parameters":
         return  # a partitioner has two parameters
     numbers = numbers_of(App("app"))
@@ -79,7 +81,7 @@ def test_a_method_refuses_a_function_that_cannot_map_a_value(use: str, given: st
 
 
 @pytest.mark.parametrize("given", [each for each in NO_VALUE if each != "generator"])
-def test_flat_map_refuses_a_function_that_cannot_map_a_value(given: str) -> None:
+def test_flat_map_refuses_a_function_that_cannot_be_called_with_a_value(given: str) -> None:
     numbers = numbers_of(App("app"))
     with pytest.raises(TopologyError, match="flat_map got"):
         numbers.flat_map(NO_VALUE[given])
@@ -169,7 +171,7 @@ BAD_PARAMETERS = {
 
 @pytest.mark.parametrize("what", ["stage", "source", "sink", "own sink"])
 @pytest.mark.parametrize("function", BAD_PARAMETERS, ids=lambda each: each.__name__)
-def test_a_function_with_other_parameters_is_refused_at_its_line(
+def test_a_function_with_wrong_parameters_is_refused_with_its_line(
     function: Callable[..., Any], what: str
 ) -> None:
     app = App("app")
@@ -290,7 +292,7 @@ def test_decorating_anything_but_a_function_is_refused(given: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["int +", "Path.nowhere", "Nowhere", "list[int", "5()"])
-def test_an_invalid_annotation_is_refused_at_its_line(text: str) -> None:
+def test_an_invalid_annotation_is_refused_with_its_line(text: str) -> None:
     def rows(row: Any) -> Any:
         return row
 

@@ -240,7 +240,7 @@ def first_bad(verbs: list[Verb], chunk: Chunk) -> int | None:
 
 
 @given(VALUES, st.integers(0, 6))
-def test_a_failed_row_comes_with_the_results_of_the_rows_before(
+def test_a_failed_row_is_reported_with_the_results_of_earlier_rows(
     values: list[int], remainder: int
 ) -> None:
     verb = fail_at(remainder)
@@ -254,7 +254,7 @@ def test_a_failed_row_comes_with_the_results_of_the_rows_before(
     assert caught.value.before.records() == chunk_of(values).records()[: bad[0]]
 
 
-def test_a_stop_iteration_of_a_function_is_a_failure() -> None:
+def test_a_function_that_raises_stop_iteration_fails() -> None:
     numbers = iter([1])
     with pytest.raises(RowFailed) as caught:
         Map(lambda _: next(numbers)).apply(chunk_of([0, 0, 0]), Unlimited())

@@ -115,7 +115,7 @@ def test_reading_a_topic_source_is_refused() -> None:
         job.read(numbers)
 
 
-def test_connectors_are_not_written_to(tmp_path: Any) -> None:
+def test_app_test_does_not_write_to_connectors(tmp_path: Any) -> None:
     app = App("own")
     app.stream("numbers", int).to(JsonLines(tmp_path / "out.jsonl"), name="file")
     with app.test() as job:

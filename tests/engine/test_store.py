@@ -34,7 +34,7 @@ def opened(path: Path, **options: bool) -> Store:
     return store
 
 
-def test_committed_positions_are_there_after_reopening(tmp_path: Path) -> None:
+def test_committed_positions_are_kept_after_reopening(tmp_path: Path) -> None:
     store = opened(tmp_path / "s")
     store.commit({"a": {"0": "5", "1": "7"}}, {"file": {"end": "9"}})
     store.commit({"a": {"0": "6"}})

@@ -46,7 +46,7 @@ def test_a_record_may_be_as_large_as_its_sink_allows(
     assert found == [len(LARGE)]
 
 
-def test_a_topic_with_another_partition_count_than_declared_is_noted(
+def test_a_partition_count_that_differs_from_the_declared_one_is_reported(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     first = App("first")

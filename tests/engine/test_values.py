@@ -266,7 +266,7 @@ def test_a_record_with_nan_or_infinity_fails_or_is_skipped(
         assert caught.value.stage == "out"
 
 
-def test_a_bad_float_before_an_encoding_error_is_skipped_too() -> None:
+def test_a_bad_float_before_an_encoding_error_is_also_skipped() -> None:
     values = [1.5, math.nan, 2.5, object(), 3.5, math.inf, object(), 4.5]
     app = App("bad")
     app.stream("a", int).map(lambda row: values[row]).to("b", on_error="skip")
@@ -456,7 +456,9 @@ class Odd(enum.Enum):
         ("Flight", ""),
     ],
 )
-def test_a_type_that_cannot_be_read_is_refused_with_the_users_line(kind: Any, hint: str) -> None:
+def test_a_type_that_cannot_be_read_is_refused_with_the_line_of_the_user_code(
+    kind: Any, hint: str
+) -> None:
     app = App("types")
     with pytest.raises(TopologyError) as caught:
         app.stream("a", kind)
@@ -473,7 +475,7 @@ def test_a_type_that_cannot_be_read_is_refused_with_the_users_line(kind: Any, hi
 
 
 @pytest.mark.parametrize("kind", [Plain, HasPlain, list[Plain], deque[int], complex])
-def test_a_type_that_cannot_be_written_is_refused_with_the_users_line(kind: Any) -> None:
+def test_a_type_that_cannot_be_written_is_refused_with_the_line_of_the_user_code(kind: Any) -> None:
     app = App("types")
     made = app.stage(app.stream("a", int), output_type=kind, name="made")(lambda number: number)
     with pytest.raises(TopologyError, match="cannot be written as JSON") as caught:
@@ -613,7 +615,7 @@ class AsyncFormat:
     async def dumps(self, value: Any) -> Any: ...
 
 
-def test_a_users_format_reads_and_writes() -> None:
+def test_a_custom_format_reads_and_writes_values() -> None:
     app = App("formats")
     rows = app.stream("a", list[int], value=Comma())
     rows.to("b", value=Comma())
@@ -658,13 +660,13 @@ def test_an_invalid_format_is_refused(bad: Any) -> None:
     assert caught.value.at.startswith(f"{HERE}:")
 
 
-def test_a_format_for_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_custom_format_for_a_file_sink_is_refused(tmp_path: Path) -> None:
     rows = App("formats").stream("a", bytes)
     with pytest.raises(UsageError, match="value: only a topic has this option"):
         rows.to(JsonLines(tmp_path / "b"), value=Comma())
 
 
-def test_encoders_without_floats_have_no_fault_search() -> None:
+def test_encoders_of_types_without_floats_do_not_search_for_nan() -> None:
     class NoFloat(msgspec.Struct):
         number: int
         text: str | None

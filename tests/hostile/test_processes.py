@@ -324,7 +324,7 @@ def test_a_thread_that_never_ends_is_reported_and_abandoned_at_the_deadline(plac
     ],
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signals_are_handled_with_any_standard_error(
+def test_signals_are_handled_even_if_standard_error_is_not_a_file(
     place: Place, stream: str, number: int
 ) -> None:
     app = app_of(
@@ -407,7 +407,7 @@ def test_a_killed_job_with_a_slow_sink_repeats_about_a_commit_interval(place: Pl
     assert first + rest.ended["records_in"] - 4_000 < 1_000, "far more than one commit interval"
 
 
-def test_an_interrupted_once_run_reports_that_it_stopped(place: Place) -> None:
+def test_an_interrupted_run_with_once_reports_that_it_stopped(place: Place) -> None:
     place.produce("numbers", [b"%d" % number for number in range(COUNT, 6_000)])
     app = app_of(place, "def slow(x):\n    time.sleep(0.01); return x\nnumbers.map(slow).to('out')")
     with place.job(app, "--once") as job:

@@ -281,7 +281,7 @@ def test_a_stop_does_not_wait_for_a_generator_that_blocks(place: Place) -> None:
     assert table.inserted == [1]
 
 
-def test_the_finally_of_a_generator_runs_at_a_stop(place: Place) -> None:
+def test_the_finally_block_of_a_generator_runs_at_a_stop(place: Place) -> None:
     app, stop, ended = new_app(), list[Callable[[], None]](), list[bool]()
 
     def ticks(resume: int | None) -> Iterator[tuple[int, int]]:
@@ -588,7 +588,7 @@ def test_an_invalid_partition_fails_only_its_record(place: Place, chosen: Any) -
 # --- shared files and event loops -----------------------------------------------------------
 
 
-def test_two_sinks_of_one_file_are_refused_by_check(tmp_path: Path) -> None:
+def test_check_refuses_two_sinks_for_one_file(tmp_path: Path) -> None:
     app = new_app()
     numbers = app.stream(TOPIC, int)
     numbers.to(JsonLines(tmp_path / "both"), name="a")

@@ -95,7 +95,7 @@ BUGS = {
     ),
     "a generator is not closed": Bug(
         Edit(ThreadFeed, "_run", "if self._is_stopped and close is not None:", "if False:"),
-        rule(test_rules.test_the_finally_of_a_generator_runs_at_a_stop),
+        rule(test_rules.test_the_finally_block_of_a_generator_runs_at_a_stop),
     ),
     "positions are stored by reference": Bug(
         Edit(FunctionReader, "_accept_pair", "if type(position) not in _ATOMS:", "if False:"),

@@ -88,5 +88,5 @@ def test_exceptions_only_shrink(figures: Figures, kind: str) -> None:
     assert not needless, "remove these exceptions"
 
 
-def test_any_does_not_spread(figures: Figures) -> None:
+def test_the_use_of_any_does_not_increase(figures: Figures) -> None:
     assert figures.any_per_1000_lines <= ANY_PER_1000_LINES_MAX

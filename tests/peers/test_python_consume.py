@@ -119,7 +119,7 @@ for partition in range(3):
 
 
 @pytest.mark.parametrize("codec", [Codec.NONE, Codec.GZIP])
-async def test_the_official_client_reads_values_of_a_mebibyte(
+async def test_the_official_client_reads_values_of_one_mebibyte(
     run_peer: RunPeer, client: Client, codec: Codec
 ) -> None:
     await client.admin.create_topic("t", compression=codec.name.lower())
@@ -174,7 +174,7 @@ for _ in range(4):
 # --- Positions and partitions ------------------------------------------------------------
 
 
-async def test_every_start_offset_means_the_same_to_both_clients(
+async def test_every_start_offset_means_the_same_for_both_clients(
     run_peer: RunPeer, client: Client
 ) -> None:
     await client.admin.create_topic("t")

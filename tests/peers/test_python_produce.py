@@ -24,7 +24,7 @@ MIB: Final = 1 << 20
 NAMES: Final = {codec: codec.name.title() for codec in Codec} | {Codec.NONE: "None_"}
 
 
-async def test_keys_of_the_official_client_go_to_the_partitions_of_the_reference(
+async def test_the_official_client_chooses_the_partitions_in_the_reference(
     run_peer: RunPeer, client: Client
 ) -> None:
     keys = [key.hex() for key in KEYS]
@@ -49,7 +49,7 @@ for partition in range(3):
         assert found == [key.hex() for key, where in KEYS.items() if where == partition]
 
 
-async def test_keys_of_streamkit_go_to_the_same_partitions(
+async def test_streamkit_chooses_the_same_partitions_for_keys(
     client: Client, run_peer: RunPeer
 ) -> None:
     keys = list(KEYS)
@@ -174,7 +174,7 @@ answer([record.timestamp() for record in until_end("t", 0)])
     assert found[-1] - found[0] >= 30  # the records of a batch have different timestamps
 
 
-async def test_streamkit_reads_values_of_a_mebibyte(run_peer: RunPeer, client: Client) -> None:
+async def test_streamkit_reads_values_of_one_mebibyte(run_peer: RunPeer, client: Client) -> None:
     await client.admin.create_topic("t")
     await run_peer(
         f"""
@@ -237,7 +237,7 @@ producer.flush()
     assert {record.partition for record in await read_all(client, "t")} == {2}
 
 
-async def test_records_written_with_read_committed_are_read_with_it(
+async def test_records_written_with_read_committed_can_be_read_with_read_committed(
     run_peer: RunPeer, client: Client
 ) -> None:
     await client.admin.create_topic("t")

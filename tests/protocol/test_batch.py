@@ -194,7 +194,7 @@ def test_an_invalid_batch_length_raises_an_error() -> None:
 
 
 @given(data=st.binary(max_size=200))
-def test_any_bytes_are_a_record_set_or_refused(data: bytes) -> None:
+def test_any_bytes_are_read_as_a_record_set_or_refused(data: bytes) -> None:
     try:
         for header, at in whole_batches(data):
             assert at + header.size_bytes <= len(data)

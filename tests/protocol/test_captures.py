@@ -298,7 +298,7 @@ def test_the_offsets_lost_in_a_recorded_session_are_in_the_truncated_batch() -> 
     assert cut.end_offset == 48
 
 
-def test_a_status_response_decodes_alike_in_every_version() -> None:
+def test_a_status_response_decodes_to_the_same_data_in_every_version() -> None:
     status = next(
         (request, line)
         for line, request, _ in responses("raw-create-validation", WHOLE)

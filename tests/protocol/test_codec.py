@@ -105,7 +105,7 @@ PAYLOADS: Final = [
 ]
 
 
-def test_the_interpreted_build_is_interpreted() -> None:
+def test_the_tested_builds_are_the_interpreted_and_the_installed_one() -> None:
     assert BUILDS["interpreted"].COMPILED is False
     is_extension = not str(installed.__file__).endswith(".py")
     assert installed.COMPILED is is_extension
@@ -199,7 +199,7 @@ def test_records_that_end_after_the_data_are_refused(codec: ModuleType) -> None:
 
 @each_build
 @pytest.mark.parametrize("count", [2, RECORDS_PER_BATCH_MAX, 2**31 - 1, 2**32 - 1])
-def test_a_count_above_what_the_bytes_can_hold_is_refused(codec: ModuleType, count: int) -> None:
+def test_a_record_count_too_large_for_the_bytes_is_refused(codec: ModuleType, count: int) -> None:
     data = count.to_bytes(4, "big") + bytes(13)
     with pytest.raises(RemoteProtocolError, match=f"{count} records announced"):
         codec.decode_records(data, 0, len(data), 1)
@@ -210,7 +210,7 @@ def test_a_count_above_what_the_bytes_can_hold_is_refused(codec: ModuleType, cou
 @example(data=one_record(b"\0" + b"\xff" * 9 + b"\x02"), first=1)
 @example(data=one_record(b"\0" + varint(I64_MAX) + bytes(4)), first=I64_MAX)
 @example(data=one_record(b"\0" + varint(-I64_MAX - 1) + bytes(4)), first=1)
-def test_both_builds_read_or_refuse_any_bytes_alike(data: bytes, first: int) -> None:
+def test_both_builds_give_the_same_result_for_any_bytes(data: bytes, first: int) -> None:
     first = max(-I64_MAX - 1, min(first, I64_MAX))
     read = agreed("decode_records", data, 0, len(data), first)
     checked = agreed("check_records", data, 0, len(data))
@@ -219,7 +219,7 @@ def test_both_builds_read_or_refuse_any_bytes_alike(data: bytes, first: int) -> 
 
 @examples(300)
 @given(data=st.data())
-def test_both_builds_read_or_refuse_changed_records_alike(data: st.DataObject) -> None:
+def test_both_builds_give_the_same_result_for_changed_records(data: st.DataObject) -> None:
     payload = bytearray(data.draw(st.sampled_from(PAYLOADS)))
     for _ in range(data.draw(st.integers(1, 3))):
         payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
@@ -346,7 +346,7 @@ def test_a_batch_may_have_no_rows(codec: ModuleType) -> None:
 
 
 @given(key=st.binary(max_size=300))
-def test_both_builds_hash_like_an_independent_siphash(key: bytes) -> None:
+def test_both_builds_compute_the_hashes_of_an_independent_siphash(key: bytes) -> None:
     reference = siphash24(len(key).to_bytes(8, "little") + key, key=bytes(16)).digest()
     assert agreed("siphash", key) == int.from_bytes(reference, "little")
 

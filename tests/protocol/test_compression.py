@@ -107,7 +107,7 @@ def test_a_batch_of_the_largest_size_is_decompressed(codec: Codec) -> None:
 
 
 @pytest.mark.parametrize("codec", [Codec.GZIP, Codec.ZSTD])
-def test_a_small_batch_may_have_any_ratio(codec: Codec) -> None:
+def test_a_small_batch_may_have_any_compression_ratio(codec: Codec) -> None:
     free = DECOMPRESSION_RATIO_FREE_BYTES
     packed = bomb(codec, free)
     assert len(packed) * 100 < free

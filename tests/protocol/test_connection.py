@@ -240,7 +240,7 @@ def test_responses_in_any_order_are_matched_to_their_requests() -> None:
     assert pair.client.unanswered == 0
 
 
-def test_a_request_gets_one_response_and_a_stream_any_number() -> None:
+def test_a_request_gets_one_response_and_a_stream_gets_any_number() -> None:
     pair = Pair()
     stream, one = pair.send(apis.STREAM_FETCH, STREAM), pair.send(apis.UPDATE_OFFSETS, REQUEST)
     assert stream.api.response_count is ResponseCount.STREAM
@@ -462,7 +462,7 @@ def test_a_client_recognises_a_server_of_another_protocol(data: bytes, words: st
         client.receive(data)
 
 
-def test_records_after_a_damaged_length_are_not_ignored() -> None:
+def test_a_request_with_bytes_left_after_a_damaged_length_is_refused() -> None:
     """Otherwise the server ignores them and confirms the records as stored."""
     pair = Pair()
     records = bytes(8) + b"records"

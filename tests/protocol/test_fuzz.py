@@ -118,13 +118,13 @@ def check_cuts(make: Callable[[], Callable[[bytes], list[Any]]], data: bytes) ->
 
 
 @given(data=GARBAGE | st.binary(max_size=100) | st.lists(GARBAGE.map(frame)).map(b"".join))
-def test_any_bytes_are_frames_or_refused(data: bytes) -> None:
+def test_any_bytes_are_read_as_frames_or_refused(data: bytes) -> None:
     check_cuts(lambda: FrameDecoder().receive, data)
 
 
 @pytest.mark.parametrize("port", APIS)
 @given(data=st.data())
-def test_any_bytes_are_requests_or_refused(port: str, data: st.DataObject) -> None:
+def test_any_bytes_are_read_as_requests_or_refused(port: str, data: st.DataObject) -> None:
     corpus = frames(port, "request")
     stream = data.draw(
         GARBAGE
@@ -193,7 +193,7 @@ def test_every_request_type_was_recorded() -> None:
 )
 @examples(40)
 @given(data=st.data())
-def test_any_bytes_are_responses_or_refused(
+def test_any_bytes_are_read_as_responses_or_refused(
     port: str, api: Api[Any, Any], data: st.DataObject
 ) -> None:
     def numbered(body: bytes) -> bytes:
@@ -214,7 +214,7 @@ def test_any_bytes_are_responses_or_refused(
 @pytest.mark.parametrize("name", WIRES)
 @examples(50)
 @given(data=st.data())
-def test_any_bytes_are_a_body_or_refused(name: str, data: st.DataObject) -> None:
+def test_any_bytes_are_read_as_a_body_or_refused(name: str, data: st.DataObject) -> None:
     """A decoded value can be encoded and decodes to the same value again."""
     wire = WIRES[name]
     version = data.draw(st.integers(0, VERSIONS_MAX.get(name.partition(" ")[0], 25)))
@@ -243,7 +243,7 @@ def test_every_truncated_message_is_refused(port: str, kind: str) -> None:
 
 
 @given(data=damaged([vector.data for vector in vectors("data_plane.json")]) | GARBAGE)
-def test_any_bytes_are_batches_or_refused(data: bytes) -> None:
+def test_any_bytes_are_read_as_batches_or_refused(data: bytes) -> None:
     try:
         for header, at in whole_batches(data):
             decode_batch(data, at, header)

@@ -311,7 +311,7 @@ def test_the_empty_key_of_very_old_clients_reads_as_no_key() -> None:
     assert decode(OPTIONAL_RECORD_DATA, vector.data, 0) == vector.expect["key"]
 
 
-def test_a_request_header_is_read_whatever_follows() -> None:
+def test_a_request_header_is_read_regardless_of_what_follows() -> None:
     (vector,) = (v for v in ALL if v.id == "request-header-consumer-1")
     (request,) = ServerConnection(APIS["spu"]).receive(frame(vector.data + bytes(6)))
     assert vector.expect == {

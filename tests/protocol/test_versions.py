@@ -295,5 +295,5 @@ def test_topics_and_batches_number_the_codecs_differently() -> None:
         ),
     ],
 )
-def test_partitions_are_counted_as_every_client_does(replicas: Any, count: int) -> None:
+def test_the_partition_count_depends_on_the_kind_of_replicas(replicas: Any, count: int) -> None:
     assert topic_specs.TopicSpec(replicas).partition_count == count

@@ -55,7 +55,7 @@ def assert_nothing_is_lost_or_repeated(place: Place, *, except_for: set[str] | N
     assert_partitions_hold_each_once(place.rows_by_partition("copies"), lanes=LANES, count=COUNT)
 
 
-def test_the_error_has_stage_record_value_and_the_users_line(place: Place) -> None:
+def test_the_error_has_stage_record_value_and_line_of_the_user_code(place: Place) -> None:
     place.produce_rows("numbers", lanes=LANES, count=COUNT)
     job = place.run("failing.py", BAD="1-777")
     assert job.process.returncode == 1, job.words
@@ -95,7 +95,7 @@ def test_a_failure_in_any_function_before_a_sink_loses_nothing(place: Place, whe
 
 
 @pytest.mark.parametrize("number", AT_EDGES)
-def test_after_a_failing_sink_function_records_before_are_not_repeated(
+def test_records_before_a_failure_of_a_sink_function_are_not_repeated(
     place: Place, number: int
 ) -> None:
     place.produce_rows("numbers", lanes=LANES, count=COUNT)

@@ -207,7 +207,7 @@ def _read_until(fd: int, words: bytes) -> bytes:
     return said
 
 
-def test_a_signal_while_the_broker_is_absent_ends_the_job_with_0(tmp_path: Path) -> None:
+def test_a_signal_while_the_broker_is_absent_ends_the_job_with_exit_code_0(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening, so connections are refused
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -219,7 +219,9 @@ def test_a_signal_while_the_broker_is_absent_ends_the_job_with_0(tmp_path: Path)
     assert "nothing was read" in " ".join(job.notes)
 
 
-def test_a_signal_while_the_embedded_broker_starts_ends_the_job_with_0(tmp_path: Path) -> None:
+def test_a_signal_while_the_embedded_broker_starts_ends_the_job_with_exit_code_0(
+    tmp_path: Path,
+) -> None:
     folder = DataFolder(tmp_path / "data")
     folder.make()
     lock = folder.try_lock()

@@ -25,7 +25,7 @@ def once(place: Place, *options: str) -> Job:
     return job
 
 
-def test_a_second_run_of_an_app_is_refused_with_4(place: Place) -> None:
+def test_a_second_run_of_an_app_is_refused_with_exit_code_4(place: Place) -> None:
     place.produce_rows("numbers", lanes=1, count=10)
     with place.job("copying.py") as first:
         first.wait_for(lambda event: event["event"] == "started")

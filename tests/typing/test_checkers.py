@@ -38,7 +38,7 @@ def test_pyright_accepts_the_right_programs_and_refuses_the_wrong_ones(programs:
     assert differences(expected, run_pyright(programs)) == []
 
 
-def test_every_wrong_program_expects_an_error(programs: Path) -> None:
+def test_every_wrong_program_lists_an_expected_error(programs: Path) -> None:
     files = {file for (file, _), _, _ in expected_words(programs)}
     wrong = {path.relative_to(programs).as_posix() for path in programs.glob("wrong/[!_]*.py")}
     assert files == wrong

@@ -109,7 +109,7 @@ def test_an_iterable_that_is_not_a_generator_is_one_value(app: App) -> None:
     assert results(app, parts) == [["UA"]]
 
 
-def test_only_a_stage_function_drops_none(app: App) -> None:
+def test_only_a_stage_function_drops_a_value_by_returning_none(app: App) -> None:
     flights = flights_of(app)
 
     @app.stage(flights)
@@ -203,7 +203,7 @@ def test_a_topic_sink_that_returns_nothing_is_refused(app: App) -> None:
 # --- annotations ------------------------------------------------------------------
 
 
-def test_a_class_inside_a_function_is_found(app: App) -> None:
+def test_an_annotation_can_use_a_class_of_the_enclosing_function(app: App) -> None:
     class Row(msgspec.Struct):
         carrier: str
 
@@ -214,7 +214,7 @@ def test_a_class_inside_a_function_is_found(app: App) -> None:
     assert results(app, rows) == [Row("UA")]
 
 
-def test_a_class_two_functions_up_is_found_if_the_body_uses_it(app: App) -> None:
+def test_an_annotation_can_use_a_class_of_an_outer_function_if_the_body_uses_it(app: App) -> None:
     class Row(msgspec.Struct):
         carrier: str
 
@@ -407,7 +407,7 @@ def test_a_function_without_parameters_is_refused(app: App) -> None:
             return ""
 
 
-def test_reading_a_stage_under_another_decorator_is_refused(app: App) -> None:
+def test_reading_a_stage_wrapped_in_another_decorator_is_refused(app: App) -> None:
     @logged
     @app.stage(flights_of(app))
     def carrier(flight: Flight) -> str:

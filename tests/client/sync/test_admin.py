@@ -26,7 +26,7 @@ def is_about(name: str, event: WatchEvent[Any]) -> bool:
     return not isinstance(event, Listed) and event.item.name == name
 
 
-def test_modules_and_spus_are_administered_with_plain_calls(client: sync.Client, name: str) -> None:
+def test_modules_and_spus_are_managed_with_plain_calls(client: sync.Client, name: str) -> None:
     client.admin.create_smartmodule(name, wasm.module())
     (found,) = client.admin.list_smartmodules(name)
     assert isinstance(found, SmartModuleInfo)
@@ -36,7 +36,9 @@ def test_modules_and_spus_are_administered_with_plain_calls(client: sync.Client,
     assert [spu.status for spu in client.admin.list_spus()] == ["online"]
 
 
-def test_options_of_a_topic_are_those_of_the_async_client(client: sync.Client, name: str) -> None:
+def test_a_topic_has_the_same_options_as_in_the_async_client(
+    client: sync.Client, name: str
+) -> None:
     client.admin.create_topic(name, 2, compression="zstd", ignore_rack=True)
     found = client.admin.describe_topic(name)
     assert (found.partitions, found.compression, found.ignores_rack) == (2, "zstd", True)

@@ -35,7 +35,9 @@ def test_sent_records_can_be_read(client: sync.Client, topic: str) -> None:
     assert [value for chunk in chunks for value in chunk.values] == [r.value for r in found]
 
 
-def test_errors_are_the_same(client: sync.Client, topic: str, cluster: BrokerProcess) -> None:
+def test_errors_are_the_same_as_in_the_async_client(
+    client: sync.Client, topic: str, cluster: BrokerProcess
+) -> None:
     with pytest.raises(TopicNotFound, match="did-not"):
         client.producer("did-not").send(b"x")
     with pytest.raises(ConnectFailed), sync.Client.connect("127.0.0.1:1"):
@@ -116,18 +118,20 @@ def test_a_consumer_resumes_from_stored_offsets(client: sync.Client, topic: str)
     assert [each.offset for each in client.admin.delete_consumer(topic)] == [6]
 
 
-def test_a_partition_is_read_once(client: sync.Client, topic: str) -> None:
+def test_fetch_returns_the_records_from_an_offset(client: sync.Client, topic: str) -> None:
     with client.producer(topic) as producer:
         producer.send_many([b"1", b"2"])
     assert list(client.fetch(topic, 0, 1).chunk.values) == [b"2"]
 
 
-def test_an_error_of_the_block_is_raised_unchanged(cluster: BrokerProcess) -> None:
+def test_an_error_in_the_block_is_raised_unchanged(cluster: BrokerProcess) -> None:
     with pytest.raises(ZeroDivisionError), sync.Client.connect(cluster.address):
         raise ZeroDivisionError
 
 
-def test_admin_calls_work(client: sync.Client, topic: str) -> None:
+def test_topics_and_partitions_are_managed_with_plain_calls(
+    client: sync.Client, topic: str
+) -> None:
     assert topic in [each.name for each in client.admin.list_topics()]
     assert client.admin.describe_topic(topic).partitions == 1
     assert [each.partition for each in client.admin.add_partitions(topic)] == [1]

@@ -225,7 +225,7 @@ def test_an_interrupt_at_any_line_of_a_wait_loses_nothing(client: sync.Client, t
     assert step >= 8
 
 
-def test_lag_counts_records_that_were_not_given_out(client: sync.Client, topic: str) -> None:
+def test_lag_counts_records_that_were_not_returned_yet(client: sync.Client, topic: str) -> None:
     with client.consumer(topic, until_end=True) as consumer:
         assert consumer.lag() == {0: COUNT}
         list(islice(consumer, 10))
@@ -250,7 +250,7 @@ def test_a_loop_raises_an_error_and_seek_continues_after_it(
         assert next(iter(consumer)).offset == 5
 
 
-def test_an_error_of_the_block_is_raised_and_stores_nothing(
+def test_an_error_in_the_block_is_raised_and_stores_no_offset(
     client: sync.Client, topic: str
 ) -> None:
     options: dict[str, Any] = {"consumer_id": topic, "offset_strategy": "auto"}

@@ -212,7 +212,7 @@ def test_records_refused_at_the_end_are_reported(
     assert re.search(f"^streamkit: .*{small}.*too large", program.errors), program.errors
 
 
-def test_a_client_used_after_the_end_of_the_loop_is_refused(
+def test_using_a_client_after_the_end_of_its_event_loop_is_refused(
     cluster: BrokerProcess, client: sync.Client, topic: str
 ) -> None:
     with running("exit_used_after", cluster.address, topic) as program:

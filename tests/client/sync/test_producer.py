@@ -432,7 +432,7 @@ def test_a_garbage_collected_producer_delivers_its_records(client: sync.Client, 
     assert handle.wait().offset == 0
 
 
-def test_an_error_of_the_block_gets_a_note_about_undelivered_records(
+def test_an_error_in_the_block_gets_a_note_about_undelivered_records(
     client: sync.Client, topic: str, small: str
 ) -> None:
     with pytest.raises(ZeroDivisionError) as raised, client.producer(topic) as producer:

@@ -44,7 +44,7 @@ def public(thing: object) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", PAIRS)
-def test_both_sides_have_the_same_names(kind: str) -> None:
+def test_both_clients_have_the_same_names(kind: str) -> None:
     here, there = PAIRS[kind]
     only_here = {name for where, name in ONLY_HERE if where == kind}
     only_there = {name for where, name in ONLY_THERE if where == kind}
@@ -53,7 +53,7 @@ def test_both_sides_have_the_same_names(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", PAIRS)
-def test_methods_take_the_same_parameters_on_both_sides(kind: str) -> None:
+def test_methods_have_the_same_parameters_in_both_clients(kind: str) -> None:
     here, there = PAIRS[kind]
     for name in sorted(public(here) & public(there)):
         ours, theirs = getattr(here, name), getattr(there, name)
