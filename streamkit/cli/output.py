@@ -64,7 +64,7 @@ def _guarded(out: TextIO | None) -> TextIO:
     if out is None:
         return io.TextIOWrapper(io.BufferedWriter(_Closed()), "utf-8", write_through=True)
     if type(out) is not io.TextIOWrapper:
-        return out  # another object took the place of the interpreter's stream
+        return out  # another object has replaced the interpreter's stream
     return io.TextIOWrapper(
         io.BufferedWriter(_Output(out.fileno(), "w", closefd=False)),
         encoding=out.encoding,

@@ -209,7 +209,7 @@ class TopicReader:
         return found
 
     async def _check(self, starts: dict[int, int]) -> None:
-        """Refuse positions that the log does not have; otherwise the job would wait forever.
+        """Refuse positions outside the log, where the job would wait forever.
 
         Raises:
             StateMismatch: The log ends before a position.

@@ -61,7 +61,7 @@ class ReportStream:
         try:
             self._write(text)
         except BlockingIOError:
-            return  # the next text may fit
+            return  # only this text is lost
         except Exception:  # a stream of the user may raise anything
             self.is_muted = True
 
@@ -96,7 +96,7 @@ def fill_standard_descriptors() -> None:
         try:
             os.fstat(fd)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free one: fd
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # this gets the number fd
 
 
 def discard(out: IO[str] | None, fd: int) -> None:

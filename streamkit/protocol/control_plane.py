@@ -148,7 +148,7 @@ class WatchResponse:
 
 @dataclass(frozen=True, slots=True)
 class AddPartitions:
-    """``count`` is the number of partitions to add, not the new total."""
+    """The request to add partitions. ``count`` is the number to add, not the new total."""
 
     count: U32
 

@@ -160,7 +160,7 @@ class OffsetClient:
             middle = (low + high) // 2
             found = await self.fetch(topic, partition, middle, _PROBE_HEADER_BYTES)
             if len(found.records) < HEADER_BYTES:
-                high = middle  # nothing to read yet: a broker may report an end it cannot read
+                high = middle  # nothing to read here: the reported end may be too high
                 continue
             header = read_batch_header(found.records)
             if header.first_timestamp_ms > 0 and header.max_timestamp_ms >= time_ms:

@@ -45,7 +45,7 @@ _USER_TIMEOUT_MS = 10_000
 
 
 class LaneStatus(Enum):
-    """The outcome of the batches of one entry."""
+    """The outcome of a `LaneEntry`."""
 
     STORED = "stored"
     NOT_STORED = "not stored"
@@ -69,7 +69,11 @@ class LaneEntry:
 
 @dataclass(frozen=True, slots=True)
 class LaneOutcome:
-    """``base_offset`` is that of the first batch, or -1 if it is not stored; then see ``error``."""
+    """The outcome of an entry.
+
+    ``base_offset`` is that of its first batch, or -1 if it is not stored; then ``error`` has the
+    reason.
+    """
 
     outcome: LaneStatus
     base_offset: int = -1
