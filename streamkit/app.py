@@ -76,7 +76,7 @@ class App:
 
     # --- sources -------------------------------------------------------------------
 
-    # A generator with `resume=None` matches two of these; the first one wins, as intended.
+    # A generator with `resume=None` matches two of these. Type checkers use the first, as intended.
     @overload
     def source(self, function: YieldsFrom[P, R, Q, V], /) -> Stage[P, R, V]: ...  # type: ignore[overload-overlap]
     @overload

@@ -340,7 +340,7 @@ class Connection(asyncio.Protocol):
         """Close if the handshake, a frame or any activity exceeds its timeout."""
         silent_s = now_s - self._since_s
         if not self._is_reading:
-            # Other connections may have freed shared capacity, which is not notified.
+            # There is no notification when other connections free shared capacity.
             self._balance()
         elif not self._protocol.has_received_request and now_s - self._opened_s > HANDSHAKE_S_MAX:
             self.close("timeout of the first request")

@@ -406,7 +406,7 @@ def encode_records(
 
 
 def siphash(key: bytes) -> int:
-    """Hash a key as the stock partitioner does: SipHash-2-4, both key words zero.
+    """Hash a key as the stock partitioner does: SipHash-2-4 with an all-zero key.
 
     The input is the length as eight little-endian bytes, then the key.
     """

@@ -80,14 +80,14 @@ class CreateRequest:
 
 @dataclass(frozen=True, slots=True)
 class SpuName:
-    """A custom SPU by its object name."""
+    """Identifies a custom SPU by its object name."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class SpuId:
-    """A custom SPU by its number."""
+    """Identifies a custom SPU by its number."""
 
     id: int
 

@@ -311,7 +311,7 @@ def _is_raw_union(kind: Any) -> bool:
 
 
 def _fault_of_models(kind: Any) -> FindFault:
-    """Refuse values that are not exactly of the model: pydantic would write only its fields."""
+    """Refuse instances of other classes: pydantic would write only the fields of the model."""
 
     def fault(values: Sequence[Any], encoded: Sequence[bytes]) -> Fault | None:
         if isinstance(kind, type) and not set(map(type, values)) <= {kind}:

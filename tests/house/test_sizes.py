@@ -1,7 +1,7 @@
 """Files, functions, classes and parameter lists stay small enough to read at once.
 
-What is larger is listed here with its size. An entry may only shrink: when the code becomes
-smaller, the test asks for the new number, and an entry that is no longer needed must go.
+The exceptions are listed here with their sizes. An entry may only shrink: when the code becomes
+smaller, the test fails until the number is lowered or the entry is removed.
 """
 
 from __future__ import annotations

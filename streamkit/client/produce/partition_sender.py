@@ -230,7 +230,7 @@ class PartitionSender:
             self.stop()
 
     async def _until_ready(self, accumulator: Accumulator) -> None:
-        """Wait for a batch to send: full, older than the linger, or flushed by a caller."""
+        """Wait until a batch must be sent: it is full, its linger is over, or it is flushed."""
         while not accumulator.ready and not self._is_stopped:
             since_s = accumulator.open_since_s
             if since_s is not None:
