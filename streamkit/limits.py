@@ -11,7 +11,7 @@ MIB: Final = 1024 * KIB
 FRAME_BYTES_MIN: Final = 4
 
 # A stock producer may send 100 batches of 1 MiB in one request. If a client sends a TLS
-# hello, its first bytes read as a length of about 369 million, which this limit refuses.
+# hello, its first bytes look like a length of about 369 million, which this limit refuses.
 FRAME_BYTES_MAX: Final = 128 * MIB
 
 # Until a peer has sent its first frame, it cannot make the server allocate more than this.

@@ -123,7 +123,7 @@ def _connect_failure(
 
 
 def _reason_of(error: Exception) -> str:
-    """Return why a connect failed: anyio groups the errors of several addresses."""
+    """Return why no connection was opened: anyio groups the errors of several addresses."""
     cause = error.__cause__
     if isinstance(cause, ExceptionGroup):
         cause = cause.exceptions[0]

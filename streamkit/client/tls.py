@@ -95,7 +95,7 @@ class Tls:
         """Return a copy that has the contents of the files instead of their paths.
 
         Raises:
-            ConfigError: A file cannot be read, or is not what it should be.
+            ConfigError: A file cannot be read, or has no certificate or key in PEM.
         """
         named = {
             "ca_cert": ("the CA certificate", self.ca_cert, _CERTIFICATE),
@@ -113,7 +113,7 @@ class Tls:
         """Read the certificates and create the context for OpenSSL.
 
         Raises:
-            ConfigError: A file cannot be read, or is not what it should be.
+            ConfigError: A file cannot be read, or a certificate or key is not valid.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2

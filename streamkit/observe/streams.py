@@ -114,7 +114,7 @@ def _own_descriptor(out: IO[str] | None) -> int | None:
     """Return the descriptor of a plain text file, to write without its buffer.
 
     A text file buffers what it could not write, and the interpreter fails on that at its exit.
-    Any other object is written to by its own methods, because they may do something else.
+    Any other object is written to by its own methods, because they may not write to a descriptor.
     """
     if type(out) is not io.TextIOWrapper or os.name != "posix":
         return None
@@ -129,7 +129,7 @@ def _method(out: IO[str] | None, name: str) -> Any:
 
 
 def _nothing() -> None:
-    """Replace a method that an object does not have."""
+    """Do nothing. Used for a method that an object does not have."""
 
 
 def _writable(text: str, out: IO[str]) -> str:

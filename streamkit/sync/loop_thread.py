@@ -254,7 +254,7 @@ def shared_loop() -> LoopThread:
 
 def _at_the_end(end: Callable[[], None]) -> None:
     atexit.register(end)
-    if "multiprocessing.process" in sys.modules:  # otherwise this is no child of multiprocessing
+    if "multiprocessing.process" in sys.modules:  # otherwise it did not start this process
         from multiprocessing.process import parent_process
         from multiprocessing.util import Finalize
 

@@ -64,7 +64,7 @@ class Consumer:
             self._connection,
             self._fail,
         )
-        # By partition; a failure of the topic itself has the topic's name as its key.
+        # The keys are partition numbers; a failure of the topic itself has the topic's name.
         self._failures: dict[int | str, StreamKitError] = {}
         self._scope: anyio.CancelScope | None = None
         self._is_closed = False

@@ -77,7 +77,7 @@ class OffsetClient:
 
         Raises:
             NotLeader: The server does not serve the partition, or not yet.
-            ProtocolError: The response is for something else.
+            ProtocolError: The response does not match the request.
             TransportError: The connection failed.
         """
         found = await self._reported(topic, partition)
@@ -122,7 +122,7 @@ class OffsetClient:
 
         Raises:
             BrokerError: The broker cannot serve it.
-            ProtocolError: The response is for something else.
+            ProtocolError: The response does not match the request.
             TransportError: The connection failed.
         """
         address = await self._cluster.leader(topic, partition)

@@ -98,7 +98,7 @@ class Accumulator:
 
     Args:
         batch_bytes: Soft limit of a batch, uncompressed, including the header.
-        request_bytes: Hard limit of a batch, also of one with a single record.
+        request_bytes: Hard limit of a batch, even if it has a single record.
         codec_used: The codec of the batches.
         now_s: Returns the current time; called when a batch gets its first record.
         on_change: Called when a batch was opened or became ready.
@@ -120,7 +120,7 @@ class Accumulator:
         self._on_change = on_change
         self._open: OpenBatch | None = None
         self.ready: deque[ReadyBatch] = deque()
-        # Of the batches that are ready or in flight; the open one is small and does not count.
+        # Only batches that are ready or in flight count; the open one is small.
         self.held_bytes = 0
 
     @property

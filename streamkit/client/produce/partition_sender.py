@@ -367,7 +367,7 @@ class PartitionSender:
             self._refusal = error
         now_s = self._cluster.clock.monotonic_s()
         if self._options.smartmodules:
-            base_offset = -1  # the stored records differ from the sent ones, also in number
+            base_offset = -1  # the stored records differ from the sent ones, even in number
         for batch in batches:
             self._settled += batch.record_count
             self._count(batch, error)

@@ -250,7 +250,7 @@ class Producer:
     def shut(self) -> None:
         """Accept no more records. Calls of `send` and `send_many` that are waiting may finish."""
         self._is_open, self._is_closed = False, True
-        self._partitions.layout = UNKNOWN  # so that `send` calls `open`, which raises
+        self._partitions.layout = UNKNOWN  # so that `send` calls `open`, which then raises
 
     def stop(self) -> None:
         """Stop immediately; records that are not stored yet are not sent again."""
