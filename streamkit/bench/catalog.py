@@ -11,7 +11,7 @@ from streamkit.bench.result import Result, Scale
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One benchmark. Its module has a function ``run`` from a `Scale` to a `Result`."""
+    """One benchmark. Its module has a function ``run(scale)`` that returns a `Result`."""
 
     module: str
     work: str

@@ -28,7 +28,7 @@ class OutputFailed(StreamKitError, OSError):
 def guarded_output() -> Iterator[None]:
     """Make `sys.stdout` raise `OutputFailed` if it is closed or cannot be written to.
 
-    A broken pipe still raises BrokenPipeError: its reader needs no more, which is not an error.
+    A broken pipe still raises BrokenPipeError. It is not a failure: the reader needs no more.
     """
     before = sys.stdout
     sys.stdout = _guarded(before)

@@ -28,7 +28,7 @@ _GUARD: Final = 'put app.run() under `if __name__ == "__main__":`'
 class LoadingStopped(SystemExit):
     """Raised by `App.run` while a file is loaded: the graph of the file is complete by then.
 
-    It is a SystemExit, so it stops the file as `sys.exit` does, and a thread without a traceback.
+    It is a SystemExit, so it stops the file as `sys.exit` does; a thread prints no traceback.
     """
 
     def __init__(self, app: App) -> None:

@@ -247,7 +247,7 @@ class FetchOffsetsRequest:
 
 @dataclass(frozen=True, slots=True)
 class PartitionOffsets:
-    """The offsets of a partition. Unlike in other responses, the error is before the partition."""
+    """The offsets of a partition. Unlike in other responses, the error comes first."""
 
     error: ErrorCodeField
     partition: U32
