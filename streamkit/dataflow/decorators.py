@@ -8,7 +8,7 @@ plain callables repeat the kinds, because mypy does not match an unnamed paramet
 ``Callable[[Flight], Late]``, with a protocol.
 """
 
-# The overloads overlap by design, and the first match wins; no protocol is ever called.
+# The overloads overlap by design: the first match is used. No protocol is ever called.
 # mypy: disable-error-code="overload-overlap"
 # pyright: reportOverlappingOverload=false
 

@@ -178,7 +178,7 @@ class Worker:
     # --- the parts -------------------------------------------------------------------
 
     async def _guarded(self, part: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
-        """Run a part; if it ends by an error, the job fails and stops in order."""
+        """Run a part; if it ends with an error, the job fails and stops in order."""
         with scope:
             try:
                 await part()
