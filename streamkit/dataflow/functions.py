@@ -198,7 +198,7 @@ def name_of(function: Any) -> str:
 
 
 def location_of(function: Callable[..., Any]) -> Location:
-    """Return where a function is defined; where it is used, if it is a class or not Python code."""
+    """Return where a function is defined, or used if it is a class or not Python code."""
     code = getattr(_plain(function), "__code__", None)
     if code is None or isinstance(function, type):
         return caller_location()

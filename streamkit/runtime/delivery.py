@@ -39,7 +39,7 @@ _ROWS_FIRST: Final = 16
 
 
 class Delivery:
-    """Writes works to the sinks of a graph, one work after another.
+    """Writes each `Work` to the sinks of a graph, one after another.
 
     Args:
         writers: The writer of each sink.

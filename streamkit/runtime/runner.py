@@ -102,7 +102,7 @@ class Runner:
             self.latencies_ms.append((self._now_s() - arrival.at_s) * 1_000)
 
     async def _deliver(self, work: Work) -> None:
-        """Write the outputs of a work to the sinks, in rounds.
+        """Write the outputs of a `Work` to the sinks, in rounds.
 
         Raises:
             StageError: A record failed; everything before it is written.

@@ -166,7 +166,7 @@ class Task:
         return work
 
     def account(self, work: Work, reached: int) -> None:
-        """Add a work to the counts, up to the offset ``reached``."""
+        """Add a `Work` to the counts, up to the offset ``reached``."""
         start, work.counted_to = work.counted_to, reached
         for node, taken, given in work.nodes:
             counts = self.counts[node]

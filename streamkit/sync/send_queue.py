@@ -110,8 +110,8 @@ class SendQueue:
 
         Raises:
             UsageError: The producer is closed.
-            NotFlushed: The producer was closed after some of the records were queued; the text
-                says how many.
+            NotFlushed: The producer was closed after some of the records were queued; the
+                message says how many.
         """
         batches: list[SendBatch] = []
         call = _Call()
