@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 class ClientRunner:
-    """Keeps an async client open on the event loop: from `open` or the first call to `close`."""
+    """Keeps an async client open on the event loop, until `close`; the first call opens it."""
 
     def __init__(self, client: AsyncClient) -> None:
         self.client = client
