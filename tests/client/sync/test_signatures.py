@@ -1,4 +1,4 @@
-"""Both clients have the same names with the same parameters."""
+"""Both clients have methods with the same names and parameters."""
 
 from __future__ import annotations
 
