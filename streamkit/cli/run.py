@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     "--once", is_flag=True, help="Stop after the records that are stored when the job starts"
 )
 @click.option("--fresh-state", is_flag=True, help="Ignore stored offsets and state, and start over")
-@click.option("--create-topics", is_flag=True, help="Create missing topics, also those of sources")
+@click.option(
+    "--create-topics", is_flag=True, help="Create missing topics, including source topics"
+)
 @click.option(
     "--commit-interval",
     default="1s",
@@ -51,7 +53,11 @@ if TYPE_CHECKING:
     help="Maximum time for a stop",
 )
 @click.option(
-    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set a setting; repeatable"
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a setting; repeatable",
 )
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON lines on standard output")
 @click.pass_context

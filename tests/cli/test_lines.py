@@ -92,8 +92,8 @@ def test_an_envelope_has_a_value_a_key_and_a_timestamp(
     ("line", "reason"),
     [
         (b"{}", "missing required field `value`"),
-        (b"", "not an envelope"),
-        (b'{"value":1,"key":2}', "not an envelope"),
+        (b"", "not an object with value, key and timestamp"),
+        (b'{"value":1,"key":2}', "not an object with value, key and timestamp"),
         (b'{"value":1,"timestamp":"yesterday"}', "has no time zone"),
         (b'{"value":1,"timestamp":"2013-01-01T00:00:00"}', "has no time zone"),
         (b'{"value":"a","value_encoding":"hex"}', "unknown encoding 'hex'"),

@@ -96,7 +96,7 @@ async def test_a_bad_name_is_refused_before_it_is_sent(
     with pytest.raises(UsageError, match="is not a valid name for a topic") as caught:
         await client.admin.create_topic(name)
     assert wrong in str(caught.value)
-    assert "1 to 63 of a-z, 0-9 and -" in caught.value.hint
+    assert "1 to 63 characters: a-z, 0-9 and -" in caught.value.hint
 
 
 async def test_the_error_for_an_invalid_topic_option_has_the_reason(client: Client) -> None:

@@ -530,7 +530,7 @@ async def test_a_partitioner_that_returns_too_few_partitions_is_refused(
 ) -> None:
     topic = await new_topic(2)
     async with client.producer(topic, partitioner=lambda keys, count: [0]) as producer:
-        with pytest.raises(UsageError, match="chose 1 partitions for 3 keys"):
+        with pytest.raises(UsageError, match="returned 1 partitions for 3 keys"):
             await producer.send_many([b"a", b"b", b"c"])
     with pytest.raises(UsageError, match="partition and partitioner cannot"):
         client.producer(topic, partition=0, partitioner=lambda keys, count: [0])

@@ -452,7 +452,7 @@ def test_a_file_with_other_content_is_refused(
         Tls(client_cert=own_certificate.cert, client_key=own_certificate.cert_file).context()
     with pytest.raises(ConfigError, match=r"CA certificate \(given as text\) is damaged"):
         Tls(ca_cert=authority.pem.replace("M", "Q")).context()
-    with pytest.raises(ConfigError, match="do not belong together"):
+    with pytest.raises(ConfigError, match="do not match"):
         Tls(client_cert=authority.pem, client_key=own_certificate.key).context()
     with pytest.raises(ConfigError, match="cannot be used"):
         Tls(

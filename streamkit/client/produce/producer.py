@@ -323,7 +323,7 @@ class Producer:
         """Stop immediately, and log how many records are unacknowledged."""
         if self.unacknowledged and not self._is_stopped:
             logger.warning(
-                "%d records for %r were not acknowledged when their block was cancelled",
+                "%d records for %r were not acknowledged when the producer's block was cancelled",
                 self.unacknowledged,
                 self.topic,
             )
