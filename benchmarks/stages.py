@@ -10,15 +10,8 @@ from functools import partial
 from statistics import median
 from time import perf_counter_ns
 
-from streamkit.dataflow.operators import (
-    Filter,
-    FlatMap,
-    Map,
-    MapOrDrop,
-    SetKeys,
-    Stateless,
-    Unlimited,
-)
+from streamkit.dataflow.operators import Filter, FlatMap, Map, MapOrDrop, SetKeys
+from streamkit.dataflow.steps import Stateless, Unlimited
 from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["App", "Client", "Context", "Offset", "Record", "Topic"]
 
-# Imported at first use: `import streamkit` pulls in no subsystem.
+# Imported at first use, so that `import streamkit` loads none of these modules.
 _HOME = {
     "App": "streamkit.app",
     "Client": "streamkit.client",

@@ -53,7 +53,7 @@ P = ParamSpec("P")
 
 
 class App:
-    """A job: its name, and its graph, which decorators and stream methods build.
+    """A job: a name, and a graph that decorators and stream methods build.
 
     The name is also the consumer id of the job, and the name of its state folder.
 
@@ -73,7 +73,7 @@ class App:
 
     # --- sources -------------------------------------------------------------------
 
-    # A generator with `resume=None` matches two of these; the first one wins, as intended.
+    # A generator with `resume=None` matches two of these. Type checkers use the first, as intended.
     @overload
     def source(self, function: YieldsFrom[P, R, Q, V], /) -> Stage[P, R, V]: ...  # type: ignore[overload-overlap]
     @overload
@@ -116,7 +116,7 @@ class App:
             options: See `SourceOptions`.
 
         Raises:
-            TopologyError: The function cannot be a source; the text has its file and line.
+            TopologyError: The function cannot be a source; the message shows its file and line.
         """
         scope = caller_scope()
         if callable(topic) and not isinstance(topic, Topic):
@@ -237,7 +237,7 @@ class App:
             options: See `StageOptions`.
 
         Raises:
-            TopologyError: The function cannot be a stage; the text has its file and line.
+            TopologyError: The function cannot be a stage; the message shows its file and line.
         """
         scope = caller_scope()
         location = caller_location()
@@ -317,7 +317,7 @@ class App:
             options: See `SinkOptions`.
 
         Raises:
-            TopologyError: The function cannot be a sink; the text has its file and line.
+            TopologyError: The function cannot be a sink; the message shows its file and line.
         """
         scope = caller_scope()
         location = caller_location()
@@ -358,7 +358,7 @@ class App:
         """Refuse a graph that cannot run.
 
         Raises:
-            TopologyError: The graph cannot run; the text has the user's file and line.
+            TopologyError: The graph cannot run; the message shows the user's file and line.
         """
         self._check()
 

@@ -1,4 +1,4 @@
-"""One event for many waiters, again and again."""
+"""An event that many tasks can wait for, any number of times."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import anyio
 class Broadcast:
     """Wakes every task that is waiting when `notify` is called.
 
-    A notification is not stored: a task that begins to wait after it waits for the next one. So
-    check the condition first, and wait without an ``await`` in between.
+    A notification is not stored: it does not wake a task that starts to wait later. So check the
+    condition first, and wait without an ``await`` in between.
     """
 
     __slots__ = ("_event",)

@@ -20,7 +20,7 @@ from typing import Protocol
 
 import anyio
 
-# The numbers of glibc's malloc.h; 32 MiB is the largest threshold that it accepts.
+# Constants of glibc's malloc.h; 32 MiB is the largest threshold that it accepts.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _KEPT_BUFFER_BYTES = 32 << 20

@@ -194,7 +194,7 @@ class TopicAlreadyExists(BrokerError):
 
 
 class OffsetEvicted(BrokerError):
-    """Retention removed ``offset``; ``next_available`` is the first offset left."""
+    """Retention removed ``offset``; ``next_available`` is the first stored offset."""
 
     def __init__(self, offset: int, next_available: int) -> None:
         super().__init__(71, f"offset {offset} was removed, the log starts at {next_available}")

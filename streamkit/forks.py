@@ -1,8 +1,8 @@
-"""Releases, in a child process that user code forks, what it must not share with a running job.
+"""Releases the resources of a running job in child processes that user code forks.
 
 A child gets a copy of everything. It has the signal handlers and the pipe they write to, so a
 signal to the child would stop the job. It also has the locks and connections, which stay open as
-long as the child lives. The owner of such a resource registers here how a child releases its copy.
+long as the child runs. The owner of such a resource registers here how a child releases its copy.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _register() -> None:
 
 
 def _before() -> None:
-    """Hold back signals to the child until it has its own handlers."""
+    """Block signals to the child until it has its own handlers."""
     global _mask
     _mask = signal.pthread_sigmask(signal.SIG_BLOCK, _blocked) if _in_child else None
 

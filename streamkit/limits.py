@@ -11,7 +11,7 @@ MIB: Final = 1024 * KIB
 FRAME_BYTES_MIN: Final = 4
 
 # A stock producer may send 100 batches of 1 MiB in one request. If a client sends a TLS
-# hello, its first bytes read as a length of about 369 million, which this limit refuses.
+# hello, its first bytes look like a length of about 369 million, which this limit refuses.
 FRAME_BYTES_MAX: Final = 128 * MIB
 
 # Until a peer has sent its first frame, it cannot make the server allocate more than this.
@@ -21,8 +21,8 @@ BATCH_BYTES_MAX: Final = 2 * MIB
 BATCH_BYTES_HARD_MAX: Final = 32 * MIB
 RECORDS_PER_BATCH_MAX: Final = 1_000_000
 DECOMPRESSED_BATCH_BYTES_MAX: Final = 32 * MIB
-# The ratio is checked only above the size of our own largest batch; a greater ratio there
-# is treated as a decompression bomb.
+# The ratio is checked only for data larger than our own largest batch. A higher ratio is then
+# treated as a decompression bomb.
 DECOMPRESSION_RATIO_FREE_BYTES: Final = BATCH_BYTES_MAX
 DECOMPRESSION_RATIO_MAX: Final = 1_000
 

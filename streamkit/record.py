@@ -119,7 +119,7 @@ class Chunk:
         )
 
     def with_values(self, values: Sequence[Any]) -> Chunk:
-        """Return a chunk with other values, one per row, and the same other columns."""
+        """Return a chunk with other values, one per row; the other columns stay the same."""
         assert len(values) == len(self.values), "each row needs one value"
         return Chunk(
             values, self.keys, self.timestamps_ms, self.offsets, self.topic, self.partition

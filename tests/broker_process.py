@@ -53,7 +53,7 @@ class BrokerProcess:
         assert tuple(map(int, ports)) == (self.sc_port, self.spu_port)
 
     def pause(self) -> None:
-        """Stop the process with SIGSTOP: it answers no request until it is killed."""
+        """Stop the process with SIGSTOP: it does not respond to requests any more."""
         assert self._process is not None, "it does not run"
         self._process.send_signal(signal.SIGSTOP)
 

@@ -50,7 +50,7 @@ class Ledger:
         self.lanes: dict[Lane, LaneLedger] = {}
 
     def send(self, lane: Lane, sequence: int, payload: bytes) -> bytes:
-        """Note that a record is about to be sent; return its value."""
+        """Add a record to the ledger before it is sent; return its value."""
         self._lane(lane).sent[sequence] = zlib.crc32(payload)
         return value_of(sequence, payload)
 

@@ -1,4 +1,4 @@
-"""Rules for every test: allowed skips, no settings of the user, fixed seeds, nothing left open."""
+"""Rules for every test: allowed skips, no user settings, fixed seeds, nothing left open."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def peer_node() -> Path:
 
 @pytest.fixture(scope="session")
 def is_deep() -> bool:
-    """Whether this is the deep lane, which uses larger counts."""
+    """Whether this is the deep test run, which uses larger counts."""
     return IS_DEEP
 
 

@@ -1,4 +1,4 @@
-"""How many cases a test tries in each lane."""
+"""How many cases a test tries in the quick and in the deep test run."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ ANY_LOOP: Final = ["asyncio", pytest.param("trio", marks=pytest.mark.deep)]
 
 
 def examples(count: int) -> settings:
-    """Try ``count`` examples in the quick lane; in the deep lane, the default of that lane."""
+    """Try ``count`` examples in the quick test run, and the default number in the deep one."""
     return settings() if IS_DEEP else settings(max_examples=count)

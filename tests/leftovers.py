@@ -1,4 +1,4 @@
-"""Finds what a test leaves open while it is still known which test did it.
+"""Finds sockets, threads and processes that a test leaves open, and names the test.
 
 Otherwise the garbage collector closes a forgotten socket later, and the test that runs then fails.
 Sockets and processes are found only on Linux, threads everywhere.
@@ -24,7 +24,7 @@ _PAUSE_S: Final = 0.01
 _MARK: Final = "STARTED_BY_TESTS"
 # pytest stores the name of the running test here, so each process has the name of its test.
 _TEST: Final = b"PYTEST_CURRENT_TEST="
-# These threads end when they are idle, or live as long as the process.
+# These threads end when they are idle, or run as long as the process.
 _LASTING_THREADS: Final = ("streamkit-sync", "AnyIO worker thread", "Trio thread")
 
 
@@ -33,7 +33,7 @@ def nothing_is_left_open() -> Iterator[None]:
     """Fail a test that leaves a socket or a thread open.
 
     An autouse fixture is set up before the other fixtures of its scope and ends after them.
-    Sockets and threads of fixtures with a wider scope are already open before.
+    Sockets and threads of fixtures with a wider scope are open before it starts.
     """
     sockets, threads = set(_sockets()), set(threading.enumerate())
     yield

@@ -41,7 +41,7 @@ class Cut(Fault):
 
 
 class Stall(Fault):
-    """Forward nothing from byte ``at`` of the flow on, until it is released."""
+    """Stop forwarding at byte ``at`` of the flow, until it is released."""
 
     def __init__(self, flow: Flow, at: int = 0) -> None:
         super().__init__(flow)
@@ -84,7 +84,7 @@ class FlipAt(Fault):
 
 
 class Repeat(Fault):
-    """Forward ``size`` bytes from byte ``at`` of the flow twice, once in total."""
+    """Forward ``size`` bytes, starting at byte ``at`` of the flow, twice. Happens only once."""
 
     def __init__(self, flow: Flow, at: int, size: int) -> None:
         super().__init__(flow)

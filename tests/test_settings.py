@@ -1,4 +1,4 @@
-"""Settings: unknown names are refused with their place, and empty values are refused."""
+"""Settings: unknown names and empty values are refused, and the error shows where they are set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A TLS proxy for one broker, on loopback: decrypts, notes the server names, and forwards.
+"""A TLS proxy for one broker, on loopback: decrypts, records the server names, and forwards.
 
 The ports of the proxy are known before the broker starts, so the broker can announce them:
 

@@ -14,7 +14,7 @@ def section(number: int, content: bytes) -> bytes:
 
 
 def module(export: str = "filter") -> bytes:
-    """Return a module that exports one function without parameters and results.
+    """Return a module that exports one function without parameters or results.
 
     Source: WebAssembly core specification, 5.5.
     """

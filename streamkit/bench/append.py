@@ -1,4 +1,4 @@
-"""`append`: the rate of acknowledged appends, against the rate of the disk alone.
+"""`append`: the rate of acknowledged appends, compared with the rate of the disk alone.
 
 The batches are encoded before the measurement. Two requests are always in flight, so that the
 broker reads one while it syncs the other: each sync covers one request.

@@ -11,7 +11,7 @@ from streamkit.bench.result import Result, Scale
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One benchmark: its module has a function ``run`` from `Scale` to `Result`."""
+    """One benchmark. Its module has a function ``run(scale)`` that returns a `Result`."""
 
     module: str
     work: str

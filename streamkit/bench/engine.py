@@ -1,4 +1,4 @@
-"""`engine`: three functions over integers, in App and Task against a comprehension."""
+"""`engine`: three functions over integers, run by App and Task, compared with a comprehension."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`etl`: a job from topic to topic, against a hand-written loop over the same client.
+"""`etl`: a job from topic to topic, compared with a hand-written loop over the same client.
 
 Both decode JSON of 200 bytes into a Struct, keep half of them, convert each to another Struct,
 and write it as JSON with the record's key and timestamp. Both wait for every acknowledgement and

@@ -32,7 +32,7 @@ class OfficialClient:
         """Run a function of `official_client.py`; return the JSON that it prints.
 
         Raises:
-            ConfigError: It failed; the text has the last line of its error output.
+            ConfigError: It failed; the message shows the last line of its error output.
         """
         environment = {**os.environ, "FLV_PROFILE_PATH": str(self.profile)}
         try:

@@ -77,7 +77,7 @@ def run(scale: Scale) -> Result:
 def checked(
     environment: Environment, records: int, write: Callable[[str], Timing]
 ) -> Callable[[], Timing]:
-    """Return a side that writes to a new topic, and then reads it back to check it."""
+    """Return a function that writes to a new topic, then reads the topic back to check it."""
 
     def timed() -> Timing:
         not_before_ms = time.time_ns() // 1_000_000

@@ -20,7 +20,7 @@ class Scale:
     Args:
         records: Number of records.
         rounds: How many times each side runs; the best run counts.
-        folder: Folder for the data of the benchmark; a temporary folder if left out.
+        folder: Folder for the data of the benchmark; by default a temporary folder.
     """
 
     records: int = 1_000_000

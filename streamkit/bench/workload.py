@@ -61,7 +61,7 @@ class Totals:
 
 
 class Columns:
-    """The columns themselves, whose checksums are compared with those of the written ones."""
+    """The columns that a reader kept, to compare their checksums with those of the written ones."""
 
     def __init__(self) -> None:
         self.values: list[bytes] = []

@@ -22,7 +22,7 @@ from streamkit.broker.process import ATTACH_S_MAX
 from streamkit.errors import ConfigError, StateError
 from streamkit.forks import in_children
 
-# The broker must import this same streamkit, so its parent folder is added to the path, last.
+# The broker must import this same streamkit, so its parent folder is added to the end of the path.
 _PROGRAM = (
     "import sys; sys.path.append(sys.argv.pop(1)); "
     "from streamkit.broker.process import main; main()"
@@ -84,7 +84,7 @@ def attach(data_dir: Path) -> Attachment:
 
     Raises:
         ConfigError: The folder cannot be created, or it is locked but no broker responds.
-        StateError: The broker did not start; the text has the reason.
+        StateError: The broker did not start; the message shows the reason.
     """
     if sys.platform == "win32":
         raise ConfigError(

@@ -90,7 +90,7 @@ def _header_problem(
 ) -> ErrorCode | None:
     if header.magic != MAGIC:
         return other(f"corrupt batch: magic {header.magic}, expected {MAGIC}")
-    if header.codec_number > Codec.ZSTD:
+    if header.codec_number > max(Codec):
         return ErrorCode(Code.COMPRESSION_ERROR)
     if required is not None and header.codec_number != required:
         return ErrorCode(Code.COMPRESSION_ERROR)

@@ -36,7 +36,7 @@ _REPORT_S = 0.4
 _CLOSE_S_MAX = 5.0
 # The listen backlog: many programs may connect at the same time.
 _BACKLOG = 1_024
-# The journal, the lock, the ports, the attachments.
+# File descriptors of the journal, the lock, the ports and the attachments.
 _OTHER_FILES = 16
 
 
@@ -100,7 +100,7 @@ class Broker:
 
         Raises:
             DataFolderInUse: Another broker uses the folder.
-            StateError: The folder is of another version.
+            StateError: The folder has another format version.
             ConfigError: A port is in use, or the folder cannot be created.
         """
         self.folder.make()
@@ -190,7 +190,7 @@ class Broker:
     def _remove_files_without_entry(self) -> None:
         """Remove files without a journal entry, left by an interrupted create or delete.
 
-        Not called if the journal is damaged: the entry of a file may be lost.
+        Not called if the journal is damaged, because the entry of a valid file may be lost.
         """
         incarnations = {topic.incarnation for topic in self._catalog.topics.values()}
         for folder in self.folder.logs.iterdir():

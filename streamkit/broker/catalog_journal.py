@@ -59,9 +59,9 @@ Entry = TopicCreated | TopicDropped | SmartModuleCreated | SmartModuleDeleted | 
 
 
 class CatalogJournal:
-    """The journal, and the state that its entries add up to.
+    """The journal, and the state that results from its entries.
 
-    Used only by the writer's thread after that has started.
+    After the writer's thread has started, only that thread uses it.
     """
 
     def __init__(self, disk: Disk, path: Path, *, is_durable: bool) -> None:
@@ -73,7 +73,7 @@ class CatalogJournal:
 
     @property
     def is_dirty(self) -> bool:
-        """Whether some entries are not synced yet, if entries are synced at all."""
+        """Whether some entries must still be synced; always false without fsync."""
         return self._is_durable and self._journal.is_dirty
 
     @property
@@ -85,7 +85,7 @@ class CatalogJournal:
         """Read every entry. Return whether the whole file was valid.
 
         Raises:
-            StateError: The file is of another format.
+            StateError: The file has another format.
         """
         content = self._journal.open()
         decoder = msgspec.json.Decoder(Entry)

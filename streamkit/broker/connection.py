@@ -83,7 +83,7 @@ class Port:
 
 
 class Usage:
-    """What all connections of the broker use together, and the limits on their number.
+    """The connections and bytes in flight of the whole broker, and the limits on connections.
 
     Args:
         connections_max: Maximum number of connections.
@@ -340,7 +340,7 @@ class Connection(asyncio.Protocol):
         """Close if the handshake, a frame or any activity exceeds its timeout."""
         silent_s = now_s - self._since_s
         if not self._is_reading:
-            # The limit on all connections may have been freed without a notification.
+            # There is no notification when other connections free shared capacity.
             self._balance()
         elif not self._protocol.has_received_request and now_s - self._opened_s > HANDSHAKE_S_MAX:
             self.close("timeout of the first request")

@@ -14,7 +14,7 @@ Key = tuple[str, str, int]
 
 
 class Stored(msgspec.Struct, tag="stored", frozen=True):
-    """``offset`` is the offset of the last consumed record."""
+    """The entry of a stored position. ``offset`` is that of the last consumed record."""
 
     consumer: str
     topic: str

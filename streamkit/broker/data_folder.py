@@ -35,7 +35,7 @@ class DataFolder:
         return path if len(os.fsencode(path)) <= _SOCKET_PATH_BYTES_MAX else None
 
     def make(self) -> bool:
-        """Create the folder if it is missing; return whether it was.
+        """Create the folder if it is missing; return whether it was missing.
 
         Raises:
             ConfigError: It cannot be created.
@@ -101,7 +101,7 @@ class DataFolder:
             )
 
     def _write_mark(self, mark: Path) -> None:
-        """Write the mark in one step: a part of it would look like another version."""
+        """Write the mark atomically, because a part of it would look like another version."""
         temporary = mark.with_suffix(".new")
         self._disk.unlink(temporary)
         fd = self._disk.open_append(temporary)

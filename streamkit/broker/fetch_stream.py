@@ -38,7 +38,7 @@ class Streams:
                 del self._by_log[stream.log]
 
     def end_moved(self, log: PartitionLog) -> None:
-        """Notify the streams of a log that has more records."""
+        """Notify the streams of a log that it has more records."""
         for stream in list(self._by_log.get(log, ())):
             stream.end_moved()
 
@@ -73,7 +73,7 @@ class FetchStream:
         self.consumer_id: str | None = request.body.consumer_id
 
     def send_from(self, offset: int) -> None:
-        """Send records from ``offset`` on, if there are any."""
+        """Send records, starting at ``offset``, if there are any."""
         response, is_empty = read_partition(
             self.log, offset, self._request.body.max_bytes, self._reads
         )
@@ -101,7 +101,7 @@ class FetchStream:
             self.send_from(offset_to_send)
 
     def end_moved(self) -> None:
-        """Handle that the log has more records."""
+        """Handle new records in the log."""
         offset = self._flow.end_moved(self.log.durable_end)
         if offset is not None:
             self.send_from(offset)

@@ -28,12 +28,12 @@ class StreamFlow:
         return cls(offset, offset)
 
     def sent(self, end: int) -> None:
-        """Handle that a response was sent while the log ended at ``end``."""
+        """Record that a response was sent while the log ended at ``end``."""
         self.known = None
         self.last = end
 
     def found_nothing(self, offset: int) -> None:
-        """Handle that the log has no records from ``offset`` on."""
+        """Record that the log has no records at or after ``offset``."""
         self.known = self.last = offset
 
     def acknowledge(self, offset: int, end: int) -> int | None:
@@ -47,6 +47,6 @@ class StreamFlow:
         return offset
 
     def end_moved(self, end: int) -> int | None:
-        """Handle that records were added."""
+        """Update the end of the log, because it has new records."""
         self.last = end
         return self.known if self.known is not None and end > self.known else None

@@ -1,4 +1,4 @@
-"""A file of small entries, each with its length and checksum; later entries override earlier.
+"""A file of small entries, each with its length and checksum; later entries replace earlier ones.
 
 Layout: a line that names the format, then for each entry a u32 length, a u32 CRC-32C of the
 payload, and the payload. Appended entries are durable only after `sync`.
@@ -65,10 +65,10 @@ class Journal:
         Creates the file if it is missing.
 
         Raises:
-            StateError: The file is of another format.
+            StateError: The file has another format.
         """
         if not self._path.exists():
-            # Created in one step: a part of the first line would look like another format.
+            # Created atomically, because a part of the first line would look like another format.
             self.replace_all([])
             return JournalContent([], self._end, is_damaged=False)
         self._fd = self._disk.open_append(self._path)

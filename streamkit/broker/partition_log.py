@@ -98,7 +98,7 @@ class PartitionLog:
         return sum(segment.size_bytes for segment in self.segments)
 
     def written_end(self) -> LogEnd:
-        """The position of the next batch. For the writer's thread."""
+        """The position of the next batch. Only the writer's thread may use it."""
         active = self.segments[-1]
         return LogEnd(self.end, active.base_offset, active.size_bytes)
 
@@ -156,7 +156,7 @@ class PartitionLog:
         self._sync_active(files)
         segment = Segment(Segment.path_in(self.folder, self.end), self.end)
         files.get(segment.path)
-        self.segments.append(segment)  # now, so that a later failure removes the file again
+        self.segments.append(segment)  # added now, so that a later failure removes the file again
         self._disk.sync_folder(self.folder)
 
     def _cut_back(self, to: LogEnd, segments: int, files: OpenFiles) -> None:
@@ -262,7 +262,7 @@ class PartitionLog:
                 index.add(base_offset, position + at)
                 at += BYTES_BEFORE_LENGTH + length
             if not at:
-                return index  # less than a header is left, which is never read
+                return index  # the rest is shorter than a header and is never read
             position += at
         return index
 

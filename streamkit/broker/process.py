@@ -47,7 +47,7 @@ class Attachments:
         self._path: Path | None = None
 
     def end_if_none(self) -> None:
-        """End the broker if no command is attached; after that, commands are refused."""
+        """Stop the broker if no command is attached; later commands are refused."""
         if not self._count and not self._stays:
             self._is_closing = True
             self._on_none()
@@ -88,7 +88,7 @@ class Attachments:
             while await reader.read(1024):
                 pass  # an attached command sends nothing; only its end matters
         except OSError:
-            pass  # a reset connection is an end too
+            pass  # a reset connection also counts as an end
         finally:
             self._count -= 1
             self._writers.discard(writer)

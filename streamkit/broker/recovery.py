@@ -22,7 +22,7 @@ from streamkit.protocol.error_codes import Code, ErrorCode
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The result of opening a partition, for the log of the broker."""
+    """The result of opening a partition, which the broker logs."""
 
     end: LogEnd
     torn_bytes: int = 0
@@ -38,7 +38,7 @@ def open_partition(
     Args:
         disk: The disk with the files.
         log: The log to fill; has no segments yet.
-        known: The end in the journal. If the journal lost it, None: then the whole active
+        known: The end in the journal; None if the journal lost it. Then the whole active
             segment is verified, and its last valid batch is the end.
         files: Descriptors for writing.
     """
@@ -82,7 +82,7 @@ def _row_of(segments: list[Segment], base_offset: int) -> int | None:
 def _shortened(
     disk: Disk, log: PartitionLog, known: LogEnd, row: int | None, files: OpenFiles
 ) -> Recovered:
-    """Acknowledged bytes are missing: serve the valid batches, refuse new ones."""
+    """Handle missing acknowledged bytes: serve the valid batches, refuse new ones."""
     last = len(log.segments) - 1 if row is None else row
     base = log.segments[last].base_offset
     end = _scan(disk, log, last, LogEnd(base, base, 0), files)
@@ -98,7 +98,7 @@ def _refuse(log: PartitionLog, end: LogEnd, damage: str) -> Recovered:
 
 
 def _scan(disk: Disk, log: PartitionLog, row: int, start: LogEnd, files: OpenFiles) -> LogEnd:
-    """Return the end of the valid batches from ``start`` on, across contiguous segments."""
+    """Return the end of the valid batches that begin at ``start``, across contiguous segments."""
     offset, position = start.offset, start.position
     while True:
         segment = log.segments[row]

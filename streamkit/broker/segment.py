@@ -63,7 +63,7 @@ class Segment:
 
     @classmethod
     def found(cls, path: Path, size_bytes: int) -> Segment:
-        """Create the segment of a file that existed at the start."""
+        """Create the segment of an existing file."""
         return cls(path, int(path.stem), size_bytes)
 
     def position_before(self, offset: int) -> int:

@@ -43,7 +43,7 @@ _FILE_BITS: Final = 64
 
 
 class SmartModuleService:
-    """Stores modules. If two requests create the same name, the later one wins."""
+    """Stores modules. If two requests create the same name, the later one replaces the earlier."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from streamkit.cli.smartmodule_options import (
 from streamkit.cli.time_option import TIME
 from streamkit.errors import UsageError
 
-# The outputs of `streamkit.cli.formats`, repeated here so that the help need not import it.
+# The outputs of `streamkit.cli.formats`, repeated here so that the help does not import it.
 OUTPUTS = ("dynamic", "text", "binary", "json", "raw", "table")
 _COUNT = click.IntRange(min=0)
 

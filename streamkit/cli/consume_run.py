@@ -151,7 +151,7 @@ class _Command:
         shown = chunk if self._select_valid is None else self._select_valid(chunk)
         if self._left is not None and len(shown) >= self._left:
             last = shown.offsets[self._left - 1]
-            # A SmartModule may have made several rows of the last record.
+            # A SmartModule may have turned the last record into several rows.
             is_complete = self._left == len(shown) or shown.offsets[self._left] != last
             shown = shown.slice(0, self._left)
             end = bisect_right(chunk.offsets, last)
@@ -165,7 +165,7 @@ class _Command:
             await self._store(consumer, chunk.partition, _processed(whole, len(chunk)))
 
     def _within_bounds(self, chunk: Chunk) -> Chunk:
-        """Cut a chunk at ``--end`` and ``--until``, and note when its partition has reached one."""
+        """Cut a chunk at ``--end`` and ``--until``, and remember if its partition reached one."""
         if chunk.partition in self._reached:
             return chunk.slice(0, 0)
         is_reached = False

@@ -1,4 +1,4 @@
-"""Inputs of `produce`: files, pipes, standard input, terminals. A stop loses no byte.
+"""Inputs of `produce`: files, pipes, standard input, terminals. A stop does not lose input.
 
 Every input is a file descriptor that is waited for before it is read. So a pipe whose writer is
 slow, or not connected yet, delays neither earlier records nor Ctrl-C.
@@ -32,9 +32,9 @@ _OPENING: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BI
 
 
 class Stop:
-    """Records that reading must stop, because of a signal or an error.
+    """A request to stop reading, because of a signal or an error.
 
-    A stop ends only the wait for input.
+    It interrupts only the wait for input.
     """
 
     def __init__(self) -> None:

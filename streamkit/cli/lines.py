@@ -16,7 +16,7 @@ from streamkit.record import TIMESTAMP_MS_MAX
 Row = tuple[bytes, bytes | None, int | None]  # value, key, timestamp in ms
 Parser = Callable[[bytes], Row]
 
-# What parsers raise for invalid lines, too large numbers, and too deep nesting.
+# What parsers raise for invalid lines, numbers that are too large, and nesting that is too deep.
 _INVALID_LINE: Final = (ValueError, OverflowError, RecursionError)
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 

@@ -58,7 +58,7 @@ def write_list(
 
 
 def write_one(row: Row, form: str) -> None:
-    """Print one row, in a table with one column a line."""
+    """Print one row, in a table with one column per line."""
     if form == "json":
         click.echo(json.dumps(dict(row), indent=2))
     elif form == "yaml":

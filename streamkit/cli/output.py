@@ -28,7 +28,7 @@ class OutputFailed(StreamKitError, OSError):
 def guarded_output() -> Iterator[None]:
     """Make `sys.stdout` raise `OutputFailed` if it is closed or cannot be written to.
 
-    A broken pipe still raises BrokenPipeError: its reader needs no more, which is not an error.
+    A broken pipe still raises BrokenPipeError. It is not a failure: the reader needs no more.
     """
     before = sys.stdout
     sys.stdout = _guarded(before)
@@ -64,7 +64,7 @@ def _guarded(out: TextIO | None) -> TextIO:
     if out is None:
         return io.TextIOWrapper(io.BufferedWriter(_Closed()), "utf-8", write_through=True)
     if type(out) is not io.TextIOWrapper:
-        return out  # another object took the place of the interpreter's stream
+        return out  # another object has replaced the interpreter's stream
     return io.TextIOWrapper(
         io.BufferedWriter(_Output(out.fileno(), "w", closefd=False)),
         encoding=out.encoding,

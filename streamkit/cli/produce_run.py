@@ -321,7 +321,7 @@ def _print(data: bytes) -> None:
     except BrokenPipeError:
         discard(sys.stdout, 1)  # the reader closed the pipe, but storing continues
     except OutputFailed:
-        discard(sys.stdout, 1)  # fail only once, so that the batches in flight can be counted
+        discard(sys.stdout, 1)  # raise it only once, so that the batches in flight can be counted
         raise
 
 

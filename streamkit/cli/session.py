@@ -44,7 +44,7 @@ def run_with_client(work: Callable[[Session], Awaitable[T]]) -> T:
     """Run ``work`` with a client of the target that the options choose; return its result.
 
     Raises:
-        ConnectFailed: No server answered within OPEN_TIMEOUT_S, or it speaks another protocol.
+        ConnectFailed: No server responded within OPEN_TIMEOUT_S, or it speaks another protocol.
         StreamKitError: What ``work`` raises.
     """
     settings = load_settings(Path(), os.environ, {})

@@ -169,7 +169,7 @@ def _check_alone(context: click.Context) -> None:
     """Refuse options that would have no effect because of another option.
 
     Raises:
-        UsageError: There are such options; the text names both.
+        UsageError: There are such options; the message names both.
     """
     from click.core import ParameterSource
 

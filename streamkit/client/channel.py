@@ -36,8 +36,8 @@ _USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
 _LINGER_ZERO = struct.pack("ii", 1, 0)  # on, with zero seconds: close discards unsent data
 TLS_ALERT: Final = b"\x15\x03"
 USE_TLS: Final = "use TLS: Client.connect(..., tls=Tls(...)), --tls, or a profile with TLS"
-# The errors of a connection that breaks. BusyResourceError: on rare occasions TLS answers its
-# peer while we are sending; the answer is then lost, and the connection with it.
+# The errors of a connection that breaks. BusyResourceError is rare: TLS must respond to its peer
+# while we are sending. The response is then lost, and the connection is unusable.
 CONNECTION_ERRORS: Final = (
     OSError,
     anyio.BrokenResourceError,
@@ -110,7 +110,7 @@ class Channel:
     """Send requests to one address. Many tasks may use it concurrently.
 
     `run` must be running for responses to arrive. When the connection ends, `is_open` becomes
-    false and stays so, and all pending calls fail with ConnectionLost.
+    false permanently, and all pending calls fail with ConnectionLost.
     """
 
     def __init__(self, stream: ByteStream, address: str, client_id: str) -> None:
@@ -191,7 +191,7 @@ class Channel:
         """Send a request and wait for its response.
 
         Raises:
-            ConnectionLost: As for `post`.
+            ConnectionLost: See `post`.
             RequestTimedOut: No response within ``timeout_s``.
         """
         with anyio.move_on_after(timeout_s) as scope:
@@ -319,7 +319,7 @@ class Channel:
             self._writing.release()
 
     async def _send(self, data: bytes | bytearray) -> None:
-        # A frame that is only partly written ends the connection: the server could not tell
+        # A frame that is only partly written ends the connection: the server could not know
         # where the next one starts.
         try:
             # Every stream accepts any buffer, so megabytes are not copied just to get `bytes`.

@@ -129,7 +129,7 @@ def choice(name: str, value: object, choices: Mapping[str, T]) -> T:
 
 
 def listed(name: str, value: object) -> list[Any]:
-    """Return the items of an iterable as a list. Text and bytes are single values: refused."""
+    """Return the items of an iterable as a list. Text and bytes are refused as single values."""
     if isinstance(value, str | bytes | bytearray | memoryview | Mapping | Set):
         refuse(name, value, "a list")
     try:
@@ -176,8 +176,8 @@ def as_bytes(what: str, content: object) -> bytes:
     """Turn text into bytes; refuse everything else that is not bytes.
 
     Raises:
-        UsageError: The content is something else; ``what`` says of which part of the record. A
-            bytearray is refused as well, because it could change before it is sent.
+        UsageError: The content has another type; ``what`` names the part of the record.
+            A bytearray is refused as well, because it could change before it is sent.
     """
     if isinstance(content, str):
         try:
@@ -188,7 +188,7 @@ def as_bytes(what: str, content: object) -> bytes:
                 f"position {error.start}, which UTF-8 cannot encode"
             ) from None
     if isinstance(content, bytes):
-        return bytes(content)  # a plain copy if it is of a subclass
+        return bytes(content)  # a plain copy if the content is of a subclass
     hint = f"give bytes({what})" if isinstance(content, bytearray | memoryview) else ""
     raise UsageError(
         f"a record's {what} is {type(content).__name__}, not bytes or text: {shown(content)}",
@@ -228,7 +228,7 @@ def columns(
         else _column("timestamps_ms", timestamps_ms, total)
     )
     largest_bytes = codec.scan_columns(found, sent_keys, stamps, 0)
-    if largest_bytes < 0:  # an unusual type; it may still be valid, such as an integer of numpy
+    if largest_bytes < 0:  # an unusual type; it may still be valid, such as a numpy integer
         _only_bytes("values", found)
         _only_bytes("keys", sent_keys, type(None))
         stamps = list(map(stamp, stamps))

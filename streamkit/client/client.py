@@ -351,7 +351,7 @@ class Client:
             partition: The number of the partition.
             offset: The first offset to read.
             max_bytes: The size limit; the first batch is returned even if it is larger.
-            isolation: As for `consumer`.
+            isolation: See `consumer`.
 
         Raises:
             UsageError: A value is not valid.

@@ -34,8 +34,8 @@ logger = logging.getLogger("streamkit.client")
 Q = TypeVar("Q")
 A = TypeVar("A")
 
-# How long to wait for a watch update before a topic or partition counts as missing: on another
-# connection, the response to Create can arrive before it.
+# How long to wait for a watch update before a topic or partition counts as missing. The response
+# to Create uses another connection, so it can arrive before the update.
 # Source: docs/protocol/admin.md, "Keeping a copy of the metadata".
 _DELTA_S = 1.0
 _FIRST_METADATA_S = 10.0
@@ -261,7 +261,7 @@ class Cluster:
             return channel
 
     async def connect(self, address: str) -> Channel:
-        """Open a separate connection to an address from `leader`, or to the SC.
+        """Open a separate connection to an address that `leader` returned, or to the SC.
 
         Raises:
             ConnectFailed: The server cannot be reached, or its certificate is not trusted.

@@ -1,4 +1,4 @@
-"""Opens a connection: TCP, TLS if wanted, and the first request."""
+"""Opens a connection: TCP, TLS if configured, and the first request."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from streamkit.errors import (
     ConnectionLost,
 )
 
-# With these options a peer that vanished is noticed within about two minutes instead of hours.
-# A platform without one of them uses its own time.
+# With these options, the loss of a peer is detected within about two minutes instead of hours.
+# A platform without one of these options uses its own default.
 _KEEPALIVE: Final = tuple(
     (getattr(socket, option), value)
     for option, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
@@ -123,7 +123,7 @@ def _connect_failure(
 
 
 def _reason_of(error: Exception) -> str:
-    """Return why a connect failed: anyio groups the errors of several addresses."""
+    """Return why no connection was opened: anyio groups the errors of several addresses."""
     cause = error.__cause__
     if isinstance(cause, ExceptionGroup):
         cause = cause.exceptions[0]

@@ -54,9 +54,9 @@ async def retrying(
     Args:
         cluster: The cluster, whose clock is used.
         attempt: The operation; it is repeated after every retryable error.
-        what: As for `pause_before_retry`.
+        what: See `pause_before_retry`.
         open_timeout_s: Seconds after which the last error is raised; None never gives up.
-        on_retry: As for `pause_before_retry`.
+        on_retry: See `pause_before_retry`.
     """
     backoff = Backoff()
     started_s = cluster.clock.monotonic_s()

@@ -95,7 +95,7 @@ class Tls:
         """Return a copy that has the contents of the files instead of their paths.
 
         Raises:
-            ConfigError: A file cannot be read, or is not what it should be.
+            ConfigError: A file cannot be read, or has no certificate or key in PEM.
         """
         named = {
             "ca_cert": ("the CA certificate", self.ca_cert, _CERTIFICATE),
@@ -113,12 +113,12 @@ class Tls:
         """Read the certificates and create the context for OpenSSL.
 
         Raises:
-            ConfigError: A file cannot be read, or is not what it should be.
+            ConfigError: A file cannot be read, or a certificate or key is not valid.
         """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
-        # The same rule on every Python version: each given CA certificate is trusted, also an
-        # intermediate one.
+        # The same rule on every Python version: each given CA certificate is trusted, including
+        # intermediate ones.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
         if self.anonymous:
             context.check_hostname = False
@@ -152,7 +152,7 @@ class ServerTls:
                 server_side=False,
                 hostname=self.name,
                 ssl_context=self.context,
-                # Every frame has a length, so a cut is noticed without TLS's closing message.
+                # Every frame has a length, so truncation is detected without TLS's closing message.
                 standard_compatible=False,
             )
         except ssl.SSLError as error:

@@ -63,7 +63,7 @@ class JsonLines:
 
 
 class _Mark(msgspec.Struct, frozen=True):
-    """What a commit keeps of a file: its identity, and up to where it was written and synced.
+    """The position of a file in a commit: which file it is, and how far it is written and synced.
 
     ``is_closed``: the job ended after this commit, so nothing after ``end`` belongs to the job.
     """

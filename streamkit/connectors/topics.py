@@ -21,7 +21,7 @@ from streamkit.client.produce.handles import RecordsHandle
 from streamkit.client.produce.producer import Producer
 from streamkit.client.retrying import retrying
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
-from streamkit.dataflow.operators import RowFailed
+from streamkit.dataflow.steps import RowFailed
 from streamkit.errors import (
     OffsetEvicted,
     RecordTooLarge,
@@ -209,7 +209,7 @@ class TopicReader:
         return found
 
     async def _check(self, starts: dict[int, int]) -> None:
-        """Refuse positions that the log does not have; otherwise the job would wait forever.
+        """Refuse positions outside the log, where the job would wait forever.
 
         Raises:
             StateMismatch: The log ends before a position.
@@ -321,7 +321,7 @@ class TopicWriter(AcknowledgedWriter):
         if NO_TIMESTAMP_MS in stamps:
             now_ms = self._client.cluster.clock.wall_ms()
             stamps = [now_ms if each < 0 else each for each in stamps]
-        # `on_chunk` has done the checks of `send_many`, because there a single row can be refused.
+        # `on_chunk` has already done the checks of `send_many`: it can refuse a single row.
         columns = Columns(list(values), list(chunk.keys), stamps)
         await self._producer.send_columns(columns, RecordsHandle(len(values)))
         if self._linger_s is None:

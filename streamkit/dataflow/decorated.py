@@ -7,16 +7,11 @@ from typing import Any, TypeVar
 
 from streamkit.dataflow.endpoints import FunctionSink, TopicSource
 from streamkit.dataflow.functions import FunctionFacts, check_parameters, errors_at, facts_of
-from streamkit.dataflow.operators import (
-    ContextFlatMap,
-    ContextMapOrDrop,
-    FlatMap,
-    MapOrDrop,
-    Step,
-)
+from streamkit.dataflow.operators import ContextFlatMap, ContextMapOrDrop, FlatMap, MapOrDrop
 from streamkit.dataflow.options import SinkOptions, SourceOptions, StageOptions, on_error_of
 from streamkit.dataflow.sinks import sink_endpoint, sink_steps
 from streamkit.dataflow.sources import reading_steps
+from streamkit.dataflow.steps import Step
 from streamkit.dataflow.stream import DecoratedFunction, Sink, Stream
 from streamkit.dataflow.topology import Node, stage_name
 from streamkit.errors import TopologyError

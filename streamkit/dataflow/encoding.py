@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from streamkit.dataflow.operators import Room, RowFailed, Stateless, one_per_row
+from streamkit.dataflow.operators import one_per_row
+from streamkit.dataflow.steps import Room, RowFailed, Stateless
 from streamkit.record import Chunk
 from streamkit.serde.values import ValueEncoder
 

@@ -9,8 +9,9 @@ from typing import Any, get_args
 from streamkit.dataflow.encoding import Encode
 from streamkit.dataflow.endpoints import FunctionSink, TopicSink
 from streamkit.dataflow.functions import call_problem, check_callable, is_generator
-from streamkit.dataflow.operators import SetKeys, Step, Unwrap
+from streamkit.dataflow.operators import SetKeys, Unwrap
 from streamkit.dataflow.options import SinkOptions, checked_options, topic_options
+from streamkit.dataflow.steps import Step
 from streamkit.dataflow.topology import clashes, type_name
 from streamkit.errors import TopologyError, UsageError
 from streamkit.record import Compression, Topic

@@ -8,8 +8,9 @@ from typing import Any, get_args
 
 from streamkit.dataflow.endpoints import FunctionSource, TopicSource
 from streamkit.dataflow.functions import FunctionFacts, errors_at, resume_type_of
-from streamkit.dataflow.operators import AsRecords, Map, Step
+from streamkit.dataflow.operators import AsRecords, Map
 from streamkit.dataflow.options import SourceOptions, TopicSourceOptions, checked_options
+from streamkit.dataflow.steps import Step
 from streamkit.dataflow.topology import Location, Node, stage_name
 from streamkit.errors import TopologyError, UsageError
 from streamkit.record import Offset, Topic

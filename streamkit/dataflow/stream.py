@@ -16,9 +16,10 @@ from streamkit.dataflow.functions import (
     result_of,
     verb_name,
 )
-from streamkit.dataflow.operators import Filter, FlatMap, Map, Step
+from streamkit.dataflow.operators import Filter, FlatMap, Map
 from streamkit.dataflow.options import SinkOptions, StageOptions, checked_options, on_error_of
 from streamkit.dataflow.sinks import default_name, sink_endpoint, sink_steps
+from streamkit.dataflow.steps import Step
 from streamkit.dataflow.topology import Node, Topology, stage_name
 from streamkit.record import Destination
 

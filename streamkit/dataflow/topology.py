@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from streamkit.dataflow.operators import Step
+from streamkit.dataflow.steps import Step
 from streamkit.errors import TopologyError
 from streamkit.serde.kinds import is_protocol
 

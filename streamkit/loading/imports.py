@@ -28,7 +28,7 @@ _GUARD: Final = 'put app.run() under `if __name__ == "__main__":`'
 class LoadingStopped(SystemExit):
     """Raised by `App.run` while a file is loaded: the graph of the file is complete by then.
 
-    It is a SystemExit, so it ends the file like the end of a program, also in a thread.
+    It is a SystemExit, so it stops the file as `sys.exit` does; a thread prints no traceback.
     """
 
     def __init__(self, app: App) -> None:
@@ -69,7 +69,7 @@ def import_named(name: str, shown: str) -> None:
         shown: Its name in an error text.
 
     Raises:
-        ConfigError: The module raises, or ends the program; the text has the user's file and line.
+        ConfigError: The module raises, or ends the program; the message shows file and line.
     """
     with as_config_errors(shown):
         file = getattr(find_module(name), "origin", None)
@@ -101,9 +101,9 @@ def _is_part(name: str, of: str) -> bool:
 
 
 def execute(spec: ModuleSpec, shown: str) -> tuple[ModuleType, App | None]:
-    """Run a module's code. If `App.run` stopped it, keep the module, as others may import it."""
+    """Run a module's code. If `App.run` stopped it, keep the module: others may import it."""
     if spec.loader is None:
-        return importlib.import_module(spec.name), None  # a folder has no code
+        return importlib.import_module(spec.name), None  # a namespace package has no code
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:

@@ -1,7 +1,7 @@
 """Makes each file one module, even if it is imported under several names.
 
-An app file may be imported under its own name, under its name within its package, or under the
-name of its folder and its own. Two modules of one file would be two Apps, each with a part of the
+The file ``jobs/etl.py`` may be imported as ``etl``, as ``jobs.etl``, or under a longer name if
+``jobs`` is in a package. Two modules of one file would be two Apps, each with a part of the
 graph. So an import of a loaded file by any name returns the same module.
 """
 
@@ -123,7 +123,7 @@ def _is_ours(file: str) -> bool:
 
 
 class _Loaded(Loader):
-    """Loads nothing: returns a module that is already imported."""
+    """A loader that returns a module that is already imported."""
 
     def __init__(self, module: ModuleType) -> None:
         self._module = module

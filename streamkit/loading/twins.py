@@ -16,7 +16,7 @@ def refuse_second_import(app: App) -> None:
     """Refuse an app whose file was imported a second time under another module name.
 
     Raises:
-        TopologyError: The app exists twice; the text has both module names.
+        TopologyError: The app exists twice; the message shows both module names.
     """
     for name, module in list(sys.modules.items()):
         if not _is_of_file(module, app.location.file):

@@ -16,7 +16,7 @@ _LINE_WIDTH = 100
 
 @dataclass(frozen=True, slots=True)
 class StageCounts:
-    """Counts of a stage: taken = handled + dropped + skipped are inputs, given are outputs."""
+    """Counts of a stage. Inputs: ``taken``, the sum of the next three. Outputs: ``given``."""
 
     name: str
     kind: str
@@ -41,7 +41,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The progress of a run. ``lag`` is the number of records not read yet, or None."""
+    """The progress of a run. ``lag`` is the number of records not read yet; None if not known."""
 
     records_in: int
     records_out: int
@@ -210,7 +210,7 @@ def ended_lines(ended: Ended) -> list[str]:
 
 
 class RateLimited:
-    """Passes on the first note about a topic, then at most one every 5 seconds."""
+    """Forwards the first note about a topic, then at most one every 5 seconds."""
 
     def __init__(self, note: Callable[[str], None], now_s: Callable[[], float]) -> None:
         self._note = note

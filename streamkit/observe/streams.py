@@ -61,7 +61,7 @@ class ReportStream:
         try:
             self._write(text)
         except BlockingIOError:
-            return  # the next text may fit
+            return  # only this text is lost
         except Exception:  # a stream of the user may raise anything
             self.is_muted = True
 
@@ -96,7 +96,7 @@ def fill_standard_descriptors() -> None:
         try:
             os.fstat(fd)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free one: fd
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # this gets the number fd
 
 
 def discard(out: IO[str] | None, fd: int) -> None:
@@ -114,7 +114,7 @@ def _own_descriptor(out: IO[str] | None) -> int | None:
     """Return the descriptor of a plain text file, to write without its buffer.
 
     A text file buffers what it could not write, and the interpreter fails on that at its exit.
-    Any other object is written to by its own methods, because they may do something else.
+    Any other object is written to by its own methods, because they may not write to a descriptor.
     """
     if type(out) is not io.TextIOWrapper or os.name != "posix":
         return None
@@ -129,7 +129,7 @@ def _method(out: IO[str] | None, name: str) -> Any:
 
 
 def _nothing() -> None:
-    """Replace a method that an object does not have."""
+    """Do nothing. Used for a method that an object does not have."""
 
 
 def _writable(text: str, out: IO[str]) -> str:

@@ -39,7 +39,7 @@ _HAS_SCHEMA_ID = 0x10
 
 @dataclass(frozen=True, slots=True)
 class BatchHeader:
-    """Offsets count records; times are milliseconds since the epoch."""
+    """The header of a batch. Times are milliseconds since the epoch."""
 
     base_offset: int
     batch_len: int
@@ -114,7 +114,7 @@ def whole_batches(
     If the server truncated the last batch, that batch is left out: see `cut_batch_bytes`.
 
     Raises:
-        RemoteProtocolError: As for `read_batch_header`.
+        RemoteProtocolError: See `read_batch_header`.
     """
     stop = len(data) if end is None else end
     while stop - at >= HEADER_BYTES:
@@ -166,7 +166,7 @@ def plain_records(data: bytes, at: int, header: BatchHeader) -> tuple[bytes, int
     number = header.codec_number
     if number == Codec.NONE:
         return data, start, end
-    if number > Codec.ZSTD:
+    if number > max(Codec):
         raise RemoteProtocolError(f"unknown codec {number}", at=at + CRC_COVERS_FROM)
     plain = decompress(Codec(number), data[start:end])
     return plain, 0, len(plain)
@@ -190,7 +190,7 @@ def decode_output_batch(data: bytes, at: int, header: BatchHeader) -> tuple[Colu
     """Decode a batch written by SmartModules: its records, and the offset delta of each.
 
     Raises:
-        CorruptBatch: As for `decode_batch`.
+        CorruptBatch: See `decode_batch`.
     """
     check_crc(data, at, header)
     try:

@@ -3,7 +3,7 @@
 """The records of a batch as columns. On the wire: a u32 count, then one record after another.
 
 Cython compiles this module with the C types in codec.pxd; without a compiler it is interpreted.
-Both builds accept the same bytes, refuse invalid bytes at the same position and write the same.
+Both builds write and accept the same bytes, and refuse invalid bytes at the same position.
 
 Source: docs/protocol/batches.md, "Records" and "Partition of a key".
 """
@@ -63,7 +63,7 @@ class Cursor:
         return self.p[at]
 
     def varint(self) -> int:
-        """Read a zigzag-encoded number of up to 64 bits, seven bits to a byte, lowest first."""
+        """Read a zigzag-encoded number of up to 64 bits, seven bits per byte, lowest first."""
         at = self.at
         end = self.end
         if at >= end:
@@ -101,7 +101,7 @@ def read_record_count(data: bytes, at: int, end: int) -> int:
     """Read the record count and check that the bytes after it can hold that many records.
 
     Raises:
-        RemoteProtocolError: The bytes cannot hold that many records.
+        RemoteProtocolError: There are too few bytes for that many records.
     """
     if end > len(data) or end - at < _COUNT_BYTES:
         raise RemoteProtocolError("records cut short", at=at)
@@ -140,7 +140,7 @@ def decode_records(
         cursor.at = start
         cursor.byte()  # attributes
         delta = cursor.varint()
-        cursor.varint()  # offset delta: ignored, the position in the list counts
+        cursor.varint()  # offset delta: ignored, the position in the list is used instead
         if delta != last_delta:
             last_delta = delta
             # The two builds would compute a sum above 64 bits differently.
@@ -169,7 +169,7 @@ def check_records(data: bytes, at: int, end: int) -> int:
     """Check the records as `decode_records` does, without decoding them; return their count.
 
     Raises:
-        RemoteProtocolError: As for `decode_records`.
+        RemoteProtocolError: See `decode_records`.
     """
     count = read_record_count(data, at, end)
     cursor = Cursor(data, at + _COUNT_BYTES, end)
@@ -203,7 +203,7 @@ def read_offset_deltas(data: bytes, at: int, end: int) -> list[int]:
     is its position.
 
     Raises:
-        RemoteProtocolError: The bytes cannot hold as many records as the count announces.
+        RemoteProtocolError: There are too few bytes for the announced number of records.
     """
     count = read_record_count(data, at, end)
     deltas: list[int] = [0] * count
@@ -406,7 +406,7 @@ def encode_records(
 
 
 def siphash(key: bytes) -> int:
-    """Hash a key as the stock partitioner does: SipHash-2-4, both key words zero.
+    """Hash a key as the stock partitioner does: SipHash-2-4 with an all-zero key.
 
     The input is the length as eight little-endian bytes, then the key.
     """

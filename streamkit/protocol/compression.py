@@ -169,7 +169,7 @@ def _snappy_compress(data: bytes) -> bytes:
     import snappy
 
     packed: bytes = snappy.StreamCompressor().compress(data)
-    return packed or _SNAPPY_HEAD  # for no data the library returns b"", an invalid stream
+    return packed or _SNAPPY_HEAD  # for empty input the library returns b"", an invalid stream
 
 
 def _snappy_decompress(data: bytes, cap: int) -> tuple[bytes, bool]:
@@ -181,7 +181,7 @@ def _snappy_decompress(data: bytes, cap: int) -> tuple[bytes, bool]:
 
 
 def _check_snappy_chunks(data: bytes, cap: int) -> None:
-    """Check the chunks first: the library treats truncated data as a complete stream.
+    """Check the chunks first, because the library accepts truncated data as a complete stream.
 
     Raises:
         RemoteProtocolError: The data are not a complete stream in the framing format, or

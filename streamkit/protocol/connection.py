@@ -52,7 +52,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class DecodedResponse:
-    """A response, decoded, and the correlation id of its request."""
+    """A decoded response, and the correlation id of its request."""
 
     correlation_id: int
     body: Any
@@ -100,7 +100,7 @@ class ClientConnection:
         """Return the version to use for a request type.
 
         Raises:
-            UnsupportedServer: Both sides speak no common version; the text names both ranges.
+            UnsupportedServer: Both sides speak no common version; the message names both ranges.
         """
         assert self._advertised is not None, "the versions come with the first response"
         version = api.negotiate(self._advertised)

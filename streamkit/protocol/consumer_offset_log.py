@@ -20,7 +20,7 @@ class OffsetKey:
 
 @dataclass(frozen=True, slots=True)
 class StoredOffset:
-    """``offset`` is the offset of the last consumed record."""
+    """A stored offset: that of the last consumed record."""
 
     offset: I64
     modified_time_s: U64

@@ -283,7 +283,7 @@ class _WatchResponse:
 
 
 class _Update:
-    """Always in an envelope: servers expect it in every version."""
+    """An Update request is always in an envelope, because servers expect it in every version."""
 
     def read(self, reader: Reader, version: int) -> UpdateRequest | UnknownObject:
         kind = _read_any_kind(reader, max(version, ENVELOPE_SINCE))

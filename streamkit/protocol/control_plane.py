@@ -80,14 +80,14 @@ class CreateRequest:
 
 @dataclass(frozen=True, slots=True)
 class SpuName:
-    """A custom SPU by its object name."""
+    """Identifies a custom SPU by its object name."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class SpuId:
-    """A custom SPU by its number."""
+    """Identifies a custom SPU by its number."""
 
     id: int
 
@@ -148,7 +148,7 @@ class WatchResponse:
 
 @dataclass(frozen=True, slots=True)
 class AddPartitions:
-    """``count`` is the number of partitions to add, not the new total."""
+    """The request to add partitions. ``count`` is the number to add, not the new total."""
 
     count: U32
 

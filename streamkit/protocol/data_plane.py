@@ -71,7 +71,7 @@ class TopicProduceData:
 
 @dataclass(frozen=True, slots=True)
 class ProduceRequest:
-    """``acks`` -1 waits for every replica, for up to ``timeout_ms``."""
+    """A request to store batches. ``acks`` -1 waits for every replica, for up to ``timeout_ms``."""
 
     transactional_id: Annotated[str | None, option(STRING)] = None
     acks: I16 = ACKS_LEADER
@@ -178,7 +178,7 @@ class DerivedStream:
 
 @dataclass(frozen=True, slots=True)
 class StreamFetchRequest:
-    """``isolation`` is 0 or 1 here, unlike in Produce."""
+    """A request for a stream of records. ``isolation`` is 0 or 1 here, unlike in Produce."""
 
     topic: Str
     partition: U32
@@ -203,7 +203,7 @@ class StreamFetchResponse:
 
 @dataclass(frozen=True, slots=True)
 class OffsetUpdate:
-    """``offset`` is the next offset the consumer needs."""
+    """An acknowledgement in a stream. ``offset`` is the next offset the consumer needs."""
 
     offset: I64
     session_id: U32
@@ -247,7 +247,7 @@ class FetchOffsetsRequest:
 
 @dataclass(frozen=True, slots=True)
 class PartitionOffsets:
-    """Unlike in other responses, the error comes before the partition."""
+    """The offsets of a partition. Unlike in other responses, the error comes first."""
 
     error: ErrorCodeField
     partition: U32
@@ -274,7 +274,7 @@ ReplicaKey = ReplicaPayload
 
 @dataclass(frozen=True, slots=True)
 class UpdateConsumerOffsetRequest:
-    """``offset`` is the offset of the last consumed record."""
+    """A request to store the offset of the last consumed record."""
 
     offset: I64
     session_id: U32

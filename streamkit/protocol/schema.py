@@ -129,7 +129,7 @@ class _String:
 
 
 class _Bytes:
-    """A u32 length and the bytes; a length above i32 reads as empty."""
+    """A u32 length and the bytes. A length that is negative as an i32 means empty."""
 
     def read(self, reader: Reader, version: int) -> bytes:
         return reader.take(read_count(reader))

@@ -41,7 +41,7 @@ _ACCUMULATOR_SINCE = 16
 
 @dataclass(frozen=True, slots=True)
 class ModuleRecord:
-    """One record. The deltas count from the base of the input or the batch."""
+    """One record. The deltas are relative to the base of the input or the batch."""
 
     attributes: I8
     timestamp_delta_ms: Annotated[int, VARINT]
@@ -77,7 +77,7 @@ RECORDS = vec[ModuleRecord](RECORD)
 
 @dataclass(frozen=True, slots=True)
 class SmartModuleInput:
-    """``records`` is the payload of a batch, not compressed: a count, then the records."""
+    """The input of a call. ``records`` is the uncompressed payload of a batch: count, records."""
 
     base_offset: I64
     records: Bytes
@@ -90,7 +90,7 @@ class SmartModuleInput:
 
 @dataclass(frozen=True, slots=True)
 class AggregateInput:
-    """``accumulator`` is the accumulator that the previous call returned."""
+    """The input of an aggregate, with the accumulator that the previous call returned."""
 
     input: Annotated[SmartModuleInput, struct(SmartModuleInput)]
     accumulator: Bytes = b""

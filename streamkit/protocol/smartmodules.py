@@ -40,7 +40,7 @@ class Predefined:
 
 @dataclass(frozen=True, slots=True)
 class AdHoc:
-    """``module`` is a gzip-compressed wasm binary."""
+    """A module that is sent with the request: a gzip-compressed wasm binary."""
 
     module: Bytes
 

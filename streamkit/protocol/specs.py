@@ -197,7 +197,7 @@ class SmartModuleSpec:
 
 @dataclass(frozen=True, slots=True)
 class NoStatus:
-    """Encoded as zero bytes."""
+    """The status of objects that have none, encoded as zero bytes."""
 
 
 # --- Other objects ---------------------------------------------------------

@@ -12,7 +12,7 @@ _BITS = 64
 
 
 def read_unsigned(reader: Reader) -> int:
-    """Read an unsigned number of up to 64 bits, seven bits to a byte, the lowest first (LEB128).
+    """Read an unsigned number of up to 64 bits, seven bits per byte, the lowest first (LEB128).
 
     Raises:
         RemoteProtocolError: The number has more than 64 bits, or the bytes end inside it.
@@ -33,7 +33,7 @@ def read_varint(reader: Reader) -> int:
     """Read a signed number: zigzag encoded, then LEB128 as in `read_unsigned`.
 
     Raises:
-        RemoteProtocolError: As for `read_unsigned`.
+        RemoteProtocolError: See `read_unsigned`.
     """
     bits = read_unsigned(reader)
     return (bits >> 1) ^ -(bits & 1)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Final
 
-from streamkit.dataflow.operators import Interrupted, Operator, RowFailed
+from streamkit.dataflow.steps import Interrupted, Operator, RowFailed
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.errors import StageError
 from streamkit.record import Chunk

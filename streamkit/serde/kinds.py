@@ -45,7 +45,7 @@ def is_text(kind: Any) -> bool:
 
 
 def members(kind: Any) -> tuple[Any, ...]:
-    """Return the members of a union; any other type alone."""
+    """Return the members of a union; for any other type, only the type itself."""
     kind = bare(kind)
     if get_origin(kind) in _UNIONS:
         return tuple(each for member in get_args(kind) for each in members(member))

@@ -37,8 +37,8 @@ def pydantic_dumps(kind: Any) -> Callable[[Any], bytes]:
     """
     for problem in _problems(kind, set()):
         raise TypeError(problem)
-    # By alias and without computed fields, since that is what validation takes; a value of
-    # another type is an error, not a warning.
+    # By alias and without computed fields, because validation accepts only that form; a value
+    # of another type is an error, not a warning.
     return partial(_adapter(kind).dump_json, by_alias=True, round_trip=True, warnings="error")
 
 

@@ -69,7 +69,7 @@ def format_for(kind: Any, serde: Serde | None = None) -> ValueFormat:
     """Return how to read values of a type, or with a custom format.
 
     Raises:
-        TopologyError: Values of the type cannot be read from JSON; the text says what to change.
+        TopologyError: Values of the type cannot be read from JSON; the message says what to change.
     """
     kind = bare(kind)
     as_record = kind is Record or get_origin(kind) is Record
@@ -87,7 +87,7 @@ def encoder_for(kind: Any, serde: Serde | None = None) -> ValueEncoder:
     bytes, text or JSON. For a `Record`, its value is written.
 
     Raises:
-        TopologyError: Values of the type cannot be written; the text says what to change.
+        TopologyError: Values of the type cannot be written; the message says what to change.
     """
     if serde is not None:
         return ValueEncoder(_method_of(serde, "dumps"), not_bytes)
@@ -111,7 +111,7 @@ def encoder_for_topic(kind: Any, topic_kind: Any) -> ValueEncoder:
     """Return how to write values of a type to a topic; the type of the topic decides.
 
     Raises:
-        TopologyError: Values of the type cannot be written; the text says what to change.
+        TopologyError: Values of the type cannot be written; the message says what to change.
     """
     if topic_kind is None or bare(topic_kind) is bytes:  # bytes is also the default of `Topic`
         return encoder_for(kind)
@@ -311,7 +311,7 @@ def _is_raw_union(kind: Any) -> bool:
 
 
 def _fault_of_models(kind: Any) -> FindFault:
-    """Refuse values that are not exactly of the model: pydantic would write only its fields."""
+    """Refuse instances of other classes: pydantic would write only the fields of the model."""
 
     def fault(values: Sequence[Any], encoded: Sequence[bytes]) -> Fault | None:
         if isinstance(kind, type) and not set(map(type, values)) <= {kind}:

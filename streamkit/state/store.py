@@ -17,7 +17,7 @@ FORMAT_VERSION = 1
 PLAN = "one-task"
 _STATE_ID_BITS = 64
 
-# By source or sink, then by its key. A position is text that only its owner interprets.
+# Positions by source or sink, then by a key of its own. Only the source or sink can decode them.
 Changes = dict[str, dict[str, str]]
 
 

@@ -73,7 +73,7 @@ class Client:
         """Flush the producers and disconnect. A second call does nothing.
 
         Raises:
-            NotFlushed: The deadline passed; the text has the number of unacknowledged records.
+            NotFlushed: The deadline passed; the message shows the number of unacknowledged records.
             StreamKitError: The first refusal of a producer that was not flushed.
         """
         self._runner.close(deadline_s=deadline_s)

@@ -40,7 +40,7 @@ class ClientRunner:
 
         Raises:
             UsageError: The client is closed.
-            StreamKitError: As for entering the async client.
+            StreamKitError: The client cannot connect.
         """
         self.loop.check()
         if self._life is not None and not self._is_closed:
@@ -88,7 +88,7 @@ class ClientRunner:
         Meanwhile no producer can open. If this is interrupted, the client stays open.
 
         Raises:
-            NotFlushed: The deadline passed; the text has the number of unacknowledged records.
+            NotFlushed: The deadline passed; the message shows the number of unacknowledged records.
             StreamKitError: The first refusal of a producer that was not flushed.
         """
         checks.optional(checks.seconds, "deadline_s", deadline_s)

@@ -22,7 +22,7 @@ class Consumer:
 
     ``for record in consumer`` yields single records, ``for chunk in consumer.chunks()`` yields
     whole columns, which is faster. Within a partition offsets ascend; between partitions there is
-    no order. Only with ``until_end`` does a loop end.
+    no order. A loop ends only with ``until_end``.
 
     In a ``with`` block the consumer stays open until the end of the block: after a ``break`` or
     Ctrl-C, iterating again resumes with the next record. Without ``with``, a loop opens the
@@ -157,7 +157,7 @@ class Consumer:
                 return
 
     def _is_current(self, fetched: _Fetched) -> bool:
-        """Whether there was no seek since the fetch, which an earlier call may have started."""
+        """Whether there was no seek since the fetch began, possibly in an earlier call."""
         return fetched.seeks == self._seeks.get(fetched.chunk.partition, 0)
 
     def _finish_cursor(self, cursor: ChunkCursor) -> None:
@@ -206,7 +206,7 @@ class Consumer:
         return self._loop.call(self._consumer.end_offsets())
 
     def lag(self) -> dict[int, int]:
-        """Return, per partition, the number of offsets from the application to the end offset.
+        """Return, per partition, how many offsets are between the application and the end offset.
 
         Records that are prefetched but not given out yet count as lag.
         """
@@ -225,7 +225,7 @@ class Consumer:
 
         Args:
             partition: A partition that this consumer reads.
-            offset: As for the consumer's ``start``; stored offsets do not count.
+            offset: See the consumer's ``start``; stored offsets do not count.
 
         Returns:
             The next offset to be read.

@@ -28,7 +28,7 @@ class Forwarder:
         )
 
     async def forward(self, batch: SendBatch) -> None:
-        """Forward a batch and settle it, also if this fails or is cancelled."""
+        """Forward a batch and settle it, even if this fails or is cancelled."""
         parts: list[Part] = []
         try:
             await self._forward_parts(batch, parts)
@@ -51,7 +51,7 @@ class Forwarder:
             start = row + 1
 
     async def _together(self, batch: SendBatch, start: int, stop: int, parts: list[Part]) -> None:
-        """Forward consecutive rows in one call; if that is refused, one row after another."""
+        """Forward consecutive rows in one call. If that is refused, forward them one by one."""
         many = RecordsHandle(stop - start)
         parts.append((start, many))
         try:

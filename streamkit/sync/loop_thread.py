@@ -54,7 +54,7 @@ class LoopThread:
 
     @property
     def is_forked(self) -> bool:
-        """Whether this is the child of a fork, where the loop does not run."""
+        """Whether this is a forked child process, where the loop does not run."""
         return self.problem is _FORKED
 
     def check(self) -> None:
@@ -73,10 +73,10 @@ class LoopThread:
             )
 
     def check_not_forked(self) -> None:
-        """Refuse a call in the child of a fork, where a lock may stay locked forever.
+        """Refuse a call in a forked child process, where a lock may stay locked forever.
 
         Raises:
-            UsageError: This is the child of a fork.
+            UsageError: This is a forked child process.
         """
         if self.is_forked:
             self.check()
@@ -171,7 +171,7 @@ class LoopThread:
             self._thread.join(_STOP_S_MAX)
 
     def mark_forked(self) -> None:
-        """Mark this as the child of a fork, where the loop's thread does not exist."""
+        """Mark this as a forked child process, where the loop's thread does not exist."""
         self.problem = _FORKED
         self._unfinished = set()
 
@@ -207,7 +207,7 @@ def report_undelivered(text: str) -> None:
 
 
 class _NameLookups(ThreadPoolExecutor):
-    """Threads for asyncio's name lookups. One of them still works while the interpreter ends.
+    """Threads for asyncio's name lookups. One thread is for lookups while the interpreter ends.
 
     At that time no pool accepts work and no thread can start. But a producer that was not closed
     may still have to connect to deliver its records.
@@ -254,7 +254,7 @@ def shared_loop() -> LoopThread:
 
 def _at_the_end(end: Callable[[], None]) -> None:
     atexit.register(end)
-    if "multiprocessing.process" in sys.modules:  # otherwise this is no child of multiprocessing
+    if "multiprocessing.process" in sys.modules:  # otherwise it did not start this process
         from multiprocessing.process import parent_process
         from multiprocessing.util import Finalize
 
@@ -264,7 +264,7 @@ def _at_the_end(end: Callable[[], None]) -> None:
 
 
 def _forget() -> None:
-    """Let the child of a fork start its own loop, because the parent's loop does not run there."""
+    """Let a forked child start its own loop, because the parent's loop does not run there."""
     global _lock, _shared
     _lock = threading.Lock()  # another thread of the parent may have held the old one
     if _shared is not None:

@@ -58,7 +58,7 @@ class Producer:
         return f"Producer({self.topic!r})"
 
     def open(self) -> None:
-        """Look the topic up and check the options against it. The first `send` also does this.
+        """Look up the topic and check the options against it. The first `send` also does this.
 
         Raises:
             TopicNotFound: The topic does not exist.
@@ -184,8 +184,8 @@ class Producer:
             deadline_s: How long flushing may take; by default the producer's ``close_timeout``.
 
         Raises:
-            NotFlushed: The deadline passed; the text has the number of unacknowledged records.
-            StreamKitError: As for `flush`.
+            NotFlushed: The deadline passed; the message shows the number of unacknowledged records.
+            StreamKitError: See `flush`.
         """
         checks.optional(checks.seconds, "deadline_s", deadline_s)
         self._loop.check_not_forked()
@@ -212,7 +212,7 @@ class Producer:
 
     @property
     def unacknowledged(self) -> int:
-        """The number of records whose outcome is not known yet; 0 in the child of a fork."""
+        """The number of records whose outcome is not known yet; 0 in a forked child process."""
         if self._send_queue is None or self._loop.is_forked:
             return 0
         return self._send_queue.unacknowledged
@@ -280,6 +280,6 @@ class Producer:
 
 
 def closing_deadline_s(error: BaseException | None) -> float | None:
-    """Return the time limit for closing after a block that ``error`` ended; None: the default."""
+    """Return the limit for closing after a block that ``error`` ended; None means the default."""
     is_interrupted = isinstance(error, KeyboardInterrupt)
     return _INTERRUPTED_S_MAX if is_interrupted else None

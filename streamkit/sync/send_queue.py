@@ -203,7 +203,7 @@ class SendQueue:
 
         Raises:
             NotFlushed: The deadline passed.
-            StreamKitError: As for `flush`.
+            StreamKitError: See `flush`.
         """
         if self.is_stopped:
             return
@@ -274,7 +274,7 @@ class SendQueue:
             raise self._closed_error()
 
     def _waited_for_room(self) -> SendBatch:
-        """Wait for room, with the lock held; closing waits for calls that are already here."""
+        """Wait for room, with the lock held; closing waits for calls that have already started."""
         self._check_not_closed()
         call = _Call()
         self._active_calls.add(call)

@@ -52,7 +52,7 @@ class Watch(Generic[T]):
         return item.value
 
     def close(self) -> None:
-        """End the watch, and with it a loop over it."""
+        """End the watch, and every loop over it."""
         if not self._is_closed:
             self._is_closed = True
             self._runner.loop.call(self._watch.close())

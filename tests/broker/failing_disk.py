@@ -31,7 +31,7 @@ def on_file(name: str, call: str, number: int) -> Fault:
 
 
 class FailingDisk(Disk):
-    """Set ``fault`` to make it fail, and to `no_fault` to repair it."""
+    """A disk that fails if ``fault`` is set; `no_fault` makes it work again."""
 
     def __init__(self) -> None:
         self.fault: Fault = no_fault

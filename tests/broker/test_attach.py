@@ -1,4 +1,4 @@
-"""Commands that share the broker of a folder: it lives as long as the last of them."""
+"""Commands that share the broker of a folder: it stops after the last of them has ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of one partition against a list of batches: any offset, any size, tiny segments."""
+"""The log of one partition, compared with a list of batches: any offset and size, tiny segments."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Recorded sessions with a real cluster, replayed to our broker over real sockets.
 
 The frames of the recorded clients are sent unchanged and in order; the responses are compared
-field by field. Masked are times, watch epochs, ports, and other topics of that cluster. For a
+field by field. Times, watch epochs, ports, and other topics of that cluster are not compared. For a
 watch, only the order in which objects appear and disappear and their last state are compared: a
 stock SC also sends intermediate states. ``DIFFERENT`` lists responses that differ on purpose,
 ``EXTRA`` lists additional responses.

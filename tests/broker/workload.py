@@ -1,4 +1,4 @@
-"""A workload for a broker, and the check of what must survive a crash at any moment of it.
+"""A workload for a broker, and the check of the data that must survive a crash at any moment.
 
 Until the response to a request arrives, the request may or may not have taken effect. All batches
 and topics of a workload are different, so each one can be identified.

@@ -26,7 +26,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def on_cluster(cluster: str, tmp_path: Path) -> Run:
-    """Run a command against that broker, in a separate folder."""
+    """Run a command with that broker as its cluster, in a separate folder."""
 
     def run_there(*arguments: str, given: bytes = b"") -> Ended:
         return run(tmp_path, "--cluster", cluster, *arguments, given=given)

@@ -1,4 +1,4 @@
-"""Every error shows what is wrong with which value, where, and a hint; and has its exit code."""
+"""Every error names the wrong value and its place, gives a hint, and has the right exit code."""
 
 from __future__ import annotations
 

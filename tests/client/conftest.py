@@ -45,7 +45,7 @@ async def client(cluster: BrokerProcess) -> AsyncIterator[Client]:
 
 @pytest.fixture
 async def new_topic(client: Client) -> NewTopic:
-    """Create a topic that no other test uses; options as for `create_topic`."""
+    """Create a topic that no other test uses; for the options see `create_topic`."""
 
     async def make(partitions: int = 1, **options: Any) -> str:
         name = f"topic-{next(_numbers)}"

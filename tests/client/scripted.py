@@ -13,7 +13,7 @@ used up, everything succeeds. Example: the first request is stored, but its resp
     assert server.logs[0].values == [b"once", b"once"]  # the client sent it again
 
 The server uses streamkit's own `ServerConnection`. Apart from the script it behaves as a stock
-server: it cuts a response at ``max_bytes``, also in the middle of a batch.
+server: it cuts a response at ``max_bytes``, even in the middle of a batch.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The script for one response of a stream; ``size`` is the byte that is cut or flipped."""
+    """The script for one response of a stream. The byte at ``size`` is cut or flipped."""
 
     kind: Literal["whole", "cut", "lost", "empty", "twice", "flipped", "refused"] = "whole"
     size: int = 0
@@ -172,7 +172,7 @@ class Scripted:
             try:
                 await send(self._watched(request))
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                pass  # that client has closed its connection
+                pass  # the client has closed its connection
 
     async def lose_the_sc(self) -> None:
         """Close every connection to the SC."""

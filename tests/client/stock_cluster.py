@@ -1,7 +1,7 @@
 """A small Fluvio cluster that handles SmartModules exactly as a stock one does.
 
 Our embedded broker runs SmartModules more strictly than stock servers. The client must also read
-what a stock server sends: wrong offset deltas, silence where a module leaves no record, and a
+what a stock server sends: wrong offset deltas, no response if a module drops every record, and a
 stream that ends with a segment of the log. `StockSpu` reproduces these faults. A module is a
 Python function from value and key to rows. Example: a filter that keeps one of three records.
 
@@ -169,7 +169,7 @@ class StockSpu:
     # --- streams -------------------------------------------------------------------
 
     async def run_stream(self, stream: Stream, send: Callable[[bytes], Any]) -> None:
-        """Follow the flow control of a stock SPU; this log never grows."""
+        """Send with the flow control of a stock SPU; this log never grows."""
         body: StreamFetchRequest = stream.request.body
         last = await self._send(stream, body.fetch_offset, send)
         while last is not None:

@@ -1,4 +1,4 @@
-"""Records go into batches: every row comes out once, in order, and no batch is too large."""
+"""Records are put into batches: each row into one batch, in order, and no batch is too large."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client through a network that cuts, stalls, delays, splits and flips."""
+"""The client in a network that cuts, stalls, delays, splits and corrupts data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fluvio's own profile file, see docs/protocol/index.md, "How a client finds the cluster"."""
+"""Fluvio's own profile file. Source: docs/protocol/index.md, "How a client finds the cluster"."""
 
 from __future__ import annotations
 

@@ -5,11 +5,11 @@ The text that it replaces must occur exactly once there, so an edit that is out 
 check is a scenario from another file of this folder. It runs twice: it must pass without the
 edits, and raise AssertionError or TimeoutError with them.
 
-Example: "failed records count as stored" replaces ``if error is not None:`` by ``if False:`` in
+Example: "failed records count as stored" replaces ``if error is not None:`` with ``if False:`` in
 `PartitionSender._count`. Its check sends a record that the server refuses, and compares the
 producer's metrics with what the server has stored.
 
-To add one, break the code by hand and look which test fails. If none does, write that test first.
+To add one, break the code by hand and see which test fails. If none does, write that test first.
 """
 
 from __future__ import annotations

@@ -286,7 +286,7 @@ def test_records_before_the_start_offset_are_counted() -> None:
 def test_a_record_that_may_be_after_the_start_is_kept() -> None:
     # The first is from the first batch; the second may be from a long batch after it.
     assert offsets_of([1, 4, 8], 100, 6, is_reliable=False) == ([1, 6, 8], 1)
-    # It may come from any record of the batch, so also from one after the start.
+    # It may come from any record of the batch, including one after the start.
     assert offsets_of([0, 0, 0], 10, 6, may_multiply=True) == ([6, 6, 6], 0)
 
 

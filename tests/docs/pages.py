@@ -59,7 +59,7 @@ _VARYING: Final = tuple(
 
 
 class Page:
-    """Runs one page. Its blocks work in ``folder``."""
+    """Runs the blocks of one page in ``folder``."""
 
     def __init__(self, path: Path, folder: Path) -> None:
         self._path = path
@@ -75,7 +75,7 @@ class Page:
         """Run every block.
 
         Raises:
-            SybilFailure: A block failed or printed something else; the text names its line.
+            SybilFailure: A block failed or printed something else; the message names its line.
         """
         document = Sybil([self._regions], path=str(self._path.parent)).parse(self._path)
         with self._as_a_module():

@@ -147,7 +147,7 @@ def compare(cls: type[Any], shown: list[Shown]) -> None:
 
 
 def check_type(wire: Any, hint: Any, shown: str, where: str) -> None:
-    """Compare a type with the text of a page; for a container also the classes inside."""
+    """Compare a type with the text of a page; for a container, compare the classes inside too."""
     if id(wire) in PRIMITIVES:
         assert words(shown) == PRIMITIVES[id(wire)], where
     elif isinstance(wire, struct):

@@ -11,18 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamkit.dataflow.operators import (
-    AsRecords,
-    Filter,
-    FlatMap,
-    Map,
-    MapOrDrop,
-    RowFailed,
-    SetKeys,
-    Step,
-    Unlimited,
-    Unwrap,
-)
+from streamkit.dataflow.operators import AsRecords, Filter, FlatMap, Map, MapOrDrop, SetKeys, Unwrap
+from streamkit.dataflow.steps import RowFailed, Step, Unlimited
 from streamkit.dataflow.topology import Node, OnError, Topology
 from streamkit.errors import StageError
 from streamkit.record import Chunk, Record

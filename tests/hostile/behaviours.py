@@ -76,8 +76,8 @@ def terminal_output() -> None:
 class Behaviour:
     """One thing that user code may do.
 
-    ``words``: text of the reported error; None if the record is handled as usual. ``is_result``:
-    the user function returns the result of ``act``.
+    ``words`` is text of the reported error; None if the record is handled as usual. ``is_result``
+    means that the user function returns the result of ``act``.
     """
 
     name: str

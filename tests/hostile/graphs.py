@@ -1,7 +1,7 @@
 """Jobs with one hostile callable, for every place where a graph has callables.
 
 Every graph reads the numbers 0 to COUNT - 1. It ends in a topic and in a recorder, which is a
-function that notes each value. Records reach the recorder after the hostile callable.
+function that records each value. Records reach the recorder after the hostile callable.
 """
 
 from __future__ import annotations

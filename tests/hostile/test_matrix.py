@@ -68,7 +68,7 @@ def cases() -> Iterator[Case]:
 
 
 def is_applicable(case: Case) -> bool:
-    """Leave out behaviours that are no fault there, such as a coroutine that a sink awaits."""
+    """Leave out behaviours that are valid there, such as a coroutine that a sink awaits."""
     slot, behaviour = case.slot.name, case.behaviour
     if not behaviour.is_result:
         return True

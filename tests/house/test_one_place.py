@@ -1,4 +1,4 @@
-"""What has to stand twice stands there the same."""
+"""Lists that the code has to contain twice are equal."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Files, functions, classes and parameter lists stay small enough to read at once.
 
-What is larger is listed here with its size. An entry may only shrink: when the code becomes
-smaller, the test asks for the new number, and an entry that is no longer needed must go.
+The exceptions are listed here with their sizes. An entry may only shrink: when the code becomes
+smaller, the test fails until the number is lowered or the entry is removed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ANY_PER_1000_LINES_MAX = 17.5
 
 EXCEPTIONS: dict[str, dict[str, int]] = {
     "files": {
-        "streamkit/client/consume/consumer.py": 497,
+        "streamkit/client/consume/consumer.py": 496,
         "streamkit/protocol/codec.py": 492,
         "streamkit/connectors/topics.py": 466,
         "streamkit/client/produce/producer.py": 430,
@@ -23,7 +23,6 @@ EXCEPTIONS: dict[str, dict[str, int]] = {
         "streamkit/sync/send_queue.py": 422,
         "streamkit/client/produce/partition_sender.py": 419,
         "streamkit/client/admin/admin.py": 417,
-        "streamkit/dataflow/operators.py": 401,
     },
     "functions": {
         "streamkit/runtime/worker.py Worker.__init__": 61,
@@ -38,7 +37,7 @@ EXCEPTIONS: dict[str, dict[str, int]] = {
         "streamkit/run/ending.py ended_report": 42,
     },
     "classes": {
-        "streamkit/client/consume/consumer.py Consumer": 466,
+        "streamkit/client/consume/consumer.py Consumer": 465,
         "streamkit/sync/send_queue.py SendQueue": 386,
         "streamkit/client/produce/producer.py Producer": 385,
         "streamkit/app.py App": 366,

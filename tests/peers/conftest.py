@@ -192,7 +192,7 @@ def start_node(peer_node: Path, broker: BrokerProcess, tmp_path: Path) -> StartP
         text = NODE_PRELUDE + script + NODE_END
         command = (node, "-e", text, address or broker.address)
         log = tmp_path / f"node-{next(_numbers)}.log"
-        # The client logs to standard output, where the answers go.
+        # The client logs to standard output, which is needed for the answers.
         variables = {
             "NODE_PATH": str(peer_node / "node_modules"),
             "RUST_LOG": "off",

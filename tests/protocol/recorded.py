@@ -127,7 +127,7 @@ def segment_folder(name: str) -> tuple[tuple[LogFile, ...], tuple[dict[str, Any]
 
 
 def speaking(api: Api[Any, Any], version: int) -> Api[Any, Any]:
-    """Return the request type of a client that only speaks this version."""
+    """Return the request type of a client that supports only this version."""
     return replace(api, min_version=version, max_version=version)
 
 

@@ -1,7 +1,7 @@
 """Recorded sessions with a real cluster, replayed to our client and our server.
 
-Not compared, because our client sends other values: correlation ids, client ids, and the
-version, system and machine in ApiVersions.
+Some values are not compared, because our client sends others: correlation ids, client ids, and
+the version, system and machine in ApiVersions.
 """
 
 from __future__ import annotations

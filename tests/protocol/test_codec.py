@@ -1,4 +1,4 @@
-"""The records codec: its behaviour, and that its two builds behave alike."""
+"""The records codec: its behaviour, which is the same in both builds."""
 
 from __future__ import annotations
 

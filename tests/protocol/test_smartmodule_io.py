@@ -1,4 +1,4 @@
-"""SmartModule data and stored consumer offsets, beyond what the vectors show."""
+"""SmartModule data and stored consumer offsets: cases that the vectors do not contain."""
 
 from __future__ import annotations
 

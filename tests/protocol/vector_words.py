@@ -1,4 +1,4 @@
-"""Decoded messages with the field names that the vectors use, to compare with them."""
+"""Converts decoded messages to the field names of the vectors, to compare them."""
 
 from __future__ import annotations
 

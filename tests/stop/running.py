@@ -96,7 +96,7 @@ class Job:
         return max([event.get("commits", 0) for event in self.events], default=0)
 
     def signal(self, number: int = signal.SIGTERM) -> float:
-        """Send a signal; return when, by the monotonic clock that all processes share."""
+        """Send a signal; return its time on the monotonic clock, which all processes share."""
         now_s = time.monotonic()
         self.process.send_signal(number)
         return now_s

@@ -1,4 +1,4 @@
-"""A job keeps its embedded broker running, also if the broker is killed."""
+"""A job keeps its embedded broker running, and restarts it if it is killed."""
 
 from __future__ import annotations
 

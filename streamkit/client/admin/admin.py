@@ -113,8 +113,8 @@ class Admin:
         Raises:
             UsageError: A value is not valid; nothing was sent.
             TopicAlreadyExists: The name is in use. With ``exist_ok``: the existing topic has
-                another partition count, and the text has both.
-            BrokerError: The server rejected the topic; the text has the reason.
+                another partition count, and the message shows both.
+            BrokerError: The server rejected the topic; the message shows the reason.
         """
         check_name(name, "topic")
         for option, given in (
@@ -150,7 +150,7 @@ class Admin:
             path: A file with YAML, TOML or JSON, according to its extension. YAML needs the
                 package pyyaml, which the extra ``cli`` installs.
             dry_run: Only check the request; do not create the topic.
-            exist_ok: As for `create_topic`.
+            exist_ok: See `create_topic`.
 
         Returns:
             The topic's name.
@@ -158,8 +158,8 @@ class Admin:
         Raises:
             UsageError: The file cannot be read, or does not describe a topic.
             ConfigError: The YAML reader is not installed.
-            TopicAlreadyExists: As for `create_topic`.
-            BrokerError: As for `create_topic`.
+            TopicAlreadyExists: See `create_topic`.
+            BrokerError: See `create_topic`.
         """
         name, spec = load_topic(checks.path("path", path))
         for option, given in (("dry_run", dry_run), ("exist_ok", exist_ok)):

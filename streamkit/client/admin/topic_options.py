@@ -79,7 +79,7 @@ def check_name(name: str, what: str) -> None:
     """Refuse a name for a topic or SmartModule that servers or other clients would refuse.
 
     Raises:
-        UsageError: The hint has the rule. Source: docs/protocol/admin.md, "Names and limits".
+        UsageError: The hint shows the rule. Source: docs/protocol/admin.md, "Names and limits".
     """
     if not isinstance(name, str):
         checks.refuse(f"the name of a {what}", name, "text")

@@ -105,7 +105,7 @@ class Watch(Generic[T]):
     async def _open(self) -> Responses[WatchResponse]:
         self._channel = channel = await self._cluster.connect(self._cluster.address)
         if self._is_closed:
-            await self._disconnect()  # `close` was called while this connected
+            await self._disconnect()  # `close` was called during the connect
         check_platform(channel.platform_version)
         responses = await channel.open_stream(WATCH, self._request)
         self._state.forget()

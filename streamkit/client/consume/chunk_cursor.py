@@ -12,7 +12,7 @@ from streamkit.record import Chunk, Record
 class ChunkCursor:
     """A chunk, and how many of its records have been given out.
 
-    It keeps no counter: the iterator over the offsets, which `records` uses, knows what is left.
+    It has no counter: the iterator over the offsets, which `records` uses, has a length.
 
     Args:
         chunk: A chunk that is not empty.

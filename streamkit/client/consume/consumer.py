@@ -34,8 +34,7 @@ class Consumer:
 
     ``async for record in consumer`` yields single records. ``async for chunk in
     consumer.chunks()`` yields whole columns, which is several times faster. Within a partition
-    offsets ascend; between partitions there is no order. Only with ``until_end`` does a loop
-    end.
+    offsets ascend; between partitions there is no order. A loop ends only with ``until_end``.
 
     Iterating again after a ``break`` resumes after the last record. A loop that reaches its end
     closes the consumer. Several tasks may share a consumer: each record goes to one of them.
@@ -65,7 +64,7 @@ class Consumer:
             self._connection,
             self._fail,
         )
-        # By partition; a failure of the topic itself has the topic's name as its key.
+        # The keys are partition numbers; a failure of the topic itself has the topic's name.
         self._failures: dict[int | str, StreamKitError] = {}
         self._scope: anyio.CancelScope | None = None
         self._is_closed = False
@@ -76,7 +75,7 @@ class Consumer:
         # Partitions of which nothing has been given out since a seek.
         self._seeked: set[int] = set()
         self._loops: list[AsyncGenerator[Any, None]] = []
-        # The chunks that are being given out record by record: one per running loop.
+        # The chunks whose records are being given out one by one: one chunk per running loop.
         self._cursors: deque[ChunkCursor] = deque()
         self._is_open = False
         self._has_ended = False
@@ -284,7 +283,7 @@ class Consumer:
         return {number: (await self._bounds(number))[1] for number in sorted(self._readers)}
 
     async def lag(self) -> dict[int, int]:
-        """Return, per partition, the number of offsets from the application to the end offset.
+        """Return, per partition, how many offsets are between the application and the end offset.
 
         Records that are prefetched but not given out yet count as lag.
         """
@@ -303,7 +302,7 @@ class Consumer:
 
         Args:
             partition: A partition that this consumer reads.
-            offset: As for the consumer's ``start``; stored offsets do not count.
+            offset: See the consumer's ``start``; stored offsets do not count.
 
         Returns:
             The next offset to be read.
@@ -427,7 +426,7 @@ class Consumer:
             if cursor.chunk.partition == number and cursor.left:
                 return cursor.next_offset
         if self._options.smartmodules and not self._fetch_buffer.holds(number):
-            # The application never gets records that SmartModules dropped, so they are no lag.
+            # The application never gets records that SmartModules dropped, so they are not lag.
             return self._readers[number].position.next_offset
         return self._given.get(number, self._readers[number].started_at)
 

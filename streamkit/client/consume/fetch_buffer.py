@@ -55,7 +55,7 @@ class FetchBuffer:
             await self._room.wait()
 
     def put(self, partition: int, chunk: Chunk, size_bytes: int) -> None:
-        """Append a chunk to those of its partition."""
+        """Append a chunk to the queue of its partition."""
         held = self._held[partition]
         assert size_bytes > 0, "a chunk has records"
         if not held:

@@ -77,7 +77,7 @@ class OffsetClient:
 
         Raises:
             NotLeader: The server does not serve the partition, or not yet.
-            ProtocolError: The response is for something else.
+            ProtocolError: The response does not match the request.
             TransportError: The connection failed.
         """
         found = await self._reported(topic, partition)
@@ -122,7 +122,7 @@ class OffsetClient:
 
         Raises:
             BrokerError: The broker cannot serve it.
-            ProtocolError: The response is for something else.
+            ProtocolError: The response does not match the request.
             TransportError: The connection failed.
         """
         address = await self._cluster.leader(topic, partition)
@@ -160,7 +160,7 @@ class OffsetClient:
             middle = (low + high) // 2
             found = await self.fetch(topic, partition, middle, _PROBE_HEADER_BYTES)
             if len(found.records) < HEADER_BYTES:
-                high = middle  # nothing to read yet: a broker may report an end it cannot read
+                high = middle  # nothing to read here: the reported end may be too high
                 continue
             header = read_batch_header(found.records)
             if header.first_timestamp_ms > 0 and header.max_timestamp_ms >= time_ms:

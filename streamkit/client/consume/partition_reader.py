@@ -105,7 +105,7 @@ class PartitionReader:
         self.is_done = start == end
 
     async def run(self) -> None:
-        """Read until the consumer closes; a `seek` starts again from its offset."""
+        """Read until the consumer closes. After a `seek`, continue from its offset."""
         while True:
             seeked = self._seeked.next
             with anyio.CancelScope() as self._scope:
@@ -306,7 +306,7 @@ class PartitionReader:
         return None if is_end else wanted
 
     async def _skip_filtered(self) -> None:
-        """Move after the segment of the log whose records the SmartModules all dropped."""
+        """Skip a log segment of which the SmartModules dropped every record."""
         assert self.end is not None, "without an end there is no end probe"
         at = self.position.next_offset
         if is_in_one_segment(self._cluster.metadata.partition(self._topic, self.partition)):
@@ -318,7 +318,7 @@ class PartitionReader:
         self.is_done = self.position.next_offset >= self.end
 
     def _check_is_for_us(self, response: StreamFetchResponse) -> None:
-        """Refuse a response to something else: a network can corrupt requests and responses."""
+        """Refuse a response to another request: a network can corrupt requests and responses."""
         fetched = response.partition
         reason = ""
         if (response.topic, fetched.partition) != (self._topic, self.partition):

@@ -73,7 +73,7 @@ class Position:
         Raises:
             CorruptBatch: A length in a header is impossible, or the first batch does not contain
                 the requested offset. If the same batch arrives a second time, it is accepted:
-                then the log itself is like that.
+                    then the log itself has this error.
         """
         data = response.records
         try:
@@ -230,7 +230,7 @@ def output_offsets(
             start with that whole batch.
         may_multiply: Whether several records may come from one, and so share an offset.
         is_reliable: Whether no record of a later stored batch can look like one before the start.
-            If not, only the first record surely belongs to the first batch, and all others are
+            If not, only the first record certainly belongs to the first batch, and all others are
             kept.
 
     Source: docs/protocol/smartmodules.md, "Offsets of output records".
@@ -268,7 +268,7 @@ def records_from(
     """Decode the response of a single read from ``offset``; None without a complete batch.
 
     Raises:
-        CorruptBatch: As for `Position.decode`.
+        CorruptBatch: See `Position.decode`.
     """
     position = Position(topic, partition, offset)
     return position.decode(position.inspect(response))

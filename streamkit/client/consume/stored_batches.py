@@ -91,7 +91,7 @@ async def segment_end(
             read_end, at = max(read_end, header.end_offset), start + header.size_bytes
         if read_end == offset:
             if not found.records:
-                return end  # a broker may report an end that it cannot read
+                return end  # nothing to read there: the reported end may be too high
             if wanted_bytes >= BATCH_BYTES_HARD_MAX:
                 raise CorruptBatch(
                     f"it is larger than {wanted_bytes:,} bytes",

@@ -1,8 +1,8 @@
 """Collects the records of one partition into batches. Pure.
 
 Source: docs/protocol/batches.md, "Size of a record", and docs/protocol/produce-and-fetch.md,
-"How a stock producer sends"; without its defect that the size of a record is
-compared with the rest of a partly full batch.
+"How a stock producer sends". Unlike a stock producer, it does not refuse a record only because
+the record is larger than the space left in the open batch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class BatchOutcome:
 
 @dataclass(slots=True)
 class ReadyBatch:
-    """An encoded batch that accepts no more records. ``since_s`` is when its first one was added.
+    """An encoded batch that accepts no more records. ``since_s`` is when the first one was added.
 
     If the batch could not be encoded, ``error`` gives the reason and there is nothing to send.
     ``may_be_stored`` means that a server may have stored the batch without confirming it.
@@ -98,7 +98,7 @@ class Accumulator:
 
     Args:
         batch_bytes: Soft limit of a batch, uncompressed, including the header.
-        request_bytes: Hard limit of a batch, also of one with a single record.
+        request_bytes: Hard limit of a batch, even if it has a single record.
         codec_used: The codec of the batches.
         now_s: Returns the current time; called when a batch gets its first record.
         on_change: Called when a batch was opened or became ready.
@@ -120,7 +120,7 @@ class Accumulator:
         self._on_change = on_change
         self._open: OpenBatch | None = None
         self.ready: deque[ReadyBatch] = deque()
-        # Of the batches that are ready or in flight; the open one is small and does not count.
+        # Only batches that are ready or in flight count; the open one is small.
         self.held_bytes = 0
 
     @property
@@ -317,7 +317,7 @@ class Accumulator:
             check_growth(self._codec, len(data), size)
         except DataError as error:
             data, problem = b"", error
-        except Exception as error:  # it affects only these records; their handles raise it
+        except Exception as error:  # the error affects only these records; their handles raise it
             problem = DataError(f"{stop - start} records cannot be encoded: {error!r:.200}")
             problem.__cause__ = error
         size = batch.bytes_max if size is None else size
@@ -354,7 +354,7 @@ def check_sizes(columns: Columns, largest_bytes: int, request_bytes: int) -> Non
     ``largest_bytes`` is the size of the largest record (key and value together).
 
     Raises:
-        RecordTooLarge: A record is too large; the text has its row.
+        RecordTooLarge: A record is too large; the message shows its row.
     """
     if largest_bytes + _RECORD_BYTES_MAX + OVERHEAD_BYTES <= request_bytes:
         return

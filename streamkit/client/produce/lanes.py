@@ -1,8 +1,8 @@
-"""Writes stamped batches once each, and returns the outcome of each.
+"""Writes each stamped batch once, and returns its outcome.
 
-A *lane* is the sequence of batches from one writer to one partition, identified by the stamp of
-its batches. The owner of the lane decides what to do with an outcome; this module never sends
-again. For the reasons see the guarantees page, "Exactly once into Fluvio".
+A *lane* is the sequence of batches from one writer to one partition, identified by the stamp of its
+batches. The owner of the lane decides what to do with an outcome; this module never retries. For
+the reasons see the guarantees page, "Exactly once into Fluvio".
 
 | outcome of an entry | when |
 |---|---|
@@ -45,7 +45,7 @@ _USER_TIMEOUT_MS = 10_000
 
 
 class LaneStatus(Enum):
-    """The outcome of the batches of one entry."""
+    """The outcome of a `LaneEntry`."""
 
     STORED = "stored"
     NOT_STORED = "not stored"
@@ -69,7 +69,11 @@ class LaneEntry:
 
 @dataclass(frozen=True, slots=True)
 class LaneOutcome:
-    """``base_offset`` is that of the first batch, or -1 if it is not stored; then see ``error``."""
+    """The outcome of an entry.
+
+    ``base_offset`` is that of its first batch, or -1 if it is not stored; then ``error`` has the
+    reason.
+    """
 
     outcome: LaneStatus
     base_offset: int = -1
@@ -111,10 +115,10 @@ class LaneProducer:
                 by_address.setdefault(address, []).append(row)
 
         async def send_to(address: str, rows: list[int]) -> None:
-            for wave in _waves(entries, rows):
-                wave.sort(key=lambda row: entries[row].topic)  # the request groups them by topic
-                found = await self._send_wave(address, [entries[row] for row in wave])
-                for row, outcome in zip(wave, found, strict=True):
+            for group in _request_groups(entries, rows):
+                group.sort(key=lambda row: entries[row].topic)  # the request groups them by topic
+                found = await self._send_request(address, [entries[row] for row in group])
+                for row, outcome in zip(group, found, strict=True):
                     outcomes[row] = outcome
 
         async with anyio.create_task_group() as tasks:
@@ -160,7 +164,7 @@ class LaneProducer:
             channel.discard_when_closed(_USER_TIMEOUT_MS)
         return channel
 
-    async def _send_wave(self, address: str, entries: list[LaneEntry]) -> list[LaneOutcome]:
+    async def _send_request(self, address: str, entries: list[LaneEntry]) -> list[LaneOutcome]:
         """Write one request and wait for its response; the connection has no other requests."""
         by_topic: dict[str, list[PartitionProduceData]] = {}
         for entry in entries:
@@ -202,18 +206,18 @@ class LaneProducer:
         ]
 
 
-def _waves(entries: Sequence[LaneEntry], rows: list[int]) -> list[list[int]]:
+def _request_groups(entries: Sequence[LaneEntry], rows: list[int]) -> list[list[int]]:
     """Divide entries into requests with at most one entry per partition, and keep their order."""
-    waves: list[list[int]] = []
+    groups: list[list[int]] = []
     counts: dict[tuple[str, int], int] = {}
     for row in rows:
         partition = (entries[row].topic, entries[row].partition)
         number = counts.get(partition, 0)
         counts[partition] = number + 1
-        if number == len(waves):
-            waves.append([])
-        waves[number].append(row)
-    return waves
+        if number == len(groups):
+            groups.append([])
+        groups[number].append(row)
+    return groups
 
 
 def _data_of(entry: LaneEntry) -> PartitionProduceData:

@@ -230,7 +230,7 @@ class PartitionSender:
             self.stop()
 
     async def _until_ready(self, accumulator: Accumulator) -> None:
-        """Wait for a batch to send: full, older than the linger, or flushed by a caller."""
+        """Wait until a batch must be sent: it is full, its linger is over, or it is flushed."""
         while not accumulator.ready and not self._is_stopped:
             since_s = accumulator.open_since_s
             if since_s is not None:
@@ -367,7 +367,7 @@ class PartitionSender:
             self._refusal = error
         now_s = self._cluster.clock.monotonic_s()
         if self._options.smartmodules:
-            base_offset = -1  # the stored records differ from the sent ones, also in number
+            base_offset = -1  # the stored records differ from the sent ones, even in number
         for batch in batches:
             self._settled += batch.record_count
             self._count(batch, error)

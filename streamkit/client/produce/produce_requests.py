@@ -105,7 +105,7 @@ class ProduceRequests:
         """Return the code and the first offset of each entry.
 
         Raises:
-            ProtocolError: The response is for something else.
+            ProtocolError: The response does not match the request.
         """
         entry_responses = [
             entry_response for each in response.topics for entry_response in each.partitions

@@ -56,7 +56,7 @@ class Producer:
         self.close_timeout_s = options.close_timeout_s
 
     async def open(self) -> None:
-        """Look the topic up and check the options against it.
+        """Look up the topic and check the options against it.
 
         Raises:
             TopicNotFound: The topic does not exist.
@@ -168,7 +168,7 @@ class Producer:
         return handle
 
     async def send_columns(self, columns: Columns, handle: RecordsHandle) -> None:
-        """Queue records that `checks.columns` has checked; the handle gets the place of each.
+        """Queue records that `checks.columns` has checked; the handle gets their batches and rows.
 
         Raises:
             UsageError: The producer is closed; the handle has the records queued before that.
@@ -214,7 +214,7 @@ class Producer:
         ``largest_bytes`` is the size of the largest record (key and value together).
 
         Raises:
-            RecordTooLarge: A record is too large; the text has its row.
+            RecordTooLarge: A record is too large; the message shows its row.
         """
         check_sizes(columns, largest_bytes, self._options.max_request_size_bytes)
 
@@ -250,7 +250,7 @@ class Producer:
     def shut(self) -> None:
         """Accept no more records. Calls of `send` and `send_many` that are waiting may finish."""
         self._is_open, self._is_closed = False, True
-        self._partitions.layout = UNKNOWN  # so that `send` calls `open`, which raises
+        self._partitions.layout = UNKNOWN  # so that `send` calls `open`, which then raises
 
     def stop(self) -> None:
         """Stop immediately; records that are not stored yet are not sent again."""
@@ -271,9 +271,9 @@ class Producer:
             deadline_s: How long flushing may take; by default the producer's ``close_timeout``.
 
         Raises:
-            NotFlushed: The deadline passed; the text has the number of unacknowledged records of
-                each partition.
-            StreamKitError: As for `flush`.
+            NotFlushed: The deadline passed; the message shows how many records of each partition
+                are unacknowledged.
+            StreamKitError: See `flush`.
         """
         limit_s = self.close_timeout_s
         if deadline_s is not None:
@@ -303,7 +303,7 @@ class Producer:
             is_last: Whether the producer cannot be closed again later.
 
         Raises:
-            StreamKitError: As for `close`, unless the block itself ended with an error.
+            StreamKitError: See `close`; not raised if the block itself ended with an error.
         """
         if error is None or isinstance(error, Exception):
             try:

@@ -79,7 +79,7 @@ class Profiles:
         """Return the current profile; None if the file has none.
 
         Raises:
-            ConfigError: As for `get`.
+            ConfigError: See `get`.
         """
         return None if self.current is None else self.get(self.current)
 
@@ -103,7 +103,7 @@ def load_profiles(path: Path) -> Profiles:
     """Read a profile file; a missing file has no profiles.
 
     Raises:
-        ConfigError: The file cannot be read or is not valid; the text says where.
+        ConfigError: The file cannot be read or is not valid; the message says where.
     """
     text = read_profile_text(path)
     return parse_profiles(path, "" if text is None else text)

@@ -178,7 +178,7 @@ def _yaml(text: str) -> object:
     import yaml
 
     try:
-        return yaml.load(text, Loader=loader)  # a subclass of the safe loader, below
+        return yaml.load(text, Loader=loader)  # the loader is a subclass of the safe one
     except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"not valid YAML: {' '.join(str(error).split())}") from error
 

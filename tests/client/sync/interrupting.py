@@ -16,7 +16,7 @@ _FOLDER: Final = str(Path(sync.__file__).parent)
 
 
 class Interrupt(BaseException):
-    """Stands for KeyboardInterrupt, which can occur at any line in the main thread."""
+    """Simulates KeyboardInterrupt, which can occur at any line in the main thread."""
 
 
 def is_with(frame: FrameType) -> bool:

@@ -1,11 +1,11 @@
-"""Programs for tests of `streamkit.sync` that need a process of their own.
+"""Programs for tests of `streamkit.sync` that need a separate process.
 
 Ctrl-C in the main thread, the end of the interpreter and forks cannot be tested inside pytest.
 Each function of `SCENARIOS` is such a program: it gets a client and the name of a topic.
-`test_processes.py` starts one, and the two talk by lines: `say` prints one for the test, `hear`
-waits for one from it. Example: `interrupt_flush` waits in ``producer.flush()``, because the test
-holds back the responses of the broker. It sends itself SIGINT, says "interrupted" and hears when
-the test releases the responses. Then it must be able to send and flush as before.
+`test_processes.py` starts one and exchanges lines with it: `say` prints a line for the test,
+`hear` waits for a line from the test. Example: `interrupt_flush` waits in ``producer.flush()``,
+because the test delays the responses of the broker. The program sends itself SIGINT and prints
+"interrupted". After the test has forwarded the responses, it must be able to send and flush again.
 
 To run one by hand against a broker: python -m tests.client.sync.program SCENARIO ADDRESS TOPIC
 """

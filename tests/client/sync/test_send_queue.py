@@ -1,4 +1,4 @@
-"""The queue between threads that send and the event loop: closing it, and taking that back."""
+"""The queue between threads that send and the event loop: closing and reopening it."""
 
 from __future__ import annotations
 

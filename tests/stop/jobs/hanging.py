@@ -1,4 +1,4 @@
-"""Hangs in the call that ``HANG`` names, from the row ``HANG_AT`` on."""
+"""Hangs in the call that ``HANG`` names, after it reached the row ``HANG_AT``."""
 
 import asyncio
 import os
