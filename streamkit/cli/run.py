@@ -33,9 +33,7 @@ if TYPE_CHECKING:
 )
 @with_target_options
 @click.argument("target", metavar="APP")
-@click.option(
-    "--once", is_flag=True, help="Stop after the records that are stored when the job starts"
-)
+@click.option("--once", is_flag=True, help="Process the records that are already stored, then stop")
 @click.option("--fresh-state", is_flag=True, help="Ignore stored offsets and state, and start over")
 @click.option(
     "--create-topics", is_flag=True, help="Create missing topics, including source topics"

@@ -119,9 +119,7 @@ def topic() -> None:
     help="Maximum age of the records to compare with",
 )
 @click.option("--dedup-filter", metavar="NAME", help="SmartModule that finds the duplicates")
-@click.option(
-    "-s", "--system", is_flag=True, help="Create a system topic; lists show it only with --system"
-)
+@click.option("-s", "--system", is_flag=True, help="Create a system topic, hidden from lists")
 @click.option("-d", "--dry-run", is_flag=True, help="Only check whether the topic can be created")
 @click.option(
     "-c",
@@ -345,8 +343,7 @@ def delete(names: tuple[str, ...], continue_on_error: bool, system: bool, force:
 def add_partition(name: str, count: int) -> None:
     """Add partitions to the topic NAME.
 
-    Keys are then distributed over more partitions. New records of a key may go to another partition
-    than its earlier ones.
+    Keys are then distributed again: new records of a key may go to a different partition.
     """
     from streamkit.cli.session import run_with_client
 

@@ -175,7 +175,7 @@ async def test_a_broker_that_stops_syncs_the_journal_of_its_last_group(tmp_path:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-async def test_a_full_disk_refuses_appends_and_serves_reads_until_there_is_room(
+async def test_a_full_disk_refuses_appends_and_serves_reads_until_it_has_free_space(
     setup: FaultyBroker, number: int
 ) -> None:
     setup.disk.fault = on_segments("grow", number)

@@ -188,7 +188,7 @@ async def test_spus_have_their_addresses(client: Client, cluster: BrokerProcess)
 
 
 @pytest.mark.parametrize("is_system", [False, True])
-async def test_a_topic_reported_as_unprovisioned_is_looked_up(
+async def test_a_topic_that_exists_although_the_server_reports_a_failure_is_not_an_error(
     cluster: BrokerProcess, is_system: bool
 ) -> None:
     """Directly after a delete, a stock cluster may report this although the topic exists."""

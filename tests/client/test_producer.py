@@ -204,7 +204,9 @@ async def test_a_flush_does_not_wait_for_the_linger(client: Client, new_topic: N
             await producer.flush()  # nothing is queued
 
 
-async def test_a_flush_ends_while_others_keep_sending(client: Client, new_topic: NewTopic) -> None:
+async def test_a_flush_ends_even_if_other_tasks_keep_sending(
+    client: Client, new_topic: NewTopic
+) -> None:
     async with client.producer(await new_topic(), linger=0) as producer:
 
         async def send_forever() -> None:

@@ -148,7 +148,7 @@ def test_an_invalid_line_is_reported_with_its_number(line: str, why: str) -> Non
         parse_transform_lines(['{"uses": "a"}', line])
 
 
-def test_without_pyyaml_the_hint_has_the_extra() -> None:
+def test_without_pyyaml_the_hint_has_the_install_command() -> None:
     program = (
         "import sys; sys.modules['yaml'] = None\n"
         "from streamkit.client import parse_transforms\n"

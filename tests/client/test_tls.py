@@ -442,7 +442,7 @@ def test_files_are_read_when_the_client_is_created(
         )
 
 
-def test_a_file_with_other_content_is_refused(
+def test_an_invalid_or_mismatched_certificate_or_key_is_refused(
     tmp_path: Path, authority: Authority, own_certificate: ClientCertificate
 ) -> None:
     (tmp_path / "words").write_text("words")

@@ -311,7 +311,7 @@ def test_a_source_without_annotation_is_refused(app: App) -> None:
         (Context[Any], b"UA"),
     ],
 )
-def test_a_context_shows_the_key_as_annotated(app: App, kind: Any, key: object) -> None:
+def test_a_context_has_a_key_of_the_annotated_type(app: App, kind: Any, key: object) -> None:
     def key_of(flight: Flight, context: Context[Any]) -> object:
         return context.key
 

@@ -352,7 +352,7 @@ def test_a_deadline_ends_closing_and_reports_unacknowledged_records(
             producer.send(b"x")
 
 
-def test_stopping_a_producer_ends_a_send_that_waits_for_room(
+def test_stopping_a_producer_ends_a_send_that_waits_for_queue_space(
     cluster: BrokerProcess, topic: str
 ) -> None:
     with (
