@@ -90,7 +90,9 @@ class BlockedDisk(FailingDisk):
         super().sync(fd)
 
 
-async def test_a_produce_is_acknowledged_and_readable_only_after_its_sync(tmp_path: Path) -> None:
+async def test_a_produce_request_is_acknowledged_and_readable_only_after_its_sync(
+    tmp_path: Path,
+) -> None:
     disk = BlockedDisk()
     async with (
         running(tmp_path, disk=disk) as broker,
@@ -325,7 +327,7 @@ async def test_a_failing_journal_stops_the_broker(setup: FaultyBroker, call: str
 
 
 @pytest.mark.parametrize("call", ["write", "sync"])
-async def test_a_journal_that_fails_during_a_create_stops_the_broker(
+async def test_a_journal_that_fails_during_a_create_request_stops_the_broker(
     setup: FaultyBroker, call: str
 ) -> None:
     setup.disk.fault = on_file("journal", call, errno.EIO)

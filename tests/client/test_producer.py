@@ -36,7 +36,7 @@ SOON_S: Final = 60.0
 # --- Stored records --------------------------------------------------------------------
 
 
-async def test_a_record_comes_back_as_it_was_sent(client: Client, new_topic: NewTopic) -> None:
+async def test_a_record_is_read_as_it_was_sent(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic()
     before_ms = time.time_ns() // 1_000_000
     async with client.producer(topic) as producer:
@@ -79,7 +79,7 @@ async def test_explicit_timestamps_are_kept_even_if_far_apart(
 
 
 @pytest.mark.parametrize("batch_size", [150, 16_384])
-async def test_a_record_without_a_timestamp_does_not_get_that_of_another_record(
+async def test_the_timestamp_of_one_record_is_not_used_for_another(
     client: Client, new_topic: NewTopic, batch_size: int
 ) -> None:
     """A batch whose first timestamp is 0 has no timestamps at all."""
@@ -95,7 +95,7 @@ async def test_a_record_without_a_timestamp_does_not_get_that_of_another_record(
     assert found == [*times_ms, *times_ms, 0, *times_ms]
 
 
-async def test_columns_come_back_row_by_row(client: Client, new_topic: NewTopic) -> None:
+async def test_columns_are_read_row_by_row(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic(3)
     values = [b"%d" % row for row in range(20_000)]
     keys = [b"%d" % (row % 100) for row in range(20_000)]

@@ -27,7 +27,7 @@ transforms:
 """
 
 
-def test_a_file_becomes_a_chain(tmp_path: Path) -> None:
+def test_a_transforms_file_is_parsed_as_a_chain(tmp_path: Path) -> None:
     path = tmp_path / "transforms.yaml"
     path.write_text(FILE)
     assert load_transforms(path) == [
@@ -56,7 +56,7 @@ def param(text: str) -> str:
         ('"true"', "true"),
     ],
 )
-def test_lists_and_maps_become_their_json_text(yaml: str, text: str | None) -> None:
+def test_lists_and_maps_are_passed_as_json_text(yaml: str, text: str | None) -> None:
     expected = '[{"operation":"shift","n":1.5,"is":true,"not":null}]' if text is None else text
     assert param(yaml) == expected
 

@@ -547,7 +547,7 @@ def test_positions_of_unknown_sources_are_reported(place: Place) -> None:
 
 
 @pytest.mark.parametrize("policy", ["fail", "skip"])
-def test_a_record_above_the_limit_fails_or_is_skipped_alone(place: Place, policy: Any) -> None:
+def test_only_a_record_above_the_limit_fails_or_is_skipped(place: Place, policy: Any) -> None:
     app = new_app()
     out = f"out-{app.name}"
     app.stream(TOPIC, int).map(

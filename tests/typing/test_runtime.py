@@ -285,7 +285,7 @@ def test_a_new_type_is_decoded_as_its_underlying_type(app: App) -> None:
         assert job.output(minutes) == [2.5]
 
 
-def test_a_record_comes_with_its_key(app: App) -> None:
+def test_a_record_is_passed_with_its_key(app: App) -> None:
     @app.source("flights")
     def keys(record: Record[Flight]) -> str:
         return f"{record.key_text} {record.value.flight}"
