@@ -35,6 +35,8 @@ from streamkit.runtime.user_calls import is_ours
 from streamkit.state.store import Store
 
 _SKIPS_NOTED_MAX = 5
+# How much later than its effect on a process pool a Ctrl-C may reach the job.
+_SIGNAL_DELAY_S = 1.0
 
 # Why a job began to stop. Later events do not change it.
 Cause = Literal["", "finished", "signalled", "failed"]
@@ -124,6 +126,7 @@ class Worker:
         self._processing = anyio.CancelScope()
         self._committing = anyio.CancelScope()
         self._is_idle = anyio.Event()
+        self._signalled = anyio.Event()
         self._stopping = Stopping(
             {
                 Phase.STOPPING_SOURCES: self._stop_sources,
@@ -147,6 +150,7 @@ class Worker:
     def signal(self, number: int) -> None:
         """Handle a stop signal; call it in the event loop."""
         self._stop_signal = self._stop_signal or number
+        self._signalled.set()
         self._begin("signalled")
         self._stopping.happen(Signal(number))
 
@@ -196,7 +200,7 @@ class Worker:
                 self._begin("finished")
                 self._stopping.happen(Finished())
         except StageError as error:
-            if not self._is_from_the_same_interrupt(error):
+            if not await self._is_from_the_same_interrupt(error):
                 self._fail(error, can_commit=True)
         finally:
             self._is_idle.set()
@@ -204,14 +208,17 @@ class Worker:
     async def _commit_at_intervals(self) -> None:
         await self._committer.run(self._commit_interval_s)
 
-    def _is_from_the_same_interrupt(self, error: StageError) -> bool:
+    async def _is_from_the_same_interrupt(self, error: StageError) -> bool:
         """Return whether an error comes from the Ctrl-C that stops the job.
 
-        A terminal sends Ctrl-C to the user's process pools too. The next run starts with the
-        record that was interrupted.
+        A terminal sends Ctrl-C to the user's process pools too, and what it does to them may
+        arrive before the signal. The next run starts with the record that was interrupted.
         """
-        is_interrupt = isinstance(error.__cause__, KeyboardInterrupt | BrokenExecutor)
-        return self._stop_signal == SIGINT and is_interrupt
+        if not isinstance(error.__cause__, KeyboardInterrupt | BrokenExecutor):
+            return False
+        with anyio.move_on_after(_SIGNAL_DELAY_S):
+            await self._signalled.wait()
+        return self._stop_signal == SIGINT
 
     # --- failures --------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ EXCEPTIONS: dict[str, dict[str, int]] = {
         "streamkit/client/admin/admin.py": 417,
     },
     "functions": {
-        "streamkit/runtime/worker.py Worker.__init__": 61,
+        "streamkit/runtime/worker.py Worker.__init__": 62,
         "streamkit/runtime/signals.py stop_signals": 53,
         "streamkit/client/client.py Client.producer": 51,
         "streamkit/protocol/codec.py encode_records": 45,
