@@ -406,7 +406,7 @@ async def test_a_commit_without_a_record_excludes_the_current_one(
                 break
 
 
-async def test_auto_commits_a_chunk_when_the_next_one_is_requested(
+async def test_the_auto_strategy_commits_a_chunk_when_the_next_one_is_requested(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -423,7 +423,7 @@ async def test_auto_commits_a_chunk_when_the_next_one_is_requested(
     assert await stored_of(client, topic) == {0: 199}
 
 
-async def test_auto_does_not_commit_a_record_that_failed(
+async def test_the_auto_strategy_does_not_commit_a_record_that_failed(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()

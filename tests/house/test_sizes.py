@@ -80,7 +80,7 @@ def test_nothing_is_larger_than_the_limit_or_its_exception(figures: Figures, kin
 
 
 @pytest.mark.parametrize("kind", LIMITS)
-def test_exceptions_only_shrink(figures: Figures, kind: str) -> None:
+def test_the_exceptions_to_the_size_limits_never_grow(figures: Figures, kind: str) -> None:
     sizes: dict[str, int] = getattr(figures, kind)
     found = {name: sizes.get(name, 0) for name in EXCEPTIONS[kind]}
     assert EXCEPTIONS[kind] == found, "lower the numbers in EXCEPTIONS"

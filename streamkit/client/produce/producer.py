@@ -351,7 +351,7 @@ class Producer:
         return NotFlushed(
             f"{self.unacknowledged} records for {self.topic!r} were not acknowledged within "
             f"{limit_s:g} s: {where}",
-            hint="await their handles to see which records are not stored or unknown; raise "
+            hint="await their handles to see the outcome of each record; raise "
             "close_timeout if brokers may be unavailable for longer",
         )
 
