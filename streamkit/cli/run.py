@@ -71,7 +71,7 @@ def run(
     """Run APP, given as app.py, app.py:name or package.module:name.
 
     Without --once, the job runs until SIGTERM or Ctrl-C stops it: it flushes every sink,
-    commits, and exits with 0. A second signal closes everything without flush and commit. A
+    commits, and exits with 0. A second signal closes everything without flushing or committing. A
     third one ends the process immediately.
     """
     options = _options(context, given, stop_deadline, as_json, parse_assignments(assignments))

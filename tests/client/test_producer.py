@@ -141,7 +141,7 @@ async def test_single_records_and_columns_keep_their_order(
 
 
 @pytest.mark.parametrize("compression", CODECS)
-async def test_every_compression_can_be_written_and_read(
+async def test_records_can_be_written_and_read_with_every_compression(
     client: Client, new_topic: NewTopic, compression: CompressionName
 ) -> None:
     topic = await new_topic()

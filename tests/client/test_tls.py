@@ -297,7 +297,7 @@ async def test_a_wrong_name_is_reported(
     assert not by_name.retryable
 
 
-async def test_an_spu_whose_name_is_not_in_the_certificate_fails_the_send(
+async def test_a_send_fails_if_the_name_of_the_spu_is_not_in_the_certificate(
     authority: Authority, tmp_path: Path, anyio_backend_name: str
 ) -> None:
     certificate = authority.ca.issue_cert(DOMAIN)

@@ -296,9 +296,7 @@ async def test_after_its_file_is_moved_a_sink_writes_to_a_new_file_with_the_old_
 
 
 @pytest.mark.parametrize("damage", ["cut", "delete"])
-async def test_a_file_that_lost_uncommitted_lines_fails_the_job(
-    tmp_path: Path, damage: str
-) -> None:
+async def test_a_job_fails_if_its_file_lost_uncommitted_lines(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "out.jsonl"
     writer = JsonLines(path).writer()
     await writer.open({})
