@@ -64,10 +64,7 @@ class App:
 
     def __init__(self, name: str, *, include: Sequence[str] = ()) -> None:
         if not is_name(name):
-            raise UsageError(
-                f"{name!r} is not a valid app name",
-                hint=f"use 1 to {NAME_BYTES_MAX} of a-z 0-9 -, such as {_possible_name(name)!r}",
-            )
+            raise UsageError(f"{name!r} is not a valid app name", hint=_name_hint(name))
         self.name = name
         self.topology = Topology()
         self.location = caller_location()
@@ -176,7 +173,7 @@ class App:
             raise TopologyError(
                 f"the values of the stream {topic!r} have no type",
                 at=str(location),
-                hint='name their type: app.stream("flights", Flight)',
+                hint='give their type: app.stream("flights", Flight)',
             )
         endpoint = topic_source(topic, options)
         node = Node(
@@ -423,5 +420,6 @@ class App:
         return options_of(options)
 
 
-def _possible_name(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "my-job"
+def _name_hint(name: str) -> str:
+    possible = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "my-job"
+    return f"use 1 to {NAME_BYTES_MAX} characters: a-z, 0-9 and -, such as {possible!r}"

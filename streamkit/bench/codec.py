@@ -115,7 +115,7 @@ def _check(pure: ModuleType, columns: tuple[Any, Any, Any], batches: list[bytes]
         decoded[1].extend(ours[1])
         decoded[2].extend(ours[2])
     if decoded != (values, keys, stamps):
-        raise WrongOutput("the codec decodes other records than it encoded")
+        raise WrongOutput("the decoded records differ from the encoded ones")
     if encode(pure, columns) != batches:
         raise WrongOutput("the two builds of the codec encode different bytes")
 

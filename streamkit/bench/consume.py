@@ -182,4 +182,4 @@ def _compare(found: list[int], expected: list[int], side: str) -> None:
         names.insert(0, "numbers of records")  # the first item of `Totals.as_list`
     wrong = [name for name, a, b in zip(names, found, expected, strict=True) if a != b]
     if wrong:
-        raise WrongOutput(f"{side} read other {' and '.join(wrong)} than were written")
+        raise WrongOutput(f"{side}: wrong {' and '.join(wrong)} in the records read")

@@ -51,7 +51,9 @@ def measure(records: int, rounds: int) -> Result:
                     task.account(work, work.end)
                 count = sum(map(len, outputs))
             if count != expected_count or sum(sum(each.values) for each in outputs) != expected_sum:
-                raise WrongOutput("the engine returned other numbers than the comprehension")
+                raise WrongOutput(
+                    "the results of the engine differ from those of the comprehension"
+                )
             return watch.timing(records)
 
         return timed

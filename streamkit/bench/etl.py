@@ -248,9 +248,11 @@ def _check(
             found.keys.extend(key or b"" for key in chunk.keys)
             found.stamps_ms.extend(chunk.timestamps_ms)
     if len(found.values) != len(expected.values):
-        raise WrongOutput(f"{side}: {len(found.values):,} bills, not {len(expected.values):,}")
+        raise WrongOutput(
+            f"{side}: {len(found.values):,} bills instead of {len(expected.values):,}"
+        )
     if found.checksum() != expected.checksum():
-        raise WrongOutput(f"{side}: other bills than expected")
+        raise WrongOutput(f"{side}: the bills differ from those expected")
     committed = [
         each.offset
         for each in environment.client.admin.list_consumers()

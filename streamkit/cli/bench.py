@@ -31,7 +31,7 @@ ALL = "all"
     type=click.IntRange(1),
     default=3,
     metavar="N",
-    help="Run each side this many times; the best run counts",
+    help="Number of runs of streamkit and of its baseline; the best of each counts",
 )
 @click.option(
     "--folder",

@@ -40,7 +40,7 @@ _COUNT = click.IntRange(min=0)
     "--since",
     type=TIME,
     metavar="TIME",
-    help="Start at the first record of this time or later: 2024-05-01, 2024-05-01T12:00:00Z,"
+    help="Start at the first record at or after this time: 2024-05-01, 2024-05-01T12:00:00Z,"
     " or an age such as 2h",
 )
 @click.option("--end", type=_COUNT, metavar="N", help="Stop each partition after offset N")
@@ -66,7 +66,7 @@ _COUNT = click.IntRange(min=0)
     metavar="N",
     help="Read only this partition; repeatable",
 )
-@click.option("-A", "--all-partitions", is_flag=True, help="Read all partitions, as by default")
+@click.option("-A", "--all-partitions", is_flag=True, help="Read all partitions (the default)")
 @click.option(
     "-c",
     "--consumer",
@@ -162,7 +162,7 @@ def _check(given: dict[str, Any]) -> None:
             f"--key-value and {other} contradict each other",
             hint="the table shows only the fields of the values"
             if given["output"] == "table"
-            else f"{other} can show keys itself",
+            else f"leave out --key-value; {other} can show keys",
         )
 
 

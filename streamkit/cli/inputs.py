@@ -111,7 +111,7 @@ class DescriptorInput:
         self._read_bytes = 0
         if stat.S_ISDIR(mode.st_mode):
             self.close()
-            raise UsageError(f"cannot read {name}: it is a folder", hint="name a file in it")
+            raise UsageError(f"cannot read {name}: it is a folder", hint="choose a file in it")
 
     async def read(self, stop: Stop) -> bytes:
         await anyio.lowlevel.checkpoint()

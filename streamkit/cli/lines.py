@@ -213,7 +213,7 @@ def enveloped(line: bytes) -> Row:
             value = _bytes_of(msgspec.json.decode(value, type=str), found.value_encoding)
         key = None if found.key is None else _bytes_of(found.key, found.key_encoding)
     except msgspec.MsgspecError as error:
-        raise ValueError(f"not an envelope: {error}") from error
+        raise ValueError(f"not an object with value, key and timestamp: {error}") from error
     return value, key, None if found.timestamp is None else _milliseconds(found.timestamp)
 
 

@@ -80,7 +80,7 @@ from streamkit.record import Compression
     "delivery",
     type=DELIVERY,
     default="at-least-once",
-    help="Whether to retry; at-most-once never does, so records may be lost",
+    help="Whether to resend records after an error; at-most-once never does and may lose records",
 )
 @smartmodule_options
 @refuse_mirror_option

@@ -36,7 +36,8 @@ def profile(context: click.Context) -> None:
     """Show and change the profiles in Fluvio's profile file.
 
     Without a subcommand, prints the name of the current profile. The file is ~/.fluvio/config, or
-    the file that FLV_PROFILE_PATH names. Changes keep comments and everything else in it.
+    the file in the variable FLV_PROFILE_PATH. Commands that change it keep comments and unrelated
+    entries.
     """
     if context.invoked_subcommand is None:
         context.invoke(current)
@@ -106,7 +107,7 @@ def switch(name: str) -> None:
 def add(context: click.Context, name: str, address: str, installation: str | None) -> None:
     """Add a profile NAME for the cluster at HOST:PORT, and switch to it.
 
-    INSTALLATION is the cluster's kind, which Fluvio's own tools read: local, local_k8, k8,
+    INSTALLATION is the kind of cluster, used by Fluvio's own tools: local, local_k8, k8,
     read_only, docker or cloud. With --tls the profile uses TLS.
     """
     from streamkit.target import checked_address
@@ -222,8 +223,8 @@ def local(context: click.Context, address: str) -> None:
 def export(name: str | None, form: str) -> None:
     """Print the profile NAME, or the current one, for use on another machine.
 
-    The output includes certificates and keys as text. With a client certificate in it, anyone who
-    has the output has your access to the cluster.
+    The output includes certificates and keys as text. If it includes a client certificate, anyone
+    with the output can connect to the cluster as you.
     """
     exported = _file().export(name)
     (cluster,) = exported["cluster"].values()

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 )
 @with_target_options
 @click.argument("target", metavar="APP")
-@click.option(
-    "--once", is_flag=True, help="Stop after the records that are stored when the job starts"
-)
+@click.option("--once", is_flag=True, help="Process the records that are already stored, then stop")
 @click.option("--fresh-state", is_flag=True, help="Ignore stored offsets and state, and start over")
-@click.option("--create-topics", is_flag=True, help="Create missing topics, also those of sources")
+@click.option(
+    "--create-topics", is_flag=True, help="Create missing topics, including source topics"
+)
 @click.option(
     "--commit-interval",
     default="1s",
@@ -51,7 +51,11 @@ if TYPE_CHECKING:
     help="Maximum time for a stop",
 )
 @click.option(
-    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Set a setting; repeatable"
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a setting; repeatable",
 )
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON lines on standard output")
 @click.pass_context
@@ -67,7 +71,7 @@ def run(
     """Run APP, given as app.py, app.py:name or package.module:name.
 
     Without --once, the job runs until SIGTERM or Ctrl-C stops it: it flushes every sink,
-    commits, and exits with 0. A second signal closes everything without flush and commit. A
+    commits, and exits with 0. A second signal closes everything without flushing or committing. A
     third one ends the process immediately.
     """
     options = _options(context, given, stop_deadline, as_json, parse_assignments(assignments))

@@ -47,7 +47,7 @@ def smartmodule() -> None:
 def create(name: str, wasm_file: str, dry_run: bool) -> None:
     """Store a SmartModule as NAME, and replace an existing one of that name.
 
-    NAME has 1 to 63 characters of a-z, 0-9 and -.
+    NAME consists of 1 to 63 characters: a-z, 0-9 and -.
     """
     from streamkit.cli.session import run_with_client
 
@@ -55,7 +55,7 @@ def create(name: str, wasm_file: str, dry_run: bool) -> None:
         await session.client.admin.create_smartmodule(name, wasm_file, dry_run=dry_run)
 
     run_with_client(work)
-    click.echo(f'smartmodule "{name}" {"could be created" if dry_run else "created"}')
+    click.echo(f'smartmodule "{name}" {"can be created" if dry_run else "created"}')
 
 
 @smartmodule.command(
@@ -69,7 +69,7 @@ def create(name: str, wasm_file: str, dry_run: bool) -> None:
     "names",
     metavar="NAME",
     multiple=True,
-    help="List only this one, by its name or its package: name, group/name or"
+    help="List only the SmartModules with this name, given as name, group/name or"
     " group/name@version; repeatable",
 )
 @with_target_options

@@ -125,7 +125,7 @@ def smartmodule_options(command: F) -> F:
         click.option(
             "--smartmodule",
             metavar="NAME",
-            help="Run this stored SmartModule on the records, in the server",
+            help="Run this stored SmartModule on the records in the cluster",
         ),
     ):
         command = decorate(command)

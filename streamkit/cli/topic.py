@@ -76,7 +76,7 @@ def topic() -> None:
     help="JSON file with the remote clusters to mirror, instead of -p, -r and -i",
 )
 @click.option(
-    "--mirror", is_flag=True, help="Create the home of a mirror, without a remote cluster yet"
+    "--mirror", is_flag=True, help="Create the home topic of a mirror; add remote clusters later"
 )
 @click.option(
     "--home-to-remote", is_flag=True, help="Mirror from this cluster to the remote clusters"
@@ -93,7 +93,7 @@ def topic() -> None:
     cls=Option,
     type=SIZE,
     show_default="1GiB",
-    help="Maximum size of one file of the log",
+    help="Maximum size of a segment, one file of the log",
 )
 @click.option(
     "--max-partition-size",
@@ -119,19 +119,19 @@ def topic() -> None:
     help="Maximum age of the records to compare with",
 )
 @click.option("--dedup-filter", metavar="NAME", help="SmartModule that finds the duplicates")
-@click.option("-s", "--system", is_flag=True, help="Create a system topic, which lists leave out")
+@click.option("-s", "--system", is_flag=True, help="Create a system topic, hidden from lists")
 @click.option("-d", "--dry-run", is_flag=True, help="Only check whether the topic can be created")
 @click.option(
     "-c",
     "--config",
     metavar="FILE",
-    help="YAML, TOML or JSON file with the name and all options, instead of NAME and all"
-    " options except -d",
+    help="YAML, TOML or JSON file with the name and all options; replaces NAME and"
+    " every option except -d",
 )
 @with_target_options
 @click.pass_context
 def create(context: click.Context, /, name: str | None, dry_run: bool, **options: Any) -> None:
-    """Create the topic NAME, which has 1 to 63 characters of a-z, 0-9 and -."""
+    """Create the topic NAME, which consists of 1 to 63 characters: a-z, 0-9 and -."""
     from streamkit.cli.session import run_with_client
 
     _check_alone(context)
@@ -149,7 +149,7 @@ def create(context: click.Context, /, name: str | None, dry_run: bool, **options
         return name
 
     created = run_with_client(work)
-    click.echo(f'topic "{created}" {"could be created" if dry_run else "created"}')
+    click.echo(f'topic "{created}" {"can be created" if dry_run else "created"}')
 
 
 # Each option, with the options that it excludes because they define the same thing.
@@ -343,7 +343,7 @@ def delete(names: tuple[str, ...], continue_on_error: bool, system: bool, force:
 def add_partition(name: str, count: int) -> None:
     """Add partitions to the topic NAME.
 
-    Keys are then distributed over more partitions, so records of one key may be in two of them.
+    Keys are then distributed again: new records of a key may go to a different partition.
     """
     from streamkit.cli.session import run_with_client
 

@@ -199,7 +199,7 @@ class Channel:
             return await response
         assert scope.cancelled_caught
         raise RequestTimedOut(
-            f"{self.address} did not answer {api.name} within {timeout_s} s", sent=True
+            f"{self.address}: no response to {api.name} within {timeout_s} s", sent=True
         )
 
     async def open_stream(self, api: Api[Q, A], request: Q) -> Responses[A]:

@@ -253,7 +253,7 @@ def _only_bytes(name: str, column: list[Any], *others: type) -> None:
         if not issubclass(kind, bytes):
             row = next(row for row, each in enumerate(column) if type(each) is kind)
             raise UsageError(
-                f"{name} hold {kind.__name__}, not bytes{' or None' if others else ''}: "
+                f"{name} contain {kind.__name__}, not bytes{' or None' if others else ''}: "
                 f"row {row} is {shown(column[row])}"
             )
     column[:] = [bytes(each) if isinstance(each, bytes) else each for each in column]

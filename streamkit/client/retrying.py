@@ -32,7 +32,7 @@ async def pause_before_retry(
     """
     pause_s = backoff.next_s()
     if on_retry is None:
-        logger.warning("%s: trying again in %.1f s: %s", what, pause_s, error)
+        logger.warning("%s: retrying in %.1f s: %s", what, pause_s, error)
     else:
         try:
             on_retry(error, backoff.attempt)

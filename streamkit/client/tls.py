@@ -74,7 +74,7 @@ class Tls:
             value = getattr(self, name)
             if not isinstance(value, str | Path | None):
                 # Only the type, because the value may be a key.
-                raise UsageError(f"{name} must be a text or a path, not {type(value).__name__}")
+                raise UsageError(f"{name} must be text or a path, not {type(value).__name__}")
         if self.domain is not None:
             checks.text("domain", self.domain, may_be_empty=True)
         checks.flag("anonymous", self.anonymous)
@@ -240,7 +240,7 @@ def _load_client_cert(context: ssl.SSLContext, cert: str | Path, key: str | Path
         except ssl.SSLError as error:
             both = f"client certificate {_shown(cert)} and key {_shown(key)}"
             if error.reason == "KEY_VALUES_MISMATCH":
-                raise ConfigError(f"{both} do not belong together") from error
+                raise ConfigError(f"{both} do not match") from error
             raise ConfigError(f"{both} cannot be used: {in_words(error)}") from error
 
 

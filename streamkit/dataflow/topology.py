@@ -63,7 +63,8 @@ class Topology:
         """
         if not is_name(node.name):
             raise TopologyError(
-                f"{node.name!r} is not a valid stage name: use 1 to {NAME_BYTES_MAX} of a-z 0-9 -",
+                f"{node.name!r} is not a valid stage name: "
+                f"use 1 to {NAME_BYTES_MAX} characters: a-z, 0-9 and -",
                 at=str(node.location),
                 hint='set another name with name="..."',
             )

@@ -149,7 +149,8 @@ def as_config_errors(shown: str, file: str | None = None) -> Iterator[_Stopped]:
             raise  # its text has the file and line already
         except SystemExit as error:
             raise ConfigError(
-                f"{_where(error, shown)}\n  ended the program while it was loaded: {error.code!r}",
+                f"{_where(error, shown)}\n"
+                f"  exited the program while the file was loaded: {error.code!r}",
                 hint='put the main program under `if __name__ == "__main__":`',
             ) from error
         except Exception as error:

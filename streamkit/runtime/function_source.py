@@ -172,7 +172,7 @@ class FunctionReader:
         if value is self._last and type(value).__hash__ is None:
             raise TypeError(
                 f"the generator yielded the same {type(value).__name__} object twice: a change to "
-                "it would also change the values before; yield a new object each time"
+                "it would also change the earlier values; yield a new object each time"
             )
         self._last = value
         return value

@@ -243,7 +243,7 @@ class Worker:
         if self._skips_noted <= _SKIPS_NOTED_MAX:
             self._observer.note(f"skipped: {error}")
         if self._skips_noted == _SKIPS_NOTED_MAX:
-            self._observer.note("more skipped records are counted, but not shown")
+            self._observer.note("further skipped records are counted but not shown")
 
     # --- phases of the stop ----------------------------------------------------------
 

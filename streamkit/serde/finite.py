@@ -61,7 +61,7 @@ def _first_lost(values: Sequence[Any], encoded: Sequence[bytes], rows: range) ->
         if path is not None:
             where = f" at {path}" if path else ""
             return row, ValueError(
-                f"the value has NaN or infinity{where}, which JSON does not have: "
+                f"the value has NaN or infinity{where}, which JSON cannot represent: "
                 "use None, or your own format with value="
             )
     return None

@@ -217,7 +217,7 @@ class SendQueue:
             error = NotFlushed(
                 f"{self.unacknowledged} records for {self._producer.topic!r} "
                 f"were not acknowledged within {limit_s:g} s",
-                hint="wait for their handles to see which records are not stored or unknown; raise "
+                hint="wait for their handles to see the outcome of each record; raise "
                 "close_timeout if brokers may be unavailable for longer",
             )
         except Exception as refusal:

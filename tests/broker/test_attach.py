@@ -121,7 +121,7 @@ def test_the_first_command_starts_the_broker_and_the_last_one_ends_it(data_dir: 
     assert not list((data_dir / "broker").glob("attach.*"))
 
 
-def test_a_killed_command_is_detached_too(data_dir: Path) -> None:
+def test_a_killed_command_is_also_detached(data_dir: Path) -> None:
     with Command(data_dir) as command:
         _, address, _ = command.greeting()
         command.kill()
@@ -147,7 +147,7 @@ def test_the_files_of_a_killed_broker_do_not_prevent_a_new_one(data_dir: Path) -
             assert (new_pid != pid, has_started, is_served(address)) == (True, True, True)
 
 
-def test_commands_that_follow_each_other_always_get_a_broker(data_dir: Path) -> None:
+def test_consecutive_commands_always_get_a_broker(data_dir: Path) -> None:
     """The second command often connects while the broker of the first is closing."""
     for _ in range(4):
         with Command(data_dir) as command:

@@ -237,7 +237,7 @@ def test_a_batch_above_the_size_limit_is_refused() -> None:
         assert found == ErrorCode(Code.MESSAGE_TOO_LARGE)
 
 
-def test_a_batch_that_decompresses_to_too_much_is_refused() -> None:
+def test_a_batch_that_decompresses_to_too_many_bytes_is_refused() -> None:
     bomb = batch_of(bytes(DECOMPRESSED_BATCH_BYTES_MAX + 1), codec_used=Codec.ZSTD)
     found = check_entry(bomb, None, SEGMENT_BYTES)
     assert isinstance(found, ErrorCode)

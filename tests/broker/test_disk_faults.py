@@ -90,7 +90,9 @@ class BlockedDisk(FailingDisk):
         super().sync(fd)
 
 
-async def test_a_produce_is_acknowledged_and_readable_only_after_its_sync(tmp_path: Path) -> None:
+async def test_a_produce_request_is_acknowledged_and_readable_only_after_its_sync(
+    tmp_path: Path,
+) -> None:
     disk = BlockedDisk()
     async with (
         running(tmp_path, disk=disk) as broker,
@@ -175,7 +177,7 @@ async def test_a_broker_that_stops_syncs_the_journal_of_its_last_group(tmp_path:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-async def test_a_full_disk_refuses_appends_and_serves_reads_until_there_is_room(
+async def test_a_full_disk_refuses_appends_and_serves_reads_until_it_has_free_space(
     setup: FaultyBroker, number: int
 ) -> None:
     setup.disk.fault = on_segments("grow", number)
@@ -325,7 +327,7 @@ async def test_a_failing_journal_stops_the_broker(setup: FaultyBroker, call: str
 
 
 @pytest.mark.parametrize("call", ["write", "sync"])
-async def test_a_journal_that_fails_during_a_create_stops_the_broker(
+async def test_a_journal_that_fails_during_a_create_request_stops_the_broker(
     setup: FaultyBroker, call: str
 ) -> None:
     setup.disk.fault = on_file("journal", call, errno.EIO)

@@ -108,7 +108,7 @@ def test_written_entries_are_read(
     assert opened(path).entries == entries
 
 
-def test_an_entry_above_the_size_limit_fails_an_assertion(path: Path) -> None:
+def test_an_entry_above_the_size_limit_is_an_assertion_error(path: Path) -> None:
     journal = Journal(Disk(), path)
     journal.open()
     journal.append(bytes(ENTRY_BYTES_MAX))

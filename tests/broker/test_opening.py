@@ -91,7 +91,7 @@ async def test_a_folder_that_cannot_be_created_is_an_error(tmp_path: Path) -> No
         await Broker(BrokerOptions(tmp_path / "file" / "data")).open()
 
 
-async def test_files_of_an_interrupted_create_or_delete_are_removed(tmp_path: Path) -> None:
+async def test_files_of_an_interrupted_create_or_delete_request_are_removed(tmp_path: Path) -> None:
     async with running(tmp_path) as broker, await Wire.open(broker.sc_address) as sc:
         await create(sc, "t")
     logs = tmp_path / "broker" / "logs"

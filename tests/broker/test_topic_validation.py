@@ -150,7 +150,7 @@ REFUSED: Final = [
 
 
 @pytest.mark.parametrize(("spec", "code", "text"), REFUSED, ids=[text for *_, text in REFUSED])
-def test_values_beyond_the_limits_are_refused_with_the_text_of_a_cluster(
+def test_values_beyond_the_limits_are_refused_with_the_error_text_of_a_cluster(
     spec: TopicSpec, code: int, text: str
 ) -> None:
     assert check("t", spec) == Refusal("t", ErrorCode(code), text)

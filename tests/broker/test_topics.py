@@ -145,13 +145,17 @@ async def test_a_watch_of_an_unsupported_kind_closes_the_connection(broker: Brok
 # --- Requests at the same time -----------------------------------------------------
 
 
-async def test_only_one_of_several_creates_of_the_same_topic_succeeds(broker: Broker) -> None:
+async def test_only_one_of_several_create_requests_for_the_same_topic_succeeds(
+    broker: Broker,
+) -> None:
     async with several(broker.sc_address, 4) as wires:
         responses = await asyncio.gather(*(create(sc, "t") for sc in wires))
     assert sorted(response.error.code for response in responses) == [0, 2002, 2002, 2002]
 
 
-async def test_partitions_added_at_the_same_time_all_exist(broker: Broker, tmp_path: Path) -> None:
+async def test_partitions_added_simultaneously_are_all_created(
+    broker: Broker, tmp_path: Path
+) -> None:
     expected = [f"t-{number}" for number in range(9)]
     async with several(broker.sc_address, 4) as wires:
         await create(wires[0], "t")

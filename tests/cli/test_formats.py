@@ -61,7 +61,7 @@ def test_a_hex_dump_has_addresses_two_groups_and_ascii() -> None:
     ]
 
 
-def test_json_output_is_one_envelope_per_record() -> None:
+def test_json_output_has_one_object_per_record() -> None:
     values = [b'{"a": 1}', b"plain", b'"quoted"', b'{\n"a": 1}', b"\xff"]
     chunk = Chunk(values, [b"k", None, None, None, b"\xff"], [1_500, -1, 0, 0, 0], range(5), "t", 1)
     lines = [json.loads(line) for line in format_of("json", with_keys=False)(chunk).splitlines()]

@@ -79,7 +79,7 @@ def test_a_key_can_be_a_field_of_the_value() -> None:
         ({"value": "", "timestamp": "1970-01-01T02:00:00+02:00"}, b"", None, 0),
     ],
 )
-def test_an_envelope_has_a_value_a_key_and_a_timestamp(
+def test_a_json_record_has_a_value_a_key_and_a_timestamp(
     line: dict[str, object], value: bytes, key: bytes | None, timestamp_ms: int
 ) -> None:
     rows = parse_lines([json.dumps(line).encode(), b'{"value":1,"timestamp":1}'], 1, enveloped, 5)
@@ -92,15 +92,15 @@ def test_an_envelope_has_a_value_a_key_and_a_timestamp(
     ("line", "reason"),
     [
         (b"{}", "missing required field `value`"),
-        (b"", "not an envelope"),
-        (b'{"value":1,"key":2}', "not an envelope"),
+        (b"", "not an object with value, key and timestamp"),
+        (b'{"value":1,"key":2}', "not an object with value, key and timestamp"),
         (b'{"value":1,"timestamp":"yesterday"}', "has no time zone"),
         (b'{"value":1,"timestamp":"2013-01-01T00:00:00"}', "has no time zone"),
         (b'{"value":"a","value_encoding":"hex"}', "unknown encoding 'hex'"),
         (b'{"value":"?","value_encoding":"base64"}', ""),
     ],
 )
-def test_an_invalid_envelope_is_rejected_with_the_reason(line: bytes, reason: str) -> None:
+def test_an_invalid_json_record_is_rejected_with_the_reason(line: bytes, reason: str) -> None:
     rows = parse_lines([line], 3, enveloped, 0)
     assert not rows.values
     ((number, text),) = rows.rejected

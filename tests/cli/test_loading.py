@@ -209,7 +209,7 @@ def test_a_file_that_calls_sys_exit_is_an_error_with_its_line(tmp_path: Path) ->
     ended = graph(tmp_path, "app.py")
     assert ended.code == 2
     assert "app.py:2 in <module>: sys.exit" in ended.err
-    assert "ended the program while it was loaded: 'no configuration'" in ended.err
+    assert "exited the program while the file was loaded: 'no configuration'" in ended.err
 
 
 def test_output_of_an_app_file_is_not_part_of_its_graph(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_counts_rates_and_times_are_rounded_for_people() -> None:
     assert (seconds(0.4), seconds(0.004)) == ("0.4 s", "0.004 s")
 
 
-def test_without_a_terminal_there_is_a_line_every_five_seconds(
+def test_without_a_terminal_progress_is_printed_every_five_seconds(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     clock = Clock()

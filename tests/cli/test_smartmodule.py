@@ -31,7 +31,7 @@ def test_a_module_can_be_created_listed_and_deleted(on_cluster: Run, tmp_path: P
 def test_a_dry_run_checks_the_file_and_stores_nothing(on_cluster: Run, tmp_path: Path) -> None:
     (tmp_path / "m.wasm").write_bytes(wasm.module())
     checked = on_cluster("sm", "create", "checked", "--wasm-file", "m.wasm", "-d")
-    assert checked.out == b'smartmodule "checked" could be created\n'
+    assert checked.out == b'smartmodule "checked" can be created\n'
     assert on_cluster("sm", "list", "--filter", "checked").out == b""
 
 

@@ -63,7 +63,7 @@ def test_lists_can_be_printed_in_every_format(on_cluster: Run) -> None:
 
 
 def test_a_dry_run_creates_nothing(on_cluster: Run) -> None:
-    assert on_cluster("topic", "create", "dry", "-d").out == b'topic "dry" could be created\n'
+    assert on_cluster("topic", "create", "dry", "-d").out == b'topic "dry" can be created\n'
     assert on_cluster("topic", "describe", "dry").code == 1
 
 
@@ -143,7 +143,7 @@ def test_a_topic_can_be_created_from_a_file(on_cluster: Run, tmp_path: Path) -> 
     )
     (tmp_path / "topic.toml").write_text('[meta]\nname = "from-toml"\n')
     checked = on_cluster("topic", "create", "-c", "topic.yaml", "--dry-run")
-    assert checked.out == b'topic "from-yaml" could be created\n'
+    assert checked.out == b'topic "from-yaml" can be created\n'
     for name in ("from-yaml", "from-toml"):
         created = on_cluster("topic", "create", "--config", f"topic.{name.partition('-')[2]}")
         assert (created.code, created.out) == (0, f'topic "{name}" created\n'.encode())

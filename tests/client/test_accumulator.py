@@ -107,7 +107,7 @@ def rows_of(batch: ReadyBatch) -> list[Row]:
 
 
 @given(st.lists(STEPS, max_size=30))
-def test_every_row_comes_out_once_and_in_order(steps: list[tuple[str, list[Row]]]) -> None:
+def test_every_row_is_sent_once_and_in_order(steps: list[tuple[str, list[Row]]]) -> None:
     run = Run()
     for name, rows in steps:
         run.step(name, rows)
@@ -189,7 +189,7 @@ def test_the_row_that_is_too_large_is_reported() -> None:
     assert accumulator.is_empty
 
 
-def test_a_batch_that_cannot_be_encoded_fails_alone() -> None:
+def test_only_a_batch_that_cannot_be_encoded_fails() -> None:
     run = Run()
     before, _ = run.accumulator.add(b"before", None, 1)
     run.accumulator.close_batch()

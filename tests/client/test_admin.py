@@ -96,7 +96,7 @@ async def test_a_bad_name_is_refused_before_it_is_sent(
     with pytest.raises(UsageError, match="is not a valid name for a topic") as caught:
         await client.admin.create_topic(name)
     assert wrong in str(caught.value)
-    assert "1 to 63 of a-z, 0-9 and -" in caught.value.hint
+    assert "1 to 63 characters: a-z, 0-9 and -" in caught.value.hint
 
 
 async def test_the_error_for_an_invalid_topic_option_has_the_reason(client: Client) -> None:
@@ -188,7 +188,7 @@ async def test_spus_have_their_addresses(client: Client, cluster: BrokerProcess)
 
 
 @pytest.mark.parametrize("is_system", [False, True])
-async def test_a_topic_reported_as_unprovisioned_is_looked_up(
+async def test_a_topic_that_exists_although_the_server_reports_a_failure_is_not_an_error(
     cluster: BrokerProcess, is_system: bool
 ) -> None:
     """Directly after a delete, a stock cluster may report this although the topic exists."""

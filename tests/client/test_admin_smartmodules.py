@@ -81,7 +81,7 @@ async def test_a_dry_run_stores_nothing_even_though_servers_ignore_the_option(
 async def test_a_bad_name_is_refused_before_it_is_sent(client: Client, bad: str) -> None:
     with pytest.raises(UsageError, match="is not a valid name for a SmartModule") as caught:
         await client.admin.create_smartmodule(bad, MODULE)
-    assert "1 to 63 of a-z, 0-9 and -" in caught.value.hint
+    assert "1 to 63 characters: a-z, 0-9 and -" in caught.value.hint
 
 
 @pytest.mark.parametrize("bad", ["m@", "g/m@1", "m@one"])

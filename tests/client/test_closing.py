@@ -139,7 +139,7 @@ async def test_closing_a_client_reports_undelivered_records(
     assert "2 records" in raised.value.__notes__[0]
 
 
-async def test_a_record_waiting_for_room_is_stored_when_its_producer_closes(
+async def test_a_record_waiting_for_queue_space_is_stored_when_its_producer_closes(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic, senders, stall = await new_topic(), Senders(), Stall("spu up")
@@ -158,7 +158,7 @@ async def test_a_record_waiting_for_room_is_stored_when_its_producer_closes(
     assert sorted(await values_of(client, topic)) == sorted(stored)
 
 
-async def test_a_record_waiting_for_room_is_refused_after_the_close_timeout(
+async def test_a_record_waiting_for_queue_space_is_refused_after_the_close_timeout(
     cluster: BrokerProcess, client: Client, new_topic: NewTopic
 ) -> None:
     topic, senders, stall = await new_topic(), Senders(), Stall("spu up")

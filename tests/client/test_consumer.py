@@ -139,7 +139,7 @@ async def test_until_end_of_an_empty_topic_ends_immediately(
         assert await values_of(client, topic) == []
 
 
-async def test_some_partitions_can_be_read(client: Client, new_topic: NewTopic) -> None:
+async def test_selected_partitions_can_be_read(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic(3)
     await fill(client, topic, 30)
     assert {r.partition for r in await read_all(client, topic, partitions=1)} == {1}
@@ -212,7 +212,7 @@ async def test_iterating_again_resumes_after_the_last_record(
     assert found == values
 
 
-async def test_tasks_that_share_a_consumer_each_get_records_and_all_end(
+async def test_tasks_that_share_a_consumer_all_get_records_and_all_end(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -406,7 +406,7 @@ async def test_a_commit_without_a_record_excludes_the_current_one(
                 break
 
 
-async def test_auto_commits_a_chunk_when_the_next_one_is_requested(
+async def test_the_auto_strategy_commits_a_chunk_when_the_next_one_is_requested(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()
@@ -423,7 +423,7 @@ async def test_auto_commits_a_chunk_when_the_next_one_is_requested(
     assert await stored_of(client, topic) == {0: 199}
 
 
-async def test_auto_does_not_commit_a_record_that_failed(
+async def test_the_auto_strategy_does_not_commit_a_record_that_failed(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()

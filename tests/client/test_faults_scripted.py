@@ -82,7 +82,7 @@ TIMED_OUT: Final = Write(7, stores=True)
 
 
 @pytest.mark.parametrize("answer", [FULL, SHUT_BY_A_FAILED_WRITE, NOT_THE_LEADER])
-async def test_if_every_attempt_is_refused_the_error_reports_not_stored(
+async def test_if_every_attempt_is_refused_the_error_reports_that_nothing_is_stored(
     answer: Write,
 ) -> None:
     async with scripted() as (server, client):

@@ -88,7 +88,7 @@ def test_responses_cut_at_random_lose_and_repeat_nothing(cuts: list[int]) -> Non
     assert found == list(range(COUNT))
 
 
-def test_larger_requests_end_when_the_first_batch_is_complete() -> None:
+def test_request_sizes_grow_only_until_the_first_batch_is_complete() -> None:
     log = batch_of(b"x" * 100_000)
     position, asked_bytes, turns = Position("t", 0, 0), 1, 0
     while (headers := position.inspect(answer(log[:asked_bytes]))).reopen_bytes is not None:

@@ -36,7 +36,7 @@ SOON_S: Final = 60.0
 # --- Stored records --------------------------------------------------------------------
 
 
-async def test_a_record_comes_back_as_it_was_sent(client: Client, new_topic: NewTopic) -> None:
+async def test_a_record_is_read_as_it_was_sent(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic()
     before_ms = time.time_ns() // 1_000_000
     async with client.producer(topic) as producer:
@@ -79,7 +79,7 @@ async def test_explicit_timestamps_are_kept_even_if_far_apart(
 
 
 @pytest.mark.parametrize("batch_size", [150, 16_384])
-async def test_a_record_without_a_timestamp_does_not_get_that_of_another_record(
+async def test_the_timestamp_of_one_record_is_not_used_for_another(
     client: Client, new_topic: NewTopic, batch_size: int
 ) -> None:
     """A batch whose first timestamp is 0 has no timestamps at all."""
@@ -95,7 +95,7 @@ async def test_a_record_without_a_timestamp_does_not_get_that_of_another_record(
     assert found == [*times_ms, *times_ms, 0, *times_ms]
 
 
-async def test_columns_come_back_row_by_row(client: Client, new_topic: NewTopic) -> None:
+async def test_columns_are_read_row_by_row(client: Client, new_topic: NewTopic) -> None:
     topic = await new_topic(3)
     values = [b"%d" % row for row in range(20_000)]
     keys = [b"%d" % (row % 100) for row in range(20_000)]
@@ -141,7 +141,7 @@ async def test_single_records_and_columns_keep_their_order(
 
 
 @pytest.mark.parametrize("compression", CODECS)
-async def test_every_compression_can_be_written_and_read(
+async def test_records_can_be_written_and_read_with_every_compression(
     client: Client, new_topic: NewTopic, compression: CompressionName
 ) -> None:
     topic = await new_topic()
@@ -204,7 +204,9 @@ async def test_a_flush_does_not_wait_for_the_linger(client: Client, new_topic: N
             await producer.flush()  # nothing is queued
 
 
-async def test_a_flush_ends_while_others_keep_sending(client: Client, new_topic: NewTopic) -> None:
+async def test_a_flush_ends_even_if_other_tasks_keep_sending(
+    client: Client, new_topic: NewTopic
+) -> None:
     async with client.producer(await new_topic(), linger=0) as producer:
 
         async def send_forever() -> None:
@@ -530,7 +532,7 @@ async def test_a_partitioner_that_returns_too_few_partitions_is_refused(
 ) -> None:
     topic = await new_topic(2)
     async with client.producer(topic, partitioner=lambda keys, count: [0]) as producer:
-        with pytest.raises(UsageError, match="chose 1 partitions for 3 keys"):
+        with pytest.raises(UsageError, match="returned 1 partitions for 3 keys"):
             await producer.send_many([b"a", b"b", b"c"])
     with pytest.raises(UsageError, match="partition and partitioner cannot"):
         client.producer(topic, partition=0, partitioner=lambda keys, count: [0])

@@ -121,7 +121,7 @@ async def test_the_model_answers_like_the_recorded_server() -> None:
         (16, SmartModuleError, "t-0: SmartModule chain: Missing param key"),
     ],
 )
-async def test_recorded_refusals_end_the_iteration(
+async def test_recorded_error_responses_end_the_iteration(
     n: int, kind: type[SmartModuleError], words: str
 ) -> None:
     answers = {STREAM_FETCH.key: replaying(recorded_answer(n, 25))}

@@ -27,7 +27,7 @@ transforms:
 """
 
 
-def test_a_file_becomes_a_chain(tmp_path: Path) -> None:
+def test_a_transforms_file_is_parsed_as_a_chain(tmp_path: Path) -> None:
     path = tmp_path / "transforms.yaml"
     path.write_text(FILE)
     assert load_transforms(path) == [
@@ -56,7 +56,7 @@ def param(text: str) -> str:
         ('"true"', "true"),
     ],
 )
-def test_lists_and_maps_become_their_json_text(yaml: str, text: str | None) -> None:
+def test_lists_and_maps_are_passed_as_json_text(yaml: str, text: str | None) -> None:
     expected = '[{"operation":"shift","n":1.5,"is":true,"not":null}]' if text is None else text
     assert param(yaml) == expected
 
@@ -91,11 +91,11 @@ def test_bare_numbers_and_booleans_are_refused_with_a_hint(value: str, what: str
         ("", "list of transforms is missing"),
         ("steps: []", "list of transforms is missing"),
         ("transforms: m", "not a list"),
-        ("transforms: [m]", "step 1 is a text"),
+        ("transforms: [m]", "step 1 is text"),
         ("transforms: [{uses: a}, {with: {}}]", "step 2 has no SmartModule name"),
         ("transforms: [{use: a}]", "step 1 has unknown keys: use"),
         ("transforms: [{uses: a, with: [x]}]", "`with` is a list"),
-        ("transforms: [{uses: a, with: {1: x}}]", "is not a text"),
+        ("transforms: [{uses: a, with: {1: x}}]", "is not text"),
         ("transforms: [{uses: a, lookback: 5}]", "`lookback` is the number 5"),
         ("transforms: [{uses: a, lookback: {first: 5}}]", "lookback has unknown keys: first"),
         ("transforms: [{uses: a, lookback: {last: -1}}]", "not a number of records"),
@@ -148,7 +148,7 @@ def test_an_invalid_line_is_reported_with_its_number(line: str, why: str) -> Non
         parse_transform_lines(['{"uses": "a"}', line])
 
 
-def test_without_pyyaml_the_hint_has_the_extra() -> None:
+def test_without_pyyaml_the_hint_has_the_install_command() -> None:
     program = (
         "import sys; sys.modules['yaml'] = None\n"
         "from streamkit.client import parse_transforms\n"

@@ -297,7 +297,7 @@ async def test_a_wrong_name_is_reported(
     assert not by_name.retryable
 
 
-async def test_an_spu_whose_name_is_not_in_the_certificate_fails_the_send(
+async def test_a_send_fails_if_the_name_of_the_spu_is_not_in_the_certificate(
     authority: Authority, tmp_path: Path, anyio_backend_name: str
 ) -> None:
     certificate = authority.ca.issue_cert(DOMAIN)
@@ -442,7 +442,7 @@ def test_files_are_read_when_the_client_is_created(
         )
 
 
-def test_a_file_with_other_content_is_refused(
+def test_an_invalid_or_mismatched_certificate_or_key_is_refused(
     tmp_path: Path, authority: Authority, own_certificate: ClientCertificate
 ) -> None:
     (tmp_path / "words").write_text("words")
@@ -452,7 +452,7 @@ def test_a_file_with_other_content_is_refused(
         Tls(client_cert=own_certificate.cert, client_key=own_certificate.cert_file).context()
     with pytest.raises(ConfigError, match=r"CA certificate \(given as text\) is damaged"):
         Tls(ca_cert=authority.pem.replace("M", "Q")).context()
-    with pytest.raises(ConfigError, match="do not belong together"):
+    with pytest.raises(ConfigError, match="do not match"):
         Tls(client_cert=authority.pem, client_key=own_certificate.key).context()
     with pytest.raises(ConfigError, match="cannot be used"):
         Tls(

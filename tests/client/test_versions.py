@@ -413,7 +413,7 @@ async def test_an_spu_without_a_common_version_is_reported_at_the_first_use(
 
 
 @pytest.mark.parametrize("name", [*SC_USES, *SPU_USES])
-async def test_a_server_that_does_not_list_an_api_is_reported_too(
+async def test_a_server_that_does_not_list_an_api_is_also_reported(
     cluster: BrokerProcess, name: str, topic: None
 ) -> None:
     api, call = (SC_USES | SPU_USES)[name]

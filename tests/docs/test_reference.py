@@ -28,7 +28,7 @@ def found(path: str) -> object:
 
 
 @pytest.mark.parametrize("path", ENTRIES)
-def test_the_object_of_an_entry_exists(path: str) -> None:
+def test_every_entry_names_an_existing_object(path: str) -> None:
     assert found(path) is not None
 
 

@@ -159,7 +159,7 @@ async def test_a_batch_function_gets_lists_up_to_its_size() -> None:
 
 
 @pytest.mark.parametrize(("batch", "row", "rows"), [(None, 2, 1), (2, 2, 2), (10, 0, 4)])
-async def test_the_error_of_a_failing_function_has_the_rows_of_the_call(
+async def test_the_error_of_a_failing_function_has_the_row_and_the_number_of_rows_in_the_call(
     batch: int | None, row: int, rows: int
 ) -> None:
     def refuse(given: Any) -> None:
@@ -194,7 +194,7 @@ class Noted:
         self.calls.append("close")
 
 
-async def test_a_class_is_opened_written_flushed_and_closed() -> None:
+async def test_a_sink_object_is_opened_written_flushed_and_closed() -> None:
     noted = Noted()
     writer = ObjectWriter(noted, SystemClock())
     await writer.open({})
@@ -204,7 +204,7 @@ async def test_a_class_is_opened_written_flushed_and_closed() -> None:
     assert noted.calls == ["open", [1, 2], "flush", "close"]
 
 
-async def test_a_class_that_cannot_flush_is_named() -> None:
+async def test_the_error_for_a_sink_that_cannot_flush_names_it() -> None:
     writer = ObjectWriter(Noted(fails=True), SystemClock())
     await writer.open({})
     with pytest.raises(StreamKitError, match=r"Noted.* could not be flushed: OSError: gone"):
@@ -296,9 +296,7 @@ async def test_after_its_file_is_moved_a_sink_writes_to_a_new_file_with_the_old_
 
 
 @pytest.mark.parametrize("damage", ["cut", "delete"])
-async def test_a_file_that_lost_uncommitted_lines_fails_the_job(
-    tmp_path: Path, damage: str
-) -> None:
+async def test_a_job_fails_if_its_file_lost_uncommitted_lines(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "out.jsonl"
     writer = JsonLines(path).writer()
     await writer.open({})

@@ -268,7 +268,7 @@ def test_values_are_written_raw_as_text_or_as_json(app: App, value: Any, stored:
         assert job.output("out") == [stored]
 
 
-def test_a_json_lines_file_is_a_sink(app: App) -> None:
+def test_a_json_lines_file_can_be_a_sink(app: App) -> None:
     flights = app.stream("flights", Flight)
     flights.to(JsonLines("never-opened"), name="file")
     with app.test() as job:

@@ -149,7 +149,7 @@ PROBLEMS: dict[Callable[[App], None], tuple[str, str]] = {
     an_async_stage: ("'text' is an async function", "plain function"),
     a_generator_annotated_iterable: ("the generator 'text' is annotated as", "Iterator"),
     an_untyped_source: ("the parameter of the source 'numbers' has no type", "annotate"),
-    an_untyped_stream: ("have no type", "name their type"),
+    an_untyped_stream: ("have no type", "give their type"),
     a_union_without_tags: ("cannot be decoded", "tag=True"),
     an_import_for_type_checkers_only: ("use 'Decimal', which does not exist", "TYPE_CHECKING"),
     a_stage_without_parameters: ("'nothing' has no parameters", ""),

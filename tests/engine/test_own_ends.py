@@ -31,7 +31,7 @@ class Table:
         self.calls.append("close")
 
 
-def test_a_class_is_opened_written_flushed_and_closed() -> None:
+def test_a_sink_object_is_opened_written_flushed_and_closed() -> None:
     app, table = App("own"), Table()
     numbers = app.stream("numbers", int)
     numbers.to(table, name="table")

@@ -87,7 +87,7 @@ LATE: dict[Phase, list[Command]] = {
 
 
 @pytest.mark.parametrize("phase", LATE)
-def test_a_late_phase_is_abandoned_and_the_job_exits_with_3(phase: Phase) -> None:
+def test_a_phase_is_abandoned_at_the_deadline_and_the_job_exits_with_3(phase: Phase) -> None:
     machine = machine_in(phase)
     assert machine.handle(Tick(), machine.due_in_s(0.0)) == LATE[phase]
     machine.handle(Done(Phase.DRAINING), DEADLINE_S)
@@ -99,7 +99,7 @@ def test_a_late_phase_is_abandoned_and_the_job_exits_with_3(phase: Phase) -> Non
 
 
 @pytest.mark.parametrize("can_commit", [True, False])
-def test_a_failure_commits_earlier_records_if_it_can(can_commit: bool) -> None:
+def test_after_a_failure_earlier_records_are_committed_if_possible(can_commit: bool) -> None:
     machine = Shutdown(DEADLINE_S)
     first = Phase.STOPPING_SOURCES if can_commit else Phase.CLOSING
     assert machine.handle(Failed(1, can_commit), 0.0) == [Begin(first)]

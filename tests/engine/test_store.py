@@ -97,7 +97,9 @@ def test_a_refused_store_is_unlocked(tmp_path: Path) -> None:
     opened(tmp_path / "s").close()
 
 
-def test_a_killed_process_leaves_the_last_commit_or_the_next(tmp_path: Path, is_deep: bool) -> None:
+def test_after_a_kill_the_store_has_the_last_commit_or_the_next_one(
+    tmp_path: Path, is_deep: bool
+) -> None:
     chosen = random.Random(4)
     for _ in range(100 if is_deep else 10):
         process = subprocess.Popen(

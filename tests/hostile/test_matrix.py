@@ -239,7 +239,7 @@ def test_code_that_cancels_its_own_task_does_not_end_the_job_silently(
     assert sorted(set(place.values(f"out-{job.name}"))) == NUMBERS
 
 
-def test_a_predicate_result_without_a_truth_value_fails_its_record(place: Place) -> None:
+def test_a_predicate_result_without_a_truth_value_is_an_error_of_its_record(place: Place) -> None:
     slot = next(each for each in STAGES if each.name == "filter")
     job = Job(place, Case(slot, NO_TRUTH, "middle", "fail"))
     first = job.run()

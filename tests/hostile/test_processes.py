@@ -392,7 +392,9 @@ def test_slow_code_stops_in_order_and_repeats_nothing(place: Place, end: str) ->
     assert [int(line) for line in posted.read_text().split()] == list(range(count))
 
 
-def test_a_killed_job_with_a_slow_sink_repeats_about_a_commit_interval(place: Place) -> None:
+def test_a_killed_job_with_a_slow_sink_repeats_about_one_commit_interval_of_records(
+    place: Place,
+) -> None:
     place.produce("numbers", [b"%d" % number for number in range(COUNT, 4_000)])
     app = app_of(place, SLOW + SLOW_ENDS["plain sink of 10 ms"])
     posted = place.folder / "posted"

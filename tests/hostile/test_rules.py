@@ -547,7 +547,7 @@ def test_positions_of_unknown_sources_are_reported(place: Place) -> None:
 
 
 @pytest.mark.parametrize("policy", ["fail", "skip"])
-def test_a_record_above_the_limit_fails_or_is_skipped_alone(place: Place, policy: Any) -> None:
+def test_only_a_record_above_the_limit_fails_or_is_skipped(place: Place, policy: Any) -> None:
     app = new_app()
     out = f"out-{app.name}"
     app.stream(TOPIC, int).map(
@@ -566,7 +566,7 @@ def test_a_record_above_the_limit_fails_or_is_skipped_alone(place: Place, policy
 
 
 @pytest.mark.parametrize("chosen", [7, -1, "0", None, True, 0.0])
-def test_an_invalid_partition_fails_only_its_record(place: Place, chosen: Any) -> None:
+def test_an_invalid_partition_is_an_error_of_one_record_only(place: Place, chosen: Any) -> None:
     app = new_app()
 
     def choose(keys: list[bytes | None], count: int) -> list[Any]:

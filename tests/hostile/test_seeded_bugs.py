@@ -111,7 +111,7 @@ BUGS = {
     ),
     "record sizes are not checked": Bug(
         Edit(TopicWriter, "on_chunk", "self._refuse_unsendable(chunk)", "pass"),
-        lambda place, folder: test_rules.test_a_record_above_the_limit_fails_or_is_skipped_alone(
+        lambda place, folder: test_rules.test_only_a_record_above_the_limit_fails_or_is_skipped(
             place, "skip"
         ),
     ),

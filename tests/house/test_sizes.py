@@ -19,7 +19,7 @@ EXCEPTIONS: dict[str, dict[str, int]] = {
         "streamkit/protocol/codec.py": 492,
         "streamkit/connectors/topics.py": 466,
         "streamkit/client/produce/producer.py": 430,
-        "streamkit/app.py": 427,
+        "streamkit/app.py": 425,
         "streamkit/sync/send_queue.py": 422,
         "streamkit/client/produce/partition_sender.py": 419,
         "streamkit/client/admin/admin.py": 417,
@@ -40,7 +40,7 @@ EXCEPTIONS: dict[str, dict[str, int]] = {
         "streamkit/client/consume/consumer.py Consumer": 465,
         "streamkit/sync/send_queue.py SendQueue": 386,
         "streamkit/client/produce/producer.py Producer": 385,
-        "streamkit/app.py App": 369,
+        "streamkit/app.py App": 366,
         "streamkit/client/produce/partition_sender.py PartitionSender": 354,
         "streamkit/client/admin/admin.py Admin": 334,
         "streamkit/client/consume/partition_reader.py PartitionReader": 308,
@@ -80,7 +80,7 @@ def test_nothing_is_larger_than_the_limit_or_its_exception(figures: Figures, kin
 
 
 @pytest.mark.parametrize("kind", LIMITS)
-def test_exceptions_only_shrink(figures: Figures, kind: str) -> None:
+def test_the_exceptions_to_the_size_limits_never_grow(figures: Figures, kind: str) -> None:
     sizes: dict[str, int] = getattr(figures, kind)
     found = {name: sizes.get(name, 0) for name in EXCEPTIONS[kind]}
     assert EXCEPTIONS[kind] == found, "lower the numbers in EXCEPTIONS"

@@ -56,7 +56,7 @@ async def test_the_node_client_finds_topics_of_streamkit(run_node: RunPeer, clie
     assert spec["compressionType"] == "Gzip"
 
 
-async def test_the_node_client_gets_the_text_of_errors(run_node: RunPeer) -> None:
+async def test_the_node_client_gets_the_error_texts(run_node: RunPeer) -> None:
     name, exists, missing, producer, consumer = await run_node(
         """
 answer(await refusal(admin.createTopic("Bad_Name")));

@@ -30,7 +30,7 @@ answer([topic.name() for topic in admin.all_topics()])
     assert partitions == ["plain-0", "wide-0", "wide-1", "wide-2"]
 
 
-async def test_the_official_client_gets_the_text_of_errors(run_peer: RunPeer) -> None:
+async def test_the_official_client_gets_the_error_texts(run_peer: RunPeer) -> None:
     name, exists, missing, unknown = await run_peer(
         """
 admin.create_topic("t")

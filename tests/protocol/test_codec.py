@@ -173,7 +173,7 @@ def test_a_number_has_at_most_ten_bytes_and_64_bits(codec: ModuleType) -> None:
 
 
 @each_build
-def test_a_timestamp_above_64_bits_reads_as_no_timestamp(codec: ModuleType) -> None:
+def test_a_timestamp_above_64_bits_is_read_as_no_timestamp(codec: ModuleType) -> None:
     data = one_record(b"\0" + varint(1) + b"\0\0\0\0")
     assert codec.decode_records(data, 0, len(data), I64_MAX - 1)[2] == [I64_MAX]
     assert codec.decode_records(data, 0, len(data), I64_MAX)[2] == [-1]
@@ -323,7 +323,7 @@ def test_a_timestamp_delta_above_32_bits_ends_the_batch(codec: ModuleType, jump:
 
 
 @each_build
-def test_columns_of_different_length_fail_an_assertion(codec: ModuleType) -> None:
+def test_columns_of_different_length_are_an_assertion_error(codec: ModuleType) -> None:
     for columns in (
         ([b"a", b"b"], [None], [1, 1]),
         ([b"a", b"b"], [None, None], [1]),
@@ -368,7 +368,7 @@ def test_both_builds_choose_the_same_partitions(
 
 
 @each_build
-def test_choosing_among_zero_partitions_fails_an_assertion(codec: ModuleType) -> None:
+def test_choosing_among_zero_partitions_is_an_assertion_error(codec: ModuleType) -> None:
     with pytest.raises(AssertionError, match="partitions"):
         codec.partition_rows([None], 0, 0)
 

@@ -54,7 +54,7 @@ def test_an_invalid_length_is_refused_as_soon_as_its_four_bytes_arrive(length: i
 
 
 @pytest.mark.parametrize("length", [FRAME_BYTES_MIN, FRAME_BYTES_MAX])
-def test_a_decoder_waits_for_a_frame_of_a_valid_length(length: int) -> None:
+def test_a_decoder_waits_for_the_content_of_a_frame_of_valid_length(length: int) -> None:
     decoder = FrameDecoder()
     assert decoder.receive(length.to_bytes(4, "big")) == []
     assert decoder.held_bytes == 4

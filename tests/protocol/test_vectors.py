@@ -306,7 +306,7 @@ def test_a_single_field_is_read_and_written(vector: Vector) -> None:
     check_both_ways(PRIMITIVES[vector.expect["type"]], vector, vector.expect["value"])
 
 
-def test_the_empty_key_of_very_old_clients_reads_as_no_key() -> None:
+def test_the_empty_key_of_very_old_clients_is_read_as_no_key() -> None:
     (vector,) = (v for v in ALL if v.id == "record-key-very-old-client")
     assert decode(OPTIONAL_RECORD_DATA, vector.data, 0) == vector.expect["key"]
 

@@ -254,7 +254,7 @@ OTHERS: Final = {
 
 
 @pytest.mark.parametrize(("name", "spec", "status", "data"), [(n, *o) for n, o in OTHERS.items()])
-def test_a_rare_object_is_encoded_as_in_the_reference(
+def test_a_rarely_used_object_is_encoded_as_in_the_reference(
     name: str, spec: Any, status: Any, data: str
 ) -> None:
     kind = specs.KINDS[name]

@@ -165,7 +165,7 @@ def sinks_of(place: Place) -> dict[str, list[Row]]:
     }
 
 
-def test_undecodable_bytes_fail_the_source_and_are_shown(place: Place) -> None:
+def test_undecodable_bytes_make_the_source_fail_and_are_shown(place: Place) -> None:
     place.produce("numbers", [b'{"lane":0,"number":0}', b"not JSON"])
     job = place.run("failing.py")
     assert job.process.returncode == 1, job.words

@@ -40,7 +40,7 @@ def test_no_edge_that_mypy_accepts_is_refused(tmp_path: Path) -> None:
     assert len(clashing) > len(refused) / 5, "plain classes must be compared"
 
 
-def test_no_annotation_makes_the_check_raise_another_error() -> None:
+def test_no_annotation_makes_the_check_raise_an_unexpected_error() -> None:
     for given, expected in product(BY_TEXT.values(), BY_TEXT.values()):
         app = App("edges")
         numbers = app.stream("numbers", int)

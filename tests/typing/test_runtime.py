@@ -285,7 +285,7 @@ def test_a_new_type_is_decoded_as_its_underlying_type(app: App) -> None:
         assert job.output(minutes) == [2.5]
 
 
-def test_a_record_comes_with_its_key(app: App) -> None:
+def test_a_record_is_passed_with_its_key(app: App) -> None:
     @app.source("flights")
     def keys(record: Record[Flight]) -> str:
         return f"{record.key_text} {record.value.flight}"
@@ -311,7 +311,7 @@ def test_a_source_without_annotation_is_refused(app: App) -> None:
         (Context[Any], b"UA"),
     ],
 )
-def test_a_context_shows_the_key_as_annotated(app: App, kind: Any, key: object) -> None:
+def test_a_context_has_a_key_of_the_annotated_type(app: App, kind: Any, key: object) -> None:
     def key_of(flight: Flight, context: Context[Any]) -> object:
         return context.key
 

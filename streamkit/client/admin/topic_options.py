@@ -91,7 +91,8 @@ def check_name(name: str, what: str) -> None:
         return
     raise UsageError(
         f"{name!r} is not a valid name for a {what}: {wrong}",
-        hint=f"use 1 to {TOPIC_NAME_BYTES_MAX} of a-z, 0-9 and -, without a - at the start or end",
+        hint=f"use 1 to {TOPIC_NAME_BYTES_MAX} characters: a-z, 0-9 and -, "
+        "with no - at the start or end",
     )
 
 

@@ -94,8 +94,8 @@ class OffsetClient:
             end, small_steps = read_end, 0 if is_full else small_steps + 1
         if not 0 <= found.start_offset <= end:
             raise ProtocolError(
-                f"the server reports that {topic}-{partition} starts at {found.start_offset} and "
-                f"ends at {end}"
+                f"the server reports that {topic}-{partition} has the start offset "
+                f"{found.start_offset}, but the end offset {end}"
             )
         return found.start_offset, end
 

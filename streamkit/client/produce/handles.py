@@ -114,7 +114,7 @@ class RecordsHandle:
                 if at < row_range.count:
                     return RecordHandle(sender, row_range.outcome, row_range.first_row + at)
                 at -= row_range.count
-        raise IndexError(f"row {row} of {self._count} records")
+        raise IndexError(f"there is no row {row}: the handle has {self._count} records")
 
     @property
     def is_known(self) -> bool:

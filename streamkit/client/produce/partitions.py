@@ -124,7 +124,9 @@ class Partitions:
         """
         chosen = checks.listed("the partitioner's result", partitioner(keys, self.count))
         if len(chosen) != len(keys):
-            raise UsageError(f"the partitioner chose {len(chosen)} partitions for {len(keys)} keys")
+            raise UsageError(
+                f"the partitioner returned {len(chosen)} partitions for {len(keys)} keys"
+            )
         if set(map(type, chosen)) - {int}:
             bounds = (-checks.I64_MAX, checks.I64_MAX)
             chosen = [checks.whole("the partitioner's choice", each, *bounds) for each in chosen]

@@ -323,7 +323,7 @@ class Producer:
         """Stop immediately, and log how many records are unacknowledged."""
         if self.unacknowledged and not self._is_stopped:
             logger.warning(
-                "%d records for %r were not acknowledged when their block was cancelled",
+                "%d records for %r were not acknowledged when the producer's block was cancelled",
                 self.unacknowledged,
                 self.topic,
             )
@@ -351,7 +351,7 @@ class Producer:
         return NotFlushed(
             f"{self.unacknowledged} records for {self.topic!r} were not acknowledged within "
             f"{limit_s:g} s: {where}",
-            hint="await their handles to see which records are not stored or unknown; raise "
+            hint="await their handles to see the outcome of each record; raise "
             "close_timeout if brokers may be unavailable for longer",
         )
 

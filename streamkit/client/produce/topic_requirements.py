@@ -26,7 +26,7 @@ def codec_for_topic(topic: str, metadata: MetadataStore, options: ProducerOption
         raise UsageError(
             f"topic {topic!r} requires {required.name.lower()} compression, "
             f"but the producer is set to {chosen.name.lower()}",
-            hint="leave compression out to use that of the topic",
+            hint="leave out compression to use the compression of the topic",
         )
     return Codec(required)
 

@@ -178,7 +178,7 @@ def _tls(whose: str, table: Mapping[str, Any]) -> tuple[str, Tls | None]:
     source = _one_of(whose, table, "tls_source", _SOURCES, "")
     certs = table.get("certs")
     if not isinstance(certs, dict):
-        raise ConfigError(f"{whose} has no table tls.certs")
+        raise ConfigError(f"{whose} has no tls.certs table")
     given = {key: certs[key] for key in CERT_KEYS if certs.get(key) not in (None, "")}
     for key in _CERT_KEYS_NEEDED:
         if key not in given:

@@ -287,8 +287,9 @@ class ProfileFile:
 
     def _unchangeable(self) -> ConfigError:
         return ConfigError(
-            f"{self.path} has a form that cannot be changed without loss",
-            hint="use one table per profile and cluster, such as [profile.NAME], or edit the file",
+            f"{self.path} has a TOML layout that streamkit cannot edit",
+            hint="use one table per profile and cluster, such as [profile.NAME], "
+            "or edit the file yourself",
         )
 
 

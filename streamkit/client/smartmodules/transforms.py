@@ -43,7 +43,7 @@ def load_transforms(path: str | Path) -> list[SmartModule]:
     try:
         text = Path(path).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the transforms {path}: {error}") from error
+        raise UsageError(f"cannot read the transforms file {path}: {error}") from error
     try:
         return parse_transforms(text)
     except UsageError as error:
@@ -114,14 +114,14 @@ def _step(step: object, where: str) -> SmartModule:
 
 def _param(key: object, value: object, where: str) -> str:
     if not isinstance(key, str):
-        raise UsageError(f"{where}: the parameter name {key!r} is not a text")
+        raise UsageError(f"{where}: the parameter name {key!r} is not text")
     if isinstance(value, str):
         return value
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     shown = json.dumps(value, default=str)
     raise UsageError(
-        f"{where}: the parameter {key!r} is {_kind_of(value)}, not a text, list or map",
+        f"{where}: the parameter {key!r} is {_kind_of(value)}, not text, a list or a map",
         hint=f'put it in quotes: {key}: "{shown}"',
     )
 
@@ -130,7 +130,9 @@ def _lookback(found: object, where: str) -> Lookback | None:
     if found is None:
         return None
     if not isinstance(found, Mapping):
-        raise UsageError(f"{where}: `lookback` is {_kind_of(found)}, not a map of last and age")
+        raise UsageError(
+            f"{where}: `lookback` is {_kind_of(found)}, not a map with last, age or both"
+        )
     _check_keys(found, _LOOKBACK_KEYS, f"{where}: lookback")
     last, age = found.get("last", 0), found.get("age")
     if not isinstance(last, int) or isinstance(last, bool) or last < 0:
@@ -164,7 +166,7 @@ def _kind_of(value: object) -> str:
         case int() | float():
             return f"the number {value}"
         case str():
-            return "a text"
+            return "text"
         case list():
             return "a list"
         case _:

@@ -157,7 +157,7 @@ def test_a_producer_opened_while_its_client_closes_is_refused_or_flushed(
 
 
 @pytest.mark.parametrize("is_released", [True, False])
-def test_records_waiting_for_room_when_their_producer_closes_are_stored_or_refused(
+def test_records_waiting_for_queue_space_when_their_producer_closes_are_stored_or_refused(
     cluster: BrokerProcess, client: sync.Client, topic: str, is_released: bool
 ) -> None:
     stall = Stall("spu up")

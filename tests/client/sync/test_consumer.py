@@ -152,7 +152,7 @@ def test_commit_stores_the_records_that_the_loop_has_finished(
 
 
 @pytest.mark.parametrize("way", ["records", "chunks"])
-def test_auto_commits_processed_records_not_fetched_ones(
+def test_the_auto_strategy_commits_processed_records_and_not_fetched_ones(
     client: sync.Client, topic: str, way: str
 ) -> None:
     options: dict[str, Any] = {"consumer_id": topic, "offset_strategy": "auto"}

@@ -107,7 +107,7 @@ def test_ctrl_c_ends_a_wait_for_the_broker_and_the_producer_still_works(
     assert PRODUCING[wait](stored(client, topic))
 
 
-def test_ctrl_c_ends_a_wait_for_room_without_lost_or_duplicate_records(
+def test_ctrl_c_ends_a_wait_for_queue_space_without_lost_or_duplicate_records(
     cluster: BrokerProcess, client: sync.Client, topic: str
 ) -> None:
     stall = Stall("spu up")

@@ -200,8 +200,8 @@ def test_send_refuses_records_that_can_never_be_sent(
         (([b"x", bytes(2_000)], None, None), RecordTooLarge, "row 1"),
         (([b"x"], [b"k", b"l"], None), UsageError, "1 values, but 2 keys"),
         (([b"x"], None, [1, 2]), UsageError, "1 values, but 2 timestamps_ms"),
-        ((["x"], None, None), UsageError, "values hold str"),
-        (([b"x"], ["k"], None), UsageError, "keys hold str"),
+        ((["x"], None, None), UsageError, "values contain str"),
+        (([b"x"], ["k"], None), UsageError, "keys contain str"),
         (([b"x"], None, [-1]), UsageError, "timestamp_ms=-1"),
     ],
 )
@@ -352,7 +352,7 @@ def test_a_deadline_ends_closing_and_reports_unacknowledged_records(
             producer.send(b"x")
 
 
-def test_stopping_a_producer_ends_a_send_that_waits_for_room(
+def test_stopping_a_producer_ends_a_send_that_waits_for_queue_space(
     cluster: BrokerProcess, topic: str
 ) -> None:
     with (
