@@ -138,7 +138,7 @@ class Delivery:
                 raise _Refused(failure, chunk.offsets[row]) from error
         if rows == 1:
             work.skips.append(Skip(sink, chunk.offsets[row], failure, is_written=True))
-        else:  # only the sink can find the bad rows, so it gets each row alone
+        else:  # only the sink can find the bad rows, so it gets one row at a time
             for each in range(row, row + rows):
                 await self._write(sink, work, chunk.slice(each, each + 1), is_over)
         return row + rows

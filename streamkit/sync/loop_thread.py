@@ -207,7 +207,7 @@ def report_undelivered(text: str) -> None:
 
 
 class _NameLookups(ThreadPoolExecutor):
-    """Threads for asyncio's name lookups. One thread is for lookups while the interpreter ends.
+    """Threads for asyncio's name lookups, and one for lookups while the interpreter ends.
 
     At that time no pool accepts work and no thread can start. But a producer that was not closed
     may still have to connect to deliver its records.

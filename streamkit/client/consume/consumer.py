@@ -212,7 +212,7 @@ class Consumer:
         return self._begin(self._chunks())
 
     def _begin(self, loop: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        # A loop that is left early must still be closed, so it is kept until `_end_loops`.
+        # A loop that ends early, as by `break`, is kept so that `_end_loops` can close it.
         self._loops.append(loop)
         return loop
 
