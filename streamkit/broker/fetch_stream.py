@@ -1,4 +1,4 @@
-"""One StreamFetch: reads its log and sends, one unacknowledged response at a time."""
+"""Serves a StreamFetch: sends records of a log, one unacknowledged response at a time."""
 
 from __future__ import annotations
 

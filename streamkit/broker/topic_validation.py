@@ -1,7 +1,7 @@
 """The checks of a new topic by the SC. Pure.
 
-Source: docs/protocol/admin.md, "Names and limits" and "Checks of a new topic"; the order
-of the checks is part of it.
+Source: docs/protocol/admin.md, "Names and limits" and "Checks of a new topic". The order of the
+checks is part of the protocol.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ class Channel:
         self._failure = "the server closed the connection"
         self._protocol_failure: ProtocolError | None = None
         self._cause: Exception | None = None
-        self._wants_tls = False
+        self._requires_tls = False
 
     @property
     def platform_version(self) -> str:
@@ -152,7 +152,7 @@ class Channel:
         """
         await self._send(self._protocol.hello())
         await self._greeted.wait()
-        if self._wants_tls:
+        if self._requires_tls:
             raise ConnectFailed(
                 self.address,
                 "it accepts only TLS",
@@ -240,7 +240,7 @@ class Channel:
         except ProtocolError as error:
             self._failure = str(error)
             self._protocol_failure = error
-            self._wants_tls = not self._greeted.is_set() and data.startswith(TLS_ALERT)
+            self._requires_tls = not self._greeted.is_set() and data.startswith(TLS_ALERT)
         except CONNECTION_ERRORS as error:
             self._record_failure(error)
         finally:

@@ -302,7 +302,7 @@ class Client:
             isolation: ``read_committed`` waits until every replica has a record.
             max_bytes: The size of one response of a partition.
             prefetch_bytes: How many bytes may wait for the application, over all partitions.
-            consumer_id: The consumer whose stored offsets to resume from.
+            consumer_id: The id of the consumer: reading resumes from its stored offsets.
             resume: Whether to resume from stored offsets; otherwise only ``start`` counts.
             offset_strategy: ``auto`` commits records when the application asks for the next
                 ones, ``manual`` commits only in `Consumer.commit`.

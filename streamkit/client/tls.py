@@ -165,7 +165,7 @@ class ServerTls:
     def failure(self, address: str, error: ssl.SSLError) -> ConnectFailed:
         """Describe in words an error that OpenSSL found or the server reported."""
         if isinstance(error, ssl.SSLCertVerificationError):
-            return self._distrust(address, error)
+            return self._verification_failure(address, error)
         reason = error.reason or ""
         if any(part in reason for part in _NO_TLS):
             return _refused(address, "the server does not use TLS", _IS_IT_TLS)
@@ -187,7 +187,9 @@ class ServerTls:
             )
         return ConnectFailed(address, f"TLS failed: {in_words(error)}", hint=_IS_IT_TLS)
 
-    def _distrust(self, address: str, error: ssl.SSLCertVerificationError) -> ConnectFailed:
+    def _verification_failure(
+        self, address: str, error: ssl.SSLCertVerificationError
+    ) -> ConnectFailed:
         if error.verify_code in _WRONG_NAME:
             return _refused(
                 address,

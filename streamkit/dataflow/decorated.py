@@ -27,7 +27,7 @@ def source_node(
     """Create the node of a function that gets each value of a topic.
 
     Raises:
-        TopologyError: The function cannot be a source; the text has its file and line.
+        TopologyError: The function cannot be a source; the message shows its file and line.
     """
     facts = facts_of(function, scope)
     _refuse_async(facts)
@@ -61,7 +61,7 @@ def stage_node(
     """Create the node of a function that gets each value of one or more streams.
 
     Raises:
-        TopologyError: The function cannot be a stage; the text has its file and line.
+        TopologyError: The function cannot be a stage; the message shows its file and line.
     """
     facts = facts_of(function, scope)
     _refuse_async(facts)
@@ -90,7 +90,7 @@ def sink_node(
     """Create the node of a function that writes values, or returns the values to write.
 
     Raises:
-        TopologyError: The function cannot be a sink; the text has its file and line.
+        TopologyError: The function cannot be a sink; the message shows its file and line.
     """
     facts = facts_of(function, scope)
     check_parameters(function, facts, "sink")

@@ -8,7 +8,7 @@ plain callables repeat the kinds, because mypy does not match an unnamed paramet
 ``Callable[[Flight], Late]``, with a protocol.
 """
 
-# The overloads overlap by design, and the first match wins; no protocol is ever called.
+# The overloads overlap by design: the first match is used. No protocol is ever called.
 # mypy: disable-error-code="overload-overlap"
 # pyright: reportOverlappingOverload=false
 
@@ -31,7 +31,7 @@ P = ParamSpec("P")
 
 
 class Takes(Protocol[X_con, P, R_co, V_co]):
-    """A generator of a value."""
+    """A generator function that gets a value."""
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
@@ -40,7 +40,7 @@ class Takes(Protocol[X_con, P, R_co, V_co]):
 
 
 class TakesWithContext(Protocol[X_con, P, R_co, V_co]):
-    """A generator of a value and its context."""
+    """A generator function that gets a value and its context."""
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
@@ -49,7 +49,7 @@ class TakesWithContext(Protocol[X_con, P, R_co, V_co]):
 
 
 class MapsWithContext(Protocol[X_con, P, R_co, V_co]):
-    """A function of a value and its context."""
+    """A function that gets a value and its context."""
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
@@ -58,7 +58,7 @@ class MapsWithContext(Protocol[X_con, P, R_co, V_co]):
 
 
 class Maps(Protocol[X_con, P, R_co, V_co]):
-    """A function of a value."""
+    """A function that gets a value."""
 
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...

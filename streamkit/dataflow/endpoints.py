@@ -61,7 +61,7 @@ class TopicSource:
 
 @dataclass(frozen=True, slots=True)
 class TopicSink:
-    """A topic to write. ``linger_s`` None: batches are sent at the end of each chunk."""
+    """A topic to write. If ``linger_s`` is None, batches are sent after each chunk."""
 
     topic: str
     partitions: int | None = None
@@ -77,8 +77,10 @@ class TopicSink:
 
 @dataclass(frozen=True, slots=True)
 class FunctionSource:
-    """A user's generator. ``is_replayable``: it has a parameter ``resume`` and can resume after a
-    committed position. ``position_type`` is the annotation of that parameter.
+    """A user's generator.
+
+    ``is_replayable`` means that it has a parameter ``resume`` and can resume after a committed
+    position. ``position_type`` is the annotation of that parameter.
     """
 
     function: Callable[..., Any]

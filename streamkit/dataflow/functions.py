@@ -56,7 +56,7 @@ def facts_of(function: Callable[..., Any], scope: dict[str, Any] | None = None) 
         scope: Local names of the caller, for annotations with classes defined in a function.
 
     Raises:
-        TopologyError: The function cannot be a stage; the text has its file and line.
+        TopologyError: The function cannot be a stage; the message shows its file and line.
     """
     location = location_of(function)
     name = name_of(function)
@@ -100,7 +100,7 @@ def check_parameters(function: Callable[..., Any], facts: FunctionFacts, what: s
     """Refuse a function that cannot be called with a value, or with a value and its context.
 
     Raises:
-        TopologyError: The function cannot be called so; the text has its file and line.
+        TopologyError: The function has other parameters; the message shows its file and line.
     """
     given = (None, None) if facts.takes_context else (None,)
     problem = call_problem(function, given)
@@ -117,7 +117,7 @@ def check_parameters(function: Callable[..., Any], facts: FunctionFacts, what: s
 
 
 def check_callable(function: Any, verb: str, *, values: int = 1, gives_many: bool = False) -> None:
-    """Refuse a function that a verb such as ``map`` cannot call with a value.
+    """Refuse a function that a method such as ``map`` cannot call with a value.
 
     Raises:
         TopologyError: It is async, is a generator although one value is expected, or has other
@@ -139,7 +139,7 @@ def check_callable(function: Any, verb: str, *, values: int = 1, gives_many: boo
 
 
 def verb_name(verb: str, function: Any) -> str:
-    """Return the name of a stage: that of its function, or the verb for a lambda."""
+    """Return the name of a stage: that of its function, or ``verb`` if it is a lambda."""
     given = getattr(function, "__name__", "")
     return verb if given in ("", "<lambda>") else stage_name(given)
 
@@ -147,7 +147,7 @@ def verb_name(verb: str, function: Any) -> str:
 def result_of(
     function: Callable[..., Any], scope: dict[str, Any], *, gives_many: bool = False
 ) -> Any:
-    """Return the annotated type of the values that a verb's function returns, or None."""
+    """Return the annotated type of the values that a function for ``map`` returns, or None."""
     if isinstance(function, type):
         return None if gives_many else function
     try:
@@ -187,7 +187,7 @@ def errors_at(location: Location) -> Iterator[None]:
 
 
 def is_generator(function: Any) -> bool:
-    """Return whether a function is a generator: a call alone does not run its code."""
+    """Return whether a function is a generator, whose code does not run in the call itself."""
     plain = _plain(function)
     return inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)
 
@@ -198,7 +198,7 @@ def name_of(function: Any) -> str:
 
 
 def location_of(function: Callable[..., Any]) -> Location:
-    """Return where a function is defined; where it is used, if it is a class or not Python code."""
+    """Return where a function is defined, or used if it is a class or not Python code."""
     code = getattr(_plain(function), "__code__", None)
     if code is None or isinstance(function, type):
         return caller_location()

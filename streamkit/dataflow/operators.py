@@ -22,8 +22,9 @@ from streamkit.dataflow.steps import Room, RowFailed, SliceTimeUp, Stateless, Un
 from streamkit.record import NO_TIMESTAMP_MS, Chunk, Record
 from streamkit.serde.values import encode_key
 
-# An operator checks its time after one row, then after growing numbers of rows up to this one:
-# early because functions may be slow, and rarely later because each check costs time.
+# An operator checks its time after one row, then after growing numbers of rows up to this one.
+# The first checks are early because functions may be slow; later ones are rare because each costs
+# time.
 _ROWS_PER_CHECK_MAX: Final = 512
 
 # Calls the user's function for each value of a block; returns one result for each.
@@ -133,8 +134,8 @@ class SetKeys(Stateless):
 class Unwrap(Stateless):
     """Replaces a value that is a `Record` with its value, and uses its key and timestamp.
 
-    If it has no key or timestamp, the record keeps its own. ``keeps_keys``: it keeps its key in
-    any case, because ``key=`` has set it.
+    If it has no key or timestamp, the record keeps its own. With ``keeps_keys`` the record always
+    keeps its key, because ``key=`` has set it.
     """
 
     keeps_keys: bool = False

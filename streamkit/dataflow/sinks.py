@@ -66,7 +66,7 @@ def sink_steps(
     encoder = _encoder(target, value_type, serde, giver)
     if encoder is None:
         return (*keys, *shaping)
-    # `key=` wins over the key of a returned Record, unless a function of the sink returns it.
+    # `key=` has priority over the key of a Record, unless a function of the sink returns it.
     unwrap = (Unwrap(keeps_keys=bool(keys) and not shaping),) if may_be_record(value_type) else ()
     return (*keys, *shaping, *unwrap, Encode(encoder))
 
@@ -142,7 +142,7 @@ def _encoder(target: Any, value_type: Any, serde: Any, giver: str) -> ValueEncod
                 f"{type_name(topic_type)}, but {giver!r} produces {type_name(written)}"
             )
         return encoder_for_topic(value_type, topic_type)
-    # A connector may define how to encode; a value it cannot encode fails like in a stage.
+    # A connector may define how to encode; a value it cannot encode fails as in a stage.
     encodes = hasattr(target, "writer") and hasattr(target, "encode")
     return ValueEncoder(target.encode, getattr(target, "fault", None)) if encodes else None
 

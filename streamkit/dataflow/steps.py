@@ -1,4 +1,4 @@
-"""What a step is, and what it gets when it runs.
+"""The interfaces of steps and operators, and of the task that runs them.
 
 The graph contains *steps*, which are immutable values. A task opens each step and gets its own
 *operator*, so two runs of the same graph share only the user's functions.
@@ -32,7 +32,7 @@ class RowFailed(Interrupted):
 
 
 class SliceTimeUp(Interrupted):
-    """The time of the slice is over; the rows from ``row`` on belong to a later slice."""
+    """The time of the slice is over; ``row`` and the rows after it belong to a later slice."""
 
 
 class Room(Protocol):
@@ -59,7 +59,7 @@ class Operator(Protocol):
     """One running step. It does no I/O and reads no clock.
 
     It may get rows that it has processed before: if a slice ends early, at a failed row or when
-    its time is over, the rows from there on are processed again.
+    its time is over, that row and the rows after it are processed again.
     """
 
     def on_chunk(self, chunk: Chunk) -> Chunk:

@@ -1,4 +1,4 @@
-"""The classes of the graph for users: streams, and decorated functions."""
+"""The public classes of the graph: streams and decorated functions."""
 
 from __future__ import annotations
 

@@ -114,10 +114,10 @@ class Topology:
         raise TopologyError(f"the app has no stage {name!r}", hint=hint)
 
     def check(self, *, allows_open_ends: bool = False) -> None:
-        """Refuse a graph that cannot run; ``allows_open_ends``: allow stages without readers.
+        """Refuse a graph that cannot run. ``allows_open_ends`` allows stages without readers.
 
         Raises:
-            TopologyError: The graph cannot run; the text has the user's file and line.
+            TopologyError: The graph cannot run; the message shows the user's file and line.
         """
         if not self.nodes:
             raise TopologyError(
@@ -145,7 +145,7 @@ class Topology:
         yield from self._shared_resources()
 
     def _shared_resources(self) -> Iterable[TopologyError]:
-        """Yield an error for sinks that would overwrite each other, as two writers of one file."""
+        """Yield errors for sinks that overwrite each other, such as two writers of one file."""
         owners: dict[Any, Node] = {}
         for node in self.of_kind("sink"):
             resource = _resource_of(node.endpoint)
@@ -170,7 +170,7 @@ def stage_name(function_name: str) -> str:
 
 
 def clashes(given: Any, expected: Any) -> bool:
-    """Return whether two types are surely incompatible; only plain classes are compared."""
+    """Return whether two types are certainly incompatible; only plain classes are compared."""
     if not _is_plain(given) or not _is_plain(expected):
         return False
     try:

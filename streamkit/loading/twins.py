@@ -22,7 +22,7 @@ def refuse_second_import(app: App) -> None:
         if not _is_of_file(module, app.location.file):
             continue
         for other in list(vars(module).values()):
-            if isinstance(other, type(app)) and _is_twin(app, other):
+            if isinstance(other, type(app)) and _is_same_app(app, other):
                 raise TopologyError(
                     f"the app {app.name!r} exists twice, in {app.module} and in {name}: "
                     "its file was both run and imported, and each App has a part of the graph",
@@ -31,7 +31,7 @@ def refuse_second_import(app: App) -> None:
                 )
 
 
-def _is_twin(app: App, other: App) -> bool:
+def _is_same_app(app: App, other: App) -> bool:
     return (
         other.name == app.name
         and other.module != app.module

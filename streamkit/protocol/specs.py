@@ -183,7 +183,10 @@ class LegacySource:
 
 @dataclass(frozen=True, slots=True)
 class SmartModuleSpec:
-    """Versions below 10 have two kinds, a source and parameters instead of the metadata."""
+    """The spec of a SmartModule.
+
+    Versions below 10 have two kinds, a source and parameters instead of the metadata.
+    """
 
     meta: Annotated[ModuleMeta | None, option(ModuleMeta), since(10)] = None
     summary: Annotated[ModuleSummary | None, option(ModuleSummary), since(10)] = None

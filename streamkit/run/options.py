@@ -58,7 +58,7 @@ class RunKeywords(TypedDict, total=False):
         data_dir: Folder for the state and for the data of the embedded broker.
         once: Read up to the end offsets seen at the start, then stop.
         fresh_state: Start over and ignore committed offsets.
-        create_topics: Create missing topics, also those that sources read.
+        create_topics: Create missing topics, including those that sources read.
         commit_interval: How often offsets are committed, in seconds or as a timedelta.
         stop_deadline: How long stopping may take, in seconds or as a timedelta.
         json: Report as JSON lines on standard output.

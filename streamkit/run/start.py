@@ -106,7 +106,7 @@ def _refuse_in_a_loop() -> None:
 
 
 class _StoppedEarly(BaseException):
-    """A signal arrived before the run existed. A BaseException, as KeyboardInterrupt is."""
+    """A signal arrived before the run existed. Like KeyboardInterrupt, it is a BaseException."""
 
 
 class _Start:

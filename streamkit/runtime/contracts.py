@@ -3,7 +3,7 @@
 There are two kinds of sinks, with a class for each. An *acknowledged* sink may buffer records;
 a commit waits until it has acknowledged them. An *at once* sink takes effect with each call, and
 that cannot be undone. So at-once sinks are called first, record after record, and the position
-advances only as far as they got.
+advances only over the records that they have received.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class AcknowledgedWriter(SinkWriter):
 
     @abstractmethod
     def prepare_commit(self, *, is_last: bool) -> Prepared:
-        """Prepare a commit of everything written so far. ``is_last``: nothing is written after."""
+        """Prepare a commit of everything written so far. ``is_last``: nothing follows."""
 
 
 class AtOnceWriter(SinkWriter):

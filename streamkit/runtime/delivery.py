@@ -1,4 +1,4 @@
-"""Writes the outputs of a task to the sinks, in rounds, and returns how far it got.
+"""Writes the outputs of a task to the sinks, in rounds, and returns the offset it reached.
 
 | sinks | order in a round | what ends a round |
 |---|---|---|
@@ -39,7 +39,7 @@ _ROWS_FIRST: Final = 16
 
 
 class Delivery:
-    """Writes works to the sinks of a graph, one work after another.
+    """Writes each `Work` to the sinks of a graph, one after another.
 
     Args:
         writers: The writer of each sink.
@@ -59,7 +59,7 @@ class Delivery:
         self._slice_size = SliceSize(ROUND_S, first=_ROWS_FIRST, most=CHUNK_RECORDS_MAX)
 
     async def round(self, work: Work, start: int) -> int:
-        """Write the outputs of the records from offset ``start`` on, as many as time allows.
+        """Write outputs, starting with the record at offset ``start``, as many as time allows.
 
         If a sink fails on a record, ``on_error`` of the sink decides: the record is skipped, or
         the work ends before it.

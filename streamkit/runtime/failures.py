@@ -19,7 +19,7 @@ from streamkit.record import Chunk
 _VALUE_SHOWN_MAX = 200
 _ERROR_SHOWN_MAX = 2_000
 _LIBRARIES = (f"{Path(__file__).parents[1]}/", f"{sysconfig.get_path('stdlib')}/")
-# Everything that moves the cursor, changes colours or changes the text direction.
+# Characters that move the cursor, change colours or change the text direction.
 _UNPRINTABLE = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )

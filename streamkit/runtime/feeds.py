@@ -18,7 +18,7 @@ import anyio
 from streamkit.limits import CHUNK_RECORDS_MAX, FEED_BYTES_MAX
 
 _RECORDS_MAX: Final = 2 * CHUNK_RECORDS_MAX
-# Only one value in 16 is measured; the others count as large as the last measured one.
+# Only one value in 16 is measured; the others are assumed to have the size of the last one.
 _MEASURED_EVERY: Final = 16
 _PARTS_MEASURED_MAX: Final = 64
 # How long a stop waits for a plain generator to end. The thread of one that blocks longer is
@@ -35,7 +35,7 @@ class Feed(Protocol):
         """Wait for a value, then return up to ``most`` values; an empty list at the end.
 
         Raises:
-            BaseException: What the generator raised, after everything it yielded before.
+            BaseException: The generator raised it; all values that it yielded before are taken.
         """
 
     def stop(self) -> None:
@@ -92,7 +92,7 @@ def estimated_bytes(value: Any) -> int:
         try:
             total += sys.getsizeof(part)
             parts.extend(_parts_of(part))
-        except Exception:  # a user's class may hide its parts; then it counts as small
+        except Exception:  # a user's class may hide its parts; then it is assumed to be small
             continue
     return total
 

@@ -1,4 +1,4 @@
-"""The loop of one task: takes chunks, processes them in slices, and notes positions.
+"""The loop of one task: takes chunks, processes them in slices, and records positions.
 
 | between two rounds | what may happen |
 |---|---|
@@ -45,7 +45,7 @@ class Runner:
         task: Processes the chunks.
         writers: Where the outputs go.
         readers: The sources, which return the position after a chunk.
-        positions: Where positions are noted.
+        positions: Where positions are recorded.
         now_s: Returns the monotonic time in seconds.
     """
 
@@ -79,7 +79,7 @@ class Runner:
         """Process chunks until the intake ends.
 
         Raises:
-            StageError: A record failed; everything before it is written, and its position noted.
+            StageError: A record failed; everything before it is written, and its position recorded.
         """
         while (arrival := await self._intake.next()) is not None:
             await self._process(arrival)
@@ -102,7 +102,7 @@ class Runner:
             self.latencies_ms.append((self._now_s() - arrival.at_s) * 1_000)
 
     async def _deliver(self, work: Work) -> None:
-        """Write the outputs of a work to the sinks, in rounds.
+        """Write the outputs of a `Work` to the sinks, in rounds.
 
         Raises:
             StageError: A record failed; everything before it is written.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 # The size shrinks immediately after a slow turn, but grows at most by this factor per turn,
-# because one fast turn may be chance.
+# because a single fast turn may be an exception.
 _GROWTH_MAX: Final = 8
 
 

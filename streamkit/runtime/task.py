@@ -20,14 +20,14 @@ from streamkit.record import Chunk
 from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.isolation import ChangedInPlace, Snapshot
 
-# How long one operator may work on one slice. The slice size aims far below; this limit is for
-# functions that suddenly become slow.
+# How long one operator may work on one slice. The slice size is chosen for a much shorter time.
+# This limit is for functions that suddenly become slow.
 OPERATOR_S_MAX: Final = 0.25
 
 
 @dataclass(slots=True)
 class Counts:
-    """Counts of a stage: taken = handled + dropped + skipped are inputs, given are outputs."""
+    """Counts of a stage. Inputs: ``taken``, the sum of the next three. Outputs: ``given``."""
 
     taken: int = 0
     dropped: int = 0
@@ -59,8 +59,9 @@ class Skip:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Pass:
-    """The offsets of the rows before and after one operator. ``empty``: rows that an operator
-    expanded to no rows; None if the operator does not expand rows.
+    """The offsets of the rows before and after one operator.
+
+    ``empty`` are the offsets of rows that it expanded to no rows; None if it does not expand rows.
     """
 
     node: Node
@@ -96,7 +97,7 @@ class Work:
         return chunk.slice(0, bisect_left(offsets, self.end))
 
     def end_at(self, offset: int) -> None:
-        """End before ``offset``; a later slice processes the records from there on."""
+        """End before ``offset``; a later slice processes that record and those after it."""
         self.end = min(self.end, offset)
 
     def fail(self, error: StageError, offset: int) -> None:
@@ -126,7 +127,7 @@ class Task:
         on_skip: Called for each record skipped because of ``on_error="skip"``.
         on_result: Called with the result of each node, for tests.
         now_s: Returns the time, to end a slice that takes too long; without it, none ends early.
-        is_isolated: Fail a stage that changes a value in place that others read too; for tests.
+        is_isolated: Fail a stage that changes a value in place if others read it; for tests.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class Task:
         """Process a slice of a source's chunk; return the outputs for the sinks.
 
         Nothing is counted before `account`. If a stage with ``on_error="fail"`` fails on a
-        record, the work ends before that record and has the failure.
+        record, the work ends before that record and contains the failure.
         """
         work = Work(source, part)
         self._run(self._running_nodes[source], part, work)
@@ -165,7 +166,7 @@ class Task:
         return work
 
     def account(self, work: Work, reached: int) -> None:
-        """Add a work to the counts, up to the offset ``reached``."""
+        """Add a `Work` to the counts, up to the offset ``reached``."""
         start, work.counted_to = work.counted_to, reached
         for node, taken, given in work.nodes:
             counts = self.counts[node]
@@ -273,7 +274,7 @@ class _RunningNode:
 
 
 class _TaskRuntime:
-    """Time limit and dropped rows of the operator that runs; a task runs one at a time."""
+    """Time limit and dropped rows of the running operator; a task runs one operator at a time."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s

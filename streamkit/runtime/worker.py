@@ -35,7 +35,7 @@ from streamkit.runtime.user_calls import is_ours
 from streamkit.state.store import Store
 
 _SKIPS_NOTED_MAX = 5
-# How much later than its effect on a process pool a Ctrl-C may reach the job.
+# How long to wait for the signal of a Ctrl-C, which may end a process pool before it arrives.
 _SIGNAL_DELAY_S = 1.0
 
 # Why a job began to stop. Later events do not change it.
@@ -182,7 +182,7 @@ class Worker:
     # --- the parts -------------------------------------------------------------------
 
     async def _guarded(self, part: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
-        """Run a part; if it ends by an error, the job fails and stops in order."""
+        """Run a part; if it ends with an error, the job fails and stops in order."""
         with scope:
             try:
                 await part()
@@ -211,7 +211,7 @@ class Worker:
     async def _is_from_the_same_interrupt(self, error: StageError) -> bool:
         """Return whether an error comes from the Ctrl-C that stops the job.
 
-        A terminal sends Ctrl-C to the user's process pools too, and what it does to them may
+        A terminal sends Ctrl-C to the user's process pools too, and the error of a pool may
         arrive before the signal. The next run starts with the record that was interrupted.
         """
         if not isinstance(error.__cause__, KeyboardInterrupt | BrokenExecutor):

@@ -68,7 +68,7 @@ def _first_lost(values: Sequence[Any], encoded: Sequence[bytes], rows: range) ->
 
 
 def _all_finite(values: Sequence[Any]) -> bool:
-    """Return whether all floats are finite; also return False if sums cannot decide it."""
+    """Return True only if all floats are certainly finite; False if sums cannot decide it."""
     kinds = set(map(type, values))
     if len(kinds) != 1:
         return not kinds

@@ -20,14 +20,14 @@ T = TypeVar("T")
 
 
 class ClientRunner:
-    """Keeps an async client open on the event loop: from `open` or the first call to `close`."""
+    """Keeps an async client open on the event loop, until `close`; the first call opens it."""
 
     def __init__(self, client: AsyncClient) -> None:
         self.client = client
         self.loop: LoopThread = shared_loop()
         self._opening = threading.Lock()
-        self._life: Future[None] | None = None
-        self._leave = asyncio.Event()
+        self._client_task: Future[None] | None = None
+        self._close_requested = asyncio.Event()
         # This lock protects the fields below.
         self._state = threading.Lock()
         self._is_closed = False
@@ -43,13 +43,13 @@ class ClientRunner:
             StreamKitError: The client cannot connect.
         """
         self.loop.check()
-        if self._life is not None and not self._is_closed:
+        if self._client_task is not None and not self._is_closed:
             return
         with self._opening:
             if self._is_closed:
                 raise self._closed()
-            if self._life is None:
-                self._begin_life()
+            if self._client_task is None:
+                self._start_client()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for it; connect first if necessary."""
@@ -94,7 +94,7 @@ class ClientRunner:
         checks.optional(checks.seconds, "deadline_s", deadline_s)
         self.loop.check_not_forked()
         with self._state:
-            if self._is_closed or self._life is None:
+            if self._is_closed or self._client_task is None:
                 self._is_closed = True
                 return
             self._closers += 1
@@ -114,8 +114,8 @@ class ClientRunner:
             iterators = list(self._iterators)
         for iterator in iterators:
             iterator.close()
-        self.loop.post(self._leave.set)
-        self.loop.result_of(self._life)
+        self.loop.post(self._close_requested.set)
+        self.loop.result_of(self._client_task)
         problems = [outcome for outcome in outcomes if outcome is not None]
         if problems:
             for other in problems[1:]:
@@ -129,26 +129,26 @@ class ClientRunner:
     def _closed(self) -> UsageError:
         return UsageError(f"the client of {self.client.address} is closed")
 
-    def _begin_life(self) -> None:
+    def _start_client(self) -> None:
         entered: Future[None] = Future()
-        life = self.loop.start(self._live(entered))
+        client_task = self.loop.start(self._run_client(entered))
         try:
             entered.result()
         except BaseException:
-            life.cancel()
+            client_task.cancel()
             raise
         with self._state:
-            self._life = life
+            self._client_task = client_task
             is_late = self._is_closed
         if is_late:  # another thread closed the client before it was open
-            self.loop.post(self._leave.set)
+            self.loop.post(self._close_requested.set)
             raise self._closed()
 
-    async def _live(self, entered: Future[None]) -> None:
+    async def _run_client(self, entered: Future[None]) -> None:
         try:
             async with self.client:
                 entered.set_result(None)
-                await self._leave.wait()
+                await self._close_requested.wait()
         except BaseException as error:
             if entered.done():
                 raise

@@ -107,8 +107,8 @@ class SendBatch:
         if record is None:
             self._watched.append((row, known))
         else:
-            # In the next cycle of the loop, when it is idle: a thread that wakes while the loop
-            # still works would have to wait again, for the interpreter lock.
+            # Set it in the next cycle of the loop, which is then idle: a thread that wakes while
+            # the loop still works would have to wait again, for the interpreter lock.
             record.when_known(partial(asyncio.get_running_loop().call_soon, known.set))
 
     def settle(self, parts: list[Part], *, rest: Exception | None = None) -> None:

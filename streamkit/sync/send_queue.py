@@ -110,8 +110,8 @@ class SendQueue:
 
         Raises:
             UsageError: The producer is closed.
-            NotFlushed: The producer was closed after some of the records were queued; the text
-                says how many.
+            NotFlushed: The producer was closed after some of the records were queued; the
+                message says how many.
         """
         batches: list[SendBatch] = []
         call = _Call()
@@ -155,7 +155,7 @@ class SendQueue:
         return self._is_closed
 
     @property
-    def unhanded(self) -> int:
+    def unforwarded(self) -> int:
         """The number of records that the async producer has not accepted yet."""
         with self._lock:
             in_progress = 0 if self._in_progress is None else len(self._in_progress)
@@ -164,7 +164,7 @@ class SendQueue:
     @property
     def unacknowledged(self) -> int:
         """The number of records whose outcome is not known yet."""
-        return self.unhanded + self._producer.unacknowledged
+        return self.unforwarded + self._producer.unacknowledged
 
     def unfinished_text(self) -> str:
         """Return a text about undelivered records; empty if all are delivered."""
@@ -344,7 +344,7 @@ class SendQueue:
         self._set_room(self._room_bytes - batch.bytes)
 
     def _wake_up(self) -> None:
-        # In this order: an interrupt between the two only wakes the loop once more than needed.
+        # In this order, an interrupt between the two calls only wakes the loop without need.
         self._loop.post(self._has_work.set)
         self._is_awake = True
 
@@ -374,7 +374,7 @@ class SendQueue:
                 self._set_room(self._room_bytes + batch.bytes)
                 self._room.notify_all()
             self._progress.notify()
-            await asyncio.sleep(0)  # let the same loop receive responses
+            await asyncio.sleep(0)  # let the loop receive responses first
             if not self._closed:
                 with anyio.move_on_after(self._gather_s):
                     await self._urgent.wait()

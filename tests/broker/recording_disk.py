@@ -289,7 +289,7 @@ class DiskModel:
         return self._folders[node]
 
     def write_crashed_disk(self, target: Path, random: Random, share: float) -> None:
-        """Write one possible state of the disk after a crash now.
+        """Write one possible state of the disk if it crashes now.
 
         ``share`` is the part of the pending changes that survives: 0 nothing, 1 everything.
         """

@@ -67,7 +67,7 @@ class Done:
 
 @dataclass
 class Known:
-    """The sum of all facts up to a moment."""
+    """What is known at a moment, from all facts before it."""
 
     may_exist: set[str] = field(default_factory=set)
     must_exist: dict[str, int] = field(default_factory=dict)

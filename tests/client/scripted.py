@@ -69,7 +69,7 @@ BAD: Final = b"bad"
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """The script for one Produce request: its code, whether it is stored, and answered."""
+    """The script for one Produce request: its error code, and whether it is stored and answered."""
 
     code: int = 0
     stores: bool = True

@@ -183,7 +183,7 @@ class StockSpu:
         stream.changed = anyio.Event()
 
     async def _send(self, stream: Stream, offset: int, send: Callable[[bytes], Any]) -> int | None:
-        """Serve from an offset; return the end offset, or None if the stream ended."""
+        """Send the batches from an offset; return the end offset, or None if the stream ended."""
         body: StreamFetchRequest = stream.request.body
 
         async def answer(partition: FetchablePartition) -> None:

@@ -48,7 +48,7 @@ class BrokerProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                # Ctrl-C on the test's terminal is for the test.
+                # Ctrl-C on the test's terminal must reach only the test.
                 start_new_session=True,
             )
         assert self._process.stdout is not None

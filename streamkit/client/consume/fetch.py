@@ -31,9 +31,9 @@ class FetchedBatch:
 class Fetched:
     """The result of one read.
 
-    ``batches`` are complete and may begin before the requested offset; ``chunk`` has their
-    records from that offset on. ``next_offset`` is where to read next. If it equals the requested
-    offset, there was nothing to read.
+    ``batches`` are complete and may begin before the requested offset; ``chunk`` has only the
+    records at and after that offset. ``next_offset`` is where to read next. If it equals the
+    requested offset, there was nothing to read.
     """
 
     batches: tuple[FetchedBatch, ...]

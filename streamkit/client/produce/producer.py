@@ -149,7 +149,7 @@ class Producer:
             RecordTooLarge: A record is too large even for a batch of its own. None is sent.
             UsageError: The columns differ in length, a value is not valid, or the producer is
                 closed. None is sent.
-            NotFlushed: The producer was closed after some of the records were queued; the text
+            NotFlushed: The producer was closed after some of the records were queued; the message
                 says how many. After a cancellation while this waits for room, the number is not
                 known.
         """

@@ -23,7 +23,7 @@ from streamkit.protocol.smartmodules import SmartModuleInvocation
 
 ModuleKind = Literal["generic", "filter", "map", "filter_map", "array_map", "aggregate"]
 
-# In older versions a StreamFetch carries at most one module, and servers ignore it.
+# In older versions a StreamFetch carries at most one module, which servers ignore.
 CHAIN_SINCE: Final = 18
 _KINDS: Final[dict[str, wire.Kind]] = {
     "generic": wire.Generic(),

@@ -195,7 +195,7 @@ def _loader() -> Any:
         ) from error
 
     class Loader(yaml.SafeLoader):
-        yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # it is the library's
+        yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012  # the library defines it
 
     for tag, pattern, first in _PLAIN_SCALARS:
         whole = re.compile(rf"(?:{pattern})\Z")

@@ -5,7 +5,7 @@ Each function of `SCENARIOS` is such a program: it gets a client and the name of
 `test_processes.py` starts one and exchanges lines with it: `say` prints a line for the test,
 `hear` waits for a line from the test. Example: `interrupt_flush` waits in ``producer.flush()``,
 because the test delays the responses of the broker. The program sends itself SIGINT and prints
-"interrupted". After the test has forwarded the responses, it must be able to send and flush again.
+"interrupted". When the test forwards the responses, the program must send and flush again.
 
 To run one by hand against a broker: python -m tests.client.sync.program SCENARIO ADDRESS TOPIC
 """
@@ -60,7 +60,7 @@ def interrupt_once_it_waits() -> None:
 
 
 def interrupted(wait: Callable[[], object]) -> None:
-    """Start a wait that would not end, interrupt it, and let the test end its cause."""
+    """Start a wait that would not end, interrupt it, and let the test remove its cause."""
     interrupt_once_it_waits()
     try:
         wait()
