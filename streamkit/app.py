@@ -328,7 +328,7 @@ class App:
         checked_options(options, SinkOptions)
         if to is None and (names := topic_options(options)):
             raise UsageError(
-                f"{', '.join(names)}: only a topic has this option", hint="name the topic with to="
+                f"{', '.join(names)}: only a topic has this option", hint="set the topic with to="
             )
 
         def decorate(function: Callable[..., Any]) -> Any:

@@ -145,7 +145,7 @@ class Broker:
     def _recover(self) -> None:
         is_valid = self._journal.open()
         if not is_valid:
-            logger.error("the journal has a damaged entry; the ends are read from the logs")
+            logger.error("the journal has a damaged entry; the end offsets are read from the logs")
         if not self._offsets.open():
             logger.error("the journal of consumer offsets has a damaged entry")
         make_folders(self._disk, self.folder.logs)
