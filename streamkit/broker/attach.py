@@ -155,7 +155,8 @@ def _start(folder: DataFolder, lock_fd: int) -> subprocess.Popen[bytes]:
             stdout=messages,
             stderr=messages,
             pass_fds=(lock_fd,),
-            # In its own session, Ctrl-C does not stop the broker before the sinks are flushed.
+            # The broker gets its own session, so that Ctrl-C does not stop it before the sinks
+            # are flushed.
             start_new_session=True,
         )
     os.close(lock_fd)

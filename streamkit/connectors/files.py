@@ -203,7 +203,7 @@ class JsonLinesWriter(AcknowledgedWriter):
     def _sync(self, mark: _Mark) -> None:
         with self._file_lock:
             found = os.fstat(self._fd)
-            if found.st_ino == mark.inode:  # otherwise it was moved away, and synced then
+            if found.st_ino == mark.inode:  # otherwise it was moved away and synced
                 self._sync_up_to(mark.end)
 
     def _sync_up_to(self, end: int) -> None:

@@ -67,7 +67,7 @@ def package_of(path: Path, levels: int) -> tuple[str, Path]:
 
 
 def free_name(name: str) -> str:
-    """Return a module name for a file outside packages which no other module has."""
+    """Return a module name that no other module has, for a file outside packages."""
     while name in sys.stdlib_module_names or name in sys.modules:
         name += "_"
     return name

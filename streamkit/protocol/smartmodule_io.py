@@ -77,7 +77,10 @@ RECORDS = vec[ModuleRecord](RECORD)
 
 @dataclass(frozen=True, slots=True)
 class SmartModuleInput:
-    """The input of a call. ``records`` is the uncompressed payload of a batch: count, records."""
+    """The input of a call.
+
+    ``records`` is the payload of a batch, not compressed: a count, then the records.
+    """
 
     base_offset: I64
     records: Bytes

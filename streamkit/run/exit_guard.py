@@ -2,7 +2,7 @@
 
 The interpreter waits for threads that are not daemons, and for processes that were started with
 `multiprocessing`. The job's data are safe by then, so this reports what the process waits for, and
-ends it at the deadline.
+ends the process at the deadline.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Feed(Protocol):
         """Wait for a value, then return up to ``most`` values; an empty list at the end.
 
         Raises:
-            BaseException: The generator raised it; all values that it yielded before are taken.
+            BaseException: The generator raised it, after all values that were already taken.
         """
 
     def stop(self) -> None:

@@ -17,7 +17,7 @@ FORMAT_VERSION = 1
 PLAN = "one-task"
 _STATE_ID_BITS = 64
 
-# Positions by source or sink, then by a key of its own. Only the source or sink can decode them.
+# Positions by source or sink, then by a key such as the partition. Only their owner decodes them.
 Changes = dict[str, dict[str, str]]
 
 

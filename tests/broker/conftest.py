@@ -13,7 +13,7 @@ from tests.broker.running import running
 
 @pytest.fixture
 def anyio_backend() -> str:
-    return "asyncio"  # the broker has its own process, so it supports only one event loop
+    return "asyncio"  # the broker supports only asyncio, because it uses its transports directly
 
 
 @pytest.fixture

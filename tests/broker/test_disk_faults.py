@@ -150,7 +150,7 @@ async def test_requests_during_a_sync_share_the_next_sync(setup: FaultyBroker) -
 
 
 async def test_a_broker_that_stops_syncs_the_journal_of_its_last_group(tmp_path: Path) -> None:
-    """Damage to an acknowledged record is told from a torn tail by the end in the journal."""
+    """The end in the journal distinguishes damage to acknowledged records from a torn tail."""
     disk = BlockedDisk()
     async with (
         running(tmp_path, disk=disk) as broker,
@@ -291,7 +291,7 @@ async def test_a_failed_sync_refuses_earlier_entries_of_its_group(
         disk.may_sync.clear()
         first = asyncio.ensure_future(produce(other, "t", batch_of(b"zero")))
         assert await asyncio.to_thread(disk.sync_is_blocked.wait, TIMEOUT_S)
-        # Both entries wait for the writer, so they make one group.
+        # Both entries wait for the writer, so they form one group.
         both = produce_request("t", (0, batch_of(bytes(400))), (0, batch_of(bytes(600))))
         sent = producer.start(apis.PRODUCE, both)
         await sc.call(apis.API_VERSIONS, ApiVersionsRequest("1.0.0"))

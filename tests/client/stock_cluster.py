@@ -1,8 +1,8 @@
 """A small Fluvio cluster that handles SmartModules exactly as a stock one does.
 
-Our embedded broker runs SmartModules more strictly than stock servers. The client must also read
-what a stock server sends: wrong offset deltas, no response if a module drops every record, and a
-stream that ends with a segment of the log. `StockSpu` reproduces these faults. A module is a
+Our embedded broker stores SmartModules but does not run them, so tests need another server. A stock
+server sends wrong offset deltas, sends no response if a module drops every record, and ends a
+stream with a segment of the log. `StockSpu` reproduces these faults. A module is a
 Python function from value and key to rows. Example: a filter that keeps one of three records.
 
     spu = StockSpu(batch_of(b"a", b"b", b"c"), only(b"b"))

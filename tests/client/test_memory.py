@@ -54,7 +54,7 @@ async def test_prefetched_records_never_exceed_the_bound(
             while (chunk := await consumer.next_chunk()) is not None:
                 read += len(chunk)
                 await consumer.end_offsets()  # slower than the arrival of more records
-                # Only `next_chunk` takes records out, so before each call the most are waiting.
+                # Only `next_chunk` removes records, so most of them wait just before a call.
                 most = max(most, consumer.metrics.records - read)
     assert read == count
     record_bytes = consumer.metrics.wire_bytes / count

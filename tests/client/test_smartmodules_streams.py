@@ -260,7 +260,7 @@ async def test_a_start_inside_a_batch_skips_the_records_before_it(start: int) ->
 async def test_no_record_after_the_start_is_lost(
     sizes: list[int], kept: set[int], start: int
 ) -> None:
-    """Also if a record of a long batch looks like one before the start."""
+    """Not even a record of a long batch that looks like one before the start."""
     count = sum(sizes)
     start = min(start, count)
     left = [number for number in range(count) if number in kept]

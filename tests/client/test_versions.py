@@ -400,7 +400,7 @@ async def test_an_spu_without_a_common_version_is_reported_at_the_first_use(
 ) -> None:
     api, call = SPU_USES[name]
     # Produce and UpdateOffsets are supported from version 0, so no server is too old for them. For
-    # FetchOffsets the minimum does not count.
+    # FetchOffsets the advertised minimum is ignored.
     is_new = api in (apis.PRODUCE, apis.UPDATE_OFFSETS)
     low, high = (api.max_version + 1, 99) if is_new else (0, api.min_version - 1)
     with (

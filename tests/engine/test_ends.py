@@ -173,7 +173,7 @@ async def test_the_error_of_a_failing_function_has_the_row_and_the_number_of_row
 
 
 class Noted:
-    """A sink class that notes its calls; its flush may fail."""
+    """A sink class that records its calls; its flush may fail."""
 
     def __init__(self, *, fails: bool = False) -> None:
         self.calls: list[Any] = []

@@ -13,7 +13,7 @@ from streamkit.errors import StageError, TopologyError, UsageError
 
 
 class Table:
-    """A sink class that notes its calls."""
+    """A sink class that records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []

@@ -195,8 +195,8 @@ def assert_each_once(job: Job) -> None:
     if job.case.slot.is_sink:
         seen = Counter(job.ledger.written)
         assert sorted(seen) == NUMBERS
-        # A failed list is repeated as a whole. A single row is repeated only if the sink noted it
-        # before it returned an invalid result.
+        # A failed list is repeated as a whole. A single row is repeated only if the sink
+        # recorded it before it returned an invalid result.
         repeated = {number for number, times in seen.items() if times > 1}
         allowed = {job.case.bad} if job.case.behaviour.is_result else set()
         assert job.case.slot.is_list or repeated <= allowed

@@ -126,7 +126,7 @@ answer(refusal(lambda: producer.send_string("after").wait()))
     with Proxy(broker.sc_port, broker.spu_port, stall) as proxy:
         async with start_peer(script, proxy.address, socket_wait_s=2) as peer:
             assert await peer.answer() == "sent"
-            stall.at = 0  # the proxy holds back the next response
+            stall.at = 0  # the proxy delays the next response
             await peer.send()
             assert await peer.answer() == "in flight"
             await asyncio.to_thread(stall.has_fired.wait)

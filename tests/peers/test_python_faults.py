@@ -49,7 +49,7 @@ for _ in range(20):
 """
     async with client.producer("t") as producer, start_peer(script) as peer:
         await producer.send_many([b"%d" % number for number in range(10)])
-        await producer.flush()  # so that the restart makes no unacknowledged record a duplicate
+        await producer.flush()  # so that no record is sent again after the restart
         assert [await peer.answer() for _ in range(10)] == [str(n) for n in range(10)]
         broker.kill()
         broker.start()

@@ -1,4 +1,4 @@
-"""Both clients read records of the official Python client as it sent them."""
+"""Both clients read the records of the official Python client exactly as they were sent."""
 
 from __future__ import annotations
 

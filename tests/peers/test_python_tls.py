@@ -77,6 +77,6 @@ async def test_the_official_client_accepts_the_profile_and_both_use_the_same_ser
             consumer = client.consumer("shared", until_end=True)
             assert [record.value async for record in consumer] == [b"theirs", b"theirs, too"]
         if form != "anonymous":
-            # streamkit has requested no server names that the official client has not.
+            # streamkit has requested only server names that the official client has requested too.
             assert {side: set(requested) for side, requested in proxy.names.items()} == names
             assert set(proxy.clients["sc"]) == set(proxy.clients["spu"]) == {"client"}

@@ -49,7 +49,7 @@ answer(refusal(fluvio.topic_producer, "nope"))
 async def test_the_official_client_can_produce_to_a_topic_right_after_creating_it(
     run_peer: RunPeer,
 ) -> None:
-    """It learns of topics from a watch, on another connection than that of the request."""
+    """It gets topics from a watch, on another connection than that of the request."""
     assert await run_peer(
         """
 for number in range(20):
@@ -87,7 +87,7 @@ for update in watch:
 async def test_a_topic_exists_for_both_clients_as_soon_as_one_has_created_it(
     start_peer: StartPeer, client: Client
 ) -> None:
-    # The official client learns of our topics only from its watch, a little later. Until then it
+    # The official client gets our topics only from its watch, a little later. Until then it
     # refuses them without a request, so the script retries.
     script = """
 import time

@@ -72,7 +72,7 @@ def one_record(body: bytes) -> bytes:
 
 
 def varint(number: int) -> bytes:
-    """Encode a zigzag number in the plainest way."""
+    """Encode a zigzag number in the simplest way."""
     bits = abs(number) * 2 - (number < 0)
     out = b""
     while bits > 127:
@@ -82,7 +82,7 @@ def varint(number: int) -> bytes:
 
 
 def record_bytes(row: int, delta_ms: int, key: bytes | None, value: bytes) -> int:
-    """docs/protocol/batches.md, "Size of a record", term by term."""
+    """Compute the size as in docs/protocol/batches.md, "Size of a record"."""
     length = 1 + len(varint(delta_ms)) + len(varint(row))
     length += 1 if key is None else 1 + len(varint(len(key))) + len(key)
     length += len(varint(len(value))) + len(value) + 1

@@ -1,4 +1,4 @@
-"""Arbitrary bytes are a message or refused, and a small message uses little memory."""
+"""Arbitrary bytes are decoded or refused, and a small message uses little memory."""
 
 from __future__ import annotations
 

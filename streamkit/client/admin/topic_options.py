@@ -56,13 +56,13 @@ class Deduplication:
 
     @classmethod
     def of(cls, found: topic_specs.Deduplication) -> Deduplication:
-        """Create it from a spec."""
+        """Create a `Deduplication` from a spec."""
         age = found.age
         age_s = None if age is None else age.seconds + age.nanoseconds / 1_000_000_000
         return cls(found.count, age_s, found.uses, dict(found.params))
 
     def as_spec(self) -> topic_specs.Deduplication:
-        """Return it as a spec.
+        """Return the spec of this deduplication.
 
         Raises:
             UsageError: A value is not valid.

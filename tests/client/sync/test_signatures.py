@@ -1,4 +1,4 @@
-"""Both clients have the same names with the same parameters."""
+"""Both clients have methods with the same names and parameters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 import streamkit.client as asynchronous
 from streamkit import sync
 
-# Names that only one side has, with the reason. Nothing that an application needs belongs here.
+# Names that only one side has, with the reason. No name that an application needs may be here.
 ONLY_HERE: Final = {
     ("Client", "close"),  # for clients that are used without `with`
 }
