@@ -21,7 +21,7 @@ from streamkit.dataflow.decorators import (
     YieldsFrom,
     YieldsFromAsync,
 )
-from streamkit.dataflow.endpoints import Connector, FunctionSink, SinkWriter
+from streamkit.dataflow.endpoints import Connector, CustomSink, FunctionSink
 from streamkit.dataflow.functions import caller_location, caller_module, caller_scope, facts_of
 from streamkit.dataflow.options import (
     SinkOptions,
@@ -279,7 +279,7 @@ class App:
         stream: Stream[X],
         /,
         *,
-        to: SinkWriter[Y],
+        to: CustomSink[Y],
         key: Callable[[X], bytes | str | None] | None = None,
         **options: Unpack[StageOptions],
     ) -> ShapingDecorator[X, Y]: ...
@@ -328,7 +328,7 @@ class App:
         checked_options(options, SinkOptions)
         if to is None and (names := topic_options(options)):
             raise UsageError(
-                f"{', '.join(names)}: only a topic has this option", hint="name the topic with to="
+                f"{', '.join(names)}: only a topic has this option", hint="set the topic with to="
             )
 
         def decorate(function: Callable[..., Any]) -> Any:
@@ -363,7 +363,7 @@ class App:
         self._check()
 
     def _check(self, *, allows_open_ends: bool = False) -> None:
-        from streamkit.loading.twins import refuse_second_import
+        from streamkit.loading.second_import import refuse_second_import
 
         self.load()
         refuse_second_import(self)

@@ -67,7 +67,7 @@ FETCH_BYTES_DEFAULT: Final = 1_048_890
 # The broker returns no more than this per partition and per response, even if a client
 # requests more.
 FETCH_BYTES_MAX: Final = 16 * MIB
-FETCH_ANSWER_BYTES_MAX: Final = 64 * MIB
+FETCH_RESPONSE_BYTES_MAX: Final = 64 * MIB
 BATCH_BYTES_DEFAULT: Final = 16_384
 REQUEST_BYTES_DEFAULT: Final = 1_048_576
 

@@ -29,7 +29,7 @@ KEYS: Final = ("cluster", "topics")
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class SettingOrigin:
     """Where the name of a topic was set; ``is_shared`` if other jobs use the same file."""
 
     place: str
@@ -47,7 +47,7 @@ class Settings:
     cluster: str | None = None
     topics: dict[str, str] = field(default_factory=dict)
     given_cluster: str | None = None
-    origins: dict[str, Origin] = field(default_factory=dict)
+    origins: dict[str, SettingOrigin] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def topic(self, name: str) -> str:
@@ -91,7 +91,7 @@ def load_settings(
     """
     cluster = None
     topics: dict[str, str] = {}
-    origins: dict[str, Origin] = {}
+    origins: dict[str, SettingOrigin] = {}
     for path, keys in (
         (folder / "pyproject.toml", ("tool", "streamkit")),
         (folder / "streamkit.toml", ()),
@@ -99,12 +99,12 @@ def load_settings(
         table = _table(path, keys)
         cluster = table.get("cluster", cluster)
         topics |= table.get("topics", {})
-        origins |= dict.fromkeys(table.get("topics", {}), Origin(str(path), is_shared=True))
+        origins |= dict.fromkeys(table.get("topics", {}), SettingOrigin(str(path), is_shared=True))
     named, notes = _from_environment(environment)
     given_cluster, chosen = _from_assignments(given)
     for name, value, place in (*named, *chosen):
         topics[name] = value
-        origins[name] = Origin(place, is_shared=False)
+        origins[name] = SettingOrigin(place, is_shared=False)
     return Settings(cluster, topics, given_cluster, origins, tuple(notes))
 
 

@@ -182,7 +182,7 @@ class BrokerLease:
         from streamkit.broker.attach import attach
 
         self._attachment = attach(self._target.data_dir)
-        if self._attachment.has_made_folder:
+        if self._attachment.has_created_folder:
             say(f"new data folder at {self._target.data_dir}")
         self.address = self._attachment.sc_address
 

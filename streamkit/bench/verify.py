@@ -31,4 +31,4 @@ def verify_written(
     if checksum(values, keys, offsets, []) != expected:
         raise WrongOutput("the stored records differ from those that were sent")
     if earliest_ms < not_before_ms:
-        raise WrongOutput("records have timestamps from before they were sent")
+        raise WrongOutput("records have timestamps earlier than the time of sending")

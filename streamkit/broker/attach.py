@@ -49,7 +49,7 @@ class Attachment:
         self.sc_address = str(greeting["sc"])
         self.pid = int(str(greeting["pid"]))
         self.has_started_broker = started
-        self.has_made_folder = made_folder
+        self.has_created_folder = made_folder
 
     def is_lost(self) -> bool:
         """Return whether the broker ended unexpectedly."""

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from streamkit.broker.catalog import Catalog, Topic
+from streamkit.broker.catalog import Catalog, CatalogTopic
 from streamkit.broker.catalog_journal import CatalogJournal
 from streamkit.broker.connection import Connection, Port, Usage
 from streamkit.broker.consumer_offsets import ConsumerOffsets
@@ -145,7 +145,7 @@ class Broker:
     def _recover(self) -> None:
         is_valid = self._journal.open()
         if not is_valid:
-            logger.error("the journal has a damaged entry; the ends are read from the logs")
+            logger.error("the journal has a damaged entry; the end offsets are read from the logs")
         if not self._offsets.open():
             logger.error("the journal of consumer offsets has a damaged entry")
         make_folders(self._disk, self.folder.logs)
@@ -154,7 +154,7 @@ class Broker:
         self._disk.sync_folder(self.folder.root)
         files = OpenFiles(self._disk, is_writer=True)
         for name, incarnation, spec in self._journal.topics():
-            topic = Topic(name, incarnation, spec)
+            topic = CatalogTopic(name, incarnation, spec)
             for partition in range(spec.partition_count):
                 log = self._catalog.new_log(topic, partition)
                 self._recover_partition(log, incarnation, files)
@@ -269,7 +269,7 @@ class Broker:
         self._streams.end_moved(log)
         self._logs_with_new_end.add(log)
 
-    def _on_topic_removed(self, topic: Topic) -> None:
+    def _on_topic_removed(self, topic: CatalogTopic) -> None:
         self._streams.topic_removed(topic)
         for log in topic.logs:
             for segment in log.segments:

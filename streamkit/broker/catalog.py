@@ -52,7 +52,7 @@ CONSUMER_OFFSET_SPEC = TopicSpec(
 
 
 @dataclass(slots=True)
-class Topic:
+class CatalogTopic:
     name: str
     incarnation: str
     spec: TopicSpec
@@ -104,7 +104,7 @@ class Catalog:
     def __init__(self, disk: Disk, root: Path) -> None:
         self._disk = disk
         self._root = root
-        self.topics: dict[str, Topic] = {}
+        self.topics: dict[str, CatalogTopic] = {}
         self.modules: dict[str, SmartModuleSpec] = {}
         self.spu: Metadata | None = None
         self._watchers: list[Watcher] = []
@@ -163,7 +163,7 @@ class Catalog:
         )
         self.spu = Metadata(SPU_NAME, spec, SpuStatus(SpuResolution.ONLINE))
 
-    def new_log(self, topic: Topic, partition: int) -> PartitionLog:
+    def new_log(self, topic: CatalogTopic, partition: int) -> PartitionLog:
         """Create the object for a partition's log, without files."""
         return PartitionLog(
             self._disk,
@@ -173,20 +173,20 @@ class Catalog:
             segment_bytes=topic.segment_bytes,
         )
 
-    def add(self, topic: Topic) -> None:
+    def add(self, topic: CatalogTopic) -> None:
         """Add a topic whose files exist. Watchers get its partitions first, then the topic."""
         self.topics[topic.name] = topic
         self._notify_of_partitions(topic, topic.logs)
         self._notify(specs.TOPIC, [Change(topic.metadata())])
 
-    def grow(self, topic: Topic, spec: TopicSpec, logs: list[PartitionLog]) -> None:
+    def grow(self, topic: CatalogTopic, spec: TopicSpec, logs: list[PartitionLog]) -> None:
         """Add partitions. Watchers get them before the topic with the new partition count."""
         topic.logs.extend(logs)
         self._notify_of_partitions(topic, logs)
         topic.spec = spec
         self._notify(specs.TOPIC, [Change(topic.metadata())])
 
-    def remove(self, name: str) -> Topic:
+    def remove(self, name: str) -> CatalogTopic:
         """Remove a topic and its partitions."""
         topic = self.topics.pop(name)
         deleted = [Change(topic.partition_metadata(log), is_delete=True) for log in topic.logs]
@@ -228,7 +228,7 @@ class Catalog:
     def _module_metadata(self, name: str) -> Metadata:
         return Metadata(name, self.modules[name], NoStatus())
 
-    def _notify_of_partitions(self, topic: Topic, logs: list[PartitionLog]) -> None:
+    def _notify_of_partitions(self, topic: CatalogTopic, logs: list[PartitionLog]) -> None:
         self._notify(specs.PARTITION, [Change(topic.partition_metadata(log)) for log in logs])
 
     def _notify(self, kind: ObjectKind, changes: list[Change]) -> None:

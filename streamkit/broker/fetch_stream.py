@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from streamkit.broker.catalog import Topic
+from streamkit.broker.catalog import CatalogTopic
 from streamkit.broker.connection import Connection
 from streamkit.broker.files import OpenFiles
 from streamkit.broker.flow import StreamFlow
@@ -42,7 +42,7 @@ class Streams:
         for stream in list(self._by_log.get(log, ())):
             stream.end_moved()
 
-    def topic_removed(self, topic: Topic) -> None:
+    def topic_removed(self, topic: CatalogTopic) -> None:
         """End the streams of a topic, including those that wait for an acknowledgement."""
         for log in topic.logs:
             for stream in list(self._by_log.get(log, ())):

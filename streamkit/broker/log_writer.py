@@ -46,7 +46,7 @@ class _Append:
 
 
 @dataclass(slots=True)
-class _Task:
+class _DiskTask:
     """Other work that must run between groups, such as creating the files of a topic."""
 
     run: Callable[[], Any]
@@ -58,7 +58,7 @@ class _Task:
 @dataclass(slots=True)
 class _Group:
     appends: list[_Append] = field(default_factory=list)
-    tasks: list[_Task] = field(default_factory=list)
+    tasks: list[_DiskTask] = field(default_factory=list)
     size_bytes: int = 0
 
 
@@ -105,7 +105,7 @@ class LogWriter:
     def run(self, function: Callable[[], T]) -> asyncio.Future[T]:
         """Run a function on the writer's thread, after all earlier appends and functions."""
         done: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(_Task(function, done))
+        self._queue.put(_DiskTask(function, done))
         return done
 
     async def close(self) -> None:

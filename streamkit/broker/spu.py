@@ -19,7 +19,7 @@ from streamkit.broker.log_writer import Appended, LogWriter
 from streamkit.broker.smartmodules import NOT_RUN
 from streamkit.env import Clock
 from streamkit.errors import RemoteProtocolError
-from streamkit.limits import FETCH_ANSWER_BYTES_MAX, STREAMS_PER_CONNECTION_MAX
+from streamkit.limits import FETCH_RESPONSE_BYTES_MAX, STREAMS_PER_CONNECTION_MAX
 from streamkit.protocol import apis
 from streamkit.protocol.connection import IncomingRequest
 from streamkit.protocol.control_plane import ApiRange, ApiVersionsResponse
@@ -201,7 +201,7 @@ class SpuSession:
         if body.isolation > READ_COMMITTED:
             raise RemoteProtocolError(f"unknown isolation {body.isolation}", at=0)
         topics = []
-        left = FETCH_ANSWER_BYTES_MAX
+        left = FETCH_RESPONSE_BYTES_MAX
         for topic in body.topics:
             found = []
             for each in topic.partitions:

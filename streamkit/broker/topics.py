@@ -22,7 +22,7 @@ from streamkit.broker.catalog import (
     CONSUMER_OFFSET_TOPIC,
     SPU_ID,
     Catalog,
-    Topic,
+    CatalogTopic,
     with_more_partitions,
 )
 from streamkit.broker.catalog_journal import CatalogJournal
@@ -56,7 +56,7 @@ class TopicService:
         offsets: ConsumerOffsets,
         clock: Clock,
         *,
-        on_removed: Callable[[Topic], None],
+        on_removed: Callable[[CatalogTopic], None],
     ) -> None:
         self._catalog = catalog
         self._journal = journal
@@ -113,7 +113,7 @@ class TopicService:
             return StatusResponse(name, ErrorCode(Code.TOPIC_NOT_FOUND), "not found")
         return StatusResponse(name, ErrorCode(Code.MIRROR_NOT_FOUND), "not found")
 
-    async def _grow(self, topic: Topic, count: int) -> StatusResponse:
+    async def _grow(self, topic: CatalogTopic, count: int) -> StatusResponse:
         name = topic.name
         if topic.spec.system:
             return StatusResponse(
@@ -152,7 +152,7 @@ class TopicService:
                 return StatusResponse(name, ErrorCode(Code.TOPIC_NOT_FOUND), "not found")
             return await self._remove(topic)
 
-    async def _remove(self, topic: Topic) -> StatusResponse:
+    async def _remove(self, topic: CatalogTopic) -> StatusResponse:
         name = topic.name
         try:
             await self._writer.run(lambda: self._store_deletion(topic))
@@ -168,7 +168,7 @@ class TopicService:
         return StatusResponse(name)
 
     async def _create(self, name: str, spec: TopicSpec) -> None:
-        topic = Topic(name, f"{name}.{random_bits(_INCARNATION_BITS):016x}", spec)
+        topic = CatalogTopic(name, f"{name}.{random_bits(_INCARNATION_BITS):016x}", spec)
         logs = [
             self._catalog.new_log(topic, partition) for partition in range(spec.partition_count)
         ]
@@ -178,19 +178,19 @@ class TopicService:
 
     # --- on the writer's thread --------------------------------------------------
 
-    def _create_files(self, topic: Topic, spec: TopicSpec, logs: list[PartitionLog]) -> None:
+    def _create_files(self, topic: CatalogTopic, spec: TopicSpec, logs: list[PartitionLog]) -> None:
         for log in logs:
             log.create_first_segment(self._writer.files)
         self._writer.disk.sync_folder(logs[0].folder.parent)
         self._writer.disk.sync_folder(logs[0].folder.parent.parent)
         self._journal.store_topic(topic.name, topic.incarnation, spec)
 
-    def _store_deletion(self, topic: Topic) -> None:
+    def _store_deletion(self, topic: CatalogTopic) -> None:
         self._journal.store_topic_deleted(topic.name)
         for log in topic.logs:
             log.refusal = ErrorCode(Code.NOT_LEADER_FOR_PARTITION)
 
-    def _remove_files(self, topic: Topic) -> None:
+    def _remove_files(self, topic: CatalogTopic) -> None:
         keys = [key for key in self._offsets.table if key[1] == topic.name]
         self._offsets.drop(keys)
         for log in topic.logs:

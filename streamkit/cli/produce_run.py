@@ -25,7 +25,7 @@ from streamkit.cli.lines import (
     separated,
 )
 from streamkit.cli.output import OutputFailed, check_output
-from streamkit.cli.progress import Progress, rate, seconds
+from streamkit.cli.progress import ProgressLine, rate, seconds
 from streamkit.cli.session import Session, note, run_with_client
 from streamkit.cli.signals import cancelled_by_signals
 from streamkit.client import Producer, RecordsHandle, RecordsMetadata, SmartModule
@@ -171,7 +171,7 @@ class _Command:
         sizes = [each.size_bytes for each in inputs]
         self._total_bytes = None if None in sizes else sum(filter(None, sizes))
         self._is_interactive = inputs[0].is_terminal and not options.raw
-        self._progress = Progress(
+        self._progress = ProgressLine(
             "records produced", is_live=False if self._is_interactive else None
         )
         self._read_lines = _reader(options)

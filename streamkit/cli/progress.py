@@ -12,7 +12,7 @@ _LIVE_S: Final = 0.2
 _LOG_S: Final = 5.0
 
 
-class Progress:
+class ProgressLine:
     """Reports progress on standard error; frequent updates are printed at intervals."""
 
     def __init__(

@@ -17,7 +17,7 @@ from streamkit.errors import StreamKitError
 from streamkit.loading.apps import load_app
 from streamkit.observe.streams import say
 from streamkit.run import RunOptions, run_app
-from streamkit.run.leaving import Leaving
+from streamkit.run.exit_guard import ExitGuard
 from streamkit.settings import parse_assignments
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def run(
         with _prints_to_standard_error() if as_json else contextlib.nullcontext():
             app = load_app(target)
             app.load()
-        leaving = Leaving(stop_deadline, say)
+        leaving = ExitGuard(stop_deadline, say)
         try:
             code = run_app(app, options, leaving.begin)
         except StreamKitError as error:

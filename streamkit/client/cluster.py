@@ -193,7 +193,7 @@ class Cluster:
             raise self._closed()
         raise UsageError(
             f"the client of {self.address} is not open",
-            hint="enter it first: `async with Client.connect(...) as client:`",
+            hint="open it first: `async with Client.connect(...) as client:`",
         )
 
     def _closed(self) -> UsageError:

@@ -13,7 +13,7 @@ from streamkit.serde.values import Serde
 V = TypeVar("V")
 
 
-class SinkWriter(Protocol[V]):
+class CustomSink(Protocol[V]):
     """A custom sink with full control; each method may be async.
 
     A commit calls ``flush``; when it returns, the values written before must be safe.

@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast
 
-from streamkit.dataflow.endpoints import Connector, SinkWriter
+from streamkit.dataflow.endpoints import Connector, CustomSink
 from streamkit.dataflow.functions import (
     caller_location,
     caller_scope,
@@ -103,7 +103,7 @@ class Stream(Generic[V_co]):
 
     def to(
         self: Stream[T],
-        target: str | Destination[T] | SinkWriter[T] | Connector,
+        target: str | Destination[T] | CustomSink[T] | Connector,
         *,
         key: Callable[[T], bytes | str | None] | None = None,
         **options: Unpack[SinkOptions],

@@ -31,7 +31,7 @@ from streamkit.runtime.contracts import (
 from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.slice_size import SliceSize
 from streamkit.runtime.task import Output, Skip, Work, is_skipped
-from streamkit.runtime.user_calls import Unfinished, unfinished_row
+from streamkit.runtime.user_calls import NotAwaited, unfinished_row
 
 # How long the calls of one round should take. A stop or a commit waits for a whole round.
 ROUND_S: Final = 0.01
@@ -129,7 +129,7 @@ class Delivery:
                 return await self._at_once[sink].write(chunk, is_over)
             if unfinished:
                 return await self._at_once[sink].write(chunk.slice(0, unfinished), is_over)
-            raise WriteFailed(0) from Unfinished(chunk.values[0])
+            raise WriteFailed(0) from NotAwaited(chunk.values[0])
         except WriteFailed as error:
             row, rows = error.row, error.rows
             cause = error.__cause__ or error

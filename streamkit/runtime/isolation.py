@@ -18,7 +18,7 @@ class ChangedInPlace(Exception):
         )
 
 
-class Snapshot:
+class ValueCopy:
     """Copies of values, to detect later changes."""
 
     def __init__(self, chunk: Chunk) -> None:

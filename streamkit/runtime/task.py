@@ -18,7 +18,7 @@ from streamkit.dataflow.topology import Node, Topology
 from streamkit.errors import StageError
 from streamkit.record import Chunk
 from streamkit.runtime.failures import describe_failure
-from streamkit.runtime.isolation import ChangedInPlace, Snapshot
+from streamkit.runtime.isolation import ChangedInPlace, ValueCopy
 
 # How long one operator may work on one slice. The slice size is chosen for a much shorter time.
 # This limit is for functions that suddenly become slow.
@@ -198,7 +198,7 @@ class Task:
             work.outputs.append(Output(node, chunk))
         is_shared = self._is_isolated and len(running.readers) > 1
         for reader in running.readers:
-            before = Snapshot(chunk) if is_shared else None
+            before = ValueCopy(chunk) if is_shared else None
             self._run(reader, chunk, work)
             row = None if before is None else before.changed_row()
             if row is not None:

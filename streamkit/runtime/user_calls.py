@@ -23,7 +23,7 @@ def unfinished_row(values: Sequence[object]) -> int | None:
     return next(row for row, value in enumerate(values) if type(value) in _NOT_BEGUN)
 
 
-class Unfinished(TypeError):
+class NotAwaited(TypeError):
     """A value is a coroutine or an async generator that was never started."""
 
     def __init__(self, value: object) -> None:

@@ -20,7 +20,7 @@ from streamkit.runtime.contracts import AtOnceWriter
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
 from streamkit.runtime.function_source import FunctionReader
-from streamkit.runtime.isolation import Snapshot
+from streamkit.runtime.isolation import ValueCopy
 from streamkit.runtime.task import Task, Work
 from streamkit.serde.values import encode_as, encode_key
 
@@ -182,7 +182,7 @@ class TestJob:
         reached = work.part.offsets[0]
         for output in work.outputs if self._is_isolated else ():
             if output.sink in self._writers:  # a copy, so a sink cannot change another's values
-                output.chunk = Snapshot(output.chunk).copy
+                output.chunk = ValueCopy(output.chunk).copy
         while reached < work.end:
             reached = await self._delivery.round(work, reached)
         if work.failure is not None:

@@ -362,7 +362,7 @@ async def test_a_request_with_a_smartmodule_is_refused_with_a_reason(broker: Bro
         (specs.TABLE_FORMAT, "x", 2),
     ],
 )
-async def test_only_topics_and_existing_smartmodules_can_be_deleted(
+async def test_deleting_an_unsupported_or_missing_object_is_refused(
     broker: Broker, kind: specs.ObjectKind, key: str | SpuName, code: int
 ) -> None:
     async with await Wire.open(broker.sc_address) as sc:

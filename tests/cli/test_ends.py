@@ -76,7 +76,7 @@ def test_produce_ends_with_an_error_when_its_topic_is_deleted(
         (ErrorCode(Code.MESSAGE_TOO_LARGE), False),
     ],
 )
-async def test_produce_ends_after_an_error_of_the_topic_but_not_of_one_record(
+async def test_produce_continues_only_after_an_error_of_a_single_record(
     tmp_path: Path, code: ErrorCode, ends: bool
 ) -> None:
     def answer(request: IncomingRequest) -> ProduceResponse:

@@ -80,7 +80,7 @@ def test_a_usage_error_has_a_message_and_a_hint(
     assert hint in "".join(others)
 
 
-def test_an_unexpected_error_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_is_raised_with_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object, **options: object) -> None:
         raise ZeroDivisionError("a bug")
 

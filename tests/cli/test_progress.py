@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from streamkit.cli.progress import Progress, rate, seconds
+from streamkit.cli.progress import ProgressLine, rate, seconds
 from streamkit.units import counted
 from tests.cli.processes import COMMAND, environment
 
@@ -30,7 +30,7 @@ def test_without_a_terminal_progress_is_printed_every_five_seconds(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     clock = Clock()
-    progress = Progress("records produced", is_live=False, clock_s=clock)
+    progress = ProgressLine("records produced", is_live=False, clock_s=clock)
     for clock.now_s in range(1, 11):
         progress.update(int(clock.now_s) * 100, int(clock.now_s), 20)
     progress.clear()
@@ -44,7 +44,7 @@ def test_on_a_terminal_one_line_is_overwritten_and_then_removed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     clock = Clock()
-    progress = Progress("records produced", is_live=True, clock_s=clock)
+    progress = ProgressLine("records produced", is_live=True, clock_s=clock)
     clock.now_s = 1.0
     progress.update(1_000, 1, None)
     clock.now_s = 1.1

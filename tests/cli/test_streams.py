@@ -102,7 +102,7 @@ def test_lines_are_stored_and_printed_if_notes_cannot_be_written(folder: Path, d
         ("--version", ">&-", 1, "standard output: it is closed"),
     ],
 )
-def test_a_closed_or_full_stream_that_a_command_needs_is_one_error_line(
+def test_a_command_prints_one_error_line_if_a_stream_it_needs_is_closed_or_full(
     folder: Path, arguments: str, redirection: str, code: int, error: str
 ) -> None:
     ended = streamkit(folder, arguments, redirection, given=b"d\n")

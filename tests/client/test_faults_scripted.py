@@ -197,7 +197,7 @@ async def test_after_a_seek_the_lag_counts_from_the_new_position() -> None:
             assert await consumer.lag() == {0: 5}
 
 
-async def test_after_a_seek_no_record_from_before_it_arrives() -> None:
+async def test_a_seek_discards_the_records_requested_before_it() -> None:
     """A loop over single records must not continue with the rest of its chunk."""
     async with scripted() as (server, client):
         fill(server)

@@ -211,7 +211,7 @@ async def test_added_partitions_are_read_from_their_beginning(
     assert sorted(found) == [(0, 5), (1, 0), (2, 0)]
 
 
-async def test_with_chosen_partitions_added_ones_are_not_read(
+async def test_a_consumer_of_chosen_partitions_does_not_read_added_ones(
     client: Client, new_topic: NewTopic
 ) -> None:
     topic = await new_topic()

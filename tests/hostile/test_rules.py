@@ -299,7 +299,7 @@ def test_the_finally_block_of_a_generator_runs_at_a_stop(place: Place) -> None:
     assert ended == [True]
 
 
-def test_rows_before_the_row_of_a_row_error_count_as_written(place: Place) -> None:
+def test_rows_before_the_failed_row_in_a_row_error_count_as_written(place: Place) -> None:
     app, written = new_app(), list[int]()
 
     def write(rows: list[int]) -> None:

@@ -117,7 +117,7 @@ BUGS = {
     ),
     "all rows of a list are skipped": Bug(
         Edit(function_sinks, "failed_write", "isinstance(error, RowError)", "False"),
-        rule(test_rules.test_rows_before_the_row_of_a_row_error_count_as_written),
+        rule(test_rules.test_rows_before_the_failed_row_in_a_row_error_count_as_written),
     ),
 }
 

@@ -26,7 +26,7 @@ def tls_table(tls: Tls | None) -> dict[str, Any]:
     missing = [key for key in CERT_KEYS if key not in given]
     if tls.anonymous or missing:
         raise UsageError(
-            f"a profile cannot have these TLS options (missing: {', '.join(missing)})",
+            f"these TLS options cannot be stored in a profile (missing: {', '.join(missing)})",
             hint="Fluvio's file needs domain, CA, client certificate and key, or anonymous TLS",
         )
     return verified_table(given)

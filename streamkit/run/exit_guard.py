@@ -20,7 +20,7 @@ from typing import Final
 _NOTE_AFTER_S: Final = 1.0
 
 
-class Leaving:
+class ExitGuard:
     """Ends the process with the job's exit code, no later than the deadline of the stop.
 
     Args:
