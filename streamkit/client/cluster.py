@@ -283,7 +283,7 @@ class Cluster:
             except TooManyConnections as error:
                 now_s = self.clock.monotonic_s()
                 if until_s is None:
-                    logger.warning("reconnecting: %s", error)
+                    logger.warning("waiting until the server accepts a connection: %s", error)
                     until_s = now_s + _full_server_s()
                 if now_s > until_s:
                     raise

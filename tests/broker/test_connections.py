@@ -21,7 +21,8 @@ from tests.broker.wire import Wire
 
 HELLO = ApiVersionsRequest("0.50.2", "linux", "x86_64")
 LIMIT = 8
-TIMEOUT_S = 5.0
+# A client waits up to 3 s for each of its two connections.
+TIMEOUT_S = 30.0
 # An early version of the broker could not serve this many clients.
 CLIENTS = 70
 
