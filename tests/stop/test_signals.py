@@ -67,7 +67,8 @@ def test_a_second_signal_ends_a_phase_that_hangs(
 
 
 def test_two_immediate_signals_end_a_job_by_force(place: Place) -> None:
-    with started_with_a_commit(place, "two signals") as job:
+    # No commit is due while the signals arrive.
+    with started_with_a_commit(place, "two signals", "--commit-interval", "3s") as job:
         code = job.wait()
     assert code in (128 + signal.SIGTERM, 128 + signal.SIGINT), job.words
     assert any(note.startswith("abandoned") for note in job.notes)
