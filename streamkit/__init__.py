@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from streamkit.app import App
     from streamkit.client import Client
     from streamkit.dataflow.context import Context
+    from streamkit.dataflow.stateful import State
     from streamkit.record import Offset, Record, Topic
 
 __version__ = "0.1.0"
-__all__ = ["App", "Client", "Context", "Offset", "Record", "Topic"]
+__all__ = ["App", "Client", "Context", "Offset", "Record", "State", "Topic"]
 
 # Imported at first use, so that `import streamkit` loads none of these modules.
 _HOME = {
@@ -21,6 +22,7 @@ _HOME = {
     "Context": "streamkit.dataflow.context",
     "Offset": "streamkit.record",
     "Record": "streamkit.record",
+    "State": "streamkit.dataflow.stateful",
     "Topic": "streamkit.record",
 }
 

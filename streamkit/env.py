@@ -58,6 +58,11 @@ def random_bits(bits: int) -> int:
     return random.SystemRandom().getrandbits(bits)
 
 
+def machine_memory_bytes() -> int:
+    """Return the size of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def raise_open_files_limit() -> None:
     """Raise the limit of open files of this process to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

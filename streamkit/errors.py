@@ -296,6 +296,10 @@ class StateMismatch(StateError):
     """The state belongs to another app or cluster, or does not match the broker's log."""
 
 
+class StateTooLarge(StateError):
+    """The keyed state of a job takes more memory than ``--state-memory`` allows."""
+
+
 class NotFlushed(StreamKitError):
     """The deadline passed before all records were acknowledged. The job can be resumed."""
 

@@ -70,5 +70,15 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
+def shown_bytes(size: int) -> str:
+    """Write a size with its unit: ``512 B``, ``1.5 MiB``."""
+    amount = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1_024 or unit == "GiB":
+            break
+        amount /= 1_024
+    return f"{amount:.0f} {unit}" if amount >= 10 or unit == "B" else f"{amount:.1f} {unit}"
+
+
 def _unit_s(unit: str) -> float | None:
     return _UNITS_S.get(unit, _UNITS_S.get(unit.removesuffix("s"))) if unit else 1.0

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamkit.cli.options import DURATION, Command, target_options_of, tls_of, with_target_options
+from streamkit.cli.options import (
+    DURATION,
+    SIZE,
+    Command,
+    target_options_of,
+    tls_of,
+    with_target_options,
+)
 from streamkit.cli.output import unguarded_output
 from streamkit.dataflow.topology import as_mermaid, as_text
 from streamkit.errors import StreamKitError
@@ -49,6 +56,12 @@ if TYPE_CHECKING:
     default="25s",
     type=DURATION,
     help="Maximum time for a stop",
+)
+@click.option(
+    "--state-memory",
+    "state_memory_bytes",
+    type=SIZE,
+    help="Maximum memory of keyed state; by default half of the machine memory",
 )
 @click.option(
     "--set",

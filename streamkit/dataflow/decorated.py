@@ -11,11 +11,13 @@ from streamkit.dataflow.operators import ContextFlatMap, ContextMapOrDrop, FlatM
 from streamkit.dataflow.options import SinkOptions, SourceOptions, StageOptions, on_error_of
 from streamkit.dataflow.sinks import sink_endpoint, sink_steps
 from streamkit.dataflow.sources import reading_steps
+from streamkit.dataflow.stateful import Stateful
 from streamkit.dataflow.steps import Step
-from streamkit.dataflow.stream import DecoratedFunction, Sink, Stream
+from streamkit.dataflow.stream import DecoratedFunction, Sink, Stream, check_keyed
 from streamkit.dataflow.topology import Node, stage_name
 from streamkit.errors import TopologyError
 from streamkit.serde.values import key_reader
+from streamkit.state.types import format_of
 
 
 def source_node(
@@ -31,6 +33,7 @@ def source_node(
     """
     facts = facts_of(function, scope)
     _refuse_async(facts)
+    _refuse_state(facts, "source")
     check_parameters(function, facts, "source")
     expected = facts.value_type
     if expected is None:
@@ -70,7 +73,7 @@ def stage_node(
     return Node(
         options.get("name") or stage_name(facts.name),
         "stage",
-        (_call_step(function, facts),),
+        (_stage_step(function, facts, inputs, options),),
         inputs=inputs,
         on_error=on_error_of(options),
         location=facts.location,
@@ -93,6 +96,7 @@ def sink_node(
         TopologyError: The function cannot be a sink; the message shows its file and line.
     """
     facts = facts_of(function, scope)
+    _refuse_state(facts, "sink")
     check_parameters(function, facts, "sink")
     shaping: tuple[Step, ...] = ()
     if isinstance(target, FunctionSink):
@@ -156,6 +160,15 @@ def _refuse_async(facts: FunctionFacts) -> None:
         )
 
 
+def _refuse_state(facts: FunctionFacts, what: str) -> None:
+    if facts.state_type is not None:
+        raise TopologyError(
+            f"the {what} {facts.name!r} has a State parameter, but only a stage keeps a state",
+            at=str(facts.location),
+            hint="put a stage between: @app.stage(stream.key_by(...))",
+        )
+
+
 def _check_shaping(facts: FunctionFacts) -> None:
     _refuse_async(facts)
     if facts.returns_none:
@@ -179,6 +192,22 @@ def _check_function_sink(facts: FunctionFacts) -> None:
             at=str(facts.location),
             hint="add what it needs from the context to the value, in a stage before the sink",
         )
+
+
+def _stage_step(
+    function: Callable[..., Any],
+    facts: FunctionFacts,
+    inputs: tuple[Node, ...],
+    options: StageOptions,
+) -> Step:
+    if facts.state_type is None:
+        return _call_step(function, facts)
+    name = options.get("name") or stage_name(facts.name)
+    with errors_at(facts.location):
+        check_keyed(inputs, name)
+        key_of = key_reader(facts.key_type) if facts.takes_context else None
+        form = format_of(facts.state_type, name)
+    return Stateful(function, name, form, facts.kind == "flat_map", key_of)
 
 
 def _call_step(function: Callable[..., Any], facts: FunctionFacts) -> Step:

@@ -18,6 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from streamkit.dataflow.context import Context
+from streamkit.dataflow.stateful import State
 from streamkit.dataflow.stream import Sink, Stage
 
 X_con = TypeVar("X_con", contravariant=True)
@@ -55,6 +56,46 @@ class MapsWithContext(Protocol[X_con, P, R_co, V_co]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
     @overload
     def __call__(self, value: X_con, context: Context[Any], /) -> V_co | None: ...
+
+
+class TakesWithState(Protocol[X_con, P, R_co, V_co]):
+    """A generator of a value and the state of its key."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, value: X_con, state: State[Any], /) -> Iterator[V_co]: ...
+
+
+class MapsWithState(Protocol[X_con, P, R_co, V_co]):
+    """A function of a value and the state of its key."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, value: X_con, state: State[Any], /) -> V_co | None: ...
+
+
+class TakesWithStateAndContext(Protocol[X_con, P, R_co, V_co]):
+    """A generator of a value, the state of its key and its context."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(
+        self, value: X_con, state: State[Any], context: Context[Any], /
+    ) -> Iterator[V_co]: ...
+
+
+class MapsWithStateAndContext(Protocol[X_con, P, R_co, V_co]):
+    """A function of a value, the state of its key and its context."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(
+        self, value: X_con, state: State[Any], context: Context[Any], /
+    ) -> V_co | None: ...
 
 
 class Maps(Protocol[X_con, P, R_co, V_co]):
@@ -106,6 +147,14 @@ class StageDecorator(Generic[X]):
     @overload
     def __call__(self, function: MapsWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
     @overload
+    def __call__(self, function: TakesWithState[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: MapsWithState[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: TakesWithStateAndContext[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: MapsWithStateAndContext[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
     def __call__(self, function: Maps[X, P, R, V], /) -> Stage[P, R, V]: ...
     @overload
     def __call__(self, function: Callable[[X], Iterator[V]], /) -> Stage[[X], Iterator[V], V]: ...
@@ -127,6 +176,14 @@ class GivingDecorator(Generic[X, V]):
     def __call__(self, function: TakesWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
     @overload
     def __call__(self, function: MapsWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: TakesWithState[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: MapsWithState[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: TakesWithStateAndContext[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: MapsWithStateAndContext[X, P, R, V], /) -> Stage[P, R, V]: ...
     @overload
     def __call__(self, function: Maps[X, P, R, V], /) -> Stage[P, R, V]: ...
     @overload

@@ -21,6 +21,7 @@ from functools import partial
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from streamkit.dataflow.context import Context
+from streamkit.dataflow.stateful import State
 from streamkit.dataflow.topology import Location, stage_name
 from streamkit.errors import TopologyError
 
@@ -44,6 +45,7 @@ class FunctionFacts:
     result_type: Any
     takes_context: bool
     key_type: Any
+    state_type: Any
     returns_none: bool
     location: Location
 
@@ -75,8 +77,10 @@ def facts_of(function: Callable[..., Any], scope: dict[str, Any] | None = None) 
             at=str(location),
             hint="decorate a plain function, or call the decorator on a bound method",
         )
-    second = _unwrapped(hints.get(parameters[1].name) if len(parameters) > 1 else None)
-    _check_contexts(name, location, hints, parameters)
+    others = [_unwrapped(hints.get(each.name)) for each in parameters[1:3]]
+    has_state = bool(others) and _is_state(others[0])
+    context = next(iter(others[1:] if has_state else others[:1]), None)
+    _check_places(name, location, hints, parameters)
     result = hints.get("return")
     kind = _kind(function, result, name, location)
     return FunctionFacts(
@@ -84,8 +88,9 @@ def facts_of(function: Callable[..., Any], scope: dict[str, Any] | None = None) 
         kind=kind,
         value_type=hints.get(parameters[0].name) if parameters else None,
         result_type=_one_result(result, kind),
-        takes_context=_is_context(second),
-        key_type=get_args(second)[0] if get_args(second) else None,
+        takes_context=_is_context(context),
+        key_type=get_args(context)[0] if get_args(context) else None,
+        state_type=(get_args(others[0]) or (Any,))[0] if has_state else None,
         returns_none=result is type(None),
         location=location,
     )
@@ -102,7 +107,7 @@ def check_parameters(function: Callable[..., Any], facts: FunctionFacts, what: s
     Raises:
         TopologyError: The function has other parameters; the message shows its file and line.
     """
-    given = (None, None) if facts.takes_context else (None,)
+    given = (None,) * (1 + facts.takes_context + (facts.state_type is not None))
     problem = call_problem(function, given)
     if not problem:
         return
@@ -110,8 +115,8 @@ def check_parameters(function: Callable[..., Any], facts: FunctionFacts, what: s
     text, hint = f"cannot be called with a value: {problem}", "give its other parameters defaults"
     if not _positional(function):
         text, hint = "has no parameters, but it is called with the value", "add one parameter"
-    elif len(required) == 2 and not facts.takes_context:
-        text = f"has a second parameter {required[1]!r}, which is not a Context"
+    elif len(required) == 2 and len(given) == 1:
+        text = f"has a second parameter {required[1]!r}, which is not a Context or State"
         hint = f"annotate it as {required[1]}: Context[str], or give it a default"
     raise TopologyError(f"the {what} {facts.name!r} {text}", at=str(facts.location), hint=hint)
 
@@ -246,17 +251,27 @@ def _is_context(annotation: Any) -> bool:
     return found is Context or get_origin(found) is Context
 
 
-def _check_contexts(
+def _is_state(annotation: Any) -> bool:
+    found = _unwrapped(annotation)
+    return found is State or get_origin(found) is State
+
+
+def _check_places(
     name: str, location: Location, hints: dict[str, Any], parameters: list[inspect.Parameter]
 ) -> None:
-    """Refuse a context in another parameter than the second: only that one gets it."""
-    second = parameters[1].name if len(parameters) > 1 else None
+    """Refuse a State or Context in a parameter that does not get it."""
+    places = [each.name for each in parameters[1:3]]
     for parameter, hint in hints.items():
-        if parameter not in ("return", second) and _is_context(hint):
+        if parameter == "return" or not (_is_state(hint) or _is_context(hint)):
+            continue
+        is_second = places[:1] == [parameter]
+        is_after_state = places[1:] == [parameter] and _is_state(hints.get(places[0]))
+        if not is_second and not (is_after_state and _is_context(hint)):
+            what = "State" if _is_state(hint) else "Context"
             raise TopologyError(
-                f"{name!r} has the Context in the parameter {parameter!r}",
+                f"{name!r} has the {what} in the parameter {parameter!r}",
                 at=str(location),
-                hint="make the value the first parameter and the Context the second one",
+                hint="the order is: the value, then a State if there is one, then a Context",
             )
 
 

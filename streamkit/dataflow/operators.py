@@ -75,7 +75,7 @@ class Filter(Stateless):
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
         mask: list[object] = []
-        _fill(mask, partial(map, self.predicate), chunk, room, lambda done: _kept(done, mask))
+        fill(mask, partial(map, self.predicate), chunk, room, lambda done: _kept(done, mask))
         return _kept(chunk, mask)
 
 
@@ -90,7 +90,7 @@ class FlatMap(Stateless):
         return True
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
-        return _expanded(lambda block: map(list, map(self.function, block)), chunk, room)
+        return expanded(lambda block: map(list, map(self.function, block)), chunk, room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class ContextFlatMap(Stateless):
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
         known = contexts(chunk, self.key_of)
-        return _expanded(lambda block: map(list, map(self.function, block, known)), chunk, room)
+        return expanded(lambda block: map(list, map(self.function, block, known)), chunk, room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +126,8 @@ class SetKeys(Stateless):
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
         keys: list[bytes | None] = []
         call = partial(map, self.function)
-        _fill(keys, call, chunk, room, lambda done: _with_keys(done, keys))
-        return _with_keys(chunk, keys)
+        fill(keys, call, chunk, room, lambda done: with_keys(done, keys))
+        return with_keys(chunk, keys)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ class Unwrap(Stateless):
         rows: list[tuple[Any, bytes | None, int]] = []
         unwrapped = partial(_unwrapped, keeps_key=self.keeps_keys)
         keys, stamps_ms = iter(chunk.keys), iter(chunk.timestamps_ms)
-        _fill(
+        fill(
             rows,
             lambda block: map(unwrapped, block, keys, stamps_ms),
             chunk,
@@ -167,7 +167,7 @@ def _kept(chunk: Chunk, answers: Sequence[object]) -> Chunk:
     except BaseException:  # raised by `bool`; only this rare case searches for the row
         mask: list[object] = []
         column = chunk.with_values(answers)
-        _fill(mask, partial(map, bool), column, Unlimited(), lambda _: _first(chunk, mask))
+        fill(mask, partial(map, bool), column, Unlimited(), lambda _: _first(chunk, mask))
         raise
 
 
@@ -225,11 +225,11 @@ def one_per_row(
         SliceTimeUp: The time of the slice is over.
     """
     listed: list[Any] = []
-    _fill(listed, call, chunk, room, lambda done: finish(done.with_values(listed)))
+    fill(listed, call, chunk, room, lambda done: finish(done.with_values(listed)))
     return listed
 
 
-def _expanded(call: Call, chunk: Chunk, room: Room) -> Chunk:
+def expanded(call: Call, chunk: Chunk, room: Room) -> Chunk:
     groups: list[Sequence[Any]] = []
 
     def expand(done: Chunk) -> Chunk:
@@ -241,11 +241,11 @@ def _expanded(call: Call, chunk: Chunk, room: Room) -> Chunk:
         return done.expand(groups)
 
     # `list` runs a generator to its end here, so that an error of it belongs to its row.
-    _fill(groups, call, chunk, room, expand)
+    fill(groups, call, chunk, room, expand)
     return expand(chunk)
 
 
-def _fill(
+def fill(
     listed: list[Any],
     call: Call,
     chunk: Chunk,
@@ -296,7 +296,7 @@ def _refuse_unfinished(result: Any) -> Any:
     )
 
 
-def _with_keys(chunk: Chunk, keys: Sequence[bytes | None]) -> Chunk:
+def with_keys(chunk: Chunk, keys: Sequence[bytes | None]) -> Chunk:
     return Chunk(
         chunk.values, keys, chunk.timestamps_ms, chunk.offsets, chunk.topic, chunk.partition
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from streamkit.record import Chunk
+from streamkit.state.keyed import Keyed, StateFormat
 
 
 class Interrupted(Exception):
@@ -41,6 +42,9 @@ class Room(Protocol):
     def is_over(self) -> bool:
         """Return whether the operator has used up the time of one slice."""
 
+    def keyed(self, name: str, form: StateFormat) -> Keyed:
+        """Return the state of a stage by its name; it outlives the task."""
+
     def dropped(self, offsets: Sequence[int]) -> None:
         """Count rows that a flat map expanded to no rows, by their offsets."""
 
@@ -53,6 +57,9 @@ class Unlimited:
 
     def dropped(self, offsets: Sequence[int]) -> None:
         pass
+
+    def keyed(self, name: str, form: StateFormat) -> Keyed:
+        return Keyed(name, form)
 
 
 class Operator(Protocol):

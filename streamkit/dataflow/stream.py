@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import typing
 from collections.abc import Callable, Iterable
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from streamkit.dataflow.endpoints import Connector, CustomSink
 from streamkit.dataflow.functions import (
@@ -15,16 +15,27 @@ from streamkit.dataflow.functions import (
     errors_at,
     result_of,
     verb_name,
+    without_none,
 )
+from streamkit.dataflow.keys import KeyBy
 from streamkit.dataflow.operators import Filter, FlatMap, Map
 from streamkit.dataflow.options import SinkOptions, StageOptions, checked_options, on_error_of
 from streamkit.dataflow.sinks import default_name, sink_endpoint, sink_steps
+from streamkit.dataflow.stateful import State, Stateful, first_only, reducing
 from streamkit.dataflow.steps import Step
 from streamkit.dataflow.topology import Node, Topology, stage_name
+from streamkit.errors import TopologyError
 from streamkit.record import Destination
+from streamkit.state.types import format_of
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
 
 V_co = TypeVar("V_co", covariant=True)
 U = TypeVar("U")
+K = TypeVar("K")
+S = TypeVar("S")
+K_co = TypeVar("K_co", covariant=True)
 T = TypeVar("T")
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -82,6 +93,20 @@ class Stream(Generic[V_co]):
         default = verb_name("flat-map", function)
         return self._then(FlatMap(function), default, kind, options)
 
+    def key_by(
+        self, function: Callable[[V_co], K], **options: Unpack[StageOptions]
+    ) -> KeyedStream[K, V_co]:
+        """Group records by a key, for stages that keep a state.
+
+        The key becomes the key of the records. ``function`` returns text, bytes, a number, a
+        date or anything else that can be written as JSON; None is an error.
+        """
+        check_callable(function, "key_by")
+        node = self._then_node(
+            KeyBy(function), verb_name("key-by", function), self._node.value_type, options, True
+        )
+        return KeyedStream(self._topology, node)
+
     def merge(self, *others: Stream[U], name: str | None = None) -> Stream[V_co | U]:
         """Merge streams into one. Each keeps its order; records of different streams may mix."""
         nodes = (self._node, *(other.node for other in others))
@@ -137,6 +162,17 @@ class Stream(Generic[V_co]):
     def _then(
         self, operator: Step, default_name: str, value_type: Any, options: StageOptions
     ) -> Stream[Any]:
+        node = self._then_node(operator, default_name, value_type, options)
+        return Stream(self._topology, node)
+
+    def _then_node(
+        self,
+        operator: Step,
+        default_name: str,
+        value_type: Any,
+        options: StageOptions,
+        is_keyed: bool = False,
+    ) -> Node:
         checked_options(options, StageOptions)
         node = Node(
             options.get("name") or self._topology.free_name(default_name),
@@ -146,8 +182,91 @@ class Stream(Generic[V_co]):
             on_error=on_error_of(options),
             location=caller_location(),
             value_type=value_type,
+            is_keyed=is_keyed,
         )
-        return Stream(self._topology, self._topology.add(node))
+        return self._topology.add(node)
+
+
+class KeyedStream(Stream[V_co], Generic[K_co, V_co]):
+    """A stream whose records are grouped by a key; see `Stream.key_by`.
+
+    Every stage that keeps a state has a name, which is the identity of the state: give it with
+    ``name=`` if the function may be renamed.
+    """
+
+    def stateful(
+        self,
+        state_type: TypeForm[S],
+        function: Callable[[V_co, State[S]], U | None],
+        **options: Unpack[StageOptions],
+    ) -> Stream[U]:
+        """Call ``function`` with each value and the state of its key; drop the value for None.
+
+        Args:
+            state_type: The type of the value that is kept for each key.
+            function: Gets the value and a `State`.
+            options: See `StageOptions`.
+
+        Raises:
+            TopologyError: Values of ``state_type`` cannot be stored.
+        """
+        check_callable(function, "stateful", values=2)
+        result = without_none(result_of(function, caller_scope()))
+        return self._keeping(function, state_type, verb_name("stateful", function), result, options)
+
+    def reduce(
+        self, function: Callable[[V_co, V_co], V_co], **options: Unpack[StageOptions]
+    ) -> Stream[V_co]:
+        """Combine the values of each key: emit ``function(before, value)`` for each record.
+
+        The first value of a key is emitted as it is.
+
+        Raises:
+            TopologyError: The type of the values is not known, or cannot be stored.
+        """
+        check_callable(function, "reduce", values=2)
+        kind = self._node.value_type
+        if kind is None:
+            raise TopologyError(
+                "reduce needs the type of the values, which is not known here",
+                at=str(caller_location()),
+                hint="annotate what the function of the stage before returns",
+            )
+        name = verb_name("reduce", function)
+        return self._keeping(reducing(function), kind, name, kind, options)
+
+    def deduplicate(self, **options: Unpack[StageOptions]) -> Stream[V_co]:
+        """Keep the first record of each key, and drop all later ones."""
+        kind = self._node.value_type
+        return self._keeping(first_only, bool, "deduplicate", kind, options)
+
+    def _keeping(
+        self,
+        function: Callable[..., Any],
+        state_type: Any,
+        default_name: str,
+        value_type: Any,
+        options: StageOptions,
+    ) -> Stream[Any]:
+        name = options.get("name") or self._topology.free_name(default_name)
+        with errors_at(caller_location()):
+            form = format_of(state_type, name)
+        step = Stateful(function, name, form)
+        return self._then(step, name, value_type, {**options, "name": name})
+
+
+def check_keyed(inputs: tuple[Node, ...], name: str) -> None:
+    """Refuse a stage with a state whose input is not grouped by a key.
+
+    Raises:
+        TopologyError: With the input.
+    """
+    for each in inputs:
+        if not each.is_keyed:
+            raise TopologyError(
+                f"the stage {name!r} keeps a state for each key, but {each.name!r} has no keys",
+                hint=f"group it first: @app.stage({each.name.replace('-', '_')}.key_by(...))",
+            )
 
 
 class DecoratedFunction(Generic[P, R_co]):

@@ -35,7 +35,7 @@ class Node:
 
     ``endpoint`` is where a source reads or a sink writes: a topic, a function or a connector.
     ``value_type`` is the type of the results and ``input_type`` that of the inputs; each is None
-    without an annotation.
+    without an annotation. ``is_keyed``: its records have the key of their group.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Node:
     location: Location = Location()
     value_type: Any = None
     input_type: Any = None
+    is_keyed: bool = False
 
 
 @dataclass(slots=True)

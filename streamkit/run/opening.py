@@ -10,8 +10,9 @@ from streamkit.client.backoff import OnRetry
 from streamkit.client.client import Client
 from streamkit.connectors.topics import BrokerOffsets, TopicReader, TopicWriter, prepare_topics
 from streamkit.dataflow.endpoints import FunctionSink, FunctionSource, TopicSink, TopicSource
+from streamkit.dataflow.stateful import Stateful
 from streamkit.dataflow.topology import Node, Topology
-from streamkit.env import Clock
+from streamkit.env import Clock, machine_memory_bytes
 from streamkit.errors import StageError, StreamKitError, TopologyError
 from streamkit.observe.report import Started
 from streamkit.run.options import RunOptions
@@ -21,6 +22,7 @@ from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
 from streamkit.runtime.function_source import FunctionReader
 from streamkit.runtime.user_calls import is_ours
 from streamkit.runtime.worker import Ports
+from streamkit.state.states import States
 from streamkit.state.store import Changes, Store, StoreFacts
 from streamkit.target import Target
 
@@ -83,6 +85,7 @@ class Opening:
         facts = store.open(app=self._app, cluster=cluster, fresh=self._options.fresh_state)
         readers = self._readers(client, facts)
         writers = self._writers(client)
+        states = self._states(store)
         committed = store.positions()
         async with AsyncExitStack() as opened:
             await self._open_writers(writers, store.sink_positions(), opened)
@@ -90,7 +93,7 @@ class Opening:
             self._keep_starts(store, committed, sources, writers)
             self._note_unused(committed, readers)
             opened.pop_all()  # the worker closes them
-        ports = Ports(readers, writers, store)
+        ports = Ports(readers, writers, store, states)
         return Opened(ports, self._started(facts, sources, writers))
 
     @property
@@ -213,6 +216,22 @@ class Opening:
                     sinks[node.name] = dict(positions)
         if starts or sinks:
             store.commit(starts, sinks)
+
+    def _states(self, store: Store) -> States:
+        """Read the states of all stages, so that one that cannot be read stops the start."""
+        memory_max_bytes = self._options.state_memory_bytes or machine_memory_bytes() // 2
+        states = States(store.state_rows, store.state_types(), memory_max_bytes=memory_max_bytes)
+        for node in self._topology.nodes:
+            for step in node.steps:
+                if isinstance(step, Stateful):
+                    states.open(step.name, step.form)
+        for name in states.unused():
+            self._note(
+                f"the state of a stage {name!r} is stored, but this app has no such stage; it is "
+                f'kept. If you renamed the stage, set name="{name}"; to remove the state, run '
+                f"streamkit state delete {self._app} {name}"
+            )
+        return states
 
     def _note_unused(self, committed: Changes, readers: dict[Node, SourceReader]) -> None:
         names = {node.name for node in readers}

@@ -42,6 +42,7 @@ class RunOptions:
     fresh_state: bool = False
     create_topics: bool = False
     commit_interval_s: float = 1.0
+    state_memory_bytes: int | None = None
     stop_deadline_s: float = 25.0
     json: bool = False
     settings: dict[str, str] = field(default_factory=dict)
@@ -61,6 +62,8 @@ class RunKeywords(TypedDict, total=False):
         create_topics: Create missing topics, including those that sources read.
         commit_interval: How often offsets are committed, in seconds or as a timedelta.
         stop_deadline: How long stopping may take, in seconds or as a timedelta.
+        state_memory: The most memory that keyed state may take, in bytes; by default half of the
+            machine's memory.
         json: Report as JSON lines on standard output.
         settings: Settings by key, as ``--set`` accepts them.
     """
@@ -75,6 +78,7 @@ class RunKeywords(TypedDict, total=False):
     create_topics: bool
     commit_interval: float | timedelta
     stop_deadline: float | timedelta
+    state_memory: int | None
     json: bool
     settings: dict[str, str] | None
 
@@ -97,6 +101,7 @@ def options_of(keywords: RunKeywords) -> RunOptions:
         fresh_state=keywords.get("fresh_state", False),
         create_topics=keywords.get("create_topics", False),
         commit_interval_s=_seconds("commit_interval", keywords.get("commit_interval", 1.0)),
+        state_memory_bytes=_size("state_memory", keywords.get("state_memory")),
         stop_deadline_s=_seconds("stop_deadline", keywords.get("stop_deadline", 25.0)),
         json=keywords.get("json", False),
         settings=keywords.get("settings") or {},
@@ -112,3 +117,9 @@ def _seconds(name: str, value: object) -> float:
         f"{name}={value!r} is not a valid duration",
         hint="use a number of seconds above 0, or a timedelta",
     )
+
+
+def _size(name: str, value: object) -> int | None:
+    if value is None or (type(value) is int and value > 0):
+        return value
+    raise UsageError(f"{name}={value!r} is not a valid size", hint="use a number of bytes above 0")

@@ -32,6 +32,8 @@ from streamkit.runtime.contracts import (
     SourceReader,
 )
 from streamkit.runtime.positions import ChangedPositions
+from streamkit.state.keyed import StateChange
+from streamkit.state.states import States
 from streamkit.state.store import Changes, Store
 
 # The pause before a failed write to the disk is retried. Retries end when the job is stopped.
@@ -45,6 +47,7 @@ class _PreparedCommit:
     waits: list[Callable[[], Awaitable[None]]]
     sources: Changes
     sinks: Changes
+    states: list[StateChange]
 
 
 class Committer:
@@ -58,6 +61,7 @@ class Committer:
         boundary: A lock that the runner releases between two rounds.
         clock: Source of time.
         note: Called with messages about errors that are retried.
+        states: The values that stages keep by key.
     """
 
     def __init__(
@@ -69,8 +73,10 @@ class Committer:
         boundary: anyio.Lock,
         clock: Clock,
         note: Callable[[str], None],
+        states: States,
     ) -> None:
         self._store = store
+        self._states = states
         self._positions = positions
         self._readers = readers
         self._writers = writers
@@ -139,7 +145,7 @@ class Committer:
                         sinks[node.name] = dict(part.positions)
                 elif isinstance(writer, AtOnceWriter):
                     waits.append(partial(writer.flush, is_last=is_last))
-            return _PreparedCommit(waits, self._positions.take(), sinks)
+            return _PreparedCommit(waits, self._positions.take(), sinks, self._states.prepare())
 
     async def _wait_for_sinks(self, prepared: _PreparedCommit) -> None:
         """Wait for all sinks concurrently; report the first failure while others still work."""
@@ -155,7 +161,7 @@ class Committer:
                 tasks.start_soon(wait_for, wait)
 
     async def _store_prepared(self, prepared: _PreparedCommit) -> None:
-        if not (prepared.sources or prepared.sinks):
+        if not (prepared.sources or prepared.sinks or prepared.states):
             return
         await self._store_changes(prepared)
         if not prepared.sources:
@@ -171,7 +177,7 @@ class Committer:
                 # A thread cannot be cancelled, so this waits until the commit has ended.
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(
-                        self._store.commit, prepared.sources, prepared.sinks
+                        self._store.commit, prepared.sources, prepared.sinks, prepared.states
                     )
                 return
             except sqlite3.OperationalError as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Final
 
 import anyio
@@ -90,14 +91,16 @@ class Runner:
         rows_max = _rows_within(chunk, CHUNK_BYTES_MAX)
         done = 0
         while done < len(chunk) and self._intake.is_active(source):
-            began_s = self._now_s()
-            work = self._task.process(
-                source, chunk.slice(done, done + min(slice_size.rows, rows_max))
-            )
-            self._same_process.check()
-            rows = bisect_left(work.part.offsets, work.end)
-            slice_size.adjust(rows, self._now_s() - began_s)
-            await self._deliver(work)
+            # With state, a commit must not come inside a slice, so the slice is the boundary.
+            async with self.boundary if self._task.states else nullcontext():
+                began_s = self._now_s()
+                work = self._task.process(
+                    source, chunk.slice(done, done + min(slice_size.rows, rows_max))
+                )
+                self._same_process.check()
+                rows = bisect_left(work.part.offsets, work.end)
+                slice_size.adjust(rows, self._now_s() - began_s)
+                await self._deliver(work)
             done += rows
             self.latencies_ms.append((self._now_s() - arrival.at_s) * 1_000)
 
@@ -107,20 +110,25 @@ class Runner:
         Raises:
             StageError: A record failed; everything before it is written.
         """
+        try:
+            reached = await self._rounds(work)
+        finally:  # also if it is cancelled: a last commit may follow
+            self._task.settle(work, work.counted_to)
+        if reached >= work.end and work.failure is not None:
+            raise work.failure
+
+    async def _rounds(self, work: Work) -> int:
+        """Write rounds until all is written or the job stops; return the offset reached."""
         reached = work.part.offsets[0]
         while True:
-            async with self.boundary:
+            async with nullcontext() if self._task.states else self.boundary:
                 start, reached = reached, await self._delivery.round(work, reached)
                 self._same_process.check()
                 self._task.account(work, reached)
                 self._note_position(work, start, reached)
             await checkpoint()
-            if reached >= work.end:
-                break
-            if not self._intake.is_active(work.source):
-                return
-        if work.failure is not None:
-            raise work.failure
+            if reached >= work.end or not self._intake.is_active(work.source):
+                return reached
 
     def _note_position(self, work: Work, start: int, reached: int) -> None:
         if reached <= start:

@@ -15,10 +15,12 @@ from typing import Final
 
 from streamkit.dataflow.steps import Interrupted, Operator, RowFailed
 from streamkit.dataflow.topology import Node, Topology
-from streamkit.errors import StageError
+from streamkit.errors import StageError, StreamKitError
 from streamkit.record import Chunk
 from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.isolation import ChangedInPlace, ValueCopy
+from streamkit.state.keyed import Keyed, StateFormat
+from streamkit.state.states import States
 
 # How long one operator may work on one slice. The slice size is chosen for a much shorter time.
 # This limit is for functions that suddenly become slow.
@@ -80,7 +82,7 @@ class Work:
     def __init__(self, source: Node, part: Chunk) -> None:
         self.source = source
         self.part = part
-        self.end: int = part.offsets[-1] + 1 if len(part) else 0
+        self.end: int = end_of(part)
         self.outputs: list[Output] = []
         self.failure: StageError | None = None
         self._failed_at = self.end
@@ -88,6 +90,7 @@ class Work:
         self.nodes: list[tuple[Node, Sequence[int], Sequence[int]]] = []
         self.passes: list[_Pass] = []
         self.skips: list[Skip] = []
+        self.results: list[tuple[Node, Chunk]] = []
 
     def within(self, chunk: Chunk) -> Chunk:
         """Remove the rows of records that are no longer part of this work."""
@@ -127,6 +130,7 @@ class Task:
         on_skip: Called for each record skipped because of ``on_error="skip"``.
         on_result: Called with the result of each node, for tests.
         now_s: Returns the time, to end a slice that takes too long; without it, none ends early.
+        states: The values that stages keep by key.
         is_isolated: Fail a stage that changes a value in place if others read it; for tests.
     """
 
@@ -138,13 +142,15 @@ class Task:
         on_skip: OnSkip | None = None,
         on_result: OnResult | None = None,
         now_s: Callable[[], float] | None = None,
+        states: States | None = None,
         is_isolated: bool = False,
     ) -> None:
+        self.states = States() if states is None else states
         self._is_isolated = is_isolated
         self.counts = {node: Counts() for node in topology.nodes}
         self._on_skip = on_skip
         self._on_result = on_result
-        self._runtime = _TaskRuntime(now_s or (lambda: 0.0))
+        self._runtime = _TaskRuntime(now_s or (lambda: 0.0), self.states)
         last = last_operators or {}
         running_nodes = {node: _RunningNode(node) for node in topology.nodes}
         for node, running in running_nodes.items():
@@ -160,9 +166,65 @@ class Task:
         Nothing is counted before `account`. If a stage with ``on_error="fail"`` fails on a
         record, the work ends before that record and contains the failure.
         """
+        try:
+            work = self._worked(source, part)
+            if self.states and work.end < end_of(part):
+                work = self._without_the_rest(work)
+        except BaseException:
+            self.states.undo_slice()
+            raise
+        if self._on_result is not None:
+            for node, chunk in work.results:
+                self._on_result(node, chunk)
+        return work
+
+    def settle(self, work: Work, reached: int) -> None:
+        """Make the states those after the records before ``reached``.
+
+        Call it when no more of a work will be delivered.
+
+        Raises:
+            StreamKitError: A function did not do again what it did before.
+        """
+        if not self.states:
+            return
+        if reached < end_of(work.part):
+            self.states.undo_slice()
+            done = work.part.slice(0, bisect_left(work.part.offsets, reached))
+            if len(done):
+                self._repeated(work.source, done)
+        self.states.keep_slice()
+
+    def _worked(self, source: Node, part: Chunk) -> Work:
         work = Work(source, part)
         self._run(self._running_nodes[source], part, work)
         work.finish()
+        return work
+
+    def _without_the_rest(self, work: Work) -> Work:
+        """Take back what records did to states that are not part of a work any more."""
+        self.states.undo_slice()
+        failure, end, part = work.failure, work.end, work.part
+        kept = part.slice(0, bisect_left(part.offsets, end))
+        if not len(kept):
+            return work
+        again = self._repeated(work.source, kept)
+        again.failure = failure
+        return again
+
+    def _repeated(self, source: Node, part: Chunk) -> Work:
+        """Process records once more, after their states were undone."""
+        self._runtime.is_unlimited = True
+        try:
+            work = self._worked(source, part)
+        finally:
+            self._runtime.is_unlimited = False
+        if work.end < end_of(part):
+            raise StreamKitError(
+                "a stage failed on records that it had processed before: "
+                f"{work.failure or 'it ended early'}",
+                hint="stages of a job with state may be called again, and must then do the same",
+            )
         return work
 
     def account(self, work: Work, reached: int) -> None:
@@ -193,7 +255,7 @@ class Task:
             chunk = self._apply(node, operator, expands, chunk, work)
         work.nodes.append((node, taken, chunk.offsets))
         if self._on_result is not None:
-            self._on_result(node, chunk)
+            work.results.append((node, chunk))
         if node.kind == "sink":
             work.outputs.append(Output(node, chunk))
         is_shared = self._is_isolated and len(running.readers) > 1
@@ -276,8 +338,10 @@ class _RunningNode:
 class _TaskRuntime:
     """Time limit and dropped rows of the running operator; a task runs one operator at a time."""
 
-    def __init__(self, now_s: Callable[[], float]) -> None:
+    def __init__(self, now_s: Callable[[], float], states: States) -> None:
         self._now_s = now_s
+        self._states = states
+        self.is_unlimited = False
         self._until_s = float("inf")
         self.empty: list[int] = []
 
@@ -289,10 +353,18 @@ class _TaskRuntime:
         self._until_s = float("inf")
 
     def is_over(self) -> bool:
-        return self._now_s() >= self._until_s
+        return not self.is_unlimited and self._now_s() >= self._until_s
+
+    def keyed(self, name: str, form: StateFormat) -> Keyed:
+        return self._states.open(name, form)
 
     def dropped(self, offsets: Sequence[int]) -> None:
         self.empty.extend(offsets)
+
+
+def end_of(part: Chunk) -> int:
+    """Return the offset after the last record of a slice."""
+    return part.offsets[-1] + 1 if len(part) else 0
 
 
 def _cause_of(failed: RowFailed) -> BaseException:

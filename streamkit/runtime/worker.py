@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import BrokenExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from signal import SIGINT
 from typing import Literal
 
@@ -32,6 +32,7 @@ from streamkit.runtime.shutdown import EXIT_FAILED, Failed, Finished, Phase, Sig
 from streamkit.runtime.stopping import Observer, Stopping
 from streamkit.runtime.task import Counts, Task
 from streamkit.runtime.user_calls import is_ours
+from streamkit.state.states import States
 from streamkit.state.store import Store
 
 _SKIPS_NOTED_MAX = 5
@@ -49,6 +50,7 @@ class Ports:
     readers: Mapping[Node, SourceReader]
     writers: Mapping[Node, SinkWriter]
     store: Store
+    states: States = field(default_factory=States)
 
 
 class Progress:
@@ -109,6 +111,7 @@ class Worker:
             },
             on_skip=self._skipped,
             now_s=now_s,
+            states=ports.states,
         )
         positions = ChangedPositions()
         self._intake = Intake(ports.readers, now_s, self._source_failed)
@@ -121,6 +124,7 @@ class Worker:
             self._runner.boundary,
             clock,
             observer.note,
+            ports.states,
         )
         self._committer.on_failure = self._broken
         self._processing = anyio.CancelScope()

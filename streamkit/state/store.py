@@ -5,13 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from streamkit.env import random_bits
 from streamkit.errors import StateError, StateInUse, StateMismatch
 from streamkit.forks import close_in_children
+from streamkit.state.keyed import DELTA, StateChange, StateRow
 
 FORMAT_VERSION = 1
 PLAN = "one-task"
@@ -77,8 +78,28 @@ class Store:
         """Return the committed positions of every sink."""
         return self._read("sinks", "sink")
 
-    def commit(self, sources: Changes, sinks: Changes | None = None) -> None:
-        """Store the changed positions durably, in one transaction.
+    def state_types(self) -> dict[str, str]:
+        """Return the stored description of the type of each keyed state."""
+        assert self._db is not None, "the store is open"
+        return dict(self._db.execute("SELECT name, type FROM state_types"))
+
+    def state_rows(self, name: str) -> list[StateRow]:
+        """Return the committed rows of one keyed state."""
+        assert self._db is not None, "the store is open"
+        found = self._db.execute("SELECT shard, seq, data FROM state WHERE name = ?", (name,))
+        return [StateRow(*row) for row in found]
+
+    def delete_state(self, name: str) -> None:
+        """Delete a keyed state, so that its stage starts with none."""
+        assert self._db is not None, "the store is open"
+        with self._db:
+            for table in ("state", "state_types"):
+                self._db.execute(f"DELETE FROM {table} WHERE name = ?", (name,))
+
+    def commit(
+        self, sources: Changes, sinks: Changes | None = None, states: Sequence[StateChange] = ()
+    ) -> None:
+        """Store what has changed durably, in one transaction.
 
         Raises:
             sqlite3.OperationalError: The write failed, for example because the disk is full; the
@@ -95,6 +116,26 @@ class Store:
                         for part, position in sorted(parts.items())
                     ],
                 )
+            for change in states:
+                self._write_state(change)
+
+    def _write_state(self, change: StateChange) -> None:
+        assert self._db is not None, "the store is open"
+        name = change.name
+        self._db.execute("INSERT OR REPLACE INTO state_types VALUES (?, ?)", (name, change.type))
+        # A new base replaces the old one of its shard, and deltas that every base has.
+        self._db.executemany(
+            "DELETE FROM state WHERE name = ? AND shard = ?",
+            [(name, row.shard) for row in change.rows if row.shard != DELTA],
+        )
+        self._db.execute(
+            "DELETE FROM state WHERE name = ? AND shard = ? AND seq <= ?",
+            (name, DELTA, change.drop_to),
+        )
+        self._db.executemany(
+            "INSERT INTO state VALUES (0, ?, ?, ?, ?)",
+            [(name, row.shard, row.seq, row.data) for row in change.rows],
+        )
 
     def close(self) -> None:
         """Close the file and release the lock."""
@@ -157,6 +198,12 @@ class Store:
                 "CREATE TABLE IF NOT EXISTS sinks "
                 "(sink TEXT, part TEXT, position TEXT, PRIMARY KEY (sink, part))"
             )
+            # `task` is 0 for now: several tasks will each have rows of their own.
+            db.execute(
+                "CREATE TABLE IF NOT EXISTS state (task INTEGER, name TEXT, shard INTEGER, "
+                "seq INTEGER, data BLOB, PRIMARY KEY (name, shard, seq))"
+            )
+            db.execute("CREATE TABLE IF NOT EXISTS state_types (name TEXT PRIMARY KEY, type TEXT)")
 
     def _meta(self, db: sqlite3.Connection, app: str, cluster: str) -> dict[str, str]:
         meta = dict(db.execute("SELECT name, value FROM meta"))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
 import anyio
 
 from streamkit.dataflow.endpoints import FunctionSink, FunctionSource, TopicSink, TopicSource
+from streamkit.dataflow.keys import group_key
 from streamkit.dataflow.stream import Sink, Stream
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import SystemClock
@@ -23,6 +26,8 @@ from streamkit.runtime.function_source import FunctionReader
 from streamkit.runtime.isolation import ValueCopy
 from streamkit.runtime.task import Task, Work
 from streamkit.serde.values import encode_as, encode_key
+from streamkit.state.states import States
+from streamkit.state.store import Store
 
 T = TypeVar("T")
 _START_MS = 1_356_998_400_000
@@ -43,7 +48,9 @@ class TestJob:
         self._given: dict[Node, list[Chunk]] = {node: [] for node in topology.nodes}
         self._clock = SystemClock()
         self._is_isolated = isolated
-        self._task = Task(topology, on_result=self._note, is_isolated=isolated)
+        self._folder: TemporaryDirectory[str] | None = None
+        self._store: Store | None = None
+        self._task = self._new_task(States())
         self._writers = _own_writers(topology, self._clock)
         self._delivery = Delivery(self._writers, self._clock.monotonic_s)
         self._now_ms = _START_MS
@@ -76,6 +83,10 @@ class TestJob:
                 self._loop.run(writer.close())
         finally:
             self._loop.close()
+            if self._store is not None and self._folder is not None:
+                self._store.close()
+                self._folder.cleanup()
+                self._store = None
 
     def send(self, source: Stream[Any] | str, *values: Any) -> None:
         """Send values to a source, given by its stream or its topic.
@@ -139,6 +150,48 @@ class TestJob:
             StreamKitError: A sink could not be flushed.
         """
         self._flush(is_last=False)
+        self._opened_store().commit({}, {}, self._task.states.prepare())
+
+    def restart(self) -> None:
+        """Commit, then continue with a new task that has only what was committed.
+
+        Raises:
+            StreamKitError: A sink could not be flushed, or a state could not be read again.
+        """
+        self.commit()
+        store = self._opened_store()
+        self._task = self._new_task(States(store.state_rows, store.state_types()))
+
+    def state(self, stage: Stream[Any] | str, key: Any) -> Any:
+        """Return what a stage keeps for a key; None if it keeps nothing.
+
+        Args:
+            stage: The stage, or its name.
+            key: As `key_by` returns it.
+
+        Raises:
+            UsageError: The stage keeps no state.
+        """
+        name = stage if isinstance(stage, str) else stage.name
+        states = self._task.states.by_name
+        if name not in states:
+            raise UsageError(
+                f"the stage {name!r} keeps no state",
+                hint=f"these do: {', '.join(sorted(states)) or 'none'}",
+            )
+        return states[name].values.get(group_key(key))
+
+    def _new_task(self, states: States) -> Task:
+        return Task(
+            self._topology, on_result=self._note, states=states, is_isolated=self._is_isolated
+        )
+
+    def _opened_store(self) -> Store:
+        if self._store is None:
+            self._folder = TemporaryDirectory(prefix="streamkit-test-")
+            self._store = Store(Path(self._folder.name) / "main.sqlite")
+            self._store.open(app="test", cluster="test")
+        return self._store
 
     def _open(self) -> None:
         if self._is_open:
@@ -173,10 +226,12 @@ class TestJob:
         work = self._task.process(node, chunk)
         if work.failure is not None:
             self._given = kept
+            self._task.settle(work, chunk.offsets[0])
             raise work.failure
         if self._writers and len(chunk):
             self._loop.run(self._deliver(work))
         self._task.account(work, work.end)
+        self._task.settle(work, work.end)
 
     async def _deliver(self, work: Work) -> None:
         reached = work.part.offsets[0]
@@ -187,6 +242,7 @@ class TestJob:
             reached = await self._delivery.round(work, reached)
         if work.failure is not None:
             self._task.account(work, reached)
+            self._task.settle(work, reached)
             raise work.failure
 
     @overload

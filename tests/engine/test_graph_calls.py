@@ -161,9 +161,9 @@ BAD_PARAMETERS = {
     ),
     three: ("missing a required argument: 'third'", "defaults"),
     keyword_only: ("missing a required argument: 'option'", "defaults"),
-    keyword_context: ("has the Context in the parameter 'context'", "the second one"),
-    context_first: ("has the Context in the parameter 'context'", "the second one"),
-    context_third: ("has the Context in the parameter 'context'", "the second one"),
+    keyword_context: ("has the Context in the parameter 'context'", "the value, then a State"),
+    context_first: ("has the Context in the parameter 'context'", "the value, then a State"),
+    context_third: ("has the Context in the parameter 'context'", "the value, then a State"),
     nothing: ("has no parameters", ""),
     only_keywords: ("has no parameters", ""),
 }

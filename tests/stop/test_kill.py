@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 
+import msgspec
 import pytest
 
 from tests.stop.job_environment import (
@@ -69,3 +70,27 @@ def test_a_repeatedly_killed_job_loses_nothing_and_keeps_the_order(
     nothing = place.run("copying.py", "--once")
     assert nothing.process.returncode == 0, nothing.words
     assert nothing.ended["records_in"] == 0
+
+
+@pytest.mark.timeout(900)
+def test_the_state_of_a_repeatedly_killed_job_counts_each_record_once(
+    place: Place, is_deep: bool
+) -> None:
+    times = 50 if is_deep else 4
+    count = times * 20_000 // LANES
+    place.produce_rows("numbers", lanes=LANES, count=count)
+    chosen = random.Random(times)
+    for _ in range(times):
+        aim = f"stage:{chosen.randint(1, RECORDS_PER_RUN)}:{int(signal.SIGKILL)}"
+        with place.job("counting.py", "--commit-interval", "50ms", AIM=aim) as job:
+            assert job.wait() == -signal.SIGKILL, job.words
+    rest = place.run("counting.py", "--once")
+    assert rest.process.returncode == 0, rest.words
+    decode = msgspec.json.Decoder(tuple[int, int, int]).decode
+    counts = [decode(value) for chunk in place.chunks("counts") for value in chunk.values]
+    assert {(lane, number) for lane, number, _ in counts} == {
+        (lane, number) for lane in range(LANES) for number in range(count)
+    }
+    # A record that was written twice was counted the same both times.
+    assert all(rows == number + 1 for _, number, rows in counts)
+    assert len(counts) > LANES * count, "no kill has interrupted any work"

@@ -1,0 +1,65 @@
+"""Keys that records are grouped by, as bytes: what state is kept under, and the key of results."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import enum
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from streamkit.dataflow.operators import fill, with_keys
+from streamkit.dataflow.steps import Room, Stateless
+from streamkit.record import Chunk
+
+_encode_json = msgspec.json.Encoder(order="deterministic").encode
+_AS_TEXT = (int, float, decimal.Decimal, uuid.UUID, datetime.datetime, datetime.date)
+
+
+def group_key(key: Any) -> bytes:
+    """Return the bytes of a key: text as UTF-8, numbers and dates as text, all else as JSON.
+
+    Raises:
+        TypeError: The key is None, NaN, or a value that cannot be encoded.
+    """
+    kind = type(key)
+    if kind is str:
+        return key.encode()  # type: ignore[no-any-return]
+    if kind is bytes:
+        return key  # type: ignore[no-any-return]
+    if key is None:
+        raise TypeError("key_by returned None: a record without a key belongs to no group")
+    if isinstance(key, float | decimal.Decimal) and key != key:
+        raise TypeError("key_by returned NaN, which is not equal to itself")
+    if isinstance(key, enum.Enum):
+        return group_key(key.value)
+    if isinstance(key, _AS_TEXT) and not isinstance(key, bool):
+        return str(key).encode()
+    try:
+        return _encode_json(key)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise TypeError(
+            f"key_by returned {type(key).__name__}, which cannot be a key: {error}"
+        ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class KeyBy(Stateless):
+    """Give each record the key of its group."""
+
+    function: Callable[[Any], Any]
+
+    def apply(self, chunk: Chunk, room: Room) -> Chunk:
+        keys: list[bytes | None] = []
+        call = partial(_keys_of, self.function)
+        fill(keys, call, chunk, room, lambda done: with_keys(done, keys))
+        return with_keys(chunk, keys)
+
+
+def _keys_of(function: Callable[[Any], Any], block: Sequence[Any]) -> map[bytes]:
+    return map(group_key, map(function, block))

@@ -1,0 +1,104 @@
+"""The states of all stages of a task, together in each slice and each commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from streamkit.errors import StateMismatch, StateTooLarge
+from streamkit.state.keyed import Keyed, StateChange, StateFormat, StateRow
+from streamkit.state.types import type_change
+from streamkit.units import shown_bytes
+
+# What a dict entry, a key and a value take in addition to their encoded bytes.
+_ENTRY_BYTES: Final = 250
+_BYTES_PER_ENCODED_BYTE: Final = 3
+
+
+class States:
+    """Opens the states of a task and prepares what a commit writes of them.
+
+    Args:
+        rows_of: Returns what was committed for a name.
+        types: The stored description of the type of each name.
+        memory_max_bytes: What all states together may take in memory; None for no limit.
+    """
+
+    def __init__(
+        self,
+        rows_of: Callable[[str], Iterable[StateRow]] = lambda name: (),
+        types: dict[str, str] | None = None,
+        *,
+        memory_max_bytes: int | None = None,
+    ) -> None:
+        self._rows_of = rows_of
+        self._types = types or {}
+        self._memory_max_bytes = memory_max_bytes
+        self.by_name: dict[str, Keyed] = {}
+
+    def __bool__(self) -> bool:
+        """Return whether any stage keeps a state."""
+        return bool(self.by_name)
+
+    def open(self, name: str, form: StateFormat) -> Keyed:
+        """Return the state of a stage, with what the last commit kept of it.
+
+        Raises:
+            StateMismatch: The stored values have another type.
+        """
+        if name in self.by_name:
+            return self.by_name[name]
+        stored = self._types.get(name)
+        problem = None if stored is None else type_change(stored, form.description)
+        if problem is not None:
+            raise StateMismatch(
+                f"the stored state of {name!r} cannot be read: {problem}",
+                hint="give new fields a default, give the stage another name to start with an "
+                f"empty state, or delete the state: streamkit state delete APP {name}",
+            )
+        state = self.by_name[name] = Keyed(name, form, self._rows_of(name))
+        return state
+
+    def unused(self) -> list[str]:
+        """Return the names of stored states that no stage has opened."""
+        return sorted(self._types.keys() - self.by_name)
+
+    def keep_slice(self) -> None:
+        """Accept the changes of this slice in every state."""
+        for each in self.by_name.values():
+            each.keep_slice()
+
+    def undo_slice(self) -> None:
+        """Set every state back to where it was before this slice."""
+        for each in self.by_name.values():
+            each.undo_slice()
+
+    def prepare(self) -> list[StateChange]:
+        """Encode what changed since the last commit.
+
+        Raises:
+            StateTooLarge: The states take more memory than allowed.
+        """
+        changes = [each.prepare() for each in self.by_name.values()]
+        self._check_memory()
+        return [each for each in changes if each is not None]
+
+    def _check_memory(self) -> None:
+        if self._memory_max_bytes is None:
+            return
+        sizes = {name: memory_bytes(each) for name, each in self.by_name.items()}
+        total = sum(sizes.values())
+        if total <= self._memory_max_bytes:
+            return
+        name = max(sizes, key=lambda each: sizes[each])
+        raise StateTooLarge(
+            f"the state takes about {shown_bytes(total)} of memory, more than "
+            f"{shown_bytes(self._memory_max_bytes)}; the largest part is that of {name!r}, with "
+            f"{len(self.by_name[name].values):,} keys",
+            hint="raise --state-memory, or clear keys that are no longer needed",
+        )
+
+
+def memory_bytes(state: Keyed) -> int:
+    """Estimate the memory that a state takes, from the encoded size of its entries."""
+    return len(state.values) * _ENTRY_BYTES + state.stored_bytes * _BYTES_PER_ENCODED_BYTE
