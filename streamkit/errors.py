@@ -31,6 +31,7 @@ StreamKitError
     DataFolderInUse
     StateInUse
     StateMismatch
+    StateTooLarge
   NotFlushed
 
 The tree is grouped by what the caller can do next: fix the program (ConfigError), retry

@@ -31,6 +31,10 @@ R = TypeVar("R")
 P = ParamSpec("P")
 
 
+AnyState = State[Any]
+AnyContext = Context[Any]
+
+
 class Takes(Protocol[X_con, P, R_co, V_co]):
     """A generator function that gets a value."""
 
@@ -46,7 +50,7 @@ class TakesWithContext(Protocol[X_con, P, R_co, V_co]):
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
     @overload
-    def __call__(self, value: X_con, context: Context[Any], /) -> Iterator[V_co]: ...
+    def __call__(self, value: X_con, context: AnyContext, /) -> Iterator[V_co]: ...
 
 
 class MapsWithContext(Protocol[X_con, P, R_co, V_co]):
@@ -55,7 +59,7 @@ class MapsWithContext(Protocol[X_con, P, R_co, V_co]):
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
     @overload
-    def __call__(self, value: X_con, context: Context[Any], /) -> V_co | None: ...
+    def __call__(self, value: X_con, context: AnyContext, /) -> V_co | None: ...
 
 
 class TakesWithState(Protocol[X_con, P, R_co, V_co]):
@@ -64,7 +68,7 @@ class TakesWithState(Protocol[X_con, P, R_co, V_co]):
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
     @overload
-    def __call__(self, value: X_con, state: State[Any], /) -> Iterator[V_co]: ...
+    def __call__(self, value: X_con, state: AnyState, /) -> Iterator[V_co]: ...
 
 
 class MapsWithState(Protocol[X_con, P, R_co, V_co]):
@@ -73,7 +77,7 @@ class MapsWithState(Protocol[X_con, P, R_co, V_co]):
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
     @overload
-    def __call__(self, value: X_con, state: State[Any], /) -> V_co | None: ...
+    def __call__(self, value: X_con, state: AnyState, /) -> V_co | None: ...
 
 
 class TakesWithStateAndContext(Protocol[X_con, P, R_co, V_co]):
@@ -82,9 +86,7 @@ class TakesWithStateAndContext(Protocol[X_con, P, R_co, V_co]):
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
     @overload
-    def __call__(
-        self, value: X_con, state: State[Any], context: Context[Any], /
-    ) -> Iterator[V_co]: ...
+    def __call__(self, value: X_con, state: AnyState, context: AnyContext, /) -> Iterator[V_co]: ...
 
 
 class MapsWithStateAndContext(Protocol[X_con, P, R_co, V_co]):
@@ -93,9 +95,7 @@ class MapsWithStateAndContext(Protocol[X_con, P, R_co, V_co]):
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
     @overload
-    def __call__(
-        self, value: X_con, state: State[Any], context: Context[Any], /
-    ) -> V_co | None: ...
+    def __call__(self, value: X_con, state: AnyState, context: AnyContext, /) -> V_co | None: ...
 
 
 class Maps(Protocol[X_con, P, R_co, V_co]):

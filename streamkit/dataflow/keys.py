@@ -21,17 +21,16 @@ _encode_json = msgspec.json.Encoder(order="deterministic").encode
 _AS_TEXT = (int, float, decimal.Decimal, uuid.UUID, datetime.datetime, datetime.date)
 
 
-def group_key(key: Any) -> bytes:
+def group_key(key: object) -> bytes:
     """Return the bytes of a key: text as UTF-8, numbers and dates as text, all else as JSON.
 
     Raises:
         TypeError: The key is None, NaN, or a value that cannot be encoded.
     """
-    kind = type(key)
-    if kind is str:
-        return key.encode()  # type: ignore[no-any-return]
-    if kind is bytes:
-        return key  # type: ignore[no-any-return]
+    if isinstance(key, str):
+        return key.encode()
+    if isinstance(key, bytes):
+        return key
     if key is None:
         raise TypeError("key_by returned None: a record without a key belongs to no group")
     if isinstance(key, float | decimal.Decimal) and key != key:
@@ -52,7 +51,7 @@ def group_key(key: Any) -> bytes:
 class KeyBy(Stateless):
     """Give each record the key of its group."""
 
-    function: Callable[[Any], Any]
+    function: Callable[[Any], object]
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
         keys: list[bytes | None] = []
@@ -61,5 +60,5 @@ class KeyBy(Stateless):
         return with_keys(chunk, keys)
 
 
-def _keys_of(function: Callable[[Any], Any], block: Sequence[Any]) -> map[bytes]:
+def _keys_of(function: Callable[[Any], object], block: Sequence[object]) -> map[bytes]:
     return map(group_key, map(function, block))

@@ -19,6 +19,8 @@ from streamkit.state.keyed import MISSING, Keyed, StateFormat
 T = TypeVar("T")
 D = TypeVar("D")
 _NO_KEY: Final = b""
+# A function of the user, with parameters and results of any type.
+Call = Callable[..., Any]
 
 
 class State(Generic[T]):
@@ -33,7 +35,7 @@ class State(Generic[T]):
     def __init__(self, keyed: Keyed) -> None:
         self._keyed = keyed
         self._key = _NO_KEY
-        self._before: Any = MISSING
+        self._before: object = MISSING
         self._is_open = False
 
     @overload
@@ -89,11 +91,11 @@ class Stateful:
     that gets one. ``expands``: the function is a generator.
     """
 
-    function: Callable[..., Any]
+    function: Call
     name: str
     form: StateFormat
     expands: bool = False
-    key_of: Callable[[bytes | None], Any] | None = None
+    key_of: Callable[[bytes | None], object] | None = None
 
     def open(self, room: Room) -> Operator:
         return _Running(self, room)
@@ -106,7 +108,7 @@ class _Running:
         self._step = step
         self._room = room
         self._keyed = room.keyed(step.name, step.form)
-        self._state: State[Any] = State(self._keyed)
+        self._state: State[object] = State(self._keyed)
         # The calls of this slice that went well, to repeat those of one key.
         self._calls: list[tuple[Chunk, int]] = []
         self._slice_number = self._keyed.slice_number
@@ -128,12 +130,12 @@ class _Running:
 
     def _applied(self, chunk: Chunk) -> Chunk:
         states = map(self._state._begin, chunk.keys)
-        arguments: list[Iterable[Any]] = [states]
+        arguments: list[Iterable[object]] = [states]
         if self._step.key_of is not None:
             arguments.append(contexts(chunk, self._step.key_of))
         call = self._step.function
 
-        def calls(block: Sequence[Any]) -> Iterator[Any]:
+        def calls(block: Sequence[object]) -> Iterator[Any]:
             return map(call, block, *arguments)
 
         if self._step.expands:
@@ -163,7 +165,7 @@ class _Running:
                 self._repeat(earlier.slice(at, at + 1))
 
     def _repeat(self, one: Chunk) -> None:
-        arguments: list[Any] = [self._state._begin(one.keys[0])]
+        arguments: list[object] = [self._state._begin(one.keys[0])]
         if self._step.key_of is not None:
             arguments += list(contexts(one, self._step.key_of))
         result = self._step.function(one.values[0], *arguments)
@@ -171,10 +173,10 @@ class _Running:
             list(result)
 
 
-def reducing(function: Callable[[Any, Any], Any]) -> Callable[[Any, State[Any]], Any]:
+def reducing(function: Call) -> Call:
     """Make a stateful function that combines each value with the result of those before."""
 
-    def reduce(value: Any, state: State[Any]) -> Any:
+    def reduce(value: T, state: State[T]) -> T:
         before = state.get(MISSING)
         result = value if before is MISSING else function(before, value)
         state.set(result)
@@ -183,7 +185,7 @@ def reducing(function: Callable[[Any, Any], Any]) -> Callable[[Any, State[Any]],
     return reduce
 
 
-def first_only(value: Any, state: State[bool]) -> Any:
+def first_only(value: T, state: State[bool]) -> T | None:
     """Return the first value of each key, and None for all later ones."""
     if state.get():
         return None

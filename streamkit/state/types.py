@@ -20,13 +20,15 @@ from msgspec import msgpack
 from streamkit.errors import TopologyError
 from streamkit.state.keyed import StateFormat
 
+# A type as JSON: its kind, and its name, fields or the types inside it.
+_Described = dict[str, Any]
 _SCALARS = (
     *(bool, int, float, str, bytes, type(None), decimal.Decimal, uuid.UUID),
     *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta),
 )
 
 
-def format_of(kind: Any, name: str) -> StateFormat:
+def format_of(kind: object, name: str) -> StateFormat:
     """Choose how the values of a state are stored.
 
     Args:
@@ -47,7 +49,7 @@ def format_of(kind: Any, name: str) -> StateFormat:
     return StateFormat(msgpack.Encoder().encode, decode, is_immutable(kind), description)
 
 
-def describe(kind: Any) -> str:
+def describe(kind: object) -> str:
     """Write a type with all its fields as JSON, to compare it with later versions.
 
     Raises:
@@ -61,12 +63,12 @@ def type_change(stored: str, wanted: str) -> str | None:
     return _change(msgspec.json.decode(stored), msgspec.json.decode(wanted), "")
 
 
-def is_immutable(kind: Any) -> bool:
+def is_immutable(kind: object) -> bool:
     """Return whether no value of a type can be changed in place."""
     return _is_immutable(kind, ())
 
 
-def _is_immutable(kind: Any, parents: tuple[Any, ...]) -> bool:
+def _is_immutable(kind: object, parents: tuple[object, ...]) -> bool:
     if kind in parents:
         return True
     origin, arguments = get_origin(kind), get_args(kind)
@@ -91,12 +93,12 @@ def _is_immutable(kind: Any, parents: tuple[Any, ...]) -> bool:
     return all(_is_immutable(each, (*parents, kind)) for each in fields.values())
 
 
-def _described(kind: Any, parents: tuple[Any, ...]) -> Any:
+def _described(kind: object, parents: tuple[object, ...]) -> object:
     found = msgspec.inspect.type_info(kind)
     return _of_info(found, parents)
 
 
-def _of_info(info: msgspec.inspect.Type, parents: tuple[Any, ...]) -> Any:
+def _of_info(info: msgspec.inspect.Type, parents: tuple[object, ...]) -> object:
     name = type(info).__name__.removesuffix("Type").lower()
     cls = getattr(info, "cls", None)
     if cls is not None and cls in parents:
@@ -138,7 +140,7 @@ def _of_info(info: msgspec.inspect.Type, parents: tuple[Any, ...]) -> Any:
     return {"type": name} if item is None else {"type": name, "of": [_of_info(item, parents)]}
 
 
-def _change(stored: Any, wanted: Any, path: str) -> str | None:
+def _change(stored: _Described, wanted: _Described, path: str) -> str | None:
     where = path or "the value"
     if stored["type"] != wanted["type"]:
         return f"{where} was {shown(stored)}, now it is {shown(wanted)}"
@@ -156,7 +158,7 @@ def _change(stored: Any, wanted: Any, path: str) -> str | None:
     return None
 
 
-def _change_of_fields(stored: Any, wanted: Any, path: str) -> str | None:
+def _change_of_fields(stored: _Described, wanted: _Described, path: str) -> str | None:
     before = {each["name"]: each for each in stored.get("fields", [])}
     after = {each["name"]: each for each in wanted["fields"]}
     prefix = f"{path}." if path else ""
@@ -174,7 +176,7 @@ def _change_of_fields(stored: Any, wanted: Any, path: str) -> str | None:
     return None
 
 
-def shown(described: Any) -> str:
+def shown(described: object) -> str:
     """Write a described type for people: ``list of int``, ``Visits``."""
     if not isinstance(described, dict):
         return str(described)
