@@ -25,7 +25,11 @@ def state() -> None:
     """Show and delete what stages keep for each key."""
 
 
-@state.command("list", cls=Command, examples=("streamkit state list my-app",))
+@state.command(
+    "list",
+    cls=Command,
+    examples=("streamkit state list my-app", "streamkit state list my-app -O json"),
+)
 @click.argument("app")
 @output_option
 @with_target_options
@@ -41,7 +45,12 @@ def list_(context: click.Context, /, app: str, form: str) -> None:
 
 
 @state.command(
-    "show", cls=Command, examples=("streamkit state show my-app visits --key customer-1",)
+    "show",
+    cls=Command,
+    examples=(
+        "streamkit state show my-app visits --key customer-1",
+        "streamkit --data-dir /var/lib/jobs state show my-app visits --key customer-1",
+    ),
 )
 @click.argument("app")
 @click.argument("name")
@@ -58,7 +67,14 @@ def show(context: click.Context, /, app: str, name: str, key: str) -> None:
     click.echo(_json(found))
 
 
-@state.command("export", cls=Command, examples=("streamkit state export my-app visits > v.jsonl",))
+@state.command(
+    "export",
+    cls=Command,
+    examples=(
+        "streamkit state export my-app visits > visits.jsonl",
+        "streamkit state export my-app visits | streamkit produce visits-now",
+    ),
+)
 @click.argument("app")
 @click.argument("name")
 @with_target_options
@@ -72,7 +88,14 @@ def export(context: click.Context, /, app: str, name: str) -> None:
         sys.stdout.write(_json(line) + "\n")
 
 
-@state.command("delete", cls=Command, examples=("streamkit state delete my-app visits",))
+@state.command(
+    "delete",
+    cls=Command,
+    examples=(
+        "streamkit state delete my-app visits",
+        "streamkit --data-dir /var/lib/jobs state delete my-app visits",
+    ),
+)
 @click.argument("app")
 @click.argument("name")
 @with_target_options

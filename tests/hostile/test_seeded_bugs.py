@@ -82,7 +82,7 @@ BUGS = {
         cell("each", "raises", "middle", "skip"),
     ),
     "only Exceptions fail a row": Bug(
-        Edit(operators, "_fill", "except BaseException as error:", "except Exception as error:"),
+        Edit(operators, "fill", "except BaseException as error:", "except Exception as error:"),
         cell("stage", "raises-exit", "middle", "fail"),
     ),
     "every CancelledError counts as the engine's": Bug(
