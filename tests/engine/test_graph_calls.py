@@ -160,7 +160,7 @@ BAD_PARAMETERS = {
         "annotate it as context: Context",
     ),
     three: ("missing a required argument: 'third'", "defaults"),
-    keyword_only: ("missing a required argument: 'option'", "defaults"),
+    keyword_only: ("argument: 'option'", "defaults"),
     keyword_context: ("has the Context in the parameter 'context'", "the value, then a State"),
     context_first: ("has the Context in the parameter 'context'", "the value, then a State"),
     context_third: ("has the Context in the parameter 'context'", "the value, then a State"),
