@@ -23,6 +23,8 @@ from typing import Any, Final
 import msgspec
 from siphash24 import siphash24
 
+from streamkit.errors import StateError, shown
+
 SHARDS: Final = 256
 # A delta holds keys of all shards.
 DELTA: Final = -1
@@ -33,6 +35,9 @@ _PIECE_KEYS: Final = 1_024
 _Entries = list[tuple[bytes, bytes | None]]
 _encode_entries = msgspec.msgpack.Encoder().encode
 _decode_entries = msgspec.msgpack.Decoder(_Entries).decode
+
+# What msgspec raises for a value of another type than the declared one.
+_NOT_STORABLE: Final = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
 class _Missing:
@@ -179,14 +184,36 @@ class Keyed:
         return StateChange(self.name, self._form.description, rows, min(self._base_seq))
 
     def _encode_changed(self, keys_max: int) -> None:
-        """Encode some of the changed keys; one that changes again is encoded again."""
-        changed, values, encode = self._changed, self.values, self._form.encode
+        """Encode some of the changed keys; one that changes again is encoded again.
+
+        Raises:
+            StateError: A value is not of the declared type, so the next run could not read it.
+        """
+        changed, values = self._changed, self.values
         for _ in range(min(keys_max, len(changed))):
             key = changed.pop()
-            self._encoded[key] = encode(values[key]) if key in values else None
+            self._encoded[key] = self._checked(key) if key in values else None
             if key in self._new:
                 self._new.discard(key)
                 self._keys[shard_of(key)].append(key)
+
+    def _checked(self, key: bytes) -> bytes:
+        try:
+            data = self._form.encode(self.values[key])
+            self._form.decode(data)
+        except (
+            TypeError,
+            ValueError,
+            OverflowError,
+            RecursionError,
+            msgspec.MsgspecError,
+        ) as error:
+            raise StateError(
+                f"the value of the key {shown(key)} in the state {self.name!r} cannot be stored: "
+                f"{error}",
+                hint="set only values of the type that the stage declares: State[...]",
+            ) from error
+        return data
 
     def _encode_owed(self) -> None:
         keys = min(self._owed_keys, _PIECE_KEYS)

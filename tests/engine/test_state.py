@@ -12,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamkit import App, Context, State
-from streamkit.errors import StageError, StateMismatch, StateTooLarge, TopologyError, UsageError
+from streamkit.errors import (
+    StageError,
+    StateError,
+    StateMismatch,
+    StateTooLarge,
+    TopologyError,
+    UsageError,
+)
 from streamkit.record import Chunk
 from streamkit.runtime.task import Task
 from streamkit.state.keyed import Keyed
@@ -338,6 +345,14 @@ def test_a_state_above_its_limit_names_the_largest_stage() -> None:
     for number in range(10):
         changed(large, b"%d" % number, number)
     with pytest.raises(StateTooLarge, match="that of 'large', with 10 keys"):
+        states.prepare()
+
+
+@pytest.mark.parametrize(("kind", "value"), [(int, "x"), (Seen, Seen(["x"])), (int, object())])  # type: ignore[list-item]
+def test_a_value_of_another_type_is_refused_before_it_is_stored(kind: Any, value: Any) -> None:
+    states = States()
+    changed(states.open("counted", format_of(kind, "counted")), b"k", value)
+    with pytest.raises(StateError, match="the key b'k' in the state 'counted' cannot be stored"):
         states.prepare()
 
 
