@@ -29,6 +29,7 @@ from streamkit.dataflow.options import (
     StageOptions,
     checked_options,
     on_error_of,
+    timing_of,
     topic_options,
 )
 from streamkit.dataflow.sources import generator_node, reading_steps, topic_source
@@ -127,7 +128,7 @@ class App:
                     f"{', '.join(names)}: only a topic has this option",
                     hint='name the topic: @app.source("flights")',
                 )
-            node = generator_node(function, facts_of(function, scope), scope, options.get("name"))
+            node = generator_node(function, facts_of(function, scope), scope, options)
             return Stage(function, self.topology, self.topology.add(node))
         endpoint = topic_source(topic, options)
 
@@ -185,6 +186,7 @@ class App:
             location=location,
             value_type=type,
             input_type=type,
+            timing=timing_of(options),
         )
         return Stream(self.topology, self.topology.add(node))
 

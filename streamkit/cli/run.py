@@ -34,13 +34,16 @@ if TYPE_CHECKING:
 @click.command(
     cls=Command,
     examples=(
-        "streamkit run app.py --once",
+        "streamkit run app.py --once --drain",
         "streamkit run app.py --cluster 127.0.0.1:9103 --commit-interval 500ms",
     ),
 )
 @with_target_options
 @click.argument("target", metavar="APP")
 @click.option("--once", is_flag=True, help="Process the records that are already stored, then stop")
+@click.option(
+    "--drain", is_flag=True, help="Complete open windows before the run ends, also after a signal"
+)
 @click.option("--fresh-state", is_flag=True, help="Ignore stored offsets and state, and start over")
 @click.option(
     "--create-topics", is_flag=True, help="Create missing topics, including source topics"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -181,10 +181,17 @@ class TopicReader:
             await self._offsets.store(self._consumer, topic, positions)
 
     def lag(self) -> int | None:
+        return None if self._consumer is None else sum(self.backlog().values())
+
+    def backlog(self) -> Mapping[int, int]:
         if self._consumer is None:
-            return None
+            return {}
         ends = self._consumer.ends() if self._until_end else self._consumer.high_watermarks()
-        return sum(max(0, ends[number] - at) for number, at in self._next_offsets.items())
+        return {number: max(0, ends[number] - at) for number, at in self._next_offsets.items()}
+
+    @property
+    def ends_for_good(self) -> bool:
+        return False  # a run with --once ends, but the topic may get more records
 
     def stop(self) -> bool:
         return False  # records read ahead stay in the topic

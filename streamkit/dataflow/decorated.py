@@ -8,7 +8,13 @@ from typing import Any, TypeVar
 from streamkit.dataflow.endpoints import FunctionSink, TopicSource
 from streamkit.dataflow.functions import FunctionFacts, check_parameters, errors_at, facts_of
 from streamkit.dataflow.operators import ContextFlatMap, ContextMapOrDrop, FlatMap, MapOrDrop
-from streamkit.dataflow.options import SinkOptions, SourceOptions, StageOptions, on_error_of
+from streamkit.dataflow.options import (
+    SinkOptions,
+    SourceOptions,
+    StageOptions,
+    on_error_of,
+    timing_of,
+)
 from streamkit.dataflow.sinks import sink_endpoint, sink_steps
 from streamkit.dataflow.sources import reading_steps
 from streamkit.dataflow.stateful import Stateful
@@ -51,6 +57,7 @@ def source_node(
         location=facts.location,
         value_type=_result_type(facts, expected),
         input_type=expected,
+        timing=timing_of(options),
     )
 
 

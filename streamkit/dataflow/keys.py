@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -45,6 +45,32 @@ def group_key(key: object) -> bytes:
         raise TypeError(
             f"key_by returned {type(key).__name__}, which cannot be a key: {error}"
         ) from error
+
+
+def group_key_reader(kind: Any) -> Callable[[bytes | None], Any]:
+    """Return how the bytes of a group key become a key again.
+
+    Args:
+        kind: The type of the keys; None or Any if it is not known, which shows keys as text.
+    """
+    if kind is bytes:
+        return lambda key: key
+    if kind is None or kind is Any or kind is str:
+        return _text
+    inner = [each for each in get_args(kind) if each is not type(None)]
+    if len(inner) == 1 and type(None) in get_args(kind):
+        return group_key_reader(inner[0])
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        members = {group_key(each): each for each in kind}
+        return lambda key: members[key or b""]
+    if isinstance(kind, type) and issubclass(kind, _AS_TEXT) and kind is not bool:
+        return lambda key: msgspec.convert(_text(key), kind, strict=False)
+    decode = msgspec.json.Decoder(kind).decode
+    return lambda key: decode(key or b"null")
+
+
+def _text(key: bytes | None) -> str:
+    return (key or b"").decode(errors="replace")
 
 
 @dataclass(frozen=True, slots=True)

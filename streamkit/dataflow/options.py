@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
 
-from streamkit.dataflow.topology import OnError
+from streamkit.dataflow.topology import OnError, SourceTiming
 from streamkit.errors import UsageError
 from streamkit.record import Compression, Isolation, Offset
 from streamkit.serde.values import Serde
+from streamkit.windows import duration_ms
 
 Start = Offset | Literal["beginning", "end"]
 
@@ -26,6 +27,23 @@ class StageOptions(TypedDict, total=False):
 
     on_error: OnError
     name: str | None
+
+
+class TimeOptions(TypedDict, total=False):
+    """Options of the event time of a source.
+
+    Attributes:
+        event_time: Returns the event time of a value: a datetime with a time zone, or ms since
+            1970. By default the timestamp of the record.
+        out_of_order: How much earlier than the latest event time of its partition a record may
+            be, in seconds or as a timedelta.
+        idle: After this time without records, a partition no longer holds others back; one
+            minute by default.
+    """
+
+    event_time: Callable[[Any], datetime | int] | None
+    out_of_order: float | timedelta
+    idle: float | timedelta
 
 
 class TopicSourceOptions(TypedDict, total=False):
@@ -46,7 +64,7 @@ class TopicSourceOptions(TypedDict, total=False):
     value: Serde | None
 
 
-class SourceOptions(StageOptions, TopicSourceOptions, total=False):
+class SourceOptions(StageOptions, TimeOptions, TopicSourceOptions, total=False):
     """Options of a source that reads a topic."""
 
 
@@ -88,13 +106,24 @@ def checked_options(options: Any, known: type) -> None:
         )
 
 
+_OF_TOPICS = TopicSourceOptions.__annotations__.keys() | TopicSinkOptions.__annotations__
+
+
 def topic_options(options: StageOptions) -> list[str]:
     """Return the names of the options that only topics have."""
-    return [
-        name
-        for name, value in options.items()
-        if value is not None and name not in StageOptions.__annotations__
-    ]
+    return [name for name, value in options.items() if value is not None and name in _OF_TOPICS]
+
+
+def timing_of(options: TimeOptions) -> SourceTiming:
+    """Return how the event times of a source behave.
+
+    Raises:
+        UsageError: A duration is not valid.
+    """
+    return SourceTiming(
+        duration_ms(options.get("out_of_order", 0), "out_of_order", least=0),
+        duration_ms(options.get("idle", 60), "idle"),
+    )
 
 
 def on_error_of(options: StageOptions) -> OnError:

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any, get_args
 
 from streamkit.dataflow.endpoints import FunctionSource, TopicSource
-from streamkit.dataflow.functions import FunctionFacts, errors_at, resume_type_of
+from streamkit.dataflow.event_time import EventTime
+from streamkit.dataflow.functions import FunctionFacts, check_callable, errors_at, resume_type_of
 from streamkit.dataflow.operators import AsRecords, Map
-from streamkit.dataflow.options import SourceOptions, TopicSourceOptions, checked_options
+from streamkit.dataflow.options import SourceOptions, TimeOptions, checked_options, timing_of
 from streamkit.dataflow.steps import Step
 from streamkit.dataflow.topology import Location, Node, stage_name
 from streamkit.errors import TopologyError, UsageError
@@ -39,18 +40,33 @@ def topic_source(topic: Any, options: SourceOptions) -> TopicSource:
     )
 
 
-def reading_steps(kind: Any, options: TopicSourceOptions, location: Location) -> tuple[Step, ...]:
-    """Return the steps that decode the bytes of a topic to values of a type."""
+def reading_steps(kind: Any, options: SourceOptions, location: Location) -> tuple[Step, ...]:
+    """Return the steps that decode the bytes of a topic and set event times."""
     with errors_at(location):
         found = format_for(kind, options.get("value"))
     steps: list[Step] = [] if found.loads is None else [Map(found.loads)]
     if found.as_record:
         steps.append(AsRecords())
-    return tuple(steps)
+    return (*steps, time_step(options))
+
+
+def time_step(options: TimeOptions) -> EventTime:
+    """Return the step that sets event times.
+
+    Raises:
+        TopologyError: ``event_time`` is not a function of one value.
+    """
+    function = options.get("event_time")
+    if function is not None:
+        check_callable(function, "event_time=")
+    return EventTime(function)
 
 
 def generator_node(
-    function: Callable[..., Any], facts: FunctionFacts, scope: dict[str, Any], name: str | None
+    function: Callable[..., Any],
+    facts: FunctionFacts,
+    scope: dict[str, Any],
+    options: SourceOptions,
 ) -> Node:
     """Create the node of a source that is a generator.
 
@@ -77,11 +93,12 @@ def generator_node(
             hint="a generator source may have only one parameter, named `resume`",
         )
     return Node(
-        name or stage_name(facts.name),
+        options.get("name") or stage_name(facts.name),
         "source",
-        (),
+        (time_step(options),),
         endpoint=endpoint,
         location=facts.location,
+        timing=timing_of(options),
         value_type=_yielded(facts.result_type, has_positions=endpoint.is_replayable),
     )
 

@@ -14,7 +14,8 @@ from typing import Any, Final, Generic, TypeVar, overload
 from streamkit.dataflow.operators import contexts, expanded, one_per_row, without_none
 from streamkit.dataflow.steps import Interrupted, Operator, Room, RowFailed
 from streamkit.record import Chunk
-from streamkit.state.keyed import MISSING, Keyed, StateFormat
+from streamkit.state.change_log import MISSING, StateFormat
+from streamkit.state.keyed import Keyed
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -107,7 +108,7 @@ class _Running:
     def __init__(self, step: Stateful, room: Room) -> None:
         self._step = step
         self._room = room
-        self._keyed = room.keyed(step.name, step.form)
+        self._keyed = room.state(Keyed, step.name, step.form)
         self._state: State[object] = State(self._keyed)
         # The calls of this slice that went well, to repeat those of one key.
         self._calls: list[tuple[Chunk, int]] = []

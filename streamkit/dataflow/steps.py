@@ -6,14 +6,18 @@ The graph contains *steps*, which are immutable values. A task opens each step a
 
 from __future__ import annotations
 
-from collections.abc import (
-    Sequence,
-)
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from streamkit.record import Chunk
-from streamkit.state.keyed import Keyed, StateFormat
+from streamkit.state.change_log import StateFormat
+from streamkit.state.keyed import Keyed
+from streamkit.state.panes import Panes
+from streamkit.state.waiting import WaitingRecords
+
+S = TypeVar("S", Keyed, Panes, WaitingRecords)
 
 
 class Interrupted(Exception):
@@ -37,20 +41,35 @@ class SliceTimeUp(Interrupted):
 
 
 class Room(Protocol):
-    """What a task provides to its operators."""
+    """What a task provides to the operators of one node."""
 
     def is_over(self) -> bool:
         """Return whether the operator has used up the time of one slice."""
 
-    def keyed(self, name: str, form: StateFormat) -> Keyed:
-        """Return the state of a stage by its name; it outlives the task."""
+    def state(self, kind: type[S], name: str, form: StateFormat) -> S:
+        """Return the state with a name; it outlives the task."""
 
     def dropped(self, offsets: Sequence[int]) -> None:
         """Count rows that a flat map expanded to no rows, by their offsets."""
 
+    def late(self, chunk: Chunk) -> None:
+        """Hand over records that came too late, which are counted as dropped."""
+
+    def observe(self, chunk: Chunk) -> None:
+        """Note the event times of the records of a source."""
+
+    def watermark_ms(self) -> int:
+        """Return the watermark of the node."""
+
+    def highest_watermark_ms(self) -> int:
+        """Return a time that no row of the present chunk has a watermark above."""
+
+    def watermarks_ms(self, chunk: Chunk) -> Sequence[int]:
+        """Return the watermark by which each row is judged: whether it is late."""
+
 
 class Unlimited:
-    """A `Room` without a time limit, which counts nothing."""
+    """A `Room` without a time limit, without time, which counts nothing."""
 
     def is_over(self) -> bool:
         return False
@@ -58,8 +77,23 @@ class Unlimited:
     def dropped(self, offsets: Sequence[int]) -> None:
         pass
 
-    def keyed(self, name: str, form: StateFormat) -> Keyed:
-        return Keyed(name, form)
+    def late(self, chunk: Chunk) -> None:
+        pass
+
+    def observe(self, chunk: Chunk) -> None:
+        pass
+
+    def watermark_ms(self) -> int:
+        return -(2**62)
+
+    def highest_watermark_ms(self) -> int:
+        return -(2**62)
+
+    def watermarks_ms(self, chunk: Chunk) -> Sequence[int]:
+        return [-(2**62)] * len(chunk)
+
+    def state(self, kind: type[S], name: str, form: StateFormat) -> S:
+        return kind(name, form)
 
 
 class Operator(Protocol):
@@ -80,6 +114,26 @@ class Operator(Protocol):
         """
 
 
+class TimedOperator(Operator, Protocol):
+    """An operator that waits until the watermark has reached a time."""
+
+    def on_time(self, watermark_ms: int) -> Chunk:
+        """Return the results that no later record can change any more.
+
+        The offsets of the result do not count.
+        """
+
+    def due_ms(self) -> int | None:
+        """Return the watermark for which `on_time` has results next; None if nothing waits."""
+
+
+class TwoSided(TimedOperator, Protocol):
+    """An operator with two inputs."""
+
+    def on_side(self, side: int, chunk: Chunk) -> Chunk:
+        """Process a chunk of the input with number ``side``; see `Operator.on_chunk`."""
+
+
 class Step(Protocol):
     """One step of a node: a value in the graph, which each task opens."""
 
@@ -88,6 +142,21 @@ class Step(Protocol):
         """Whether one row may become several rows."""
 
     def open(self, room: Room) -> Operator:
+        """Create the operator of one task."""
+
+
+class TimedStep(ABC):
+    """A step that waits for the watermark. It is the first step of its node."""
+
+    expands = True
+
+    @property
+    @abstractmethod
+    def hold_ms(self) -> int:
+        """How far the event time of a result may lie behind the watermark of the node."""
+
+    @abstractmethod
+    def open(self, room: Room) -> TimedOperator:
         """Create the operator of one task."""
 
 

@@ -24,12 +24,16 @@ from streamkit.dataflow.sinks import default_name, sink_endpoint, sink_steps
 from streamkit.dataflow.stateful import State, Stateful, first_only, reducing
 from streamkit.dataflow.steps import Step
 from streamkit.dataflow.topology import Node, Topology, stage_name
+from streamkit.dataflow.windowed import Emit, emission_of
 from streamkit.errors import TopologyError
 from streamkit.record import Destination
 from streamkit.state.types import format_of
+from streamkit.windows import AnyWindow, Duration, check_window, duration_ms
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
+
+    from streamkit.dataflow.window_stream import WindowedStream
 
 V_co = TypeVar("V_co", covariant=True)
 U = TypeVar("U")
@@ -103,7 +107,11 @@ class Stream(Generic[V_co]):
         """
         check_callable(function, "key_by")
         node = self._then_node(
-            KeyBy(function), verb_name("key-by", function), self._node.value_type, options, True
+            KeyBy(function),
+            verb_name("key-by", function),
+            self._node.value_type,
+            options,
+            (result_of(function, caller_scope()),),
         )
         return KeyedStream(self._topology, node)
 
@@ -171,8 +179,9 @@ class Stream(Generic[V_co]):
         default_name: str,
         value_type: Any,
         options: StageOptions,
-        is_keyed: bool = False,
+        key_type: tuple[Any] | None = None,
     ) -> Node:
+        """Add a stage; ``key_type`` has the type of its keys if it is keyed."""
         checked_options(options, StageOptions)
         node = Node(
             options.get("name") or self._topology.free_name(default_name),
@@ -182,7 +191,8 @@ class Stream(Generic[V_co]):
             on_error=on_error_of(options),
             location=caller_location(),
             value_type=value_type,
-            is_keyed=is_keyed,
+            is_keyed=key_type is not None,
+            key_type=None if key_type is None else key_type[0],
         )
         return self._topology.add(node)
 
@@ -239,6 +249,33 @@ class KeyedStream(Stream[V_co], Generic[K_co, V_co]):
         """Keep the first record of each key, and drop all later ones."""
         kind = self._node.value_type
         return self._keeping(first_only, bool, "deduplicate", kind, options)
+
+    def window(
+        self,
+        window: AnyWindow,
+        *,
+        late: Duration = 0,
+        emit: Emit = "final",
+        every: Duration | None = None,
+    ) -> WindowedStream[K_co, V_co]:
+        """Put the records of each key in windows, to aggregate them.
+
+        Args:
+            window: Such as ``Tumbling(hours=1)``; see `streamkit.windows`.
+            late: How long a window waits for late records after its end, in event time.
+            emit: ``final`` emits the result of a window once, when no record can change it any
+                more. ``updates`` emits the new result of the window after each record.
+            every: Emit the results of open windows each time the watermark has moved on so
+                far; ``emit`` must be ``final``, and the final results come too.
+
+        Raises:
+            UsageError: The window or an option is not valid.
+        """
+        from streamkit.dataflow.window_stream import WindowedStream
+
+        late_ms = duration_ms(late, "late", least=0)
+        emission = emission_of(check_window(window), late_ms, emit, every)
+        return WindowedStream(self._topology, self._node, window, late_ms, emission)
 
     def _keeping(
         self,

@@ -29,13 +29,24 @@ class Location:
         return f"{self.file}:{self.line}" if self.file else ""
 
 
+@dataclass(frozen=True, slots=True)
+class SourceTiming:
+    """How the event times of a source behave; see `SourceOptions`."""
+
+    out_of_order_ms: int = 0
+    idle_ms: int = 60_000
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Node:
     """One source, stage or sink.
 
     ``endpoint`` is where a source reads or a sink writes: a topic, a function or a connector.
     ``value_type`` is the type of the results and ``input_type`` that of the inputs; each is None
-    without an annotation. ``is_keyed``: its records have the key of their group.
+    without an annotation. ``is_keyed``: its records have the key of their group. ``key_type`` is
+    the type of that key, or None if it is not known. ``is_late``: it
+    gets the records that were too late for its input, not the results. ``tables`` are the tables
+    that it looks up.
     """
 
     name: str
@@ -48,6 +59,10 @@ class Node:
     value_type: Any = None
     input_type: Any = None
     is_keyed: bool = False
+    key_type: Any = None
+    is_late: bool = False
+    timing: SourceTiming = SourceTiming()
+    tables: tuple[Node, ...] = ()
 
 
 @dataclass(slots=True)
@@ -76,7 +91,7 @@ class Topology:
                     at=str(node.location),
                     hint='give one of them another name with name="..."',
                 )
-        for each in node.inputs:
+        for each in (*node.inputs, *node.tables):
             if each not in self.nodes:
                 raise TopologyError(
                     f"{node.name!r} reads {each.name!r}, which belongs to another App",
@@ -91,6 +106,10 @@ class Topology:
     def readers(self, node: Node) -> list[Node]:
         """Return the nodes that read a node, in order."""
         return [other for other in self.nodes if node in other.inputs]
+
+    def is_read(self, node: Node) -> bool:
+        """Return whether another node reads a node, or looks it up."""
+        return any(node in other.inputs or node in other.tables for other in self.nodes)
 
     def free_name(self, base: str) -> str:
         """Return ``base``, or the first of ``base-2``, ``base-3``, ... that is not in use."""
@@ -130,7 +149,7 @@ class Topology:
 
     def _problems(self, *, allows_open_ends: bool) -> Iterable[TopologyError]:
         for node in self.nodes:
-            if node.kind != "sink" and not self.readers(node) and not allows_open_ends:
+            if node.kind != "sink" and not self.is_read(node) and not allows_open_ends:
                 yield TopologyError(
                     f"nothing reads {node.name!r}",
                     at=str(node.location),

@@ -25,6 +25,7 @@ class StageCounts:
     dropped: int
     skipped: int
     given: int
+    late: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,8 @@ def ended_lines(ended: Ended) -> list[str]:
     for stage in ended.stages:
         parts = [f"{stage.taken:>12,} in", f"{stage.given:>12,} out"]
         if stage.dropped:
-            parts.append(f"{stage.dropped:,} dropped")
+            late = f", {stage.late:,} of them late" if stage.late else ""
+            parts.append(f"{stage.dropped:,} dropped{late}")
         if stage.skipped:
             parts.append(f"{stage.skipped:,} skipped")
         lines.append(f"  {stage.name:<{width}} {' '.join(parts)}")

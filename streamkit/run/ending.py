@@ -37,6 +37,7 @@ def ended_report(
             counts.dropped,
             counts.skipped,
             counts.given,
+            counts.late,
         )
         for node, counts in worker.progress.counts.items()
     ]

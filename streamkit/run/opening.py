@@ -10,7 +10,6 @@ from streamkit.client.backoff import OnRetry
 from streamkit.client.client import Client
 from streamkit.connectors.topics import BrokerOffsets, TopicReader, TopicWriter, prepare_topics
 from streamkit.dataflow.endpoints import FunctionSink, FunctionSource, TopicSink, TopicSource
-from streamkit.dataflow.stateful import Stateful
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock, machine_memory_bytes
 from streamkit.errors import StageError, StreamKitError, TopologyError
@@ -20,6 +19,7 @@ from streamkit.runtime.contracts import AcknowledgedWriter, SinkWriter, SourceFa
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
 from streamkit.runtime.function_source import FunctionReader
+from streamkit.runtime.task import Task
 from streamkit.runtime.user_calls import is_ours
 from streamkit.runtime.worker import Ports
 from streamkit.state.states import States
@@ -221,10 +221,7 @@ class Opening:
         """Read the states of all stages, so that one that cannot be read stops the start."""
         memory_max_bytes = self._options.state_memory_bytes or machine_memory_bytes() // 2
         states = States(store.state_rows, store.state_types(), memory_max_bytes=memory_max_bytes)
-        for node in self._topology.nodes:
-            for step in node.steps:
-                if isinstance(step, Stateful):
-                    states.open(step.name, step.form)
+        Task(self._topology, states=states)  # it opens them
         for name in states.unused():
             self._note(
                 f"the state of a stage {name!r} is stored, but this app has no such stage; it is "

@@ -39,6 +39,7 @@ class RunOptions:
     tls: Tls | None = None
     data_dir: Path | None = None
     once: bool = False
+    drain: bool = False
     fresh_state: bool = False
     create_topics: bool = False
     commit_interval_s: float = 1.0
@@ -57,6 +58,7 @@ class RunKeywords(TypedDict, total=False):
         embedded: Use the embedded broker; environment and settings files are ignored.
         tls: TLS settings of the connections to ``cluster``.
         data_dir: Folder for the state and for the data of the embedded broker.
+        drain: Complete open windows, and all else that waits, before the run ends.
         once: Read up to the end offsets seen at the start, then stop.
         fresh_state: Start over and ignore committed offsets.
         create_topics: Create missing topics, including those that sources read.
@@ -73,6 +75,7 @@ class RunKeywords(TypedDict, total=False):
     embedded: bool
     tls: Tls | None
     data_dir: str | Path | None
+    drain: bool
     once: bool
     fresh_state: bool
     create_topics: bool
@@ -98,6 +101,7 @@ def options_of(keywords: RunKeywords) -> RunOptions:
         tls=keywords.get("tls"),
         data_dir=None if data_dir is None else data_folder(data_dir),
         once=keywords.get("once", False),
+        drain=keywords.get("drain", False),
         fresh_state=keywords.get("fresh_state", False),
         create_topics=keywords.get("create_topics", False),
         commit_interval_s=_seconds("commit_interval", keywords.get("commit_interval", 1.0)),

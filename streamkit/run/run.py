@@ -174,6 +174,8 @@ class Run:
             opened.ports,
             self._clock,
             _Observer(self._reporter),
+            drains=self._options.drain,
+            never_idle=self._options.once,
             commit_interval_s=self._options.commit_interval_s,
             stop_deadline_s=self._options.stop_deadline_s,
             on_stopping=self.on_stopping,
@@ -244,7 +246,8 @@ def with_settings(topology: Topology, settings: Settings) -> Topology:
         if isinstance(endpoint, TopicSource | TopicSink):
             endpoint = replace(endpoint, topic=settings.topic(endpoint.topic))
         inputs = tuple(renamed[each] for each in node.inputs)
-        renamed[node] = replace(node, endpoint=endpoint, inputs=inputs)
+        tables = tuple(renamed[each] for each in node.tables)
+        renamed[node] = replace(node, endpoint=endpoint, inputs=inputs, tables=tables)
     return Topology(list(renamed.values()))
 
 

@@ -32,7 +32,7 @@ from streamkit.runtime.contracts import (
     SourceReader,
 )
 from streamkit.runtime.positions import ChangedPositions
-from streamkit.state.keyed import StateChange
+from streamkit.state.change_log import StateChange
 from streamkit.state.states import States
 from streamkit.state.store import Changes, Store
 

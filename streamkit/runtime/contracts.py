@@ -64,6 +64,13 @@ class SourceReader(Protocol):
     def lag(self) -> int | None:
         """Return how many records are not read yet; None if that is not known."""
 
+    def backlog(self) -> Mapping[int, int]:
+        """Return how many records of each partition are not read yet, as far as that is known."""
+
+    @property
+    def ends_for_good(self) -> bool:
+        """Whether the end of this source is its last record, also in later runs."""
+
     def stop(self) -> bool:
         """Stop reading; return whether records that were already read must still be processed.
 

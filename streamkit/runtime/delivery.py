@@ -30,8 +30,9 @@ from streamkit.runtime.contracts import (
 )
 from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.slice_size import SliceSize
-from streamkit.runtime.task import Output, Skip, Work, is_skipped
+from streamkit.runtime.task import is_skipped
 from streamkit.runtime.user_calls import NotAwaited, unfinished_row
+from streamkit.runtime.work import Output, Skip, Work
 
 # How long the calls of one round should take. A stop or a commit waits for a whole round.
 ROUND_S: Final = 0.01

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -135,6 +135,13 @@ class FunctionReader:
 
     def lag(self) -> int | None:
         return None
+
+    def backlog(self) -> Mapping[int, int]:
+        return {}
+
+    @property
+    def ends_for_good(self) -> bool:
+        return True
 
     def stop(self) -> bool:
         if self._feed is None:

@@ -62,9 +62,16 @@ class Intake:
         """Whether every source has ended without a failure."""
         return self._ended == set(self._readers) and not self._failed
 
-    def is_active(self, source: Node) -> bool:
-        """Return whether records of a source should still be processed."""
-        return not self._is_stopping or source in self._must_finish
+    def is_active(self, source: Node | None) -> bool:
+        """Return whether records of a source should still be processed; None is for no source."""
+        return source is None or not self._is_stopping or source in self._must_finish
+
+    def ended(self) -> set[Node]:
+        """Return the sources that have ended for good and whose chunks were all taken."""
+        waiting = {arrival.source for arrival in self._queue}
+        return {
+            node for node in self._ended - waiting if self._readers[node].ends_for_good
+        } - self._failed
 
     async def run(self) -> None:
         """Read until every source has ended."""
@@ -72,14 +79,16 @@ class Intake:
             for node in self._readers:
                 tasks.start_soon(self._read, node)
 
-    async def next(self) -> Arrival | None:
+    async def next(self, priority: Callable[[Arrival], int] = lambda arrival: 0) -> Arrival | None:
         """Wait for the next chunk; None when no more chunks can arrive.
 
-        After a stop it may be a chunk that must not be processed: see `is_active`.
+        Of several, it is the first with the lowest ``priority``. After a stop it may be a chunk
+        that must not be processed: see `is_active`.
         """
         while True:
             if self._queue:
-                arrival = self._queue.popleft()
+                arrival = min(self._queue, key=priority)
+                self._queue.remove(arrival)
                 self._taken[arrival.source].set()
                 return arrival
             active = self._must_finish if self._is_stopping else set(self._readers)

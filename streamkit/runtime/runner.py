@@ -27,13 +27,16 @@ from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.intake import Arrival, Intake
 from streamkit.runtime.positions import ChangedPositions
 from streamkit.runtime.slice_size import SliceSize
-from streamkit.runtime.task import Task, Work
+from streamkit.runtime.task import Task
+from streamkit.runtime.work import Work
 
 # How long the user's stages should work on one slice. It is longer if a sink gets lists, because
 # a longer slice gives longer lists.
 SLICE_S: Final = 0.01
 SLICE_FOR_LISTS_S: Final = 0.2
 _ROWS_FIRST: Final = 64
+# How often the task looks whether results are complete while no records arrive.
+_TICK_S: Final = 0.25
 _LATENCIES_KEPT: Final = 4_096
 _SAMPLES: Final = 64
 
@@ -82,8 +85,42 @@ class Runner:
         Raises:
             StageError: A record failed; everything before it is written, and its position recorded.
         """
-        while (arrival := await self._intake.next()) is not None:
-            await self._process(arrival)
+        time = self._task.time
+        if time is None:
+            while (arrival := await self._intake.next()) is not None:
+                await self._process(arrival)
+            return
+        while True:
+            arrival = None
+            with anyio.move_on_after(_TICK_S) as wait:
+                arrival = await self._intake.next(self._behind)
+            if arrival is not None:
+                await self._process(arrival)
+            elif not wait.cancelled_caught:
+                return
+            time.ended = self._intake.ended()
+            if arrival is None:
+                await self._deliver_waiting(self._task.tick)
+
+    async def drain(self) -> None:
+        """Emit what waits for the watermark, as if no record could come any more.
+
+        Raises:
+            StageError: A result failed; nothing of what waits is written or gone.
+        """
+        await self._deliver_waiting(self._task.drain)
+
+    async def _deliver_waiting(self, make: Callable[[], Work | None]) -> None:
+        async with self.boundary:
+            work = make()
+            if work is not None:
+                self._same_process.check()
+                await self._deliver(work)
+
+    def _behind(self, arrival: Arrival) -> int:
+        """Rank chunks by watermark, so that no source gets far ahead of the others."""
+        assert self._task.time is not None, "chunks are ranked only then"
+        return self._task.time.of_partition(arrival.source, arrival.chunk.partition)
 
     async def _process(self, arrival: Arrival) -> None:
         source, chunk = arrival.source, arrival.chunk
@@ -131,7 +168,7 @@ class Runner:
                 return reached
 
     def _note_position(self, work: Work, start: int, reached: int) -> None:
-        if reached <= start:
+        if reached <= start or work.source is None:
             return
         offsets = work.part.offsets
         done = work.part.slice(bisect_left(offsets, start), bisect_left(offsets, reached))

@@ -3,119 +3,43 @@
 All outputs of a slice are computed before any of them is written to a sink. A slice may end early,
 at a record that fails or when its time is over. Then the outputs of that record and of later ones
 are removed in every branch, so that only outputs of whole records are left.
+
+| step of a slice | what happens |
+|---|---|
+| records | go through the graph, to stages that keep states and to sinks |
+| time | each stage that waits for the watermark, inputs first, emits what is complete |
+| end | states are kept, or undone and made again for the records that were delivered |
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
-from typing import Final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, cast
 
-from streamkit.dataflow.steps import Interrupted, Operator, RowFailed
+from streamkit.dataflow.steps import Interrupted, Operator, RowFailed, TimedOperator, TwoSided
 from streamkit.dataflow.topology import Node, Topology
+from streamkit.dataflow.watermarks import FOREVER_MS, Watermarks, plan_time, timed_step
 from streamkit.errors import StageError, StreamKitError
 from streamkit.record import Chunk
 from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.isolation import ChangedInPlace, ValueCopy
-from streamkit.state.keyed import Keyed, StateFormat
-from streamkit.state.states import States
-
-# How long one operator may work on one slice. The slice size is chosen for a much shorter time.
-# This limit is for functions that suddenly become slow.
-OPERATOR_S_MAX: Final = 0.25
-
-
-@dataclass(slots=True)
-class Counts:
-    """Counts of a stage. Inputs: ``taken``, the sum of the next three. Outputs: ``given``."""
-
-    taken: int = 0
-    dropped: int = 0
-    skipped: int = 0
-    given: int = 0
-
-    @property
-    def handled(self) -> int:
-        return self.taken - self.dropped - self.skipped
-
-
-@dataclass(slots=True, eq=False)
-class Output:
-    """A chunk for a sink, from one path through the graph."""
-
-    sink: Node
-    chunk: Chunk
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Skip:
-    """A skipped record and its error. ``is_written``: it was counted as given before it failed."""
-
-    node: Node
-    offset: int
-    error: StageError
-    is_written: bool = False
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Pass:
-    """The offsets of the rows before and after one operator.
-
-    ``empty`` are the offsets of rows that it expanded to no rows; None if it does not expand rows.
-    """
-
-    node: Node
-    taken: Sequence[int]
-    given: Sequence[int]
-    skipped: Sequence[int]
-    empty: Sequence[int] | None
-
-
-class Work:
-    """The outputs of one slice of a source, up to the offset ``end``.
-
-    It has one output, possibly empty, for each path from the source to a sink.
-    """
-
-    def __init__(self, source: Node, part: Chunk) -> None:
-        self.source = source
-        self.part = part
-        self.end: int = end_of(part)
-        self.outputs: list[Output] = []
-        self.failure: StageError | None = None
-        self._failed_at = self.end
-        self.counted_to: int = part.offsets[0] if len(part) else 0
-        self.nodes: list[tuple[Node, Sequence[int], Sequence[int]]] = []
-        self.passes: list[_Pass] = []
-        self.skips: list[Skip] = []
-        self.results: list[tuple[Node, Chunk]] = []
-
-    def within(self, chunk: Chunk) -> Chunk:
-        """Remove the rows of records that are no longer part of this work."""
-        offsets = chunk.offsets
-        if not len(offsets) or offsets[-1] < self.end:
-            return chunk
-        return chunk.slice(0, bisect_left(offsets, self.end))
-
-    def end_at(self, offset: int) -> None:
-        """End before ``offset``; a later slice processes that record and those after it."""
-        self.end = min(self.end, offset)
-
-    def fail(self, error: StageError, offset: int) -> None:
-        """End before the record that failed; if several fail, keep the error of the first."""
-        if self.failure is None or offset < self._failed_at:
-            self.failure, self._failed_at = error, offset
-        self.end_at(offset)
-
-    def finish(self) -> None:
-        """Cut every output at the same record."""
-        if self._failed_at > self.end:
-            self.failure = None  # a later slice processes that record again
-        for output in self.outputs:
-            output.chunk = self.within(output.chunk)
-
+from streamkit.runtime.node_room import Budget, NodeRoom
+from streamkit.runtime.work import (
+    Counts,
+    Output,
+    Pass,
+    Skip,
+    Work,
+    between,
+    dropped,
+    end_of,
+    joined,
+)
+from streamkit.state.keyed import Keyed
+from streamkit.state.states import TIME_STATE, States
+from streamkit.state.types import format_of
 
 OnSkip = Callable[[StageError], None]
 OnResult = Callable[[Node, Chunk], None]
@@ -131,6 +55,7 @@ class Task:
         on_result: Called with the result of each node, for tests.
         now_s: Returns the time, to end a slice that takes too long; without it, none ends early.
         states: The values that stages keep by key.
+        never_idle: Windows that a quiet partition holds open stay open.
         is_isolated: Fail a stage that changes a value in place if others read it; for tests.
     """
 
@@ -143,22 +68,37 @@ class Task:
         on_result: OnResult | None = None,
         now_s: Callable[[], float] | None = None,
         states: States | None = None,
+        never_idle: bool = False,
         is_isolated: bool = False,
     ) -> None:
         self.states = States() if states is None else states
+        self._now_s = now_s or (lambda: 0.0)
         self._is_isolated = is_isolated
         self.counts = {node: Counts() for node in topology.nodes}
         self._on_skip = on_skip
         self._on_result = on_result
-        self._runtime = _TaskRuntime(now_s or (lambda: 0.0), self.states)
+        self._budget = Budget(self._now_s)
+        self.time = self._opened_time(topology, never_idle=never_idle)
         last = last_operators or {}
         running_nodes = {node: _RunningNode(node) for node in topology.nodes}
         for node, running in running_nodes.items():
-            running.operators = [(step.open(self._runtime), step.expands) for step in node.steps]
+            room = running.room = NodeRoom(node, self._budget, self.states, self.time)
+            running.operators = [(step.open(room), step.expands) for step in node.steps]
             if node in last:
                 running.operators.append((last[node], False))
-            running.readers = [running_nodes[reader] for reader in topology.readers(node)]
+            for reader in topology.readers(node):
+                sides = [side for side, each in enumerate(reader.inputs) if each is node]
+                readers = running.late_readers if reader.is_late else running.readers
+                readers += [(running_nodes[reader], side) for side in sides]
         self._running_nodes = running_nodes
+        self._timed = [running_nodes[node] for node in self.time.plan.timed] if self.time else []
+
+    def _opened_time(self, topology: Topology, *, never_idle: bool) -> Watermarks | None:
+        plan = plan_time(topology)
+        if not plan.timed:
+            return None
+        kept = self.states.open(Keyed, TIME_STATE, format_of(int, TIME_STATE))
+        return Watermarks(plan, kept, self._now_s, never_idle=never_idle)
 
     def process(self, source: Node, part: Chunk) -> Work:
         """Process a slice of a source's chunk; return the outputs for the sinks.
@@ -166,16 +106,59 @@ class Task:
         Nothing is counted before `account`. If a stage with ``on_error="fail"`` fails on a
         record, the work ends before that record and contains the failure.
         """
+        return self._guarded(lambda: self._whole(source, part))
+
+    def tick(self) -> Work | None:
+        """Return what has become complete without new records; None if nothing has."""
+        time = self.time
+        if time is None:
+            return None
+        for running in self._timed:
+            due_ms = running.timed.due_ms()
+            if due_ms is not None and due_ms <= time.next_of(running.node):
+                return self._guarded(lambda: self._fired(Work(None, _TICK), {}))
+        return None
+
+    def drain(self) -> Work | None:
+        """Return all that waits, as if no record could come any more; None if nothing waits.
+
+        Afterwards the watermarks are those of the records, so a later run goes on normally.
+        """
+        time = self.time
+        if time is None:
+            return None
+        marks_ms = {running.node: FOREVER_MS for running in self._timed}
+        return self._guarded(lambda: self._fired(Work(None, _TICK), marks_ms))
+
+    def _guarded(self, make: Callable[[], Work]) -> Work:
         try:
-            work = self._worked(source, part)
-            if self.states and work.end < end_of(part):
-                work = self._without_the_rest(work)
+            work = make()
         except BaseException:
             self.states.undo_slice()
             raise
         if self._on_result is not None:
             for node, chunk in work.results:
                 self._on_result(node, chunk)
+        return work
+
+    def _whole(self, source: Node, part: Chunk) -> Work:
+        work = self._worked(source, part)
+        while self.states and work.end < end_of(part):
+            self.states.undo_slice()
+            kept = part.slice(0, bisect_left(part.offsets, work.end))
+            if not len(kept):
+                return work
+            failure = work.failure
+            if work.has_failed_firing and len(part) > 1:
+                # Which record has completed the result is not known: try with fewer of them.
+                part = _whole_records(part, len(part) // 2)
+                work = self._worked(source, part)
+                continue
+            work = self._repeated(source, kept)
+            if work.end == end_of(kept):
+                work.failure = failure
+                return work
+            part = kept
         return work
 
     def settle(self, work: Work, reached: int) -> None:
@@ -191,51 +174,81 @@ class Task:
         if reached < end_of(work.part):
             self.states.undo_slice()
             done = work.part.slice(0, bisect_left(work.part.offsets, reached))
-            if len(done):
-                self._repeated(work.source, done)
+            if len(done) and work.source is not None:
+                again = self._repeated(work.source, done, fires=False)
+                self._refuse_other_result(again)
         self.states.keep_slice()
 
-    def _worked(self, source: Node, part: Chunk) -> Work:
+    def _worked(self, source: Node, part: Chunk, *, fires: bool = True) -> Work:
         work = Work(source, part)
-        self._run(self._running_nodes[source], part, work)
+        if self.time is not None:
+            self.time.begin(source, part.partition)
+        self._run((self._running_nodes[source], 0), part, work)
+        if work.end == end_of(part) and fires:
+            return self._fired(work, {})
         work.finish()
         return work
 
-    def _without_the_rest(self, work: Work) -> Work:
-        """Take back what records did to states that are not part of a work any more."""
-        self.states.undo_slice()
-        failure, end, part = work.failure, work.end, work.part
-        kept = part.slice(0, bisect_left(part.offsets, end))
-        if not len(kept):
-            return work
-        again = self._repeated(work.source, kept)
-        again.failure = failure
-        return again
+    def _fired(self, work: Work, marks_ms: Mapping[Node, int]) -> Work:
+        """Emit what the watermarks have completed, stage after stage, inputs first."""
+        time = self.time
+        if time is not None and work.source is None:
+            time.begin(None, 0)
+        for running in self._timed:
+            assert time is not None, "stages wait for it"
+            node = running.node
+            mark_ms = marks_ms.get(node)
+            if mark_ms is None:
+                mark_ms = time.next_of(node)
+            time.is_firing = True
+            self._fire(running, mark_ms, work)
+            if node in marks_ms:
+                mark_ms = max(time.of_node(node), time.highest_seen(node))
+            time.advance(node, mark_ms)
+        work.finish()
+        return work
 
-    def _repeated(self, source: Node, part: Chunk) -> Work:
+    def _fire(self, running: _RunningNode, mark_ms: int, work: Work) -> None:
+        result = running.timed.on_time(mark_ms)
+        if not len(result):
+            return
+        offset = work.part.offsets[-1]
+        chunk = replace(result, offsets=[offset] * len(result), topic=running.node.name)
+        had_failed = work.failure is not None
+        for operator, expands in running.operators[1:]:
+            chunk = self._apply(running, operator, expands, chunk, work)
+        work.nodes.append((running.node, (), chunk.offsets))
+        self._give(running, chunk, work)
+        if work.failure is not None and not had_failed:
+            work.has_failed_firing = True
+
+    def _repeated(self, source: Node, part: Chunk, *, fires: bool = True) -> Work:
         """Process records once more, after their states were undone."""
-        self._runtime.is_unlimited = True
+        self._budget.is_unlimited = True
         try:
-            work = self._worked(source, part)
+            return self._worked(source, part, fires=fires)
         finally:
-            self._runtime.is_unlimited = False
-        if work.end < end_of(part):
+            self._budget.is_unlimited = False
+
+    def _refuse_other_result(self, again: Work) -> None:
+        if again.end < end_of(again.part):
             raise StreamKitError(
                 "a stage failed on records that it had processed before: "
-                f"{work.failure or 'it ended early'}",
+                f"{again.failure or 'it ended early'}",
                 hint="stages of a job with state may be called again, and must then do the same",
             )
-        return work
 
     def account(self, work: Work, reached: int) -> None:
         """Add a `Work` to the counts, up to the offset ``reached``."""
         start, work.counted_to = work.counted_to, reached
         for node, taken, given in work.nodes:
             counts = self.counts[node]
-            counts.taken += _between(taken, start, reached)
-            counts.given += _between(given, start, reached)
+            counts.taken += between(taken, start, reached)
+            counts.given += between(given, start, reached)
         for each in work.passes:
-            self.counts[each.node].dropped += _dropped(each, start, reached)
+            self.counts[each.node].dropped += dropped(each, start, reached)
+        for node, offsets in work.late:
+            self.counts[node].late += between(offsets, start, reached)
         for skip in work.skips:
             if start <= skip.offset < reached:
                 self._account_skip(skip)
@@ -247,37 +260,55 @@ class Task:
         if self._on_skip is not None:
             self._on_skip(skip.error)
 
-    def _run(self, running: _RunningNode, chunk: Chunk, work: Work) -> None:
+    def _run(self, reader: _Reader, chunk: Chunk, work: Work) -> None:
+        running, side = reader
         node = running.node
         chunk = work.within(chunk)
         taken = chunk.offsets
         for operator, expands in running.operators:
-            chunk = self._apply(node, operator, expands, chunk, work)
+            each = _Side(operator, side) if running.is_two_sided else operator
+            chunk = self._apply(running, each, expands, chunk, work)
         work.nodes.append((node, taken, chunk.offsets))
+        self._give(running, chunk, work)
+
+    def _give(self, running: _RunningNode, chunk: Chunk, work: Work) -> None:
+        """Give the results of a node to its readers, and the records that were too late."""
+        node = running.node
         if self._on_result is not None:
             work.results.append((node, chunk))
         if node.kind == "sink":
             work.outputs.append(Output(node, chunk))
+        late = running.room.take_late()
+        for each in late:
+            work.late.append((node, each.offsets))
+            for reader in running.late_readers:
+                self._run(reader, each, work)
         is_shared = self._is_isolated and len(running.readers) > 1
         for reader in running.readers:
             before = ValueCopy(chunk) if is_shared else None
             self._run(reader, chunk, work)
             row = None if before is None else before.changed_row()
             if row is not None:
-                failure = describe_failure(reader.node, chunk, row, ChangedInPlace())
+                failure = describe_failure(reader[0].node, chunk, row, ChangedInPlace())
                 work.fail(failure, chunk.offsets[row])
 
     def _apply(
-        self, node: Node, operator: Operator, expands: bool, chunk: Chunk, work: Work
+        self,
+        running: _RunningNode,
+        operator: Operator,
+        expands: bool,
+        chunk: Chunk,
+        work: Work,
     ) -> Chunk:
-        self._runtime.begin()
+        node, room = running.node, running.room
+        room.begin()
         skipped: list[int] = []
         try:
             result = operator.on_chunk(chunk)
         except Interrupted as interrupted:
             result, skipped = self._continued(node, operator, chunk, interrupted, work)
-        empty = self._runtime.empty if expands else None
-        work.passes.append(_Pass(node, chunk.offsets, result.offsets, skipped, empty))
+        empty = room.empty if expands else None
+        work.passes.append(Pass(node, chunk.offsets, result.offsets, skipped, empty))
         return result
 
     def _continued(
@@ -297,7 +328,7 @@ class Task:
                 error = describe_failure(node, chunk, row, _cause_of(interrupted))
                 if not is_skipped(node, error):
                     work.fail(error, offset)
-                    return _joined(done), skipped
+                    return joined(done), skipped
                 skipped.append(offset)
                 work.skips.append(Skip(node, offset, error))
                 chunk = chunk.slice(row + 1, len(chunk))
@@ -305,7 +336,7 @@ class Task:
                 chunk = self._rest_of_record(chunk.slice(row, len(chunk)), work)
             try:
                 done.append(operator.on_chunk(chunk))
-                return _joined(done), skipped
+                return joined(done), skipped
             except Interrupted as again:
                 interrupted = again
 
@@ -314,7 +345,7 @@ class Task:
 
         Otherwise a record that expands to many rows would run out of time on every attempt.
         """
-        self._runtime.hold()
+        self._budget.hold()
         end = bisect_right(chunk.offsets, chunk.offsets[0])
         if end < len(chunk):
             work.end_at(chunk.offsets[end])
@@ -331,72 +362,44 @@ class _RunningNode:
     """A node with its operators and readers, ready to run."""
 
     node: Node
+    room: NodeRoom = field(init=False)
     operators: list[tuple[Operator, bool]] = field(default_factory=list)
-    readers: list[_RunningNode] = field(default_factory=list)
+    readers: list[_Reader] = field(default_factory=list)
+    late_readers: list[_Reader] = field(default_factory=list)
+
+    @property
+    def timed(self) -> TimedOperator:
+        return cast("TimedOperator", self.operators[0][0])
+
+    @property
+    def is_two_sided(self) -> bool:
+        return len(self.node.inputs) > 1 and timed_step(self.node) is not None
 
 
-class _TaskRuntime:
-    """Time limit and dropped rows of the running operator; a task runs one operator at a time."""
-
-    def __init__(self, now_s: Callable[[], float], states: States) -> None:
-        self._now_s = now_s
-        self._states = states
-        self.is_unlimited = False
-        self._until_s = float("inf")
-        self.empty: list[int] = []
-
-    def begin(self) -> None:
-        self._until_s = self._now_s() + OPERATOR_S_MAX
-        self.empty = []
-
-    def hold(self) -> None:
-        self._until_s = float("inf")
-
-    def is_over(self) -> bool:
-        return not self.is_unlimited and self._now_s() >= self._until_s
-
-    def keyed(self, name: str, form: StateFormat) -> Keyed:
-        return self._states.open(name, form)
-
-    def dropped(self, offsets: Sequence[int]) -> None:
-        self.empty.extend(offsets)
+# A node that reads another one, and the number of this input.
+_Reader = tuple[_RunningNode, int]
 
 
-def end_of(part: Chunk) -> int:
-    """Return the offset after the last record of a slice."""
-    return part.offsets[-1] + 1 if len(part) else 0
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """One input of an operator that has two."""
+
+    operator: Operator
+    side: int
+
+    def on_chunk(self, chunk: Chunk) -> Chunk:
+        return cast("TwoSided", self.operator).on_side(self.side, chunk)
+
+
+# The part of a slice without records: one row, for the time that has passed.
+_TICK: Final = Chunk([None], [None], [0], [0])
+
+
+def _whole_records(part: Chunk, rows: int) -> Chunk:
+    """Return about so many rows, without dividing a record."""
+    return part.slice(0, bisect_right(part.offsets, part.offsets[max(0, rows - 1)]))
 
 
 def _cause_of(failed: RowFailed) -> BaseException:
     assert failed.__cause__ is not None, "a failed row has an error"
     return failed.__cause__
-
-
-def _between(offsets: Sequence[int], start: int, end: int) -> int:
-    """Count the offsets from ``start`` up to ``end``; offsets must ascend."""
-    if not len(offsets):
-        return 0
-    first = 0 if offsets[0] >= start else bisect_left(offsets, start)
-    last = len(offsets) if offsets[-1] < end else bisect_left(offsets, end)
-    return last - first
-
-
-def _dropped(each: _Pass, start: int, end: int) -> int:
-    if each.empty is not None:
-        return _between(each.empty, start, end)
-    taken, given = _between(each.taken, start, end), _between(each.given, start, end)
-    return taken - given - _between(each.skipped, start, end)
-
-
-def _joined(chunks: list[Chunk]) -> Chunk:
-    first = chunks[0]
-    if len(chunks) == 1:
-        return first
-    return Chunk(
-        list(chain.from_iterable(each.values for each in chunks)),
-        list(chain.from_iterable(each.keys for each in chunks)),
-        list(chain.from_iterable(each.timestamps_ms for each in chunks)),
-        list(chain.from_iterable(each.offsets for each in chunks)),
-        first.topic,
-        first.partition,
-    )

@@ -30,8 +30,9 @@ from streamkit.runtime.positions import ChangedPositions
 from streamkit.runtime.runner import Runner
 from streamkit.runtime.shutdown import EXIT_FAILED, Failed, Finished, Phase, Signal
 from streamkit.runtime.stopping import Observer, Stopping
-from streamkit.runtime.task import Counts, Task
+from streamkit.runtime.task import Task
 from streamkit.runtime.user_calls import is_ours
+from streamkit.runtime.work import Counts
 from streamkit.state.states import States
 from streamkit.state.store import Store
 
@@ -79,6 +80,8 @@ class Worker:
         ports: The open sources, sinks and store. `run` closes them, except for the store.
         clock: Source of time.
         observer: Receives phases and messages.
+        drains: Whether what waits for the watermark is emitted when the run ends.
+        never_idle: Whether windows that a quiet partition holds open stay open.
         commit_interval_s: How often positions are committed while records arrive.
         stop_deadline_s: How long stopping may take in total.
         on_stopping: Called with the deadline when the job begins to stop.
@@ -91,6 +94,8 @@ class Worker:
         clock: Clock,
         observer: Observer,
         *,
+        drains: bool = False,
+        never_idle: bool = False,
         commit_interval_s: float = 1.0,
         stop_deadline_s: float = 25.0,
         on_stopping: Callable[[float], None] = lambda deadline_s: None,
@@ -112,7 +117,10 @@ class Worker:
             on_skip=self._skipped,
             now_s=now_s,
             states=ports.states,
+            never_idle=never_idle,
         )
+        self._drains = drains
+        self._connect_time(task)
         positions = ChangedPositions()
         self._intake = Intake(ports.readers, now_s, self._source_failed)
         self._runner = Runner(self._intake, task, writers, ports.readers, positions, now_s)
@@ -200,6 +208,8 @@ class Worker:
     async def _process(self) -> None:
         try:
             await self._runner.run()
+            if self.failure is None and (self._drains or self._has_ended_for_good):
+                await self._runner.drain()
             if self._intake.has_ended and not self._stopping.has_begun:
                 self._begin("finished")
                 self._stopping.happen(Finished())
@@ -208,6 +218,20 @@ class Worker:
                 self._fail(error, can_commit=True)
         finally:
             self._is_idle.set()
+
+    @property
+    def _has_ended_for_good(self) -> bool:
+        return self._intake.has_ended and self._intake.ended() == set(self._ports.readers)
+
+    def _connect_time(self, task: Task) -> None:
+        """Let the watermarks know what the sources have not read yet."""
+        if task.time is None:
+            return
+        readers = self._ports.readers
+        task.time.backlog = lambda source: readers[source].backlog()
+        for node, reader in readers.items():
+            if reader.ends_for_good:  # a generator, which does not know what it has yet to yield
+                task.time.expect(node, 0)
 
     async def _commit_at_intervals(self) -> None:
         await self._committer.run(self._commit_interval_s)

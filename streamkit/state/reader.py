@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from streamkit.state.keyed import Keyed, StateFormat, StateRow
+from streamkit.state.change_log import StateFormat, StateRow
+from streamkit.state.keyed import Keyed
 from streamkit.state.types import shown
 
 _PLAIN = StateFormat(msgspec.msgpack.encode, msgspec.msgpack.decode, False, "")

@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from streamkit.errors import StateMismatch, StateTooLarge
-from streamkit.state.keyed import Keyed, StateChange, StateFormat, StateRow
+from streamkit.state.change_log import StateChange, StateFormat, StateRow
+from streamkit.state.keyed import Keyed
+from streamkit.state.panes import Panes
 from streamkit.state.types import type_change
+from streamkit.state.waiting import WaitingRecords
 from streamkit.units import shown_bytes
 
 # What a dict entry, a key and a value take in addition to their encoded bytes.
 _ENTRY_BYTES: Final = 250
 _BYTES_PER_ENCODED_BYTE: Final = 3
+
+# The state of watermarks. It has no stage, so its name is not a valid name of one.
+TIME_STATE: Final = "(time)"
+
+
+class StoredState(Protocol):
+    """One state: what a slice, a commit and the limit of memory need of it."""
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def keep_slice(self) -> None: ...
+
+    def undo_slice(self) -> None: ...
+
+    def prepare(self) -> StateChange | None: ...
+
+    @property
+    def stored_bytes(self) -> int: ...
+
+
+S = TypeVar("S", Keyed, Panes, WaitingRecords)
 
 
 class States:
@@ -34,34 +60,38 @@ class States:
         self._rows_of = rows_of
         self._types = types or {}
         self._memory_max_bytes = memory_max_bytes
-        self.by_name: dict[str, Keyed] = {}
+        self.by_name: dict[str, StoredState] = {}
 
     def __bool__(self) -> bool:
         """Return whether any stage keeps a state."""
         return bool(self.by_name)
 
-    def open(self, name: str, form: StateFormat) -> Keyed:
+    def open(self, kind: type[S], name: str, form: StateFormat) -> S:
         """Return the state of a stage, with what the last commit kept of it.
 
         Raises:
             StateMismatch: The stored values have another type.
         """
-        if name in self.by_name:
-            return self.by_name[name]
+        found = self.by_name.get(name)
+        if found is None:
+            self._check_type(name, kind.describe(form))
+            found = self.by_name[name] = kind(name, form, self._rows_of(name))
+        assert isinstance(found, kind), "each stage has names of its own"
+        return found
+
+    def _check_type(self, name: str, description: str) -> None:
         stored = self._types.get(name)
-        problem = None if stored is None else type_change(stored, form.description)
+        problem = None if stored is None else type_change(stored, description)
         if problem is not None:
             raise StateMismatch(
                 f"the stored state of {name!r} cannot be read: {problem}",
                 hint="give new fields a default, give the stage another name to start with an "
                 f"empty state, or delete the state: streamkit state delete APP {name}",
             )
-        state = self.by_name[name] = Keyed(name, form, self._rows_of(name))
-        return state
 
     def unused(self) -> list[str]:
         """Return the names of stored states that no stage has opened."""
-        return sorted(self._types.keys() - self.by_name)
+        return sorted(self._types.keys() - self.by_name - {TIME_STATE})
 
     def keep_slice(self) -> None:
         """Accept the changes of this slice in every state."""
@@ -94,11 +124,11 @@ class States:
         raise StateTooLarge(
             f"the state takes about {shown_bytes(total)} of memory, more than "
             f"{shown_bytes(self._memory_max_bytes)}; the largest part is that of {name!r}, with "
-            f"{len(self.by_name[name].values):,} keys",
+            f"{len(self.by_name[name]):,} keys",
             hint="raise --state-memory, or clear keys that are no longer needed",
         )
 
 
-def memory_bytes(state: Keyed) -> int:
+def memory_bytes(state: StoredState) -> int:
     """Estimate the memory that a state takes, from the encoded size of its entries."""
-    return len(state.values) * _ENTRY_BYTES + state.stored_bytes * _BYTES_PER_ENCODED_BYTE
+    return len(state) * _ENTRY_BYTES + state.stored_bytes * _BYTES_PER_ENCODED_BYTE

@@ -12,7 +12,7 @@ from pathlib import Path
 from streamkit.env import random_bits
 from streamkit.errors import StateError, StateInUse, StateMismatch
 from streamkit.forks import close_in_children
-from streamkit.state.keyed import DELTA, StateChange, StateRow
+from streamkit.state.change_log import DELTA, StateChange, StateRow
 
 FORMAT_VERSION = 1
 PLAN = "one-task"

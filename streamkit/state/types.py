@@ -12,13 +12,14 @@ import enum
 import types
 import typing
 import uuid
+from dataclasses import replace
 from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import msgpack
 
 from streamkit.errors import TopologyError
-from streamkit.state.keyed import StateFormat
+from streamkit.state.change_log import StateFormat
 
 # A type as JSON: its kind, and its name, fields or the types inside it.
 _Described = dict[str, Any]
@@ -47,6 +48,13 @@ def format_of(kind: object, name: str) -> StateFormat:
             hint="use int, float, str, bytes, list, dict, a dataclass or a msgspec.Struct",
         ) from error
     return StateFormat(msgpack.Encoder().encode, decode, is_immutable(kind), description)
+
+
+def windowed_format(form: StateFormat, window: str) -> StateFormat:
+    """Return the format of values that are kept for each window; ``window`` describes those."""
+    inner = msgspec.Raw(form.description.encode())
+    described = msgspec.json.encode({"type": "windows", "window": window, "of": [inner]}).decode()
+    return replace(form, description=described)
 
 
 def describe(kind: object) -> str:
@@ -144,6 +152,8 @@ def _change(stored: _Described, wanted: _Described, path: str) -> str | None:
     where = path or "the value"
     if stored["type"] != wanted["type"]:
         return f"{where} was {shown(stored)}, now it is {shown(wanted)}"
+    if stored.get("window") != wanted.get("window"):
+        return f"the window was {stored.get('window')}, now it is {wanted.get('window')}"
     if "fields" in wanted:
         return _change_of_fields(stored, wanted, path)
     if stored["type"] in ("union", "enum", "literal"):

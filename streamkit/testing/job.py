@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import Any, TypeVar, overload
 import anyio
 
 from streamkit.dataflow.endpoints import FunctionSink, FunctionSource, TopicSink, TopicSource
+from streamkit.dataflow.event_time import time_ms
 from streamkit.dataflow.keys import group_key
 from streamkit.dataflow.stream import Sink, Stream
 from streamkit.dataflow.topology import Node, Topology
@@ -24,8 +26,10 @@ from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
 from streamkit.runtime.function_source import FunctionReader
 from streamkit.runtime.isolation import ValueCopy
-from streamkit.runtime.task import Task, Work
+from streamkit.runtime.task import Task
+from streamkit.runtime.work import Work
 from streamkit.serde.values import encode_as, encode_key
+from streamkit.state.keyed import Keyed
 from streamkit.state.states import States
 from streamkit.state.store import Store
 
@@ -50,11 +54,11 @@ class TestJob:
         self._is_isolated = isolated
         self._folder: TemporaryDirectory[str] | None = None
         self._store: Store | None = None
+        self._now_ms = _START_MS
         self._task = self._new_task(States())
         self._writers = _own_writers(topology, self._clock)
         self._delivery = Delivery(self._writers, self._clock.monotonic_s)
-        self._now_ms = _START_MS
-        self._next_offset: dict[Node, int] = {}
+        self._next_offset: dict[tuple[Node, int], int] = {}
         self._positions: dict[Node, dict[str, str]] = {}
         self._loop = _Loop()
         self._is_open = False
@@ -88,8 +92,8 @@ class TestJob:
                 self._folder.cleanup()
                 self._store = None
 
-    def send(self, source: Stream[Any] | str, *values: Any) -> None:
-        """Send values to a source, given by its stream or its topic.
+    def send(self, source: Stream[Any] | str, *values: Any, partition: int = 0) -> None:
+        """Send values to a partition of a source, given by its stream or its topic.
 
         Values are encoded as a topic stores them, then decoded with the format of the source. A
         `Record` has its own key and timestamp.
@@ -102,8 +106,8 @@ class TestJob:
         node = self._source(source)
         records = [each if isinstance(each, Record) else Record(each) for each in values]
         is_topic = isinstance(node.endpoint, TopicSource)
-        first = self._next_offset.get(node, 0)
-        self._next_offset[node] = first + len(records)
+        first = self._next_offset.get((node, partition), 0)
+        self._next_offset[node, partition] = first + len(records)
         chunk = Chunk(
             [
                 encode_as(each.value, node.input_type, node.endpoint.format)
@@ -115,9 +119,9 @@ class TestJob:
             [self._now_ms if each.timestamp_ms < 0 else each.timestamp_ms for each in records],
             range(first, first + len(records)),
             node.endpoint.topic if is_topic else node.name,
-            0,
+            partition,
         )
-        self._process(node, chunk)
+        self._process(lambda: self._task.process(node, chunk))
 
     def read(self, source: Stream[Any], limit: int | None = None) -> int:
         """Run a generator source, and process the values it yields.
@@ -140,7 +144,7 @@ class TestJob:
             raise UsageError(f"{node.name!r} is not a generator source", hint="use send for topics")
         chunks = self._loop.run(self._read(node, node.endpoint, limit))
         for chunk in chunks:
-            self._process(node, chunk)
+            self._process(lambda chunk=chunk: self._task.process(node, chunk))  # type: ignore[misc]
         return sum(map(len, chunks))
 
     def commit(self) -> None:
@@ -179,11 +183,18 @@ class TestJob:
                 f"the stage {name!r} keeps no state",
                 hint=f"these do: {', '.join(sorted(states)) or 'none'}",
             )
-        return states[name].values.get(group_key(key))
+        state = states[name]
+        if not isinstance(state, Keyed):
+            raise UsageError(f"the stage {name!r} keeps windows or waiting records, not values")
+        return state.values.get(group_key(key))
 
     def _new_task(self, states: States) -> Task:
         return Task(
-            self._topology, on_result=self._note, states=states, is_isolated=self._is_isolated
+            self._topology,
+            on_result=self._note,
+            now_s=lambda: self._now_ms / 1_000,
+            states=states,
+            is_isolated=self._is_isolated,
         )
 
     def _opened_store(self) -> Store:
@@ -220,15 +231,17 @@ class TestJob:
             await reader.close()
         return found
 
-    def _process(self, node: Node, chunk: Chunk) -> None:
+    def _process(self, make: Callable[[], Work | None]) -> None:
         self._open()
         kept = {each: list(chunks) for each, chunks in self._given.items()}
-        work = self._task.process(node, chunk)
+        work = make()
+        if work is None:
+            return
         if work.failure is not None:
             self._given = kept
-            self._task.settle(work, chunk.offsets[0])
+            self._task.settle(work, work.counted_to)
             raise work.failure
-        if self._writers and len(chunk):
+        if self._writers and len(work.part):
             self._loop.run(self._deliver(work))
         self._task.account(work, work.end)
         self._task.settle(work, work.end)
@@ -267,8 +280,45 @@ class TestJob:
         ]
 
     def advance(self, *, seconds: float = 0, minutes: float = 0, hours: float = 0) -> None:
-        """Move the clock that gives timestamps to values without one."""
+        """Move the clock, which no test waits for.
+
+        It gives timestamps to values without one. A partition without records for the time
+        ``idle`` of its source becomes quiet, so windows may close.
+
+        Raises:
+            StageError: A result that became complete failed.
+        """
         self._now_ms += round((seconds + 60 * minutes + 3_600 * hours) * 1_000)
+        self._process(self._task.tick)
+
+    def watermark(
+        self, source: Stream[Any] | str, time: datetime | int, *, partition: int = 0
+    ) -> None:
+        """Set the watermark of a partition: what waits for this time becomes complete.
+
+        Args:
+            source: The source, given by its stream or its topic.
+            time: A datetime with a time zone, or ms since 1970.
+            partition: The partition.
+
+        Raises:
+            StageError: A result that became complete failed.
+            UsageError: No stage waits for the watermark of the source.
+        """
+        node = self._source(source)
+        times = self._task.time
+        if times is None or not times.is_used(node):
+            raise UsageError(f"no stage waits for the watermark of {node.name!r}")
+        times.set_partition(node, partition, time_ms(time))
+        self._process(self._task.tick)
+
+    def drain(self) -> None:
+        """Complete all that waits for the watermark, as the end of a run with ``--drain`` does.
+
+        Raises:
+            StageError: A result failed.
+        """
+        self._process(self._task.drain)
 
     def _note(self, node: Node, chunk: Chunk) -> None:
         self._given[node].append(chunk)

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamkit.state import keyed as module
-from streamkit.state.keyed import Keyed, StateFormat, shard_of
+from streamkit.state import change_log as module
+from streamkit.state.change_log import StateFormat, shard_of
+from streamkit.state.keyed import Keyed
 from streamkit.state.states import States
 from streamkit.state.store import Store
 from streamkit.state.types import format_of
@@ -44,7 +45,7 @@ class Model:
     def opened(self) -> Keyed:
         states = States(self.store.state_rows, self.store.state_types())
         self.states = states
-        return states.open("state", self.form)
+        return states.open(Keyed, "state", self.form)
 
     def run(self, changes: list[tuple[bytes, int | None]]) -> dict[bytes, list[int]]:
         """Make changes as operators do; return what should be there if they are kept."""

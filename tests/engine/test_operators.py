@@ -16,7 +16,8 @@ from streamkit.dataflow.steps import RowFailed, Step, Unlimited
 from streamkit.dataflow.topology import Node, OnError, Topology
 from streamkit.errors import StageError
 from streamkit.record import Chunk, Record
-from streamkit.runtime.task import Output, Task
+from streamkit.runtime.task import Task
+from streamkit.runtime.work import Output
 
 Row = Record[Any]
 

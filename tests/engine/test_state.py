@@ -197,12 +197,12 @@ def test_an_invalid_key_fails_its_record(key: object, words: str) -> None:
 
 
 records: Final = st.lists(
-    st.builds(Order, st.sampled_from("abc"), st.sampled_from([1, 2, 3, -1])), max_size=40
+    st.builds(Order, st.sampled_from("abc"), st.sampled_from([1, 2, 3, -1])), max_size=24
 )
 
 
 @settings(max_examples=150, deadline=None)
-@given(orders=records, sizes=st.lists(st.integers(1, 9), min_size=1), data=st.data())
+@given(orders=records, sizes=st.lists(st.integers(1, 9), min_size=1, max_size=5), data=st.data())
 def test_results_do_not_depend_on_how_slices_are_cut_or_end(
     orders: list[Order], sizes: list[int], data: st.DataObject
 ) -> None:
@@ -211,7 +211,7 @@ def test_results_do_not_depend_on_how_slices_are_cut_or_end(
     task = Task(app.topology, states=States())
     encode = msgspec.json.Encoder().encode
     found: list[bytes] = []
-    at = 0
+    at, is_stuck = 0, False
     while at < len(orders):
         rows = orders[at : at + data.draw(st.sampled_from(sizes))]
         part = Chunk(
@@ -223,7 +223,9 @@ def test_results_do_not_depend_on_how_slices_are_cut_or_end(
             0,
         )
         work = task.process(source.node, part)
-        reached = data.draw(st.integers(at, work.end))
+        # A slice that reached nothing is followed by one that is delivered.
+        reached = work.end if is_stuck else data.draw(st.integers(at, work.end))
+        is_stuck = reached == at
         for output in work.outputs:
             pairs = zip(output.chunk.offsets, output.chunk.values, strict=True)
             found += [value for offset, value in pairs if offset < reached]
@@ -237,7 +239,9 @@ def test_results_do_not_depend_on_how_slices_are_cut_or_end(
             wanted.setdefault(order.customer, []).append(order.amount)
             lines.append(f"{order.customer}{wanted[order.customer]}".encode())
     assert found == lines
-    values = task.states.by_name["listed"].values
+    listed = task.states.by_name["listed"]
+    assert isinstance(listed, Keyed)
+    values = listed.values
     assert {key.decode(): each.amounts for key, each in values.items()} == wanted
 
 
@@ -258,7 +262,9 @@ def test_a_failure_after_a_stage_with_state_undoes_later_records() -> None:
     work = task.process(numbers.node, part)
     assert (work.end, isinstance(work.failure, StageError)) == (2, True)
     task.settle(work, work.end)
-    assert task.states.by_name["reduce"].values == {b"0": 3}
+    reduced = task.states.by_name["reduce"]
+    assert isinstance(reduced, Keyed)
+    assert reduced.values == {b"0": 3}
 
 
 # --- Restarts --------------------------------------------------------------------------
@@ -310,12 +316,12 @@ def test_a_state_of_another_type_is_refused_at_the_start(tmp_path: Path) -> None
     store = Store(tmp_path / "main.sqlite")
     store.open(app="a", cluster="c")
     states = States()
-    changed(states.open("visits", format_of(Before, "visits")), b"k", Before(1))
+    changed(states.open(Keyed, "visits", format_of(Before, "visits")), b"k", Before(1))
     store.commit({}, {}, states.prepare())
     again = States(store.state_rows, store.state_types())
     with pytest.raises(StateMismatch, match="'visits' cannot be read: the field count is missing"):
-        again.open("visits", format_of(Renamed, "visits"))
-    found = again.open("visits", format_of(After, "visits"))
+        again.open(Keyed, "visits", format_of(Renamed, "visits"))
+    found = again.open(Keyed, "visits", format_of(After, "visits"))
     assert found.values == {b"k": After(1, "")}
     store.close()
 
@@ -324,7 +330,7 @@ def test_a_state_without_its_stage_is_kept_until_it_is_deleted(tmp_path: Path) -
     store = Store(tmp_path / "main.sqlite")
     store.open(app="a", cluster="c")
     states = States()
-    changed(states.open("old", format_of(int, "old")), b"k", 1)
+    changed(states.open(Keyed, "old", format_of(int, "old")), b"k", 1)
     store.commit({}, {}, states.prepare())
     assert States(store.state_rows, store.state_types()).unused() == ["old"]
     store.delete_state("old")
@@ -340,7 +346,7 @@ def changed(state: Keyed, key: bytes, value: Any) -> None:
 
 def test_a_state_above_its_limit_names_the_largest_stage() -> None:
     states = States(memory_max_bytes=1_000)
-    small, large = (states.open(name, format_of(int, name)) for name in ("small", "large"))
+    small, large = (states.open(Keyed, name, format_of(int, name)) for name in ("small", "large"))
     changed(small, b"k", 1)
     for number in range(10):
         changed(large, b"%d" % number, number)
@@ -351,7 +357,7 @@ def test_a_state_above_its_limit_names_the_largest_stage() -> None:
 @pytest.mark.parametrize(("kind", "value"), [(int, "x"), (Seen, Seen(["x"])), (int, object())])  # type: ignore[list-item]
 def test_a_value_of_another_type_is_refused_before_it_is_stored(kind: Any, value: Any) -> None:
     states = States()
-    changed(states.open("counted", format_of(kind, "counted")), b"k", value)
+    changed(states.open(Keyed, "counted", format_of(kind, "counted")), b"k", value)
     with pytest.raises(StateError, match="the key b'k' in the state 'counted' cannot be stored"):
         states.prepare()
 

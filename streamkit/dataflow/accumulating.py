@@ -1,0 +1,154 @@
+"""The loop that adds records to aggregates, made for the aggregates of one stage.
+
+The loop runs for each record, so it is generated as one Python function: with calls of a method
+for each aggregate it would take three times as long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from streamkit.aggregates import Aggregator
+from streamkit.dataflow.operators import fill
+from streamkit.dataflow.steps import Interrupted, Room
+from streamkit.record import Chunk
+from streamkit.state.change_log import StateFormat
+from streamkit.state.panes import COPIED
+from streamkit.state.types import format_of
+
+# An aggregate of one key: a tuple with an item for each aggregator.
+Aggregate = tuple[Any, ...]
+
+
+class Update(Protocol):
+    """Adds records to the aggregates of their keys.
+
+    It appends the old aggregate of each record to ``old``, so after an error its length is the
+    row that failed. An aggregate that can change in place is copied the first time it is met;
+    the old one of later times is then `COPIED`.
+    """
+
+    def __call__(
+        self,
+        values: dict[bytes, Aggregate],
+        keys: Sequence[bytes],
+        times_ms: Sequence[int],
+        columns: Sequence[Sequence[Any]],
+        old: list[Any],
+    ) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulator:
+    """How a stage aggregates: the values it needs of a record, the loop, and the stored form."""
+
+    aggregates: tuple[Aggregator[Any], ...]
+    update: Update
+    form: StateFormat
+    stored_type: Any
+
+    def columns(self, chunk: Chunk, room: Room) -> tuple[list[list[Any]], Interrupted | None]:
+        """Get the values of each aggregate that needs some.
+
+        Returns:
+            A column for each of them, all of the same length; and why they are shorter than the
+            chunk, if a function of the user failed or the time is over.
+        """
+        found: list[list[Any]] = []
+        interrupted: Interrupted | None = None
+        for each in self.aggregates:
+            if each.by is None:
+                continue
+            column: list[Any] = []
+            found.append(column)
+            try:
+                fill(column, partial(map, each.by), chunk, room, lambda done: done)
+            except Interrupted as error:
+                interrupted = error
+                chunk = chunk.slice(0, error.row)
+        if interrupted is not None:
+            for column in found:
+                del column[len(chunk) :]
+        return found, interrupted
+
+    def merge(self, left: Aggregate, right: Aggregate) -> Aggregate:
+        """Return the aggregate of two sets of records."""
+        return tuple(
+            each.merge(a, b) for each, a, b in zip(self.aggregates, left, right, strict=True)
+        )
+
+
+def accumulator(
+    aggregates: Sequence[Aggregator[Any]], field_types: Sequence[Any], name: str
+) -> Accumulator:
+    """Return how a stage aggregates.
+
+    Args:
+        aggregates: At least one.
+        field_types: The type of the result of each; Any if it is not known.
+        name: The name of the stage, for errors.
+
+    Raises:
+        TopologyError: An aggregate cannot be stored.
+    """
+    pairs = list(zip(aggregates, field_types, strict=True))
+    stored = [each.stored_type(kind) for each, kind in pairs]
+    kind: Any = tuple[tuple(stored)]  # type: ignore[misc]  # known at run time only
+    form = format_of(kind, name)
+    return Accumulator(tuple(aggregates), _compiled(pairs, stored, name), form, kind)
+
+
+def _compiled(pairs: list[tuple[Aggregator[Any], Any]], stored: list[Any], name: str) -> Update:
+    scope: dict[str, Any] = {"copied": COPIED}
+    firsts, adds, inputs = [], [], []
+    for at, (each, kind) in enumerate(pairs):
+        names = {"x": f"x{at}", "a": f"a{at}", "t": "t"}
+        for inner, value in {
+            **each.names(kind),
+            "copy": format_of(stored[at], name).copy,
+        }.items():
+            names[inner] = f"{inner}{at}"
+            scope[f"{inner}{at}"] = value
+        firsts.append(each.first.format(**names))
+        adds.append(each.add.format(**names))
+        if each.by is not None:
+            inputs.append(f"x{at}")
+    old_names = " ".join(f"a{at}," for at in range(len(pairs)))
+    added = f"({', '.join(adds)},)"
+    row = ", ".join(["key", "t", *inputs])
+    lines = [
+        "def update(values, keys, times_ms, columns, old):",
+        "    get, push = values.get, old.append",
+        "    fresh = set()",
+        f"    for {row} in zip(keys, times_ms, *columns):",
+        "        before = get(key)",
+        "        if before is None:",
+        f"            values[key] = ({', '.join(firsts)},)",
+    ]
+    if any(each.is_mutable for each, _ in pairs):
+        scope["copy"] = format_of(tuple[tuple(stored)], name).copy  # type: ignore[misc]
+        lines += [
+            "            fresh.add(key)",
+            "        elif key in fresh:",
+            f"            {old_names} = before",
+            f"            values[key] = {added}",
+            "            before = copied",
+            "        else:",
+            f"            {old_names} = copy(before)",
+            f"            values[key] = {added}",
+            "            fresh.add(key)",
+        ]
+    else:
+        lines += [
+            "        else:",
+            f"            {old_names} = before",
+            f"            values[key] = {added}",
+        ]
+    lines.append("        push(before)")
+    code = compile("\n".join(lines), f"<aggregates of {name}>", "exec")
+    exec(code, scope)  # the text is made of the expressions of aggregators alone
+    update: Update = scope["update"]
+    return update

@@ -1,0 +1,189 @@
+"""Makes the results of windows: objects of the user's class, or what a function returns."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from itertools import repeat
+from operator import itemgetter
+from typing import Any, Final
+
+import msgspec
+
+from streamkit.aggregates import Aggregator
+from streamkit.dataflow.keys import group_key_reader
+from streamkit.dataflow.operators import one_per_row, without_none
+from streamkit.dataflow.steps import Room, Stateless
+from streamkit.dataflow.topology import clashes, type_name
+from streamkit.errors import TopologyError
+from streamkit.record import Chunk
+from streamkit.windows import Window
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# Fields that a result gets from the window, if its class has them.
+_KEY, _START, _END = "key", "window_start", "window_end"
+_OF_WINDOW: Final = (_KEY, _START, _END)
+_NO_FIELD: Final = object()
+
+
+@dataclass(frozen=True, slots=True)
+class ResultType:
+    """The class of results: its fields by name with their types, and which of them are needed."""
+
+    cls: Any
+    fields: dict[str, Any]
+    required: frozenset[str]
+
+    @property
+    def is_positional(self) -> bool:
+        """Whether the class takes its fields by position, in their order."""
+        if typing.is_typeddict(self.cls):
+            return False
+        parameters = inspect.signature(self.cls).parameters.values()
+        return all(each.kind is each.POSITIONAL_OR_KEYWORD for each in parameters)
+
+
+def result_type(cls: Any) -> ResultType:
+    """Return the fields of a class of results.
+
+    Raises:
+        TopologyError: It has no fields.
+    """
+    try:
+        if isinstance(cls, type) and issubclass(cls, msgspec.Struct):
+            infos = msgspec.structs.fields(cls)
+            needed = {each.name for each in infos if each.required}
+            return ResultType(cls, {each.name: each.type for each in infos}, frozenset(needed))
+        if typing.is_typeddict(cls):
+            return ResultType(cls, typing.get_type_hints(cls), cls.__required_keys__)
+        if dataclasses.is_dataclass(cls):
+            hints = typing.get_type_hints(cls)
+            of_class = [each for each in dataclasses.fields(cls) if each.init]
+            needed = {
+                each.name
+                for each in of_class
+                if each.default is dataclasses.MISSING
+                and each.default_factory is dataclasses.MISSING
+            }
+            kinds = {each.name: hints[each.name] for each in of_class}
+            return ResultType(cls, kinds, frozenset(needed))
+    except (TypeError, NameError) as error:
+        raise TopologyError(f"the fields of {type_name(cls)} are not known: {error}") from error
+    raise TopologyError(
+        f"{type_name(cls)} has no fields for the results",
+        hint="use a msgspec.Struct, a dataclass or a TypedDict, or leave it out for dicts",
+    )
+
+
+def check_fields(of: ResultType, aggregates: dict[str, Aggregator[Any]]) -> None:
+    """Refuse aggregates that do not fit the fields of the class of results.
+
+    Raises:
+        TopologyError: A field is missing, or too many, or of another type.
+    """
+    name = type_name(of.cls)
+    known = ", ".join(of.fields)
+    for field, aggregate in aggregates.items():
+        if field not in of.fields:
+            raise TopologyError(f"{name} has no field {field!r}", hint=f"it has {known}")
+        kind = aggregate.result_type
+        if kind is not None and clashes(kind, of.fields[field]):
+            raise TopologyError(
+                f"the field {field!r} of {name} is {type_name(of.fields[field])}, but "
+                f"{type(aggregate).__name__} gives {type_name(kind)}"
+            )
+    missing = of.required - aggregates.keys() - set(_OF_WINDOW)
+    if missing:
+        first = sorted(missing)[0]
+        raise TopologyError(
+            f"{name} needs the field {first!r}, which no aggregate gives",
+            hint=f"add it, for example {first}=Count(), or give the field a default",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AsResults(Stateless):
+    """Make a result of each `streamkit.dataflow.windowed.Row`.
+
+    Without ``of``, results are dicts with the fields of the window and the aggregates.
+    """
+
+    of: ResultType | None
+    aggregates: dict[str, Aggregator[Any]]
+    key_type: Any
+
+    def apply(self, chunk: Chunk, room: Room) -> Chunk:
+        keys = iter(chunk.keys)
+        key_of = group_key_reader(self.key_type)
+
+        def results(rows: Sequence[Any]) -> Iterable[Any]:
+            own = [next(keys) for _ in rows]
+            return self._results(rows, map(key_of, own))
+
+        return chunk.with_values(one_per_row(results, chunk, room))
+
+    def _results(self, rows: Sequence[Any], keys: Iterable[Any]) -> Iterable[Any]:
+        starts, ends, found = map(list, zip(*rows, strict=True))
+        columns: dict[str, Iterable[Any]] = {
+            _KEY: keys,
+            _START: map(self._time(_START), starts),
+            _END: map(self._time(_END), ends),
+        }
+        for at, (name, aggregate) in enumerate(self.aggregates.items()):
+            columns[name] = map(aggregate.result, map(itemgetter(at), found))
+        if self.of is None:
+            return map(dict, map(zip, repeat(list(columns)), zip(*columns.values(), strict=False)))
+        fields = self.of.fields
+        chosen = {name: columns[name] for name in fields if name in columns}
+        if list(chosen) == list(fields)[: len(chosen)] and self.of.is_positional:
+            return map(self.of.cls, *chosen.values())
+        build: Callable[..., Any] = self.of.cls
+        names = list(chosen)
+        return (
+            build(**dict(zip(names, values, strict=True)))
+            for values in zip(*chosen.values(), strict=False)
+        )
+
+    def _time(self, field: str) -> Callable[[int], Any]:
+        """Return how a field shows a time: as ms if it is an int, otherwise as a datetime."""
+        kind = datetime if self.of is None else self.of.fields.get(field, datetime)
+        return int if kind is int else moment
+
+
+@dataclass(frozen=True, slots=True)
+class Applied(Stateless):
+    """Call a function with each window and its values; drop the result None."""
+
+    function: Callable[[Window[Any], list[Any]], Any]
+    aggregate: Aggregator[Any]
+    key_of: Callable[[bytes | None], Any]
+
+    def apply(self, chunk: Chunk, room: Room) -> Chunk:
+        keys = iter(chunk.keys)
+
+        def call(row: Any) -> Any:
+            start, end, (values,) = row
+            window = Window(self.key_of(next(keys)), moment(start), moment(end))
+            return self.function(window, self.aggregate.result(values))
+
+        values = one_per_row(lambda rows: map(call, rows), chunk, room, finish=without_none)
+        return without_none(chunk.with_values(values))
+
+
+@dataclass(frozen=True, slots=True)
+class AsValues(Stateless):
+    """Make the aggregate itself the value."""
+
+    def apply(self, chunk: Chunk, room: Room) -> Chunk:
+        return chunk.with_values([row[2][0] for row in chunk.values])
+
+
+@lru_cache(4_096)
+def moment(time_ms: int) -> datetime:
+    """Return ms since the epoch as a datetime in UTC."""
+    return _EPOCH + timedelta(milliseconds=time_ms)

@@ -1,0 +1,150 @@
+"""What one slice has made: its outputs for the sinks, its failure, and what is to be counted."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from streamkit.dataflow.topology import Node
+from streamkit.errors import StageError
+from streamkit.record import Chunk
+
+
+@dataclass(slots=True)
+class Counts:
+    """Counts of a stage. Inputs: ``taken``, the sum of `handled`, ``dropped`` and ``skipped``.
+
+    Outputs: ``given``. Of the dropped records, ``late`` came too late for every window.
+    """
+
+    taken: int = 0
+    dropped: int = 0
+    skipped: int = 0
+    given: int = 0
+    late: int = 0
+
+    @property
+    def handled(self) -> int:
+        return self.taken - self.dropped - self.skipped
+
+
+@dataclass(slots=True, eq=False)
+class Output:
+    """A chunk for a sink, from one path through the graph."""
+
+    sink: Node
+    chunk: Chunk
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Skip:
+    """A skipped record and its error. ``is_written``: it was counted as given before it failed."""
+
+    node: Node
+    offset: int
+    error: StageError
+    is_written: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pass:
+    """The offsets of the rows before and after one operator.
+
+    ``empty`` are the offsets of rows that it expanded to no rows; None if it does not expand rows.
+    """
+
+    node: Node
+    taken: Sequence[int]
+    given: Sequence[int]
+    skipped: Sequence[int]
+    empty: Sequence[int] | None
+
+
+class Work:
+    """The outputs of one slice of a source, up to the offset ``end``.
+
+    It has one output, possibly empty, for each path from the source to a sink. Results of stages
+    that wait for the watermark have the offset of the last record.
+
+    Args:
+        source: The source; None if the slice has no records, only results that were waiting. Its
+            part then has one row, which stands for the time that has passed.
+        part: The records.
+    """
+
+    def __init__(self, source: Node | None, part: Chunk) -> None:
+        self.source = source
+        self.part = part
+        self.end: int = end_of(part)
+        self.outputs: list[Output] = []
+        self.failure: StageError | None = None
+        self._failed_at = self.end
+        self.counted_to: int = part.offsets[0] if len(part) else 0
+        self.nodes: list[tuple[Node, Sequence[int], Sequence[int]]] = []
+        self.passes: list[Pass] = []
+        self.skips: list[Skip] = []
+        self.late: list[tuple[Node, Sequence[int]]] = []
+        self.results: list[tuple[Node, Chunk]] = []
+        # Whether what failed was a result that had waited, not a record of this slice.
+        self.has_failed_firing = False
+
+    def within(self, chunk: Chunk) -> Chunk:
+        """Remove the rows of records that are no longer part of this work."""
+        offsets = chunk.offsets
+        if not len(offsets) or offsets[-1] < self.end:
+            return chunk
+        return chunk.slice(0, bisect_left(offsets, self.end))
+
+    def end_at(self, offset: int) -> None:
+        """End before ``offset``; a later slice processes that record and those after it."""
+        self.end = min(self.end, offset)
+
+    def fail(self, error: StageError, offset: int) -> None:
+        """End before the record that failed; if several fail, keep the error of the first."""
+        if self.failure is None or offset < self._failed_at:
+            self.failure, self._failed_at = error, offset
+        self.end_at(offset)
+
+    def finish(self) -> None:
+        """Cut every output at the same record."""
+        if self._failed_at > self.end:
+            self.failure = None  # a later slice processes that record again
+        for output in self.outputs:
+            output.chunk = self.within(output.chunk)
+
+
+def end_of(part: Chunk) -> int:
+    """Return the offset after the last record of a slice."""
+    return part.offsets[-1] + 1 if len(part) else 0
+
+
+def between(offsets: Sequence[int], start: int, end: int) -> int:
+    """Count the offsets from ``start`` up to ``end``; offsets must ascend."""
+    if not len(offsets):
+        return 0
+    first = 0 if offsets[0] >= start else bisect_left(offsets, start)
+    last = len(offsets) if offsets[-1] < end else bisect_left(offsets, end)
+    return last - first
+
+
+def dropped(each: Pass, start: int, end: int) -> int:
+    if each.empty is not None:
+        return between(each.empty, start, end)
+    taken, given = between(each.taken, start, end), between(each.given, start, end)
+    return taken - given - between(each.skipped, start, end)
+
+
+def joined(chunks: list[Chunk]) -> Chunk:
+    first = chunks[0]
+    if len(chunks) == 1:
+        return first
+    return Chunk(
+        list(chain.from_iterable(each.values for each in chunks)),
+        list(chain.from_iterable(each.keys for each in chunks)),
+        list(chain.from_iterable(each.timestamps_ms for each in chunks)),
+        list(chain.from_iterable(each.offsets for each in chunks)),
+        first.topic,
+        first.partition,
+    )
