@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
+from streamkit.dataflow.app_sources import AppSources
 from streamkit.dataflow.decorated import (
     input_nodes,
     sink_node,
-    source_node,
     stage_node,
     undecorated,
 )
@@ -18,23 +18,17 @@ from streamkit.dataflow.decorators import (
     ShapingDecorator,
     SinkDecorator,
     StageDecorator,
-    YieldsFrom,
-    YieldsFromAsync,
 )
 from streamkit.dataflow.endpoints import Connector, CustomSink, FunctionSink
-from streamkit.dataflow.functions import caller_location, caller_module, caller_scope, facts_of
+from streamkit.dataflow.functions import caller_location, caller_module, caller_scope
 from streamkit.dataflow.options import (
     SinkOptions,
-    SourceOptions,
     StageOptions,
     checked_options,
-    on_error_of,
-    timing_of,
     topic_options,
 )
-from streamkit.dataflow.sources import generator_node, reading_steps, topic_source
 from streamkit.dataflow.stream import Sink, Stage, Stream
-from streamkit.dataflow.topology import NAME_BYTES_MAX, Node, Topology, is_name
+from streamkit.dataflow.topology import NAME_BYTES_MAX, Topology, is_name
 from streamkit.errors import TopologyError, UsageError
 from streamkit.record import Record, Topic
 
@@ -53,7 +47,7 @@ Q = TypeVar("Q")
 P = ParamSpec("P")
 
 
-class App:
+class App(AppSources):
     """A job: a name, and a graph that decorators and stream methods build.
 
     The name is also the consumer id of the job, and the name of its state folder.
@@ -71,124 +65,6 @@ class App:
         self.location = caller_location()
         self.module = caller_module()
         self._include = tuple(include)
-
-    # --- sources -------------------------------------------------------------------
-
-    # A generator with `resume=None` matches two of these. Type checkers use the first, as intended.
-    @overload
-    def source(self, function: YieldsFrom[P, R, Q, V], /) -> Stage[P, R, V]: ...  # type: ignore[overload-overlap]
-    @overload
-    def source(self, function: YieldsFromAsync[P, R, Q, V], /) -> Stage[P, R, V]: ...  # type: ignore[overload-overlap]
-    @overload
-    def source(self, function: Callable[[], Iterator[V]], /) -> Stage[[], Iterator[V], V]: ...
-    @overload
-    def source(
-        self, function: Callable[[], AsyncIterator[V]], /
-    ) -> Stage[[], AsyncIterator[V], V]: ...
-    @overload
-    def source(
-        self,
-        topic: str,
-        /,
-        **options: Unpack[SourceOptions],
-    ) -> StageDecorator[Any]: ...
-    @overload
-    def source(
-        self,
-        topic: Topic[X],
-        /,
-        **options: Unpack[SourceOptions],
-    ) -> StageDecorator[X]: ...
-    def source(
-        self,
-        topic: Any,
-        /,
-        **options: Unpack[SourceOptions],
-    ) -> Any:
-        """Read a topic, or the values of a generator.
-
-        ``@app.source("topic")`` on a function of one parameter reads a topic: each value is
-        decoded to the annotated type and given to the function. ``@app.source`` without
-        parentheses, on a generator or async generator, reads what it yields. A generator with a
-        parameter ``resume`` gets the last committed position and yields ``(position, value)``.
-
-        Args:
-            topic: A topic, by name or as `Topic`.
-            options: See `SourceOptions`.
-
-        Raises:
-            TopologyError: The function cannot be a source; the message shows its file and line.
-        """
-        scope = caller_scope()
-        if callable(topic) and not isinstance(topic, Topic):
-            function = undecorated(topic)
-            checked_options(options, SourceOptions)
-            if names := topic_options(options):
-                raise UsageError(
-                    f"{', '.join(names)}: only a topic has this option",
-                    hint='name the topic: @app.source("flights")',
-                )
-            node = generator_node(function, facts_of(function, scope), scope, options)
-            return Stage(function, self.topology, self.topology.add(node))
-        endpoint = topic_source(topic, options)
-
-        def decorate(function: Callable[..., Any]) -> Any:
-            node = source_node(undecorated(function), scope, endpoint, options)
-            return Stage(undecorated(function), self.topology, self.topology.add(node))
-
-        return decorate
-
-    @overload
-    def stream(
-        self,
-        topic: str,
-        type: TypeForm[X],
-        **options: Unpack[SourceOptions],
-    ) -> Stream[X]: ...
-    @overload
-    def stream(
-        self,
-        topic: Topic[X],
-        **options: Unpack[SourceOptions],
-    ) -> Stream[X]: ...
-    def stream(
-        self,
-        topic: Any,
-        type: Any = None,
-        **options: Unpack[SourceOptions],
-    ) -> Any:
-        """Read a topic without a function.
-
-        Args:
-            topic: A topic, by name or as `Topic`.
-            type: The type that values are decoded to.
-            options: See `SourceOptions`.
-
-        Raises:
-            TopologyError: The type is missing or cannot be decoded.
-        """
-        location = caller_location()
-        if type is None and isinstance(topic, Topic):
-            type = topic.type
-        if type is None:
-            raise TopologyError(
-                f"the values of the stream {topic!r} have no type",
-                at=str(location),
-                hint='give their type: app.stream("flights", Flight)',
-            )
-        endpoint = topic_source(topic, options)
-        node = Node(
-            options.get("name") or self.topology.free_name(endpoint.topic),
-            "source",
-            reading_steps(type, options, location),
-            endpoint=endpoint,
-            on_error=on_error_of(options),
-            location=location,
-            value_type=type,
-            input_type=type,
-            timing=timing_of(options),
-        )
-        return Stream(self.topology, self.topology.add(node))
 
     # --- stages --------------------------------------------------------------------
 

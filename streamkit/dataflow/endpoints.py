@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -73,6 +74,23 @@ class TopicSink:
 
     def __str__(self) -> str:
         return f"topic {self.topic}"
+
+
+class FileTable(ABC):
+    """A small file with the rows of a table, such as `streamkit.connectors.files.JsonLines`."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """A name for the table."""
+
+    @abstractmethod
+    def rows(self, kind: Any) -> list[Any]:
+        """Read all rows, decoded to a type.
+
+        Raises:
+            DataError: The file cannot be read, or a row is not of the type; it names the line.
+        """
 
 
 @dataclass(frozen=True, slots=True)

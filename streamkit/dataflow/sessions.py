@@ -1,7 +1,7 @@
 """Session windows, and windows of a number of records.
 
 A session of a key is its records that are less than ``gap`` apart. A record is late if its own
-event time plus ``late`` is not above the watermark of its partition. So every record that counts
+event time plus ``late`` is below the watermark of its partition. So every record that counts
 comes before the sessions it could join have closed, and sessions do not depend on which partition
 is read first.
 
@@ -86,7 +86,7 @@ class _Sessions:
             zip(chunk.keys, chunk.timestamps_ms, marks, strict=True)
         ):
             assert key is not None, "key_by gives every record a key"
-            if time_ms + self._step.late_ms <= mark:
+            if time_ms + self._step.late_ms < mark:
                 late.append(row)
                 continue
             try:

@@ -12,10 +12,12 @@ from streamkit.dataflow.functions import FunctionFacts, check_callable, errors_a
 from streamkit.dataflow.operators import AsRecords, Map
 from streamkit.dataflow.options import SourceOptions, TimeOptions, checked_options, timing_of
 from streamkit.dataflow.steps import Step
+from streamkit.dataflow.tables import TableKeys, Upsert, or_deleted
 from streamkit.dataflow.topology import Location, Node, stage_name
 from streamkit.errors import TopologyError, UsageError
 from streamkit.record import Offset, Topic
 from streamkit.serde.values import format_for
+from streamkit.state.types import format_of
 
 
 def topic_source(topic: Any, options: SourceOptions) -> TopicSource:
@@ -48,6 +50,38 @@ def reading_steps(kind: Any, options: SourceOptions, location: Location) -> tupl
     if found.as_record:
         steps.append(AsRecords())
     return (*steps, time_step(options))
+
+
+def table_steps(
+    name: str,
+    kind: Any,
+    key: Callable[[Any], object] | None,
+    options: SourceOptions,
+    location: Location,
+    *,
+    is_file: bool,
+) -> tuple[Step, ...]:
+    """Return the steps that decode the rows of a table, find their keys, and keep them.
+
+    Raises:
+        TopologyError: The rows cannot be stored, or have no key.
+    """
+    with errors_at(location):
+        form = format_of(kind, name)
+        if key is not None:
+            check_callable(key, "key=")
+        elif is_file:
+            raise TopologyError(
+                f"the rows of {name!r} have no key",
+                hint="give the table key=, for example key=lambda row: row.id",
+            )
+        reading: tuple[Step, ...] = (time_step(options),)
+        if not is_file:
+            reading = tuple(
+                Map(or_deleted(each.function)) if isinstance(each, Map) else each
+                for each in reading_steps(kind, options, location)
+            )
+        return (*reading, TableKeys(key), Upsert(name, form, is_kept=not is_file))
 
 
 def time_step(options: TimeOptions) -> EventTime:

@@ -17,7 +17,7 @@ from streamkit.state.keyed import Keyed
 from streamkit.state.panes import Panes
 from streamkit.state.waiting import WaitingRecords
 
-S = TypeVar("S", Keyed, Panes, WaitingRecords)
+S = TypeVar("S", bound=Keyed | Panes | WaitingRecords)
 
 
 class Interrupted(Exception):

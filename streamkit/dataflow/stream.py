@@ -5,7 +5,18 @@ from __future__ import annotations
 import functools
 import typing
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 from streamkit.dataflow.endpoints import Connector, CustomSink
 from streamkit.dataflow.functions import (
@@ -33,6 +44,14 @@ from streamkit.windows import AnyWindow, Duration, check_window, duration_ms
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
+    from streamkit.dataflow.join_stream import (
+        JoinOptions,
+        JoinResults,
+        LookupOptions,
+        LookupResults,
+        Table,
+    )
+    from streamkit.dataflow.joins import How
     from streamkit.dataflow.window_stream import WindowedStream
 
 V_co = TypeVar("V_co", covariant=True)
@@ -41,6 +60,7 @@ K = TypeVar("K")
 S = TypeVar("S")
 K_co = TypeVar("K_co", covariant=True)
 T = TypeVar("T")
+R = TypeVar("R")
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R_co = TypeVar("R_co", covariant=True)
@@ -127,6 +147,52 @@ class Stream(Generic[V_co]):
             value_type=_either([each.value_type for each in nodes]),
         )
         return Stream(self._topology, self._topology.add(node))
+
+    @overload
+    def lookup(
+        self,
+        table: Table[U],
+        *,
+        on: Callable[[V_co], object],
+        combine: Callable[[V_co, U], R],
+        how: Literal["inner"] = "inner",
+        **options: Unpack[LookupOptions],
+    ) -> LookupResults[R, V_co]: ...
+    @overload
+    def lookup(
+        self,
+        table: Table[U],
+        *,
+        on: Callable[[V_co], object],
+        combine: Callable[[V_co, U | None], R],
+        how: Literal["left"],
+        **options: Unpack[LookupOptions],
+    ) -> LookupResults[R, V_co]: ...
+    def lookup(
+        self,
+        table: Table[U],
+        *,
+        on: Callable[[V_co], object],
+        combine: Callable[..., R],
+        how: Literal["inner", "left"] = "inner",
+        **options: Unpack[LookupOptions],
+    ) -> LookupResults[R, V_co]:
+        """Combine each value with the row of a table.
+
+        Args:
+            table: See `App.table`.
+            on: Returns the key of the row for a value.
+            combine: Gets the value and the row, which must not be changed.
+            how: ``inner`` drops a record without a row; ``left`` gives None for it.
+            options: See `LookupOptions`.
+
+        Raises:
+            TopologyError: With ``as_of``: the type of the values is not known, or cannot be stored.
+            UsageError: An option is not valid.
+        """
+        from streamkit.dataflow.join_stream import lookup
+
+        return lookup(self._topology, self._node, table, how, (on, combine), options)
 
     def pipe(
         self, fragment: Callable[Concatenate[Stream[V_co], Q], U], *args: Q.args, **kwargs: Q.kwargs
@@ -250,6 +316,59 @@ class KeyedStream(Stream[V_co], Generic[K_co, V_co]):
         kind = self._node.value_type
         return self._keeping(first_only, bool, "deduplicate", kind, options)
 
+    @overload
+    def join(
+        self,
+        other: KeyedStream[K_co, U],
+        *,
+        combine: Callable[[V_co, U], R],
+        how: Literal["inner"] = "inner",
+        **options: Unpack[JoinOptions],
+    ) -> JoinResults[K_co, R, V_co | U]: ...
+    @overload
+    def join(
+        self,
+        other: KeyedStream[K_co, U],
+        *,
+        combine: Callable[[V_co, U | None], R],
+        how: Literal["left"],
+        **options: Unpack[JoinOptions],
+    ) -> JoinResults[K_co, R, V_co | U]: ...
+    @overload
+    def join(
+        self,
+        other: KeyedStream[K_co, U],
+        *,
+        combine: Callable[[V_co | None, U | None], R],
+        how: Literal["outer"],
+        **options: Unpack[JoinOptions],
+    ) -> JoinResults[K_co, R, V_co | U]: ...
+    def join(
+        self,
+        other: KeyedStream[K_co, U],
+        *,
+        combine: Callable[..., R],
+        how: How = "inner",
+        **options: Unpack[JoinOptions],
+    ) -> JoinResults[K_co, R, V_co | U]:
+        """Pair records of the same key: close in event time, or in the same window.
+
+        Args:
+            other: The right side; it may be this stream.
+            combine: Gets the values of a pair.
+            how: ``inner`` emits pairs; ``left`` also the records of this stream that have found
+                none, with None; ``outer`` those of both.
+            options: See `JoinOptions`; ``within`` or ``window`` is needed.
+
+        Raises:
+            TopologyError: The type of the values is not known, or cannot be stored.
+            UsageError: An option is not valid.
+        """
+        from streamkit.dataflow.join_stream import join
+
+        check_keyed((other.node,), "join")
+        return join(self._topology, (self._node, other.node), how, combine, options)
+
     def window(
         self,
         window: AnyWindow,
@@ -290,6 +409,23 @@ class KeyedStream(Stream[V_co], Generic[K_co, V_co]):
             form = format_of(state_type, name)
         step = Stateful(function, name, form)
         return self._then(step, name, value_type, {**options, "name": name})
+
+
+def late_stream(topology: Topology, node: Node) -> Stream[Any]:
+    """Return the stream of the records that came too late for a node."""
+    for each in topology.readers(node):
+        if each.is_late:
+            return Stream(topology, each)
+    late = Node(
+        f"{node.name}-late",
+        "stage",
+        (),
+        inputs=(node,),
+        location=caller_location(),
+        value_type=_either([each.value_type for each in node.inputs if not each.is_table]),
+        is_late=True,
+    )
+    return Stream(topology, topology.add(late))
 
 
 def check_keyed(inputs: tuple[Node, ...], name: str) -> None:

@@ -44,9 +44,9 @@ class Node:
     ``endpoint`` is where a source reads or a sink writes: a topic, a function or a connector.
     ``value_type`` is the type of the results and ``input_type`` that of the inputs; each is None
     without an annotation. ``is_keyed``: its records have the key of their group. ``key_type`` is
-    the type of that key, or None if it is not known. ``is_late``: it
-    gets the records that were too late for its input, not the results. ``tables`` are the tables
-    that it looks up.
+    the type of that key, or None if it is not known. ``is_late``: it gets the records that were
+    too late for its input, not the results. ``is_table``: it is a table, which is read before the
+    streams. ``tables`` are the tables that it looks up.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Node:
     is_keyed: bool = False
     key_type: Any = None
     is_late: bool = False
+    is_table: bool = False
     timing: SourceTiming = SourceTiming()
     tables: tuple[Node, ...] = ()
 

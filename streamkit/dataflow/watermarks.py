@@ -179,25 +179,37 @@ class Watermarks:
         """Return how far the watermark of a timed node may move now."""
         time = self.plan.of_node[node]
         now_s = self._now_s()
-        lowest_ms: int | None = None
-        quiet_ms = NEVER_MS
+        holding_ms: list[int] = []
+        quiet_ms: list[int] = []
         for source in time.sources:
-            if source in self.ended:
-                continue
-            timing, keys, seen_s = source.timing, self._keys[source], self._seen_s[source]
-            backlog = self.backlog(source)
-            for number, at_s in seen_s.items():
-                top_ms: int = self._kept.values.get(keys.of(number), NEVER_MS)
-                own_ms = top_ms - timing.out_of_order_ms
-                waited_ms = int((now_s - at_s) * 1_000)
-                if backlog.get(number) or self._never_idle or waited_ms < timing.idle_ms:
-                    lowest_ms = own_ms if lowest_ms is None else min(lowest_ms, own_ms)
-                else:
-                    quiet_ms = max(quiet_ms, own_ms + waited_ms)
-            if any(count and number not in seen_s for number, count in backlog.items()):
-                lowest_ms = NEVER_MS
-        found_ms = quiet_ms if lowest_ms is None else lowest_ms
+            if source not in self.ended:
+                held, quiet = self._partitions(source, now_s)
+                holding_ms += held
+                # A table holds streams back, but does not move time on for them.
+                quiet_ms += () if source.is_table else quiet
+        has_streams = any(self._seen_s[each] for each in time.sources if not each.is_table)
+        found_ms = NEVER_MS
+        if has_streams:
+            found_ms = min(holding_ms) if holding_ms else max(quiet_ms, default=NEVER_MS)
         return max(self.of_node(node), found_ms - time.hold_ms)
+
+    def _partitions(self, source: Node, now_s: float) -> tuple[list[int], list[int]]:
+        """Return the watermarks of the partitions that hold others back, and of quiet ones."""
+        timing, keys, seen_s = source.timing, self._keys[source], self._seen_s[source]
+        backlog = self.backlog(source)
+        holding_ms: list[int] = []
+        quiet_ms: list[int] = []
+        for number, at_s in seen_s.items():
+            top_ms: int = self._kept.values.get(keys.of(number), NEVER_MS)
+            own_ms = top_ms - timing.out_of_order_ms
+            waited_ms = int((now_s - at_s) * 1_000)
+            if backlog.get(number) or self._never_idle or waited_ms < timing.idle_ms:
+                holding_ms.append(own_ms)
+            else:
+                quiet_ms.append(own_ms + waited_ms)
+        if any(count and number not in seen_s for number, count in backlog.items()):
+            holding_ms.append(NEVER_MS)
+        return holding_ms, quiet_ms
 
     def advance(self, node: Node, mark_ms: int) -> None:
         """Set the watermark of a timed node."""

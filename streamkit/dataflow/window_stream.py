@@ -19,7 +19,7 @@ from streamkit.dataflow.functions import (
 from streamkit.dataflow.keys import group_key_reader
 from streamkit.dataflow.sessions import Counted, Sessions
 from streamkit.dataflow.steps import Step
-from streamkit.dataflow.stream import KeyedStream, Stream
+from streamkit.dataflow.stream import KeyedStream, Stream, late_stream
 from streamkit.dataflow.topology import Node, OnError, Topology
 from streamkit.dataflow.window_results import (
     Applied,
@@ -46,21 +46,7 @@ class WindowResults(KeyedStream[K_co, R_co], Generic[K_co, R_co, V_co]):
     @property
     def late(self) -> Stream[V_co]:
         """The records that came too late for every window, as they were."""
-        name = f"{self._node.name}-late"
-        for each in self._topology.readers(self._node):
-            if each.is_late:
-                return Stream(self._topology, each)
-        (records,) = self._node.inputs
-        node = Node(
-            name,
-            "stage",
-            (),
-            inputs=(self._node,),
-            location=caller_location(),
-            value_type=records.value_type,
-            is_late=True,
-        )
-        return Stream(self._topology, self._topology.add(node))
+        return late_stream(self._topology, self._node)
 
 
 class WindowedStream(Generic[K_co, V_co]):

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from streamkit.client.backoff import OnRetry
 from streamkit.client.client import Client
 from streamkit.connectors.topics import BrokerOffsets, TopicReader, TopicWriter, prepare_topics
-from streamkit.dataflow.endpoints import FunctionSink, FunctionSource, TopicSink, TopicSource
+from streamkit.dataflow.endpoints import (
+    FileTable,
+    FunctionSink,
+    FunctionSource,
+    TopicSink,
+    TopicSource,
+)
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock, machine_memory_bytes
 from streamkit.errors import StageError, StreamKitError, TopologyError
@@ -17,6 +23,7 @@ from streamkit.observe.report import Started
 from streamkit.run.options import RunOptions
 from streamkit.runtime.contracts import AcknowledgedWriter, SinkWriter, SourceFacts, SourceReader
 from streamkit.runtime.failures import error_text
+from streamkit.runtime.file_table_reader import FileTableReader
 from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
 from streamkit.runtime.function_source import FunctionReader
 from streamkit.runtime.task import Task
@@ -134,6 +141,8 @@ class Opening:
                     )
                 case FunctionSource() as source:
                     readers[node] = FunctionReader(node.name, source, self._clock)
+                case FileTable() as table:
+                    readers[node] = FileTableReader(node.name, table, node.value_type, self._clock)
                 case other:
                     raise TopologyError(f"{other!r} is not a source", at=str(node.location))
         return readers

@@ -56,6 +56,12 @@ class Intake:
         self._failed: set[Node] = set()
         self._must_finish: set[Node] = set()
         self._is_stopping = False
+        # Tables that are not read to their end yet, with the records they had at the start.
+        self._unread_tables = {
+            node: sum(reader.backlog().values())
+            for node, reader in readers.items()
+            if node.is_table
+        }
 
     @property
     def has_ended(self) -> bool:
@@ -86,9 +92,12 @@ class Intake:
         that must not be processed: see `is_active`.
         """
         while True:
-            if self._queue:
-                arrival = min(self._queue, key=priority)
+            allowed = self._allowed()
+            if allowed:
+                arrival = min(allowed, key=priority)
                 self._queue.remove(arrival)
+                if arrival.source in self._unread_tables:
+                    self._unread_tables[arrival.source] -= len(arrival.chunk)
                 self._taken[arrival.source].set()
                 return arrival
             active = self._must_finish if self._is_stopping else set(self._readers)
@@ -96,6 +105,19 @@ class Intake:
                 return None
             self._changed = anyio.Event()
             await self._changed.wait()
+
+    def _allowed(self) -> list[Arrival]:
+        """Return the chunks that may be taken: those of tables come first, to their end."""
+        waiting = list(self._queue)
+        if self._is_stopping:
+            return waiting
+        for node, count in list(self._unread_tables.items()):
+            is_over = node in self._ended and all(each.source is not node for each in waiting)
+            if is_over or count <= 0 or not sum(self._readers[node].backlog().values()):
+                del self._unread_tables[node]
+        if not self._unread_tables:
+            return waiting
+        return [each for each in waiting if each.source.is_table]
 
     def stop(self) -> None:
         """Stop reading, except for records that a source could not read again."""

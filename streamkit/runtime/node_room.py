@@ -17,7 +17,7 @@ from streamkit.state.waiting import WaitingRecords
 # How long one operator may work on one slice. The slice size is chosen for a much shorter time.
 # This limit is for functions that suddenly become slow.
 OPERATOR_S_MAX: Final = 0.25
-S = TypeVar("S", Keyed, Panes, WaitingRecords)
+S = TypeVar("S", bound=Keyed | Panes | WaitingRecords)
 
 
 class Budget:

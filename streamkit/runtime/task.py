@@ -265,9 +265,10 @@ class Task:
         node = running.node
         chunk = work.within(chunk)
         taken = chunk.offsets
-        for operator, expands in running.operators:
-            each = _Side(operator, side) if running.is_two_sided else operator
-            chunk = self._apply(running, each, expands, chunk, work)
+        for number, (operator, expands) in enumerate(running.operators):
+            if number == 0 and running.is_two_sided:
+                operator = _Side(operator, side)
+            chunk = self._apply(running, operator, expands, chunk, work)
         work.nodes.append((node, taken, chunk.offsets))
         self._give(running, chunk, work)
 

@@ -109,3 +109,17 @@ class Keyed:
             self.values.pop(key, None)
         else:
             self.values[key] = value if self._form.is_immutable else self._form.decode(value)
+
+
+class Unstored(Keyed):
+    """Values by key that no commit stores, because each run reads them again."""
+
+    def __init__(self, name: str, form: StateFormat, rows: Iterable[StateRow] = ()) -> None:
+        super().__init__(name, form)
+
+    def keep_slice(self) -> None:
+        self.slice_number += 1
+        self._before = {}
+
+    def prepare(self) -> StateChange | None:
+        return None

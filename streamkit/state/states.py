@@ -38,7 +38,7 @@ class StoredState(Protocol):
     def stored_bytes(self) -> int: ...
 
 
-S = TypeVar("S", Keyed, Panes, WaitingRecords)
+S = TypeVar("S", bound=Keyed | Panes | WaitingRecords)
 
 
 class States:

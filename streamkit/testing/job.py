@@ -13,8 +13,15 @@ from typing import Any, TypeVar, overload
 
 import anyio
 
-from streamkit.dataflow.endpoints import FunctionSink, FunctionSource, TopicSink, TopicSource
+from streamkit.dataflow.endpoints import (
+    FileTable,
+    FunctionSink,
+    FunctionSource,
+    TopicSink,
+    TopicSource,
+)
 from streamkit.dataflow.event_time import time_ms
+from streamkit.dataflow.join_stream import Table
 from streamkit.dataflow.keys import group_key
 from streamkit.dataflow.stream import Sink, Stream
 from streamkit.dataflow.topology import Node, Topology
@@ -23,6 +30,7 @@ from streamkit.errors import UsageError
 from streamkit.record import Chunk, Record
 from streamkit.runtime.contracts import AtOnceWriter
 from streamkit.runtime.delivery import Delivery
+from streamkit.runtime.file_table_reader import chunks_of
 from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
 from streamkit.runtime.function_source import FunctionReader
 from streamkit.runtime.isolation import ValueCopy
@@ -92,7 +100,9 @@ class TestJob:
                 self._folder.cleanup()
                 self._store = None
 
-    def send(self, source: Stream[Any] | str, *values: Any, partition: int = 0) -> None:
+    def send(
+        self, source: Stream[Any] | Table[Any] | str, *values: Any, partition: int = 0
+    ) -> None:
         """Send values to a partition of a source, given by its stream or its topic.
 
         Values are encoded as a topic stores them, then decoded with the format of the source. A
@@ -165,8 +175,9 @@ class TestJob:
         self.commit()
         store = self._opened_store()
         self._task = self._new_task(States(store.state_rows, store.state_types()))
+        self._load_tables()
 
-    def state(self, stage: Stream[Any] | str, key: Any) -> Any:
+    def state(self, stage: Stream[Any] | Table[Any] | str, key: Any) -> Any:
         """Return what a stage keeps for a key; None if it keeps nothing.
 
         Args:
@@ -208,8 +219,16 @@ class TestJob:
         if self._is_open:
             return
         self._is_open = True
+        self._load_tables()
         for writer in self._writers.values():
             self._loop.run(writer.open({}))
+
+    def _load_tables(self) -> None:
+        for node in self._topology.of_kind("source"):
+            if isinstance(node.endpoint, FileTable):
+                rows = node.endpoint.rows(node.value_type)
+                for chunk in chunks_of(node.name, rows, self._now_ms):
+                    self._process(lambda chunk=chunk, node=node: self._task.process(node, chunk))  # type: ignore[misc]
 
     def _flush(self, *, is_last: bool) -> None:
         for writer in self._writers.values():
@@ -292,7 +311,7 @@ class TestJob:
         self._process(self._task.tick)
 
     def watermark(
-        self, source: Stream[Any] | str, time: datetime | int, *, partition: int = 0
+        self, source: Stream[Any] | Table[Any] | str, time: datetime | int, *, partition: int = 0
     ) -> None:
         """Set the watermark of a partition: what waits for this time becomes complete.
 
@@ -323,7 +342,7 @@ class TestJob:
     def _note(self, node: Node, chunk: Chunk) -> None:
         self._given[node].append(chunk)
 
-    def _source(self, source: Stream[Any] | str) -> Node:
+    def _source(self, source: Stream[Any] | Table[Any] | str) -> Node:
         if not isinstance(source, str):
             return source.node
         for node in self._topology.of_kind("source"):

@@ -1,0 +1,294 @@
+"""Tables: the latest value of each key of a topic or a file, and lookups in them.
+
+| lookup | which value | when |
+|---|---|---|
+| plain | the one that the table has now | at once |
+| ``as_of`` | the one of the event time of the record | when the watermark has passed that time |
+
+A table is read to its end before the streams of the job begin. A record of the table with an empty
+value deletes its key.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import msgspec
+
+from streamkit.dataflow.joins import ABSENT
+from streamkit.dataflow.keys import group_key
+from streamkit.dataflow.operators import fill, with_keys
+from streamkit.dataflow.steps import Operator, Room, Stateless, TimedStep, TwoSided
+from streamkit.dataflow.windowed import EMPTY, picked
+from streamkit.record import Chunk
+from streamkit.state.change_log import StateFormat
+from streamkit.state.keyed import Keyed, Unstored
+from streamkit.state.waiting import WaitingRecords
+
+
+class _Deleted:
+    def __repr__(self) -> str:
+        return "DELETED"
+
+
+DELETED: Final = _Deleted()
+# The values of a key from their event times on, in order of time; a deletion has none.
+Versions = tuple[tuple[int, Any], ...]
+
+
+def or_deleted(loads: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return a decoder for which empty bytes are a deletion."""
+    return lambda data: loads(data) if data else DELETED
+
+
+@dataclass(frozen=True, slots=True)
+class TableKeys(Stateless):
+    """Set the key of each row of a table; without ``function``, it is the key of the record."""
+
+    function: Callable[[Any], object] | None
+
+    def apply(self, chunk: Chunk, room: Room) -> Chunk:
+        keys: list[bytes | None] = []
+        fill(
+            keys,
+            lambda block: map(self._key, block, chunk.keys[len(keys) :]),
+            chunk,
+            room,
+            lambda done: with_keys(done, keys),
+        )
+        return with_keys(chunk, keys)
+
+    def _key(self, value: Any, key: bytes | None) -> bytes:
+        if self.function is not None and value is not DELETED:
+            return group_key(self.function(value))
+        if key is None:
+            raise TypeError(
+                "a record of a table has no key; produce it with one, or give the table key="
+            )
+        return key
+
+
+@dataclass(frozen=True, slots=True)
+class Upsert:
+    """Keep the latest value of each key.
+
+    ``is_kept``: the rows are stored with each commit; otherwise they are read again at the start.
+    """
+
+    name: str
+    form: StateFormat
+    is_kept: bool = True
+
+    @property
+    def expands(self) -> bool:
+        return False
+
+    def open(self, room: Room) -> Operator:
+        return _Upsert(room.state(Keyed if self.is_kept else Unstored, self.name, self.form))
+
+
+@dataclass(frozen=True, slots=True)
+class _Upsert:
+    """The operator of `Upsert`."""
+
+    table: Keyed
+
+    def on_chunk(self, chunk: Chunk) -> Chunk:
+        table = self.table
+        for key, value in zip(chunk.keys, chunk.values, strict=True):
+            assert key is not None, "each row of a table has one"
+            table.touch(key)
+            if value is DELETED:
+                table.values.pop(key, None)
+            else:
+                table.values[key] = value
+        return chunk
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Combine each value with the row of a table that has its key now.
+
+    ``drops_missing``: drop a record that the table has no row for.
+    """
+
+    table: str
+    form: StateFormat
+    on: Callable[[Any], object]
+    combine: Callable[[Any, Any], Any]
+    drops_missing: bool
+
+    @property
+    def expands(self) -> bool:
+        return False
+
+    def open(self, room: Room) -> Operator:
+        return _Lookup(self, room, room.state(Keyed, self.table, self.form))
+
+
+@dataclass(frozen=True, slots=True)
+class _Lookup:
+    """The operator of `Lookup`."""
+
+    step: Lookup
+    room: Room
+    table: Keyed
+
+    def on_chunk(self, chunk: Chunk) -> Chunk:
+        found: list[Any] = []
+        fill(found, self._combined, chunk, self.room, lambda done: _kept(done, found))
+        return _kept(chunk, found)
+
+    def _combined(self, block: Sequence[Any]) -> Any:
+        step, get = self.step, self.table.values.get
+        on, combine, drops_missing = step.on, step.combine, step.drops_missing
+        for value in block:
+            row = get(group_key(on(value)), ABSENT)
+            if row is ABSENT and drops_missing:
+                yield DELETED
+            else:
+                yield combine(value, row)
+
+
+@dataclass(frozen=True, slots=True)
+class AsOfLookup(TimedStep):
+    """Pair each value with the row that the table had at its event time.
+
+    Its inputs are the stream and the table. Results are pairs, in order of event time.
+    """
+
+    name: str
+    on: Callable[[Any], object]
+    late_ms: int
+    stream_form: StateFormat
+    table_form: StateFormat
+    drops_missing: bool
+
+    @property
+    def hold_ms(self) -> int:
+        return self.late_ms
+
+    def open(self, room: Room) -> TwoSided:
+        return _AsOfLookup(self, room)
+
+
+class _AsOfLookup:
+    """The operator of `AsOfLookup`."""
+
+    def __init__(self, step: AsOfLookup, room: Room) -> None:
+        self._step = step
+        self._room = room
+        form = replace(step.stream_form)
+        self._waiting = room.state(WaitingRecords, f"{step.name}/waiting", form)
+        self._versions = room.state(
+            Keyed, f"{step.name}/versions", versions_format(step.table_form)
+        )
+
+    def on_chunk(self, chunk: Chunk) -> Chunk:
+        return self.on_side(0, chunk)
+
+    def on_side(self, side: int, chunk: Chunk) -> Chunk:
+        if not len(chunk):
+            return EMPTY
+        marks = self._room.watermarks_ms(chunk)
+        if side == 1:
+            self._add_versions(chunk, marks)
+            return EMPTY
+        keys: list[bytes] = []
+
+        def wait(done: Chunk) -> Chunk:
+            self._wait(done, keys, marks)
+            return EMPTY
+
+        fill(keys, lambda block: map(group_key, map(self._step.on, block)), chunk, self._room, wait)
+        return wait(chunk)
+
+    def _wait(self, chunk: Chunk, keys: Sequence[bytes], marks: Sequence[int]) -> None:
+        late = []
+        for row, (time_ms, value) in enumerate(zip(chunk.timestamps_ms, chunk.values, strict=True)):
+            if time_ms + self._step.late_ms < marks[row]:
+                late.append(row)
+                continue
+            # The key of the record goes with it; its place in the table is found by the other.
+            own = chunk.keys[row]
+            place = msgspec.msgpack.encode((keys[row], own))
+            self._waiting.add(place, time_ms, value)
+        self._room.late(picked(chunk, late))
+
+    def _add_versions(self, chunk: Chunk, marks: Sequence[int]) -> None:
+        table = self._versions
+        kept_ms = self._room.watermark_ms() - self._step.late_ms
+        for key, value, time_ms, mark in zip(
+            chunk.keys, chunk.values, chunk.timestamps_ms, marks, strict=True
+        ):
+            assert key is not None, "each row of a table has one"
+            # A late row is valid from the watermark on: earlier lookups are done.
+            valid_ms = max(time_ms, mark)
+            versions: Versions = table.values.get(key, ())
+            at = bisect_right(versions, valid_ms, key=_time_of)
+            first = max(0, bisect_right(versions, kept_ms, key=_time_of) - 1)
+            new = (valid_ms, ABSENT if value is DELETED else value)
+            table.touch(key)
+            table.values[key] = (*versions[first:at], new, *versions[max(at, first) :])
+
+    def due_ms(self) -> int | None:
+        first_ms = self._waiting.first_ms()
+        return None if first_ms is None else first_ms + 1
+
+    def on_time(self, watermark_ms: int) -> Chunk:
+        keys: list[bytes | None] = []
+        pairs: list[tuple[Any, Any]] = []
+        times_ms: list[int] = []
+        for each in self._waiting.remove_before(watermark_ms):
+            place, own = _decode_place(each.key)
+            row = self._row(place, each.time_ms)
+            if row is ABSENT and self._step.drops_missing:
+                continue
+            keys.append(own)
+            pairs.append((each.value, row))
+            times_ms.append(each.time_ms)
+        return Chunk(pairs, keys, times_ms, [0] * len(pairs))
+
+    def _row(self, key: bytes, time_ms: int) -> Any:
+        versions: Versions = self._versions.values.get(key, ())
+        at = bisect_right(versions, time_ms, key=_time_of)
+        return versions[at - 1][1] if at else ABSENT
+
+
+def versions_format(form: StateFormat) -> StateFormat:
+    """Return how the values of a key at different times are stored."""
+
+    def encode(versions: Versions) -> bytes:
+        return _encode_versions(
+            [
+                (time_ms, None if value is ABSENT else form.encode(value))
+                for time_ms, value in versions
+            ]
+        )
+
+    def decode(data: bytes) -> Versions:
+        return tuple(
+            (time_ms, ABSENT if value is None else form.decode(value))
+            for time_ms, value in _decode_versions(data)
+        )
+
+    described = {"type": "versions", "of": [msgspec.Raw(form.description.encode())]}
+    return StateFormat(encode, decode, True, msgspec.json.encode(described).decode())
+
+
+_encode_versions = msgspec.msgpack.Encoder().encode
+_decode_versions = msgspec.msgpack.Decoder(list[tuple[int, bytes | None]]).decode
+_decode_place = msgspec.msgpack.Decoder(tuple[bytes, bytes | None]).decode
+
+
+def _time_of(version: tuple[int, Any]) -> int:
+    return version[0]
+
+
+def _kept(chunk: Chunk, found: Sequence[Any]) -> Chunk:
+    """Return the rows that the table has a row for, with their new values."""
+    mask = [each is not DELETED for each in found]
+    return chunk.with_values(found).select(mask)
