@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from streamkit.app import App
     from streamkit.client import Client
     from streamkit.dataflow.context import Context
-    from streamkit.dataflow.stateful import State
+    from streamkit.dataflow.state_handle import State
     from streamkit.record import Offset, Record, Topic
 
 __version__ = "0.1.0"

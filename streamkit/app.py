@@ -24,6 +24,7 @@ from streamkit.dataflow.functions import caller_location, caller_module, caller_
 from streamkit.dataflow.options import (
     SinkOptions,
     StageOptions,
+    StatefulOptions,
     checked_options,
     topic_options,
 )
@@ -69,7 +70,9 @@ class App(AppSources):
     # --- stages --------------------------------------------------------------------
 
     @overload
-    def stage(self, stream: Stream[X], /, **options: Unpack[StageOptions]) -> StageDecorator[X]: ...
+    def stage(
+        self, stream: Stream[X], /, **options: Unpack[StatefulOptions]
+    ) -> StageDecorator[X]: ...
     @overload
     def stage(
         self,
@@ -77,7 +80,7 @@ class App(AppSources):
         /,
         *others: Stream[Any],
         output_type: TypeForm[V],
-        **options: Unpack[StageOptions],
+        **options: Unpack[StatefulOptions],
     ) -> GivingDecorator[X, V]: ...
     @overload
     def stage(
@@ -85,7 +88,7 @@ class App(AppSources):
         stream: Stream[X],
         other: Stream[Y],
         /,
-        **options: Unpack[StageOptions],
+        **options: Unpack[StatefulOptions],
     ) -> StageDecorator[X | Y]: ...
     @overload
     def stage(
@@ -95,13 +98,13 @@ class App(AppSources):
         third: Stream[Z],
         /,
         *more: Stream[Any],
-        **options: Unpack[StageOptions],
+        **options: Unpack[StatefulOptions],
     ) -> StageDecorator[X | Y | Z]: ...
     def stage(
         self,
         *streams: Stream[Any],
         output_type: Any = None,
-        **options: Unpack[StageOptions],
+        **options: Unpack[StatefulOptions],
     ) -> Any:
         """Process a stream, or several streams merged into one.
 
@@ -112,7 +115,7 @@ class App(AppSources):
         Args:
             streams: The streams to read.
             output_type: The type of the results, for a function that returns a union of classes.
-            options: See `StageOptions`.
+            options: See `StatefulOptions`.
 
         Raises:
             TopologyError: The function cannot be a stage; the message shows its file and line.
@@ -120,7 +123,7 @@ class App(AppSources):
         scope = caller_scope()
         location = caller_location()
         nodes = input_nodes(streams, "stage", str(location))
-        checked_options(options, StageOptions)
+        checked_options(options, StatefulOptions)
 
         def decorate(function: Callable[..., Any]) -> Any:
             node = stage_node(undecorated(function), scope, nodes, output_type, options)

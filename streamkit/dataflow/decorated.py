@@ -11,19 +11,18 @@ from streamkit.dataflow.operators import ContextFlatMap, ContextMapOrDrop, FlatM
 from streamkit.dataflow.options import (
     SinkOptions,
     SourceOptions,
-    StageOptions,
+    StatefulOptions,
     on_error_of,
     timing_of,
 )
 from streamkit.dataflow.sinks import sink_endpoint, sink_steps
 from streamkit.dataflow.sources import reading_steps
-from streamkit.dataflow.stateful import Stateful
+from streamkit.dataflow.stateful import Stateful, stateful_form
 from streamkit.dataflow.steps import Step
 from streamkit.dataflow.stream import DecoratedFunction, Sink, Stream, check_keyed
 from streamkit.dataflow.topology import Node, stage_name
-from streamkit.errors import TopologyError
+from streamkit.errors import TopologyError, UsageError
 from streamkit.serde.values import key_reader
-from streamkit.state.types import format_of
 
 
 def source_node(
@@ -66,7 +65,7 @@ def stage_node(
     scope: dict[str, Any],
     inputs: tuple[Node, ...],
     output_type: Any,
-    options: StageOptions,
+    options: StatefulOptions,
 ) -> Node:
     """Create the node of a function that gets each value of one or more streams.
 
@@ -205,16 +204,21 @@ def _stage_step(
     function: Callable[..., Any],
     facts: FunctionFacts,
     inputs: tuple[Node, ...],
-    options: StageOptions,
+    options: StatefulOptions,
 ) -> Step:
     if facts.state_type is None:
+        if names := [each for each in ("ttl", "migrate") if options.get(each) is not None]:
+            raise UsageError(
+                f"{names[0]}= is for a stage that keeps a state",
+                hint="add a parameter annotated State[...], and group the stream with key_by",
+            )
         return _call_step(function, facts)
     name = options.get("name") or stage_name(facts.name)
     with errors_at(facts.location):
         check_keyed(inputs, name)
         key_of = key_reader(facts.key_type) if facts.takes_context else None
-        form = format_of(facts.state_type, name)
-    return Stateful(function, name, form, facts.kind == "flat_map", key_of)
+        form, ttl_ms = stateful_form(facts.state_type, name, options)
+    return Stateful(function, name, form, facts.kind == "flat_map", key_of, ttl_ms)
 
 
 def _call_step(function: Callable[..., Any], facts: FunctionFacts) -> Step:

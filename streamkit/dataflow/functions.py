@@ -21,7 +21,7 @@ from functools import partial
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from streamkit.dataflow.context import Context
-from streamkit.dataflow.stateful import State
+from streamkit.dataflow.state_handle import State
 from streamkit.dataflow.topology import Location, stage_name
 from streamkit.errors import TopologyError
 

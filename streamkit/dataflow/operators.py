@@ -17,7 +17,7 @@ from functools import partial
 from itertools import repeat
 from typing import Any, Final
 
-from streamkit.dataflow.context import Context
+from streamkit.dataflow.context import Context, TimerSink
 from streamkit.dataflow.steps import Room, RowFailed, SliceTimeUp, Stateless, Unlimited
 from streamkit.record import NO_TIMESTAMP_MS, Chunk, Record
 from streamkit.serde.values import encode_key
@@ -195,7 +195,9 @@ def _of_rows(chunk: Chunk, rows: Sequence[tuple[Any, bytes | None, int]]) -> Chu
     return Chunk(values, keys, stamps, chunk.offsets, chunk.topic, chunk.partition)
 
 
-def contexts(chunk: Chunk, key_of: Callable[[bytes | None], Any]) -> Iterator[Context[Any]]:
+def contexts(
+    chunk: Chunk, key_of: Callable[[bytes | None], Any], timers: TimerSink | None = None
+) -> Iterator[Context[Any]]:
     """Yield the context of each row; each is created only when it is needed."""
     return map(
         Context,
@@ -204,6 +206,7 @@ def contexts(chunk: Chunk, key_of: Callable[[bytes | None], Any]) -> Iterator[Co
         chunk.offsets,
         map(key_of, chunk.keys),
         chunk.timestamps_ms,
+        repeat(timers),
     )
 
 

@@ -29,6 +29,19 @@ class StageOptions(TypedDict, total=False):
     name: str | None
 
 
+class StatefulOptions(StageOptions, total=False):
+    """Options of a stage that keeps a state.
+
+    Attributes:
+        ttl: After this time without being set, in event time, a value is gone.
+        migrate: Makes a value of the present type from the stored one, as msgspec decodes it
+            without a type, when the type of the state has changed.
+    """
+
+    ttl: float | timedelta | None
+    migrate: Callable[[Any], Any] | None
+
+
 class TimeOptions(TypedDict, total=False):
     """Options of the event time of a source.
 
@@ -112,6 +125,16 @@ _OF_TOPICS = TopicSourceOptions.__annotations__.keys() | TopicSinkOptions.__anno
 def topic_options(options: StageOptions) -> list[str]:
     """Return the names of the options that only topics have."""
     return [name for name, value in options.items() if value is not None and name in _OF_TOPICS]
+
+
+def stage_options(options: StatefulOptions) -> StageOptions:
+    """Return the options that every stage has."""
+    found: StageOptions = {}
+    if "name" in options:
+        found["name"] = options["name"]
+    if "on_error" in options:
+        found["on_error"] = options["on_error"]
+    return found
 
 
 def timing_of(options: TimeOptions) -> SourceTiming:

@@ -3,93 +3,48 @@
 A call that raises leaves nothing: the state of its key is as it was before the call. If values
 can be changed in place, this needs the earlier calls for the same key in this slice once more,
 because only their effect on the state is known, not the state between them.
+
+| event | what happens |
+|---|---|
+| a record | the function is called with its value and the state of its key |
+| the watermark reaches the time of a timer | the function for timers is called |
+| a value was set ``ttl`` before the watermark | it is removed |
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar, overload
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeVar
 
+from streamkit.dataflow.functions import check_callable
 from streamkit.dataflow.operators import contexts, expanded, one_per_row, without_none
-from streamkit.dataflow.steps import Interrupted, Operator, Room, RowFailed
+from streamkit.dataflow.options import StatefulOptions
+from streamkit.dataflow.state_handle import ChangeableState, ExpiringState, State
+from streamkit.dataflow.steps import Interrupted, Room, RowFailed, TimedOperator, TimedStep
+from streamkit.dataflow.timers import Timer, TimerHook, TimerRequests, Timers
+from streamkit.dataflow.window_results import moment
+from streamkit.dataflow.windowed import EMPTY
 from streamkit.record import Chunk
 from streamkit.state.change_log import MISSING, StateFormat
 from streamkit.state.keyed import Keyed
+from streamkit.state.types import format_of
+from streamkit.windows import duration_ms
 
 T = TypeVar("T")
-D = TypeVar("D")
-_NO_KEY: Final = b""
 # A function of the user, with parameters and results of any type.
 Call = Callable[..., Any]
-
-
-class State(Generic[T]):
-    """The state of one key, during one call of a stage.
-
-    A stage gets it by a parameter annotated ``State[Visits]``. The type is the one that the
-    value has in every key. It is kept when the job commits, and the next run continues with it.
-    """
-
-    __slots__ = ("_before", "_is_open", "_key", "_keyed")
-
-    def __init__(self, keyed: Keyed) -> None:
-        self._keyed = keyed
-        self._key = _NO_KEY
-        self._before: object = MISSING
-        self._is_open = False
-
-    @overload
-    def get(self) -> T | None: ...
-    @overload
-    def get(self, default: D) -> T | D: ...
-    def get(self, default: Any = None) -> Any:
-        """Return the value of this key, or ``default`` if it has none.
-
-        A value that can be changed in place may be changed; `set` is not needed then.
-        """
-        self._check()
-        self._keyed.touch(self._key)
-        return self._keyed.values.get(self._key, default)
-
-    def set(self, value: T) -> None:
-        """Replace the value of this key."""
-        self._check()
-        self._keyed.touch(self._key)
-        self._keyed.values[self._key] = value
-
-    def clear(self) -> None:
-        """Remove the value of this key."""
-        self._check()
-        self._keyed.touch(self._key)
-        self._keyed.values.pop(self._key, None)
-
-    def _check(self) -> None:
-        if not self._is_open:
-            raise RuntimeError("a State can be used only during the call that got it")
-
-    def _begin(self, key: bytes | None) -> State[T]:
-        """Show the state of another key."""
-        if key is None:
-            raise TypeError("the record has no key: group the stream with key_by first")
-        self._key = key
-        self._before = self._keyed.values.get(key, MISSING)
-        return self
-
-    def _take_back(self) -> None:
-        """Undo what the last call did with an immutable value."""
-        if self._before is MISSING:
-            self._keyed.values.pop(self._key, None)
-        else:
-            self._keyed.values[self._key] = self._before
+_AT_START_MS: Final = -(2**62)
 
 
 @dataclass(frozen=True, slots=True)
-class Stateful:
+class Stateful(TimedStep):
     """Call ``function`` with each value and the state of its key.
 
     ``name`` is the identity of the state. ``key_of`` shows keys in a context, for a function
-    that gets one. ``expands``: the function is a generator.
+    that gets one. ``expands``: the function is a generator. With ``ttl_ms``, ``form`` is that of
+    pairs of an event time and a value.
     """
 
     function: Call
@@ -97,8 +52,18 @@ class Stateful:
     form: StateFormat
     expands: bool = False
     key_of: Callable[[bytes | None], object] | None = None
+    ttl_ms: int | None = None
+    hook: TimerHook = field(default_factory=TimerHook)
 
-    def open(self, room: Room) -> Operator:
+    @property
+    def is_timed(self) -> bool:
+        return self.ttl_ms is not None or self.hook.function is not None
+
+    @property
+    def hold_ms(self) -> int:
+        return 0
+
+    def open(self, room: Room) -> TimedOperator:
         return _Running(self, room)
 
 
@@ -109,31 +74,43 @@ class _Running:
         self._step = step
         self._room = room
         self._keyed = room.state(Keyed, step.name, step.form)
-        self._state: State[object] = State(self._keyed)
+        plain: State[Any] = (
+            State(self._keyed) if step.form.is_immutable else ChangeableState(self._keyed)
+        )
+        self._expiry = None if step.ttl_ms is None else _Expiry(self._keyed, plain, step.ttl_ms)
+        self._state = plain if self._expiry is None else self._expiry.state
+        self._timers = None if step.hook.function is None else Timers(step.name, room)
+        self._requests = TimerRequests(lambda: plain._key)
         # The calls of this slice that went well, to repeat those of one key.
         self._calls: list[tuple[Chunk, int]] = []
         self._slice_number = self._keyed.slice_number
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
-        self._state._is_open = True
+        marks = self._room.watermarks_ms(chunk) if self._step.is_timed else ()
+        self._state._open()
         try:
-            result = self._applied(chunk)
+            result = self._applied(chunk, marks)
         except RowFailed as failed:
+            del self._requests.requests[self._requests.settled :]
             self._undo_call(chunk, failed.row)
             raise
         except Interrupted as interrupted:
             self._note(chunk, interrupted.row)
             raise
         finally:
-            self._state._is_open = False
+            self._state._close()
+            self._settle(chunk, marks)
         self._note(chunk, len(chunk))
         return result
 
-    def _applied(self, chunk: Chunk) -> Chunk:
-        states = map(self._state._begin, chunk.keys)
-        arguments: list[Iterable[object]] = [states]
+    def _applied(self, chunk: Chunk, marks: Sequence[int]) -> Chunk:
+        begin = self._begin if self._timers is not None else self._state._begin
+        columns: list[Sequence[Any]] = [chunk.keys]
+        if self._expiry is not None:
+            columns.append(list(map(max, chunk.timestamps_ms, marks)))
+        arguments: list[Iterable[object]] = [map(begin, *columns)]
         if self._step.key_of is not None:
-            arguments.append(contexts(chunk, self._step.key_of))
+            arguments.append(contexts(chunk, self._step.key_of, self._sink()))
         call = self._step.function
 
         def calls(block: Sequence[object]) -> Iterator[Any]:
@@ -143,6 +120,78 @@ class _Running:
             return expanded(lambda block: map(list, calls(block)), chunk, self._room)
         values = one_per_row(calls, chunk, self._room, finish=without_none)
         return without_none(chunk.with_values(values))
+
+    def _begin(self, key: bytes | None, now_ms: int = 0) -> State[Any]:
+        self._requests.settled = len(self._requests.requests)
+        return self._state._begin(key, now_ms)
+
+    def _sink(self) -> TimerRequests | None:
+        return None if self._timers is None else self._requests
+
+    def _settle(self, chunk: Chunk, marks: Sequence[int]) -> None:
+        """Keep the timers of the calls that went well, and when their values expire."""
+        if self._timers is not None and self._requests.requests:
+            lowest = dict(zip(chunk.keys, marks, strict=True))
+            self._timers.apply(self._requests.requests, lambda key: lowest.get(key, _AT_START_MS))
+        self._requests.requests = []
+        self._requests.settled = 0
+        if self._expiry is not None:
+            self._expiry.note()
+
+    # --- time ------------------------------------------------------------------------
+
+    def due_ms(self) -> int | None:
+        known = [] if self._timers is None else [self._timers.due_ms()]
+        known += [] if self._expiry is None else [self._expiry.due_ms()]
+        return min([each for each in known if each is not None], default=None)
+
+    def on_time(self, watermark_ms: int) -> Chunk:
+        if self._expiry is not None:
+            self._expiry.remove(watermark_ms)
+        if self._timers is None:
+            return EMPTY
+        due = self._timers.take(watermark_ms)
+        return Chunk(
+            [name for _, _, name in due],
+            [key for _, key, _ in due],
+            [at_ms for at_ms, _, _ in due],
+            [0] * len(due),
+        )
+
+    def on_due(self, chunk: Chunk) -> Chunk:
+        """Call the function for the timers whose time has come."""
+        values: list[Any] = []
+        self._state._open()
+        try:
+            for row in range(len(chunk)):
+                values += self._timer_values(chunk, row, values)
+        finally:
+            self._state._close()
+            self._settle(chunk, chunk.timestamps_ms)
+        return without_none(chunk.with_values(values))
+
+    def _timer_values(self, chunk: Chunk, row: int, done: list[Any]) -> list[Any]:
+        """Call the function for one timer; if it fails, the state of the key stays as it was."""
+        function, key_of = self._step.hook.function, self._step.key_of
+        key, at_ms = chunk.keys[row], chunk.timestamps_ms[row]
+        assert function is not None, "only then are there timers"
+        assert key is not None, "a timer belongs to a key"
+        value = self._keyed.values.get(key, MISSING)
+        before = value if value is MISSING else self._step.form.copy(value)
+        timer = Timer(key if key_of is None else key_of(key), moment(at_ms), chunk.values[row])
+        try:
+            return one_per_row(
+                lambda block: (function(timer, self._begin(key, at_ms)) for _ in block),
+                chunk.slice(row, row + 1),
+                self._room,
+            )
+        except RowFailed as failed:
+            del self._requests.requests[self._requests.settled :]
+            self._keyed.put(key, before)
+            finished = chunk.slice(0, row).with_values(done)
+            raise RowFailed(row, without_none(finished)) from failed.__cause__
+
+    # --- calls that failed -----------------------------------------------------------
 
     def _note(self, chunk: Chunk, rows: int) -> None:
         if self._slice_number != self._keyed.slice_number:
@@ -166,12 +215,79 @@ class _Running:
                 self._repeat(earlier.slice(at, at + 1))
 
     def _repeat(self, one: Chunk) -> None:
-        arguments: list[object] = [self._state._begin(one.keys[0])]
-        if self._step.key_of is not None:
-            arguments += list(contexts(one, self._step.key_of))
+        now_ms = max(one.timestamps_ms[0], self._room.watermark_ms())
+        arguments: list[object] = [self._state._begin(one.keys[0], now_ms)]
+        if self._step.key_of is not None:  # timers of the first call were kept then
+            arguments += list(contexts(one, self._step.key_of, TimerRequests(bytes)))
         result = self._step.function(one.values[0], *arguments)
         if self._step.expands:
             list(result)
+
+
+class _Expiry:
+    """When the values of a state are gone: found by the watermark, in order of time."""
+
+    def __init__(self, keyed: Keyed, plain: State[Any], ttl_ms: int) -> None:
+        self.state: ExpiringState[Any] = ExpiringState(plain, ttl_ms)
+        self._keyed = keyed
+        self._ttl_ms = ttl_ms
+        self._undo_number = -1
+        self._due: list[tuple[int, bytes]] = []
+
+    def note(self) -> None:
+        """Note the values that were set."""
+        self._find()
+        for each in self.state.expirations:
+            heapq.heappush(self._due, each)
+        self.state.expirations = []
+
+    def due_ms(self) -> int | None:
+        self._find()
+        return self._due[0][0] if self._due else None
+
+    def remove(self, watermark_ms: int) -> None:
+        """Remove the values that are gone at a time."""
+        self._find()
+        while self._due and self._due[0][0] <= watermark_ms:
+            _, key = heapq.heappop(self._due)
+            found = self._keyed.values.get(key)
+            if found is not None and found[0] + self._ttl_ms <= watermark_ms:
+                self._keyed.put(key, MISSING)
+
+    def _find(self) -> None:
+        """Find again which values are next, at the start and if a slice was undone."""
+        if self._undo_number == self._keyed.undo_number:
+            return
+        self._undo_number = self._keyed.undo_number
+        values = self._keyed.values.items()
+        self._due = [(each[0] + self._ttl_ms, key) for key, each in values]
+        heapq.heapify(self._due)
+
+
+def stateful_form(kind: Any, name: str, options: StatefulOptions) -> tuple[StateFormat, int | None]:
+    """Return how a state is stored, and after how many ms its values are gone.
+
+    Raises:
+        TopologyError: Values of this type cannot be stored.
+        UsageError: ``ttl`` is not a duration.
+    """
+    ttl = options.get("ttl")
+    migrate = options.get("migrate")
+    form = format_of(kind if ttl is None else _timed_type(kind), name)
+    if migrate is not None:
+        check_callable(migrate, "migrate=")
+        form = replace(form, migrate=migrate if ttl is None else _migrating(migrate))
+    return form, None if ttl is None else duration_ms(ttl, "ttl")
+
+
+def _timed_type(kind: Any) -> Any:
+    """Return the type of a value with the event time at which it was set."""
+    container: Any = tuple
+    return container[int, kind]
+
+
+def _migrating(migrate: Call) -> Call:
+    return lambda pair: (pair[0], migrate(pair[1]))
 
 
 def reducing(function: Call) -> Call:

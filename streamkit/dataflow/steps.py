@@ -151,6 +151,11 @@ class TimedStep(ABC):
     expands = True
 
     @property
+    def is_timed(self) -> bool:
+        """Whether the step really waits, as it is configured."""
+        return True
+
+    @property
     @abstractmethod
     def hold_ms(self) -> int:
         """How far the event time of a result may lie behind the watermark of the node."""

@@ -30,15 +30,23 @@ from streamkit.dataflow.functions import (
 )
 from streamkit.dataflow.keys import KeyBy
 from streamkit.dataflow.operators import Filter, FlatMap, Map
-from streamkit.dataflow.options import SinkOptions, StageOptions, checked_options, on_error_of
+from streamkit.dataflow.options import (
+    SinkOptions,
+    StageOptions,
+    StatefulOptions,
+    checked_options,
+    on_error_of,
+    stage_options,
+)
 from streamkit.dataflow.sinks import default_name, sink_endpoint, sink_steps
-from streamkit.dataflow.stateful import State, Stateful, first_only, reducing
+from streamkit.dataflow.state_handle import State
+from streamkit.dataflow.stateful import Stateful, first_only, reducing, stateful_form
 from streamkit.dataflow.steps import Step
+from streamkit.dataflow.timers import Timer
 from streamkit.dataflow.topology import Node, Topology, stage_name
 from streamkit.dataflow.windowed import Emit, emission_of
 from streamkit.errors import TopologyError
 from streamkit.record import Destination
-from streamkit.state.types import format_of
 from streamkit.windows import AnyWindow, Duration, check_window, duration_ms
 
 if TYPE_CHECKING:
@@ -274,14 +282,14 @@ class KeyedStream(Stream[V_co], Generic[K_co, V_co]):
         self,
         state_type: TypeForm[S],
         function: Callable[[V_co, State[S]], U | None],
-        **options: Unpack[StageOptions],
+        **options: Unpack[StatefulOptions],
     ) -> Stream[U]:
         """Call ``function`` with each value and the state of its key; drop the value for None.
 
         Args:
             state_type: The type of the value that is kept for each key.
             function: Gets the value and a `State`.
-            options: See `StageOptions`.
+            options: See `StatefulOptions`.
 
         Raises:
             TopologyError: Values of ``state_type`` cannot be stored.
@@ -291,7 +299,7 @@ class KeyedStream(Stream[V_co], Generic[K_co, V_co]):
         return self._keeping(function, state_type, verb_name("stateful", function), result, options)
 
     def reduce(
-        self, function: Callable[[V_co, V_co], V_co], **options: Unpack[StageOptions]
+        self, function: Callable[[V_co, V_co], V_co], **options: Unpack[StatefulOptions]
     ) -> Stream[V_co]:
         """Combine the values of each key: emit ``function(before, value)`` for each record.
 
@@ -311,10 +319,24 @@ class KeyedStream(Stream[V_co], Generic[K_co, V_co]):
         name = verb_name("reduce", function)
         return self._keeping(reducing(function), kind, name, kind, options)
 
-    def deduplicate(self, **options: Unpack[StageOptions]) -> Stream[V_co]:
-        """Keep the first record of each key, and drop all later ones."""
+    def deduplicate(
+        self, *, within: Duration | None = None, **options: Unpack[StageOptions]
+    ) -> Stream[V_co]:
+        """Keep the first record of each key, and drop all later ones.
+
+        Args:
+            within: Only drop records whose event time is less than this after the one that was
+                kept; without it, keys are remembered for ever.
+            options: See `StageOptions`.
+        """
         kind = self._node.value_type
-        return self._keeping(first_only, bool, "deduplicate", kind, options)
+        checked_options(options, StageOptions)
+        stateful: StatefulOptions = {
+            "ttl": within,
+            "name": options.get("name"),
+            "on_error": options.get("on_error", "fail"),
+        }
+        return self._keeping(first_only, bool, "deduplicate", kind, stateful)
 
     @overload
     def join(
@@ -402,13 +424,14 @@ class KeyedStream(Stream[V_co], Generic[K_co, V_co]):
         state_type: Any,
         default_name: str,
         value_type: Any,
-        options: StageOptions,
+        options: StatefulOptions,
     ) -> Stream[Any]:
+        checked_options(options, StatefulOptions)
         name = options.get("name") or self._topology.free_name(default_name)
         with errors_at(caller_location()):
-            form = format_of(state_type, name)
-        step = Stateful(function, name, form)
-        return self._then(step, name, value_type, {**options, "name": name})
+            form, ttl_ms = stateful_form(state_type, name, options)
+        step = Stateful(function, name, form, ttl_ms=ttl_ms)
+        return self._then(step, name, value_type, stage_options({**options, "name": name}))
 
 
 def late_stream(topology: Topology, node: Node) -> Stream[Any]:
@@ -465,6 +488,28 @@ class Stage(DecoratedFunction[P, R_co], Stream[V_co], Generic[P, R_co, V_co]):
     def __init__(self, function: Callable[P, R_co], topology: Topology, node: Node) -> None:
         DecoratedFunction.__init__(self, function)
         Stream.__init__(self, topology, node)
+
+    def on_timer(self, function: Callable[[Timer[Any], State[Any]], T]) -> Callable[..., T]:
+        """Call ``function`` when the time of a timer has come; a decorator.
+
+        A call of the stage sets timers with `Context.timer`. The function gets the `Timer` and
+        the `State` of its key, and returns a value for the stream, or None.
+
+        Raises:
+            TopologyError: The stage has no state or no context, or a function for timers already.
+        """
+        check_callable(function, "on_timer", values=2)
+        step = self.node.steps[0]
+        with errors_at(caller_location()):
+            if not isinstance(step, Stateful) or step.key_of is None:
+                raise TopologyError(
+                    f"{self.name!r} cannot have timers",
+                    hint="give its function a parameter State[...] and a parameter Context[...]",
+                )
+            if step.hook.function is not None:
+                raise TopologyError(f"{self.name!r} has a function for timers already")
+            step.hook.function = function
+        return function
 
 
 class Sink(DecoratedFunction[P, R_co], Generic[P, R_co]):

@@ -67,7 +67,7 @@ def plan_time(topology: Topology) -> TimePlan:
 def timed_step(node: Node) -> TimedStep | None:
     """Return the step of a node that waits for watermarks; it is the first one."""
     first = node.steps[0] if node.steps else None
-    return first if isinstance(first, TimedStep) else None
+    return first if isinstance(first, TimedStep) and first.is_timed else None
 
 
 def own_hold_ms(node: Node) -> int:

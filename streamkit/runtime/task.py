@@ -16,11 +16,11 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from streamkit.dataflow.steps import Interrupted, Operator, RowFailed, TimedOperator, TwoSided
 from streamkit.dataflow.topology import Node, Topology
-from streamkit.dataflow.watermarks import FOREVER_MS, Watermarks, plan_time, timed_step
+from streamkit.dataflow.watermarks import FOREVER_MS, Watermarks, plan_time
 from streamkit.errors import StageError, StreamKitError
 from streamkit.record import Chunk
 from streamkit.runtime.failures import describe_failure
@@ -215,7 +215,7 @@ class Task:
         offset = work.part.offsets[-1]
         chunk = replace(result, offsets=[offset] * len(result), topic=running.node.name)
         had_failed = work.failure is not None
-        for operator, expands in running.operators[1:]:
+        for operator, expands in running.after_time:
             chunk = self._apply(running, operator, expands, chunk, work)
         work.nodes.append((running.node, (), chunk.offsets))
         self._give(running, chunk, work)
@@ -374,7 +374,13 @@ class _RunningNode:
 
     @property
     def is_two_sided(self) -> bool:
-        return len(self.node.inputs) > 1 and timed_step(self.node) is not None
+        return bool(self.operators) and hasattr(self.operators[0][0], "on_side")
+
+    @property
+    def after_time(self) -> list[tuple[Operator, bool]]:
+        """The operators for what `TimedOperator.on_time` returns."""
+        first, rest = self.operators[0], self.operators[1:]
+        return [(_Due(first[0]), True), *rest] if hasattr(first[0], "on_due") else rest
 
 
 # A node that reads another one, and the number of this input.
@@ -390,6 +396,17 @@ class _Side:
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
         return cast("TwoSided", self.operator).on_side(self.side, chunk)
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """What an operator does when the time of something that it has kept has come."""
+
+    operator: Any
+
+    def on_chunk(self, chunk: Chunk) -> Chunk:
+        result: Chunk = self.operator.on_due(chunk)
+        return result
 
 
 # The part of a slice without records: one row, for the time that has passed.

@@ -50,6 +50,7 @@ class StateFormat:
     decode: Callable[[bytes], Any]
     is_immutable: bool
     description: str
+    migrate: Callable[[Any], Any] | None = None
 
     def copy(self, value: Any) -> Any:
         """Return a value that does not change when ``value`` is changed in place."""

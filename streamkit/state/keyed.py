@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from streamkit.state.change_log import MISSING, ChangeLog, StateChange, StateFormat, StateRow
 
 
@@ -23,9 +25,17 @@ class Keyed:
         name: The identity of the state: the name of its stage.
         form: How values are stored.
         rows: What was committed, in any order.
+        migrates: The rows have another type; the format makes present values of them.
     """
 
-    def __init__(self, name: str, form: StateFormat, rows: Iterable[StateRow] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        form: StateFormat,
+        rows: Iterable[StateRow] = (),
+        *,
+        migrates: bool = False,
+    ) -> None:
         self.name = name
         self.values: dict[bytes, Any] = {}
         self._form = form
@@ -33,9 +43,15 @@ class Keyed:
         self.slice_number = 0
         # How many slices were undone: what an operator derives from the values is then outdated.
         self.undo_number = 0
-        self._before: dict[bytes, Any] = {}
+        # The value of each key before its first use in this slice.
+        self.before: dict[bytes, Any] = {}
         self._log = ChangeLog(name, form, self._value_of, rows)
         decode = form.decode
+        if migrates:
+            migrate = form.migrate
+            assert migrate is not None, "only then are values of another type read"
+            decode = lambda data: migrate(msgspec.msgpack.decode(data))  # noqa: E731
+            self._log.note(self._log.restored, ())
         self.values = {key: decode(data) for key, data in self._log.restored.items()}
         self._log.restored = {}
 
@@ -51,43 +67,51 @@ class Keyed:
 
     def touch(self, key: bytes) -> None:
         """Remember the value of a key before user code may change it, once in a slice."""
-        if key in self._before:
+        if key in self.before:
             return
         value = self.values.get(key, MISSING)
         if value is not MISSING and not self._form.is_immutable:
             value = self._form.encode(value)
-        self._before[key] = value
+        self.before[key] = value
+
+    def put(self, key: bytes, value: Any) -> None:
+        """Replace the value of a key, or remove it if ``value`` is `MISSING`."""
+        self.touch(key)
+        if value is MISSING:
+            self.values.pop(key, None)
+        else:
+            self.values[key] = value
 
     def is_touched(self, key: bytes) -> bool:
         """Return whether a key was used in this slice."""
-        return key in self._before
+        return key in self.before
 
     def undo_key(self, key: bytes) -> None:
         """Set a key back to its value before this slice."""
-        self._set_back(key, self._before[key])
+        self._set_back(key, self.before[key])
 
     # --- for the task ----------------------------------------------------------------
 
     def keep_slice(self) -> None:
         """Accept the changes of this slice."""
         self.slice_number += 1
-        before = self._before
+        before = self.before
         if not before:
             return
         values = self.values
         self._log.note(
             before, [key for key, value in before.items() if value is MISSING and key in values]
         )
-        self._before = {}
+        self.before = {}
         self._log.encode_some()
 
     def undo_slice(self) -> None:
         """Set every key back to its value before this slice."""
         self.slice_number += 1
         self.undo_number += 1
-        for key, value in self._before.items():
+        for key, value in self.before.items():
             self._set_back(key, value)
-        self._before = {}
+        self.before = {}
 
     # --- for commits -----------------------------------------------------------------
 
@@ -98,7 +122,7 @@ class Keyed:
 
     def prepare(self) -> StateChange | None:
         """Return what changed since the last call, encoded; None if nothing did."""
-        assert not self._before, "a commit lies between two slices"
+        assert not self.before, "a commit lies between two slices"
         return self._log.prepare(len(self.values))
 
     def _value_of(self, key: bytes) -> Any:
@@ -119,7 +143,7 @@ class Unstored(Keyed):
 
     def keep_slice(self) -> None:
         self.slice_number += 1
-        self._before = {}
+        self.before = {}
 
     def prepare(self) -> StateChange | None:
         return None

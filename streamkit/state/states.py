@@ -74,20 +74,34 @@ class States:
         """
         found = self.by_name.get(name)
         if found is None:
-            self._check_type(name, kind.describe(form))
-            found = self.by_name[name] = kind(name, form, self._rows_of(name))
+            problem = self._type_problem(name, kind.describe(form))
+            if problem is None:
+                found = kind(name, form, self._rows_of(name))
+            else:
+                found = self._migrated(kind, name, form, problem)
+            self.by_name[name] = found
         assert isinstance(found, kind), "each stage has names of its own"
         return found
 
-    def _check_type(self, name: str, description: str) -> None:
+    def _type_problem(self, name: str, description: str) -> str | None:
         stored = self._types.get(name)
-        problem = None if stored is None else type_change(stored, description)
-        if problem is not None:
+        return None if stored is None else type_change(stored, description)
+
+    def _migrated(self, kind: type[S], name: str, form: StateFormat, problem: str) -> S:
+        """Read values of another type with the function that makes present ones of them."""
+        if form.migrate is None or not issubclass(kind, Keyed):
             raise StateMismatch(
                 f"the stored state of {name!r} cannot be read: {problem}",
-                hint="give new fields a default, give the stage another name to start with an "
-                f"empty state, or delete the state: streamkit state delete APP {name}",
+                hint="give new fields a default, give the stage migrate= or another name, or "
+                f"delete the state: streamkit state delete APP {name}",
             )
+        try:
+            return kind(name, form, self._rows_of(name), migrates=True)
+        except Exception as error:  # raised by a function of the user
+            raise StateMismatch(
+                f"migrate= of {name!r} failed on a stored value: {type(error).__name__}: {error}",
+                hint="it gets values as msgspec decodes them without a type",
+            ) from error
 
     def unused(self) -> list[str]:
         """Return the names of stored states that no stage has opened."""
