@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS_S: Final = {
     "ms": 0.001,
     "s": 1.0,
@@ -82,3 +83,18 @@ def shown_bytes(size: int) -> str:
 
 def _unit_s(unit: str) -> float | None:
     return _UNITS_S.get(unit, _UNITS_S.get(unit.removesuffix("s"))) if unit else 1.0
+
+
+def shown_ms(duration_ms: int) -> str:
+    """Write a duration in its largest unit that needs no fraction: ``90 s``, ``2 h``."""
+    for unit, size_ms in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000)):
+        if duration_ms and duration_ms % size_ms == 0:
+            return f"{duration_ms // size_ms} {unit}"
+    return f"{duration_ms} ms"
+
+
+def shown_time(time_ms: int) -> str:
+    """Write a time in ms since 1970 as ISO 8601 in UTC; empty text for a time before that."""
+    if time_ms < 0:
+        return ""
+    return (_EPOCH + timedelta(milliseconds=time_ms)).isoformat(timespec="seconds")

@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, TypeVar
 from zoneinfo import ZoneInfo
 
 from streamkit.errors import UsageError
-from streamkit.units import seconds_of
+from streamkit.units import seconds_of, shown_ms
 
 K_co = TypeVar("K_co", covariant=True)
 Duration = float | timedelta
@@ -75,14 +75,14 @@ class Tumbling:
                 )
 
     def __str__(self) -> str:
-        return f"tumbling {self.size_ms} ms{self._details}"
+        return f"tumbling {shown_ms(self.size_ms)}{self._details}"
 
     def __repr__(self) -> str:
         return f"<{self}>"
 
     @property
     def _details(self) -> str:
-        offset = f" from {self.offset_ms} ms" if self.offset_ms else ""
+        offset = f" from {shown_ms(self.offset_ms)}" if self.offset_ms else ""
         return f"{offset} in {self.time_zone}" if self.time_zone else offset
 
     @property
@@ -128,8 +128,8 @@ class Sliding:
             )
 
     def __str__(self) -> str:
-        offset = f" from {self.offset_ms} ms" if self.offset_ms else ""
-        return f"sliding {self.size_ms} ms every {self.every_ms} ms{offset}"
+        offset = f" from {shown_ms(self.offset_ms)}" if self.offset_ms else ""
+        return f"sliding {shown_ms(self.size_ms)} every {shown_ms(self.every_ms)}{offset}"
 
     def __repr__(self) -> str:
         return f"<{self}>"
@@ -160,8 +160,9 @@ class Session:
         self.max_length_ms = None if max_length is None else duration_ms(max_length, "max_length")
 
     def __str__(self) -> str:
-        longest = "" if self.max_length_ms is None else f" of at most {self.max_length_ms} ms"
-        return f"session with a gap of {self.gap_ms} ms{longest}"
+        most_ms = self.max_length_ms
+        longest = "" if most_ms is None else f" of at most {shown_ms(most_ms)}"
+        return f"session with a gap of {shown_ms(self.gap_ms)}{longest}"
 
     def __repr__(self) -> str:
         return f"<{self}>"

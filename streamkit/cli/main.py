@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "run": ("streamkit.cli.run", "Run an app"),
     "check": ("streamkit.cli.run", "Check the graph of an app without starting it"),
     "graph": ("streamkit.cli.run", "Show the graph of an app"),
+    "explain": ("streamkit.cli.run", "Say how an app runs and what it keeps"),
     "produce": ("streamkit.cli.produce", "Write lines to a topic"),
     "consume": ("streamkit.cli.consume", "Read records from a topic"),
     "topic": ("streamkit.cli.topic", "Create, list, describe and delete topics"),

@@ -166,3 +166,29 @@ def graph(target: str, form: str) -> None:
     """Print the graph of APP."""
     app = _checked(target)
     click.echo(as_mermaid(app.topology) if form == "mermaid" else as_text(app.topology))
+
+
+@click.command(
+    cls=Command, examples=("streamkit explain app.py", "streamkit explain app.py --format json")
+)
+@click.argument("target", metavar="APP")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="Output format",
+)
+def explain(target: str, form: str) -> None:
+    """Say how APP runs: what it keeps, what waits for time, and which names identify it."""
+    import msgspec
+
+    from streamkit.dataflow.explain import explain as plan_of
+    from streamkit.dataflow.explain import plan_lines
+
+    app = _checked(target)
+    plan = plan_of(app.topology)
+    if form == "json":
+        click.echo(msgspec.json.encode(plan).decode())
+    else:
+        click.echo("\n".join(plan_lines(app.name, plan)))

@@ -39,7 +39,7 @@ def list_(context: click.Context, /, app: str, form: str) -> None:
     with _reader(context, app) as reader:
         rows = [
             {"name": each.name, "keys": each.keys, "bytes": each.size_bytes, "type": each.type}
-            for each in reader.list()
+            for each in reader.infos()
         ]
     write_list("states", rows, form, empty_text=f"the app {app!r} has no states")
 
@@ -58,13 +58,17 @@ def list_(context: click.Context, /, app: str, form: str) -> None:
 @with_target_options
 @click.pass_context
 def show(context: click.Context, /, app: str, name: str, key: str) -> None:
-    """Print what the stage NAME of APP keeps for a key, as JSON. The job may run meanwhile."""
+    """Print what the stage NAME of APP keeps for a key, as JSON. The job may run meanwhile.
+
+    A stage with windows keeps a value for each window: then each line has its end.
+    """
     with _reader(context, app) as reader:
-        values = reader.values(_checked(reader, app, name))
-        found = values.get(key.encode())
-    if found is None:
+        entries = reader.entries(_checked(reader, app, name))
+    found = [each for each in entries if each.key == key.encode()]
+    if not found:
         raise UsageError(f"the state {name!r} has no key {key!r}")
-    click.echo(_json(found))
+    for each in found:
+        click.echo(_json({**each.details, "value": each.value} if each.details else each.value))
 
 
 @state.command(
@@ -82,10 +86,10 @@ def show(context: click.Context, /, app: str, name: str, key: str) -> None:
 def export(context: click.Context, /, app: str, name: str) -> None:
     """Print all keys and values of the stage NAME of APP as JSON lines, in order of the keys."""
     with _reader(context, app) as reader:
-        values = reader.values(_checked(reader, app, name))
-    for key, value in sorted(values.items()):
-        line = {"key": key.decode(errors="backslashreplace"), "value": value}
-        sys.stdout.write(_json(line) + "\n")
+        entries = reader.entries(_checked(reader, app, name))
+    for each in entries:
+        key = each.key.decode(errors="backslashreplace")
+        sys.stdout.write(_json({"key": key, **each.details, "value": each.value}) + "\n")
 
 
 @state.command(
@@ -140,7 +144,7 @@ def _reader(context: click.Context, app: str) -> Iterator[StateReader]:
 
 
 def _checked(reader: StateReader, app: str, name: str) -> str:
-    names = [each.name for each in reader.list()]
+    names = [each.name for each in reader.infos()]
     if name not in names:
         raise UsageError(
             f"the app {app!r} has no state {name!r}",

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import IO, Any, Protocol
 
 from streamkit.observe.streams import ReportStream, escaped
-from streamkit.units import counted
+from streamkit.units import counted, shown_bytes
 
 _LINE_WIDTH = 100
 
@@ -41,6 +41,27 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class StateSize:
+    """How large a state is; the size in bytes is an estimate."""
+
+    name: str
+    keys: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimeReport:
+    """What a run keeps, and how far event time has come.
+
+    ``watermarks`` are those of the stages that wait for them, as ISO 8601; empty text before the
+    first records.
+    """
+
+    states: list[StateSize] = field(default_factory=list)
+    watermarks: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """The progress of a run. ``lag`` is the number of records not read yet; None if not known."""
 
@@ -49,6 +70,7 @@ class Snapshot:
     elapsed_s: float
     lag: int | None
     commits: int
+    time: TimeReport = field(default_factory=TimeReport)
 
     @property
     def rate(self) -> float:
@@ -78,6 +100,7 @@ class Ended:
     error: str = ""
     hint: str = ""
     sink_topics: list[str] = field(default_factory=list)
+    time: TimeReport = field(default_factory=TimeReport)
 
 
 class Reporter(Protocol):
@@ -129,6 +152,7 @@ class TextReporter:
             text += f", {snapshot.lag:,} left"
             if total and snapshot.rate > 0 and snapshot.lag:
                 text += f" (about {snapshot.lag / snapshot.rate:,.0f} s)"
+        text += _kept_text(snapshot.time)
         if self._is_terminal:
             self._out.write(f"\r{escaped(text)[:_LINE_WIDTH]:<{_LINE_WIDTH}}")
             self._is_live = True
@@ -200,6 +224,11 @@ def ended_lines(ended: Ended) -> list[str]:
         f"  {ended.rate:,.0f} records/s, p99 {ended.p99_ms:.0f} ms from arrival to the sinks, "
         f"{counted(ended.commits, 'commit')}"
     )
+    for state in ended.time.states:
+        size = shown_bytes(state.bytes)
+        lines.append(f"  state of {state.name}: {counted(state.keys, 'key')}, about {size}")
+    for stage_name, watermark in ended.time.watermarks.items():
+        lines.append(f"  watermark of {stage_name}: {watermark or 'none yet'}")
     for sink, count in ended.unacknowledged.items():
         lines.append(f"  NOT FLUSHED: {count:,} records for {sink}; the next run sends them again")
     if ended.error:
@@ -209,6 +238,17 @@ def ended_lines(ended: Ended) -> list[str]:
     if ended.look:
         lines.append(f"look at the result: {ended.look}")
     return lines
+
+
+def _kept_text(time: TimeReport) -> str:
+    """Return what the progress line says of states and watermarks."""
+    text = ""
+    if time.states:
+        text += f", {counted(sum(each.keys for each in time.states), 'key')} kept"
+    known = [each for each in time.watermarks.values() if each]
+    if known:
+        text += f", watermark {min(known)}"
+    return text
 
 
 class RateLimited:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from streamkit.dataflow.endpoints import TopicSink
 from streamkit.dataflow.topology import Topology
-from streamkit.observe.report import Ended, StageCounts
+from streamkit.observe.report import Ended, StageCounts, StateSize, TimeReport
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.shutdown import EXIT_LATE
 from streamkit.runtime.worker import Worker
+from streamkit.state.states import TIME_STATE, memory_bytes
 from streamkit.target import Target
+from streamkit.units import shown_time
 
 # Each part that comes from user code is cut already; this is the limit of the whole text.
 _ERROR_CHARACTERS_MAX = 10_000
@@ -21,6 +23,17 @@ def records_of(topology: Topology, worker: Worker) -> tuple[int, int]:
         sum(counts[node].taken for node in topology.of_kind("source")),
         sum(counts[node].given for node in topology.of_kind("sink")),
     )
+
+
+def time_report(worker: Worker) -> TimeReport:
+    """Return the sizes of the states of a run, and its watermarks."""
+    sizes = [
+        StateSize(state.name, len(state), memory_bytes(state))
+        for state in worker.progress.states()
+        if state.name != TIME_STATE
+    ]
+    marks = {name: shown_time(mark_ms) for name, mark_ms in worker.progress.watermarks().items()}
+    return TimeReport(sizes, marks)
 
 
 def ended_report(
@@ -66,6 +79,7 @@ def ended_report(
         error="" if failure is None else error_text(failure, _ERROR_CHARACTERS_MAX),
         hint=getattr(failure, "hint", "") if failure is not None else "",
         sink_topics=topics,
+        time=time_report(worker),
     )
 
 

@@ -28,7 +28,7 @@ from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock
 from streamkit.errors import ConnectFailed
 from streamkit.observe.report import RateLimited, Reporter, Snapshot
-from streamkit.run.ending import ended_report, records_of
+from streamkit.run.ending import ended_report, records_of, time_report
 from streamkit.run.opening import Opened, Opening
 from streamkit.run.options import Job, RunOptions
 from streamkit.runtime.failures import users_line
@@ -221,6 +221,7 @@ class Run:
                 self._clock.monotonic_s() - self._started_s,
                 worker.lag(),
                 worker.progress.commits,
+                time_report(worker),
             )
             self._reporter.progress(snapshot, total=total if self._options.once else None)
 

@@ -164,8 +164,6 @@ class Committer:
         if not (prepared.sources or prepared.sinks or prepared.states):
             return
         await self._store_changes(prepared)
-        if not prepared.sources:
-            return
         self.commits += 1
         for node, reader in self._readers.items():
             if node.name in prepared.sources:

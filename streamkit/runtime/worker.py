@@ -32,8 +32,7 @@ from streamkit.runtime.shutdown import EXIT_FAILED, Failed, Finished, Phase, Sig
 from streamkit.runtime.stopping import Observer, Stopping
 from streamkit.runtime.task import Task
 from streamkit.runtime.user_calls import is_ours
-from streamkit.runtime.work import Counts
-from streamkit.state.states import States
+from streamkit.state.states import States, StoredState
 from streamkit.state.store import Store
 
 _SKIPS_NOTED_MAX = 5
@@ -57,14 +56,24 @@ class Ports:
 class Progress:
     """Counts and latencies of a run so far."""
 
-    def __init__(self, counts: dict[Node, Counts], committer: Committer, runner: Runner) -> None:
-        self.counts = counts
+    def __init__(self, task: Task, committer: Committer, runner: Runner) -> None:
+        self.counts = task.counts
+        self._task = task
         self._committer = committer
         self._runner = runner
 
     @property
     def commits(self) -> int:
         return self._committer.commits
+
+    def states(self) -> list[StoredState]:
+        """Return the states of the stages."""
+        return list(self._task.states.by_name.values())
+
+    def watermarks(self) -> dict[str, int]:
+        """Return the watermark of each stage that waits for it, in ms."""
+        time = self._task.time
+        return {} if time is None else {each.name: time.of_node(each) for each in time.plan.timed}
 
     def p99_ms(self) -> float:
         """Return the 99th percentile of the time of recent slices from arrival to the sinks."""
@@ -155,7 +164,7 @@ class Worker:
             on_failure=self._broken,
             on_begin=on_stopping,
         )
-        self.progress = Progress(task.counts, self._committer, self._runner)
+        self.progress = Progress(task, self._committer, self._runner)
 
     # --- from outside ----------------------------------------------------------------
 

@@ -46,7 +46,7 @@ class Panes:
         self._closed: list[tuple[Pane, dict[bytes, Any]]] = []
         self._log = ChangeLog(name, form, self._value_of, rows)
         for stored, data in self._log.restored.items():
-            pane, key = _split(stored)
+            pane, key = split_stored(stored)
             self.open(pane)[key] = form.decode(data)
             self._stored.setdefault(pane, set()).add(key)
         self._log.restored = {}
@@ -142,11 +142,12 @@ class Panes:
         return self._log.prepare(len(self))
 
     def _value_of(self, stored: bytes) -> Any:
-        pane, key = _split(stored)
+        pane, key = split_stored(stored)
         values = self.panes.get(pane)
         return MISSING if values is None else values.get(key, MISSING)
 
 
-def _split(stored: bytes) -> tuple[Pane, bytes]:
+def split_stored(stored: bytes) -> tuple[Pane, bytes]:
+    """Return the pane and the key of a stored entry."""
     end, first = _PREFIX.unpack_from(stored)
     return (end, first), stored[_PREFIX.size :]

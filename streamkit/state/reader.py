@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import msgspec
 
-from streamkit.state.change_log import StateFormat, StateRow
-from streamkit.state.keyed import Keyed
+from streamkit.state.change_log import MISSING, ChangeLog, StateFormat, StateRow
+from streamkit.state.panes import split_stored
 from streamkit.state.types import shown
 
-_PLAIN = StateFormat(msgspec.msgpack.encode, msgspec.msgpack.decode, False, "")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_decode = msgspec.msgpack.Decoder().decode
+_PLAIN = StateFormat(msgspec.msgpack.encode, _decode, False, "")
+# What keeps a value for each pane; the other windows keep one for each key.
+_OF_PANES = ("tumbling", "sliding")
+
+
+@dataclass(frozen=True, slots=True)
+class StateEntry:
+    """One value of a state. ``details`` say more about it, such as the end of its window."""
+
+    key: bytes
+    value: Any
+    details: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +70,58 @@ class StateReader:
         found: str = self._db.execute("SELECT value FROM meta WHERE name = 'cluster'").fetchone()[0]
         return found
 
-    def list(self) -> list[StateInfo]:
+    def infos(self) -> list[StateInfo]:
         """Return every state, in order of the names."""
         types = self._db.execute("SELECT name, type FROM state_types ORDER BY name").fetchall()
         found = []
         for name, described in types:
-            state = self._state(name)
+            log = self._log(name)
+            size_bytes = sum(len(key) + len(data) for key, data in log.restored.items())
             text = shown(msgspec.json.decode(described))
-            found.append(StateInfo(name, len(state.values), state.stored_bytes, text))
+            found.append(StateInfo(name, len(log.restored), size_bytes, text))
         return found
 
-    def values(self, name: str) -> dict[bytes, Any]:
-        """Return the values of one state by key, as numbers, text, lists and dicts."""
-        return self._state(name).values
+    def entries(self, name: str) -> list[StateEntry]:
+        """Return the values of one state, as numbers, text, lists and dicts, in order of keys."""
+        row = self._db.execute("SELECT type FROM state_types WHERE name = ?", (name,)).fetchone()
+        entry_of = _entry_reader(msgspec.json.decode(row[0]))
+        found = [entry_of(key, data) for key, data in self._log(name).restored.items()]
+        found.sort(key=lambda each: (each.key, str(each.details)))
+        return found
 
-    def _state(self, name: str) -> Keyed:
+    def _log(self, name: str) -> ChangeLog:
         rows = self._db.execute("SELECT shard, seq, data FROM state WHERE name = ?", (name,))
-        return Keyed(name, _PLAIN, [StateRow(*row) for row in rows])
+        return ChangeLog(name, _PLAIN, lambda key: MISSING, [StateRow(*row) for row in rows])
+
+
+def _entry_reader(described: dict[str, Any]) -> Callable[[bytes, bytes], StateEntry]:
+    """Return how stored entries of a type are shown."""
+    if str(described.get("window", "")).startswith(_OF_PANES):
+        return _of_pane
+    if described["type"] == "waiting":
+        return _waiting
+    if described["type"] == "versions":
+        return _versions
+    return lambda key, data: StateEntry(key, _decode(data), {})
+
+
+def _of_pane(stored: bytes, data: bytes) -> StateEntry:
+    (end_ms, _), key = split_stored(stored)
+    return StateEntry(key, _decode(data), {"window_end": _time(end_ms)})
+
+
+def _waiting(stored: bytes, data: bytes) -> StateEntry:
+    key, time_ms, is_matched, value = _decode(data)
+    return StateEntry(key, value, {"time": _time(time_ms), "is_matched": is_matched})
+
+
+def _versions(key: bytes, data: bytes) -> StateEntry:
+    rows = [
+        {"from": _time(time_ms), "value": None if value is None else _decode(value)}
+        for time_ms, value in _decode(data)
+    ]
+    return StateEntry(key, rows, {})
+
+
+def _time(time_ms: int) -> str:
+    return (_EPOCH + timedelta(milliseconds=time_ms)).isoformat()

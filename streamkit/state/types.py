@@ -186,6 +186,13 @@ def _change_of_fields(stored: _Described, wanted: _Described, path: str) -> str 
     return None
 
 
+def shown_description(description: str) -> str:
+    """Write the stored description of a type for people."""
+    described = msgspec.json.decode(description)
+    window = described.get("window")
+    return f"{shown(described)} ({window})" if window else shown(described)
+
+
 def shown(described: object) -> str:
     """Write a described type for people: ``list of int``, ``Visits``."""
     if not isinstance(described, dict):

@@ -17,7 +17,7 @@ from tests.cli.processes import environment, run
 PRESENT = [name for name, (module, _) in COMMANDS.items() if find_spec(module) is not None]
 
 # These load a program, or start their own broker.
-WITHOUT_TARGET = {("check",), ("graph",), ("bench",)}
+WITHOUT_TARGET = {("check",), ("graph",), ("explain",), ("bench",)}
 
 
 def paths_of(command: click.Command, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
