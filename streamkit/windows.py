@@ -39,10 +39,16 @@ class Window(Generic[K_co]):
 class Tumbling:
     """Windows of equal length, one after another.
 
+    The length is the sum of ``weeks``, ``days``, ``hours``, ``minutes`` and ``seconds``.
+
     Args:
-        weeks, days, hours, minutes, seconds: The length of a window, added together.
-        offset: Where windows begin, after midnight UTC of 1 January 1970. Weeks begin on
-            Thursday without it, as that day was one.
+        weeks: Part of the length.
+        days: Part of the length.
+        hours: Part of the length.
+        minutes: Part of the length.
+        seconds: Part of the length.
+        offset: A window begins so long after midnight UTC of 1 January 1970, which was a
+            Thursday. Weeks that begin on Monday have an offset of 4 days.
         time_zone: Windows of whole days follow the local time of a place, such as
             ``"Europe/Berlin"``: a day has 23 or 25 hours where the clocks change.
 
@@ -96,8 +102,13 @@ class Tumbling:
 class Sliding:
     """Windows of equal length that overlap: one begins each ``every``.
 
+    The length is the sum of ``days``, ``hours``, ``minutes`` and ``seconds``.
+
     Args:
-        days, hours, minutes, seconds: The length of a window, added together.
+        days: Part of the length.
+        hours: Part of the length.
+        minutes: Part of the length.
+        seconds: Part of the length.
         every: How far apart windows begin, in seconds or as a timedelta.
         offset: As in `Tumbling`.
 
@@ -143,13 +154,14 @@ class Sliding:
 class Session:
     """Windows of activity: records of a key that are less than ``gap`` apart.
 
-    The end of a session is ``gap`` after its last record.
+    The end of a session is ``gap`` after its last record. A record is late if its own event time
+    plus ``late`` is before the watermark of its partition, even if its session is still open.
 
     Args:
         gap: How long a key is quiet before its session ends, in seconds or as a timedelta.
-        max_length: A session that lasts longer is divided: the next one begins with the first
-            record that is so long after the first record, or longer. Until a session is
-            complete, it then keeps the aggregates of each moment.
+        max_length: A longer session is divided: the next one begins with the first record that
+            is at least so long after the first record of this one. With it, a session keeps a
+            separate aggregate for each of its timestamps until it is complete.
 
     Raises:
         UsageError: A length is not at least 1 ms.

@@ -48,10 +48,10 @@ class TimeOptions(TypedDict, total=False):
     Attributes:
         event_time: Returns the event time of a value: a datetime with a time zone, or ms since
             1970. By default the timestamp of the record.
-        out_of_order: How much earlier than the latest event time of its partition a record may
-            be, in seconds or as a timedelta.
-        idle: After this time without records, a partition no longer holds others back; one
-            minute by default.
+        out_of_order: How much earlier than the highest event time of its partition a record may
+            be, in seconds or as a timedelta; 0 by default.
+        idle: After this time without new records, a partition no longer holds windows open, in
+            seconds or as a timedelta; one minute by default.
     """
 
     event_time: Callable[[Any], datetime | int] | None

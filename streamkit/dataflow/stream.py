@@ -405,9 +405,10 @@ class KeyedStream(Stream[V_co], Generic[K_co, V_co]):
             window: Such as ``Tumbling(hours=1)``; see `streamkit.windows`.
             late: How long a window waits for late records after its end, in event time.
             emit: ``final`` emits the result of a window once, when no record can change it any
-                more. ``updates`` emits the new result of the window after each record.
-            every: Emit the results of open windows each time the watermark has moved on so
-                far; ``emit`` must be ``final``, and the final results come too.
+                more. ``updates`` emits the present result of the window for each record, and
+                nothing when the window closes.
+            every: Also emit the present results of all open windows, each time the watermark
+                enters another interval of this length. ``emit`` must be ``final``.
 
         Raises:
             UsageError: The window or an option is not valid.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
+from typing import get_args
 
 import pytest
 
 import streamkit
-from streamkit import client, errors, run, sync
+from streamkit import aggregates, client, errors, run, sync, windows
 from tests.docs.pages import ROOT
 
 TEXT = (ROOT / "docs" / "api.md").read_text()
@@ -52,6 +53,16 @@ def test_every_public_name_has_an_entry() -> None:
         if not any(getattr(module, name) is each for each in shown)
     ]
     assert public == []
+
+
+def test_every_window_and_every_aggregator_has_an_entry() -> None:
+    public = {f"streamkit.windows.{each.__name__}" for each in get_args(windows.AnyWindow)}
+    public |= {
+        f"streamkit.aggregates.{each.__name__}"
+        for each in aggregates.Aggregator.__subclasses__()
+        if each.__module__ == aggregates.__name__
+    }
+    assert public <= set(ENTRIES)
 
 
 def test_every_option_of_a_run_is_documented() -> None:
