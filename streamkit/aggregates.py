@@ -51,6 +51,10 @@ class Aggregator(Generic[R_co]):
             )
         self.by = by
 
+    def __str__(self) -> str:
+        """What the stored aggregate is, with the settings that change it."""
+        return type(self).__name__
+
     def stored_type(self, field_type: Any) -> Any:
         """Return the type in which the aggregate is stored.
 
@@ -279,6 +283,9 @@ class TopN(Aggregator[list[Any]]):
         self._lists_values = of is None
         self._n = n
 
+    def __str__(self) -> str:
+        return f"TopN {self._n}"
+
     def names(self, field_type: Any) -> dict[str, Any]:
         return {"push": self._push}
 
@@ -357,8 +364,12 @@ class Quantile(Aggregator[float | None]):
             raise UsageError(f"Quantile({q!r}): q must be from 0 to 1, and accuracy between")
         super().__init__(by)
         self._q = q
+        self._accuracy = accuracy
         self._gamma = (1 + accuracy) / (1 - accuracy)
         self._log_gamma = math.log(self._gamma)
+
+    def __str__(self) -> str:
+        return f"Quantile with the accuracy {self._accuracy}"
 
     def names(self, field_type: Any) -> dict[str, Any]:
         return {"add": self._add}

@@ -164,6 +164,21 @@ class Chunk:
         )
 
 
+def joined(chunks: Sequence[Chunk]) -> Chunk:
+    """Return the rows of several chunks of one partition as one chunk."""
+    first = chunks[0] if chunks else Chunk()
+    if len(chunks) < 2:
+        return first
+    return Chunk(
+        list(chain.from_iterable(each.values for each in chunks)),
+        list(chain.from_iterable(each.keys for each in chunks)),
+        list(chain.from_iterable(each.timestamps_ms for each in chunks)),
+        list(chain.from_iterable(each.offsets for each in chunks)),
+        first.topic,
+        first.partition,
+    )
+
+
 class Origin(Enum):
     """What an `Offset` counts from."""
 

@@ -6,7 +6,7 @@ for each aggregate it would take three times as long.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -43,12 +43,16 @@ class Update(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Accumulator:
-    """How a stage aggregates: the values it needs of a record, the loop, and the stored form."""
+    """How a stage aggregates: the values it needs of a record, the loop, and the stored form.
+
+    ``identity`` says what is stored: another one cannot be read as this.
+    """
 
     aggregates: tuple[Aggregator[Any], ...]
     update: Update
     form: StateFormat
     stored_type: Any
+    identity: str
 
     def columns(self, chunk: Chunk, room: Room) -> tuple[list[list[Any]], Interrupted | None]:
         """Get the values of each aggregate that needs some.
@@ -82,23 +86,25 @@ class Accumulator:
 
 
 def accumulator(
-    aggregates: Sequence[Aggregator[Any]], field_types: Sequence[Any], name: str
+    fields: Mapping[str, Aggregator[Any]], field_types: Sequence[Any], name: str
 ) -> Accumulator:
     """Return how a stage aggregates.
 
     Args:
-        aggregates: At least one.
+        fields: At least one aggregate, by the field of its result.
         field_types: The type of the result of each; Any if it is not known.
         name: The name of the stage, for errors.
 
     Raises:
         TopologyError: An aggregate cannot be stored.
     """
+    aggregates = tuple(fields.values())
     pairs = list(zip(aggregates, field_types, strict=True))
+    identity = ", ".join(f"{field}={each}" for field, each in fields.items())
     stored = [each.stored_type(kind) for each, kind in pairs]
     kind: Any = tuple[tuple(stored)]  # type: ignore[misc]  # known at run time only
     form = format_of(kind, name)
-    return Accumulator(tuple(aggregates), _compiled(pairs, stored, name), form, kind)
+    return Accumulator(aggregates, _compiled(pairs, stored, name), form, kind, identity)
 
 
 def _compiled(pairs: list[tuple[Aggregator[Any], Any]], stored: list[Any], name: str) -> Update:

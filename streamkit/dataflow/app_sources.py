@@ -6,11 +6,17 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from streamkit.dataflow.decorated import source_node, undecorated
-from streamkit.dataflow.decorators import StageDecorator, YieldsFrom, YieldsFromAsync
+from streamkit.dataflow.decorators import (
+    GeneratorDecorator,
+    StageDecorator,
+    YieldsFrom,
+    YieldsFromAsync,
+)
 from streamkit.dataflow.endpoints import FileTable
 from streamkit.dataflow.functions import caller_location, caller_scope, facts_of
 from streamkit.dataflow.join_stream import Table
 from streamkit.dataflow.options import (
+    GeneratorOptions,
     SourceOptions,
     checked_options,
     on_error_of,
@@ -50,6 +56,8 @@ class AppSources:
         self, function: Callable[[], AsyncIterator[V]], /
     ) -> Stage[[], AsyncIterator[V], V]: ...
     @overload
+    def source(self, /, **options: Unpack[GeneratorOptions]) -> GeneratorDecorator: ...
+    @overload
     def source(
         self,
         topic: str,
@@ -65,7 +73,7 @@ class AppSources:
     ) -> StageDecorator[X]: ...
     def source(
         self,
-        topic: Any,
+        topic: Any = None,
         /,
         **options: Unpack[SourceOptions],
     ) -> Any:
@@ -74,7 +82,8 @@ class AppSources:
         ``@app.source("topic")`` on a function of one parameter reads a topic: each value is
         decoded to the annotated type and given to the function. ``@app.source`` without
         parentheses, on a generator or async generator, reads what it yields. A generator with a
-        parameter ``resume`` gets the last committed position and yields ``(position, value)``.
+        parameter ``resume`` gets the last committed position and yields ``(position, value)``;
+        ``@app.source(event_time=...)`` gives options to one.
 
         Args:
             topic: A topic, by name or as `Topic`.
@@ -84,16 +93,20 @@ class AppSources:
             TopologyError: The function cannot be a source; the message shows its file and line.
         """
         scope = caller_scope()
-        if callable(topic) and not isinstance(topic, Topic):
-            function = undecorated(topic)
+        if topic is None or (callable(topic) and not isinstance(topic, Topic)):
             checked_options(options, SourceOptions)
             if names := topic_options(options):
                 raise UsageError(
                     f"{', '.join(names)}: only a topic has this option",
                     hint='name the topic: @app.source("flights")',
                 )
-            node = generator_node(function, facts_of(function, scope), scope, options)
-            return Stage(function, self.topology, self.topology.add(node))
+
+            def decorate_generator(generator: Any) -> Any:
+                function = undecorated(generator)
+                node = generator_node(function, facts_of(function, scope), scope, options)
+                return Stage(function, self.topology, self.topology.add(node))
+
+            return decorate_generator if topic is None else decorate_generator(topic)
         endpoint = topic_source(topic, options)
 
         def decorate(function: Callable[..., Any]) -> Any:

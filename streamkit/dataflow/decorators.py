@@ -134,6 +134,21 @@ class YieldsFromAsync(Protocol[P, R_co, Q, V_co]):
     def __call__(self, *, resume: Q | None) -> AsyncIterator[tuple[Q, V_co]]: ...
 
 
+class GeneratorDecorator(Protocol):
+    """Turns a generator into a source."""
+
+    @overload
+    def __call__(self, function: YieldsFrom[P, R, Q, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: YieldsFromAsync[P, R, Q, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: Callable[[], Iterator[V]], /) -> Stage[[], Iterator[V], V]: ...
+    @overload
+    def __call__(
+        self, function: Callable[[], AsyncIterator[V]], /
+    ) -> Stage[[], AsyncIterator[V], V]: ...
+
+
 class StageDecorator(Generic[X]):
     """Turns a function of an X into a stage."""
 

@@ -77,6 +77,10 @@ class TopicSourceOptions(TypedDict, total=False):
     value: Serde | None
 
 
+class GeneratorOptions(StageOptions, TimeOptions, total=False):
+    """Options of a source that is a generator."""
+
+
 class SourceOptions(StageOptions, TimeOptions, TopicSourceOptions, total=False):
     """Options of a source that reads a topic."""
 

@@ -62,7 +62,7 @@ class _Sessions:
         self._gap_ms = step.window.gap_ms
         self._max_ms = step.window.max_length_ms
         kind = _tuple(_part_type(step.accumulator), ...)
-        form = _stored(kind, step.name, str(step.window))
+        form = _stored(kind, step.name, _identity(step))
         self._keyed = room.state(Keyed, step.name, form)
         self._undo_number = self._keyed.undo_number
         self._due: list[tuple[int, bytes]] = []
@@ -233,7 +233,7 @@ class _Counted:
     def __init__(self, step: Counted, room: Room) -> None:
         self._step = step
         self._room = room
-        form = _stored(_tuple(int, _part_type(step.accumulator)), step.name, str(step.window))
+        form = _stored(_tuple(int, _part_type(step.accumulator)), step.name, _identity(step))
         self._keyed = room.state(Keyed, step.name, form)
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
@@ -288,6 +288,10 @@ class _Counted:
 
 # Windows of records that are not complete are emitted only when no record can come any more.
 _END_MS = 2**62
+
+
+def _identity(step: Sessions | Counted) -> str:
+    return f"{step.window}: {step.accumulator.identity}"
 
 
 def _tuple(*items: Any) -> Any:

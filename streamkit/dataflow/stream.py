@@ -244,8 +244,10 @@ class Stream(Generic[V_co]):
     def _then(
         self, operator: Step, default_name: str, value_type: Any, options: StageOptions
     ) -> Stream[Any]:
-        node = self._then_node(operator, default_name, value_type, options)
-        return Stream(self._topology, node)
+        key_type = (self._node.key_type,) if self._node.is_keyed else None
+        node = self._then_node(operator, default_name, value_type, options, key_type)
+        # A value that is replaced or dropped leaves its record's key as it is.
+        return KeyedStream(self._topology, node) if node.is_keyed else Stream(self._topology, node)
 
     def _then_node(
         self,
@@ -275,8 +277,22 @@ class KeyedStream(Stream[V_co], Generic[K_co, V_co]):
     """A stream whose records are grouped by a key; see `Stream.key_by`.
 
     Every stage that keeps a state has a name, which is the identity of the state: give it with
-    ``name=`` if the function may be renamed.
+    ``name=`` if the function may be renamed. `map`, `filter` and `flat_map` keep the keys.
     """
+
+    if TYPE_CHECKING:
+
+        def map(
+            self, function: Callable[[V_co], U], **options: Unpack[StageOptions]
+        ) -> KeyedStream[K_co, U]: ...
+
+        def filter(
+            self, predicate: Callable[[V_co], bool], **options: Unpack[StageOptions]
+        ) -> KeyedStream[K_co, V_co]: ...
+
+        def flat_map(
+            self, function: Callable[[V_co], Iterable[U]], **options: Unpack[StageOptions]
+        ) -> KeyedStream[K_co, U]: ...
 
     def stateful(
         self,

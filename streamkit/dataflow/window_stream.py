@@ -122,7 +122,7 @@ class WindowedStream(Generic[K_co, V_co]):
             name = name or self._topology.free_name("aggregate")
             fields = {} if of is None else of.fields
             kinds = [fields.get(field, Any) for field in aggregates]
-            found = accumulator(list(aggregates.values()), kinds, name)
+            found = accumulator(aggregates, kinds, name)
             key_type = fields.get("key", self._node.key_type)
             step = AsResults(of, aggregates, key_type)
             return self._then(found, step, name, on_error, dict if of is None else of.cls)
@@ -148,7 +148,7 @@ class WindowedStream(Generic[K_co, V_co]):
         with errors_at(caller_location()):
             kind = self._value_type("reduce")
             name = name or self._topology.free_name("reduce")
-            found = accumulator([_Reducing(function, kind)], [kind], name)
+            found = accumulator({"value": _Reducing(function, kind)}, [kind], name)
             results: WindowResults[K_co, V_co, V_co] = self._then(
                 found, AsValues(), name, on_error, kind
             )
@@ -179,7 +179,7 @@ class WindowedStream(Generic[K_co, V_co]):
             kind = self._value_type("apply")
             name = name or self._topology.free_name("apply")
             values = CollectList(_itself, limit=limit)
-            found = accumulator([values], [types.GenericAlias(list, (kind,))], name)
+            found = accumulator({"values": values}, [types.GenericAlias(list, (kind,))], name)
             step = Applied(function, values, group_key_reader(self._node.key_type))
             result = without_none(result_of(function, scope))
             results: WindowResults[K_co, R, V_co] = self._then(found, step, name, on_error, result)
@@ -231,6 +231,9 @@ class _Reducing(Fold[Any, Any, Any]):
     """The aggregate of `WindowedStream.reduce`: it begins with the first value."""
 
     first = "{x}"
+
+    def __str__(self) -> str:
+        return "reduce"
 
     def __init__(self, function: Callable[[Any, Any], Any], kind: Any) -> None:
         super().__init__(lambda: None, function, function, type=kind)

@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, get_args
 from streamkit.dataflow.accumulating import Accumulator, Aggregate
 from streamkit.dataflow.steps import Room, RowFailed, TimedOperator, TimedStep
 from streamkit.errors import UsageError
-from streamkit.record import Chunk
+from streamkit.record import Chunk, joined
 from streamkit.state.panes import Pane, Panes
 from streamkit.state.types import windowed_format
 from streamkit.windows import (
@@ -112,7 +112,7 @@ class _Windows:
         self._reach_ms = 0
         if isinstance(self._grid, Grid):
             self._reach_ms = self._size_ms - self._grid.size_ms
-        form = windowed_format(step.accumulator.form, str(window))
+        form = windowed_format(step.accumulator.form, f"{window}: {step.accumulator.identity}")
         self._panes = room.state(Panes, step.name, form)
         self._emitted_ms: int | None = None
 
@@ -124,10 +124,24 @@ class _Windows:
         columns, interrupted = self._accumulator.columns(chunk, self._room)
         if interrupted is not None:
             chunk = chunk.slice(0, interrupted.row)
-        result = self._added(chunk, columns)
+        if self._step.emission.emit == "updates":
+            result = self._added_one_by_one(chunk, columns)
+        else:
+            result = self._added(chunk, columns)
         if interrupted is not None:
             raise type(interrupted)(interrupted.row, result) from interrupted.__cause__
         return result
+
+    def _added_one_by_one(self, chunk: Chunk, columns: list[list[Any]]) -> Chunk:
+        """Add records, with a result after each."""
+        results = []
+        for row in range(len(chunk)):
+            try:
+                one = chunk.slice(row, row + 1)
+                results.append(self._added(one, [[each[row]] for each in columns]))
+            except RowFailed as failed:
+                raise RowFailed(row, joined(results)) from failed.__cause__
+        return joined(results)
 
     def _added(self, chunk: Chunk, columns: list[list[Any]]) -> Chunk:
         """Add records to their panes; return their new results if each change is emitted.
@@ -277,7 +291,10 @@ class _Windows:
         closed, first = self._room.watermark_ms() - self._late_ms, pane[1]
         if first <= closed:
             first += ((closed - first) // self._every_ms + 1) * self._every_ms
-        return first + self._late_ms
+        due_ms = first + self._late_ms
+        if self._step.emission.every_ms is not None and self._emitted_ms is not None:
+            due_ms = min(due_ms, (self._emitted_ms + 1) * self._step.emission.every_ms)
+        return due_ms
 
     def on_time(self, watermark_ms: int) -> Chunk:
         closing_ms = watermark_ms - self._late_ms

@@ -22,7 +22,7 @@ from streamkit.dataflow.steps import Interrupted, Operator, RowFailed, TimedOper
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.dataflow.watermarks import FOREVER_MS, Watermarks, plan_time
 from streamkit.errors import StageError, StreamKitError
-from streamkit.record import Chunk
+from streamkit.record import Chunk, joined
 from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.isolation import ChangedInPlace, ValueCopy
 from streamkit.runtime.node_room import Budget, NodeRoom
@@ -35,7 +35,6 @@ from streamkit.runtime.work import (
     between,
     dropped,
     end_of,
-    joined,
 )
 from streamkit.state.keyed import Keyed
 from streamkit.state.states import TIME_STATE, States
@@ -209,10 +208,16 @@ class Task:
         return work
 
     def _fire(self, running: _RunningNode, mark_ms: int, work: Work) -> None:
-        result = running.timed.on_time(mark_ms)
+        offset = work.part.offsets[-1]
+        try:
+            result = running.timed.on_time(mark_ms)
+        except Exception as error:  # of a function of the user that merges, for example
+            row = len(work.part) - 1
+            work.fail(describe_failure(running.node, work.part, row, error), offset)
+            work.has_failed_firing = True
+            return
         if not len(result):
             return
-        offset = work.part.offsets[-1]
         chunk = replace(result, offsets=[offset] * len(result), topic=running.node.name)
         had_failed = work.failure is not None
         for operator, expands in running.after_time:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 from streamkit.dataflow.topology import Node
 from streamkit.errors import StageError
@@ -134,17 +133,3 @@ def dropped(each: Pass, start: int, end: int) -> int:
         return between(each.empty, start, end)
     taken, given = between(each.taken, start, end), between(each.given, start, end)
     return taken - given - between(each.skipped, start, end)
-
-
-def joined(chunks: list[Chunk]) -> Chunk:
-    first = chunks[0]
-    if len(chunks) == 1:
-        return first
-    return Chunk(
-        list(chain.from_iterable(each.values for each in chunks)),
-        list(chain.from_iterable(each.keys for each in chunks)),
-        list(chain.from_iterable(each.timestamps_ms for each in chunks)),
-        list(chain.from_iterable(each.offsets for each in chunks)),
-        first.topic,
-        first.partition,
-    )

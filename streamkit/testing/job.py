@@ -340,7 +340,7 @@ class TestJob:
         self._process(self._task.drain)
 
     def _note(self, node: Node, chunk: Chunk) -> None:
-        self._given[node].append(chunk)
+        self._given.setdefault(node, []).append(chunk)
 
     def _source(self, source: Stream[Any] | Table[Any] | str) -> Node:
         if not isinstance(source, str):
@@ -352,6 +352,11 @@ class TestJob:
 
     def _nodes(self, stream: Stream[Any] | Sink[..., Any] | str) -> list[Node]:
         if not isinstance(stream, str):
+            if stream.node not in self._given:
+                raise UsageError(
+                    f"{stream.node.name!r} was added to the app after app.test()",
+                    hint="use .late and other methods that add stages before it",
+                )
             return [stream.node]
         found = [
             node
