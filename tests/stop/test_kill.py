@@ -94,3 +94,28 @@ def test_the_state_of_a_repeatedly_killed_job_counts_each_record_once(
     # A record that was written twice was counted the same both times.
     assert all(rows == number + 1 for _, number, rows in counts)
     assert len(counts) > LANES * count, "no kill has interrupted any work"
+
+
+@pytest.mark.timeout(900)
+def test_windows_and_joins_of_a_repeatedly_killed_job_are_those_of_a_calm_run(
+    place: Place, is_deep: bool
+) -> None:
+    times = 50 if is_deep else 10
+    place.produce_rows("numbers", lanes=LANES, count=times * 3_000 // LANES)
+    chosen = random.Random(times)
+    for _ in range(times):
+        aim = f"stage:{chosen.randint(1_000, 4_000)}:{int(signal.SIGKILL)}"
+        with place.job("windowing.py", "--commit-interval", "50ms", AIM=aim) as job:
+            job.wait()
+    for name in ("windowing", "calm"):
+        rest = place.run("windowing.py", "--once", "--drain", APP_NAME=name)
+        assert rest.process.returncode == 0, rest.words
+    repeated = 0
+    for stream in ("sums", "overlapping", "sessions", "again", "pairs", "late"):
+        calm = place.values(f"calm-{stream}")
+        killed = place.values(f"windowing-{stream}")
+        assert calm, stream
+        assert len(set(calm)) == len(calm), stream
+        assert set(killed) == set(calm), stream
+        repeated += len(killed) - len(calm)
+    assert repeated, "no kill has interrupted any work"
