@@ -17,19 +17,14 @@ import msgspec
 
 from streamkit.app import App
 from streamkit.bench.environment import Environment, broker
+from streamkit.bench.job import COMMIT_S, check_committed, run_job
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput
 from streamkit.bench.timing import Stopwatch, best_of, measured
 from streamkit.bench.workload import checksum
 from streamkit.client import Client as AsyncClient
-from streamkit.env import SystemClock
-from streamkit.observe.report import Ended, Snapshot, Started
-from streamkit.run import Run, RunOptions
-from streamkit.settings import Settings
-from streamkit.target import BrokerLease, Target
 
 _FIRST_MS = 1_700_000_000_000
 _VALUE_BYTES = 200
-_COMMIT_S = 1.0
 _NAME = "bench-etl"
 
 
@@ -139,7 +134,7 @@ def by_verbs(environment: Environment, source: str, sink: str) -> Stopwatch:
     """Run the job built with `filter` and `map`, as `streamkit run --once` does."""
     app = App(_NAME)
     app.stream(source, Order).filter(is_large).map(bill_of).to(sink)
-    return _run(app, environment)
+    return run_job(app, environment)
 
 
 def by_decorators(environment: Environment, source: str, sink: str) -> Stopwatch:
@@ -158,7 +153,7 @@ def by_decorators(environment: Environment, source: str, sink: str) -> Stopwatch
     def billed(bill: Invoice) -> Invoice:
         return bill
 
-    return _run(app, environment)
+    return run_job(app, environment)
 
 
 def by_hand(environment: Environment, source: str, sink: str) -> Stopwatch:
@@ -173,7 +168,7 @@ def by_hand(environment: Environment, source: str, sink: str) -> Stopwatch:
                 source, until_end=True, consumer_id=_NAME, offset_strategy="manual"
             ) as consumer,
         ):
-            due_s = time.monotonic() + _COMMIT_S
+            due_s = time.monotonic() + COMMIT_S
             while (chunk := await consumer.next_chunk()) is not None:
                 rows = [
                     (encode(bill_of(order)), key, stamp)
@@ -191,46 +186,13 @@ def by_hand(environment: Environment, source: str, sink: str) -> Stopwatch:
                 if time.monotonic() >= due_s:
                     await producer.flush()
                     await consumer.store(chunk.partition, last)
-                    due_s = time.monotonic() + _COMMIT_S
+                    due_s = time.monotonic() + COMMIT_S
             await producer.flush()
             await consumer.store(0, last)
 
     with measured() as watch:
         anyio.run(main)
     return watch
-
-
-def _run(app: App, environment: Environment) -> Stopwatch:
-    target = Target("cluster", environment.address, "the benchmark's broker", environment.folder)
-    # Ignore the offsets of the previous round, both in the folder and on the broker.
-    options = RunOptions(once=True, fresh_state=True, commit_interval_s=_COMMIT_S)
-    job = Run(app, options, Settings(), target, BrokerLease(target), Silent(), SystemClock())
-    with measured() as watch:
-        code = anyio.run(job.main)
-    if code:
-        raise WrongOutput(f"the job ended with exit code {code}")
-    return watch
-
-
-class Silent:
-    """Discards all reports."""
-
-    progress_every_s = 5.0
-
-    def started(self, started: Started) -> None:
-        pass  # discarded
-
-    def progress(self, snapshot: Snapshot, *, total: int | None) -> None:
-        pass  # discarded
-
-    def phase(self, name: str, detail: str) -> None:
-        pass  # discarded
-
-    def note(self, text: str) -> None:
-        pass  # discarded
-
-    def ended(self, ended: Ended) -> None:
-        pass  # discarded
 
 
 def _check(
@@ -253,11 +215,4 @@ def _check(
         )
     if found.checksum() != expected.checksum():
         raise WrongOutput(f"{side}: the bills differ from those expected")
-    committed = [
-        each.offset
-        for each in environment.client.admin.list_consumers()
-        if each.consumer_id == _NAME and each.topic == source
-    ]
-    if committed != [records - 1]:
-        raise WrongOutput(f"{side}: committed offsets are {committed}, not [{records - 1}]")
-    environment.client.admin.delete_consumer(_NAME)
+    check_committed(environment, _NAME, source, records, side)

@@ -15,6 +15,7 @@ from streamkit.bench.environment import broker
 from streamkit.bench.official import MISSING, PYTHON_VARIABLE
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput, as_text
 from streamkit.bench.verify import verify_written
+from streamkit.bench.window import KEYS, sales_of
 from streamkit.bench.workload import keys_of, values_of
 from streamkit.cli.main import cli
 
@@ -63,9 +64,19 @@ def test_the_names_of_benchmarks_do_not_change() -> None:
         "produce-single",
         "etl",
         "engine",
+        "keyed",
+        "window",
+        "window-many-keys",
         "startup",
         "append",
     ]
+
+
+def test_a_key_has_about_two_sales_in_a_window_of_the_benchmark() -> None:
+    sales = sales_of(100_000, KEYS)
+    assert len(sales.values) / len(sales.results) == pytest.approx(2, abs=0.1)
+    assert sum(each.count for each in sales.results) == len(sales.values)
+    assert {len(value) for value in sales.values} == {100}
 
 
 def test_a_topic_with_missing_or_wrong_records_is_refused() -> None:
