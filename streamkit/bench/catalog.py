@@ -74,6 +74,16 @@ BENCHMARKS: Final = {
         "the same with 1,000,000 keys",
         "no target yet; the baseline is a hand-written loop",
     ),
+    "latency": Benchmark(
+        "streamkit.bench.latency",
+        "from produce to consume through the job of etl, at 2,000 records/s",
+        "at most 1.3 times the p50 and p99 of a hand-written loop",
+    ),
+    "backlog": Benchmark(
+        "streamkit.bench.backlog",
+        "memory of a job whose slow sink holds back a source; 1 GB with --records 5000000",
+        "at most 150 MB",
+    ),
     "startup": Benchmark(
         "streamkit.bench.startup",
         "whole processes: the help, and the first record of a job",
