@@ -11,26 +11,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import itemgetter
+from typing import Any
 
 import anyio
 import msgspec
 
 from streamkit.app import App
 from streamkit.bench.environment import Environment, broker
+from streamkit.bench.job import COMMIT_S, check_committed, run_job
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput
 from streamkit.bench.timing import Stopwatch, best_of, measured
 from streamkit.bench.workload import checksum
 from streamkit.client import Client as AsyncClient
-from streamkit.env import SystemClock
-from streamkit.observe.report import Ended, Snapshot, Started
-from streamkit.run import Run, RunOptions
-from streamkit.settings import Settings
-from streamkit.target import BrokerLease, Target
 
 _FIRST_MS = 1_700_000_000_000
 _VALUE_BYTES = 200
-_COMMIT_S = 1.0
-_NAME = "bench-etl"
+NAME = "bench-etl"
+_encode = msgspec.json.Encoder().encode
 
 
 class Order(msgspec.Struct):
@@ -96,8 +93,8 @@ def run(scale: Scale) -> Result:
         for what in ("verbs", "decorators")
     ]
     notes = [
-        f"{each.what}: {each.ours.seconds / best['hand'].seconds:.2f} times the loop's time"
-        for each in comparisons
+        f"{what}: {best[what].seconds / best['hand'].seconds:.2f} times the loop's time"
+        for what in ("verbs", "decorators")
     ]
     work = f"{scale.records:,} orders of {_VALUE_BYTES} B from topic to topic, half of them kept"
     return Result("etl", work, comparisons, notes)
@@ -105,31 +102,38 @@ def run(scale: Scale) -> Result:
 
 def orders_of(records: int) -> TopicContent:
     """Return orders of 200 bytes each; every second one is large."""
-    encode = msgspec.json.Encoder().encode
-    values = []
-    for row in range(records):
-        order = Order(
-            row,
-            f"customer-{row * 7 % 10_000:05d}",
-            ("Lisbon", "Nairobi", "Osaka", "Quito")[row % 4],
-            row % 2 * 5 + row % 5,
-            (row % 1_000) / 4 + 1,
-            "",
-        )
-        order.note = "." * (_VALUE_BYTES - len(encode(order)))
-        values.append(encode(order))
-    keys = [b"%05d" % (row * 7 % 10_000) for row in range(records)]
-    return TopicContent(values, keys, [_FIRST_MS + row // 100 for row in range(records)])
+    values = [encoded_order(row, row) for row in range(records)]
+    stamps_ms = [_FIRST_MS + row // 100 for row in range(records)]
+    return TopicContent(values, list(map(key_of, range(records))), stamps_ms)
+
+
+def encoded_order(row: int, number: int) -> bytes:
+    """Return the order of a row, with a number as its id."""
+    order = Order(
+        number,
+        f"customer-{row * 7 % 10_000:05d}",
+        ("Lisbon", "Nairobi", "Osaka", "Quito")[row % 4],
+        row % 2 * 5 + row % 5,
+        (row % 1_000) / 4 + 1,
+        "",
+    )
+    order.note = "." * (_VALUE_BYTES - len(_encode(order)))
+    return _encode(order)
+
+
+def key_of(row: int) -> bytes:
+    """Return the key of the order of a row."""
+    return b"%05d" % (row * 7 % 10_000)
 
 
 def expected_of(orders: TopicContent) -> TopicContent:
     """Return the expected output, computed without streamkit."""
-    decode, encode = msgspec.json.Decoder(Order).decode, msgspec.json.Encoder().encode
+    decode = msgspec.json.Decoder(Order).decode
     values, keys, stamps = [], [], []
     for value, key, stamp in zip(orders.values, orders.keys, orders.stamps_ms, strict=True):
         order = decode(value)
         if is_large(order):
-            values.append(encode(bill_of(order)))
+            values.append(_encode(bill_of(order)))
             keys.append(key)
             stamps.append(stamp)
     return TopicContent(values, keys, stamps)
@@ -137,14 +141,19 @@ def expected_of(orders: TopicContent) -> TopicContent:
 
 def by_verbs(environment: Environment, source: str, sink: str) -> Stopwatch:
     """Run the job built with `filter` and `map`, as `streamkit run --once` does."""
-    app = App(_NAME)
+    return run_job(job_by_verbs(source, sink), environment)
+
+
+def job_by_verbs(source: str, sink: str) -> App:
+    """Return the job built with `filter` and `map`."""
+    app = App(NAME)
     app.stream(source, Order).filter(is_large).map(bill_of).to(sink)
-    return _run(app, environment)
+    return app
 
 
 def by_decorators(environment: Environment, source: str, sink: str) -> Stopwatch:
     """Run the job built with decorated functions."""
-    app = App(_NAME)
+    app = App(NAME)
 
     @app.source(source)
     def orders(order: Order) -> Order:
@@ -158,79 +167,58 @@ def by_decorators(environment: Environment, source: str, sink: str) -> Stopwatch
     def billed(bill: Invoice) -> Invoice:
         return bill
 
-    return _run(app, environment)
+    return run_job(app, environment)
 
 
 def by_hand(environment: Environment, source: str, sink: str) -> Stopwatch:
     """Do the same work in a loop over the client."""
-    decode, encode = msgspec.json.Decoder(Order).decode, msgspec.json.Encoder().encode
+    with measured() as watch:
+        anyio.run(loop_by_hand, environment.address, source, sink, None)
+    return watch
 
-    async def main() -> None:
-        async with (
-            AsyncClient.connect(environment.address) as client,
-            client.producer(sink, isolation="read_committed") as producer,
-            client.consumer(
-                source, until_end=True, consumer_id=_NAME, offset_strategy="manual"
-            ) as consumer,
-        ):
-            due_s = time.monotonic() + _COMMIT_S
-            while (chunk := await consumer.next_chunk()) is not None:
-                rows = [
-                    (encode(bill_of(order)), key, stamp)
-                    for value, key, stamp in zip(
-                        chunk.values, chunk.keys, chunk.timestamps_ms, strict=True
-                    )
-                    if is_large(order := decode(value))
-                ]
-                await producer.send_many(
-                    list(map(itemgetter(0), rows)),
-                    list(map(itemgetter(1), rows)),
-                    timestamps_ms=list(map(itemgetter(2), rows)),
+
+async def loop_by_hand(
+    address: str, source: str, sink: str, records: int | None, **options: Any
+) -> None:
+    """Read a number of orders, or up to the end for None, and write their bills.
+
+    Args:
+        address: The broker.
+        source: The topic of the orders.
+        sink: The topic of the bills.
+        records: The number of orders.
+        options: Options of the producer.
+    """
+    decode = msgspec.json.Decoder(Order).decode
+    async with (
+        AsyncClient.connect(address) as client,
+        client.producer(sink, isolation="read_committed", **options) as producer,
+        client.consumer(
+            source, until_end=records is None, consumer_id=NAME, offset_strategy="manual"
+        ) as consumer,
+    ):
+        last = -1
+        due_s = time.monotonic() + COMMIT_S
+        while last + 1 != records and (chunk := await consumer.next_chunk()) is not None:
+            rows = [
+                (_encode(bill_of(order)), key, stamp)
+                for value, key, stamp in zip(
+                    chunk.values, chunk.keys, chunk.timestamps_ms, strict=True
                 )
-                last = chunk.offsets[-1]
-                if time.monotonic() >= due_s:
-                    await producer.flush()
-                    await consumer.store(chunk.partition, last)
-                    due_s = time.monotonic() + _COMMIT_S
-            await producer.flush()
-            await consumer.store(0, last)
-
-    with measured() as watch:
-        anyio.run(main)
-    return watch
-
-
-def _run(app: App, environment: Environment) -> Stopwatch:
-    target = Target("cluster", environment.address, "the benchmark's broker", environment.folder)
-    # Ignore the offsets of the previous round, both in the folder and on the broker.
-    options = RunOptions(once=True, fresh_state=True, commit_interval_s=_COMMIT_S)
-    job = Run(app, options, Settings(), target, BrokerLease(target), Silent(), SystemClock())
-    with measured() as watch:
-        code = anyio.run(job.main)
-    if code:
-        raise WrongOutput(f"the job ended with exit code {code}")
-    return watch
-
-
-class Silent:
-    """Discards all reports."""
-
-    progress_every_s = 5.0
-
-    def started(self, started: Started) -> None:
-        pass  # discarded
-
-    def progress(self, snapshot: Snapshot, *, total: int | None) -> None:
-        pass  # discarded
-
-    def phase(self, name: str, detail: str) -> None:
-        pass  # discarded
-
-    def note(self, text: str) -> None:
-        pass  # discarded
-
-    def ended(self, ended: Ended) -> None:
-        pass  # discarded
+                if is_large(order := decode(value))
+            ]
+            await producer.send_many(
+                list(map(itemgetter(0), rows)),
+                list(map(itemgetter(1), rows)),
+                timestamps_ms=list(map(itemgetter(2), rows)),
+            )
+            last = chunk.offsets[-1]
+            if time.monotonic() >= due_s:
+                await producer.flush()
+                await consumer.store(chunk.partition, last)
+                due_s = time.monotonic() + COMMIT_S
+        await producer.flush()
+        await consumer.store(0, last)
 
 
 def _check(
@@ -253,11 +241,4 @@ def _check(
         )
     if found.checksum() != expected.checksum():
         raise WrongOutput(f"{side}: the bills differ from those expected")
-    committed = [
-        each.offset
-        for each in environment.client.admin.list_consumers()
-        if each.consumer_id == _NAME and each.topic == source
-    ]
-    if committed != [records - 1]:
-        raise WrongOutput(f"{side}: committed offsets are {committed}, not [{records - 1}]")
-    environment.client.admin.delete_consumer(_NAME)
+    check_committed(environment, NAME, source, records, side)

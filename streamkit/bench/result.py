@@ -55,34 +55,47 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class PeakMemory:
+    """The largest resident size of a process."""
+
+    size_bytes: int
+
+    def as_dict(self) -> dict[str, float]:
+        """Return the size for JSON."""
+        return {"bytes": self.size_bytes}
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """One measurement of ours, with that of a baseline that does the same work.
 
     Args:
         what: Name of the measurement.
-        ours: Our time.
-        baseline: The baseline's time; None if it could not be measured here.
+        ours: Our time or memory.
+        baseline: That of the baseline; None if it could not be measured here.
         against: Name of the baseline.
         at_least: The ratio to reach; None if there is no goal.
     """
 
     what: str
-    ours: Timing
-    baseline: Timing | None
+    ours: Timing | PeakMemory
+    baseline: Timing | PeakMemory | None
     against: str
     at_least: float | None = None
 
     @property
     def ratio(self) -> float | None:
-        """Baseline time divided by our time, per record; larger is better."""
+        """Baseline divided by ours, times per record; larger is better."""
         if self.baseline is None:
             return None
-        return self.baseline.per_record_s / self.ours.per_record_s
+        return _cost(self.baseline) / _cost(self.ours)
 
     @property
     def cpu_ratio(self) -> float | None:
         """The same ratio for the CPU time of the two processes that do the work."""
-        if self.baseline is None or not self.ours.cpu_s or self.baseline.cpu_s is None:
+        if not isinstance(self.ours, Timing) or not isinstance(self.baseline, Timing):
+            return None
+        if not self.ours.cpu_s or self.baseline.cpu_s is None:
             return None
         return (self.baseline.cpu_s / self.baseline.records) / (self.ours.cpu_s / self.ours.records)
 
@@ -166,9 +179,15 @@ def as_text(result: Result) -> str:
     return "\n".join(lines)
 
 
-def _shown(timing: Timing | None) -> str:
+def _cost(measured: Timing | PeakMemory) -> float:
+    return measured.per_record_s if isinstance(measured, Timing) else measured.size_bytes
+
+
+def _shown(timing: Timing | PeakMemory | None) -> str:
     if timing is None:
         return "not measured"
+    if isinstance(timing, PeakMemory):
+        return f"{timing.size_bytes / 1e6:,.1f} MB"
     if timing.records == 1:
         return f"{timing.seconds * 1e3:,.2f} ms"
     text = f"{timing.records_per_s:,.0f}/s"

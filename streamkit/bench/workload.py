@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 VALUE_BYTES = 100
 _KEYS = 10_000
@@ -22,6 +22,18 @@ def values_of(count: int) -> list[bytes]:
 def keys_of(count: int) -> list[bytes]:
     """Return keys of 9 bytes, with 10,000 distinct ones."""
     return [b"key-%05d" % (row * 7 % _KEYS) for row in range(count)]
+
+
+def skewed(count: int, keys: int) -> Iterator[int]:
+    """Yield reproducible key numbers below ``keys``: a hundredth of them has a tenth of the rows.
+
+    The square of a uniform number from 0 to 1 is small more often than large. The uniform numbers
+    come from a linear congruential generator, which is the same in every version of Python.
+    """
+    state = 1
+    for _ in range(count):
+        state = (state * 6_364_136_223_846_793_005 + 1) & 0xFFFF_FFFF_FFFF_FFFF
+        yield int(keys * (state / 2**64) ** 2)
 
 
 class Totals:

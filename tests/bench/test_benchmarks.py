@@ -13,8 +13,17 @@ from streamkit.bench.catalog import BENCHMARKS
 from streamkit.bench.engine import measure
 from streamkit.bench.environment import broker
 from streamkit.bench.official import MISSING, PYTHON_VARIABLE
-from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput, as_text
+from streamkit.bench.result import (
+    Comparison,
+    PeakMemory,
+    Result,
+    Scale,
+    Timing,
+    WrongOutput,
+    as_text,
+)
 from streamkit.bench.verify import verify_written
+from streamkit.bench.window import KEYS, sales_of
 from streamkit.bench.workload import keys_of, values_of
 from streamkit.cli.main import cli
 
@@ -30,7 +39,7 @@ def test_a_benchmark_checks_its_output_and_reports_its_times(
     result = BENCHMARKS[name].run(FEW)
     report = json.loads(json.dumps(result.as_dict()))
     assert (report["name"], report["checked"]) == (name, True)
-    assert all(ours["seconds"] > 0 for ours in report["ours"].values())
+    assert all(min(ours.values()) > 0 for ours in report["ours"].values())
     if name in NEED_THE_OFFICIAL_CLIENT:
         assert report["ratio"] is None
         assert report["baseline"] == {"missing": MISSING}
@@ -63,9 +72,21 @@ def test_the_names_of_benchmarks_do_not_change() -> None:
         "produce-single",
         "etl",
         "engine",
+        "keyed",
+        "window",
+        "window-many-keys",
+        "latency",
+        "backlog",
         "startup",
         "append",
     ]
+
+
+def test_a_key_has_about_two_sales_in_a_window_of_the_benchmark() -> None:
+    sales = sales_of(100_000, KEYS)
+    assert len(sales.values) / len(sales.results) == pytest.approx(2, abs=0.1)
+    assert sum(each.count for each in sales.results) == len(sales.values)
+    assert {len(value) for value in sales.values} == {100}
 
 
 def test_a_topic_with_missing_or_wrong_records_is_refused() -> None:
@@ -92,6 +113,14 @@ def test_a_ratio_compares_times_per_record() -> None:
     assert ">= 10.00x ok" in as_text(Result("some", "work", [comparison]))
     missed = Comparison("all", slow, quick, "another", at_least=1.0)
     assert ">= 1.00x BELOW" in as_text(Result("some", "work", [missed]))
+
+
+def test_a_ratio_compares_sizes() -> None:
+    comparison = Comparison(
+        "peak", PeakMemory(50_000_000), PeakMemory(150_000_000), "the limit", 1.0
+    )
+    assert (comparison.ratio, comparison.cpu_ratio) == (3.0, None)
+    assert "50.0 MB  150.0 MB  3.00x" in as_text(Result("some", "work", [comparison]))
 
 
 def test_the_command_prints_a_result_as_a_json_line() -> None:
