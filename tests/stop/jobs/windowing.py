@@ -45,20 +45,17 @@ seen = numbers.filter(passed)
 keyed = seen.key_by(lambda row: row.number % 7)
 
 
-def rows_and_total() -> dict[str, Count | Sum]:
-    return {"rows": Count(), "total": Sum(lambda row: row.number)}
-
-
+rows, total = Count(), Sum(lambda row: row.number)
 sums = keyed.window(Tumbling(seconds=1), late=0.1).aggregate(
-    Summed, name="sums", **rows_and_total()
+    Summed, name="sums", rows=rows, total=total
 )
 overlapping = keyed.window(Sliding(seconds=1, every=0.3)).aggregate(
-    Summed, name="overlapping", **rows_and_total()
+    Summed, name="overlapping", rows=rows, total=total
 )
 sessions = (
     seen.key_by(lambda row: row.lane)
     .window(Session(gap=0.1))
-    .aggregate(Summed, name="sessions", **rows_and_total())
+    .aggregate(Summed, name="sessions", rows=rows, total=total)
 )
 halves = [
     seen.filter(lambda row, rest=rest: row.number % 2 == rest).key_by(  # type: ignore[misc]
