@@ -61,20 +61,18 @@ class Plane(msgspec.Struct):
     seats: int
 
 
+# At night no flight leaves for up to 6.4 hours. A topic that is quiet for so long is not idle yet.
+QUIET = timedelta(hours=8)
+
 # Flights come in the order in which they left; the longest delay of the year is below 22 hours.
 flights = app.stream(
     "flights",
     Flight,
     event_time=lambda flight: flight.scheduled,
     out_of_order=timedelta(days=1),
+    idle=QUIET,
 )
-# The weather comes once per hour. With the default, a lookup would wait for it only for a minute.
-weather = app.table(
-    "weather",
-    Weather,
-    event_time=lambda weather: weather.time_hour,
-    idle=timedelta(hours=2),
-)
+weather = app.table("weather", Weather, event_time=lambda weather: weather.time_hour, idle=QUIET)
 planes = app.table(
     CsvTable(Path(__file__).with_name("planes.csv")), Plane, key=lambda plane: plane.tailnum
 )
