@@ -14,7 +14,7 @@ from streamkit.app import App
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput
 from streamkit.bench.timing import best_of, measured
 from streamkit.bench.workload import skewed
-from streamkit.dataflow.stateful import State
+from streamkit.dataflow.state_handle import State
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Literal, TypedDict, TypeVar
+from typing import Any, Generic, Literal, Optional, TypedDict, TypeVar
 
 from streamkit.dataflow.functions import (
     caller_location,
@@ -192,7 +192,8 @@ def lookup(
             inputs, tables = (stream, rows), ()
             late_ms = duration_ms(options.get("late", 0), "late", least=0)
             own = format_of(_value_type(stream, name), name)
-            timed = AsOfLookup(name, on, late_ms, own, form, how == "inner")
+            versions = format_of(_optional(rows.value_type), name)
+            timed = AsOfLookup(name, on, late_ms, own, versions, how == "inner")
             steps = (timed, Combine(combine))
         node = Node(
             name,
@@ -214,6 +215,11 @@ def _value_type(node: Node, name: str) -> Any:
             hint=f"annotate what the function of {node.name!r} returns",
         )
     return node.value_type
+
+
+def _optional(kind: Any) -> Any:
+    container: Any = Optional
+    return container[kind]
 
 
 def _rows_of(kind: Any) -> Any:

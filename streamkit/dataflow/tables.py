@@ -11,9 +11,8 @@ value deletes its key.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -35,8 +34,6 @@ class _Deleted:
 
 
 DELETED: Final = _Deleted()
-# The values of a key from their event times on, in order of time; a deletion has none.
-Versions = tuple[tuple[int, Any], ...]
 
 
 def or_deleted(loads: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -146,7 +143,8 @@ class _Lookup:
         step, get = self.step, self.table.values.get
         on, combine, drops_missing = step.on, step.combine, step.drops_missing
         for value in block:
-            row = get(group_key(on(value)), ABSENT)
+            key = on(value)
+            row = ABSENT if key is None else get(group_key(key), ABSENT)
             if row is ABSENT and drops_missing:
                 yield DELETED
             else:
@@ -181,11 +179,9 @@ class _AsOfLookup:
     def __init__(self, step: AsOfLookup, room: Room) -> None:
         self._step = step
         self._room = room
-        form = replace(step.stream_form)
-        self._waiting = room.state(WaitingRecords, f"{step.name}/waiting", form)
-        self._versions = room.state(
-            Keyed, f"{step.name}/versions", versions_format(step.table_form)
-        )
+        self._waiting = room.state(WaitingRecords, f"{step.name}/waiting", step.stream_form)
+        versions = f"{step.name}/versions"
+        self._versions = room.state(WaitingRecords, versions, step.table_form)
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
         return self.on_side(0, chunk)
@@ -197,16 +193,16 @@ class _AsOfLookup:
         if side == 1:
             self._add_versions(chunk, marks)
             return EMPTY
-        keys: list[bytes] = []
+        keys: list[bytes | None] = []
 
         def wait(done: Chunk) -> Chunk:
             self._wait(done, keys, marks)
             return EMPTY
 
-        fill(keys, lambda block: map(group_key, map(self._step.on, block)), chunk, self._room, wait)
+        fill(keys, lambda block: map(_place, map(self._step.on, block)), chunk, self._room, wait)
         return wait(chunk)
 
-    def _wait(self, chunk: Chunk, keys: Sequence[bytes], marks: Sequence[int]) -> None:
+    def _wait(self, chunk: Chunk, keys: Sequence[bytes | None], marks: Sequence[int]) -> None:
         late = []
         for row, (time_ms, value) in enumerate(zip(chunk.timestamps_ms, chunk.values, strict=True)):
             if time_ms + self._step.late_ms < marks[row]:
@@ -219,20 +215,17 @@ class _AsOfLookup:
         self._room.late(picked(chunk, late))
 
     def _add_versions(self, chunk: Chunk, marks: Sequence[int]) -> None:
-        table = self._versions
+        versions = self._versions
         kept_ms = self._room.watermark_ms() - self._step.late_ms
         for key, value, time_ms, mark in zip(
             chunk.keys, chunk.values, chunk.timestamps_ms, marks, strict=True
         ):
             assert key is not None, "each row of a table has one"
             # A late row is valid from the watermark on: earlier lookups are done.
-            valid_ms = max(time_ms, mark)
-            versions: Versions = table.values.get(key, ())
-            at = bisect_right(versions, valid_ms, key=_time_of)
-            first = max(0, bisect_right(versions, kept_ms, key=_time_of) - 1)
-            new = (valid_ms, ABSENT if value is DELETED else value)
-            table.touch(key)
-            table.values[key] = (*versions[first:at], new, *versions[max(at, first) :])
+            versions.add(key, max(time_ms, mark), ABSENT if value is DELETED else value)
+            rows = versions.of_key(key)
+            while len(rows) > 1 and rows[1].time_ms <= kept_ms:
+                versions.remove(rows[0])
 
     def due_ms(self) -> int | None:
         first_ms = self._waiting.first_ms()
@@ -244,7 +237,7 @@ class _AsOfLookup:
         times_ms: list[int] = []
         for each in self._waiting.remove_before(watermark_ms):
             place, own = _decode_place(each.key)
-            row = self._row(place, each.time_ms)
+            row = ABSENT if place is None else self._row(place, each.time_ms)
             if row is ABSENT and self._step.drops_missing:
                 continue
             keys.append(own)
@@ -253,39 +246,16 @@ class _AsOfLookup:
         return Chunk(pairs, keys, times_ms, [0] * len(pairs))
 
     def _row(self, key: bytes, time_ms: int) -> Any:
-        versions: Versions = self._versions.values.get(key, ())
-        at = bisect_right(versions, time_ms, key=_time_of)
-        return versions[at - 1][1] if at else ABSENT
+        found = self._versions.at(key, time_ms)
+        return ABSENT if found is None else found.value
 
 
-def versions_format(form: StateFormat) -> StateFormat:
-    """Return how the values of a key at different times are stored."""
-
-    def encode(versions: Versions) -> bytes:
-        return _encode_versions(
-            [
-                (time_ms, None if value is ABSENT else form.encode(value))
-                for time_ms, value in versions
-            ]
-        )
-
-    def decode(data: bytes) -> Versions:
-        return tuple(
-            (time_ms, ABSENT if value is None else form.decode(value))
-            for time_ms, value in _decode_versions(data)
-        )
-
-    described = {"type": "versions", "of": [msgspec.Raw(form.description.encode())]}
-    return StateFormat(encode, decode, True, msgspec.json.encode(described).decode())
+_decode_place = msgspec.msgpack.Decoder(tuple[bytes | None, bytes | None]).decode
 
 
-_encode_versions = msgspec.msgpack.Encoder().encode
-_decode_versions = msgspec.msgpack.Decoder(list[tuple[int, bytes | None]]).decode
-_decode_place = msgspec.msgpack.Decoder(tuple[bytes, bytes | None]).decode
-
-
-def _time_of(version: tuple[int, Any]) -> int:
-    return version[0]
+def _place(key: object) -> bytes | None:
+    """Return the key of a row in the table; None is the key of no row."""
+    return None if key is None else group_key(key)
 
 
 def _kept(chunk: Chunk, found: Sequence[Any]) -> Chunk:

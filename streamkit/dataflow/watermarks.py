@@ -34,10 +34,15 @@ FOREVER_MS: Final = 2**62
 
 @dataclass(frozen=True, slots=True)
 class NodeTime:
-    """What the watermark of a node depends on: its sources, and how long nodes before it wait."""
+    """What the watermark of a node depends on: its sources, and the nodes before it that wait.
+
+    ``hold_ms`` is how long those wait on the longest path. ``waits_for`` are the last ones on each
+    path, with how far their results may lie behind their watermark.
+    """
 
     sources: tuple[Node, ...]
     hold_ms: int
+    waits_for: tuple[tuple[Node, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +60,15 @@ def plan_time(topology: Topology) -> TimePlan:
     for node in topology.nodes:
         sources = {node: None} if node.kind == "source" else {}
         hold_ms = 0
+        waits_for: dict[Node, int] = {}
         for each in node.inputs:
             sources.update(dict.fromkeys(found[each].sources))
             hold_ms = max(hold_ms, found[each].hold_ms + own_hold_ms(each))
-        found[node] = NodeTime(tuple(sources), hold_ms)
+            if timed_step(each) is None:
+                waits_for.update(found[each].waits_for)
+            else:
+                waits_for[each] = own_hold_ms(each)
+        found[node] = NodeTime(tuple(sources), hold_ms, tuple(waits_for.items()))
         if timed_step(node) is not None:
             timed.append(node)
     return TimePlan(tuple(timed), found)
@@ -181,17 +191,22 @@ class Watermarks:
         now_s = self._now_s()
         holding_ms: list[int] = []
         quiet_ms: list[int] = []
+        tables_ms: list[int] = []
         for source in time.sources:
-            if source not in self.ended:
-                held, quiet = self._partitions(source, now_s)
+            if source in self.ended:
+                continue
+            held, quiet = self._partitions(source, now_s)
+            if source.is_table:  # it holds streams back, but does not move time on for them
+                tables_ms += held
+            else:
                 holding_ms += held
-                # A table holds streams back, but does not move time on for them.
-                quiet_ms += () if source.is_table else quiet
-        has_streams = any(self._seen_s[each] for each in time.sources if not each.is_table)
-        found_ms = NEVER_MS
-        if has_streams:
-            found_ms = min(holding_ms) if holding_ms else max(quiet_ms, default=NEVER_MS)
-        return max(self.of_node(node), found_ms - time.hold_ms)
+                quiet_ms += quiet
+        streams_ms = min(holding_ms) if holding_ms else max(quiet_ms, default=NEVER_MS)
+        found_ms = min([streams_ms, *tables_ms]) - time.hold_ms
+        # What waits in a stage before this one may come even if the source of it is quiet.
+        for before, hold_ms in time.waits_for:
+            found_ms = min(found_ms, self.of_node(before) - hold_ms)
+        return max(self.of_node(node), found_ms)
 
     def _partitions(self, source: Node, now_s: float) -> tuple[list[int], list[int]]:
         """Return the watermarks of the partitions that hold others back, and of quiet ones."""

@@ -100,8 +100,6 @@ def _entry_reader(described: dict[str, Any]) -> Callable[[bytes, bytes], StateEn
         return _of_pane
     if described["type"] == "waiting":
         return _waiting
-    if described["type"] == "versions":
-        return _versions
     return lambda key, data: StateEntry(key, _decode(data), {})
 
 
@@ -113,14 +111,6 @@ def _of_pane(stored: bytes, data: bytes) -> StateEntry:
 def _waiting(stored: bytes, data: bytes) -> StateEntry:
     key, time_ms, is_matched, value = _decode(data)
     return StateEntry(key, value, {"time": _time(time_ms), "is_matched": is_matched})
-
-
-def _versions(key: bytes, data: bytes) -> StateEntry:
-    rows = [
-        {"from": _time(time_ms), "value": None if value is None else _decode(value)}
-        for time_ms, value in _decode(data)
-    ]
-    return StateEntry(key, rows, {})
 
 
 def _time(time_ms: int) -> str:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right, insort_right
 from collections.abc import Iterable
 from operator import attrgetter
 from struct import Struct
@@ -19,6 +20,7 @@ import msgspec
 
 from streamkit.state.change_log import MISSING, ChangeLog, StateChange, StateFormat, StateRow
 
+_time_of: Final = attrgetter("time_ms")
 _ID: Final = Struct(">Q")
 _encode_entry = msgspec.msgpack.Encoder().encode
 _decode_entry = msgspec.msgpack.Decoder(tuple[bytes, int, bool, msgspec.Raw]).decode
@@ -38,7 +40,7 @@ class Waiting:
 
 
 class WaitingRecords:
-    """Records by key, in order of arrival.
+    """Records by key, in order of time; of the same time, mostly in order of arrival.
 
     Args:
         name: The identity of the state.
@@ -84,7 +86,7 @@ class WaitingRecords:
     # --- for operators ---------------------------------------------------------------
 
     def of_key(self, key: bytes) -> list[Waiting]:
-        """Return the records of a key, in order of arrival; do not change the list."""
+        """Return the records of a key, in order of time; do not change the list."""
         return self._by_key.get(key, [])
 
     def add(self, key: bytes, time_ms: int, value: Any) -> Waiting:
@@ -100,6 +102,17 @@ class WaitingRecords:
         if not each.is_matched:
             each.is_matched = True
             self._changes.append(("matched", each))
+
+    def remove(self, each: Waiting) -> None:
+        """Remove a record."""
+        self._remove(each)
+        self._changes.append(("removed", each))
+
+    def at(self, key: bytes, time_ms: int) -> Waiting | None:
+        """Return the last record of a key that is not later than a time."""
+        rows = self._by_key.get(key, [])
+        number = bisect_right(rows, time_ms, key=_time_of)
+        return rows[number - 1] if number else None
 
     def remove_before(self, time_ms: int) -> list[Waiting]:
         """Remove the records with an earlier time, and return them in order of time."""
@@ -138,8 +151,6 @@ class WaitingRecords:
                 self._insert(each)
             else:
                 each.is_matched = False
-        for rows in self._by_key.values() if self._changes else ():
-            rows.sort(key=attrgetter("id"))
         self._changes = []
 
     # --- for commits -----------------------------------------------------------------
@@ -159,7 +170,11 @@ class WaitingRecords:
 
     def _insert(self, each: Waiting) -> None:
         self._by_id[each.id] = each
-        self._by_key.setdefault(each.key, []).append(each)
+        rows = self._by_key.setdefault(each.key, [])
+        if rows and rows[-1].time_ms > each.time_ms:
+            insort_right(rows, each, key=_time_of)
+        else:
+            rows.append(each)
         heapq.heappush(self._by_time, (each.time_ms, each.id))
 
     def _remove(self, each: Waiting) -> None:
