@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import msgspec
 
@@ -80,11 +80,28 @@ class KeyBy(Stateless):
     function: Callable[[Any], object]
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
-        keys: list[bytes | None] = []
-        call = partial(_keys_of, self.function)
-        fill(keys, call, chunk, room, lambda done: with_keys(done, keys))
-        return with_keys(chunk, keys)
+        found: list[object] = []
+        call = partial(map, self.function)
+        fill(found, call, chunk, room, lambda done: _keyed(done, found, room))
+        return _keyed(chunk, found, room)
 
 
-def _keys_of(function: Callable[[Any], object], block: Sequence[object]) -> map[bytes]:
-    return map(group_key, map(function, block))
+def _keyed(chunk: Chunk, found: Sequence[object], room: Room) -> Chunk:
+    """Return a chunk with the bytes of keys.
+
+    Raises:
+        RowFailed: A key cannot be encoded.
+    """
+    if set(map(type, found)) == {str}:
+        try:
+            return with_keys(chunk, [key.encode() for key in cast("Sequence[str]", found)])
+        except UnicodeEncodeError:
+            pass  # the row is found below
+    keys: list[bytes | None] = []
+    column = chunk.with_values(found)
+    fill(keys, partial(map, group_key), column, room, lambda done: _first_keyed(chunk, keys))
+    return with_keys(chunk, keys)
+
+
+def _first_keyed(chunk: Chunk, keys: Sequence[bytes | None]) -> Chunk:
+    return with_keys(chunk.slice(0, len(keys)), keys)

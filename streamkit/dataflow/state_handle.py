@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, Generic, TypeVar, overload
 
 from streamkit.state.change_log import MISSING
@@ -31,10 +32,12 @@ class State(Generic[T]):
     value has in every key. It is kept when the job commits, and the next run continues with it.
     """
 
-    __slots__ = ("_before", "_key", "_keyed", "_values")
+    __slots__ = ("_before", "_key", "_keyed", "_remember", "_values")
 
     def __init__(self, keyed: Keyed) -> None:
         self._keyed = keyed
+        # Keeps the first of the values that it gets for a key: the one before this slice.
+        self._remember = keyed.before.setdefault
         self._values: dict[bytes, Any] = CLOSED
         self._key = _NO_KEY
         self._before: object = MISSING
@@ -52,18 +55,20 @@ class State(Generic[T]):
 
     def set(self, value: T) -> None:
         """Replace the value of this key."""
-        self._values[self._key] = value
-        self._keyed.before.setdefault(self._key, self._before)
+        key = self._key
+        self._values[key] = value
+        self._remember(key, self._before)
 
     def clear(self) -> None:
         """Remove the value of this key."""
         self._values.pop(self._key, None)
-        self._keyed.before.setdefault(self._key, self._before)
+        self._remember(self._key, self._before)
 
     # --- for the operator ------------------------------------------------------------
 
     def _open(self) -> None:
         self._values = self._keyed.values
+        self._remember = self._keyed.before.setdefault
 
     def _close(self) -> None:
         self._values = CLOSED
@@ -75,6 +80,16 @@ class State(Generic[T]):
         self._key = key
         self._before = self._values.get(key, MISSING)
         return self
+
+    def _each(self, keys: Iterable[bytes | None]) -> Iterator[State[T]]:
+        """Show the state of each key in turn; as `_begin`, in one loop."""
+        get = self._values.get
+        for key in keys:
+            if key is None:
+                self._begin(key)
+            self._key = key  # type: ignore[assignment]  # it is not None
+            self._before = get(key, MISSING)  # type: ignore[arg-type]
+            yield self
 
     def _take_back(self) -> None:
         """Undo what the last call did with an immutable value."""

@@ -104,11 +104,13 @@ class _Running:
         return result
 
     def _applied(self, chunk: Chunk, marks: Sequence[int]) -> Chunk:
-        begin = self._begin if self._timers is not None else self._state._begin
-        columns: list[Sequence[Any]] = [chunk.keys]
-        if self._expiry is not None:
-            columns.append(list(map(max, chunk.timestamps_ms, marks)))
-        arguments: list[Iterable[object]] = [map(begin, *columns)]
+        states: Iterable[State[Any]]
+        if self._step.is_timed:
+            now_ms = list(map(max, chunk.timestamps_ms, marks))
+            states = map(self._begin, chunk.keys, now_ms)
+        else:
+            states = self._state._each(chunk.keys)
+        arguments: list[Iterable[object]] = [states]
         if self._step.key_of is not None:
             arguments.append(contexts(chunk, self._step.key_of, self._sink()))
         call = self._step.function

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
+from functools import partial
 from struct import Struct
 from typing import Any, Final
 
@@ -44,7 +45,7 @@ class Panes:
         self._stored: dict[Pane, set[bytes]] = {}
         self._updates: list[tuple[Pane, Sequence[bytes], Sequence[Any]]] = []
         self._closed: list[tuple[Pane, dict[bytes, Any]]] = []
-        self._log = ChangeLog(name, form, self._value_of, rows)
+        self._log = ChangeLog(name, form, partial(map, self._value_of), rows)
         for stored, data in self._log.restored.items():
             pane, key = split_stored(stored)
             self.open(pane)[key] = form.decode(data)

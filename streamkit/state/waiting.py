@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right, insort_right
 from collections.abc import Iterable
+from functools import partial
 from operator import attrgetter
 from struct import Struct
 from typing import Any, Final
@@ -58,7 +59,7 @@ class WaitingRecords:
         self._next_id = 0
         self._changes: list[tuple[str, Waiting]] = []
         self._stored: set[int] = set()
-        self._log = ChangeLog(name, _format_of(form), self._value_of, rows)
+        self._log = ChangeLog(name, _format_of(form), partial(map, self._value_of), rows)
         for stored, data in sorted(self._log.restored.items()):
             key, time_ms, is_matched, value = _decode_entry(data)
             each = Waiting(_ID.unpack(stored)[0], key, time_ms, form.decode(bytes(value)))
