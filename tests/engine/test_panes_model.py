@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -40,16 +39,20 @@ def encoded_in(piece: int) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("state") / "main.sqlite"
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    found = Store(tmp_path_factory.mktemp("state") / "main.sqlite")
+    found.open(app="a", cluster="c")
+    yield found
+    found.close()
 
 
 class Model:
     """A state in a store, and what it should hold."""
 
-    def __init__(self, path: Path, kind: Any, form: Any, empty: Any) -> None:
-        self.store = Store(path)
-        self.store.open(app="a", cluster="c", fresh=True)
+    def __init__(self, store: Store, kind: Any, form: Any, empty: Any) -> None:
+        self.store = store
+        if "state" in store.state_types():  # of an earlier model
+            store.delete_state("state")
         self.wanted = empty
         self.committed = copy.deepcopy(empty)
         self._kind, self._form = kind, form
@@ -89,8 +92,8 @@ pane_changes: Final = st.lists(
 
 
 class PanesModel(Model):
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, Panes, list[int], {})
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, Panes, list[int], {})
 
     def change(self, action: str, pane: Pane, numbers: list[tuple[bytes, int]]) -> None:
         if action == "close":
@@ -132,21 +135,18 @@ class PanesModel(Model):
 @some
 @given(slices=st.lists(st.tuples(ends, pane_changes), max_size=14))
 def test_panes_hold_what_was_kept_and_after_a_crash_what_was_committed(
-    path: Path, piece: int, slices: list[tuple[str, list[PaneChange]]]
+    store: Store, piece: int, slices: list[tuple[str, list[PaneChange]]]
 ) -> None:
     with encoded_in(piece):
-        model = PanesModel(path)
-        try:
-            for action, changes in [*slices, ("commit", []), ("crash", [])]:
-                before = copy.deepcopy(model.wanted)
-                # An operator closes panes when all records of the slice are in them.
-                for change in sorted(changes, key=lambda each: each[0] == "close"):
-                    model.change(*change)
-                    model.check()
-                model.end(action, before)
+        model = PanesModel(store)
+        for action, changes in [*slices, ("commit", []), ("crash", [])]:
+            before = copy.deepcopy(model.wanted)
+            # An operator closes panes when all records of the slice are in them.
+            for change in sorted(changes, key=lambda each: each[0] == "close"):
+                model.change(*change)
                 model.check()
-        finally:
-            model.store.close()
+            model.end(action, before)
+            model.check()
 
 
 def test_a_pane_that_opens_and_closes_between_two_commits_is_never_stored() -> None:
@@ -190,8 +190,8 @@ class WaitingModel(Model):
 
     state: WaitingRecords
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, WaitingRecords, list[int], [])
+    def __init__(self, store: Store) -> None:
+        super().__init__(store, WaitingRecords, list[int], [])
         self.added = 0
 
     def change(self, action: str, key: bytes, time: int) -> None:
@@ -227,20 +227,17 @@ class WaitingModel(Model):
 @some
 @given(slices=st.lists(st.tuples(ends, waiting_changes), max_size=14))
 def test_waiting_records_are_those_kept_and_after_a_crash_those_committed(
-    path: Path, piece: int, slices: list[tuple[str, list[WaitingChange]]]
+    store: Store, piece: int, slices: list[tuple[str, list[WaitingChange]]]
 ) -> None:
     with encoded_in(piece):
-        model = WaitingModel(path)
-        try:
-            for action, changes in [*slices, ("commit", []), ("crash", [])]:
-                before = copy.deepcopy(model.wanted)
-                for change in changes:
-                    model.change(*change)
-                    model.check()
-                model.end(action, before)
+        model = WaitingModel(store)
+        for action, changes in [*slices, ("commit", []), ("crash", [])]:
+            before = copy.deepcopy(model.wanted)
+            for change in changes:
+                model.change(*change)
                 model.check()
-        finally:
-            model.store.close()
+            model.end(action, before)
+            model.check()
 
 
 def test_a_record_that_waited_only_between_two_commits_is_never_stored() -> None:

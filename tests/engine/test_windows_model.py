@@ -6,9 +6,8 @@ The rules know nothing of slices, commits and interleavings: results must not de
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -17,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamkit.aggregates import CollectList
+from streamkit.state.store import Store
 from streamkit.windows import AnyWindow, CountWindow, Session, Sliding, Tumbling
-from tests.engine.window_runs import Case, Result, Row, Run, cases, windows_app
+from tests.engine.window_runs import Case, Result, Row, Run, cases, is_refused, windows_app
 
 NEVER: Final = -(10**12)
 some: Final = settings(max_examples=80, deadline=None)
@@ -115,14 +115,17 @@ def in_order(results: Sequence[Result]) -> list[Result]:
 
 
 @pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("windows") / "main.sqlite"
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    found = Store(tmp_path_factory.mktemp("windows") / "main.sqlite")
+    found.open(app="model", cluster="c")
+    yield found
+    found.close()
 
 
-def finished(path: Path, case: Case, window: AnyWindow, emit: Any = "final") -> Run:
+def finished(store: Store, case: Case, window: AnyWindow, **options: Any) -> Run:
     late = 0 if isinstance(window, CountWindow) else case.late
-    app = windows_app(window, late=late, out_of_order=case.out_of_order, emit=emit)
-    run = Run(app, case.partitions, path)
+    app = windows_app(window, late=late, out_of_order=case.out_of_order, **options)
+    run = Run(app, case.partitions, store)
     run.to_the_end(case.actions)
     return run
 
@@ -143,47 +146,73 @@ lengths: Final = st.sampled_from([1, 5, 12])
 
 @some
 @given(case=cases, size=sizes, offset=offsets)
-def test_tumbling_windows_follow_the_rules(path: Path, case: Case, size: int, offset: int) -> None:
-    run = finished(path, case, Tumbling(seconds=size / 1_000, offset=ms(offset)))
+def test_tumbling_windows_follow_the_rules(
+    store: Store, case: Case, size: int, offset: int
+) -> None:
+    run = finished(store, case, Tumbling(seconds=size / 1_000, offset=ms(offset)))
     check(run, equal_windows(marked(case), size, size, offset, case.late))
 
 
 @some
 @given(case=cases, every=steps, offset=offsets)
-def test_sliding_windows_follow_the_rules(path: Path, case: Case, every: int, offset: int) -> None:
-    run = finished(path, case, Sliding(seconds=0.012, every=ms(every), offset=ms(offset)))
+def test_sliding_windows_follow_the_rules(
+    store: Store, case: Case, every: int, offset: int
+) -> None:
+    run = finished(store, case, Sliding(seconds=0.012, every=ms(every), offset=ms(offset)))
     check(run, equal_windows(marked(case), 12, every, offset, case.late))
 
 
 @some
 @given(case=cases, gap=gaps)
-def test_sessions_follow_the_rules(path: Path, case: Case, gap: int) -> None:
-    run = finished(path, case, Session(gap=ms(gap)))
+def test_sessions_follow_the_rules(store: Store, case: Case, gap: int) -> None:
+    run = finished(store, case, Session(gap=ms(gap)))
     check(run, sessions(marked(case), gap, None, case.late))
 
 
 @some
 @given(case=cases, gap=gaps, longest=lengths)
 def test_sessions_with_a_greatest_length_follow_the_rules(
-    path: Path, case: Case, gap: int, longest: int
+    store: Store, case: Case, gap: int, longest: int
 ) -> None:
-    run = finished(path, case, Session(gap=ms(gap), max_length=ms(longest)))
+    run = finished(store, case, Session(gap=ms(gap), max_length=ms(longest)))
     check(run, sessions(marked(case), gap, longest, case.late))
 
 
 @some
 @given(case=cases, count=st.sampled_from([1, 2, 5]))
 def test_windows_of_a_number_of_records_follow_the_rules(
-    path: Path, case: Case, count: int
+    store: Store, case: Case, count: int
 ) -> None:
-    run = finished(path, case, CountWindow(count))
+    run = finished(store, case, CountWindow(count))
     check(run, (counted(run.order, count), []))
 
 
 @some
 @given(case=cases, every=steps)
-def test_the_last_update_of_each_window_is_its_result(path: Path, case: Case, every: int) -> None:
-    run = finished(path, case, Sliding(seconds=0.012, every=ms(every)), "updates")
+def test_rows_that_fail_leave_nothing_in_sliding_windows(
+    store: Store, case: Case, every: int
+) -> None:
+    run = finished(store, case, Sliding(seconds=0.012, every=ms(every)), refuses=True)
+    rows = marked(case)
+    kept = [each for each in rows if not is_refused(each[0])]
+    results, _ = equal_windows(kept, 12, every, 0, case.late)
+    check(run, (results, equal_windows(rows, 12, every, 0, case.late)[1]))
+
+
+@some
+@given(case=cases, gap=gaps)
+def test_rows_that_fail_leave_nothing_in_sessions(store: Store, case: Case, gap: int) -> None:
+    run = finished(store, case, Session(gap=ms(gap)), refuses=True)
+    rows = marked(case)
+    kept = [each for each in rows if not is_refused(each[0])]
+    results, _ = sessions(kept, gap, None, case.late)
+    check(run, (results, sessions(rows, gap, None, case.late)[1]))
+
+
+@some
+@given(case=cases, every=steps)
+def test_the_last_update_of_each_window_is_its_result(store: Store, case: Case, every: int) -> None:
+    run = finished(store, case, Sliding(seconds=0.012, every=ms(every)), emit="updates")
     results, late = equal_windows(marked(case), 12, every, 0, case.late)
     last = {(each.key, each.window_start): each for each in run.values_of("results", Result)}
     assert in_order(list(last.values())) == in_order(results)
@@ -192,8 +221,8 @@ def test_the_last_update_of_each_window_is_its_result(path: Path, case: Case, ev
 
 @some
 @given(case=cases, gap=gaps)
-def test_the_last_update_of_each_session_is_its_result(path: Path, case: Case, gap: int) -> None:
-    run = finished(path, case, Session(gap=ms(gap)), "updates")
+def test_the_last_update_of_each_session_is_its_result(store: Store, case: Case, gap: int) -> None:
+    run = finished(store, case, Session(gap=ms(gap)), emit="updates")
     results, _ = sessions(marked(case), gap, None, case.late)
     updates = run.values_of("results", Result)
     last = {(each.key, each.window_start, each.window_end): each for each in updates}
@@ -231,7 +260,7 @@ def wanted_first(window: AnyWindow, case: Case) -> list[Result]:
     return equal_windows(rows, window.size_ms, window.every_ms, 0, case.late)[0]
 
 
-def run_of_two(path: Path, case: Case, window: AnyWindow, second: AnyWindow) -> Run:
+def run_of_two(store: Store, case: Case, window: AnyWindow, second: AnyWindow) -> Run:
     app = windows_app(window, late=case.late, out_of_order=case.out_of_order)
     again = (
         app.results.key_by(lambda result: "all")
@@ -244,7 +273,7 @@ def run_of_two(path: Path, case: Case, window: AnyWindow, second: AnyWindow) -> 
     )
     again.to("second")
     again.late.to("second-late")
-    run = Run(app, case.partitions, path)
+    run = Run(app, case.partitions, store)
     run.to_the_end(case.actions)
     return run
 
@@ -270,15 +299,15 @@ def as_rows(results: Sequence[Result]) -> list[tuple[Row, int]]:
 
 @some
 @given(case=cases, window=firsts)
-def test_windows_of_windows_lose_no_result(path: Path, case: Case, window: AnyWindow) -> None:
-    run = run_of_two(path, case, window, Tumbling(seconds=0.025))
+def test_windows_of_windows_lose_no_result(store: Store, case: Case, window: AnyWindow) -> None:
+    run = run_of_two(store, case, window, Tumbling(seconds=0.025))
     results = wanted_first(window, case)
     check_second(run, results, equal_windows(as_rows(results), 25, 25, 0, 0)[0])
 
 
 @some
 @given(case=cases, window=firsts)
-def test_sessions_of_windows_lose_no_result(path: Path, case: Case, window: AnyWindow) -> None:
-    run = run_of_two(path, case, window, Session(gap=0.015))
+def test_sessions_of_windows_lose_no_result(store: Store, case: Case, window: AnyWindow) -> None:
+    run = run_of_two(store, case, window, Session(gap=0.015))
     results = wanted_first(window, case)
     check_second(run, results, sessions(as_rows(results), 15, None, 0)[0])

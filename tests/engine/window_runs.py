@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from hypothesis import strategies as st
 
 from streamkit import App
-from streamkit.aggregates import CollectList, Count
+from streamkit.aggregates import CollectList, Count, Fold
 from streamkit.dataflow.endpoints import TopicSink
 from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node
@@ -19,7 +18,7 @@ from streamkit.dataflow.window_stream import WindowResults
 from streamkit.record import Chunk
 from streamkit.runtime.task import Task
 from streamkit.runtime.work import Work
-from streamkit.state.states import States
+from streamkit.state.states import TIME_STATE, States
 from streamkit.state.store import Store
 from streamkit.windows import AnyWindow
 
@@ -53,16 +52,36 @@ class Windows:
     results: WindowResults[str, Result, Row]
 
 
+def is_refused(row: Row) -> bool:
+    return row.id % 4 == 3
+
+
+def plus_one(count: int, row: Row) -> int:
+    if is_refused(row):
+        raise ValueError
+    return count + 1
+
+
 def windows_app(
-    window: AnyWindow, *, late: int = 0, out_of_order: int = 0, emit: Any = "final"
+    window: AnyWindow,
+    *,
+    late: int = 0,
+    out_of_order: int = 0,
+    emit: Any = "final",
+    refuses: bool = False,
 ) -> Windows:
-    """Return an app that counts and lists the rows of each window; durations are in ms."""
+    """Return an app that counts and lists the rows of each window; durations are in ms.
+
+    ``refuses``: counting fails for some rows, which are skipped after they were listed.
+    """
+    ids = CollectList(lambda row: row.id)
+    count = Fold(int, plus_one, int.__add__) if refuses else Count()
     app = App("model")
     rows = app.stream("rows", Row, event_time=lambda row: row.at, out_of_order=out_of_order / 1_000)
     results = (
         rows.key_by(lambda row: row.key)
         .window(window, late=late / 1_000, emit=emit)
-        .aggregate(Result, count=Count(), ids=CollectList(lambda row: row.id), name="windows")
+        .aggregate(Result, ids=ids, count=count, name="windows", on_error="skip")
     )
     results.to("results")
     results.late.to("late")
@@ -88,10 +107,9 @@ class Run:
 
     windows: Windows
     partitions: Sequence[Sequence[Row]]
-    path: Path
+    store: Store
     outputs: list[tuple[str, bytes]] = field(default_factory=list)
     order: list[Row] = field(default_factory=list)
-    store: Store = field(init=False)
     task: Task = field(init=False)
     at: list[int] = field(init=False)
     last: _Commit = field(init=False)
@@ -99,21 +117,18 @@ class Run:
     def __post_init__(self) -> None:
         self.at = [0] * len(self.partitions)
         self.last = _Commit(list(self.at))
-        self.store = Store(self.path)
-        self.store.open(app="model", cluster="c", fresh=True)
+        for name in self.store.state_types():  # of an earlier job
+            self.store.delete_state(name)
         self.task = self._opened()
 
     def to_the_end(self, actions: Sequence[Action]) -> None:
         """Do what the actions say, then read all that is left and drain."""
-        try:
-            for action in actions:
-                self.act(*action)
-            while unread := self.unread():
-                self.read(min(unread), _ROWS_AT_END, 0)
-            self._deliver(self.task.drain(), 0)
-            assert self.task.drain() is None or not self.waits(), "a drained job waits for nothing"
-        finally:
-            self.store.close()
+        for action in actions:
+            self.act(*action)
+        while unread := self.unread():
+            self.read(min(unread), _ROWS_AT_END, 0)
+        self._deliver(self.task.drain(), 0)
+        assert not self.waits(), "a drained job waits for nothing"
 
     def act(self, kind: str, number: int, rows: int, undone: int) -> None:
         unread = sorted(self.unread())
@@ -153,7 +168,10 @@ class Run:
         return {number: count for number, count in counts.items() if count}
 
     def waits(self) -> bool:
-        return any(len(state) for name, state in self.task.states.by_name.items() if name[0] != "(")
+        """Return whether any stage keeps something."""
+        return any(
+            len(state) for name, state in self.task.states.by_name.items() if name != TIME_STATE
+        )
 
     def values_of(self, topic: str, kind: Any) -> list[Any]:
         decode = msgspec.json.Decoder(kind).decode
