@@ -204,8 +204,8 @@ class _Windows:
 
     def _first_windows(self, ends: list[int]) -> list[int]:
         """Return the end of the first window of each pane."""
-        every_ms, offset_ms = self._every_ms, self._offset_ms
-        return [end + (offset_ms - end) % every_ms for end in ends]
+        every_ms, first_ms = self._every_ms, self._offset_ms + self._size_ms
+        return [end + (first_ms - end) % every_ms for end in ends]
 
     def _runs(
         self,
