@@ -7,6 +7,7 @@ value. Sums and means of floats depend on the order of the records in their last
 from __future__ import annotations
 
 import math
+import sys
 import typing
 from collections.abc import Callable
 from datetime import timedelta
@@ -35,12 +36,14 @@ class Aggregator(Generic[R_co]):
     Attributes:
         by: Gets the value of a record; None if the aggregate needs no value.
         is_mutable: ``add`` changes the aggregate in place.
+        is_of_user: The aggregate has values or functions of the user, which may change it.
         result_type: The type of the result; None if it depends on ``by``.
     """
 
     first: ClassVar[str]
     add: ClassVar[str]
     is_mutable: ClassVar[bool] = False
+    is_of_user: ClassVar[bool] = False
     result_type: ClassVar[Any] = None
 
     def __init__(self, by: By | None = None) -> None:
@@ -178,6 +181,7 @@ class Std(Aggregator[float | None]):
 class Min(Aggregator[Any]):
     """The smallest value; None if there is none."""
 
+    is_of_user = True
     first = "{x}"
     add = "{a} if {x} is None or ({a} is not None and {a} <= {x}) else {x}"
 
@@ -196,6 +200,7 @@ class Min(Aggregator[Any]):
 class Max(Aggregator[Any]):
     """The largest value; None if there is none."""
 
+    is_of_user = True
     first = "{x}"
     add = "{a} if {x} is None or ({a} is not None and {a} >= {x}) else {x}"
 
@@ -217,6 +222,7 @@ class First(Aggregator[Any]):
     Of records with the same event time, the first that arrived.
     """
 
+    is_of_user = True
     first = "None if {x} is None else ({t}, {x})"
     add = "{a} if {x} is None or ({a} is not None and {a}[0] <= {t}) else ({t}, {x})"
 
@@ -241,6 +247,7 @@ class Last(Aggregator[Any]):
     Of records with the same event time, the last that arrived.
     """
 
+    is_of_user = True
     first = "None if {x} is None else ({t}, {x})"
     add = "{a} if {x} is None or ({a} is not None and {a}[0] > {t}) else ({t}, {x})"
 
@@ -268,6 +275,7 @@ class TopN(Aggregator[list[Any]]):
         of: What is listed; by default the value itself.
     """
 
+    is_of_user = True
     first = "{push}([], {x})"
     add = "{push}({a}, {x})"
     is_mutable = True
@@ -414,7 +422,10 @@ class Quantile(Aggregator[float | None]):
         return sketch
 
     def _middle(self, bucket: int) -> float:
-        return 2 * self._gamma**bucket / (self._gamma + 1)
+        try:
+            return 2 * self._gamma**bucket / (self._gamma + 1)
+        except OverflowError:  # of a value near the largest float
+            return sys.float_info.max
 
 
 class CollectList(Aggregator[list[Any]]):
@@ -428,6 +439,7 @@ class CollectList(Aggregator[list[Any]]):
     first = "{append}([], {t}, {x})"
     add = "{append}({a}, {t}, {x})"
     is_mutable = True
+    is_of_user = True
 
     def __init__(self, by: By, *, limit: int = 10_000) -> None:
         super().__init__(by)
@@ -471,6 +483,7 @@ class Fold(Aggregator[R_co], Generic[V, A, R_co]):
         UsageError: The type is not known.
     """
 
+    is_of_user = True
     first = "{add}({init}(), {x})"
     add = "{add}({copy}({a}), {x})"
 

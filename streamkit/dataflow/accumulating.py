@@ -6,7 +6,7 @@ for each aggregate it would take three times as long.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -45,7 +45,8 @@ class Update(Protocol):
 class Accumulator:
     """How a stage aggregates: the values it needs of a record, the loop, and the stored form.
 
-    ``identity`` says what is stored: another one cannot be read as this.
+    ``identity`` says what is stored: another one cannot be read as this. ``merges`` and
+    ``results`` are the methods of the aggregates, which leave stored aggregates as they are.
     """
 
     aggregates: tuple[Aggregator[Any], ...]
@@ -53,6 +54,8 @@ class Accumulator:
     form: StateFormat
     stored_type: Any
     identity: str
+    merges: tuple[Callable[[Any, Any], Any], ...]
+    results: tuple[Callable[[Any], Any], ...]
 
     def columns(self, chunk: Chunk, room: Room) -> tuple[list[list[Any]], Interrupted | None]:
         """Get the values of each aggregate that needs some.
@@ -80,9 +83,7 @@ class Accumulator:
 
     def merge(self, left: Aggregate, right: Aggregate) -> Aggregate:
         """Return the aggregate of two sets of records."""
-        return tuple(
-            each.merge(a, b) for each, a, b in zip(self.aggregates, left, right, strict=True)
-        )
+        return tuple(merge(a, b) for merge, a, b in zip(self.merges, left, right, strict=True))
 
 
 def accumulator(
@@ -104,7 +105,30 @@ def accumulator(
     stored = [each.stored_type(kind) for each, kind in pairs]
     kind: Any = tuple[tuple(stored)]  # type: ignore[misc]  # known at run time only
     form = format_of(kind, name)
-    return Accumulator(aggregates, _compiled(pairs, stored, name), form, kind, identity)
+    forms = [format_of(each, name) for each in stored]
+    return Accumulator(
+        aggregates,
+        _compiled(pairs, stored, name),
+        form,
+        kind,
+        identity,
+        tuple(map(_merge, aggregates, forms)),
+        tuple(map(_result, aggregates, forms)),
+    )
+
+
+def _merge(aggregate: Aggregator[Any], form: StateFormat) -> Callable[[Any, Any], Any]:
+    """Return how two aggregates become one; a function of the user gets copies of them."""
+    if form.is_immutable or not aggregate.is_of_user:
+        return aggregate.merge
+    return lambda left, right: aggregate.merge(form.copy(left), form.copy(right))
+
+
+def _result(aggregate: Aggregator[Any], form: StateFormat) -> Callable[[Any], Any]:
+    """Return how an aggregate becomes a result, which the user may change in place."""
+    if form.is_immutable or not aggregate.is_of_user:
+        return aggregate.result
+    return lambda found: aggregate.result(form.copy(found))
 
 
 def _compiled(pairs: list[tuple[Aggregator[Any], Any]], stored: list[Any], name: str) -> Update:

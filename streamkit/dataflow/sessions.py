@@ -86,7 +86,7 @@ class _Sessions:
             zip(chunk.keys, chunk.timestamps_ms, marks, strict=True)
         ):
             assert key is not None, "key_by gives every record a key"
-            if time_ms + self._step.late_ms < mark:
+            if time_ms >= 0 and time_ms + self._step.late_ms < mark:
                 late.append(row)
                 continue
             try:
@@ -283,7 +283,9 @@ class _Counted:
             rows.append((start, last + 1, aggregate))
         if self._step.emission.emit == "updates":
             return EMPTY
-        return Chunk(rows, keys, [row[1] - 1 for row in rows], [0] * len(rows))
+        # An older time would be late for a stage after this one.
+        least_ms = self._room.watermark_ms()
+        return Chunk(rows, keys, [max(row[1] - 1, least_ms) for row in rows], [0] * len(rows))
 
 
 # Windows of records that are not complete are emitted only when no record can come any more.

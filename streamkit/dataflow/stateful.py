@@ -292,14 +292,18 @@ def _migrating(migrate: Call) -> Call:
     return lambda pair: (pair[0], migrate(pair[1]))
 
 
-def reducing(function: Call) -> Call:
-    """Make a stateful function that combines each value with the result of those before."""
+def reducing(function: Call, form: StateFormat) -> Call:
+    """Make a stateful function that combines each value with the result of those before.
+
+    A later stage gets a copy, because it may change it in place.
+    """
 
     def reduce(value: T, state: State[T]) -> T:
         before = state.get(MISSING)
         result = value if before is MISSING else function(before, value)
         state.set(result)
-        return result
+        copied: T = form.copy(result)
+        return copied
 
     return reduce
 

@@ -47,6 +47,7 @@ from streamkit.dataflow.topology import Node, Topology, stage_name
 from streamkit.dataflow.windowed import Emit, emission_of
 from streamkit.errors import TopologyError
 from streamkit.record import Destination
+from streamkit.state.types import format_of
 from streamkit.windows import AnyWindow, Duration, check_window, duration_ms
 
 if TYPE_CHECKING:
@@ -333,7 +334,9 @@ class KeyedStream(Stream[V_co], Generic[K_co, V_co]):
                 hint="annotate what the function of the stage before returns",
             )
         name = verb_name("reduce", function)
-        return self._keeping(reducing(function), kind, name, kind, options)
+        with errors_at(caller_location()):
+            combined = reducing(function, format_of(kind, name))
+        return self._keeping(combined, kind, name, kind, options)
 
     def deduplicate(
         self, *, within: Duration | None = None, **options: Unpack[StageOptions]

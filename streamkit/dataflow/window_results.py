@@ -39,13 +39,14 @@ class ResultType:
     fields: dict[str, Any]
     required: frozenset[str]
 
-    @property
-    def is_positional(self) -> bool:
-        """Whether the class takes its fields by position, in their order."""
+    def takes_in_order(self, names: Iterable[str]) -> bool:
+        """Return whether the class takes these fields by position, before any others."""
         if typing.is_typeddict(self.cls):
             return False
-        parameters = inspect.signature(self.cls).parameters.values()
-        return all(each.kind is each.POSITIONAL_OR_KEYWORD for each in parameters)
+        parameters = list(inspect.signature(self.cls).parameters.values())
+        given = list(names)
+        first = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+        return first[: len(given)] == given
 
 
 def result_type(cls: Any) -> ResultType:
@@ -114,7 +115,7 @@ class AsResults(Stateless):
     """
 
     of: ResultType | None
-    aggregates: dict[str, Aggregator[Any]]
+    results: dict[str, Callable[[Any], Any]]
     key_type: Any
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
@@ -134,13 +135,13 @@ class AsResults(Stateless):
             _START: map(self._time(_START), starts),
             _END: map(self._time(_END), ends),
         }
-        for at, (name, aggregate) in enumerate(self.aggregates.items()):
-            columns[name] = map(aggregate.result, map(itemgetter(at), found))
+        for at, (name, result) in enumerate(self.results.items()):
+            columns[name] = map(result, map(itemgetter(at), found))
         if self.of is None:
             return map(dict, map(zip, repeat(list(columns)), zip(*columns.values(), strict=False)))
         fields = self.of.fields
         chosen = {name: columns[name] for name in fields if name in columns}
-        if list(chosen) == list(fields)[: len(chosen)] and self.of.is_positional:
+        if self.of.takes_in_order(chosen):
             return map(self.of.cls, *chosen.values())
         build: Callable[..., Any] = self.of.cls
         names = list(chosen)
@@ -160,7 +161,7 @@ class Applied(Stateless):
     """Call a function with each window and its values; drop the result None."""
 
     function: Callable[[Window[Any], list[Any]], Any]
-    aggregate: Aggregator[Any]
+    result: Callable[[Any], Any]
     key_of: Callable[[bytes | None], Any]
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
@@ -169,7 +170,7 @@ class Applied(Stateless):
         def call(row: Any) -> Any:
             start, end, (values,) = row
             window = Window(self.key_of(next(keys)), moment(start), moment(end))
-            return self.function(window, self.aggregate.result(values))
+            return self.function(window, self.result(values))
 
         values = one_per_row(lambda rows: map(call, rows), chunk, room, finish=without_none)
         return without_none(chunk.with_values(values))
@@ -177,10 +178,12 @@ class Applied(Stateless):
 
 @dataclass(frozen=True, slots=True)
 class AsValues(Stateless):
-    """Make the aggregate itself the value."""
+    """Make the result of the only aggregate the value."""
+
+    result: Callable[[Any], Any]
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
-        return chunk.with_values([row[2][0] for row in chunk.values])
+        return chunk.with_values([self.result(row[2][0]) for row in chunk.values])
 
 
 @lru_cache(4_096)

@@ -124,7 +124,7 @@ class WindowedStream(Generic[K_co, V_co]):
             kinds = [fields.get(field, Any) for field in aggregates]
             found = accumulator(aggregates, kinds, name)
             key_type = fields.get("key", self._node.key_type)
-            step = AsResults(of, aggregates, key_type)
+            step = AsResults(of, dict(zip(aggregates, found.results, strict=True)), key_type)
             return self._then(found, step, name, on_error, dict if of is None else of.cls)
 
     def reduce(
@@ -150,7 +150,7 @@ class WindowedStream(Generic[K_co, V_co]):
             name = name or self._topology.free_name("reduce")
             found = accumulator({"value": _Reducing(function, kind)}, [kind], name)
             results: WindowResults[K_co, V_co, V_co] = self._then(
-                found, AsValues(), name, on_error, kind
+                found, AsValues(found.results[0]), name, on_error, kind
             )
             return results
 
@@ -180,7 +180,7 @@ class WindowedStream(Generic[K_co, V_co]):
             name = name or self._topology.free_name("apply")
             values = CollectList(_itself, limit=limit)
             found = accumulator({"values": values}, [types.GenericAlias(list, (kind,))], name)
-            step = Applied(function, values, group_key_reader(self._node.key_type))
+            step = Applied(function, found.results[0], group_key_reader(self._node.key_type))
             result = without_none(result_of(function, scope))
             results: WindowResults[K_co, R, V_co] = self._then(found, step, name, on_error, result)
             return results

@@ -114,7 +114,9 @@ class _Windows:
             self._reach_ms = self._size_ms - self._grid.size_ms
         form = windowed_format(step.accumulator.form, f"{window}: {step.accumulator.identity}")
         self._panes = room.state(Panes, step.name, form)
+        # The last turn of early results, and how many slices were undone by then.
         self._emitted_ms: int | None = None
+        self._undo_number = 0
 
     # --- records ---------------------------------------------------------------------
 
@@ -193,11 +195,7 @@ class _Windows:
         opened = list(firsts)
         marks = self._room.watermarks_ms(chunk)
         for row, (end, first, mark) in enumerate(zip(ends, firsts, marks, strict=True)):
-            closed = mark - late_ms
-            if first <= closed:
-                opened[row] = first = first + ((closed - first) // self._every_ms + 1) * (
-                    self._every_ms
-                )
+            opened[row] = first = self._next_window((end, first), mark - late_ms)
             if first <= end + self._reach_ms:
                 kept.append(row)
         return kept, opened
@@ -288,13 +286,21 @@ class _Windows:
         pane = self._panes.first()
         if pane is None:
             return None
-        closed, first = self._room.watermark_ms() - self._late_ms, pane[1]
-        if first <= closed:
-            first += ((closed - first) // self._every_ms + 1) * self._every_ms
+        first = pane[1]
+        if self._has_panes:
+            closed = self._room.watermark_ms() - self._late_ms
+            first = min(self._next_window(each, closed) for each in self._panes.panes)
         due_ms = first + self._late_ms
         if self._step.emission.every_ms is not None and self._emitted_ms is not None:
             due_ms = min(due_ms, (self._emitted_ms + 1) * self._step.emission.every_ms)
         return due_ms
+
+    def _next_window(self, pane: Pane, closed_ms: int) -> int:
+        """Return the end of the first window of a pane that is not closed."""
+        first = pane[1]
+        if first > closed_ms:
+            return first
+        return first + ((closed_ms - first) // self._every_ms + 1) * self._every_ms
 
     def on_time(self, watermark_ms: int) -> Chunk:
         closing_ms = watermark_ms - self._late_ms
@@ -355,6 +361,8 @@ class _Windows:
         every_ms = self._step.emission.every_ms
         assert every_ms is not None, "there are early results"
         turn = watermark_ms // every_ms
+        if self._undo_number != self._panes.undo_number:  # what was emitted may be undone
+            self._undo_number, self._emitted_ms = self._panes.undo_number, None
         if turn == self._emitted_ms:
             return []
         self._emitted_ms = turn

@@ -55,6 +55,8 @@ class StateFormat:
     is_immutable: bool
     description: str
     migrate: Callable[[Any], Any] | None = None
+    # Whether a part of the type is not known, so that a value may be read back as another one.
+    is_untyped: bool = False
 
     def copy(self, value: Any) -> Any:
         """Return a value that does not change when ``value`` is changed in place."""
@@ -169,6 +171,7 @@ class ChangeLog:
         """
         changed, encoded = self._changed, self._encoded
         encode, decode = self._form.encode, self._form.decode
+        is_untyped = self._form.is_untyped
         if keys_max >= len(changed):
             keys = list(changed)
             changed.clear()
@@ -181,7 +184,11 @@ class ChangeLog:
                     encoded[key] = None
                 else:
                     encoded[key] = data = encode(value)
-                    decode(data)
+                    if decode(data) != value and is_untyped:
+                        raise TypeError(
+                            f"{shown(value)} would be read back as {shown(decode(data))}, "
+                            "because its type is not declared"
+                        )
         except (
             TypeError,
             ValueError,
@@ -192,7 +199,8 @@ class ChangeLog:
             raise StateError(
                 f"the value of the key {shown(key)} in the state {self._name!r} cannot be stored: "
                 f"{error}",
-                hint="set only values of the type that the stage declares: State[...]",
+                hint="keep only values of the declared type; that of an aggregate is the type of "
+                "its field in the result class",
             ) from error
         new = self._new.intersection(keys)
         self._new -= new

@@ -21,7 +21,7 @@ import msgspec
 
 from streamkit.state.change_log import MISSING, ChangeLog, StateChange, StateFormat, StateRow
 
-_time_of: Final = attrgetter("time_ms")
+_order_of: Final = attrgetter("time_ms", "id")
 _ID: Final = Struct(">Q")
 _encode_entry = msgspec.msgpack.Encoder().encode
 _decode_entry = msgspec.msgpack.Decoder(tuple[bytes, int, bool, msgspec.Raw]).decode
@@ -41,7 +41,7 @@ class Waiting:
 
 
 class WaitingRecords:
-    """Records by key, in order of time; of the same time, mostly in order of arrival.
+    """Records by key, in order of time; of the same time, in order of arrival.
 
     Args:
         name: The identity of the state.
@@ -112,7 +112,7 @@ class WaitingRecords:
     def at(self, key: bytes, time_ms: int) -> Waiting | None:
         """Return the last record of a key that is not later than a time."""
         rows = self._by_key.get(key, [])
-        number = bisect_right(rows, time_ms, key=_time_of)
+        number = bisect_right(rows, (time_ms, self._next_id), key=_order_of)
         return rows[number - 1] if number else None
 
     def remove_before(self, time_ms: int) -> list[Waiting]:
@@ -172,8 +172,8 @@ class WaitingRecords:
     def _insert(self, each: Waiting) -> None:
         self._by_id[each.id] = each
         rows = self._by_key.setdefault(each.key, [])
-        if rows and rows[-1].time_ms > each.time_ms:
-            insort_right(rows, each, key=_time_of)
+        if rows and _order_of(rows[-1]) > _order_of(each):
+            insort_right(rows, each, key=_order_of)
         else:
             rows.append(each)
         heapq.heappush(self._by_time, (each.time_ms, each.id))

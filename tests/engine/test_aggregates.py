@@ -31,6 +31,7 @@ from streamkit.aggregates import (
     Sum,
     TopN,
 )
+from streamkit.errors import StateError
 from streamkit.windows import Session, Sliding, Tumbling
 from tests.engine.readings import (
     SECOND_MS,
@@ -163,18 +164,29 @@ def test_a_sum_of_decimals_is_exact_if_the_class_of_results_says_so() -> None:
     assert drained(of, Reading(1, 0.1), Reading(2, 0.2), restarts=True) == [Total(Decimal("0.3"))]
 
 
-def test_a_restart_keeps_values_of_a_type_that_no_class_of_results_declares() -> None:
-    day = datetime.date(2024, 2, 29)
-    of = readings(Tumbling(seconds=1), day=Max(lambda each: day))
-    (found,) = drained(of, Reading(1), Reading(2), restarts=True)
-    assert found["day"] == day
+class Dated(msgspec.Struct):
+    day: datetime.date | None
 
 
-def test_a_restart_keeps_the_ranks_of_the_largest_values() -> None:
+def test_a_restart_keeps_values_of_the_type_that_the_class_of_results_declares() -> None:
     day = datetime.date(2024, 2, 29)
-    of = readings(Tumbling(seconds=1), top=TopN(1, lambda each: day, lambda each: each.at))
-    (found,) = drained(of, Reading(1), Reading(2), restarts=True)
-    assert found["top"] == [1]
+    of = readings(Tumbling(seconds=1), Dated, day=Max(lambda each: day))
+    assert drained(of, Reading(1), Reading(2), restarts=True) == [Dated(day)]
+
+
+@pytest.mark.parametrize(
+    "aggregate",
+    [
+        Max(lambda each: datetime.date(2024, 2, 29)),
+        TopN(1, lambda each: datetime.date(2024, 2, 29), lambda each: each.at),
+    ],
+)
+def test_a_value_that_would_be_read_back_as_another_type_is_not_stored(aggregate: Any) -> None:
+    app, source, _ = readings(Tumbling(seconds=1), found=aggregate)
+    with app.test() as job:
+        job.send(source, Reading(1))
+        with pytest.raises(StateError, match="its type is not declared"):
+            job.commit()
 
 
 def test_a_quantile_of_the_largest_float_has_a_result() -> None:

@@ -200,7 +200,7 @@ class WaitingModel(Model):
             self.state.add(key, time, [self.added])
             self.wanted.append([key, time, [self.added], False])
         elif action == "match":
-            mine = [each for each in self.wanted if each[0] == key]
+            mine = self.of_key(key)
             if mine:
                 self.state.match(self.state.of_key(key)[time % len(mine)])
                 mine[time % len(mine)][3] = True
@@ -212,13 +212,17 @@ class WaitingModel(Model):
             assert removed == [each[:2] for each in gone]
             self.wanted = [each for each in self.wanted if each[1] >= time]
 
+    def of_key(self, key: bytes) -> list[Any]:
+        mine = [each for each in self.wanted if each[0] == key]
+        return sorted(mine, key=lambda each: each[1])
+
     def check(self) -> None:
         for key in KEYS:
             found = [
                 [each.key, each.time_ms, each.value, each.is_matched]
                 for each in self.state.of_key(key)
             ]
-            assert found == [each for each in self.wanted if each[0] == key]
+            assert found == self.of_key(key)
         assert len(self.state) == len(self.wanted)
         assert self.state.first_ms() == min((each[1] for each in self.wanted), default=None)
 

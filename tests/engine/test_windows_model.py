@@ -72,7 +72,7 @@ def sessions(
     rows: Sequence[tuple[Row, int]], gap: int, longest: int | None, late: int
 ) -> tuple[list[Result], list[int]]:
     """Return the results of sessions, and the late rows."""
-    on_time = [row for row, mark in rows if row.at + late > mark]
+    on_time = [row for row, mark in rows if row.at + late >= mark]
     results = []
     for key in sorted({row.key for row in on_time}):
         session: list[Row] = []
@@ -84,7 +84,7 @@ def sessions(
                 session = []
             session.append(row)
         results.append(session_result(session, gap, longest))
-    return results, [row.id for row, mark in rows if row.at + late <= mark]
+    return results, [row.id for row, mark in rows if row.at + late < mark]
 
 
 def session_result(rows: Sequence[Row], gap: int, longest: int | None) -> Result:
