@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, Generic, TypeVar, overload
+from typing import Final, Generic, TypeVar, overload
 
+from streamkit.record import Value
 from streamkit.state.change_log import MISSING
 from streamkit.state.keyed import Keyed
 
@@ -13,10 +14,10 @@ D = TypeVar("D")
 _NO_KEY: Final = b""
 
 
-class _Closed(dict[bytes, Any]):
+class _Closed(dict[bytes, Value]):
     """The values of a state that was kept after its call, which refuse every use."""
 
-    def _refuse(self, *arguments: object) -> Any:
+    def _refuse(self, *arguments: object) -> Value:
         raise RuntimeError("a State can be used only during the call that got it")
 
     get = pop = __setitem__ = _refuse
@@ -38,7 +39,7 @@ class State(Generic[T]):
         self._keyed = keyed
         # Keeps the first of the values that it gets for a key: the one before this slice.
         self._remember = keyed.before.setdefault
-        self._values: dict[bytes, Any] = CLOSED
+        self._values: dict[bytes, Value] = CLOSED
         self._key = _NO_KEY
         self._before: object = MISSING
 
@@ -46,7 +47,7 @@ class State(Generic[T]):
     def get(self) -> T | None: ...
     @overload
     def get(self, default: D) -> T | D: ...
-    def get(self, default: Any = None) -> Any:
+    def get(self, default: Value = None) -> Value:
         """Return the value of this key, or ``default`` if it has none.
 
         A value that can be changed in place may be changed; `set` is not needed then.
@@ -104,7 +105,7 @@ class ChangeableState(State[T]):
 
     __slots__ = ()
 
-    def get(self, default: Any = None) -> Any:
+    def get(self, default: Value = None) -> Value:
         value = self._values.get(self._key, default)
         self._keyed.touch(self._key)
         return value
@@ -136,7 +137,7 @@ class ExpiringState(State[T]):
         # When values that were set are gone, with their keys.
         self.expirations: list[tuple[int, bytes]] = []
 
-    def get(self, default: Any = None) -> Any:
+    def get(self, default: Value = None) -> Value:
         found = self._inner.get()
         if found is None or found[0] + self._ttl_ms <= self._now_ms:
             return default

@@ -75,7 +75,7 @@ def test_a_local_day_begins_with_its_first_moment(zone: str, times: list[int]) -
 
 
 def test_weeks_begin_on_monday_with_an_offset_of_four_days() -> None:
-    app, source, results = readings(Tumbling(weeks=1, offset=timedelta(days=4)), Day, count=Count())
+    app, source, results = readings(Tumbling(days=7, offset=timedelta(days=4)), Day, count=Count())
     sunday = datetime(2024, 3, 3, 23, 59, tzinfo=UTC)
     with app.test() as job:
         job.send(source, Reading(round(sunday.timestamp() * 1_000)))
