@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from streamkit import App
 from streamkit.aggregates import CollectList, Count
 from streamkit.dataflow.join_stream import JoinResults
-from streamkit.dataflow.stream import KeyedStream, Stream
+from streamkit.dataflow.keyed_stream import KeyedStream
+from streamkit.dataflow.stream import Stream
 from streamkit.record import Chunk
 from streamkit.runtime.task import Task
 from streamkit.state.store import Store

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from streamkit import App, Context, State
-from streamkit.dataflow.stream import Stage, Stream
+from streamkit.dataflow.decorated_function import Stage
+from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.timers import Timer
 from streamkit.errors import StageError, TopologyError
 from streamkit.testing.job import TestJob
