@@ -216,6 +216,9 @@ class AppSources:
                 hint='give their type: app.table("customers", Customer)',
             )
         is_file = isinstance(rows, FileTable)
+        checked_options(options, SourceOptions)
+        if is_file and (names := topic_options(options)):
+            raise UsageError(f"{', '.join(names)}: only a topic has this option")
         endpoint: Any = rows if is_file else topic_source(rows, options)
         default = endpoint.name if is_file else endpoint.topic
         name = options.get("name") or self.topology.free_name(default)

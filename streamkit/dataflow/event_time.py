@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -17,16 +17,20 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class EventTime:
-    """Set the event time of each record of a source; without ``function``, keep its timestamp."""
+    """Set the event time of each record of a source; without ``function``, keep its timestamp.
+
+    A value that is ``ignored`` keeps the timestamp of its record too.
+    """
 
     function: Callable[[Any], object] | None = None
+    ignored: object = None
 
     @property
     def expands(self) -> bool:
         return False
 
     def open(self, room: Room) -> Operator:
-        return _EventTimes(self.function, room)
+        return _EventTimes(self.function, self.ignored, room)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,7 @@ class _EventTimes:
     """The operator of `EventTime`."""
 
     function: Callable[[Any], object] | None
+    ignored: object
     room: Room
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
@@ -47,8 +52,21 @@ class _EventTimes:
             self.room.observe(found)
             return found
 
-        fill(times_ms, partial(_times_of, self.function), chunk, self.room, timed)
+        call: Callable[[Sequence[object]], Iterable[int]] = partial(_times_of, self.function)
+        if self.ignored is not None:
+            call = partial(self._times_of, self.function, iter(chunk.timestamps_ms))
+        fill(times_ms, call, chunk, self.room, timed)
         return timed(chunk)
+
+    def _times_of(
+        self,
+        function: Callable[[Any], object],
+        kept_ms: Iterator[int],
+        block: Sequence[object],
+    ) -> Iterator[int]:
+        for value in block:
+            own_ms = next(kept_ms)
+            yield own_ms if value is self.ignored else time_ms(function(value))
 
 
 def chunk_at(chunk: Chunk, times_ms: Sequence[int]) -> Chunk:
@@ -83,5 +101,5 @@ def time_ms(value: object) -> int:
     return found
 
 
-def _times_of(function: Callable[[Any], object], block: Sequence[object]) -> map[int]:
+def _times_of(function: Callable[[Any], object], block: Sequence[object]) -> Iterable[int]:
     return map(time_ms, map(function, block))

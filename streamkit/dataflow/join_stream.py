@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, Literal, Optional, TypedDict, TypeVar
 
+from streamkit.dataflow.endpoints import FileTable
 from streamkit.dataflow.functions import (
     caller_location,
     caller_scope,
@@ -186,8 +187,17 @@ def lookup(
             inputs, tables = (stream, rows), ()
             late_ms = duration_ms(options.get("late", 0), "late", least=0)
             own = format_of(_value_type(stream, name), name)
+            is_file = isinstance(rows.endpoint, FileTable)
             versions = format_of(_optional(rows.value_type), name)
-            timed = AsOfLookup(name, on, late_ms, own, versions, how == "inner")
+            timed = AsOfLookup(
+                name,
+                on,
+                late_ms,
+                own,
+                versions,
+                how == "inner",
+                isinstance(rows.endpoint, FileTable),
+            )
             steps = (timed, Combine(combine))
         node = Node(
             name,

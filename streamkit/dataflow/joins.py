@@ -14,7 +14,7 @@ on which stream is read first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -29,6 +29,9 @@ from streamkit.state.waiting import Waiting, WaitingRecords
 from streamkit.windows import Tumbling
 
 How = Literal["inner", "left", "outer"]
+_CLOCK_CHANGE_MS: Final = 2 * 3_600_000
+# A pair: both values, its time, its key, and the offset that it belongs to.
+_Pair = tuple[Value, Value, int, bytes, int]
 # The value of a side that has none.
 ABSENT: Final = None
 
@@ -86,28 +89,28 @@ class _IntervalJoin:
         marks = None
         if min(chunk.timestamps_ms) + late_ms < self._room.highest_watermark_ms():
             marks = self._room.watermarks_ms(chunk)
-        rows: list[int] = []
-        found: list[tuple[Value, Value, int]] = []
+        found: list[_Pair] = []
         late: list[int] = []
         columns = zip(chunk.keys, chunk.timestamps_ms, chunk.values, strict=True)
         for row, (key, time_ms, value) in enumerate(columns):
             if time_ms < 0:
                 self._room.late(picked(chunk, late))
-                raise RowFailed(row, _pairs(chunk, rows, found)) from NoTime()
+                raise RowFailed(row, _pairs(chunk, found)) from NoTime()
             if marks is not None and time_ms + late_ms < marks[row]:
                 late.append(row)
                 continue
             assert key is not None, "key_by gives every record a key"
-            each = own.add(key, time_ms, value)
+            each = own.add(key, time_ms, value, chunk.offsets[row])
             for match in other.of_key(key):
                 if -within_ms <= match.time_ms - time_ms <= within_ms:
                     own.match(each)
                     other.match(match)
                     pair = (value, match.value) if side == 0 else (match.value, value)
-                    rows.append(row)
-                    found.append((*pair, max(time_ms, match.time_ms)))
+                    # Both may be of this slice: the pair comes with the later one.
+                    offset = max(chunk.offsets[row], other.offset_of(match))
+                    found.append((*pair, max(time_ms, match.time_ms), key, offset))
         self._room.late(picked(chunk, late))
-        return _pairs(chunk, rows, found)
+        return _pairs(chunk, found)
 
     def due_ms(self) -> int | None:
         firsts = [each.first_ms() for each in self._waiting]
@@ -152,7 +155,9 @@ class WindowJoin(TimedStep):
 
     @property
     def hold_ms(self) -> int:
-        return self.late_ms + self.window.size_ms
+        # A local day may be an hour longer, where the clocks change.
+        longer_ms = 0 if self.window.time_zone is None else _CLOCK_CHANGE_MS
+        return self.late_ms + self.window.size_ms + longer_ms
 
     def open(self, room: Room) -> TwoSided:
         return _WindowJoin(self, room)
@@ -207,6 +212,7 @@ class _WindowJoin:
         while (pane := self._panes.first()) is not None and pane[0] <= closing_ms:
             for key, sides in self._panes.close(pane).items():
                 found += [(key, *each) for each in self._pairs(sides)]
+        found.sort(key=lambda each: each[3])
         return Chunk(
             [(left, right) for _, left, right, _ in found],
             [key for key, _, _, _ in found],
@@ -241,13 +247,14 @@ class Combine(Stateless):
         return chunk.with_values(values)
 
 
-def _pairs(chunk: Chunk, rows: Sequence[int], found: Sequence[tuple[Value, Value, int]]) -> Chunk:
+def _pairs(chunk: Chunk, found: list[_Pair]) -> Chunk:
     """Return pairs that rows of a chunk have completed."""
+    found.sort(key=lambda each: each[4])
     return Chunk(
-        [(left, right) for left, right, _ in found],
-        [chunk.keys[row] for row in rows],
-        [time_ms for _, _, time_ms in found],
-        [chunk.offsets[row] for row in rows],
+        [(left, right) for left, right, _, _, _ in found],
+        [key for _, _, _, key, _ in found],
+        [time_ms for _, _, time_ms, _, _ in found],
+        [offset for _, _, _, _, offset in found],
         chunk.topic,
         chunk.partition,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, get_args
 
 from streamkit.dataflow.endpoints import FunctionSource, TopicSource
@@ -12,7 +13,7 @@ from streamkit.dataflow.functions import FunctionFacts, check_callable, errors_a
 from streamkit.dataflow.operators import AsRecords, Map
 from streamkit.dataflow.options import SourceOptions, TimeOptions, checked_options, timing_of
 from streamkit.dataflow.steps import Step
-from streamkit.dataflow.tables import TableKeys, Upsert, or_deleted
+from streamkit.dataflow.tables import DELETED, TableKeys, Upsert, or_deleted
 from streamkit.dataflow.topology import Location, Node, stage_name
 from streamkit.errors import TopologyError, UsageError
 from streamkit.record import Offset, Topic
@@ -77,11 +78,15 @@ def table_steps(
             )
         reading: tuple[Step, ...] = (time_step(options),)
         if not is_file:
-            reading = tuple(
-                Map(or_deleted(each.function)) if isinstance(each, Map) else each
-                for each in reading_steps(kind, options, location)
-            )
+            reading = tuple(map(_with_deletions, reading_steps(kind, options, location)))
         return (*reading, TableKeys(key), Upsert(name, form, is_kept=not is_file))
+
+
+def _with_deletions(step: Step) -> Step:
+    """Return a step that leaves deletions as they are."""
+    if isinstance(step, Map):
+        return Map(or_deleted(step.function))
+    return replace(step, ignored=DELETED) if isinstance(step, EventTime) else step
 
 
 def time_step(options: TimeOptions) -> EventTime:

@@ -144,8 +144,11 @@ class ExpiringState(State[T]):
         return found[1]
 
     def set(self, value: T) -> None:
-        self._inner.set((self._now_ms, value))
-        self.expirations.append((self._now_ms + self._ttl_ms, self._inner._key))
+        found = self._inner.get()
+        # A record out of order does not make a value older than it is.
+        at_ms = self._now_ms if found is None else max(self._now_ms, found[0])
+        self._inner.set((at_ms, value))
+        self.expirations.append((at_ms + self._ttl_ms, self._inner._key))
 
     def clear(self) -> None:
         self._inner.clear()

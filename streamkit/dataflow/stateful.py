@@ -35,7 +35,9 @@ from streamkit.windows import duration_ms
 T = TypeVar("T")
 # A function of the user, with parameters and results of any type.
 Call = Callable[..., Value]
-_AT_START_MS: Final = -(2**62)
+_END_MS: Final = 2**62
+# When a value was set that had no time before a migration: it stays until it is set again.
+_MIGRATED_MS: Final = 2**61
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,34 +82,36 @@ class _Running:
         self._expiry = None if step.ttl_ms is None else _Expiry(self._keyed, plain, step.ttl_ms)
         self._state = plain if self._expiry is None else self._expiry.state
         self._timers = None if step.hook.function is None else Timers(step.name, room)
-        self._requests = TimerRequests(lambda: plain._key)
-        # The calls of this slice that went well, to repeat those of one key.
-        self._calls: list[tuple[Chunk, int]] = []
+        self._requests = TimerRequests()
+        # The calls of this slice that went well, to repeat those of one key: the times that they
+        # had, and how many of the rows they were.
+        self._calls: list[tuple[Chunk, Sequence[int], int]] = []
         self._slice_number = self._keyed.slice_number
+        self._passed_ms = 0
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
         marks = self._room.watermarks_ms(chunk) if self._step.is_timed else ()
+        times_ms = list(map(max, chunk.timestamps_ms, marks))
         self._state._open()
         try:
-            result = self._applied(chunk, marks)
+            result = self._applied(chunk, times_ms, marks)
         except RowFailed as failed:
-            del self._requests.requests[self._requests.settled :]
-            self._undo_call(chunk, failed.row)
+            self._requests.undo()
+            self._undo_call(chunk, times_ms, failed.row)
             raise
         except Interrupted as interrupted:
-            self._note(chunk, interrupted.row)
+            self._note(chunk, times_ms, interrupted.row)
             raise
         finally:
             self._state._close()
-            self._settle(chunk, marks)
-        self._note(chunk, len(chunk))
+            self._settle()
+        self._note(chunk, times_ms, len(chunk))
         return result
 
-    def _applied(self, chunk: Chunk, marks: Sequence[int]) -> Chunk:
+    def _applied(self, chunk: Chunk, times_ms: Sequence[int], marks: Sequence[int]) -> Chunk:
         states: Iterable[State[Value]]
         if self._step.is_timed:
-            now_ms = list(map(max, chunk.timestamps_ms, marks))
-            states = map(self._begin, chunk.keys, now_ms)
+            states = map(self._begin, chunk.keys, times_ms, marks)
         else:
             states = self._state._each(chunk.keys)
         arguments: list[Iterable[object]] = [states]
@@ -123,20 +127,17 @@ class _Running:
         values = one_per_row(calls, chunk, self._room, finish=without_none)
         return without_none(chunk.with_values(values))
 
-    def _begin(self, key: bytes | None, now_ms: int = 0) -> State[Value]:
-        self._requests.settled = len(self._requests.requests)
-        return self._state._begin(key, now_ms)
+    def _begin(self, key: bytes | None, time_ms: int, mark_ms: int) -> State[Value]:
+        self._requests.begin(key, mark_ms)
+        return self._state._begin(key, time_ms)
 
     def _sink(self) -> TimerRequests | None:
         return None if self._timers is None else self._requests
 
-    def _settle(self, chunk: Chunk, marks: Sequence[int]) -> None:
+    def _settle(self) -> None:
         """Keep the timers of the calls that went well, and when their values expire."""
-        if self._timers is not None and self._requests.requests:
-            lowest = dict(zip(chunk.keys, marks, strict=True))
-            self._timers.apply(self._requests.requests, lambda key: lowest.get(key, _AT_START_MS))
-        self._requests.requests = []
-        self._requests.settled = 0
+        if self._timers is not None:
+            self._timers.apply(self._requests.take())
         if self._expiry is not None:
             self._expiry.note()
 
@@ -148,17 +149,23 @@ class _Running:
         return min([each for each in known if each is not None], default=None)
 
     def on_time(self, watermark_ms: int) -> Chunk:
-        if self._expiry is not None:
-            self._expiry.remove(watermark_ms)
-        if self._timers is None:
+        due = [] if self._timers is None else self._timers.take(watermark_ms)
+        self._passed_ms = watermark_ms
+        if not due:
+            self._expire()
             return EMPTY
-        due = self._timers.take(watermark_ms)
         return Chunk(
             [name for _, _, name in due],
             [key for _, key, _ in due],
             [at_ms for at_ms, _, _ in due],
             [0] * len(due),
         )
+
+    def _expire(self) -> None:
+        """Remove the values that are gone; timers of an earlier time have been called by then."""
+        # At the end of time, what a later run may still use is kept.
+        if self._expiry is not None and self._passed_ms < _END_MS:
+            self._expiry.remove(self._passed_ms)
 
     def on_due(self, chunk: Chunk) -> Chunk:
         """Call the function for the timers whose time has come."""
@@ -169,7 +176,8 @@ class _Running:
                 values += self._timer_values(chunk, row, values)
         finally:
             self._state._close()
-            self._settle(chunk, chunk.timestamps_ms)
+            self._settle()
+        self._expire()
         return without_none(chunk.with_values(values))
 
     def _timer_values(self, chunk: Chunk, row: int, done: list[Value]) -> list[Value]:
@@ -183,27 +191,27 @@ class _Running:
         timer = Timer(key if key_of is None else key_of(key), moment(at_ms), chunk.values[row])
         try:
             return one_per_row(
-                lambda block: (function(timer, self._begin(key, at_ms)) for _ in block),
+                lambda block: (function(timer, self._begin(key, at_ms, at_ms)) for _ in block),
                 chunk.slice(row, row + 1),
                 self._room,
             )
         except RowFailed as failed:
-            del self._requests.requests[self._requests.settled :]
+            self._requests.undo()
             self._keyed.put(key, before)
             finished = chunk.slice(0, row).with_values(done)
             raise RowFailed(row, without_none(finished)) from failed.__cause__
 
     # --- calls that failed -----------------------------------------------------------
 
-    def _note(self, chunk: Chunk, rows: int) -> None:
+    def _note(self, chunk: Chunk, times_ms: Sequence[int], rows: int) -> None:
         if self._slice_number != self._keyed.slice_number:
             self._slice_number = self._keyed.slice_number
             self._calls = []
         if rows and not self._step.form.is_immutable:
-            self._calls.append((chunk, rows))
+            self._calls.append((chunk, times_ms, rows))
 
-    def _undo_call(self, chunk: Chunk, row: int) -> None:
-        self._note(chunk, row)
+    def _undo_call(self, chunk: Chunk, times_ms: Sequence[int], row: int) -> None:
+        self._note(chunk, times_ms, row)
         key = chunk.keys[row]
         if key is None or not self._keyed.is_touched(key):
             return
@@ -211,16 +219,16 @@ class _Running:
             self._state._take_back()
             return
         self._keyed.undo_key(key)
-        for earlier, rows in self._calls:
+        for earlier, earlier_ms, rows in self._calls:
             chosen = [at for at, each in enumerate(earlier.keys[:rows]) if each == key]
             for at in chosen:
-                self._repeat(earlier.slice(at, at + 1))
+                time_ms = earlier_ms[at] if earlier_ms else 0
+                self._repeat(earlier.slice(at, at + 1), time_ms)
 
-    def _repeat(self, one: Chunk) -> None:
-        now_ms = max(one.timestamps_ms[0], self._room.watermark_ms())
-        arguments: list[object] = [self._state._begin(one.keys[0], now_ms)]
+    def _repeat(self, one: Chunk, time_ms: int) -> None:
+        arguments: list[object] = [self._state._begin(one.keys[0], time_ms)]
         if self._step.key_of is not None:  # timers of the first call were kept then
-            arguments += list(contexts(one, self._step.key_of, TimerRequests(bytes)))
+            arguments += list(contexts(one, self._step.key_of, TimerRequests()))
         result = self._step.function(one.values[0], *arguments)
         if self._step.expands:
             list(result)
@@ -291,7 +299,13 @@ def _timed_type(kind: Kind) -> Kind:
 
 
 def _migrating(migrate: Call) -> Call:
-    return lambda pair: (pair[0], migrate(pair[1]))
+    """Return how a stored value becomes one with its time; it may have been stored without."""
+
+    def migrated(stored: Value) -> tuple[int, Value]:
+        has_time = isinstance(stored, list) and len(stored) == 2 and type(stored[0]) is int
+        return (stored[0], migrate(stored[1])) if has_time else (_MIGRATED_MS, migrate(stored))
+
+    return migrated
 
 
 def reducing(function: Call, form: StateFormat) -> Call:

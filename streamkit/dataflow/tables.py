@@ -17,15 +17,15 @@ from typing import Final
 
 import msgspec
 
-from streamkit.dataflow.emission import EMPTY, picked
+from streamkit.dataflow.emission import EMPTY, NoTime, picked
 from streamkit.dataflow.joins import ABSENT
 from streamkit.dataflow.keys import group_key
 from streamkit.dataflow.operators import fill, with_keys
-from streamkit.dataflow.steps import Operator, Room, Stateless, TimedStep, TwoSided
+from streamkit.dataflow.steps import Operator, Room, RowFailed, Stateless, TimedStep, TwoSided
 from streamkit.record import Chunk, Value
 from streamkit.state.change_log import StateFormat
 from streamkit.state.keyed import Keyed, Unstored
-from streamkit.state.waiting import WaitingRecords
+from streamkit.state.waiting import UnstoredRecords, WaitingRecords
 
 
 class _Deleted:
@@ -164,6 +164,7 @@ class AsOfLookup(TimedStep):
     stream_form: StateFormat
     table_form: StateFormat
     drops_missing: bool
+    is_file: bool
 
     @property
     def hold_ms(self) -> int:
@@ -181,7 +182,9 @@ class _AsOfLookup:
         self._room = room
         self._waiting = room.state(WaitingRecords, f"{step.name}/waiting", step.stream_form)
         versions = f"{step.name}/versions"
-        self._versions = room.state(WaitingRecords, versions, step.table_form)
+        # The rows of a file are read again at each start, so they are not stored.
+        kind = UnstoredRecords if step.is_file else WaitingRecords
+        self._versions = room.state(kind, versions, step.table_form)
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
         return self.on_side(0, chunk)
@@ -189,7 +192,11 @@ class _AsOfLookup:
     def on_side(self, side: int, chunk: Chunk) -> Chunk:
         if not len(chunk):
             return EMPTY
-        marks = self._room.watermarks_ms(chunk)
+        times_ms = chunk.timestamps_ms
+        if min(times_ms) < 0:
+            row = next(row for row, each in enumerate(times_ms) if each < 0)
+            raise RowFailed(row, self.on_side(side, chunk.slice(0, row))) from NoTime()
+        marks = times_ms if side == 1 and self._step.is_file else self._room.watermarks_ms(chunk)
         if side == 1:
             self._add_versions(chunk, marks)
             return EMPTY

@@ -52,23 +52,37 @@ class Request:
 
 
 class TimerRequests:
-    """What the calls of one chunk have asked for.
+    """What the calls of one chunk have asked for."""
 
-    Args:
-        present_key: Returns the key of the present call.
-    """
-
-    def __init__(self, present_key: Callable[[], bytes]) -> None:
-        self._present_key = present_key
+    def __init__(self) -> None:
         self.requests: list[Request] = []
+        self._key = b""
+        self._least_ms = 0
         # How many of them are from calls before the present one.
-        self.settled = 0
+        self._settled = 0
+
+    def begin(self, key: bytes | None, least_ms: int) -> None:
+        """Begin a call for a key, whose timers come at ``least_ms`` at the earliest."""
+        self._key = key or b""
+        self._least_ms = least_ms
+        self._settled = len(self.requests)
+
+    def undo(self) -> None:
+        """Take back what the present call has asked for."""
+        del self.requests[self._settled :]
+
+    def take(self) -> list[Request]:
+        """Return what was asked for, and begin again."""
+        requests, self.requests = self.requests, []
+        self._settled = 0
+        return requests
 
     def set(self, at: datetime | int, name: str) -> None:
-        self.requests.append(Request(self._present_key(), time_ms(at), name))
+        at_ms = max(time_ms(at), self._least_ms)
+        self.requests.append(Request(self._key, at_ms, name))
 
     def cancel(self, name: str) -> None:
-        self.requests.append(Request(self._present_key(), None, name))
+        self.requests.append(Request(self._key, None, name))
 
 
 class Timers:
@@ -84,16 +98,15 @@ class Timers:
         self._undo_number = -1
         self._due: list[tuple[int, bytes]] = []
 
-    def apply(self, requests: Iterable[Request], mark_of: Callable[[bytes], int]) -> None:
-        """Set and remove timers; ``mark_of`` returns the earliest time for a key."""
+    def apply(self, requests: Iterable[Request]) -> None:
+        """Set and remove timers."""
         self._find_due()
         for each in requests:
             kept: _Kept = self._keyed.values.get(each.key, ())
             others = [timer for timer in kept if timer[1] != each.name]
             if each.at_ms is not None:
-                at_ms = max(each.at_ms, mark_of(each.key))
-                others.append((at_ms, each.name))
-                heapq.heappush(self._due, (at_ms, each.key))
+                others.append((each.at_ms, each.name))
+                heapq.heappush(self._due, (each.at_ms, each.key))
             self._set(each.key, tuple(sorted(others)))
 
     def due_ms(self) -> int | None:

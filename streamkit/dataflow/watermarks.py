@@ -202,6 +202,8 @@ class Watermarks:
                 holding_ms += held
                 quiet_ms += quiet
         streams_ms = min(holding_ms) if holding_ms else max(quiet_ms, default=NEVER_MS)
+        if all(each.is_table or each in self.ended for each in time.sources):
+            streams_ms = FOREVER_MS
         found_ms = min([streams_ms, *tables_ms]) - time.hold_ms
         # What waits in a stage before this one may come even if the source of it is quiet.
         for before, hold_ms in time.waits_for:

@@ -51,7 +51,11 @@ class Keyed:
         if migrates:
             migrate = form.migrate
             assert migrate is not None, "only then are values of another type read"
-            decode = lambda data: migrate(msgspec.msgpack.decode(data))  # noqa: E731
+
+            def decode(data: bytes) -> Any:
+                value = migrate(msgspec.msgpack.decode(data))
+                return form.decode(form.encode(value))  # it must be of the present type
+
             self._log.note(self._log.restored, ())
         self.values = {key: decode(data) for key, data in self._log.restored.items()}
         self._log.restored = {}

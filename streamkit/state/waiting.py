@@ -30,7 +30,7 @@ _decode_entry = msgspec.msgpack.Decoder(tuple[bytes, int, bool, msgspec.Raw]).de
 class Waiting:
     """One record that waits. ``is_matched``: it has found another record."""
 
-    __slots__ = ("id", "is_matched", "key", "time_ms", "value")
+    __slots__ = ("id", "is_matched", "key", "offset", "slice_number", "time_ms", "value")
 
     def __init__(self, id: int, key: bytes, time_ms: int, value: Any) -> None:
         self.id = id
@@ -38,6 +38,9 @@ class Waiting:
         self.time_ms = time_ms
         self.value = value
         self.is_matched = False
+        # The offset of the record in the slice that has brought it.
+        self.offset = -1
+        self.slice_number = -1
 
 
 class WaitingRecords:
@@ -57,6 +60,7 @@ class WaitingRecords:
         # The records in order of time; those that are removed stay in it until their turn.
         self._by_time: list[tuple[int, int]] = []
         self._next_id = 0
+        self._slice_number = 0
         self._changes: list[tuple[str, Waiting]] = []
         self._stored: set[int] = set()
         self._log = ChangeLog(name, _format_of(form), partial(map, self._value_of), rows)
@@ -90,9 +94,14 @@ class WaitingRecords:
         """Return the records of a key, in order of time; do not change the list."""
         return self._by_key.get(key, [])
 
-    def add(self, key: bytes, time_ms: int, value: Any) -> Waiting:
+    def offset_of(self, each: Waiting) -> int:
+        """Return the offset of a record of this slice; -1 for one of an earlier slice."""
+        return each.offset if each.slice_number == self._slice_number else -1
+
+    def add(self, key: bytes, time_ms: int, value: Any, offset: int = -1) -> Waiting:
         """Add a record."""
         each = Waiting(self._next_id, key, time_ms, value)
+        each.offset, each.slice_number = offset, self._slice_number
         self._next_id += 1
         self._insert(each)
         self._changes.append(("added", each))
@@ -132,6 +141,7 @@ class WaitingRecords:
 
     def keep_slice(self) -> None:
         """Accept the changes of this slice."""
+        self._slice_number += 1
         if not self._changes:
             return
         new = {each.id for what, each in self._changes if what == "added"}
@@ -145,6 +155,7 @@ class WaitingRecords:
 
     def undo_slice(self) -> None:
         """Take back the changes of this slice."""
+        self._slice_number += 1
         for what, each in reversed(self._changes):
             if what == "added":
                 self._remove(each)
@@ -184,6 +195,20 @@ class WaitingRecords:
         rows.remove(each)
         if not rows:
             del self._by_key[each.key]
+
+
+class UnstoredRecords(WaitingRecords):
+    """Records that no commit stores, because each run reads them again."""
+
+    def __init__(self, name: str, form: StateFormat, rows: Iterable[StateRow] = ()) -> None:
+        super().__init__(name, form)
+
+    def keep_slice(self) -> None:
+        self._slice_number += 1
+        self._changes = []
+
+    def prepare(self) -> StateChange | None:
+        return None
 
 
 def _format_of(form: StateFormat) -> StateFormat:

@@ -206,6 +206,9 @@ class TestJob:
             is_isolated=self._is_isolated,
         )
         task.on_result = self._note
+        if task.time is not None:
+            sources = self._topology.of_kind("source")
+            task.time.ended = {each for each in sources if isinstance(each.endpoint, FileTable)}
         return task
 
     def _opened_store(self) -> Store:

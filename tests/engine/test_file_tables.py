@@ -159,12 +159,12 @@ def test_rows_that_are_no_longer_in_a_file_are_not_found(tmp_path: Path) -> None
     path = written(tmp_path, "code,name,since\nBER,Berlin,100\nAMS,Amsterdam,100\n")
     app, flights, _, results = airports_app(CsvTable(path), as_of=True)
     with app.test() as job:
-        job.send(flights, Flight(1, "BER", 200))
+        job.send(flights, Flight(1, "BER", 200), Flight(0, "AMS", 201))
         written(tmp_path, "code,name,since\nAMS,Amsterdam,100\n")
         job.restart()
         job.send(flights, Flight(2, "BER", 300), Flight(3, "AMS", 300))
         job.drain()
-        assert job.output(results) == ["1Berlin", "2-", "3Amsterdam"]
+        assert job.output(results) == ["1Berlin", "0Amsterdam", "2-", "3Amsterdam"]
 
 
 def test_a_row_whose_key_fails_names_the_file(tmp_path: Path) -> None:

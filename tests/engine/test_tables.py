@@ -248,7 +248,7 @@ def test_an_ended_stream_is_looked_up_when_the_table_continues() -> None:
     task.time.ended = {orders.node}
     part = Chunk([encode(Customer("b", "Bob"))], [b"b"], [1_000], [1], "customers", 0)
     work = task.process(customers.node, part)
-    assert [list(output.chunk.values) for output in work.outputs] == [[b"1Ada"]]
+    assert [value for output in work.outputs for value in output.chunk.values] == [b"1Ada"]
 
 
 def test_the_results_of_a_window_are_in_time_for_a_lookup_of_a_table_that_continues() -> None:

@@ -79,7 +79,7 @@ BUGS = {
         cell("each", "raises", "middle", "fail"),
     ),
     "a skipped row of a sink is not counted": Bug(
-        Edit(Task, "_account_skip", "counts.skipped += 1", "pass"),
+        Edit(task_module, "add_counts", "counts[skip.node].skipped += 1", "pass"),
         cell("each", "raises", "middle", "skip"),
     ),
     "only Exceptions fail a row": Bug(
