@@ -10,6 +10,7 @@ import pytest
 
 from streamkit import App
 from streamkit.connectors.tables import CsvTable, JsonLinesTable
+from streamkit.dataflow.explain import explain
 from streamkit.errors import DataError, StageError, TopologyError, UsageError
 
 
@@ -165,6 +166,11 @@ def test_rows_that_are_no_longer_in_a_file_are_not_found(tmp_path: Path) -> None
         job.send(flights, Flight(2, "BER", 300), Flight(3, "AMS", 300))
         job.drain()
         assert job.output(results) == ["1Berlin", "0Amsterdam", "2-", "3Amsterdam"]
+
+
+def test_a_file_is_not_explained_as_stored_data(tmp_path: Path) -> None:
+    app, _, _, _ = airports_app(CsvTable(tmp_path / "airports.csv"))
+    assert explain(app.topology).states == []
 
 
 def test_a_row_whose_key_fails_names_the_file(tmp_path: Path) -> None:

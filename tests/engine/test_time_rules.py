@@ -13,7 +13,7 @@ from streamkit.errors import StageError
 from streamkit.record import Chunk
 from streamkit.runtime.task import Task
 from streamkit.runtime.work import Work
-from streamkit.windows import AnyWindow, Session, Sliding, Tumbling
+from streamkit.windows import AnyWindow, CountWindow, Session, Sliding, Tumbling
 
 
 class Tick(msgspec.Struct, frozen=True):
@@ -155,3 +155,15 @@ def test_results_that_waited_for_late_records_are_in_time_for_the_next_window() 
             job.send(ticks, Tick(time))
         job.drain()
         assert (job.output(late), len(job.output(again))) == ([], len(job.output(results)))
+
+
+def test_windows_of_records_that_a_drain_completes_are_in_time_for_the_next_window() -> None:
+    app, ticks, results = windows_app(CountWindow(3))
+    again = results.window(TEN).aggregate(
+        Found, name="again", times=CollectList(lambda found: found.times[0])
+    )
+    late = again.late
+    with app.test() as job:
+        job.send(ticks, Tick(1), Tick(2), Tick(1_000, "b"))
+        job.drain()
+        assert (job.output(late), len(job.output(again))) == ([], 2)
