@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from streamkit.dataflow.endpoints import FunctionSink, FunctionSource
+from streamkit.dataflow.endpoints import FileTable, FunctionSink, FunctionSource
 from streamkit.dataflow.steps import Unlimited
+from streamkit.dataflow.tables import Lookup
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.dataflow.watermarks import TimePlan, plan_time, timed_step
 from streamkit.state.change_log import StateFormat
 from streamkit.state.keyed import Keyed, Unstored
 from streamkit.state.panes import Panes
 from streamkit.state.types import shown_description
-from streamkit.state.waiting import WaitingRecords
+from streamkit.state.waiting import UnstoredRecords, WaitingRecords
 from streamkit.units import shown_ms
 
 S = TypeVar("S", bound=Keyed | Panes | WaitingRecords)
@@ -63,7 +64,11 @@ def explain(topology: Topology) -> PlanFacts:
     ]
     return PlanFacts(
         nodes,
-        [node.name for node in topology.of_kind("source")],
+        [
+            node.name
+            for node in topology.of_kind("source")
+            if not isinstance(node.endpoint, FileTable)
+        ],
         sorted({state.name for node in nodes for state in node.states}),
     )
 
@@ -120,7 +125,7 @@ class _Recorder(Unlimited):
         self.states: list[StateFacts] = []
 
     def state(self, kind: type[S], name: str, form: StateFormat) -> S:
-        if kind is not Unstored:
+        if kind not in (Unstored, UnstoredRecords):
             self.states.append(StateFacts(name, shown_description(kind.describe(form))))
         return kind(name, form)
 
@@ -128,5 +133,6 @@ class _Recorder(Unlimited):
 def _states_of(node: Node) -> list[StateFacts]:
     recorder = _Recorder()
     for step in node.steps:
-        step.open(recorder)
+        if not isinstance(step, Lookup):  # it reads the state of a table
+            step.open(recorder)
     return recorder.states

@@ -154,9 +154,9 @@ def _join_step(common: _Joined, kinds: list[Value], options: JoinOptions) -> Ste
         return IntervalJoin(within_ms=duration_ms(within, "within", least=0), **common)
     if not isinstance(window, Tumbling):
         raise UsageError(f"window={window!r}: a join has a Tumbling window")
-    columns = [_rows_of(each) for each in kinds]
-    form = format_of(_generic(tuple, *columns), common["name"])
-    return WindowJoin(window=window, form=form, **common)
+    name, how = common["name"], common["sides"].how
+    left, right = (format_of(_generic(tuple, int, each), name) for each in kinds)
+    return WindowJoin(name, window, common["late_ms"], JoinSides((left, right), how))
 
 
 def lookup(
@@ -196,7 +196,7 @@ def lookup(
                 own,
                 versions,
                 how == "inner",
-                isinstance(rows.endpoint, FileTable),
+                is_file,
             )
             steps = (timed, Combine(combine))
         node = Node(
@@ -242,11 +242,6 @@ def _value_type(node: Node, name: str) -> Kind:
 def _optional(kind: Kind) -> Kind:
     container: Kind = Optional
     return container[kind]
-
-
-def _rows_of(kind: Kind) -> Kind:
-    """Return the type of values with their event times."""
-    return _generic(tuple, _generic(tuple, int, kind), ...)
 
 
 def _generic(container: Kind, *items: Kind) -> Kind:

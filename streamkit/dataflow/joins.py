@@ -14,7 +14,7 @@ on which stream is read first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -23,7 +23,6 @@ from streamkit.dataflow.operators import one_per_row
 from streamkit.dataflow.steps import Room, RowFailed, Stateless, TimedStep, TwoSided
 from streamkit.record import Chunk, Value
 from streamkit.state.change_log import StateFormat
-from streamkit.state.panes import Panes
 from streamkit.state.types import windowed_format
 from streamkit.state.waiting import Waiting, WaitingRecords
 from streamkit.windows import Tumbling
@@ -101,14 +100,13 @@ class _IntervalJoin:
                 continue
             assert key is not None, "key_by gives every record a key"
             each = own.add(key, time_ms, value, chunk.offsets[row])
-            for match in other.of_key(key):
-                if -within_ms <= match.time_ms - time_ms <= within_ms:
-                    own.match(each)
-                    other.match(match)
-                    pair = (value, match.value) if side == 0 else (match.value, value)
-                    # Both may be of this slice: the pair comes with the later one.
-                    offset = max(chunk.offsets[row], other.offset_of(match))
-                    found.append((*pair, max(time_ms, match.time_ms), key, offset))
+            for match in other.between(key, time_ms - within_ms, time_ms + within_ms):
+                own.match(each)
+                other.match(match)
+                pair = (value, match.value) if side == 0 else (match.value, value)
+                # Both may be of this slice: the pair comes with the later one.
+                offset = max(chunk.offsets[row], other.offset_of(match))
+                found.append((*pair, max(time_ms, match.time_ms), key, offset))
         self._room.late(picked(chunk, late))
         return _pairs(chunk, found)
 
@@ -136,22 +134,17 @@ class _IntervalJoin:
         )
 
 
-# The records of a key in one window: those of each side, with their event times.
-_Sides = tuple[tuple[tuple[int, Value], ...], tuple[tuple[int, Value], ...]]
-
-
 @dataclass(frozen=True, slots=True)
 class WindowJoin(TimedStep):
     """Pair all records of one key that are in the same window.
 
-    ``form`` is how the records of both sides in one window are stored.
+    ``sides`` has the formats of values with their event times.
     """
 
     name: str
     window: Tumbling
     late_ms: int
     sides: JoinSides
-    form: StateFormat
 
     @property
     def hold_ms(self) -> int:
@@ -163,15 +156,25 @@ class WindowJoin(TimedStep):
         return _WindowJoin(self, room)
 
 
+# A value with its event time.
+_Timed = tuple[int, Value]
+
+
 class _WindowJoin:
-    """The operator of `WindowJoin`. Its results are pairs of values."""
+    """The operator of `WindowJoin`. Its results are pairs of values.
+
+    Each record waits until the end of its window.
+    """
 
     def __init__(self, step: WindowJoin, room: Room) -> None:
         self._step = step
         self._room = room
         self._grid = step.window.grid
-        form = windowed_format(step.form, str(step.window))
-        self._panes = room.state(Panes, step.name, form)
+        names = (f"{step.name}/left", f"{step.name}/right")
+        self._waiting = [
+            room.state(WaitingRecords, name, windowed_format(form, str(step.window)))
+            for name, form in zip(names, step.sides.forms, strict=True)
+        ]
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
         return self.on_side(0, chunk)
@@ -193,25 +196,24 @@ class _WindowJoin:
                 late.append(row)
                 continue
             assert key is not None, "key_by gives every record a key"
-            pane = (end, end)
-            values = self._panes.open(pane)
-            before: _Sides = values.get(key, ((), ()))
-            self._panes.changed(pane, (key,), (values.get(key),))
-            added = (*before[side], (time_ms, value))
-            values[key] = (added, before[1]) if side == 0 else (before[0], added)
+            self._waiting[side].add(key, end, (time_ms, value))
         self._room.late(picked(chunk, late))
         return EMPTY
 
     def due_ms(self) -> int | None:
-        pane = self._panes.first()
-        return None if pane is None else pane[0] + self._step.late_ms
+        firsts = [each.first_ms() for each in self._waiting]
+        known = [each for each in firsts if each is not None]
+        return min(known) + self._step.late_ms if known else None
 
     def on_time(self, watermark_ms: int) -> Chunk:
-        closing_ms = watermark_ms - self._step.late_ms
+        windows: dict[tuple[int, bytes], tuple[list[_Timed], list[_Timed]]] = {}
+        for side, waiting in enumerate(self._waiting):
+            for each in waiting.remove_before(watermark_ms - self._step.late_ms + 1):
+                window = windows.setdefault((each.time_ms, each.key), ([], []))
+                window[side].append(each.value)
         found: list[tuple[bytes, Value, Value, int]] = []
-        while (pane := self._panes.first()) is not None and pane[0] <= closing_ms:
-            for key, sides in self._panes.close(pane).items():
-                found += [(key, *each) for each in self._pairs(sides)]
+        for (_, key), sides in windows.items():
+            found += [(key, *each) for each in self._pairs(sides)]
         found.sort(key=lambda each: each[3])
         return Chunk(
             [(left, right) for _, left, right, _ in found],
@@ -220,17 +222,19 @@ class _WindowJoin:
             [0] * len(found),
         )
 
-    def _pairs(self, sides: _Sides) -> list[tuple[Value, Value, int]]:
+    def _pairs(
+        self, sides: tuple[list[_Timed], list[_Timed]]
+    ) -> Iterable[tuple[Value, Value, int]]:
         lefts, rights = (sorted(each, key=lambda row: row[0]) for each in sides)
         if not rights and self._step.sides.emits_unmatched(0):
             return [(value, ABSENT, time_ms) for time_ms, value in lefts]
         if not lefts and self._step.sides.emits_unmatched(1):
             return [(ABSENT, value, time_ms) for time_ms, value in rights]
-        return [
+        return (
             (left, right, max(left_ms, right_ms))
             for left_ms, left in lefts
             for right_ms, right in rights
-        ]
+        )
 
 
 @dataclass(frozen=True, slots=True)

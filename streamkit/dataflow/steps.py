@@ -64,6 +64,9 @@ class Room(Protocol):
     def highest_watermark_ms(self) -> int:
         """Return a time that no row of the present chunk has a watermark above."""
 
+    def is_in_order(self) -> bool:
+        """Return whether no record of this slice comes after one of a later event time."""
+
     def watermarks_ms(self, chunk: Chunk) -> Sequence[int]:
         """Return the watermark by which each row is judged: whether it is late."""
 
@@ -88,6 +91,9 @@ class Unlimited:
 
     def highest_watermark_ms(self) -> int:
         return -(2**62)
+
+    def is_in_order(self) -> bool:
+        return False
 
     def watermarks_ms(self, chunk: Chunk) -> Sequence[int]:
         return [-(2**62)] * len(chunk)

@@ -20,6 +20,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, repeat
+from operator import gt
 from typing import Final
 
 from streamkit.dataflow.steps import TimedStep
@@ -163,6 +164,19 @@ class Watermarks:
             return own_ms
         top_ms: int = self._kept.values.get(self._keys[self._source].of(self._partition), NEVER_MS)
         return max(own_ms, top_ms - self._behind_ms(node))
+
+    def is_in_order(self) -> bool:
+        """Return whether no record of this slice comes after one of a later event time."""
+        if self.is_firing or self._source is None:
+            return False
+        before_ms = NEVER_MS
+        for part in self._parts:
+            times_ms = part.times_ms
+            before_ms = max(before_ms, part.before_ms)
+            if times_ms[0] < before_ms or any(map(gt, times_ms, times_ms[1:])):
+                return False
+            before_ms = times_ms[-1]
+        return True
 
     def of_rows(self, node: Node, chunk: Chunk) -> Sequence[int]:
         """Return, for each row, the watermark of its own partition before its record."""

@@ -49,6 +49,21 @@ class ResultType:
         return first[: len(given)] == given
 
 
+def as_results(
+    of: ResultType | None, results: dict[str, Callable[[Value], Value]], key_type: Kind
+) -> AsResults:
+    """Return the step that makes results; ``results`` are the functions of each aggregate."""
+    if of is None:
+        return AsResults(None, results, key_type)
+    given = [name for name in of.fields if name in results or name in _OF_WINDOW]
+    return AsResults(of, results, key_type, of.takes_in_order(given))
+
+
+def _is_same(result: Callable[[Value], Value]) -> bool:
+    """Return whether a function of an aggregate returns its argument."""
+    return getattr(result, "__func__", None) is Aggregator.result
+
+
 def result_type(cls: Kind) -> ResultType:
     """Return the fields of a class of results.
 
@@ -117,6 +132,7 @@ class AsResults(Stateless):
     of: ResultType | None
     results: dict[str, Callable[[Value], Value]]
     key_type: Kind
+    is_positional: bool = False
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
         keys = iter(chunk.keys)
@@ -136,12 +152,13 @@ class AsResults(Stateless):
             _END: map(self._time(_END), ends),
         }
         for at, (name, result) in enumerate(self.results.items()):
-            columns[name] = map(result, map(itemgetter(at), found))
+            column = map(itemgetter(at), found)
+            columns[name] = column if _is_same(result) else map(result, column)
         if self.of is None:
             return map(dict, map(zip, repeat(list(columns)), zip(*columns.values(), strict=False)))
         fields = self.of.fields
         chosen = {name: columns[name] for name in fields if name in columns}
-        if self.of.takes_in_order(chosen):
+        if self.is_positional:
             return map(self.of.cls, *chosen.values())
         build: Callable[..., Value] = self.of.cls
         names = list(chosen)

@@ -25,8 +25,8 @@ from streamkit.dataflow.stream import Stream, late_stream
 from streamkit.dataflow.topology import Node, OnError, Topology
 from streamkit.dataflow.window_results import (
     Applied,
-    AsResults,
     AsValues,
+    as_results,
     check_fields,
     result_type,
 )
@@ -127,7 +127,7 @@ class WindowedStream(Generic[K_co, V_co]):
             kinds = [fields.get(field, Value) for field in aggregates]
             found = accumulator(aggregates, kinds, name)
             key_type = fields.get("key", self._node.key_type)
-            step = AsResults(of, dict(zip(aggregates, found.results, strict=True)), key_type)
+            step = as_results(of, dict(zip(aggregates, found.results, strict=True)), key_type)
             return self._then(found, step, name, on_error, dict if of is None else of.cls)
 
     def reduce(

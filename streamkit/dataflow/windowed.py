@@ -149,7 +149,15 @@ class _Windows:
         None means all rows.
         """
         late_ms = self._late_ms
-        if min(firsts) + late_ms > self._room.highest_watermark_ms():
+        closes_ms = min(firsts) + late_ms
+        if closes_ms > self._room.highest_watermark_ms():
+            return None, firsts
+        # A record in order is not late for the window that it is in.
+        if (
+            not self._has_panes
+            and closes_ms > self._room.watermark_ms()
+            and self._room.is_in_order()
+        ):
             return None, firsts
         kept = []
         opened = list(firsts)

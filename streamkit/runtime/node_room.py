@@ -85,6 +85,9 @@ class NodeRoom:
     def highest_watermark_ms(self) -> int:
         return NEVER_MS if self._time is None else self._time.highest_of(self._node)
 
+    def is_in_order(self) -> bool:
+        return self._time is not None and self._time.is_in_order()
+
     def watermarks_ms(self, chunk: Chunk) -> Sequence[int]:
         if self._time is None:
             return [NEVER_MS] * len(chunk)

@@ -14,6 +14,7 @@ import msgspec
 
 from streamkit.state.change_log import ChangeLog, StateFormat, StateRow
 from streamkit.state.panes import split_stored
+from streamkit.state.states import TIME_STATE
 from streamkit.state.types import shown
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -75,6 +76,8 @@ class StateReader:
         types = self._db.execute("SELECT name, type FROM state_types ORDER BY name").fetchall()
         found = []
         for name, described in types:
+            if name == TIME_STATE:  # no stage has it
+                continue
             log = self._log(name)
             size_bytes = sum(len(key) + len(data) for key, data in log.restored.items())
             text = shown(msgspec.json.decode(described))
@@ -84,7 +87,7 @@ class StateReader:
     def entries(self, name: str) -> list[StateEntry]:
         """Return the values of one state, as numbers, text, lists and dicts, in order of keys."""
         row = self._db.execute("SELECT type FROM state_types WHERE name = ?", (name,)).fetchone()
-        entry_of = _entry_reader(msgspec.json.decode(row[0]))
+        entry_of = _entry_reader(name, msgspec.json.decode(row[0]))
         found = [entry_of(key, data) for key, data in self._log(name).restored.items()]
         found.sort(key=lambda each: (each.key, str(each.details)))
         return found
@@ -94,12 +97,12 @@ class StateReader:
         return ChangeLog(name, _PLAIN, lambda keys: (), [StateRow(*row) for row in rows])
 
 
-def _entry_reader(described: dict[str, Any]) -> Callable[[bytes, bytes], StateEntry]:
+def _entry_reader(name: str, described: dict[str, Any]) -> Callable[[bytes, bytes], StateEntry]:
     """Return how stored entries of a type are shown."""
     if str(described.get("window", "")).startswith(_OF_PANES):
         return _of_pane
     if described["type"] == "waiting":
-        return _waiting
+        return _waiting_for_table if name.endswith("/waiting") else _waiting
     return lambda key, data: StateEntry(key, _decode(data), {})
 
 
@@ -111,6 +114,13 @@ def _of_pane(stored: bytes, data: bytes) -> StateEntry:
 def _waiting(stored: bytes, data: bytes) -> StateEntry:
     key, time_ms, is_matched, value = _decode(data)
     return StateEntry(key, value, {"time": _time(time_ms), "is_matched": is_matched})
+
+
+def _waiting_for_table(stored: bytes, data: bytes) -> StateEntry:
+    """Show a record that waits for a table, by the key of its row."""
+    found = _waiting(stored, data)
+    key, _ = _decode(found.key)
+    return StateEntry(key or b"", found.value, found.details)
 
 
 def _time(time_ms: int) -> str:

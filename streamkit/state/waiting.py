@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_right, insort_right
+from bisect import bisect_left, bisect_right, insort_right
 from collections.abc import Iterable
 from functools import partial
 from operator import attrgetter
@@ -112,6 +112,15 @@ class WaitingRecords:
         if not each.is_matched:
             each.is_matched = True
             self._changes.append(("matched", each))
+
+    def between(self, key: bytes, first_ms: int, last_ms: int) -> list[Waiting]:
+        """Return the records of a key from one time to another, both included."""
+        rows = self._by_key.get(key)
+        if rows is None:
+            return []
+        start = bisect_left(rows, (first_ms, -1), key=_order_of)
+        stop = bisect_right(rows, (last_ms, self._next_id), start, key=_order_of)
+        return rows[start:stop]
 
     def remove(self, each: Waiting) -> None:
         """Remove a record."""

@@ -108,7 +108,7 @@ def shown(folder: Path, name: str) -> list[Any]:
     return list(map(json.loads, lines))
 
 
-WINDOW_JOIN = "windows of tuple of vartuple of tuple of int, Row, vartuple of tuple of int, Row"
+WINDOW_JOIN = "waiting of windows of tuple of int, Row"
 
 
 def test_every_state_of_a_stage_is_listed(ran: Path) -> None:
@@ -119,7 +119,8 @@ def test_every_state_of_a_stage_is_listed(ran: Path) -> None:
         "visits": (1, "windows of vartuple of tuple of int, int, tuple of int"),
         "pairs/left": (2, "waiting of Row"),
         "pairs/right": (2, "waiting of Row"),
-        "windows": (1, WINDOW_JOIN),
+        "windows/left": (2, WINDOW_JOIN),
+        "windows/right": (2, WINDOW_JOIN),
         "found/waiting": (2, "waiting of Row"),
         "found/versions": (2, "waiting of none or Row"),
         "table": (1, "Row"),
@@ -136,7 +137,10 @@ def test_values_of_windows_are_shown_with_their_end(ran: Path) -> None:
 
 def test_records_of_a_window_that_is_joined_are_shown_by_side(ran: Path) -> None:
     rows = [[START + at, {"key": "a", "at": START + at}] for at in (1_000, 2_000)]
-    assert exported(ran, "windows") == [{"key": "a", "window_end": END, "value": [rows, rows]}]
+    for side in ("left", "right"):
+        entries = exported(ran, f"windows/{side}")
+        assert [each["value"] for each in entries] == rows
+        assert {each["time"] for each in entries} == {END}
 
 
 def test_sessions_are_shown_by_their_key(ran: Path) -> None:
@@ -183,7 +187,7 @@ def test_the_plan_of_an_app_is_explained_for_people() -> None:
         "rows=Count)\n    waits for the watermark of rows\n    results may be 10 s behind",
         "pairs  [stage of by-key, by-key]\n    keeps pairs/left: waiting of Row",
         "    waits for the watermark of rows, table\n    results may be 2 s behind the watermark",
-        "now  [stage of rows, table]\n    keeps table: Row",
+        "now  [stage of rows, table]\n",
         "    keeps kept/timers: vartuple of tuple of int, str\n    waits for the watermark of rows",
         "    waits for the watermark of rows, 10 s behind",
         "minutes-late  [stage of minutes]\n    gets the records that came too late",
@@ -198,7 +202,15 @@ def test_the_plan_of_an_app_is_explained_as_json() -> None:
     assert plan["sources"] == ["rows", "table"]
     assert plan["states"] == [
         *("again", "found/versions", "found/waiting", "kept", "kept/timers", "minutes"),
-        *("pairs/left", "pairs/right", "slides", "table", "visits", "windows"),
+        *(
+            "pairs/left",
+            "pairs/right",
+            "slides",
+            "table",
+            "visits",
+            "windows/left",
+            "windows/right",
+        ),
     ]
     assert [each["name"] for each in nodes["found"]["states"]] == [
         "found/waiting",

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from streamkit import App
-from streamkit.aggregates import CollectList
+from streamkit.aggregates import CollectList, Count
 from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.window_stream import WindowResults
 from streamkit.errors import StageError
@@ -119,6 +119,28 @@ def test_a_slice_that_fails_leaves_nothing_in_a_join_of_windows() -> None:
         job.drain()
         assert job.output(pairs) == [(1, 1)]
         assert job.output(checked) == [Tick(1)]
+
+
+def test_a_slice_that_fails_leaves_nothing_in_a_window() -> None:
+    app = App("times")
+    ticks = app.stream("ticks", Tick, event_time=lambda tick: tick.at)
+
+    @app.stage(ticks)
+    def checked(tick: Tick) -> Tick:
+        if tick.at == 9:
+            raise ValueError(tick)
+        return tick
+
+    counted = (
+        ticks.key_by(lambda tick: tick.key).window(TEN, emit="updates").aggregate(count=Count())
+    )
+    with app.test() as job:
+        job.send(ticks, Tick(1))
+        with pytest.raises(StageError):
+            job.send(ticks, Tick(2), Tick(3), Tick(9))
+        job.send(ticks, Tick(4))
+        assert [each["count"] for each in job.output(counted)] == [1, 2]
+        assert job.output(checked) == [Tick(1), Tick(4)]
 
 
 def test_a_drained_job_continues_with_the_watermark_of_its_records() -> None:

@@ -16,6 +16,7 @@ from streamkit.connectors.topics import TopicWriter
 from streamkit.dataflow import operators
 from streamkit.run.opening import Opening
 from streamkit.runtime import delivery, function_sinks
+from streamkit.runtime import task as task_module
 from streamkit.runtime.committer import Committer
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.feeds import TaskFeed, ThreadFeed

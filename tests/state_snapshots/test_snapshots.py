@@ -24,10 +24,9 @@ KINDS = {
     "divided sessions": "divided",
     "windows of records": "counted",
     "waiting records": "interval/left",
-    "windows of two streams": "windows",
+    "windows of two streams": "windows/left",
     "rows of a table": "table",
     "versions": "then/versions",
-    "watermarks": "(time)",
 }
 
 
