@@ -13,6 +13,7 @@ from streamkit.dataflow.decorated import (
     stage_node,
     undecorated,
 )
+from streamkit.dataflow.decorated_function import Sink, Stage
 from streamkit.dataflow.decorators import (
     GivingDecorator,
     ShapingDecorator,
@@ -28,7 +29,7 @@ from streamkit.dataflow.options import (
     checked_options,
     topic_options,
 )
-from streamkit.dataflow.stream import Sink, Stage, Stream
+from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import NAME_BYTES_MAX, Topology, is_name
 from streamkit.errors import TopologyError, UsageError
 from streamkit.record import Record, Topic

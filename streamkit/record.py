@@ -16,6 +16,10 @@ import msgspec
 from streamkit.errors import DataError, UsageError, shown
 
 V = TypeVar("V")
+# A value of the user. Type checkers know its type in the user's program, but not here.
+Value = Any
+# A type that the user declares, as an annotation; it may be more than a class.
+Kind = Any
 Isolation = Literal["read_committed", "read_uncommitted"]
 # The names of `streamkit.protocol.compression.Codec`: a test keeps the two lists equal.
 Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]

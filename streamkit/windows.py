@@ -39,7 +39,7 @@ class Window(Generic[K_co]):
 class Tumbling:
     """Windows of equal length, one after another.
 
-    The length is the sum of ``weeks``, ``days``, ``hours``, ``minutes`` and ``seconds``.
+    The length is the sum of ``days``, ``hours``, ``minutes`` and ``seconds``.
 
     Args:
         weeks: Part of the length.
@@ -59,7 +59,6 @@ class Tumbling:
     def __init__(
         self,
         *,
-        weeks: float = 0,
         days: float = 0,
         hours: float = 0,
         minutes: float = 0,
@@ -67,7 +66,7 @@ class Tumbling:
         offset: Duration = 0,
         time_zone: str | None = None,
     ) -> None:
-        length = timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
+        length = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
         self.size_ms = duration_ms(length, "the length of the window")
         self.every_ms = self.size_ms
         self.offset_ms = duration_ms(offset, "offset", least=None)

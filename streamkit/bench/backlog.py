@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any, Final
+from typing import Final
 
 import anyio
 
@@ -16,7 +16,7 @@ from streamkit.app import App
 from streamkit.bench.environment import Environment, broker
 from streamkit.bench.etl import Order, orders_of
 from streamkit.bench.job import check_committed
-from streamkit.bench.process import in_process, peak_bytes
+from streamkit.bench.process import Answer, in_process, peak_bytes
 from streamkit.bench.result import Comparison, PeakMemory, Result, Scale, WrongOutput
 
 _NAME: Final = "bench-backlog"
@@ -57,7 +57,7 @@ def run(scale: Scale) -> Result:
     )
 
 
-def run_job(address: str, source: str, data_dir: str, taken: int) -> dict[str, Any]:
+def run_job(address: str, source: str, data_dir: str, taken: int) -> Answer:
     """Run a job until its slow sink has taken a number of orders."""
     app = App(_NAME)
     orders = app.stream(source, Order)
@@ -77,7 +77,7 @@ def run_job(address: str, source: str, data_dir: str, taken: int) -> dict[str, A
     return {"ids": ids, "before_bytes": before_bytes, "peak_bytes": peak_bytes()}
 
 
-def _peak(environment: Environment, source: str, taken: int) -> dict[str, Any]:
+def _peak(environment: Environment, source: str, taken: int) -> Answer:
     folder = environment.folder
     with in_process(
         run_job,

@@ -23,6 +23,7 @@ from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutpu
 from streamkit.bench.timing import Stopwatch, best_of, measured
 from streamkit.bench.workload import checksum
 from streamkit.client import Client as AsyncClient
+from streamkit.record import Chunk
 
 _FIRST_MS = 1_700_000_000_000
 _VALUE_BYTES = 200
@@ -44,6 +45,9 @@ class Invoice(msgspec.Struct):
     customer: str
     city: str
     total: float
+
+
+_decode = msgspec.json.Decoder(Order).decode
 
 
 def is_large(order: Order) -> bool:
@@ -189,7 +193,6 @@ async def loop_by_hand(
         records: The number of orders.
         options: Options of the producer.
     """
-    decode = msgspec.json.Decoder(Order).decode
     async with (
         AsyncClient.connect(address) as client,
         client.producer(sink, isolation="read_committed", **options) as producer,
@@ -200,18 +203,8 @@ async def loop_by_hand(
         last = -1
         due_s = time.monotonic() + COMMIT_S
         while last + 1 != records and (chunk := await consumer.next_chunk()) is not None:
-            rows = [
-                (_encode(bill_of(order)), key, stamp)
-                for value, key, stamp in zip(
-                    chunk.values, chunk.keys, chunk.timestamps_ms, strict=True
-                )
-                if is_large(order := decode(value))
-            ]
-            await producer.send_many(
-                list(map(itemgetter(0), rows)),
-                list(map(itemgetter(1), rows)),
-                timestamps_ms=list(map(itemgetter(2), rows)),
-            )
+            values, keys, stamps_ms = _bills(chunk)
+            await producer.send_many(values, keys, timestamps_ms=stamps_ms)
             last = chunk.offsets[-1]
             if time.monotonic() >= due_s:
                 await producer.flush()
@@ -219,6 +212,16 @@ async def loop_by_hand(
                 due_s = time.monotonic() + COMMIT_S
         await producer.flush()
         await consumer.store(0, last)
+
+
+def _bills(chunk: Chunk) -> tuple[list[bytes], list[bytes | None], list[int]]:
+    rows = [
+        (_encode(bill_of(order)), key, stamp_ms)
+        for value, key, stamp_ms in zip(chunk.values, chunk.keys, chunk.timestamps_ms, strict=True)
+        if is_large(order := _decode(value))
+    ]
+    values, keys, stamps_ms = (list(map(itemgetter(column), rows)) for column in range(3))
+    return values, keys, stamps_ms
 
 
 def _check(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from signal import SIG_IGN, SIGTERM, signal
 from statistics import quantiles
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import msgspec
@@ -32,7 +32,7 @@ from streamkit.bench.etl import (
     orders_of,
 )
 from streamkit.bench.job import check_committed
-from streamkit.bench.process import in_process
+from streamkit.bench.process import Answer, in_process
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput
 from streamkit.client import Client as AsyncClient
 
@@ -56,7 +56,7 @@ class Latencies:
 
 def run(scale: Scale) -> Result:
     records = min(scale.records, _RECORDS_MAX)
-    sides: dict[str, Callable[..., dict[str, Any]]] = {"job": run_job, "hand": run_by_hand}
+    sides: dict[str, Callable[..., Answer]] = {"job": run_job, "hand": run_by_hand}
     found: dict[str, list[Latencies]] = {name: [] for name in sides}
     with broker(scale) as environment:
         for _ in range(scale.rounds):
@@ -85,7 +85,7 @@ def run(scale: Scale) -> Result:
     )
 
 
-def run_job(address: str, source: str, sink: str, state_dir: str, records: int) -> dict[str, Any]:
+def run_job(address: str, source: str, sink: str, state_dir: str, records: int) -> Answer:
     """Run the job until a SIGTERM."""
     app = job_by_verbs(source, sink)
     code = app.run(cluster=address, data_dir=state_dir, fresh_state=True)
@@ -94,9 +94,7 @@ def run_job(address: str, source: str, sink: str, state_dir: str, records: int) 
     return {"cpu_s": time.process_time()}
 
 
-def run_by_hand(
-    address: str, source: str, sink: str, state_dir: str, records: int
-) -> dict[str, Any]:
+def run_by_hand(address: str, source: str, sink: str, state_dir: str, records: int) -> Answer:
     """Run the loop by hand until it has read all records."""
     signal(SIGTERM, SIG_IGN)  # it ends by itself
 
@@ -107,7 +105,7 @@ def run_by_hand(
     return {"cpu_s": time.process_time()}
 
 
-def produce(address: str, topic: str, records: int) -> dict[str, Any]:
+def produce(address: str, topic: str, records: int) -> Answer:
     """Send orders at a constant rate."""
 
     async def main() -> None:
@@ -127,9 +125,7 @@ def produce(address: str, topic: str, records: int) -> dict[str, Any]:
     return {}
 
 
-def _measured(
-    environment: Environment, side: Callable[..., dict[str, Any]], records: int
-) -> Latencies:
+def _measured(environment: Environment, side: Callable[..., Answer], records: int) -> Latencies:
     name, folder = side.__name__, environment.folder
     with environment.topic() as source, environment.topic() as sink:
         sent = records + 1  # the first order shows that the other process runs

@@ -18,6 +18,8 @@ from typing import Any, Final
 
 from streamkit.bench.result import WrongOutput
 
+# What a function in another process returns; it must be possible to write it as JSON.
+Answer = dict[str, Any]
 _END_S_MAX: Final = 60.0
 
 
@@ -33,7 +35,7 @@ class OtherProcess:
         """Send it a SIGTERM."""
         self._popen.terminate()
 
-    def answer(self, wait_s: float = _END_S_MAX) -> dict[str, Any]:
+    def answer(self, wait_s: float = _END_S_MAX) -> Answer:
         """Wait for its end; return what the function returned.
 
         Raises:
@@ -45,13 +47,13 @@ class OtherProcess:
             raise WrongOutput(f"{self.name} did not end within {wait_s:.0f} s") from None
         if self._popen.returncode:
             raise WrongOutput(f"{self.name} failed: {self._messages.read_text()}")
-        answer: dict[str, Any] = json.loads(output.splitlines()[-1])
+        answer: Answer = json.loads(output.splitlines()[-1])
         return answer
 
 
 @contextmanager
 def in_process(
-    function: Callable[..., dict[str, Any]], folder: Path, **arguments: Any
+    function: Callable[..., Answer], folder: Path, **arguments: Any
 ) -> Iterator[OtherProcess]:
     """Run a function of a module in another process; kill it if it outlives the block."""
     name = function.__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,3 +42,17 @@ def best_of(rounds: int, sides: Mapping[str, Callable[[], Timing]]) -> dict[str,
         name: min(timings, key=lambda timing: timing.per_record_s)
         for name, timings in found.items()
     }
+
+
+@contextmanager
+def inputs_not_collected() -> Iterator[None]:
+    """Keep objects made before the block out of garbage collection in the block.
+
+    Inputs and expected results have millions of objects, which the process of a job does not have.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
@@ -10,7 +9,6 @@ from typing import Any
 
 import anyio
 import google_crc32c
-import msgspec
 
 from streamkit.client.backoff import OnRetry
 from streamkit.client.client import Client
@@ -20,13 +18,13 @@ from streamkit.client.consume.positions import records_from
 from streamkit.client.produce.handles import RecordsHandle
 from streamkit.client.produce.producer import Producer
 from streamkit.client.retrying import retrying
+from streamkit.connectors.broker_offsets import BrokerOffsets, Mark, decode_mark, encode_mark
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.dataflow.steps import RowFailed
 from streamkit.errors import (
     OffsetEvicted,
     RecordTooLarge,
     StateMismatch,
-    StreamKitError,
     TopicAlreadyExists,
     TopicNotFound,
     UsageError,
@@ -40,52 +38,6 @@ from streamkit.runtime.contracts import AcknowledgedWriter, Positions, Prepared,
 _STORE_S_MAX = 1.0
 _COMPARED_BYTES = 4 << 20
 _RECORD_BYTES_SPARE = 128  # more than the headers of a record and its batch
-
-
-class Mark(msgspec.Struct, frozen=True):
-    """A position in a partition, with timestamp and checksum of the record before it.
-
-    They are None if nothing has been read yet.
-    """
-
-    next_offset: int
-    timestamp_ms: int | None = None
-    crc: int | None = None
-
-
-_encode = msgspec.json.Encoder().encode
-_decode_mark = msgspec.json.Decoder(Mark).decode
-
-
-class BrokerOffsets:
-    """Copies of the positions as consumer offsets on the broker, under the app's name.
-
-    Tools can show the lag from them. The broker has one offset per topic and partition, even if
-    several sources read it, so it gets the lowest one: a job that has lost its state then reads
-    some records again, but skips none.
-    """
-
-    def __init__(self, app: str) -> None:
-        self.app = app
-        self._next: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
-        self._stored: dict[tuple[str, int], int] = {}
-
-    def update(self, source: str, topic: str, positions: Positions) -> None:
-        """Remember the positions of a source."""
-        for number, text in positions.items():
-            self._next[topic, int(number)][source] = _decode_mark(text).next_offset
-
-    async def store(self, consumer: Consumer, topic: str, positions: Positions) -> None:
-        """Store the changed positions; ignore failures, because the job's state has them too."""
-        for number in map(int, positions):
-            offset = min(self._next[topic, number].values())
-            if offset == 0 or self._stored.get((topic, number)) == offset:
-                continue
-            try:
-                await consumer.store(number, offset - 1)
-            except StreamKitError:
-                return
-            self._stored[topic, number] = offset
 
 
 class TopicReader:
@@ -125,7 +77,7 @@ class TopicReader:
             await self._forget_broker_offsets()
         chosen = self._source.partitions
         saved = {
-            int(number): _decode_mark(mark)
+            int(number): decode_mark(mark)
             for number, mark in committed.items()
             if chosen is None or int(number) in chosen
         }
@@ -155,7 +107,7 @@ class TopicReader:
         waiting = sum(max(0, ends[number] - at) for number, at in self._next_offsets.items())
         at = ", ".join(f"{number}: {offset}" for number, offset in self._next_offsets.items())
         begun = {
-            str(number): committed.get(str(number)) or _encode(Mark(offset)).decode()
+            str(number): committed.get(str(number)) or encode_mark(Mark(offset)).decode()
             for number, offset in self._next_offsets.items()
         }
         self._offsets.update(self._name, self._source.topic, begun)
@@ -171,7 +123,7 @@ class TopicReader:
         after = chunk.offsets[-1] + 1
         self._next_offsets[chunk.partition] = after
         mark = Mark(after, chunk.timestamps_ms[-1], google_crc32c.value(chunk.values[-1]))
-        return str(chunk.partition), _encode(mark).decode()
+        return str(chunk.partition), encode_mark(mark).decode()
 
     async def committed(self, positions: Positions) -> None:
         assert self._consumer is not None, "open comes first"

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from streamkit.dataflow.decorated import source_node, undecorated
+from streamkit.dataflow.decorated_function import Stage
 from streamkit.dataflow.decorators import (
     GeneratorDecorator,
     StageDecorator,
@@ -24,7 +25,7 @@ from streamkit.dataflow.options import (
     topic_options,
 )
 from streamkit.dataflow.sources import generator_node, reading_steps, table_steps, topic_source
-from streamkit.dataflow.stream import Stage, Stream
+from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.errors import TopologyError, UsageError
 from streamkit.record import Topic

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from streamkit.dataflow.decorated_function import DecoratedFunction, Sink
 from streamkit.dataflow.endpoints import FunctionSink, TopicSource
 from streamkit.dataflow.functions import FunctionFacts, check_parameters, errors_at, facts_of
+from streamkit.dataflow.keyed_stream import check_keyed
 from streamkit.dataflow.operators import ContextFlatMap, ContextMapOrDrop, FlatMap, MapOrDrop
 from streamkit.dataflow.options import (
     SinkOptions,
@@ -19,7 +21,7 @@ from streamkit.dataflow.sinks import sink_endpoint, sink_steps
 from streamkit.dataflow.sources import reading_steps
 from streamkit.dataflow.stateful import Stateful, stateful_form
 from streamkit.dataflow.steps import Step
-from streamkit.dataflow.stream import DecoratedFunction, Sink, Stream, check_keyed
+from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node, stage_name
 from streamkit.errors import TopologyError, UsageError
 from streamkit.serde.values import key_reader

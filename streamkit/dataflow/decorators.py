@@ -18,8 +18,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from streamkit.dataflow.context import Context
+from streamkit.dataflow.decorated_function import Sink, Stage
 from streamkit.dataflow.state_handle import State
-from streamkit.dataflow.stream import Sink, Stage
 
 X_con = TypeVar("X_con", contravariant=True)
 V_co = TypeVar("V_co", covariant=True)

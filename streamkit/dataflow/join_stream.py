@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, Literal, Optional, TypedDict, TypeVar
+from typing import Generic, Literal, Optional, TypedDict, TypeVar
 
 from streamkit.dataflow.functions import (
     caller_location,
@@ -13,12 +13,14 @@ from streamkit.dataflow.functions import (
     result_of,
 )
 from streamkit.dataflow.joins import Combine, How, IntervalJoin, JoinSides, WindowJoin
+from streamkit.dataflow.keyed_stream import KeyedStream
 from streamkit.dataflow.options import StageOptions, checked_options, on_error_of
 from streamkit.dataflow.steps import Step
-from streamkit.dataflow.stream import KeyedStream, Stream, late_stream
+from streamkit.dataflow.stream import Stream, late_stream
 from streamkit.dataflow.tables import AsOfLookup, Lookup
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.errors import TopologyError, UsageError
+from streamkit.record import Kind, Value
 from streamkit.state.types import format_of
 from streamkit.windows import Duration, Tumbling, duration_ms
 
@@ -102,9 +104,9 @@ def join(
     topology: Topology,
     sides: tuple[Node, Node],
     how: How,
-    combine: Callable[..., Any],
+    combine: Callable[..., Value],
     options: JoinOptions,
-) -> JoinResults[Any, Any, Any]:
+) -> JoinResults[Value, Value, Value]:
     """Add a join of two keyed streams to a graph.
 
     Raises:
@@ -140,7 +142,7 @@ def join(
         return JoinResults(topology, topology.add(node))
 
 
-def _join_step(common: _Joined, kinds: list[Any], options: JoinOptions) -> Step:
+def _join_step(common: _Joined, kinds: list[Value], options: JoinOptions) -> Step:
     within, window = options.get("within"), options.get("window")
     if (within is None) == (window is None):
         raise UsageError(
@@ -159,27 +161,19 @@ def _join_step(common: _Joined, kinds: list[Any], options: JoinOptions) -> Step:
 def lookup(
     topology: Topology,
     stream: Node,
-    table: Table[Any],
+    table: Table[Value],
     how: Literal["inner", "left"],
-    functions: tuple[Callable[..., Any], Callable[..., Any]],
+    functions: tuple[Callable[..., Value], Callable[..., Value]],
     options: LookupOptions,
-) -> LookupResults[Any, Any]:
+) -> LookupResults[Value, Value]:
     """Add a lookup to a graph. ``functions`` are those of ``on=`` and ``combine=``.
 
     Raises:
         TopologyError: The lookup is not possible.
         UsageError: An option is not valid.
     """
-    checked_options(options, LookupOptions)
+    _check_lookup(table, how, functions, options)
     on, combine = functions
-    check_callable(on, "on=")
-    check_callable(combine, "combine=", values=2)
-    if how not in ("inner", "left"):
-        raise UsageError(f"how={how!r} is not valid", hint='use "inner" or "left"')
-    if not isinstance(table, Table):
-        raise UsageError(f"{table!r} is not a table", hint="make one with app.table(...)")
-    if "late" in options and not options.get("as_of"):
-        raise UsageError("late= is for a lookup with as_of=True")
     location = caller_location()
     with errors_at(location):
         name = options.get("name") or topology.free_name("lookup")
@@ -208,7 +202,25 @@ def lookup(
         return LookupResults(topology, topology.add(node))
 
 
-def _value_type(node: Node, name: str) -> Any:
+def _check_lookup(
+    table: Table[Value],
+    how: str,
+    functions: tuple[Callable[..., Value], Callable[..., Value]],
+    options: LookupOptions,
+) -> None:
+    checked_options(options, LookupOptions)
+    on, combine = functions
+    check_callable(on, "on=")
+    check_callable(combine, "combine=", values=2)
+    if how not in ("inner", "left"):
+        raise UsageError(f"how={how!r} is not valid", hint='use "inner" or "left"')
+    if not isinstance(table, Table):
+        raise UsageError(f"{table!r} is not a table", hint="make one with app.table(...)")
+    if "late" in options and not options.get("as_of"):
+        raise UsageError("late= is for a lookup with as_of=True")
+
+
+def _value_type(node: Node, name: str) -> Kind:
     if node.value_type is None:
         raise TopologyError(
             f"{name!r} keeps values of {node.name!r}, whose type is not known",
@@ -217,16 +229,16 @@ def _value_type(node: Node, name: str) -> Any:
     return node.value_type
 
 
-def _optional(kind: Any) -> Any:
-    container: Any = Optional
+def _optional(kind: Kind) -> Kind:
+    container: Kind = Optional
     return container[kind]
 
 
-def _rows_of(kind: Any) -> Any:
+def _rows_of(kind: Kind) -> Kind:
     """Return the type of values with their event times."""
     return _generic(tuple, _generic(tuple, int, kind), ...)
 
 
-def _generic(container: Any, *items: Any) -> Any:
+def _generic(container: Kind, *items: Kind) -> Kind:
     """Return a type of a container with items of types that are known only at run time."""
     return container[items]

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
+from streamkit.dataflow.emission import EMPTY, NoTime, picked
 from streamkit.dataflow.operators import one_per_row
 from streamkit.dataflow.steps import Room, RowFailed, Stateless, TimedStep, TwoSided
-from streamkit.dataflow.windowed import EMPTY, NoTime, picked
-from streamkit.record import Chunk
+from streamkit.record import Chunk, Value
 from streamkit.state.change_log import StateFormat
 from streamkit.state.panes import Panes
 from streamkit.state.types import windowed_format
@@ -87,7 +87,7 @@ class _IntervalJoin:
         if min(chunk.timestamps_ms) + late_ms < self._room.highest_watermark_ms():
             marks = self._room.watermarks_ms(chunk)
         rows: list[int] = []
-        found: list[tuple[Any, Any, int]] = []
+        found: list[tuple[Value, Value, int]] = []
         late: list[int] = []
         columns = zip(chunk.keys, chunk.timestamps_ms, chunk.values, strict=True)
         for row, (key, time_ms, value) in enumerate(columns):
@@ -134,7 +134,7 @@ class _IntervalJoin:
 
 
 # The records of a key in one window: those of each side, with their event times.
-_Sides = tuple[tuple[tuple[int, Any], ...], tuple[tuple[int, Any], ...]]
+_Sides = tuple[tuple[tuple[int, Value], ...], tuple[tuple[int, Value], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +203,7 @@ class _WindowJoin:
 
     def on_time(self, watermark_ms: int) -> Chunk:
         closing_ms = watermark_ms - self._step.late_ms
-        found: list[tuple[bytes, Any, Any, int]] = []
+        found: list[tuple[bytes, Value, Value, int]] = []
         while (pane := self._panes.first()) is not None and pane[0] <= closing_ms:
             for key, sides in self._panes.close(pane).items():
                 found += [(key, *each) for each in self._pairs(sides)]
@@ -214,7 +214,7 @@ class _WindowJoin:
             [0] * len(found),
         )
 
-    def _pairs(self, sides: _Sides) -> list[tuple[Any, Any, int]]:
+    def _pairs(self, sides: _Sides) -> list[tuple[Value, Value, int]]:
         lefts, rights = (sorted(each, key=lambda row: row[0]) for each in sides)
         if not rights and self._step.sides.emits_unmatched(0):
             return [(value, ABSENT, time_ms) for time_ms, value in lefts]
@@ -231,7 +231,7 @@ class _WindowJoin:
 class Combine(Stateless):
     """Replace each pair with what ``function`` returns for its two values."""
 
-    function: Callable[[Any, Any], Any]
+    function: Callable[[Value, Value], Value]
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
         function = self.function
@@ -241,7 +241,7 @@ class Combine(Stateless):
         return chunk.with_values(values)
 
 
-def _pairs(chunk: Chunk, rows: Sequence[int], found: Sequence[tuple[Any, Any, int]]) -> Chunk:
+def _pairs(chunk: Chunk, rows: Sequence[int], found: Sequence[tuple[Value, Value, int]]) -> Chunk:
     """Return pairs that rows of a chunk have completed."""
     return Chunk(
         [(left, right) for left, right, _ in found],

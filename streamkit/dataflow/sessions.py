@@ -20,12 +20,11 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 from streamkit.dataflow.accumulating import Accumulator, Aggregate
+from streamkit.dataflow.emission import EMPTY, Emission, NoTime, Row, picked
 from streamkit.dataflow.steps import Room, RowFailed, TimedOperator, TimedStep
-from streamkit.dataflow.windowed import EMPTY, Emission, NoTime, Row, picked
-from streamkit.record import Chunk
+from streamkit.record import Chunk, Kind, Value
 from streamkit.state.change_log import StateFormat
 from streamkit.state.keyed import Keyed
 from streamkit.state.types import format_of, windowed_format
@@ -77,7 +76,7 @@ class _Sessions:
             raise type(interrupted)(interrupted.row, result) from interrupted.__cause__
         return result
 
-    def _added(self, chunk: Chunk, columns: list[list[Any]]) -> Chunk:
+    def _added(self, chunk: Chunk, columns: list[list[Value]]) -> Chunk:
         self._find_due_again()
         marks = self._room.watermarks_ms(chunk)
         late: list[int] = []
@@ -86,7 +85,7 @@ class _Sessions:
             zip(chunk.keys, chunk.timestamps_ms, marks, strict=True)
         ):
             assert key is not None, "key_by gives every record a key"
-            if time_ms + self._step.late_ms < mark:
+            if time_ms >= 0 and time_ms + self._step.late_ms < mark:
                 late.append(row)
                 continue
             try:
@@ -101,7 +100,7 @@ class _Sessions:
         self._room.late(picked(chunk, late))
         return _of_rows(chunk, updated)
 
-    def _add(self, key: bytes, time_ms: int, columns: Sequence[Sequence[Any]]) -> Part:
+    def _add(self, key: bytes, time_ms: int, columns: Sequence[Sequence[Value]]) -> Part:
         """Add one record to the sessions of its key; return the part that it is in."""
         accumulator, gap_ms = self._step.accumulator, self._gap_ms
         parts: tuple[Part, ...] = self._keyed.values.get(key, ())
@@ -254,7 +253,7 @@ class _Counted:
             raise type(interrupted)(interrupted.row, done) from interrupted.__cause__
         return done
 
-    def _add(self, key: bytes, time_ms: int, columns: Sequence[Sequence[Any]]) -> Row | None:
+    def _add(self, key: bytes, time_ms: int, columns: Sequence[Sequence[Value]]) -> Row | None:
         """Add a record; return the result of the window if it is complete, or of each change."""
         keyed = self._keyed
         count, (start, last, aggregate) = keyed.values.get(key, (0, (time_ms, time_ms, None)))
@@ -283,7 +282,9 @@ class _Counted:
             rows.append((start, last + 1, aggregate))
         if self._step.emission.emit == "updates":
             return EMPTY
-        return Chunk(rows, keys, [row[1] - 1 for row in rows], [0] * len(rows))
+        # An older time would be late for a stage after this one.
+        least_ms = self._room.watermark_ms()
+        return Chunk(rows, keys, [max(row[1] - 1, least_ms) for row in rows], [0] * len(rows))
 
 
 # Windows of records that are not complete are emitted only when no record can come any more.
@@ -294,16 +295,16 @@ def _identity(step: Sessions | Counted) -> str:
     return f"{step.window}: {step.accumulator.identity}"
 
 
-def _tuple(*items: Any) -> Any:
+def _tuple(*items: Kind) -> Kind:
     """Return a tuple type of types that are known only at run time."""
     return tuple[items]  # type: ignore[valid-type]
 
 
-def _part_type(accumulator: Accumulator) -> Any:
+def _part_type(accumulator: Accumulator) -> Kind:
     return _tuple(int, int, accumulator.stored_type)
 
 
-def _stored(kind: Any, name: str, window: str) -> StateFormat:
+def _stored(kind: Kind, name: str, window: str) -> StateFormat:
     # An aggregate is never changed in place here: it is copied first.
     return replace(windowed_format(format_of(kind, name), window), is_immutable=True)
 

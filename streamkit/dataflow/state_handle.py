@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Generic, TypeVar, overload
+from collections.abc import Iterable, Iterator
+from typing import Final, Generic, TypeVar, overload
 
+from streamkit.record import Value
 from streamkit.state.change_log import MISSING
 from streamkit.state.keyed import Keyed
 
@@ -12,10 +14,10 @@ D = TypeVar("D")
 _NO_KEY: Final = b""
 
 
-class _Closed(dict[bytes, Any]):
+class _Closed(dict[bytes, Value]):
     """The values of a state that was kept after its call, which refuse every use."""
 
-    def _refuse(self, *arguments: object) -> Any:
+    def _refuse(self, *arguments: object) -> Value:
         raise RuntimeError("a State can be used only during the call that got it")
 
     get = pop = __setitem__ = _refuse
@@ -31,11 +33,13 @@ class State(Generic[T]):
     value has in every key. It is kept when the job commits, and the next run continues with it.
     """
 
-    __slots__ = ("_before", "_key", "_keyed", "_values")
+    __slots__ = ("_before", "_key", "_keyed", "_remember", "_values")
 
     def __init__(self, keyed: Keyed) -> None:
         self._keyed = keyed
-        self._values: dict[bytes, Any] = CLOSED
+        # Keeps the first of the values that it gets for a key: the one before this slice.
+        self._remember = keyed.before.setdefault
+        self._values: dict[bytes, Value] = CLOSED
         self._key = _NO_KEY
         self._before: object = MISSING
 
@@ -43,7 +47,7 @@ class State(Generic[T]):
     def get(self) -> T | None: ...
     @overload
     def get(self, default: D) -> T | D: ...
-    def get(self, default: Any = None) -> Any:
+    def get(self, default: Value = None) -> Value:
         """Return the value of this key, or ``default`` if it has none.
 
         A value that can be changed in place may be changed; `set` is not needed then.
@@ -52,18 +56,20 @@ class State(Generic[T]):
 
     def set(self, value: T) -> None:
         """Replace the value of this key."""
-        self._values[self._key] = value
-        self._keyed.before.setdefault(self._key, self._before)
+        key = self._key
+        self._values[key] = value
+        self._remember(key, self._before)
 
     def clear(self) -> None:
         """Remove the value of this key."""
         self._values.pop(self._key, None)
-        self._keyed.before.setdefault(self._key, self._before)
+        self._remember(self._key, self._before)
 
     # --- for the operator ------------------------------------------------------------
 
     def _open(self) -> None:
         self._values = self._keyed.values
+        self._remember = self._keyed.before.setdefault
 
     def _close(self) -> None:
         self._values = CLOSED
@@ -75,6 +81,16 @@ class State(Generic[T]):
         self._key = key
         self._before = self._values.get(key, MISSING)
         return self
+
+    def _each(self, keys: Iterable[bytes | None]) -> Iterator[State[T]]:
+        """Show the state of each key in turn; as `_begin`, in one loop."""
+        get = self._values.get
+        for key in keys:
+            if key is None:
+                self._begin(key)
+            self._key = key  # type: ignore[assignment]  # it is not None
+            self._before = get(key, MISSING)  # type: ignore[arg-type]
+            yield self
 
     def _take_back(self) -> None:
         """Undo what the last call did with an immutable value."""
@@ -89,7 +105,7 @@ class ChangeableState(State[T]):
 
     __slots__ = ()
 
-    def get(self, default: Any = None) -> Any:
+    def get(self, default: Value = None) -> Value:
         value = self._values.get(self._key, default)
         self._keyed.touch(self._key)
         return value
@@ -121,7 +137,7 @@ class ExpiringState(State[T]):
         # When values that were set are gone, with their keys.
         self.expirations: list[tuple[int, bytes]] = []
 
-    def get(self, default: Any = None) -> Any:
+    def get(self, default: Value = None) -> Value:
         found = self._inner.get()
         if found is None or found[0] + self._ttl_ms <= self._now_ms:
             return default

@@ -16,8 +16,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
+from streamkit.dataflow.emission import EMPTY
 from streamkit.dataflow.functions import check_callable
 from streamkit.dataflow.operators import contexts, expanded, one_per_row, without_none
 from streamkit.dataflow.options import StatefulOptions
@@ -25,8 +26,7 @@ from streamkit.dataflow.state_handle import ChangeableState, ExpiringState, Stat
 from streamkit.dataflow.steps import Interrupted, Room, RowFailed, TimedOperator, TimedStep
 from streamkit.dataflow.timers import Timer, TimerHook, TimerRequests, Timers
 from streamkit.dataflow.window_results import moment
-from streamkit.dataflow.windowed import EMPTY
-from streamkit.record import Chunk
+from streamkit.record import Chunk, Kind, Value
 from streamkit.state.change_log import MISSING, StateFormat
 from streamkit.state.keyed import Keyed
 from streamkit.state.types import format_of
@@ -34,7 +34,7 @@ from streamkit.windows import duration_ms
 
 T = TypeVar("T")
 # A function of the user, with parameters and results of any type.
-Call = Callable[..., Any]
+Call = Callable[..., Value]
 _AT_START_MS: Final = -(2**62)
 
 
@@ -74,7 +74,7 @@ class _Running:
         self._step = step
         self._room = room
         self._keyed = room.state(Keyed, step.name, step.form)
-        plain: State[Any] = (
+        plain: State[Value] = (
             State(self._keyed) if step.form.is_immutable else ChangeableState(self._keyed)
         )
         self._expiry = None if step.ttl_ms is None else _Expiry(self._keyed, plain, step.ttl_ms)
@@ -104,16 +104,18 @@ class _Running:
         return result
 
     def _applied(self, chunk: Chunk, marks: Sequence[int]) -> Chunk:
-        begin = self._begin if self._timers is not None else self._state._begin
-        columns: list[Sequence[Any]] = [chunk.keys]
-        if self._expiry is not None:
-            columns.append(list(map(max, chunk.timestamps_ms, marks)))
-        arguments: list[Iterable[object]] = [map(begin, *columns)]
+        states: Iterable[State[Value]]
+        if self._step.is_timed:
+            now_ms = list(map(max, chunk.timestamps_ms, marks))
+            states = map(self._begin, chunk.keys, now_ms)
+        else:
+            states = self._state._each(chunk.keys)
+        arguments: list[Iterable[object]] = [states]
         if self._step.key_of is not None:
             arguments.append(contexts(chunk, self._step.key_of, self._sink()))
         call = self._step.function
 
-        def calls(block: Sequence[object]) -> Iterator[Any]:
+        def calls(block: Sequence[object]) -> Iterator[Value]:
             return map(call, block, *arguments)
 
         if self._step.expands:
@@ -121,7 +123,7 @@ class _Running:
         values = one_per_row(calls, chunk, self._room, finish=without_none)
         return without_none(chunk.with_values(values))
 
-    def _begin(self, key: bytes | None, now_ms: int = 0) -> State[Any]:
+    def _begin(self, key: bytes | None, now_ms: int = 0) -> State[Value]:
         self._requests.settled = len(self._requests.requests)
         return self._state._begin(key, now_ms)
 
@@ -160,7 +162,7 @@ class _Running:
 
     def on_due(self, chunk: Chunk) -> Chunk:
         """Call the function for the timers whose time has come."""
-        values: list[Any] = []
+        values: list[Value] = []
         self._state._open()
         try:
             for row in range(len(chunk)):
@@ -170,7 +172,7 @@ class _Running:
             self._settle(chunk, chunk.timestamps_ms)
         return without_none(chunk.with_values(values))
 
-    def _timer_values(self, chunk: Chunk, row: int, done: list[Any]) -> list[Any]:
+    def _timer_values(self, chunk: Chunk, row: int, done: list[Value]) -> list[Value]:
         """Call the function for one timer; if it fails, the state of the key stays as it was."""
         function, key_of = self._step.hook.function, self._step.key_of
         key, at_ms = chunk.keys[row], chunk.timestamps_ms[row]
@@ -227,8 +229,8 @@ class _Running:
 class _Expiry:
     """When the values of a state are gone: found by the watermark, in order of time."""
 
-    def __init__(self, keyed: Keyed, plain: State[Any], ttl_ms: int) -> None:
-        self.state: ExpiringState[Any] = ExpiringState(plain, ttl_ms)
+    def __init__(self, keyed: Keyed, plain: State[Value], ttl_ms: int) -> None:
+        self.state: ExpiringState[Value] = ExpiringState(plain, ttl_ms)
         self._keyed = keyed
         self._ttl_ms = ttl_ms
         self._undo_number = -1
@@ -264,7 +266,9 @@ class _Expiry:
         heapq.heapify(self._due)
 
 
-def stateful_form(kind: Any, name: str, options: StatefulOptions) -> tuple[StateFormat, int | None]:
+def stateful_form(
+    kind: Kind, name: str, options: StatefulOptions
+) -> tuple[StateFormat, int | None]:
     """Return how a state is stored, and after how many ms its values are gone.
 
     Raises:
@@ -280,9 +284,9 @@ def stateful_form(kind: Any, name: str, options: StatefulOptions) -> tuple[State
     return form, None if ttl is None else duration_ms(ttl, "ttl")
 
 
-def _timed_type(kind: Any) -> Any:
+def _timed_type(kind: Kind) -> Kind:
     """Return the type of a value with the event time at which it was set."""
-    container: Any = tuple
+    container: Kind = tuple
     return container[int, kind]
 
 
@@ -290,14 +294,18 @@ def _migrating(migrate: Call) -> Call:
     return lambda pair: (pair[0], migrate(pair[1]))
 
 
-def reducing(function: Call) -> Call:
-    """Make a stateful function that combines each value with the result of those before."""
+def reducing(function: Call, form: StateFormat) -> Call:
+    """Make a stateful function that combines each value with the result of those before.
+
+    A later stage gets a copy, because it may change it in place.
+    """
 
     def reduce(value: T, state: State[T]) -> T:
         before = state.get(MISSING)
         result = value if before is MISSING else function(before, value)
         state.set(result)
-        return result
+        copied: T = form.copy(result)
+        return copied
 
     return reduce
 

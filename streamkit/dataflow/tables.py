@@ -13,16 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
+from streamkit.dataflow.emission import EMPTY, picked
 from streamkit.dataflow.joins import ABSENT
 from streamkit.dataflow.keys import group_key
 from streamkit.dataflow.operators import fill, with_keys
 from streamkit.dataflow.steps import Operator, Room, Stateless, TimedStep, TwoSided
-from streamkit.dataflow.windowed import EMPTY, picked
-from streamkit.record import Chunk
+from streamkit.record import Chunk, Value
 from streamkit.state.change_log import StateFormat
 from streamkit.state.keyed import Keyed, Unstored
 from streamkit.state.waiting import WaitingRecords
@@ -36,7 +36,7 @@ class _Deleted:
 DELETED: Final = _Deleted()
 
 
-def or_deleted(loads: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def or_deleted(loads: Callable[[bytes], Value]) -> Callable[[bytes], Value]:
     """Return a decoder for which empty bytes are a deletion."""
     return lambda data: loads(data) if data else DELETED
 
@@ -45,7 +45,7 @@ def or_deleted(loads: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
 class TableKeys(Stateless):
     """Set the key of each row of a table; without ``function``, it is the key of the record."""
 
-    function: Callable[[Any], object] | None
+    function: Callable[[Value], object] | None
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
         keys: list[bytes | None] = []
@@ -58,7 +58,7 @@ class TableKeys(Stateless):
         )
         return with_keys(chunk, keys)
 
-    def _key(self, value: Any, key: bytes | None) -> bytes:
+    def _key(self, value: Value, key: bytes | None) -> bytes:
         if self.function is not None and value is not DELETED:
             return group_key(self.function(value))
         if key is None:
@@ -114,8 +114,8 @@ class Lookup:
 
     table: str
     form: StateFormat
-    on: Callable[[Any], object]
-    combine: Callable[[Any, Any], Any]
+    on: Callable[[Value], object]
+    combine: Callable[[Value, Value], Value]
     drops_missing: bool
 
     @property
@@ -135,11 +135,11 @@ class _Lookup:
     table: Keyed
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
-        found: list[Any] = []
+        found: list[Value] = []
         fill(found, self._combined, chunk, self.room, lambda done: _kept(done, found))
         return _kept(chunk, found)
 
-    def _combined(self, block: Sequence[Any]) -> Any:
+    def _combined(self, block: Sequence[Value]) -> Value:
         step, get = self.step, self.table.values.get
         on, combine, drops_missing = step.on, step.combine, step.drops_missing
         for value in block:
@@ -159,7 +159,7 @@ class AsOfLookup(TimedStep):
     """
 
     name: str
-    on: Callable[[Any], object]
+    on: Callable[[Value], object]
     late_ms: int
     stream_form: StateFormat
     table_form: StateFormat
@@ -233,7 +233,7 @@ class _AsOfLookup:
 
     def on_time(self, watermark_ms: int) -> Chunk:
         keys: list[bytes | None] = []
-        pairs: list[tuple[Any, Any]] = []
+        pairs: list[tuple[Value, Value]] = []
         times_ms: list[int] = []
         for each in self._waiting.remove_before(watermark_ms):
             place, own = _decode_place(each.key)
@@ -245,7 +245,7 @@ class _AsOfLookup:
             times_ms.append(each.time_ms)
         return Chunk(pairs, keys, times_ms, [0] * len(pairs))
 
-    def _row(self, key: bytes, time_ms: int) -> Any:
+    def _row(self, key: bytes, time_ms: int) -> Value:
         found = self._versions.at(key, time_ms)
         return ABSENT if found is None else found.value
 
@@ -258,7 +258,7 @@ def _place(key: object) -> bytes | None:
     return None if key is None else group_key(key)
 
 
-def _kept(chunk: Chunk, found: Sequence[Any]) -> Chunk:
+def _kept(chunk: Chunk, found: Sequence[Value]) -> Chunk:
     """Return the rows that the table has a row for, with their new values."""
     mask = [each is not DELETED for each in found]
     return chunk.with_values(found).select(mask)

@@ -14,10 +14,11 @@ import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from streamkit.dataflow.event_time import time_ms
 from streamkit.dataflow.steps import Room
+from streamkit.record import Value
 from streamkit.state.keyed import Keyed
 from streamkit.state.types import format_of
 
@@ -38,7 +39,7 @@ class Timer(Generic[K_co]):
 class TimerHook:
     """The function that a stage calls for its timers; it is added after the stage."""
 
-    function: Callable[..., Any] | None = None
+    function: Callable[..., Value] | None = None
 
 
 @dataclass(frozen=True, slots=True)

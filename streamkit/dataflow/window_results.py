@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import repeat
 from operator import itemgetter
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -21,7 +21,7 @@ from streamkit.dataflow.operators import one_per_row, without_none
 from streamkit.dataflow.steps import Room, Stateless
 from streamkit.dataflow.topology import clashes, type_name
 from streamkit.errors import TopologyError
-from streamkit.record import Chunk
+from streamkit.record import Chunk, Kind, Value
 from streamkit.windows import Window
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -35,20 +35,21 @@ _NO_FIELD: Final = object()
 class ResultType:
     """The class of results: its fields by name with their types, and which of them are needed."""
 
-    cls: Any
-    fields: dict[str, Any]
+    cls: Kind
+    fields: dict[str, Value]
     required: frozenset[str]
 
-    @property
-    def is_positional(self) -> bool:
-        """Whether the class takes its fields by position, in their order."""
+    def takes_in_order(self, names: Iterable[str]) -> bool:
+        """Return whether the class takes these fields by position, before any others."""
         if typing.is_typeddict(self.cls):
             return False
-        parameters = inspect.signature(self.cls).parameters.values()
-        return all(each.kind is each.POSITIONAL_OR_KEYWORD for each in parameters)
+        parameters = list(inspect.signature(self.cls).parameters.values())
+        given = list(names)
+        first = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+        return first[: len(given)] == given
 
 
-def result_type(cls: Any) -> ResultType:
+def result_type(cls: Kind) -> ResultType:
     """Return the fields of a class of results.
 
     Raises:
@@ -80,7 +81,7 @@ def result_type(cls: Any) -> ResultType:
     )
 
 
-def check_fields(of: ResultType, aggregates: dict[str, Aggregator[Any]]) -> None:
+def check_fields(of: ResultType, aggregates: dict[str, Aggregator[Value]]) -> None:
     """Refuse aggregates that do not fit the fields of the class of results.
 
     Raises:
@@ -114,42 +115,42 @@ class AsResults(Stateless):
     """
 
     of: ResultType | None
-    aggregates: dict[str, Aggregator[Any]]
-    key_type: Any
+    results: dict[str, Callable[[Value], Value]]
+    key_type: Kind
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
         keys = iter(chunk.keys)
         key_of = group_key_reader(self.key_type)
 
-        def results(rows: Sequence[Any]) -> Iterable[Any]:
+        def results(rows: Sequence[Value]) -> Iterable[Value]:
             own = [next(keys) for _ in rows]
             return self._results(rows, map(key_of, own))
 
         return chunk.with_values(one_per_row(results, chunk, room))
 
-    def _results(self, rows: Sequence[Any], keys: Iterable[Any]) -> Iterable[Any]:
+    def _results(self, rows: Sequence[Value], keys: Iterable[Value]) -> Iterable[Value]:
         starts, ends, found = map(list, zip(*rows, strict=True))
-        columns: dict[str, Iterable[Any]] = {
+        columns: dict[str, Iterable[Value]] = {
             _KEY: keys,
             _START: map(self._time(_START), starts),
             _END: map(self._time(_END), ends),
         }
-        for at, (name, aggregate) in enumerate(self.aggregates.items()):
-            columns[name] = map(aggregate.result, map(itemgetter(at), found))
+        for at, (name, result) in enumerate(self.results.items()):
+            columns[name] = map(result, map(itemgetter(at), found))
         if self.of is None:
             return map(dict, map(zip, repeat(list(columns)), zip(*columns.values(), strict=False)))
         fields = self.of.fields
         chosen = {name: columns[name] for name in fields if name in columns}
-        if list(chosen) == list(fields)[: len(chosen)] and self.of.is_positional:
+        if self.of.takes_in_order(chosen):
             return map(self.of.cls, *chosen.values())
-        build: Callable[..., Any] = self.of.cls
+        build: Callable[..., Value] = self.of.cls
         names = list(chosen)
         return (
             build(**dict(zip(names, values, strict=True)))
             for values in zip(*chosen.values(), strict=False)
         )
 
-    def _time(self, field: str) -> Callable[[int], Any]:
+    def _time(self, field: str) -> Callable[[int], Value]:
         """Return how a field shows a time: as ms if it is an int, otherwise as a datetime."""
         kind = datetime if self.of is None else self.of.fields.get(field, datetime)
         return int if kind is int else moment
@@ -159,17 +160,17 @@ class AsResults(Stateless):
 class Applied(Stateless):
     """Call a function with each window and its values; drop the result None."""
 
-    function: Callable[[Window[Any], list[Any]], Any]
-    aggregate: Aggregator[Any]
-    key_of: Callable[[bytes | None], Any]
+    function: Callable[[Window[Value], list[Value]], Value]
+    result: Callable[[Value], Value]
+    key_of: Callable[[bytes | None], Value]
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
         keys = iter(chunk.keys)
 
-        def call(row: Any) -> Any:
+        def call(row: Value) -> Value:
             start, end, (values,) = row
             window = Window(self.key_of(next(keys)), moment(start), moment(end))
-            return self.function(window, self.aggregate.result(values))
+            return self.function(window, self.result(values))
 
         values = one_per_row(lambda rows: map(call, rows), chunk, room, finish=without_none)
         return without_none(chunk.with_values(values))
@@ -177,10 +178,12 @@ class Applied(Stateless):
 
 @dataclass(frozen=True, slots=True)
 class AsValues(Stateless):
-    """Make the aggregate itself the value."""
+    """Make the result of the only aggregate the value."""
+
+    result: Callable[[Value], Value]
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
-        return chunk.with_values([row[2][0] for row in chunk.values])
+        return chunk.with_values([self.result(row[2][0]) for row in chunk.values])
 
 
 @lru_cache(4_096)

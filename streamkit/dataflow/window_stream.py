@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, overload
+from typing import Generic, TypeVar, overload
 
 from streamkit.aggregates import Aggregator, CollectList, Fold
 from streamkit.dataflow.accumulating import Accumulator, accumulator
+from streamkit.dataflow.emission import Emission
 from streamkit.dataflow.functions import (
     caller_location,
     caller_scope,
@@ -16,10 +17,11 @@ from streamkit.dataflow.functions import (
     result_of,
     without_none,
 )
+from streamkit.dataflow.keyed_stream import KeyedStream
 from streamkit.dataflow.keys import group_key_reader
 from streamkit.dataflow.sessions import Counted, Sessions
 from streamkit.dataflow.steps import Step
-from streamkit.dataflow.stream import KeyedStream, Stream, late_stream
+from streamkit.dataflow.stream import Stream, late_stream
 from streamkit.dataflow.topology import Node, OnError, Topology
 from streamkit.dataflow.window_results import (
     Applied,
@@ -28,8 +30,9 @@ from streamkit.dataflow.window_results import (
     check_fields,
     result_type,
 )
-from streamkit.dataflow.windowed import Emission, Windowed
+from streamkit.dataflow.windowed import Windowed
 from streamkit.errors import TopologyError
+from streamkit.record import Kind, Value
 from streamkit.windows import AnyWindow, CountWindow, Session, Sliding, Tumbling, Window
 
 K = TypeVar("K")
@@ -74,7 +77,7 @@ class WindowedStream(Generic[K_co, V_co]):
         *,
         name: str | None = None,
         on_error: OnError = "fail",
-        **aggregates: Aggregator[Any],
+        **aggregates: Aggregator[Value],
     ) -> WindowResults[K_co, R, V_co]: ...
     @overload
     def aggregate(
@@ -82,15 +85,15 @@ class WindowedStream(Generic[K_co, V_co]):
         *,
         name: str | None = None,
         on_error: OnError = "fail",
-        **aggregates: Aggregator[Any],
-    ) -> WindowResults[K_co, dict[str, Any], V_co]: ...
+        **aggregates: Aggregator[Value],
+    ) -> WindowResults[K_co, dict[str, Value], V_co]: ...
     def aggregate(  # type: ignore[misc]  # mypy does not see that `result` has no name
         self,
-        *result: Any,
+        *result: Value,
         name: str | None = None,
         on_error: OnError = "fail",
-        **aggregates: Any,
-    ) -> Any:
+        **aggregates: Value,
+    ) -> Value:
         """Aggregate the records of each window.
 
         Args:
@@ -121,10 +124,10 @@ class WindowedStream(Generic[K_co, V_co]):
                 check_fields(of, aggregates)
             name = name or self._topology.free_name("aggregate")
             fields = {} if of is None else of.fields
-            kinds = [fields.get(field, Any) for field in aggregates]
+            kinds = [fields.get(field, Value) for field in aggregates]
             found = accumulator(aggregates, kinds, name)
             key_type = fields.get("key", self._node.key_type)
-            step = AsResults(of, aggregates, key_type)
+            step = AsResults(of, dict(zip(aggregates, found.results, strict=True)), key_type)
             return self._then(found, step, name, on_error, dict if of is None else of.cls)
 
     def reduce(
@@ -150,7 +153,7 @@ class WindowedStream(Generic[K_co, V_co]):
             name = name or self._topology.free_name("reduce")
             found = accumulator({"value": _Reducing(function, kind)}, [kind], name)
             results: WindowResults[K_co, V_co, V_co] = self._then(
-                found, AsValues(), name, on_error, kind
+                found, AsValues(found.results[0]), name, on_error, kind
             )
             return results
 
@@ -180,12 +183,12 @@ class WindowedStream(Generic[K_co, V_co]):
             name = name or self._topology.free_name("apply")
             values = CollectList(_itself, limit=limit)
             found = accumulator({"values": values}, [types.GenericAlias(list, (kind,))], name)
-            step = Applied(function, values, group_key_reader(self._node.key_type))
+            step = Applied(function, found.results[0], group_key_reader(self._node.key_type))
             result = without_none(result_of(function, scope))
             results: WindowResults[K_co, R, V_co] = self._then(found, step, name, on_error, result)
             return results
 
-    def _value_type(self, verb: str) -> Any:
+    def _value_type(self, verb: str) -> Kind:
         kind = self._node.value_type
         if kind is None:
             raise TopologyError(
@@ -195,8 +198,8 @@ class WindowedStream(Generic[K_co, V_co]):
         return kind
 
     def _then(
-        self, found: Accumulator, result: Step, name: str, on_error: OnError, value_type: Any
-    ) -> Any:
+        self, found: Accumulator, result: Step, name: str, on_error: OnError, value_type: Kind
+    ) -> Value:
         node = Node(
             name,
             "stage",
@@ -227,7 +230,7 @@ class WindowedStream(Generic[K_co, V_co]):
         return Counted(name, window, found, self._emission)
 
 
-class _Reducing(Fold[Any, Any, Any]):
+class _Reducing(Fold[Value, Value, Value]):
     """The aggregate of `WindowedStream.reduce`: it begins with the first value."""
 
     first = "{x}"
@@ -235,9 +238,9 @@ class _Reducing(Fold[Any, Any, Any]):
     def __str__(self) -> str:
         return "reduce"
 
-    def __init__(self, function: Callable[[Any, Any], Any], kind: Any) -> None:
+    def __init__(self, function: Callable[[Value, Value], Value], kind: Kind) -> None:
         super().__init__(lambda: None, function, function, type=kind)
 
 
-def _itself(value: Any) -> Any:
+def _itself(value: Value) -> Value:
     return value

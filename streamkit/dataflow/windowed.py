@@ -18,59 +18,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from operator import itemgetter
-from typing import Any, Final, Literal, get_args
 
 from streamkit.dataflow.accumulating import Accumulator, Aggregate
+from streamkit.dataflow.emission import EMPTY, Emission, NoTime, Row, picked
 from streamkit.dataflow.steps import Room, RowFailed, TimedOperator, TimedStep
-from streamkit.errors import UsageError
-from streamkit.record import Chunk, joined
+from streamkit.record import Chunk, Value, joined
 from streamkit.state.panes import Pane, Panes
 from streamkit.state.types import windowed_format
 from streamkit.windows import (
-    AnyWindow,
-    CountWindow,
-    Duration,
     Grid,
     LocalGrid,
     Sliding,
     Tumbling,
-    duration_ms,
 )
-
-Emit = Literal["final", "updates"]
-EMPTY: Final = Chunk()
-# What a result is made from: the start and the end of the window, and the aggregate.
-Row = tuple[int, int, Aggregate]
-
-
-@dataclass(frozen=True, slots=True)
-class Emission:
-    """When results are emitted: once, at each change, or each ``every_ms`` of event time."""
-
-    emit: Emit = "final"
-    every_ms: int | None = None
-
-
-def emission_of(window: AnyWindow, late_ms: int, emit: Emit, every: Duration | None) -> Emission:
-    """Return when results are emitted.
-
-    Raises:
-        UsageError: An option is not valid, or not together with the others.
-    """
-    if emit not in get_args(Emit):
-        raise UsageError(f"emit={emit!r} is not valid", hint='use "final" or "updates"')
-    if isinstance(window, CountWindow) and late_ms:
-        raise UsageError("windows of a number of records have no late records: leave out late=")
-    if emit == "updates" and getattr(window, "max_length_ms", None) is not None:
-        raise UsageError(
-            'a session with max_length= cannot have emit="updates": where it is divided is known '
-            "only when it is complete"
-        )
-    if every is None:
-        return Emission(emit)
-    if emit != "final" or not isinstance(window, Tumbling | Sliding):
-        raise UsageError("every= is for tumbling and sliding windows with emit='final'")
-    return Emission(emit, duration_ms(every, "every"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +74,9 @@ class _Windows:
             self._reach_ms = self._size_ms - self._grid.size_ms
         form = windowed_format(step.accumulator.form, f"{window}: {step.accumulator.identity}")
         self._panes = room.state(Panes, step.name, form)
+        # The last turn of early results, and how many slices were undone by then.
         self._emitted_ms: int | None = None
+        self._undo_number = 0
 
     # --- records ---------------------------------------------------------------------
 
@@ -132,7 +94,7 @@ class _Windows:
             raise type(interrupted)(interrupted.row, result) from interrupted.__cause__
         return result
 
-    def _added_one_by_one(self, chunk: Chunk, columns: list[list[Any]]) -> Chunk:
+    def _added_one_by_one(self, chunk: Chunk, columns: list[list[Value]]) -> Chunk:
         """Add records, with a result after each."""
         results = []
         for row in range(len(chunk)):
@@ -143,7 +105,7 @@ class _Windows:
                 raise RowFailed(row, joined(results)) from failed.__cause__
         return joined(results)
 
-    def _added(self, chunk: Chunk, columns: list[list[Any]]) -> Chunk:
+    def _added(self, chunk: Chunk, columns: list[list[Value]]) -> Chunk:
         """Add records to their panes; return their new results if each change is emitted.
 
         Raises:
@@ -193,26 +155,22 @@ class _Windows:
         opened = list(firsts)
         marks = self._room.watermarks_ms(chunk)
         for row, (end, first, mark) in enumerate(zip(ends, firsts, marks, strict=True)):
-            closed = mark - late_ms
-            if first <= closed:
-                opened[row] = first = first + ((closed - first) // self._every_ms + 1) * (
-                    self._every_ms
-                )
+            opened[row] = first = self._next_window((end, first), mark - late_ms)
             if first <= end + self._reach_ms:
                 kept.append(row)
         return kept, opened
 
     def _first_windows(self, ends: list[int]) -> list[int]:
         """Return the end of the first window of each pane."""
-        every_ms, offset_ms = self._every_ms, self._offset_ms
-        return [end + (offset_ms - end) % every_ms for end in ends]
+        every_ms, first_ms = self._every_ms, self._offset_ms + self._size_ms
+        return [end + (first_ms - end) % every_ms for end in ends]
 
     def _runs(
         self,
         chunk: Chunk,
         ends: list[int],
         firsts: list[int],
-        columns: list[list[Any]],
+        columns: list[list[Value]],
     ) -> Iterator[_Run]:
         """Divide rows by pane."""
         if not len(chunk):
@@ -245,7 +203,7 @@ class _Windows:
         failed: _Failed | None = None
         done = []
         for run in runs:
-            old: list[Any] = []
+            old: list[Value] = []
             values = panes.open(run.pane)
             done.append((run.pane, run.keys, old))
             try:
@@ -288,13 +246,21 @@ class _Windows:
         pane = self._panes.first()
         if pane is None:
             return None
-        closed, first = self._room.watermark_ms() - self._late_ms, pane[1]
-        if first <= closed:
-            first += ((closed - first) // self._every_ms + 1) * self._every_ms
+        first = pane[1]
+        if self._has_panes:
+            closed = self._room.watermark_ms() - self._late_ms
+            first = min(self._next_window(each, closed) for each in self._panes.panes)
         due_ms = first + self._late_ms
         if self._step.emission.every_ms is not None and self._emitted_ms is not None:
             due_ms = min(due_ms, (self._emitted_ms + 1) * self._step.emission.every_ms)
         return due_ms
+
+    def _next_window(self, pane: Pane, closed_ms: int) -> int:
+        """Return the end of the first window of a pane that is not closed."""
+        first = pane[1]
+        if first > closed_ms:
+            return first
+        return first + ((closed_ms - first) // self._every_ms + 1) * self._every_ms
 
     def on_time(self, watermark_ms: int) -> Chunk:
         closing_ms = watermark_ms - self._late_ms
@@ -355,6 +321,8 @@ class _Windows:
         every_ms = self._step.emission.every_ms
         assert every_ms is not None, "there are early results"
         turn = watermark_ms // every_ms
+        if self._undo_number != self._panes.undo_number:  # what was emitted may be undone
+            self._undo_number, self._emitted_ms = self._panes.undo_number, None
         if turn == self._emitted_ms:
             return []
         self._emitted_ms = turn
@@ -390,9 +358,9 @@ class _Run:
     """Rows of one pane. ``rows`` are their numbers in the chunk; None means all of them."""
 
     pane: Pane
-    keys: Sequence[Any]
+    keys: Sequence[Value]
     times_ms: Sequence[int]
-    columns: Sequence[Sequence[Any]]
+    columns: Sequence[Sequence[Value]]
     rows: list[int] | None
 
 
@@ -404,27 +372,9 @@ class _Failed(Exception):
         self.row = row
 
 
-class NoTime(ValueError):
-    """A record without a timestamp."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the record has no timestamp, so it belongs to no window; "
-            "give the source an event time with event_time="
-        )
-
-
-def _picker(rows: list[int]) -> Any:
+def _picker(rows: list[int]) -> Value:
     """Return a function that picks some rows of a column."""
     if len(rows) == 1:  # `itemgetter` of one row does not return a tuple
         return lambda column: (column[rows[0]],)
-    get: Any = itemgetter
+    get: Value = itemgetter
     return get(*rows)
-
-
-def picked(chunk: Chunk, rows: Sequence[int]) -> Chunk:
-    """Return some rows of a chunk."""
-    mask = bytearray(len(chunk))
-    for row in rows:
-        mask[row] = 1
-    return chunk.select(mask)

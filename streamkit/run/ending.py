@@ -41,19 +41,7 @@ def ended_report(
 ) -> Ended:
     """Return the end report of a run, from the counts and the failure of its worker."""
     records_in, records_out = records_of(topology, worker)
-    stages = [
-        StageCounts(
-            node.name,
-            node.kind,
-            counts.taken,
-            counts.handled,
-            counts.dropped,
-            counts.skipped,
-            counts.given,
-            counts.late,
-        )
-        for node, counts in worker.progress.counts.items()
-    ]
+    stages = _stage_counts(worker)
     topics = [
         node.endpoint.topic
         for node in topology.of_kind("sink")
@@ -81,6 +69,22 @@ def ended_report(
         sink_topics=topics,
         time=time_report(worker),
     )
+
+
+def _stage_counts(worker: Worker) -> list[StageCounts]:
+    return [
+        StageCounts(
+            node.name,
+            node.kind,
+            counts.taken,
+            counts.handled,
+            counts.dropped,
+            counts.skipped,
+            counts.given,
+            counts.late,
+        )
+        for node, counts in worker.progress.counts.items()
+    ]
 
 
 def _reason(worker: Worker, code: int) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from streamkit.client.backoff import OnRetry
 from streamkit.client.client import Client
-from streamkit.connectors.topics import BrokerOffsets, TopicReader, TopicWriter, prepare_topics
+from streamkit.connectors.broker_offsets import BrokerOffsets
+from streamkit.connectors.topics import TopicReader, TopicWriter, prepare_topics
 from streamkit.dataflow.endpoints import (
     FileTable,
     FunctionSink,

@@ -34,7 +34,7 @@ from streamkit.run.options import Job, RunOptions
 from streamkit.runtime.failures import users_line
 from streamkit.runtime.shutdown import Phase
 from streamkit.runtime.signals import main_thread_stack
-from streamkit.runtime.worker import Worker
+from streamkit.runtime.worker import Worker, WorkerOptions
 from streamkit.settings import Settings
 from streamkit.target import BrokerLease, Target, keep_broker_running
 
@@ -174,10 +174,12 @@ class Run:
             opened.ports,
             self._clock,
             _Observer(self._reporter),
-            drains=self._options.drain,
-            never_idle=self._options.once,
-            commit_interval_s=self._options.commit_interval_s,
-            stop_deadline_s=self._options.stop_deadline_s,
+            WorkerOptions(
+                drains=self._options.drain,
+                never_idle=self._options.once,
+                commit_interval_s=self._options.commit_interval_s,
+                stop_deadline_s=self._options.stop_deadline_s,
+            ),
             on_stopping=self.on_stopping,
         )
 

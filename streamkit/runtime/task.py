@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, cast
+from dataclasses import replace
+from typing import Final
 
-from streamkit.dataflow.steps import Interrupted, Operator, RowFailed, TimedOperator, TwoSided
+from streamkit.dataflow.steps import Interrupted, Operator, RowFailed
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.dataflow.watermarks import FOREVER_MS, Watermarks, plan_time
 from streamkit.errors import StageError, StreamKitError
@@ -26,14 +26,14 @@ from streamkit.record import Chunk, joined
 from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.isolation import ChangedInPlace, ValueCopy
 from streamkit.runtime.node_room import Budget, NodeRoom
+from streamkit.runtime.running_node import Reader, RunningNode, Side
 from streamkit.runtime.work import (
     Counts,
     Output,
     Pass,
     Skip,
     Work,
-    between,
-    dropped,
+    add_counts,
     end_of,
 )
 from streamkit.state.keyed import Keyed
@@ -51,7 +51,6 @@ class Task:
         topology: The graph.
         last_operators: The operator of a sink's writer, applied after the steps of its node.
         on_skip: Called for each record skipped because of ``on_error="skip"``.
-        on_result: Called with the result of each node, for tests.
         now_s: Returns the time, to end a slice that takes too long; without it, none ends early.
         states: The values that stages keep by key.
         never_idle: Windows that a quiet partition holds open stay open.
@@ -64,7 +63,6 @@ class Task:
         *,
         last_operators: Mapping[Node, Operator] | None = None,
         on_skip: OnSkip | None = None,
-        on_result: OnResult | None = None,
         now_s: Callable[[], float] | None = None,
         states: States | None = None,
         never_idle: bool = False,
@@ -75,11 +73,12 @@ class Task:
         self._is_isolated = is_isolated
         self.counts = {node: Counts() for node in topology.nodes}
         self._on_skip = on_skip
-        self._on_result = on_result
+        # Called with the result of each node, for tests.
+        self.on_result: OnResult | None = None
         self._budget = Budget(self._now_s)
         self.time = self._opened_time(topology, never_idle=never_idle)
         last = last_operators or {}
-        running_nodes = {node: _RunningNode(node) for node in topology.nodes}
+        running_nodes = {node: RunningNode(node) for node in topology.nodes}
         for node, running in running_nodes.items():
             room = running.room = NodeRoom(node, self._budget, self.states, self.time)
             running.operators = [(step.open(room), step.expands) for step in node.steps]
@@ -135,9 +134,9 @@ class Task:
         except BaseException:
             self.states.undo_slice()
             raise
-        if self._on_result is not None:
+        if self.on_result is not None:
             for node, chunk in work.results:
-                self._on_result(node, chunk)
+                self.on_result(node, chunk)
         return work
 
     def _whole(self, source: Node, part: Chunk) -> Work:
@@ -207,7 +206,7 @@ class Task:
         work.finish()
         return work
 
-    def _fire(self, running: _RunningNode, mark_ms: int, work: Work) -> None:
+    def _fire(self, running: RunningNode, mark_ms: int, work: Work) -> None:
         offset = work.part.offsets[-1]
         try:
             result = running.timed.on_time(mark_ms)
@@ -245,42 +244,26 @@ class Task:
 
     def account(self, work: Work, reached: int) -> None:
         """Add a `Work` to the counts, up to the offset ``reached``."""
-        start, work.counted_to = work.counted_to, reached
-        for node, taken, given in work.nodes:
-            counts = self.counts[node]
-            counts.taken += between(taken, start, reached)
-            counts.given += between(given, start, reached)
-        for each in work.passes:
-            self.counts[each.node].dropped += dropped(each, start, reached)
-        for node, offsets in work.late:
-            self.counts[node].late += between(offsets, start, reached)
-        for skip in work.skips:
-            if start <= skip.offset < reached:
-                self._account_skip(skip)
+        for skip in add_counts(work, reached, self.counts):
+            if self._on_skip is not None:
+                self._on_skip(skip.error)
 
-    def _account_skip(self, skip: Skip) -> None:
-        counts = self.counts[skip.node]
-        counts.skipped += 1
-        counts.given -= skip.is_written
-        if self._on_skip is not None:
-            self._on_skip(skip.error)
-
-    def _run(self, reader: _Reader, chunk: Chunk, work: Work) -> None:
+    def _run(self, reader: Reader, chunk: Chunk, work: Work) -> None:
         running, side = reader
         node = running.node
         chunk = work.within(chunk)
         taken = chunk.offsets
         for number, (operator, expands) in enumerate(running.operators):
             if number == 0 and running.is_two_sided:
-                operator = _Side(operator, side)
+                operator = Side(operator, side)
             chunk = self._apply(running, operator, expands, chunk, work)
         work.nodes.append((node, taken, chunk.offsets))
         self._give(running, chunk, work)
 
-    def _give(self, running: _RunningNode, chunk: Chunk, work: Work) -> None:
+    def _give(self, running: RunningNode, chunk: Chunk, work: Work) -> None:
         """Give the results of a node to its readers, and the records that were too late."""
         node = running.node
-        if self._on_result is not None:
+        if self.on_result is not None:
             work.results.append((node, chunk))
         if node.kind == "sink":
             work.outputs.append(Output(node, chunk))
@@ -300,7 +283,7 @@ class Task:
 
     def _apply(
         self,
-        running: _RunningNode,
+        running: RunningNode,
         operator: Operator,
         expands: bool,
         chunk: Chunk,
@@ -361,57 +344,6 @@ class Task:
 def is_skipped(node: Node, error: StageError) -> bool:
     """Return whether ``on_error`` of the stage skips the record. Ctrl-C stops the whole job."""
     return node.on_error == "skip" and not isinstance(error.__cause__, KeyboardInterrupt)
-
-
-@dataclass(slots=True)
-class _RunningNode:
-    """A node with its operators and readers, ready to run."""
-
-    node: Node
-    room: NodeRoom = field(init=False)
-    operators: list[tuple[Operator, bool]] = field(default_factory=list)
-    readers: list[_Reader] = field(default_factory=list)
-    late_readers: list[_Reader] = field(default_factory=list)
-
-    @property
-    def timed(self) -> TimedOperator:
-        return cast("TimedOperator", self.operators[0][0])
-
-    @property
-    def is_two_sided(self) -> bool:
-        return bool(self.operators) and hasattr(self.operators[0][0], "on_side")
-
-    @property
-    def after_time(self) -> list[tuple[Operator, bool]]:
-        """The operators for what `TimedOperator.on_time` returns."""
-        first, rest = self.operators[0], self.operators[1:]
-        return [(_Due(first[0]), True), *rest] if hasattr(first[0], "on_due") else rest
-
-
-# A node that reads another one, and the number of this input.
-_Reader = tuple[_RunningNode, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Side:
-    """One input of an operator that has two."""
-
-    operator: Operator
-    side: int
-
-    def on_chunk(self, chunk: Chunk) -> Chunk:
-        return cast("TwoSided", self.operator).on_side(self.side, chunk)
-
-
-@dataclass(frozen=True, slots=True)
-class _Due:
-    """What an operator does when the time of something that it has kept has come."""
-
-    operator: Any
-
-    def on_chunk(self, chunk: Chunk) -> Chunk:
-        result: Chunk = self.operator.on_due(chunk)
-        return result
 
 
 # The part of a slice without records: one row, for the time that has passed.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from streamkit.dataflow.topology import Node
@@ -133,3 +133,20 @@ def dropped(each: Pass, start: int, end: int) -> int:
         return between(each.empty, start, end)
     taken, given = between(each.taken, start, end), between(each.given, start, end)
     return taken - given - between(each.skipped, start, end)
+
+
+def add_counts(work: Work, reached: int, counts: Mapping[Node, Counts]) -> list[Skip]:
+    """Add a `Work` to counts, up to the offset ``reached``; return the records it skipped."""
+    start, work.counted_to = work.counted_to, reached
+    for node, taken, given in work.nodes:
+        counts[node].taken += between(taken, start, reached)
+        counts[node].given += between(given, start, reached)
+    for each in work.passes:
+        counts[each.node].dropped += dropped(each, start, reached)
+    for node, offsets in work.late:
+        counts[node].late += between(offsets, start, reached)
+    skips = [skip for skip in work.skips if start <= skip.offset < reached]
+    for skip in skips:
+        counts[skip.node].skipped += 1
+        counts[skip.node].given -= skip.is_written
+    return skips

@@ -53,6 +53,21 @@ class Ports:
     states: States = field(default_factory=States)
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """How a worker commits and ends.
+
+    ``drains``: what waits for the watermark is emitted when the run ends. ``never_idle``: windows
+    that a quiet partition holds open stay open. ``commit_interval_s`` is the time between commits
+    while records arrive; stopping takes at most ``stop_deadline_s``.
+    """
+
+    drains: bool = False
+    never_idle: bool = False
+    commit_interval_s: float = 1.0
+    stop_deadline_s: float = 25.0
+
+
 class Progress:
     """Counts and latencies of a run so far."""
 
@@ -89,10 +104,7 @@ class Worker:
         ports: The open sources, sinks and store. `run` closes them, except for the store.
         clock: Source of time.
         observer: Receives phases and messages.
-        drains: Whether what waits for the watermark is emitted when the run ends.
-        never_idle: Whether windows that a quiet partition holds open stay open.
-        commit_interval_s: How often positions are committed while records arrive.
-        stop_deadline_s: How long stopping may take in total.
+        options: How it commits, stops and drains.
         on_stopping: Called with the deadline when the job begins to stop.
     """
 
@@ -102,34 +114,20 @@ class Worker:
         ports: Ports,
         clock: Clock,
         observer: Observer,
+        options: WorkerOptions,
         *,
-        drains: bool = False,
-        never_idle: bool = False,
-        commit_interval_s: float = 1.0,
-        stop_deadline_s: float = 25.0,
         on_stopping: Callable[[float], None] = lambda deadline_s: None,
     ) -> None:
         self._ports = ports
         self._observer = observer
-        self._commit_interval_s = commit_interval_s
+        self._options = options
         self._skips_noted = 0
         self._stop_signal: int | None = None
         self.cause: Cause = ""
         self.failure: BaseException | None = None
         now_s = clock.monotonic_s
         writers = ports.writers
-        task = Task(
-            topology,
-            last_operators={
-                node: each for node, each in writers.items() if isinstance(each, AcknowledgedWriter)
-            },
-            on_skip=self._skipped,
-            now_s=now_s,
-            states=ports.states,
-            never_idle=never_idle,
-        )
-        self._drains = drains
-        self._connect_time(task)
+        task = self._new_task(topology, now_s)
         positions = ChangedPositions()
         self._intake = Intake(ports.readers, now_s, self._source_failed)
         self._runner = Runner(self._intake, task, writers, ports.readers, positions, now_s)
@@ -160,7 +158,7 @@ class Worker:
             unacknowledged=lambda: self.unacknowledged,
             clock=clock,
             observer=observer,
-            deadline_s=stop_deadline_s,
+            deadline_s=options.stop_deadline_s,
             on_failure=self._broken,
             on_begin=on_stopping,
         )
@@ -217,7 +215,7 @@ class Worker:
     async def _process(self) -> None:
         try:
             await self._runner.run()
-            if self.failure is None and (self._drains or self._has_ended_for_good):
+            if self.failure is None and (self._options.drains or self._has_ended_for_good):
                 await self._runner.drain()
             if self._intake.has_ended and not self._stopping.has_begun:
                 self._begin("finished")
@@ -232,18 +230,30 @@ class Worker:
     def _has_ended_for_good(self) -> bool:
         return self._intake.has_ended and self._intake.ended() == set(self._ports.readers)
 
-    def _connect_time(self, task: Task) -> None:
-        """Let the watermarks know what the sources have not read yet."""
+    def _new_task(self, topology: Topology, now_s: Callable[[], float]) -> Task:
+        """Create the task, and let its watermarks know what the sources have not read yet."""
+        writers = self._ports.writers.items()
+        task = Task(
+            topology,
+            last_operators={
+                node: each for node, each in writers if isinstance(each, AcknowledgedWriter)
+            },
+            on_skip=self._skipped,
+            now_s=now_s,
+            states=self._ports.states,
+            never_idle=self._options.never_idle,
+        )
         if task.time is None:
-            return
+            return task
         readers = self._ports.readers
         task.time.backlog = lambda source: readers[source].backlog()
         for node, reader in readers.items():
             if reader.ends_for_good:  # a generator, which does not know what it has yet to yield
                 task.time.expect(node, 0)
+        return task
 
     async def _commit_at_intervals(self) -> None:
-        await self._committer.run(self._commit_interval_s)
+        await self._committer.run(self._options.commit_interval_s)
 
     async def _is_from_the_same_interrupt(self, error: StageError) -> bool:
         """Return whether an error comes from the Ctrl-C that stops the job.

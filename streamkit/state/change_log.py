@@ -12,18 +12,22 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
+from zlib import crc32
 
 import msgspec
-from siphash24 import siphash24
 
 from streamkit.errors import StateError, shown
 
 SHARDS: Final = 256
+# The number of the first shard in the store. Lower ones are of an earlier way to divide keys; they
+# are deleted like deltas.
+FIRST_SHARD: Final = 256
 # A delta holds keys of all shards.
 DELTA: Final = -1
 # So many changed keys are left to the commit; of more, some are encoded after each slice.
 _CHANGED_KEYS_MAX: Final = 16_384
 _PIECE_KEYS: Final = 1_024
+_SAMPLES: Final = 1_024
 
 _Entries = list[tuple[bytes, bytes | None]]
 _encode_entries = msgspec.msgpack.Encoder().encode
@@ -51,6 +55,8 @@ class StateFormat:
     is_immutable: bool
     description: str
     migrate: Callable[[Any], Any] | None = None
+    # Whether a part of the type is not known, so that a value may be read back as another one.
+    is_untyped: bool = False
 
     def copy(self, value: Any) -> Any:
         """Return a value that does not change when ``value`` is changed in place."""
@@ -68,7 +74,10 @@ class StateRow:
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """What one commit writes for one state. Deltas up to ``drop_to`` are no longer needed."""
+    """What one commit writes for one state.
+
+    Rows up to ``drop_to`` other than bases are no longer needed.
+    """
 
     name: str
     type: str
@@ -82,7 +91,7 @@ class ChangeLog:
     Args:
         name: The name of the state.
         form: How values are stored.
-        value_of: Returns the present value of a key, or `MISSING`.
+        values_of: Returns the present values of keys; `MISSING` for one that has none.
         rows: What was committed, in any order.
     """
 
@@ -90,12 +99,12 @@ class ChangeLog:
         self,
         name: str,
         form: StateFormat,
-        value_of: Callable[[bytes], Any],
+        values_of: Callable[[Iterable[bytes]], Iterable[Any]],
         rows: Iterable[StateRow] = (),
     ) -> None:
         self._name = name
         self._form = form
-        self._value_of = value_of
+        self._values_of = values_of
         self._changed: set[bytes] = set()
         self._encoded: dict[bytes, bytes | None] = {}
         # Bases have about as many keys as deltas: so many more are still to be encoded.
@@ -148,7 +157,7 @@ class ChangeLog:
         self._encode_owed()
         bases, self._bases = list(self._bases.values()), {}
         for row in bases:
-            self._base_seq[row.shard] = row.seq
+            self._base_seq[row.shard - FIRST_SHARD] = row.seq
         self._seq += 1
         delta = StateRow(DELTA, self._seq, _encode_entries(entries))
         rows = [delta, *bases]
@@ -160,19 +169,26 @@ class ChangeLog:
         Raises:
             StateError: A value is not of the declared type, so the next run could not read it.
         """
-        changed, value_of = self._changed, self._value_of
-        for _ in range(min(keys_max, len(changed))):
-            key = changed.pop()
-            value = value_of(key)
-            self._encoded[key] = None if value is MISSING else self._checked(key, value)
-            if key in self._new:
-                self._new.discard(key)
-                self._unsorted.append(key)
-
-    def _checked(self, key: bytes, value: Any) -> bytes:
+        changed, encoded = self._changed, self._encoded
+        encode, decode = self._form.encode, self._form.decode
+        is_untyped = self._form.is_untyped
+        if keys_max >= len(changed):
+            keys = list(changed)
+            changed.clear()
+        else:
+            keys = [changed.pop() for _ in range(keys_max)]
+        key = b""
         try:
-            data = self._form.encode(value)
-            self._form.decode(data)
+            for key, value in zip(keys, self._values_of(keys), strict=True):
+                if value is MISSING:
+                    encoded[key] = None
+                else:
+                    encoded[key] = data = encode(value)
+                    if decode(data) != value and is_untyped:
+                        raise TypeError(
+                            f"{shown(value)} would be read back as {shown(decode(data))}, "
+                            "because its type is not declared"
+                        )
         except (
             TypeError,
             ValueError,
@@ -183,9 +199,12 @@ class ChangeLog:
             raise StateError(
                 f"the value of the key {shown(key)} in the state {self._name!r} cannot be stored: "
                 f"{error}",
-                hint="set only values of the type that the stage declares: State[...]",
+                hint="keep only values of the declared type; that of an aggregate is the type of "
+                "its field in the result class",
             ) from error
-        return data
+        new = self._new.intersection(keys)
+        self._new -= new
+        self._unsorted += new
 
     def _encode_owed(self) -> None:
         keys = min(self._owed_keys, _PIECE_KEYS)
@@ -204,7 +223,7 @@ class ChangeLog:
                 self._begin_base()
             assert self._base_keys is not None, "it was begun"
             piece = list(islice(self._base_keys, keys_max))
-            values = map(self._value_of, piece)
+            values = self._values_of(piece)
             self._base_entries += [
                 (key, self._form.encode(value))
                 for key, value in zip(piece, values, strict=True)
@@ -214,26 +233,28 @@ class ChangeLog:
             keys_max -= len(piece)
             if is_complete:
                 data = _encode_entries(self._base_entries)
-                self._bases[self._turn] = StateRow(self._turn, self._base_begun, data)
+                number = FIRST_SHARD + self._turn
+                self._bases[self._turn] = StateRow(number, self._base_begun, data)
                 self._base_keys = None
                 self._turn = (self._turn + 1) % SHARDS
                 visited += 1
 
     def _begin_base(self) -> None:
         self._base_begun = self._seq
-        value_of = self._value_of
-        for key in self._unsorted:
-            if value_of(key) is not MISSING:
-                self._keys[shard_of(key)].append(key)
+        for key in self._present(self._unsorted):
+            self._keys[shard_of(key)].append(key)
         self._unsorted = []
-        keys = self._keys[self._turn] = [
-            key for key in dict.fromkeys(self._keys[self._turn]) if value_of(key) is not MISSING
-        ]
+        keys = self._keys[self._turn] = self._present(list(dict.fromkeys(self._keys[self._turn])))
         self._base_keys = iter(keys)
         self._base_entries = []
 
+    def _present(self, keys: list[bytes]) -> list[bytes]:
+        values = self._values_of(keys)
+        return [key for key, value in zip(keys, values, strict=True) if value is not MISSING]
+
     def _measure(self, entries: _Entries) -> None:
-        sizes = [len(key) + len(data) for key, data in entries if data is not None]
+        sample = entries[:: len(entries) // _SAMPLES + 1]
+        sizes = [len(key) + len(data) for key, data in sample if data is not None]
         if sizes:
             self._mean_bytes = sum(sizes) / len(sizes)
 
@@ -242,8 +263,8 @@ class ChangeLog:
         stored: dict[bytes, bytes] = {}
         for row in sorted(rows, key=lambda row: (row.seq, row.shard == DELTA)):
             self._seq = row.seq
-            if row.shard != DELTA:
-                self._base_seq[row.shard] = row.seq
+            if row.shard >= FIRST_SHARD:
+                self._base_seq[row.shard - FIRST_SHARD] = row.seq
             for key, data in _decode_entries(row.data):
                 if data is None:
                     stored.pop(key, None)
@@ -255,6 +276,5 @@ class ChangeLog:
 
 
 def shard_of(key: bytes) -> int:
-    """Return the shard of a key. It never changes: stored rows are found by it."""
-    digest: bytes = siphash24(key, key=bytes(16)).digest()
-    return digest[0]
+    """Return the shard of a key, below `SHARDS`. It never changes: stored rows are found by it."""
+    return crc32(key) % SHARDS

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -45,7 +46,7 @@ class Keyed:
         self.undo_number = 0
         # The value of each key before its first use in this slice.
         self.before: dict[bytes, Any] = {}
-        self._log = ChangeLog(name, form, self._value_of, rows)
+        self._log = ChangeLog(name, form, self._values_of, rows)
         decode = form.decode
         if migrates:
             migrate = form.migrate
@@ -125,8 +126,8 @@ class Keyed:
         assert not self.before, "a commit lies between two slices"
         return self._log.prepare(len(self.values))
 
-    def _value_of(self, key: bytes) -> Any:
-        return self.values.get(key, MISSING)
+    def _values_of(self, keys: Iterable[bytes]) -> Iterable[Any]:
+        return map(self.values.get, keys, repeat(MISSING))
 
     def _set_back(self, key: bytes, value: Any) -> None:
         if value is MISSING:

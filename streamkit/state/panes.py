@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Sequence
+from functools import partial
 from struct import Struct
 from typing import Any, Final
 
@@ -44,7 +45,9 @@ class Panes:
         self._stored: dict[Pane, set[bytes]] = {}
         self._updates: list[tuple[Pane, Sequence[bytes], Sequence[Any]]] = []
         self._closed: list[tuple[Pane, dict[bytes, Any]]] = []
-        self._log = ChangeLog(name, form, self._value_of, rows)
+        # How many slices were undone.
+        self.undo_number = 0
+        self._log = ChangeLog(name, form, partial(map, self._value_of), rows)
         for stored, data in self._log.restored.items():
             pane, key = split_stored(stored)
             self.open(pane)[key] = form.decode(data)
@@ -65,6 +68,7 @@ class Panes:
         """Return the values of a pane by key; report each change of them to `changed`."""
         found = self.panes.get(pane)
         if found is None:
+            assert all(each != pane for each, _ in self._closed), "closing comes last in a slice"
             found = self.panes[pane] = {}
             heapq.heappush(self._by_end, pane)
         return found
@@ -114,6 +118,7 @@ class Panes:
 
     def undo_slice(self) -> None:
         """Set every value back to what it was before this slice."""
+        self.undo_number += 1
         for pane, closed in self._closed:
             self.panes[pane] = closed
             heapq.heappush(self._by_end, pane)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from streamkit.state.change_log import MISSING, ChangeLog, StateFormat, StateRow
+from streamkit.state.change_log import ChangeLog, StateFormat, StateRow
 from streamkit.state.panes import split_stored
 from streamkit.state.types import shown
 
@@ -91,7 +91,7 @@ class StateReader:
 
     def _log(self, name: str) -> ChangeLog:
         rows = self._db.execute("SELECT shard, seq, data FROM state WHERE name = ?", (name,))
-        return ChangeLog(name, _PLAIN, lambda key: MISSING, [StateRow(*row) for row in rows])
+        return ChangeLog(name, _PLAIN, lambda keys: (), [StateRow(*row) for row in rows])
 
 
 def _entry_reader(described: dict[str, Any]) -> Callable[[bytes, bytes], StateEntry]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from streamkit.env import random_bits
 from streamkit.errors import StateError, StateInUse, StateMismatch
 from streamkit.forks import close_in_children
-from streamkit.state.change_log import DELTA, StateChange, StateRow
+from streamkit.state.change_log import DELTA, FIRST_SHARD, StateChange, StateRow
 
 FORMAT_VERSION = 1
 PLAN = "one-task"
@@ -129,8 +129,8 @@ class Store:
             [(name, row.shard) for row in change.rows if row.shard != DELTA],
         )
         self._db.execute(
-            "DELETE FROM state WHERE name = ? AND shard = ? AND seq <= ?",
-            (name, DELTA, change.drop_to),
+            "DELETE FROM state WHERE name = ? AND shard < ? AND seq <= ?",
+            (name, FIRST_SHARD, change.drop_to),
         )
         self._db.executemany(
             "INSERT INTO state VALUES (0, ?, ?, ?, ?)",

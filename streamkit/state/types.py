@@ -47,7 +47,13 @@ def format_of(kind: object, name: str) -> StateFormat:
             f"the state of {name!r} cannot be stored: {error}",
             hint="use int, float, str, bytes, list, dict, a dataclass or a msgspec.Struct",
         ) from error
-    return StateFormat(msgpack.Encoder().encode, decode, is_immutable(kind), description)
+    return StateFormat(
+        msgpack.Encoder().encode,
+        decode,
+        is_immutable(kind),
+        description,
+        is_untyped='"any"' in description,
+    )
 
 
 def windowed_format(form: StateFormat, window: str) -> StateFormat:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right, insort_right
 from collections.abc import Iterable
+from functools import partial
 from operator import attrgetter
 from struct import Struct
 from typing import Any, Final
@@ -20,7 +21,7 @@ import msgspec
 
 from streamkit.state.change_log import MISSING, ChangeLog, StateChange, StateFormat, StateRow
 
-_time_of: Final = attrgetter("time_ms")
+_order_of: Final = attrgetter("time_ms", "id")
 _ID: Final = Struct(">Q")
 _encode_entry = msgspec.msgpack.Encoder().encode
 _decode_entry = msgspec.msgpack.Decoder(tuple[bytes, int, bool, msgspec.Raw]).decode
@@ -40,7 +41,7 @@ class Waiting:
 
 
 class WaitingRecords:
-    """Records by key, in order of time; of the same time, mostly in order of arrival.
+    """Records by key, in order of time; of the same time, in order of arrival.
 
     Args:
         name: The identity of the state.
@@ -58,7 +59,7 @@ class WaitingRecords:
         self._next_id = 0
         self._changes: list[tuple[str, Waiting]] = []
         self._stored: set[int] = set()
-        self._log = ChangeLog(name, _format_of(form), self._value_of, rows)
+        self._log = ChangeLog(name, _format_of(form), partial(map, self._value_of), rows)
         for stored, data in sorted(self._log.restored.items()):
             key, time_ms, is_matched, value = _decode_entry(data)
             each = Waiting(_ID.unpack(stored)[0], key, time_ms, form.decode(bytes(value)))
@@ -111,7 +112,7 @@ class WaitingRecords:
     def at(self, key: bytes, time_ms: int) -> Waiting | None:
         """Return the last record of a key that is not later than a time."""
         rows = self._by_key.get(key, [])
-        number = bisect_right(rows, time_ms, key=_time_of)
+        number = bisect_right(rows, (time_ms, self._next_id), key=_order_of)
         return rows[number - 1] if number else None
 
     def remove_before(self, time_ms: int) -> list[Waiting]:
@@ -171,8 +172,8 @@ class WaitingRecords:
     def _insert(self, each: Waiting) -> None:
         self._by_id[each.id] = each
         rows = self._by_key.setdefault(each.key, [])
-        if rows and rows[-1].time_ms > each.time_ms:
-            insort_right(rows, each, key=_time_of)
+        if rows and _order_of(rows[-1]) > _order_of(each):
+            insort_right(rows, each, key=_order_of)
         else:
             rows.append(each)
         heapq.heappush(self._by_time, (each.time_ms, each.id))

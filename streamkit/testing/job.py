@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
-import anyio
-
+from streamkit.dataflow.decorated_function import Sink
 from streamkit.dataflow.endpoints import (
     FileTable,
     FunctionSink,
@@ -23,7 +20,7 @@ from streamkit.dataflow.endpoints import (
 from streamkit.dataflow.event_time import time_ms
 from streamkit.dataflow.join_stream import Table
 from streamkit.dataflow.keys import group_key
-from streamkit.dataflow.stream import Sink, Stream
+from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import SystemClock
 from streamkit.errors import UsageError
@@ -40,6 +37,8 @@ from streamkit.serde.values import encode_as, encode_key
 from streamkit.state.keyed import Keyed
 from streamkit.state.states import States
 from streamkit.state.store import Store
+from streamkit.testing.finding import nodes_of, source_of
+from streamkit.testing.loop import Loop
 
 T = TypeVar("T")
 _START_MS = 1_356_998_400_000
@@ -68,7 +67,7 @@ class TestJob:
         self._delivery = Delivery(self._writers, self._clock.monotonic_s)
         self._next_offset: dict[tuple[Node, int], int] = {}
         self._positions: dict[Node, dict[str, str]] = {}
-        self._loop = _Loop()
+        self._loop = Loop()
         self._is_open = False
 
     def __enter__(self) -> TestJob:
@@ -113,7 +112,7 @@ class TestJob:
                 sink failed; it was called with the records before the failed one.
             UsageError: The graph has no such source.
         """
-        node = self._source(source)
+        node = source_of(self._topology, source)
         records = [each if isinstance(each, Record) else Record(each) for each in values]
         is_topic = isinstance(node.endpoint, TopicSource)
         first = self._next_offset.get((node, partition), 0)
@@ -200,13 +199,14 @@ class TestJob:
         return state.values.get(group_key(key))
 
     def _new_task(self, states: States) -> Task:
-        return Task(
+        task = Task(
             self._topology,
-            on_result=self._note,
             now_s=lambda: self._now_ms / 1_000,
             states=states,
             is_isolated=self._is_isolated,
         )
+        task.on_result = self._note
+        return task
 
     def _opened_store(self) -> Store:
         if self._store is None:
@@ -293,8 +293,8 @@ class TestJob:
         """Return whole records; those of a topic have the bytes that would be stored."""
         return [
             record
-            for node in self._nodes(stream)
-            for chunk in self._given[node]
+            for node in nodes_of(self._topology, stream)
+            for chunk in chunks_given(self._given, node)
             for record in chunk.records()
         ]
 
@@ -324,7 +324,7 @@ class TestJob:
             StageError: A result that became complete failed.
             UsageError: No stage waits for the watermark of the source.
         """
-        node = self._source(source)
+        node = source_of(self._topology, source)
         times = self._task.time
         if times is None or not times.is_used(node):
             raise UsageError(f"no stage waits for the watermark of {node.name!r}")
@@ -342,30 +342,19 @@ class TestJob:
     def _note(self, node: Node, chunk: Chunk) -> None:
         self._given.setdefault(node, []).append(chunk)
 
-    def _source(self, source: Stream[Any] | Table[Any] | str) -> Node:
-        if not isinstance(source, str):
-            return source.node
-        for node in self._topology.of_kind("source"):
-            if isinstance(node.endpoint, TopicSource) and node.endpoint.topic == source:
-                return node
-        raise UsageError(f"no source reads the topic {source!r}")
 
-    def _nodes(self, stream: Stream[Any] | Sink[..., Any] | str) -> list[Node]:
-        if not isinstance(stream, str):
-            if stream.node not in self._given:
-                raise UsageError(
-                    f"{stream.node.name!r} was added to the app after app.test()",
-                    hint="use .late and other methods that add stages before it",
-                )
-            return [stream.node]
-        found = [
-            node
-            for node in self._topology.of_kind("sink")
-            if isinstance(node.endpoint, TopicSink) and node.endpoint.topic == stream
-        ]
-        if not found:
-            raise UsageError(f"no sink writes to the topic {stream!r}")
-        return found
+def chunks_given(given: dict[Node, list[Chunk]], node: Node) -> list[Chunk]:
+    """Return what a node has given.
+
+    Raises:
+        UsageError: The test does not know the node.
+    """
+    if node not in given:
+        raise UsageError(
+            f"{node.name!r} was added to the app after app.test()",
+            hint="use .late and other methods that add stages before it",
+        )
+    return given[node]
 
 
 def _own_writers(topology: Topology, clock: SystemClock) -> dict[Node, AtOnceWriter]:
@@ -377,37 +366,3 @@ def _own_writers(topology: Topology, clock: SystemClock) -> dict[Node, AtOnceWri
         elif not isinstance(node.endpoint, TopicSink) and not hasattr(node.endpoint, "writer"):
             writers[node] = ObjectWriter(node.endpoint, clock)
     return writers
-
-
-class _Loop:
-    """Runs coroutines in this thread, or in another one if this thread runs an event loop."""
-
-    def __init__(self) -> None:
-        self._runner: asyncio.Runner | None = None
-        self._thread: ThreadPoolExecutor | None = None
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        if self._runner is None:
-            self._runner = asyncio.Runner()
-            self._thread = ThreadPoolExecutor(1) if _is_loop_running() else None
-        if self._thread is None:
-            return self._runner.run(work)
-        return self._thread.submit(self._runner.run, work).result()
-
-    def close(self) -> None:
-        runner, self._runner = self._runner, None
-        if runner is None:
-            return
-        if self._thread is None:
-            runner.close()
-        else:
-            self._thread.submit(runner.close).result()
-            self._thread.shutdown()
-
-
-def _is_loop_running() -> bool:
-    try:
-        anyio.get_current_task()
-    except RuntimeError:  # raised outside of asyncio and trio
-        return False
-    return True

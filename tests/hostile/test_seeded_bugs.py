@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from streamkit.connectors.topics import BrokerOffsets, TopicWriter
+from streamkit.connectors.broker_offsets import BrokerOffsets
+from streamkit.connectors.topics import TopicWriter
 from streamkit.dataflow import operators
 from streamkit.run.opening import Opening
 from streamkit.runtime import delivery, function_sinks

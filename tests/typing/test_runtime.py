@@ -15,7 +15,8 @@ import msgspec
 import pytest
 
 from streamkit import App, Context, Record
-from streamkit.dataflow.stream import Sink, Stage, Stream
+from streamkit.dataflow.decorated_function import Sink, Stage
+from streamkit.dataflow.stream import Stream
 from streamkit.errors import StageError, TopologyError
 from tests.typing.rows import Flight, Late
 

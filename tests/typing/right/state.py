@@ -8,7 +8,8 @@ from typing import assert_type
 import msgspec
 
 from streamkit import App, Context, State
-from streamkit.dataflow.stream import KeyedStream, Stream
+from streamkit.dataflow.keyed_stream import KeyedStream
+from streamkit.dataflow.stream import Stream
 
 from ..rows import Flight
 

@@ -1,0 +1,165 @@
+"""Aggregates that choose some of the values."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from streamkit.aggregates.base import (
+    Aggregator,
+    By,
+    generic,
+    item_of,
+    optional,
+)
+from streamkit.errors import UsageError
+from streamkit.record import Value
+
+V = TypeVar("V")
+A = TypeVar("A")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Min(Aggregator[Value]):
+    """The smallest value; None if there is none."""
+
+    is_of_user = True
+    first = "{x}"
+    add = "{a} if {x} is None or ({a} is not None and {a} <= {x}) else {x}"
+
+    def __init__(self, by: By) -> None:
+        super().__init__(by)
+
+    def stored_type(self, field_type: Value) -> Value:
+        return optional(field_type)
+
+    def merge(self, left: Value, right: Value) -> Value:
+        if left is None or right is None:
+            return right if left is None else left
+        return min(left, right)
+
+
+class Max(Aggregator[Value]):
+    """The largest value; None if there is none."""
+
+    is_of_user = True
+    first = "{x}"
+    add = "{a} if {x} is None or ({a} is not None and {a} >= {x}) else {x}"
+
+    def __init__(self, by: By) -> None:
+        super().__init__(by)
+
+    def stored_type(self, field_type: Value) -> Value:
+        return optional(field_type)
+
+    def merge(self, left: Value, right: Value) -> Value:
+        if left is None or right is None:
+            return right if left is None else left
+        return max(left, right)
+
+
+class First(Aggregator[Value]):
+    """The value of the record with the lowest event time; None if there is none.
+
+    Of records with the same event time, the first that arrived.
+    """
+
+    is_of_user = True
+    first = "None if {x} is None else ({t}, {x})"
+    add = "{a} if {x} is None or ({a} is not None and {a}[0] <= {t}) else ({t}, {x})"
+
+    def __init__(self, by: By) -> None:
+        super().__init__(by)
+
+    def stored_type(self, field_type: Value) -> Value:
+        return generic(tuple, int, optional(field_type)) | None
+
+    def merge(self, left: Value, right: Value) -> Value:
+        if left is None or right is None:
+            return right if left is None else left
+        return left if left[0] <= right[0] else right
+
+    def result(self, aggregate: Value) -> Value:
+        return None if aggregate is None else aggregate[1]
+
+
+class Last(Aggregator[Value]):
+    """The value of the record with the highest event time; None if there is none.
+
+    Of records with the same event time, the last that arrived.
+    """
+
+    is_of_user = True
+    first = "None if {x} is None else ({t}, {x})"
+    add = "{a} if {x} is None or ({a} is not None and {a}[0] > {t}) else ({t}, {x})"
+
+    def __init__(self, by: By) -> None:
+        super().__init__(by)
+
+    def stored_type(self, field_type: Value) -> Value:
+        return generic(tuple, int, optional(field_type)) | None
+
+    def merge(self, left: Value, right: Value) -> Value:
+        if left is None or right is None:
+            return right if left is None else left
+        return left if left[0] > right[0] else right
+
+    def result(self, aggregate: Value) -> Value:
+        return None if aggregate is None else aggregate[1]
+
+
+class TopN(Aggregator[list[Value]]):
+    """The largest values, largest first.
+
+    Args:
+        n: How many.
+        by: The value that is compared.
+        of: What is listed; by default the value itself.
+    """
+
+    is_of_user = True
+    first = "{push}([], {x})"
+    add = "{push}({a}, {x})"
+    is_mutable = True
+
+    def __init__(self, n: int, by: By, of: By | None = None) -> None:
+        if type(n) is not int or n < 1:
+            raise UsageError(f"TopN({n!r}): the number must be at least 1")
+        super().__init__(by)
+        rank = by
+        self.by = (
+            (lambda row: (rank(row), None)) if of is None else lambda row: (rank(row), of(row))
+        )
+        self._lists_values = of is None
+        self._n = n
+
+    def __str__(self) -> str:
+        return f"TopN {self._n}"
+
+    def names(self, field_type: Value) -> dict[str, Value]:
+        return {"push": self._push}
+
+    def stored_type(self, field_type: Value) -> Value:
+        item = item_of(field_type)
+        pair = (item, None) if self._lists_values else (Value, item)
+        return generic(list, generic(tuple, *pair))
+
+    def merge(self, left: Value, right: Value) -> Value:
+        merged = list(left)
+        for each in right:
+            self._push(merged, each)
+        return merged
+
+    def result(self, aggregate: Value) -> Value:
+        return [value if self._lists_values else item for value, item in aggregate]
+
+    def _push(self, top: list[Value], ranked: tuple[Value, Value]) -> list[Value]:
+        value = ranked[0]
+        if value is None:
+            return top
+        at = len(top)
+        while at and top[at - 1][0] < value:
+            at -= 1
+        if at < self._n:
+            top.insert(at, ranked)
+            del top[self._n :]
+        return top

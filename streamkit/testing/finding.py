@@ -1,0 +1,44 @@
+"""Finds the nodes that a test names by a stream or by a topic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streamkit.dataflow.decorated_function import Sink
+from streamkit.dataflow.endpoints import TopicSink, TopicSource
+from streamkit.dataflow.join_stream import Table
+from streamkit.dataflow.stream import Stream
+from streamkit.dataflow.topology import Node, Topology
+from streamkit.errors import UsageError
+
+
+def source_of(topology: Topology, source: Stream[Any] | Table[Any] | str) -> Node:
+    """Return a source.
+
+    Raises:
+        UsageError: No source reads the topic.
+    """
+    if not isinstance(source, str):
+        return source.node
+    for node in topology.of_kind("source"):
+        if isinstance(node.endpoint, TopicSource) and node.endpoint.topic == source:
+            return node
+    raise UsageError(f"no source reads the topic {source!r}")
+
+
+def nodes_of(topology: Topology, stream: Stream[Any] | Sink[..., Any] | str) -> list[Node]:
+    """Return the node of a stream, or the sinks of a topic.
+
+    Raises:
+        UsageError: No sink writes to the topic.
+    """
+    if not isinstance(stream, str):
+        return [stream.node]
+    found = [
+        node
+        for node in topology.of_kind("sink")
+        if isinstance(node.endpoint, TopicSink) and node.endpoint.topic == stream
+    ]
+    if not found:
+        raise UsageError(f"no sink writes to the topic {stream!r}")
+    return found
