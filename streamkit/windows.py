@@ -42,7 +42,6 @@ class Tumbling:
     The length is the sum of ``days``, ``hours``, ``minutes`` and ``seconds``.
 
     Args:
-        weeks: Part of the length.
         days: Part of the length.
         hours: Part of the length.
         minutes: Part of the length.

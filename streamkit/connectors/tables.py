@@ -41,8 +41,8 @@ class JsonLinesTable(FileTable):
 class CsvTable(FileTable):
     """A CSV file with a header line, which has the names of the fields.
 
-    Texts are converted to the types of the fields. An empty text, and each text in ``missing``, is
-    None where the field allows None.
+    Texts are converted to the types of the fields. Each text in ``missing`` is None, which is an
+    error in a field that does not allow None.
     """
 
     path: str | Path

@@ -77,7 +77,7 @@ class TopicSink:
 
 
 class FileTable(ABC):
-    """A small file with the rows of a table, such as `streamkit.connectors.files.JsonLines`."""
+    """A small file with the rows of a table, such as `streamkit.connectors.tables.CsvTable`."""
 
     @property
     @abstractmethod
