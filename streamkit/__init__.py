@@ -10,10 +10,11 @@ if TYPE_CHECKING:
     from streamkit.client import Client
     from streamkit.dataflow.context import Context
     from streamkit.dataflow.state_handle import State
+    from streamkit.dataflow.timers import Timer
     from streamkit.record import Offset, Record, Topic
 
 __version__ = "0.1.0"
-__all__ = ["App", "Client", "Context", "Offset", "Record", "State", "Topic"]
+__all__ = ["App", "Client", "Context", "Offset", "Record", "State", "Timer", "Topic"]
 
 # Imported at first use, so that `import streamkit` loads none of these modules.
 _HOME = {
@@ -22,7 +23,8 @@ _HOME = {
     "Context": "streamkit.dataflow.context",
     "Offset": "streamkit.record",
     "Record": "streamkit.record",
-    "State": "streamkit.dataflow.stateful",
+    "State": "streamkit.dataflow.state_handle",
+    "Timer": "streamkit.dataflow.timers",
     "Topic": "streamkit.record",
 }
 

@@ -96,7 +96,7 @@ def _notes(node: Node, plan: TimePlan) -> Iterator[str]:
         timing = node.timing
         yield (
             f"watermark: the highest event time less {shown_ms(timing.out_of_order_ms)}; a "
-            f"partition is quiet after {shown_ms(timing.idle_ms)}"
+            f"partition is idle after {shown_ms(timing.idle_ms)}"
         )
     if isinstance(node.endpoint, FunctionSource) and not node.endpoint.is_replayable:
         yield "cannot be replayed after a crash"

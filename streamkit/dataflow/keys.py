@@ -33,9 +33,9 @@ def group_key(key: object) -> bytes:
     if isinstance(key, bytes):
         return key
     if key is None:
-        raise TypeError("key_by returned None: a record without a key belongs to no group")
+        raise TypeError("the key is None: a record without a key belongs to no group")
     if isinstance(key, float | decimal.Decimal) and key != key:
-        raise TypeError("key_by returned NaN, which is not equal to itself")
+        raise TypeError("the key is NaN, which is not equal to itself")
     if isinstance(key, enum.Enum):
         return group_key(key.value)
     if isinstance(key, _AS_TEXT) and not isinstance(key, bool):
@@ -44,7 +44,7 @@ def group_key(key: object) -> bytes:
         return _encode_json(key)
     except (TypeError, ValueError, RecursionError) as error:
         raise TypeError(
-            f"key_by returned {type(key).__name__}, which cannot be a key: {error}"
+            f"the key is {type(key).__name__}, which cannot be a key: {error}"
         ) from error
 
 

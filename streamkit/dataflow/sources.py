@@ -79,6 +79,8 @@ def table_steps(
         reading: tuple[Step, ...] = (time_step(options),)
         if not is_file:
             reading = tuple(map(_with_deletions, reading_steps(kind, options, location)))
+            if not any(isinstance(each, Map) for each in reading):  # rows that stay bytes
+                reading = (Map(or_deleted(bytes)), *reading)
         return (*reading, TableKeys(key), Upsert(name, form, is_kept=not is_file))
 
 

@@ -242,6 +242,7 @@ def as_mermaid(topology: Topology) -> str:
         lines.append(f"    {node.name}{shapes[node.kind].format(label)}")
     for node in topology.nodes:
         lines.extend(f"    {each.name} --> {node.name}" for each in node.inputs)
+        lines.extend(f"    {each.name} -.-> {node.name}" for each in node.tables)
     return "\n".join(lines)
 
 
@@ -251,10 +252,10 @@ def as_text(topology: Topology) -> str:
     drawn: set[Node] = set()
 
     def draw(node: Node, depth: int) -> None:
-        marks = {"source": "source", "stage": "stage", "sink": "sink"}
+        kind = "table" if node.is_table else node.kind
         head = "  " * depth + ("└ " if depth else "")
         again = " (drawn above)" if node in drawn else ""
-        lines.append(f"{head}{node.name}  [{marks[node.kind]}{_where(node)}]{again}")
+        lines.append(f"{head}{node.name}  [{kind}{_where(node)}]{again}")
         if node in drawn:
             return
         drawn.add(node)

@@ -183,7 +183,8 @@ def test_a_state_kept_after_the_call_cannot_be_used() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "words"), [(None, "returned None"), (float("nan"), "NaN"), ({1, object()}, "cannot be")]
+    ("key", "words"),
+    [(None, "the key is None"), (float("nan"), "NaN"), ({1, object()}, "cannot be")],
 )
 def test_an_invalid_key_fails_its_record(key: object, words: str) -> None:
     app = App("a")
