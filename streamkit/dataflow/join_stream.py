@@ -186,18 +186,12 @@ def lookup(
         if options.get("as_of"):
             inputs, tables = (stream, rows), ()
             late_ms = duration_ms(options.get("late", 0), "late", least=0)
-            own = format_of(_value_type(stream, name), name)
-            is_file = isinstance(rows.endpoint, FileTable)
-            versions = format_of(_optional(rows.value_type), name)
-            timed = AsOfLookup(
-                name,
-                on,
-                late_ms,
-                own,
-                versions,
-                how == "inner",
-                is_file,
+            forms = (
+                format_of(_value_type(stream, name), name),
+                format_of(_optional(rows.value_type), name),
             )
+            is_file = isinstance(rows.endpoint, FileTable)
+            timed = AsOfLookup(name, on, late_ms, *forms, how == "inner", is_file)
             steps = (timed, Combine(combine))
         node = Node(
             name,

@@ -128,7 +128,7 @@ class _Windows:
             ends = [ends[row] for row in kept]
             opened = [opened[row] for row in kept]
         try:
-            self._update(list(self._runs(rows, ends, opened, inputs)))
+            self._update(list(_runs(rows, ends, opened, inputs)))
         except _Failed as failed:
             row = failed.row if kept is None else kept[failed.row]
             result = self._added(chunk.slice(0, row), [each[:row] for each in columns])
@@ -172,34 +172,6 @@ class _Windows:
         """Return the end of the first window of each pane."""
         every_ms, first_ms = self._every_ms, self._offset_ms + self._size_ms
         return [end + (first_ms - end) % every_ms for end in ends]
-
-    def _runs(
-        self,
-        chunk: Chunk,
-        ends: list[int],
-        firsts: list[int],
-        columns: list[list[Value]],
-    ) -> Iterator[_Run]:
-        """Divide rows by pane."""
-        if not len(chunk):
-            return
-        keys, times_ms = chunk.keys, chunk.timestamps_ms
-        low, high = min(ends), max(ends)
-        if low == high and (firsts is ends or min(firsts) == max(firsts)):
-            yield _Run((low, firsts[0]), keys, times_ms, columns, None)
-            return
-        panes = list(zip(ends, firsts, strict=True))
-        order = sorted(range(len(panes)), key=panes.__getitem__)
-        start = 0
-        while start < len(order):
-            pane = panes[order[start]]
-            stop = start
-            while stop < len(order) and panes[order[stop]] == pane:
-                stop += 1
-            rows = order[start:stop]
-            pick = _picker(rows)
-            yield _Run(pane, pick(keys), pick(times_ms), [pick(each) for each in columns], rows)
-            start = stop
 
     def _update(self, runs: list[_Run]) -> None:
         """Add rows to their panes, all or none.
@@ -370,6 +342,34 @@ class _Run:
     times_ms: Sequence[int]
     columns: Sequence[Sequence[Value]]
     rows: list[int] | None
+
+
+def _runs(
+    chunk: Chunk,
+    ends: list[int],
+    firsts: list[int],
+    columns: list[list[Value]],
+) -> Iterator[_Run]:
+    """Divide rows by pane."""
+    if not len(chunk):
+        return
+    keys, times_ms = chunk.keys, chunk.timestamps_ms
+    low, high = min(ends), max(ends)
+    if low == high and (firsts is ends or min(firsts) == max(firsts)):
+        yield _Run((low, firsts[0]), keys, times_ms, columns, None)
+        return
+    panes = list(zip(ends, firsts, strict=True))
+    order = sorted(range(len(panes)), key=panes.__getitem__)
+    start = 0
+    while start < len(order):
+        pane = panes[order[start]]
+        stop = start
+        while stop < len(order) and panes[order[stop]] == pane:
+            stop += 1
+        rows = order[start:stop]
+        pick = _picker(rows)
+        yield _Run(pane, pick(keys), pick(times_ms), [pick(each) for each in columns], rows)
+        start = stop
 
 
 class _Failed(Exception):
