@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from streamkit.aggregates.base import (
     Aggregator,
     By,
@@ -14,97 +12,81 @@ from streamkit.aggregates.base import (
 from streamkit.errors import UsageError
 from streamkit.record import Value
 
-V = TypeVar("V")
-A = TypeVar("A")
-R_co = TypeVar("R_co", covariant=True)
 
-
-class Min(Aggregator[Value]):
-    """The smallest value; None if there is none."""
+class _Choice(Aggregator[Value]):
+    """One of the values; None if there is none. Subclasses choose between two of them."""
 
     is_of_user = True
+
+    def __init__(self, by: By) -> None:
+        super().__init__(by)
+
+    def stored_type(self, field_type: Value) -> Value:
+        return optional(field_type)
+
+    def merge(self, left: Value, right: Value) -> Value:
+        if left is None or right is None:
+            return right if left is None else left
+        return self._chosen(left, right)
+
+    def _chosen(self, left: Value, right: Value) -> Value:
+        raise AssertionError("each choice defines it")
+
+
+class Min(_Choice):
+    """The smallest value; None if there is none."""
+
     first = "{x}"
     add = "{a} if {x} is None or ({a} is not None and {a} <= {x}) else {x}"
 
-    def __init__(self, by: By) -> None:
-        super().__init__(by)
-
-    def stored_type(self, field_type: Value) -> Value:
-        return optional(field_type)
-
-    def merge(self, left: Value, right: Value) -> Value:
-        if left is None or right is None:
-            return right if left is None else left
+    def _chosen(self, left: Value, right: Value) -> Value:
         return min(left, right)
 
 
-class Max(Aggregator[Value]):
+class Max(_Choice):
     """The largest value; None if there is none."""
 
-    is_of_user = True
     first = "{x}"
     add = "{a} if {x} is None or ({a} is not None and {a} >= {x}) else {x}"
 
-    def __init__(self, by: By) -> None:
-        super().__init__(by)
-
-    def stored_type(self, field_type: Value) -> Value:
-        return optional(field_type)
-
-    def merge(self, left: Value, right: Value) -> Value:
-        if left is None or right is None:
-            return right if left is None else left
+    def _chosen(self, left: Value, right: Value) -> Value:
         return max(left, right)
 
 
-class First(Aggregator[Value]):
+class _TimedChoice(_Choice):
+    """The value of one record, which is kept with its event time."""
+
+    def stored_type(self, field_type: Value) -> Value:
+        return generic(tuple, int, optional(field_type)) | None
+
+    def result(self, aggregate: Value) -> Value:
+        return None if aggregate is None else aggregate[1]
+
+
+class First(_TimedChoice):
     """The value of the record with the lowest event time; None if there is none.
 
     Of records with the same event time, the first that arrived.
     """
 
-    is_of_user = True
     first = "None if {x} is None else ({t}, {x})"
     add = "{a} if {x} is None or ({a} is not None and {a}[0] <= {t}) else ({t}, {x})"
 
-    def __init__(self, by: By) -> None:
-        super().__init__(by)
-
-    def stored_type(self, field_type: Value) -> Value:
-        return generic(tuple, int, optional(field_type)) | None
-
-    def merge(self, left: Value, right: Value) -> Value:
-        if left is None or right is None:
-            return right if left is None else left
+    def _chosen(self, left: Value, right: Value) -> Value:
         return left if left[0] <= right[0] else right
 
-    def result(self, aggregate: Value) -> Value:
-        return None if aggregate is None else aggregate[1]
 
-
-class Last(Aggregator[Value]):
+class Last(_TimedChoice):
     """The value of the record with the highest event time; None if there is none.
 
     Of records with the same event time, the last that arrived.
     """
 
-    is_of_user = True
     first = "None if {x} is None else ({t}, {x})"
     add = "{a} if {x} is None or ({a} is not None and {a}[0] > {t}) else ({t}, {x})"
 
-    def __init__(self, by: By) -> None:
-        super().__init__(by)
-
-    def stored_type(self, field_type: Value) -> Value:
-        return generic(tuple, int, optional(field_type)) | None
-
-    def merge(self, left: Value, right: Value) -> Value:
-        if left is None or right is None:
-            return right if left is None else left
+    def _chosen(self, left: Value, right: Value) -> Value:
         return left if left[0] > right[0] else right
-
-    def result(self, aggregate: Value) -> Value:
-        return None if aggregate is None else aggregate[1]
 
 
 class TopN(Aggregator[list[Value]]):

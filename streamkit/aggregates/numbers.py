@@ -17,9 +17,7 @@ from streamkit.aggregates.base import (
 from streamkit.errors import UsageError
 from streamkit.record import Value
 
-V = TypeVar("V")
 A = TypeVar("A")
-R_co = TypeVar("R_co", covariant=True)
 
 
 class Count(Aggregator[int]):

@@ -29,14 +29,8 @@ if TYPE_CHECKING:
     pass
 
 V_co = TypeVar("V_co", covariant=True)
-U = TypeVar("U")
-K = TypeVar("K")
-S = TypeVar("S")
-K_co = TypeVar("K_co", covariant=True)
 T = TypeVar("T")
-R = TypeVar("R")
 P = ParamSpec("P")
-Q = ParamSpec("Q")
 R_co = TypeVar("R_co", covariant=True)
 
 

@@ -25,7 +25,6 @@ from streamkit.record import Kind, Value
 from streamkit.state.types import format_of
 from streamkit.windows import Duration, Tumbling, duration_ms
 
-V = TypeVar("V")
 R_co = TypeVar("R_co", covariant=True)
 V_co = TypeVar("V_co", covariant=True)
 K_co = TypeVar("K_co", covariant=True)

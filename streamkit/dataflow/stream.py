@@ -49,13 +49,9 @@ if TYPE_CHECKING:
 V_co = TypeVar("V_co", covariant=True)
 U = TypeVar("U")
 K = TypeVar("K")
-S = TypeVar("S")
-K_co = TypeVar("K_co", covariant=True)
 T = TypeVar("T")
 R = TypeVar("R")
-P = ParamSpec("P")
 Q = ParamSpec("Q")
-R_co = TypeVar("R_co", covariant=True)
 
 
 class Stream(Generic[V_co]):

@@ -35,8 +35,6 @@ from streamkit.errors import TopologyError
 from streamkit.record import Kind, Value
 from streamkit.windows import AnyWindow, CountWindow, Session, Sliding, Tumbling, Window
 
-K = TypeVar("K")
-V = TypeVar("V")
 R = TypeVar("R")
 K_co = TypeVar("K_co", covariant=True)
 V_co = TypeVar("V_co", covariant=True)

@@ -54,11 +54,12 @@ class TimeReport:
     """What a run keeps, and how far event time has come.
 
     ``watermarks`` are those of the stages that wait for them, as ISO 8601; empty text before the
-    first records.
+    first records. ``waiting`` is the number of open windows and of records that wait for others.
     """
 
     states: list[StateSize] = field(default_factory=list)
     watermarks: dict[str, str] = field(default_factory=dict)
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +230,11 @@ def ended_lines(ended: Ended) -> list[str]:
         lines.append(f"  state of {state.name}: {counted(state.keys, 'key')}, about {size}")
     for stage_name, watermark in ended.time.watermarks.items():
         lines.append(f"  watermark of {stage_name}: {watermark or 'none yet'}")
+    if ended.time.waiting:
+        lines.append(
+            f"  {ended.time.waiting:,} open windows and waiting records go on with the next run; "
+            "--drain completes them"
+        )
     for sink, count in ended.unacknowledged.items():
         lines.append(f"  NOT FLUSHED: {count:,} records for {sink}; the next run sends them again")
     if ended.error:

@@ -8,7 +8,7 @@ from streamkit.observe.report import Ended, StageCounts, StateSize, TimeReport
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.shutdown import EXIT_LATE
 from streamkit.runtime.worker import Worker
-from streamkit.state.states import TIME_STATE, memory_bytes
+from streamkit.state.states import TIME_STATE, memory_bytes, waits
 from streamkit.target import Target
 from streamkit.units import shown_time
 
@@ -33,7 +33,8 @@ def time_report(worker: Worker) -> TimeReport:
         if state.name != TIME_STATE
     ]
     marks = {name: shown_time(mark_ms) for name, mark_ms in worker.progress.watermarks().items()}
-    return TimeReport(sizes, marks)
+    waiting = sum(len(each) for each in worker.progress.states() if waits(each))
+    return TimeReport(sizes, marks, waiting)
 
 
 def ended_report(

@@ -63,6 +63,11 @@ class Keyed:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def has_windows(self) -> bool:
+        """Whether the values are windows, which are emitted when they are complete."""
+        return '"type":"windows"' in self._form.description
+
     @staticmethod
     def describe(form: StateFormat) -> str:
         """Describe the type of what is stored."""

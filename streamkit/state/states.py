@@ -146,3 +146,10 @@ class States:
 def memory_bytes(state: StoredState) -> int:
     """Estimate the memory that a state takes, from the encoded size of its entries."""
     return len(state) * _ENTRY_BYTES + state.stored_bytes * _BYTES_PER_ENCODED_BYTE
+
+
+def waits(state: StoredState) -> bool:
+    """Return whether what a state keeps is emitted later: windows, and records for a join."""
+    if isinstance(state, Panes) or (isinstance(state, Keyed) and state.has_windows):
+        return True
+    return isinstance(state, WaitingRecords) and not state.name.endswith("/versions")
