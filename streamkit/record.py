@@ -183,6 +183,17 @@ def joined(chunks: Sequence[Chunk]) -> Chunk:
     )
 
 
+def in_order(chunks: Sequence[Chunk]) -> Chunk:
+    """Return the rows of several chunks of one slice in order of their offsets."""
+    filled = [each for each in chunks if len(each)]
+    merged = joined(filled or chunks)
+    if len(filled) < 2:
+        return merged
+    order = sorted(range(len(merged)), key=merged.offsets.__getitem__)
+    pick = itemgetter(*order)  # there are at least two rows
+    return merged._reshaped(list(pick(merged.values)), lambda column: list(pick(column)))
+
+
 class Origin(Enum):
     """What an `Offset` counts from."""
 

@@ -21,6 +21,7 @@ from streamkit.dataflow.topology import Node
 from streamkit.errors import StageError
 from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
+from streamkit.runtime.applying import is_skipped
 from streamkit.runtime.contracts import (
     AcknowledgedWriter,
     AtOnceWriter,
@@ -30,7 +31,6 @@ from streamkit.runtime.contracts import (
 )
 from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.slice_size import SliceSize
-from streamkit.runtime.task import is_skipped
 from streamkit.runtime.user_calls import NotAwaited, unfinished_row
 from streamkit.runtime.work import Output, Skip, Work
 

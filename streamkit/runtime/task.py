@@ -18,11 +18,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
-from streamkit.dataflow.steps import Interrupted, Operator, RowFailed
+from streamkit.dataflow.steps import Operator
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.dataflow.watermarks import FOREVER_MS, Watermarks, plan_time
 from streamkit.errors import StageError, StreamKitError
-from streamkit.record import Chunk, joined
+from streamkit.record import Chunk, in_order
+from streamkit.runtime.applying import Applying
 from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.isolation import ChangedInPlace, ValueCopy
 from streamkit.runtime.node_room import Budget, NodeRoom
@@ -30,8 +31,6 @@ from streamkit.runtime.running_node import Reader, RunningNode, Side
 from streamkit.runtime.work import (
     Counts,
     Output,
-    Pass,
-    Skip,
     Work,
     add_counts,
     end_of,
@@ -76,6 +75,7 @@ class Task:
         # Called with the result of each node, for tests.
         self.on_result: OnResult | None = None
         self._budget = Budget(self._now_s)
+        self._applying = Applying(self._budget)
         self.time = self._opened_time(topology, never_idle=never_idle)
         last = last_operators or {}
         running_nodes = {node: RunningNode(node) for node in topology.nodes}
@@ -90,6 +90,20 @@ class Task:
                 readers += [(running_nodes[reader], side) for side in sides]
         self._running_nodes = running_nodes
         self._timed = [running_nodes[node] for node in self.time.plan.timed] if self.time else []
+        self._merging = self._merging_nodes()
+
+    def _merging_nodes(self) -> dict[Node, list[Chunk]]:
+        """Return the nodes where streams merge, whose rows are put in order before they run.
+
+        It matters only with states. A test for changes in place looks at each stream alone.
+        """
+        if not self.states or self._is_isolated:
+            return {}
+        return {
+            node: []
+            for node, running in self._running_nodes.items()
+            if len(node.inputs) > 1 and not running.is_two_sided
+        }
 
     def _opened_time(self, topology: Topology, *, never_idle: bool) -> Watermarks | None:
         plan = plan_time(topology)
@@ -133,6 +147,7 @@ class Task:
             work = make()
         except BaseException:
             self.states.undo_slice()
+            self._merging = {node: [] for node in self._merging}
             raise
         if self.on_result is not None:
             for node, chunk in work.results:
@@ -182,6 +197,7 @@ class Task:
         if self.time is not None:
             self.time.begin(source, part.partition)
         self._run((self._running_nodes[source], 0), part, work)
+        self._run_merged(work)
         if work.end == end_of(part) and fires:
             return self._fired(work, {})
         work.finish()
@@ -200,6 +216,7 @@ class Task:
                 mark_ms = time.next_of(node)
             time.is_firing = True
             self._fire(running, mark_ms, work)
+            self._run_merged(work)
             if node in marks_ms:
                 mark_ms = max(time.of_node(node), time.highest_seen(node))
             time.advance(node, mark_ms)
@@ -220,7 +237,7 @@ class Task:
         chunk = replace(result, offsets=[offset] * len(result), topic=running.node.name)
         had_failed = work.failure is not None
         for operator, expands in running.after_time:
-            chunk = self._apply(running, operator, expands, chunk, work)
+            chunk = self._applying.apply(running, operator, expands, chunk, work)
         work.nodes.append((running.node, (), chunk.offsets))
         self._give(running, chunk, work)
         if work.failure is not None and not had_failed:
@@ -256,7 +273,7 @@ class Task:
         for number, (operator, expands) in enumerate(running.operators):
             if number == 0 and running.is_two_sided:
                 operator = Side(operator, side)
-            chunk = self._apply(running, operator, expands, chunk, work)
+            chunk = self._applying.apply(running, operator, expands, chunk, work)
         work.nodes.append((node, taken, chunk.offsets))
         self._give(running, chunk, work)
 
@@ -274,6 +291,9 @@ class Task:
                 self._run(reader, each, work)
         is_shared = self._is_isolated and len(running.readers) > 1
         for reader in running.readers:
+            if reader[0].node in self._merging:
+                self._merging[reader[0].node].append(chunk)
+                continue
             before = ValueCopy(chunk) if is_shared else None
             self._run(reader, chunk, work)
             row = None if before is None else before.changed_row()
@@ -281,69 +301,12 @@ class Task:
                 failure = describe_failure(reader[0].node, chunk, row, ChangedInPlace())
                 work.fail(failure, chunk.offsets[row])
 
-    def _apply(
-        self,
-        running: RunningNode,
-        operator: Operator,
-        expands: bool,
-        chunk: Chunk,
-        work: Work,
-    ) -> Chunk:
-        node, room = running.node, running.room
-        room.begin()
-        skipped: list[int] = []
-        try:
-            result = operator.on_chunk(chunk)
-        except Interrupted as interrupted:
-            result, skipped = self._continued(node, operator, chunk, interrupted, work)
-        empty = room.empty if expands else None
-        work.passes.append(Pass(node, chunk.offsets, result.offsets, skipped, empty))
-        return result
-
-    def _continued(
-        self, node: Node, operator: Operator, chunk: Chunk, interrupted: Interrupted, work: Work
-    ) -> tuple[Chunk, list[int]]:
-        """Continue after a failed row, or finish the record that ran out of time.
-
-        Each row is processed once. Returns the results and the offsets of skipped rows.
-        """
-        done: list[Chunk] = []
-        skipped: list[int] = []
-        while True:
-            row = interrupted.row
-            done.append(interrupted.before)
-            if isinstance(interrupted, RowFailed):
-                offset = chunk.offsets[row]
-                error = describe_failure(node, chunk, row, _cause_of(interrupted))
-                if not is_skipped(node, error):
-                    work.fail(error, offset)
-                    return joined(done), skipped
-                skipped.append(offset)
-                work.skips.append(Skip(node, offset, error))
-                chunk = chunk.slice(row + 1, len(chunk))
-            else:
-                chunk = self._rest_of_record(chunk.slice(row, len(chunk)), work)
-            try:
-                done.append(operator.on_chunk(chunk))
-                return joined(done), skipped
-            except Interrupted as again:
-                interrupted = again
-
-    def _rest_of_record(self, chunk: Chunk, work: Work) -> Chunk:
-        """Return the rows of the first record; the slice ends after that record.
-
-        Otherwise a record that expands to many rows would run out of time on every attempt.
-        """
-        self._budget.hold()
-        end = bisect_right(chunk.offsets, chunk.offsets[0])
-        if end < len(chunk):
-            work.end_at(chunk.offsets[end])
-        return chunk.slice(0, end)
-
-
-def is_skipped(node: Node, error: StageError) -> bool:
-    """Return whether ``on_error`` of the stage skips the record. Ctrl-C stops the whole job."""
-    return node.on_error == "skip" and not isinstance(error.__cause__, KeyboardInterrupt)
+    def _run_merged(self, work: Work) -> None:
+        """Run the nodes where streams merge, inputs first, each with all its rows in order."""
+        for node, chunks in self._merging.items():
+            if chunks:
+                self._merging[node] = []
+                self._run((self._running_nodes[node], 0), in_order(chunks), work)
 
 
 # The part of a slice without records: one row, for the time that has passed.
@@ -353,8 +316,3 @@ _TICK: Final = Chunk([None], [None], [0], [0])
 def _whole_records(part: Chunk, rows: int) -> Chunk:
     """Return about so many rows, without dividing a record."""
     return part.slice(0, bisect_right(part.offsets, part.offsets[max(0, rows - 1)]))
-
-
-def _cause_of(failed: RowFailed) -> BaseException:
-    assert failed.__cause__ is not None, "a failed row has an error"
-    return failed.__cause__

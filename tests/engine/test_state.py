@@ -246,6 +246,25 @@ def test_results_do_not_depend_on_how_slices_are_cut_or_end(
     assert {key.decode(): each.amounts for key, each in values.items()} == wanted
 
 
+@pytest.mark.parametrize("rows_per_slice", [1, 2, 5])
+def test_merged_streams_of_one_source_keep_the_order_of_its_records(rows_per_slice: int) -> None:
+    app = App("a")
+    numbers = app.stream("numbers", int)
+    halves = [numbers.filter(lambda number, rest=rest: number % 2 == rest) for rest in (0, 1)]  # type: ignore[misc]
+    merged = halves[0].merge(halves[1]).key_by(lambda number: 0)
+    last = merged.stateful(list[int], listed_so_far)
+    with app.test() as job:
+        for start in range(0, 5, rows_per_slice):
+            job.send(numbers, *range(start, min(5, start + rows_per_slice)))
+        assert job.output(last)[-1] == [0, 1, 2, 3, 4]
+
+
+def listed_so_far(number: int, state: State[list[int]]) -> list[int]:
+    listed = [*(state.get() or []), number]
+    state.set(listed)
+    return listed
+
+
 def test_a_failure_after_a_stage_with_state_undoes_later_records() -> None:
     app = App("a")
     numbers = app.stream("numbers", int)

@@ -17,12 +17,12 @@ from streamkit.dataflow import operators
 from streamkit.run.opening import Opening
 from streamkit.runtime import delivery, function_sinks
 from streamkit.runtime import task as task_module
+from streamkit.runtime.applying import Applying
 from streamkit.runtime.committer import Committer
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.feeds import TaskFeed, ThreadFeed
 from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
 from streamkit.runtime.function_source import FunctionReader
-from streamkit.runtime.task import Task
 from tests.hostile import test_matrix, test_rules
 from tests.hostile.behaviours import HARMLESS, RAISES
 from tests.hostile.graphs import SINKS, SOURCES, STAGES
@@ -68,7 +68,7 @@ BUGS = {
         ),
     ),
     "a failure ends one record too late": Bug(
-        Edit(Task, "_continued", "work.fail(error, offset)", "work.fail(error, offset + 1)"),
+        Edit(Applying, "_continued", "work.fail(error, offset)", "work.fail(error, offset + 1)"),
         cell("stage", "raises", "middle", "fail"),
     ),
     "a round writes more to topics than to other sinks": Bug(
