@@ -145,7 +145,7 @@ def _reader(context: click.Context, app: str) -> Iterator[StateReader]:
 
 def _checked(reader: StateReader, app: str, name: str) -> str:
     names = [each.name for each in reader.infos()]
-    if name not in names:
+    if name not in names and not reader.has(name):  # the watermarks are not listed
         raise UsageError(
             f"the app {app!r} has no state {name!r}",
             hint=f"its states are: {', '.join(names) or 'none'}",

@@ -16,12 +16,12 @@ is read first.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from streamkit.dataflow.accumulating import Accumulator, Aggregate
+from streamkit.dataflow.due_keys import DueKeys
 from streamkit.dataflow.emission import EMPTY, Emission, NoTime, Row, picked
 from streamkit.dataflow.steps import Room, RowFailed, TimedOperator, TimedStep
 from streamkit.record import Chunk, Kind, Value
@@ -64,7 +64,7 @@ class _Sessions:
         form = _stored(kind, step.name, _identity(step))
         self._keyed = room.state(Keyed, step.name, form)
         self._undo_number = self._keyed.undo_number
-        self._due: list[tuple[int, bytes]] = []
+        self._due = DueKeys()
         self._find_due()
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
@@ -102,7 +102,7 @@ class _Sessions:
 
     def _add(self, key: bytes, time_ms: int, columns: Sequence[Sequence[Value]]) -> Part:
         """Add one record to the sessions of its key; return the part that it is in."""
-        accumulator, gap_ms = self._step.accumulator, self._gap_ms
+        accumulator = self._step.accumulator
         parts: tuple[Part, ...] = self._keyed.values.get(key, ())
         near = [each for each in parts if self._joins(each, time_ms)]
         found: dict[bytes, Aggregate] = {key: near[0][2]} if near else {}
@@ -116,9 +116,7 @@ class _Sessions:
         others = [each for each in parts if each not in near] if near else list(parts)
         self._keyed.touch(key)
         self._keyed.values[key] = tuple(sorted([*others, part], key=lambda each: each[0]))
-        heapq.heappush(self._due, (last + gap_ms, key))
-        if self._max_ms is not None:
-            heapq.heappush(self._due, (start + self._max_ms, key))
+        self._due.add(key, self._end_of(start, last))
         return part
 
     def _joins(self, part: Part, time_ms: int) -> bool:
@@ -130,17 +128,16 @@ class _Sessions:
 
     def due_ms(self) -> int | None:
         self._find_due_again()
-        return self._due[0][0] + self._step.late_ms if self._due else None
+        first_ms = self._due.first_ms()
+        return None if first_ms is None else first_ms + self._step.late_ms
 
     def on_time(self, watermark_ms: int) -> Chunk:
         self._find_due_again()
         closing_ms = watermark_ms - self._step.late_ms
-        keys: dict[bytes, None] = {}
-        while self._due and self._due[0][0] <= closing_ms:
-            keys[heapq.heappop(self._due)[1]] = None
         found: list[tuple[bytes, Row]] = []
-        for key in keys:
+        for key in self._due.take(closing_ms):
             found += [(key, row) for row in self._close(key, closing_ms)]
+            self._add_due(key, self._keyed.values.get(key, ()))
         if self._step.emission.emit == "updates":
             return EMPTY
         found.sort(key=lambda each: each[1][1])
@@ -158,9 +155,7 @@ class _Sessions:
         found: list[Row] = []
         for session in self._sessions(parts):
             start, last = session[0][0], session[-1][1]
-            end = last + self._gap_ms
-            if self._max_ms is not None:
-                end = min(end, start + self._max_ms)
+            end = self._end_of(start, last)
             if end > closing_ms:
                 kept += session
                 continue
@@ -172,7 +167,6 @@ class _Sessions:
             self._keyed.touch(key)
             if kept:
                 self._keyed.values[key] = tuple(kept)
-                self._push_due(key, kept)
             else:
                 del self._keyed.values[key]
         return found
@@ -198,15 +192,18 @@ class _Sessions:
             self._find_due()
 
     def _find_due(self) -> None:
-        self._due = []
+        self._due.reset(())
         for key, parts in self._keyed.values.items():
-            self._push_due(key, parts)
+            self._add_due(key, parts)
 
-    def _push_due(self, key: bytes, parts: Sequence[Part]) -> None:
+    def _add_due(self, key: bytes, parts: Sequence[Part]) -> None:
         for session in self._sessions(parts):
-            heapq.heappush(self._due, (session[-1][1] + self._gap_ms, key))
-            if self._max_ms is not None:
-                heapq.heappush(self._due, (session[0][0] + self._max_ms, key))
+            self._due.add(key, self._end_of(session[0][0], session[-1][1]))
+
+    def _end_of(self, start: int, last: int) -> int:
+        """Return the end of a session, from the times of its first and its last record."""
+        end = last + self._gap_ms
+        return end if self._max_ms is None else min(end, start + self._max_ms)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,11 @@ because only their effect on the state is known, not the state between them.
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
+from streamkit.dataflow.due_keys import DueKeys
 from streamkit.dataflow.emission import EMPTY
 from streamkit.dataflow.functions import check_callable
 from streamkit.dataflow.operators import contexts, expanded, one_per_row, without_none
@@ -242,27 +242,31 @@ class _Expiry:
         self._keyed = keyed
         self._ttl_ms = ttl_ms
         self._undo_number = -1
-        self._due: list[tuple[int, bytes]] = []
+        self._due = DueKeys()
 
     def note(self) -> None:
         """Note the values that were set."""
         self._find()
-        for each in self.state.expirations:
-            heapq.heappush(self._due, each)
+        for at_ms, key in self.state.expirations:
+            self._due.add(key, at_ms)
         self.state.expirations = []
 
     def due_ms(self) -> int | None:
         self._find()
-        return self._due[0][0] if self._due else None
+        return self._due.first_ms()
 
     def remove(self, watermark_ms: int) -> None:
         """Remove the values that are gone at a time."""
         self._find()
-        while self._due and self._due[0][0] <= watermark_ms:
-            _, key = heapq.heappop(self._due)
+        for key in self._due.take(watermark_ms):
             found = self._keyed.values.get(key)
-            if found is not None and found[0] + self._ttl_ms <= watermark_ms:
+            if found is None:
+                continue
+            at_ms = found[0] + self._ttl_ms
+            if at_ms <= watermark_ms:
                 self._keyed.put(key, MISSING)
+            else:  # it was set again
+                self._due.add(key, at_ms)
 
     def _find(self) -> None:
         """Find again which values are next, at the start and if a slice was undone."""
@@ -270,8 +274,7 @@ class _Expiry:
             return
         self._undo_number = self._keyed.undo_number
         values = self._keyed.values.items()
-        self._due = [(each[0] + self._ttl_ms, key) for key, each in values]
-        heapq.heapify(self._due)
+        self._due.reset((key, each[0] + self._ttl_ms) for key, each in values)
 
 
 def stateful_form(

@@ -10,12 +10,12 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Generic, TypeVar
 
+from streamkit.dataflow.due_keys import DueKeys
 from streamkit.dataflow.event_time import time_ms
 from streamkit.dataflow.steps import Room
 from streamkit.record import Value
@@ -96,7 +96,7 @@ class Timers:
     def __init__(self, name: str, room: Room) -> None:
         self._keyed = room.state(Keyed, f"{name}/timers", _FORM)
         self._undo_number = -1
-        self._due: list[tuple[int, bytes]] = []
+        self._due = DueKeys()
 
     def apply(self, requests: Iterable[Request]) -> None:
         """Set and remove timers."""
@@ -106,27 +106,27 @@ class Timers:
             others = [timer for timer in kept if timer[1] != each.name]
             if each.at_ms is not None:
                 others.append((each.at_ms, each.name))
-                heapq.heappush(self._due, (each.at_ms, each.key))
+                self._due.add(each.key, each.at_ms)
             self._set(each.key, tuple(sorted(others)))
 
     def due_ms(self) -> int | None:
         """Return the time of the next timer; it may have been removed since."""
         self._find_due()
-        return self._due[0][0] if self._due else None
+        return self._due.first_ms()
 
     def take(self, watermark_ms: int) -> list[tuple[int, bytes, str]]:
         """Remove the timers that are due, and return them in order of time."""
         self._find_due()
-        keys: dict[bytes, None] = {}
-        while self._due and self._due[0][0] <= watermark_ms:
-            keys[heapq.heappop(self._due)[1]] = None
         taken: list[tuple[int, bytes, str]] = []
-        for key in keys:
+        for key in self._due.take(watermark_ms):
             kept: _Kept = self._keyed.values.get(key, ())
             due = [timer for timer in kept if timer[0] <= watermark_ms]
+            later = tuple(timer for timer in kept if timer[0] > watermark_ms)
             if due:
                 taken += [(at_ms, key, name) for at_ms, name in due]
-                self._set(key, tuple(timer for timer in kept if timer[0] > watermark_ms))
+                self._set(key, later)
+            if later:
+                self._due.add(key, later[0][0])
         taken.sort(key=lambda each: each[0])
         return taken
 
@@ -142,10 +142,9 @@ class Timers:
         if self._undo_number == self._keyed.undo_number:
             return
         self._undo_number = self._keyed.undo_number
-        self._due = [
-            (at_ms, key) for key, timers in self._keyed.values.items() for at_ms, _ in timers
-        ]
-        heapq.heapify(self._due)
+        self._due.reset(
+            (key, at_ms) for key, timers in self._keyed.values.items() for at_ms, _ in timers
+        )
 
 
 _FORM: Final = format_of(tuple[tuple[int, str], ...], "timers")

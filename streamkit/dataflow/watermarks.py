@@ -103,16 +103,14 @@ class Watermarks:
     Args:
         plan: Which nodes wait, and for which sources.
         kept: Where watermarks outlive the task.
-        now_s: Returns the monotonic time in seconds, to notice quiet partitions.
         never_idle: No partition is taken for quiet: what it holds open stays open.
     """
 
-    def __init__(
-        self, plan: TimePlan, kept: Keyed, now_s: Callable[[], float], *, never_idle: bool = False
-    ) -> None:
+    def __init__(self, plan: TimePlan, kept: Keyed, *, never_idle: bool = False) -> None:
         self.plan = plan
         self._kept = kept
-        self._now_s = now_s
+        # How long the task has been able to get records, if there were any; see `elapse`.
+        self._open_s = 0.0
         self._never_idle = never_idle
         # Unread records by source and partition, if the source knows them.
         self.backlog: Callable[[Node], Mapping[int, int]] = lambda source: {}
@@ -124,11 +122,17 @@ class Watermarks:
         self._parts: list[_Part] = []
         used = {each for node in plan.timed for each in plan.of_node[node].sources}
         self._keys = {source: _Keys(source.name) for source in used}
-        started_s = now_s()
         self._seen_s: dict[Node, dict[int, float]] = {
-            source: {number: started_s for number in self._stored_partitions(source)}
-            for source in used
+            source: {number: 0.0 for number in self._stored_partitions(source)} for source in used
         }
+
+    def elapse(self, seconds: float) -> None:
+        """Let time pass, to notice quiet partitions.
+
+        Time in which the job could not get records, because it was stopped or user code blocked
+        it, must not be counted: the records of that time are still to come.
+        """
+        self._open_s += seconds
 
     # --- in a slice ------------------------------------------------------------------
 
@@ -144,7 +148,7 @@ class Watermarks:
         if self._source is None or not len(chunk):
             return
         key = self._keys[self._source].of(self._partition)
-        self._seen_s[self._source][self._partition] = self._now_s()
+        self._seen_s[self._source][self._partition] = self._open_s
         before_ms = self._kept.values.get(key, NEVER_MS)
         top_ms = max(chunk.timestamps_ms)
         self._parts.append(_Part(chunk.offsets, chunk.timestamps_ms, before_ms))
@@ -202,7 +206,7 @@ class Watermarks:
     def next_of(self, node: Node) -> int:
         """Return how far the watermark of a timed node may move now."""
         time = self.plan.of_node[node]
-        now_s = self._now_s()
+        now_s = self._open_s
         holding_ms: list[int] = []
         quiet_ms: list[int] = []
         tables_ms: list[int] = []
@@ -269,7 +273,7 @@ class Watermarks:
     def expect(self, source: Node, partition: int) -> None:
         """Wait for the first record of a partition, as long as for the next one of others."""
         if source in self._seen_s:
-            self._seen_s[source].setdefault(partition, self._now_s())
+            self._seen_s[source].setdefault(partition, self._open_s)
 
     def is_used(self, source: Node) -> bool:
         """Return whether a stage waits for the watermark of a source."""
@@ -280,7 +284,7 @@ class Watermarks:
         key = self._keys[source].of(partition)
         self._kept.touch(key)
         self._kept.values[key] = mark_ms + source.timing.out_of_order_ms
-        self._seen_s[source][partition] = self._now_s()
+        self._seen_s[source][partition] = self._open_s
 
     def _behind_ms(self, node: Node) -> int:
         assert self._source is not None, "it is a slice of a source"

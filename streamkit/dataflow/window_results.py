@@ -21,7 +21,7 @@ from streamkit.dataflow.operators import one_per_row, without_none
 from streamkit.dataflow.steps import Room, Stateless
 from streamkit.dataflow.topology import clashes, type_name
 from streamkit.errors import TopologyError
-from streamkit.record import Chunk, Kind, Value
+from streamkit.record import TIMESTAMP_MS_MAX, Chunk, Kind, Value
 from streamkit.windows import Window
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -205,5 +205,5 @@ class AsValues(Stateless):
 
 @lru_cache(4_096)
 def moment(time_ms: int) -> datetime:
-    """Return ms since the epoch as a datetime in UTC."""
-    return _EPOCH + timedelta(milliseconds=time_ms)
+    """Return ms since the epoch as a datetime in UTC, at most the last one there is."""
+    return _EPOCH + timedelta(milliseconds=min(time_ms, TIMESTAMP_MS_MAX))

@@ -37,6 +37,7 @@ SLICE_FOR_LISTS_S: Final = 0.2
 _ROWS_FIRST: Final = 64
 # How often the task looks whether results are complete while no records arrive.
 _TICK_S: Final = 0.25
+_STEP_S_MAX: Final = 2 * _TICK_S
 _LATENCIES_KEPT: Final = 4_096
 _SAMPLES: Final = 64
 
@@ -90,10 +91,15 @@ class Runner:
             while (arrival := await self._intake.next()) is not None:
                 await self._process(arrival)
             return
+        last_s = self._now_s()
         while True:
             arrival = None
             with anyio.move_on_after(_TICK_S) as wait:
                 arrival = await self._intake.next(self._behind)
+            now_s = self._now_s()
+            # A step that took longer has kept the job from getting records.
+            time.elapse(min(now_s - last_s, _STEP_S_MAX))
+            last_s = now_s
             if arrival is not None:
                 await self._process(arrival)
             elif not wait.cancelled_caught:

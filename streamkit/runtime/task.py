@@ -68,13 +68,12 @@ class Task:
         is_isolated: bool = False,
     ) -> None:
         self.states = States() if states is None else states
-        self._now_s = now_s or (lambda: 0.0)
         self._is_isolated = is_isolated
         self.counts = {node: Counts() for node in topology.nodes}
         self._on_skip = on_skip
         # Called with the result of each node, for tests.
         self.on_result: OnResult | None = None
-        self._budget = Budget(self._now_s)
+        self._budget = Budget(now_s or (lambda: 0.0))
         self._applying = Applying(self._budget)
         self.time = self._opened_time(topology, never_idle=never_idle)
         last = last_operators or {}
@@ -110,7 +109,7 @@ class Task:
         if not plan.timed:
             return None
         kept = self.states.open(Keyed, TIME_STATE, format_of(int, TIME_STATE))
-        return Watermarks(plan, kept, self._now_s, never_idle=never_idle)
+        return Watermarks(plan, kept, never_idle=never_idle)
 
     def process(self, source: Node, part: Chunk) -> Work:
         """Process a slice of a source's chunk; return the outputs for the sinks.

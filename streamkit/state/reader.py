@@ -84,6 +84,11 @@ class StateReader:
             found.append(StateInfo(name, len(log.restored), size_bytes, text))
         return found
 
+    def has(self, name: str) -> bool:
+        """Return whether something is stored under a name."""
+        found = self._db.execute("SELECT 1 FROM state_types WHERE name = ?", (name,)).fetchone()
+        return found is not None
+
     def entries(self, name: str) -> list[StateEntry]:
         """Return the values of one state, as numbers, text, lists and dicts, in order of keys."""
         row = self._db.execute("SELECT type FROM state_types WHERE name = ?", (name,)).fetchone()

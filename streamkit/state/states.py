@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol, TypeVar
 
 from streamkit.errors import StateMismatch, StateTooLarge
-from streamkit.state.change_log import StateChange, StateFormat, StateRow
+from streamkit.state.change_log import ChangeLog, StateChange, StateFormat, StateRow
 from streamkit.state.keyed import Keyed
 from streamkit.state.panes import Panes
 from streamkit.state.types import type_change
@@ -74,7 +74,7 @@ class States:
         """
         found = self.by_name.get(name)
         if found is None:
-            problem = self._type_problem(name, kind.describe(form))
+            problem = self._type_problem(name, kind.describe(form), form)
             if problem is None:
                 found = kind(name, form, self._rows_of(name))
             else:
@@ -83,9 +83,13 @@ class States:
         assert isinstance(found, kind), "each stage has names of its own"
         return found
 
-    def _type_problem(self, name: str, description: str) -> str | None:
+    def _type_problem(self, name: str, description: str, form: StateFormat) -> str | None:
         stored = self._types.get(name)
-        return None if stored is None else type_change(stored, description)
+        problem = None if stored is None else type_change(stored, description)
+        if problem is None:
+            return None
+        has_values = bool(ChangeLog(name, form, lambda keys: (), self._rows_of(name)).restored)
+        return problem if has_values else None
 
     def _migrated(self, kind: type[S], name: str, form: StateFormat, problem: str) -> S:
         """Read values of another type with the function that makes present ones of them."""

@@ -201,7 +201,6 @@ class TestJob:
     def _new_task(self, states: States) -> Task:
         task = Task(
             self._topology,
-            now_s=lambda: self._now_ms / 1_000,
             states=states,
             is_isolated=self._is_isolated,
         )
@@ -310,7 +309,10 @@ class TestJob:
         Raises:
             StageError: A result that became complete failed.
         """
-        self._now_ms += round((seconds + 60 * minutes + 3_600 * hours) * 1_000)
+        passed_ms = round((seconds + 60 * minutes + 3_600 * hours) * 1_000)
+        self._now_ms += passed_ms
+        if self._task.time is not None:
+            self._task.time.elapse(passed_ms / 1_000)
         self._process(self._task.tick)
 
     def watermark(

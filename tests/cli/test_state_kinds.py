@@ -180,7 +180,7 @@ def test_the_plan_of_an_app_is_explained_for_people() -> None:
     text = "\n".join(lines)
     for words in (
         "all: all stages run together in one task",
-        "rows  [source]\n    watermark: the highest event time less 5 ms; a partition is quiet "
+        "rows  [source]\n    watermark: the highest event time less 5 ms; a partition is idle "
         "after 1 min",
         "table  [table]\n    keeps table: Row",
         "minutes  [stage of by-key]\n    keeps minutes: windows of tuple of int (tumbling 1 min: "

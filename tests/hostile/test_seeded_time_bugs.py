@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from streamkit.dataflow.due_keys import DueKeys
 from streamkit.dataflow.joins import _IntervalJoin
 from streamkit.dataflow.sessions import _Sessions
 from streamkit.dataflow.stateful import _Expiry, _Running
@@ -60,7 +61,7 @@ BUGS = {
         timers.test_timers_come_after_the_records_of_their_slice,
     ),
     "a timer is called one ms too late": Bug(
-        Edit(Timers, "take", "[0][0] <= watermark_ms", "[0][0] < watermark_ms"),
+        Edit(DueKeys, "take", "first_ms <= time_ms", "first_ms < time_ms"),
         timers.test_a_timer_is_called_when_the_watermark_reaches_its_time,
     ),
     "the wait of a window is not passed to the next one": Bug(
@@ -139,7 +140,7 @@ BUGS = {
         ttl.test_a_slow_partition_does_not_make_values_of_others_live_longer,
     ),
     "a value is removed one ms too late": Bug(
-        Edit(_Expiry, "remove", "self._ttl_ms <= watermark_ms", "self._ttl_ms < watermark_ms"),
+        Edit(_Expiry, "remove", "at_ms <= watermark_ms", "at_ms < watermark_ms"),
         ttl.test_a_value_that_is_gone_takes_no_memory,
     ),
     "a failed call sets its timers": Bug(
