@@ -55,3 +55,18 @@ def test_a_stop_keeps_windows_open_unless_the_run_drains(place: Place) -> None:
     late = len(place.values("windowing-late"))
     assert written[0] + late < 2 * COUNT
     assert written[1] + late == 2 * COUNT
+
+
+def test_records_that_come_while_a_function_blocks_are_not_late(place: Place) -> None:
+    """The function takes longer than ``idle``, and the records of the other partition wait."""
+    place.produce_rows("numbers", lanes=2, count=1)
+    with place.job("blocking.py") as job:
+        job.wait_for_records(2)
+        place.produce_lane("numbers", 0, [10])
+        job.wait_for_error("blocked")
+        place.produce_lane("numbers", 1, range(1, 9))
+        job.wait_for_records(11)
+        job.signal(signal.SIGTERM)
+        assert job.wait() == 0, job.words
+    (stage,) = (each for each in job.ended["stages"] if each["name"] == "counts")
+    assert (stage["taken"], stage["late"]) == (11, 0)
