@@ -74,6 +74,11 @@ BENCHMARKS: Final = {
         "the same with 1,000,000 keys",
         "no target yet; the baseline is a hand-written loop",
     ),
+    "join": Benchmark(
+        "streamkit.bench.join",
+        "join each order with its payment within 10 s; two topics to one, state durable",
+        "no target yet; the baseline is a hand-written loop",
+    ),
     "latency": Benchmark(
         "streamkit.bench.latency",
         "from produce to consume through the job of etl, at 2,000 records/s",

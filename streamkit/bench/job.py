@@ -72,4 +72,4 @@ def check_committed(
     ]
     if committed != [records - 1]:
         raise WrongOutput(f"{side}: committed offsets are {committed}, not [{records - 1}]")
-    environment.client.admin.delete_consumer(consumer_id)
+    environment.client.admin.delete_consumer(consumer_id, source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -12,6 +13,7 @@ from benchmarks import batches, stages
 from streamkit.bench.catalog import BENCHMARKS
 from streamkit.bench.engine import measure
 from streamkit.bench.environment import broker
+from streamkit.bench.join import Order, Payment, input_of
 from streamkit.bench.official import MISSING, PYTHON_VARIABLE
 from streamkit.bench.result import (
     Comparison,
@@ -75,6 +77,7 @@ def test_the_names_of_benchmarks_do_not_change() -> None:
         "keyed",
         "window",
         "window-many-keys",
+        "join",
         "latency",
         "backlog",
         "startup",
@@ -87,6 +90,24 @@ def test_a_key_has_about_two_sales_in_a_window_of_the_benchmark() -> None:
     assert len(sales.values) / len(sales.results) == pytest.approx(2, abs=0.1)
     assert sum(each.count for each in sales.results) == len(sales.values)
     assert {len(value) for value in sales.values} == {100}
+
+
+def test_each_order_of_the_benchmark_has_one_payment_after_it() -> None:
+    given = input_of(10_000)
+    ordered_ms = dict(zip(map(id_in, given.orders[0]), given.orders[1], strict=True))
+    paid_ms = dict(zip(map(order_in, given.payments[0]), given.payments[1], strict=True))
+    assert len(ordered_ms) == len(paid_ms) == len(given.results) == 10_000
+    assert [result.order for result, _ in given.results] == list(ordered_ms)
+    assert all(0 <= paid_ms[order] - at_ms < 10_000 for order, at_ms in ordered_ms.items())
+    assert {len(value) for value in given.orders[0] + given.payments[0]} == {100}
+
+
+def id_in(value: bytes) -> str:
+    return msgspec.json.decode(value, type=Order).id
+
+
+def order_in(value: bytes) -> str:
+    return msgspec.json.decode(value, type=Payment).order
 
 
 def test_a_topic_with_missing_or_wrong_records_is_refused() -> None:
