@@ -204,7 +204,7 @@ class TestJob:
             states=states,
             is_isolated=self._is_isolated,
         )
-        task.on_result = self._note
+        task.on_result = lambda node, chunk: self._given.setdefault(node, []).append(chunk)
         if task.time is not None:
             sources = self._topology.of_kind("source")
             task.time.ended = {each for each in sources if isinstance(each.endpoint, FileTable)}
@@ -309,10 +309,10 @@ class TestJob:
         Raises:
             StageError: A result that became complete failed.
         """
-        passed_ms = round((seconds + 60 * minutes + 3_600 * hours) * 1_000)
-        self._now_ms += passed_ms
+        seconds += 60 * minutes + 3_600 * hours
+        self._now_ms += round(seconds * 1_000)
         if self._task.time is not None:
-            self._task.time.elapse(passed_ms / 1_000)
+            self._task.time.elapse(seconds)
         self._process(self._task.tick)
 
     def watermark(
@@ -343,9 +343,6 @@ class TestJob:
             StageError: A result failed.
         """
         self._process(self._task.drain)
-
-    def _note(self, node: Node, chunk: Chunk) -> None:
-        self._given.setdefault(node, []).append(chunk)
 
 
 def chunks_given(given: dict[Node, list[Chunk]], node: Node) -> list[Chunk]:
