@@ -111,7 +111,7 @@ class ChangeLog:
         self._owed_keys = 0
         self._new: set[bytes] = set()
         self._keys: list[list[bytes]] = [[] for _ in range(SHARDS)]
-        # New keys get their shard when the next base is begun; many are gone by then.
+        # The latest new keys have no shard yet: many are gone before it is needed.
         self._unsorted: list[bytes] = []
         self._base_seq = [0] * SHARDS
         self._seq = 0
@@ -136,8 +136,11 @@ class ChangeLog:
 
     def encode_some(self) -> None:
         """Encode a part of what the next commit writes; call it after each slice."""
-        if len(self._changed) > _CHANGED_KEYS_MAX:
-            self._encode_changed(_PIECE_KEYS)
+        excess = len(self._changed) - _CHANGED_KEYS_MAX
+        if excess > 0:
+            self._encode_changed(max(excess, _PIECE_KEYS))
+        if len(self._unsorted) > _CHANGED_KEYS_MAX:
+            self._sort(len(self._unsorted) - _CHANGED_KEYS_MAX)
         if self._owed_keys:
             self._encode_owed()
 
@@ -241,12 +244,16 @@ class ChangeLog:
 
     def _begin_base(self) -> None:
         self._base_begun = self._seq
-        for key in self._present(self._unsorted):
-            self._keys[shard_of(key)].append(key)
-        self._unsorted = []
+        self._sort(len(self._unsorted))
         keys = self._keys[self._turn] = self._present(list(dict.fromkeys(self._keys[self._turn])))
-        self._base_keys = iter(keys)
+        self._base_keys = iter(tuple(keys))
         self._base_entries = []
+
+    def _sort(self, count: int) -> None:
+        """Give the oldest of the new keys their shards."""
+        oldest, self._unsorted = self._unsorted[:count], self._unsorted[count:]
+        for key in self._present(oldest):
+            self._keys[shard_of(key)].append(key)
 
     def _present(self, keys: list[bytes]) -> list[bytes]:
         values = self._values_of(keys)

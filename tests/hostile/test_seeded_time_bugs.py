@@ -74,7 +74,7 @@ BUGS = {
         rules.test_results_that_waited_for_late_records_are_in_time_for_the_next_window,
     ),
     "a pane is lost when its shard is written again": Bug(
-        Edit(ChangeLog, "_begin_base", "self._keys[shard_of(key)].append(key)", "pass"),
+        Edit(ChangeLog, "_sort", "self._keys[shard_of(key)].append(key)", "pass"),
         rules.test_an_open_window_survives_any_number_of_commits,
     ),
     "a commit does not delete closed panes": Bug(
