@@ -15,17 +15,24 @@ from streamkit.dataflow.decorated import (
 )
 from streamkit.dataflow.decorated_function import Sink, Stage
 from streamkit.dataflow.decorators import (
+    BatchDecorator,
     GivingDecorator,
     ShapingDecorator,
     SinkDecorator,
     StageDecorator,
 )
 from streamkit.dataflow.endpoints import Connector, CustomSink, FunctionSink
-from streamkit.dataflow.functions import caller_location, caller_module, caller_scope
+from streamkit.dataflow.functions import (
+    caller_location,
+    caller_module,
+    caller_scope,
+    location_of,
+)
+from streamkit.dataflow.lifespans import NewLifespan, as_lifespan
 from streamkit.dataflow.options import (
-    SinkOptions,
-    StageOptions,
-    StatefulOptions,
+    FunctionSinkOptions,
+    FunctionStageOptions,
+    ShapingOptions,
     checked_options,
     topic_options,
 )
@@ -47,6 +54,7 @@ V = TypeVar("V")
 R = TypeVar("R")
 Q = TypeVar("Q")
 P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[[], Any])
 
 
 class App(AppSources):
@@ -57,12 +65,15 @@ class App(AppSources):
     Args:
         name: 1 to 63 of ``a-z 0-9 -``.
         include: Modules with more parts of the graph, imported when the app is run.
+        version: Of the job, as dead letters show it.
     """
 
-    def __init__(self, name: str, *, include: Sequence[str] = ()) -> None:
+    def __init__(self, name: str, *, include: Sequence[str] = (), version: str = "") -> None:
         if not is_name(name):
             raise UsageError(f"{name!r} is not a valid app name", hint=_name_hint(name))
         self.name = name
+        self.version = version
+        self.new_lifespan: NewLifespan | None = None
         self.topology = Topology()
         self.location = caller_location()
         self.module = caller_module()
@@ -72,8 +83,12 @@ class App(AppSources):
 
     @overload
     def stage(
-        self, stream: Stream[X], /, **options: Unpack[StatefulOptions]
+        self, stream: Stream[X], /, **options: Unpack[FunctionStageOptions]
     ) -> StageDecorator[X]: ...
+    @overload
+    def stage(
+        self, stream: Stream[X], /, *, batch: int, **options: Unpack[FunctionStageOptions]
+    ) -> BatchDecorator[X]: ...
     @overload
     def stage(
         self,
@@ -81,7 +96,7 @@ class App(AppSources):
         /,
         *others: Stream[Any],
         output_type: TypeForm[V],
-        **options: Unpack[StatefulOptions],
+        **options: Unpack[FunctionStageOptions],
     ) -> GivingDecorator[X, V]: ...
     @overload
     def stage(
@@ -89,7 +104,7 @@ class App(AppSources):
         stream: Stream[X],
         other: Stream[Y],
         /,
-        **options: Unpack[StatefulOptions],
+        **options: Unpack[FunctionStageOptions],
     ) -> StageDecorator[X | Y]: ...
     @overload
     def stage(
@@ -99,13 +114,14 @@ class App(AppSources):
         third: Stream[Z],
         /,
         *more: Stream[Any],
-        **options: Unpack[StatefulOptions],
+        **options: Unpack[FunctionStageOptions],
     ) -> StageDecorator[X | Y | Z]: ...
     def stage(
         self,
         *streams: Stream[Any],
         output_type: Any = None,
-        **options: Unpack[StatefulOptions],
+        batch: int | None = None,
+        **options: Unpack[FunctionStageOptions],
     ) -> Any:
         """Process a stream, or several streams merged into one.
 
@@ -116,7 +132,10 @@ class App(AppSources):
         Args:
             streams: The streams to read.
             output_type: The type of the results, for a function that returns a union of classes.
-            options: See `StatefulOptions`.
+            batch: The function gets lists of up to so many values. With ``-> list[...]`` it
+                returns one result for each; with ``-> Iterator[...]`` any number, whose key and
+                timestamp are those of the last record.
+            options: See `FunctionStageOptions`.
 
         Raises:
             TopologyError: The function cannot be a stage; the message shows its file and line.
@@ -124,10 +143,10 @@ class App(AppSources):
         scope = caller_scope()
         location = caller_location()
         nodes = input_nodes(streams, "stage", str(location))
-        checked_options(options, StatefulOptions)
+        checked_options(options, FunctionStageOptions)
 
         def decorate(function: Callable[..., Any]) -> Any:
-            node = stage_node(undecorated(function), scope, nodes, output_type, options)
+            node = stage_node(undecorated(function), scope, nodes, output_type, options, batch)
             return Stage(undecorated(function), self.topology, self.topology.add(node))
 
         return decorate
@@ -135,7 +154,9 @@ class App(AppSources):
     # --- sinks ---------------------------------------------------------------------
 
     @overload
-    def sink(self, stream: Stream[X], /, **options: Unpack[StageOptions]) -> SinkDecorator[X]: ...
+    def sink(
+        self, stream: Stream[X], /, **options: Unpack[FunctionSinkOptions]
+    ) -> SinkDecorator[X]: ...
     @overload
     def sink(
         self,
@@ -143,7 +164,7 @@ class App(AppSources):
         /,
         *,
         batch: int,
-        **options: Unpack[StageOptions],
+        **options: Unpack[FunctionSinkOptions],
     ) -> SinkDecorator[list[X]]: ...
     @overload
     def sink(
@@ -153,7 +174,7 @@ class App(AppSources):
         *,
         to: Topic[Y],
         key: Callable[[X], bytes | str | None] | None = None,
-        **options: Unpack[SinkOptions],
+        **options: Unpack[ShapingOptions],
     ) -> ShapingDecorator[X, Y | Record[Y] | Record[bytes]]: ...
     @overload
     def sink(
@@ -163,7 +184,7 @@ class App(AppSources):
         *,
         to: CustomSink[Y],
         key: Callable[[X], bytes | str | None] | None = None,
-        **options: Unpack[StageOptions],
+        **options: Unpack[FunctionSinkOptions],
     ) -> ShapingDecorator[X, Y]: ...
     @overload
     def sink(
@@ -173,7 +194,7 @@ class App(AppSources):
         *,
         to: str | Connector,
         key: Callable[[X], bytes | str | None] | None = None,
-        **options: Unpack[SinkOptions],
+        **options: Unpack[ShapingOptions],
     ) -> ShapingDecorator[X, Any]: ...
     def sink(
         self,
@@ -183,7 +204,7 @@ class App(AppSources):
         to: Any = None,
         key: Callable[[Any], Any] | None = None,
         batch: int | None = None,
-        **options: Unpack[SinkOptions],
+        **options: Unpack[ShapingOptions],
     ) -> Any:
         """Write a stream.
 
@@ -196,7 +217,7 @@ class App(AppSources):
             to: A topic, by name or as `Topic`, or a connector object.
             key: Returns the record's key for a value of the stream.
             batch: The largest list that one call of a function sink gets.
-            options: See `SinkOptions`.
+            options: See `ShapingOptions`.
 
         Raises:
             TopologyError: The function cannot be a sink; the message shows its file and line.
@@ -207,7 +228,7 @@ class App(AppSources):
         if batch is not None and (to is not None or batch < 1):
             problem = "must be at least 1" if to is None else "is only for a sink without to="
             raise UsageError(f"batch={batch} {problem}")
-        checked_options(options, SinkOptions)
+        checked_options(options, ShapingOptions)
         if to is None and (names := topic_options(options)):
             raise UsageError(
                 f"{', '.join(names)}: only a topic has this option", hint="set the topic with to="
@@ -222,6 +243,25 @@ class App(AppSources):
         return decorate
 
     # --- use -----------------------------------------------------------------------
+
+    def lifespan(self, function: F) -> F:
+        """Open something for the whole run, such as a client that stages share; a decorator.
+
+        The function is an async generator that yields once, or returns an async context manager.
+        It is entered in the job's event loop before any record is read, and left after the sinks
+        are closed. Stages find what it yields in `Context.lifespan`.
+
+        Raises:
+            TopologyError: The function is not async, or the app has a lifespan already.
+        """
+        if self.new_lifespan is not None:
+            raise TopologyError(
+                f"the app {self.name!r} has a lifespan already",
+                at=str(location_of(function)),
+                hint="open both things in one function, and yield them together",
+            )
+        self.new_lifespan = as_lifespan(function)
+        return function
 
     def load(self) -> None:
         """Import the included modules, which add their parts of the graph.
@@ -264,10 +304,16 @@ class App(AppSources):
             TopologyError: The graph cannot run; see `check`. A stage that nothing reads is
                 allowed, because the test reads it.
         """
+        from streamkit.runtime.letters import JobFacts
         from streamkit.testing.job import TestJob
 
         self._check(allows_open_ends=True)
-        return TestJob(self.topology, isolated=isolated)
+        return TestJob(
+            self.topology,
+            isolated=isolated,
+            job=JobFacts(self.name, self.version),
+            lifespan=self.new_lifespan,
+        )
 
     def run(self, **options: Unpack[RunKeywords]) -> int:
         """Run the job until it ends or receives a signal; return the exit code.

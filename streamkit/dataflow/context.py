@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from streamkit.record import time_of
 
@@ -24,6 +24,7 @@ class Context(Generic[K_co]):
     """Where a record comes from. A stage gets it if its second parameter is annotated with it.
 
     ``timestamp_ms`` is in milliseconds since the epoch, UTC; -1 if the record has no timestamp.
+    ``lifespan`` is what the function of ``@app.lifespan`` has yielded; None without one.
     """
 
     topic: str
@@ -32,6 +33,7 @@ class Context(Generic[K_co]):
     key: K_co
     timestamp_ms: int
     _timers: TimerSink | None = field(default=None, repr=False, compare=False)
+    lifespan: Any = field(default=None, repr=False, compare=False)
 
     def timer(self, at: datetime | int, name: str = "timer") -> None:
         """Have the function of ``on_timer`` called for this key at an event time.

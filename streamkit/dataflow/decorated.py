@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, cast
 
+from streamkit.dataflow.calling import (
+    Called,
+    call_spec,
+    called_object,
+    called_sink,
+    calling_options,
+)
 from streamkit.dataflow.decorated_function import DecoratedFunction, Sink
 from streamkit.dataflow.endpoints import FunctionSink, TopicSource
-from streamkit.dataflow.functions import FunctionFacts, check_parameters, errors_at, facts_of
+from streamkit.dataflow.functions import (
+    FunctionFacts,
+    check_parameters,
+    errors_at,
+    facts_of,
+    is_generator,
+)
 from streamkit.dataflow.keyed_stream import check_keyed
 from streamkit.dataflow.operators import ContextFlatMap, ContextMapOrDrop, FlatMap, MapOrDrop
 from streamkit.dataflow.options import (
+    FunctionStageOptions,
+    ShapingOptions,
     SinkOptions,
     SourceOptions,
-    StatefulOptions,
     on_error_of,
     timing_of,
 )
@@ -67,21 +81,25 @@ def stage_node(
     scope: dict[str, Any],
     inputs: tuple[Node, ...],
     output_type: Any,
-    options: StatefulOptions,
+    options: FunctionStageOptions,
+    batch: int | None = None,
 ) -> Node:
     """Create the node of a function that gets each value of one or more streams.
+
+    With ``batch``, it gets lists of up to so many values.
 
     Raises:
         TopologyError: The function cannot be a stage; the message shows its file and line.
     """
-    facts = facts_of(function, scope)
-    _refuse_async(facts)
+    facts = facts_of(function, scope, batch=batch is not None)
     check_parameters(function, facts, "stage")
     given = inputs[0].value_type if len(inputs) == 1 else None
+    with errors_at(facts.location):
+        step = _called_step(function, facts, options, batch)
     return Node(
         options.get("name") or stage_name(facts.name),
         "stage",
-        (_stage_step(function, facts, inputs, options),),
+        (step or _stage_step(function, facts, inputs, options),),
         inputs=inputs,
         on_error=on_error_of(options),
         location=facts.location,
@@ -96,7 +114,7 @@ def sink_node(
     source: Node,
     target: Any,
     key: Callable[[Any], Any] | None,
-    options: SinkOptions,
+    options: ShapingOptions,
 ) -> Node:
     """Create the node of a function that writes values, or returns the values to write.
 
@@ -106,15 +124,25 @@ def sink_node(
     facts = facts_of(function, scope)
     _refuse_state(facts, "sink")
     check_parameters(function, facts, "sink")
+    policy = on_error_of(options)
     shaping: tuple[Step, ...] = ()
     if isinstance(target, FunctionSink):
         _check_function_sink(facts)
+        with errors_at(facts.location):
+            called = called_sink(function, facts.name, options, target.batch, policy)
+        shaping = () if called is None else (called,)
     else:
         _check_shaping(facts)
-        shaping = (_call_step(function, facts),)
+        with errors_at(facts.location):
+            if called_object(target, policy) is not None:
+                raise TopologyError(
+                    f"the sink {facts.name!r} both makes values and writes them with retries",
+                    hint="make the values in a stage, then use stream.to(..., on_error=retry(...))",
+                )
+            shaping = (_called_step(function, facts, options, None) or _call_step(function, facts),)
     with errors_at(facts.location):
         written = _result_type(facts, source.value_type)
-        endpoint = sink_endpoint(target, options)
+        endpoint = sink_endpoint(target, cast("SinkOptions", options))
         steps = sink_steps(target, key, shaping, written, options.get("value"), facts.name)
     has_lists = isinstance(target, FunctionSink) and target.batch is not None
     return Node(
@@ -123,7 +151,7 @@ def sink_node(
         steps,
         inputs=(source,),
         endpoint=endpoint,
-        on_error=on_error_of(options),
+        on_error=policy,
         location=facts.location,
         input_type=None if has_lists else facts.value_type,
     )
@@ -162,9 +190,9 @@ def input_nodes(streams: Iterable[Any], what: str, at: str) -> tuple[Node, ...]:
 def _refuse_async(facts: FunctionFacts) -> None:
     if facts.kind in ("async", "async_flat_map"):
         raise TopologyError(
-            f"{facts.name!r} is an async function; stages are plain functions or generators",
+            f"{facts.name!r} is an async function; a source of a topic is a plain function",
             at=str(facts.location),
-            hint="use a plain function; only generator sources and function sinks may be async",
+            hint="use a plain function here, and put the async one into a stage after the source",
         )
 
 
@@ -178,7 +206,6 @@ def _refuse_state(facts: FunctionFacts, what: str) -> None:
 
 
 def _check_shaping(facts: FunctionFacts) -> None:
-    _refuse_async(facts)
     if facts.returns_none:
         raise TopologyError(
             f"the sink {facts.name!r} returns nothing, so nothing would be written",
@@ -202,11 +229,33 @@ def _check_function_sink(facts: FunctionFacts) -> None:
         )
 
 
+def _called_step(
+    function: Callable[..., Any],
+    facts: FunctionFacts,
+    options: Mapping[str, Any],
+    batch: int | None,
+) -> Called | None:
+    """Return the step of a function that is called outside of slices; None for others."""
+    is_async = facts.kind in ("async", "async_flat_map")
+    spec = call_spec(calling_options(options), facts.name, is_async=is_async, batch=batch)
+    if spec is None:
+        return None
+    _refuse_state(facts, "stage with calls")
+    if batch is not None and facts.takes_context:
+        raise TopologyError(
+            f"{facts.name!r} gets batches, whose records have no common context",
+            hint="leave out the context, or read a stream of records: app.stream(topic, Record[T])",
+        )
+    expands = facts.kind in ("flat_map", "async_flat_map")
+    key_of = key_reader(facts.key_type) if facts.takes_context else None
+    return Called(function, spec, expands, is_generator(function), key_of=key_of)
+
+
 def _stage_step(
     function: Callable[..., Any],
     facts: FunctionFacts,
     inputs: tuple[Node, ...],
-    options: StatefulOptions,
+    options: FunctionStageOptions,
 ) -> Step:
     if facts.state_type is None:
         if names := [each for each in ("ttl", "migrate") if options.get(each) is not None]:

@@ -14,7 +14,7 @@ plain callables repeat the kinds, because mypy does not match an unnamed paramet
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from streamkit.dataflow.context import Context
@@ -98,6 +98,78 @@ class MapsWithStateAndContext(Protocol[X_con, P, R_co, V_co]):
     def __call__(self, value: X_con, state: AnyState, context: AnyContext, /) -> V_co | None: ...
 
 
+class Awaits(Protocol[X_con, P, R_co, V_co]):
+    """An async function that gets a value."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, value: X_con, /) -> Awaitable[V_co | None]: ...
+
+
+class AwaitsWithContext(Protocol[X_con, P, R_co, V_co]):
+    """An async function that gets a value and its context."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, value: X_con, context: AnyContext, /) -> Awaitable[V_co | None]: ...
+
+
+class Streams(Protocol[X_con, P, R_co, V_co]):
+    """An async generator that gets a value."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, value: X_con, /) -> AsyncIterator[V_co]: ...
+
+
+class StreamsWithContext(Protocol[X_con, P, R_co, V_co]):
+    """An async generator that gets a value and its context."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, value: X_con, context: AnyContext, /) -> AsyncIterator[V_co]: ...
+
+
+class Batches(Protocol[X, P, R_co, V_co]):
+    """A function that gets a list of values and returns one result for each."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, values: list[X], /) -> Sequence[V_co | None]: ...
+
+
+class BatchesFreely(Protocol[X, P, R_co, V_co]):
+    """A function that gets a list of values and returns any number of results."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, values: list[X], /) -> Iterable[V_co]: ...
+
+
+class AwaitsBatches(Protocol[X, P, R_co, V_co]):
+    """An async function that gets a list of values."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, values: list[X], /) -> Awaitable[Iterable[V_co]]: ...
+
+
+class StreamsBatches(Protocol[X, P, R_co, V_co]):
+    """An async generator that gets a list of values."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, values: list[X], /) -> AsyncIterator[V_co]: ...
+
+
 class Maps(Protocol[X_con, P, R_co, V_co]):
     """A function that gets a value."""
 
@@ -160,6 +232,14 @@ class StageDecorator(Generic[X]):
     @overload
     def __call__(self, function: TakesWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
     @overload
+    def __call__(self, function: Streams[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: StreamsWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: Awaits[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: AwaitsWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
     def __call__(self, function: MapsWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
     @overload
     def __call__(self, function: TakesWithState[X, P, R, V], /) -> Stage[P, R, V]: ...
@@ -172,9 +252,35 @@ class StageDecorator(Generic[X]):
     @overload
     def __call__(self, function: Maps[X, P, R, V], /) -> Stage[P, R, V]: ...
     @overload
+    def __call__(
+        self, function: Callable[[X], Awaitable[V | None]], /
+    ) -> Stage[[X], Awaitable[V | None], V]: ...
+    @overload
     def __call__(self, function: Callable[[X], Iterator[V]], /) -> Stage[[X], Iterator[V], V]: ...
     @overload
     def __call__(self, function: Callable[[X], V | None], /) -> Stage[[X], V | None, V]: ...
+    def __call__(self, function: Callable[..., Any], /) -> Any:
+        return self._make(function)
+
+
+class BatchDecorator(Generic[X]):
+    """Turns a function of a list of X into a stage."""
+
+    def __init__(self, make: Callable[[Callable[..., Any]], Any]) -> None:
+        self._make = make
+
+    @overload
+    def __call__(self, function: AwaitsBatches[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: StreamsBatches[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: Batches[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: BatchesFreely[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(
+        self, function: Callable[[list[X]], Iterable[V]], /
+    ) -> Stage[[list[X]], Iterable[V], V]: ...
     def __call__(self, function: Callable[..., Any], /) -> Any:
         return self._make(function)
 
@@ -189,6 +295,14 @@ class GivingDecorator(Generic[X, V]):
     def __call__(self, function: Takes[X, P, R, V], /) -> Stage[P, R, V]: ...
     @overload
     def __call__(self, function: TakesWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: Streams[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: StreamsWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: Awaits[X, P, R, V], /) -> Stage[P, R, V]: ...
+    @overload
+    def __call__(self, function: AwaitsWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
     @overload
     def __call__(self, function: MapsWithContext[X, P, R, V], /) -> Stage[P, R, V]: ...
     @overload
@@ -219,6 +333,14 @@ class ShapingDecorator(Generic[X, V]):
     def __call__(self, function: Takes[X, P, R, V], /) -> Sink[P, R]: ...
     @overload
     def __call__(self, function: TakesWithContext[X, P, R, V], /) -> Sink[P, R]: ...
+    @overload
+    def __call__(self, function: Streams[X, P, R, V], /) -> Sink[P, R]: ...
+    @overload
+    def __call__(self, function: StreamsWithContext[X, P, R, V], /) -> Sink[P, R]: ...
+    @overload
+    def __call__(self, function: Awaits[X, P, R, V], /) -> Sink[P, R]: ...
+    @overload
+    def __call__(self, function: AwaitsWithContext[X, P, R, V], /) -> Sink[P, R]: ...
     @overload
     def __call__(self, function: MapsWithContext[X, P, R, V], /) -> Sink[P, R]: ...
     @overload

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from streamkit.dataflow.calling import called_step
 from streamkit.dataflow.endpoints import FileTable, FunctionSink, FunctionSource
 from streamkit.dataflow.steps import Unlimited
 from streamkit.dataflow.tables import Lookup
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.dataflow.watermarks import TimePlan, plan_time, timed_step
+from streamkit.policies import FAIL
 from streamkit.state.change_log import StateFormat
 from streamkit.state.keyed import Keyed, Unstored
 from streamkit.state.panes import Panes
@@ -109,8 +111,11 @@ def _notes(node: Node, plan: TimePlan) -> Iterator[str]:
             yield f"results may be {shown_ms(step.hold_ms)} behind the watermark"
     if node.is_late:
         yield "gets the records that came too late"
-    if node.on_error == "skip":
-        yield "skips records that fail"
+    if node.on_error != FAIL:
+        yield f"a record that fails: {node.on_error}"
+    called = called_step(node)
+    if called is not None:
+        yield str(called.spec)
     if node.kind == "sink":
         calls = ", called again for records after the last commit" * isinstance(
             node.endpoint, FunctionSink

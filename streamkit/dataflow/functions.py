@@ -50,8 +50,13 @@ class FunctionFacts:
     location: Location
 
 
-def facts_of(function: Callable[..., Any], scope: dict[str, Any] | None = None) -> FunctionFacts:
+def facts_of(
+    function: Callable[..., Any], scope: dict[str, Any] | None = None, *, batch: bool = False
+) -> FunctionFacts:
     """Inspect a function without calling it.
+
+    With ``batch``, it gets a list: ``value_type`` is the type of its items, and ``result_type``
+    that of the items of the result.
 
     Args:
         function: The decorated function.
@@ -83,11 +88,16 @@ def facts_of(function: Callable[..., Any], scope: dict[str, Any] | None = None) 
     _check_places(name, location, hints, parameters)
     result = hints.get("return")
     kind = _kind(function, result, name, location)
+    value_type = hints.get(parameters[0].name) if parameters else None
+    result_type = _one_result(result, kind)
+    if batch:
+        kind = _batch_kind(kind, result)
+        value_type, result_type = _items(value_type), _items(result)
     return FunctionFacts(
         name=name,
         kind=kind,
-        value_type=hints.get(parameters[0].name) if parameters else None,
-        result_type=_one_result(result, kind),
+        value_type=value_type,
+        result_type=result_type,
         takes_context=_is_context(context),
         key_type=get_args(context)[0] if get_args(context) else None,
         state_type=(get_args(others[0]) or (Any,))[0] if has_state else None,
@@ -351,6 +361,19 @@ def _kind(function: Callable[..., Any], result: Any, name: str, location: Locati
     if origin in _ASYNC_ITERATORS:
         return "async_flat_map"
     return "map"
+
+
+def _batch_kind(kind: Kind, result: Any) -> Kind:
+    """Return the kind of a function of batches: any number of results, or one for each record."""
+    if (get_origin(result) or result) is Iterable:
+        return "async_flat_map" if kind == "async" else "flat_map"
+    return kind
+
+
+def _items(annotation: Any) -> Any:
+    """Return the type of the items of a list or iterable; None if it is not known."""
+    arguments = get_args(_unwrapped(annotation))
+    return without_none(arguments[0]) if arguments else None
 
 
 def _one_result(result: Any, kind: Kind) -> Any:

@@ -60,7 +60,7 @@ class ContextMapOrDrop(Stateless):
     key_of: Callable[[bytes | None], Any]
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
-        known = contexts(chunk, self.key_of)
+        known = contexts(chunk, self.key_of, room.lifespan())
         values = one_per_row(
             lambda block: map(self.function, block, known), chunk, room, finish=without_none
         )
@@ -105,7 +105,7 @@ class ContextFlatMap(Stateless):
         return True
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
-        known = contexts(chunk, self.key_of)
+        known = contexts(chunk, self.key_of, room.lifespan())
         return expanded(lambda block: map(list, map(self.function, block, known)), chunk, room)
 
 
@@ -196,7 +196,10 @@ def _of_rows(chunk: Chunk, rows: Sequence[tuple[Any, bytes | None, int]]) -> Chu
 
 
 def contexts(
-    chunk: Chunk, key_of: Callable[[bytes | None], Any], timers: TimerSink | None = None
+    chunk: Chunk,
+    key_of: Callable[[bytes | None], Any],
+    lifespan: object,
+    timers: TimerSink | None = None,
 ) -> Iterator[Context[Any]]:
     """Yield the context of each row; each is created only when it is needed."""
     return map(
@@ -207,6 +210,7 @@ def contexts(
         map(key_of, chunk.keys),
         chunk.timestamps_ms,
         repeat(timers),
+        repeat(lifespan),
     )
 
 
@@ -270,7 +274,7 @@ def fill(
             if len(listed) < min(stop, total):  # for `extend`, StopIteration means the end
                 raise RuntimeError("the function raised StopIteration")
             if done == 0 and isinstance(listed[0], _UNFINISHED):
-                _refuse_unfinished(listed.pop())
+                refuse_unfinished(listed.pop())
             done = stop
             if done < total and room.is_over():
                 break
@@ -287,7 +291,7 @@ def fill(
 _UNFINISHED = (Iterator, Awaitable, AsyncIterator)
 
 
-def _refuse_unfinished(result: Any) -> Any:
+def refuse_unfinished(result: Any) -> Any:
     """Refuse a result that is not a value but a coroutine or an iterator."""
     if not isinstance(result, _UNFINISHED):
         return result

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
 
-from streamkit.dataflow.topology import OnError, SourceTiming
+from streamkit.dataflow.calling import CallingOptions
+from streamkit.dataflow.topology import SourceTiming
 from streamkit.errors import UsageError
+from streamkit.policies import OnError, Policy, policy_of
 from streamkit.record import Compression, Isolation, Offset
 from streamkit.serde.values import Serde
 from streamkit.windows import duration_ms
@@ -20,8 +22,9 @@ class StageOptions(TypedDict, total=False):
 
     Attributes:
         on_error: What happens when the function raises, or a value cannot be decoded or
-            written: ``fail`` stops the job at this record (the default), ``skip`` counts the
-            record and continues.
+            written: ``"fail"`` stops the job at this record (the default), ``"skip"`` counts the
+            record and continues; `streamkit.policies.dead_letter` writes it to another place, and
+            `streamkit.policies.retry` tries again first.
         name: The stage's name; without it, the name of the function.
     """
 
@@ -40,6 +43,10 @@ class StatefulOptions(StageOptions, total=False):
 
     ttl: float | timedelta | None
     migrate: Callable[[Any], Any] | None
+
+
+class FunctionStageOptions(StatefulOptions, CallingOptions, total=False):
+    """Options of a stage that is a decorated function."""
 
 
 class TimeOptions(TypedDict, total=False):
@@ -109,6 +116,14 @@ class SinkOptions(StageOptions, TopicSinkOptions, total=False):
     """Options of a sink that writes a topic."""
 
 
+class FunctionSinkOptions(StageOptions, CallingOptions, total=False):
+    """Options of a sink that is a decorated function."""
+
+
+class ShapingOptions(SinkOptions, CallingOptions, total=False):
+    """Options of a decorated function that returns what a topic gets."""
+
+
 def checked_options(options: Any, known: type) -> None:
     """Refuse an option that does not exist.
 
@@ -153,13 +168,10 @@ def timing_of(options: TimeOptions) -> SourceTiming:
     )
 
 
-def on_error_of(options: StageOptions) -> OnError:
+def on_error_of(options: StageOptions) -> Policy:
     """Return the policy for records that fail.
 
     Raises:
         UsageError: The policy is not valid.
     """
-    policy = options.get("on_error", "fail")
-    if policy not in ("fail", "skip"):
-        raise UsageError(f"on_error={policy!r} is not valid", hint='use "fail" or "skip"')
-    return policy
+    return policy_of(options.get("on_error", "fail"))

@@ -10,7 +10,7 @@ from streamkit.dataflow.encoding import Encode
 from streamkit.dataflow.endpoints import FunctionSink, TopicSink
 from streamkit.dataflow.functions import call_problem, check_callable, is_generator
 from streamkit.dataflow.operators import SetKeys, Unwrap
-from streamkit.dataflow.options import SinkOptions, checked_options, topic_options
+from streamkit.dataflow.options import SinkOptions, topic_options
 from streamkit.dataflow.steps import Step
 from streamkit.dataflow.topology import clashes, type_name
 from streamkit.errors import TopologyError, UsageError
@@ -34,7 +34,6 @@ def sink_endpoint(target: Any, options: SinkOptions) -> Any:
         TopologyError: The target is not a sink.
         UsageError: An option is not valid, or is only for topics.
     """
-    checked_options(options, SinkOptions)
     if isinstance(target, str):
         target = Topic(target)
     if isinstance(target, Topic):

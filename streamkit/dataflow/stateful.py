@@ -57,6 +57,8 @@ class Stateful(TimedStep):
     ttl_ms: int | None = None
     hook: TimerHook = field(default_factory=TimerHook)
 
+    can_repeat = True
+
     @property
     def is_timed(self) -> bool:
         return self.ttl_ms is not None or self.hook.function is not None
@@ -116,7 +118,7 @@ class _Running:
             states = self._state._each(chunk.keys)
         arguments: list[Iterable[object]] = [states]
         if self._step.key_of is not None:
-            arguments.append(contexts(chunk, self._step.key_of, self._sink()))
+            arguments.append(self._contexts(chunk, self._sink()))
         call = self._step.function
 
         def calls(block: Sequence[object]) -> Iterator[Value]:
@@ -126,6 +128,11 @@ class _Running:
             return expanded(lambda block: map(list, calls(block)), chunk, self._room)
         values = one_per_row(calls, chunk, self._room, finish=without_none)
         return without_none(chunk.with_values(values))
+
+    def _contexts(self, chunk: Chunk, timers: TimerRequests | None) -> Iterator[Value]:
+        key_of = self._step.key_of
+        assert key_of is not None, "only a function with a context gets one"
+        return contexts(chunk, key_of, self._room.lifespan(), timers)
 
     def _begin(self, key: bytes | None, time_ms: int, mark_ms: int) -> State[Value]:
         self._requests.begin(key, mark_ms)
@@ -228,7 +235,7 @@ class _Running:
     def _repeat(self, one: Chunk, time_ms: int) -> None:
         arguments: list[object] = [self._state._begin(one.keys[0], time_ms)]
         if self._step.key_of is not None:  # timers of the first call were kept then
-            arguments += list(contexts(one, self._step.key_of, TimerRequests()))
+            arguments += list(self._contexts(one, TimerRequests()))
         result = self._step.function(one.values[0], *arguments)
         if self._step.expands:
             list(result)

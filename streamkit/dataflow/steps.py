@@ -49,6 +49,9 @@ class Room(Protocol):
     def state(self, kind: type[S], name: str, form: StateFormat) -> S:
         """Return the state with a name; it outlives the task."""
 
+    def lifespan(self) -> object:
+        """Return what the function of ``@app.lifespan`` has yielded; None without one."""
+
     def dropped(self, offsets: Sequence[int]) -> None:
         """Count rows that a flat map expanded to no rows, by their offsets."""
 
@@ -76,6 +79,9 @@ class Unlimited:
 
     def is_over(self) -> bool:
         return False
+
+    def lifespan(self) -> object:
+        return None
 
     def dropped(self, offsets: Sequence[int]) -> None:
         pass
@@ -155,6 +161,8 @@ class TimedStep(ABC):
     """A step that waits for the watermark. It is the first step of its node."""
 
     expands = True
+    # Whether a record that failed may be processed later, after others.
+    can_repeat = False
 
     @property
     def is_timed(self) -> bool:

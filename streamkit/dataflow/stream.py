@@ -16,6 +16,7 @@ from typing import (
     overload,
 )
 
+from streamkit.dataflow.calling import called_object
 from streamkit.dataflow.endpoints import Connector, CustomSink
 from streamkit.dataflow.functions import (
     caller_location,
@@ -205,11 +206,15 @@ class Stream(Generic[V_co]):
             options: See `SinkOptions`.
         """
         location = caller_location()
+        checked_options(options, SinkOptions)
+        policy = on_error_of(options)
         with errors_at(location):
             endpoint = sink_endpoint(target, options)
             steps = sink_steps(
                 target, key, (), self._node.value_type, options.get("value"), self._node.name
             )
+            called = called_object(endpoint, policy)
+            steps = steps if called is None else (*steps, called)
         name = options.get("name") or self._topology.free_name(stage_name(default_name(endpoint)))
         self._topology.add(
             Node(
@@ -218,7 +223,7 @@ class Stream(Generic[V_co]):
                 steps,
                 inputs=(self._node,),
                 endpoint=endpoint,
-                on_error=on_error_of(options),
+                on_error=policy,
                 location=location,
             )
         )

@@ -6,14 +6,16 @@ import difflib
 import re
 import typing
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from streamkit.dataflow.steps import Step
+from streamkit.dataflow.endpoints import TopicSink
+from streamkit.dataflow.steps import Step, TimedStep
 from streamkit.errors import TopologyError
+from streamkit.policies import FAIL, DeadLetter, Policy
+from streamkit.record import Topic
 from streamkit.serde.kinds import is_protocol
 
-OnError = Literal["fail", "skip"]
 NAME_BYTES_MAX = 63
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 
@@ -46,7 +48,8 @@ class Node:
     without an annotation. ``is_keyed``: its records have the key of their group. ``key_type`` is
     the type of that key, or None if it is not known. ``is_late``: it gets the records that were
     too late for its input, not the results. ``is_table``: it is a table, which is read before the
-    streams. ``tables`` are the tables that it looks up.
+    streams. ``tables`` are the tables that it looks up. ``dead_letters`` is the sink for records
+    that fail here.
     """
 
     name: str
@@ -54,7 +57,7 @@ class Node:
     steps: tuple[Step, ...] = ()
     inputs: tuple[Node, ...] = ()
     endpoint: Any = None
-    on_error: OnError = "fail"
+    on_error: Policy = FAIL
     location: Location = Location()
     value_type: Any = None
     input_type: Any = None
@@ -64,6 +67,7 @@ class Node:
     is_table: bool = False
     timing: SourceTiming = SourceTiming()
     tables: tuple[Node, ...] = ()
+    dead_letters: Node | None = None
 
 
 @dataclass(slots=True)
@@ -71,6 +75,8 @@ class Topology:
     """The nodes in the order in which they were added; inputs come before their readers."""
 
     nodes: list[Node] = field(default_factory=list)
+    # The sinks of dead letters, by what they write to.
+    _dead_letters: dict[str, Node] = field(default_factory=dict)
 
     def add(self, node: Node) -> Node:
         """Add a node; its name must be new.
@@ -98,8 +104,38 @@ class Topology:
                     f"{node.name!r} reads {each.name!r}, which belongs to another App",
                     at=str(node.location),
                 )
+        if node.on_error.retry is not None and not _can_retry(node):
+            raise TopologyError(
+                f"{node.name!r} waits for other records, so none of them can be tried again",
+                hint="put what may fail into a stage of its own, and give that stage the retries",
+            )
+        if node.on_error.dead_letter is not None:
+            target = self.dead_letter_sink(node.on_error.dead_letter, node.location)
+            node = replace(node, dead_letters=target)
         self.nodes.append(node)
         return node
+
+    def dead_letter_sink(self, letters: DeadLetter, location: Location) -> Node:
+        """Return the sink for dead letters to one place; add it if it is new."""
+        target = letters.target
+        topic = target if isinstance(target, Topic) else Topic(str(target))
+        is_topic = isinstance(target, str | Topic)
+        found = self._dead_letters.get(topic.name)
+        if found is None:
+            name = f"to-{topic.name}"[:60].rstrip("-") if is_topic else "dead-letters"
+            found = Node(
+                self.free_name(name if is_name(name) else "dead-letters"),
+                "sink",
+                endpoint=TopicSink(topic.name, topic.partitions) if is_topic else target,
+                location=location,
+            )
+            self._dead_letters[topic.name] = found
+            self.nodes.append(found)
+        return found
+
+    def has_letters(self, node: Node) -> bool:
+        """Return whether a node is a sink for dead letters of others."""
+        return any(other.dead_letters is node for other in self.nodes)
 
     def of_kind(self, kind: str) -> list[Node]:
         return [node for node in self.nodes if node.kind == kind]
@@ -180,6 +216,11 @@ class Topology:
                 )
 
 
+def _can_retry(node: Node) -> bool:
+    """Return whether a record may come to a node again, after others."""
+    return all(step.can_repeat for step in node.steps if isinstance(step, TimedStep))
+
+
 def is_name(text: str) -> bool:
     """Return whether a text is a valid name of an app or a stage."""
     return len(text) <= NAME_BYTES_MAX and _NAME.fullmatch(text) is not None
@@ -243,6 +284,8 @@ def as_mermaid(topology: Topology) -> str:
     for node in topology.nodes:
         lines.extend(f"    {each.name} --> {node.name}" for each in node.inputs)
         lines.extend(f"    {each.name} -.-> {node.name}" for each in node.tables)
+        if node.dead_letters is not None:
+            lines.append(f"    {node.name} -. fails .-> {node.dead_letters.name}")
     return "\n".join(lines)
 
 
@@ -255,7 +298,9 @@ def as_text(topology: Topology) -> str:
         kind = "table" if node.is_table else node.kind
         head = "  " * depth + ("└ " if depth else "")
         again = " (drawn above)" if node in drawn else ""
-        lines.append(f"{head}{node.name}  [{kind}{_where(node)}]{again}")
+        letters = node.dead_letters
+        aside = "" if letters is None else f"  (dead letters → {letters.endpoint})"
+        lines.append(f"{head}{node.name}  [{kind}{_where(node)}]{aside}{again}")
         if node in drawn:
             return
         drawn.add(node)

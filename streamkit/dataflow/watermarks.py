@@ -6,6 +6,7 @@
 | watermark of a stage | the lowest of its partitions, less what stages before it wait |
 | a partition that has records to read | holds the watermark of a stage back |
 | a partition that is quiet for ``idle`` | does not, unless all are quiet |
+| a record waits in a stage before this one | its watermark is held where it was for that record |
 | all partitions are quiet for ``idle`` | the watermark moves on with the clock |
 | a partition without any records | holds nothing back |
 
@@ -38,12 +39,14 @@ class NodeTime:
     """What the watermark of a node depends on: its sources, and the nodes before it that wait.
 
     ``hold_ms`` is how long those wait on the longest path. ``waits_for`` are the last ones on each
-    path, with how far their results may lie behind their watermark.
+    path, with how far their results may lie behind their watermark. ``before`` are all nodes
+    before it, and itself.
     """
 
     sources: tuple[Node, ...]
     hold_ms: int
     waits_for: tuple[tuple[Node, int], ...] = ()
+    before: frozenset[Node] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +72,8 @@ def plan_time(topology: Topology) -> TimePlan:
                 waits_for.update(found[each].waits_for)
             else:
                 waits_for[each] = own_hold_ms(each)
-        found[node] = NodeTime(tuple(sources), hold_ms, tuple(waits_for.items()))
+        before = frozenset({node}).union(*(found[each].before for each in node.inputs))
+        found[node] = NodeTime(tuple(sources), hold_ms, tuple(waits_for.items()), before)
         if timed_step(node) is not None:
             timed.append(node)
     return TimePlan(tuple(timed), found)
@@ -120,6 +124,10 @@ class Watermarks:
         self._source: Node | None = None
         self._partition = 0
         self._parts: list[_Part] = []
+        # The stage in which the records of this slice have waited.
+        self._resumed: Node | None = None
+        # The stages where records wait, and the lowest watermark that such a record needs.
+        self.queues: dict[Node, Callable[[], int | None]] = {}
         used = {each for node in plan.timed for each in plan.of_node[node].sources}
         self._keys = {source: _Keys(source.name) for source in used}
         self._seen_s: dict[Node, dict[int, float]] = {
@@ -141,7 +149,27 @@ class Watermarks:
         self._source = source if source in self._keys else None
         self._partition = partition
         self._parts = []
+        self._resumed = None
         self.is_firing = False
+
+    def resume(self, node: Node, part: Chunk, marks_ms: Sequence[int | None]) -> None:
+        """Begin a slice of records that have waited in a stage.
+
+        ``marks_ms`` are the watermarks that they had there: later stages judge them by these, so
+        it does not matter how long they have waited.
+        """
+        self.begin(None, 0)
+        self._resumed = node
+        tops_ms = [NEVER_MS if each is None else each for each in marks_ms]
+        self._parts = [_Part(part.offsets, part.timestamps_ms, NEVER_MS, tops_ms)]
+
+    def marks_of(self, node: Node, chunk: Chunk) -> Sequence[int]:
+        """Return the watermarks by which records are judged later that wait in a stage now."""
+        if self.is_firing or not self._parts:
+            waits_for = self.plan.of_node[node].waits_for
+            marks_ms = [self.of_node(before) - hold_ms for before, hold_ms in waits_for]
+            return [min(marks_ms, default=NEVER_MS)] * len(chunk)
+        return self.of_rows(node, chunk)
 
     def observe(self, chunk: Chunk) -> None:
         """Note the event times of records of this slice, in order."""
@@ -164,8 +192,10 @@ class Watermarks:
     def highest_of(self, node: Node) -> int:
         """Return a time that the watermark of no record of this slice is above."""
         own_ms = self.of_node(node)
-        if self.is_firing or self._source is None:
+        if self.is_firing or not self._parts:
             return own_ms
+        if self._source is None:
+            return max(own_ms, max(self._parts[0].tops_ms) - self._behind_ms(node))
         top_ms: int = self._kept.values.get(self._keys[self._source].of(self._partition), NEVER_MS)
         return max(own_ms, top_ms - self._behind_ms(node))
 
@@ -185,7 +215,7 @@ class Watermarks:
     def of_rows(self, node: Node, chunk: Chunk) -> Sequence[int]:
         """Return, for each row, the watermark of its own partition before its record."""
         own_ms = self.of_node(node)
-        if self.is_firing or self._source is None or not self._parts:
+        if self.is_firing or not self._parts:
             return [own_ms] * len(chunk)
         behind_ms = self._behind_ms(node)
         found = []
@@ -226,6 +256,10 @@ class Watermarks:
         # What waits in a stage before this one may come even if the source of it is quiet.
         for before, hold_ms in time.waits_for:
             found_ms = min(found_ms, self.of_node(before) - hold_ms)
+        for queued, lowest in self.queues.items():
+            mark_ms = lowest() if queued in time.before else None
+            if mark_ms is not None:  # as if no later record had come
+                found_ms = min(found_ms, mark_ms - self._between_ms(queued, node))
         return max(self.of_node(node), found_ms)
 
     def _partitions(self, source: Node, now_s: float) -> tuple[list[int], list[int]]:
@@ -286,7 +320,14 @@ class Watermarks:
         self._kept.values[key] = mark_ms + source.timing.out_of_order_ms
         self._seen_s[source][partition] = self._open_s
 
+    def _between_ms(self, before: Node, node: Node) -> int:
+        """Return how long stages wait that lie between two nodes."""
+        times = self.plan.of_node
+        return max(0, times[node].hold_ms - times[before].hold_ms)
+
     def _behind_ms(self, node: Node) -> int:
+        if self._resumed is not None:
+            return self._between_ms(self._resumed, node)
         assert self._source is not None, "it is a slice of a source"
         return self._source.timing.out_of_order_ms + self.plan.of_node[node].hold_ms
 

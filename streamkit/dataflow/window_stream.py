@@ -22,7 +22,7 @@ from streamkit.dataflow.keys import group_key_reader
 from streamkit.dataflow.sessions import Counted, Sessions
 from streamkit.dataflow.steps import Step
 from streamkit.dataflow.stream import Stream, late_stream
-from streamkit.dataflow.topology import Node, OnError, Topology
+from streamkit.dataflow.topology import Node, Topology
 from streamkit.dataflow.window_results import (
     Applied,
     AsValues,
@@ -32,6 +32,7 @@ from streamkit.dataflow.window_results import (
 )
 from streamkit.dataflow.windowed import Windowed
 from streamkit.errors import TopologyError
+from streamkit.policies import OnError, policy_of
 from streamkit.record import Kind, Value
 from streamkit.windows import AnyWindow, CountWindow, Session, Sliding, Tumbling, Window
 
@@ -203,7 +204,7 @@ class WindowedStream(Generic[K_co, V_co]):
             "stage",
             (self._step(found, name), result),
             inputs=(self._node,),
-            on_error=on_error,
+            on_error=policy_of(on_error),
             location=caller_location(),
             value_type=value_type,
             is_keyed=True,

@@ -12,7 +12,6 @@ from streamkit.connectors.broker_offsets import BrokerOffsets
 from streamkit.connectors.topics import TopicReader, TopicWriter, prepare_topics
 from streamkit.dataflow.endpoints import (
     FileTable,
-    FunctionSink,
     FunctionSource,
     TopicSink,
     TopicSource,
@@ -22,10 +21,10 @@ from streamkit.env import Clock, machine_memory_bytes
 from streamkit.errors import StageError, StreamKitError, TopologyError
 from streamkit.observe.report import Started
 from streamkit.run.options import RunOptions
+from streamkit.runtime.called_sinks import own_writer
 from streamkit.runtime.contracts import AcknowledgedWriter, SinkWriter, SourceFacts, SourceReader
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.file_table_reader import FileTableReader
-from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
 from streamkit.runtime.function_source import FunctionReader
 from streamkit.runtime.task import Task
 from streamkit.runtime.user_calls import is_ours
@@ -35,7 +34,6 @@ from streamkit.state.store import Changes, Store, StoreFacts
 from streamkit.target import Target
 
 _STORE_NAME = "main.sqlite"
-_WRITER_METHODS = ("open", "write", "flush", "close")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +153,12 @@ class Opening:
         endpoint = node.endpoint
         if isinstance(endpoint, TopicSink):
             return TopicWriter(client, endpoint, on_retry=self._on_retry_of(f"sink {node.name}"))
-        if isinstance(endpoint, FunctionSink):
-            return FunctionWriter(endpoint)
         if hasattr(endpoint, "writer"):
             writer: SinkWriter = endpoint.writer()
             return writer
-        if all(hasattr(endpoint, method) for method in _WRITER_METHODS):
-            return ObjectWriter(endpoint, self._clock)
+        own = own_writer(node, self._clock)
+        if own is not None:
+            return own
         raise TopologyError(
             f"{endpoint!r} is not a sink",
             at=str(node.location),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol, TypedDict
 
 from streamkit.client.tls import Tls
+from streamkit.dataflow.lifespans import NewLifespan
 from streamkit.dataflow.options import checked_options
 from streamkit.dataflow.topology import Topology
 from streamkit.errors import UsageError
@@ -23,7 +24,13 @@ class Job(Protocol):
     def name(self) -> str: ...
 
     @property
+    def version(self) -> str: ...
+
+    @property
     def topology(self) -> Topology: ...
+
+    @property
+    def new_lifespan(self) -> NewLifespan | None: ...
 
     def check(self) -> None:
         """Refuse a graph that cannot run."""

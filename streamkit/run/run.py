@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import traceback
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -26,14 +27,16 @@ from streamkit.client.client import Client
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock
-from streamkit.errors import ConnectFailed
+from streamkit.errors import ConnectFailed, StreamKitError
 from streamkit.observe.report import RateLimited, Reporter, Snapshot
 from streamkit.run.ending import ended_report, records_of, time_report
 from streamkit.run.opening import Opened, Opening
 from streamkit.run.options import Job, RunOptions
-from streamkit.runtime.failures import users_line
+from streamkit.runtime.failures import error_text, users_line
+from streamkit.runtime.letters import JobFacts
 from streamkit.runtime.shutdown import Phase
 from streamkit.runtime.signals import main_thread_stack
+from streamkit.runtime.task_env import Lifespan
 from streamkit.runtime.worker import Worker, WorkerOptions
 from streamkit.settings import Settings
 from streamkit.target import BrokerLease, Target, keep_broker_running
@@ -68,6 +71,7 @@ class Run:
         self._worker: Worker | None = None
         self._early_signal: int | None = None
         self._has_ended = False
+        self._lifespan = Lifespan()
         self._begin_scope: anyio.CancelScope | None = None
         self._started_s = clock.monotonic_s()
         self._note_limited = RateLimited(reporter.note, clock.monotonic_s)
@@ -115,6 +119,7 @@ class Run:
                 client = await stack.enter_async_context(self._client())
             with anyio.CancelScope() as self._begin_scope:
                 if client is not None and self._early_signal is None:
+                    await self._enter_lifespan(stack)
                     opened = await self._open(client, stack)
                     self._worker = self._worker_of(opened)
             if self._worker is None:
@@ -124,6 +129,23 @@ class Run:
             return await self._work(client, self._worker, opened.started.waiting)
 
     # --- beginning -------------------------------------------------------------------
+
+    async def _enter_lifespan(self, stack: AsyncExitStack) -> None:
+        """Enter the lifespan of the app; it is left after the sources and sinks are closed.
+
+        Raises:
+            StreamKitError: The function of the user failed.
+        """
+        new = self._app.new_lifespan
+        if new is None:
+            return
+        try:
+            self._lifespan.value = await stack.enter_async_context(new())
+        except Exception as error:
+            line = users_line(traceback.extract_tb(error.__traceback__))
+            raise StreamKitError(
+                f"the lifespan of {self._app.name!r} failed: {error_text(error)}\n  at: {line}"
+            ) from error
 
     def _client(self) -> Client:
         return Client(
@@ -179,6 +201,8 @@ class Run:
                 never_idle=self._options.once,
                 commit_interval_s=self._options.commit_interval_s,
                 stop_deadline_s=self._options.stop_deadline_s,
+                job=JobFacts(self._app.name, self._app.version),
+                lifespan=self._lifespan,
             ),
             on_stopping=self.on_stopping,
         )
@@ -244,14 +268,18 @@ class _Observer:
 def with_settings(topology: Topology, settings: Settings) -> Topology:
     """Return the graph with the topic names of this environment."""
     renamed: dict[Node, Node] = {}
-    for node in topology.nodes:
+    # The sinks of dead letters first: the nodes before them refer to them.
+    for node in sorted(topology.nodes, key=lambda node: not topology.has_letters(node)):
         endpoint: Any = node.endpoint
         if isinstance(endpoint, TopicSource | TopicSink):
             endpoint = replace(endpoint, topic=settings.topic(endpoint.topic))
         inputs = tuple(renamed[each] for each in node.inputs)
         tables = tuple(renamed[each] for each in node.tables)
-        renamed[node] = replace(node, endpoint=endpoint, inputs=inputs, tables=tables)
-    return Topology(list(renamed.values()))
+        letters = None if node.dead_letters is None else renamed[node.dead_letters]
+        renamed[node] = replace(
+            node, endpoint=endpoint, inputs=inputs, tables=tables, dead_letters=letters
+        )
+    return Topology([renamed[node] for node in topology.nodes])
 
 
 def topics_of(topology: Topology) -> set[str]:

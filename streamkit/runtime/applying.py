@@ -1,17 +1,85 @@
-"""Runs one operator on one chunk; goes on after rows that fail or take too long."""
+"""Runs one operator on one chunk; goes on after rows that fail or take too long.
+
+| the policy of the stage | a row that fails |
+|---|---|
+| fail | ends the slice before its record |
+| skip | is counted and left out |
+| dead letter | is written to another place, with its error |
+| retry | waits in the stage, and later rows of its group behind it |
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
+from dataclasses import dataclass
 
 from streamkit.dataflow.steps import Interrupted, Operator, RowFailed
-from streamkit.dataflow.topology import Node
 from streamkit.errors import StageError
+from streamkit.policies import DeadLetter
 from streamkit.record import Chunk, joined
+from streamkit.runtime.call_queue import CallQueue, Later
 from streamkit.runtime.failures import describe_failure
+from streamkit.runtime.letters import Letters
 from streamkit.runtime.node_room import Budget
-from streamkit.runtime.running_node import RunningNode
-from streamkit.runtime.work import Pass, Skip, Work
+from streamkit.runtime.running_node import RunningNode, Side
+from streamkit.runtime.work import Aside, Pass, Skip, Work, input_rows
+from streamkit.state.pending import PendingRecord
+
+
+@dataclass(slots=True)
+class _Applied:
+    """One operator that was interrupted, and what is left of its chunk.
+
+    ``inputs`` are the inputs of its node; None if the chunk has results that the node has kept.
+    ``rows`` are the rows of the inputs that the rest of the chunk comes from; None if the rows of
+    the operator may be others. ``gone`` are the offsets of rows that are left out or wait.
+    """
+
+    running: RunningNode
+    operator: Operator
+    inputs: Chunk | None
+    work: Work
+    chunk: Chunk
+    rows: list[int] | None
+    gone: list[int]
+
+    def cut(self, start: int, stop: int) -> None:
+        """Keep some rows of the rest."""
+        self.chunk = self.chunk.slice(start, stop)
+        if self.rows is not None:
+            self.rows = self.rows[start:stop]
+
+    def select(self, mask: list[bool]) -> None:
+        """Keep the rows that the mask is true for; the others are gone."""
+        self.gone += [at for at, each in zip(self.chunk.offsets, mask, strict=True) if not each]
+        self.chunk = self.chunk.select(mask)
+        if self.rows is not None:
+            self.rows = [row for row, each in zip(self.rows, mask, strict=True) if each]
+
+    def input_rows(self, row: int) -> list[int]:
+        """Return the input that a row of the rest comes from; all that it may come from."""
+        if self.rows is not None:
+            return [self.rows[row]]
+        assert self.inputs is not None, "asked only then"
+        return input_rows(self.inputs, self.chunk, row)
+
+    def record(self, row: int) -> PendingRecord:
+        """Return an input as a record that can wait."""
+        inputs, running = self.inputs, self.running
+        assert inputs is not None, "asked only then"
+        if self.work.node is running.node:
+            return self.work.records[row]
+        record = PendingRecord(
+            inputs.values[row],
+            inputs.keys[row],
+            inputs.timestamps_ms[row],
+            inputs.offsets[row],
+            inputs.topic,
+            inputs.partition,
+        )
+        if running.marks is not None:
+            record.mark_ms = running.marks(inputs.slice(row, row + 1))[0]
+        return record
 
 
 class Applying:
@@ -19,74 +87,209 @@ class Applying:
 
     Args:
         budget: The time that an operator may take.
+        letters: Writes dead letters.
     """
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: Budget, letters: Letters) -> None:
         self._budget = budget
+        self._letters = letters
 
     def apply(
         self,
         running: RunningNode,
-        operator: Operator,
-        expands: bool,
+        number: int,
+        side: int,
         chunk: Chunk,
+        inputs: Chunk,
         work: Work,
     ) -> Chunk:
-        node, room = running.node, running.room
+        """Run an operator of a node.
+
+        Args:
+            running: The node.
+            number: The number of the operator.
+            side: Which input of the node the chunk comes from.
+            chunk: What the operator gets.
+            inputs: What the node got in this slice.
+            work: Gets what happened.
+        """
+        operator, expands = running.operators[number]
+        if number == 0 and running.is_two_sided:
+            operator = Side(operator, side)
+        has_rows = number == 0 or number == running.called
+        result = self._run(running, (operator, expands), chunk, (inputs, has_rows), work)
+        queue = running.queue
+        is_last = number == len(running.operators) - 1
+        if queue is not None and queue.limits.is_inline and is_last and len(result):
+            queue.circuit.succeeded()
+        return result
+
+    def apply_to_results(
+        self, running: RunningNode, operator: tuple[Operator, bool], chunk: Chunk, work: Work
+    ) -> Chunk:
+        """Run an operator on results that a node has kept until now."""
+        return self._run(running, operator, chunk, (None, False), work)
+
+    def _run(
+        self,
+        running: RunningNode,
+        opened: tuple[Operator, bool],
+        chunk: Chunk,
+        inputs: tuple[Chunk | None, bool],
+        work: Work,
+    ) -> Chunk:
+        operator, expands = opened
+        room = running.room
         room.begin()
-        skipped: list[int] = []
+        gone: list[int] = []
         try:
             result = operator.on_chunk(chunk)
         except Interrupted as interrupted:
-            result, skipped = self._continued(node, operator, chunk, interrupted, work)
+            given, has_rows = inputs
+            rows = list(range(len(chunk))) if has_rows else None
+            applied = _Applied(running, operator, given, work, chunk, rows, gone)
+            result = self._continued(applied, interrupted)
         empty = room.empty if expands else None
-        work.passes.append(Pass(node, chunk.offsets, result.offsets, skipped, empty))
+        work.passes.append(Pass(running.node, chunk.offsets, result.offsets, gone, empty))
         return result
 
-    def _continued(
-        self, node: Node, operator: Operator, chunk: Chunk, interrupted: Interrupted, work: Work
-    ) -> tuple[Chunk, list[int]]:
+    def _continued(self, applied: _Applied, interrupted: Interrupted) -> Chunk:
         """Continue after a failed row, or finish the record that ran out of time.
 
-        Each row is processed once. Returns the results and the offsets of skipped rows.
+        Each row is processed once.
         """
         done: list[Chunk] = []
-        skipped: list[int] = []
         while True:
             row = interrupted.row
             done.append(interrupted.before)
             if isinstance(interrupted, RowFailed):
-                offset = chunk.offsets[row]
-                error = describe_failure(node, chunk, row, _cause_of(interrupted))
-                if not is_skipped(node, error):
-                    work.fail(error, offset)
-                    return joined(done), skipped
-                skipped.append(offset)
-                work.skips.append(Skip(node, offset, error))
-                chunk = chunk.slice(row + 1, len(chunk))
+                if not self._goes_on(applied, row, _cause_of(interrupted)):
+                    return joined(done)
             else:
-                chunk = self._rest_of_record(chunk.slice(row, len(chunk)), work)
+                self._rest_of_record(applied, row)
             try:
-                done.append(operator.on_chunk(chunk))
-                return joined(done), skipped
+                done.append(applied.operator.on_chunk(applied.chunk))
+                return joined(done)
             except Interrupted as again:
                 interrupted = again
 
-    def _rest_of_record(self, chunk: Chunk, work: Work) -> Chunk:
-        """Return the rows of the first record; the slice ends after that record.
+    def _rest_of_record(self, applied: _Applied, row: int) -> None:
+        """Leave the rows of the first record; the slice ends after that record.
 
         Otherwise a record that expands to many rows would run out of time on every attempt.
         """
         self._budget.hold()
-        end = bisect_right(chunk.offsets, chunk.offsets[0])
-        if end < len(chunk):
-            work.end_at(chunk.offsets[end])
-        return chunk.slice(0, end)
+        offsets = applied.chunk.offsets
+        end = bisect_right(offsets, offsets[row], row)
+        if end < len(offsets):
+            applied.work.end_at(offsets[end])
+        applied.cut(row, end)
+
+    # --- rows that fail --------------------------------------------------------------
+
+    def _goes_on(self, applied: _Applied, row: int, cause: BaseException) -> bool:
+        """Apply the policy to a failed row, and leave the rows after it; False if it fails."""
+        node, work = applied.running.node, applied.work
+        chunk = _shown(applied.chunk, row)
+        offset = chunk.offsets[0]
+        failure = describe_failure(node, chunk, 0, cause)
+        last = "fail" if isinstance(cause, KeyboardInterrupt) else node.on_error.last
+        later = self._later(applied, row, cause)
+        if later is not None:
+            inputs = applied.input_rows(row)
+        elif last == "fail":
+            work.fail(failure, offset)
+            return False
+        elif isinstance(last, DeadLetter):
+            self._put_aside(applied, row, failure)
+        else:
+            work.skips.append(Skip(node, offset, failure))
+        applied.gone.append(offset)
+        if later is None:
+            applied.cut(row + 1, len(applied.chunk))
+        else:
+            self._wait(applied, row, inputs, later)
+        return True
+
+    def _put_aside(self, applied: _Applied, row: int, failure: StageError) -> None:
+        """Write the inputs of a failed row to another place."""
+        node, work = applied.running.node, applied.work
+        assert node.dead_letters is not None, "the graph has a sink for them"
+        if applied.inputs is None:
+            letter = self._letters.of_result(node, applied.chunk.slice(row, row + 1), failure)
+            work.letters.append((node.dead_letters, letter))
+        else:
+            for each in applied.input_rows(row):
+                attempts = self._attempts(applied, each)
+                inputs = applied.inputs.slice(each, each + 1)
+                letter = self._letters.of_input(node, inputs, failure, attempts)
+                work.letters.append((node.dead_letters, letter))
+        work.skips.append(Skip(node, applied.chunk.offsets[row], failure, is_letter=True))
+
+    def _attempts(self, applied: _Applied, row: int) -> int:
+        """Return how many attempts have failed for an input, with this one."""
+        if applied.work.node is not applied.running.node:
+            return 1
+        # A call has counted it already.
+        return applied.work.records[row].attempts + (applied.running.called is None)
+
+    # --- retries ---------------------------------------------------------------------
+
+    def _later(self, applied: _Applied, row: int, cause: BaseException) -> Later | None:
+        """Return when the task tries again; calls have had their attempts already."""
+        queue = applied.running.queue
+        if queue is None or not queue.limits.is_inline or applied.inputs is None:
+            return None
+        if row:
+            queue.circuit.succeeded()
+        attempts = 0
+        if applied.work.node is applied.running.node:
+            attempts = applied.work.records[applied.input_rows(row)[0]].attempts
+        return queue.later(attempts, cause, self._budget.now_s())
+
+    def _wait(self, applied: _Applied, row: int, inputs: list[int], later: Later) -> None:
+        """Let a failed row wait for its next attempt, and later rows of its group behind it."""
+        node, work, queue = applied.running.node, applied.work, applied.running.queue
+        assert queue is not None, "the stage has retries"
+        blocked = work.blocked.setdefault(node, set())
+        for each in inputs:
+            record = applied.record(each)
+            blocked.add(record.group)
+            work.asides.append(Aside(node, record, later))
+        applied.cut(row + 1, len(applied.chunk))
+        self._hold(applied, queue, set(inputs))
+
+    def _hold(self, applied: _Applied, queue: CallQueue, seen: set[int]) -> None:
+        """Let those rows of the rest wait that come after one of their group, or all of them."""
+        node, work = applied.running.node, applied.work
+        blocked = work.blocked[node]
+        mask = []
+        for row in range(len(applied.chunk)):
+            found = applied.input_rows(row)
+            groups = {_group_of(applied.inputs, each) for each in found}
+            goes_on = not queue.circuit.is_open and groups.isdisjoint(blocked)
+            mask.append(goes_on)
+            for each in () if goes_on else found:
+                if each not in seen:
+                    seen.add(each)
+                    record = applied.record(each)
+                    blocked.add(record.group)
+                    work.asides.append(Aside(node, record, None))
+        if not all(mask):
+            applied.select(mask)
 
 
-def is_skipped(node: Node, error: StageError) -> bool:
-    """Return whether ``on_error`` of the stage skips the record. Ctrl-C stops the whole job."""
-    return node.on_error == "skip" and not isinstance(error.__cause__, KeyboardInterrupt)
+def _group_of(inputs: Chunk | None, row: int) -> object:
+    assert inputs is not None, "asked only then"
+    key = inputs.keys[row]
+    return (inputs.topic, inputs.partition) if key is None else key
+
+
+def _shown(chunk: Chunk, row: int) -> Chunk:
+    """Return one row, with the value that its function got."""
+    found = chunk.slice(row, row + 1)
+    value = found.values[0]
+    return found.with_values([value.value]) if type(value) is PendingRecord else found
 
 
 def _cause_of(failed: RowFailed) -> BaseException:

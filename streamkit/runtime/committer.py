@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -25,6 +26,7 @@ import anyio
 
 from streamkit.dataflow.topology import Node
 from streamkit.env import Clock
+from streamkit.errors import NotFlushed
 from streamkit.runtime.contracts import (
     AcknowledgedWriter,
     AtOnceWriter,
@@ -32,8 +34,9 @@ from streamkit.runtime.contracts import (
     SourceReader,
 )
 from streamkit.runtime.positions import ChangedPositions
+from streamkit.runtime.runner import Runner
+from streamkit.runtime.task import Task
 from streamkit.state.change_log import StateChange
-from streamkit.state.states import States
 from streamkit.state.store import Changes, Store
 
 # The pause before a failed write to the disk is retried. Retries end when the job is stopped.
@@ -58,10 +61,10 @@ class Committer:
         positions: The positions changed since the last commit.
         readers: The sources; `committed` is called after each commit.
         writers: The sinks; a commit waits for them.
-        boundary: A lock that the runner releases between two rounds.
+        runner: Its boundary lock is free between two rounds.
         clock: Source of time.
         note: Called with messages about errors that are retried.
-        states: The values that stages keep by key.
+        task: The values that stages keep by key, and the records that wait in them.
     """
 
     def __init__(
@@ -70,17 +73,18 @@ class Committer:
         positions: ChangedPositions,
         readers: Mapping[Node, SourceReader],
         writers: Mapping[Node, SinkWriter],
-        boundary: anyio.Lock,
+        runner: Runner,
         clock: Clock,
         note: Callable[[str], None],
-        states: States,
+        task: Task,
     ) -> None:
         self._store = store
-        self._states = states
+        self._task = task
+        self._runner = runner
+        self._waits_noted: set[Node] = set()
         self._positions = positions
         self._readers = readers
         self._writers = writers
-        self._boundary = boundary
         self._clock = clock
         self._note = note
         self._pause = anyio.CancelScope()
@@ -114,6 +118,7 @@ class Committer:
         await self._has_ended.wait()
         if self._failure is None:
             prepared = await self._prepare(is_last=True)
+            assert prepared is not None, "only a commit that is not the last one is left out"
             await self._wait_for_sinks(prepared)
             self._last = prepared
         if self._failure is not None:
@@ -127,25 +132,58 @@ class Committer:
     async def _commit_once(self) -> None:
         try:
             prepared = await self._prepare(is_last=False)
+            if prepared is None:
+                return
             await self._wait_for_sinks(prepared)
             if self._failure is None:
                 await self._store_prepared(prepared)
         except Exception as error:  # after any failure, nothing may be committed
             self._fail(error)
 
-    async def _prepare(self, *, is_last: bool) -> _PreparedCommit:
-        async with self._boundary:
-            waits: list[Callable[[], Awaitable[None]]] = []
-            sinks: Changes = {}
-            for node, writer in self._writers.items():
-                if isinstance(writer, AcknowledgedWriter):
-                    part = writer.prepare_commit(is_last=is_last)
-                    waits.append(part.wait)
-                    if part.positions:
-                        sinks[node.name] = dict(part.positions)
-                elif isinstance(writer, AtOnceWriter):
-                    waits.append(partial(writer.flush, is_last=is_last))
-            return _PreparedCommit(waits, self._positions.take(), sinks, self._states.prepare())
+    async def _prepare(self, *, is_last: bool) -> _PreparedCommit | None:
+        """Prepare a commit between two rounds; None if the job ends, and the last one follows.
+
+        Raises:
+            NotFlushed: Records wait in a stage that cannot be stored, and no run is left for them.
+        """
+        with ExitStack() as stack:
+            while True:
+                async with self._runner.boundary:
+                    problem = self._task.pending.problem()
+                    if problem is None:
+                        return self._prepared(is_last=is_last)
+                node, text = problem
+                if is_last:
+                    raise NotFlushed(
+                        f"{len(self._task.pending.by_node[node])} records wait in the stage "
+                        f"{node.name!r} and cannot be stored: {text}; nothing of them is committed",
+                        hint="the next run reads them again",
+                    )
+                if self._runner.has_ended:
+                    return None
+                self._note_wait(node, text)
+                stack.enter_context(self._runner.paused())
+                await self._runner.released.wait()
+
+    def _note_wait(self, node: Node, text: str) -> None:
+        if node not in self._waits_noted:
+            self._waits_noted.add(node)
+            self._note(
+                f"each commit waits for the calls of the stage {node.name!r}, because {text}"
+            )
+
+    def _prepared(self, *, is_last: bool) -> _PreparedCommit:
+        waits: list[Callable[[], Awaitable[None]]] = []
+        sinks: Changes = {}
+        for node, writer in self._writers.items():
+            if isinstance(writer, AcknowledgedWriter):
+                part = writer.prepare_commit(is_last=is_last)
+                waits.append(part.wait)
+                if part.positions:
+                    sinks[node.name] = dict(part.positions)
+            elif isinstance(writer, AtOnceWriter):
+                waits.append(partial(writer.flush, is_last=is_last))
+        return _PreparedCommit(waits, self._positions.take(), sinks, self._task.states.prepare())
 
     async def _wait_for_sinks(self, prepared: _PreparedCommit) -> None:
         """Wait for all sinks concurrently; report the first failure while others still work."""

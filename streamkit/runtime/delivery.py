@@ -21,7 +21,6 @@ from streamkit.dataflow.topology import Node
 from streamkit.errors import StageError
 from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
-from streamkit.runtime.applying import is_skipped
 from streamkit.runtime.contracts import (
     AcknowledgedWriter,
     AtOnceWriter,
@@ -32,11 +31,12 @@ from streamkit.runtime.contracts import (
 from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.slice_size import SliceSize
 from streamkit.runtime.user_calls import NotAwaited, unfinished_row
-from streamkit.runtime.work import Output, Skip, Work
+from streamkit.runtime.work import Output, Skip, Work, input_rows
 
 # How long the calls of one round should take. A stop or a commit waits for a whole round.
 ROUND_S: Final = 0.01
 _ROWS_FIRST: Final = 16
+PutAside = Callable[[Work, Node, Chunk, StageError], None]
 
 
 class Delivery:
@@ -45,9 +45,16 @@ class Delivery:
     Args:
         writers: The writer of each sink.
         now_s: Returns the monotonic time in seconds.
+        put_aside: Writes an input of a sink to the place for its dead letters.
     """
 
-    def __init__(self, writers: Mapping[Node, SinkWriter], now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        writers: Mapping[Node, SinkWriter],
+        now_s: Callable[[], float],
+        put_aside: PutAside,
+    ) -> None:
+        self._put_aside = put_aside
         self._acknowledged = {
             node: each for node, each in writers.items() if isinstance(each, AcknowledgedWriter)
         }
@@ -99,31 +106,39 @@ class Delivery:
     ) -> int:
         """Write the outputs of some records to one sink; return the offset that it reached."""
         start, end = records
-        chunk = _between(output.chunk, start, end)
+        offsets = output.chunk.offsets
+        row, last = bisect_left(offsets, start), bisect_left(offsets, end)
         is_over = self._after(ROUND_S)
-        done = 0
-        while done < len(chunk):
-            stop = len(chunk)
-            if done and not may_end:
+        first = row
+        while row < last:
+            stop = last
+            if row > first and not may_end:
                 await checkpoint()  # all rows must be written, but other tasks need their turns
                 is_over = self._after(ROUND_S)
-            elif done and is_over():
-                stop = _end_of_record(chunk, done)
-                if stop == done:
-                    return chunk.offsets[done]
+            elif row > first and is_over():
+                stop = _end_of_record(output.chunk, row)
+                if stop == row:
+                    return offsets[row]
             try:
-                done += await self._write(output.sink, work, chunk.slice(done, stop), is_over)
+                row += await self._write(output, work, (row, stop), is_over)
             except _Refused as refused:
                 work.fail(refused.failure, refused.offset)
                 return refused.offset
         return end
 
-    async def _write(self, sink: Node, work: Work, chunk: Chunk, is_over: IsOver) -> int:
-        """Write rows, and skip rows that fail if ``on_error`` allows it; return how many are done.
+    async def _write(
+        self, output: Output, work: Work, rows: tuple[int, int], is_over: IsOver
+    ) -> int:
+        """Write rows, and leave out rows that fail if ``on_error`` allows it.
+
+        Returns how many rows are done.
 
         Raises:
-            _Refused: A row failed and may not be skipped.
+            _Refused: A row failed and may not be left out.
         """
+        sink = output.sink
+        first, stop = rows
+        chunk = output.chunk.slice(first, stop)
         try:
             unfinished = unfinished_row(chunk.values)
             if unfinished is None:
@@ -132,17 +147,26 @@ class Delivery:
                 return await self._at_once[sink].write(chunk.slice(0, unfinished), is_over)
             raise WriteFailed(0) from NotAwaited(chunk.values[0])
         except WriteFailed as error:
-            row, rows = error.row, error.rows
+            row, count = error.row, error.rows
             cause = error.__cause__ or error
-            failure = describe_failure(sink, chunk, row, cause, rows=rows)
-            if not is_skipped(sink, failure):
+            failure = describe_failure(sink, chunk, row, cause, rows=count)
+            if sink.on_error.last == "fail" or isinstance(cause, KeyboardInterrupt):
                 raise _Refused(failure, chunk.offsets[row]) from error
-        if rows == 1:
-            work.skips.append(Skip(sink, chunk.offsets[row], failure, is_written=True))
+        if count == 1:
+            self._leave_out(output, work, first + row, failure)
         else:  # only the sink can find the bad rows, so it gets one row at a time
-            for each in range(row, row + rows):
-                await self._write(sink, work, chunk.slice(each, each + 1), is_over)
-        return row + rows
+            for each in range(first + row, first + row + count):
+                await self._write(output, work, (each, each + 1), is_over)
+        return row + count
+
+    def _leave_out(self, output: Output, work: Work, row: int, failure: StageError) -> None:
+        """Skip a row that failed, or put its input aside."""
+        sink, offset = output.sink, output.chunk.offsets[row]
+        is_letter = sink.dead_letters is not None
+        work.skips.append(Skip(sink, offset, failure, is_written=True, is_letter=is_letter))
+        if is_letter:
+            for each in input_rows(output.inputs, output.chunk, row):
+                self._put_aside(work, sink, output.inputs.slice(each, each + 1), failure)
 
     def _after(self, seconds: float) -> IsOver:
         until_s = self._now_s() + seconds

@@ -121,6 +121,12 @@ class ObjectWriter(AtOnceWriter):
                 break
         return done
 
+    async def call(self, rows: list[Any]) -> None:
+        """Write rows in one call, for a sink whose calls are made outside of slices."""
+        async with self._calling:
+            self._is_dirty = True
+            await settle(self._writer.write(rows))
+
     async def flush(self, *, is_last: bool) -> None:
         async with self._calling:
             if not (self._is_dirty or is_last):

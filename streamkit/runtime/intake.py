@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from streamkit.broadcast import Broadcast
 from streamkit.dataflow.topology import Node
 from streamkit.record import Chunk
 from streamkit.runtime.contracts import SourceReader
@@ -49,13 +50,14 @@ class Intake:
         self._now_s = now_s
         self._on_failure = on_failure
         self._queue: deque[Arrival] = deque()
-        self._changed = anyio.Event()
+        # Notified when a chunk has come, a source has ended, or the job stops.
+        self.changed = Broadcast()
         self._taken = {node: anyio.Event() for node in readers}
         self._scopes = {node: anyio.CancelScope() for node in readers}
         self._ended: set[Node] = set()
         self._failed: set[Node] = set()
         self._must_finish: set[Node] = set()
-        self._is_stopping = False
+        self.is_stopping = False
         # Tables that are not read to their end yet, with the records they had at the start.
         self._unread_tables = {
             node: sum(reader.backlog().values())
@@ -70,7 +72,7 @@ class Intake:
 
     def is_active(self, source: Node | None) -> bool:
         """Return whether records of a source should still be processed; None is for no source."""
-        return source is None or not self._is_stopping or source in self._must_finish
+        return source is None or not self.is_stopping or source in self._must_finish
 
     def ended(self) -> set[Node]:
         """Return the sources that have ended for good and whose chunks were all taken."""
@@ -92,24 +94,33 @@ class Intake:
         that must not be processed: see `is_active`.
         """
         while True:
-            allowed = self._allowed()
-            if allowed:
-                arrival = min(allowed, key=priority)
-                self._queue.remove(arrival)
-                if arrival.source in self._unread_tables:
-                    self._unread_tables[arrival.source] -= len(arrival.chunk)
-                self._taken[arrival.source].set()
+            arrival = self.take(priority)
+            if arrival is not None or self.is_over:
                 return arrival
-            active = self._must_finish if self._is_stopping else set(self._readers)
-            if active <= self._ended:
-                return None
-            self._changed = anyio.Event()
-            await self._changed.wait()
+            await self.changed.wait()
+
+    def take(self, priority: Callable[[Arrival], int] = lambda arrival: 0) -> Arrival | None:
+        """Return the next chunk if there is one now; see `next`."""
+        allowed = self._allowed()
+        if not allowed:
+            return None
+        arrival = min(allowed, key=priority)
+        self._queue.remove(arrival)
+        if arrival.source in self._unread_tables:
+            self._unread_tables[arrival.source] -= len(arrival.chunk)
+        self._taken[arrival.source].set()
+        return arrival
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no more chunks can arrive, and none is left."""
+        active = self._must_finish if self.is_stopping else set(self._readers)
+        return active <= self._ended and not self._queue
 
     def _allowed(self) -> list[Arrival]:
         """Return the chunks that may be taken: those of tables come first, to their end."""
         waiting = list(self._queue)
-        if self._is_stopping:
+        if self.is_stopping:
             return waiting
         for node, count in list(self._unread_tables.items()):
             is_over = node in self._ended and all(each.source is not node for each in waiting)
@@ -122,19 +133,19 @@ class Intake:
     def stop(self) -> None:
         """Stop reading, except for records that a source could not read again."""
         self._must_finish = {node for node, reader in self._readers.items() if reader.stop()}
-        self._is_stopping = True
+        self.is_stopping = True
         for node, scope in self._scopes.items():
             if node not in self._must_finish:
                 scope.cancel()
-        self._changed.set()
+        self.changed.notify()
 
     def cancel(self) -> None:
         """Stop reading immediately, even if records are lost."""
-        self._is_stopping = True
+        self.is_stopping = True
         self._must_finish = set()
         for scope in self._scopes.values():
             scope.cancel()
-        self._changed.set()
+        self.changed.notify()
 
     async def _read(self, node: Node) -> None:
         reader = self._readers[node]
@@ -143,10 +154,10 @@ class Intake:
                 while (chunk := await reader.next()) is not None:
                     self._taken[node] = anyio.Event()
                     self._queue.append(Arrival(node, chunk, self._now_s()))
-                    self._changed.set()
+                    self.changed.notify()
                     await self._taken[node].wait()
             except Exception as error:  # raised by the source
                 self._failed.add(node)
                 self._on_failure(error)
         self._ended.add(node)
-        self._changed.set()
+        self.changed.notify()

@@ -35,6 +35,10 @@ class Budget:
         """Let the operator finish what it has begun."""
         self._until_s = float("inf")
 
+    def now_s(self) -> float:
+        """Return the monotonic time."""
+        return self._now_s()
+
     def is_over(self) -> bool:
         return not self.is_unlimited and self._now_s() >= self._until_s
 
@@ -42,8 +46,16 @@ class Budget:
 class NodeRoom:
     """The `streamkit.dataflow.steps.Room` of one node in a task."""
 
-    def __init__(self, node: Node, budget: Budget, states: States, time: Watermarks | None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        budget: Budget,
+        states: States,
+        time: Watermarks | None,
+        lifespan: Callable[[], object],
+    ) -> None:
         self._node = node
+        self._lifespan = lifespan
         self._budget = budget
         self._states = states
         self._time = time
@@ -63,6 +75,9 @@ class NodeRoom:
 
     def is_over(self) -> bool:
         return self._budget.is_over()
+
+    def lifespan(self) -> object:
+        return self._lifespan()
 
     def state(self, kind: type[S], name: str, form: StateFormat) -> S:
         return self._states.open(kind, name, form)

@@ -5,29 +5,34 @@
 | the boundary lock is free | a commit is prepared: every sink has received the same records |
 | the event loop gets a turn | signals, acknowledgements and reports are handled |
 | the runner checks for a stop | the rest of the slice is dropped; the next run reads it again |
+| results of calls are ready | they go on from their stage, like a slice of a source |
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Final
 
 import anyio
 from anyio.lowlevel import checkpoint
 
+from streamkit.broadcast import Broadcast
 from streamkit.dataflow.topology import Node
 from streamkit.forks import SameProcess
 from streamkit.limits import CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
+from streamkit.runtime.called_sinks import called_functions
+from streamkit.runtime.calls import Calls
 from streamkit.runtime.contracts import AtOnceWriter, SinkWriter, SourceReader
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.intake import Arrival, Intake
 from streamkit.runtime.positions import ChangedPositions
 from streamkit.runtime.slice_size import SliceSize
 from streamkit.runtime.task import Task
+from streamkit.runtime.task_env import TaskEnv
 from streamkit.runtime.work import Work
 
 # How long the user's stages should work on one slice. It is longer if a sink gets lists, because
@@ -51,7 +56,7 @@ class Runner:
         writers: Where the outputs go.
         readers: The sources, which return the position after a chunk.
         positions: Where positions are recorded.
-        now_s: Returns the monotonic time in seconds.
+        env: The job, and the time.
     """
 
     def __init__(
@@ -61,14 +66,23 @@ class Runner:
         writers: Mapping[Node, SinkWriter],
         readers: Mapping[Node, SourceReader],
         positions: ChangedPositions,
-        now_s: Callable[[], float],
+        env: TaskEnv,
     ) -> None:
         self._intake = intake
         self._task = task
-        self._delivery = Delivery(writers, now_s)
+        self._delivery = Delivery(writers, env.now_s, task.put_aside)
         self._readers = readers
         self._positions = positions
-        self._now_s = now_s
+        self._now_s = env.now_s
+        self._last_s = env.now_s()
+        self._calls = Calls(task.pending, env, self._on_call_ended, called_functions(writers))
+        # Notified when records that had waited are delivered.
+        self.released = Broadcast()
+        # Whether a stop waits for retries too.
+        self.waits_for_retries = False
+        self.has_ended = False
+        self._is_waiting = False
+        self._pauses = 0
         makes_lists = any(
             isinstance(each, AtOnceWriter) and not each.is_per_record for each in writers.values()
         )
@@ -81,32 +95,106 @@ class Runner:
         self.latencies_ms: deque[float] = deque(maxlen=_LATENCIES_KEPT)
 
     async def run(self) -> None:
-        """Process chunks until the intake ends.
+        """Process chunks until the intake ends, and no call is in progress.
+
+        If the sources have ended by themselves, retries are waited for too.
 
         Raises:
             StageError: A record failed; everything before it is written, and its position recorded.
         """
-        time = self._task.time
-        if time is None:
+        try:
+            await self._run()
+        finally:
+            self.has_ended = True
+            self.released.notify()
+
+    async def _run(self) -> None:
+        if self._task.time is None and not self._task.pending:
             while (arrival := await self._intake.next()) is not None:
                 await self._process(arrival)
             return
-        last_s = self._now_s()
-        while True:
+        while not await self._has_ended():
             arrival = None
-            with anyio.move_on_after(_TICK_S) as wait:
-                arrival = await self._intake.next(self._behind)
+            if not (self._pauses or self._task.pending.is_full):
+                arrival = self._intake.take(self._behind)
+            if arrival is None:
+                await self._wait()
+            else:
+                await self._process(arrival)
+
+    async def _has_ended(self) -> bool:
+        """Deliver what is ready; return whether nothing is left to do."""
+        time, pending, intake = self._task.time, self._task.pending, self._intake
+        if intake.is_over:
+            self._calls.flush()
+        await self._release()
+        if time is not None:
             now_s = self._now_s()
             # A step that took longer has kept the job from getting records.
-            time.elapse(min(now_s - last_s, _STEP_S_MAX))
-            last_s = now_s
-            if arrival is not None:
-                await self._process(arrival)
-            elif not wait.cancelled_caught:
+            time.elapse(min(now_s - self._last_s, _STEP_S_MAX))
+            self._last_s = now_s
+            time.ended = intake.ended()
+            await self._deliver_waiting(self._task.tick)
+        if not intake.is_over:
+            return False
+        if intake.is_stopping and not self.waits_for_retries:
+            return not pending.is_working
+        return not pending.count
+
+    async def _wait(self) -> None:
+        """Wait for a chunk, the end of a call, or a moment at which something is due."""
+        due_s = self._task.pending.next_s()
+        wait_s = None if due_s is None else max(0.0, due_s - self._now_s())
+        if self._task.time is not None:
+            wait_s = _TICK_S if wait_s is None else min(wait_s, _TICK_S)
+        self._is_waiting = True
+        with anyio.move_on_after(wait_s):
+            await self._intake.changed.wait()
+        self._is_waiting = False
+
+    def _on_call_ended(self) -> None:
+        if self._is_waiting:
+            self._intake.changed.notify()
+
+    # --- records that have waited ----------------------------------------------------
+
+    async def _release(self) -> None:
+        """Begin calls, and process the records whose turn has come in their stages."""
+        while True:
+            self._calls.start()
+            releases = self._task.pending.release()
+            if not releases:
                 return
-            time.ended = self._intake.ended()
-            if arrival is None:
-                await self._deliver_waiting(self._task.tick)
+            for release in releases:
+                async with self.boundary if self._task.states else nullcontext():
+                    work = self._task.resume(release)
+                    self._same_process.check()
+                    await self._deliver(work)
+            self.released.notify()
+            await checkpoint()
+
+    async def _make_room(self, source: Node) -> None:
+        """Wait until the stages can take more records."""
+        await self._release()
+        while self._pauses or self._task.pending.is_full:
+            if not self._intake.is_active(source):
+                return
+            await self._wait()
+            await self._release()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take no more records from the sources meanwhile."""
+        self._pauses += 1
+        try:
+            yield
+        finally:
+            self._pauses -= 1
+            self._intake.changed.notify()
+
+    async def close(self) -> None:
+        """End the calls that are in progress."""
+        await self._calls.close()
 
     async def drain(self) -> None:
         """Emit what waits for the watermark, as if no record could come any more.
@@ -134,6 +222,8 @@ class Runner:
         rows_max = _rows_within(chunk, CHUNK_BYTES_MAX)
         done = 0
         while done < len(chunk) and self._intake.is_active(source):
+            if self._task.pending:
+                await self._make_room(source)
             # With state, a commit must not come inside a slice, so the slice is the boundary.
             async with self.boundary if self._task.states else nullcontext():
                 began_s = self._now_s()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from streamkit.dataflow.steps import Operator, TimedOperator, TwoSided
 from streamkit.dataflow.topology import Node
 from streamkit.record import Chunk
+from streamkit.runtime.call_queue import CallQueue
 from streamkit.runtime.node_room import NodeRoom
 
 
@@ -18,6 +20,12 @@ class RunningNode:
     node: Node
     room: NodeRoom = field(init=False)
     operators: list[tuple[Operator, bool]] = field(default_factory=list)
+    # The records that wait in this stage, if it has calls or retries.
+    queue: CallQueue | None = None
+    # The number of the operator that is called outside of slices.
+    called: int | None = None
+    # Returns the watermarks by which rows are judged later; None if none is.
+    marks: Callable[[Chunk], Sequence[int]] | None = None
     readers: list[Reader] = field(default_factory=list)
     late_readers: list[Reader] = field(default_factory=list)
 

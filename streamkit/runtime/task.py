@@ -14,10 +14,12 @@ are removed in every branch, so that only outputs of whole records are left.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
+from streamkit.dataflow.calling import Called
 from streamkit.dataflow.steps import Operator
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.dataflow.watermarks import FOREVER_MS, Watermarks, plan_time
@@ -26,11 +28,17 @@ from streamkit.record import Chunk, in_order
 from streamkit.runtime.applying import Applying
 from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.isolation import ChangedInPlace, ValueCopy
+from streamkit.runtime.letters import Letters
 from streamkit.runtime.node_room import Budget, NodeRoom
-from streamkit.runtime.running_node import Reader, RunningNode, Side
+from streamkit.runtime.pending_queues import Release, groups_of, open_queues, records_of
+from streamkit.runtime.running_node import Reader, RunningNode
+from streamkit.runtime.task_env import TaskEnv
 from streamkit.runtime.work import (
+    Aside,
     Counts,
+    Fed,
     Output,
+    Skip,
     Work,
     add_counts,
     end_of,
@@ -39,7 +47,7 @@ from streamkit.state.keyed import Keyed
 from streamkit.state.states import TIME_STATE, States
 from streamkit.state.types import format_of
 
-OnSkip = Callable[[StageError], None]
+OnSkip = Callable[[Skip], None]
 OnResult = Callable[[Node, Chunk], None]
 
 
@@ -49,8 +57,8 @@ class Task:
     Args:
         topology: The graph.
         last_operators: The operator of a sink's writer, applied after the steps of its node.
-        on_skip: Called for each record skipped because of ``on_error="skip"``.
-        now_s: Returns the time, to end a slice that takes too long; without it, none ends early.
+        on_skip: Called for each record that is skipped or put aside.
+        env: The job, and the time; without a clock, no slice ends early.
         states: The values that stages keep by key.
         never_idle: Windows that a quiet partition holds open stay open.
         is_isolated: Fail a stage that changes a value in place if others read it; for tests.
@@ -62,7 +70,7 @@ class Task:
         *,
         last_operators: Mapping[Node, Operator] | None = None,
         on_skip: OnSkip | None = None,
-        now_s: Callable[[], float] | None = None,
+        env: TaskEnv | None = None,
         states: States | None = None,
         never_idle: bool = False,
         is_isolated: bool = False,
@@ -73,16 +81,23 @@ class Task:
         self._on_skip = on_skip
         # Called with the result of each node, for tests.
         self.on_result: OnResult | None = None
-        self._budget = Budget(now_s or (lambda: 0.0))
-        self._applying = Applying(self._budget)
+        env = env or TaskEnv()
+        self._budget = Budget(env.now_s)
+        self._letters = Letters(env.job, env.wall_ms)
+        self._applying = Applying(self._budget, self._letters)
+        self.pending = open_queues(topology, self.states, env)
         self.time = self._opened_time(topology, never_idle=never_idle)
         last = last_operators or {}
         running_nodes = {node: RunningNode(node) for node in topology.nodes}
         for node, running in running_nodes.items():
-            room = running.room = NodeRoom(node, self._budget, self.states, self.time)
+            room = running.room = NodeRoom(
+                node, self._budget, self.states, self.time, lambda: env.lifespan.value
+            )
+            running.queue = self.pending.by_node.get(node)
             running.operators = [(step.open(room), step.expands) for step in node.steps]
             if node in last:
                 running.operators.append((last[node], False))
+            self._prepare_calls(running)
             for reader in topology.readers(node):
                 sides = [side for side, each in enumerate(reader.inputs) if each is node]
                 readers = running.late_readers if reader.is_late else running.readers
@@ -90,6 +105,18 @@ class Task:
         self._running_nodes = running_nodes
         self._timed = [running_nodes[node] for node in self.time.plan.timed] if self.time else []
         self._merging = self._merging_nodes()
+
+    def _prepare_calls(self, running: RunningNode) -> None:
+        """Find where a node is called, and the watermarks of records that wait in it."""
+        node = running.node
+        self.counts[node].taken = 0 if running.queue is None else len(running.queue)
+        for number, step in enumerate(node.steps):
+            if isinstance(step, Called):
+                running.called = number
+        time = self.time
+        if running.queue is not None and time is not None:
+            running.marks = partial(time.marks_of, node)
+            time.queues[node] = running.queue.lowest_mark_ms
 
     def _merging_nodes(self) -> dict[Node, list[Chunk]]:
         """Return the nodes where streams merge, whose rows are put in order before they run.
@@ -117,7 +144,12 @@ class Task:
         Nothing is counted before `account`. If a stage with ``on_error="fail"`` fails on a
         record, the work ends before that record and contains the failure.
         """
-        return self._guarded(lambda: self._whole(source, part))
+        return self._guarded(lambda: self._whole(Work(source, part)))
+
+    def resume(self, release: Release) -> Work:
+        """Process records that have waited in a stage, like a slice of a source."""
+        node, part, records = release.node, release.part, release.records
+        return self._guarded(lambda: self._whole(Work(None, part, node, records)))
 
     def tick(self) -> Work | None:
         """Return what has become complete without new records; None if nothing has."""
@@ -153,24 +185,22 @@ class Task:
                 self.on_result(node, chunk)
         return work
 
-    def _whole(self, source: Node, part: Chunk) -> Work:
-        work = self._worked(source, part)
-        while self.states and work.end < end_of(part):
+    def _whole(self, work: Work) -> Work:
+        work = self._worked(work)
+        while self.states and work.end < end_of(work.part):
             self.states.undo_slice()
-            kept = part.slice(0, bisect_left(part.offsets, work.end))
-            if not len(kept):
+            kept = work.first(bisect_left(work.part.offsets, work.end))
+            if not len(kept.part):
                 return work
             failure = work.failure
-            if work.has_failed_firing and len(part) > 1:
+            if work.has_failed_firing and len(work.part) > 1:
                 # Which record has completed the result is not known: try with fewer of them.
-                part = _whole_records(part, len(part) // 2)
-                work = self._worked(source, part)
+                work = self._worked(work.first(_whole_records(work.part, len(work.part) // 2)))
                 continue
-            work = self._repeated(source, kept)
-            if work.end == end_of(kept):
+            work = self._repeated(kept)
+            if work.end == end_of(work.part):
                 work.failure = failure
                 return work
-            part = kept
         return work
 
     def settle(self, work: Work, reached: int) -> None:
@@ -181,21 +211,27 @@ class Task:
         Raises:
             StreamKitError: A function did not do again what it did before.
         """
+        self.pending.give_back(work)
         if not self.states:
             return
         if reached < end_of(work.part):
             self.states.undo_slice()
-            done = work.part.slice(0, bisect_left(work.part.offsets, reached))
-            if len(done) and work.source is not None:
-                again = self._repeated(work.source, done, fires=False)
+            done = work.first(bisect_left(work.part.offsets, reached))
+            if len(done.part) and (work.source is not None or work.node is not None):
+                again = self._repeated(done, fires=False)
                 self._refuse_other_result(again)
         self.states.keep_slice()
 
-    def _worked(self, source: Node, part: Chunk, *, fires: bool = True) -> Work:
-        work = Work(source, part)
+    def _worked(self, work: Work, *, fires: bool = True) -> Work:
+        """Process a work that has not been processed yet."""
+        part, node = work.part, work.source or work.node
+        assert node is not None, "it is a slice of a source, or of records that have waited"
         if self.time is not None:
-            self.time.begin(source, part.partition)
-        self._run((self._running_nodes[source], 0), part, work)
+            if work.node is None:
+                self.time.begin(work.source, part.partition)
+            else:
+                self.time.resume(work.node, part, [each.mark_ms for each in work.records])
+        self._run((self._running_nodes[node], 0), part, work, is_resumed=work.node is not None)
         self._run_merged(work)
         if work.end == end_of(part) and fires:
             return self._fired(work, {})
@@ -205,7 +241,7 @@ class Task:
     def _fired(self, work: Work, marks_ms: Mapping[Node, int]) -> Work:
         """Emit what the watermarks have completed, stage after stage, inputs first."""
         time = self.time
-        if time is not None and work.source is None:
+        if time is not None and work.source is None and work.node is None:
             time.begin(None, 0)
         for running in self._timed:
             assert time is not None, "stages wait for it"
@@ -235,18 +271,19 @@ class Task:
             return
         chunk = replace(result, offsets=[offset] * len(result), topic=running.node.name)
         had_failed = work.failure is not None
-        for operator, expands in running.after_time:
-            chunk = self._applying.apply(running, operator, expands, chunk, work)
+        for operator in running.after_time:
+            chunk = self._applying.apply_to_results(running, operator, chunk, work)
+        self._send_letters(work)
         work.nodes.append((running.node, (), chunk.offsets))
-        self._give(running, chunk, work)
+        self._give(running, chunk, chunk, work)
         if work.failure is not None and not had_failed:
             work.has_failed_firing = True
 
-    def _repeated(self, source: Node, part: Chunk, *, fires: bool = True) -> Work:
+    def _repeated(self, work: Work, *, fires: bool = True) -> Work:
         """Process records once more, after their states were undone."""
         self._budget.is_unlimited = True
         try:
-            return self._worked(source, part, fires=fires)
+            return self._worked(work, fires=fires)
         finally:
             self._budget.is_unlimited = False
 
@@ -260,29 +297,83 @@ class Task:
 
     def account(self, work: Work, reached: int) -> None:
         """Add a `Work` to the counts, up to the offset ``reached``."""
-        for skip in add_counts(work, reached, self.counts):
+        start = work.counted_to
+        skips = add_counts(work, reached, self.counts)
+        if self.pending:
+            self.pending.account(work, start, reached)
+            for node, queue in self.pending.by_node.items():
+                self.counts[node].pending = len(queue)
+        for skip in skips:
             if self._on_skip is not None:
-                self._on_skip(skip.error)
+                self._on_skip(skip)
 
-    def _run(self, reader: Reader, chunk: Chunk, work: Work) -> None:
+    def _run(self, reader: Reader, chunk: Chunk, work: Work, *, is_resumed: bool = False) -> None:
         running, side = reader
         node = running.node
         chunk = work.within(chunk)
-        taken = chunk.offsets
-        for number, (operator, expands) in enumerate(running.operators):
-            if number == 0 and running.is_two_sided:
-                operator = Side(operator, side)
-            chunk = self._applying.apply(running, operator, expands, chunk, work)
+        taken: Sequence[int] = chunk.offsets
+        first = 0
+        inputs = chunk
+        if is_resumed:
+            taken = ()
+            if running.called is not None:
+                first = running.called
+                chunk = chunk.with_values(work.records[: len(chunk)])
+        elif running.queue is not None and running.called is None:
+            chunk = inputs = self._not_blocked(running, chunk, work)
+        for number in range(first, len(running.operators)):
+            if number == running.called and not is_resumed:
+                marks_ms = None if running.marks is None else running.marks(chunk)
+                work.fed.append(Fed(node, chunk, marks_ms))
+                work.nodes.append((node, taken, ()))
+                return
+            chunk = self._applying.apply(running, number, side, chunk, inputs, work)
         work.nodes.append((node, taken, chunk.offsets))
-        self._give(running, chunk, work)
+        self._send_letters(work)
+        self._give(running, chunk, inputs, work)
 
-    def _give(self, running: RunningNode, chunk: Chunk, work: Work) -> None:
+    def _not_blocked(self, running: RunningNode, chunk: Chunk, work: Work) -> Chunk:
+        """Leave out the rows that must wait behind others of their group."""
+        queue, node = running.queue, running.node
+        assert queue is not None, "asked only then"
+        blocked = work.blocked.get(node, ())
+        if not (blocked or queue.has_blocked) or not len(chunk):
+            return chunk
+        mask = [each in blocked or queue.is_blocked(each) for each in groups_of(chunk)]
+        if not any(mask):
+            return chunk
+        waiting = chunk.select(mask)
+        marks_ms = None if running.marks is None else running.marks(waiting)
+        work.asides += [Aside(node, each, None) for each in records_of(waiting, marks_ms)]
+        work.blocked.setdefault(node, set()).update(groups_of(waiting))
+        return chunk.select([not each for each in mask])
+
+    def put_aside(self, work: Work, sink: Node, row: Chunk, failure: StageError) -> None:
+        """Write an input of a sink that could not be written to the place for its dead letters."""
+        assert sink.dead_letters is not None, "its policy puts records aside"
+        letter = self._letters.of_input(sink, row, failure, 1)
+        work.letters.append((sink.dead_letters, letter))
+        results = len(work.results)
+        self._send_letters(work)
+        if self.on_result is not None:
+            for node, chunk in work.results[results:]:
+                self.on_result(node, chunk)
+
+    def _send_letters(self, work: Work) -> None:
+        """Give dead letters to their sinks."""
+        while work.letters:
+            sink = work.letters[0][0]
+            chunks = [chunk for node, chunk in work.letters if node is sink]
+            work.letters = [each for each in work.letters if each[0] is not sink]
+            self._run((self._running_nodes[sink], 0), in_order(chunks), work)
+
+    def _give(self, running: RunningNode, chunk: Chunk, inputs: Chunk, work: Work) -> None:
         """Give the results of a node to its readers, and the records that were too late."""
         node = running.node
         if self.on_result is not None:
             work.results.append((node, chunk))
         if node.kind == "sink":
-            work.outputs.append(Output(node, chunk))
+            work.outputs.append(Output(node, chunk, inputs))
         late = running.room.take_late()
         for each in late:
             work.late.append((node, each.offsets))
@@ -312,6 +403,6 @@ class Task:
 _TICK: Final = Chunk([None], [None], [0], [0])
 
 
-def _whole_records(part: Chunk, rows: int) -> Chunk:
+def _whole_records(part: Chunk, rows: int) -> int:
     """Return about so many rows, without dividing a record."""
-    return part.slice(0, bisect_right(part.offsets, part.offsets[max(0, rows - 1)]))
+    return bisect_right(part.offsets, part.offsets[max(0, rows - 1)])

@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from signal import SIGINT
 from typing import Literal
 
@@ -26,12 +27,15 @@ from streamkit.runtime.committer import Committer
 from streamkit.runtime.contracts import AcknowledgedWriter, SinkWriter, SourceReader
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.intake import Intake
+from streamkit.runtime.letters import JobFacts
 from streamkit.runtime.positions import ChangedPositions
 from streamkit.runtime.runner import Runner
 from streamkit.runtime.shutdown import EXIT_FAILED, Failed, Finished, Phase, Signal
 from streamkit.runtime.stopping import Observer, Stopping
 from streamkit.runtime.task import Task
+from streamkit.runtime.task_env import Lifespan, TaskEnv
 from streamkit.runtime.user_calls import is_ours
+from streamkit.runtime.work import Skip
 from streamkit.state.states import States, StoredState
 from streamkit.state.store import Store
 
@@ -59,13 +63,16 @@ class WorkerOptions:
 
     ``drains``: what waits for the watermark is emitted when the run ends. ``never_idle``: windows
     that a quiet partition holds open stay open. ``commit_interval_s`` is the time between commits
-    while records arrive; stopping takes at most ``stop_deadline_s``.
+    while records arrive; stopping takes at most ``stop_deadline_s``. ``job`` is written into dead
+    letters; ``lifespan`` is what the function of ``@app.lifespan`` has yielded.
     """
 
     drains: bool = False
     never_idle: bool = False
     commit_interval_s: float = 1.0
     stop_deadline_s: float = 25.0
+    job: JobFacts = field(default_factory=JobFacts)
+    lifespan: Lifespan = field(default_factory=Lifespan)
 
 
 class Progress:
@@ -125,21 +132,22 @@ class Worker:
         self._stop_signal: int | None = None
         self.cause: Cause = ""
         self.failure: BaseException | None = None
-        now_s = clock.monotonic_s
+        env = TaskEnv.of_clock(clock, options.job, options.lifespan)
         writers = ports.writers
-        task = self._new_task(topology, now_s)
+        task = self._new_task(topology, env)
         positions = ChangedPositions()
-        self._intake = Intake(ports.readers, now_s, self._source_failed)
-        self._runner = Runner(self._intake, task, writers, ports.readers, positions, now_s)
+        self._intake = Intake(ports.readers, env.now_s, self._source_failed)
+        self._runner = Runner(self._intake, task, writers, ports.readers, positions, env)
+        self._runner.waits_for_retries = options.drains
         self._committer = Committer(
             ports.store,
             positions,
             ports.readers,
             writers,
-            self._runner.boundary,
+            self._runner,
             clock,
             observer.note,
-            ports.states,
+            task,
         )
         self._committer.on_failure = self._broken
         self._processing = anyio.CancelScope()
@@ -230,7 +238,7 @@ class Worker:
     def _has_ended_for_good(self) -> bool:
         return self._intake.has_ended and self._intake.ended() == set(self._ports.readers)
 
-    def _new_task(self, topology: Topology, now_s: Callable[[], float]) -> Task:
+    def _new_task(self, topology: Topology, env: TaskEnv) -> Task:
         """Create the task, and let its watermarks know what the sources have not read yet."""
         writers = self._ports.writers.items()
         task = Task(
@@ -239,10 +247,12 @@ class Worker:
                 node: each for node, each in writers if isinstance(each, AcknowledgedWriter)
             },
             on_skip=self._skipped,
-            now_s=now_s,
+            env=env,
             states=self._ports.states,
             never_idle=self._options.never_idle,
         )
+        for node, queue in task.pending.by_node.items():
+            queue.circuit.on_change = partial(self._note_of, node)
         if task.time is None:
             return task
         readers = self._ports.readers
@@ -285,12 +295,16 @@ class Worker:
     def _begin(self, cause: Cause) -> None:
         self.cause = self.cause or cause
 
-    def _skipped(self, error: StageError) -> None:
+    def _note_of(self, node: Node, text: str) -> None:
+        self._observer.note(f"stage {node.name!r}: {text}")
+
+    def _skipped(self, skip: Skip) -> None:
         self._skips_noted += 1
         if self._skips_noted <= _SKIPS_NOTED_MAX:
-            self._observer.note(f"skipped: {error}")
+            done = "put aside" if skip.is_letter else "skipped"
+            self._observer.note(f"{done}: {skip.error}")
         if self._skips_noted == _SKIPS_NOTED_MAX:
-            self._observer.note("further skipped records are counted but not shown")
+            self._observer.note("further records that fail are counted but not shown")
 
     # --- phases of the stop ----------------------------------------------------------
 
@@ -302,6 +316,7 @@ class Worker:
         self._intake.cancel()
         self._processing.cancel()
         self._committing.cancel()
+        await self._runner.close()
 
         async def close(name: str, port: SourceReader | SinkWriter) -> None:
             try:

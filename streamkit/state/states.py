@@ -9,6 +9,7 @@ from streamkit.errors import StateMismatch, StateTooLarge
 from streamkit.state.change_log import ChangeLog, StateChange, StateFormat, StateRow
 from streamkit.state.keyed import Keyed
 from streamkit.state.panes import Panes
+from streamkit.state.pending import PendingRecords
 from streamkit.state.types import type_change
 from streamkit.state.waiting import WaitingRecords
 from streamkit.units import shown_bytes
@@ -19,6 +20,8 @@ _BYTES_PER_ENCODED_BYTE: Final = 3
 
 # The state of watermarks. It has no stage, so its name is not a valid name of one.
 TIME_STATE: Final = "(time)"
+# What the name of a stage is followed by, for the records that wait in it.
+PENDING: Final = "/pending"
 
 
 class StoredState(Protocol):
@@ -61,10 +64,11 @@ class States:
         self._types = types or {}
         self._memory_max_bytes = memory_max_bytes
         self.by_name: dict[str, StoredState] = {}
+        self._has_sliced = False
 
     def __bool__(self) -> bool:
-        """Return whether any stage keeps a state."""
-        return bool(self.by_name)
+        """Return whether any stage keeps a state that belongs to slices."""
+        return self._has_sliced
 
     def open(self, kind: type[S], name: str, form: StateFormat) -> S:
         """Return the state of a stage, with what the last commit kept of it.
@@ -80,8 +84,37 @@ class States:
             else:
                 found = self._migrated(kind, name, form, problem)
             self.by_name[name] = found
+            self._has_sliced = True
         assert isinstance(found, kind), "each stage has names of its own"
         return found
+
+    def open_pending(self, name: str, form: StateFormat | None) -> PendingRecords:
+        """Return the records that wait in a stage.
+
+        Raises:
+            StateMismatch: Records of the last run have another type.
+        """
+        problem = None
+        if self.has_rows(name):
+            if form is None:
+                problem = "values of the present type cannot be stored"
+            elif name in self._types:
+                problem = type_change(self._types[name], PendingRecords.describe(form))
+        if problem is not None:
+            raise StateMismatch(
+                f"records wait in {name.removesuffix(PENDING)!r}, and cannot be read: {problem}",
+                hint="give new fields a default, or give the records up: "
+                f"streamkit state delete APP {name}",
+            )
+        found = self.by_name[name] = PendingRecords(name, form, self._rows_of(name))
+        return found
+
+    def has_rows(self, name: str) -> bool:
+        """Return whether the last commit has values of a state."""
+        if name not in self._types:
+            return False
+        form = PendingRecords.format_of(None)
+        return bool(ChangeLog(name, form, lambda keys: (), self._rows_of(name)).restored)
 
     def _type_problem(self, name: str, description: str, form: StateFormat) -> str | None:
         stored = self._types.get(name)
@@ -109,7 +142,13 @@ class States:
 
     def unused(self) -> list[str]:
         """Return the names of stored states that no stage has opened."""
-        return sorted(self._types.keys() - self.by_name - {TIME_STATE})
+        names = self._types.keys() - self.by_name - {TIME_STATE}
+        return sorted(name for name in names if not name.endswith(PENDING))
+
+    def unused_pending(self) -> list[str]:
+        """Return the names of stored records that wait in stages that nobody has opened."""
+        names = sorted(self._types.keys() - self.by_name)
+        return [name for name in names if name.endswith(PENDING) and self.has_rows(name)]
 
     def keep_slice(self) -> None:
         """Accept the changes of this slice in every state."""

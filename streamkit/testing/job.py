@@ -12,9 +12,7 @@ from typing import Any, TypeVar, overload
 from streamkit.dataflow.decorated_function import Sink
 from streamkit.dataflow.endpoints import (
     FileTable,
-    FunctionSink,
     FunctionSource,
-    TopicSink,
     TopicSource,
 )
 from streamkit.dataflow.event_time import time_ms
@@ -23,15 +21,17 @@ from streamkit.dataflow.keys import group_key
 from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import SystemClock
-from streamkit.errors import UsageError
+from streamkit.errors import NotFlushed, UsageError
 from streamkit.record import Chunk, Record
-from streamkit.runtime.contracts import AtOnceWriter
+from streamkit.runtime.called_sinks import CalledWriter, called_functions, own_writer
+from streamkit.runtime.contracts import AtOnceWriter, SinkWriter
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.file_table_reader import chunks_of
-from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
 from streamkit.runtime.function_source import FunctionReader
 from streamkit.runtime.isolation import ValueCopy
+from streamkit.runtime.letters import JobFacts
 from streamkit.runtime.task import Task
+from streamkit.runtime.task_env import TaskEnv
 from streamkit.runtime.work import Work
 from streamkit.serde.values import encode_as, encode_key
 from streamkit.state.keyed import Keyed
@@ -39,6 +39,7 @@ from streamkit.state.states import States
 from streamkit.state.store import Store
 from streamkit.testing.finding import nodes_of, source_of
 from streamkit.testing.loop import Loop
+from streamkit.testing.pending_work import NewLifespan, PendingWork
 
 T = TypeVar("T")
 _START_MS = 1_356_998_400_000
@@ -54,8 +55,17 @@ class TestJob:
 
     __test__ = False  # pytest would collect the class because of its name
 
-    def __init__(self, topology: Topology, *, isolated: bool = False) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        *,
+        isolated: bool = False,
+        job: JobFacts | None = None,
+        lifespan: NewLifespan | None = None,
+    ) -> None:
         self._topology = topology
+        self._new_lifespan = lifespan
+        self._env = TaskEnv(job or JobFacts(), lambda: self._now_ms / 1_000, lambda: self._now_ms)
         self._given: dict[Node, list[Chunk]] = {node: [] for node in topology.nodes}
         self._clock = SystemClock()
         self._is_isolated = isolated
@@ -64,7 +74,10 @@ class TestJob:
         self._now_ms = _START_MS
         self._task = self._new_task(States())
         self._writers = _own_writers(topology, self._clock)
-        self._delivery = Delivery(self._writers, self._clock.monotonic_s)
+        self._delivery = Delivery(
+            self._writers, self._clock.monotonic_s, lambda *letter: self._task.put_aside(*letter)
+        )
+        self._pending = PendingWork(self._env, called_functions(self._writers))
         self._next_offset: dict[tuple[Node, int], int] = {}
         self._positions: dict[Node, dict[str, str]] = {}
         self._loop = Loop()
@@ -90,8 +103,11 @@ class TestJob:
         """Close the sinks; the end of the block does it too."""
         was_open, self._is_open = self._is_open, False
         try:
-            for writer in self._writers.values() if was_open else ():
-                self._loop.run(writer.close())
+            if was_open:
+                self._loop.run(self._pending.close_calls())
+                for writer in self._writers.values():
+                    self._loop.run(writer.close())
+                self._loop.run(self._pending.leave())
         finally:
             self._loop.close()
             if self._store is not None and self._folder is not None:
@@ -163,6 +179,10 @@ class TestJob:
             StreamKitError: A sink could not be flushed.
         """
         self._flush(is_last=False)
+        problem = self._task.pending.problem()
+        if problem is not None:
+            node, text = problem
+            raise NotFlushed(f"records wait in {node.name!r} that cannot be stored: {text}")
         self._opened_store().commit({}, {}, self._task.states.prepare())
 
     def restart(self) -> None:
@@ -173,8 +193,10 @@ class TestJob:
         """
         self.commit()
         store = self._opened_store()
+        self._loop.run(self._pending.close_calls())
         self._task = self._new_task(States(store.state_rows, store.state_types()))
         self._load_tables()
+        self._run_calls()
 
     def state(self, stage: Stream[Any] | Table[Any] | str, key: Any) -> Any:
         """Return what a stage keeps for a key; None if it keeps nothing.
@@ -203,6 +225,7 @@ class TestJob:
             self._topology,
             states=states,
             is_isolated=self._is_isolated,
+            env=self._env,
         )
         task.on_result = lambda node, chunk: self._given.setdefault(node, []).append(chunk)
         if task.time is not None:
@@ -221,6 +244,8 @@ class TestJob:
         if self._is_open:
             return
         self._is_open = True
+        if self._new_lifespan is not None:
+            self._env.lifespan.value = self._loop.run(self._pending.enter(self._new_lifespan))
         self._load_tables()
         for writer in self._writers.values():
             self._loop.run(writer.open({}))
@@ -234,7 +259,15 @@ class TestJob:
 
     def _flush(self, *, is_last: bool) -> None:
         for writer in self._writers.values():
-            self._loop.run(writer.flush(is_last=is_last))
+            if isinstance(writer, CalledWriter | AtOnceWriter):
+                self._loop.run(writer.flush(is_last=is_last))
+
+    def _run_calls(self) -> None:
+        """Make the calls of stages, and process their results, until only retries are left."""
+        task = self._task
+        while task.pending and (releases := self._loop.run(self._pending.ready(task))):
+            for release in releases:
+                self._finish(task.resume(release))
 
     async def _read(self, node: Node, source: FunctionSource, limit: int | None) -> list[Chunk]:
         reader = FunctionReader(node.name, source, self._clock)
@@ -256,10 +289,13 @@ class TestJob:
         self._open()
         kept = {each: list(chunks) for each, chunks in self._given.items()}
         work = make()
-        if work is None:
-            return
+        if work is not None:
+            self._finish(work, kept)
+        self._run_calls()
+
+    def _finish(self, work: Work, kept: dict[Node, list[Chunk]] | None = None) -> None:
         if work.failure is not None:
-            self._given = kept
+            self._given = kept or self._given
             self._task.settle(work, work.counted_to)
             raise work.failure
         if self._writers and len(work.part):
@@ -359,12 +395,8 @@ def chunks_given(given: dict[Node, list[Chunk]], node: Node) -> list[Chunk]:
     return given[node]
 
 
-def _own_writers(topology: Topology, clock: SystemClock) -> dict[Node, AtOnceWriter]:
+def _own_writers(topology: Topology, clock: SystemClock) -> dict[Node, SinkWriter]:
     """Create the writers of sinks that are functions or classes; connectors are left out."""
-    writers: dict[Node, AtOnceWriter] = {}
-    for node in topology.of_kind("sink"):
-        if isinstance(node.endpoint, FunctionSink):
-            writers[node] = FunctionWriter(node.endpoint)
-        elif not isinstance(node.endpoint, TopicSink) and not hasattr(node.endpoint, "writer"):
-            writers[node] = ObjectWriter(node.endpoint, clock)
-    return writers
+    sinks = topology.of_kind("sink")
+    writers = {node: own_writer(node, clock) for node in sinks}
+    return {node: writer for node, writer in writers.items() if writer is not None}

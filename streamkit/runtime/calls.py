@@ -1,0 +1,358 @@
+"""Makes the calls of stages that are called outside of slices.
+
+| calls | are made by | a call that takes too long |
+|---|---|---|
+| async | tasks of the job's event loop, which are used again and again | is cancelled |
+| in threads | `CallThreads` | is given up: its thread goes on, another one replaces it |
+| in processes | `CallProcesses` | its process is killed, another one replaces it |
+| plain, in batches | the event loop itself, between two slices | cannot be stopped |
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final, Protocol
+
+from streamkit.dataflow.calling import Called, called_step
+from streamkit.dataflow.topology import Node
+from streamkit.record import Value
+from streamkit.runtime.call_queue import CallQueue
+from streamkit.runtime.call_threads import CallThreads, listed
+from streamkit.runtime.pending_queues import PendingQueues
+from streamkit.runtime.task_env import TaskEnv
+from streamkit.state.pending import PendingRecord
+
+# How long calls that do not wait for anything may keep the event loop.
+_TURN_S: Final = 0.02
+# How long a cancelled call may take to end, before it is given up.
+_CANCEL_S: Final = 1.0
+_CLOSE_S: Final = 1.0
+
+Call = list[PendingRecord]
+
+
+class Calls:
+    """The calls of all stages of a task.
+
+    Args:
+        queues: What waits in the stages.
+        env: Time, and what the lifespan of the app has yielded.
+        on_change: Called when a call has ended.
+        functions: What sinks call that are objects: their writers take care of the object.
+    """
+
+    def __init__(
+        self,
+        queues: PendingQueues,
+        env: TaskEnv,
+        on_change: Callable[[], None],
+        functions: Mapping[Node, Callable[..., Value]],
+    ) -> None:
+        self._callers: dict[Node, Caller] = {}
+        for node, queue in queues.by_node.items():
+            step = called_step(node)
+            if step is not None:
+                step = replace(step, function=functions.get(node, step.function))
+                self._callers[node] = _caller_of(node, step, queue, env, on_change)
+
+    def start(self) -> None:
+        """Begin every call that may begin now."""
+        for caller in self._callers.values():
+            caller.start()
+
+    def flush(self) -> None:
+        """Begin batches that are not full too, because no more records come."""
+        for caller in self._callers.values():
+            caller.queue.is_flushing = True
+
+    async def close(self) -> None:
+        """End all calls; those in progress are given up."""
+        await asyncio.gather(*(each.close() for each in self._callers.values()))
+
+
+class Caller(ABC):
+    """Makes the calls of one stage."""
+
+    def __init__(
+        self, step: Called, queue: CallQueue, env: TaskEnv, on_change: Callable[[], None]
+    ) -> None:
+        self.queue = queue
+        self._step = step
+        self._now_s = env.now_s
+        self._lifespan = env.lifespan.value
+        self._on_change = on_change
+
+    def start(self) -> None:
+        """Begin every call that may begin now."""
+        while call := self.queue.next_call(self._now_s()):
+            self._begin(call)
+
+    @abstractmethod
+    def _begin(self, call: Call) -> None: ...
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+    def _finish(
+        self, call: Call, result: Value, error: BaseException | None, began_s: float
+    ) -> None:
+        """Note the end of a call."""
+        now_s = self._now_s()
+        results: Sequence[Value] = ()
+        if error is None:
+            try:
+                results = self._step.results(call, result)
+            except Exception as wrong:  # what the function returned is not what it should
+                error = wrong
+        self.queue.latencies_s.append(now_s - began_s)
+        self.queue.finish(call, results, error, now_s)
+        self._on_change()
+
+
+class _Worker:
+    """A task that makes one call after another."""
+
+    __slots__ = ("call", "has_timed_out", "is_given_up", "next", "task")
+
+    def __init__(self) -> None:
+        self.call: Call | None = None
+        self.has_timed_out = False
+        self.is_given_up = False
+        self.next: asyncio.Future[Call] | None = None
+        self.task: asyncio.Task[None]
+
+
+class AsyncCaller(Caller):
+    """Awaits calls, each in one of as many tasks as calls are in progress at most."""
+
+    def __init__(
+        self, step: Called, queue: CallQueue, env: TaskEnv, on_change: Callable[[], None]
+    ) -> None:
+        super().__init__(step, queue, env, on_change)
+        self._function = _collected(step.function) if step.yields else step.function
+        self._timeout_s = step.spec.timeout_s
+        self._idle: list[_Worker] = []
+        self._workers: set[_Worker] = set()
+        self._is_closing = False
+        self._turn_s = 0.0
+        # When the calls in progress are late, in this order, because each may take as long.
+        self._due_s: dict[_Worker, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def _begin(self, call: Call) -> None:
+        if self._idle:
+            worker = self._idle.pop()
+            assert worker.next is not None, "an idle worker waits for it"
+            worker.next.set_result(call)
+            return
+        worker = _Worker()
+        self._workers.add(worker)
+        worker.task = asyncio.get_running_loop().create_task(self._work(worker, call))
+
+    async def close(self) -> None:
+        self._is_closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [worker.task for worker in self._workers]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CLOSE_S)
+
+    async def _work(self, worker: _Worker, call: Call) -> None:
+        function, arguments_of, now_s = self._function, self._step.arguments, self._now_s
+        lifespan, queue = self._lifespan, self.queue
+        while True:
+            began_s = now_s()
+            worker.call = call
+            if self._timeout_s is not None:
+                self._expect(worker, self._timeout_s)
+            result, error = None, None
+            try:
+                result = await function(*arguments_of(call, lifespan))
+            except BaseException as raised:
+                error = self._caught(worker, raised)
+            if worker.is_given_up:
+                return
+            if self._timeout_s is not None:
+                self._due_s.pop(worker, None)
+                worker.has_timed_out = False
+            self._finish(call, result, error, began_s)
+            self._turn_s += now_s() - began_s
+            if self._turn_s > _TURN_S:
+                self._turn_s = 0.0
+                await asyncio.sleep(0)
+            call = queue.next_call(now_s())
+            if not call:
+                worker.call = None
+                worker.next = asyncio.get_running_loop().create_future()
+                self._idle.append(worker)
+                call = await worker.next
+
+    def _caught(self, worker: _Worker, error: BaseException) -> BaseException:
+        """Return the error of a call.
+
+        Raises:
+            CancelledError: The job ends.
+        """
+        if not isinstance(error, asyncio.CancelledError):
+            return error
+        if self._is_closing:
+            raise error
+        while worker.task.uncancel():
+            pass
+        if not worker.has_timed_out:
+            return error  # of the user, who has cancelled something
+        late = TimeoutError(f"the call took longer than {self._timeout_s:g} s")
+        return late.with_traceback(error.__traceback__)
+
+    # --- calls that take too long ----------------------------------------------------
+
+    def _expect(self, worker: _Worker, timeout_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._due_s[worker] = due_s = loop.time() + timeout_s
+        if self._timer is None:
+            self._timer = loop.call_at(due_s, self._end_late)
+
+    def _end_late(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        while self._due_s:
+            worker = next(iter(self._due_s))
+            if self._due_s[worker] > loop.time():
+                self._timer = loop.call_at(self._due_s[worker], self._end_late)
+                return
+            del self._due_s[worker]
+            worker.has_timed_out = True
+            worker.task.cancel()
+            loop.call_later(_CANCEL_S, self._give_up, worker, worker.call)
+
+    def _give_up(self, worker: _Worker, call: Call | None) -> None:
+        """Leave a call behind that does not end although it was cancelled."""
+        if call is None or worker.call is not call or self._is_closing:
+            return
+        worker.is_given_up = True
+        error = TimeoutError(
+            f"the call took longer than {self._timeout_s:g} s, and did not end when it was "
+            "cancelled"
+        )
+        self._finish(call, None, error, self._now_s())
+
+
+class PlainCaller(Caller):
+    """Calls a plain function, one call after another, in the event loop."""
+
+    def start(self) -> None:
+        until_s = self._now_s() + _TURN_S
+        while call := self.queue.next_call(self._now_s()):
+            self._begin(call)
+            if self._now_s() > until_s:
+                self._on_change()  # more of them after others had their turn
+                return
+
+    def _begin(self, call: Call) -> None:
+        began_s = self._now_s()
+        result, error = None, None
+        try:
+            result = self._step.function(*self._step.arguments(call, self._lifespan))
+            if self._step.yields:
+                result = list(result)
+        except BaseException as raised:
+            error = raised
+        self._finish(call, result, error, began_s)
+
+    async def close(self) -> None:
+        pass  # no call is in progress
+
+
+class Pool(Protocol):
+    """Threads or processes that make calls."""
+
+    def start(self, number: int, arguments: tuple[object, ...]) -> None: ...
+
+    def abandon(self, number: int) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+NewPool = Callable[[Callable[[int, object, BaseException | None], None]], Pool]
+
+
+class PoolCaller(Caller):
+    """Makes calls in threads or processes."""
+
+    def __init__(
+        self,
+        step: Called,
+        queue: CallQueue,
+        env: TaskEnv,
+        on_change: Callable[[], None],
+        new_pool: NewPool,
+    ) -> None:
+        super().__init__(step, queue, env, on_change)
+        self._timeout_s = step.spec.timeout_s
+        self._pool: Pool = new_pool(self._on_done)
+        self._number = 0
+        self._calls: dict[int, tuple[Call, float, asyncio.TimerHandle | None]] = {}
+
+    def _begin(self, call: Call) -> None:
+        self._number = number = self._number + 1
+        timer = None
+        if self._timeout_s is not None:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(self._timeout_s, self._give_up, number)
+        self._calls[number] = (call, self._now_s(), timer)
+        self._pool.start(number, self._step.arguments(call, self._lifespan))
+
+    def _on_done(self, number: int, result: object, error: BaseException | None) -> None:
+        found = self._calls.pop(number, None)
+        if found is not None:
+            call, began_s, timer = found
+            if timer is not None:
+                timer.cancel()
+            self._finish(call, result, error, began_s)
+            self.start()
+
+    def _give_up(self, number: int) -> None:
+        call, began_s, _ = self._calls.pop(number)
+        self._pool.abandon(number)
+        error = TimeoutError(f"the call took longer than {self._timeout_s:g} s")
+        self._finish(call, None, error, began_s)
+
+    async def close(self) -> None:
+        for _, _, timer in self._calls.values():
+            if timer is not None:
+                timer.cancel()
+        self._calls = {}
+        await self._pool.close()
+
+
+def _caller_of(
+    node: Node, step: Called, queue: CallQueue, env: TaskEnv, on_change: Callable[[], None]
+) -> Caller:
+    spec = step.spec
+    if spec.how == "async":
+        return AsyncCaller(step, queue, env, on_change)
+    if spec.how == "plain":
+        return PlainCaller(step, queue, env, on_change)
+    if spec.how == "thread":
+        function = partial(listed, step.function) if step.yields else step.function
+        new_pool: NewPool = partial(CallThreads, function, node.name, spec.concurrency)
+    else:
+        from streamkit.runtime.call_processes import CallProcesses
+
+        new_pool = partial(CallProcesses, step.function, node.name, spec.concurrency)
+    return PoolCaller(step, queue, env, on_change, new_pool)
+
+
+def _collected(function: Callable[..., Value]) -> Callable[..., Awaitable[list[Value]]]:
+    """Return a function that lists what an async generator yields."""
+
+    async def collect(*arguments: Value) -> list[Value]:
+        return [value async for value in function(*arguments)]
+
+    return collect

@@ -1,0 +1,97 @@
+"""Makes dead letters of records that fail."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from streamkit.dataflow.dead_letters import (
+    InputFormat,
+    Letter,
+    encode_letter,
+    input_format,
+    text_fields,
+)
+from streamkit.dataflow.topology import Node
+from streamkit.errors import StageError
+from streamkit.record import NO_TIMESTAMP_MS, Chunk
+from streamkit.runtime.failures import error_text, printable, shown
+
+_STACK_CHARACTERS_MAX: Final = 20_000
+_FRAMES_MAX: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class JobFacts:
+    """Which job writes the letters."""
+
+    app: str = ""
+    version: str = ""
+
+
+class Letters:
+    """Makes the dead letters of one task.
+
+    Args:
+        job: Which job writes them.
+        wall_ms: Returns the time in ms since 1970.
+    """
+
+    def __init__(self, job: JobFacts, wall_ms: Callable[[], int]) -> None:
+        self._job = job
+        self._wall_ms = wall_ms
+        self._formats: dict[Node, InputFormat] = {}
+
+    def of_input(self, node: Node, row: Chunk, failure: StageError, attempts: int) -> Chunk:
+        """Return the letter for one input of a stage, as a chunk for its sink."""
+        form = self._formats.get(node)
+        if form is None:
+            form = self._formats[node] = input_format(node)
+        return self._sealed(node, row, failure, attempts, form.written(row.values[0]))
+
+    def of_result(self, node: Node, row: Chunk, failure: StageError) -> Chunk:
+        """Return the letter for a result of a stage that a later step of it failed on."""
+        return self._sealed(node, row, failure, 1, None)
+
+    def _sealed(
+        self, node: Node, row: Chunk, failure: StageError, attempts: int, data: bytes | None
+    ) -> Chunk:
+        cause = failure.__cause__
+        assert cause is not None, "a failed record has an error"
+        value = {"value": shown(row.values[0])} if data is None else text_fields("value", data)
+        letter = Letter(
+            app=self._job.app,
+            version=self._job.version,
+            stage=node.name,
+            topic=row.topic,
+            partition=row.partition,
+            offset=row.offsets[0],
+            timestamp_ms=row.timestamps_ms[0],
+            error_type=type(cause).__name__,
+            error=error_text(cause),
+            attempts=attempts,
+            failed_at_ms=self._wall_ms(),
+            stack=_stack_of(cause),
+            is_replayable=data is not None,
+            **value,
+            **text_fields("key", row.keys[0]),
+        )
+        # Without a timestamp, the topic gets the time at which the letter is written.
+        return Chunk(
+            [encode_letter(letter)],
+            row.keys,
+            [NO_TIMESTAMP_MS],
+            row.offsets,
+            row.topic,
+            row.partition,
+        )
+
+
+def _stack_of(error: BaseException) -> str:
+    try:
+        lines = traceback.format_exception(type(error), error, error.__traceback__, _FRAMES_MAX)
+    except BaseException as raised:  # by the text of an error of the user
+        return f"(the stack cannot be shown: {type(raised).__name__})"
+    return printable("".join(lines), _STACK_CHARACTERS_MAX)

@@ -1,0 +1,219 @@
+"""The records that wait in the stages of a task, and how a slice adds and removes them. No I/O."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise, repeat
+from operator import attrgetter, le
+from typing import Any, Final
+
+from streamkit.dataflow.calling import CallSpec, called_step
+from streamkit.dataflow.dead_letters import input_kind
+from streamkit.dataflow.topology import Node, Topology
+from streamkit.errors import StateMismatch, TopologyError
+from streamkit.record import Chunk
+from streamkit.runtime.call_queue import CallLimits, CallQueue
+from streamkit.runtime.task_env import TaskEnv
+from streamkit.runtime.work import Work
+from streamkit.state.change_log import StateFormat
+from streamkit.state.pending import PendingRecord
+from streamkit.state.states import PENDING, States
+from streamkit.state.types import format_of
+
+# How many results begin one slice.
+_RELEASED_MAX: Final = 1_024
+_place: Final = attrgetter("topic", "partition")
+_arrival: Final = attrgetter("topic", "partition", "number")
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Records of one stage and one partition that are next there, in order of their offsets."""
+
+    node: Node
+    part: Chunk
+    records: Sequence[PendingRecord]
+
+
+@dataclass(slots=True)
+class PendingQueues:
+    """The queues of all stages that have calls or retries.
+
+    Args:
+        by_node: The queues.
+        now_s: Returns the monotonic time.
+    """
+
+    by_node: Mapping[Node, CallQueue]
+    now_s: Callable[[], float]
+
+    def __bool__(self) -> bool:
+        return bool(self.by_node)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the task should take no more records."""
+        return any(each.is_full for each in self.by_node.values())
+
+    @property
+    def is_working(self) -> bool:
+        """Whether something happens without a wait for a retry."""
+        return any(each.is_working for each in self.by_node.values())
+
+    @property
+    def count(self) -> int:
+        """How many records wait."""
+        return sum(map(len, self.by_node.values()))
+
+    def next_s(self) -> float | None:
+        """Return when something happens without an event; None if nothing does."""
+        found = [each.next_s() for each in self.by_node.values()]
+        return min((each for each in found if each is not None), default=None)
+
+    def release(self) -> list[Release]:
+        """Return the records that are next, in slices for the task."""
+        found: list[Release] = []
+        now_s = self.now_s()
+        for node, queue in self.by_node.items():
+            if queue.limits.is_inline:
+                queue.poll(now_s)
+            if queue.has_ready:
+                taken = sorted(queue.take(_RELEASED_MAX), key=_arrival)
+                for _, records in groupby(taken, key=_place):
+                    found += [_released(node, each) for each in _ascending(list(records))]
+        return found
+
+    def account(self, work: Work, start: int, reached: int) -> None:
+        """Add and remove the records of a work from one offset up to another."""
+        for fed in work.fed:
+            offsets = fed.chunk.offsets
+            first, stop = bisect_left(offsets, start), bisect_left(offsets, reached)
+            if first < stop:
+                marks_ms = None if fed.marks_ms is None else fed.marks_ms[first:stop]
+                records = records_of(fed.chunk.slice(first, stop), marks_ms)
+                self.by_node[fed.node].add(records, self.now_s())
+        waits = set()
+        for aside in work.asides:
+            record = aside.record
+            if not start <= record.offset < reached:
+                continue
+            queue = self.by_node[aside.node]
+            waits.add(record.number)
+            if record.number < 0:
+                record.stage = "queued" if aside.later is None else "parked"
+                queue.add((record,), self.now_s())
+            elif aside.later is None:
+                queue.hold(record)
+            if aside.later is not None:
+                queue.park(record, aside.later)
+        if work.node is not None and work.records:
+            done = [
+                each
+                for each in work.records
+                if start <= each.offset < reached and each.number not in waits
+            ]
+            self.by_node[work.node].remove(done)
+
+    def give_back(self, work: Work) -> None:
+        """Take back the records of a work that were not delivered."""
+        if work.node is not None:
+            rest = [each for each in work.records if each.offset >= work.counted_to]
+            self.by_node[work.node].give_back(rest)
+
+    def problem(self) -> tuple[Node, str] | None:
+        """Return which stage has records that a commit cannot store, and why; None if none has."""
+        for node, queue in self.by_node.items():
+            problem = queue.records.problem()
+            if problem is not None:
+                return node, problem
+        return None
+
+
+def groups_of(chunk: Chunk) -> list[Hashable]:
+    """Return what the order of each row is kept by; see `PendingRecord`."""
+    of_partition = (chunk.topic, chunk.partition)
+    return [of_partition if key is None else key for key in chunk.keys]
+
+
+def open_queues(topology: Topology, states: States, env: TaskEnv) -> PendingQueues:
+    """Open the queue of each stage that has calls or retries, or records of the last run.
+
+    Raises:
+        StateMismatch: Records of the last run cannot be read, or belong to no stage.
+    """
+    found: dict[Node, CallQueue] = {}
+    for node in topology.nodes:
+        called = called_step(node)
+        name = f"{node.name}{PENDING}"
+        if called is None and node.on_error.retry is None and not states.has_rows(name):
+            continue
+        form = _format_of(node)
+        records = states.open_pending(name, form)
+        limits = CallLimits(is_inline=True) if called is None else _limits_of(called.spec)
+        found[node] = CallQueue(records, limits, node.on_error, env.chances, env.now_s())
+    for name in states.unused_pending():
+        stage = name.removesuffix(PENDING)
+        raise StateMismatch(
+            f"records wait for a stage {stage!r}, which this app does not have",
+            hint=f'if you renamed it, set name="{stage}"; to give the records up, run '
+            f"streamkit state delete {env.job.app or 'APP'} {name}",
+        )
+    return PendingQueues(found, env.now_s)
+
+
+def _limits_of(spec: CallSpec) -> CallLimits:
+    return CallLimits(spec.order, spec.concurrency, spec.rate_per_s, spec.batch, spec.max_wait_s)
+
+
+def _format_of(node: Node) -> StateFormat | None:
+    kind = input_kind(node)
+    try:
+        return format_of(Any if kind is None else kind, node.name)
+    except TopologyError:
+        return None  # then each commit waits until no record is pending
+
+
+def records_of(chunk: Chunk, marks_ms: Sequence[int] | None) -> list[PendingRecord]:
+    """Return the rows of a chunk as records that can wait.
+
+    ``marks_ms`` are the watermarks by which later stages judge them; None if none does.
+    """
+    records = list(
+        map(
+            PendingRecord,
+            chunk.values,
+            chunk.keys,
+            chunk.timestamps_ms,
+            chunk.offsets,
+            repeat(chunk.topic),
+            repeat(chunk.partition),
+        )
+    )
+    if marks_ms is not None:
+        for record, mark_ms in zip(records, marks_ms, strict=True):
+            record.mark_ms = mark_ms
+    return records
+
+
+def _ascending(records: list[PendingRecord]) -> list[list[PendingRecord]]:
+    """Divide records where an offset is lower than the one before: results of windows have such."""
+    offsets = [each.offset for each in records]
+    if all(map(le, offsets, offsets[1:])):
+        return [records]
+    cuts = [row for row in range(1, len(offsets)) if offsets[row] < offsets[row - 1]]
+    return [records[start:stop] for start, stop in pairwise([0, *cuts, len(records)])]
+
+
+def _released(node: Node, records: list[PendingRecord]) -> Release:
+    first = records[0]
+    part = Chunk(
+        [each.value for each in records],
+        [each.key for each in records],
+        [each.timestamp_ms for each in records],
+        [each.offset for each in records],
+        first.topic,
+        first.partition,
+    )
+    return Release(node, part, records)
