@@ -76,10 +76,8 @@ def an_unbound_method(app: App) -> None:
             return str(number)
 
 
-def an_async_stage(app: App) -> None:
-    numbers = app.stream("numbers", int)
-
-    @app.stage(numbers)  # HERE
+def an_async_source(app: App) -> None:
+    @app.source("numbers")  # HERE
     async def text(number: int) -> str:
         return str(number)
 
@@ -146,7 +144,7 @@ PROBLEMS: dict[Callable[[App], None], tuple[str, str]] = {
     a_stream_of_another_app: ("which belongs to another App", ""),
     a_type_mismatch: ("'text' expects B, but 'numbers' produces A", ""),
     an_unbound_method: ("'text' is an unbound method", "plain function"),
-    an_async_stage: ("'text' is an async function", "plain function"),
+    an_async_source: ("'text' is an async function", "plain function"),
     a_generator_annotated_iterable: ("the generator 'text' is annotated as", "Iterator"),
     an_untyped_source: ("the parameter of the source 'numbers' has no type", "annotate"),
     an_untyped_stream: ("have no type", "give their type"),

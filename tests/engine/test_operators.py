@@ -13,13 +13,17 @@ from hypothesis import strategies as st
 
 from streamkit.dataflow.operators import AsRecords, Filter, FlatMap, Map, MapOrDrop, SetKeys, Unwrap
 from streamkit.dataflow.steps import RowFailed, Step, Unlimited
-from streamkit.dataflow.topology import Node, OnError, Topology
+from streamkit.dataflow.topology import Node, Topology
+from streamkit.policies import FAIL, Policy, policy_of
 from streamkit.errors import StageError
 from streamkit.record import Chunk, Record
 from streamkit.runtime.task import Task
 from streamkit.runtime.work import Output
 
 Row = Record[Any]
+
+
+SKIP = policy_of("skip")
 
 
 class Bad(Exception):
@@ -138,7 +142,7 @@ def cut(values: list[Any], cuts: list[int]) -> list[Chunk]:
     return [chunk_of(values[start:stop], start) for start, stop in itertools.pairwise(edges)]
 
 
-def graph_of(verbs: list[Verb], on_error: OnError = "fail") -> tuple[Topology, Node, list[Node]]:
+def graph_of(verbs: list[Verb], on_error: Policy = FAIL) -> tuple[Topology, Node, list[Node]]:
     topology = Topology()
     node = source = topology.add(Node("source", "source"))
     stages = []
@@ -196,7 +200,7 @@ def test_a_chain_equals_a_loop_for_any_division_into_chunks(
 def test_a_skipping_chain_omits_failed_rows_and_counts_every_input(
     verbs: list[Verb], values: list[int], cuts: list[int]
 ) -> None:
-    topology, source, stages = graph_of(verbs, "skip")
+    topology, source, stages = graph_of(verbs, SKIP)
     reported: list[StageError] = []
     task = Task(topology, on_skip=reported.append)
     expected = looped(verbs, chunk_of(values).records(), skips=True)
@@ -270,7 +274,7 @@ def test_a_generator_that_fails_midway_yields_nothing_for_its_record() -> None:
             raise Bad
         yield x
 
-    topology, source, _ = graph_of([Verb("", FlatMap(halves), lambda row: [])], "skip")
+    topology, source, _ = graph_of([Verb("", FlatMap(halves), lambda row: [])], SKIP)
     assert [row.value for row in output_rows(Task(topology), source, [chunk_of([1, 2, 3])])] == [
         1,
         1,

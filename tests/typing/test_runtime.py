@@ -73,13 +73,13 @@ def test_a_generator_wrapped_with_functools_is_a_flat_map(app: App) -> None:
     assert results(app, letters) == ["U", "A"]
 
 
-def test_an_async_function_wrapped_with_functools_is_refused_as_a_stage(app: App) -> None:
-    with pytest.raises(TopologyError, match="'slow' is an async function"):
+def test_an_async_function_wrapped_with_functools_is_awaited(app: App) -> None:
+    @app.stage(flights_of(app))
+    @logged
+    async def slow(flight: Flight) -> str:
+        return flight.carrier
 
-        @app.stage(flights_of(app))
-        @logged
-        async def slow(flight: Flight) -> str:
-            return flight.carrier
+    assert results(app, slow) == ["UA"]
 
 
 def test_a_plain_function_annotated_iterator_is_a_flat_map(app: App) -> None:
