@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from streamkit.dataflow.operators import AsRecords, Filter, FlatMap, Map, MapOrDrop, SetKeys, Unwrap
 from streamkit.dataflow.steps import RowFailed, Step, Unlimited
 from streamkit.dataflow.topology import Node, Topology
-from streamkit.policies import FAIL, Policy, policy_of
 from streamkit.errors import StageError
+from streamkit.policies import FAIL, Policy, policy_of
 from streamkit.record import Chunk, Record
 from streamkit.runtime.task import Task
 from streamkit.runtime.work import Output
