@@ -17,10 +17,11 @@ from streamkit.dataflow.steps import Interrupted, Operator, RowFailed
 from streamkit.errors import StageError
 from streamkit.policies import DeadLetter
 from streamkit.record import Chunk, joined
-from streamkit.runtime.call_queue import CallQueue, Later
 from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.letters import Letters
 from streamkit.runtime.node_room import Budget
+from streamkit.runtime.pending_queue import Later
+from streamkit.runtime.retry_queue import RetryQueue
 from streamkit.runtime.running_node import RunningNode, Side
 from streamkit.runtime.work import Aside, Pass, Skip, Work, input_rows
 from streamkit.state.pending import PendingRecord
@@ -120,7 +121,7 @@ class Applying:
         result = self._run(running, (operator, expands), chunk, (inputs, has_rows), work)
         queue = running.queue
         is_last = number == len(running.operators) - 1
-        if queue is not None and queue.limits.is_inline and is_last and len(result):
+        if isinstance(queue, RetryQueue) and is_last and len(result):
             queue.circuit.succeeded()
         return result
 
@@ -238,7 +239,7 @@ class Applying:
     def _later(self, applied: _Applied, row: int, cause: BaseException) -> Later | None:
         """Return when the task tries again; calls have had their attempts already."""
         queue = applied.running.queue
-        if queue is None or not queue.limits.is_inline or applied.inputs is None:
+        if not isinstance(queue, RetryQueue) or applied.inputs is None:
             return None
         if row:
             queue.circuit.succeeded()
@@ -250,7 +251,7 @@ class Applying:
     def _wait(self, applied: _Applied, row: int, inputs: list[int], later: Later) -> None:
         """Let a failed row wait for its next attempt, and later rows of its group behind it."""
         node, work, queue = applied.running.node, applied.work, applied.running.queue
-        assert queue is not None, "the stage has retries"
+        assert isinstance(queue, RetryQueue), "the stage has retries"
         blocked = work.blocked.setdefault(node, set())
         for each in inputs:
             record = applied.record(each)
@@ -259,7 +260,7 @@ class Applying:
         applied.cut(row + 1, len(applied.chunk))
         self._hold(applied, queue, set(inputs))
 
-    def _hold(self, applied: _Applied, queue: CallQueue, seen: set[int]) -> None:
+    def _hold(self, applied: _Applied, queue: RetryQueue, seen: set[int]) -> None:
         """Let those rows of the rest wait that come after one of their group, or all of them."""
         node, work = applied.running.node, applied.work
         blocked = work.blocked[node]

@@ -55,7 +55,7 @@ class Calls:
         self._callers: dict[Node, Caller] = {}
         for node, queue in queues.by_node.items():
             step = called_step(node)
-            if step is not None:
+            if step is not None and isinstance(queue, CallQueue):
                 step = replace(step, function=functions.get(node, step.function))
                 self._callers[node] = _caller_of(node, step, queue, env, on_change)
 

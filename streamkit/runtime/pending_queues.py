@@ -15,6 +15,7 @@ from streamkit.dataflow.topology import Node, Topology
 from streamkit.errors import StateMismatch, TopologyError
 from streamkit.record import Chunk
 from streamkit.runtime.call_queue import CallLimits, CallQueue
+from streamkit.runtime.retry_queue import RetryQueue
 from streamkit.runtime.task_env import TaskEnv
 from streamkit.runtime.work import Work
 from streamkit.state.change_log import StateFormat
@@ -46,7 +47,7 @@ class PendingQueues:
         now_s: Returns the monotonic time.
     """
 
-    by_node: Mapping[Node, CallQueue]
+    by_node: Mapping[Node, CallQueue | RetryQueue]
     now_s: Callable[[], float]
 
     def __bool__(self) -> bool:
@@ -77,7 +78,7 @@ class PendingQueues:
         found: list[Release] = []
         now_s = self.now_s()
         for node, queue in self.by_node.items():
-            if queue.limits.is_inline:
+            if isinstance(queue, RetryQueue):
                 queue.poll(now_s)
             if queue.has_ready:
                 taken = sorted(queue.take(_RELEASED_MAX), key=_arrival)
@@ -104,7 +105,7 @@ class PendingQueues:
             if record.number < 0:
                 record.stage = "queued" if aside.later is None else "parked"
                 queue.add((record,), self.now_s())
-            elif aside.later is None:
+            elif aside.later is None and isinstance(queue, RetryQueue):
                 queue.hold(record)
             if aside.later is not None:
                 queue.park(record, aside.later)
@@ -143,7 +144,7 @@ def open_queues(topology: Topology, states: States, env: TaskEnv) -> PendingQueu
     Raises:
         StateMismatch: Records of the last run cannot be read, or belong to no stage.
     """
-    found: dict[Node, CallQueue] = {}
+    found: dict[Node, CallQueue | RetryQueue] = {}
     for node in topology.nodes:
         called = called_step(node)
         name = f"{node.name}{PENDING}"
@@ -151,8 +152,12 @@ def open_queues(topology: Topology, states: States, env: TaskEnv) -> PendingQueu
             continue
         form = _format_of(node)
         records = states.open_pending(name, form)
-        limits = CallLimits(is_inline=True) if called is None else _limits_of(called.spec)
-        found[node] = CallQueue(records, limits, node.on_error, env.chances, env.now_s())
+        common = (node.on_error, env.chances, env.now_s())
+        found[node] = (
+            RetryQueue(records, *common)
+            if called is None
+            else CallQueue(records, _limits_of(called.spec), *common)
+        )
     for name in states.unused_pending():
         stage = name.removesuffix(PENDING)
         raise StateMismatch(

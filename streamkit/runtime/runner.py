@@ -213,8 +213,8 @@ class Runner:
 
     def _behind(self, arrival: Arrival) -> int:
         """Rank chunks by watermark, so that no source gets far ahead of the others."""
-        assert self._task.time is not None, "chunks are ranked only then"
-        return self._task.time.of_partition(arrival.source, arrival.chunk.partition)
+        time = self._task.time
+        return 0 if time is None else time.of_partition(arrival.source, arrival.chunk.partition)
 
     async def _process(self, arrival: Arrival) -> None:
         source, chunk = arrival.source, arrival.chunk

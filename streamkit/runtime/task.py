@@ -31,6 +31,7 @@ from streamkit.runtime.isolation import ChangedInPlace, ValueCopy
 from streamkit.runtime.letters import Letters
 from streamkit.runtime.node_room import Budget, NodeRoom
 from streamkit.runtime.pending_queues import Release, groups_of, open_queues, records_of
+from streamkit.runtime.retry_queue import RetryQueue
 from streamkit.runtime.running_node import Reader, RunningNode
 from streamkit.runtime.task_env import TaskEnv
 from streamkit.runtime.work import (
@@ -319,7 +320,7 @@ class Task:
             if running.called is not None:
                 first = running.called
                 chunk = chunk.with_values(work.records[: len(chunk)])
-        elif running.queue is not None and running.called is None:
+        elif isinstance(running.queue, RetryQueue):
             chunk = inputs = self._not_blocked(running, chunk, work)
         for number in range(first, len(running.operators)):
             if number == running.called and not is_resumed:
@@ -335,7 +336,7 @@ class Task:
     def _not_blocked(self, running: RunningNode, chunk: Chunk, work: Work) -> Chunk:
         """Leave out the rows that must wait behind others of their group."""
         queue, node = running.queue, running.node
-        assert queue is not None, "asked only then"
+        assert isinstance(queue, RetryQueue), "asked only then"
         blocked = work.blocked.get(node, ())
         if not (blocked or queue.has_blocked) or not len(chunk):
             return chunk

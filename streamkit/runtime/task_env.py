@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from streamkit.env import Clock, random_bits
-from streamkit.runtime.call_queue import Chances
 from streamkit.runtime.letters import JobFacts
+from streamkit.runtime.pending_queue import Chances
 
 
 @dataclass(slots=True)

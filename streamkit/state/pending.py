@@ -32,7 +32,7 @@ class PendingRecord:
     ``attempts`` counts failed calls. ``group`` is what its order is kept by: the key, or the
     partition of a record without one. ``result`` and ``error`` are set when ``stage`` is "done" or
     "given"; ``stage`` is explained in
-    `streamkit.runtime.call_queue`.
+    `streamkit.runtime.call_queue` and `streamkit.runtime.retry_queue`.
     """
 
     __slots__ = (
@@ -42,7 +42,6 @@ class PendingRecord:
         "error",
         "group",
         "is_alone",
-        "is_aside",
         "is_retried",
         "key",
         "mark_ms",
@@ -83,8 +82,6 @@ class PendingRecord:
         self.due_s = 0.0
         # Whether a call has failed and is to be made again; the attempt may not have counted.
         self.is_retried = False
-        # Whether it is out of the line of results, among those of its group.
-        self.is_aside = False
         # Whether it is called alone, because a batch with it has failed.
         self.is_alone = False
         self.data: bytes | None = None
