@@ -15,8 +15,28 @@ _LINE_WIDTH = 100
 
 
 @dataclass(frozen=True, slots=True)
+class Waits:
+    """The calls and retries of a stage: ``in_flight`` are in calls, ``parked`` wait for a retry.
+
+    ``oldest_s`` is the age of the oldest pending record; percentiles are of the latest calls, and
+    None without any. ``is_paused``: the circuit is open.
+    """
+
+    in_flight: int = 0
+    parked: int = 0
+    retries: int = 0
+    is_paused: bool = False
+    oldest_s: float | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StageCounts:
-    """Counts of a stage. Inputs: ``taken``, the sum of the next three. Outputs: ``given``."""
+    """Counts of a stage. Inputs: ``taken``, the sum of the next five. Outputs: ``given``.
+
+    ``waits`` has more about records that are pending; None for a stage in which none can be.
+    """
 
     name: str
     kind: str
@@ -24,8 +44,11 @@ class StageCounts:
     handled: int
     dropped: int
     skipped: int
+    dead_lettered: int
+    pending: int
     given: int
     late: int = 0
+    waits: Waits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +95,9 @@ class Snapshot:
     lag: int | None
     commits: int
     time: TimeReport = field(default_factory=TimeReport)
+    pending: int = 0
+    dead_lettered: int = 0
+    waits: dict[str, Waits] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -102,6 +128,9 @@ class Ended:
     hint: str = ""
     sink_topics: list[str] = field(default_factory=list)
     time: TimeReport = field(default_factory=TimeReport)
+    dead_lettered: int = 0
+    pending: int = 0
+    letter_topics: list[str] = field(default_factory=list)
 
 
 class Reporter(Protocol):
@@ -153,7 +182,7 @@ class TextReporter:
             text += f", {snapshot.lag:,} left"
             if total and snapshot.rate > 0 and snapshot.lag:
                 text += f" (about {snapshot.lag / snapshot.rate:,.0f} s)"
-        text += _kept_text(snapshot.time)
+        text += _waits_text(snapshot) + _kept_text(snapshot.time)
         if self._is_terminal:
             self._out.write(f"\r{escaped(text)[:_LINE_WIDTH]:<{_LINE_WIDTH}}")
             self._is_live = True
@@ -216,10 +245,17 @@ def ended_lines(ended: Ended) -> list[str]:
             parts.append(f"{stage.dropped:,} dropped{late}")
         if stage.skipped:
             parts.append(f"{stage.skipped:,} skipped")
+        if stage.dead_lettered:
+            parts.append(f"{stage.dead_lettered:,} dead letters")
+        if stage.pending:
+            parts.append(f"{stage.pending:,} pending")
         lines.append(f"  {stage.name:<{width}} {' '.join(parts)}")
+        if stage.waits is not None:
+            lines.append(f"  {'':<{width}} {_calls_text(stage.waits)}")
     lines.append(
         f"  {ended.records_in:,} records in, {ended.records_out:,} out, {ended.dropped:,} dropped, "
         f"{ended.skipped:,} skipped"
+        + (f", {ended.dead_lettered:,} dead letters" if ended.dead_lettered else "")
     )
     lines.append(
         f"  {ended.rate:,.0f} records/s, p99 {ended.p99_ms:.0f} ms from arrival to the sinks, "
@@ -235,6 +271,8 @@ def ended_lines(ended: Ended) -> list[str]:
             f"  {ended.time.waiting:,} open windows and waiting records go on with the next run; "
             "--drain completes them"
         )
+    if ended.pending:
+        lines.append(f"  {counted(ended.pending, 'record')} pending: the next run begins with them")
     for sink, count in ended.unacknowledged.items():
         lines.append(f"  NOT FLUSHED: {count:,} records for {sink}; the next run sends them again")
     if ended.error:
@@ -243,7 +281,31 @@ def ended_lines(ended: Ended) -> list[str]:
         lines.append(f"hint: {ended.hint}")
     if ended.look:
         lines.append(f"look at the result: {ended.look}")
+    for topic in ended.letter_topics if ended.dead_lettered else ():
+        lines.append(f"look at the dead letters: streamkit dlq list {topic}")
     return lines
+
+
+def _calls_text(waits: Waits) -> str:
+    """Return what the end report says of the calls of a stage."""
+    parts = []
+    if waits.p50_ms is not None and waits.p99_ms is not None:
+        parts.append(f"calls p50 {waits.p50_ms:,.1f} ms, p99 {waits.p99_ms:,.1f} ms")
+    parts.append("1 retry" if waits.retries == 1 else f"{waits.retries:,} retries")
+    if waits.parked:
+        parts.append(f"{waits.parked:,} wait for a retry")
+    if waits.is_paused:
+        parts.append("the circuit is open")
+    return ", ".join(parts)
+
+
+def _waits_text(snapshot: Snapshot) -> str:
+    """Return what the progress line says of pending records."""
+    text = f", {snapshot.pending:,} pending" if snapshot.pending else ""
+    if snapshot.dead_lettered:
+        text += f", {snapshot.dead_lettered:,} dead letters"
+    paused = [name for name, waits in snapshot.waits.items() if waits.is_paused]
+    return text + (f", paused: {', '.join(paused)}" if paused else "")
 
 
 def _kept_text(time: TimeReport) -> str:

@@ -248,6 +248,9 @@ class Run:
                 worker.lag(),
                 worker.progress.commits,
                 time_report(worker),
+                sum(counts.pending for counts in worker.progress.counts.values()),
+                sum(counts.dead_lettered for counts in worker.progress.counts.values()),
+                worker.progress.waits(),
             )
             self._reporter.progress(snapshot, total=total if self._options.once else None)
 

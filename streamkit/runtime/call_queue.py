@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from streamkit.errors import RowError
 from streamkit.limits import QUEUED_RECORDS_MAX
@@ -32,8 +32,6 @@ from streamkit.policies import Policy
 from streamkit.runtime.circuit import Rate
 from streamkit.runtime.pending_queue import Chances, Later, PendingQueue
 from streamkit.state.pending import PendingRecord, PendingRecords
-
-_LATENCIES_KEPT: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +72,6 @@ class CallQueue(PendingQueue):
         self.is_flushing = False
         # Whether the limit of the rate counts; in tests, no time passes.
         self.is_paced = True
-        self.latencies_s: deque[float] = deque(maxlen=_LATENCIES_KEPT)
         # What is not given yet, in order of the input. What is out of it is in its group.
         self._line: deque[PendingRecord] = deque()
         # How many records of a group are retried, and those that wait for them.

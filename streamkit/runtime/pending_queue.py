@@ -11,12 +11,15 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from streamkit.limits import PARKED_RECORDS_MAX, QUEUED_BYTES_MAX, QUEUED_RECORDS_MAX
 from streamkit.policies import Policy, wanted_delay_s
 from streamkit.runtime.circuit import Circuit
 from streamkit.runtime.feeds import estimated_bytes
 from streamkit.state.pending import PendingRecord, PendingRecords
+
+_LATENCIES_KEPT: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,7 @@ class PendingQueue(ABC):
         self.circuit = Circuit(policy.retry)
         self.running = 0
         self.retries = 0
+        self.latencies_s: deque[float] = deque(maxlen=_LATENCIES_KEPT)
         # What may go on; what waits for its time; and the results for the task.
         self._queue: deque[PendingRecord] = deque()
         self._parked: list[tuple[float, int, PendingRecord]] = []

@@ -26,6 +26,7 @@ from streamkit.dataflow.watermarks import FOREVER_MS, Watermarks, plan_time
 from streamkit.errors import StageError, StreamKitError
 from streamkit.record import Chunk, in_order
 from streamkit.runtime.applying import Applying
+from streamkit.runtime.call_queue import CallQueue
 from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.isolation import ChangedInPlace, ValueCopy
 from streamkit.runtime.letters import Letters
@@ -307,6 +308,22 @@ class Task:
         for skip in skips:
             if self._on_skip is not None:
                 self._on_skip(skip)
+
+    def check_counts(self) -> None:
+        """Refuse counts that do not add up: then records would be lost, or processed twice.
+
+        Raises:
+            StreamKitError: The inputs of a stage are not those that it has handled, dropped,
+                skipped, put aside or keeps.
+        """
+        for node, counts in self.counts.items():
+            queue = self.pending.by_node.get(node)
+            added = counts.taken if not isinstance(queue, CallQueue) else queue.records.added
+            if counts.handled < 0 or added != counts.taken:
+                raise StreamKitError(
+                    f"the counts of {node.name!r} do not add up: {counts}, {added} added",
+                    hint="this is a fault of streamkit; nothing more is committed",
+                )
 
     def _run(self, reader: Reader, chunk: Chunk, work: Work, *, is_resumed: bool = False) -> None:
         running, side = reader

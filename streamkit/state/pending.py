@@ -113,6 +113,8 @@ class PendingRecords:
             self.by_number[record.number] = record
             self._next_number = record.number + 1
         self._log.restored = {}
+        # How many records have ever been here in this run, with those of the last one.
+        self.added = len(self.by_number)
 
     def __len__(self) -> int:
         return len(self.by_number)
@@ -140,6 +142,7 @@ class PendingRecords:
             numbers.append(number)
             number += 1
         self._next_number = number
+        self.added += len(numbers)
         self._fresh.update((each, by_number[each]) for each in numbers)
         packed = list(map(_pack, numbers))
         self._log.note(packed, packed)
