@@ -48,7 +48,8 @@ class Node:
     without an annotation. ``is_keyed``: its records have the key of their group. ``key_type`` is
     the type of that key, or None if it is not known. ``is_late``: it gets the records that were
     too late for its input, not the results. ``is_table``: it is a table, which is read before the
-    streams. ``tables`` are the tables that it looks up. ``dead_letters`` is the sink for records
+    streams. ``is_replay``: it reads dead letters, which go to the stages that they came from.
+    ``tables`` are the tables that it looks up. ``dead_letters`` is the sink for records
     that fail here.
     """
 
@@ -65,6 +66,7 @@ class Node:
     key_type: Any = None
     is_late: bool = False
     is_table: bool = False
+    is_replay: bool = False
     timing: SourceTiming = SourceTiming()
     tables: tuple[Node, ...] = ()
     dead_letters: Node | None = None

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import IO, Any, Protocol
+from typing import IO, Any, ClassVar, Protocol
 
 from streamkit.observe.streams import ReportStream, escaped
 from streamkit.units import counted, shown_bytes
@@ -106,6 +106,24 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Crash:
+    """The record at which a run has failed, and how many runs in a row have failed there."""
+
+    RUNS_MAX: ClassVar[int] = 3
+
+    stage: str
+    topic: str
+    partition: int
+    offset: int
+    runs: int
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether another start would only fail again."""
+        return self.runs >= self.RUNS_MAX
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The facts of the end report."""
 
@@ -131,6 +149,7 @@ class Ended:
     dead_lettered: int = 0
     pending: int = 0
     letter_topics: list[str] = field(default_factory=list)
+    crash: Crash | None = None
 
 
 class Reporter(Protocol):
@@ -279,6 +298,12 @@ def ended_lines(ended: Ended) -> list[str]:
         lines.append(f"error: {ended.error}")
     if ended.hint:
         lines.append(f"hint: {ended.hint}")
+    if ended.crash is not None and ended.crash.is_loop:
+        lines.append(
+            f"crash loop: {ended.crash.runs} runs in a row have failed at this record; another "
+            "start fails again until the cause is mended"
+        )
+        lines.append("hint: --on-crash-loop dead-letter puts the record aside")
     if ended.look:
         lines.append(f"look at the result: {ended.look}")
     for topic in ended.letter_topics if ended.dead_lettered else ():

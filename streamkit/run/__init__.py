@@ -1,7 +1,8 @@
 """One run of an app, from its options to its end report."""
 
+from streamkit.run.graph import with_settings
 from streamkit.run.options import Job, RunKeywords, RunOptions, options_of
-from streamkit.run.run import Run, with_settings
+from streamkit.run.run import Run
 from streamkit.run.start import run_app, run_app_async
 
 __all__ = [

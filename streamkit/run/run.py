@@ -18,27 +18,29 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from signal import SIGTERM
-from typing import Any, Final
+from typing import Final
 
 import anyio
 
 from streamkit.client.backoff import Backoff
 from streamkit.client.client import Client
-from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock
 from streamkit.errors import ConnectFailed, StreamKitError
-from streamkit.observe.report import RateLimited, Reporter, Snapshot
+from streamkit.observe.report import Crash, RateLimited, Reporter, Snapshot
+from streamkit.run.crashes import note_crash, poison_of
 from streamkit.run.ending import ended_report, records_of, time_report
+from streamkit.run.graph import with_letters, with_replays, with_settings
 from streamkit.run.opening import Opened, Opening
 from streamkit.run.options import Job, RunOptions
 from streamkit.runtime.failures import error_text, users_line
 from streamkit.runtime.letters import JobFacts
-from streamkit.runtime.shutdown import Phase
+from streamkit.runtime.shutdown import EXIT_CRASH_LOOP, Phase
 from streamkit.runtime.signals import main_thread_stack
 from streamkit.runtime.task_env import Lifespan
 from streamkit.runtime.worker import Worker, WorkerOptions
 from streamkit.settings import Settings
+from streamkit.state.store import Store
 from streamkit.target import BrokerLease, Target, keep_broker_running
 
 # Short enough to report a missing broker within two seconds.
@@ -66,12 +68,18 @@ class Run:
         self._lease = lease
         self._reporter = reporter
         self._clock = clock
-        self._topology: Topology = with_settings(app.topology, settings)
+        graph = with_replays(with_settings(app.topology, settings), options.replay)
+        self._letters: Node | None = None
+        if options.on_crash_loop == "dead-letter":
+            graph, self._letters = with_letters(graph, app.name)
+        self._topology: Topology = graph
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker: Worker | None = None
         self._early_signal: int | None = None
         self._has_ended = False
         self._lifespan = Lifespan()
+        self._store: Store | None = None
+        self._crash: Crash | None = None
         self._begin_scope: anyio.CancelScope | None = None
         self._started_s = clock.monotonic_s()
         self._note_limited = RateLimited(reporter.note, clock.monotonic_s)
@@ -122,6 +130,7 @@ class Run:
                     await self._enter_lifespan(stack)
                     opened = await self._open(client, stack)
                     self._worker = self._worker_of(opened)
+                    self._store = opened.ports.store
             if self._worker is None:
                 self._reporter.note(NOTHING_READ)
                 return 0
@@ -198,11 +207,12 @@ class Run:
             _Observer(self._reporter),
             WorkerOptions(
                 drains=self._options.drain,
-                never_idle=self._options.once,
+                never_idle=self._options.once or self._options.replay_only,
                 commit_interval_s=self._options.commit_interval_s,
                 stop_deadline_s=self._options.stop_deadline_s,
                 job=JobFacts(self._app.name, self._app.version),
                 lifespan=self._lifespan,
+                poison=poison_of(opened.ports.store, self._letters),
             ),
             on_stopping=self.on_stopping,
         )
@@ -228,13 +238,20 @@ class Run:
             code = await worker.run()
             tasks.cancel_scope.cancel()
         self._has_ended = True
+        assert self._store is not None, "it was opened before the worker"
+        self._crash = note_crash(self._store, worker.failure)
+        if self._crash is not None and self._crash.is_loop:
+            code = EXIT_CRASH_LOOP
         self._report_end(worker, code)
         return code
 
     def _report_end(self, worker: Worker, code: int) -> None:
         elapsed_s = self._clock.monotonic_s() - self._started_s
         self._reporter.ended(
-            ended_report(self._app.name, self._topology, worker, self._target, code, elapsed_s)
+            replace(
+                ended_report(self._app.name, self._topology, worker, self._target, code, elapsed_s),
+                crash=self._crash,
+            )
         )
 
     async def _report_progress(self, worker: Worker, total: int | None) -> None:
@@ -266,26 +283,3 @@ class _Observer:
 
     def note(self, text: str) -> None:
         self._reporter.note(text)
-
-
-def with_settings(topology: Topology, settings: Settings) -> Topology:
-    """Return the graph with the topic names of this environment."""
-    renamed: dict[Node, Node] = {}
-    # The sinks of dead letters first: the nodes before them refer to them.
-    for node in sorted(topology.nodes, key=lambda node: not topology.has_letters(node)):
-        endpoint: Any = node.endpoint
-        if isinstance(endpoint, TopicSource | TopicSink):
-            endpoint = replace(endpoint, topic=settings.topic(endpoint.topic))
-        inputs = tuple(renamed[each] for each in node.inputs)
-        tables = tuple(renamed[each] for each in node.tables)
-        letters = None if node.dead_letters is None else renamed[node.dead_letters]
-        renamed[node] = replace(
-            node, endpoint=endpoint, inputs=inputs, tables=tables, dead_letters=letters
-        )
-    return Topology([renamed[node] for node in topology.nodes])
-
-
-def topics_of(topology: Topology) -> set[str]:
-    """Return the topic names in the code of a job."""
-    endpoints = [node.endpoint for node in topology.nodes]
-    return {each.topic for each in endpoints if isinstance(each, TopicSource | TopicSink)}

@@ -14,8 +14,9 @@ from streamkit.env import SystemClock
 from streamkit.errors import UsageError
 from streamkit.observe.report import JsonReporter, Reporter, TextReporter
 from streamkit.observe.streams import fill_standard_descriptors
+from streamkit.run.graph import topics_of
 from streamkit.run.options import Job, RunOptions
-from streamkit.run.run import NOTHING_READ, Run, topics_of
+from streamkit.run.run import NOTHING_READ, Run
 from streamkit.runtime.signals import stop_signals
 from streamkit.settings import Settings, load_settings
 from streamkit.target import BrokerLease, Target, choose

@@ -14,8 +14,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from streamkit.dataflow.steps import Interrupted, Operator, RowFailed
+from streamkit.dataflow.topology import Node
 from streamkit.errors import StageError
-from streamkit.policies import DeadLetter
 from streamkit.record import Chunk, joined
 from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.letters import Letters
@@ -194,15 +194,17 @@ class Applying:
         chunk = _shown(applied.chunk, row)
         offset = chunk.offsets[0]
         failure = describe_failure(node, chunk, 0, cause)
-        last = "fail" if isinstance(cause, KeyboardInterrupt) else node.on_error.last
+        last, sink = self._letters.last_of(node, chunk)
+        if isinstance(cause, KeyboardInterrupt):
+            last = "fail"
         later = self._later(applied, row, cause)
         if later is not None:
             inputs = applied.input_rows(row)
         elif last == "fail":
             work.fail(failure, offset)
             return False
-        elif isinstance(last, DeadLetter):
-            self._put_aside(applied, row, failure)
+        elif sink is not None:
+            self._put_aside(applied, row, failure, sink)
         else:
             work.skips.append(Skip(node, offset, failure))
         applied.gone.append(offset)
@@ -212,19 +214,18 @@ class Applying:
             self._wait(applied, row, inputs, later)
         return True
 
-    def _put_aside(self, applied: _Applied, row: int, failure: StageError) -> None:
+    def _put_aside(self, applied: _Applied, row: int, failure: StageError, sink: Node) -> None:
         """Write the inputs of a failed row to another place."""
         node, work = applied.running.node, applied.work
-        assert node.dead_letters is not None, "the graph has a sink for them"
         if applied.inputs is None:
             letter = self._letters.of_result(node, applied.chunk.slice(row, row + 1), failure)
-            work.letters.append((node.dead_letters, letter))
+            work.letters.append((sink, letter))
         else:
             for each in applied.input_rows(row):
                 attempts = self._attempts(applied, each)
                 inputs = applied.inputs.slice(each, each + 1)
                 letter = self._letters.of_input(node, inputs, failure, attempts)
-                work.letters.append((node.dead_letters, letter))
+                work.letters.append((sink, letter))
         work.skips.append(Skip(node, applied.chunk.offsets[row], failure, is_letter=True))
 
     def _attempts(self, applied: _Applied, row: int) -> int:

@@ -28,7 +28,7 @@ from streamkit.runtime.committer import Committer
 from streamkit.runtime.contracts import AcknowledgedWriter, SinkWriter, SourceReader
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.intake import Intake
-from streamkit.runtime.letters import JobFacts
+from streamkit.runtime.letters import JobFacts, Poison
 from streamkit.runtime.pending_queue import PendingQueue
 from streamkit.runtime.positions import ChangedPositions
 from streamkit.runtime.runner import Runner
@@ -66,7 +66,8 @@ class WorkerOptions:
     ``drains``: what waits for the watermark is emitted when the run ends. ``never_idle``: windows
     that a quiet partition holds open stay open. ``commit_interval_s`` is the time between commits
     while records arrive; stopping takes at most ``stop_deadline_s``. ``job`` is written into dead
-    letters; ``lifespan`` is what the function of ``@app.lifespan`` has yielded.
+    letters, and ``poison`` into those whatever its policy is; ``lifespan`` is what the function of
+    ``@app.lifespan`` has yielded.
     """
 
     drains: bool = False
@@ -75,6 +76,7 @@ class WorkerOptions:
     stop_deadline_s: float = 25.0
     job: JobFacts = field(default_factory=JobFacts)
     lifespan: Lifespan = field(default_factory=Lifespan)
+    poison: Poison | None = None
 
 
 class Progress:
@@ -159,7 +161,7 @@ class Worker:
         self._stop_signal: int | None = None
         self.cause: Cause = ""
         self.failure: BaseException | None = None
-        env = TaskEnv.of_clock(clock, options.job, options.lifespan)
+        env = TaskEnv.of_clock(clock, options.job, options.lifespan, options.poison)
         writers = ports.writers
         task = self._new_task(topology, env)
         positions = ChangedPositions()
@@ -283,7 +285,7 @@ class Worker:
         if task.time is None:
             return task
         readers = self._ports.readers
-        task.time.backlog = lambda source: readers[source].backlog()
+        task.time.backlog = lambda source: readers[source].backlog() if source in readers else {}
         for node, reader in readers.items():
             if reader.ends_for_good:  # a generator, which does not know what it has yet to yield
                 task.time.expect(node, 0)
