@@ -8,12 +8,13 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
+    Hashable,
     Iterable,
     Iterator,
     Sequence,
 )
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from itertools import repeat
 from typing import Any, Final
 
@@ -293,7 +294,7 @@ _UNFINISHED = (Iterator, Awaitable, AsyncIterator)
 
 def refuse_unfinished(result: Any) -> Any:
     """Refuse a result that is not a value but a coroutine or an iterator."""
-    if not isinstance(result, _UNFINISHED):
+    if not _is_unfinished(type(result)):
         return result
     if isinstance(result, Coroutine):
         result.close()  # otherwise Python warns that it was never awaited
@@ -301,6 +302,11 @@ def refuse_unfinished(result: Any) -> Any:
         f"the function returned {type(result).__name__!r} instead of a value: it must not be "
         "async, and a function that returns several values needs -> Iterator[...]"
     )
+
+
+@lru_cache
+def _is_unfinished(kind: Hashable) -> bool:
+    return isinstance(kind, type) and issubclass(kind, _UNFINISHED)
 
 
 def with_keys(chunk: Chunk, keys: Sequence[bytes | None]) -> Chunk:

@@ -68,6 +68,12 @@ class CallQueue(PendingQueue):
         super().__init__(records, policy, chances, waiting_max)
         self.limits = limits
         self._rate = Rate(limits.rate_per_s)
+        # Whether nothing but the concurrency limits when a call begins.
+        self._is_plain = (
+            limits.rate_per_s is None
+            and limits.batch is None
+            and (policy.retry is None or policy.retry.open_circuit_after is None)
+        )
         # Whether batches begin that are not full, because no more records come.
         self.is_flushing = False
         # Whether the limit of the rate counts; in tests, no time passes.
@@ -103,6 +109,11 @@ class CallQueue(PendingQueue):
             self._wake(now_s)
         if not self._queue or self.running >= self.limits.concurrency:
             return []
+        if self._is_plain and not self._retried:
+            record = self._queue.popleft()
+            record.stage = "running"
+            self.running += 1
+            return [record]
         if not self.circuit.allows(now_s) or not self._has_batch(now_s):
             return []
         if self.is_paced and not self._rate.allows(now_s):

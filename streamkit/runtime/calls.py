@@ -99,8 +99,8 @@ class Caller(ABC):
 
     def _finish(
         self, call: Call, result: Value, error: BaseException | None, began_s: float
-    ) -> None:
-        """Note the end of a call."""
+    ) -> float:
+        """Note the end of a call; return the time."""
         now_s = self._now_s()
         results: Sequence[Value] = ()
         if error is None:
@@ -111,6 +111,7 @@ class Caller(ABC):
         self.queue.latencies_s.append(now_s - began_s)
         self.queue.finish(call, results, error, now_s)
         self._on_change()
+        return now_s
 
 
 class _Worker:
@@ -166,8 +167,8 @@ class AsyncCaller(Caller):
     async def _work(self, worker: _Worker, call: Call) -> None:
         function, arguments_of, now_s = self._function, self._step.arguments, self._now_s
         lifespan, queue = self._lifespan, self.queue
+        began_s = now_s()
         while True:
-            began_s = now_s()
             worker.call = call
             if self._timeout_s is not None:
                 self._expect(worker, self._timeout_s)
@@ -181,17 +182,20 @@ class AsyncCaller(Caller):
             if self._timeout_s is not None:
                 self._due_s.pop(worker, None)
                 worker.has_timed_out = False
-            self._finish(call, result, error, began_s)
-            self._turn_s += now_s() - began_s
+            ended_s = self._finish(call, result, error, began_s)
+            self._turn_s += ended_s - began_s
+            began_s = ended_s
             if self._turn_s > _TURN_S:
                 self._turn_s = 0.0
                 await asyncio.sleep(0)
-            call = queue.next_call(now_s())
+                began_s = now_s()
+            call = queue.next_call(began_s)
             if not call:
                 worker.call = None
                 worker.next = asyncio.get_running_loop().create_future()
                 self._idle.append(worker)
                 call = await worker.next
+                began_s = now_s()
 
     def _caught(self, worker: _Worker, error: BaseException) -> BaseException:
         """Return the error of a call.
