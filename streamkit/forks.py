@@ -7,6 +7,7 @@ long as the child runs. The owner of such a resource registers here how a child 
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from contextlib import suppress
 EXIT_FORKED = 70
 
 _in_child: dict[int, Callable[[], None]] = {}
+_numbers = itertools.count()  # threads register too
 _is_registered = False
 _mask: set[int | signal.Signals] | None = None
 _blocked = (signal.SIGINT, signal.SIGTERM)
@@ -28,7 +30,7 @@ def in_children(release: Callable[[], None]) -> Callable[[], None]:
         A function that removes the registration.
     """
     _register()
-    number = max(_in_child, default=0) + 1
+    number = next(_numbers)
     _in_child[number] = release
     return lambda: _in_child.pop(number, None) and None
 
