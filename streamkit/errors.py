@@ -17,6 +17,7 @@ StreamKitError
     CorruptBatch
     RecordTooLarge
     RowError
+    NotPicklable
   BrokerError
     TopicNotFound
     TopicAlreadyExists
@@ -33,6 +34,9 @@ StreamKitError
     StateMismatch
     StateTooLarge
   NotFlushed
+  RemoteError
+  ProcessDied
+  ProcessNotStarted
 
 The tree is grouped by what the caller can do next: fix the program (ConfigError), retry
 (TransportError), report a faulty peer (ProtocolError), look at one record or batch
@@ -276,6 +280,18 @@ class RowError(DataError):
         self.row = row
 
 
+class NotPicklable(DataError):
+    """A value cannot be sent to or from another process. ``what`` is an argument or the result."""
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(
+            f"{what} cannot be sent between processes: {reason}",
+            hint="use values that pickle supports, or run the function in threads",
+        )
+        self.what = what
+        self.reason = reason
+
+
 class StageError(StreamKitError):
     """A user function raised an exception, which is the cause."""
 
@@ -313,6 +329,32 @@ class NotFlushed(StreamKitError):
     """The deadline passed before all records were acknowledged. The job can be resumed."""
 
     exit_code = 3
+
+
+class RemoteError(StreamKitError):
+    """A function raised this in another process, with an error that cannot be pickled.
+
+    The text has the type and the text of that error; the cause has its traceback.
+    """
+
+    def __init__(self, message: str, *, type_name: str) -> None:
+        super().__init__(message)
+        self.type_name = type_name
+
+
+class ProcessDied(StreamKitError):
+    """The process that carried out a call ended before the call did.
+
+    ``code`` is the exit code of the process, or the negative number of the signal that killed it.
+    """
+
+    def __init__(self, message: str, *, code: int | None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class ProcessNotStarted(StreamKitError):
+    """No process for the calls of a function can be started, even after several attempts."""
 
 
 def shown(value: object) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from streamkit.errors import ConfigError, StreamKitError
 from streamkit.loading.names import hidden_file
 from streamkit.observe.streams import say
+from streamkit.runtime.child_imports import loaded_modules, this_process
 from streamkit.runtime.failures import users_line
 
 if TYPE_CHECKING:
@@ -115,6 +116,8 @@ def execute(spec: ModuleSpec, shown: str) -> tuple[ModuleType, App | None]:
     parent, _, child = spec.name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], child, module)
+    if spec.origin is not None:
+        loaded_modules.append((spec.name, os.path.abspath(spec.origin)))
     return module, stopped.app
 
 
@@ -140,7 +143,9 @@ def as_config_errors(shown: str, file: str | None = None) -> Iterator[_Stopped]:
                 raise ConfigError(
                     f"{_where(stop, shown)}\n  runs a job when its file is imported", hint=_GUARD
                 ) from None
-            say(f"note: {_where(stop, shown)}\n  does not run while the file is loaded; {_GUARD}")
+            if not this_process.is_child:  # the job has shown this already
+                where = _where(stop, shown)
+                say(f"note: {where}\n  does not run while the file is loaded; {_GUARD}")
         except SyntaxError as error:
             raise ConfigError(
                 f"{error.filename or shown}:{error.lineno or 1}: {error.msg}", hint=f"fix {shown}"

@@ -17,9 +17,11 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Final
 
-# The folders of loaded files, which `add_folders` has put on `sys.path`.
-_folders: list[str] = []
+from streamkit.runtime.child_imports import MAIN_IN_CHILD, loaded_folders
+
+_MAIN: Final = ("__main__", MAIN_IN_CHILD)
 
 
 @dataclass(slots=True)
@@ -81,8 +83,19 @@ def add_folders(*folders: Path, first: bool = True) -> None:
             sys.path.remove(name)
         if name not in sys.path:
             sys.path.insert(0 if first else len(sys.path), name)
-        if name not in _folders:
-            _folders.append(name)
+        if name not in loaded_folders:
+            loaded_folders.append(name)
+    _find_loaded_files()
+
+
+def add_loaded_folders(folders: Sequence[str]) -> None:
+    """Make each file in some folders one module; the folders are on `sys.path` already."""
+    if folders:
+        loaded_folders[:] = folders
+        _find_loaded_files()
+
+
+def _find_loaded_files() -> None:
     if not any(isinstance(each, _OneModulePerFile) for each in sys.meta_path):
         sys.meta_path.insert(0, _OneModulePerFile())
     importlib.invalidate_caches()
@@ -93,7 +106,7 @@ def module_of_file(file: str) -> ModuleType | None:
     real = os.path.realpath(file)
     for name, module in list(sys.modules.items()):
         other = getattr(module, "__file__", None)
-        if name != "__main__" and isinstance(other, str) and os.path.realpath(other) == real:
+        if name not in _MAIN and isinstance(other, str) and os.path.realpath(other) == real:
             return module
     return None
 
@@ -109,7 +122,7 @@ class _OneModulePerFile(MetaPathFinder):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if path is None and fullname in sys.stdlib_module_names:
-            others = [each for each in sys.path if each and each not in _folders]
+            others = [each for each in sys.path if each and each not in loaded_folders]
             return PathFinder.find_spec(fullname, others)
         spec = PathFinder.find_spec(fullname, path)
         if spec is None or spec.origin is None or not _is_ours(spec.origin):
@@ -119,7 +132,7 @@ class _OneModulePerFile(MetaPathFinder):
 
 
 def _is_ours(file: str) -> bool:
-    return any(file.startswith(os.path.join(folder, "")) for folder in _folders)
+    return any(file.startswith(os.path.join(folder, "")) for folder in loaded_folders)
 
 
 class _Loaded(Loader):
@@ -141,5 +154,5 @@ def hidden_file(module: str | None) -> str | None:
     top = (module or "").partition(".")[0]
     if top not in sys.stdlib_module_names:
         return None
-    places = (Path(folder) / name for folder in _folders for name in (f"{top}.py", top))
+    places = (Path(folder) / name for folder in loaded_folders for name in (f"{top}.py", top))
     return next((str(each) for each in places if each.exists()), None)
