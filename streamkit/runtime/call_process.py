@@ -167,10 +167,10 @@ class CallProcess:
 
 
 def _spawned(there: socket.socket, lifeline: int) -> subprocess.Popen[bytes]:
-    """Start the child. It must not get SIGINT from a terminal before it can ignore it."""
+    """Start the child. Signals to its group wait until it has the handlers for them."""
     # The numbers below this one belong to the standard streams, even if those are closed.
     files = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD) for each in (there, lifeline)]
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         return subprocess.Popen(
             [

@@ -371,6 +371,30 @@ def test_ctrl_c_of_a_terminal_reaches_the_processes_only_through_the_job(tmp_pat
     assert "call_child" not in (tmp_path / "errors").read_text()
 
 
+def test_signals_to_the_group_do_not_end_a_process_that_starts(tmp_path: Path) -> None:
+    text = """
+    def work():
+        return 1
+
+    async def main():
+        using = asyncio.create_task(use(work))
+        while not using.done():
+            await asyncio.sleep(0.01)
+            for number in signal.SIGINT, signal.SIGTERM:
+                os.killpg(0, number)
+        await using
+
+    if __name__ == "__main__":
+        import signal
+        os.setpgid(0, 0)
+        signal.signal(signal.SIGINT, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        asyncio.run(main())
+    """
+    done = ran(tmp_path, str(write(tmp_path, "job.py", POOL + dedent(text))))
+    assert (done.stdout, done.stderr) == ("0 1 NoneType None\n", "")
+
+
 def test_a_process_that_user_code_forks_from_the_job_does_not_keep_the_others_alive(
     tmp_path: Path,
 ) -> None:
