@@ -8,13 +8,12 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
-    Hashable,
     Iterable,
     Iterator,
     Sequence,
 )
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from itertools import repeat
 from typing import Any, Final
 
@@ -290,11 +289,17 @@ def fill(
 
 
 _UNFINISHED = (Iterator, Awaitable, AsyncIterator)
+# Whether a class is one of these: asking an abstract class takes long.
+_known_kinds: dict[type, bool] = {}
 
 
 def refuse_unfinished(result: Any) -> Any:
     """Refuse a result that is not a value but a coroutine or an iterator."""
-    if not _is_unfinished(type(result)):
+    kind = type(result)
+    is_unfinished = _known_kinds.get(kind)
+    if is_unfinished is None:
+        is_unfinished = _known_kinds[kind] = issubclass(kind, _UNFINISHED)
+    if not is_unfinished:
         return result
     if isinstance(result, Coroutine):
         result.close()  # otherwise Python warns that it was never awaited
@@ -302,11 +307,6 @@ def refuse_unfinished(result: Any) -> Any:
         f"the function returned {type(result).__name__!r} instead of a value: it must not be "
         "async, and a function that returns several values needs -> Iterator[...]"
     )
-
-
-@lru_cache
-def _is_unfinished(kind: Hashable) -> bool:
-    return isinstance(kind, type) and issubclass(kind, _UNFINISHED)
 
 
 def with_keys(chunk: Chunk, keys: Sequence[bytes | None]) -> Chunk:

@@ -280,6 +280,8 @@ class Pool(Protocol):
 
     def abandon(self, number: int) -> None: ...
 
+    def began_s(self, number: int) -> float | None: ...
+
     async def close(self) -> None: ...
 
 
@@ -322,6 +324,15 @@ class PoolCaller(Caller):
             self.start()
 
     def _give_up(self, number: int) -> None:
+        began_s = self._pool.began_s(number)
+        loop = asyncio.get_running_loop()
+        assert self._timeout_s is not None, "only then there is a timer"
+        if began_s is None or loop.time() < began_s + self._timeout_s:
+            # The time in which its process was started does not count.
+            due_s = (loop.time() if began_s is None else began_s) + self._timeout_s
+            call, queued_s, _ = self._calls[number]
+            self._calls[number] = (call, queued_s, loop.call_at(due_s, self._give_up, number))
+            return
         call, began_s, _ = self._calls.pop(number)
         self._pool.abandon(number)
         error = TimeoutError(f"the call took longer than {self._timeout_s:g} s")
@@ -344,12 +355,13 @@ def _caller_of(
     if spec.how == "plain":
         return PlainCaller(step, queue, env, on_change)
     if spec.how == "thread":
-        function = partial(listed, step.function) if step.yields else step.function
-        new_pool: NewPool = partial(CallThreads, function, node.name, spec.concurrency)
+        pool: Callable[..., Pool] = CallThreads
     else:
         from streamkit.runtime.call_processes import CallProcesses
 
-        new_pool = partial(CallProcesses, step.function, node.name, spec.concurrency)
+        pool = CallProcesses
+    function = partial(listed, step.function) if step.yields else step.function
+    new_pool: NewPool = partial(pool, function, node.name, spec.concurrency)
     return PoolCaller(step, queue, env, on_change, new_pool)
 
 

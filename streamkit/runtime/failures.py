@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from streamkit.dataflow.topology import Node
-from streamkit.errors import StageError, StreamKitError
+from streamkit.errors import ProcessNotStarted, StageError, StreamKitError
 from streamkit.record import Chunk
+from streamkit.runtime.call_messages import RemoteTraceback
 
 _VALUE_SHOWN_MAX = 200
 _ERROR_SHOWN_MAX = 2_000
@@ -36,7 +37,7 @@ def describe_failure(
     key = chunk.keys[row]
     lines = [
         f"stage {node.name!r} failed on {where}: {error_text(cause)}",
-        f"  at: {users_line(traceback.extract_tb(cause.__traceback__)) or node.location}",
+        f"  at: {_line_of(cause) or node.location}",
         f"  value: {shown(chunk.values[row])}",
     ]
     if key is not None:
@@ -50,6 +51,19 @@ def describe_failure(
     )
     failure.__cause__ = cause
     return failure
+
+
+def ends_the_job(error: BaseException) -> bool:
+    """Return whether an error is not about the record: Ctrl-C, or processes that do not start."""
+    return isinstance(error, KeyboardInterrupt | ProcessNotStarted)
+
+
+def _line_of(error: BaseException) -> str:
+    """Return the user's line where an error was raised, also if that was in another process."""
+    remote = error.__cause__
+    if isinstance(remote, RemoteTraceback) and remote.users_line:
+        return remote.users_line
+    return users_line(traceback.extract_tb(error.__traceback__))
 
 
 def error_text(error: BaseException, characters_max: int = _ERROR_SHOWN_MAX) -> str:

@@ -16,6 +16,7 @@ from typing import Final
 from streamkit.limits import PARKED_RECORDS_MAX, QUEUED_BYTES_MAX, QUEUED_RECORDS_MAX
 from streamkit.policies import Policy, wanted_delay_s
 from streamkit.runtime.circuit import Circuit
+from streamkit.runtime.failures import ends_the_job
 from streamkit.runtime.feeds import estimated_bytes
 from streamkit.state.pending import PendingRecord, PendingRecords
 
@@ -164,7 +165,7 @@ class PendingQueue(ABC):
             When to try again; None if it is not to be tried again.
         """
         retry = self._policy.retry
-        if retry is None or not retry.is_for(error):
+        if retry is None or not retry.is_for(error) or ends_the_job(error):
             return None
         share = self._chances.share()
         wanted_s = wanted_delay_s(error, self._chances.wall_s())
