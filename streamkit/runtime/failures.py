@@ -15,7 +15,6 @@ from typing import Any
 from streamkit.dataflow.topology import Node
 from streamkit.errors import ProcessNotStarted, StageError, StreamKitError
 from streamkit.record import Chunk
-from streamkit.runtime.call_messages import RemoteTraceback
 
 _VALUE_SHOWN_MAX = 200
 _ERROR_SHOWN_MAX = 2_000
@@ -60,9 +59,9 @@ def ends_the_job(error: BaseException) -> bool:
 
 def _line_of(error: BaseException) -> str:
     """Return the user's line where an error was raised, also if that was in another process."""
-    remote = error.__cause__
-    if isinstance(remote, RemoteTraceback) and remote.users_line:
-        return remote.users_line
+    remote = getattr(error.__cause__, "users_line", None)  # of a RemoteTraceback
+    if isinstance(remote, str) and remote:
+        return remote
     return users_line(traceback.extract_tb(error.__traceback__))
 
 
