@@ -21,11 +21,7 @@ def records_of(topology: Topology, worker: Worker) -> tuple[int, int]:
     counts = worker.progress.counts
     return (
         sum(counts[node].taken for node in topology.of_kind("source")),
-        sum(
-            counts[node].given
-            for node in topology.of_kind("sink")
-            if not topology.has_letters(node)
-        ),
+        sum(counts[node].given for node in topology.of_kind("sink") if not node.takes_letters),
     )
 
 
@@ -48,8 +44,8 @@ def ended_report(
     records_in, records_out = records_of(topology, worker)
     stages = _stage_counts(worker)
     sinks = [each for each in topology.of_kind("sink") if isinstance(each.endpoint, TopicSink)]
-    topics = [each.endpoint.topic for each in sinks if not topology.has_letters(each)]
-    letter_topics = [each.endpoint.topic for each in sinks if topology.has_letters(each)]
+    topics = [each.endpoint.topic for each in sinks if not each.takes_letters]
+    letter_topics = [each.endpoint.topic for each in sinks if each.takes_letters]
     failure = worker.failure
     return Ended(
         app=app,

@@ -19,7 +19,7 @@ def with_settings(topology: Topology, settings: Settings) -> Topology:
     """Return the graph with the topic names of this environment."""
     renamed: dict[Node, Node] = {}
     # The sinks of dead letters first: the nodes before them refer to them.
-    for node in sorted(topology.nodes, key=lambda node: not topology.has_letters(node)):
+    for node in sorted(topology.nodes, key=lambda node: not node.takes_letters):
         endpoint: Any = node.endpoint
         if isinstance(endpoint, TopicSource | TopicSink):
             endpoint = replace(endpoint, topic=settings.topic(endpoint.topic))
@@ -57,7 +57,7 @@ def with_letters(topology: Topology, app: str) -> tuple[Topology, Node]:
     topic = letters_topic(app)
     for node in topology.of_kind("sink"):
         is_topic = isinstance(node.endpoint, TopicSink) and node.endpoint.topic == topic
-        if is_topic and topology.has_letters(node):
+        if is_topic and node.takes_letters:
             return extended, node
     sink = extended.dead_letter_sink(DeadLetter(topic), topology.nodes[0].location)
     return extended, sink

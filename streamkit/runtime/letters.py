@@ -5,6 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from streamkit.dataflow.dead_letters import (
@@ -22,6 +23,7 @@ from streamkit.runtime.failures import error_text, printable, shown
 
 _STACK_CHARACTERS_MAX: Final = 20_000
 _FRAMES_MAX: Final = 50
+_PACKAGE: Final = f"{Path(__file__).parents[1]}/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +121,11 @@ class Letters:
 
 
 def _stack_of(error: BaseException) -> str:
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        frames = frames.tb_next  # the engine, before the user's function
     try:
-        lines = traceback.format_exception(type(error), error, error.__traceback__, _FRAMES_MAX)
+        lines = traceback.format_exception(type(error), error, frames, _FRAMES_MAX)
     except BaseException as raised:  # by the text of an error of the user
         return f"(the stack cannot be shown: {type(raised).__name__})"
     return printable("".join(lines), _STACK_CHARACTERS_MAX)
