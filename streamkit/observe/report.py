@@ -171,9 +171,15 @@ class Reporter(Protocol):
 
 
 class TextReporter:
-    """Writes lines to standard error; on a terminal, the progress line is updated in place."""
+    """Writes lines to standard error; on a terminal, the progress line is updated in place.
 
-    def __init__(self, out: IO[str] | None = None, *, is_terminal: bool | None = None) -> None:
+    ``app`` is added to each line if a process runs several jobs.
+    """
+
+    def __init__(
+        self, out: IO[str] | None = None, *, is_terminal: bool | None = None, app: str = ""
+    ) -> None:
+        self._prefix = f"{app}: " if app else ""
         self._out = ReportStream(sys.stderr if out is None else out)
         self._is_terminal = self._out.is_terminal if is_terminal is None else is_terminal
         self._is_live = False
@@ -215,7 +221,8 @@ class TextReporter:
         self._line(text)
 
     def ended(self, ended: Ended) -> None:
-        self._line("")
+        if not self._prefix:
+            self._line("")
         for line in ended_lines(ended):
             self._line(line)
 
@@ -223,15 +230,22 @@ class TextReporter:
         if self._is_live:
             self._out.write("\r" + " " * _LINE_WIDTH + "\r")
             self._is_live = False
+        if self._prefix and text:  # the first line of a report has the name already
+            text = self._prefix + text.removeprefix(self._prefix)
+            text = text.replace("\n", f"\n{self._prefix}")
         self._out.line(text)
 
 
 class JsonReporter:
-    """Writes one JSON object per line to standard output, each with its ``event``."""
+    """Writes one JSON object per line to standard output, each with its ``event``.
+
+    ``app`` is added to each object if a process runs several jobs.
+    """
 
     progress_every_s = 1.0
 
-    def __init__(self, out: IO[str] | None = None) -> None:
+    def __init__(self, out: IO[str] | None = None, *, app: str = "") -> None:
+        self._app = {"app": app} if app else {}
         self._out = ReportStream(sys.stdout if out is None else out)
 
     def started(self, started: Started) -> None:
@@ -250,7 +264,7 @@ class JsonReporter:
         self._write("ended", asdict(ended))
 
     def _write(self, event: str, fields: dict[str, Any]) -> None:
-        self._out.write(json.dumps({"event": event, **fields}) + "\n")
+        self._out.write(json.dumps({"event": event, **self._app, **fields}) + "\n")
 
 
 def ended_lines(ended: Ended) -> list[str]:

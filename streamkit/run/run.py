@@ -34,9 +34,11 @@ from streamkit.run.graph import with_letters, with_replays, with_settings
 from streamkit.run.opening import Opened, Opening
 from streamkit.run.options import Job, RunOptions
 from streamkit.runtime.failures import error_text, users_line
+from streamkit.runtime.hanging import awaiting_line
 from streamkit.runtime.letters import JobFacts
 from streamkit.runtime.shutdown import EXIT_CRASH_LOOP, Phase
 from streamkit.runtime.signals import main_thread_stack
+from streamkit.runtime.stopping import ABANDONED
 from streamkit.runtime.task_env import Lifespan
 from streamkit.runtime.worker import Worker, WorkerOptions
 from streamkit.settings import Settings
@@ -80,15 +82,29 @@ class Run:
         self._lifespan = Lifespan()
         self._store: Store | None = None
         self._crash: Crash | None = None
+        # Where a coroutine of the user waited when a phase of the stop was abandoned.
+        self.hangs_at = ""
         self._begin_scope: anyio.CancelScope | None = None
         self._started_s = clock.monotonic_s()
         self._note_limited = RateLimited(reporter.note, clock.monotonic_s)
+        # Called when the sources and sinks are open.
+        self.on_running: Callable[[], None] = lambda: None
         # Called with the deadline when the job begins to stop, whatever the reason.
         self.on_stopping: Callable[[float], None] = lambda deadline_s: None
 
     def stop(self) -> None:
         """Stop in order, as after a SIGTERM; call it in the event loop."""
         self._signal(SIGTERM)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """The error that stopped the job, if one did."""
+        return None if self._worker is None else self._worker.failure
+
+    @property
+    def unacknowledged(self) -> dict[str, int]:
+        """How many written records may still be lost, by sink."""
+        return {} if self._worker is None else self._worker.unacknowledged
 
     def signal_from_anywhere(self, number: int) -> None:
         """Handle a signal; can be called in any thread."""
@@ -204,7 +220,7 @@ class Run:
             self._topology,
             opened.ports,
             self._clock,
-            _Observer(self._reporter),
+            _Observer(self._reporter, self._hangs),
             WorkerOptions(
                 drains=self._options.drain,
                 never_idle=self._options.once or self._options.replay_only,
@@ -217,6 +233,10 @@ class Run:
             on_stopping=self.on_stopping,
         )
 
+    def _hangs(self, line: str) -> None:
+        self.hangs_at = line
+        self._reporter.note(f"the job hangs at {line}")
+
     def _on_retry_of(self, what: str) -> Callable[[Exception, int], None]:
         def note_retry(error: Exception, attempt: int) -> None:
             if not self._has_ended:
@@ -228,6 +248,7 @@ class Run:
 
     async def _work(self, client: Client, worker: Worker, total: int | None) -> int:
         self._started_s = self._clock.monotonic_s()  # the wait for the broker is not counted
+        self.on_running()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(
                 keep_broker_running, self._lease, client, self._clock, self._reporter.note
@@ -275,11 +296,14 @@ class Run:
 class _Observer:
     """Passes the messages of the worker to the reporter."""
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, reporter: Reporter, on_hanging: Callable[[str], None]) -> None:
         self._reporter = reporter
+        self._on_hanging = on_hanging
 
     def phase(self, phase: Phase, detail: str) -> None:
         self._reporter.phase(phase.label, detail)
 
     def note(self, text: str) -> None:
         self._reporter.note(text)
+        if text.startswith(ABANDONED) and (line := awaiting_line()):
+            self._on_hanging(line)
