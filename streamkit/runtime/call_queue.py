@@ -116,6 +116,8 @@ class CallQueue:
         self._retried: dict[Hashable, int] = {}
         self._held: dict[Hashable, list[PendingRecord]] = {}
         self._marks: list[tuple[int, int]] = []
+        # The first record of the last call that began while the circuit was open.
+        self._probe: PendingRecord | None = None
         self._enter(list(records.by_number.values()), now_s)
 
     def __len__(self) -> int:
@@ -290,7 +292,7 @@ class CallQueue:
         if call:
             self.running += 1
             self._rate.began(now_s)
-            self.circuit.began()
+            self._note_begin(call[0])
         return call
 
     def poll(self, now_s: float) -> None:
@@ -300,7 +302,7 @@ class CallQueue:
             record = self._queue.popleft()
             record.stage = "done"
             self._ready.append(record)
-            self.circuit.began()
+            self._note_begin(record)
 
     def next_s(self) -> float | None:
         """Return when something happens without an event; None if nothing does."""
@@ -328,28 +330,33 @@ class CallQueue:
                 self._done(record)
         elif isinstance(error, RowError) and 0 <= error.row < len(call):
             self._requeue([each for row, each in enumerate(call) if row != error.row])
-            self._failed([call[error.row]], error.__cause__ or error, now_s)
+            self._failed([call[error.row]], error.__cause__ or error, now_s, call[0])
         else:
-            self._failed(call, error, now_s)
+            self._failed(call, error, now_s, call[0])
         self._advance()
 
-    def later(self, attempts: int, error: BaseException, now_s: float) -> Later | None:
+    def later(
+        self, attempts: int, error: BaseException, now_s: float, first: PendingRecord | None
+    ) -> Later | None:
         """Note that a function has failed for a record.
 
         Args:
             attempts: How many attempts have failed before.
             error: The error.
             now_s: The monotonic time.
+            first: The first record of the call; None if it has not waited here.
 
         Returns:
             When to try again; None if it is not to be tried again.
         """
         retry = self._policy.retry
+        is_probe = first is not None and first is self._probe
         if retry is None or not retry.is_for(error):
+            self.circuit.failed_for_good(is_probe=is_probe)
             return None
         share = self._chances.share()
         wanted_s = wanted_delay_s(error, self._chances.wall_s())
-        counts = self.circuit.failed(now_s, error, share)
+        counts = self.circuit.failed(now_s, error, share, is_probe=is_probe)
         attempts += counts
         if counts and attempts >= retry.attempts:
             return None
@@ -367,6 +374,10 @@ class CallQueue:
             self._retried[record.group] = self._retried.get(record.group, 0) + 1
         self.records.change(record)
         heapq.heappush(self._parked, (due_s, record.number, record))
+
+    def _note_begin(self, first: PendingRecord) -> None:
+        if self.circuit.began():
+            self._probe = first
 
     def _taken_from_queue(self) -> list[PendingRecord]:
         size = self.limits.batch or 1
@@ -410,8 +421,14 @@ class CallQueue:
             record.stage = "queued"
             self._queue.appendleft(record)
 
-    def _failed(self, call: Sequence[PendingRecord], error: BaseException, now_s: float) -> None:
-        later = self.later(max(each.attempts for each in call), error, now_s)
+    def _failed(
+        self,
+        call: Sequence[PendingRecord],
+        error: BaseException,
+        now_s: float,
+        first: PendingRecord,
+    ) -> None:
+        later = self.later(max(each.attempts for each in call), error, now_s, first)
         if later is not None:
             for record in call:
                 self.park(record, later)
