@@ -230,8 +230,7 @@ class Applying:
         """Return how many attempts have failed for an input, with this one."""
         if applied.work.node is not applied.running.node:
             return 1
-        # A call has counted it already.
-        return applied.work.records[row].attempts + (applied.running.called is None)
+        return applied.work.records[row].attempts + 1
 
     # --- retries ---------------------------------------------------------------------
 

@@ -112,8 +112,8 @@ class CallQueue:
         # What is not given yet, in order; and by group what is out of this line.
         self._line: deque[PendingRecord] = deque()
         self._groups: dict[Hashable, deque[PendingRecord]] = {}
-        # How many records of a group are retried, and those of the line that wait for them.
-        self._retried: dict[Hashable, int] = {}
+        # Which records of a group are retried, and those of the line that wait for them.
+        self._retried: dict[Hashable, set[int]] = {}
         self._held: dict[Hashable, list[PendingRecord]] = {}
         self._marks: list[tuple[int, int]] = []
         # The first record of the last call that began while the circuit was open.
@@ -261,20 +261,20 @@ class CallQueue:
             self._ready.append(first)
 
     def _no_longer_retried(self, record: PendingRecord) -> None:
-        left = self._retried[record.group] - 1
-        if left:
-            self._retried[record.group] = left
-        else:
+        retried = self._retried[record.group]
+        retried.remove(record.number)
+        if not retried:
             del self._retried[record.group]
 
     def _release_held(self, group: Hashable) -> None:
-        """Let records of a group be called if none of it is retried any more."""
-        if group in self._retried or group in self._groups:
+        """Let those records of a group be called that come before all of it that is retried."""
+        if group in self._groups or group not in self._held:
             return
-        for record in reversed(self._held.pop(group, [])):
-            if record.stage == "held" and not record.is_aside:
-                record.stage = "queued"
-                self._queue.appendleft(record)
+        held = [each for each in self._held.pop(group) if each.stage == "held"]
+        still = [each for each in held if self._is_after_retried(each)]
+        if still:
+            self._held[group] = still
+        self._requeue([each for each in held if not self._is_after_retried(each)])
 
     # --- calls -----------------------------------------------------------------------
 
@@ -307,11 +307,13 @@ class CallQueue:
     def next_s(self) -> float | None:
         """Return when something happens without an event; None if nothing does."""
         times = [self._parked[0][0]] if self._parked else []
-        if self._queue and self.running < self.limits.concurrency:
+        is_free = self.running < self.limits.concurrency and not self.circuit.is_probing
+        if self._queue and is_free:
             found = [self._rate.next_s(), self.circuit.next_s()]
             if self.limits.batch is not None and not self.is_flushing:
                 found.append(self._queue[0].since_s + self.limits.max_wait_s)
-            times += [max(each for each in found if each is not None)] if any(found) else []
+            known = [each for each in found if each is not None]
+            times += [max(known)] if known else []
         return min(times, default=None)
 
     def finish(
@@ -371,7 +373,7 @@ class CallQueue:
         record.due_s = due_s = later.due_s
         if not record.is_retried:
             record.is_retried = True
-            self._retried[record.group] = self._retried.get(record.group, 0) + 1
+            self._retried.setdefault(record.group, set()).add(record.number)
         self.records.change(record)
         heapq.heappush(self._parked, (due_s, record.number, record))
 
@@ -401,7 +403,11 @@ class CallQueue:
             return False
         if record.is_aside:
             return self._groups[record.group][0] is not record
-        return record.group in self._retried
+        return self._is_after_retried(record)
+
+    def _is_after_retried(self, record: PendingRecord) -> bool:
+        retried = self._retried.get(record.group)
+        return retried is not None and min(retried) < record.number
 
     def _has_batch(self, now_s: float) -> bool:
         size = self.limits.batch
@@ -439,7 +445,6 @@ class CallQueue:
         else:
             for record in call:
                 record.error = error
-                record.attempts += 1
                 self._done(record)
 
     def _done(self, record: PendingRecord) -> None:

@@ -45,6 +45,11 @@ class Circuit:
         """Whether the stage pauses."""
         return self._openings > 0
 
+    @property
+    def is_probing(self) -> bool:
+        """Whether a probe is in progress, whose end decides."""
+        return self._is_probing
+
     def allows(self, now_s: float) -> bool:
         """Return whether a call may begin."""
         return not self._openings or (not self._is_probing and now_s >= self._until_s)
