@@ -232,8 +232,7 @@ class Applying:
         """Return how many attempts have failed for an input, with this one."""
         if applied.work.node is not applied.running.node:
             return 1
-        # A call has counted it already.
-        return applied.work.records[row].attempts + (applied.running.called is None)
+        return applied.work.records[row].attempts + 1
 
     # --- retries ---------------------------------------------------------------------
 
@@ -244,10 +243,11 @@ class Applying:
             return None
         if row:
             queue.circuit.succeeded()
-        attempts = 0
+        first = None
         if applied.work.node is applied.running.node:
-            attempts = applied.work.records[applied.input_rows(row)[0]].attempts
-        return queue.later(attempts, cause, self._budget.now_s())
+            first = applied.work.records[applied.input_rows(row)[0]]
+        attempts = 0 if first is None else first.attempts
+        return queue.later(attempts, cause, self._budget.now_s(), first)
 
     def _wait(self, applied: _Applied, row: int, inputs: list[int], later: Later) -> None:
         """Let a failed row wait for its next attempt, and later rows of its group behind it."""

@@ -71,6 +71,8 @@ class PendingQueue(ABC):
         self._ready: deque[PendingRecord] = deque()
         self._groups: dict[Hashable, deque[PendingRecord]] = {}
         self._marks: list[tuple[int, int]] = []
+        # The first record of the last call that began while the circuit was open.
+        self._probe: PendingRecord | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -153,23 +155,28 @@ class PendingQueue(ABC):
 
     # --- retries ---------------------------------------------------------------------
 
-    def later(self, attempts: int, error: BaseException, now_s: float) -> Later | None:
+    def later(
+        self, attempts: int, error: BaseException, now_s: float, first: PendingRecord | None
+    ) -> Later | None:
         """Note that a function has failed for a record.
 
         Args:
             attempts: How many attempts have failed before.
             error: The error.
             now_s: The monotonic time.
+            first: The first record of the call; None if it has not waited here.
 
         Returns:
             When to try again; None if it is not to be tried again.
         """
         retry = self._policy.retry
+        is_probe = first is not None and first is self._probe
         if retry is None or not retry.is_for(error) or ends_the_job(error):
+            self.circuit.failed_for_good(is_probe=is_probe)
             return None
         share = self._chances.share()
         wanted_s = wanted_delay_s(error, self._chances.wall_s())
-        counts = self.circuit.failed(now_s, error, share)
+        counts = self.circuit.failed(now_s, error, share, is_probe=is_probe)
         attempts += counts
         if counts and attempts >= retry.attempts:
             return None
@@ -185,6 +192,10 @@ class PendingQueue(ABC):
         record.is_retried = True
         self.records.change(record)
         heapq.heappush(self._parked, (later.due_s, record.number, record))
+
+    def _note_begin(self, first: PendingRecord) -> None:
+        if self.circuit.began():
+            self._probe = first
 
     def _wake(self, now_s: float) -> None:
         woken = []

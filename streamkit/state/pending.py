@@ -29,7 +29,8 @@ class PendingRecord:
     """One input of a stage, from the moment the stage takes it until its result is delivered.
 
     ``mark_ms`` is the watermark by which later stages judge it; None if none waits for one.
-    ``attempts`` counts failed calls. ``group`` is what its order is kept by: the key, or the
+    ``attempts`` counts the failed calls before it: not the last one, if that is not retried.
+    ``group`` is what its order is kept by: the key, or the
     partition of a record without one. ``result`` and ``error`` are set when ``stage`` is "done" or
     "given"; ``stage`` is explained in
     `streamkit.runtime.call_queue` and `streamkit.runtime.retry_queue`.
