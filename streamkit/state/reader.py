@@ -67,9 +67,14 @@ class StateReader:
 
     @property
     def cluster(self) -> str:
-        """The cluster that the positions of the store belong to."""
-        found: str = self._db.execute("SELECT value FROM meta WHERE name = 'cluster'").fetchone()[0]
-        return found
+        """The cluster that the positions of the store belong to; empty in a store without a run."""
+        found = self._db.execute("SELECT value FROM meta WHERE name = 'cluster'").fetchone()
+        return "" if found is None else str(found[0])
+
+    def positions(self, source: str) -> dict[str, str]:
+        """Return the committed positions of a source, as it has encoded them."""
+        found = self._db.execute("SELECT part, position FROM positions WHERE source = ?", (source,))
+        return dict(found.fetchall())
 
     def infos(self) -> list[StateInfo]:
         """Return every state, in order of the names."""
