@@ -91,7 +91,7 @@ class CallThreads:
         self._to_do.put(call)
 
     def began_s(self, number: int) -> float | None:
-        """Return when a call has begun, in the time of the event loop; None if it has ended."""
+        """Return when a call began, in the time of the event loop; None if it has ended."""
         call = self._open.get(number)
         return None if call is None else call.began_s
 

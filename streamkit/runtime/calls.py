@@ -24,6 +24,7 @@ from streamkit.runtime.call_queue import CallQueue
 from streamkit.runtime.call_threads import CallThreads, listed
 from streamkit.runtime.pending_queues import PendingQueues
 from streamkit.runtime.task_env import TaskEnv
+from streamkit.runtime.user_calls import settle
 from streamkit.state.pending import PendingRecord
 
 # How long calls that do not wait for anything may keep the event loop.
@@ -31,6 +32,8 @@ _TURN_S: Final = 0.02
 # How long a cancelled call may take to end, before it is given up.
 _CANCEL_S: Final = 1.0
 _CLOSE_S: Final = 1.0
+# After so many values of one async generator, other tasks have their turn.
+_VALUES_PER_TURN: Final = 256
 
 Call = list[PendingRecord]
 
@@ -106,7 +109,7 @@ class Caller(ABC):
         if error is None:
             try:
                 results = self._step.results(call, result)
-            except Exception as wrong:  # what the function returned is not what it should
+            except BaseException as wrong:  # also of an iterator that the function returned
                 error = wrong
         self.queue.latencies_s.append(now_s - began_s)
         self.queue.finish(call, results, error, now_s)
@@ -145,11 +148,12 @@ class AsyncCaller(Caller):
         self._timer: asyncio.TimerHandle | None = None
 
     def _begin(self, call: Call) -> None:
-        if self._idle:
+        while self._idle:
             worker = self._idle.pop()
             assert worker.next is not None, "an idle worker waits for it"
-            worker.next.set_result(call)
-            return
+            if not worker.next.done():  # it is cancelled if the user has cancelled the task
+                worker.next.set_result(call)
+                return
         worker = _Worker()
         self._workers.add(worker)
         worker.task = asyncio.get_running_loop().create_task(self._work(worker, call))
@@ -177,25 +181,63 @@ class AsyncCaller(Caller):
                 result = await function(*arguments_of(call, lifespan))
             except BaseException as raised:
                 error = self._caught(worker, raised)
-            if worker.is_given_up:
-                return
             if self._timeout_s is not None:
                 self._due_s.pop(worker, None)
-                worker.has_timed_out = False
+            if worker.task.cancelling():
+                await self._turn(worker)
+            if worker.is_given_up:
+                self._workers.discard(worker)
+                return
+            worker.has_timed_out = False
             ended_s = self._finish(call, result, error, began_s)
             self._turn_s += ended_s - began_s
             began_s = ended_s
             if self._turn_s > _TURN_S:
                 self._turn_s = 0.0
-                await asyncio.sleep(0)
+                await self._turn(worker)
                 began_s = now_s()
             call = queue.next_call(began_s)
             if not call:
-                worker.call = None
-                worker.next = asyncio.get_running_loop().create_future()
-                self._idle.append(worker)
-                call = await worker.next
+                call = await self._next(worker)
                 began_s = now_s()
+
+    async def _next(self, worker: _Worker) -> Call:
+        """Wait for the next call, as an idle worker."""
+        worker.call = None
+        while True:
+            worker.next = asyncio.get_running_loop().create_future()
+            self._idle.append(worker)
+            try:
+                return await worker.next
+            except asyncio.CancelledError:
+                self._refuse_cancellation(worker)
+                if not worker.next.cancelled():
+                    return worker.next.result()
+                if worker in self._idle:
+                    self._idle.remove(worker)
+
+    async def _turn(self, worker: _Worker) -> None:
+        """Give other tasks their turn, and take a cancellation that has not arrived yet.
+
+        It comes from the user's code, which has cancelled its own task without waiting, or from a
+        timeout. Otherwise it would arrive in the next call.
+        """
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            pass
+        self._refuse_cancellation(worker)
+
+    def _refuse_cancellation(self, worker: _Worker) -> None:
+        """Go on after a cancellation that came from the user's code.
+
+        Raises:
+            CancelledError: The job ends.
+        """
+        if self._is_closing:
+            raise asyncio.CancelledError
+        while worker.task.uncancel():
+            pass
 
     def _caught(self, worker: _Worker, error: BaseException) -> BaseException:
         """Return the error of a call.
@@ -205,10 +247,7 @@ class AsyncCaller(Caller):
         """
         if not isinstance(error, asyncio.CancelledError):
             return error
-        if self._is_closing:
-            raise error
-        while worker.task.uncancel():
-            pass
+        self._refuse_cancellation(worker)
         if not worker.has_timed_out:
             return error  # of the user, who has cancelled something
         late = TimeoutError(f"the call took longer than {self._timeout_s:g} s")
@@ -278,9 +317,9 @@ class Pool(Protocol):
 
     def start(self, number: int, arguments: tuple[object, ...]) -> None: ...
 
-    def abandon(self, number: int) -> None: ...
-
     def began_s(self, number: int) -> float | None: ...
+
+    def abandon(self, number: int) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -307,12 +346,18 @@ class PoolCaller(Caller):
 
     def _begin(self, call: Call) -> None:
         self._number = number = self._number + 1
+        began_s = self._now_s()
+        try:
+            arguments = self._step.arguments(call, self._lifespan)
+        except Exception as error:  # the key is not what the context needs
+            self._finish(call, None, error, began_s)
+            return
         timer = None
         if self._timeout_s is not None:
             loop = asyncio.get_running_loop()
-            timer = loop.call_later(self._timeout_s, self._give_up, number)
-        self._calls[number] = (call, self._now_s(), timer)
-        self._pool.start(number, self._step.arguments(call, self._lifespan))
+            timer = loop.call_later(self._timeout_s, self._end_late, number)
+        self._calls[number] = (call, began_s, timer)
+        self._pool.start(number, arguments)
 
     def _on_done(self, number: int, result: object, error: BaseException | None) -> None:
         found = self._calls.pop(number, None)
@@ -323,17 +368,18 @@ class PoolCaller(Caller):
             self._finish(call, result, error, began_s)
             self.start()
 
-    def _give_up(self, number: int) -> None:
-        began_s = self._pool.began_s(number)
+    def _end_late(self, number: int) -> None:
+        """Give up a call that takes too long; the start of a process does not count."""
+        assert self._timeout_s is not None, "only then a call has a timer"
+        call, began_s, _ = self._calls[number]
         loop = asyncio.get_running_loop()
-        assert self._timeout_s is not None, "only then there is a timer"
-        if began_s is None or loop.time() < began_s + self._timeout_s:
-            # The time in which its process was started does not count.
-            due_s = (loop.time() if began_s is None else began_s) + self._timeout_s
-            call, queued_s, _ = self._calls[number]
-            self._calls[number] = (call, queued_s, loop.call_at(due_s, self._give_up, number))
+        call_began_s = self._pool.began_s(number)
+        if call_began_s is None or loop.time() < call_began_s + self._timeout_s:
+            due_s = (call_began_s or loop.time()) + self._timeout_s
+            timer = loop.call_at(due_s, self._end_late, number)
+            self._calls[number] = (call, began_s, timer)
             return
-        call, began_s, _ = self._calls.pop(number)
+        del self._calls[number]
         self._pool.abandon(number)
         error = TimeoutError(f"the call took longer than {self._timeout_s:g} s")
         self._finish(call, None, error, began_s)
@@ -350,6 +396,9 @@ def _caller_of(
     node: Node, step: Called, queue: CallQueue, env: TaskEnv, on_change: Callable[[], None]
 ) -> Caller:
     spec = step.spec
+    if spec.how == "plain" and step.is_sink:  # it may return something that is to be awaited
+        step = replace(step, function=partial(_settled, step.function))
+        return AsyncCaller(step, queue, env, on_change)
     if spec.how == "async":
         return AsyncCaller(step, queue, env, on_change)
     if spec.how == "plain":
@@ -369,6 +418,16 @@ def _collected(function: Callable[..., Value]) -> Callable[..., Awaitable[list[V
     """Return a function that lists what an async generator yields."""
 
     async def collect(*arguments: Value) -> list[Value]:
-        return [value async for value in function(*arguments)]
+        values: list[Value] = []
+        async for value in function(*arguments):
+            values.append(value)
+            if not len(values) % _VALUES_PER_TURN:  # it may never wait for anything
+                await asyncio.sleep(0)
+        return values
 
     return collect
+
+
+async def _settled(function: Callable[..., Value], *arguments: Value) -> None:
+    """Call a plain function that is a sink, and wait for what it returns."""
+    await settle(function(*arguments))
