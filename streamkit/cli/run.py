@@ -104,11 +104,16 @@ def run(
     third one ends the process immediately.
     """
     options = _options(context, given, stop_deadline, as_json, parse_assignments(assignments))
+    run_target(context, target, options)
+
+
+def run_target(context: click.Context, target: str, options: RunOptions) -> None:
+    """Load an app and run it; leave the process with the exit code of the run."""
     with unguarded_output():
-        with _prints_to_standard_error() if as_json else contextlib.nullcontext():
+        with _prints_to_standard_error() if options.json else contextlib.nullcontext():
             app = load_app(target)
             app.load()
-        leaving = ExitGuard(stop_deadline, say)
+        leaving = ExitGuard(options.stop_deadline_s, say)
         try:
             code = run_app(app, options, leaving.begin)
         except StreamKitError as error:

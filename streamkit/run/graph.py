@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from streamkit.dataflow.dead_letters import replay_source
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.dataflow.topology import NAME_BYTES_MAX, Node, Topology
 from streamkit.policies import DeadLetter
 from streamkit.settings import Settings
 
-REPLAY_PREFIX = "replay-"
 _LETTERS_SUFFIX = "-dead-letters"
 
 
@@ -35,15 +35,10 @@ def with_settings(topology: Topology, settings: Settings) -> Topology:
 def with_replays(topology: Topology, topics: Sequence[str]) -> Topology:
     """Return the graph with a source for each topic of dead letters that is replayed."""
     nodes = [
-        Node(replay_name(topic), "source", endpoint=TopicSource(topic), is_replay=True)
+        Node(replay_source(topic), "source", endpoint=TopicSource(topic), is_replay=True)
         for topic in dict.fromkeys(topics)
     ]
     return Topology([*topology.nodes, *nodes])
-
-
-def replay_name(topic: str) -> str:
-    """Return the name of the source that replays a topic; its positions have this name."""
-    return f"{REPLAY_PREFIX}{topic}"[:NAME_BYTES_MAX].rstrip("-")
 
 
 def letters_topic(app: str) -> str:

@@ -10,6 +10,7 @@ from streamkit.client.backoff import OnRetry
 from streamkit.client.client import Client
 from streamkit.connectors.broker_offsets import BrokerOffsets
 from streamkit.connectors.topics import TopicReader, TopicWriter, prepare_topics
+from streamkit.dataflow.dead_letters import replay_source
 from streamkit.dataflow.endpoints import (
     FileTable,
     FunctionSource,
@@ -20,7 +21,6 @@ from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock, machine_memory_bytes
 from streamkit.errors import StageError, StreamKitError, TopologyError
 from streamkit.observe.report import Started
-from streamkit.run.graph import REPLAY_PREFIX
 from streamkit.run.options import RunOptions
 from streamkit.runtime.called_sinks import own_writer
 from streamkit.runtime.contracts import AcknowledgedWriter, SinkWriter, SourceFacts, SourceReader
@@ -243,7 +243,7 @@ class Opening:
     def _note_unused(self, committed: Changes, readers: dict[Node, SourceReader]) -> None:
         names = {node.name for node in readers}
         for name in sorted(committed.keys() - names):
-            if name.startswith(REPLAY_PREFIX) or self._options.replay_only:
+            if name.startswith(replay_source("")) or self._options.replay_only:
                 continue
             self._note(
                 f"the state has positions of a source {name!r}, which this app does not have; "
