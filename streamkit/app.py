@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from streamkit.dataflow.app_sources import AppSources
@@ -44,7 +45,7 @@ from streamkit.record import Record, Topic
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
-    from streamkit.run import RunKeywords, RunOptions
+    from streamkit.run import RunKeywords, RunningJob, RunOptions
     from streamkit.testing.job import TestJob
 
 X = TypeVar("X")
@@ -329,14 +330,47 @@ class App(AppSources):
         return run_app(self, self._run_options(options))
 
     async def run_async(self, **options: Unpack[RunKeywords]) -> int:
-        """Run the job in the running event loop, for example in a notebook or a web service.
+        """Run the job in the running event loop of asyncio; return the exit code.
 
-        The options are those of `run`. It does not handle signals: the program does. Cancelling
-        this call stops the job in order: every sink is flushed and the positions are committed.
+        Use it if functions of the job need objects of this loop. The options are those of `run`.
+        It does not handle signals: the program does. Cancelling this call stops the job in order:
+        every sink is flushed and the positions are committed. Functions of the job that block also
+        block the event loop; see `start_async`.
+
+        Raises:
+            StreamKitError: The job could not be started.
         """
         from streamkit.run import run_app_async
 
         return await run_app_async(self, self._run_options(options))
+
+    def start(self, **options: Unpack[RunKeywords]) -> RunningJob:
+        """Run the job in a thread of its own; return when its sources and sinks are open.
+
+        Use the result in a ``with`` block, which stops the job in order, or call its ``stop``. If
+        the program ends without that, the job is stopped in order too. The options are those of
+        `run`. It does not handle signals.
+
+        Raises:
+            StreamKitError: The job could not be started.
+        """
+        from streamkit.run import start_app
+
+        return start_app(self, self._run_options(options))
+
+    def start_async(
+        self, **options: Unpack[RunKeywords]
+    ) -> AbstractAsyncContextManager[RunningJob]:
+        """Run the job like `start`, in an ``async with`` block that does not block its event loop.
+
+        The end of the block stops the job in order, also if the block is cancelled.
+
+        Raises:
+            StreamKitError: The job could not be started.
+        """
+        from streamkit.run import start_app_async
+
+        return start_app_async(self, self._run_options(options))
 
     def _run_options(self, options: RunKeywords) -> RunOptions:
         """Check the options of a run; stop here if the file is only loaded, not run."""

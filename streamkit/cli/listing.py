@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from streamkit.cli.output import print_line
 from streamkit.observe.streams import escaped, say
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,16 +46,62 @@ def write_list(
         empty_text: Printed instead of a table without rows.
         table_columns: The columns that the table shows; all of them if left out.
     """
-    if form == "json":
-        click.echo(json.dumps([dict(row) for row in rows], indent=2))
-    elif form == "yaml":
-        click.echo("\n".join(map(_yaml, rows)) if rows else "[]")
-    elif form == "toml":
-        click.echo("\n\n".join(_toml(name, row) for row in rows) if rows else f"{name} = []")
-    elif not rows:
-        say(empty_text)
-    else:
-        click.echo(_table(rows, table_columns or list(rows[0])))
+    out = ListWriter(name, form, table_columns)
+    out.write(rows)
+    out.end(empty_text)
+
+
+class ListWriter:
+    """Prints a list in parts, so that a long one is never in memory. See `write_list`.
+
+    The first part sets the widths of the columns; longer values in later parts are not cut.
+    """
+
+    def __init__(self, name: str, form: str, table_columns: Sequence[str] | None = None) -> None:
+        self._name = name
+        self._form = form
+        self._table_columns = table_columns
+        self._widths: list[int] = []
+        self._is_begun = False
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Print some rows."""
+        if not rows:
+            return
+        if self._form == "json":
+            begin = ",\n" if self._is_begun else "[\n"
+            click.echo(begin + ",\n".join(map(_json_item, rows)), nl=False)
+        elif self._form == "yaml":
+            click.echo("\n".join(map(_yaml, rows)))
+        elif self._form == "toml":
+            begin = "\n" if self._is_begun else ""
+            click.echo(begin + "\n\n".join(_toml(self._name, row) for row in rows))
+        else:
+            print_line(self._table(rows))
+        self._is_begun = True
+
+    def end(self, empty_text: str) -> None:
+        """Print what belongs after the last row, or instead of a list without rows."""
+        if self._form == "json":
+            click.echo("\n]" if self._is_begun else "[]")
+        elif self._is_begun:
+            return
+        elif self._form == "table":
+            say(empty_text)
+        else:
+            click.echo("[]" if self._form == "yaml" else f"{self._name} = []")
+
+    def _table(self, rows: Sequence[Row]) -> str:
+        names = self._table_columns or list(rows[0])
+        cells = [[_cell(row[name]) for name in names] for row in rows]
+        if not self._is_begun:
+            cells.insert(0, [_title(name).upper() for name in names])
+            self._widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = []
+        for line in cells:
+            padded = (cell.ljust(width) for cell, width in zip(line, self._widths, strict=True))
+            lines.append("  ".join(padded).rstrip())
+        return "\n".join(lines)
 
 
 def write_one(row: Row, form: str) -> None:
@@ -69,6 +116,11 @@ def write_one(row: Row, form: str) -> None:
         width = max(map(len, row)) + 2
         for name, value in row.items():
             click.echo(f"{_title(name) + ':':<{width}}{_cell(value)}")
+
+
+def _json_item(row: Row) -> str:
+    lines = json.dumps(dict(row), indent=2).split("\n")
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def _yaml(row: Row) -> str:
@@ -88,17 +140,6 @@ def _toml_lines(row: Row) -> str:
     )
 
 
-def _table(rows: Sequence[Row], names: Sequence[str]) -> str:
-    cells = [[_title(name).upper() for name in names]]
-    cells += [[_cell(row[name]) for name in names] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = []
-    for line in cells:
-        padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
-
-
 def _title(name: str) -> str:
     return name.replace("_", " ")
 
@@ -110,6 +151,5 @@ def _cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list | tuple) and not value:
         return "-"
-    if isinstance(value, list | tuple):
-        return escaped(",".join(map(str, value)))
-    return escaped(str(value))
+    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return escaped(text).replace("\n", "\\n")

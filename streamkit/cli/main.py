@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "smartmodule": ("streamkit.cli.smartmodule", "Store, list and delete SmartModules"),
     "consumer": ("streamkit.cli.consumer", "List and delete stored consumer offsets"),
     "state": ("streamkit.cli.state", "Show and delete what stages keep for each key"),
+    "dlq": ("streamkit.cli.dlq", "List, show, count and drop dead letters"),
     "profile": ("streamkit.cli.profile", "Show and change the profiles in Fluvio's profile file"),
     "broker": ("streamkit.cli.broker", "Run the broker in the foreground"),
     "bench": ("streamkit.cli.bench", "Measure the performance on this machine"),

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
 
+import click
+
 from streamkit.errors import StreamKitError
 from streamkit.observe.streams import wait_for_room
 
@@ -58,6 +60,12 @@ def check_output() -> None:
     """
     if isinstance(getattr(sys.stdout.buffer, "raw", None), _Closed):
         raise OutputFailed(_CLOSED)
+
+
+def print_line(text: str) -> None:
+    """Print text and an end of line. Characters that the encoding lacks become escapes."""
+    encoding = sys.stdout.encoding
+    click.echo(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def _guarded(out: TextIO | None) -> TextIO:

@@ -49,6 +49,18 @@ if TYPE_CHECKING:
     "--create-topics", is_flag=True, help="Create missing topics, including source topics"
 )
 @click.option(
+    "--replay",
+    multiple=True,
+    metavar="TOPIC",
+    help="Give the dead letters of TOPIC to the stages again that they came from; repeatable",
+)
+@click.option(
+    "--on-crash-loop",
+    type=click.Choice(["stop", "dead-letter"]),
+    default="stop",
+    help="A record at which the last two runs have failed: fail again, or put it aside",
+)
+@click.option(
     "--commit-interval",
     default="1s",
     type=DURATION,
@@ -87,15 +99,21 @@ def run(
     """Run APP, given as app.py, app.py:name or package.module:name.
 
     Without --once, the job runs until SIGTERM or Ctrl-C stops it: it flushes every sink,
-    commits, and exits with 0. A second signal closes everything without flushing or committing. A
+    commits, and exits with 0. If three runs in a row fail at the same record, the exit code is 5.
+    A second signal closes everything without flushing or committing. A
     third one ends the process immediately.
     """
     options = _options(context, given, stop_deadline, as_json, parse_assignments(assignments))
+    run_target(context, target, options)
+
+
+def run_target(context: click.Context, target: str, options: RunOptions) -> None:
+    """Load an app and run it; leave the process with the exit code of the run."""
     with unguarded_output():
-        with _prints_to_standard_error() if as_json else contextlib.nullcontext():
+        with _prints_to_standard_error() if options.json else contextlib.nullcontext():
             app = load_app(target)
             app.load()
-        leaving = ExitGuard(stop_deadline, say)
+        leaving = ExitGuard(options.stop_deadline_s, say)
         try:
             code = run_app(app, options, leaving.begin)
         except StreamKitError as error:

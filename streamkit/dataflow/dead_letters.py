@@ -9,7 +9,7 @@ from typing import Any, Union
 
 import msgspec
 
-from streamkit.dataflow.topology import Node
+from streamkit.dataflow.topology import NAME_BYTES_MAX, Node
 from streamkit.errors import DataError
 from streamkit.record import Record
 from streamkit.serde.json_values import encode_json
@@ -65,9 +65,17 @@ def decode_letter(data: bytes) -> Letter:
         DataError: The bytes are not one.
     """
     try:
-        return _decode_letter(data)
-    except msgspec.MsgspecError as error:
+        letter = _decode_letter(data)
+        for text in (letter.key_base64, letter.value_base64):
+            b64decode(text or "")
+    except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         raise DataError(f"this is not a dead letter: {error}") from None
+    return letter
+
+
+def replay_source(topic: str) -> str:
+    """Return the name of the source that replays a topic; it owns the positions of the replays."""
+    return f"replay-{topic}"[:NAME_BYTES_MAX]
 
 
 def text_fields(name: str, data: bytes | None) -> dict[str, str]:

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import IO, Any, Protocol
+from typing import IO, Any, ClassVar, Protocol
 
 from streamkit.observe.streams import ReportStream, escaped
 from streamkit.units import counted, shown_bytes
@@ -15,8 +15,28 @@ _LINE_WIDTH = 100
 
 
 @dataclass(frozen=True, slots=True)
+class Waits:
+    """The calls and retries of a stage: ``in_flight`` are in calls, ``parked`` wait for a retry.
+
+    ``oldest_s`` is the age of the oldest pending record; percentiles are of the latest calls, and
+    None without any. ``is_paused``: the circuit is open.
+    """
+
+    in_flight: int = 0
+    parked: int = 0
+    retries: int = 0
+    is_paused: bool = False
+    oldest_s: float | None = None
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StageCounts:
-    """Counts of a stage. Inputs: ``taken``, the sum of the next three. Outputs: ``given``."""
+    """Counts of a stage. Inputs: ``taken``, the sum of the next five. Outputs: ``given``.
+
+    ``waits`` has more about records that are pending; None for a stage in which none can be.
+    """
 
     name: str
     kind: str
@@ -24,8 +44,11 @@ class StageCounts:
     handled: int
     dropped: int
     skipped: int
+    dead_lettered: int
+    pending: int
     given: int
     late: int = 0
+    waits: Waits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +95,32 @@ class Snapshot:
     lag: int | None
     commits: int
     time: TimeReport = field(default_factory=TimeReport)
+    pending: int = 0
+    dead_lettered: int = 0
+    waits: dict[str, Waits] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
         """Records in per second since the start."""
         return self.records_in / self.elapsed_s if self.elapsed_s > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """The record at which a run has failed, and how many runs in a row have failed there."""
+
+    RUNS_MAX: ClassVar[int] = 3
+
+    stage: str
+    topic: str
+    partition: int
+    offset: int
+    runs: int
+
+    @property
+    def is_loop(self) -> bool:
+        """Whether another start would only fail again."""
+        return self.runs >= self.RUNS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +146,10 @@ class Ended:
     hint: str = ""
     sink_topics: list[str] = field(default_factory=list)
     time: TimeReport = field(default_factory=TimeReport)
+    dead_lettered: int = 0
+    pending: int = 0
+    letter_topics: list[str] = field(default_factory=list)
+    crash: Crash | None = None
 
 
 class Reporter(Protocol):
@@ -123,9 +171,15 @@ class Reporter(Protocol):
 
 
 class TextReporter:
-    """Writes lines to standard error; on a terminal, the progress line is updated in place."""
+    """Writes lines to standard error; on a terminal, the progress line is updated in place.
 
-    def __init__(self, out: IO[str] | None = None, *, is_terminal: bool | None = None) -> None:
+    ``app`` is added to each line if a process runs several jobs.
+    """
+
+    def __init__(
+        self, out: IO[str] | None = None, *, is_terminal: bool | None = None, app: str = ""
+    ) -> None:
+        self._prefix = f"{app}: " if app else ""
         self._out = ReportStream(sys.stderr if out is None else out)
         self._is_terminal = self._out.is_terminal if is_terminal is None else is_terminal
         self._is_live = False
@@ -153,7 +207,7 @@ class TextReporter:
             text += f", {snapshot.lag:,} left"
             if total and snapshot.rate > 0 and snapshot.lag:
                 text += f" (about {snapshot.lag / snapshot.rate:,.0f} s)"
-        text += _kept_text(snapshot.time)
+        text += _waits_text(snapshot) + _kept_text(snapshot.time)
         if self._is_terminal:
             self._out.write(f"\r{escaped(text)[:_LINE_WIDTH]:<{_LINE_WIDTH}}")
             self._is_live = True
@@ -167,7 +221,8 @@ class TextReporter:
         self._line(text)
 
     def ended(self, ended: Ended) -> None:
-        self._line("")
+        if not self._prefix:
+            self._line("")
         for line in ended_lines(ended):
             self._line(line)
 
@@ -175,15 +230,22 @@ class TextReporter:
         if self._is_live:
             self._out.write("\r" + " " * _LINE_WIDTH + "\r")
             self._is_live = False
+        if self._prefix and text:  # the first line of a report has the name already
+            text = self._prefix + text.removeprefix(self._prefix)
+            text = text.replace("\n", f"\n{self._prefix}")
         self._out.line(text)
 
 
 class JsonReporter:
-    """Writes one JSON object per line to standard output, each with its ``event``."""
+    """Writes one JSON object per line to standard output, each with its ``event``.
+
+    ``app`` is added to each object if a process runs several jobs.
+    """
 
     progress_every_s = 1.0
 
-    def __init__(self, out: IO[str] | None = None) -> None:
+    def __init__(self, out: IO[str] | None = None, *, app: str = "") -> None:
+        self._app = {"app": app} if app else {}
         self._out = ReportStream(sys.stdout if out is None else out)
 
     def started(self, started: Started) -> None:
@@ -202,7 +264,7 @@ class JsonReporter:
         self._write("ended", asdict(ended))
 
     def _write(self, event: str, fields: dict[str, Any]) -> None:
-        self._out.write(json.dumps({"event": event, **fields}) + "\n")
+        self._out.write(json.dumps({"event": event, **self._app, **fields}) + "\n")
 
 
 def ended_lines(ended: Ended) -> list[str]:
@@ -216,10 +278,17 @@ def ended_lines(ended: Ended) -> list[str]:
             parts.append(f"{stage.dropped:,} dropped{late}")
         if stage.skipped:
             parts.append(f"{stage.skipped:,} skipped")
+        if stage.dead_lettered:
+            parts.append(f"{stage.dead_lettered:,} dead letters")
+        if stage.pending:
+            parts.append(f"{stage.pending:,} pending")
         lines.append(f"  {stage.name:<{width}} {' '.join(parts)}")
+        if stage.waits is not None:
+            lines.append(f"  {'':<{width}} {_calls_text(stage.waits)}")
     lines.append(
         f"  {ended.records_in:,} records in, {ended.records_out:,} out, {ended.dropped:,} dropped, "
         f"{ended.skipped:,} skipped"
+        + (f", {ended.dead_lettered:,} dead letters" if ended.dead_lettered else "")
     )
     lines.append(
         f"  {ended.rate:,.0f} records/s, p99 {ended.p99_ms:.0f} ms from arrival to the sinks, "
@@ -235,15 +304,47 @@ def ended_lines(ended: Ended) -> list[str]:
             f"  {ended.time.waiting:,} open windows and waiting records go on with the next run; "
             "--drain completes them"
         )
+    if ended.pending:
+        lines.append(f"  {counted(ended.pending, 'record')} pending: the next run begins with them")
     for sink, count in ended.unacknowledged.items():
         lines.append(f"  NOT FLUSHED: {count:,} records for {sink}; the next run sends them again")
     if ended.error:
         lines.append(f"error: {ended.error}")
     if ended.hint:
         lines.append(f"hint: {ended.hint}")
+    if ended.crash is not None and ended.crash.is_loop:
+        lines.append(
+            f"crash loop: {ended.crash.runs} runs in a row have failed at this record; another "
+            "start fails again until the cause is mended"
+        )
+        lines.append("hint: --on-crash-loop dead-letter puts the record aside")
     if ended.look:
         lines.append(f"look at the result: {ended.look}")
+    for topic in ended.letter_topics if ended.dead_lettered else ():
+        lines.append(f"look at the dead letters: streamkit dlq list {topic}")
     return lines
+
+
+def _calls_text(waits: Waits) -> str:
+    """Return what the end report says of the calls of a stage."""
+    parts = []
+    if waits.p50_ms is not None and waits.p99_ms is not None:
+        parts.append(f"calls p50 {waits.p50_ms:,.1f} ms, p99 {waits.p99_ms:,.1f} ms")
+    parts.append("1 retry" if waits.retries == 1 else f"{waits.retries:,} retries")
+    if waits.parked:
+        parts.append(f"{waits.parked:,} wait for a retry")
+    if waits.is_paused:
+        parts.append("the circuit is open")
+    return ", ".join(parts)
+
+
+def _waits_text(snapshot: Snapshot) -> str:
+    """Return what the progress line says of pending records."""
+    text = f", {snapshot.pending:,} pending" if snapshot.pending else ""
+    if snapshot.dead_lettered:
+        text += f", {snapshot.dead_lettered:,} dead letters"
+    paused = [name for name, waits in snapshot.waits.items() if waits.is_paused]
+    return text + (f", paused: {', '.join(paused)}" if paused else "")
 
 
 def _kept_text(time: TimeReport) -> str:

@@ -14,10 +14,10 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from streamkit.dataflow.steps import Interrupted, Operator, RowFailed
+from streamkit.dataflow.topology import Node
 from streamkit.errors import StageError
-from streamkit.policies import DeadLetter
 from streamkit.record import Chunk, joined
-from streamkit.runtime.failures import describe_failure
+from streamkit.runtime.failures import describe_failure, ends_the_job
 from streamkit.runtime.letters import Letters
 from streamkit.runtime.node_room import Budget
 from streamkit.runtime.pending_queue import Later
@@ -194,15 +194,17 @@ class Applying:
         chunk = _shown(applied.chunk, row)
         offset = chunk.offsets[0]
         failure = describe_failure(node, chunk, 0, cause)
-        last = "fail" if isinstance(cause, KeyboardInterrupt) else node.on_error.last
+        last, sink = self._letters.last_of(node, chunk)
+        if ends_the_job(cause):
+            last = "fail"
         later = self._later(applied, row, cause)
         if later is not None:
             inputs = applied.input_rows(row)
         elif last == "fail":
             work.fail(failure, offset)
             return False
-        elif isinstance(last, DeadLetter):
-            self._put_aside(applied, row, failure)
+        elif sink is not None:
+            self._put_aside(applied, row, failure, sink)
         else:
             work.skips.append(Skip(node, offset, failure))
         applied.gone.append(offset)
@@ -212,27 +214,25 @@ class Applying:
             self._wait(applied, row, inputs, later)
         return True
 
-    def _put_aside(self, applied: _Applied, row: int, failure: StageError) -> None:
+    def _put_aside(self, applied: _Applied, row: int, failure: StageError, sink: Node) -> None:
         """Write the inputs of a failed row to another place."""
         node, work = applied.running.node, applied.work
-        assert node.dead_letters is not None, "the graph has a sink for them"
         if applied.inputs is None:
             letter = self._letters.of_result(node, applied.chunk.slice(row, row + 1), failure)
-            work.letters.append((node.dead_letters, letter))
+            work.letters.append((sink, letter))
         else:
             for each in applied.input_rows(row):
                 attempts = self._attempts(applied, each)
                 inputs = applied.inputs.slice(each, each + 1)
                 letter = self._letters.of_input(node, inputs, failure, attempts)
-                work.letters.append((node.dead_letters, letter))
+                work.letters.append((sink, letter))
         work.skips.append(Skip(node, applied.chunk.offsets[row], failure, is_letter=True))
 
     def _attempts(self, applied: _Applied, row: int) -> int:
         """Return how many attempts have failed for an input, with this one."""
         if applied.work.node is not applied.running.node:
             return 1
-        # A call has counted it already.
-        return applied.work.records[row].attempts + (applied.running.called is None)
+        return applied.work.records[row].attempts + 1
 
     # --- retries ---------------------------------------------------------------------
 
@@ -243,10 +243,11 @@ class Applying:
             return None
         if row:
             queue.circuit.succeeded()
-        attempts = 0
+        first = None
         if applied.work.node is applied.running.node:
-            attempts = applied.work.records[applied.input_rows(row)[0]].attempts
-        return queue.later(attempts, cause, self._budget.now_s())
+            first = applied.work.records[applied.input_rows(row)[0]]
+        attempts = 0 if first is None else first.attempts
+        return queue.later(attempts, cause, self._budget.now_s(), first)
 
     def _wait(self, applied: _Applied, row: int, inputs: list[int], later: Later) -> None:
         """Let a failed row wait for its next attempt, and later rows of its group behind it."""

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from streamkit.errors import RowError
 from streamkit.limits import QUEUED_RECORDS_MAX
@@ -32,8 +32,6 @@ from streamkit.policies import Policy
 from streamkit.runtime.circuit import Rate
 from streamkit.runtime.pending_queue import Chances, Later, PendingQueue
 from streamkit.state.pending import PendingRecord, PendingRecords
-
-_LATENCIES_KEPT: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +68,24 @@ class CallQueue(PendingQueue):
         super().__init__(records, policy, chances, waiting_max)
         self.limits = limits
         self._rate = Rate(limits.rate_per_s)
+        # Whether nothing but the concurrency limits when a call begins.
+        self._is_plain = (
+            limits.rate_per_s is None
+            and limits.batch is None
+            and (policy.retry is None or policy.retry.open_circuit_after is None)
+        )
         # Whether batches begin that are not full, because no more records come.
         self.is_flushing = False
         # Whether the limit of the rate counts; in tests, no time passes.
         self.is_paced = True
-        self.latencies_s: deque[float] = deque(maxlen=_LATENCIES_KEPT)
         # What is not given yet, in order of the input. What is out of it is in its group.
         self._line: deque[PendingRecord] = deque()
-        # How many records of a group are retried, and those that wait for them.
-        self._retried: dict[Hashable, int] = {}
+        # Which records of a group are retried, and those that wait for them.
+        self._retried: dict[Hashable, set[int]] = {}
         self._held: dict[Hashable, list[PendingRecord]] = {}
+        # The first record at which the job stops, and those after it, which are not called.
+        self._failed_number: int | None = None
+        self._stopped: list[PendingRecord] = []
         self._begin(list(records.by_number.values()), now_s)
 
     # --- results ---------------------------------------------------------------------
@@ -101,6 +107,12 @@ class CallQueue(PendingQueue):
 
     def remove(self, records: Sequence[PendingRecord]) -> None:
         self.records.remove(records)
+        failed = self._failed_number
+        if failed is not None and failed not in self.records.by_number:
+            # It was put aside in spite of its policy.
+            self._failed_number = None
+            stopped, self._stopped = self._stopped, []
+            self._requeue(stopped)
 
     def give_back(self, records: Sequence[PendingRecord]) -> None:
         for record in reversed(records):
@@ -117,6 +129,11 @@ class CallQueue(PendingQueue):
             self._wake(now_s)
         if not self._queue or self.running >= self.limits.concurrency:
             return []
+        if self._is_plain and not self._retried and self._failed_number is None:
+            record = self._queue.popleft()
+            record.stage = "running"
+            self.running += 1
+            return [record]
         if not self.circuit.allows(now_s) or not self._has_batch(now_s):
             return []
         if self.is_paced and not self._rate.allows(now_s):
@@ -125,12 +142,13 @@ class CallQueue(PendingQueue):
         if call:
             self.running += 1
             self._rate.began(now_s)
-            self.circuit.began()
+            self._note_begin(call[0])
         return call
 
     def next_s(self) -> float | None:
         times = [self._parked[0][0]] if self._parked else []
-        if self._queue and self.running < self.limits.concurrency:
+        is_free = self.running < self.limits.concurrency and not self.circuit.is_probing
+        if self._queue and is_free:
             found = [self._rate.next_s(), self.circuit.next_s()]
             if self.limits.batch is not None and not self.is_flushing:
                 found.append(self._queue[0].since_s + self.limits.max_wait_s)
@@ -154,18 +172,24 @@ class CallQueue(PendingQueue):
                 self._done(record)
         elif isinstance(error, RowError) and 0 <= error.row < len(call):
             self._requeue([each for row, each in enumerate(call) if row != error.row])
-            self._failed([call[error.row]], error.__cause__ or error, now_s)
+            self._failed([call[error.row]], error.__cause__ or error, now_s, call[0])
         else:
-            self._failed(call, error, now_s)
+            self._failed(call, error, now_s, call[0])
         self._advance()
 
     def park(self, record: PendingRecord, later: Later) -> None:
         if not record.is_retried:
-            self._retried[record.group] = self._retried.get(record.group, 0) + 1
+            self._retried.setdefault(record.group, set()).add(record.number)
         super().park(record, later)
 
-    def _failed(self, call: Sequence[PendingRecord], error: BaseException, now_s: float) -> None:
-        later = self.later(max(each.attempts for each in call), error, now_s)
+    def _failed(
+        self,
+        call: Sequence[PendingRecord],
+        error: BaseException,
+        now_s: float,
+        first: PendingRecord,
+    ) -> None:
+        later = self.later(max(each.attempts for each in call), error, now_s, first)
         if later is not None:
             for record in call:
                 self.park(record, later)
@@ -176,8 +200,18 @@ class CallQueue(PendingQueue):
         else:
             for record in call:
                 record.error = error
-                record.attempts += 1
+                if self._policy.last == "fail":
+                    self._stop_at(record.number)
                 self._done(record)
+
+    def _stop_at(self, number: int) -> None:
+        """Let no call begin for records after one at which the job stops."""
+        if self._failed_number is None or number < self._failed_number:
+            self._failed_number = number
+        waiting, self._queue = self._queue, deque()
+        for record in waiting:
+            is_later = record.number > self._failed_number
+            (self._stopped if is_later else self._queue).append(record)
 
     def _taken_from_queue(self) -> list[PendingRecord]:
         size = self.limits.batch or 1
@@ -188,6 +222,9 @@ class CallQueue(PendingQueue):
             if call and (record.is_alone or call[0].is_alone):
                 break
             queue.popleft()
+            if self._failed_number is not None and record.number > self._failed_number:
+                self._stopped.append(record)
+                continue
             if self._retried and self._must_be_held(record):
                 record.stage = "held"
                 self._held.setdefault(record.group, []).append(record)
@@ -198,7 +235,11 @@ class CallQueue(PendingQueue):
 
     def _must_be_held(self, record: PendingRecord) -> bool:
         is_of_input = self.limits.order == "input"
-        return is_of_input and not record.is_retried and record.group in self._retried
+        return is_of_input and not record.is_retried and self._is_after_retried(record)
+
+    def _is_after_retried(self, record: PendingRecord) -> bool:
+        retried = self._retried.get(record.group)
+        return retried is not None and min(retried) < record.number
 
     def _has_batch(self, now_s: float) -> bool:
         size = self.limits.batch
@@ -230,7 +271,7 @@ class CallQueue(PendingQueue):
         """Note that a record has its result; it is given when its turn comes."""
         record.stage = "done"
         if record.is_retried:
-            self._no_longer_retried(record.group)
+            self._no_longer_retried(record)
         if self.limits.order == "none":
             self._ready.append(record)
         elif record.group in self._groups:
@@ -262,10 +303,15 @@ class CallQueue(PendingQueue):
             group[0].stage = "queued"
             self._queue.append(group[0])
 
-    def _no_longer_retried(self, group: Hashable) -> None:
-        left = self._retried[group] - 1
-        if left:
-            self._retried[group] = left
-            return
-        del self._retried[group]
-        self._requeue(self._held.pop(group, []))
+    def _no_longer_retried(self, record: PendingRecord) -> None:
+        """Let those records of its group be called that come before all that are retried."""
+        group = record.group
+        retried = self._retried[group]
+        retried.remove(record.number)
+        if not retried:
+            del self._retried[group]
+        held = self._held.pop(group, [])
+        still = [each for each in held if self._is_after_retried(each)]
+        if still:
+            self._held[group] = still
+        self._requeue([each for each in held if not self._is_after_retried(each)])

@@ -102,8 +102,8 @@ class Caller(ABC):
 
     def _finish(
         self, call: Call, result: Value, error: BaseException | None, began_s: float
-    ) -> None:
-        """Note the end of a call."""
+    ) -> float:
+        """Note the end of a call; return the time."""
         now_s = self._now_s()
         results: Sequence[Value] = ()
         if error is None:
@@ -114,6 +114,7 @@ class Caller(ABC):
         self.queue.latencies_s.append(now_s - began_s)
         self.queue.finish(call, results, error, now_s)
         self._on_change()
+        return now_s
 
 
 class _Worker:
@@ -174,8 +175,8 @@ class AsyncCaller(Caller):
     async def _work(self, worker: _Worker, call: Call) -> None:
         function, arguments_of, now_s = self._function, self._step.arguments, self._now_s
         lifespan, queue = self._lifespan, self.queue
+        began_s = now_s()
         while True:
-            began_s = now_s()
             worker.call = call
             if self._timeout_s is not None:
                 self._expect(worker, self._timeout_s)
@@ -191,14 +192,19 @@ class AsyncCaller(Caller):
             if worker.is_given_up:
                 break
             worker.has_timed_out = False
-            self._finish(call, result, error, began_s)
-            self._turn_s += now_s() - began_s
+            ended_s = self._finish(call, result, error, began_s)
+            self._turn_s += ended_s - began_s
+            began_s = ended_s
             if self._turn_s > _TURN_S:
                 self._turn_s = 0.0
                 await asyncio.sleep(0)
+                began_s = now_s()
             if worker.is_cancelled:
                 break
-            call = queue.next_call(now_s()) or await self._next(worker)
+            call = queue.next_call(began_s)
+            if not call:
+                call = await self._next(worker)
+                began_s = now_s()
         self._workers.discard(worker)
 
     async def _next(self, worker: _Worker) -> Call:
@@ -396,12 +402,13 @@ def _caller_of(
     if spec.how == "plain":
         return PlainCaller(step, queue, env, on_change)
     if spec.how == "thread":
-        function = partial(listed, step.function) if step.yields else step.function
-        new_pool: NewPool = partial(CallThreads, function, node.name, spec.concurrency)
+        pool: Callable[..., Pool] = CallThreads
     else:
         from streamkit.runtime.call_processes import CallProcesses
 
-        new_pool = partial(CallProcesses, step.function, node.name, spec.concurrency)
+        pool = CallProcesses
+    function = partial(listed, step.function) if step.yields else step.function
+    new_pool: NewPool = partial(pool, function, node.name, spec.concurrency)
     return PoolCaller(step, queue, env, on_change, new_pool)
 
 

@@ -11,12 +11,16 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from streamkit.limits import PARKED_RECORDS_MAX, QUEUED_BYTES_MAX, QUEUED_RECORDS_MAX
 from streamkit.policies import Policy, wanted_delay_s
 from streamkit.runtime.circuit import Circuit
+from streamkit.runtime.failures import ends_the_job
 from streamkit.runtime.feeds import estimated_bytes
 from streamkit.state.pending import PendingRecord, PendingRecords
+
+_LATENCIES_KEPT: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +66,15 @@ class PendingQueue(ABC):
         self.retries = 0
         # Whether nothing begins any more, because the job stops and what waits is stored.
         self.is_held = False
+        self.latencies_s: deque[float] = deque(maxlen=_LATENCIES_KEPT)
         # What may go on; what waits for its time; and the results for the task.
         self._queue: deque[PendingRecord] = deque()
         self._parked: list[tuple[float, int, PendingRecord]] = []
         self._ready: deque[PendingRecord] = deque()
         self._groups: dict[Hashable, deque[PendingRecord]] = {}
         self._marks: list[tuple[int, int]] = []
+        # The first record of the last call that began while the circuit was open.
+        self._probe: PendingRecord | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -153,23 +160,28 @@ class PendingQueue(ABC):
 
     # --- retries ---------------------------------------------------------------------
 
-    def later(self, attempts: int, error: BaseException, now_s: float) -> Later | None:
+    def later(
+        self, attempts: int, error: BaseException, now_s: float, first: PendingRecord | None
+    ) -> Later | None:
         """Note that a function has failed for a record.
 
         Args:
             attempts: How many attempts have failed before.
             error: The error.
             now_s: The monotonic time.
+            first: The first record of the call; None if it has not waited here.
 
         Returns:
             When to try again; None if it is not to be tried again.
         """
         retry = self._policy.retry
-        if retry is None or not retry.is_for(error):
+        is_probe = first is not None and first is self._probe
+        if retry is None or not retry.is_for(error) or ends_the_job(error):
+            self.circuit.failed_for_good(is_probe=is_probe)
             return None
         share = self._chances.share()
         wanted_s = wanted_delay_s(error, self._chances.wall_s())
-        counts = self.circuit.failed(now_s, error, share)
+        counts = self.circuit.failed(now_s, error, share, is_probe=is_probe)
         attempts += counts
         if counts and attempts >= retry.attempts:
             return None
@@ -185,6 +197,10 @@ class PendingQueue(ABC):
         record.is_retried = True
         self.records.change(record)
         heapq.heappush(self._parked, (later.due_s, record.number, record))
+
+    def _note_begin(self, first: PendingRecord) -> None:
+        if self.circuit.began():
+            self._probe = first
 
     def _wake(self, now_s: float) -> None:
         woken = []

@@ -59,7 +59,7 @@ class RetryQueue(PendingQueue):
             record = self._queue.popleft()
             record.stage = "done"
             self._ready.append(record)
-            self.circuit.began()
+            self._note_begin(record)
 
     def next_s(self) -> float | None:
         times = [self._parked[0][0]] if self._parked else []

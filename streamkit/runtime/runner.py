@@ -72,7 +72,7 @@ class Runner:
     ) -> None:
         self._intake = intake
         self._task = task
-        self._delivery = Delivery(writers, env.now_s, task.put_aside)
+        self._delivery = Delivery(writers, env.now_s, task)
         self._readers = readers
         self._positions = positions
         self._now_s = env.now_s

@@ -74,9 +74,7 @@ class TestJob:
         self._now_ms = _START_MS
         self._task = self._new_task(States())
         self._writers = _own_writers(topology, self._clock)
-        self._delivery = Delivery(
-            self._writers, self._clock.monotonic_s, lambda *letter: self._task.put_aside(*letter)
-        )
+        self._delivery = Delivery(self._writers, self._clock.monotonic_s, self._task)
         self._pending = PendingWork(self._env, called_functions(self._writers))
         self._next_offset: dict[tuple[Node, int], int] = {}
         self._positions: dict[Node, dict[str, str]] = {}
@@ -195,6 +193,7 @@ class TestJob:
         store = self._opened_store()
         self._loop.run(self._pending.close_calls())
         self._task = self._new_task(States(store.state_rows, store.state_types()))
+        self._delivery = Delivery(self._writers, self._clock.monotonic_s, self._task)
         self._load_tables()
         self._run_calls()
 
