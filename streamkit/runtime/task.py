@@ -114,7 +114,8 @@ class Task:
     def _prepare_calls(self, running: RunningNode) -> None:
         """Find where a node is called, and the watermarks of records that wait in it."""
         node = running.node
-        self.counts[node].taken = 0 if running.queue is None else len(running.queue)
+        waiting = 0 if running.queue is None else len(running.queue)
+        self.counts[node].taken = self.counts[node].pending = waiting
         for number, step in enumerate(node.steps):
             if isinstance(step, Called):
                 running.called = number
