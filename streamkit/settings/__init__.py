@@ -7,9 +7,11 @@ from streamkit.settings.load import (
     load_settings,
     parse_assignments,
 )
+from streamkit.settings.secret import Secret
 
 __all__ = [
     "KEYS",
+    "Secret",
     "SettingOrigin",
     "Settings",
     "load_settings",
