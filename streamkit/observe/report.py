@@ -29,6 +29,15 @@ class StageCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class SettingReport:
+    """One of an app's own settings: its value as JSON, ``***`` for a secret, and its origin."""
+
+    name: str
+    value: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
 class Started:
     """The facts of the start report."""
 
@@ -38,6 +47,7 @@ class Started:
     sources: list[str]
     sinks: list[str]
     waiting: int | None = None
+    settings: list[SettingReport] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +150,8 @@ class TextReporter:
             self._line(f"  source  {source}")
         for sink in started.sinks:
             self._line(f"  sink    {sink}")
+        for setting in started.settings:
+            self._line(f"  {setting_line(setting)}")
         self._line(f"  state   {started.state}")
         if started.waiting is not None:
             self._line(f"  {counted(started.waiting, 'record')} waiting")
@@ -203,6 +215,11 @@ class JsonReporter:
 
     def _write(self, event: str, fields: dict[str, Any]) -> None:
         self._out.write(json.dumps({"event": event, **fields}) + "\n")
+
+
+def setting_line(setting: SettingReport) -> str:
+    """Return the line of a setting, with its origin."""
+    return f"setting {setting.name}: {setting.value} ({setting.origin})"
 
 
 def ended_lines(ended: Ended) -> list[str]:

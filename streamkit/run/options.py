@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from streamkit.client.tls import Tls
 from streamkit.dataflow.options import checked_options
 from streamkit.dataflow.topology import Topology
 from streamkit.errors import UsageError
+from streamkit.settings import AppSettings
 from streamkit.target import data_folder
 from streamkit.units import seconds_of
 
@@ -24,6 +25,9 @@ class Job(Protocol):
 
     @property
     def topology(self) -> Topology: ...
+
+    @property
+    def own_settings(self) -> AppSettings[Any] | None: ...
 
     def check(self) -> None:
         """Refuse a graph that cannot run."""

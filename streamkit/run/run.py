@@ -165,7 +165,7 @@ class Run:
             self._on_retry_of,
         )
         opened = await opening.open(client, stack)
-        self._reporter.started(opened.started)
+        self._reporter.started(replace(opened.started, settings=list(self._settings.reports)))
         return opened
 
     def _worker_of(self, opened: Opened) -> Worker:

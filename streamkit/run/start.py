@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
 
 import anyio
 
@@ -15,9 +14,9 @@ from streamkit.errors import UsageError
 from streamkit.observe.report import JsonReporter, Reporter, TextReporter
 from streamkit.observe.streams import fill_standard_descriptors
 from streamkit.run.options import Job, RunOptions
-from streamkit.run.run import NOTHING_READ, Run, topics_of
+from streamkit.run.run import NOTHING_READ, Run
+from streamkit.run.settings import settings_of
 from streamkit.runtime.signals import stop_signals
-from streamkit.settings import Settings, load_settings
 from streamkit.target import BrokerLease, Target, choose
 
 OnStopping = Callable[[float], None]
@@ -67,6 +66,11 @@ async def run_app_async(app: Job, options: RunOptions) -> int:
         StreamKitError: The job could not be started.
     """
     start = _Start(app, options)
+    with start.own_settings():
+        return await _run_until_cancelled(start)
+
+
+async def _run_until_cancelled(start: _Start) -> int:
     lease = BrokerLease(start.target)
     await anyio.to_thread.run_sync(lease.__enter__)
     try:
@@ -116,7 +120,9 @@ class _Start:
         app.check()
         self._app = app
         self._options = options
-        self._settings: Settings = load_settings(Path.cwd(), os.environ, options.settings)
+        found = settings_of(app, options.settings)
+        self._settings = found.settings
+        self._values = found.values
         self.target: Target = choose(
             cluster=options.cluster,
             profile=options.profile,
@@ -127,15 +133,14 @@ class _Start:
             tls=options.tls,
         )
         self.reporter: Reporter = JsonReporter() if options.json else TextReporter()
-        settings = self._settings
-        for text in (*settings.notes, *settings.check_topics(topics_of(app.topology))):
+        for text in found.notes:
             self.reporter.note(text)
         self._run: Run | None = None
         self._early_signal: int | None = None
         self._run_lock = threading.Lock()
 
     def run(self, on_stopping: OnStopping) -> int:
-        with BrokerLease(self.target) as lease:
+        with self.own_settings(), BrokerLease(self.target) as lease:
             run = self.run_with(lease)
             run.on_stopping = on_stopping
             with self._run_lock:
@@ -143,6 +148,11 @@ class _Start:
             if self._early_signal is not None:
                 run.signal_from_anywhere(self._early_signal)
             return anyio.run(run.main)
+
+    def own_settings(self) -> AbstractContextManager[None]:
+        """Let the app read its own settings in a block."""
+        own = self._app.own_settings
+        return nullcontext() if own is None else own.used_by_a_run(self._values)
 
     def run_with(self, lease: BrokerLease) -> Run:
         return Run(

@@ -1,7 +1,9 @@
-"""Settings from options, the environment and files."""
+"""Settings from options, the environment and files: those of streamkit, and an app's own."""
 
+from streamkit.settings.app_settings import AppSettings
 from streamkit.settings.load import (
     KEYS,
+    OwnSources,
     SettingOrigin,
     Settings,
     load_settings,
@@ -11,6 +13,8 @@ from streamkit.settings.secret import Secret
 
 __all__ = [
     "KEYS",
+    "AppSettings",
+    "OwnSources",
     "Secret",
     "SettingOrigin",
     "Settings",
