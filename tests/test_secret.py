@@ -7,6 +7,7 @@ import json
 import logging
 import pickle
 import traceback
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from streamkit import App, Secret
 from streamkit.errors import StageError, TopologyError, UsageError
 from streamkit.serde.values import encode_value
+from streamkit.settings.hiding import Hiding
 
 TEXT = "hunter2"
 SECRET = Secret(TEXT)
@@ -86,3 +88,36 @@ def test_a_secret_that_is_not_text_is_refused_without_its_value() -> None:
     with pytest.raises(UsageError, match="a Secret contains text, not int") as refused:
         Secret(55512345678)  # type: ignore[arg-type]
     assert "555" not in str(refused.value)
+
+
+class Nested(msgspec.Struct):
+    one: Secret
+    others: dict[str, list[Secret]]
+    holder: Holder
+    nothing: Secret | None = None
+
+
+@pytest.mark.parametrize("text", ["päss'w\"ord\n", "a+b/c=&d", "....", "\\d+ ("])
+def test_texts_of_secrets_are_replaced_in_every_usual_notation(text: str) -> None:
+    secret = Secret(text)
+    for values in (
+        Nested(secret, {}, Holder(Secret("x"))),
+        Nested(Secret("x"), {"a": [secret]}, Holder(Secret("x"))),
+        Nested(Secret("x"), {}, Holder(secret)),
+    ):
+        hide = Hiding(values)
+        for written in (text, repr(text)[1:-1], json.dumps(text)[1:-1], quote(text, safe="")):
+            assert hide(f"a{written}b") == "a***b"
+    assert Hiding(None)(text) == text
+
+
+def test_the_longest_secret_is_replaced_and_short_texts_are_not() -> None:
+    hide = Hiding(Nested(Secret("abcd"), {"a": [Secret("abcdef"), Secret("x")]}, Holder(SECRET)))
+    assert hide("abcdefg abcd x") == "***g *** x"
+
+
+def test_the_text_and_the_hint_of_an_error_show_no_secret() -> None:
+    with pytest.raises(UsageError) as raised, Hiding(Holder(SECRET)).in_errors():
+        raise UsageError(f"cannot use {TEXT}", hint=f"do not use {TEXT}")
+    assert (str(raised.value), raised.value.hint) == ("cannot use ***", "do not use ***")
+    assert TEXT not in "".join(traceback.format_exception(raised.value))

@@ -133,9 +133,22 @@ class Reporter(Protocol):
 
 
 class TextReporter:
-    """Writes lines to standard error; on a terminal, the progress line is updated in place."""
+    """Writes lines to standard error; on a terminal, the progress line is updated in place.
 
-    def __init__(self, out: IO[str] | None = None, *, is_terminal: bool | None = None) -> None:
+    Args:
+        out: Where to write; by default standard error.
+        is_terminal: Whether that is a terminal; by default it is asked.
+        hide: Removes secrets from a text.
+    """
+
+    def __init__(
+        self,
+        out: IO[str] | None = None,
+        *,
+        is_terminal: bool | None = None,
+        hide: Callable[[str], str] = str,
+    ) -> None:
+        self._hide = hide
         self._out = ReportStream(sys.stderr if out is None else out)
         self._is_terminal = self._out.is_terminal if is_terminal is None else is_terminal
         self._is_live = False
@@ -187,15 +200,21 @@ class TextReporter:
         if self._is_live:
             self._out.write("\r" + " " * _LINE_WIDTH + "\r")
             self._is_live = False
-        self._out.line(text)
+        self._out.line(self._hide(text))
 
 
 class JsonReporter:
-    """Writes one JSON object per line to standard output, each with its ``event``."""
+    """Writes one JSON object per line to standard output, each with its ``event``.
+
+    Args:
+        out: Where to write; by default standard output.
+        hide: Removes secrets from a text.
+    """
 
     progress_every_s = 1.0
 
-    def __init__(self, out: IO[str] | None = None) -> None:
+    def __init__(self, out: IO[str] | None = None, *, hide: Callable[[str], str] = str) -> None:
+        self._hide = hide
         self._out = ReportStream(sys.stdout if out is None else out)
 
     def started(self, started: Started) -> None:
@@ -214,7 +233,17 @@ class JsonReporter:
         self._write("ended", asdict(ended))
 
     def _write(self, event: str, fields: dict[str, Any]) -> None:
-        self._out.write(json.dumps({"event": event, **fields}) + "\n")
+        shown = _with_texts({"event": event, **fields}, self._hide)
+        self._out.write(json.dumps(shown) + "\n")
+
+
+def _with_texts(value: object, change: Callable[[str], str]) -> object:
+    """Return a value of dicts, lists and texts with each text changed, except the keys."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _with_texts(each, change) for key, each in value.items()}
+    return [_with_texts(each, change) for each in value] if isinstance(value, list) else value
 
 
 def setting_line(setting: SettingReport) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import anyio
 
@@ -17,6 +17,7 @@ from streamkit.run.options import Job, RunOptions
 from streamkit.run.run import NOTHING_READ, Run
 from streamkit.run.settings import settings_of
 from streamkit.runtime.signals import stop_signals
+from streamkit.settings.hiding import Hiding
 from streamkit.target import BrokerLease, Target, choose
 
 OnStopping = Callable[[float], None]
@@ -132,7 +133,10 @@ class _Start:
             given_cluster=self._settings.given_cluster,
             tls=options.tls,
         )
-        self.reporter: Reporter = JsonReporter() if options.json else TextReporter()
+        self._hiding = Hiding(found.values)
+        self.reporter: Reporter = (
+            JsonReporter(hide=self._hiding) if options.json else TextReporter(hide=self._hiding)
+        )
         for text in found.notes:
             self.reporter.note(text)
         self._run: Run | None = None
@@ -149,10 +153,13 @@ class _Start:
                 run.signal_from_anywhere(self._early_signal)
             return anyio.run(run.main)
 
-    def own_settings(self) -> AbstractContextManager[None]:
-        """Let the app read its own settings in a block."""
+    @contextmanager
+    def own_settings(self) -> Iterator[None]:
+        """Let the app read its own settings in a block; errors of the block show no secret."""
         own = self._app.own_settings
-        return nullcontext() if own is None else own.used_by_a_run(self._values)
+        used = nullcontext() if own is None else own.used_by_a_run(self._values)
+        with used, self._hiding.in_errors():
+            yield
 
     def run_with(self, lease: BrokerLease) -> Run:
         return Run(

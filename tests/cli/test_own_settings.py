@@ -36,11 +36,16 @@ def late(minutes: int) -> str | None:
 
 late.to("late")
 """
+LEAKS = """
+@app.sink(late)
+def connect(text: str) -> None:
+    raise OSError(f"cannot connect to postgres://me:{settings.get().password.reveal()}@db")
+"""
 
 
-def job(folder: Path) -> dict[str, str]:
+def job(folder: Path, more: str = "") -> dict[str, str]:
     """Write a job, its records and its secret; return the variables that it needs."""
-    (folder / "app.py").write_text(APP)
+    (folder / "app.py").write_text(APP + more)
     (folder / "password").write_text("hunter2\n")
     assert run(folder, "produce", "delays", given=b"10\n20\n30\n").code == 0
     return {f"{ENV}PASSWORD_FILE": str(folder / "password")}
@@ -98,6 +103,15 @@ def test_variables_of_settings_are_refused_by_a_job_that_has_none(tmp_path: Path
     assert run(tmp_path, "produce", "a", given=b"x\n", variables=variables).code == 0
     (tmp_path / "streamkit.toml").write_text("[settings]\nminutes = 1\n")
     assert run(tmp_path, "run", "app.py", "--once").code == 0
+
+
+def test_a_secret_in_the_error_of_a_library_is_not_shown(tmp_path: Path) -> None:
+    variables = job(tmp_path, LEAKS)
+    for options in ((), ("--json",)):
+        done = run(tmp_path, "run", "app.py", "--once", *options, variables=variables)
+        assert done.code == 1
+        assert "postgres://me:***@db" in done.err + done.out.decode()
+        assert "hunter2" not in done.err + done.out.decode()
 
 
 PROGRAMS = {
