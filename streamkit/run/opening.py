@@ -20,7 +20,7 @@ from streamkit.dataflow.endpoints import (
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock, machine_memory_bytes
 from streamkit.errors import StageError, StreamKitError, TopologyError
-from streamkit.observe.report import Started
+from streamkit.observe.facts import Started
 from streamkit.run.options import RunOptions
 from streamkit.runtime.called_sinks import own_writer
 from streamkit.runtime.contracts import AcknowledgedWriter, SinkWriter, SourceFacts, SourceReader

@@ -23,7 +23,7 @@ import anyio
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock
 from streamkit.errors import StageError, StreamKitError
-from streamkit.observe.report import Waits
+from streamkit.observe.facts import Waits
 from streamkit.runtime.committer import Committer
 from streamkit.runtime.contracts import AcknowledgedWriter, SinkWriter, SourceReader
 from streamkit.runtime.failures import error_text
