@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import traceback
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -26,18 +25,19 @@ from streamkit.client.backoff import Backoff
 from streamkit.client.client import Client
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock
-from streamkit.errors import ConnectFailed, StreamKitError
+from streamkit.errors import ConnectFailed
 from streamkit.observe.facts import Crash, Snapshot
 from streamkit.observe.report import RateLimited, Reporter
 from streamkit.run.crashes import note_crash, poison_of
 from streamkit.run.ending import ended_report, records_of, time_report
 from streamkit.run.graph import with_letters, with_replays, with_settings
+from streamkit.run.held_lifespan import HeldLifespan
 from streamkit.run.opening import Opened, Opening
 from streamkit.run.options import Job, RunOptions
-from streamkit.runtime.failures import error_text, users_line
+from streamkit.runtime.failures import users_line
 from streamkit.runtime.hanging import awaiting_line
 from streamkit.runtime.letters import JobFacts
-from streamkit.runtime.shutdown import EXIT_CRASH_LOOP, Phase
+from streamkit.runtime.shutdown import EXIT_CRASH_LOOP, EXIT_LATE, Phase
 from streamkit.runtime.signals import main_thread_stack
 from streamkit.runtime.stopping import ABANDONED
 from streamkit.runtime.task_env import Lifespan
@@ -81,6 +81,7 @@ class Run:
         self._early_signal: int | None = None
         self._has_ended = False
         self._lifespan = Lifespan()
+        self._held: HeldLifespan | None = None
         self._store: Store | None = None
         self._crash: Crash | None = None
         # Where a coroutine of the user waited when a phase of the stop was abandoned.
@@ -163,15 +164,22 @@ class Run:
             StreamKitError: The function of the user failed.
         """
         new = self._app.new_lifespan
-        if new is None:
-            return
-        try:
-            self._lifespan.value = await stack.enter_async_context(new())
-        except Exception as error:
-            line = users_line(traceback.extract_tb(error.__traceback__))
-            raise StreamKitError(
-                f"the lifespan of {self._app.name!r} failed: {error_text(error)}\n  at: {line}"
-            ) from error
+        if new is not None:
+            self._held = HeldLifespan(self._app.name, new)
+            stack.push_async_callback(self._leave_lifespan)
+            self._lifespan.value = await self._held.enter()
+
+    async def _leave_lifespan(self, worker: Worker | None = None, code: int = 0) -> int:
+        """Leave the lifespan; return the exit code of the run."""
+        held, self._held = self._held, None
+        failure = None if held is None else await held.leave(self._options.stop_deadline_s)
+        if held is None or failure is None:
+            return code
+        if worker is None:  # the error that has ended the run is raised
+            self._reporter.note(str(failure))
+            return code
+        worker.failure = worker.failure or failure
+        return code or (EXIT_LATE if held.is_late else failure.exit_code)
 
     def _client(self) -> Client:
         return Client(
@@ -259,6 +267,7 @@ class Run:
                 worker.signal(self._early_signal)
             code = await worker.run()
             tasks.cancel_scope.cancel()
+        code = await self._leave_lifespan(worker, code)
         self._has_ended = True
         assert self._store is not None, "it was opened before the worker"
         self._crash = note_crash(self._store, worker.failure)

@@ -96,6 +96,15 @@ class CallQueue(PendingQueue):
             record.stage = "given"
         return taken
 
+    def take_called(self) -> list[PendingRecord]:
+        """Return all records whose call has succeeded, whatever their turn; at the end of a job."""
+        self._ready.clear()
+        return [
+            record
+            for record in self.records.by_number.values()
+            if record.stage in ("done", "given") and record.error is None
+        ]
+
     def remove(self, records: Sequence[PendingRecord]) -> None:
         self.records.remove(records)
         failed = self._failed_number
@@ -114,6 +123,8 @@ class CallQueue(PendingQueue):
 
     def next_call(self, now_s: float) -> list[PendingRecord]:
         """Begin the next call and return its records; nothing if none may begin now."""
+        if self.is_held:
+            return []
         if self._parked:
             self._wake(now_s)
         if not self._queue or self.running >= self.limits.concurrency:

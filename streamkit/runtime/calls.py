@@ -118,14 +118,18 @@ class Caller(ABC):
 
 
 class _Worker:
-    """A task that makes one call after another."""
+    """A task that makes one call after another.
 
-    __slots__ = ("call", "has_timed_out", "is_given_up", "next", "task")
+    One that was cancelled, by the user's code or by the end of the event loop, finishes its call.
+    """
+
+    __slots__ = ("call", "has_timed_out", "is_cancelled", "is_given_up", "next", "task")
 
     def __init__(self) -> None:
         self.call: Call | None = None
         self.has_timed_out = False
         self.is_given_up = False
+        self.is_cancelled = False
         self.next: asyncio.Future[Call] | None = None
         self.task: asyncio.Task[None]
 
@@ -184,58 +188,50 @@ class AsyncCaller(Caller):
             if self._timeout_s is not None:
                 self._due_s.pop(worker, None)
             if worker.task.cancelling():
-                await self._turn(worker)
+                await self._take_cancellation(worker)
             if worker.is_given_up:
-                self._workers.discard(worker)
-                return
+                break
             worker.has_timed_out = False
             ended_s = self._finish(call, result, error, began_s)
             self._turn_s += ended_s - began_s
             began_s = ended_s
             if self._turn_s > _TURN_S:
                 self._turn_s = 0.0
-                await self._turn(worker)
+                await asyncio.sleep(0)
                 began_s = now_s()
+            if worker.is_cancelled:
+                break
             call = queue.next_call(began_s)
             if not call:
                 call = await self._next(worker)
                 began_s = now_s()
+        self._workers.discard(worker)
 
     async def _next(self, worker: _Worker) -> Call:
         """Wait for the next call, as an idle worker."""
         worker.call = None
-        while True:
-            worker.next = asyncio.get_running_loop().create_future()
-            self._idle.append(worker)
-            try:
-                return await worker.next
-            except asyncio.CancelledError:
-                self._refuse_cancellation(worker)
-                if not worker.next.cancelled():
-                    return worker.next.result()
-                if worker in self._idle:
-                    self._idle.remove(worker)
+        worker.next = asyncio.get_running_loop().create_future()
+        self._idle.append(worker)
+        try:
+            return await worker.next
+        except asyncio.CancelledError:
+            self._workers.discard(worker)
+            if self._is_closing or worker.next.cancelled():
+                raise
+            worker.is_cancelled = True
+            return worker.next.result()
 
-    async def _turn(self, worker: _Worker) -> None:
-        """Give other tasks their turn, and take a cancellation that has not arrived yet.
+    async def _take_cancellation(self, worker: _Worker) -> None:
+        """Take a cancellation that may not have arrived, because the call has not waited since.
 
-        It comes from the user's code, which has cancelled its own task without waiting, or from a
-        timeout. Otherwise it would arrive in the next call.
+        Otherwise it would arrive in the next call.
         """
         try:
             await asyncio.sleep(0)
         except asyncio.CancelledError:
-            pass
-        self._refuse_cancellation(worker)
-
-    def _refuse_cancellation(self, worker: _Worker) -> None:
-        """Go on after a cancellation that came from the user's code.
-
-        Raises:
-            CancelledError: The job ends.
-        """
-        if self._is_closing:
-            raise asyncio.CancelledError
+            if self._is_closing:
+                raise
+        worker.is_cancelled = worker.is_cancelled or not worker.has_timed_out
         while worker.task.uncancel():
             pass
 
@@ -247,8 +243,10 @@ class AsyncCaller(Caller):
         """
         if not isinstance(error, asyncio.CancelledError):
             return error
-        self._refuse_cancellation(worker)
+        if self._is_closing:
+            raise error
         if not worker.has_timed_out:
+            worker.is_cancelled = True
             return error  # of the user, who has cancelled something
         late = TimeoutError(f"the call took longer than {self._timeout_s:g} s")
         return late.with_traceback(error.__traceback__)

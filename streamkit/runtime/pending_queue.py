@@ -64,6 +64,8 @@ class PendingQueue(ABC):
         self.circuit = Circuit(policy.retry)
         self.running = 0
         self.retries = 0
+        # Whether nothing begins any more, because the job stops and what waits is stored.
+        self.is_held = False
         self.latencies_s: deque[float] = deque(maxlen=_LATENCIES_KEPT)
         # What may go on; what waits for its time; and the results for the task.
         self._queue: deque[PendingRecord] = deque()
@@ -80,6 +82,8 @@ class PendingQueue(ABC):
     @property
     def is_full(self) -> bool:
         """Whether no more records should be added."""
+        if self.is_held:  # no record leaves, and only those come that cannot be read again
+            return False
         parked, total = len(self._parked), len(self)
         return (
             parked >= PARKED_RECORDS_MAX
@@ -95,7 +99,8 @@ class PendingQueue(ABC):
     @property
     def is_working(self) -> bool:
         """Whether something happens without a wait for a retry, a batch or the circuit."""
-        return self.running > 0 or bool(self._ready) or bool(self._queue and not self.is_paused)
+        begins = bool(self._queue) and not (self.is_paused or self.is_held)
+        return self.running > 0 or bool(self._ready) or begins
 
     @property
     def is_paused(self) -> bool:

@@ -64,14 +64,45 @@ class PendingQueues:
         return any(each.is_working for each in self.by_node.values())
 
     @property
+    def is_calling(self) -> bool:
+        """Whether calls are in progress."""
+        return any(each.running for each in self.by_node.values())
+
+    @property
     def count(self) -> int:
         """How many records wait."""
         return sum(map(len, self.by_node.values()))
 
     def next_s(self) -> float | None:
         """Return when something happens without an event; None if nothing does."""
-        found = [each.next_s() for each in self.by_node.values()]
+        found = [each.next_s() for each in self.by_node.values() if not each.is_held]
         return min((each for each in found if each is not None), default=None)
+
+    def hold(self) -> None:
+        """Let nothing begin any more in stages whose records can be stored; the job stops.
+
+        Call it again when records have come.
+        """
+        for queue in self.by_node.values():
+            queue.is_held = queue.records.problem() is None
+
+    def stop(self) -> None:
+        """Let nothing begin any more; the job ends."""
+        for queue in self.by_node.values():
+            queue.is_held = True
+
+    def written(self) -> list[Release]:
+        """Return what sinks have written and is still here, in slices for the task.
+
+        Its turn has not come, because the order of results does not matter when the job ends. The
+        next run would write it again.
+        """
+        found: list[Release] = []
+        for node, queue in self.by_node.items():
+            called = called_step(node)
+            if called is not None and called.is_sink and isinstance(queue, CallQueue):
+                found += _releases(node, queue.take_called())
+        return found
 
     def release(self) -> list[Release]:
         """Return the records that are next, in slices for the task."""
@@ -81,9 +112,7 @@ class PendingQueues:
             if isinstance(queue, RetryQueue):
                 queue.poll(now_s)
             if queue.has_ready:
-                taken = sorted(queue.take(_RELEASED_MAX), key=_arrival)
-                for _, records in groupby(taken, key=_place):
-                    found += [_released(node, each) for each in _ascending(list(records))]
+                found += _releases(node, queue.take(_RELEASED_MAX))
         return found
 
     def account(self, work: Work, start: int, reached: int) -> None:
@@ -200,6 +229,13 @@ def records_of(chunk: Chunk, marks_ms: Sequence[int] | None) -> list[PendingReco
         for record, mark_ms in zip(records, marks_ms, strict=True):
             record.mark_ms = mark_ms
     return records
+
+
+def _releases(node: Node, taken: Sequence[PendingRecord]) -> list[Release]:
+    found: list[Release] = []
+    for _, records in groupby(sorted(taken, key=_arrival), key=_place):
+        found += [_released(node, each) for each in _ascending(list(records))]
+    return found
 
 
 def _ascending(records: list[PendingRecord]) -> list[list[PendingRecord]]:

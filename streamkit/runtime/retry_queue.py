@@ -52,6 +52,8 @@ class RetryQueue(PendingQueue):
 
     def poll(self, now_s: float) -> None:
         """Find out which records the task may try again."""
+        if self.is_held:
+            return
         self._wake(now_s)
         while self._queue and self.circuit.allows(now_s):
             record = self._queue.popleft()

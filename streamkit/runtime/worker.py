@@ -251,9 +251,7 @@ class Worker:
 
     async def _process(self) -> None:
         try:
-            await self._runner.run()
-            if self.failure is None and (self._options.drains or self._has_ended_for_good):
-                await self._runner.drain()
+            await self._runner.run(self._drains)
             if self._intake.has_ended and not self._stopping.has_begun:
                 self._begin("finished")
                 self._stopping.happen(Finished())
@@ -263,9 +261,10 @@ class Worker:
         finally:
             self._is_idle.set()
 
-    @property
-    def _has_ended_for_good(self) -> bool:
-        return self._intake.has_ended and self._intake.ended() == set(self._ports.readers)
+    def _drains(self) -> bool:
+        """Return whether the run ends as if no record could come any more."""
+        has_ended = self._intake.has_ended and self._intake.ended() == set(self._ports.readers)
+        return self.failure is None and (self._options.drains or has_ended)
 
     def _new_task(self, topology: Topology, env: TaskEnv) -> Task:
         """Create the task, and let its watermarks know what the sources have not read yet."""

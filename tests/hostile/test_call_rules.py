@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -14,6 +17,7 @@ from streamkit.policies import retry
 from streamkit.run import RunOptions
 from streamkit.runtime.shutdown import EXIT_CLEAN, EXIT_FAILED
 from streamkit.sync import Client
+from streamkit.windows import Tumbling
 from tests.hostile.graphs import COUNT, TOPIC
 from tests.hostile.running import DEADLINE_S, Outcome, Place
 
@@ -28,6 +32,13 @@ def new_app() -> App:
 
 def run(place: Place, app: App, options: RunOptions = ONCE) -> Outcome:
     prepared, reports = place.run(app, options=options)
+    return place.finish(prepared, reports)
+
+
+def stopped_run(place: Place, app: App, stop: list[Callable[[], None]]) -> Outcome:
+    """Run an app without --once; a call of ``stop[0]`` stops it in order."""
+    prepared, reports = place.run(app, options=replace(ONCE, once=False))
+    stop.append(lambda: prepared.signal_from_anywhere(15))
     return place.finish(prepared, reports)
 
 
@@ -179,3 +190,140 @@ def test_an_async_generator_that_never_waits_has_a_timeout(place: Place) -> None
     assert outcome.code == EXIT_CLEAN, outcome.error
     assert "TimeoutError" in "".join(outcome.reports.notes)
     assert recorded == [number for number in NUMBERS if number != 5]
+
+
+# --- the end of a job -------------------------------------------------------------------
+
+
+def test_a_stop_does_not_begin_the_calls_that_wait(place: Place) -> None:
+    app, stop, recorded = new_app(), list[Callable[[], None]](), list[int]()
+    begun = list[int]()
+
+    @app.stage(app.stream(TOPIC, int), concurrency=2)
+    async def slow(value: int) -> int:
+        begun.append(value)
+        if value == 2 and stop:
+            stop.pop()()
+        await asyncio.sleep(0.02)
+        return value
+
+    app.sink(slow, name="recorder")(recorded.append)
+    outcome = stopped_run(place, app, stop)
+    assert outcome.code == EXIT_CLEAN, outcome.error
+    assert len(begun) < COUNT
+    assert recorded == begun
+    assert run(place, app).code == EXIT_CLEAN
+    assert recorded == begun == NUMBERS
+
+
+@pytest.mark.parametrize("ordered", [True, "key", False])
+def test_a_failure_repeats_no_write_of_a_sink_with_calls(
+    place: Place, ordered: bool | Literal["key"]
+) -> None:
+    app, written, bad = new_app(), list[int](), [20]
+
+    @app.sink(app.stream(TOPIC, int).key_by(lambda value: value), concurrency=4, ordered=ordered)
+    async def insert(value: int) -> None:
+        if value in bad:
+            raise ValueError("bad row")
+        await asyncio.sleep(0.01)
+        written.append(value)
+
+    outcome = run(place, app)
+    assert outcome.code == EXIT_FAILED
+    assert "numbers-0 offset 20: ValueError: bad row" in outcome.error
+    assert set(range(20)) <= set(written)
+    bad.clear()
+    assert run(place, app).code == EXIT_CLEAN
+    assert sorted(written) == NUMBERS
+
+
+def test_a_failure_begins_no_more_calls(place: Place) -> None:
+    app, begun = new_app(), list[int]()
+
+    @app.sink(app.stream(TOPIC, int), concurrency=2, ordered=False)
+    async def insert(value: int) -> None:
+        begun.append(value)
+        await asyncio.sleep(0.01)
+        if value == 5:
+            raise ValueError("bad row")
+
+    assert run(place, app).code == EXIT_FAILED
+    assert len(begun) < 10
+
+
+def test_a_stop_repeats_no_write_that_waits_behind_a_retry(place: Place) -> None:
+    app, stop, written = new_app(), list[Callable[[], None]](), list[int]()
+    policy = retry(5, delay=30)
+
+    @app.sink(app.stream(TOPIC, int), concurrency=4, ordered=True, on_error=policy)
+    async def insert(value: int) -> None:
+        await asyncio.sleep(0.02 if value < 6 else 0.1)
+        if value == 5 and stop:
+            raise OSError("down")
+        if value == 6 and stop:  # it has begun before 5 failed, and its result waits for that of 5
+            stop.pop()()
+        written.append(value)
+
+    outcome = stopped_run(place, app, stop)
+    assert outcome.code == EXIT_CLEAN, outcome.error
+    assert 5 not in written
+    assert 6 in written
+    assert run(place, app).code == EXIT_CLEAN
+    assert sorted(written) == NUMBERS
+
+
+def test_results_of_windows_that_are_drained_are_called_too(place: Place) -> None:
+    app, recorded = new_app(), list[int]()
+
+    def ticks(resume: int | None) -> Iterator[tuple[int, int]]:
+        yield from ((number, number) for number in range(resume or 0, 20))
+
+    stream = app.source(event_time=lambda value: value * 1_000)(ticks)
+    sums = (
+        stream.key_by(lambda value: b"all")
+        .window(Tumbling(seconds=5))
+        .reduce(lambda a, b: a + b, name="sums")
+    )
+
+    @app.stage(sums)
+    async def passed(value: int) -> int:
+        await asyncio.sleep(0.01)
+        return value
+
+    app.sink(passed, name="recorder")(recorded.append)
+    outcome = run(place, app)
+    assert outcome.code == EXIT_CLEAN, outcome.error
+    assert recorded == [10, 35, 60, 85]
+
+
+@pytest.mark.parametrize("has_call", [False, True])
+def test_windows_of_a_source_that_ends_late_keep_the_watermark_of_its_records(
+    place: Place, tmp_path: Path, has_call: bool
+) -> None:
+    count, recorded = [10], list[int]()
+
+    def ticks(resume: int | None) -> Iterator[tuple[int, int]]:
+        first = 0 if resume is None else resume + 1
+        yield from ((number, number) for number in range(first, count[0]))
+        time.sleep(0.3)  # the end is noticed after the last record has been processed
+
+    async def passed(value: int) -> int:
+        return value
+
+    app = new_app()
+    stream = app.source(event_time=lambda value: value * 1_000)(ticks)
+    if has_call:
+        app.sink(app.stage(stream)(passed), name="others")(lambda value: None)
+    keyed = stream.key_by(lambda value: b"all")
+    sums = keyed.window(Tumbling(seconds=5)).reduce(lambda a, b: a + b, name="sums")
+    app.sink(sums, name="recorder")(recorded.append)
+    for records in (10, 20):
+        count[0] = records
+        outcome = run(place, app, replace(ONCE, data_dir=tmp_path))
+        assert outcome.code == EXIT_CLEAN, outcome.error
+        assert outcome.reports.end is not None
+        marks = outcome.reports.end.time.watermarks
+        assert marks == {"sums": f"1970-01-01T00:00:{records - 1:02}+00:00"}
+        assert outcome.counts("sums").late == 0
+    assert recorded == [10, 35, 60, 85]
