@@ -137,7 +137,8 @@ class Topology:
 
     def has_letters(self, node: Node) -> bool:
         """Return whether a node is a sink for dead letters of others."""
-        return any(other.dead_letters is node for other in self.nodes)
+        of_nodes = [other.dead_letters for other in self.nodes]
+        return any(each is node for each in (*of_nodes, *self._dead_letters.values()))
 
     def of_kind(self, kind: str) -> list[Node]:
         return [node for node in self.nodes if node.kind == kind]
