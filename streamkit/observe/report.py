@@ -163,7 +163,7 @@ def ended_lines(ended: Ended) -> list[str]:
         if stage.skipped:
             parts.append(f"{stage.skipped:,} skipped")
         if stage.dead_lettered:
-            parts.append(f"{stage.dead_lettered:,} dead letters")
+            parts.append(counted(stage.dead_lettered, "dead letter"))
         if stage.pending:
             parts.append(f"{stage.pending:,} pending")
         lines.append(f"  {stage.name:<{width}} {' '.join(parts)}")
@@ -172,7 +172,7 @@ def ended_lines(ended: Ended) -> list[str]:
     lines.append(
         f"  {ended.records_in:,} records in, {ended.records_out:,} out, {ended.dropped:,} dropped, "
         f"{ended.skipped:,} skipped"
-        + (f", {ended.dead_lettered:,} dead letters" if ended.dead_lettered else "")
+        + (f", {counted(ended.dead_lettered, 'dead letter')}" if ended.dead_lettered else "")
     )
     lines.append(
         f"  {ended.rate:,.0f} records/s, p99 {ended.p99_ms:.0f} ms from arrival to the sinks, "
@@ -199,7 +199,7 @@ def ended_lines(ended: Ended) -> list[str]:
     if ended.crash is not None and ended.crash.is_loop:
         lines.append(
             f"crash loop: {ended.crash.runs} runs in a row have failed at this record; another "
-            "start fails again until the cause is mended"
+            "start fails again until the cause is fixed"
         )
         lines.append("hint: --on-crash-loop dead-letter puts the record aside")
     if ended.look:
@@ -226,7 +226,7 @@ def _waits_text(snapshot: Snapshot) -> str:
     """Return what the progress line says of pending records."""
     text = f", {snapshot.pending:,} pending" if snapshot.pending else ""
     if snapshot.dead_lettered:
-        text += f", {snapshot.dead_lettered:,} dead letters"
+        text += f", {counted(snapshot.dead_lettered, 'dead letter')}"
     paused = [name for name, waits in snapshot.waits.items() if waits.is_paused]
     return text + (f", paused: {', '.join(paused)}" if paused else "")
 

@@ -143,13 +143,17 @@ class Applying:
         room = running.room
         room.begin()
         gone: list[int] = []
+        stopped: Interrupted | None = None
         try:
             result = operator.on_chunk(chunk)
         except Interrupted as interrupted:
+            stopped = interrupted
+        if stopped is not None:
+            # Not while the first error is handled: it would be the context of the next ones.
             given, has_rows = inputs
             rows = list(range(len(chunk))) if has_rows else None
             applied = _Applied(running, operator, given, work, chunk, rows, gone)
-            result = self._continued(applied, interrupted)
+            result = self._continued(applied, stopped)
         empty = room.empty if expands else None
         work.passes.append(Pass(running.node, chunk.offsets, result.offsets, gone, empty))
         return result
