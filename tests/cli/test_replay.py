@@ -141,7 +141,10 @@ def test_a_replay_that_is_killed_loses_nothing(tmp_path: Path) -> None:
     write_app(tmp_path)
     assert run(tmp_path, "dlq", "replay", "app.py", "dead").code == 0
     assert set(numbers(tmp_path)) == set(range(200))
-    assert waiting(tmp_path) == 1
+    assert waiting(tmp_path) in (
+        1,
+        2,
+    )  # what is not JSON, once more if the kill came before a commit
 
 
 def test_a_replay_names_a_stage_that_the_app_does_not_have(tmp_path: Path) -> None:
