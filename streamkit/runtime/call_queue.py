@@ -201,9 +201,25 @@ class CallQueue:
             record.stage = "done"
             self._ready.appendleft(record)
 
-    def hold(self, record: PendingRecord) -> None:
-        """Let a given record wait behind an earlier one of its group, which failed again."""
-        record.stage = "held"
+    def put_aside(self, record: PendingRecord, later: Later | None, now_s: float) -> None:
+        """Let a record wait that the task was given, or that is new.
+
+        It waits until it is tried again, for an earlier record of its group, or for the circuit.
+        """
+        group = self._groups.get(record.group)
+        is_first = group is None or group[0] is record
+        if record.number < 0:
+            record.stage = "queued" if later is None else "parked"
+            self.add((record,), now_s)
+        elif later is None and is_first:
+            self._requeue([record])
+        if later is not None and is_first:
+            self.park(record, later)
+        elif not is_first:
+            record.stage = "held"
+            if later is not None:  # it has failed, but an earlier one is tried first
+                record.attempts += later.counts
+                self.records.change(record)
 
     def take(self, most: int) -> list[PendingRecord]:
         """Return the next results, in order."""
@@ -298,11 +314,20 @@ class CallQueue:
     def poll(self, now_s: float) -> None:
         """Find out which records the task may try again, if the task makes the calls."""
         self._wake(now_s)
+        if self.circuit.is_open:
+            self._requeue([each for each in self._ready if each is not self._probe])
+            self._ready = deque(each for each in self._ready if each is self._probe)
         while self._queue and self.circuit.allows(now_s):
             record = self._queue.popleft()
             record.stage = "done"
             self._ready.append(record)
             self._note_begin(record)
+
+    def may_call(self, taken: Sequence[PendingRecord]) -> bool:
+        """Return whether the task may try records that it took before."""
+        return not self.circuit.is_open or (
+            self.circuit.is_probing and len(taken) == 1 and taken[0] is self._probe
+        )
 
     def next_s(self) -> float | None:
         """Return when something happens without an event; None if nothing does."""
