@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass
 from itertools import compress
 
@@ -24,7 +25,7 @@ from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.letters import Letters
 from streamkit.runtime.node_room import Budget
 from streamkit.runtime.running_node import RunningNode, Side
-from streamkit.runtime.work import Aside, Pass, Place, Skip, Work, input_rows
+from streamkit.runtime.work import Aside, Pass, Place, Skip, Work, places_of
 from streamkit.state.pending import PendingRecord
 
 
@@ -161,7 +162,8 @@ class Applying:
             result = operator.on_chunk(chunk)
         except Interrupted as interrupted:
             given, has_rows = inputs
-            rows, shared = _rows_of(given, chunk, has_rows=has_rows)
+            failed = work.failed.get(running.node, ())
+            rows, shared = _rows_of(None if has_rows else given, chunk, failed)
             applied = _Applied(running, operator, given, work, chunk, rows, shared, gone)
             result = self._continued(applied, interrupted)
         empty = room.empty if expands else None
@@ -308,14 +310,24 @@ class Applying:
 
 
 def _rows_of(
-    inputs: Chunk | None, chunk: Chunk, *, has_rows: bool
+    inputs: Chunk | None, chunk: Chunk, failed: Container[Place]
 ) -> tuple[list[list[int]], set[int]]:
-    """Return `_Applied.rows` and `_Applied.shared` of a chunk."""
-    if has_rows or inputs is None:
+    """Return `_Applied.rows` and `_Applied.shared` of a chunk.
+
+    Without ``inputs``, its rows are the inputs. ``failed`` are the inputs without rows in it.
+    """
+    if inputs is None:
         return [[row] for row in range(len(chunk))], set()
-    rows = [input_rows(inputs, chunk, row) for row in range(len(chunk))]
-    given, taken = Counter(chunk.offsets), Counter(inputs.offsets)
-    return rows, {offset for offset, count in given.items() if count != taken[offset]}
+    found: dict[int, list[int]] = {offset: [] for offset in chunk.offsets}
+    for row, place in enumerate(places_of(inputs)):
+        if place[0] in found and place not in failed:
+            found[place[0]].append(row)
+    counts = Counter(chunk.offsets)
+    shared = {offset for offset, rows in found.items() if len(rows) != counts[offset]}
+    return [
+        found[offset] if offset in shared else [found[offset][nth]]
+        for offset, nth in places_of(chunk)
+    ], shared
 
 
 def _group_of(inputs: Chunk | None, row: int) -> object:

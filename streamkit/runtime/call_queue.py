@@ -263,6 +263,10 @@ class CallQueue:
 
     def _leave_group(self, record: PendingRecord) -> None:
         group = self._groups[record.group]
+        if self.limits.is_inline and group[0] is not record:
+            # One step has dropped it, and a later one has failed for a record before it.
+            group.remove(record)
+            return
         assert group[0] is record, "results of a group are delivered in order"
         group.popleft()
         if not group:

@@ -75,6 +75,14 @@ class World:
 Shape = Callable[[App, Stream[Item], World], Stream[Item]]
 
 
+# Adds a sink that writes a stream to the topic ``passed``.
+Sinking = Callable[[App, Stream[Item], World], None]
+
+
+def plain_sink(app: App, passed: Stream[Item], world: World) -> None:
+    passed.to("passed")
+
+
 @dataclass(frozen=True, slots=True)
 class Graph:
     app: App
@@ -83,7 +91,13 @@ class Graph:
 
 
 def graph_of(
-    shape: Shape, world: World, *, has_window: bool, out_of_order: int = 0, late: int = 0
+    shape: Shape,
+    world: World,
+    sink: Sinking = plain_sink,
+    *,
+    has_window: bool = True,
+    out_of_order: int = 0,
+    late: int = 0,
 ) -> Graph:
     """Return an app with stages, which writes what they give to ``passed``, and windows of it."""
     app = App("model")
@@ -91,7 +105,7 @@ def graph_of(
         "rows", Item, event_time=lambda row: row.at, out_of_order=out_of_order / 1_000
     )
     passed = shape(app, rows, world).map(world.pass_on)
-    passed.to("passed")
+    sink(app, passed, world)
     if has_window:
         results = (
             passed.key_by(lambda item: item.key)

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+import msgspec
 import pytest
 
 from streamkit import App, State
@@ -33,7 +34,7 @@ from tests.engine.call_task_runs import (
 from tests.engine.test_windows_model import equal_windows, in_order, marked
 from tests.engine.window_runs import Case, Result, Row
 
-SEEDS: Final = 3_000 if IS_DEEP else 120
+SEEDS: Final = 3_000 if IS_DEEP else 40
 KINDS: Final = (
     *("read", "read", "read some", "begin", "begin", "end", "end", "end", "resume", "resume"),
     *("resume some", "wait", "wait", "tick", "commit", "crash"),
@@ -130,6 +131,10 @@ def copies(item: Item) -> list[Item]:
     return [Item(item.id * 3 + each, item.key, item.at) for each in range(item.id % 4)]
 
 
+def as_is(app: App, rows: Stream[Item], world: World) -> Stream[Item]:
+    return rows
+
+
 def expanded_then_call(app: App, rows: Stream[Item], world: World) -> Stream[Item]:
     return called("call", app, keyed(rows.flat_map(copies)), world)
 
@@ -183,7 +188,43 @@ SHAPES: Final[dict[str, Shape]] = {
     "merged, then retries": merged_then_plain,
     "merged, then calls": merged_then_call,
 }
-EXPANDS: Final = frozenset(name for name in SHAPES if name.startswith("expanded"))
+
+# --- Sinks with several steps -----------------------------------------------------------
+
+
+class Format:
+    """A format that fails for some values at first."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def dumps(self, item: Item) -> bytes:
+        return msgspec.json.encode(self._world.call("encode", item))
+
+    def loads(self, data: bytes) -> Item:
+        return msgspec.json.decode(data, type=Item)
+
+
+def key_and_encode(app: App, passed: Stream[Item], world: World) -> None:
+    def key(item: Item) -> str:
+        return world.call("key", item).key
+
+    keyed(passed).to("passed", key=key, value=Format(world), on_error=world.policy)
+
+
+def shape_and_encode(app: App, passed: Stream[Item], world: World) -> None:
+    @app.sink(keyed(passed), to="passed", value=Format(world), on_error=world.policy)
+    def shape(item: Item) -> Item:
+        return world.call("shape", item)
+
+
+def expand_and_encode(app: App, passed: Stream[Item], world: World) -> None:
+    @app.sink(keyed(passed), to="passed", value=Format(world), on_error=world.policy)
+    def shape(item: Item) -> Iterator[Item]:
+        yield from copies(item)
+
+
+SINKS: Final = {"key and encode": key_and_encode, "shape and encode": shape_and_encode}
 
 # --- The tests -------------------------------------------------------------------------
 
@@ -237,7 +278,7 @@ def finished(name: str, chance: Random, store: Store, case: Case, *, has_window:
 def check(name: str, run: TaskRun, case: Case, *, has_window: bool) -> None:
     rows = marked(case)
     order = run.order
-    if name in EXPANDS:
+    if name.startswith("expanded"):
         rows = [(copy, mark) for row, mark in rows for copy in copies_of(row)]
         order = [copy for row in order for copy in copies_of(row)]
     passed = run.values_of("passed", Item)
@@ -262,6 +303,35 @@ def check(name: str, run: TaskRun, case: Case, *, has_window: bool) -> None:
 
 def copies_of(row: Row) -> list[Row]:
     return [Row(each.id, each.key, each.at) for each in copies(Item(row.id, row.key, row.at))]
+
+
+@pytest.mark.parametrize("is_expanded", [True, False], ids=["expanded", "not expanded"])
+@pytest.mark.parametrize("name", SINKS)
+def test_sinks_with_several_steps_keep_the_order_of_each_key(
+    name: str, is_expanded: bool, store: Store
+) -> None:
+    for seed in range(SEEDS):
+        chance = Random(seed)
+        case = case_of(chance)
+
+        def shape(app: App, rows: Stream[Item], world: World) -> Stream[Item]:
+            return keyed(rows.flat_map(copies) if is_expanded else rows)
+
+        graph = graph_of(shape, world_of(chance), SINKS[name], has_window=chance.random() < 0.5)
+        run = TaskRun(graph, case.partitions, store, chance)
+        run.to_the_end(actions_of(chance, KINDS))
+        check("expanded" if is_expanded else "", run, case, has_window=False)
+
+
+def test_a_sink_that_expands_records_writes_each_result_once(store: Store) -> None:
+    for seed in range(SEEDS):
+        chance = Random(seed)
+        case = case_of(chance)
+        has_window = chance.random() < 0.5
+        graph = graph_of(as_is, world_of(chance), expand_and_encode, has_window=has_window)
+        run = TaskRun(graph, case.partitions, store, chance)
+        run.to_the_end(actions_of(chance, KINDS))
+        check("expanded", run, case, has_window=False)
 
 
 @pytest.mark.parametrize("has_window", [True, False], ids=["window", "no window"])
