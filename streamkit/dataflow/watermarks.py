@@ -275,6 +275,14 @@ class Watermarks:
                 found_ms = min(found_ms, mark_ms - self._between_ms(queued, node))
         return max(self.of_node(node), found_ms)
 
+    def is_held(self, node: Node) -> bool:
+        """Return whether records wait in a stage before a timed node."""
+        before = self.plan.of_node[node].before
+        return any(
+            each in before and (each in self._waiting or lowest() is not None)
+            for each, lowest in self.queues.items()
+        )
+
     def _partitions(self, source: Node, now_s: float) -> tuple[list[int], list[int]]:
         """Return the watermarks of the partitions that hold others back, and of quiet ones."""
         timing, keys, seen_s = source.timing, self._keys[source], self._seen_s[source]

@@ -202,7 +202,17 @@ class Runner:
         Raises:
             StageError: A result failed; nothing of what waits is written or gone.
         """
-        await self._deliver_waiting(self._task.drain)
+        pending = self._task.pending
+        while True:
+            await self._deliver_waiting(self._task.drain)
+            if not pending.count:
+                return
+            # Results were given to stages with calls or retries, and more may wait for them.
+            self._calls.flush()
+            await self._release()
+            while pending.count:
+                await self._wait()
+                await self._release()
 
     async def _deliver_waiting(self, make: Callable[[], Work | None]) -> None:
         async with self.boundary:

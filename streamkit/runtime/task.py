@@ -173,6 +173,9 @@ class Task:
     def drain(self) -> Work | None:
         """Return all that waits, as if no record could come any more; None if nothing waits.
 
+        Stages after one in which records wait are left out: when those have been processed, call
+        it again.
+
         Afterwards the watermarks are those of the records, so a later run goes on normally.
         """
         time = self.time
@@ -255,13 +258,13 @@ class Task:
         for running in self._timed:
             assert time is not None, "stages wait for it"
             node = running.node
-            mark_ms = marks_ms.get(node)
-            if mark_ms is None:
-                mark_ms = time.next_of(node)
+            # What waits before it may still come, and would be late.
+            is_drained = node in marks_ms and not time.is_held(node)
+            mark_ms = marks_ms[node] if is_drained else time.next_of(node)
             time.is_firing = True
             self._fire(running, mark_ms, work)
             self._run_merged(work)
-            if node in marks_ms:
+            if is_drained:
                 mark_ms = max(time.of_node(node), time.highest_seen(node))
             time.advance(node, mark_ms)
         work.finish()

@@ -16,13 +16,16 @@ import msgspec
 import pytest
 
 from streamkit import App, State
+from streamkit.aggregates import CollectList, Count
 from streamkit.dataflow.stream import Stream
 from streamkit.errors import RowError
 from streamkit.state.store import Store
+from streamkit.windows import Tumbling
 from tests.conftest import IS_DEEP
 from tests.engine.call_runs import actions_of
 from tests.engine.call_task_runs import (
     WINDOW_MS,
+    Graph,
     Item,
     Passing,
     Shape,
@@ -31,7 +34,7 @@ from tests.engine.call_task_runs import (
     by_key,
     graph_of,
 )
-from tests.engine.test_windows_model import equal_windows, in_order, marked
+from tests.engine.test_windows_model import Second, as_rows, equal_windows, in_order, marked
 from tests.engine.window_runs import Case, Result, Row
 
 SEEDS: Final = 3_000 if IS_DEEP else 40
@@ -332,6 +335,64 @@ def test_a_sink_that_expands_records_writes_each_result_once(store: Store) -> No
         run = TaskRun(graph, case.partitions, store, chance)
         run.to_the_end(actions_of(chance, KINDS))
         check("expanded", run, case, has_window=False)
+
+
+def windows_around(app: App, rows: Stream[Item], world: World, *, calls: bool, case: Case) -> None:
+    """Add windows, a stage that waits, and windows of what it gives."""
+
+    def checked(result: Result) -> Result:
+        world.call("between", Item(result.window_start, result.key, 0))
+        return result
+
+    windows = (
+        rows.key_by(lambda item: item.key)
+        .window(Tumbling(seconds=WINDOW_MS / 1_000), late=case.late / 1_000)
+        .aggregate(Result, ids=CollectList(lambda item: item.id), count=Count(), name="windows")
+    )
+    if calls:
+
+        @app.stage(windows, on_error=world.policy)
+        async def between(result: Result) -> Result:
+            return checked(result)
+
+    else:
+        between = windows.map(checked, name="between", on_error=world.policy)
+    second = (
+        between.key_by(lambda result: "all")
+        .window(Tumbling(seconds=0.025))
+        .aggregate(
+            Second,
+            of=CollectList(lambda each: (each.key, each.window_start, each.window_end)),
+            name="second",
+        )
+    )
+    second.to("second")
+    second.late.to("second-late")
+
+
+@pytest.mark.parametrize("calls", [True, False], ids=["calls", "retries"])
+def test_windows_of_windows_lose_no_result_that_waits(calls: bool, store: Store) -> None:
+    for seed in range(SEEDS):
+        chance = Random(seed)
+        case = case_of(chance)
+        world = world_of(chance)
+        app = App("model")
+        rows = app.stream(
+            "rows", Item, event_time=lambda row: row.at, out_of_order=case.out_of_order / 1_000
+        )
+        windows_around(app, rows, world, calls=calls, case=case)
+        run = TaskRun(Graph(app, rows, world), case.partitions, store, chance)
+        run.to_the_end(actions_of(chance, KINDS))
+        results, _ = equal_windows(marked(case), WINDOW_MS, WINDOW_MS, 0, case.late)
+        assert not run.values_of("second-late", Result)
+        found = run.values_of("second", Second)
+        assert sorted(each for second in found for each in second.of) == sorted(
+            (each.key, each.window_start, each.window_end) for each in results
+        )
+        wanted = equal_windows(as_rows(results), 25, 25, 0, 0)[0]
+        assert sorted(each.window_start for each in found) == sorted(
+            each.window_start for each in wanted
+        )
 
 
 @pytest.mark.parametrize("has_window", [True, False], ids=["window", "no window"])
