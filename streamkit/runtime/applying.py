@@ -231,6 +231,10 @@ class Applying:
         applied.gone.append(offset)
         if later is None:
             applied.cut(row + 1, len(applied.chunk))
+            queue = applied.running.queue
+            is_open = queue is not None and queue.circuit.is_open
+            if queue is not None and is_open and applied.inputs is not None:
+                self._hold(applied, queue, set())  # the last attempt of a record has opened it
         else:
             self._wait(applied, row, inputs, later)
         return True
@@ -291,7 +295,7 @@ class Applying:
     def _hold(self, applied: _Applied, queue: CallQueue, seen: set[int]) -> None:
         """Let those rows of the rest wait that come after one of their group, or all of them."""
         node, work = applied.running.node, applied.work
-        blocked = work.blocked[node]
+        blocked = work.blocked.setdefault(node, set())
         mask = []
         for row in range(len(applied.chunk)):
             found = applied.rows[row]

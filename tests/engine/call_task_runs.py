@@ -49,18 +49,24 @@ class Item(msgspec.Struct, frozen=True):
 class World:
     """What is outside of the job: a clock, and a service that fails for some rows at first.
 
-    ``fails`` are how many calls fail for a row, ``slow`` the rows that take very long in a plain
-    stage after the calls.
+    ``fails`` are how many calls fail for a row, ``bad`` the rows for which all do, with an error
+    that is not retried, ``slow`` those that take very long in a plain stage after the calls.
+    ``on_call`` is called before each call.
     """
 
     fails: Mapping[int, int]
     slow: frozenset[int] = frozenset()
     policy: Retry = MANY
     now_s: float = 100.0
+    bad: frozenset[int] = frozenset()
     calls: Counter[tuple[str, int]] = field(default_factory=Counter)
+    on_call: Callable[[], None] = lambda: None
 
     def call(self, stage: str, item: Item) -> Item:
+        self.on_call()
         self.calls[stage, item.id] += 1
+        if item.id in self.bad:
+            raise ValueError
         if self.calls[stage, item.id] <= self.fails.get(item.id % 100, 0):
             raise Passing
         return item

@@ -8,7 +8,7 @@ import pytest
 
 from streamkit.errors import RowError
 from streamkit.policies import Policy, retry
-from streamkit.runtime.call_queue import CallLimits, CallQueue, Chances
+from streamkit.runtime.call_queue import CallLimits, CallQueue, Chances, Order
 from streamkit.state.pending import PendingRecord, PendingRecords
 from tests.engine.call_runs import INT, Passing, Stored
 
@@ -77,6 +77,16 @@ def test_a_record_before_a_retried_one_of_its_key_does_not_wait_for_it() -> None
     queue.finish(last, (), Passing(), 0.0)
     assert delivered(queue) == [0]
     assert numbers(queue.next_call(0.0)) == [1]
+
+
+@pytest.mark.parametrize("order", ["input", "key", "none"])
+def test_no_more_calls_begin_than_may_be_in_progress(order: Order) -> None:
+    queue = queue_of(CallLimits(order, concurrency=2), TWICE, "abc")
+    first = queue.next_call(0.0)
+    assert queue.next_call(0.0)
+    assert queue.next_call(0.0) == []
+    returns(queue, first)
+    assert queue.next_call(0.0)
 
 
 def test_a_batch_that_fails_for_good_is_called_record_by_record() -> None:
