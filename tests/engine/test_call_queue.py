@@ -57,6 +57,16 @@ def test_a_retried_record_comes_later_and_others_of_its_key_wait() -> None:
     assert delivered(queue) == [2]
 
 
+def test_no_call_begins_for_a_record_behind_a_retried_one_of_its_key() -> None:
+    queue = queue_of(CallLimits("input", concurrency=2), TWICE, "xaba")
+    first = queue.next_call(0.0)
+    queue.finish(queue.next_call(0.0), (), Passing(), 0.0)
+    other = queue.next_call(0.0)
+    assert numbers([*first, *other]) == [0, 2]
+    returns(queue, other)
+    assert queue.next_call(0.5) == []
+
+
 def test_with_order_by_key_a_call_waits_for_the_delivery_of_the_one_before() -> None:
     queue = queue_of(CallLimits("key", concurrency=9), TWICE, "aab")
     first, other = queue.next_call(0.0), queue.next_call(0.0)
