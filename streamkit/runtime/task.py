@@ -17,6 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import compress
 from typing import Final
 
 from streamkit.dataflow.calling import Called
@@ -46,6 +47,7 @@ from streamkit.runtime.work import (
     Work,
     add_counts,
     end_of,
+    places_of,
 )
 from streamkit.state.keyed import Keyed
 from streamkit.state.states import TIME_STATE, States
@@ -114,7 +116,8 @@ class Task:
     def _prepare_calls(self, running: RunningNode) -> None:
         """Find where a node is called, and the watermarks of records that wait in it."""
         node = running.node
-        self.counts[node].taken = 0 if running.queue is None else len(running.queue)
+        counts = self.counts[node]
+        counts.taken = counts.pending = 0 if running.queue is None else len(running.queue)
         for number, step in enumerate(node.steps):
             if isinstance(step, Called):
                 running.called = number
@@ -126,14 +129,16 @@ class Task:
     def _merging_nodes(self) -> dict[Node, list[Chunk]]:
         """Return the nodes where streams merge, whose rows are put in order before they run.
 
-        It matters only with states. A test for changes in place looks at each stream alone.
+        It matters only with states, and where rows may wait for earlier ones. A test for changes in
+        place looks at each stream alone.
         """
-        if not self.states or self._is_isolated:
-            return {}
+        is_ordered = bool(self.states) and not self._is_isolated
         return {
             node: []
             for node, running in self._running_nodes.items()
-            if len(node.inputs) > 1 and not running.is_two_sided
+            if len(node.inputs) > 1
+            and not running.is_two_sided
+            and (is_ordered or running.is_retrying)
         }
 
     def _opened_time(self, topology: Topology, *, never_idle: bool) -> Watermarks | None:
@@ -154,7 +159,10 @@ class Task:
     def resume(self, release: Release) -> Work:
         """Process records that have waited in a stage, like a slice of a source."""
         node, part, records = release.node, release.part, release.records
-        return self._guarded(lambda: self._whole(Work(None, part, node, records)))
+        work = self._guarded(lambda: self._whole(Work(None, part, node, records)))
+        # With states, a slice that ends early is made again without its last records.
+        self.pending.by_node[node].give_back(records[len(work.records) :])
+        return work
 
     def tick(self) -> Work | None:
         """Return what has become complete without new records; None if nothing has."""
@@ -169,6 +177,9 @@ class Task:
 
     def drain(self) -> Work | None:
         """Return all that waits, as if no record could come any more; None if nothing waits.
+
+        Stages after one in which records wait are left out: when those have been processed, call
+        it again.
 
         Afterwards the watermarks are those of the records, so a later run goes on normally.
         """
@@ -223,6 +234,7 @@ class Task:
             self.states.undo_slice()
             done = work.first(bisect_left(work.part.offsets, reached))
             if len(done.part) and (work.source is not None or work.node is not None):
+                done.earlier = work
                 again = self._repeated(done, fires=False)
                 self._refuse_other_result(again)
         self.states.keep_slice()
@@ -265,13 +277,13 @@ class Task:
         for running in self._timed:
             assert time is not None, "stages wait for it"
             node = running.node
-            mark_ms = marks_ms.get(node)
-            if mark_ms is None:
-                mark_ms = time.next_of(node)
+            # What waits before it may still come, and would be late.
+            is_drained = node in marks_ms and not time.is_held(node)
+            mark_ms = marks_ms[node] if is_drained else time.next_of(node)
             time.is_firing = True
             self._fire(running, mark_ms, work)
             self._run_merged(work)
-            if node in marks_ms:
+            if is_drained:
                 mark_ms = max(time.of_node(node), time.highest_seen(node))
             time.advance(node, mark_ms)
         work.finish()
@@ -354,8 +366,11 @@ class Task:
             if running.called is not None:
                 first = running.called
                 chunk = chunk.with_values(work.records[: len(chunk)])
-        elif isinstance(running.queue, RetryQueue):
-            chunk = inputs = self._not_blocked(running, chunk, work)
+        if running.is_retrying:
+            choose = self._not_paused if is_resumed else self._not_blocked
+            if work.earlier is not None:
+                choose = self._as_before
+            chunk = inputs = choose(running, chunk, work)
         for number in range(first, len(running.operators)):
             if number == running.called and not is_resumed:
                 marks_ms = None if running.marks is None else running.marks(chunk)
@@ -378,10 +393,34 @@ class Task:
         if not any(mask):
             return chunk
         waiting = chunk.select(mask)
+        work.held[node] = set(compress(places_of(chunk), mask))
         marks_ms = None if running.marks is None else running.marks(waiting)
-        work.asides += [Aside(node, each, None) for each in records_of(waiting, marks_ms)]
+        records = records_of(waiting, marks_ms)
+        rows = compress(range(len(chunk)), mask)
+        work.asides += [Aside(node, *each, None) for each in zip(records, rows, strict=True)]
         work.blocked.setdefault(node, set()).update(groups_of(waiting))
         return chunk.select([not each for each in mask])
+
+    def _not_paused(self, running: RunningNode, chunk: Chunk, work: Work) -> Chunk:
+        """Let records that have waited wait on if the circuit has opened since they were taken."""
+        queue, node = running.queue, running.node
+        assert isinstance(queue, RetryQueue), "asked only then"
+        if queue.may_call(work.records):
+            return chunk
+        work.held[node] = set(places_of(chunk))
+        records = work.records[: len(chunk)]
+        work.asides += [Aside(node, each, row, None) for row, each in enumerate(records)]
+        return chunk.slice(0, 0)
+
+    def _as_before(self, running: RunningNode, chunk: Chunk, work: Work) -> Chunk:
+        """Leave out the rows that waited or failed when the slice was made for the first time."""
+        node, earlier = running.node, work.earlier
+        assert earlier is not None, "asked only then"
+        for left_out in (earlier.held, earlier.failed):
+            if node in left_out:
+                places = places_of(chunk)
+                chunk = chunk.select([each not in left_out[node] for each in places])
+        return chunk
 
     def last_of(self, node: Node, row: Chunk) -> tuple[str, Node | None]:
         """Return what happens to a record that fails for good, and where it is put aside."""

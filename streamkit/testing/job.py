@@ -261,12 +261,19 @@ class TestJob:
             if isinstance(writer, CalledWriter | AtOnceWriter):
                 self._loop.run(writer.flush(is_last=is_last))
 
-    def _run_calls(self) -> None:
-        """Make the calls of stages, and process their results, until only retries are left."""
+    def _run_calls(self) -> bool:
+        """Make the calls of stages, and process their results, until only retries are left.
+
+        Returns:
+            Whether there were results.
+        """
         task = self._task
+        has_results = False
         while task.pending and (releases := self._loop.run(self._pending.ready(task))):
+            has_results = True
             for release in releases:
                 self._finish(task.resume(release))
+        return has_results
 
     async def _read(self, node: Node, source: FunctionSource, limit: int | None) -> list[Chunk]:
         reader = FunctionReader(node.name, source, self._clock)
@@ -284,13 +291,14 @@ class TestJob:
             await reader.close()
         return found
 
-    def _process(self, make: Callable[[], Work | None]) -> None:
+    def _process(self, make: Callable[[], Work | None]) -> bool:
+        """Process a slice, then what calls have made of it; return whether there were calls."""
         self._open()
         kept = {each: list(chunks) for each, chunks in self._given.items()}
         work = make()
         if work is not None:
             self._finish(work, kept)
-        self._run_calls()
+        return self._run_calls()
 
     def _finish(self, work: Work, kept: dict[Node, list[Chunk]] | None = None) -> None:
         if work.failure is not None:
@@ -377,7 +385,8 @@ class TestJob:
         Raises:
             StageError: A result failed.
         """
-        self._process(self._task.drain)
+        while self._process(self._task.drain):
+            pass  # results of windows went through calls, and later windows wait for them
 
 
 def chunks_given(given: dict[Node, list[Chunk]], node: Node) -> list[Chunk]:
