@@ -10,6 +10,7 @@ from pathlib import Path
 import google_crc32c
 import msgspec
 
+from streamkit.cli.dlq_output import NAME_CHARACTERS_MAX, cut
 from streamkit.cli.dlq_reading import TopicLetters
 from streamkit.cli.session import note
 from streamkit.connectors.broker_offsets import Mark, decode_mark
@@ -47,7 +48,9 @@ class DonePositions:
         problem = f"{self._folder} has no state of this app" if found is None else found.problem
         if problem and app not in self._noted and len(self._noted) < _NOTES_MAX:
             self._noted.add(app)
-            note(f"all dead letters of {app!r} count as waiting: {problem}")
+            note(
+                f"all dead letters of {cut(app, NAME_CHARACTERS_MAX)!r} count as waiting: {problem}"
+            )
         return found or AppPositions()
 
     def is_done(self, app: str, partition: int, offset: int) -> bool:

@@ -342,6 +342,31 @@ def test_a_letter_of_a_file_is_shown_by_its_line(tmp_path: Path) -> None:
     assert "the number of the line" in run(tmp_path, "dlq", "show", name, "0:1").err
 
 
+def test_texts_of_a_letter_cannot_change_the_terminal(tmp_path: Path) -> None:
+    hostile = "a\x1b[2J\u202eb\r\nc\u2028\x9b"
+    texts = ("app", "stage", "key", "error_type", "error", "value", "stack")
+    name = letters_file(tmp_path, **dict.fromkeys(texts, hostile))
+    listed = run(tmp_path, "dlq", "list", name).out.decode()
+    assert len(listed.splitlines()) == 3
+    shown = run(tmp_path, "dlq", "show", name, "1").out.decode()
+    counted = run(tmp_path, "dlq", "count", name, "--by", "stage").out.decode()
+    stored = run(tmp_path, "dlq", "show", name, "1", "-O", "json").out.decode()
+    for text in (listed, shown, counted, stored):
+        assert not {"\x1b", "\x9b", "\r"} & set(text)
+    for text in (listed, shown, counted):
+        assert not {"\u202e", "\u2028"} & set(text)
+    assert json.loads(stored)["error"] == hostile
+
+
+def test_long_texts_are_cut_in_a_list_but_shown_complete(tmp_path: Path) -> None:
+    name = letters_file(tmp_path, error="e" * 9_000, value="v" * 9_000, failed_at_ms=2**60)
+    listed = run(tmp_path, "dlq", "list", name)
+    assert max(map(len, listed.lines)) < 200
+    shown = run(tmp_path, "dlq", "show", name, "1").out
+    assert b"e" * 9_000 in shown
+    assert b"v" * 9_000 in shown
+
+
 def test_letters_of_a_file_cannot_be_dropped(tmp_path: Path) -> None:
     ended = run(tmp_path, "dlq", "drop", letters_file(tmp_path), "--app", "orders", "--yes")
     assert (ended.code, "delete the file" in ended.err) == (2, True)
