@@ -27,11 +27,13 @@ class AppPositions:
     """The next letter of one app in each partition. ``stored``: as its store has them.
 
     ``problem`` says why the positions of the store are not used; empty if they are.
+    ``is_ours``: whether they are positions of replays, which a drop may move.
     """
 
     next_offsets: Mapping[int, int] = field(default_factory=dict)
     stored: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
+    is_ours: bool = True
 
 
 class DonePositions:
@@ -93,10 +95,11 @@ async def _positions_in(path: Path, letters: TopicLetters) -> AppPositions:
             stored = reader.positions(replay_source(letters.topic))
         marks = {int(number): decode_mark(text) for number, text in stored.items()}
     except sqlite3.Error as error:
-        return AppPositions(problem=f"cannot read the state {path}: {error}")
+        return AppPositions(problem=f"cannot read the state {path}: {error}", is_ours=False)
     except (msgspec.MsgspecError, ValueError):
         name = replay_source(letters.topic)
-        return AppPositions(problem=f"in {path}, {name!r} is a source of another kind")
+        problem = f"in {path}, {name!r} is a source of another kind"
+        return AppPositions(problem=problem, is_ours=False)
     for number, mark in marks.items():
         if not await _is_of_this_log(number, mark, letters):
             problem = f"the topic {letters.topic!r} was created again after the last replay"

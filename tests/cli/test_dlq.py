@@ -513,6 +513,28 @@ def test_letters_of_a_topic_that_was_created_again_are_waiting(tmp_path: Path) -
     assert places(tmp_path, "orders-dead") == []
 
 
+NUMBERS = """
+from collections.abc import Iterator
+from streamkit import App
+app = App("orders")
+@app.source(name="replay-orders-dead")
+def numbers(resume: str | None) -> Iterator[tuple[str, int]]:
+    yield "first", 1
+numbers.to("numbers")
+"""
+
+
+def test_positions_of_another_source_with_that_name_are_not_changed(tmp_path: Path) -> None:
+    produce(tmp_path, "orders", ("b", TEXT))
+    run_job(tmp_path)
+    (tmp_path / "numbers.py").write_text(NUMBERS)
+    assert run(tmp_path, "run", "numbers.py").code == 0
+    listed = run(tmp_path, "dlq", "list", "orders-dead")
+    assert (len(listed.lines), "is a source of another kind" in listed.err) == (2, True)
+    dropped = drop(tmp_path, "--yes")
+    assert (dropped.code, "nothing was dropped" in dropped.err) == (1, True)
+
+
 REPLAY = """
 from streamkit import App
 app = App("orders")
