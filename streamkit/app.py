@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from streamkit.dataflow.app_sources import AppSources
@@ -42,10 +43,14 @@ from streamkit.errors import TopologyError, UsageError
 from streamkit.record import Record, Topic
 
 if TYPE_CHECKING:
+    import msgspec
     from typing_extensions import TypeForm
 
-    from streamkit.run import RunKeywords, RunOptions
+    from streamkit.run import RunKeywords, RunningJob, RunOptions
+    from streamkit.settings import AppSettings
     from streamkit.testing.job import TestJob
+
+    S = TypeVar("S", bound=msgspec.Struct)
 
 X = TypeVar("X")
 Y = TypeVar("Y")
@@ -77,7 +82,36 @@ class App(AppSources):
         self.topology = Topology()
         self.location = caller_location()
         self.module = caller_module()
+        self.own_settings: AppSettings[Any] | None = None
         self._include = tuple(include)
+
+    # --- settings ------------------------------------------------------------------
+
+    def settings(self, kind: type[S]) -> AppSettings[S]:
+        """Declare the app's own settings: the fields of a `msgspec.Struct`.
+
+        They are set with ``--set NAME=VALUE``, ``STREAMKIT_SETTINGS_NAME``,
+        ``STREAMKIT_SETTINGS_NAME_FILE`` or ``[settings]`` in ``streamkit.toml``, and read with
+        `AppSettings.get` while the job runs. A job does not start if one of them is not valid.
+
+        Args:
+            kind: The class. The fields without a default must be set.
+
+        Raises:
+            UsageError: The class is not a Struct, a field of it cannot be set, or the app has
+                settings of another class.
+        """
+        from streamkit.settings import AppSettings
+
+        if self.own_settings is None:
+            self.own_settings = AppSettings(self.name, kind)
+        elif self.own_settings.kind is not kind:
+            raise UsageError(
+                f"the app {self.name!r} has settings of the class "
+                f"{self.own_settings.kind.__name__} already, not {kind!r:.80}",
+                hint="declare one class, with a nested Struct for each part",
+            )
+        return self.own_settings
 
     # --- stages --------------------------------------------------------------------
 
@@ -291,7 +325,7 @@ class App(AppSources):
         refuse_second_import(self)
         self.topology.check(allows_open_ends=allows_open_ends)
 
-    def test(self, *, isolated: bool = False) -> TestJob:
+    def test(self, *, isolated: bool = False, settings: msgspec.Struct | None = None) -> TestJob:
         """Run the graph in memory, without a broker.
 
         Use it in a ``with`` block: ``job.send(stream, *values)``, then ``job.output(stream)``.
@@ -299,17 +333,23 @@ class App(AppSources):
         Args:
             isolated: Fail a stage that changes a value in place if other branches read it too.
                 Otherwise their input depends on the order of the stages.
+            settings: The app's own settings; by default the defaults of its class. Variables and
+                files are not read.
 
         Raises:
             TopologyError: The graph cannot run; see `check`. A stage that nothing reads is
                 allowed, because the test reads it.
+            UsageError: The settings do not belong to the class of the app.
         """
         from streamkit.runtime.letters import JobFacts
         from streamkit.testing.job import TestJob
+        from streamkit.testing.settings import TestSettings
 
         self._check(allows_open_ends=True)
+        given = TestSettings(self.own_settings, settings)
         return TestJob(
             self.topology,
+            given,
             isolated=isolated,
             job=JobFacts(self.name, self.version),
             lifespan=self.new_lifespan,
@@ -329,14 +369,47 @@ class App(AppSources):
         return run_app(self, self._run_options(options))
 
     async def run_async(self, **options: Unpack[RunKeywords]) -> int:
-        """Run the job in the running event loop, for example in a notebook or a web service.
+        """Run the job in the running event loop of asyncio; return the exit code.
 
-        The options are those of `run`. It does not handle signals: the program does. Cancelling
-        this call stops the job in order: every sink is flushed and the positions are committed.
+        Use it if functions of the job need objects of this loop. The options are those of `run`.
+        It does not handle signals: the program does. Cancelling this call stops the job in order:
+        every sink is flushed and the positions are committed. Functions of the job that block also
+        block the event loop; see `start_async`.
+
+        Raises:
+            StreamKitError: The job could not be started.
         """
         from streamkit.run import run_app_async
 
         return await run_app_async(self, self._run_options(options))
+
+    def start(self, **options: Unpack[RunKeywords]) -> RunningJob:
+        """Run the job in a thread of its own; return when its sources and sinks are open.
+
+        Use the result in a ``with`` block, which stops the job in order, or call its ``stop``. If
+        the program ends without that, the job is stopped in order too. The options are those of
+        `run`. It does not handle signals.
+
+        Raises:
+            StreamKitError: The job could not be started.
+        """
+        from streamkit.run import start_app
+
+        return start_app(self, self._run_options(options))
+
+    def start_async(
+        self, **options: Unpack[RunKeywords]
+    ) -> AbstractAsyncContextManager[RunningJob]:
+        """Run the job like `start`, in an ``async with`` block that does not block its event loop.
+
+        The end of the block stops the job in order, also if the block is cancelled.
+
+        Raises:
+            StreamKitError: The job could not be started.
+        """
+        from streamkit.run import start_app_async
+
+        return start_app_async(self, self._run_options(options))
 
     def _run_options(self, options: RunKeywords) -> RunOptions:
         """Check the options of a run; stop here if the file is only loaded, not run."""

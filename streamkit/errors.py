@@ -64,6 +64,14 @@ class StreamKitError(Exception):
         if hint:
             self.add_note(f"hint: {hint}")
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the attributes; the parameters of the class may be others."""
+        return _restored, (type(self), self.args), self.__dict__
+
+
+def _restored(kind: type[StreamKitError], args: tuple[object, ...]) -> StreamKitError:
+    return kind.__new__(kind, *args)
+
 
 class ConfigError(StreamKitError):
     """The settings or the program cannot work; nothing was started."""

@@ -10,16 +10,25 @@ from __future__ import annotations
 import itertools
 import os
 import signal
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 
 # EX_SOFTWARE of sysexits.h; streamkit uses this code for nothing else.
 EXIT_FORKED = 70
 
+# Several threads may register and fork at the same time, each with a job of its own.
+_numbers = itertools.count()
 _in_child: dict[int, Callable[[], None]] = {}
 _numbers = itertools.count()  # threads register too
 _is_registered = False
-_mask: set[int | signal.Signals] | None = None
+
+
+class _OfThread(threading.local):
+    mask: set[int | signal.Signals] | None = None
+
+
+_forking = _OfThread()
 _blocked = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -79,18 +88,17 @@ def _register() -> None:
 
 def _before() -> None:
     """Block signals to the child until it has its own handlers."""
-    global _mask
-    _mask = signal.pthread_sigmask(signal.SIG_BLOCK, _blocked) if _in_child else None
+    _forking.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _blocked) if _in_child else None
 
 
 def _after_in_parent() -> None:
-    if _mask is not None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, _mask)
+    if _forking.mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)
 
 
 def _after_in_child() -> None:
     for release in list(_in_child.values()):
         release()
     _in_child.clear()
-    if _mask is not None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, _mask)
+    if _forking.mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _forking.mask)

@@ -75,7 +75,7 @@ CHUNK_RECORDS_MAX: Final = 4_096
 CHUNK_BYTES_MAX: Final = 1 * MIB
 # How many records one stage keeps that wait for a call or its turn, and their size; and how many
 # that wait for a retry. When there are more, the job reads no further until some are done.
-QUEUED_RECORDS_MAX: Final = 1_000
+QUEUED_RECORDS_MAX: Final = 4_096
 QUEUED_BYTES_MAX: Final = 64 * MIB
 PARKED_RECORDS_MAX: Final = 10_000
 # How many bytes a generator source may read ahead of the job.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Literal
 
@@ -197,7 +197,10 @@ def _seconds(wanted: Any, wall_s: float) -> float | None:
     try:
         found = float(wanted)
     except ValueError:
-        found = parsedate_to_datetime(wanted).timestamp() - wall_s
+        date = parsedate_to_datetime(wanted)
+        if date.tzinfo is None:  # dates of HTTP are in UTC, also in the forms without a zone
+            date = date.replace(tzinfo=UTC)
+        found = date.timestamp() - wall_s
     return max(0.0, found) if found == found else None
 
 

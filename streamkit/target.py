@@ -158,6 +158,10 @@ class BrokerLease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Detach from the embedded broker; it ends after the last job has detached."""
         if self._attachment is not None:
             self._attachment.close()
 

@@ -79,6 +79,11 @@ BENCHMARKS: Final = {
         "join each order with its payment within 10 s; two topics to one, state durable",
         "no target yet; the baseline is a hand-written loop",
     ),
+    "calls": Benchmark(
+        "streamkit.bench.calls",
+        "an async stage with 256 calls of 1 ms in progress, in a job without a broker",
+        "0.9 of asyncio.gather",
+    ),
     "latency": Benchmark(
         "streamkit.bench.latency",
         "from produce to consume through the job of etl, at 2,000 records/s",

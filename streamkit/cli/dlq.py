@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from streamkit.cli.listing import output_option
-from streamkit.cli.options import Command, Group, with_target_options
+from streamkit.cli.options import (
+    DURATION,
+    Command,
+    Group,
+    target_options_of,
+    tls_of,
+    with_target_options,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -144,3 +152,59 @@ def drop(topic: str, app: str, places: tuple[str, ...], yes: bool) -> None:
     from streamkit.cli.dlq_drop import run
 
     run(topic, app, places, asks=not yes)
+
+
+@dlq.command(
+    cls=Command,
+    examples=(
+        "streamkit dlq replay app.py orders-dead",
+        "streamkit dlq replay package.jobs:app orders-dead --json",
+    ),
+)
+@with_target_options
+@click.argument("target", metavar="APP")
+@click.argument("topic")
+@click.option("--stop-deadline", default="25s", type=DURATION, help="Maximum time for a stop")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a setting; repeatable",
+)
+@click.option("--json", "as_json", is_flag=True, help="Report as JSON lines on standard output")
+@click.pass_context
+def replay(
+    context: click.Context,
+    /,
+    target: str,
+    topic: str,
+    stop_deadline: float,
+    assignments: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Give the dead letters of TOPIC to the stages of APP again that they came from.
+
+    APP is given as app.py, app.py:name or package.module:name. Its sources are not read, and the
+    run ends when all letters are replayed that are waiting now. No letter is replayed twice, also
+    if the replay is killed. While the job runs, stop it, or start it with `streamkit run
+    --replay TOPIC`.
+    """
+    from streamkit.cli.run import run_target
+    from streamkit.run import RunOptions
+    from streamkit.settings import parse_assignments
+
+    given = target_options_of(context)
+    options = RunOptions(
+        cluster=given.cluster,
+        profile=given.profile,
+        embedded=given.embedded,
+        tls=tls_of(given),
+        data_dir=None if given.data_dir is None else Path(given.data_dir),
+        replay=(topic,),
+        replay_only=True,
+        stop_deadline_s=stop_deadline,
+        json=as_json,
+        settings=parse_assignments(assignments),
+    )
+    run_target(context, target, options)

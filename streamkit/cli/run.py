@@ -22,13 +22,23 @@ from streamkit.cli.output import unguarded_output
 from streamkit.dataflow.topology import as_mermaid, as_text
 from streamkit.errors import StreamKitError
 from streamkit.loading.apps import load_app
-from streamkit.observe.streams import say
-from streamkit.run import RunOptions, run_app
+from streamkit.observe.report import setting_line
+from streamkit.observe.streams import escaped, say
+from streamkit.run import RunOptions, run_app, settings_of
 from streamkit.run.exit_guard import ExitGuard
 from streamkit.settings import parse_assignments
 
 if TYPE_CHECKING:
     from streamkit.app import App
+
+
+_with_settings = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a setting; repeatable",
+)
 
 
 @click.command(
@@ -49,6 +59,18 @@ if TYPE_CHECKING:
     "--create-topics", is_flag=True, help="Create missing topics, including source topics"
 )
 @click.option(
+    "--replay",
+    multiple=True,
+    metavar="TOPIC",
+    help="Give the dead letters of TOPIC to the stages again that they came from; repeatable",
+)
+@click.option(
+    "--on-crash-loop",
+    type=click.Choice(["stop", "dead-letter"]),
+    default="stop",
+    help="A record at which the last two runs have failed: fail again, or put it aside",
+)
+@click.option(
     "--commit-interval",
     default="1s",
     type=DURATION,
@@ -66,13 +88,7 @@ if TYPE_CHECKING:
     type=SIZE,
     help="Maximum memory of keyed state; by default half of the machine memory",
 )
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a setting; repeatable",
-)
+@_with_settings
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON lines on standard output")
 @click.pass_context
 def run(
@@ -87,15 +103,21 @@ def run(
     """Run APP, given as app.py, app.py:name or package.module:name.
 
     Without --once, the job runs until SIGTERM or Ctrl-C stops it: it flushes every sink,
-    commits, and exits with 0. A second signal closes everything without flushing or committing. A
+    commits, and exits with 0. If three runs in a row fail at the same record, the exit code is 5.
+    A second signal closes everything without flushing or committing. A
     third one ends the process immediately.
     """
     options = _options(context, given, stop_deadline, as_json, parse_assignments(assignments))
+    run_target(context, target, options)
+
+
+def run_target(context: click.Context, target: str, options: RunOptions) -> None:
+    """Load an app and run it; leave the process with the exit code of the run."""
     with unguarded_output():
-        with _prints_to_standard_error() if as_json else contextlib.nullcontext():
+        with _prints_to_standard_error() if options.json else contextlib.nullcontext():
             app = load_app(target)
             app.load()
-        leaving = ExitGuard(stop_deadline, say)
+        leaving = ExitGuard(options.stop_deadline_s, say)
         try:
             code = run_app(app, options, leaving.begin)
         except StreamKitError as error:
@@ -143,11 +165,17 @@ def _checked(target: str) -> App:
 
 @click.command(cls=Command, examples=("streamkit check app.py", "streamkit check package.jobs:app"))
 @click.argument("target", metavar="APP")
-def check(target: str) -> None:
-    """Find problems in the graph of APP without running it."""
+@_with_settings
+def check(target: str, assignments: tuple[str, ...]) -> None:
+    """Find problems in the graph and the settings of APP without running it."""
     app = _checked(target)
+    found = settings_of(app, parse_assignments(assignments))
+    for note in found.notes:
+        say(note)
     count = len(app.topology.nodes)
     click.echo(f"{app.name}: {count} stages, no problems found")
+    for setting in found.settings.reports:
+        click.echo(f"  {escaped(setting_line(setting))}")
 
 
 @click.command(

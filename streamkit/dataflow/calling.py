@@ -133,7 +133,7 @@ class Called:
         if self.spec.batch is None:
             if self.expands:
                 return (list(result),)
-            return (result if self.is_sink else refuse_unfinished(result),)
+            return (refuse_unfinished(result),)
         if self.is_sink:
             refuse_unfinished(result)
             return [None] * len(call)

@@ -289,11 +289,17 @@ def fill(
 
 
 _UNFINISHED = (Iterator, Awaitable, AsyncIterator)
+# Whether a class is one of these: asking an abstract class takes long.
+_known_kinds: dict[type, bool] = {}
 
 
 def refuse_unfinished(result: Any) -> Any:
     """Refuse a result that is not a value but a coroutine or an iterator."""
-    if not isinstance(result, _UNFINISHED):
+    kind = type(result)
+    is_unfinished = _known_kinds.get(kind)
+    if is_unfinished is None:
+        is_unfinished = _known_kinds[kind] = issubclass(kind, _UNFINISHED)
+    if not is_unfinished:
         return result
     if isinstance(result, Coroutine):
         result.close()  # otherwise Python warns that it was never awaited

@@ -48,8 +48,9 @@ class Node:
     without an annotation. ``is_keyed``: its records have the key of their group. ``key_type`` is
     the type of that key, or None if it is not known. ``is_late``: it gets the records that were
     too late for its input, not the results. ``is_table``: it is a table, which is read before the
-    streams. ``tables`` are the tables that it looks up. ``dead_letters`` is the sink for records
-    that fail here.
+    streams. ``is_replay``: it reads dead letters, which go to the stages that they came from.
+    ``tables`` are the tables that it looks up. ``dead_letters`` is the sink for records
+    that fail here; ``takes_letters``: this is such a sink.
     """
 
     name: str
@@ -65,9 +66,11 @@ class Node:
     key_type: Any = None
     is_late: bool = False
     is_table: bool = False
+    is_replay: bool = False
     timing: SourceTiming = SourceTiming()
     tables: tuple[Node, ...] = ()
     dead_letters: Node | None = None
+    takes_letters: bool = False
 
 
 @dataclass(slots=True)
@@ -128,14 +131,11 @@ class Topology:
                 "sink",
                 endpoint=TopicSink(topic.name, topic.partitions) if is_topic else target,
                 location=location,
+                takes_letters=True,
             )
             self._dead_letters[topic.name] = found
             self.nodes.append(found)
         return found
-
-    def has_letters(self, node: Node) -> bool:
-        """Return whether a node is a sink for dead letters of others."""
-        return any(other.dead_letters is node for other in self.nodes)
 
     def of_kind(self, kind: str) -> list[Node]:
         return [node for node in self.nodes if node.kind == kind]

@@ -119,6 +119,8 @@ class Watermarks:
         # Unread records by source and partition, if the source knows them.
         self.backlog: Callable[[Node], Mapping[int, int]] = lambda source: {}
         self.ended: set[Node] = set()
+        # The timed nodes that can get no more records, because their sources have ended.
+        self._finished: set[Node] = set()
         # Whether results of timed nodes are processed, which no partition has brought.
         self.is_firing = False
         self._source: Node | None = None
@@ -255,7 +257,8 @@ class Watermarks:
         found_ms = min([streams_ms, *tables_ms]) - time.hold_ms
         # What waits in a stage before this one may come even if the source of it is quiet.
         for before, hold_ms in time.waits_for:
-            found_ms = min(found_ms, self.of_node(before) - hold_ms)
+            if before not in self._finished:
+                found_ms = min(found_ms, self.of_node(before) - hold_ms)
         for queued, lowest in self.queues.items():
             mark_ms = lowest() if queued in time.before else None
             if mark_ms is not None:  # as if no later record had come
@@ -281,7 +284,13 @@ class Watermarks:
         return holding_ms, quiet_ms
 
     def advance(self, node: Node, mark_ms: int) -> None:
-        """Set the watermark of a timed node."""
+        """Set the watermark of a timed node.
+
+        After the end of its sources, it is that of the records, for the next run.
+        """
+        if mark_ms > FOREVER_MS // 2:
+            self._finished.add(node)
+            mark_ms = self.highest_seen(node)
         key = _node_key(node)
         if mark_ms > self._kept.values.get(key, NEVER_MS):
             self._kept.touch(key)

@@ -5,107 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import IO, Any, Protocol
 
+from streamkit.observe.facts import Ended, SettingReport, Snapshot, Started, TimeReport, Waits
 from streamkit.observe.streams import ReportStream, escaped
 from streamkit.units import counted, shown_bytes
 
 _LINE_WIDTH = 100
 
 
-@dataclass(frozen=True, slots=True)
-class StageCounts:
-    """Counts of a stage. Inputs: ``taken``, the sum of the next three. Outputs: ``given``."""
-
-    name: str
-    kind: str
-    taken: int
-    handled: int
-    dropped: int
-    skipped: int
-    given: int
-    late: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The facts of the start report."""
-
-    app: str
-    where: str
-    state: str
-    sources: list[str]
-    sinks: list[str]
-    waiting: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StateSize:
-    """How large a state is; the size in bytes is an estimate."""
-
-    name: str
-    keys: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class TimeReport:
-    """What a run keeps, and how far event time has come.
-
-    ``watermarks`` are those of the stages that wait for them, as ISO 8601; empty text before the
-    first records. ``waiting`` is the number of open windows and of records that wait for others.
-    """
-
-    states: list[StateSize] = field(default_factory=list)
-    watermarks: dict[str, str] = field(default_factory=dict)
-    waiting: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The progress of a run. ``lag`` is the number of records not read yet; None if not known."""
-
-    records_in: int
-    records_out: int
-    elapsed_s: float
-    lag: int | None
-    commits: int
-    time: TimeReport = field(default_factory=TimeReport)
-
-    @property
-    def rate(self) -> float:
-        """Records in per second since the start."""
-        return self.records_in / self.elapsed_s if self.elapsed_s > 0 else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The facts of the end report."""
-
-    app: str
-    exit_code: int
-    reason: str
-    records_in: int
-    records_out: int
-    dropped: int
-    skipped: int
-    elapsed_s: float
-    rate: float
-    p99_ms: float
-    commits: int
-    unacknowledged: dict[str, int]
-    stages: list[StageCounts]
-    look: str = ""
-    lag: int | None = None
-    error: str = ""
-    hint: str = ""
-    sink_topics: list[str] = field(default_factory=list)
-    time: TimeReport = field(default_factory=TimeReport)
-
-
 class Reporter(Protocol):
-    """Writes the reports of a run."""
+    """Writes the reports of a run. ``hide`` removes secrets from a text."""
+
+    hide: Callable[[str], str]
 
     def started(self, started: Started) -> None: ...
 
@@ -123,9 +36,16 @@ class Reporter(Protocol):
 
 
 class TextReporter:
-    """Writes lines to standard error; on a terminal, the progress line is updated in place."""
+    """Writes lines to standard error; on a terminal, the progress line is updated in place.
 
-    def __init__(self, out: IO[str] | None = None, *, is_terminal: bool | None = None) -> None:
+    ``app`` is added to each line if a process runs several jobs.
+    """
+
+    def __init__(
+        self, out: IO[str] | None = None, *, is_terminal: bool | None = None, app: str = ""
+    ) -> None:
+        self._prefix = f"{app}: " if app else ""
+        self.hide: Callable[[str], str] = str
         self._out = ReportStream(sys.stderr if out is None else out)
         self._is_terminal = self._out.is_terminal if is_terminal is None else is_terminal
         self._is_live = False
@@ -140,6 +60,8 @@ class TextReporter:
             self._line(f"  source  {source}")
         for sink in started.sinks:
             self._line(f"  sink    {sink}")
+        for setting in started.settings:
+            self._line(f"  {setting_line(setting)}")
         self._line(f"  state   {started.state}")
         if started.waiting is not None:
             self._line(f"  {counted(started.waiting, 'record')} waiting")
@@ -153,7 +75,7 @@ class TextReporter:
             text += f", {snapshot.lag:,} left"
             if total and snapshot.rate > 0 and snapshot.lag:
                 text += f" (about {snapshot.lag / snapshot.rate:,.0f} s)"
-        text += _kept_text(snapshot.time)
+        text += _waits_text(snapshot) + _kept_text(snapshot.time)
         if self._is_terminal:
             self._out.write(f"\r{escaped(text)[:_LINE_WIDTH]:<{_LINE_WIDTH}}")
             self._is_live = True
@@ -167,7 +89,8 @@ class TextReporter:
         self._line(text)
 
     def ended(self, ended: Ended) -> None:
-        self._line("")
+        if not self._prefix:
+            self._line("")
         for line in ended_lines(ended):
             self._line(line)
 
@@ -175,15 +98,23 @@ class TextReporter:
         if self._is_live:
             self._out.write("\r" + " " * _LINE_WIDTH + "\r")
             self._is_live = False
-        self._out.line(text)
+        if self._prefix and text:  # the first line of a report has the name already
+            text = self._prefix + text.removeprefix(self._prefix)
+            text = text.replace("\n", f"\n{self._prefix}")
+        self._out.line(self.hide(text))
 
 
 class JsonReporter:
-    """Writes one JSON object per line to standard output, each with its ``event``."""
+    """Writes one JSON object per line to standard output, each with its ``event``.
+
+    ``app`` is added to each object if a process runs several jobs.
+    """
 
     progress_every_s = 1.0
 
-    def __init__(self, out: IO[str] | None = None) -> None:
+    def __init__(self, out: IO[str] | None = None, *, app: str = "") -> None:
+        self._app = {"app": app} if app else {}
+        self.hide: Callable[[str], str] = str
         self._out = ReportStream(sys.stdout if out is None else out)
 
     def started(self, started: Started) -> None:
@@ -202,7 +133,22 @@ class JsonReporter:
         self._write("ended", asdict(ended))
 
     def _write(self, event: str, fields: dict[str, Any]) -> None:
-        self._out.write(json.dumps({"event": event, **fields}) + "\n")
+        shown = _with_texts({"event": event, **self._app, **fields}, self.hide)
+        self._out.write(json.dumps(shown) + "\n")
+
+
+def _with_texts(value: object, change: Callable[[str], str]) -> object:
+    """Return a value of dicts, lists and texts with each text changed, except the keys."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _with_texts(each, change) for key, each in value.items()}
+    return [_with_texts(each, change) for each in value] if isinstance(value, list) else value
+
+
+def setting_line(setting: SettingReport) -> str:
+    """Return the line of a setting, with its origin."""
+    return f"setting {setting.name}: {setting.value} ({setting.origin})"
 
 
 def ended_lines(ended: Ended) -> list[str]:
@@ -216,10 +162,17 @@ def ended_lines(ended: Ended) -> list[str]:
             parts.append(f"{stage.dropped:,} dropped{late}")
         if stage.skipped:
             parts.append(f"{stage.skipped:,} skipped")
+        if stage.dead_lettered:
+            parts.append(counted(stage.dead_lettered, "dead letter"))
+        if stage.pending:
+            parts.append(f"{stage.pending:,} pending")
         lines.append(f"  {stage.name:<{width}} {' '.join(parts)}")
+        if stage.waits is not None:
+            lines.append(f"  {'':<{width}} {_calls_text(stage.waits)}")
     lines.append(
         f"  {ended.records_in:,} records in, {ended.records_out:,} out, {ended.dropped:,} dropped, "
         f"{ended.skipped:,} skipped"
+        + (f", {counted(ended.dead_lettered, 'dead letter')}" if ended.dead_lettered else "")
     )
     lines.append(
         f"  {ended.rate:,.0f} records/s, p99 {ended.p99_ms:.0f} ms from arrival to the sinks, "
@@ -235,15 +188,47 @@ def ended_lines(ended: Ended) -> list[str]:
             f"  {ended.time.waiting:,} open windows and waiting records go on with the next run; "
             "--drain completes them"
         )
+    if ended.pending:
+        lines.append(f"  {counted(ended.pending, 'record')} pending: the next run begins with them")
     for sink, count in ended.unacknowledged.items():
         lines.append(f"  NOT FLUSHED: {count:,} records for {sink}; the next run sends them again")
     if ended.error:
         lines.append(f"error: {ended.error}")
     if ended.hint:
         lines.append(f"hint: {ended.hint}")
+    if ended.crash is not None and ended.crash.is_loop:
+        lines.append(
+            f"crash loop: {ended.crash.runs} runs in a row have failed at this record; another "
+            "start fails again until the cause is fixed"
+        )
+        lines.append("hint: --on-crash-loop dead-letter puts the record aside")
     if ended.look:
         lines.append(f"look at the result: {ended.look}")
+    for topic in ended.letter_topics if ended.dead_lettered else ():
+        lines.append(f"look at the dead letters: streamkit dlq list {topic}")
     return lines
+
+
+def _calls_text(waits: Waits) -> str:
+    """Return what the end report says of the calls of a stage."""
+    parts = []
+    if waits.p50_ms is not None and waits.p99_ms is not None:
+        parts.append(f"calls p50 {waits.p50_ms:,.1f} ms, p99 {waits.p99_ms:,.1f} ms")
+    parts.append("1 retry" if waits.retries == 1 else f"{waits.retries:,} retries")
+    if waits.parked:
+        parts.append(f"{waits.parked:,} wait for a retry")
+    if waits.is_paused:
+        parts.append("the circuit is open")
+    return ", ".join(parts)
+
+
+def _waits_text(snapshot: Snapshot) -> str:
+    """Return what the progress line says of pending records."""
+    text = f", {snapshot.pending:,} pending" if snapshot.pending else ""
+    if snapshot.dead_lettered:
+        text += f", {counted(snapshot.dead_lettered, 'dead letter')}"
+    paused = [name for name, waits in snapshot.waits.items() if waits.is_paused]
+    return text + (f", paused: {', '.join(paused)}" if paused else "")
 
 
 def _kept_text(time: TimeReport) -> str:

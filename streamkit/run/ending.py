@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from streamkit.dataflow.endpoints import TopicSink
 from streamkit.dataflow.topology import Topology
-from streamkit.observe.report import Ended, StageCounts, StateSize, TimeReport
+from streamkit.observe.facts import Ended, StageCounts, StateSize, TimeReport
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.shutdown import EXIT_LATE
 from streamkit.runtime.worker import Worker
-from streamkit.state.states import TIME_STATE, memory_bytes, waits
+from streamkit.state.states import PENDING, TIME_STATE, memory_bytes, waits
 from streamkit.target import Target
 from streamkit.units import shown_time
 
@@ -21,7 +21,7 @@ def records_of(topology: Topology, worker: Worker) -> tuple[int, int]:
     counts = worker.progress.counts
     return (
         sum(counts[node].taken for node in topology.of_kind("source")),
-        sum(counts[node].given for node in topology.of_kind("sink")),
+        sum(counts[node].given for node in topology.of_kind("sink") if not node.takes_letters),
     )
 
 
@@ -30,7 +30,7 @@ def time_report(worker: Worker) -> TimeReport:
     sizes = [
         StateSize(state.name, len(state), memory_bytes(state))
         for state in worker.progress.states()
-        if state.name != TIME_STATE
+        if state.name != TIME_STATE and not state.name.endswith(PENDING)
     ]
     marks = {name: shown_time(mark_ms) for name, mark_ms in worker.progress.watermarks().items()}
     waiting = sum(len(each) for each in worker.progress.states() if waits(each))
@@ -43,11 +43,9 @@ def ended_report(
     """Return the end report of a run, from the counts and the failure of its worker."""
     records_in, records_out = records_of(topology, worker)
     stages = _stage_counts(worker)
-    topics = [
-        node.endpoint.topic
-        for node in topology.of_kind("sink")
-        if isinstance(node.endpoint, TopicSink)
-    ]
+    sinks = [each for each in topology.of_kind("sink") if isinstance(each.endpoint, TopicSink)]
+    topics = [each.endpoint.topic for each in sinks if not each.takes_letters]
+    letter_topics = [each.endpoint.topic for each in sinks if each.takes_letters]
     failure = worker.failure
     return Ended(
         app=app,
@@ -69,10 +67,14 @@ def ended_report(
         hint=getattr(failure, "hint", "") if failure is not None else "",
         sink_topics=topics,
         time=time_report(worker),
+        dead_lettered=sum(stage.dead_lettered for stage in stages),
+        pending=sum(stage.pending for stage in stages),
+        letter_topics=letter_topics,
     )
 
 
 def _stage_counts(worker: Worker) -> list[StageCounts]:
+    waits = worker.progress.waits()
     return [
         StageCounts(
             node.name,
@@ -81,8 +83,11 @@ def _stage_counts(worker: Worker) -> list[StageCounts]:
             counts.handled,
             counts.dropped,
             counts.skipped,
+            counts.dead_lettered,
+            counts.pending,
             counts.given,
             counts.late,
+            waits.get(node.name),
         )
         for node, counts in worker.progress.counts.items()
     ]

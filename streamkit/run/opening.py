@@ -10,6 +10,7 @@ from streamkit.client.backoff import OnRetry
 from streamkit.client.client import Client
 from streamkit.connectors.broker_offsets import BrokerOffsets
 from streamkit.connectors.topics import TopicReader, TopicWriter, prepare_topics
+from streamkit.dataflow.dead_letters import replay_source
 from streamkit.dataflow.endpoints import (
     FileTable,
     FunctionSource,
@@ -19,7 +20,7 @@ from streamkit.dataflow.endpoints import (
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock, machine_memory_bytes
 from streamkit.errors import StageError, StreamKitError, TopologyError
-from streamkit.observe.report import Started
+from streamkit.observe.facts import Started
 from streamkit.run.options import RunOptions
 from streamkit.runtime.called_sinks import own_writer
 from streamkit.runtime.contracts import AcknowledgedWriter, SinkWriter, SourceFacts, SourceReader
@@ -126,6 +127,8 @@ class Opening:
         readers: dict[Node, SourceReader] = {}
         offsets = BrokerOffsets(self._app)
         for node in self._topology.of_kind("source"):
+            if self._options.replay_only and not (node.is_replay or node.is_table):
+                continue
             match node.endpoint:
                 case TopicSource() as source:
                     readers[node] = TopicReader(
@@ -133,7 +136,7 @@ class Opening:
                         source,
                         name=node.name,
                         offsets=offsets,
-                        until_end=self._options.once,
+                        until_end=self._options.once or self._options.replay_only or node.is_replay,
                         resumes_from_broker=facts.is_new and not self._options.fresh_state,
                         starts_over=self._options.fresh_state,
                         on_retry=self._on_retry_of(f"source {node.name}"),
@@ -240,6 +243,8 @@ class Opening:
     def _note_unused(self, committed: Changes, readers: dict[Node, SourceReader]) -> None:
         names = {node.name for node in readers}
         for name in sorted(committed.keys() - names):
+            if name.startswith(replay_source("")) or self._options.replay_only:
+                continue
             self._note(
                 f"the state has positions of a source {name!r}, which this app does not have; "
                 f'they are kept but not used. If you renamed the source, set name="{name}" to '

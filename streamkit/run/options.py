@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Protocol, TypedDict
+from typing import Any, Literal, Protocol, TypedDict, get_args
 
 from streamkit.client.tls import Tls
 from streamkit.dataflow.lifespans import NewLifespan
 from streamkit.dataflow.options import checked_options
 from streamkit.dataflow.topology import Topology
 from streamkit.errors import UsageError
+from streamkit.settings import AppSettings
 from streamkit.target import data_folder
 from streamkit.units import seconds_of
+
+OnCrashLoop = Literal["stop", "dead-letter"]
 
 
 class Job(Protocol):
@@ -31,6 +35,9 @@ class Job(Protocol):
 
     @property
     def new_lifespan(self) -> NewLifespan | None: ...
+
+    @property
+    def own_settings(self) -> AppSettings[Any] | None: ...
 
     def check(self) -> None:
         """Refuse a graph that cannot run."""
@@ -49,6 +56,9 @@ class RunOptions:
     drain: bool = False
     fresh_state: bool = False
     create_topics: bool = False
+    replay: tuple[str, ...] = ()
+    replay_only: bool = False
+    on_crash_loop: OnCrashLoop = "stop"
     commit_interval_s: float = 1.0
     state_memory_bytes: int | None = None
     stop_deadline_s: float = 25.0
@@ -69,6 +79,11 @@ class RunKeywords(TypedDict, total=False):
         once: Read up to the end offsets seen at the start, then stop.
         fresh_state: Start over and ignore committed offsets.
         create_topics: Create missing topics, including those that sources read.
+        replay: Topics of dead letters. What they hold now is given again to the stages that it
+            came from.
+        replay_only: Only replay: the sources are not read, and the run ends after the replay.
+        on_crash_loop: What happens to a record at which the job has failed twice before: ``stop``
+            lets it fail, ``dead-letter`` writes it to the topic ``APP-dead-letters``.
         commit_interval: How often offsets are committed, in seconds or as a timedelta.
         stop_deadline: How long stopping may take, in seconds or as a timedelta.
         state_memory: The most memory that keyed state may take, in bytes; by default half of the
@@ -86,6 +101,9 @@ class RunKeywords(TypedDict, total=False):
     once: bool
     fresh_state: bool
     create_topics: bool
+    replay: Sequence[str]
+    replay_only: bool
+    on_crash_loop: OnCrashLoop
     commit_interval: float | timedelta
     stop_deadline: float | timedelta
     state_memory: int | None
@@ -111,12 +129,31 @@ def options_of(keywords: RunKeywords) -> RunOptions:
         drain=keywords.get("drain", False),
         fresh_state=keywords.get("fresh_state", False),
         create_topics=keywords.get("create_topics", False),
+        replay=_names("replay", keywords.get("replay", ())),
+        replay_only=keywords.get("replay_only", False),
+        on_crash_loop=_on_crash_loop(keywords.get("on_crash_loop", "stop")),
         commit_interval_s=_seconds("commit_interval", keywords.get("commit_interval", 1.0)),
         state_memory_bytes=_size("state_memory", keywords.get("state_memory")),
         stop_deadline_s=_seconds("stop_deadline", keywords.get("stop_deadline", 25.0)),
         json=keywords.get("json", False),
         settings=keywords.get("settings") or {},
     )
+
+
+def _names(option: str, value: object) -> tuple[str, ...]:
+    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        return tuple(value)
+    raise UsageError(
+        f"{option}={value!r} is not a list of topics", hint=f'{option}=["orders-dead"]'
+    )
+
+
+def _on_crash_loop(value: object) -> OnCrashLoop:
+    for each in get_args(OnCrashLoop):
+        if value == each:
+            found: OnCrashLoop = each
+            return found
+    raise UsageError(f"on_crash_loop={value!r} is not valid", hint='use "stop" or "dead-letter"')
 
 
 def _seconds(name: str, value: object) -> float:

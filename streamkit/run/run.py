@@ -13,32 +13,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import traceback
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from signal import SIGTERM
-from typing import Any, Final
+from typing import Final
 
 import anyio
 
 from streamkit.client.backoff import Backoff
 from streamkit.client.client import Client
-from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock
-from streamkit.errors import ConnectFailed, StreamKitError
-from streamkit.observe.report import RateLimited, Reporter, Snapshot
+from streamkit.errors import ConnectFailed
+from streamkit.observe.facts import Crash, Snapshot
+from streamkit.observe.report import RateLimited, Reporter
+from streamkit.run.crashes import note_crash, poison_of
 from streamkit.run.ending import ended_report, records_of, time_report
+from streamkit.run.graph import with_letters, with_replays, with_settings
+from streamkit.run.held_lifespan import HeldLifespan
 from streamkit.run.opening import Opened, Opening
 from streamkit.run.options import Job, RunOptions
-from streamkit.runtime.failures import error_text, users_line
+from streamkit.runtime.failures import users_line
+from streamkit.runtime.hanging import awaiting_line
 from streamkit.runtime.letters import JobFacts
-from streamkit.runtime.shutdown import Phase
+from streamkit.runtime.shutdown import EXIT_CRASH_LOOP, EXIT_LATE, Phase
 from streamkit.runtime.signals import main_thread_stack
+from streamkit.runtime.stopping import ABANDONED
 from streamkit.runtime.task_env import Lifespan
 from streamkit.runtime.worker import Worker, WorkerOptions
 from streamkit.settings import Settings
+from streamkit.state.store import Store
 from streamkit.target import BrokerLease, Target, keep_broker_running
 
 # Short enough to report a missing broker within two seconds.
@@ -66,21 +71,42 @@ class Run:
         self._lease = lease
         self._reporter = reporter
         self._clock = clock
-        self._topology: Topology = with_settings(app.topology, settings)
+        graph = with_replays(with_settings(app.topology, settings), options.replay)
+        self._letters: Node | None = None
+        if options.on_crash_loop == "dead-letter":
+            graph, self._letters = with_letters(graph, app.name)
+        self._topology: Topology = graph
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker: Worker | None = None
         self._early_signal: int | None = None
         self._has_ended = False
         self._lifespan = Lifespan()
+        self._held: HeldLifespan | None = None
+        self._store: Store | None = None
+        self._crash: Crash | None = None
+        # Where a coroutine of the user waited when a phase of the stop was abandoned.
+        self.hangs_at = ""
         self._begin_scope: anyio.CancelScope | None = None
         self._started_s = clock.monotonic_s()
         self._note_limited = RateLimited(reporter.note, clock.monotonic_s)
+        # Called when the sources and sinks are open.
+        self.on_running: Callable[[], None] = lambda: None
         # Called with the deadline when the job begins to stop, whatever the reason.
         self.on_stopping: Callable[[float], None] = lambda deadline_s: None
 
     def stop(self) -> None:
         """Stop in order, as after a SIGTERM; call it in the event loop."""
         self._signal(SIGTERM)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """The error that stopped the job, if one did."""
+        return None if self._worker is None else self._worker.failure
+
+    @property
+    def unacknowledged(self) -> dict[str, int]:
+        """How many written records may still be lost, by sink."""
+        return {} if self._worker is None else self._worker.unacknowledged
 
     def signal_from_anywhere(self, number: int) -> None:
         """Handle a signal; can be called in any thread."""
@@ -122,6 +148,7 @@ class Run:
                     await self._enter_lifespan(stack)
                     opened = await self._open(client, stack)
                     self._worker = self._worker_of(opened)
+                    self._store = opened.ports.store
             if self._worker is None:
                 self._reporter.note(NOTHING_READ)
                 return 0
@@ -137,15 +164,22 @@ class Run:
             StreamKitError: The function of the user failed.
         """
         new = self._app.new_lifespan
-        if new is None:
-            return
-        try:
-            self._lifespan.value = await stack.enter_async_context(new())
-        except Exception as error:
-            line = users_line(traceback.extract_tb(error.__traceback__))
-            raise StreamKitError(
-                f"the lifespan of {self._app.name!r} failed: {error_text(error)}\n  at: {line}"
-            ) from error
+        if new is not None:
+            self._held = HeldLifespan(self._app.name, new)
+            stack.push_async_callback(self._leave_lifespan)
+            self._lifespan.value = await self._held.enter()
+
+    async def _leave_lifespan(self, worker: Worker | None = None, code: int = 0) -> int:
+        """Leave the lifespan; return the exit code of the run."""
+        held, self._held = self._held, None
+        failure = None if held is None else await held.leave(self._options.stop_deadline_s)
+        if held is None or failure is None:
+            return code
+        if worker is None:  # the error that has ended the run is raised
+            self._reporter.note(str(failure))
+            return code
+        worker.failure = worker.failure or failure
+        return code or (EXIT_LATE if held.is_late else failure.exit_code)
 
     def _client(self) -> Client:
         return Client(
@@ -187,7 +221,7 @@ class Run:
             self._on_retry_of,
         )
         opened = await opening.open(client, stack)
-        self._reporter.started(opened.started)
+        self._reporter.started(replace(opened.started, settings=list(self._settings.reports)))
         return opened
 
     def _worker_of(self, opened: Opened) -> Worker:
@@ -195,17 +229,22 @@ class Run:
             self._topology,
             opened.ports,
             self._clock,
-            _Observer(self._reporter),
+            _Observer(self._reporter, self._hangs),
             WorkerOptions(
                 drains=self._options.drain,
-                never_idle=self._options.once,
+                never_idle=self._options.once or self._options.replay_only,
                 commit_interval_s=self._options.commit_interval_s,
                 stop_deadline_s=self._options.stop_deadline_s,
                 job=JobFacts(self._app.name, self._app.version),
                 lifespan=self._lifespan,
+                poison=poison_of(opened.ports.store, self._letters),
             ),
             on_stopping=self.on_stopping,
         )
+
+    def _hangs(self, line: str) -> None:
+        self.hangs_at = line
+        self._reporter.note(f"the job hangs at {line}")
 
     def _on_retry_of(self, what: str) -> Callable[[Exception, int], None]:
         def note_retry(error: Exception, attempt: int) -> None:
@@ -218,6 +257,7 @@ class Run:
 
     async def _work(self, client: Client, worker: Worker, total: int | None) -> int:
         self._started_s = self._clock.monotonic_s()  # the wait for the broker is not counted
+        self.on_running()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(
                 keep_broker_running, self._lease, client, self._clock, self._reporter.note
@@ -227,14 +267,22 @@ class Run:
                 worker.signal(self._early_signal)
             code = await worker.run()
             tasks.cancel_scope.cancel()
+        code = await self._leave_lifespan(worker, code)
         self._has_ended = True
+        assert self._store is not None, "it was opened before the worker"
+        self._crash = note_crash(self._store, worker.failure)
+        if self._crash is not None and self._crash.is_loop:
+            code = EXIT_CRASH_LOOP
         self._report_end(worker, code)
         return code
 
     def _report_end(self, worker: Worker, code: int) -> None:
         elapsed_s = self._clock.monotonic_s() - self._started_s
         self._reporter.ended(
-            ended_report(self._app.name, self._topology, worker, self._target, code, elapsed_s)
+            replace(
+                ended_report(self._app.name, self._topology, worker, self._target, code, elapsed_s),
+                crash=self._crash,
+            )
         )
 
     async def _report_progress(self, worker: Worker, total: int | None) -> None:
@@ -248,6 +296,9 @@ class Run:
                 worker.lag(),
                 worker.progress.commits,
                 time_report(worker),
+                sum(counts.pending for counts in worker.progress.counts.values()),
+                sum(counts.dead_lettered for counts in worker.progress.counts.values()),
+                worker.progress.waits(),
             )
             self._reporter.progress(snapshot, total=total if self._options.once else None)
 
@@ -255,34 +306,14 @@ class Run:
 class _Observer:
     """Passes the messages of the worker to the reporter."""
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, reporter: Reporter, on_hanging: Callable[[str], None]) -> None:
         self._reporter = reporter
+        self._on_hanging = on_hanging
 
     def phase(self, phase: Phase, detail: str) -> None:
         self._reporter.phase(phase.label, detail)
 
     def note(self, text: str) -> None:
         self._reporter.note(text)
-
-
-def with_settings(topology: Topology, settings: Settings) -> Topology:
-    """Return the graph with the topic names of this environment."""
-    renamed: dict[Node, Node] = {}
-    # The sinks of dead letters first: the nodes before them refer to them.
-    for node in sorted(topology.nodes, key=lambda node: not topology.has_letters(node)):
-        endpoint: Any = node.endpoint
-        if isinstance(endpoint, TopicSource | TopicSink):
-            endpoint = replace(endpoint, topic=settings.topic(endpoint.topic))
-        inputs = tuple(renamed[each] for each in node.inputs)
-        tables = tuple(renamed[each] for each in node.tables)
-        letters = None if node.dead_letters is None else renamed[node.dead_letters]
-        renamed[node] = replace(
-            node, endpoint=endpoint, inputs=inputs, tables=tables, dead_letters=letters
-        )
-    return Topology([renamed[node] for node in topology.nodes])
-
-
-def topics_of(topology: Topology) -> set[str]:
-    """Return the topic names in the code of a job."""
-    endpoints = [node.endpoint for node in topology.nodes]
-    return {each.topic for each in endpoints if isinstance(each, TopicSource | TopicSink)}
+        if text.startswith(ABANDONED) and (line := awaiting_line()):
+            self._on_hanging(line)

@@ -1,12 +1,12 @@
-"""Starts a run from its options: chooses the broker and the reporter, and handles signals."""
+"""Starts a run from its options: chooses the broker, and handles the signals of a process."""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
 import threading
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Final
 
 import anyio
 
@@ -15,10 +15,16 @@ from streamkit.errors import UsageError
 from streamkit.observe.report import JsonReporter, Reporter, TextReporter
 from streamkit.observe.streams import fill_standard_descriptors
 from streamkit.run.options import Job, RunOptions
-from streamkit.run.run import NOTHING_READ, Run, topics_of
+from streamkit.run.run import NOTHING_READ, Run
+from streamkit.run.settings import settings_of
 from streamkit.runtime.signals import stop_signals
-from streamkit.settings import Settings, load_settings
+from streamkit.settings.hiding import Hiding
 from streamkit.target import BrokerLease, Target, choose
+
+_LOOP_ENDED: Final = (
+    "the event loop ended before the job was stopped; the next run repeats the records since the "
+    "last commit"
+)
 
 OnStopping = Callable[[float], None]
 
@@ -36,9 +42,10 @@ def run_app(
     """
     _refuse_in_a_loop()
     fill_standard_descriptors()
-    start = _Start(app, options)
+    start = Start(app, options, JsonReporter() if options.json else TextReporter())
+    start.on_stopping = on_stopping
     if threading.current_thread() is not threading.main_thread():
-        return start.run(on_stopping)
+        return start.run()
     try:
         with stop_signals(
             start.signal,
@@ -51,47 +58,11 @@ def run_app(
                 watchdog.arm_deadline(deadline_s)
                 on_stopping(deadline_s)
 
-            return start.run(begin)
+            start.on_stopping = begin
+            return start.run()
     except _StoppedEarly:
         start.reporter.note(NOTHING_READ)
         return 0
-
-
-async def run_app_async(app: Job, options: RunOptions) -> int:
-    """Run an app in the running event loop; return the exit code.
-
-    It does not handle signals: the program does. Cancelling this call stops the job in order:
-    every sink is flushed and the positions are committed before it ends.
-
-    Raises:
-        StreamKitError: The job could not be started.
-    """
-    start = _Start(app, options)
-    lease = BrokerLease(start.target)
-    await anyio.to_thread.run_sync(lease.__enter__)
-    try:
-        run = start.run_with(lease)
-        task = asyncio.get_running_loop().create_task(run.main())
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await _stopped(run, task)
-            raise
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(lease.__exit__, None, None, None)
-
-
-async def _stopped(run: Run, task: asyncio.Task[int]) -> None:
-    """Stop a job in order; another cancellation counts as a second signal."""
-    while not task.done():
-        run.stop()
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError:
-            continue
-    if not task.cancelled():
-        task.exception()  # retrieved, so asyncio does not log it; the caller gets the cancellation
 
 
 def _refuse_in_a_loop() -> None:
@@ -101,7 +72,7 @@ def _refuse_in_a_loop() -> None:
         return
     raise UsageError(
         "an event loop already runs in this thread, for example in a notebook",
-        hint="use `await app.run_async()` with the same options",
+        hint="use `await app.run_async()` with the same options, or `app.start()`",
     )
 
 
@@ -109,15 +80,21 @@ class _StoppedEarly(BaseException):
     """A signal arrived before the run existed. Like KeyboardInterrupt, it is a BaseException."""
 
 
-class _Start:
-    """Creates the run; passes signals to it, or keeps them until it exists."""
+class Start:
+    """Creates the run; passes signals to it, or keeps them until it exists.
 
-    def __init__(self, app: Job, options: RunOptions) -> None:
+    Raises:
+        StreamKitError: The graph cannot run, or the options or settings are not valid.
+    """
+
+    def __init__(self, app: Job, options: RunOptions, reporter: Reporter) -> None:
         app.check()
         self._app = app
         self._options = options
-        self._settings: Settings = load_settings(Path.cwd(), os.environ, options.settings)
-        self.target: Target = choose(
+        found = settings_of(app, options.settings)
+        self._settings = found.settings
+        self._values = found.values
+        self._target: Target = choose(
             cluster=options.cluster,
             profile=options.profile,
             embedded=options.embedded,
@@ -126,48 +103,73 @@ class _Start:
             given_cluster=self._settings.given_cluster,
             tls=options.tls,
         )
-        self.reporter: Reporter = JsonReporter() if options.json else TextReporter()
-        settings = self._settings
-        for text in (*settings.notes, *settings.check_topics(topics_of(app.topology))):
+        self._hiding = reporter.hide = Hiding(found.values)
+        self.reporter = reporter
+        for text in found.notes:
             self.reporter.note(text)
-        self._run: Run | None = None
+        # Called in the event loop: the sources and sinks are open; the job begins to stop.
+        self.on_running: Callable[[], None] = lambda: None
+        self.on_stopping: OnStopping = lambda deadline_s: None
+        self.run_of_job: Run | None = None
         self._early_signal: int | None = None
         self._run_lock = threading.Lock()
 
-    def run(self, on_stopping: OnStopping) -> int:
-        with BrokerLease(self.target) as lease:
-            run = self.run_with(lease)
-            run.on_stopping = on_stopping
-            with self._run_lock:
-                self._run = run
-            if self._early_signal is not None:
-                run.signal_from_anywhere(self._early_signal)
-            return anyio.run(run.main)
+    def run(self) -> int:
+        """Run the job in an event loop of its own; return the exit code."""
+        with self._own_settings(), BrokerLease(self._target) as lease:
+            return anyio.run(self._run_with(lease).main)
 
-    def run_with(self, lease: BrokerLease) -> Run:
-        return Run(
+    async def run_in_loop(self) -> int:
+        """Run the job in the running event loop; return the exit code."""
+        with self._own_settings():
+            lease = BrokerLease(self._target)
+            await anyio.to_thread.run_sync(lease.__enter__)
+            with contextlib.closing(lease):
+                try:
+                    return await self._run_with(lease).main()
+                except asyncio.CancelledError:  # only the end of the event loop cancels this task
+                    self.reporter.note(_LOOP_ENDED)
+                    raise
+
+    @contextlib.contextmanager
+    def _own_settings(self) -> Iterator[None]:
+        """Let the app read its own settings in a block; errors of the block show no secret."""
+        own = self._app.own_settings
+        used = contextlib.nullcontext() if own is None else own.used_by_a_run(self._values)
+        with used, self._hiding.in_errors():
+            yield
+
+    def _run_with(self, lease: BrokerLease) -> Run:
+        run = Run(
             self._app,
             self._options,
             self._settings,
-            self.target,
+            self._target,
             lease,
             self.reporter,
             SystemClock(),
         )
+        run.on_running = self.on_running
+        run.on_stopping = self.on_stopping
+        with self._run_lock:
+            self.run_of_job = run
+        if self._early_signal is not None:
+            run.signal_from_anywhere(self._early_signal)
+        return run
 
     def signal(self, number: int) -> None:
-        """Pass a signal to the run; called in the thread that receives signals."""
+        """Pass a signal to the run; can be called in any thread."""
         with self._run_lock:
-            if self._run is None:
+            if self.run_of_job is None:
                 self._early_signal = number
                 return
-        self._run.signal_from_anywhere(number)
+        self.run_of_job.signal_from_anywhere(number)
 
     def interrupt(self) -> None:
         """Interrupt the wait of the main thread if there is no run yet."""
-        if self._run is None:
+        if self.run_of_job is None:
             raise _StoppedEarly
 
     def on_forced_exit(self, code: int) -> None:
-        if self._run is not None:
-            self._run.on_forced_exit(code)
+        if self.run_of_job is not None:
+            self.run_of_job.on_forced_exit(code)

@@ -14,13 +14,14 @@ from bisect import bisect_right
 from dataclasses import dataclass
 
 from streamkit.dataflow.steps import Interrupted, Operator, RowFailed
+from streamkit.dataflow.topology import Node
 from streamkit.errors import StageError
-from streamkit.policies import DeadLetter
 from streamkit.record import Chunk, joined
-from streamkit.runtime.call_queue import CallQueue, Later
-from streamkit.runtime.failures import describe_failure
+from streamkit.runtime.failures import describe_failure, ends_the_job
 from streamkit.runtime.letters import Letters
 from streamkit.runtime.node_room import Budget
+from streamkit.runtime.pending_queue import Later
+from streamkit.runtime.retry_queue import RetryQueue
 from streamkit.runtime.running_node import RunningNode, Side
 from streamkit.runtime.work import Aside, Pass, Skip, Work, input_rows
 from streamkit.state.pending import PendingRecord
@@ -120,7 +121,7 @@ class Applying:
         result = self._run(running, (operator, expands), chunk, (inputs, has_rows), work)
         queue = running.queue
         is_last = number == len(running.operators) - 1
-        if queue is not None and queue.limits.is_inline and is_last and len(result):
+        if isinstance(queue, RetryQueue) and is_last and len(result):
             queue.circuit.succeeded()
         return result
 
@@ -142,13 +143,17 @@ class Applying:
         room = running.room
         room.begin()
         gone: list[int] = []
+        stopped: Interrupted | None = None
         try:
             result = operator.on_chunk(chunk)
         except Interrupted as interrupted:
+            stopped = interrupted
+        if stopped is not None:
+            # Not while the first error is handled: it would be the context of the next ones.
             given, has_rows = inputs
             rows = list(range(len(chunk))) if has_rows else None
             applied = _Applied(running, operator, given, work, chunk, rows, gone)
-            result = self._continued(applied, interrupted)
+            result = self._continued(applied, stopped)
         empty = room.empty if expands else None
         work.passes.append(Pass(running.node, chunk.offsets, result.offsets, gone, empty))
         return result
@@ -193,15 +198,17 @@ class Applying:
         chunk = _shown(applied.chunk, row)
         offset = chunk.offsets[0]
         failure = describe_failure(node, chunk, 0, cause)
-        last = "fail" if isinstance(cause, KeyboardInterrupt) else node.on_error.last
+        last, sink = self._letters.last_of(node, chunk)
+        if ends_the_job(cause):
+            last = "fail"
         later = self._later(applied, row, cause)
         if later is not None:
             inputs = applied.input_rows(row)
         elif last == "fail":
             work.fail(failure, offset)
             return False
-        elif isinstance(last, DeadLetter):
-            self._put_aside(applied, row, failure)
+        elif sink is not None:
+            self._put_aside(applied, row, failure, sink)
         else:
             work.skips.append(Skip(node, offset, failure))
         applied.gone.append(offset)
@@ -211,46 +218,45 @@ class Applying:
             self._wait(applied, row, inputs, later)
         return True
 
-    def _put_aside(self, applied: _Applied, row: int, failure: StageError) -> None:
+    def _put_aside(self, applied: _Applied, row: int, failure: StageError, sink: Node) -> None:
         """Write the inputs of a failed row to another place."""
         node, work = applied.running.node, applied.work
-        assert node.dead_letters is not None, "the graph has a sink for them"
         if applied.inputs is None:
             letter = self._letters.of_result(node, applied.chunk.slice(row, row + 1), failure)
-            work.letters.append((node.dead_letters, letter))
+            work.letters.append((sink, letter))
         else:
             for each in applied.input_rows(row):
                 attempts = self._attempts(applied, each)
                 inputs = applied.inputs.slice(each, each + 1)
                 letter = self._letters.of_input(node, inputs, failure, attempts)
-                work.letters.append((node.dead_letters, letter))
+                work.letters.append((sink, letter))
         work.skips.append(Skip(node, applied.chunk.offsets[row], failure, is_letter=True))
 
     def _attempts(self, applied: _Applied, row: int) -> int:
         """Return how many attempts have failed for an input, with this one."""
         if applied.work.node is not applied.running.node:
             return 1
-        # A call has counted it already.
-        return applied.work.records[row].attempts + (applied.running.called is None)
+        return applied.work.records[row].attempts + 1
 
     # --- retries ---------------------------------------------------------------------
 
     def _later(self, applied: _Applied, row: int, cause: BaseException) -> Later | None:
         """Return when the task tries again; calls have had their attempts already."""
         queue = applied.running.queue
-        if queue is None or not queue.limits.is_inline or applied.inputs is None:
+        if not isinstance(queue, RetryQueue) or applied.inputs is None:
             return None
         if row:
             queue.circuit.succeeded()
-        attempts = 0
+        first = None
         if applied.work.node is applied.running.node:
-            attempts = applied.work.records[applied.input_rows(row)[0]].attempts
-        return queue.later(attempts, cause, self._budget.now_s())
+            first = applied.work.records[applied.input_rows(row)[0]]
+        attempts = 0 if first is None else first.attempts
+        return queue.later(attempts, cause, self._budget.now_s(), first)
 
     def _wait(self, applied: _Applied, row: int, inputs: list[int], later: Later) -> None:
         """Let a failed row wait for its next attempt, and later rows of its group behind it."""
         node, work, queue = applied.running.node, applied.work, applied.running.queue
-        assert queue is not None, "the stage has retries"
+        assert isinstance(queue, RetryQueue), "the stage has retries"
         blocked = work.blocked.setdefault(node, set())
         for each in inputs:
             record = applied.record(each)
@@ -259,7 +265,7 @@ class Applying:
         applied.cut(row + 1, len(applied.chunk))
         self._hold(applied, queue, set(inputs))
 
-    def _hold(self, applied: _Applied, queue: CallQueue, seen: set[int]) -> None:
+    def _hold(self, applied: _Applied, queue: RetryQueue, seen: set[int]) -> None:
         """Let those rows of the rest wait that come after one of their group, or all of them."""
         node, work = applied.running.node, applied.work
         blocked = work.blocked[node]

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -45,22 +44,26 @@ class CallProcess:
 
     Args:
         name: The name of the stage, for errors.
-        lifeline: A pipe of which this process has the other end. The child ends when it closes.
     """
 
-    def __init__(self, name: str, lifeline: int) -> None:
+    def __init__(self, name: str) -> None:
         self._name = name
         here, there = socket.socketpair()
+        # The child has the other end of this pipe, and ends when this one closes. Each child has
+        # its own pipe, because only one process can get the signal of a pipe.
+        lifeline, self._held_end = os.pipe()
         try:
             self._process = _spawned(there, lifeline)
         except BaseException:
             here.close()
+            os.close(self._held_end)
             raise
         finally:
             there.close()
+            os.close(lifeline)
         self._link = here
         self._messages = Messages(here)
-        self._keep_in_children: Callable[[], object] = close_in_children(here.fileno())
+        self._keep_in_children = [close_in_children(each) for each in self._ends()]
         self._is_usable = True
 
     @property
@@ -124,8 +127,13 @@ class CallProcess:
         """Wait until the process has ended, and release what belongs to it."""
         self._is_usable = False
         self._exit_code()
-        self._keep_in_children()
+        for keep in self._keep_in_children:
+            keep()
         self._messages.close()
+        os.close(self._held_end)
+
+    def _ends(self) -> tuple[int, int]:
+        return self._link.fileno(), self._held_end
 
     def _asked(self, kind: Kind, parts: Parts) -> tuple[Kind, object]:
         try:
@@ -159,10 +167,10 @@ class CallProcess:
 
 
 def _spawned(there: socket.socket, lifeline: int) -> subprocess.Popen[bytes]:
-    """Start the child. It must not get SIGINT from a terminal before it can ignore it."""
+    """Start the child. Signals to its group wait until it has the handlers for them."""
     # The numbers below this one belong to the standard streams, even if those are closed.
-    link = fcntl.fcntl(there, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD)
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+    files = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, _LOWEST_FD) for each in (there, lifeline)]
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         return subprocess.Popen(
             [
@@ -172,15 +180,15 @@ def _spawned(there: socket.socket, lifeline: int) -> subprocess.Popen[bytes]:
                 "-c",
                 _PROGRAM,
                 "\n".join([*first_search_path(), _ROOT]),
-                str(link),
-                str(lifeline),
+                *map(str, files),
             ],
             stdin=subprocess.DEVNULL,
-            pass_fds=(link, lifeline),
+            pass_fds=files,
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
-        os.close(link)
+        for each in files:
+            os.close(each)
 
 
 def _interpreter_flags() -> list[str]:

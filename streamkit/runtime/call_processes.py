@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from typing import Final
 import anyio
 
 from streamkit.errors import ProcessDied, ProcessNotStarted, StreamKitError, UsageError
-from streamkit.forks import close_in_children
 from streamkit.runtime.call_process import CallProcess
 from streamkit.runtime.call_threads import CallThreads, OnDone
 from streamkit.runtime.child_imports import MAIN_IN_CHILD, this_process
@@ -80,9 +78,6 @@ class CallProcesses:
         self._closing = threading.Event()
         self._start_failures = 0
         self._start_failure: StreamKitError | None = None
-        # The children have the other end of this pipe, so they notice the end of this process.
-        self._lifeline, self._held_end = os.pipe()
-        self._keep_in_children: Callable[[], object] = close_in_children(self._held_end)
 
     def start(self, number: int, arguments: tuple[object, ...]) -> None:
         """Begin a call; the caller never has more than ``processes`` calls in progress."""
@@ -124,9 +119,6 @@ class CallProcesses:
             for each in self._idle:
                 self._release(each)
             self._idle.clear()
-            self._keep_in_children()
-            os.close(self._held_end)
-            os.close(self._lifeline)
             await self._threads.close()
 
     def _running(self) -> list[CallProcess]:
@@ -154,15 +146,16 @@ class CallProcesses:
             self._give_back(work, process)
 
     def _idle_process(self, work: _Work) -> CallProcess | None:
-        while self._idle:
+        while True:
             with self._lock:
-                process = self._idle.pop()
+                process = self._idle.pop() if self._idle else None
                 work.process = process
+            if process is None:
+                return None
             if work.is_abandoned or not process.is_usable or process.has_ended:
                 self._give_back(work, process)
             else:
                 return process
-        return None
 
     def _give_back(self, work: _Work, process: CallProcess) -> None:
         with self._lock:
@@ -206,7 +199,7 @@ class CallProcesses:
         with self._spawning:  # the close waits for it, so no process starts after the close
             if self._closing.is_set():
                 raise _GivenUp
-            process = CallProcess(self._name, self._lifeline)
+            process = CallProcess(self._name)
             with self._lock:
                 self._processes.add(process)
                 work.process = process

@@ -4,7 +4,7 @@
 |---|---|---|
 | queued | a call may begin: concurrency, rate and circuit allow it | running |
 | | an earlier record of its key is retried | held |
-| held | it is the first of its key | queued |
+| held | no earlier record of its key is retried any more; by key: it is the first | queued |
 | running | the call returns, or fails for good | done |
 | | the call fails and is to be made again | parked |
 | parked | its time has come | queued |
@@ -15,65 +15,38 @@
 | order | a call begins | a result is given |
 |---|---|---|
 | of the input | in order | in order; a record that is retried comes later, then those of its key |
-| of each key | when it is the first of its key | when it is done |
-| none | in order | when it is done |
-
-A plain function with retries has no calls: the task calls it for each slice. Only records that
-failed are here, and later ones of their keys. "Done" then means that the task may try again.
+| of each key | when the one before it of its key has ended | when the call has ended |
+| none | in order | when the call has ended |
 """
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from streamkit.errors import RowError
-from streamkit.limits import PARKED_RECORDS_MAX, QUEUED_BYTES_MAX, QUEUED_RECORDS_MAX
-from streamkit.policies import Policy, wanted_delay_s
-from streamkit.runtime.circuit import Circuit, Rate
-from streamkit.runtime.feeds import estimated_bytes
+from streamkit.limits import QUEUED_RECORDS_MAX
+from streamkit.policies import Policy
+from streamkit.runtime.circuit import Rate
+from streamkit.runtime.pending_queue import Chances, Later, PendingQueue
 from streamkit.state.pending import PendingRecord, PendingRecords
-
-Order = Literal["input", "key", "none"]
-_LATENCIES_KEPT: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """How many calls of a stage may be in progress, and of how many records each is.
+    """How many calls of a stage may be in progress, and of how many records each is."""
 
-    ``is_inline``: the stage has no calls, because the task itself calls the function.
-    """
-
-    order: Order = "key"
+    order: Literal["input", "key", "none"] = "key"
     concurrency: int = 1
     rate_per_s: float | None = None
     batch: int | None = None
     max_wait_s: float = 0.0
-    is_inline: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Later:
-    """When to try again. ``counts``: the call that failed was an attempt."""
-
-    due_s: float
-    counts: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Chances:
-    """What a delay depends on: a random share from 0 to 1, and the time in s since 1970."""
-
-    share: Callable[[], float] = lambda: 1.0
-    wall_s: Callable[[], float] = lambda: 0.0
-
-
-class CallQueue:
-    """The records of one stage that wait, are in calls, or have results.
+class CallQueue(PendingQueue):
+    """The records of one stage that wait for calls, are in calls, or have results.
 
     Args:
         records: Where they are stored; those of the last run are in it.
@@ -91,197 +64,76 @@ class CallQueue:
         chances: Chances,
         now_s: float,
     ) -> None:
-        self.records = records
+        waiting_max = max(4 * limits.concurrency, QUEUED_RECORDS_MAX)
+        super().__init__(records, policy, chances, waiting_max)
         self.limits = limits
-        self._policy = policy
-        self._chances = chances
-        self.circuit = Circuit(policy.retry)
         self._rate = Rate(limits.rate_per_s)
-        self._mean_bytes = 0.0
-        self._waiting_max = max(4 * limits.concurrency, QUEUED_RECORDS_MAX)
+        # Whether nothing but the concurrency limits when a call begins.
+        self._is_plain = (
+            limits.rate_per_s is None
+            and limits.batch is None
+            and (policy.retry is None or policy.retry.open_circuit_after is None)
+        )
         # Whether batches begin that are not full, because no more records come.
         self.is_flushing = False
         # Whether the limit of the rate counts; in tests, no time passes.
         self.is_paced = True
-        self.running = 0
-        self.retries = 0
-        self.latencies_s: deque[float] = deque(maxlen=_LATENCIES_KEPT)
-        self._queue: deque[PendingRecord] = deque()
-        self._parked: list[tuple[float, int, PendingRecord]] = []
-        self._ready: deque[PendingRecord] = deque()
-        # What is not given yet, in order; and by group what is out of this line.
+        # What is not given yet, in order of the input. What is out of it is in its group.
         self._line: deque[PendingRecord] = deque()
-        self._groups: dict[Hashable, deque[PendingRecord]] = {}
-        # How many records of a group are retried, and those of the line that wait for them.
-        self._retried: dict[Hashable, int] = {}
+        # Which records of a group are retried, and those that wait for them.
+        self._retried: dict[Hashable, set[int]] = {}
         self._held: dict[Hashable, list[PendingRecord]] = {}
-        self._marks: list[tuple[int, int]] = []
-        self._enter(list(records.by_number.values()), now_s)
+        # The first record at which the job stops, and those after it, which are not called.
+        self._failed_number: int | None = None
+        self._stopped: list[PendingRecord] = []
+        self._begin(list(records.by_number.values()), now_s)
 
-    def __len__(self) -> int:
-        return len(self.records)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether no more records should be added."""
-        parked, total = len(self._parked), len(self)
-        return (
-            parked >= PARKED_RECORDS_MAX
-            or total - parked >= self._waiting_max
-            or total * self._mean_bytes >= QUEUED_BYTES_MAX
-        )
-
-    @property
-    def has_ready(self) -> bool:
-        """Whether results are next."""
-        return bool(self._ready)
-
-    @property
-    def is_working(self) -> bool:
-        """Whether something happens without a wait for a retry, a batch or the circuit."""
-        return self.running > 0 or bool(self._ready) or bool(self._queue and not self.is_paused)
-
-    @property
-    def is_paused(self) -> bool:
-        """Whether the circuit is open."""
-        return self.circuit.is_open
-
-    @property
-    def parked(self) -> int:
-        """How many records wait for a retry."""
-        return len(self._parked)
-
-    def oldest_s(self) -> float | None:
-        """Return since when the oldest record is here; None if there is none."""
-        first = next(iter(self.records.by_number.values()), None)
-        return None if first is None else first.since_s
-
-    def lowest_mark_ms(self) -> int | None:
-        """Return the lowest watermark by which a record here is judged later."""
-        while self._marks and self._marks[0][1] not in self.records.by_number:
-            heapq.heappop(self._marks)
-        return self._marks[0][0] if self._marks else None
-
-    # --- records come and go ---------------------------------------------------------
-
-    def add(self, records: Sequence[PendingRecord], now_s: float) -> None:
-        """Take records, in order."""
-        self._mean_bytes += (estimated_bytes(records[0].value) - self._mean_bytes) / 8
-        self.records.add(records)
-        self._enter(records, now_s)
-
-    @property
-    def has_blocked(self) -> bool:
-        """Whether new records may have to wait here."""
-        return bool(self._groups) or self.circuit.is_open
-
-    def is_blocked(self, group: Hashable) -> bool:
-        """Return whether a new record of a group must wait here."""
-        return group in self._groups or self.circuit.is_open
-
-    def remove(self, records: Sequence[PendingRecord]) -> None:
-        """Remove records whose results are delivered, in order."""
-        self.records.remove(records)
-        for record in records:
-            if record.is_retried:
-                self._no_longer_retried(record)
-            if record.is_aside:
-                self._leave_group(record)
-            elif record.is_retried:
-                self._release_held(record.group)
-
-    def give_back(self, records: Sequence[PendingRecord]) -> None:
-        """Take back records whose results could not be delivered now; they are next."""
-        for record in reversed(records):
-            if self.limits.is_inline and self._groups[record.group][0] is not record:
-                record.stage = "held"
-                continue
-            record.stage = "done"
-            self._ready.appendleft(record)
-
-    def hold(self, record: PendingRecord) -> None:
-        """Let a given record wait behind an earlier one of its group, which failed again."""
-        record.stage = "held"
+    # --- results ---------------------------------------------------------------------
 
     def take(self, most: int) -> list[PendingRecord]:
-        """Return the next results, in order."""
-        taken: list[PendingRecord] = []
-        ready = self._ready
-        while ready and len(taken) < most:
-            record = ready.popleft()
+        taken = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
+        for record in taken:
             record.stage = "given"
-            taken.append(record)
-            if self.limits.is_inline and not self.circuit.is_open:
-                for follower in list(self._groups[record.group])[1:]:
-                    follower.stage = "given"
-                    taken.append(follower)
         return taken
 
-    def _enter(self, records: Sequence[PendingRecord], now_s: float) -> None:
-        order = self.limits.order
-        for record in records:
-            record.since_s = now_s
-            if order == "key":
-                self._join_group(record)
-        if order != "key":
-            self._queue += records
-            if order == "input":
-                self._line += records
-        for record in records:
-            if record.mark_ms is not None:
-                heapq.heappush(self._marks, (record.mark_ms, record.number))
+    def take_called(self) -> list[PendingRecord]:
+        """Return all records whose call has succeeded, whatever their turn; at the end of a job."""
+        self._ready.clear()
+        return [
+            record
+            for record in self.records.by_number.values()
+            if record.stage in ("done", "given") and record.error is None
+        ]
 
-    def _join_group(self, record: PendingRecord) -> None:
-        record.is_aside = True
-        group = self._groups.get(record.group)
-        if group is None:
-            self._groups[record.group] = deque((record,))
-            if record.stage == "queued":
-                self._queue.append(record)
-        else:
-            group.append(record)
-            if record.stage == "queued" and self.limits.order == "key":
-                record.stage = "held"
+    def remove(self, records: Sequence[PendingRecord]) -> None:
+        self.records.remove(records)
+        failed = self._failed_number
+        if failed is not None and failed not in self.records.by_number:
+            # It was put aside in spite of its policy.
+            self._failed_number = None
+            stopped, self._stopped = self._stopped, []
+            self._requeue(stopped)
 
-    def _leave_group(self, record: PendingRecord) -> None:
-        group = self._groups[record.group]
-        assert group[0] is record, "results of a group are delivered in order"
-        group.popleft()
-        if not group:
-            del self._groups[record.group]
-            self._release_held(record.group)
-            return
-        first = group[0]
-        if first.stage == "held":
-            first.stage = "queued"
-            self._queue.append(first)
-        elif first.stage == "done":
-            self._ready.append(first)
-
-    def _no_longer_retried(self, record: PendingRecord) -> None:
-        left = self._retried[record.group] - 1
-        if left:
-            self._retried[record.group] = left
-        else:
-            del self._retried[record.group]
-
-    def _release_held(self, group: Hashable) -> None:
-        """Let records of a group be called if none of it is retried any more."""
-        if group in self._retried or group in self._groups:
-            return
-        for record in reversed(self._held.pop(group, [])):
-            if record.stage == "held" and not record.is_aside:
-                record.stage = "queued"
-                self._queue.appendleft(record)
+    def give_back(self, records: Sequence[PendingRecord]) -> None:
+        for record in reversed(records):
+            record.stage = "done"
+            self._ready.appendleft(record)
 
     # --- calls -----------------------------------------------------------------------
 
     def next_call(self, now_s: float) -> list[PendingRecord]:
         """Begin the next call and return its records; nothing if none may begin now."""
+        if self.is_held:
+            return []
         if self._parked:
             self._wake(now_s)
         if not self._queue or self.running >= self.limits.concurrency:
             return []
+        if self._is_plain and not self._retried and self._failed_number is None:
+            record = self._queue.popleft()
+            record.stage = "running"
+            self.running += 1
+            return [record]
         if not self.circuit.allows(now_s) or not self._has_batch(now_s):
             return []
         if self.is_paced and not self._rate.allows(now_s):
@@ -290,26 +142,18 @@ class CallQueue:
         if call:
             self.running += 1
             self._rate.began(now_s)
-            self.circuit.began()
+            self._note_begin(call[0])
         return call
 
-    def poll(self, now_s: float) -> None:
-        """Find out which records the task may try again, if the task makes the calls."""
-        self._wake(now_s)
-        while self._queue and self.circuit.allows(now_s):
-            record = self._queue.popleft()
-            record.stage = "done"
-            self._ready.append(record)
-            self.circuit.began()
-
     def next_s(self) -> float | None:
-        """Return when something happens without an event; None if nothing does."""
         times = [self._parked[0][0]] if self._parked else []
-        if self._queue and self.running < self.limits.concurrency:
+        is_free = self.running < self.limits.concurrency and not self.circuit.is_probing
+        if self._queue and is_free:
             found = [self._rate.next_s(), self.circuit.next_s()]
             if self.limits.batch is not None and not self.is_flushing:
                 found.append(self._queue[0].since_s + self.limits.max_wait_s)
-            times += [max(each for each in found if each is not None)] if any(found) else []
+            known = [each for each in found if each is not None]
+            times += [max(known)] if known else []
         return min(times, default=None)
 
     def finish(
@@ -328,90 +172,24 @@ class CallQueue:
                 self._done(record)
         elif isinstance(error, RowError) and 0 <= error.row < len(call):
             self._requeue([each for row, each in enumerate(call) if row != error.row])
-            self._failed([call[error.row]], error.__cause__ or error, now_s)
+            self._failed([call[error.row]], error.__cause__ or error, now_s, call[0])
         else:
-            self._failed(call, error, now_s)
+            self._failed(call, error, now_s, call[0])
         self._advance()
 
-    def later(self, attempts: int, error: BaseException, now_s: float) -> Later | None:
-        """Note that a function has failed for a record.
-
-        Args:
-            attempts: How many attempts have failed before.
-            error: The error.
-            now_s: The monotonic time.
-
-        Returns:
-            When to try again; None if it is not to be tried again.
-        """
-        retry = self._policy.retry
-        if retry is None or not retry.is_for(error):
-            return None
-        share = self._chances.share()
-        wanted_s = wanted_delay_s(error, self._chances.wall_s())
-        counts = self.circuit.failed(now_s, error, share)
-        attempts += counts
-        if counts and attempts >= retry.attempts:
-            return None
-        return Later(now_s + retry.delay_after_s(max(1, attempts), share, wanted_s), counts)
-
     def park(self, record: PendingRecord, later: Later) -> None:
-        """Let a record wait until it is tried again."""
-        self.retries += 1
-        record.attempts += later.counts
-        record.error = None
-        record.stage = "parked"
-        record.due_s = due_s = later.due_s
         if not record.is_retried:
-            record.is_retried = True
-            self._retried[record.group] = self._retried.get(record.group, 0) + 1
-        self.records.change(record)
-        heapq.heappush(self._parked, (due_s, record.number, record))
+            self._retried.setdefault(record.group, set()).add(record.number)
+        super().park(record, later)
 
-    def _taken_from_queue(self) -> list[PendingRecord]:
-        size = self.limits.batch or 1
-        queue = self._queue
-        call: list[PendingRecord] = []
-        while queue and len(call) < size:
-            record = queue[0]
-            if call and (record.is_alone or call[0].is_alone):
-                break
-            queue.popleft()
-            if self._must_be_held(record):
-                record.stage = "held"
-                self._held.setdefault(record.group, []).append(record)
-                continue
-            record.stage = "running"
-            call.append(record)
-        return call
-
-    def _must_be_held(self, record: PendingRecord) -> bool:
-        if record.is_retried or self.limits.order != "input":
-            return False
-        if record.is_aside:
-            return self._groups[record.group][0] is not record
-        return record.group in self._retried
-
-    def _has_batch(self, now_s: float) -> bool:
-        size = self.limits.batch
-        if size is None or len(self._queue) >= size or self.is_flushing:
-            return True
-        first = self._queue[0]
-        return first.is_alone or now_s >= first.since_s + self.limits.max_wait_s
-
-    def _wake(self, now_s: float) -> None:
-        woken = []
-        while self._parked and self._parked[0][0] <= now_s:
-            woken.append(heapq.heappop(self._parked)[2])
-        self._requeue(woken)
-
-    def _requeue(self, records: Sequence[PendingRecord]) -> None:
-        for record in reversed(records):
-            record.stage = "queued"
-            self._queue.appendleft(record)
-
-    def _failed(self, call: Sequence[PendingRecord], error: BaseException, now_s: float) -> None:
-        later = self.later(max(each.attempts for each in call), error, now_s)
+    def _failed(
+        self,
+        call: Sequence[PendingRecord],
+        error: BaseException,
+        now_s: float,
+        first: PendingRecord,
+    ) -> None:
+        later = self.later(max(each.attempts for each in call), error, now_s, first)
         if later is not None:
             for record in call:
                 self.park(record, later)
@@ -422,27 +200,118 @@ class CallQueue:
         else:
             for record in call:
                 record.error = error
-                record.attempts += 1
+                if self._policy.last == "fail":
+                    self._stop_at(record.number)
                 self._done(record)
 
+    def _stop_at(self, number: int) -> None:
+        """Let no call begin for records after one at which the job stops."""
+        if self._failed_number is None or number < self._failed_number:
+            self._failed_number = number
+        waiting, self._queue = self._queue, deque()
+        for record in waiting:
+            is_later = record.number > self._failed_number
+            (self._stopped if is_later else self._queue).append(record)
+
+    def _taken_from_queue(self) -> list[PendingRecord]:
+        size = self.limits.batch or 1
+        queue = self._queue
+        call: list[PendingRecord] = []
+        while queue and len(call) < size:
+            record = queue[0]
+            if call and (record.is_alone or call[0].is_alone):
+                break
+            queue.popleft()
+            if self._failed_number is not None and record.number > self._failed_number:
+                self._stopped.append(record)
+                continue
+            if self._retried and self._must_be_held(record):
+                record.stage = "held"
+                self._held.setdefault(record.group, []).append(record)
+                continue
+            record.stage = "running"
+            call.append(record)
+        return call
+
+    def _must_be_held(self, record: PendingRecord) -> bool:
+        is_of_input = self.limits.order == "input"
+        return is_of_input and not record.is_retried and self._is_after_retried(record)
+
+    def _is_after_retried(self, record: PendingRecord) -> bool:
+        retried = self._retried.get(record.group)
+        return retried is not None and min(retried) < record.number
+
+    def _has_batch(self, now_s: float) -> bool:
+        size = self.limits.batch
+        if size is None or len(self._queue) >= size or self.is_flushing:
+            return True
+        first = self._queue[0]
+        return first.is_alone or now_s >= first.since_s + self.limits.max_wait_s
+
+    # --- order -----------------------------------------------------------------------
+
+    def _enter(self, records: Sequence[PendingRecord]) -> None:
+        if self.limits.order == "key":
+            for record in records:
+                self._join_group(record)
+            return
+        self._queue += records
+        if self.limits.order == "input":
+            self._line += records
+
+    def _join_group(self, record: PendingRecord) -> None:
+        group = self._groups.setdefault(record.group, deque())
+        group.append(record)
+        if len(group) == 1:
+            self._queue.append(record)
+        else:
+            record.stage = "held"
+
     def _done(self, record: PendingRecord) -> None:
+        """Note that a record has its result; it is given when its turn comes."""
         record.stage = "done"
-        if self.limits.order == "none" or (
-            record.is_aside and self._groups[record.group][0] is record
-        ):
+        if record.is_retried:
+            self._no_longer_retried(record)
+        if self.limits.order == "none":
             self._ready.append(record)
+        elif record.group in self._groups:
+            self._advance_group(record.group)
 
     def _advance(self) -> None:
-        """Take from the line what is next."""
+        """Give what is next in the order of the input."""
         line = self._line
         while line:
             record = line[0]
             if record.group in self._groups or (record.is_retried and record.stage != "done"):
                 line.popleft()
-                record.is_aside = True
                 self._groups.setdefault(record.group, deque()).append(record)
+                self._advance_group(record.group)
             elif record.stage == "done":
                 line.popleft()
                 self._ready.append(record)
             else:
                 return
+
+    def _advance_group(self, name: Hashable) -> None:
+        """Give what is next in a group; by key, let the next call begin."""
+        group = self._groups[name]
+        while group and group[0].stage == "done":
+            self._ready.append(group.popleft())
+        if not group:
+            del self._groups[name]
+        elif self.limits.order == "key" and group[0].stage == "held":
+            group[0].stage = "queued"
+            self._queue.append(group[0])
+
+    def _no_longer_retried(self, record: PendingRecord) -> None:
+        """Let those records of its group be called that come before all that are retried."""
+        group = record.group
+        retried = self._retried[group]
+        retried.remove(record.number)
+        if not retried:
+            del self._retried[group]
+        held = self._held.pop(group, [])
+        still = [each for each in held if self._is_after_retried(each)]
+        if still:
+            self._held[group] = still
+        self._requeue([each for each in held if not self._is_after_retried(each)])

@@ -32,6 +32,7 @@ def listed(function: Callable[..., Iterable[object]], *arguments: object) -> lis
 class _Call:
     number: int
     arguments: tuple[object, ...]
+    began_s: float
 
 
 class CallThreads:
@@ -76,7 +77,7 @@ class CallThreads:
         """Begin a call; the caller never has more than ``threads`` calls in progress."""
         assert not self._is_closed, "a call was started after the close"
         assert number not in self._open, "two calls in progress have the same number"
-        call = _Call(number, arguments)
+        call = _Call(number, arguments, self._loop.time())
         self._open[number] = call
         if len(self._open) > self._threads:
             assert self._threads < self._threads_max, "more calls than threads"
@@ -88,6 +89,11 @@ class CallThreads:
                 return
         self._running.add(call)
         self._to_do.put(call)
+
+    def began_s(self, number: int) -> float | None:
+        """Return when a call began, in the time of the event loop; None if it has ended."""
+        call = self._open.get(number)
+        return None if call is None else call.began_s
 
     def abandon(self, number: int) -> None:
         """Give up a call: `on_done` is not called for it, and another thread replaces its own."""

@@ -24,6 +24,7 @@ from streamkit.runtime.call_queue import CallQueue
 from streamkit.runtime.call_threads import CallThreads, listed
 from streamkit.runtime.pending_queues import PendingQueues
 from streamkit.runtime.task_env import TaskEnv
+from streamkit.runtime.user_calls import settle
 from streamkit.state.pending import PendingRecord
 
 # How long calls that do not wait for anything may keep the event loop.
@@ -31,6 +32,8 @@ _TURN_S: Final = 0.02
 # How long a cancelled call may take to end, before it is given up.
 _CANCEL_S: Final = 1.0
 _CLOSE_S: Final = 1.0
+# After so many values of one async generator, other tasks have their turn.
+_VALUES_PER_TURN: Final = 256
 
 Call = list[PendingRecord]
 
@@ -55,7 +58,7 @@ class Calls:
         self._callers: dict[Node, Caller] = {}
         for node, queue in queues.by_node.items():
             step = called_step(node)
-            if step is not None:
+            if step is not None and isinstance(queue, CallQueue):
                 step = replace(step, function=functions.get(node, step.function))
                 self._callers[node] = _caller_of(node, step, queue, env, on_change)
 
@@ -99,29 +102,34 @@ class Caller(ABC):
 
     def _finish(
         self, call: Call, result: Value, error: BaseException | None, began_s: float
-    ) -> None:
-        """Note the end of a call."""
+    ) -> float:
+        """Note the end of a call; return the time."""
         now_s = self._now_s()
         results: Sequence[Value] = ()
         if error is None:
             try:
                 results = self._step.results(call, result)
-            except Exception as wrong:  # what the function returned is not what it should
+            except BaseException as wrong:  # also of an iterator that the function returned
                 error = wrong
         self.queue.latencies_s.append(now_s - began_s)
         self.queue.finish(call, results, error, now_s)
         self._on_change()
+        return now_s
 
 
 class _Worker:
-    """A task that makes one call after another."""
+    """A task that makes one call after another.
 
-    __slots__ = ("call", "has_timed_out", "is_given_up", "next", "task")
+    One that was cancelled, by the user's code or by the end of the event loop, finishes its call.
+    """
+
+    __slots__ = ("call", "has_timed_out", "is_cancelled", "is_given_up", "next", "task")
 
     def __init__(self) -> None:
         self.call: Call | None = None
         self.has_timed_out = False
         self.is_given_up = False
+        self.is_cancelled = False
         self.next: asyncio.Future[Call] | None = None
         self.task: asyncio.Task[None]
 
@@ -144,11 +152,12 @@ class AsyncCaller(Caller):
         self._timer: asyncio.TimerHandle | None = None
 
     def _begin(self, call: Call) -> None:
-        if self._idle:
+        while self._idle:
             worker = self._idle.pop()
             assert worker.next is not None, "an idle worker waits for it"
-            worker.next.set_result(call)
-            return
+            if not worker.next.done():  # it is cancelled if the user has cancelled the task
+                worker.next.set_result(call)
+                return
         worker = _Worker()
         self._workers.add(worker)
         worker.task = asyncio.get_running_loop().create_task(self._work(worker, call))
@@ -166,8 +175,8 @@ class AsyncCaller(Caller):
     async def _work(self, worker: _Worker, call: Call) -> None:
         function, arguments_of, now_s = self._function, self._step.arguments, self._now_s
         lifespan, queue = self._lifespan, self.queue
+        began_s = now_s()
         while True:
-            began_s = now_s()
             worker.call = call
             if self._timeout_s is not None:
                 self._expect(worker, self._timeout_s)
@@ -176,22 +185,55 @@ class AsyncCaller(Caller):
                 result = await function(*arguments_of(call, lifespan))
             except BaseException as raised:
                 error = self._caught(worker, raised)
-            if worker.is_given_up:
-                return
             if self._timeout_s is not None:
                 self._due_s.pop(worker, None)
-                worker.has_timed_out = False
-            self._finish(call, result, error, began_s)
-            self._turn_s += now_s() - began_s
+            if worker.task.cancelling():
+                await self._take_cancellation(worker)
+            if worker.is_given_up:
+                break
+            worker.has_timed_out = False
+            ended_s = self._finish(call, result, error, began_s)
+            self._turn_s += ended_s - began_s
+            began_s = ended_s
             if self._turn_s > _TURN_S:
                 self._turn_s = 0.0
                 await asyncio.sleep(0)
-            call = queue.next_call(now_s())
+                began_s = now_s()
+            if worker.is_cancelled:
+                break
+            call = queue.next_call(began_s)
             if not call:
-                worker.call = None
-                worker.next = asyncio.get_running_loop().create_future()
-                self._idle.append(worker)
-                call = await worker.next
+                call = await self._next(worker)
+                began_s = now_s()
+        self._workers.discard(worker)
+
+    async def _next(self, worker: _Worker) -> Call:
+        """Wait for the next call, as an idle worker."""
+        worker.call = None
+        worker.next = asyncio.get_running_loop().create_future()
+        self._idle.append(worker)
+        try:
+            return await worker.next
+        except asyncio.CancelledError:
+            self._workers.discard(worker)
+            if self._is_closing or worker.next.cancelled():
+                raise
+            worker.is_cancelled = True
+            return worker.next.result()
+
+    async def _take_cancellation(self, worker: _Worker) -> None:
+        """Take a cancellation that may not have arrived, because the call has not waited since.
+
+        Otherwise it would arrive in the next call.
+        """
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if self._is_closing:
+                raise
+        worker.is_cancelled = worker.is_cancelled or not worker.has_timed_out
+        while worker.task.uncancel():
+            pass
 
     def _caught(self, worker: _Worker, error: BaseException) -> BaseException:
         """Return the error of a call.
@@ -203,9 +245,8 @@ class AsyncCaller(Caller):
             return error
         if self._is_closing:
             raise error
-        while worker.task.uncancel():
-            pass
         if not worker.has_timed_out:
+            worker.is_cancelled = True
             return error  # of the user, who has cancelled something
         late = TimeoutError(f"the call took longer than {self._timeout_s:g} s")
         return late.with_traceback(error.__traceback__)
@@ -274,6 +315,8 @@ class Pool(Protocol):
 
     def start(self, number: int, arguments: tuple[object, ...]) -> None: ...
 
+    def began_s(self, number: int) -> float | None: ...
+
     def abandon(self, number: int) -> None: ...
 
     async def close(self) -> None: ...
@@ -301,12 +344,18 @@ class PoolCaller(Caller):
 
     def _begin(self, call: Call) -> None:
         self._number = number = self._number + 1
+        began_s = self._now_s()
+        try:
+            arguments = self._step.arguments(call, self._lifespan)
+        except Exception as error:  # the key is not what the context needs
+            self._finish(call, None, error, began_s)
+            return
         timer = None
         if self._timeout_s is not None:
             loop = asyncio.get_running_loop()
-            timer = loop.call_later(self._timeout_s, self._give_up, number)
-        self._calls[number] = (call, self._now_s(), timer)
-        self._pool.start(number, self._step.arguments(call, self._lifespan))
+            timer = loop.call_later(self._timeout_s, self._end_late, number)
+        self._calls[number] = (call, began_s, timer)
+        self._pool.start(number, arguments)
 
     def _on_done(self, number: int, result: object, error: BaseException | None) -> None:
         found = self._calls.pop(number, None)
@@ -317,8 +366,18 @@ class PoolCaller(Caller):
             self._finish(call, result, error, began_s)
             self.start()
 
-    def _give_up(self, number: int) -> None:
-        call, began_s, _ = self._calls.pop(number)
+    def _end_late(self, number: int) -> None:
+        """Give up a call that takes too long; the start of a process does not count."""
+        assert self._timeout_s is not None, "only then a call has a timer"
+        call, began_s, _ = self._calls[number]
+        loop = asyncio.get_running_loop()
+        call_began_s = self._pool.began_s(number)
+        if call_began_s is None or loop.time() < call_began_s + self._timeout_s:
+            due_s = (call_began_s or loop.time()) + self._timeout_s
+            timer = loop.call_at(due_s, self._end_late, number)
+            self._calls[number] = (call, began_s, timer)
+            return
+        del self._calls[number]
         self._pool.abandon(number)
         error = TimeoutError(f"the call took longer than {self._timeout_s:g} s")
         self._finish(call, None, error, began_s)
@@ -335,17 +394,21 @@ def _caller_of(
     node: Node, step: Called, queue: CallQueue, env: TaskEnv, on_change: Callable[[], None]
 ) -> Caller:
     spec = step.spec
+    if spec.how == "plain" and step.is_sink:  # it may return something that is to be awaited
+        step = replace(step, function=partial(_settled, step.function))
+        return AsyncCaller(step, queue, env, on_change)
     if spec.how == "async":
         return AsyncCaller(step, queue, env, on_change)
     if spec.how == "plain":
         return PlainCaller(step, queue, env, on_change)
     if spec.how == "thread":
-        function = partial(listed, step.function) if step.yields else step.function
-        new_pool: NewPool = partial(CallThreads, function, node.name, spec.concurrency)
+        pool: Callable[..., Pool] = CallThreads
     else:
         from streamkit.runtime.call_processes import CallProcesses
 
-        new_pool = partial(CallProcesses, step.function, node.name, spec.concurrency)
+        pool = CallProcesses
+    function = partial(listed, step.function) if step.yields else step.function
+    new_pool: NewPool = partial(pool, function, node.name, spec.concurrency)
     return PoolCaller(step, queue, env, on_change, new_pool)
 
 
@@ -353,6 +416,16 @@ def _collected(function: Callable[..., Value]) -> Callable[..., Awaitable[list[V
     """Return a function that lists what an async generator yields."""
 
     async def collect(*arguments: Value) -> list[Value]:
-        return [value async for value in function(*arguments)]
+        values: list[Value] = []
+        async for value in function(*arguments):
+            values.append(value)
+            if not len(values) % _VALUES_PER_TURN:  # it may never wait for anything
+                await asyncio.sleep(0)
+        return values
 
     return collect
+
+
+async def _settled(function: Callable[..., Value], *arguments: Value) -> None:
+    """Call a plain function that is a sink, and wait for what it returns."""
+    await settle(function(*arguments))

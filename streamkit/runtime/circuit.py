@@ -7,6 +7,7 @@
 | open | the delay is over | probing: one call may begin |
 | probing | the call succeeds | closed |
 | | the call fails | open, for twice the delay |
+| | the call fails with an error that does not pass | open: another call may begin |
 """
 
 from __future__ import annotations
@@ -44,13 +45,19 @@ class Circuit:
         """Whether the stage pauses."""
         return self._openings > 0
 
+    @property
+    def is_probing(self) -> bool:
+        """Whether a probe is in progress, whose end decides."""
+        return self._is_probing
+
     def allows(self, now_s: float) -> bool:
         """Return whether a call may begin."""
         return not self._openings or (not self._is_probing and now_s >= self._until_s)
 
-    def began(self) -> None:
-        """Note that a call has begun."""
+    def began(self) -> bool:
+        """Note that a call has begun; return whether it is the probe of an open circuit."""
         self._is_probing = self._openings > 0
+        return self._is_probing
 
     def next_s(self) -> float | None:
         """Return when a call may begin; None if one may begin now, or one is in progress."""
@@ -63,13 +70,24 @@ class Circuit:
         self._failures = self._openings = 0
         self._is_probing = False
 
-    def failed(self, now_s: float, error: BaseException, share: float) -> bool:
+    def failed_for_good(self, *, is_probe: bool) -> None:
+        """Note a call that failed with an error that does not pass.
+
+        It does not show whether the service is up. Without another probe, the stage would pause
+        for ever.
+        """
+        if is_probe:
+            self._is_probing = False
+
+    def failed(self, now_s: float, error: BaseException, share: float, *, is_probe: bool) -> bool:
         """Note a call that failed with an error that may pass.
 
         Args:
             now_s: The monotonic time.
             error: The error, for the note.
             share: A random number from 0 to 1.
+            is_probe: What `began` returned for it. Calls that have begun before the circuit opened
+                may end while it probes.
 
         Returns:
             Whether the call counts as an attempt: not while the circuit is open.
@@ -78,7 +96,8 @@ class Circuit:
             return True
         self._failures += 1
         was_open = self._openings > 0
-        was_probe, self._is_probing = self._is_probing, False
+        was_probe = is_probe and self._is_probing
+        self._is_probing = self._is_probing and not was_probe
         if self._failures < self._after or (was_open and not was_probe):
             return not was_open
         self._openings += 1

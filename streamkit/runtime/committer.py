@@ -173,6 +173,7 @@ class Committer:
             )
 
     def _prepared(self, *, is_last: bool) -> _PreparedCommit:
+        self._task.check_counts()
         waits: list[Callable[[], Awaitable[None]]] = []
         sinks: Changes = {}
         for node, writer in self._writers.items():

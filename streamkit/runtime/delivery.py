@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Protocol
 
 from anyio.lowlevel import checkpoint
 
@@ -28,7 +28,7 @@ from streamkit.runtime.contracts import (
     SinkWriter,
     WriteFailed,
 )
-from streamkit.runtime.failures import describe_failure
+from streamkit.runtime.failures import describe_failure, ends_the_job
 from streamkit.runtime.slice_size import SliceSize
 from streamkit.runtime.user_calls import NotAwaited, unfinished_row
 from streamkit.runtime.work import Output, Skip, Work, input_rows
@@ -36,7 +36,18 @@ from streamkit.runtime.work import Output, Skip, Work, input_rows
 # How long the calls of one round should take. A stop or a commit waits for a whole round.
 ROUND_S: Final = 0.01
 _ROWS_FIRST: Final = 16
-PutAside = Callable[[Work, Node, Chunk, StageError], None]
+
+
+class FailedRecords(Protocol):
+    """What happens to records of sinks that fail; a task has these methods."""
+
+    def last_of(self, node: Node, row: Chunk) -> tuple[str, Node | None]:
+        """Return what happens to a record that fails, and where it is put aside."""
+
+    def put_aside(
+        self, work: Work, letters: Node, sink: Node, row: Chunk, failure: StageError
+    ) -> None:
+        """Write an input of a sink to the place for dead letters."""
 
 
 class Delivery:
@@ -45,16 +56,16 @@ class Delivery:
     Args:
         writers: The writer of each sink.
         now_s: Returns the monotonic time in seconds.
-        put_aside: Writes an input of a sink to the place for its dead letters.
+        failed: Says what happens to records that fail, and writes dead letters.
     """
 
     def __init__(
         self,
         writers: Mapping[Node, SinkWriter],
         now_s: Callable[[], float],
-        put_aside: PutAside,
+        failed: FailedRecords,
     ) -> None:
-        self._put_aside = put_aside
+        self._failed = failed
         self._acknowledged = {
             node: each for node, each in writers.items() if isinstance(each, AcknowledgedWriter)
         }
@@ -150,23 +161,29 @@ class Delivery:
             row, count = error.row, error.rows
             cause = error.__cause__ or error
             failure = describe_failure(sink, chunk, row, cause, rows=count)
-            if sink.on_error.last == "fail" or isinstance(cause, KeyboardInterrupt):
+            last, letters = self._failed.last_of(sink, chunk.slice(row, row + 1))
+            if last == "fail" or ends_the_job(cause):
                 raise _Refused(failure, chunk.offsets[row]) from error
         if count == 1:
-            self._leave_out(output, work, first + row, failure)
+            self._leave_out(output, work, first + row, (failure, letters))
         else:  # only the sink can find the bad rows, so it gets one row at a time
             for each in range(first + row, first + row + count):
                 await self._write(output, work, (each, each + 1), is_over)
         return row + count
 
-    def _leave_out(self, output: Output, work: Work, row: int, failure: StageError) -> None:
-        """Skip a row that failed, or put its input aside."""
+    def _leave_out(
+        self, output: Output, work: Work, row: int, failed: tuple[StageError, Node | None]
+    ) -> None:
+        """Skip a row that failed, or put its input aside if there is a sink for that."""
         sink, offset = output.sink, output.chunk.offsets[row]
-        is_letter = sink.dead_letters is not None
+        failure, letters = failed
+        is_letter = letters is not None
         work.skips.append(Skip(sink, offset, failure, is_written=True, is_letter=is_letter))
-        if is_letter:
+        if letters is not None:
             for each in input_rows(output.inputs, output.chunk, row):
-                self._put_aside(work, sink, output.inputs.slice(each, each + 1), failure)
+                self._failed.put_aside(
+                    work, letters, sink, output.inputs.slice(each, each + 1), failure
+                )
 
     def _after(self, seconds: float) -> IsOver:
         until_s = self._now_s() + seconds

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from streamkit.dataflow.topology import Node
-from streamkit.errors import StageError, StreamKitError
+from streamkit.errors import ProcessNotStarted, StageError, StreamKitError
 from streamkit.record import Chunk
 
 _VALUE_SHOWN_MAX = 200
@@ -36,7 +36,7 @@ def describe_failure(
     key = chunk.keys[row]
     lines = [
         f"stage {node.name!r} failed on {where}: {error_text(cause)}",
-        f"  at: {users_line(traceback.extract_tb(cause.__traceback__)) or node.location}",
+        f"  at: {_line_of(cause) or node.location}",
         f"  value: {shown(chunk.values[row])}",
     ]
     if key is not None:
@@ -50,6 +50,19 @@ def describe_failure(
     )
     failure.__cause__ = cause
     return failure
+
+
+def ends_the_job(error: BaseException) -> bool:
+    """Return whether an error is not about the record: Ctrl-C, or processes that do not start."""
+    return isinstance(error, KeyboardInterrupt | ProcessNotStarted)
+
+
+def _line_of(error: BaseException) -> str:
+    """Return the user's line where an error was raised, also if that was in another process."""
+    remote = getattr(error.__cause__, "users_line", None)  # of a RemoteTraceback
+    if isinstance(remote, str) and remote:
+        return remote
+    return users_line(traceback.extract_tb(error.__traceback__))
 
 
 def error_text(error: BaseException, characters_max: int = _ERROR_SHOWN_MAX) -> str:

@@ -15,6 +15,7 @@ from streamkit.dataflow.topology import Node, Topology
 from streamkit.errors import StateMismatch, TopologyError
 from streamkit.record import Chunk
 from streamkit.runtime.call_queue import CallLimits, CallQueue
+from streamkit.runtime.retry_queue import RetryQueue
 from streamkit.runtime.task_env import TaskEnv
 from streamkit.runtime.work import Work
 from streamkit.state.change_log import StateFormat
@@ -46,7 +47,7 @@ class PendingQueues:
         now_s: Returns the monotonic time.
     """
 
-    by_node: Mapping[Node, CallQueue]
+    by_node: Mapping[Node, CallQueue | RetryQueue]
     now_s: Callable[[], float]
 
     def __bool__(self) -> bool:
@@ -63,26 +64,55 @@ class PendingQueues:
         return any(each.is_working for each in self.by_node.values())
 
     @property
+    def is_calling(self) -> bool:
+        """Whether calls are in progress."""
+        return any(each.running for each in self.by_node.values())
+
+    @property
     def count(self) -> int:
         """How many records wait."""
         return sum(map(len, self.by_node.values()))
 
     def next_s(self) -> float | None:
         """Return when something happens without an event; None if nothing does."""
-        found = [each.next_s() for each in self.by_node.values()]
+        found = [each.next_s() for each in self.by_node.values() if not each.is_held]
         return min((each for each in found if each is not None), default=None)
+
+    def hold(self) -> None:
+        """Let nothing begin any more in stages whose records can be stored; the job stops.
+
+        Call it again when records have come.
+        """
+        for queue in self.by_node.values():
+            queue.is_held = queue.records.problem() is None
+
+    def stop(self) -> None:
+        """Let nothing begin any more; the job ends."""
+        for queue in self.by_node.values():
+            queue.is_held = True
+
+    def written(self) -> list[Release]:
+        """Return what sinks have written and is still here, in slices for the task.
+
+        Its turn has not come, because the order of results does not matter when the job ends. The
+        next run would write it again.
+        """
+        found: list[Release] = []
+        for node, queue in self.by_node.items():
+            called = called_step(node)
+            if called is not None and called.is_sink and isinstance(queue, CallQueue):
+                found += _releases(node, queue.take_called())
+        return found
 
     def release(self) -> list[Release]:
         """Return the records that are next, in slices for the task."""
         found: list[Release] = []
         now_s = self.now_s()
         for node, queue in self.by_node.items():
-            if queue.limits.is_inline:
+            if isinstance(queue, RetryQueue):
                 queue.poll(now_s)
             if queue.has_ready:
-                taken = sorted(queue.take(_RELEASED_MAX), key=_arrival)
-                for _, records in groupby(taken, key=_place):
-                    found += [_released(node, each) for each in _ascending(list(records))]
+                found += _releases(node, queue.take(_RELEASED_MAX))
         return found
 
     def account(self, work: Work, start: int, reached: int) -> None:
@@ -104,7 +134,7 @@ class PendingQueues:
             if record.number < 0:
                 record.stage = "queued" if aside.later is None else "parked"
                 queue.add((record,), self.now_s())
-            elif aside.later is None:
+            elif aside.later is None and isinstance(queue, RetryQueue):
                 queue.hold(record)
             if aside.later is not None:
                 queue.park(record, aside.later)
@@ -143,7 +173,7 @@ def open_queues(topology: Topology, states: States, env: TaskEnv) -> PendingQueu
     Raises:
         StateMismatch: Records of the last run cannot be read, or belong to no stage.
     """
-    found: dict[Node, CallQueue] = {}
+    found: dict[Node, CallQueue | RetryQueue] = {}
     for node in topology.nodes:
         called = called_step(node)
         name = f"{node.name}{PENDING}"
@@ -151,8 +181,12 @@ def open_queues(topology: Topology, states: States, env: TaskEnv) -> PendingQueu
             continue
         form = _format_of(node)
         records = states.open_pending(name, form)
-        limits = CallLimits(is_inline=True) if called is None else _limits_of(called.spec)
-        found[node] = CallQueue(records, limits, node.on_error, env.chances, env.now_s())
+        common = (node.on_error, env.chances, env.now_s())
+        found[node] = (
+            RetryQueue(records, *common)
+            if called is None
+            else CallQueue(records, _limits_of(called.spec), *common)
+        )
     for name in states.unused_pending():
         stage = name.removesuffix(PENDING)
         raise StateMismatch(
@@ -195,6 +229,13 @@ def records_of(chunk: Chunk, marks_ms: Sequence[int] | None) -> list[PendingReco
         for record, mark_ms in zip(records, marks_ms, strict=True):
             record.mark_ms = mark_ms
     return records
+
+
+def _releases(node: Node, taken: Sequence[PendingRecord]) -> list[Release]:
+    found: list[Release] = []
+    for _, records in groupby(sorted(taken, key=_arrival), key=_place):
+        found += [_released(node, each) for each in _ascending(list(records))]
+    return found
 
 
 def _ascending(records: list[PendingRecord]) -> list[list[PendingRecord]]:

@@ -21,6 +21,7 @@ from anyio.lowlevel import checkpoint
 
 from streamkit.broadcast import Broadcast
 from streamkit.dataflow.topology import Node
+from streamkit.errors import StageError
 from streamkit.forks import SameProcess
 from streamkit.limits import CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
@@ -29,6 +30,7 @@ from streamkit.runtime.calls import Calls
 from streamkit.runtime.contracts import AtOnceWriter, SinkWriter, SourceReader
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.intake import Arrival, Intake
+from streamkit.runtime.pending_queues import Release
 from streamkit.runtime.positions import ChangedPositions
 from streamkit.runtime.slice_size import SliceSize
 from streamkit.runtime.task import Task
@@ -70,7 +72,7 @@ class Runner:
     ) -> None:
         self._intake = intake
         self._task = task
-        self._delivery = Delivery(writers, env.now_s, task.put_aside)
+        self._delivery = Delivery(writers, env.now_s, task)
         self._readers = readers
         self._positions = positions
         self._now_s = env.now_s
@@ -94,17 +96,29 @@ class Runner:
         self.boundary = anyio.Lock()
         self.latencies_ms: deque[float] = deque(maxlen=_LATENCIES_KEPT)
 
-    async def run(self) -> None:
+    async def run(self, drains: Callable[[], bool] = lambda: False) -> None:
         """Process chunks until the intake ends, and no call is in progress.
 
-        If the sources have ended by themselves, retries are waited for too.
+        If the sources have ended by themselves, what waits is processed too. Otherwise it is left
+        for the last commit, if it can be stored.
+
+        Args:
+            drains: Asked at the end: whether to emit what waits for the watermark, as if no record
+                could come any more.
 
         Raises:
             StageError: A record failed; everything before it is written, and its position recorded.
         """
         try:
             await self._run()
+            if drains():
+                await self._drain()
+            await self._end_calls()
+        except StageError:
+            await self._end_calls()
+            raise
         finally:
+            self._task.pending.stop()
             self.has_ended = True
             self.released.notify()
 
@@ -137,9 +151,12 @@ class Runner:
             await self._deliver_waiting(self._task.tick)
         if not intake.is_over:
             return False
-        if intake.is_stopping and not self.waits_for_retries:
-            return not pending.is_working
-        return not pending.count
+        return not (pending.is_working if self._leaves_rest else pending.count)
+
+    @property
+    def _leaves_rest(self) -> bool:
+        """Whether what waits is left for the next run."""
+        return self._intake.is_stopping and not self.waits_for_retries
 
     async def _wait(self) -> None:
         """Wait for a chunk, the end of a call, or a moment at which something is due."""
@@ -160,18 +177,33 @@ class Runner:
 
     async def _release(self) -> None:
         """Begin calls, and process the records whose turn has come in their stages."""
+        pending = self._task.pending
         while True:
+            if self._leaves_rest:
+                pending.hold()
             self._calls.start()
-            releases = self._task.pending.release()
+            releases = pending.release()
             if not releases:
                 return
             for release in releases:
-                async with self.boundary if self._task.states else nullcontext():
-                    work = self._task.resume(release)
-                    self._same_process.check()
-                    await self._deliver(work)
+                await self._resume(release)
             self.released.notify()
             await checkpoint()
+
+    async def _resume(self, release: Release) -> None:
+        async with self.boundary if self._task.states else nullcontext():
+            work = self._task.resume(release)
+            self._same_process.check()
+            await self._deliver(work)
+
+    async def _end_calls(self) -> None:
+        """Wait for the calls in progress, and note what sinks have written."""
+        pending = self._task.pending
+        pending.stop()
+        while pending.is_calling:
+            await self._wait()
+        for release in pending.written():
+            await self._resume(release)
 
     async def _make_room(self, source: Node) -> None:
         """Wait until the stages can take more records."""
@@ -196,13 +228,15 @@ class Runner:
         """End the calls that are in progress."""
         await self._calls.close()
 
-    async def drain(self) -> None:
-        """Emit what waits for the watermark, as if no record could come any more.
-
-        Raises:
-            StageError: A result failed; nothing of what waits is written or gone.
-        """
+    async def _drain(self) -> None:
+        """Emit what waits for the watermark, and what comes of it after calls."""
         await self._deliver_waiting(self._task.drain)
+        while self._task.pending.count:
+            while not await self._has_ended():
+                await self._wait()
+            if self._leaves_rest:
+                return
+            await self._deliver_waiting(self._task.drain)
 
     async def _deliver_waiting(self, make: Callable[[], Work | None]) -> None:
         async with self.boundary:
@@ -213,8 +247,8 @@ class Runner:
 
     def _behind(self, arrival: Arrival) -> int:
         """Rank chunks by watermark, so that no source gets far ahead of the others."""
-        assert self._task.time is not None, "chunks are ranked only then"
-        return self._task.time.of_partition(arrival.source, arrival.chunk.partition)
+        time = self._task.time
+        return 0 if time is None else time.of_partition(arrival.source, arrival.chunk.partition)
 
     async def _process(self, arrival: Arrival) -> None:
         source, chunk = arrival.source, arrival.chunk

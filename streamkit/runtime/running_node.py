@@ -11,6 +11,7 @@ from streamkit.dataflow.topology import Node
 from streamkit.record import Chunk
 from streamkit.runtime.call_queue import CallQueue
 from streamkit.runtime.node_room import NodeRoom
+from streamkit.runtime.retry_queue import RetryQueue
 
 
 @dataclass(slots=True)
@@ -21,7 +22,7 @@ class RunningNode:
     room: NodeRoom = field(init=False)
     operators: list[tuple[Operator, bool]] = field(default_factory=list)
     # The records that wait in this stage, if it has calls or retries.
-    queue: CallQueue | None = None
+    queue: CallQueue | RetryQueue | None = None
     # The number of the operator that is called outside of slices.
     called: int | None = None
     # Returns the watermarks by which rows are judged later; None if none is.

@@ -46,6 +46,8 @@ NEXT_IF_LATE = {
 }
 
 EXIT_CLEAN, EXIT_FAILED, EXIT_LATE, EXIT_SIGNAL_BASE = 0, 1, 3, 128
+# Several runs in a row have failed at the same record.
+EXIT_CRASH_LOOP = 5
 
 
 @dataclass(frozen=True, slots=True)

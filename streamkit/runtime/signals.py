@@ -76,9 +76,14 @@ class Watchdog:
 
 def main_thread_stack() -> traceback.StackSummary:
     """Return the current stack of the main thread."""
-    main = threading.main_thread().ident
-    assert main is not None, "it has started"
-    return traceback.extract_stack(sys._current_frames()[main])
+    return thread_stack(threading.main_thread())
+
+
+def thread_stack(thread: threading.Thread) -> traceback.StackSummary:
+    """Return the current stack of a thread; empty if it has ended."""
+    assert thread.ident is not None, "it has started"
+    frame = sys._current_frames().get(thread.ident)
+    return traceback.StackSummary() if frame is None else traceback.extract_stack(frame)
 
 
 @contextmanager

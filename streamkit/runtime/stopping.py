@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
@@ -21,6 +21,9 @@ from streamkit.runtime.shutdown import (
     Shutdown,
     Tick,
 )
+
+# The first word of the message about a phase that was late.
+ABANDONED: Final = "abandoned"
 
 Work = Callable[[], Awaitable[None]]
 
@@ -111,7 +114,7 @@ class Stopping:
                 tasks.start_soon(self._run_phase, phase, scope)
             case Abandon(phase):
                 detail = self._unacknowledged_text()
-                self._observer.note(f"abandoned {phase.label}{': ' if detail else ''}{detail}")
+                self._observer.note(f"{ABANDONED} {phase.label}{': ' if detail else ''}{detail}")
                 if self._phase_scope is not None:
                     self._phase_scope.cancel()
                 if phase in self._on_abandon:

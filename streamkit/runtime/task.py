@@ -26,11 +26,14 @@ from streamkit.dataflow.watermarks import FOREVER_MS, Watermarks, plan_time
 from streamkit.errors import StageError, StreamKitError
 from streamkit.record import Chunk, in_order
 from streamkit.runtime.applying import Applying
+from streamkit.runtime.call_queue import CallQueue
 from streamkit.runtime.failures import describe_failure
 from streamkit.runtime.isolation import ChangedInPlace, ValueCopy
 from streamkit.runtime.letters import Letters
 from streamkit.runtime.node_room import Budget, NodeRoom
 from streamkit.runtime.pending_queues import Release, groups_of, open_queues, records_of
+from streamkit.runtime.replay import Replay
+from streamkit.runtime.retry_queue import RetryQueue
 from streamkit.runtime.running_node import Reader, RunningNode
 from streamkit.runtime.task_env import TaskEnv
 from streamkit.runtime.work import (
@@ -38,6 +41,7 @@ from streamkit.runtime.work import (
     Counts,
     Fed,
     Output,
+    Pass,
     Skip,
     Work,
     add_counts,
@@ -83,8 +87,9 @@ class Task:
         self.on_result: OnResult | None = None
         env = env or TaskEnv()
         self._budget = Budget(env.now_s)
-        self._letters = Letters(env.job, env.wall_ms)
+        self._letters = Letters(env.job, env.wall_ms, env.poison)
         self._applying = Applying(self._budget, self._letters)
+        self._replay = Replay(env.job.app, {node.name: node for node in topology.nodes})
         self.pending = open_queues(topology, self.states, env)
         self.time = self._opened_time(topology, never_idle=never_idle)
         last = last_operators or {}
@@ -231,12 +236,26 @@ class Task:
                 self.time.begin(work.source, part.partition)
             else:
                 self.time.resume(work.node, part, [each.mark_ms for each in work.records])
-        self._run((self._running_nodes[node], 0), part, work, is_resumed=work.node is not None)
+        if node.is_replay:
+            self._run_letters(node, work)
+        else:
+            is_resumed = work.node is not None
+            self._run((self._running_nodes[node], 0), part, work, is_resumed=is_resumed)
         self._run_merged(work)
         if work.end == end_of(part) and fires:
             return self._fired(work, {})
         work.finish()
         return work
+
+    def _run_letters(self, node: Node, work: Work) -> None:
+        """Give dead letters to the stages that they came from."""
+        inputs = self._replay.inputs(work)
+        given = sorted(at for _, chunk in inputs for at in chunk.offsets)
+        gone = [skip.offset for skip in work.skips]
+        work.nodes.append((node, work.part.offsets, given))
+        work.passes.append(Pass(node, work.part.offsets, given, gone, None))
+        for stage, chunk in inputs:
+            self._run((self._running_nodes[stage], 0), chunk, work)
 
     def _fired(self, work: Work, marks_ms: Mapping[Node, int]) -> Work:
         """Emit what the watermarks have completed, stage after stage, inputs first."""
@@ -307,6 +326,22 @@ class Task:
             if self._on_skip is not None:
                 self._on_skip(skip)
 
+    def check_counts(self) -> None:
+        """Refuse counts that do not add up: then records would be lost, or processed twice.
+
+        Raises:
+            StreamKitError: The inputs of a stage are not those that it has handled, dropped,
+                skipped, put aside or keeps.
+        """
+        for node, counts in self.counts.items():
+            queue = self.pending.by_node.get(node)
+            added = counts.taken if not isinstance(queue, CallQueue) else queue.records.added
+            if counts.handled < 0 or added != counts.taken:
+                raise StreamKitError(
+                    f"the counts of {node.name!r} do not add up: {counts}, {added} added",
+                    hint="this is a fault of streamkit; nothing more is committed",
+                )
+
     def _run(self, reader: Reader, chunk: Chunk, work: Work, *, is_resumed: bool = False) -> None:
         running, side = reader
         node = running.node
@@ -319,7 +354,7 @@ class Task:
             if running.called is not None:
                 first = running.called
                 chunk = chunk.with_values(work.records[: len(chunk)])
-        elif running.queue is not None and running.called is None:
+        elif isinstance(running.queue, RetryQueue):
             chunk = inputs = self._not_blocked(running, chunk, work)
         for number in range(first, len(running.operators)):
             if number == running.called and not is_resumed:
@@ -335,7 +370,7 @@ class Task:
     def _not_blocked(self, running: RunningNode, chunk: Chunk, work: Work) -> Chunk:
         """Leave out the rows that must wait behind others of their group."""
         queue, node = running.queue, running.node
-        assert queue is not None, "asked only then"
+        assert isinstance(queue, RetryQueue), "asked only then"
         blocked = work.blocked.get(node, ())
         if not (blocked or queue.has_blocked) or not len(chunk):
             return chunk
@@ -348,11 +383,16 @@ class Task:
         work.blocked.setdefault(node, set()).update(groups_of(waiting))
         return chunk.select([not each for each in mask])
 
-    def put_aside(self, work: Work, sink: Node, row: Chunk, failure: StageError) -> None:
-        """Write an input of a sink that could not be written to the place for its dead letters."""
-        assert sink.dead_letters is not None, "its policy puts records aside"
+    def last_of(self, node: Node, row: Chunk) -> tuple[str, Node | None]:
+        """Return what happens to a record that fails for good, and where it is put aside."""
+        return self._letters.last_of(node, row)
+
+    def put_aside(
+        self, work: Work, letters: Node, sink: Node, row: Chunk, failure: StageError
+    ) -> None:
+        """Write an input of a sink that could not be written to the place for dead letters."""
         letter = self._letters.of_input(sink, row, failure, 1)
-        work.letters.append((sink.dead_letters, letter))
+        work.letters.append((letters, letter))
         results = len(work.results)
         self._send_letters(work)
         if self.on_result is not None:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from streamkit.env import Clock, random_bits
-from streamkit.runtime.call_queue import Chances
-from streamkit.runtime.letters import JobFacts
+from streamkit.runtime.letters import JobFacts, Poison
+from streamkit.runtime.pending_queue import Chances
 
 
 @dataclass(slots=True)
@@ -29,9 +29,12 @@ class TaskEnv:
     wall_ms: Callable[[], int] = lambda: 0
     chances: Chances = field(default_factory=Chances)
     lifespan: Lifespan = field(default_factory=Lifespan)
+    poison: Poison | None = None
 
     @classmethod
-    def of_clock(cls, clock: Clock, job: JobFacts, lifespan: Lifespan) -> TaskEnv:
+    def of_clock(
+        cls, clock: Clock, job: JobFacts, lifespan: Lifespan, poison: Poison | None
+    ) -> TaskEnv:
         """Return the world of a real run."""
         return cls(
             job,
@@ -39,6 +42,7 @@ class TaskEnv:
             clock.wall_ms,
             Chances(_random_share, lambda: clock.wall_ms() / 1_000),
             lifespan,
+            poison,
         )
 
 

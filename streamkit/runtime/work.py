@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from streamkit.dataflow.topology import Node
 from streamkit.errors import StageError
 from streamkit.record import Chunk
-from streamkit.runtime.call_queue import Later
+from streamkit.runtime.pending_queue import Later
 from streamkit.state.pending import PendingRecord
 
 

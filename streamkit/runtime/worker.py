@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,11 +23,13 @@ import anyio
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock
 from streamkit.errors import StageError, StreamKitError
+from streamkit.observe.facts import Waits
 from streamkit.runtime.committer import Committer
 from streamkit.runtime.contracts import AcknowledgedWriter, SinkWriter, SourceReader
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.intake import Intake
-from streamkit.runtime.letters import JobFacts
+from streamkit.runtime.letters import JobFacts, Poison
+from streamkit.runtime.pending_queue import PendingQueue
 from streamkit.runtime.positions import ChangedPositions
 from streamkit.runtime.runner import Runner
 from streamkit.runtime.shutdown import EXIT_FAILED, Failed, Finished, Phase, Signal
@@ -64,7 +66,8 @@ class WorkerOptions:
     ``drains``: what waits for the watermark is emitted when the run ends. ``never_idle``: windows
     that a quiet partition holds open stay open. ``commit_interval_s`` is the time between commits
     while records arrive; stopping takes at most ``stop_deadline_s``. ``job`` is written into dead
-    letters; ``lifespan`` is what the function of ``@app.lifespan`` has yielded.
+    letters, and ``poison`` into those whatever its policy is; ``lifespan`` is what the function of
+    ``@app.lifespan`` has yielded.
     """
 
     drains: bool = False
@@ -73,6 +76,7 @@ class WorkerOptions:
     stop_deadline_s: float = 25.0
     job: JobFacts = field(default_factory=JobFacts)
     lifespan: Lifespan = field(default_factory=Lifespan)
+    poison: Poison | None = None
 
 
 class Progress:
@@ -97,10 +101,35 @@ class Progress:
         time = self._task.time
         return {} if time is None else {each.name: time.of_node(each) for each in time.plan.timed}
 
+    def waits(self) -> dict[str, Waits]:
+        """Return the calls and retries of the stages that have any."""
+        pending = self._task.pending
+        return {
+            node.name: _waits_of(queue, pending.now_s()) for node, queue in pending.by_node.items()
+        }
+
     def p99_ms(self) -> float:
         """Return the 99th percentile of the time of recent slices from arrival to the sinks."""
-        ordered = sorted(self._runner.latencies_ms)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))] if ordered else 0.0
+        return _percentile(self._runner.latencies_ms, 0.99) or 0.0
+
+
+def _waits_of(queue: PendingQueue, now_s: float) -> Waits:
+    oldest_s = queue.oldest_s()
+    latencies_ms = [1_000 * each for each in queue.latencies_s]
+    return Waits(
+        queue.running,
+        queue.parked,
+        queue.retries,
+        queue.is_paused,
+        None if oldest_s is None else now_s - oldest_s,
+        _percentile(latencies_ms, 0.5),
+        _percentile(latencies_ms, 0.99),
+    )
+
+
+def _percentile(values: Collection[float], share: float) -> float | None:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else None
 
 
 class Worker:
@@ -132,7 +161,7 @@ class Worker:
         self._stop_signal: int | None = None
         self.cause: Cause = ""
         self.failure: BaseException | None = None
-        env = TaskEnv.of_clock(clock, options.job, options.lifespan)
+        env = TaskEnv.of_clock(clock, options.job, options.lifespan, options.poison)
         writers = ports.writers
         task = self._new_task(topology, env)
         positions = ChangedPositions()
@@ -222,9 +251,7 @@ class Worker:
 
     async def _process(self) -> None:
         try:
-            await self._runner.run()
-            if self.failure is None and (self._options.drains or self._has_ended_for_good):
-                await self._runner.drain()
+            await self._runner.run(self._drains)
             if self._intake.has_ended and not self._stopping.has_begun:
                 self._begin("finished")
                 self._stopping.happen(Finished())
@@ -234,9 +261,10 @@ class Worker:
         finally:
             self._is_idle.set()
 
-    @property
-    def _has_ended_for_good(self) -> bool:
-        return self._intake.has_ended and self._intake.ended() == set(self._ports.readers)
+    def _drains(self) -> bool:
+        """Return whether the run ends as if no record could come any more."""
+        has_ended = self._intake.has_ended and self._intake.ended() == set(self._ports.readers)
+        return self.failure is None and (self._options.drains or has_ended)
 
     def _new_task(self, topology: Topology, env: TaskEnv) -> Task:
         """Create the task, and let its watermarks know what the sources have not read yet."""
@@ -256,7 +284,7 @@ class Worker:
         if task.time is None:
             return task
         readers = self._ports.readers
-        task.time.backlog = lambda source: readers[source].backlog()
+        task.time.backlog = lambda source: readers[source].backlog() if source in readers else {}
         for node, reader in readers.items():
             if reader.ends_for_good:  # a generator, which does not know what it has yet to yield
                 task.time.expect(node, 0)

@@ -29,10 +29,11 @@ class PendingRecord:
     """One input of a stage, from the moment the stage takes it until its result is delivered.
 
     ``mark_ms`` is the watermark by which later stages judge it; None if none waits for one.
-    ``attempts`` counts failed calls. ``group`` is what its order is kept by: the key, or the
+    ``attempts`` counts the failed calls before it: not the last one, if that is not retried.
+    ``group`` is what its order is kept by: the key, or the
     partition of a record without one. ``result`` and ``error`` are set when ``stage`` is "done" or
     "given"; ``stage`` is explained in
-    `streamkit.runtime.call_queue`.
+    `streamkit.runtime.call_queue` and `streamkit.runtime.retry_queue`.
     """
 
     __slots__ = (
@@ -42,8 +43,8 @@ class PendingRecord:
         "error",
         "group",
         "is_alone",
-        "is_aside",
         "is_retried",
+        "is_stored",
         "key",
         "mark_ms",
         "number",
@@ -83,10 +84,10 @@ class PendingRecord:
         self.due_s = 0.0
         # Whether a call has failed and is to be made again; the attempt may not have counted.
         self.is_retried = False
-        # Whether it is out of the line of results, among those of its group.
-        self.is_aside = False
         # Whether it is called alone, because a batch with it has failed.
         self.is_alone = False
+        # Whether a commit has it.
+        self.is_stored = False
         self.data: bytes | None = None
 
 
@@ -112,10 +113,12 @@ class PendingRecords:
             decoded = form.decode(bytes(value))
             record = PendingRecord(decoded, key, time_ms, offset, topic, partition)
             record.attempts, record.mark_ms, record.data = attempts, mark_ms, data
-            record.number = _NUMBER.unpack(stored)[0]
+            record.number, record.is_stored = _NUMBER.unpack(stored)[0], True
             self.by_number[record.number] = record
             self._next_number = record.number + 1
         self._log.restored = {}
+        # How many records have ever been here in this run, with those of the last one.
+        self.added = len(self.by_number)
 
     def __len__(self) -> int:
         return len(self.by_number)
@@ -134,32 +137,34 @@ class PendingRecords:
 
     def add(self, records: Iterable[PendingRecord]) -> None:
         """Add records, and give them their numbers."""
-        numbers = []
+        first = number = self._next_number
         by_number = self.by_number
-        number = self._next_number
+        fresh = self._fresh
         for record in records:
             record.number = number
-            by_number[number] = record
-            numbers.append(number)
+            by_number[number] = fresh[number] = record
             number += 1
         self._next_number = number
-        self._fresh.update((each, by_number[each]) for each in numbers)
-        packed = list(map(_pack, numbers))
-        self._log.note(packed, packed)
+        self.added += number - first
 
     def change(self, record: PendingRecord) -> None:
         """Note that the attempts of a record have changed."""
         record.data = None
         self._fresh[record.number] = record
-        self._log.note((_pack(record.number),), ())
 
     def remove(self, records: Iterable[PendingRecord]) -> None:
-        """Remove records that are finished."""
-        numbers = [record.number for record in records]
-        for number in numbers:
-            del self.by_number[number]
-            self._fresh.pop(number, None)
-        self._log.note(map(_pack, numbers), ())
+        """Remove records that are finished; those of no commit yet leave no trace."""
+        by_number, fresh = self.by_number, self._fresh
+        gone = []
+        for record in records:
+            number = record.number
+            del by_number[number]
+            if record.is_stored:
+                gone.append(_pack(number))
+                record.is_stored = False
+            fresh.pop(number, None)
+        if gone:
+            self._log.note(gone, ())
 
     # --- for commits -----------------------------------------------------------------
 
@@ -176,11 +181,11 @@ class PendingRecords:
 
     def problem(self) -> str | None:
         """Encode what the next commit stores; return why that is not possible, or None."""
-        for number, record in list(self._fresh.items()):
-            problem = self._encode(record)
-            if problem is not None:
-                return problem
-            del self._fresh[number]
+        for record in self._fresh.values():
+            if record.data is None:
+                problem = self._encode(record)
+                if problem is not None:
+                    return problem
         return None
 
     def prepare(self) -> StateChange | None:
@@ -188,6 +193,11 @@ class PendingRecords:
 
         `problem` must have returned None.
         """
+        fresh, self._fresh = self._fresh, {}
+        new = [_pack(each.number) for each in fresh.values() if not each.is_stored]
+        self._log.note(map(_pack, fresh), new)
+        for record in fresh.values():
+            record.is_stored = True
         return self._log.prepare(len(self))
 
     def _encode(self, record: PendingRecord) -> str | None:

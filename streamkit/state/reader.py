@@ -111,6 +111,8 @@ def _entry_reader(name: str, described: dict[str, Any]) -> Callable[[bytes, byte
     """Return how stored entries of a type are shown."""
     if str(described.get("window", "")).startswith(_OF_PANES):
         return _of_pane
+    if described["type"] == "pending":
+        return _pending
     if described["type"] == "waiting":
         return _waiting_for_table if name.endswith("/waiting") else _waiting
     return lambda key, data: StateEntry(key, _decode(data), {})
@@ -119,6 +121,12 @@ def _entry_reader(name: str, described: dict[str, Any]) -> Callable[[bytes, byte
 def _of_pane(stored: bytes, data: bytes) -> StateEntry:
     (end_ms, _), key = split_stored(stored)
     return StateEntry(key, _decode(data), {"window_end": _time(end_ms)})
+
+
+def _pending(stored: bytes, data: bytes) -> StateEntry:
+    value, key, time_ms, offset, topic, partition, attempts, _ = _decode(data)
+    place = {"topic": topic, "partition": partition, "offset": offset, "attempts": attempts}
+    return StateEntry(key or b"", value, {"time": _time(time_ms), **place})
 
 
 def _waiting(stored: bytes, data: bytes) -> StateEntry:

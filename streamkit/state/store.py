@@ -89,6 +89,27 @@ class Store:
         found = self._db.execute("SELECT shard, seq, data FROM state WHERE name = ?", (name,))
         return [StateRow(*row) for row in found]
 
+    def crash(self) -> tuple[str, int] | None:
+        """Return where the last run has failed, and how many runs in a row have failed there."""
+        assert self._db is not None, "the store is open"
+        found = self._db.execute("SELECT place, runs FROM crashes").fetchone()
+        return None if found is None else (found[0], found[1])
+
+    def note_crash(self, place: str | None) -> int:
+        """Note where a run has failed, or None if it has not.
+
+        Returns:
+            How many runs in a row have failed there.
+        """
+        assert self._db is not None, "the store is open"
+        last = self.crash()
+        runs = last[1] + 1 if last is not None and last[0] == place else 1
+        with self._db:
+            self._db.execute("DELETE FROM crashes")
+            if place is not None:
+                self._db.execute("INSERT INTO crashes VALUES (?, ?)", (place, runs))
+        return runs
+
     def delete_state(self, name: str) -> None:
         """Delete a keyed state, so that its stage starts with none."""
         assert self._db is not None, "the store is open"
@@ -203,6 +224,7 @@ class Store:
                 "CREATE TABLE IF NOT EXISTS state (task INTEGER, name TEXT, shard INTEGER, "
                 "seq INTEGER, data BLOB, PRIMARY KEY (name, shard, seq))"
             )
+            db.execute("CREATE TABLE IF NOT EXISTS crashes (place TEXT, runs INTEGER)")
             db.execute("CREATE TABLE IF NOT EXISTS state_types (name TEXT PRIMARY KEY, type TEXT)")
 
     def _meta(self, db: sqlite3.Connection, app: str, cluster: str) -> dict[str, str]:

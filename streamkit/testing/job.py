@@ -17,7 +17,6 @@ from streamkit.dataflow.endpoints import (
 )
 from streamkit.dataflow.event_time import time_ms
 from streamkit.dataflow.join_stream import Table
-from streamkit.dataflow.keys import group_key
 from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import SystemClock
@@ -34,12 +33,12 @@ from streamkit.runtime.task import Task
 from streamkit.runtime.task_env import TaskEnv
 from streamkit.runtime.work import Work
 from streamkit.serde.values import encode_as, encode_key
-from streamkit.state.keyed import Keyed
 from streamkit.state.states import States
 from streamkit.state.store import Store
-from streamkit.testing.finding import nodes_of, source_of
+from streamkit.testing.finding import kept_value, nodes_of, source_of
 from streamkit.testing.loop import Loop
 from streamkit.testing.pending_work import NewLifespan, PendingWork
+from streamkit.testing.settings import TestSettings
 
 T = TypeVar("T")
 _START_MS = 1_356_998_400_000
@@ -58,12 +57,14 @@ class TestJob:
     def __init__(
         self,
         topology: Topology,
+        settings: TestSettings,
         *,
         isolated: bool = False,
         job: JobFacts | None = None,
         lifespan: NewLifespan | None = None,
     ) -> None:
         self._topology = topology
+        self._settings = settings
         self._new_lifespan = lifespan
         self._env = TaskEnv(job or JobFacts(), lambda: self._now_ms / 1_000, lambda: self._now_ms)
         self._given: dict[Node, list[Chunk]] = {node: [] for node in topology.nodes}
@@ -74,9 +75,7 @@ class TestJob:
         self._now_ms = _START_MS
         self._task = self._new_task(States())
         self._writers = _own_writers(topology, self._clock)
-        self._delivery = Delivery(
-            self._writers, self._clock.monotonic_s, lambda *letter: self._task.put_aside(*letter)
-        )
+        self._delivery = Delivery(self._writers, self._clock.monotonic_s, self._task)
         self._pending = PendingWork(self._env, called_functions(self._writers))
         self._next_offset: dict[tuple[Node, int], int] = {}
         self._positions: dict[Node, dict[str, str]] = {}
@@ -84,7 +83,11 @@ class TestJob:
         self._is_open = False
 
     def __enter__(self) -> TestJob:
-        self._open()
+        try:
+            self._open()
+        except BaseException:
+            self._settings.end()
+            raise
         return self
 
     def __exit__(
@@ -102,6 +105,7 @@ class TestJob:
     def close(self) -> None:
         """Close the sinks; the end of the block does it too."""
         was_open, self._is_open = self._is_open, False
+        self._settings.begin()
         try:
             if was_open:
                 self._loop.run(self._pending.close_calls())
@@ -110,6 +114,7 @@ class TestJob:
                 self._loop.run(self._pending.leave())
         finally:
             self._loop.close()
+            self._settings.end()
             if self._store is not None and self._folder is not None:
                 self._store.close()
                 self._folder.cleanup()
@@ -167,6 +172,7 @@ class TestJob:
         node = source.node
         if not isinstance(node.endpoint, FunctionSource):
             raise UsageError(f"{node.name!r} is not a generator source", hint="use send for topics")
+        self._settings.begin()
         chunks = self._loop.run(self._read(node, node.endpoint, limit))
         for chunk in chunks:
             self._process(lambda chunk=chunk: self._task.process(node, chunk))  # type: ignore[misc]
@@ -195,6 +201,7 @@ class TestJob:
         store = self._opened_store()
         self._loop.run(self._pending.close_calls())
         self._task = self._new_task(States(store.state_rows, store.state_types()))
+        self._delivery = Delivery(self._writers, self._clock.monotonic_s, self._task)
         self._load_tables()
         self._run_calls()
 
@@ -208,17 +215,7 @@ class TestJob:
         Raises:
             UsageError: The stage keeps no state.
         """
-        name = stage if isinstance(stage, str) else stage.name
-        states = self._task.states.by_name
-        if name not in states:
-            raise UsageError(
-                f"the stage {name!r} keeps no state",
-                hint=f"these do: {', '.join(sorted(states)) or 'none'}",
-            )
-        state = states[name]
-        if not isinstance(state, Keyed):
-            raise UsageError(f"the stage {name!r} keeps windows or waiting records, not values")
-        return state.values.get(group_key(key))
+        return kept_value(self._task.states, stage, key)
 
     def _new_task(self, states: States) -> Task:
         task = Task(
@@ -241,6 +238,7 @@ class TestJob:
         return self._store
 
     def _open(self) -> None:
+        self._settings.begin()
         if self._is_open:
             return
         self._is_open = True
@@ -258,6 +256,7 @@ class TestJob:
                     self._process(lambda chunk=chunk, node=node: self._task.process(node, chunk))  # type: ignore[misc]
 
     def _flush(self, *, is_last: bool) -> None:
+        self._settings.begin()
         for writer in self._writers.values():
             if isinstance(writer, CalledWriter | AtOnceWriter):
                 self._loop.run(writer.flush(is_last=is_last))

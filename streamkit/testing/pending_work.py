@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 
 from streamkit.dataflow.topology import Node
 from streamkit.record import Value
+from streamkit.runtime.call_queue import CallQueue
 from streamkit.runtime.calls import Calls
 from streamkit.runtime.pending_queues import Release
 from streamkit.runtime.task import Task
@@ -41,7 +42,8 @@ class PendingWork:
         if self._task is not task:
             self._task = task
             for queue in task.pending.by_node.values():
-                queue.is_paced = False
+                if isinstance(queue, CallQueue):
+                    queue.is_paced = False
             self._calls = Calls(task.pending, self._env, self._changed.set, self._functions)
             self._calls.flush()
         assert self._calls is not None, "it was created"

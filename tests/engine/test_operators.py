@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from streamkit.dataflow.operators import AsRecords, Filter, FlatMap, Map, MapOrDrop, SetKeys, Unwrap
 from streamkit.dataflow.steps import RowFailed, Step, Unlimited
 from streamkit.dataflow.topology import Node, Topology
-from streamkit.errors import StageError
 from streamkit.policies import FAIL, Policy, policy_of
 from streamkit.record import Chunk, Record
 from streamkit.runtime.task import Task
-from streamkit.runtime.work import Output
+from streamkit.runtime.work import Output, Skip
 
 Row = Record[Any]
 
@@ -201,7 +200,7 @@ def test_a_skipping_chain_omits_failed_rows_and_counts_every_input(
     verbs: list[Verb], values: list[int], cuts: list[int]
 ) -> None:
     topology, source, stages = graph_of(verbs, SKIP)
-    reported: list[StageError] = []
+    reported: list[Skip] = []
     task = Task(topology, on_skip=reported.append)
     expected = looped(verbs, chunk_of(values).records(), skips=True)
     assert output_rows(task, source, cut(values, cuts)) == expected

@@ -1,0 +1,171 @@
+"""Single rules of the queue of calls, each as a few steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import pytest
+
+from streamkit.errors import RowError
+from streamkit.policies import Policy, retry
+from streamkit.runtime.call_queue import CallLimits, CallQueue
+from streamkit.runtime.pending_queue import Chances
+from streamkit.state.pending import PendingRecord, PendingRecords
+from tests.engine.call_runs import INT, Passing, Stored
+
+TWICE = Policy(retry(2, delay=1, max_delay=8, on=Passing), "skip")
+PAUSES = Policy(retry(9, delay=1, max_delay=8, on=Passing, open_circuit_after=1), "skip")
+
+
+def queue_of(
+    limits: CallLimits, policy: Policy, keys: str, stored: Stored | None = None
+) -> CallQueue:
+    """Return a queue with a record for each letter, which is its key; its value is its number."""
+    rows = () if stored is None else stored.rows
+    queue = CallQueue(PendingRecords("calls", INT, rows), limits, policy, Chances(), 0.0)
+    records = [PendingRecord(at, key.encode(), 0, at, "t", 0) for at, key in enumerate(keys)]
+    if records:
+        queue.add(records, 0.0)
+    return queue
+
+
+def numbers(records: Sequence[PendingRecord]) -> list[int]:
+    return [each.value for each in records]
+
+
+def returns(queue: CallQueue, call: Sequence[PendingRecord]) -> None:
+    queue.finish(call, [None] * len(call), None, 0.0)
+
+
+def delivered(queue: CallQueue) -> list[int]:
+    found = queue.take(100)
+    queue.remove(found)
+    return numbers(found)
+
+
+def test_a_retried_record_comes_later_and_others_of_its_key_wait() -> None:
+    queue = queue_of(CallLimits("input", concurrency=3), TWICE, "abab")
+    first, second, third = (queue.next_call(0.0) for _ in range(3))
+    queue.finish(first, (), Passing(), 0.0)
+    returns(queue, second)
+    returns(queue, third)
+    assert delivered(queue) == [1]
+    returns(queue, queue.next_call(0.0))
+    assert delivered(queue) == [3]
+    assert queue.next_call(0.9) == []
+    returns(queue, queue.next_call(1.0))
+    assert delivered(queue) == [0, 2]
+
+
+def test_with_order_by_key_a_call_waits_for_the_end_of_the_one_before() -> None:
+    queue = queue_of(CallLimits("key", concurrency=9), TWICE, "aab")
+    first, other = queue.next_call(0.0), queue.next_call(0.0)
+    assert numbers([*first, *other]) == [0, 2]
+    assert queue.next_call(0.0) == []
+    returns(queue, first)
+    assert numbers(queue.next_call(0.0)) == [1]
+    assert delivered(queue) == [0]
+
+
+@pytest.mark.parametrize("order", ["input", "key", "none"])
+def test_no_call_begins_after_a_record_at_which_the_job_stops(order: Literal["input"]) -> None:
+    queue = queue_of(CallLimits(order, concurrency=2), Policy(None, "fail"), "aabc")
+    first = queue.next_call(0.0)
+    queue.finish(first, (), ValueError(), 0.0)
+    assert queue.next_call(0.0) == []
+    assert [each.error is None for each in queue.take(9)] == [False]
+
+
+def test_a_record_before_the_one_that_stops_the_job_is_still_called() -> None:
+    queue = queue_of(CallLimits("input", concurrency=2, batch=1), Policy(None, "fail"), "abc")
+    first, second = queue.next_call(0.0), queue.next_call(0.0)
+    queue.finish(second, (), ValueError(), 0.0)
+    assert queue.next_call(0.0) == []
+    returns(queue, first)
+    assert numbers(queue.take(9)) == [0, 1]
+
+
+def test_a_record_before_a_retried_one_of_its_key_does_not_wait_for_it() -> None:
+    # The batch returned two records to the queue while a later one of the key was being called.
+    queue = queue_of(CallLimits("input", concurrency=2, batch=2), TWICE, "aaa")
+    queue.is_flushing = True
+    batch, last = queue.next_call(0.0), queue.next_call(0.0)
+    assert (numbers(batch), numbers(last)) == ([0, 1], [2])
+    queue.finish(batch, (), RowError(0), 0.0)
+    queue.finish(last, (), Passing(), 0.0)
+    assert delivered(queue) == [0]
+    assert numbers(queue.next_call(0.0)) == [1]
+
+
+def test_a_batch_that_fails_for_good_is_called_record_by_record() -> None:
+    queue = queue_of(CallLimits("input", batch=3), TWICE, "abc")
+    queue.finish(queue.next_call(0.0), (), ValueError(), 0.0)
+    for each in range(3):
+        call = queue.next_call(0.0)
+        assert numbers(call) == [each]
+        returns(queue, call)
+    assert delivered(queue) == [0, 1, 2]
+
+
+def test_a_batch_waits_for_more_records_until_its_time() -> None:
+    queue = queue_of(CallLimits("input", batch=3, max_wait_s=0.5), TWICE, "ab")
+    assert queue.next_call(0.4) == []
+    assert queue.next_s() == 0.5
+    assert numbers(queue.next_call(0.5)) == [0, 1]
+
+
+@pytest.mark.parametrize("limits", [CallLimits("input", 9, rate_per_s=5), CallLimits(batch=1)])
+def test_nothing_is_due_while_a_probe_is_in_progress(limits: CallLimits) -> None:
+    queue = queue_of(limits, PAUSES, "abc")
+    queue.finish(queue.next_call(0.0), (), Passing(), 0.0)
+    assert queue.next_call(0.9) == []
+    assert queue.next_s() == 1.0
+    assert queue.next_call(1.0)
+    assert queue.next_call(50.0) == []
+    assert queue.next_s() is None
+
+
+def test_an_open_circuit_counts_no_attempts() -> None:
+    policy = Policy(retry(2, delay=1, max_delay=8, on=Passing, open_circuit_after=1), "skip")
+    queue = queue_of(CallLimits(), policy, "a")
+    for now_s in (0.0, 10.0, 30.0, 50.0):
+        call = queue.next_call(now_s)
+        queue.finish(call, (), Passing(), now_s)
+        assert call[0].attempts == 1
+    returns(queue, queue.next_call(100.0))
+    assert delivered(queue) == [0]
+
+
+def test_a_probe_that_fails_for_good_does_not_stop_the_stage() -> None:
+    queue = queue_of(CallLimits("input"), PAUSES, "ab")
+    queue.finish(queue.next_call(0.0), (), Passing(), 0.0)
+    queue.finish(queue.next_call(1.0), (), ValueError(), 1.0)
+    returns(queue, queue.next_call(1.0))
+    assert sorted([*delivered(queue), *delivered(queue)]) == [0, 1]
+
+
+def test_a_failure_that_was_not_delivered_is_not_stored() -> None:
+    stored = Stored()
+    queue = queue_of(CallLimits(), TWICE, "a")
+    queue.finish(queue.next_call(0.0), (), Passing(), 0.0)
+    queue.finish(queue.next_call(1.0), (), Passing(), 0.0)
+    assert queue.take(1)[0].error is not None
+    assert queue.records.problem() is None
+    stored.apply(queue.records.prepare())
+    again = queue_of(CallLimits(), TWICE, "", stored)
+    assert again.next_call(0.0)[0].attempts == 1
+
+
+def test_the_lowest_watermark_is_that_of_a_record_that_still_waits() -> None:
+    queue = queue_of(CallLimits("none"), TWICE, "")
+    records = [PendingRecord(at, None, 0, at, "t", 0) for at in range(3)]
+    for record, mark_ms in zip(records, (5, 1, 9), strict=True):
+        record.mark_ms = mark_ms
+    queue.add(records, 0.0)
+    assert queue.lowest_mark_ms() == 1
+    queue.next_call(0.0)
+    queue.remove(records[1:2])
+    assert queue.lowest_mark_ms() == 5
+    queue.remove([records[0], records[2]])
+    assert queue.lowest_mark_ms() is None
