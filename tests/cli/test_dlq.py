@@ -535,21 +535,15 @@ def test_positions_of_another_source_with_that_name_are_not_changed(tmp_path: Pa
     assert (dropped.code, "nothing was dropped" in dropped.err) == (1, True)
 
 
-REPLAY = """
-from streamkit import App
-app = App("orders")
-app.stream("orders-dead", bytes, name="replay-orders-dead").to("replayed")
-"""
-
-
-def test_a_source_of_the_name_of_replays_resumes_after_the_dropped_letters(
+def test_a_replay_begins_after_the_dropped_letters_and_makes_the_others_done(
     tmp_path: Path,
 ) -> None:
     produce(tmp_path, "orders", ("b", TEXT), ("e", NEGATIVE), ("b", TEXT))
     run_job(tmp_path)
+    assert [row["stage"] for row in rows(tmp_path, "orders-dead")] == ["parse", "parse", "check"]
     drop(tmp_path, "--until", "1", "--yes")
-    (tmp_path / "replay.py").write_text(REPLAY)
-    ended = run(tmp_path, "run", "replay.py", "--once")
-    assert (ended.code, "topic orders-dead from committed offsets (0: 2)" in ended.err) == (0, True)
-    assert len(run(tmp_path, "consume", "replayed", "-B", "-d").lines) == 1
-    assert places(tmp_path, "orders-dead") == []
+    ended = run(tmp_path, "dlq", "replay", "orders.py", "orders-dead")
+    assert ended.code == 0, ended.err
+    listed = rows(tmp_path, "orders-dead", "--all")
+    assert [row["state"] for row in listed] == ["done", "done", "done", "waiting"]
+    assert listed[3]["stage"] == "check"  # it has failed again
