@@ -152,8 +152,23 @@ def setting_line(setting: SettingReport) -> str:
 
 
 def ended_lines(ended: Ended) -> list[str]:
-    """Return the lines of the end report; the last one is the command to look at the result."""
+    """Return the lines of the end report; the last ones are commands to look at the result."""
     lines = [f"{ended.app}: {ended.reason} after {ended.elapsed_s:.1f} s"]
+    lines += _stage_lines(ended)
+    lines.append(
+        f"  {ended.records_in:,} records in, {ended.records_out:,} out, {ended.dropped:,} dropped, "
+        f"{ended.skipped:,} skipped"
+        + (f", {counted(ended.dead_lettered, 'dead letter')}" if ended.dead_lettered else "")
+    )
+    lines.append(
+        f"  {ended.rate:,.0f} records/s, p99 {ended.p99_ms:.0f} ms from arrival to the sinks, "
+        f"{counted(ended.commits, 'commit')}"
+    )
+    return [*lines, *_kept_lines(ended), *_problem_lines(ended), *_look_lines(ended)]
+
+
+def _stage_lines(ended: Ended) -> list[str]:
+    lines = []
     width = max([len(stage.name) for stage in ended.stages], default=0)
     for stage in ended.stages:
         parts = [f"{stage.taken:>12,} in", f"{stage.given:>12,} out"]
@@ -169,15 +184,12 @@ def ended_lines(ended: Ended) -> list[str]:
         lines.append(f"  {stage.name:<{width}} {' '.join(parts)}")
         if stage.waits is not None:
             lines.append(f"  {'':<{width}} {_calls_text(stage.waits)}")
-    lines.append(
-        f"  {ended.records_in:,} records in, {ended.records_out:,} out, {ended.dropped:,} dropped, "
-        f"{ended.skipped:,} skipped"
-        + (f", {counted(ended.dead_lettered, 'dead letter')}" if ended.dead_lettered else "")
-    )
-    lines.append(
-        f"  {ended.rate:,.0f} records/s, p99 {ended.p99_ms:.0f} ms from arrival to the sinks, "
-        f"{counted(ended.commits, 'commit')}"
-    )
+    return lines
+
+
+def _kept_lines(ended: Ended) -> list[str]:
+    """Return what the next run begins with."""
+    lines = []
     for state in ended.time.states:
         size = shown_bytes(state.bytes)
         lines.append(f"  state of {state.name}: {counted(state.keys, 'key')}, about {size}")
@@ -190,6 +202,11 @@ def ended_lines(ended: Ended) -> list[str]:
         )
     if ended.pending:
         lines.append(f"  {counted(ended.pending, 'record')} pending: the next run begins with them")
+    return lines
+
+
+def _problem_lines(ended: Ended) -> list[str]:
+    lines = []
     for sink, count in ended.unacknowledged.items():
         lines.append(f"  NOT FLUSHED: {count:,} records for {sink}; the next run sends them again")
     if ended.error:
@@ -202,6 +219,11 @@ def ended_lines(ended: Ended) -> list[str]:
             "start fails again until the cause is fixed"
         )
         lines.append("hint: --on-crash-loop dead-letter puts the record aside")
+    return lines
+
+
+def _look_lines(ended: Ended) -> list[str]:
+    lines = []
     if ended.look:
         lines.append(f"look at the result: {ended.look}")
     for topic in ended.letter_topics if ended.dead_lettered else ():
