@@ -231,9 +231,8 @@ class Applying:
         applied.gone.append(offset)
         if later is None:
             applied.cut(row + 1, len(applied.chunk))
-            queue = applied.running.queue
-            is_open = queue is not None and queue.circuit.is_open
-            if queue is not None and is_open and applied.inputs is not None:
+            queue = applied.running.queue if applied.running.is_retrying else None
+            if queue is not None and queue.circuit.is_open and applied.inputs is not None:
                 self._hold(applied, queue, set())  # the last attempt of a record has opened it
         else:
             self._wait(applied, row, inputs, later)

@@ -111,8 +111,8 @@ def test_each_record_passes_or_becomes_a_letter_once(
             assert {row.id for row in run.order if row.id % 4 == 0} <= numbers
             assert len(passed) == len({each.id for each in passed})
         else:
-            numbers = sorted([*(each.id for each in passed), *letters])
-            assert numbers == sorted(row.id for row in run.order)
+            all_numbers = sorted([*(each.id for each in passed), *letters])
+            assert all_numbers == sorted(row.id for row in run.order)
         if "any order" not in name:
             passing = {each.id for each in passed}
             order = [row for row in run.order if row.id in passing]

@@ -20,10 +20,12 @@ from streamkit.runtime.pending_queues import PendingQueues
 from streamkit.runtime.task import Task
 from streamkit.state.store import Store
 from tests.engine import test_call_queue as queue
+from tests.engine import test_call_sinks_model as sinks
 from tests.engine import test_calls_failures_model as failures
 from tests.engine import test_calls_model as model
 from tests.engine import test_calls_time as time
 from tests.engine import test_policies as policies
+from tests.engine.call_runs import actions_of
 from tests.engine.call_task_runs import TaskRun, graph_of
 from tests.hostile.test_seeded_time_bugs import Bug, passes
 from tests.seeded import Edit
@@ -61,9 +63,9 @@ def circuit_cases(name: str, seeds: range) -> Callable[[], None]:
 def sink_cases(name: str, seeds: range) -> Callable[[], None]:
     def check(chance: Random, store: Store) -> None:
         case = model.case_of(chance)
-        graph = graph_of(model.as_is, model.world_of(chance), model.SINKS[name], has_window=False)
+        graph = graph_of(model.as_is, model.world_of(chance), sinks.SINKS[name], has_window=False)
         run = TaskRun(graph, case.partitions, store, chance)
-        run.to_the_end(model.actions_of(chance, model.KINDS))
+        run.to_the_end(actions_of(chance, model.KINDS))
         model.check("", run, case, has_window=False)
 
     return in_store(check, seeds)
