@@ -319,8 +319,9 @@ class CallQueue:
         """Find out which records the task may try again, if the task makes the calls."""
         self._wake(now_s)
         if self.circuit.is_open:
-            self._requeue([each for each in self._ready if each is not self._probe])
-            self._ready = deque(each for each in self._ready if each is self._probe)
+            probe = self._probe if self.circuit.is_probing else None
+            self._requeue([each for each in self._ready if each is not probe])
+            self._ready = deque(each for each in self._ready if each is probe)
         while self._queue and self.circuit.allows(now_s):
             record = self._queue.popleft()
             record.stage = "done"
