@@ -56,8 +56,9 @@ class RetryQueue(PendingQueue):
             return
         self._wake(now_s)
         if self.is_paused:
-            self._requeue([each for each in self._ready if each is not self._probe])
-            self._ready = deque(each for each in self._ready if each is self._probe)
+            probe = self._probe if self.circuit.is_probing else None
+            self._requeue([each for each in self._ready if each is not probe])
+            self._ready = deque(each for each in self._ready if each is probe)
         while self._queue and self.circuit.allows(now_s):
             record = self._queue.popleft()
             record.stage = "done"

@@ -12,7 +12,6 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-import msgspec
 import pytest
 
 from streamkit import App, State
@@ -22,12 +21,11 @@ from streamkit.errors import RowError
 from streamkit.state.store import Store
 from streamkit.windows import Tumbling
 from tests.conftest import IS_DEEP
-from tests.engine.call_runs import actions_of
+from tests.engine.call_runs import Passing, actions_of
 from tests.engine.call_task_runs import (
     WINDOW_MS,
     Graph,
     Item,
-    Passing,
     Shape,
     TaskRun,
     World,
@@ -37,7 +35,7 @@ from tests.engine.call_task_runs import (
 from tests.engine.test_windows_model import Second, as_rows, equal_windows, in_order, marked
 from tests.engine.window_runs import Case, Result, Row
 
-SEEDS: Final = 3_000 if IS_DEEP else 40
+SEEDS: Final = 3_000 if IS_DEEP else 20
 KINDS: Final = (
     *("read", "read", "read some", "begin", "begin", "end", "end", "end", "resume", "resume"),
     *("resume some", "wait", "wait", "tick", "commit", "crash"),
@@ -51,11 +49,11 @@ def keyed(rows: Stream[Item]) -> Stream[Item]:
 
 
 def called(name: str, app: App, rows: Stream[Item], world: World, **options: Any) -> Stream[Item]:
-    @app.stage(rows, name=name, on_error=world.policy, **options)
     async def call(item: Item) -> Item:
         return world.call(name, item)
 
-    return call
+    stage: Stream[Item] = app.stage(rows, name=name, on_error=world.policy, **options)(call)
+    return stage
 
 
 def by_name(app: App, rows: Stream[Item], world: World, **options: Any) -> Stream[Item]:
@@ -192,43 +190,6 @@ SHAPES: Final[dict[str, Shape]] = {
     "merged, then calls": merged_then_call,
 }
 
-# --- Sinks with several steps -----------------------------------------------------------
-
-
-class Format:
-    """A format that fails for some values at first."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def dumps(self, item: Item) -> bytes:
-        return msgspec.json.encode(self._world.call("encode", item))
-
-    def loads(self, data: bytes) -> Item:
-        return msgspec.json.decode(data, type=Item)
-
-
-def key_and_encode(app: App, passed: Stream[Item], world: World) -> None:
-    def key(item: Item) -> str:
-        return world.call("key", item).key
-
-    keyed(passed).to("passed", key=key, value=Format(world), on_error=world.policy)
-
-
-def shape_and_encode(app: App, passed: Stream[Item], world: World) -> None:
-    @app.sink(keyed(passed), to="passed", value=Format(world), on_error=world.policy)
-    def shape(item: Item) -> Item:
-        return world.call("shape", item)
-
-
-def expand_and_encode(app: App, passed: Stream[Item], world: World) -> None:
-    @app.sink(keyed(passed), to="passed", value=Format(world), on_error=world.policy)
-    def shape(item: Item) -> Iterator[Item]:
-        yield from copies(item)
-
-
-SINKS: Final = {"key and encode": key_and_encode, "shape and encode": shape_and_encode}
-
 # --- The tests -------------------------------------------------------------------------
 
 
@@ -308,35 +269,6 @@ def copies_of(row: Row) -> list[Row]:
     return [Row(each.id, each.key, each.at) for each in copies(Item(row.id, row.key, row.at))]
 
 
-@pytest.mark.parametrize("is_expanded", [True, False], ids=["expanded", "not expanded"])
-@pytest.mark.parametrize("name", SINKS)
-def test_sinks_with_several_steps_keep_the_order_of_each_key(
-    name: str, is_expanded: bool, store: Store
-) -> None:
-    for seed in range(SEEDS):
-        chance = Random(seed)
-        case = case_of(chance)
-
-        def shape(app: App, rows: Stream[Item], world: World) -> Stream[Item]:
-            return keyed(rows.flat_map(copies) if is_expanded else rows)
-
-        graph = graph_of(shape, world_of(chance), SINKS[name], has_window=chance.random() < 0.5)
-        run = TaskRun(graph, case.partitions, store, chance)
-        run.to_the_end(actions_of(chance, KINDS))
-        check("expanded" if is_expanded else "", run, case, has_window=False)
-
-
-def test_a_sink_that_expands_records_writes_each_result_once(store: Store) -> None:
-    for seed in range(SEEDS):
-        chance = Random(seed)
-        case = case_of(chance)
-        has_window = chance.random() < 0.5
-        graph = graph_of(as_is, world_of(chance), expand_and_encode, has_window=has_window)
-        run = TaskRun(graph, case.partitions, store, chance)
-        run.to_the_end(actions_of(chance, KINDS))
-        check("expanded", run, case, has_window=False)
-
-
 def windows_around(app: App, rows: Stream[Item], world: World, *, calls: bool, case: Case) -> None:
     """Add windows, a stage that waits, and windows of what it gives."""
 
@@ -349,12 +281,13 @@ def windows_around(app: App, rows: Stream[Item], world: World, *, calls: bool, c
         .window(Tumbling(seconds=WINDOW_MS / 1_000), late=case.late / 1_000)
         .aggregate(Result, ids=CollectList(lambda item: item.id), count=Count(), name="windows")
     )
+
+    async def called(result: Result) -> Result:
+        return checked(result)
+
+    between: Stream[Result]
     if calls:
-
-        @app.stage(windows, on_error=world.policy)
-        async def between(result: Result) -> Result:
-            return checked(result)
-
+        between = app.stage(windows, on_error=world.policy)(called)
     else:
         between = windows.map(checked, name="between", on_error=world.policy)
     second = (

@@ -16,14 +16,18 @@ from streamkit.runtime import pending_queues
 from streamkit.runtime.applying import Applying
 from streamkit.runtime.call_queue import CallLimits, CallQueue
 from streamkit.runtime.circuit import Circuit, Rate
+from streamkit.runtime.pending_queue import PendingQueue
 from streamkit.runtime.pending_queues import PendingQueues
+from streamkit.runtime.retry_queue import RetryQueue
 from streamkit.runtime.task import Task
 from streamkit.state.store import Store
 from tests.engine import test_call_queue as queue
+from tests.engine import test_call_sinks_model as sinks
 from tests.engine import test_calls_failures_model as failures
 from tests.engine import test_calls_model as model
 from tests.engine import test_calls_time as time
 from tests.engine import test_policies as policies
+from tests.engine.call_runs import actions_of
 from tests.engine.call_task_runs import TaskRun, graph_of
 from tests.hostile.test_seeded_time_bugs import Bug, passes
 from tests.seeded import Edit
@@ -61,9 +65,9 @@ def circuit_cases(name: str, seeds: range) -> Callable[[], None]:
 def sink_cases(name: str, seeds: range) -> Callable[[], None]:
     def check(chance: Random, store: Store) -> None:
         case = model.case_of(chance)
-        graph = graph_of(model.as_is, model.world_of(chance), model.SINKS[name], has_window=False)
+        graph = graph_of(model.as_is, model.world_of(chance), sinks.SINKS[name], has_window=False)
         run = TaskRun(graph, case.partitions, store, chance)
-        run.to_the_end(model.actions_of(chance, model.KINDS))
+        run.to_the_end(actions_of(chance, model.KINDS))
         model.check("", run, case, has_window=False)
 
     return in_store(check, seeds)
@@ -85,19 +89,19 @@ BUGS = {
         queue.test_no_call_begins_for_a_record_behind_a_retried_one_of_its_key,
     ),
     "two calls of a key begin at once": Bug(
-        Edit(CallQueue, "_join_group", "if group is None:", "if True:"),
-        queue.test_with_order_by_key_a_call_waits_for_the_delivery_of_the_one_before,
+        Edit(CallQueue, "_join_group", "if len(group) == 1:", "if True:"),
+        queue.test_with_order_by_key_a_call_waits_for_the_end_of_the_one_before,
     ),
     "the number of calls is not limited": Bug(
         Edit(CallQueue, "next_call", "self.running >= self.limits.concurrency", "False"),
         lambda: queue.test_no_more_calls_begin_than_may_be_in_progress("input"),
     ),
     "a record has one attempt too many": Bug(
-        Edit(CallQueue, "later", "attempts >= retry.attempts", "attempts > retry.attempts"),
+        Edit(PendingQueue, "later", "attempts >= retry.attempts", "attempts > retry.attempts"),
         queue.test_a_failure_that_was_not_delivered_is_not_stored,
     ),
     "an open circuit counts attempts": Bug(
-        Edit(CallQueue, "later", "attempts += counts", "counts = True; attempts += 1"),
+        Edit(PendingQueue, "later", "attempts += counts", "counts = True; attempts += 1"),
         queue.test_an_open_circuit_counts_no_attempts,
     ),
     "the job wakes up again and again while a probe is in progress": Bug(
@@ -121,7 +125,7 @@ BUGS = {
         time.test_a_circuit_stays_open_although_rows_before_the_failed_one_succeeded,
     ),
     "a record that waits for the circuit is forgotten": Bug(
-        Edit(CallQueue, "put_aside", "self._requeue([record])", "record.stage = 'held'"),
+        Edit(RetryQueue, "put_aside", "self._requeue([record])", "record.stage = 'held'"),
         circuit_cases("retries", range(40)),
     ),
     "a rate allows long bursts": Bug(
@@ -152,7 +156,7 @@ BUGS = {
         time.test_drained_results_that_go_through_calls_are_not_late_for_the_next_window,
     ),
     "a finished record holds the watermark": Bug(
-        Edit(CallQueue, "lowest_mark_ms", "while self._marks and", "while False and"),
+        Edit(PendingQueue, "lowest_mark_ms", "while self._marks and", "while False and"),
         queue.test_the_lowest_watermark_is_that_of_a_record_that_still_waits,
     ),
     "results are given in the order of partitions": Bug(
@@ -175,7 +179,7 @@ BUGS = {
         sink_cases("key and encode", range(45, 50)),
     ),
     "records of the last run are counted as handled": Bug(
-        Edit(Task, "_prepare_calls", "counts.taken = counts.pending =", "counts.taken ="),
+        Edit(Task, "__init__", ".taken = self.counts[node].pending =", ".taken ="),
         cases("calls", range(10)),
     ),
 }
