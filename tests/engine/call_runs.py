@@ -22,7 +22,7 @@ Action = tuple[str, int, int]
 GROUPS: Final = (b"a", b"b", b"c", None)
 INT: Final = format_of(int, "numbers")
 _STEPS_MAX: Final = 10_000
-_DEEP_FACTOR: Final = 50
+_DEEP_FACTOR: Final = 20
 
 
 class Passing(Exception):

@@ -21,7 +21,7 @@ from tests.engine.call_runs import Passing, actions_of
 from tests.engine.call_task_runs import Graph, Item, Shape, TaskRun, World, by_key, graph_of
 from tests.engine.test_calls_model import KINDS, case_of, opened_store
 
-SEEDS: Final = 3_000 if IS_DEEP else 30
+SEEDS: Final = 500 if IS_DEEP else 30
 
 
 def called(app: App, rows: Stream[Item], world: World, *, ordered: bool = True) -> Stream[Item]:

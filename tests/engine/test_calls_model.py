@@ -35,7 +35,7 @@ from tests.engine.call_task_runs import (
 from tests.engine.test_windows_model import Second, as_rows, equal_windows, in_order, marked
 from tests.engine.window_runs import Case, Result, Row
 
-SEEDS: Final = 3_000 if IS_DEEP else 20
+SEEDS: Final = 500 if IS_DEEP else 20
 KINDS: Final = (
     *("read", "read", "read some", "begin", "begin", "end", "end", "end", "resume", "resume"),
     *("resume some", "wait", "wait", "tick", "commit", "crash"),
