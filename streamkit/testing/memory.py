@@ -145,6 +145,9 @@ class JobInMemory:
             has_results = True
             for release in releases:
                 self._finish(task.resume(release))
+            completed = task.tick()  # what no longer waits for these records
+            if completed is not None:
+                self._finish(completed)
         return has_results
 
     def _process(self, make: Callable[[], Work | None]) -> bool:
