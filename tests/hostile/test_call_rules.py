@@ -35,9 +35,12 @@ def run(place: Place, app: App, options: RunOptions = ONCE) -> Outcome:
     return place.finish(prepared, reports)
 
 
-def stopped_run(place: Place, app: App, stop: list[Callable[[], None]]) -> Outcome:
+def stopped_run(
+    place: Place, app: App, stop: list[Callable[[], None]], data_dir: Path | None = None
+) -> Outcome:
     """Run an app without --once; a call of ``stop[0]`` stops it in order."""
-    prepared, reports = place.run(app, options=replace(ONCE, once=False))
+    options = replace(ONCE, once=False, data_dir=data_dir)
+    prepared, reports = place.run(app, options=options)
     stop.append(lambda: prepared.signal_from_anywhere(15))
     return place.finish(prepared, reports)
 
@@ -271,6 +274,24 @@ def test_a_stop_repeats_no_write_that_waits_behind_a_retry(place: Place) -> None
     assert 6 in written
     assert run(place, app).code == EXIT_CLEAN
     assert sorted(written) == NUMBERS
+
+
+def test_records_that_wait_since_the_last_run_are_pending_in_the_report(
+    place: Place, tmp_path: Path
+) -> None:
+    app, stop = new_app(), list[Callable[[], None]]()
+
+    @app.stage(app.stream(TOPIC, int), on_error=retry(9, delay=30, open_circuit_after=1))
+    async def down(value: int) -> int:
+        stop.pop()()
+        raise OSError("down")
+
+    app.sink(down, name="recorder")(lambda value: None)
+    for _ in range(2):
+        outcome = stopped_run(place, app, stop, tmp_path)
+        assert outcome.code == EXIT_CLEAN
+        counts = outcome.counts("down")
+        assert (counts.taken, counts.pending, counts.handled) == (COUNT, COUNT, 0)
 
 
 def test_results_of_windows_that_are_drained_are_called_too(place: Place) -> None:
