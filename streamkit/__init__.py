@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from streamkit.dataflow.state_handle import State
     from streamkit.dataflow.timers import Timer
     from streamkit.record import Offset, Record, Topic
+    from streamkit.settings import Secret
 
 __version__ = "0.1.0"
-__all__ = ["App", "Client", "Context", "Offset", "Record", "State", "Timer", "Topic"]
+__all__ = ["App", "Client", "Context", "Offset", "Record", "Secret", "State", "Timer", "Topic"]
 
 # Imported at first use, so that `import streamkit` loads none of these modules.
 _HOME = {
@@ -23,6 +24,7 @@ _HOME = {
     "Context": "streamkit.dataflow.context",
     "Offset": "streamkit.record",
     "Record": "streamkit.record",
+    "Secret": "streamkit.settings",
     "State": "streamkit.dataflow.state_handle",
     "Timer": "streamkit.dataflow.timers",
     "Topic": "streamkit.record",

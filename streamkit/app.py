@@ -5,48 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
-from streamkit.dataflow.app_sources import AppSources
-from streamkit.dataflow.decorated import (
-    input_nodes,
-    sink_node,
-    stage_node,
-    undecorated,
-)
-from streamkit.dataflow.decorated_function import Sink, Stage
-from streamkit.dataflow.decorators import (
-    BatchDecorator,
-    GivingDecorator,
-    ShapingDecorator,
-    SinkDecorator,
-    StageDecorator,
-)
-from streamkit.dataflow.endpoints import Connector, CustomSink, FunctionSink
+from streamkit.dataflow.app_stages import AppStages
 from streamkit.dataflow.functions import (
     caller_location,
     caller_module,
-    caller_scope,
     location_of,
 )
 from streamkit.dataflow.lifespans import NewLifespan, as_lifespan
-from streamkit.dataflow.options import (
-    FunctionSinkOptions,
-    FunctionStageOptions,
-    ShapingOptions,
-    checked_options,
-    topic_options,
-)
-from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import NAME_BYTES_MAX, Topology, is_name
 from streamkit.errors import TopologyError, UsageError
-from streamkit.record import Record, Topic
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeForm
+    import msgspec
 
     from streamkit.run import RunKeywords, RunningJob, RunOptions
+    from streamkit.settings import AppSettings
     from streamkit.testing.job import TestJob
+
+    S = TypeVar("S", bound=msgspec.Struct)
 
 X = TypeVar("X")
 Y = TypeVar("Y")
@@ -58,7 +36,7 @@ P = ParamSpec("P")
 F = TypeVar("F", bound=Callable[[], Any])
 
 
-class App(AppSources):
+class App(AppStages):
     """A job: a name, and a graph that decorators and stream methods build.
 
     The name is also the consumer id of the job, and the name of its state folder.
@@ -78,170 +56,36 @@ class App(AppSources):
         self.topology = Topology()
         self.location = caller_location()
         self.module = caller_module()
+        self.own_settings: AppSettings[Any] | None = None
         self._include = tuple(include)
 
-    # --- stages --------------------------------------------------------------------
+    # --- settings ------------------------------------------------------------------
 
-    @overload
-    def stage(
-        self, stream: Stream[X], /, **options: Unpack[FunctionStageOptions]
-    ) -> StageDecorator[X]: ...
-    @overload
-    def stage(
-        self, stream: Stream[X], /, *, batch: int, **options: Unpack[FunctionStageOptions]
-    ) -> BatchDecorator[X]: ...
-    @overload
-    def stage(
-        self,
-        stream: Stream[X],
-        /,
-        *others: Stream[Any],
-        output_type: TypeForm[V],
-        **options: Unpack[FunctionStageOptions],
-    ) -> GivingDecorator[X, V]: ...
-    @overload
-    def stage(
-        self,
-        stream: Stream[X],
-        other: Stream[Y],
-        /,
-        **options: Unpack[FunctionStageOptions],
-    ) -> StageDecorator[X | Y]: ...
-    @overload
-    def stage(
-        self,
-        stream: Stream[X],
-        other: Stream[Y],
-        third: Stream[Z],
-        /,
-        *more: Stream[Any],
-        **options: Unpack[FunctionStageOptions],
-    ) -> StageDecorator[X | Y | Z]: ...
-    def stage(
-        self,
-        *streams: Stream[Any],
-        output_type: Any = None,
-        batch: int | None = None,
-        **options: Unpack[FunctionStageOptions],
-    ) -> Any:
-        """Process a stream, or several streams merged into one.
+    def settings(self, kind: type[S]) -> AppSettings[S]:
+        """Declare the app's own settings: the fields of a `msgspec.Struct`.
 
-        The result of a function replaces the value, and None drops the record. Each value that
-        a generator yields becomes a record. A second parameter annotated with `Context` gets the
-        record's key, timestamp and origin.
+        They are set with ``--set NAME=VALUE``, ``STREAMKIT_SETTINGS_NAME``,
+        ``STREAMKIT_SETTINGS_NAME_FILE`` or ``[settings]`` in ``streamkit.toml``, and read with
+        `AppSettings.get` while the job runs. A job does not start if one of them is not valid.
 
         Args:
-            streams: The streams to read.
-            output_type: The type of the results, for a function that returns a union of classes.
-            batch: The function gets lists of up to so many values. With ``-> list[...]`` it
-                returns one result for each; with ``-> Iterator[...]`` any number, whose key and
-                timestamp are those of the last record.
-            options: See `FunctionStageOptions`.
+            kind: The class. The fields without a default must be set.
 
         Raises:
-            TopologyError: The function cannot be a stage; the message shows its file and line.
+            UsageError: The class is not a Struct, a field of it cannot be set, or the app has
+                settings of another class.
         """
-        scope = caller_scope()
-        location = caller_location()
-        nodes = input_nodes(streams, "stage", str(location))
-        checked_options(options, FunctionStageOptions)
+        from streamkit.settings import AppSettings
 
-        def decorate(function: Callable[..., Any]) -> Any:
-            node = stage_node(undecorated(function), scope, nodes, output_type, options, batch)
-            return Stage(undecorated(function), self.topology, self.topology.add(node))
-
-        return decorate
-
-    # --- sinks ---------------------------------------------------------------------
-
-    @overload
-    def sink(
-        self, stream: Stream[X], /, **options: Unpack[FunctionSinkOptions]
-    ) -> SinkDecorator[X]: ...
-    @overload
-    def sink(
-        self,
-        stream: Stream[X],
-        /,
-        *,
-        batch: int,
-        **options: Unpack[FunctionSinkOptions],
-    ) -> SinkDecorator[list[X]]: ...
-    @overload
-    def sink(
-        self,
-        stream: Stream[X],
-        /,
-        *,
-        to: Topic[Y],
-        key: Callable[[X], bytes | str | None] | None = None,
-        **options: Unpack[ShapingOptions],
-    ) -> ShapingDecorator[X, Y | Record[Y] | Record[bytes]]: ...
-    @overload
-    def sink(
-        self,
-        stream: Stream[X],
-        /,
-        *,
-        to: CustomSink[Y],
-        key: Callable[[X], bytes | str | None] | None = None,
-        **options: Unpack[FunctionSinkOptions],
-    ) -> ShapingDecorator[X, Y]: ...
-    @overload
-    def sink(
-        self,
-        stream: Stream[X],
-        /,
-        *,
-        to: str | Connector,
-        key: Callable[[X], bytes | str | None] | None = None,
-        **options: Unpack[ShapingOptions],
-    ) -> ShapingDecorator[X, Any]: ...
-    def sink(
-        self,
-        stream: Stream[Any],
-        /,
-        *,
-        to: Any = None,
-        key: Callable[[Any], Any] | None = None,
-        batch: int | None = None,
-        **options: Unpack[ShapingOptions],
-    ) -> Any:
-        """Write a stream.
-
-        With ``to``, the function returns the value that is written, and None drops the record;
-        it may return a `Record` to set key and timestamp. Without ``to``, the function is the
-        sink: it is called with each value, or with lists of values if ``batch`` is set.
-
-        Args:
-            stream: The stream to write.
-            to: A topic, by name or as `Topic`, or a connector object.
-            key: Returns the record's key for a value of the stream.
-            batch: The largest list that one call of a function sink gets.
-            options: See `ShapingOptions`.
-
-        Raises:
-            TopologyError: The function cannot be a sink; the message shows its file and line.
-        """
-        scope = caller_scope()
-        location = caller_location()
-        (node,) = input_nodes((stream,), "sink", str(location))
-        if batch is not None and (to is not None or batch < 1):
-            problem = "must be at least 1" if to is None else "is only for a sink without to="
-            raise UsageError(f"batch={batch} {problem}")
-        checked_options(options, ShapingOptions)
-        if to is None and (names := topic_options(options)):
+        if self.own_settings is None:
+            self.own_settings = AppSettings(self.name, kind)
+        elif self.own_settings.kind is not kind:
             raise UsageError(
-                f"{', '.join(names)}: only a topic has this option", hint="set the topic with to="
+                f"the app {self.name!r} has settings of the class "
+                f"{self.own_settings.kind.__name__} already, not {kind!r:.80}",
+                hint="declare one class, with a nested Struct for each part",
             )
-
-        def decorate(function: Callable[..., Any]) -> Any:
-            function = undecorated(function)
-            target = FunctionSink(function, batch) if to is None else to
-            added = sink_node(function, scope, node, target, key, options)
-            return Sink(function, self.topology.add(added))
-
-        return decorate
+        return self.own_settings
 
     # --- use -----------------------------------------------------------------------
 
@@ -292,7 +136,7 @@ class App(AppSources):
         refuse_second_import(self)
         self.topology.check(allows_open_ends=allows_open_ends)
 
-    def test(self, *, isolated: bool = False) -> TestJob:
+    def test(self, *, isolated: bool = False, settings: msgspec.Struct | None = None) -> TestJob:
         """Run the graph in memory, without a broker.
 
         Use it in a ``with`` block: ``job.send(stream, *values)``, then ``job.output(stream)``.
@@ -300,17 +144,23 @@ class App(AppSources):
         Args:
             isolated: Fail a stage that changes a value in place if other branches read it too.
                 Otherwise their input depends on the order of the stages.
+            settings: The app's own settings; by default the defaults of its class. Variables and
+                files are not read.
 
         Raises:
             TopologyError: The graph cannot run; see `check`. A stage that nothing reads is
                 allowed, because the test reads it.
+            UsageError: The settings do not belong to the class of the app.
         """
         from streamkit.runtime.letters import JobFacts
         from streamkit.testing.job import TestJob
+        from streamkit.testing.settings import TestSettings
 
         self._check(allows_open_ends=True)
+        given = TestSettings(self.own_settings, settings)
         return TestJob(
             self.topology,
+            given,
             isolated=isolated,
             job=JobFacts(self.name, self.version),
             lifespan=self.new_lifespan,

@@ -10,7 +10,8 @@ from typing import IO, Any
 
 import pytest
 
-from streamkit.observe.report import JsonReporter, Snapshot, Started, TextReporter
+from streamkit.observe.facts import Snapshot, Started
+from streamkit.observe.report import JsonReporter, TextReporter
 from streamkit.observe.streams import ReportStream, escaped
 
 SNAPSHOT = Snapshot(1, 1, 1.0, 5, 1)

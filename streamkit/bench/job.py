@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -11,7 +12,7 @@ from streamkit.bench.environment import Environment
 from streamkit.bench.result import WrongOutput
 from streamkit.bench.timing import Stopwatch, measured
 from streamkit.env import SystemClock
-from streamkit.observe.report import Ended, Snapshot, Started
+from streamkit.observe.facts import Ended, Snapshot, Started
 from streamkit.run import Run, RunOptions
 from streamkit.settings import Settings
 from streamkit.target import BrokerLease, Target
@@ -40,6 +41,7 @@ class Silent:
     """Discards all reports."""
 
     progress_every_s = 5.0
+    hide: Callable[[str], str] = str
 
     def started(self, started: Started) -> None:
         pass  # discarded

@@ -110,17 +110,18 @@ async def _plan(letters: TopicLetters, app: str, until: list[Place]) -> Plan:
         number = place.partition_of(letters.topic, partitions)
         ends[number] = max(place.offset + 1, ends.get(number, 0))
     before = (await load_positions(letters, app)).of(app)
+    if not before.is_ours:
+        raise StateError(f"nothing was dropped: {before.problem}")
     marks: dict[int, Mark] = {}
     count = 0
     for number in range(partitions):
         first, end = await letters.bounds(number)
         at = max(first, before.next_offsets.get(number, 0))
-        if ends and number not in ends:
-            end = at  # nothing of it is dropped
-        elif number in ends and ends[number] > end:
+        if ends.get(number, 0) > end:
             raise UsageError(f"{letters.topic}-{number} has no offset {ends[number] - 1}")
-        part = _Part(app, at, ends.get(number, end))
-        await letters.read(number, at, part.take)
+        part = _Part(app, at, ends.get(number, at if ends else end))
+        if part.is_moved:
+            await letters.read(number, at, part.take)
         count += part.letters
         if part.is_moved or before.problem:
             marks[number] = part.mark

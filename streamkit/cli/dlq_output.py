@@ -16,7 +16,7 @@ from streamkit.runtime.failures import printable
 WAITING: Final = "waiting"
 DONE: Final = "done"
 
-_NAME_CHARACTERS_MAX: Final = 63
+NAME_CHARACTERS_MAX: Final = 63
 _KEY_CHARACTERS_MAX: Final = 24
 _ERROR_CHARACTERS_MAX: Final = 60
 
@@ -27,12 +27,12 @@ def table_row(place: str, letter: Letter, state: str) -> Row:
         "place": place,
         "state": state,
         "failed_at": time_text(letter.failed_at_ms),
-        "app": _cut(letter.app, _NAME_CHARACTERS_MAX),
-        "stage": _cut(letter.stage, _NAME_CHARACTERS_MAX),
-        "key": _cut(_key_text(letter), _KEY_CHARACTERS_MAX),
+        "app": cut(letter.app, NAME_CHARACTERS_MAX),
+        "stage": cut(letter.stage, NAME_CHARACTERS_MAX),
+        "key": cut(_key_text(letter), _KEY_CHARACTERS_MAX),
         "attempts": letter.attempts,
-        "error_type": _cut(letter.error_type, _NAME_CHARACTERS_MAX),
-        "error": _cut(_message(letter), _ERROR_CHARACTERS_MAX),
+        "error_type": cut(letter.error_type, NAME_CHARACTERS_MAX),
+        "error": cut(_message(letter), _ERROR_CHARACTERS_MAX),
     }
 
 
@@ -96,6 +96,11 @@ def safe(text: str) -> str:
     return printable(text, len(text))
 
 
+def cut(text: str, characters_max: int) -> str:
+    """Return a text up to a length, with an ellipsis if it is longer, safe for a terminal."""
+    return safe(text if len(text) <= characters_max else f"{text[: characters_max - 3]}...")
+
+
 def without_c1(data: bytes) -> str:
     """Return JSON with escapes for the control characters that JSON does not have to escape."""
     return data.decode().translate({code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)})
@@ -120,6 +125,8 @@ def _message(letter: Letter) -> str:
 
 def _value_text(letter: Letter) -> str:
     value = letter.value_bytes
+    if not value:
+        return "(empty)"
     if not is_text(value):
         return hex_dump(value).decode()
     try:
@@ -130,8 +137,3 @@ def _value_text(letter: Letter) -> str:
 
 def _indented(text: str) -> str:
     return "\n".join(f"  {line}" for line in safe(text).splitlines())
-
-
-def _cut(text: str, characters_max: int) -> str:
-    cut = text if len(text) <= characters_max else f"{text[: characters_max - 3]}..."
-    return safe(cut)

@@ -10,6 +10,7 @@ from pathlib import Path
 import google_crc32c
 import msgspec
 
+from streamkit.cli.dlq_output import NAME_CHARACTERS_MAX, cut
 from streamkit.cli.dlq_reading import TopicLetters
 from streamkit.cli.session import note
 from streamkit.connectors.broker_offsets import Mark, decode_mark
@@ -26,11 +27,13 @@ class AppPositions:
     """The next letter of one app in each partition. ``stored``: as its store has them.
 
     ``problem`` says why the positions of the store are not used; empty if they are.
+    ``is_ours``: whether they are positions of replays, which a drop may move.
     """
 
     next_offsets: Mapping[int, int] = field(default_factory=dict)
     stored: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
+    is_ours: bool = True
 
 
 class DonePositions:
@@ -47,7 +50,9 @@ class DonePositions:
         problem = f"{self._folder} has no state of this app" if found is None else found.problem
         if problem and app not in self._noted and len(self._noted) < _NOTES_MAX:
             self._noted.add(app)
-            note(f"all dead letters of {app!r} count as waiting: {problem}")
+            note(
+                f"all dead letters of {cut(app, NAME_CHARACTERS_MAX)!r} count as waiting: {problem}"
+            )
         return found or AppPositions()
 
     def is_done(self, app: str, partition: int, offset: int) -> bool:
@@ -90,10 +95,11 @@ async def _positions_in(path: Path, letters: TopicLetters) -> AppPositions:
             stored = reader.positions(replay_source(letters.topic))
         marks = {int(number): decode_mark(text) for number, text in stored.items()}
     except sqlite3.Error as error:
-        return AppPositions(problem=f"cannot read the state {path}: {error}")
+        return AppPositions(problem=f"cannot read the state {path}: {error}", is_ours=False)
     except (msgspec.MsgspecError, ValueError):
         name = replay_source(letters.topic)
-        return AppPositions(problem=f"in {path}, {name!r} is a source of another kind")
+        problem = f"in {path}, {name!r} is a source of another kind"
+        return AppPositions(problem=problem, is_ours=False)
     for number, mark in marks.items():
         if not await _is_of_this_log(number, mark, letters):
             problem = f"the topic {letters.topic!r} was created again after the last replay"

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from streamkit.cli.dlq_output import DONE, WAITING, full_row, safe, table_row
+from streamkit.cli.dlq_output import (
+    DONE,
+    NAME_CHARACTERS_MAX,
+    WAITING,
+    cut,
+    full_row,
+    table_row,
+)
 from streamkit.cli.dlq_positions import DonePositions, load_positions
 from streamkit.cli.dlq_reading import TopicLetters, is_file, letters_of, read_file
 from streamkit.cli.listing import ListWriter, Row
@@ -212,5 +219,5 @@ class Counting:
         what = "dead letters" if self._with_done else "dead letters waiting"
         print_line(f"{self._count} {what} in {self._found.source}")
         for name, count in self._counts.most_common():
-            print_line(f"{count:>{len(str(self._count))}} {safe(name)}")
+            print_line(f"{count:>{len(str(self._count))}} {cut(name, NAME_CHARACTERS_MAX)}")
         self._found.note_others()

@@ -22,13 +22,23 @@ from streamkit.cli.output import unguarded_output
 from streamkit.dataflow.topology import as_mermaid, as_text
 from streamkit.errors import StreamKitError
 from streamkit.loading.apps import load_app
-from streamkit.observe.streams import say
-from streamkit.run import RunOptions, run_app
+from streamkit.observe.report import setting_line
+from streamkit.observe.streams import escaped, say
+from streamkit.run import RunOptions, run_app, settings_of
 from streamkit.run.exit_guard import ExitGuard
 from streamkit.settings import parse_assignments
 
 if TYPE_CHECKING:
     from streamkit.app import App
+
+
+_with_settings = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a setting; repeatable",
+)
 
 
 @click.command(
@@ -78,13 +88,7 @@ if TYPE_CHECKING:
     type=SIZE,
     help="Maximum memory of keyed state; by default half of the machine memory",
 )
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Override a setting; repeatable",
-)
+@_with_settings
 @click.option("--json", "as_json", is_flag=True, help="Report as JSON lines on standard output")
 @click.pass_context
 def run(
@@ -161,11 +165,17 @@ def _checked(target: str) -> App:
 
 @click.command(cls=Command, examples=("streamkit check app.py", "streamkit check package.jobs:app"))
 @click.argument("target", metavar="APP")
-def check(target: str) -> None:
-    """Find problems in the graph of APP without running it."""
+@_with_settings
+def check(target: str, assignments: tuple[str, ...]) -> None:
+    """Find problems in the graph and the settings of APP without running it."""
     app = _checked(target)
+    found = settings_of(app, parse_assignments(assignments))
+    for note in found.notes:
+        say(note)
     count = len(app.topology.nodes)
     click.echo(f"{app.name}: {count} stages, no problems found")
+    for setting in found.settings.reports:
+        click.echo(f"  {escaped(setting_line(setting))}")
 
 
 @click.command(

@@ -38,6 +38,7 @@ from streamkit.dataflow.steps import Step
 from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node, stage_name
 from streamkit.errors import TopologyError, UsageError
+from streamkit.policies import Policy
 from streamkit.serde.values import key_reader
 
 
@@ -125,22 +126,8 @@ def sink_node(
     _refuse_state(facts, "sink")
     check_parameters(function, facts, "sink")
     policy = on_error_of(options)
-    shaping: tuple[Step, ...] = ()
-    if isinstance(target, FunctionSink):
-        _check_function_sink(facts)
-        with errors_at(facts.location):
-            called = called_sink(function, facts.name, options, target.batch, policy)
-        shaping = () if called is None else (called,)
-    else:
-        _check_shaping(facts)
-        with errors_at(facts.location):
-            if called_object(target, policy) is not None:
-                raise TopologyError(
-                    f"the sink {facts.name!r} both makes values and writes them with retries",
-                    hint="make the values in a stage, then use stream.to(..., on_error=retry(...))",
-                )
-            shaping = (_called_step(function, facts, options, None) or _call_step(function, facts),)
     with errors_at(facts.location):
+        shaping = _sink_function(function, facts, target, options, policy)
         written = _result_type(facts, source.value_type)
         endpoint = sink_endpoint(target, cast("SinkOptions", options))
         steps = sink_steps(target, key, shaping, written, options.get("value"), facts.name)
@@ -155,6 +142,27 @@ def sink_node(
         location=facts.location,
         input_type=None if has_lists else facts.value_type,
     )
+
+
+def _sink_function(
+    function: Callable[..., Any],
+    facts: FunctionFacts,
+    target: Any,
+    options: ShapingOptions,
+    policy: Policy,
+) -> tuple[Step, ...]:
+    """Return the step of a function that writes or returns values; none if its writer calls it."""
+    if isinstance(target, FunctionSink):
+        _check_function_sink(facts)
+        called = called_sink(function, facts.name, options, target.batch, policy)
+        return () if called is None else (called,)
+    _check_shaping(facts)
+    if called_object(target, policy) is not None:
+        raise TopologyError(
+            f"the sink {facts.name!r} both makes values and writes them with retries",
+            hint="make the values in a stage, then use stream.to(..., on_error=retry(...))",
+        )
+    return (_called_step(function, facts, options, None) or _call_step(function, facts),)
 
 
 def undecorated(function: Any) -> Any:

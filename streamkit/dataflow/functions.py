@@ -67,21 +67,10 @@ def facts_of(
     """
     location = location_of(function)
     name = name_of(function)
-    if isinstance(function, type) or not callable(function):
-        what = "a class" if isinstance(function, type) else "not callable"
-        raise TopologyError(
-            f"{name!r} is {what}, but a decorator needs a function",
-            at=str(location),
-            hint="decorate a function; to create an object from each value, use .map(...)",
-        )
+    _check_function(function, name, location)
     hints = _hints(function, scope or {}, location)
     parameters = _positional(function)
-    if parameters and parameters[0].name in ("self", "cls") and parameters[0].name not in hints:
-        raise TopologyError(
-            f"{name!r} is an unbound method: its first parameter is {parameters[0].name!r}",
-            at=str(location),
-            hint="decorate a plain function, or call the decorator on a bound method",
-        )
+    _check_bound(name, location, hints, parameters)
     others = [_unwrapped(hints.get(each.name)) for each in parameters[1:3]]
     has_state = bool(others) and _is_state(others[0])
     context = next(iter(others[1:] if has_state else others[:1]), None)
@@ -104,6 +93,27 @@ def facts_of(
         returns_none=result is type(None),
         location=location,
     )
+
+
+def _check_function(function: Any, name: str, location: Location) -> None:
+    if isinstance(function, type) or not callable(function):
+        what = "a class" if isinstance(function, type) else "not callable"
+        raise TopologyError(
+            f"{name!r} is {what}, but a decorator needs a function",
+            at=str(location),
+            hint="decorate a function; to create an object from each value, use .map(...)",
+        )
+
+
+def _check_bound(
+    name: str, location: Location, hints: dict[str, Any], parameters: list[inspect.Parameter]
+) -> None:
+    if parameters and parameters[0].name in ("self", "cls") and parameters[0].name not in hints:
+        raise TopologyError(
+            f"{name!r} is an unbound method: its first parameter is {parameters[0].name!r}",
+            at=str(location),
+            hint="decorate a plain function, or call the decorator on a bound method",
+        )
 
 
 def resume_type_of(function: Callable[..., Any], scope: dict[str, Any] | None = None) -> Any:

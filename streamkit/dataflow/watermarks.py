@@ -130,6 +130,8 @@ class Watermarks:
         self._resumed: Node | None = None
         # The stages where records wait, and the lowest watermark that such a record needs.
         self.queues: dict[Node, Callable[[], int | None]] = {}
+        # The same of records that begin to wait in this slice.
+        self._waiting: dict[Node, int] = {}
         used = {each for node in plan.timed for each in plan.of_node[node].sources}
         self._keys = {source: _Keys(source.name) for source in used}
         self._seen_s: dict[Node, dict[int, float]] = {
@@ -152,6 +154,7 @@ class Watermarks:
         self._partition = partition
         self._parts = []
         self._resumed = None
+        self._waiting = {}
         self.is_firing = False
 
     def resume(self, node: Node, part: Chunk, marks_ms: Sequence[int | None]) -> None:
@@ -166,12 +169,20 @@ class Watermarks:
         self._parts = [_Part(part.offsets, part.timestamps_ms, NEVER_MS, tops_ms)]
 
     def marks_of(self, node: Node, chunk: Chunk) -> Sequence[int]:
-        """Return the watermarks by which records are judged later that wait in a stage now."""
+        """Return the watermarks by which records are judged later that wait in a stage now.
+
+        Until they are in its queue, they hold watermarks back like those that are.
+        """
+        found: Sequence[int]
         if self.is_firing or not self._parts:
             waits_for = self.plan.of_node[node].waits_for
             marks_ms = [self.of_node(before) - hold_ms for before, hold_ms in waits_for]
-            return [min(marks_ms, default=NEVER_MS)] * len(chunk)
-        return self.of_rows(node, chunk)
+            found = [min(marks_ms, default=NEVER_MS)] * len(chunk)
+        else:
+            found = self.of_rows(node, chunk)
+        if found:
+            self._waiting[node] = min(self._waiting.get(node, FOREVER_MS), min(found))
+        return found
 
     def observe(self, chunk: Chunk) -> None:
         """Note the event times of records of this slice, in order."""
@@ -260,10 +271,20 @@ class Watermarks:
             if before not in self._finished:
                 found_ms = min(found_ms, self.of_node(before) - hold_ms)
         for queued, lowest in self.queues.items():
-            mark_ms = lowest() if queued in time.before else None
-            if mark_ms is not None:  # as if no later record had come
+            if queued in time.before:
+                lowest_ms, waiting_ms = lowest(), self._waiting.get(queued, FOREVER_MS)
+                mark_ms = waiting_ms if lowest_ms is None else min(lowest_ms, waiting_ms)
+                # As if no later record had come.
                 found_ms = min(found_ms, mark_ms - self._between_ms(queued, node))
         return max(self.of_node(node), found_ms)
+
+    def is_held(self, node: Node) -> bool:
+        """Return whether records wait in a stage before a timed node."""
+        before = self.plan.of_node[node].before
+        return any(
+            each in before and (each in self._waiting or lowest() is not None)
+            for each, lowest in self.queues.items()
+        )
 
     def _partitions(self, source: Node, now_s: float) -> tuple[list[int], list[int]]:
         """Return the watermarks of the partitions that hold others back, and of quiet ones."""

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
-from streamkit.observe.report import (
-    Ended,
-    JsonReporter,
-    Reporter,
-    Snapshot,
-    Started,
-    TextReporter,
-)
+from streamkit.observe.facts import Ended, Snapshot, Started
+from streamkit.observe.report import JsonReporter, Reporter, TextReporter
 
 _NOTHING_YET: Final = Snapshot(0, 0, 0.0, None, 0)
 
@@ -31,6 +26,15 @@ class EmbeddedReporter:
         )
         self._written = _NOTHING_YET
         self.latest = _NOTHING_YET
+
+    @property
+    def hide(self) -> Callable[[str], str]:
+        """Removes secrets from a text."""
+        return self._reporter.hide
+
+    @hide.setter
+    def hide(self, hide: Callable[[str], str]) -> None:
+        self._reporter.hide = hide
 
     def started(self, started: Started) -> None:
         self._reporter.started(started)

@@ -5,155 +5,20 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import IO, Any, ClassVar, Protocol
+from dataclasses import asdict
+from typing import IO, Any, Protocol
 
+from streamkit.observe.facts import Ended, SettingReport, Snapshot, Started, TimeReport, Waits
 from streamkit.observe.streams import ReportStream, escaped
 from streamkit.units import counted, shown_bytes
 
 _LINE_WIDTH = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Waits:
-    """The calls and retries of a stage: ``in_flight`` are in calls, ``parked`` wait for a retry.
-
-    ``oldest_s`` is the age of the oldest pending record; percentiles are of the latest calls, and
-    None without any. ``is_paused``: the circuit is open.
-    """
-
-    in_flight: int = 0
-    parked: int = 0
-    retries: int = 0
-    is_paused: bool = False
-    oldest_s: float | None = None
-    p50_ms: float | None = None
-    p99_ms: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StageCounts:
-    """Counts of a stage. Inputs: ``taken``, the sum of the next five. Outputs: ``given``.
-
-    ``waits`` has more about records that are pending; None for a stage in which none can be.
-    """
-
-    name: str
-    kind: str
-    taken: int
-    handled: int
-    dropped: int
-    skipped: int
-    dead_lettered: int
-    pending: int
-    given: int
-    late: int = 0
-    waits: Waits | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The facts of the start report."""
-
-    app: str
-    where: str
-    state: str
-    sources: list[str]
-    sinks: list[str]
-    waiting: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StateSize:
-    """How large a state is; the size in bytes is an estimate."""
-
-    name: str
-    keys: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class TimeReport:
-    """What a run keeps, and how far event time has come.
-
-    ``watermarks`` are those of the stages that wait for them, as ISO 8601; empty text before the
-    first records. ``waiting`` is the number of open windows and of records that wait for others.
-    """
-
-    states: list[StateSize] = field(default_factory=list)
-    watermarks: dict[str, str] = field(default_factory=dict)
-    waiting: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The progress of a run. ``lag`` is the number of records not read yet; None if not known."""
-
-    records_in: int
-    records_out: int
-    elapsed_s: float
-    lag: int | None
-    commits: int
-    time: TimeReport = field(default_factory=TimeReport)
-    pending: int = 0
-    dead_lettered: int = 0
-    waits: dict[str, Waits] = field(default_factory=dict)
-
-    @property
-    def rate(self) -> float:
-        """Records in per second since the start."""
-        return self.records_in / self.elapsed_s if self.elapsed_s > 0 else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Crash:
-    """The record at which a run has failed, and how many runs in a row have failed there."""
-
-    RUNS_MAX: ClassVar[int] = 3
-
-    stage: str
-    topic: str
-    partition: int
-    offset: int
-    runs: int
-
-    @property
-    def is_loop(self) -> bool:
-        """Whether another start would only fail again."""
-        return self.runs >= self.RUNS_MAX
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The facts of the end report."""
-
-    app: str
-    exit_code: int
-    reason: str
-    records_in: int
-    records_out: int
-    dropped: int
-    skipped: int
-    elapsed_s: float
-    rate: float
-    p99_ms: float
-    commits: int
-    unacknowledged: dict[str, int]
-    stages: list[StageCounts]
-    look: str = ""
-    lag: int | None = None
-    error: str = ""
-    hint: str = ""
-    sink_topics: list[str] = field(default_factory=list)
-    time: TimeReport = field(default_factory=TimeReport)
-    dead_lettered: int = 0
-    pending: int = 0
-    letter_topics: list[str] = field(default_factory=list)
-    crash: Crash | None = None
-
-
 class Reporter(Protocol):
-    """Writes the reports of a run."""
+    """Writes the reports of a run. ``hide`` removes secrets from a text."""
+
+    hide: Callable[[str], str]
 
     def started(self, started: Started) -> None: ...
 
@@ -180,6 +45,7 @@ class TextReporter:
         self, out: IO[str] | None = None, *, is_terminal: bool | None = None, app: str = ""
     ) -> None:
         self._prefix = f"{app}: " if app else ""
+        self.hide: Callable[[str], str] = str
         self._out = ReportStream(sys.stderr if out is None else out)
         self._is_terminal = self._out.is_terminal if is_terminal is None else is_terminal
         self._is_live = False
@@ -194,6 +60,8 @@ class TextReporter:
             self._line(f"  source  {source}")
         for sink in started.sinks:
             self._line(f"  sink    {sink}")
+        for setting in started.settings:
+            self._line(f"  {setting_line(setting)}")
         self._line(f"  state   {started.state}")
         if started.waiting is not None:
             self._line(f"  {counted(started.waiting, 'record')} waiting")
@@ -233,7 +101,7 @@ class TextReporter:
         if self._prefix and text:  # the first line of a report has the name already
             text = self._prefix + text.removeprefix(self._prefix)
             text = text.replace("\n", f"\n{self._prefix}")
-        self._out.line(text)
+        self._out.line(self.hide(text))
 
 
 class JsonReporter:
@@ -246,6 +114,7 @@ class JsonReporter:
 
     def __init__(self, out: IO[str] | None = None, *, app: str = "") -> None:
         self._app = {"app": app} if app else {}
+        self.hide: Callable[[str], str] = str
         self._out = ReportStream(sys.stdout if out is None else out)
 
     def started(self, started: Started) -> None:
@@ -264,12 +133,42 @@ class JsonReporter:
         self._write("ended", asdict(ended))
 
     def _write(self, event: str, fields: dict[str, Any]) -> None:
-        self._out.write(json.dumps({"event": event, **self._app, **fields}) + "\n")
+        shown = _with_texts({"event": event, **self._app, **fields}, self.hide)
+        self._out.write(json.dumps(shown) + "\n")
+
+
+def _with_texts(value: object, change: Callable[[str], str]) -> object:
+    """Return a value of dicts, lists and texts with each text changed, except the keys."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _with_texts(each, change) for key, each in value.items()}
+    return [_with_texts(each, change) for each in value] if isinstance(value, list) else value
+
+
+def setting_line(setting: SettingReport) -> str:
+    """Return the line of a setting, with its origin."""
+    return f"setting {setting.name}: {setting.value} ({setting.origin})"
 
 
 def ended_lines(ended: Ended) -> list[str]:
-    """Return the lines of the end report; the last one is the command to look at the result."""
+    """Return the lines of the end report; the last ones are commands to look at the result."""
     lines = [f"{ended.app}: {ended.reason} after {ended.elapsed_s:.1f} s"]
+    lines += _stage_lines(ended)
+    lines.append(
+        f"  {ended.records_in:,} records in, {ended.records_out:,} out, {ended.dropped:,} dropped, "
+        f"{ended.skipped:,} skipped"
+        + (f", {counted(ended.dead_lettered, 'dead letter')}" if ended.dead_lettered else "")
+    )
+    lines.append(
+        f"  {ended.rate:,.0f} records/s, p99 {ended.p99_ms:.0f} ms from arrival to the sinks, "
+        f"{counted(ended.commits, 'commit')}"
+    )
+    return [*lines, *_kept_lines(ended), *_problem_lines(ended), *_look_lines(ended)]
+
+
+def _stage_lines(ended: Ended) -> list[str]:
+    lines = []
     width = max([len(stage.name) for stage in ended.stages], default=0)
     for stage in ended.stages:
         parts = [f"{stage.taken:>12,} in", f"{stage.given:>12,} out"]
@@ -279,21 +178,18 @@ def ended_lines(ended: Ended) -> list[str]:
         if stage.skipped:
             parts.append(f"{stage.skipped:,} skipped")
         if stage.dead_lettered:
-            parts.append(f"{stage.dead_lettered:,} dead letters")
+            parts.append(counted(stage.dead_lettered, "dead letter"))
         if stage.pending:
             parts.append(f"{stage.pending:,} pending")
         lines.append(f"  {stage.name:<{width}} {' '.join(parts)}")
         if stage.waits is not None:
             lines.append(f"  {'':<{width}} {_calls_text(stage.waits)}")
-    lines.append(
-        f"  {ended.records_in:,} records in, {ended.records_out:,} out, {ended.dropped:,} dropped, "
-        f"{ended.skipped:,} skipped"
-        + (f", {ended.dead_lettered:,} dead letters" if ended.dead_lettered else "")
-    )
-    lines.append(
-        f"  {ended.rate:,.0f} records/s, p99 {ended.p99_ms:.0f} ms from arrival to the sinks, "
-        f"{counted(ended.commits, 'commit')}"
-    )
+    return lines
+
+
+def _kept_lines(ended: Ended) -> list[str]:
+    """Return what the next run begins with."""
+    lines = []
     for state in ended.time.states:
         size = shown_bytes(state.bytes)
         lines.append(f"  state of {state.name}: {counted(state.keys, 'key')}, about {size}")
@@ -306,6 +202,11 @@ def ended_lines(ended: Ended) -> list[str]:
         )
     if ended.pending:
         lines.append(f"  {counted(ended.pending, 'record')} pending: the next run begins with them")
+    return lines
+
+
+def _problem_lines(ended: Ended) -> list[str]:
+    lines = []
     for sink, count in ended.unacknowledged.items():
         lines.append(f"  NOT FLUSHED: {count:,} records for {sink}; the next run sends them again")
     if ended.error:
@@ -315,9 +216,14 @@ def ended_lines(ended: Ended) -> list[str]:
     if ended.crash is not None and ended.crash.is_loop:
         lines.append(
             f"crash loop: {ended.crash.runs} runs in a row have failed at this record; another "
-            "start fails again until the cause is mended"
+            "start fails again until the cause is fixed"
         )
         lines.append("hint: --on-crash-loop dead-letter puts the record aside")
+    return lines
+
+
+def _look_lines(ended: Ended) -> list[str]:
+    lines = []
     if ended.look:
         lines.append(f"look at the result: {ended.look}")
     for topic in ended.letter_topics if ended.dead_lettered else ():
@@ -342,7 +248,7 @@ def _waits_text(snapshot: Snapshot) -> str:
     """Return what the progress line says of pending records."""
     text = f", {snapshot.pending:,} pending" if snapshot.pending else ""
     if snapshot.dead_lettered:
-        text += f", {snapshot.dead_lettered:,} dead letters"
+        text += f", {counted(snapshot.dead_lettered, 'dead letter')}"
     paused = [name for name, waits in snapshot.waits.items() if waits.is_paused]
     return text + (f", paused: {', '.join(paused)}" if paused else "")
 

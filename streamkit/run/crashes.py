@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streamkit.dataflow.topology import Node
 from streamkit.errors import StageError
-from streamkit.observe.report import Crash
+from streamkit.observe.facts import Crash
 from streamkit.runtime.letters import Poison, place_of
 from streamkit.state.store import Store
 

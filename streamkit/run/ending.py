@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streamkit.dataflow.endpoints import TopicSink
 from streamkit.dataflow.topology import Topology
-from streamkit.observe.report import Ended, StageCounts, StateSize, TimeReport
+from streamkit.observe.facts import Ended, StageCounts, StateSize, TimeReport
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.shutdown import EXIT_LATE
 from streamkit.runtime.worker import Worker

@@ -17,7 +17,7 @@ import anyio
 from streamkit.errors import NotFlushed, StreamKitError, UsageError
 from streamkit.forks import in_children
 from streamkit.observe.embedded import EmbeddedReporter
-from streamkit.observe.report import Snapshot
+from streamkit.observe.facts import Snapshot
 from streamkit.run import at_exit
 from streamkit.run.options import Job, RunOptions
 from streamkit.run.start import Start

@@ -20,14 +20,16 @@ from streamkit.dataflow.endpoints import (
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock, machine_memory_bytes
 from streamkit.errors import StageError, StreamKitError, TopologyError
-from streamkit.observe.report import Started
+from streamkit.observe.facts import Started
 from streamkit.run.options import RunOptions
 from streamkit.runtime.called_sinks import own_writer
 from streamkit.runtime.contracts import AcknowledgedWriter, SinkWriter, SourceFacts, SourceReader
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.file_table_reader import FileTableReader
 from streamkit.runtime.function_source import FunctionReader
+from streamkit.runtime.letters import JobFacts
 from streamkit.runtime.task import Task
+from streamkit.runtime.task_env import TaskEnv
 from streamkit.runtime.user_calls import is_ours
 from streamkit.runtime.worker import Ports
 from streamkit.state.states import States
@@ -231,7 +233,7 @@ class Opening:
         """Read the states of all stages, so that one that cannot be read stops the start."""
         memory_max_bytes = self._options.state_memory_bytes or machine_memory_bytes() // 2
         states = States(store.state_rows, store.state_types(), memory_max_bytes=memory_max_bytes)
-        Task(self._topology, states=states)  # it opens them
+        Task(self._topology, states=states, env=TaskEnv(JobFacts(self._app)))  # it opens them
         for name in states.unused():
             self._note(
                 f"the state of a stage {name!r} is stored, but this app has no such stage; it is "

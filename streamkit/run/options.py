@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, Protocol, TypedDict, get_args
+from typing import Any, Literal, Protocol, TypedDict, get_args
 
 from streamkit.client.tls import Tls
 from streamkit.dataflow.lifespans import NewLifespan
 from streamkit.dataflow.options import checked_options
 from streamkit.dataflow.topology import Topology
 from streamkit.errors import UsageError
+from streamkit.settings import AppSettings
 from streamkit.target import data_folder
 from streamkit.units import seconds_of
 
@@ -34,6 +35,9 @@ class Job(Protocol):
 
     @property
     def new_lifespan(self) -> NewLifespan | None: ...
+
+    @property
+    def own_settings(self) -> AppSettings[Any] | None: ...
 
     def check(self) -> None:
         """Refuse a graph that cannot run."""

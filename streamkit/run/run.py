@@ -26,7 +26,8 @@ from streamkit.client.client import Client
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock
 from streamkit.errors import ConnectFailed
-from streamkit.observe.report import Crash, RateLimited, Reporter, Snapshot
+from streamkit.observe.facts import Crash, Snapshot
+from streamkit.observe.report import RateLimited, Reporter
 from streamkit.run.crashes import note_crash, poison_of
 from streamkit.run.ending import ended_report, records_of, time_report
 from streamkit.run.graph import with_letters, with_replays, with_settings
@@ -220,7 +221,7 @@ class Run:
             self._on_retry_of,
         )
         opened = await opening.open(client, stack)
-        self._reporter.started(opened.started)
+        self._reporter.started(replace(opened.started, settings=list(self._settings.reports)))
         return opened
 
     def _worker_of(self, opened: Opened) -> Worker:

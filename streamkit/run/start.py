@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import threading
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import anyio
@@ -16,11 +14,11 @@ from streamkit.env import SystemClock
 from streamkit.errors import UsageError
 from streamkit.observe.report import JsonReporter, Reporter, TextReporter
 from streamkit.observe.streams import fill_standard_descriptors
-from streamkit.run.graph import topics_of
 from streamkit.run.options import Job, RunOptions
 from streamkit.run.run import NOTHING_READ, Run
+from streamkit.run.settings import settings_of
 from streamkit.runtime.signals import stop_signals
-from streamkit.settings import Settings, load_settings
+from streamkit.settings.hiding import Hiding
 from streamkit.target import BrokerLease, Target, choose
 
 _LOOP_ENDED: Final = (
@@ -93,7 +91,9 @@ class Start:
         app.check()
         self._app = app
         self._options = options
-        self._settings: Settings = load_settings(Path.cwd(), os.environ, options.settings)
+        found = settings_of(app, options.settings)
+        self._settings = found.settings
+        self._values = found.values
         self._target: Target = choose(
             cluster=options.cluster,
             profile=options.profile,
@@ -103,9 +103,9 @@ class Start:
             given_cluster=self._settings.given_cluster,
             tls=options.tls,
         )
+        self._hiding = reporter.hide = Hiding(found.values)
         self.reporter = reporter
-        settings = self._settings
-        for text in (*settings.notes, *settings.check_topics(topics_of(app.topology))):
+        for text in found.notes:
             self.reporter.note(text)
         # Called in the event loop: the sources and sinks are open; the job begins to stop.
         self.on_running: Callable[[], None] = lambda: None
@@ -116,19 +116,28 @@ class Start:
 
     def run(self) -> int:
         """Run the job in an event loop of its own; return the exit code."""
-        with BrokerLease(self._target) as lease:
+        with self._own_settings(), BrokerLease(self._target) as lease:
             return anyio.run(self._run_with(lease).main)
 
     async def run_in_loop(self) -> int:
         """Run the job in the running event loop; return the exit code."""
-        lease = BrokerLease(self._target)
-        await anyio.to_thread.run_sync(lease.__enter__)
-        with contextlib.closing(lease):
-            try:
-                return await self._run_with(lease).main()
-            except asyncio.CancelledError:  # only the end of the event loop cancels this task
-                self.reporter.note(_LOOP_ENDED)
-                raise
+        with self._own_settings():
+            lease = BrokerLease(self._target)
+            await anyio.to_thread.run_sync(lease.__enter__)
+            with contextlib.closing(lease):
+                try:
+                    return await self._run_with(lease).main()
+                except asyncio.CancelledError:  # only the end of the event loop cancels this task
+                    self.reporter.note(_LOOP_ENDED)
+                    raise
+
+    @contextlib.contextmanager
+    def _own_settings(self) -> Iterator[None]:
+        """Let the app read its own settings in a block; errors of the block show no secret."""
+        own = self._app.own_settings
+        used = contextlib.nullcontext() if own is None else own.used_by_a_run(self._values)
+        with used, self._hiding.in_errors():
+            yield
 
     def _run_with(self, lease: BrokerLease) -> Run:
         run = Run(

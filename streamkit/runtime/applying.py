@@ -10,8 +10,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass
+from itertools import compress
 
 from streamkit.dataflow.steps import Interrupted, Operator, RowFailed
 from streamkit.dataflow.topology import Node
@@ -23,7 +26,7 @@ from streamkit.runtime.node_room import Budget
 from streamkit.runtime.pending_queue import Later
 from streamkit.runtime.retry_queue import RetryQueue
 from streamkit.runtime.running_node import RunningNode, Side
-from streamkit.runtime.work import Aside, Pass, Skip, Work, input_rows
+from streamkit.runtime.work import Aside, Pass, Place, Skip, Work, places_of
 from streamkit.state.pending import PendingRecord
 
 
@@ -32,8 +35,9 @@ class _Applied:
     """One operator that was interrupted, and what is left of its chunk.
 
     ``inputs`` are the inputs of its node; None if the chunk has results that the node has kept.
-    ``rows`` are the rows of the inputs that the rest of the chunk comes from; None if the rows of
-    the operator may be others. ``gone`` are the offsets of rows that are left out or wait.
+    ``rows`` are, for each row of the rest, the inputs that it comes from, or may come from.
+    ``shared`` are the offsets of rows where that is not exactly one input for each row. ``gone``
+    are the offsets of rows that are left out or wait.
     """
 
     running: RunningNode
@@ -41,28 +45,36 @@ class _Applied:
     inputs: Chunk | None
     work: Work
     chunk: Chunk
-    rows: list[int] | None
+    rows: list[list[int]]
+    shared: set[int]
     gone: list[int]
+    # The last shared offset whose inputs wait.
+    waiting: int | None = None
 
     def cut(self, start: int, stop: int) -> None:
         """Keep some rows of the rest."""
         self.chunk = self.chunk.slice(start, stop)
-        if self.rows is not None:
-            self.rows = self.rows[start:stop]
+        self.rows = self.rows[start:stop]
 
     def select(self, mask: list[bool]) -> None:
         """Keep the rows that the mask is true for; the others are gone."""
         self.gone += [at for at, each in zip(self.chunk.offsets, mask, strict=True) if not each]
         self.chunk = self.chunk.select(mask)
-        if self.rows is not None:
-            self.rows = [row for row, each in zip(self.rows, mask, strict=True) if each]
+        self.rows = list(compress(self.rows, mask))
 
-    def input_rows(self, row: int) -> list[int]:
-        """Return the input that a row of the rest comes from; all that it may come from."""
-        if self.rows is not None:
-            return [self.rows[row]]
+    def without_waiting(self, done: Chunk) -> Chunk:
+        """Leave out results of inputs that wait, because these are processed again as a whole."""
+        if self.waiting is None or not len(done) or done.offsets[-1] < self.waiting:
+            return done
+        kept = bisect_left(done.offsets, self.waiting)
+        self.gone += done.offsets[kept:]
+        return done.slice(0, kept)
+
+    def place(self, row: int) -> Place:
+        """Return the place of an input; see `places_of`."""
         assert self.inputs is not None, "asked only then"
-        return input_rows(self.inputs, self.chunk, row)
+        offset = self.inputs.offsets[row]
+        return offset, row - bisect_left(self.inputs.offsets, offset)
 
     def record(self, row: int) -> PendingRecord:
         """Return an input as a record that can wait."""
@@ -94,6 +106,8 @@ class Applying:
     def __init__(self, budget: Budget, letters: Letters) -> None:
         self._budget = budget
         self._letters = letters
+        # Whether the node that runs has not failed on its last rows, for its circuit.
+        self._ends_well = True
 
     def apply(
         self,
@@ -118,11 +132,13 @@ class Applying:
         if number == 0 and running.is_two_sided:
             operator = Side(operator, side)
         has_rows = number == 0 or number == running.called
+        if number == 0:
+            self._ends_well = len(chunk) > 0
         result = self._run(running, (operator, expands), chunk, (inputs, has_rows), work)
-        queue = running.queue
         is_last = number == len(running.operators) - 1
-        if isinstance(queue, RetryQueue) and is_last and len(result):
-            queue.circuit.succeeded()
+        if running.is_retrying and is_last and self._ends_well and work.earlier is None:
+            assert running.queue is not None, "it has retries"
+            running.queue.circuit.succeeded()
         return result
 
     def apply_to_results(
@@ -143,14 +159,21 @@ class Applying:
         room = running.room
         room.begin()
         gone: list[int] = []
+        stopped: Interrupted | None = None
         try:
             result = operator.on_chunk(chunk)
         except Interrupted as interrupted:
+            stopped = interrupted
+        if stopped is not None:
+            # Not while the first error is handled: it would be the context of the next ones.
             given, has_rows = inputs
-            rows = list(range(len(chunk))) if has_rows else None
-            applied = _Applied(running, operator, given, work, chunk, rows, gone)
-            result = self._continued(applied, interrupted)
+            failed = work.failed.get(running.node, ())
+            rows, shared = _rows_of(None if has_rows else given, chunk, failed)
+            applied = _Applied(running, operator, given, work, chunk, rows, shared, gone)
+            result = self._continued(applied, stopped)
         empty = room.empty if expands else None
+        # A row that fails comes after rows that wait behind an earlier one.
+        gone.sort()
         work.passes.append(Pass(running.node, chunk.offsets, result.offsets, gone, empty))
         return result
 
@@ -166,10 +189,12 @@ class Applying:
             if isinstance(interrupted, RowFailed):
                 if not self._goes_on(applied, row, _cause_of(interrupted)):
                     return joined(done)
+                done = [applied.without_waiting(each) for each in done]
             else:
                 self._rest_of_record(applied, row)
             try:
                 done.append(applied.operator.on_chunk(applied.chunk))
+                self._ends_well = len(applied.chunk) > 0
                 return joined(done)
             except Interrupted as again:
                 interrupted = again
@@ -199,17 +224,23 @@ class Applying:
             last = "fail"
         later = self._later(applied, row, cause)
         if later is not None:
-            inputs = applied.input_rows(row)
-        elif last == "fail":
+            inputs = applied.rows[row]
+        elif last == "fail" or (work.earlier is not None and applied.running.is_retrying):
             work.fail(failure, offset)
             return False
-        elif sink is not None:
-            self._put_aside(applied, row, failure, sink)
         else:
-            work.skips.append(Skip(node, offset, failure))
+            if applied.running.is_retrying and offset not in applied.shared:
+                work.failed.setdefault(node, set()).update(map(applied.place, applied.rows[row]))
+            if sink is not None:
+                self._put_aside(applied, row, failure, sink)
+            else:
+                work.skips.append(Skip(node, offset, failure))
         applied.gone.append(offset)
         if later is None:
             applied.cut(row + 1, len(applied.chunk))
+            queue = applied.running.queue
+            if isinstance(queue, RetryQueue) and queue.is_paused and applied.inputs is not None:
+                self._hold(applied, queue, set())  # the last attempt of a record has opened it
         else:
             self._wait(applied, row, inputs, later)
         return True
@@ -221,7 +252,7 @@ class Applying:
             letter = self._letters.of_result(node, applied.chunk.slice(row, row + 1), failure)
             work.letters.append((sink, letter))
         else:
-            for each in applied.input_rows(row):
+            for each in applied.rows[row]:
                 attempts = self._attempts(applied, each)
                 inputs = applied.inputs.slice(each, each + 1)
                 letter = self._letters.of_input(node, inputs, failure, attempts)
@@ -241,11 +272,13 @@ class Applying:
         queue = applied.running.queue
         if not isinstance(queue, RetryQueue) or applied.inputs is None:
             return None
+        if applied.work.earlier is not None:
+            return None  # then it did not fail
         if row:
             queue.circuit.succeeded()
         first = None
         if applied.work.node is applied.running.node:
-            first = applied.work.records[applied.input_rows(row)[0]]
+            first = applied.work.records[applied.rows[row][0]]
         attempts = 0 if first is None else first.attempts
         return queue.later(attempts, cause, self._budget.now_s(), first)
 
@@ -257,17 +290,20 @@ class Applying:
         for each in inputs:
             record = applied.record(each)
             blocked.add(record.group)
-            work.asides.append(Aside(node, record, later))
+            work.failed.setdefault(node, set()).add(applied.place(each))
+            work.asides.append(Aside(node, record, each, later))
+        offset = applied.chunk.offsets[row]
+        applied.waiting = offset if offset in applied.shared else None
         applied.cut(row + 1, len(applied.chunk))
         self._hold(applied, queue, set(inputs))
 
     def _hold(self, applied: _Applied, queue: RetryQueue, seen: set[int]) -> None:
         """Let those rows of the rest wait that come after one of their group, or all of them."""
         node, work = applied.running.node, applied.work
-        blocked = work.blocked[node]
+        blocked = work.blocked.setdefault(node, set())
         mask = []
         for row in range(len(applied.chunk)):
-            found = applied.input_rows(row)
+            found = applied.rows[row]
             groups = {_group_of(applied.inputs, each) for each in found}
             goes_on = not queue.circuit.is_open and groups.isdisjoint(blocked)
             mask.append(goes_on)
@@ -276,9 +312,31 @@ class Applying:
                     seen.add(each)
                     record = applied.record(each)
                     blocked.add(record.group)
-                    work.asides.append(Aside(node, record, None))
+                    work.failed.setdefault(node, set()).add(applied.place(each))
+                    work.asides.append(Aside(node, record, each, None))
         if not all(mask):
             applied.select(mask)
+
+
+def _rows_of(
+    inputs: Chunk | None, chunk: Chunk, failed: Container[Place]
+) -> tuple[list[list[int]], set[int]]:
+    """Return `_Applied.rows` and `_Applied.shared` of a chunk.
+
+    Without ``inputs``, its rows are the inputs. ``failed`` are the inputs without rows in it.
+    """
+    if inputs is None:
+        return [[row] for row in range(len(chunk))], set()
+    found: dict[int, list[int]] = {offset: [] for offset in chunk.offsets}
+    for row, place in enumerate(places_of(inputs)):
+        if place[0] in found and place not in failed:
+            found[place[0]].append(row)
+    counts = Counter(chunk.offsets)
+    shared = {offset for offset, rows in found.items() if len(rows) != counts[offset]}
+    return [
+        found[offset] if offset in shared else [found[offset][nth]]
+        for offset, nth in places_of(chunk)
+    ], shared
 
 
 def _group_of(inputs: Chunk | None, row: int) -> object:

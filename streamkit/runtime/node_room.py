@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 from streamkit.dataflow.topology import Node
 from streamkit.dataflow.watermarks import NEVER_MS, Watermarks
 from streamkit.record import Chunk
+from streamkit.runtime.task_env import Lifespan
 from streamkit.state.change_log import StateFormat
 from streamkit.state.keyed import Keyed
 from streamkit.state.panes import Panes
@@ -48,11 +49,11 @@ class NodeRoom:
 
     def __init__(
         self,
-        node: Node,
         budget: Budget,
         states: States,
         time: Watermarks | None,
-        lifespan: Callable[[], object],
+        lifespan: Lifespan,
+        node: Node,
     ) -> None:
         self._node = node
         self._lifespan = lifespan
@@ -77,7 +78,7 @@ class NodeRoom:
         return self._budget.is_over()
 
     def lifespan(self) -> object:
-        return self._lifespan()
+        return self._lifespan.value
 
     def state(self, kind: type[S], name: str, form: StateFormat) -> S:
         return self._states.open(kind, name, form)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise, repeat
+from itertools import repeat
 from operator import attrgetter, le
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from streamkit.dataflow.topology import Node, Topology
 from streamkit.errors import StateMismatch, TopologyError
 from streamkit.record import Chunk
 from streamkit.runtime.call_queue import CallLimits, CallQueue
+from streamkit.runtime.pending_queue import PendingQueue
 from streamkit.runtime.retry_queue import RetryQueue
 from streamkit.runtime.task_env import TaskEnv
 from streamkit.runtime.work import Work
@@ -26,7 +27,7 @@ from streamkit.state.types import format_of
 # How many results begin one slice.
 _RELEASED_MAX: Final = 1_024
 _place: Final = attrgetter("topic", "partition")
-_arrival: Final = attrgetter("topic", "partition", "number")
+_arrival: Final = attrgetter("number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class PendingQueues:
         for node, queue in self.by_node.items():
             called = called_step(node)
             if called is not None and called.is_sink and isinstance(queue, CallQueue):
-                found += _releases(node, queue.take_called())
+                found += _releases(node, queue, queue.take_called())
         return found
 
     def release(self) -> list[Release]:
@@ -112,7 +113,7 @@ class PendingQueues:
             if isinstance(queue, RetryQueue):
                 queue.poll(now_s)
             if queue.has_ready:
-                found += _releases(node, queue.take(_RELEASED_MAX))
+                found += _releases(node, queue, queue.take(_RELEASED_MAX))
         return found
 
     def account(self, work: Work, start: int, reached: int) -> None:
@@ -124,27 +125,20 @@ class PendingQueues:
                 marks_ms = None if fed.marks_ms is None else fed.marks_ms[first:stop]
                 records = records_of(fed.chunk.slice(first, stop), marks_ms)
                 self.by_node[fed.node].add(records, self.now_s())
-        waits = set()
-        for aside in work.asides:
-            record = aside.record
-            if not start <= record.offset < reached:
-                continue
-            queue = self.by_node[aside.node]
-            waits.add(record.number)
-            if record.number < 0:
-                record.stage = "queued" if aside.later is None else "parked"
-                queue.add((record,), self.now_s())
-            elif aside.later is None and isinstance(queue, RetryQueue):
-                queue.hold(record)
-            if aside.later is not None:
-                queue.park(record, aside.later)
+        asides = [each for each in work.asides if start <= each.record.offset < reached]
         if work.node is not None and work.records:
+            waits = {each.record.number for each in asides}
             done = [
                 each
                 for each in work.records
                 if start <= each.offset < reached and each.number not in waits
             ]
             self.by_node[work.node].remove(done)
+        # A later step of a stage may fail for an earlier row.
+        for aside in sorted(asides, key=attrgetter("row")):
+            queue = self.by_node[aside.node]
+            assert isinstance(queue, RetryQueue), "only the task puts records aside"
+            queue.put_aside(aside.record, aside.later, self.now_s())
 
     def give_back(self, work: Work) -> None:
         """Take back the records of a work that were not delivered."""
@@ -231,20 +225,43 @@ def records_of(chunk: Chunk, marks_ms: Sequence[int] | None) -> list[PendingReco
     return records
 
 
-def _releases(node: Node, taken: Sequence[PendingRecord]) -> list[Release]:
-    found: list[Release] = []
-    for _, records in groupby(sorted(taken, key=_arrival), key=_place):
-        found += [_released(node, each) for each in _ascending(list(records))]
-    return found
+def _releases(node: Node, queue: PendingQueue, taken: Sequence[PendingRecord]) -> list[Release]:
+    parts, rest = _divided(sorted(taken, key=_arrival))
+    queue.give_back(rest)
+    return [_released(node, each) for each in parts]
 
 
-def _ascending(records: list[PendingRecord]) -> list[list[PendingRecord]]:
-    """Divide records where an offset is lower than the one before: results of windows have such."""
+def _divided(
+    records: list[PendingRecord],
+) -> tuple[list[list[PendingRecord]], list[PendingRecord]]:
+    """Divide records by partition, and return those that must wait until these are delivered.
+
+    The offsets of a part do not descend; those of window results may. The records of a group are
+    in one part: a later part is processed even if something of an earlier one has to wait.
+    """
     offsets = [each.offset for each in records]
-    if all(map(le, offsets, offsets[1:])):
-        return [records]
-    cuts = [row for row in range(1, len(offsets)) if offsets[row] < offsets[row - 1]]
-    return [records[start:stop] for start, stop in pairwise([0, *cuts, len(records)])]
+    if len(set(map(_place, records))) == 1 and all(map(le, offsets, offsets[1:])):
+        return [records], []
+    parts: dict[tuple[str, int], list[PendingRecord]] = {}
+    places: dict[Hashable, tuple[str, int]] = {}
+    blocked: set[Hashable] = set()
+    rest = []
+    for record in records:
+        place = _place(record)
+        part = parts.get(place)
+        is_first = part is None or part[-1].offset <= record.offset
+        if (
+            not is_first
+            or record.group in blocked
+            or places.setdefault(record.group, place) != place
+        ):
+            blocked.add(record.group)
+            rest.append(record)
+        elif part is None:
+            parts[place] = [record]
+        else:
+            part.append(record)
+    return list(parts.values()), rest
 
 
 def _released(node: Node, records: list[PendingRecord]) -> Release:

@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Hashable, Sequence
 
 from streamkit.policies import Policy
-from streamkit.runtime.pending_queue import Chances, PendingQueue
+from streamkit.runtime.pending_queue import Chances, Later, PendingQueue
 from streamkit.state.pending import PendingRecord, PendingRecords
 
 
@@ -55,6 +55,10 @@ class RetryQueue(PendingQueue):
         if self.is_held:
             return
         self._wake(now_s)
+        if self.is_paused:
+            probe = self._probe if self.circuit.is_probing else None
+            self._requeue([each for each in self._ready if each is not probe])
+            self._ready = deque(each for each in self._ready if each is probe)
         while self._queue and self.circuit.allows(now_s):
             record = self._queue.popleft()
             record.stage = "done"
@@ -82,7 +86,10 @@ class RetryQueue(PendingQueue):
         self.records.remove(records)
         for record in records:
             group = self._groups[record.group]
-            assert group[0] is record, "results of a group are delivered in order"
+            if group[0] is not record:
+                # One step has dropped it, and a later one has failed for a record before it.
+                group.remove(record)
+                continue
             group.popleft()
             if not group:
                 del self._groups[record.group]
@@ -97,11 +104,30 @@ class RetryQueue(PendingQueue):
             else:
                 record.stage = "held"
 
-    def hold(self, record: PendingRecord) -> None:
-        """Let a given record wait behind an earlier one of its group, which failed again."""
-        record.stage = "held"
-        if self._groups[record.group][0] is record:
-            self._requeue_last(record)
+    def may_call(self, taken: Sequence[PendingRecord]) -> bool:
+        """Return whether the task may try records that it took before."""
+        is_probe = self.circuit.is_probing and len(taken) == 1 and taken[0] is self._probe
+        return not self.is_paused or is_probe
+
+    def put_aside(self, record: PendingRecord, later: Later | None, now_s: float) -> None:
+        """Let a record wait that the task was given, or that is new.
+
+        It waits until it is tried again, for an earlier record of its group, or for the circuit.
+        """
+        group = self._groups.get(record.group)
+        is_first = group is None or group[0] is record
+        if record.number < 0:
+            record.stage = "queued" if later is None else "parked"
+            self.add((record,), now_s)
+        elif later is None and is_first:
+            self._requeue([record])
+        if later is not None and is_first:
+            self.park(record, later)
+        elif not is_first:
+            record.stage = "held"
+            if later is not None:  # it has failed, but an earlier one is tried first
+                record.attempts += later.counts
+                self.records.change(record)
 
     def _enter(self, records: Sequence[PendingRecord]) -> None:
         for record in records:

@@ -202,8 +202,9 @@ class Runner:
         pending.stop()
         while pending.is_calling:
             await self._wait()
-        for release in pending.written():
-            await self._resume(release)
+        while releases := pending.written():
+            for release in releases:
+                await self._resume(release)
 
     async def _make_room(self, source: Node) -> None:
         """Wait until the stages can take more records."""

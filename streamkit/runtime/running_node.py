@@ -31,6 +31,11 @@ class RunningNode:
     late_readers: list[Reader] = field(default_factory=list)
 
     @property
+    def is_retrying(self) -> bool:
+        """Whether rows that fail wait here and are tried again in later slices."""
+        return self.queue is not None and self.called is None
+
+    @property
     def timed(self) -> TimedOperator:
         return cast("TimedOperator", self.operators[0][0])
 

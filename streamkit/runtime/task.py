@@ -14,33 +14,28 @@ are removed in every branch, so that only outputs of whole records are left.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from streamkit.dataflow.calling import Called
 from streamkit.dataflow.steps import Operator
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.dataflow.watermarks import FOREVER_MS, Watermarks, plan_time
 from streamkit.errors import StageError, StreamKitError
-from streamkit.record import Chunk, in_order
+from streamkit.record import Chunk
 from streamkit.runtime.applying import Applying
 from streamkit.runtime.call_queue import CallQueue
 from streamkit.runtime.failures import describe_failure
-from streamkit.runtime.isolation import ChangedInPlace, ValueCopy
 from streamkit.runtime.letters import Letters
 from streamkit.runtime.node_room import Budget, NodeRoom
-from streamkit.runtime.pending_queues import Release, groups_of, open_queues, records_of
+from streamkit.runtime.pending_queues import Release, open_queues
 from streamkit.runtime.replay import Replay
-from streamkit.runtime.retry_queue import RetryQueue
-from streamkit.runtime.running_node import Reader, RunningNode
+from streamkit.runtime.running_graph import RunningGraph
+from streamkit.runtime.running_node import RunningNode
 from streamkit.runtime.task_env import TaskEnv
 from streamkit.runtime.work import (
-    Aside,
     Counts,
-    Fed,
-    Output,
     Pass,
     Skip,
     Work,
@@ -79,63 +74,40 @@ class Task:
         never_idle: bool = False,
         is_isolated: bool = False,
     ) -> None:
+        env = env or TaskEnv()
         self.states = States() if states is None else states
-        self._is_isolated = is_isolated
         self.counts = {node: Counts() for node in topology.nodes}
         self._on_skip = on_skip
-        # Called with the result of each node, for tests.
-        self.on_result: OnResult | None = None
-        env = env or TaskEnv()
+        self._on_result: OnResult | None = None
         self._budget = Budget(env.now_s)
         self._letters = Letters(env.job, env.wall_ms, env.poison)
         self._applying = Applying(self._budget, self._letters)
         self._replay = Replay(env.job.app, {node.name: node for node in topology.nodes})
         self.pending = open_queues(topology, self.states, env)
         self.time = self._opened_time(topology, never_idle=never_idle)
+        room_of = partial(NodeRoom, self._budget, self.states, self.time, env.lifespan)
         last = last_operators or {}
-        running_nodes = {node: RunningNode(node) for node in topology.nodes}
-        for node, running in running_nodes.items():
-            room = running.room = NodeRoom(
-                node, self._budget, self.states, self.time, lambda: env.lifespan.value
-            )
-            running.queue = self.pending.by_node.get(node)
-            running.operators = [(step.open(room), step.expands) for step in node.steps]
-            if node in last:
-                running.operators.append((last[node], False))
-            self._prepare_calls(running)
-            for reader in topology.readers(node):
-                sides = [side for side, each in enumerate(reader.inputs) if each is node]
-                readers = running.late_readers if reader.is_late else running.readers
-                readers += [(running_nodes[reader], side) for side in sides]
-        self._running_nodes = running_nodes
-        self._timed = [running_nodes[node] for node in self.time.plan.timed] if self.time else []
-        self._merging = self._merging_nodes()
+        self._graph = RunningGraph(topology, room_of, self.pending, last, self._applying)
+        self._graph.is_isolated = is_isolated
+        self._graph.merge_in_order(has_states=bool(self.states))
+        self._timed = (
+            [self._graph.nodes[node] for node in self.time.plan.timed] if self.time else []
+        )
+        for node, queue in self.pending.by_node.items():
+            self.counts[node].taken = self.counts[node].pending = len(queue)
+            if self.time is not None:
+                self._graph.nodes[node].marks = partial(self.time.marks_of, node)
+                self.time.queues[node] = queue.lowest_mark_ms
 
-    def _prepare_calls(self, running: RunningNode) -> None:
-        """Find where a node is called, and the watermarks of records that wait in it."""
-        node = running.node
-        waiting = 0 if running.queue is None else len(running.queue)
-        self.counts[node].taken = self.counts[node].pending = waiting
-        for number, step in enumerate(node.steps):
-            if isinstance(step, Called):
-                running.called = number
-        time = self.time
-        if running.queue is not None and time is not None:
-            running.marks = partial(time.marks_of, node)
-            time.queues[node] = running.queue.lowest_mark_ms
+    @property
+    def on_result(self) -> OnResult | None:
+        """Called with the result of each node, for tests."""
+        return self._on_result
 
-    def _merging_nodes(self) -> dict[Node, list[Chunk]]:
-        """Return the nodes where streams merge, whose rows are put in order before they run.
-
-        It matters only with states. A test for changes in place looks at each stream alone.
-        """
-        if not self.states or self._is_isolated:
-            return {}
-        return {
-            node: []
-            for node, running in self._running_nodes.items()
-            if len(node.inputs) > 1 and not running.is_two_sided
-        }
+    @on_result.setter
+    def on_result(self, on_result: OnResult | None) -> None:
+        self._on_result = on_result
+        self._graph.keeps_results = on_result is not None
 
     def _opened_time(self, topology: Topology, *, never_idle: bool) -> Watermarks | None:
         plan = plan_time(topology)
@@ -155,7 +127,10 @@ class Task:
     def resume(self, release: Release) -> Work:
         """Process records that have waited in a stage, like a slice of a source."""
         node, part, records = release.node, release.part, release.records
-        return self._guarded(lambda: self._whole(Work(None, part, node, records)))
+        work = self._guarded(lambda: self._whole(Work(None, part, node, records)))
+        # With states, a slice that ends early is made again without its last records.
+        self.pending.by_node[node].give_back(records[len(work.records) :])
+        return work
 
     def tick(self) -> Work | None:
         """Return what has become complete without new records; None if nothing has."""
@@ -171,6 +146,9 @@ class Task:
     def drain(self) -> Work | None:
         """Return all that waits, as if no record could come any more; None if nothing waits.
 
+        Stages after one in which records wait are left out: when those have been processed, call
+        it again.
+
         Afterwards the watermarks are those of the records, so a later run goes on normally.
         """
         time = self.time
@@ -184,7 +162,7 @@ class Task:
             work = make()
         except BaseException:
             self.states.undo_slice()
-            self._merging = {node: [] for node in self._merging}
+            self._graph.forget()
             raise
         if self.on_result is not None:
             for node, chunk in work.results:
@@ -224,6 +202,7 @@ class Task:
             self.states.undo_slice()
             done = work.first(bisect_left(work.part.offsets, reached))
             if len(done.part) and (work.source is not None or work.node is not None):
+                done.earlier = work
                 again = self._repeated(done, fires=False)
                 self._refuse_other_result(again)
         self.states.keep_slice()
@@ -241,8 +220,8 @@ class Task:
             self._run_letters(node, work)
         else:
             is_resumed = work.node is not None
-            self._run((self._running_nodes[node], 0), part, work, is_resumed=is_resumed)
-        self._run_merged(work)
+            self._graph.begin(node, part, work, is_resumed=is_resumed)
+        self._graph.run_merged(work)
         if work.end == end_of(part) and fires:
             return self._fired(work, {})
         work.finish()
@@ -256,7 +235,7 @@ class Task:
         work.nodes.append((node, work.part.offsets, given))
         work.passes.append(Pass(node, work.part.offsets, given, gone, None))
         for stage, chunk in inputs:
-            self._run((self._running_nodes[stage], 0), chunk, work)
+            self._graph.begin(stage, chunk, work)
 
     def _fired(self, work: Work, marks_ms: Mapping[Node, int]) -> Work:
         """Emit what the watermarks have completed, stage after stage, inputs first."""
@@ -266,13 +245,13 @@ class Task:
         for running in self._timed:
             assert time is not None, "stages wait for it"
             node = running.node
-            mark_ms = marks_ms.get(node)
-            if mark_ms is None:
-                mark_ms = time.next_of(node)
+            # What waits before it may still come, and would be late.
+            is_drained = node in marks_ms and not time.is_held(node)
+            mark_ms = marks_ms[node] if is_drained else time.next_of(node)
             time.is_firing = True
             self._fire(running, mark_ms, work)
-            self._run_merged(work)
-            if node in marks_ms:
+            self._graph.run_merged(work)
+            if is_drained:
                 mark_ms = max(time.of_node(node), time.highest_seen(node))
             time.advance(node, mark_ms)
         work.finish()
@@ -293,9 +272,9 @@ class Task:
         had_failed = work.failure is not None
         for operator in running.after_time:
             chunk = self._applying.apply_to_results(running, operator, chunk, work)
-        self._send_letters(work)
+        self._graph.send_letters(work)
         work.nodes.append((running.node, (), chunk.offsets))
-        self._give(running, chunk, chunk, work)
+        self._graph.give(running, chunk, chunk, work)
         if work.failure is not None and not had_failed:
             work.has_failed_firing = True
 
@@ -343,47 +322,6 @@ class Task:
                     hint="this is a fault of streamkit; nothing more is committed",
                 )
 
-    def _run(self, reader: Reader, chunk: Chunk, work: Work, *, is_resumed: bool = False) -> None:
-        running, side = reader
-        node = running.node
-        chunk = work.within(chunk)
-        taken: Sequence[int] = chunk.offsets
-        first = 0
-        inputs = chunk
-        if is_resumed:
-            taken = ()
-            if running.called is not None:
-                first = running.called
-                chunk = chunk.with_values(work.records[: len(chunk)])
-        elif isinstance(running.queue, RetryQueue):
-            chunk = inputs = self._not_blocked(running, chunk, work)
-        for number in range(first, len(running.operators)):
-            if number == running.called and not is_resumed:
-                marks_ms = None if running.marks is None else running.marks(chunk)
-                work.fed.append(Fed(node, chunk, marks_ms))
-                work.nodes.append((node, taken, ()))
-                return
-            chunk = self._applying.apply(running, number, side, chunk, inputs, work)
-        work.nodes.append((node, taken, chunk.offsets))
-        self._send_letters(work)
-        self._give(running, chunk, inputs, work)
-
-    def _not_blocked(self, running: RunningNode, chunk: Chunk, work: Work) -> Chunk:
-        """Leave out the rows that must wait behind others of their group."""
-        queue, node = running.queue, running.node
-        assert isinstance(queue, RetryQueue), "asked only then"
-        blocked = work.blocked.get(node, ())
-        if not (blocked or queue.has_blocked) or not len(chunk):
-            return chunk
-        mask = [each in blocked or queue.is_blocked(each) for each in groups_of(chunk)]
-        if not any(mask):
-            return chunk
-        waiting = chunk.select(mask)
-        marks_ms = None if running.marks is None else running.marks(waiting)
-        work.asides += [Aside(node, each, None) for each in records_of(waiting, marks_ms)]
-        work.blocked.setdefault(node, set()).update(groups_of(waiting))
-        return chunk.select([not each for each in mask])
-
     def last_of(self, node: Node, row: Chunk) -> tuple[str, Node | None]:
         """Return what happens to a record that fails for good, and where it is put aside."""
         return self._letters.last_of(node, row)
@@ -395,49 +333,10 @@ class Task:
         letter = self._letters.of_input(sink, row, failure, 1)
         work.letters.append((letters, letter))
         results = len(work.results)
-        self._send_letters(work)
+        self._graph.send_letters(work)
         if self.on_result is not None:
             for node, chunk in work.results[results:]:
                 self.on_result(node, chunk)
-
-    def _send_letters(self, work: Work) -> None:
-        """Give dead letters to their sinks."""
-        while work.letters:
-            sink = work.letters[0][0]
-            chunks = [chunk for node, chunk in work.letters if node is sink]
-            work.letters = [each for each in work.letters if each[0] is not sink]
-            self._run((self._running_nodes[sink], 0), in_order(chunks), work)
-
-    def _give(self, running: RunningNode, chunk: Chunk, inputs: Chunk, work: Work) -> None:
-        """Give the results of a node to its readers, and the records that were too late."""
-        node = running.node
-        if self.on_result is not None:
-            work.results.append((node, chunk))
-        if node.kind == "sink":
-            work.outputs.append(Output(node, chunk, inputs))
-        late = running.room.take_late()
-        for each in late:
-            work.late.append((node, each.offsets))
-            for reader in running.late_readers:
-                self._run(reader, each, work)
-        is_shared = self._is_isolated and len(running.readers) > 1
-        for reader in running.readers:
-            if reader[0].node in self._merging:
-                self._merging[reader[0].node].append(chunk)
-                continue
-            before = ValueCopy(chunk) if is_shared else None
-            self._run(reader, chunk, work)
-            row = None if before is None else before.changed_row()
-            if row is not None:
-                failure = describe_failure(reader[0].node, chunk, row, ChangedInPlace())
-                work.fail(failure, chunk.offsets[row])
-
-    def _run_merged(self, work: Work) -> None:
-        """Run the nodes where streams merge, inputs first, each with all its rows in order."""
-        for node, chunks in self._merging.items():
-            if chunks:
-                self._merging[node] = []
-                self._run((self._running_nodes[node], 0), in_order(chunks), work)
 
 
 # The part of a slice without records: one row, for the time that has passed.

@@ -12,6 +12,9 @@ from streamkit.record import Chunk
 from streamkit.runtime.pending_queue import Later
 from streamkit.state.pending import PendingRecord
 
+# The offset of a row, and how many rows before it have the same one.
+Place = tuple[int, int]
+
 
 @dataclass(slots=True)
 class Counts:
@@ -76,10 +79,14 @@ class Fed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Aside:
-    """A record that waits in a stage: until it is tried again, or behind one of its group."""
+    """A record that waits in a stage: until it is tried again, or behind one of its group.
+
+    ``row`` is its row among the inputs of the stage.
+    """
 
     node: Node
     record: PendingRecord
+    row: int
     later: Later | None
 
 
@@ -127,6 +134,12 @@ class Work:
         self.asides: list[Aside] = []
         # The groups that must wait in a stage, because a record of them waits since this slice.
         self.blocked: dict[Node, set[Hashable]] = {}
+        # The slice that this one makes again, after a part of it was delivered.
+        self.earlier: Work | None = None
+        # By stage with retries, the places of inputs that were not tried, and of others that wait
+        # or failed; see `places_of`.
+        self.held: dict[Node, set[Place]] = {}
+        self.failed: dict[Node, set[Place]] = {}
         # Dead letters that their sinks have not got yet.
         self.letters: list[tuple[Node, Chunk]] = []
         self.end: int = end_of(part)
@@ -174,6 +187,12 @@ class Work:
 def end_of(part: Chunk) -> int:
     """Return the offset after the last record of a slice."""
     return part.offsets[-1] + 1 if len(part) else 0
+
+
+def places_of(chunk: Chunk) -> list[Place]:
+    """Return where each row is in a chunk; it is the same in the first part of the chunk."""
+    offsets = chunk.offsets
+    return [(offset, row - bisect_left(offsets, offset)) for row, offset in enumerate(offsets)]
 
 
 def input_rows(inputs: Chunk, chunk: Chunk, row: int) -> list[int]:

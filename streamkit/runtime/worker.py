@@ -23,7 +23,7 @@ import anyio
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock
 from streamkit.errors import StageError, StreamKitError
-from streamkit.observe.report import Waits
+from streamkit.observe.facts import Waits
 from streamkit.runtime.committer import Committer
 from streamkit.runtime.contracts import AcknowledgedWriter, SinkWriter, SourceReader
 from streamkit.runtime.failures import error_text
@@ -162,17 +162,16 @@ class Worker:
         self.cause: Cause = ""
         self.failure: BaseException | None = None
         env = TaskEnv.of_clock(clock, options.job, options.lifespan, options.poison)
-        writers = ports.writers
         task = self._new_task(topology, env)
         positions = ChangedPositions()
         self._intake = Intake(ports.readers, env.now_s, self._source_failed)
-        self._runner = Runner(self._intake, task, writers, ports.readers, positions, env)
+        self._runner = Runner(self._intake, task, ports.writers, ports.readers, positions, env)
         self._runner.waits_for_retries = options.drains
         self._committer = Committer(
             ports.store,
             positions,
             ports.readers,
-            writers,
+            ports.writers,
             self._runner,
             clock,
             observer.note,

@@ -1,4 +1,4 @@
-"""Finds the nodes that a test names by a stream or by a topic."""
+"""Finds the nodes and the states that a test names by a stream or by a topic."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from typing import Any
 from streamkit.dataflow.decorated_function import Sink
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.dataflow.join_stream import Table
+from streamkit.dataflow.keys import group_key
 from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.errors import UsageError
+from streamkit.state.keyed import Keyed
+from streamkit.state.states import States
 
 
 def source_of(topology: Topology, source: Stream[Any] | Table[Any] | str) -> Node:
@@ -42,3 +45,21 @@ def nodes_of(topology: Topology, stream: Stream[Any] | Sink[..., Any] | str) -> 
     if not found:
         raise UsageError(f"no sink writes to the topic {stream!r}")
     return found
+
+
+def kept_value(states: States, stage: Stream[Any] | Table[Any] | str, key: Any) -> Any:
+    """Return what a stage keeps for a key; None if it keeps nothing.
+
+    Raises:
+        UsageError: The stage keeps no state.
+    """
+    name = stage if isinstance(stage, str) else stage.name
+    if name not in states.by_name:
+        raise UsageError(
+            f"the stage {name!r} keeps no state",
+            hint=f"these do: {', '.join(sorted(states.by_name)) or 'none'}",
+        )
+    state = states.by_name[name]
+    if not isinstance(state, Keyed):
+        raise UsageError(f"the stage {name!r} keeps windows or waiting records, not values")
+    return state.values.get(group_key(key))

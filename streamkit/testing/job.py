@@ -2,50 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
 from streamkit.dataflow.decorated_function import Sink
 from streamkit.dataflow.endpoints import (
-    FileTable,
     FunctionSource,
     TopicSource,
 )
 from streamkit.dataflow.event_time import time_ms
 from streamkit.dataflow.join_stream import Table
-from streamkit.dataflow.keys import group_key
 from streamkit.dataflow.stream import Stream
-from streamkit.dataflow.topology import Node, Topology
-from streamkit.env import SystemClock
+from streamkit.dataflow.topology import Node
 from streamkit.errors import NotFlushed, UsageError
 from streamkit.record import Chunk, Record
-from streamkit.runtime.called_sinks import CalledWriter, called_functions, own_writer
-from streamkit.runtime.contracts import AtOnceWriter, SinkWriter
 from streamkit.runtime.delivery import Delivery
-from streamkit.runtime.file_table_reader import chunks_of
 from streamkit.runtime.function_source import FunctionReader
-from streamkit.runtime.isolation import ValueCopy
-from streamkit.runtime.letters import JobFacts
-from streamkit.runtime.task import Task
-from streamkit.runtime.task_env import TaskEnv
-from streamkit.runtime.work import Work
 from streamkit.serde.values import encode_as, encode_key
-from streamkit.state.keyed import Keyed
 from streamkit.state.states import States
-from streamkit.state.store import Store
-from streamkit.testing.finding import nodes_of, source_of
-from streamkit.testing.loop import Loop
-from streamkit.testing.pending_work import NewLifespan, PendingWork
+from streamkit.testing.finding import kept_value, nodes_of, source_of
+from streamkit.testing.memory import JobInMemory
 
 T = TypeVar("T")
 _START_MS = 1_356_998_400_000
 
 
-class TestJob:
+class TestJob(JobInMemory):
     """Returned by `App.test`. Records go through the same stages as in a run, immediately.
 
     Sinks that are functions or classes are really called: opened when the block begins, written
@@ -55,34 +38,12 @@ class TestJob:
 
     __test__ = False  # pytest would collect the class because of its name
 
-    def __init__(
-        self,
-        topology: Topology,
-        *,
-        isolated: bool = False,
-        job: JobFacts | None = None,
-        lifespan: NewLifespan | None = None,
-    ) -> None:
-        self._topology = topology
-        self._new_lifespan = lifespan
-        self._env = TaskEnv(job or JobFacts(), lambda: self._now_ms / 1_000, lambda: self._now_ms)
-        self._given: dict[Node, list[Chunk]] = {node: [] for node in topology.nodes}
-        self._clock = SystemClock()
-        self._is_isolated = isolated
-        self._folder: TemporaryDirectory[str] | None = None
-        self._store: Store | None = None
-        self._now_ms = _START_MS
-        self._task = self._new_task(States())
-        self._writers = _own_writers(topology, self._clock)
-        self._delivery = Delivery(self._writers, self._clock.monotonic_s, self._task)
-        self._pending = PendingWork(self._env, called_functions(self._writers))
-        self._next_offset: dict[tuple[Node, int], int] = {}
-        self._positions: dict[Node, dict[str, str]] = {}
-        self._loop = Loop()
-        self._is_open = False
-
     def __enter__(self) -> TestJob:
-        self._open()
+        try:
+            self._open()
+        except BaseException:
+            self._settings.end()
+            raise
         return self
 
     def __exit__(
@@ -96,22 +57,6 @@ class TestJob:
                 self._flush(is_last=True)
         finally:
             self.close()
-
-    def close(self) -> None:
-        """Close the sinks; the end of the block does it too."""
-        was_open, self._is_open = self._is_open, False
-        try:
-            if was_open:
-                self._loop.run(self._pending.close_calls())
-                for writer in self._writers.values():
-                    self._loop.run(writer.close())
-                self._loop.run(self._pending.leave())
-        finally:
-            self._loop.close()
-            if self._store is not None and self._folder is not None:
-                self._store.close()
-                self._folder.cleanup()
-                self._store = None
 
     def send(
         self, source: Stream[Any] | Table[Any] | str, *values: Any, partition: int = 0
@@ -165,6 +110,7 @@ class TestJob:
         node = source.node
         if not isinstance(node.endpoint, FunctionSource):
             raise UsageError(f"{node.name!r} is not a generator source", hint="use send for topics")
+        self._settings.begin()
         chunks = self._loop.run(self._read(node, node.endpoint, limit))
         for chunk in chunks:
             self._process(lambda chunk=chunk: self._task.process(node, chunk))  # type: ignore[misc]
@@ -207,66 +153,7 @@ class TestJob:
         Raises:
             UsageError: The stage keeps no state.
         """
-        name = stage if isinstance(stage, str) else stage.name
-        states = self._task.states.by_name
-        if name not in states:
-            raise UsageError(
-                f"the stage {name!r} keeps no state",
-                hint=f"these do: {', '.join(sorted(states)) or 'none'}",
-            )
-        state = states[name]
-        if not isinstance(state, Keyed):
-            raise UsageError(f"the stage {name!r} keeps windows or waiting records, not values")
-        return state.values.get(group_key(key))
-
-    def _new_task(self, states: States) -> Task:
-        task = Task(
-            self._topology,
-            states=states,
-            is_isolated=self._is_isolated,
-            env=self._env,
-        )
-        task.on_result = lambda node, chunk: self._given.setdefault(node, []).append(chunk)
-        if task.time is not None:
-            sources = self._topology.of_kind("source")
-            task.time.ended = {each for each in sources if isinstance(each.endpoint, FileTable)}
-        return task
-
-    def _opened_store(self) -> Store:
-        if self._store is None:
-            self._folder = TemporaryDirectory(prefix="streamkit-test-")
-            self._store = Store(Path(self._folder.name) / "main.sqlite")
-            self._store.open(app="test", cluster="test")
-        return self._store
-
-    def _open(self) -> None:
-        if self._is_open:
-            return
-        self._is_open = True
-        if self._new_lifespan is not None:
-            self._env.lifespan.value = self._loop.run(self._pending.enter(self._new_lifespan))
-        self._load_tables()
-        for writer in self._writers.values():
-            self._loop.run(writer.open({}))
-
-    def _load_tables(self) -> None:
-        for node in self._topology.of_kind("source"):
-            if isinstance(node.endpoint, FileTable):
-                rows = node.endpoint.rows(node.value_type)
-                for chunk in chunks_of(node.name, rows, self._now_ms):
-                    self._process(lambda chunk=chunk, node=node: self._task.process(node, chunk))  # type: ignore[misc]
-
-    def _flush(self, *, is_last: bool) -> None:
-        for writer in self._writers.values():
-            if isinstance(writer, CalledWriter | AtOnceWriter):
-                self._loop.run(writer.flush(is_last=is_last))
-
-    def _run_calls(self) -> None:
-        """Make the calls of stages, and process their results, until only retries are left."""
-        task = self._task
-        while task.pending and (releases := self._loop.run(self._pending.ready(task))):
-            for release in releases:
-                self._finish(task.resume(release))
+        return kept_value(self._task.states, stage, key)
 
     async def _read(self, node: Node, source: FunctionSource, limit: int | None) -> list[Chunk]:
         reader = FunctionReader(node.name, source, self._clock)
@@ -283,36 +170,6 @@ class TestJob:
         finally:
             await reader.close()
         return found
-
-    def _process(self, make: Callable[[], Work | None]) -> None:
-        self._open()
-        kept = {each: list(chunks) for each, chunks in self._given.items()}
-        work = make()
-        if work is not None:
-            self._finish(work, kept)
-        self._run_calls()
-
-    def _finish(self, work: Work, kept: dict[Node, list[Chunk]] | None = None) -> None:
-        if work.failure is not None:
-            self._given = kept or self._given
-            self._task.settle(work, work.counted_to)
-            raise work.failure
-        if self._writers and len(work.part):
-            self._loop.run(self._deliver(work))
-        self._task.account(work, work.end)
-        self._task.settle(work, work.end)
-
-    async def _deliver(self, work: Work) -> None:
-        reached = work.part.offsets[0]
-        for output in work.outputs if self._is_isolated else ():
-            if output.sink in self._writers:  # a copy, so a sink cannot change another's values
-                output.chunk = ValueCopy(output.chunk).copy
-        while reached < work.end:
-            reached = await self._delivery.round(work, reached)
-        if work.failure is not None:
-            self._task.account(work, reached)
-            self._task.settle(work, reached)
-            raise work.failure
 
     @overload
     def output(self, stream: Stream[T]) -> list[T]: ...
@@ -377,7 +234,8 @@ class TestJob:
         Raises:
             StageError: A result failed.
         """
-        self._process(self._task.drain)
+        while self._process(self._task.drain):
+            pass  # results of windows went through calls, and later windows wait for them
 
 
 def chunks_given(given: dict[Node, list[Chunk]], node: Node) -> list[Chunk]:
@@ -392,10 +250,3 @@ def chunks_given(given: dict[Node, list[Chunk]], node: Node) -> list[Chunk]:
             hint="use .late and other methods that add stages before it",
         )
     return given[node]
-
-
-def _own_writers(topology: Topology, clock: SystemClock) -> dict[Node, SinkWriter]:
-    """Create the writers of sinks that are functions or classes; connectors are left out."""
-    sinks = topology.of_kind("sink")
-    writers = {node: own_writer(node, clock) for node in sinks}
-    return {node: writer for node, writer in writers.items() if writer is not None}

@@ -342,6 +342,31 @@ def test_a_letter_of_a_file_is_shown_by_its_line(tmp_path: Path) -> None:
     assert "the number of the line" in run(tmp_path, "dlq", "show", name, "0:1").err
 
 
+def test_texts_of_a_letter_cannot_change_the_terminal(tmp_path: Path) -> None:
+    hostile = "a\x1b[2J\u202eb\r\nc\u2028\x9b"
+    texts = ("app", "stage", "key", "error_type", "error", "value", "stack")
+    name = letters_file(tmp_path, **dict.fromkeys(texts, hostile))
+    listed = run(tmp_path, "dlq", "list", name).out.decode()
+    assert len(listed.splitlines()) == 3
+    shown = run(tmp_path, "dlq", "show", name, "1").out.decode()
+    counted = run(tmp_path, "dlq", "count", name, "--by", "stage").out.decode()
+    stored = run(tmp_path, "dlq", "show", name, "1", "-O", "json").out.decode()
+    for text in (listed, shown, counted, stored):
+        assert not {"\x1b", "\x9b", "\r"} & set(text)
+    for text in (listed, shown, counted):
+        assert not {"\u202e", "\u2028"} & set(text)
+    assert json.loads(stored)["error"] == hostile
+
+
+def test_long_texts_are_cut_in_a_list_but_shown_complete(tmp_path: Path) -> None:
+    name = letters_file(tmp_path, error="e" * 9_000, value="v" * 9_000, failed_at_ms=2**60)
+    listed = run(tmp_path, "dlq", "list", name)
+    assert max(map(len, listed.lines)) < 200
+    shown = run(tmp_path, "dlq", "show", name, "1").out
+    assert b"e" * 9_000 in shown
+    assert b"v" * 9_000 in shown
+
+
 def test_letters_of_a_file_cannot_be_dropped(tmp_path: Path) -> None:
     ended = run(tmp_path, "dlq", "drop", letters_file(tmp_path), "--app", "orders", "--yes")
     assert (ended.code, "delete the file" in ended.err) == (2, True)
@@ -488,21 +513,37 @@ def test_letters_of_a_topic_that_was_created_again_are_waiting(tmp_path: Path) -
     assert places(tmp_path, "orders-dead") == []
 
 
-REPLAY = """
+NUMBERS = """
+from collections.abc import Iterator
 from streamkit import App
 app = App("orders")
-app.stream("orders-dead", bytes, name="replay-orders-dead").to("replayed")
+@app.source(name="replay-orders-dead")
+def numbers(resume: str | None) -> Iterator[tuple[str, int]]:
+    yield "first", 1
+numbers.to("numbers")
 """
 
 
-def test_a_source_of_the_name_of_replays_resumes_after_the_dropped_letters(
+def test_positions_of_another_source_with_that_name_are_not_changed(tmp_path: Path) -> None:
+    produce(tmp_path, "orders", ("b", TEXT))
+    run_job(tmp_path)
+    (tmp_path / "numbers.py").write_text(NUMBERS)
+    assert run(tmp_path, "run", "numbers.py").code == 0
+    listed = run(tmp_path, "dlq", "list", "orders-dead")
+    assert (len(listed.lines), "is a source of another kind" in listed.err) == (2, True)
+    dropped = drop(tmp_path, "--yes")
+    assert (dropped.code, "nothing was dropped" in dropped.err) == (1, True)
+
+
+def test_a_replay_begins_after_the_dropped_letters_and_makes_the_others_done(
     tmp_path: Path,
 ) -> None:
     produce(tmp_path, "orders", ("b", TEXT), ("e", NEGATIVE), ("b", TEXT))
     run_job(tmp_path)
+    assert [row["stage"] for row in rows(tmp_path, "orders-dead")] == ["parse", "parse", "check"]
     drop(tmp_path, "--until", "1", "--yes")
-    (tmp_path / "replay.py").write_text(REPLAY)
-    ended = run(tmp_path, "run", "replay.py", "--once")
-    assert (ended.code, "topic orders-dead from committed offsets (0: 2)" in ended.err) == (0, True)
-    assert len(run(tmp_path, "consume", "replayed", "-B", "-d").lines) == 1
-    assert places(tmp_path, "orders-dead") == []
+    ended = run(tmp_path, "dlq", "replay", "orders.py", "orders-dead")
+    assert ended.code == 0, ended.err
+    listed = rows(tmp_path, "orders-dead", "--all")
+    assert [row["state"] for row in listed] == ["done", "done", "done", "waiting"]
+    assert listed[3]["stage"] == "check"  # it has failed again

@@ -13,6 +13,7 @@ from streamkit.cli.main import COMMANDS
 from streamkit.runtime.shutdown import (
     DUE_SHARE,
     EXIT_CLEAN,
+    EXIT_CRASH_LOOP,
     EXIT_FAILED,
     EXIT_LATE,
     EXIT_SIGNAL_BASE,
@@ -31,6 +32,8 @@ INTERNAL = {
     *("REQUEST_BYTES_DEFAULT", "CHUNK_RECORDS_MAX", "CHUNK_BYTES_MAX"),
     "FEED_BYTES_MAX",
 }
+# Limits of jobs, which another page describes.
+OF_JOBS = {"QUEUED_RECORDS_MAX", "QUEUED_BYTES_MAX", "PARKED_RECORDS_MAX"}
 
 
 UNITS = {"KiB": limits.KIB, "MiB": limits.MIB, "GiB": 1_024 * limits.MIB}
@@ -81,9 +84,14 @@ def test_the_documented_limits_match_the_code() -> None:
     listed = {code(row[0]): row[1] for row in rows("broker.md", "Limits")}
     found = {name: value for name, value in vars(limits).items() if name.isupper()}
     assert listed == {
-        name: shown(name, value) for name, value in found.items() if name not in INTERNAL
+        name: shown(name, value) for name, value in found.items() if name not in INTERNAL | OF_JOBS
     }
     assert not INTERNAL - found.keys()
+
+
+def test_the_documented_limits_of_waiting_records_match_the_code() -> None:
+    text = section("calls.md", "Commits, stops and restarts")
+    assert [name for name in OF_JOBS if shown(name, getattr(limits, name)) not in text] == []
 
 
 def shown(name: str, value: float) -> str:
@@ -113,8 +121,9 @@ def test_the_documented_exit_codes_match_the_code() -> None:
         for each in vars(errors).values()
         if isinstance(each, type) and issubclass(each, errors.StreamKitError)
     }
-    of_stopping = {EXIT_CLEAN, EXIT_FAILED, EXIT_LATE, EXIT_SIGNAL_BASE + 2, EXIT_SIGNAL_BASE + 15}
-    assert listed == sorted(of_errors | of_stopping)
+    of_signals = {EXIT_SIGNAL_BASE + 2, EXIT_SIGNAL_BASE + 15}
+    of_stopping = {EXIT_CLEAN, EXIT_FAILED, EXIT_LATE, EXIT_CRASH_LOOP}
+    assert listed == sorted(of_errors | of_stopping | of_signals)
 
 
 def test_every_setting_is_documented() -> None:

@@ -232,8 +232,8 @@ class QueueRun:
     def _least_due_s(self, record: PendingRecord) -> float:
         retry = self.policy.retry
         assert retry is not None
-        doubled: float = retry.delay_s * 2 ** max(0, self.failures[record.value] - 1)
-        return self.now_s + min(doubled, retry.max_delay_s) / 2
+        doubled = retry.delay_s * 2 ** max(0, self.failures[record.value] - 1)
+        return self.now_s + float(min(doubled, retry.max_delay_s)) / 2
 
     def check_results(self) -> None:
         """Check what was given once all is done: all of it, once, in the order of each key."""

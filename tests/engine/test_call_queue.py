@@ -58,6 +58,16 @@ def test_a_retried_record_comes_later_and_others_of_its_key_wait() -> None:
     assert delivered(queue) == [0, 2]
 
 
+def test_no_call_begins_for_a_record_behind_a_retried_one_of_its_key() -> None:
+    queue = queue_of(CallLimits("input", concurrency=2), TWICE, "xaba")
+    first = queue.next_call(0.0)
+    queue.finish(queue.next_call(0.0), (), Passing(), 0.0)
+    other = queue.next_call(0.0)
+    assert numbers([*first, *other]) == [0, 2]
+    returns(queue, other)
+    assert queue.next_call(0.5) == []
+
+
 def test_with_order_by_key_a_call_waits_for_the_end_of_the_one_before() -> None:
     queue = queue_of(CallLimits("key", concurrency=9), TWICE, "aab")
     first, other = queue.next_call(0.0), queue.next_call(0.0)
@@ -96,6 +106,16 @@ def test_a_record_before_a_retried_one_of_its_key_does_not_wait_for_it() -> None
     queue.finish(last, (), Passing(), 0.0)
     assert delivered(queue) == [0]
     assert numbers(queue.next_call(0.0)) == [1]
+
+
+@pytest.mark.parametrize("order", ["input", "key", "none"])
+def test_no_more_calls_begin_than_may_be_in_progress(order: Literal["input"]) -> None:
+    queue = queue_of(CallLimits(order, concurrency=2), TWICE, "abc")
+    first = queue.next_call(0.0)
+    assert queue.next_call(0.0)
+    assert queue.next_call(0.0) == []
+    returns(queue, first)
+    assert queue.next_call(0.0)
 
 
 def test_a_batch_that_fails_for_good_is_called_record_by_record() -> None:

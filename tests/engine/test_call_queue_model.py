@@ -41,7 +41,7 @@ def finished(
     return run
 
 
-@each_seed(2_000)
+@each_seed(800)
 def test_every_record_is_given_once_in_the_order_of_its_key(chance: Random) -> None:
     limits = limits_of(chance)
     run = finished(chance, limits, policy_of(chance), KINDS)
@@ -53,7 +53,7 @@ def test_every_record_is_given_once_in_the_order_of_its_key(chance: Random) -> N
                 assert count <= per_s * (end_s - start_s + 0.1) + 1 + 1e-6
 
 
-@each_seed(1_500)
+@each_seed(600)
 def test_results_come_in_the_order_of_the_input_except_after_retries(chance: Random) -> None:
     limits = replace(limits_of(chance), order="input")
     policy = Policy(retry(1_000, delay=0.1, max_delay=2, on=Passing), "skip")
@@ -66,7 +66,7 @@ def test_results_come_in_the_order_of_the_input_except_after_retries(chance: Ran
                 assert any(key == run.groups[later] and no <= later for key, no in retried)
 
 
-@each_seed(1_500)
+@each_seed(600)
 def test_a_record_has_no_more_attempts_than_it_may(chance: Random) -> None:
     attempts = chance.randint(1, 4)
     policy = Policy(retry(attempts, delay=0.1, max_delay=2, on=Passing), "skip")
@@ -77,7 +77,7 @@ def test_a_record_has_no_more_attempts_than_it_may(chance: Random) -> None:
             assert run.failures[number] == attempts - 1
 
 
-@each_seed(1_500)
+@each_seed(600)
 def test_without_retries_every_failure_is_final(chance: Random) -> None:
     limits = limits_of(chance)
     run = finished(chance, limits, Policy(None, "skip"), KINDS)

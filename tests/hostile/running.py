@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import anyio
 from streamkit import App
 from streamkit.env import SystemClock
 from streamkit.errors import StreamKitError
-from streamkit.observe.report import Ended, Snapshot, Started
+from streamkit.observe.facts import Ended, Snapshot, Started
 from streamkit.run import Run, RunOptions
 from streamkit.settings import Settings
 from streamkit.sync import Client
@@ -31,6 +32,9 @@ class RecordingReporter:
     phases: list[str] = field(default_factory=list)
     end: Ended | None = None
     progress_every_s = 10.0
+
+    def __post_init__(self) -> None:
+        self.hide: Callable[[str], str] = str
 
     def started(self, started: Started) -> None:
         pass

@@ -68,8 +68,8 @@ BUGS = {
         Edit(
             task_module,
             "plan_time",
-            "NodeTime(tuple(sources), hold_ms, tuple(waits_for.items()))",
-            "NodeTime(tuple(sources), 0, ())",
+            "NodeTime(tuple(sources), hold_ms, tuple(waits_for.items()), before)",
+            "NodeTime(tuple(sources), 0, (), before)",
         ),
         rules.test_results_that_waited_for_late_records_are_in_time_for_the_next_window,
     ),
@@ -127,7 +127,7 @@ BUGS = {
         tables.test_a_late_row_is_valid_from_the_watermark,
     ),
     "a drained job stores the end of time as its watermark": Bug(
-        Edit(Task, "_fired", "if node in marks_ms:", "if False:"),
+        Edit(Task, "_fired", "if is_drained:", "if False:"),
         rules.test_a_drained_job_continues_with_the_watermark_of_its_records,
     ),
     "the time of a value is judged by the watermark of the stage": Bug(

@@ -9,7 +9,7 @@ import msgspec
 
 from streamkit import App, Topic
 from streamkit.connectors.files import JsonLines
-from streamkit.dataflow.topology import OnError
+from streamkit.policies import OnError
 
 app = App("failing")
 _BAD = set(filter(None, os.environ.get("BAD", "").split(",")))

@@ -1,8 +1,8 @@
-"""Settings from files and the environment.
+"""Reads settings from options, the environment and files.
 
-Priority, highest first: ``--set``, ``STREAMKIT_TOPICS_NAME``, ``streamkit.toml``,
-``[tool.streamkit]`` of ``pyproject.toml``. An unknown name is refused, and the error shows where
-it was set: if it was ignored, a job could read or write the wrong topic.
+Priority, highest first: ``--set``, variables such as ``STREAMKIT_TOPICS_NAME``,
+``streamkit.toml``, ``[tool.streamkit]`` of ``pyproject.toml``. An unknown name is refused, and the
+error shows where it was set: if it was ignored, a job could read or write the wrong topic.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from streamkit.errors import ConfigError, UsageError
+from streamkit.observe.facts import SettingReport
+from streamkit.settings.fields import VARIABLE_PREFIX
 
 _PREFIX: Final = "STREAMKIT_"
 _TOPICS_PREFIX: Final = "STREAMKIT_TOPICS_"
@@ -24,8 +26,11 @@ _VARIABLES: Final = ("STREAMKIT_CLUSTER", "STREAMKIT_DATA_DIR", "STREAMKIT_PYTHO
 _OTHER_PREFIXES: Final = ("STREAMKIT_TEST_", "STREAMKIT_PEER_")
 # Kubernetes sets these for a service named streamkit.
 _FOREIGN_PREFIXES: Final = ("STREAMKIT_SERVICE_", "STREAMKIT_PORT")
-_NEARLY_A_TOPIC: Final = re.compile(r"STREAMKIT_TOPIC(?:S?_|S$)?(.*)")
-KEYS: Final = ("cluster", "topics")
+_NEARLY: Final = {
+    _TOPICS_PREFIX: re.compile(r"STREAMKIT_TOPIC(?:S?_|S$)?(.*)"),
+    VARIABLE_PREFIX: re.compile(r"STREAMKIT_SETTING(?:S?_|S$)?(.*)"),
+}
+KEYS: Final = ("cluster", "topics", "settings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +42,29 @@ class SettingOrigin:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnTable:
+    """The table with an app's own settings of one file; ``name`` is its name in the file."""
+
+    path: str
+    name: str
+    values: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnSources:
+    """What is set for an app's own settings; later tables have priority."""
+
+    tables: tuple[OwnTable, ...] = ()
+    variables: dict[str, str] = field(default_factory=dict)
+    assignments: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The settings of a run. ``topics`` maps names in code to names on the cluster.
 
     ``given_cluster`` comes from ``--set`` and has the priority of an option; ``notes`` are
-    messages for the user.
+    messages for the user. ``own`` is for the app's own settings, ``reports`` shows them.
     """
 
     cluster: str | None = None
@@ -49,6 +72,8 @@ class Settings:
     given_cluster: str | None = None
     origins: dict[str, SettingOrigin] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    own: OwnSources = field(default_factory=OwnSources)
+    reports: tuple[SettingReport, ...] = ()
 
     def topic(self, name: str) -> str:
         """Return the name of a topic in this environment."""
@@ -76,7 +101,10 @@ class Settings:
 
 
 def load_settings(
-    folder: Path, environment: Mapping[str, str], given: Mapping[str, str]
+    folder: Path,
+    environment: Mapping[str, str],
+    given: Mapping[str, str],
+    own_names: Collection[str] = (),
 ) -> Settings:
     """Read the settings for a folder. An empty variable counts as not set.
 
@@ -84,6 +112,7 @@ def load_settings(
         folder: Folder of ``streamkit.toml`` and ``pyproject.toml``.
         environment: Environment variables, such as ``STREAMKIT_TOPICS_NAME``.
         given: Keys and values of ``--set``.
+        own_names: The names of the app's own settings; their values are checked later.
 
     Raises:
         ConfigError: A file cannot be read, or one of its keys or values is not valid.
@@ -92,6 +121,7 @@ def load_settings(
     cluster = None
     topics: dict[str, str] = {}
     origins: dict[str, SettingOrigin] = {}
+    tables = []
     for path, keys in (
         (folder / "pyproject.toml", ("tool", "streamkit")),
         (folder / "streamkit.toml", ()),
@@ -100,12 +130,15 @@ def load_settings(
         cluster = table.get("cluster", cluster)
         topics |= table.get("topics", {})
         origins |= dict.fromkeys(table.get("topics", {}), SettingOrigin(str(path), is_shared=True))
-    named, notes = _from_environment(environment)
-    given_cluster, chosen = _from_assignments(given)
+        own_table = ".".join((*keys, "settings"))
+        tables.append(OwnTable(str(path), own_table, table.get("settings", {})))
+    named, variables, notes = _from_environment(environment)
+    given_cluster, chosen, assignments = _from_assignments(given, own_names)
     for name, value, place in (*named, *chosen):
         topics[name] = value
         origins[name] = SettingOrigin(place, is_shared=False)
-    return Settings(cluster, topics, given_cluster, origins, tuple(notes))
+    own = OwnSources(tuple(tables), variables, assignments)
+    return Settings(cluster, topics, given_cluster, origins, tuple(notes), own)
 
 
 def parse_assignments(assignments: tuple[str, ...]) -> dict[str, str]:
@@ -125,18 +158,25 @@ def parse_assignments(assignments: tuple[str, ...]) -> dict[str, str]:
     return given
 
 
+_Topics = list[tuple[str, str, str]]
+
+
 def _from_environment(
     environment: Mapping[str, str],
-) -> tuple[list[tuple[str, str, str]], list[str]]:
-    topics, notes = [], []
+) -> tuple[_Topics, dict[str, str], list[str]]:
+    """Return topics with their names and places, variables of own settings, and notes."""
+    topics, variables, notes = [], {}, []
     for name, value in environment.items():
         if not name.startswith(_PREFIX) or not value or _is_known(name):
+            continue
+        if name.startswith(VARIABLE_PREFIX) and name != VARIABLE_PREFIX:
+            variables[name] = value
             continue
         if not name.startswith(_TOPICS_PREFIX) or name == _TOPICS_PREFIX:
             notes.append(_unknown_variable(name))
             continue
         topics.append((_topic_of_variable(name), _checked(value, name), name))
-    return topics, notes
+    return topics, variables, notes
 
 
 def _is_known(name: str) -> bool:
@@ -146,14 +186,15 @@ def _is_known(name: str) -> bool:
 def _unknown_variable(name: str) -> str:
     """Return a note about an unknown variable; refuse one that looks like a misspelled one."""
     text = f"{name} is not a variable of streamkit"
-    topic = _NEARLY_A_TOPIC.fullmatch(name)
-    if topic is not None:
-        raise UsageError(text, hint=f"did you mean {_TOPICS_PREFIX}{topic[1] or 'NAME'}?")
+    for prefix, nearly in _NEARLY.items():
+        found = nearly.fullmatch(name)
+        if found is not None:
+            raise UsageError(text, hint=f"did you mean {prefix}{found[1] or 'NAME'}?")
     known_ends = [each.removeprefix(_PREFIX) for each in _VARIABLES]
     close = get_close_matches(name.removeprefix(_PREFIX), known_ends, 1, cutoff=0.75)
     if close:
         raise UsageError(text, hint=f"did you mean {_PREFIX}{close[0]}?")
-    known = ", ".join((*_VARIABLES[:2], f"{_TOPICS_PREFIX}NAME"))
+    known = ", ".join((*_VARIABLES[:2], f"{_TOPICS_PREFIX}NAME", f"{VARIABLE_PREFIX}NAME"))
     return f"{text} and is ignored; valid variables: {known}"
 
 
@@ -161,8 +202,12 @@ def _topic_of_variable(name: str) -> str:
     return name.removeprefix(_TOPICS_PREFIX).lower().replace("_", "-")
 
 
-def _from_assignments(given: Mapping[str, str]) -> tuple[str | None, list[tuple[str, str, str]]]:
-    cluster, topics = None, []
+def _from_assignments(
+    given: Mapping[str, str], own_names: Collection[str]
+) -> tuple[str | None, _Topics, dict[str, str]]:
+    """Return the cluster, topics with their names and places, and own settings."""
+    cluster, topics, own = None, [], {}
+    first_names = {each.partition(".")[0] for each in own_names}
     for key, value in given.items():
         place = f"--set {key}"
         kind, _, name = key.partition(".")
@@ -170,13 +215,22 @@ def _from_assignments(given: Mapping[str, str]) -> tuple[str | None, list[tuple[
             cluster = _checked(value, place)
         elif kind == "topics" and name:
             topics.append((name, _checked(value, place), place))
+        elif kind in first_names or (kind == "settings" and name and own_names):
+            if not isinstance(value, str):  # of `app.run`; it may be a secret
+                raise UsageError(f"{place} is {type(value).__name__}, not text")
+            own[key] = _checked(value, place)
         else:
-            known = ("cluster", f"topics.{name or 'NAME'}")
+            known = ("cluster", f"topics.{name or 'NAME'}", *own_names)
             raise UsageError(
                 f"{key!r} is not a valid setting",
-                hint=_did_you_mean(key, known, "valid settings", listed="cluster, topics.NAME"),
+                hint=_did_you_mean(
+                    key,
+                    known,
+                    "valid settings",
+                    listed=", ".join(("cluster", "topics.NAME", *own_names)),
+                ),
             )
-    return cluster, topics
+    return cluster, topics, own
 
 
 def _checked(value: object, place: str) -> str:
@@ -234,7 +288,8 @@ def _check_table(table: dict[str, Any], path: Path, prefix: str) -> None:
         if key == "cluster":
             _check_text(value, place, '"HOST:PORT"')
             continue
-        for name, topic in _as_table(value, path, f"{prefix}topics").items():
+        names = _as_table(value, path, f"{prefix}{key}")
+        for name, topic in names.items() if key == "topics" else ():
             _check_text(topic, f"{place}.{name}", "a topic name")
 
 
