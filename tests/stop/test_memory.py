@@ -15,7 +15,7 @@ GROWTH_BYTES_MAX = 12_000_000
 @pytest.mark.timeout(3_600)
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def test_the_memory_of_a_job_that_fails_often_stays_the_same(place: Place, is_deep: bool) -> None:
-    count = 10_000_000 if is_deep else 200_000
+    count = 10_000_000 if is_deep else 100_000
     place.produce("dead", [])
     patience_s = 3_500.0 if is_deep else 120.0
     with place.job("failing_often.py", "--once", RECORDS=str(count)) as job:
