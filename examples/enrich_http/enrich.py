@@ -64,6 +64,7 @@ orders = app.stream("orders", Order)
         max_delay=2,
         on=(httpx2.HTTPError, TimeoutError),
         open_circuit_after=20,
+        open_circuit_on=httpx2.ConnectError,  # nobody answers: the service is down
     ).then(dead_letter("orders-dead")),
 )
 async def enrich(order: Order, context: Context[str]) -> EnrichedOrder:
