@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -18,9 +19,15 @@ def keyed(app: App) -> Stream[int]:
     return numbers(app).key_by(lambda value: b"%d" % (value % KEYS))
 
 
+async def wait_unevenly(value: int) -> None:
+    """Let calls end in another order than they began."""
+    await asyncio.sleep(0.001 * (2 - value % 3))
+
+
 def awaiting(**options: Any) -> Build:
     def build(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
         async def hostile(value: int) -> int:
+            await wait_unevenly(value)
             found: Any = result_of(trick, value, value)
             if hasattr(found, "begin"):  # see `Awaited` of the matrix
                 found = await found.begin()
@@ -33,6 +40,7 @@ def awaiting(**options: Any) -> Build:
 
 def async_generator(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
     async def hostile(value: int) -> AsyncIterator[int]:
+        await wait_unevenly(value)
         yield value
         result_of(trick, value, None)
 
@@ -41,6 +49,7 @@ def async_generator(app: App, trick: Trick, ledger: Ledger, policy: dict[str, An
 
 def threads(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
     def hostile(value: int) -> int:
+        time.sleep(0.001 * (2 - value % 3))
         found: int = result_of(trick, value, value)
         return found
 
@@ -86,6 +95,7 @@ def async_shaping(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]
 
     @app.sink(source, to=f"out-{app.name}", name="hostile", **policy)
     async def hostile(value: int) -> Any:
+        await wait_unevenly(value)
         return result_of(trick, value, value)
 
     app.sink(source, name="recorder")(lambda value: ledger.recorded.append(value))
@@ -104,6 +114,7 @@ def async_sink(**options: Any) -> Build:
         source = keyed(app)
 
         async def hostile(value: int) -> Any:
+            await wait_unevenly(value)
             answer = result_of(trick, value, None)
             ledger.written.append(value)
             return answer

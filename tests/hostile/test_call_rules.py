@@ -195,6 +195,21 @@ def test_an_async_generator_that_never_waits_has_a_timeout(place: Place) -> None
     assert recorded == [number for number in NUMBERS if number != 5]
 
 
+def test_later_records_of_a_key_are_not_called_before_a_retry(place: Place) -> None:
+    app, begun = new_app(), list[int]()
+
+    @app.stage(app.stream(TOPIC, int), concurrency=1, on_error=retry(3, delay=0.05))
+    async def busy(value: int) -> int:
+        begun.append(value)
+        if value == 5 and begun.count(5) < 3:
+            raise OSError("busy")
+        return value
+
+    app.sink(busy, name="recorder")(lambda value: None)
+    assert run(place, app).code == EXIT_CLEAN
+    assert begun == [*range(5), 5, 5, *range(5, COUNT)]
+
+
 # --- the end of a job -------------------------------------------------------------------
 
 

@@ -18,13 +18,18 @@ from streamkit.run.opening import Opening
 from streamkit.runtime import delivery, function_sinks
 from streamkit.runtime import task as task_module
 from streamkit.runtime.applying import Applying
+from streamkit.runtime.async_caller import AsyncCaller
+from streamkit.runtime.call_queue import CallQueue
+from streamkit.runtime.caller import Caller
 from streamkit.runtime.committer import Committer
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.feeds import TaskFeed, ThreadFeed
 from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
 from streamkit.runtime.function_source import FunctionReader
-from tests.hostile import test_matrix, test_rules
+from streamkit.runtime.pending_queues import PendingQueues
+from tests.hostile import test_call_matrix, test_call_rules, test_matrix, test_rules
 from tests.hostile.behaviours import HARMLESS, RAISES
+from tests.hostile.call_graphs import BY_KEY, CALLED_SINKS, IN_ORDER, RETRIED
 from tests.hostile.graphs import SINKS, SOURCES, STAGES
 from tests.hostile.running import Place
 from tests.seeded import Edit
@@ -44,6 +49,15 @@ def cell(slot: str, behaviour: str, moment: str, policy: str) -> Check:
     """Return a cell of the matrix as a check."""
     case = test_matrix.Case(SLOTS[slot], BEHAVIOURS[behaviour], moment, policy)
     return lambda place, folder: test_matrix.test_hostile_code_loses_and_repeats_nothing(
+        place, case
+    )
+
+
+def call(slot: str, behaviour: str, moment: str, policy: str) -> Check:
+    """Return a cell of the matrix of calls as a check."""
+    slots = {each.name: each for each in (*IN_ORDER, *BY_KEY, *RETRIED, *CALLED_SINKS)}
+    case = test_call_matrix.Case(slots[slot], BEHAVIOURS[behaviour], moment, policy)
+    return lambda place, folder: test_call_matrix.test_hostile_calls_lose_and_repeat_nothing(
         place, case
     )
 
@@ -120,6 +134,40 @@ BUGS = {
     "all rows of a list are skipped": Bug(
         Edit(function_sinks, "failed_write", "isinstance(error, RowError)", "False"),
         rule(test_rules.test_rows_before_the_failed_row_in_a_row_error_count_as_written),
+    ),
+    "a cancellation arrives in the next call": Bug(
+        Edit(AsyncCaller, "_work", "if worker.task.cancelling():", "if False:"),
+        rule(test_call_rules.test_a_call_that_cancels_its_own_task_does_not_fail_the_next_call),
+    ),
+    "only Exceptions of results fail a call": Bug(
+        Edit(Caller, "_finish", "except BaseException as wrong:", "except Exception as wrong:"),
+        lambda place, folder: (
+            test_call_rules.test_an_iterator_of_a_batch_that_raises_any_error_fails_its_batch(
+                place, False
+            )
+        ),
+    ),
+    "a stop begins the calls that wait": Bug(
+        Edit(PendingQueues, "hold", "queue.records.problem() is None", "False"),
+        rule(test_call_rules.test_a_stop_does_not_begin_the_calls_that_wait),
+    ),
+    "what sinks have written is written again": Bug(
+        Edit(PendingQueues, "written", "called.is_sink", "False"),
+        lambda place, folder: test_call_rules.test_a_failure_repeats_no_write_of_a_sink_with_calls(
+            place, False
+        ),
+    ),
+    "results of a call come as they are": Bug(
+        Edit(CallQueue, "_advance", 'elif record.stage == "done":', "elif True:"),
+        call("async", "raises", "middle", "fail"),
+    ),
+    "a record behind a retry overtakes it": Bug(
+        Edit(CallQueue, "_must_be_held", "return is_of_input", "return False"),
+        rule(test_call_rules.test_later_records_of_a_key_are_not_called_before_a_retry),
+    ),
+    "a record fails one attempt too early": Bug(
+        Edit(CallQueue, "later", "attempts >= retry.attempts", "attempts > retry.attempts"),
+        call("threads", "raises", "middle", "retry"),
     ),
 }
 
