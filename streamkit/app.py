@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from streamkit.dataflow.app_stages import AppStages
+from streamkit.dataflow.calling import called_step
 from streamkit.dataflow.functions import (
     caller_location,
     caller_module,
@@ -135,6 +136,16 @@ class App(AppStages):
         self.load()
         refuse_second_import(self)
         self.topology.check(allows_open_ends=allows_open_ends)
+        self._check_processes()
+
+    def _check_processes(self) -> None:
+        """Refuse functions that other processes could not find."""
+        for node in self.topology.nodes:
+            called = called_step(node)
+            if called is not None and called.spec.how == "process":
+                from streamkit.runtime.function_references import reference_to
+
+                reference_to(called.function, node.name)
 
     def test(self, *, isolated: bool = False, settings: msgspec.Struct | None = None) -> TestJob:
         """Run the graph in memory, without a broker.

@@ -268,7 +268,9 @@ class SmartModuleNotFound(SmartModuleError):
 
 
 class RowError(DataError):
-    """Raise it in a sink that gets lists: this row failed, the rows before it are written.
+    """Raise it in a function that gets lists: this row failed.
+
+    In a sink, the rows before it are written. A stage is called again with the other rows.
 
     Args:
         row: Index of the row in the list, from 0.

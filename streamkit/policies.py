@@ -37,6 +37,7 @@ class Retry:
     max_delay_s: float
     on: tuple[type[BaseException], ...]
     open_circuit_after: int | None = None
+    open_circuit_on: tuple[type[BaseException], ...] | None = None
     last: Last = "fail"
 
     def then(self, policy: Last) -> Retry:
@@ -53,6 +54,10 @@ class Retry:
     def is_for(self, error: BaseException) -> bool:
         """Return whether an error is one that may pass."""
         return isinstance(error, self.on)
+
+    def may_open_circuit(self, error: BaseException) -> bool:
+        """Return whether an error that may pass says that the called service is down."""
+        return self.open_circuit_on is None or isinstance(error, self.open_circuit_on)
 
     def delay_after_s(self, attempts: int, share: float, wanted_s: float | None = None) -> float:
         """Return how long to wait after some failed attempts.
@@ -72,7 +77,9 @@ class Retry:
 
     def __str__(self) -> str:
         last = "" if self.last == "fail" else f", then {_shown(self.last)}"
-        return f"up to {self.attempts} attempts{last}"
+        after = self.open_circuit_after
+        pause = "" if after is None else f", pauses after {after} failures in a row"
+        return f"up to {self.attempts} attempts{pause}{last}"
 
 
 OnError = Literal["fail", "skip"] | Retry | DeadLetter
@@ -103,6 +110,7 @@ def retry(
     max_delay: float | timedelta = 30.0,
     on: type[BaseException] | tuple[type[BaseException], ...] = (Exception,),
     open_circuit_after: int | None = None,
+    open_circuit_on: type[BaseException] | tuple[type[BaseException], ...] | None = None,
 ) -> Retry:
     """Call a function again for a record that failed, after a delay.
 
@@ -120,14 +128,17 @@ def retry(
         open_circuit_after: After so many failures in a row, the stage pauses: it calls the
             function only once per delay until a call succeeds. These calls do not count as
             attempts, so a service that is down does not use up the attempts of every record.
+        open_circuit_on: The errors that count for this, such as those of a connection: by default
+            all that are retried. Name them if a record alone can cause errors that are retried.
+            Otherwise so many of such records in a row pause the stage until one succeeds.
 
     Raises:
         UsageError: A number is not valid, or ``on`` is not a class of errors.
     """
-    errors = on if isinstance(on, tuple) else (on,)
-    for each in errors:
-        if not (isinstance(each, type) and issubclass(each, BaseException)):
-            raise UsageError(f"on={each!r} is not a class of errors", hint="for example on=OSError")
+    errors = _classes("on", on)
+    down = None if open_circuit_on is None else _classes("open_circuit_on", open_circuit_on)
+    if down is not None and open_circuit_after is None:
+        raise UsageError("open_circuit_on= has no effect without open_circuit_after=")
     for name, number in (("attempts", attempts), ("open_circuit_after", open_circuit_after)):
         if number is not None and (type(number) is not int or number < 1):
             raise UsageError(f"{name}={number!r} must be a whole number of at least 1")
@@ -135,9 +146,20 @@ def retry(
     max_ms = duration_ms(max_delay, "max_delay", least=0)
     if max_ms > _DELAY_MS_MAX:
         raise UsageError(f"max_delay={max_delay!r} is longer than a day")
-    return Retry(
-        attempts, min(delay_ms, max_ms) / 1_000, max_ms / 1_000, errors, open_circuit_after
-    )
+    first_s, max_s = min(delay_ms, max_ms) / 1_000, max_ms / 1_000
+    return Retry(attempts, first_s, max_s, errors, open_circuit_after, down)
+
+
+def _classes(
+    option: str, given: type[BaseException] | tuple[type[BaseException], ...]
+) -> tuple[type[BaseException], ...]:
+    errors = given if isinstance(given, tuple) else (given,)
+    for each in errors:
+        if not (isinstance(each, type) and issubclass(each, BaseException)):
+            raise UsageError(
+                f"{option}={each!r} is not a class of errors", hint=f"for example {option}=OSError"
+            )
+    return errors
 
 
 def dead_letter(target: Any) -> DeadLetter:

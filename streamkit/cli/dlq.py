@@ -186,9 +186,9 @@ def replay(
     """Give the dead letters of TOPIC to the stages of APP again that they came from.
 
     APP is given as app.py, app.py:name or package.module:name. Its sources are not read, and the
-    run ends when all letters are replayed that are waiting now. No letter is replayed twice, also
-    if the replay is killed. While the job runs, stop it, or start it with `streamkit run
-    --replay TOPIC`.
+    run ends when all letters are replayed that are waiting now. A letter is not replayed again,
+    except if a replay is killed before its next commit. While the job runs, stop it, or start it
+    with `streamkit run --replay TOPIC`.
     """
     from streamkit.cli.run import run_target
     from streamkit.run import RunOptions

@@ -84,7 +84,8 @@ class CallSpec:
             "none": "results as they come",
         }[self.order]
         batch = "" if self.batch is None else f", in batches of up to {self.batch}"
-        return f"{what}{batch}, {order}"
+        late = "" if self.timeout_s is None else f", each for at most {self.timeout_s:g} s"
+        return f"{what}{batch}{late}, {order}"
 
 
 @dataclass(frozen=True, slots=True)

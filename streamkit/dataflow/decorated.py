@@ -248,7 +248,13 @@ def _called_step(
     spec = call_spec(calling_options(options), facts.name, is_async=is_async, batch=batch)
     if spec is None:
         return None
-    _refuse_state(facts, "stage with calls")
+    if facts.state_type is not None:
+        raise TopologyError(
+            f"{facts.name!r} has a State parameter, but a stage that is async, blocking, in "
+            "processes or in batches keeps no state",
+            at=str(facts.location),
+            hint="keep the state in another stage, before or after this one",
+        )
     if batch is not None and facts.takes_context:
         raise TopologyError(
             f"{facts.name!r} gets batches, whose records have no common context",

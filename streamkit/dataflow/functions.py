@@ -153,7 +153,11 @@ def check_callable(function: Any, verb: str, *, values: int = 1, gives_many: boo
     name = name_of(function)
     plain = _plain(function)
     if inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain):
-        raise _refused(verb, f"got the async function {name!r}", "use a plain function here")
+        raise _refused(
+            verb,
+            f"got the async function {name!r}",
+            "use a plain function here, or make the calls in a stage: @app.stage(stream)",
+        )
     if inspect.isgeneratorfunction(plain) and not gives_many:
         raise _refused(
             verb, f"got the generator {name!r} where one value is expected", "use flat_map"

@@ -151,4 +151,6 @@ class Ended:
     dead_lettered: int = 0
     pending: int = 0
     letter_topics: list[str] = field(default_factory=list)
+    letter_looks: list[str] = field(default_factory=list)
+    replayed: int = 0
     crash: Crash | None = None

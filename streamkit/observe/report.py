@@ -160,6 +160,8 @@ def ended_lines(ended: Ended) -> list[str]:
         f"{ended.skipped:,} skipped"
         + (f", {counted(ended.dead_lettered, 'dead letter')}" if ended.dead_lettered else "")
     )
+    if ended.replayed:
+        lines.append(f"  {counted(ended.replayed, 'dead letter')} replayed")
     lines.append(
         f"  {ended.rate:,.0f} records/s, p99 {ended.p99_ms:.0f} ms from arrival to the sinks, "
         f"{counted(ended.commits, 'commit')}"
@@ -182,8 +184,8 @@ def _stage_lines(ended: Ended) -> list[str]:
         if stage.pending:
             parts.append(f"{stage.pending:,} pending")
         lines.append(f"  {stage.name:<{width}} {' '.join(parts)}")
-        if stage.waits is not None:
-            lines.append(f"  {'':<{width}} {_calls_text(stage.waits)}")
+        if stage.waits is not None and (text := _calls_text(stage.waits)):
+            lines.append(f"  {'':<{width}} {text}")
     return lines
 
 
@@ -226,8 +228,8 @@ def _look_lines(ended: Ended) -> list[str]:
     lines = []
     if ended.look:
         lines.append(f"look at the result: {ended.look}")
-    for topic in ended.letter_topics if ended.dead_lettered else ():
-        lines.append(f"look at the dead letters: streamkit dlq list {topic}")
+    for command in ended.letter_looks if ended.dead_lettered else ():
+        lines.append(f"look at the dead letters: {command}")
     return lines
 
 
@@ -236,7 +238,8 @@ def _calls_text(waits: Waits) -> str:
     parts = []
     if waits.p50_ms is not None and waits.p99_ms is not None:
         parts.append(f"calls p50 {waits.p50_ms:,.1f} ms, p99 {waits.p99_ms:,.1f} ms")
-    parts.append("1 retry" if waits.retries == 1 else f"{waits.retries:,} retries")
+    if waits.retries or parts:
+        parts.append("1 retry" if waits.retries == 1 else f"{waits.retries:,} retries")
     if waits.parked:
         parts.append(f"{waits.parked:,} wait for a retry")
     if waits.is_paused:

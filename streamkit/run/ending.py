@@ -70,6 +70,10 @@ def ended_report(
         dead_lettered=sum(stage.dead_lettered for stage in stages),
         pending=sum(stage.pending for stage in stages),
         letter_topics=letter_topics,
+        letter_looks=[f"streamkit{_options(target)} dlq list {topic}" for topic in letter_topics],
+        replayed=sum(
+            counts.taken for node, counts in worker.progress.counts.items() if node.is_replay
+        ),
     )
 
 
@@ -89,7 +93,9 @@ def _stage_counts(worker: Worker) -> list[StageCounts]:
             counts.late,
             waits.get(node.name),
         )
-        for node, counts in worker.progress.counts.items()
+        for node, counts in sorted(
+            worker.progress.counts.items(), key=lambda each: each[0].takes_letters
+        )
     ]
 
 
@@ -104,12 +110,15 @@ def _reason(worker: Worker, code: int) -> str:
 
 
 def _look_command(topics: list[str], target: Target) -> str:
-    if not topics:
-        return ""
+    return f"streamkit{_options(target)} consume {topics[0]} -B -d" if topics else ""
+
+
+def _options(target: Target) -> str:
+    """Return the options with which other commands find the same broker and folder."""
     options = ""
     if target.kind == "embedded":
         if str(target.data_dir) != ".streamkit":
             options = f" --data-dir {target.data_dir}"
     elif target.kind == "cluster":
         options = f" --cluster {target.address}"
-    return f"streamkit{options} consume {topics[0]} -B -d"
+    return options

@@ -36,13 +36,17 @@ from streamkit.state.pending import PendingRecord, PendingRecords
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """How many calls of a stage may be in progress, and of how many records each is."""
+    """How many calls of a stage may be in progress, and of how many records each is.
+
+    ``writes``: it is a sink, so a call has written the records before one that a `RowError` names.
+    """
 
     order: Literal["input", "key", "none"] = "key"
     concurrency: int = 1
     rate_per_s: float | None = None
     batch: int | None = None
     max_wait_s: float = 0.0
+    writes: bool = False
 
 
 class CallQueue(PendingQueue):
@@ -171,7 +175,10 @@ class CallQueue(PendingQueue):
                 record.result = result
                 self._done(record)
         elif isinstance(error, RowError) and 0 <= error.row < len(call):
-            self._requeue([each for row, each in enumerate(call) if row != error.row])
+            written = error.row if self.limits.writes else 0
+            for record in call[:written]:
+                self._done(record)
+            self._requeue([*call[written : error.row], *call[error.row + 1 :]])
             self._failed([call[error.row]], error.__cause__ or error, now_s, call[0])
         else:
             self._failed(call, error, now_s, call[0])

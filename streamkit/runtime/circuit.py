@@ -107,7 +107,7 @@ class Circuit:
             self.on_change(
                 f"the circuit is open after {self._failures} failures in a row; the stage pauses "
                 f"and calls once in {delay_s:.1f} s, then less often: "
-                f"{error_text(error, _SHOWN_MAX)}"
+                f"{error_text(error, _SHOWN_MAX).partition(chr(10))[0]}"
             )
         return not was_open
 

@@ -34,13 +34,13 @@ def describe_failure(
     if rows > 1:
         where += f" to {chunk.offsets[row + rows - 1]}"
     key = chunk.keys[row]
-    lines = [
-        f"stage {node.name!r} failed on {where}: {error_text(cause)}",
-        f"  at: {_line_of(cause) or node.location}",
-        f"  value: {shown(chunk.values[row])}",
-    ]
+    lines = [f"stage {node.name!r} failed on {where}: {error_text(cause)}"]
+    line = _line_of(cause) or str(node.location)
+    if line:  # a source of dead letters is not in the user's files
+        lines.append(f"  at: {line}")
     if key is not None:
-        lines.insert(2, f"  key: {shown(key)}")
+        lines.append(f"  key: {shown(key)}")
+    lines.append(f"  value: {shown(chunk.values[row])}")
     failure = StageError(
         "\n".join(lines),
         stage=node.name,

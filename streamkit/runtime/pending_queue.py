@@ -181,7 +181,11 @@ class PendingQueue(ABC):
             return None
         share = self._chances.share()
         wanted_s = wanted_delay_s(error, self._chances.wall_s())
-        counts = self.circuit.failed(now_s, error, share, is_probe=is_probe)
+        counts = True
+        if retry.may_open_circuit(error):
+            counts = self.circuit.failed(now_s, error, share, is_probe=is_probe)
+        else:  # the called service has answered
+            self.circuit.succeeded()
         attempts += counts
         if counts and attempts >= retry.attempts:
             return None

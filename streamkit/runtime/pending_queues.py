@@ -9,7 +9,7 @@ from itertools import repeat
 from operator import attrgetter, le
 from typing import Any, Final
 
-from streamkit.dataflow.calling import CallSpec, called_step
+from streamkit.dataflow.calling import Called, called_step
 from streamkit.dataflow.dead_letters import input_kind
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.errors import StateMismatch, TopologyError
@@ -179,7 +179,7 @@ def open_queues(topology: Topology, states: States, env: TaskEnv) -> PendingQueu
         found[node] = (
             RetryQueue(records, *common)
             if called is None
-            else CallQueue(records, _limits_of(called.spec), *common)
+            else CallQueue(records, _limits_of(called), *common)
         )
     for name in states.unused_pending():
         stage = name.removesuffix(PENDING)
@@ -191,8 +191,16 @@ def open_queues(topology: Topology, states: States, env: TaskEnv) -> PendingQueu
     return PendingQueues(found, env.now_s)
 
 
-def _limits_of(spec: CallSpec) -> CallLimits:
-    return CallLimits(spec.order, spec.concurrency, spec.rate_per_s, spec.batch, spec.max_wait_s)
+def _limits_of(called: Called) -> CallLimits:
+    spec = called.spec
+    return CallLimits(
+        spec.order,
+        spec.concurrency,
+        spec.rate_per_s,
+        spec.batch,
+        spec.max_wait_s,
+        writes=called.is_sink,
+    )
 
 
 def _format_of(node: Node) -> StateFormat | None:

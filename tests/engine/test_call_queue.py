@@ -189,3 +189,11 @@ def test_the_lowest_watermark_is_that_of_a_record_that_still_waits() -> None:
     assert queue.lowest_mark_ms() == 5
     queue.remove([records[0], records[2]])
     assert queue.lowest_mark_ms() is None
+
+
+def test_a_call_of_a_sink_has_written_the_records_before_the_one_that_failed() -> None:
+    queue = queue_of(CallLimits("input", batch=4, writes=True), Policy(None, "skip"), "abcd")
+    call = queue.next_call(0.0)
+    queue.finish(call, (), RowError(1), 0.0)
+    assert [record.offset for record in queue.take(9)] == [0, 1]
+    assert [record.offset for record in queue.next_call(1.0)] == [2, 3]

@@ -391,6 +391,28 @@ def test_one_sink_takes_the_letters_of_several_stages() -> None:
 # --- circuit breaker --------------------------------------------------------------
 
 
+def test_only_errors_of_an_outage_open_the_circuit() -> None:
+    app, numbers = app_of()
+    calls = 0
+    policy = retry(attempts=2, delay=1, open_circuit_after=3, open_circuit_on=ConnectionError)
+
+    @app.stage(numbers, on_error=policy.then("skip"))
+    def called(number: int) -> int:
+        nonlocal calls
+        calls += 1
+        if number < 100:
+            raise OSError("a bad record")
+        raise ConnectionError("down")
+
+    with app.test() as job:
+        job.send(numbers, *keyed(*((number, f"k{number}") for number in range(10))))
+        job.advance(seconds=5)
+        assert calls == 20
+        assert job._task.counts[called.node].skipped == 10
+        job.send(numbers, *keyed(*((number, f"k{number}") for number in range(100, 110))))
+        assert calls == 23
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_an_open_circuit_pauses_the_stage_and_uses_up_no_attempts(is_async: bool) -> None:
     app, numbers = app_of()
