@@ -244,7 +244,7 @@ def test_a_failure_repeats_no_write_of_a_sink_with_calls(
     async def insert(value: int) -> None:
         if value in bad:
             raise ValueError("bad row")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.01 * (1 + value % 4))  # so that others are in progress at the failure
         written.append(value)
 
     outcome = run(place, app)

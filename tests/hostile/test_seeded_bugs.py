@@ -82,7 +82,7 @@ BUGS = {
         ),
     ),
     "a failure ends one record too late": Bug(
-        Edit(Applying, "_continued", "work.fail(error, offset)", "work.fail(error, offset + 1)"),
+        Edit(Applying, "_goes_on", "work.fail(failure, offset)", "work.fail(failure, offset + 1)"),
         cell("stage", "raises", "middle", "fail"),
     ),
     "a round writes more to topics than to other sinks": Bug(
