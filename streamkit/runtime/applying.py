@@ -226,6 +226,7 @@ class Applying:
         if later is not None:
             inputs = applied.rows[row]
         elif last == "fail" or (work.earlier is not None and applied.running.is_retrying):
+            self._forget_attempts(applied, row)
             work.fail(failure, offset)
             return False
         else:
@@ -266,6 +267,15 @@ class Applying:
         return applied.work.records[row].attempts + 1
 
     # --- retries ---------------------------------------------------------------------
+
+    def _forget_attempts(self, applied: _Applied, row: int) -> None:
+        """Give a record at which the job stops all attempts in the next run."""
+        queue = applied.running.queue
+        if isinstance(queue, RetryQueue) and applied.work.node is applied.running.node:
+            for each in applied.rows[row] if applied.inputs is not None else ():
+                record = applied.work.records[each]
+                record.attempts = 0
+                queue.records.change(record)
 
     def _later(self, applied: _Applied, row: int, cause: BaseException) -> Later | None:
         """Return when the task tries again; calls have had their attempts already."""

@@ -208,6 +208,8 @@ class CallQueue(PendingQueue):
             for record in call:
                 record.error = error
                 if self._policy.last == "fail":
+                    record.attempts = 0  # the next run has all attempts
+                    self.records.change(record)
                     self._stop_at(record.number)
                 self._done(record)
 

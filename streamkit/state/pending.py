@@ -205,7 +205,9 @@ class PendingRecords:
             return f"values of type {type(record.value).__name__} cannot be stored"
         try:
             value = self._form.encode(record.value)
-            if self._form.decode(value) != record.value:
+            read = self._form.decode(value)
+            # A value with NaN is not equal to itself, but has the same bytes.
+            if read != record.value and (self._form.is_untyped or self._form.encode(read) != value):
                 return f"{shown(record.value)} would be read back as another value"
         except Exception as error:  # of msgspec, or of a class of the user
             return f"{shown(record.value)} cannot be stored: {type(error).__name__}: {error}"

@@ -127,6 +127,38 @@ def test_without_another_policy_the_job_fails_and_keeps_the_record() -> None:
         assert job.output(called) == [1, 2]
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_the_next_run_has_all_attempts_for_a_record_at_which_the_job_stopped(
+    is_async: bool,
+) -> None:
+    app, numbers = app_of()
+    fails = Fails({1: 5})
+    policy = retry(attempts=3, delay=1)
+
+    if is_async:
+
+        @app.stage(numbers, on_error=policy)
+        async def called(number: int) -> int:
+            fails(number)
+            return number
+    else:
+
+        @app.stage(numbers, on_error=policy)
+        def called(number: int) -> int:
+            fails(number)
+            return number
+
+    with app.test() as job:
+        job.send(numbers, 1)
+        job.advance(seconds=2)
+        with pytest.raises(StageError, match="number 1"):
+            job.advance(seconds=4)
+        job.restart()
+        for _ in range(2):
+            job.advance(seconds=4)
+        assert job.output(called) == [1]
+
+
 def test_other_errors_are_not_retried() -> None:
     app, numbers = app_of()
     fails = Fails({1: 1}, ValueError)
