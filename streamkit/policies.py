@@ -157,7 +157,8 @@ def _classes(
     for each in errors:
         if not (isinstance(each, type) and issubclass(each, BaseException)):
             raise UsageError(
-                f"{option}={each!r} is not a class of errors", hint=f"for example {option}=OSError"
+                f"{option}={each!r} is not a class of errors",
+                hint=f"for example {option}=OSError, or {option}=(OSError, TimeoutError)",
             )
     return errors
 

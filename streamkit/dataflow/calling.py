@@ -139,7 +139,7 @@ class Called:
             refuse_unfinished(result)
             return [None] * len(call)
         if result is None or isinstance(result, str | bytes):
-            raise TypeError(f"a batch returned {type(result).__name__}, not its results")
+            raise TypeError(f"a batch returned {type(result).__name__}, not a list of results")
         found = list(result)
         if self.expands:
             return [*(NOTHING for _ in call[1:]), found]

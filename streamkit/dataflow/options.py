@@ -133,8 +133,10 @@ def checked_options(options: Any, known: type) -> None:
     names = known.__annotations__
     unknown = [name for name in options if name not in names]
     if unknown:
+        # ``batch`` selects an overload, so it is a parameter of its own.
+        listed = [*names, "batch"] if "max_wait" in names else names
         raise UsageError(
-            f"{unknown[0]!r} is not a valid option", hint=f"the options are {', '.join(names)}"
+            f"{unknown[0]!r} is not a valid option", hint=f"the options are {', '.join(listed)}"
         )
 
 

@@ -217,7 +217,8 @@ def _from_assignments(
             topics.append((name, _checked(value, place), place))
         elif kind in first_names or (kind == "settings" and name and own_names):
             if not isinstance(value, str):  # of `app.run`; it may be a secret
-                raise UsageError(f"{place} is {type(value).__name__}, not text")
+                hint = "give the value as text, as in an option, such as '5' instead of 5"
+                raise UsageError(f"{place} is {type(value).__name__}, not text", hint=hint)
             own[key] = _checked(value, place)
         else:
             known = ("cluster", f"topics.{name or 'NAME'}", *own_names)
