@@ -78,6 +78,7 @@ def test_the_names_of_benchmarks_do_not_change() -> None:
         "window",
         "window-many-keys",
         "join",
+        "calls",
         "latency",
         "backlog",
         "startup",
