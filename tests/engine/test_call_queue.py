@@ -176,6 +176,16 @@ def test_an_open_circuit_counts_no_attempts() -> None:
     assert delivered(queue) == [0]
 
 
+def test_no_other_record_is_called_while_the_service_asks_to_wait() -> None:
+    busy = Passing()
+    busy.retry_after = 5  # type: ignore[attr-defined]
+    queue = queue_of(CallLimits("input"), PAUSES, "ab")
+    queue.finish(queue.next_call(0.0), (), busy, 0.0)
+    assert queue.next_call(4.9) == []
+    assert queue.next_s() == 5.0
+    assert queue.next_call(5.0)
+
+
 def test_a_probe_that_fails_for_good_does_not_stop_the_stage() -> None:
     queue = queue_of(CallLimits("input"), PAUSES, "ab")
     queue.finish(queue.next_call(0.0), (), Passing(), 0.0)
