@@ -216,7 +216,8 @@ class Counting:
             found = {"count": self._count, "done": self._found.done, "others": self._found.others}
             print_line(json.dumps({**found, "by": dict(self._counts)} if self._by else found))
             return
-        what = "dead letters" if self._with_done else "dead letters waiting"
+        noun = "dead letter" if self._count == 1 else "dead letters"
+        what = noun if self._with_done else f"{noun} waiting"
         print_line(f"{self._count} {what} in {self._found.source}")
         for name, count in self._counts.most_common():
             print_line(f"{count:>{len(str(self._count))}} {cut(name, NAME_CHARACTERS_MAX)}")

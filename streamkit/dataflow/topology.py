@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from streamkit.dataflow.endpoints import TopicSink
+from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.dataflow.steps import Step, TimedStep
 from streamkit.errors import TopologyError
 from streamkit.policies import FAIL, DeadLetter, Policy
@@ -199,7 +199,21 @@ class Topology:
                         f"{each.name!r} produces {type_name(each.value_type)}",
                         at=str(node.location),
                     )
+        yield from self._letter_loops()
         yield from self._shared_resources()
+
+    def _letter_loops(self) -> Iterable[TopologyError]:
+        """Yield errors for stages that read their own dead letters, which would fail again."""
+        for node in self.nodes:
+            target = None if node.dead_letters is None else node.dead_letters.endpoint
+            if isinstance(target, TopicSink) and target.topic in _topics_read(node):
+                yield TopologyError(
+                    f"{node.name!r} reads topic {target.topic!r}, and also writes its dead letters "
+                    "to it, so each letter would be an input that fails again",
+                    at=str(node.location),
+                    hint="write the dead letters to another topic; to process them again, use "
+                    "--replay",
+                )
 
     def _shared_resources(self) -> Iterable[TopologyError]:
         """Yield errors for sinks that overwrite each other, such as two writers of one file."""
@@ -214,6 +228,20 @@ class Topology:
                     at=str(node.location),
                     hint="merge both streams into one sink, or write to two different places",
                 )
+
+
+def _topics_read(node: Node) -> set[str]:
+    """Return the topics from which the inputs of a node are made."""
+    above, found = [node], {node}
+    while above:
+        new = set(above.pop().inputs) - found
+        above += new
+        found |= new
+    return {
+        each.endpoint.topic
+        for each in found
+        if isinstance(each.endpoint, TopicSource) and not each.is_replay
+    }
 
 
 def _can_retry(node: Node) -> bool:

@@ -203,7 +203,10 @@ def _kept_lines(ended: Ended) -> list[str]:
             "--drain completes them"
         )
     if ended.pending:
-        lines.append(f"  {counted(ended.pending, 'record')} pending: the next run begins with them")
+        them = "it" if ended.pending == 1 else "them"
+        lines.append(
+            f"  {counted(ended.pending, 'record')} pending: the next run begins with {them}"
+        )
     return lines
 
 

@@ -153,9 +153,7 @@ class CallQueue(PendingQueue):
         times = [self._parked[0][0]] if self._parked else []
         is_free = self.running < self.limits.concurrency and not self.circuit.is_probing
         if self._queue and is_free:
-            found = [self._rate.next_s(), self.circuit.next_s()]
-            if self.limits.batch is not None and not self.is_flushing:
-                found.append(self._queue[0].since_s + self.limits.max_wait_s)
+            found = [self._rate.next_s(), self.circuit.next_s(), self._batch_due_s()]
             known = [each for each in found if each is not None]
             times += [max(known)] if known else []
         return min(times, default=None)
@@ -251,11 +249,15 @@ class CallQueue(PendingQueue):
         return retried is not None and min(retried) < record.number
 
     def _has_batch(self, now_s: float) -> bool:
-        size = self.limits.batch
-        if size is None or len(self._queue) >= size or self.is_flushing:
-            return True
-        first = self._queue[0]
-        return first.is_alone or now_s >= first.since_s + self.limits.max_wait_s
+        due_s = self._batch_due_s()
+        return due_s is None or now_s >= due_s
+
+    def _batch_due_s(self) -> float | None:
+        """Return when the next batch begins although it is not full; None if it does not wait."""
+        size, first = self.limits.batch, self._queue[0]
+        if size is None or len(self._queue) >= size or self.is_flushing or first.is_alone:
+            return None
+        return first.since_s + self.limits.max_wait_s
 
     # --- order -----------------------------------------------------------------------
 

@@ -79,13 +79,22 @@ class Circuit:
         if is_probe:
             self._is_probing = False
 
-    def failed(self, now_s: float, error: BaseException, share: float, *, is_probe: bool) -> bool:
+    def failed(
+        self,
+        now_s: float,
+        error: BaseException,
+        share: float,
+        wanted_s: float | None = None,
+        *,
+        is_probe: bool,
+    ) -> bool:
         """Note a call that failed with an error that may pass.
 
         Args:
             now_s: The monotonic time.
             error: The error, for the note.
             share: A random number from 0 to 1.
+            wanted_s: What the called service asks for; see `Retry.delay_after_s`.
             is_probe: What `began` returned for it. Calls that have begun before the circuit opened
                 may end while it probes.
 
@@ -101,7 +110,7 @@ class Circuit:
         if self._failures < self._after or (was_open and not was_probe):
             return not was_open
         self._openings += 1
-        delay_s = self._retry.delay_after_s(self._openings, share)
+        delay_s = self._retry.delay_after_s(self._openings, share, wanted_s)
         self._until_s = now_s + delay_s
         if not was_open:
             self.on_change(

@@ -183,7 +183,7 @@ class PendingQueue(ABC):
         wanted_s = wanted_delay_s(error, self._chances.wall_s())
         counts = True
         if retry.may_open_circuit(error):
-            counts = self.circuit.failed(now_s, error, share, is_probe=is_probe)
+            counts = self.circuit.failed(now_s, error, share, wanted_s, is_probe=is_probe)
         else:  # the called service has answered
             self.circuit.succeeded()
         attempts += counts

@@ -221,6 +221,11 @@ def test_letters_are_counted(folder: Path) -> None:
     assert sorted(counted.lines[1:]) == [b"1 check", b"1 sent", b"2 parse"]
 
 
+def test_one_letter_is_counted_in_the_singular(folder: Path) -> None:
+    counted = run(folder, "dlq", "count", "orders-dead", "--stage", "check")
+    assert counted.lines == [b"1 dead letter waiting in orders-dead"]
+
+
 def test_the_counts_for_programs_are_one_object(folder: Path) -> None:
     counted = run(folder, "dlq", "count", "orders-dead", "--by", "error", "-O", "json")
     assert json.loads(counted.out) == {

@@ -135,6 +135,25 @@ def test_a_batch_waits_for_more_records_until_its_time() -> None:
     assert numbers(queue.next_call(0.5)) == [0, 1]
 
 
+@pytest.mark.parametrize("order", ["input", "key", "none"])
+def test_a_full_batch_waits_only_for_the_limit_of_the_rate(order: Literal["input"]) -> None:
+    limits = CallLimits(order, batch=2, max_wait_s=60, rate_per_s=5)
+    queue = queue_of(limits, TWICE, "abcde")
+    returns(queue, queue.next_call(0.0))
+    assert queue.next_call(0.0) == []
+    assert queue.next_s() == pytest.approx(0.2)
+    returns(queue, queue.next_call(0.2))
+    assert queue.next_s() == 60.0
+
+
+def test_a_record_that_is_called_alone_waits_only_for_the_limit_of_the_rate() -> None:
+    limits = CallLimits("input", batch=3, max_wait_s=60, rate_per_s=5)
+    queue = queue_of(limits, TWICE, "abc")
+    queue.finish(queue.next_call(0.0), (), ValueError(), 0.0)
+    assert queue.next_s() == pytest.approx(0.2)
+    assert numbers(queue.next_call(0.2)) == [0]
+
+
 @pytest.mark.parametrize("limits", [CallLimits("input", 9, rate_per_s=5), CallLimits(batch=1)])
 def test_nothing_is_due_while_a_probe_is_in_progress(limits: CallLimits) -> None:
     queue = queue_of(limits, PAUSES, "abc")
@@ -155,6 +174,16 @@ def test_an_open_circuit_counts_no_attempts() -> None:
         assert call[0].attempts == 1
     returns(queue, queue.next_call(100.0))
     assert delivered(queue) == [0]
+
+
+def test_no_other_record_is_called_while_the_service_asks_to_wait() -> None:
+    busy = Passing()
+    busy.retry_after = 5  # type: ignore[attr-defined]
+    queue = queue_of(CallLimits("input"), PAUSES, "ab")
+    queue.finish(queue.next_call(0.0), (), busy, 0.0)
+    assert queue.next_call(4.9) == []
+    assert queue.next_s() == 5.0
+    assert queue.next_call(5.0)
 
 
 def test_a_probe_that_fails_for_good_does_not_stop_the_stage() -> None:

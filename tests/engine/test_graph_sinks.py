@@ -12,6 +12,7 @@ from streamkit import App
 from streamkit.connectors.files import JsonLines
 from streamkit.dataflow.stream import Stream
 from streamkit.errors import TopologyError, UsageError
+from streamkit.policies import dead_letter
 
 HERE = Path(__file__)
 
@@ -172,3 +173,28 @@ def test_topic_options_without_a_topic_are_refused() -> None:
         numbers.to(Table(), linger=1)
     with pytest.raises(UsageError, match="'colour' is not a valid option"):
         app.stream("rows", int, colour="red")  # type: ignore[call-overload]
+
+
+def test_a_stage_that_reads_its_own_dead_letters_is_refused() -> None:
+    app = App("loop")
+    numbers_of(app).map(plus_ten).map(plus_ten, on_error=dead_letter("numbers")).to("sums")
+    with pytest.raises(
+        TopologyError, match="'plus-ten-2' reads topic 'numbers', and also"
+    ) as found:
+        app.check()
+    assert found.value.at is not None
+    assert found.value.at.startswith(str(HERE))
+
+
+def test_a_source_whose_dead_letters_go_to_its_own_topic_is_refused() -> None:
+    app = App("loop")
+    app.stream("numbers", int, on_error=dead_letter("numbers")).to("sums")
+    with pytest.raises(TopologyError, match="'numbers' reads topic 'numbers'"):
+        app.check()
+
+
+def test_another_stage_of_the_app_may_read_the_dead_letters() -> None:
+    app = App("alerts")
+    numbers_of(app).map(plus_ten, on_error=dead_letter("dead-numbers")).to("sums")
+    app.stream("dead-numbers", bytes).map(len).to("sizes")
+    app.check()

@@ -215,6 +215,13 @@ def test_a_circuit_without_a_limit_never_opens(policy: object) -> None:
     assert circuit.allows(0.0)
 
 
+@pytest.mark.parametrize(("wanted_s", "pause_s"), [(5.0, 5.0), (100.0, 8.0), (0.1, 1.0)])
+def test_an_open_circuit_waits_as_long_as_the_service_asks(wanted_s: float, pause_s: float) -> None:
+    circuit = Circuit(retry(3, delay=1, max_delay=8, open_circuit_after=1))
+    circuit.failed(0.0, ERROR, 1.0, wanted_s, is_probe=False)
+    assert circuit.next_s() == pause_s
+
+
 def test_an_old_call_that_fails_does_not_end_a_probe() -> None:
     circuit = Circuit(retry(3, delay=1, max_delay=8, open_circuit_after=1))
     circuit.failed(0.0, ERROR, 1.0, is_probe=False)
