@@ -29,9 +29,11 @@ def note_crash(store: Store, failure: BaseException | None) -> Crash | None:
 
 
 def poison_of(store: Store, sink: Node | None) -> Poison | None:
-    """Return the record that this run puts aside, because the last two have failed there."""
-    crash = store.crash()
-    if sink is None or crash is None:
+    """Return the record that this run puts aside, if the last two have failed there.
+
+    None without a sink for it.
+    """
+    if sink is None:
         return None
-    place, runs = crash
-    return Poison(place, sink) if runs + 1 >= Crash.RUNS_MAX else None
+    place, runs = store.crash() or (None, 0)
+    return Poison(place if runs + 1 >= Crash.RUNS_MAX else None, sink)

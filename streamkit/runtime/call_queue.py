@@ -39,6 +39,7 @@ class CallLimits:
     """How many calls of a stage may be in progress, and of how many records each is.
 
     ``writes``: it is a sink, so a call has written the records before one that a `RowError` names.
+    ``finds_failed``: which record of a batch has failed is found also before the job stops there.
     """
 
     order: Literal["input", "key", "none"] = "key"
@@ -47,6 +48,7 @@ class CallLimits:
     batch: int | None = None
     max_wait_s: float = 0.0
     writes: bool = False
+    finds_failed: bool = False
 
 
 class CallQueue(PendingQueue):
@@ -198,7 +200,7 @@ class CallQueue(PendingQueue):
         if later is not None:
             for record in call:
                 self.park(record, later)
-        elif len(call) > 1 and self._policy.last != "fail":
+        elif len(call) > 1 and (self._policy.last != "fail" or self.limits.finds_failed):
             for record in call:  # which of them has failed is not known
                 record.is_alone = True
             self._requeue(call)

@@ -28,9 +28,9 @@ _PACKAGE: Final = f"{Path(__file__).parents[1]}/"
 
 @dataclass(frozen=True, slots=True)
 class Poison:
-    """A record at which the job has failed again and again, and the sink that takes it."""
+    """The record at which the last runs have failed, if they have, and the sink that takes it."""
 
-    place: str
+    place: str | None
     sink: Node
 
 

@@ -179,7 +179,7 @@ def open_queues(topology: Topology, states: States, env: TaskEnv) -> PendingQueu
         found[node] = (
             RetryQueue(records, *common)
             if called is None
-            else CallQueue(records, _limits_of(called), *common)
+            else CallQueue(records, _limits_of(called, env), *common)
         )
     for name in states.unused_pending():
         stage = name.removesuffix(PENDING)
@@ -191,7 +191,7 @@ def open_queues(topology: Topology, states: States, env: TaskEnv) -> PendingQueu
     return PendingQueues(found, env.now_s)
 
 
-def _limits_of(called: Called) -> CallLimits:
+def _limits_of(called: Called, env: TaskEnv) -> CallLimits:
     spec = called.spec
     return CallLimits(
         spec.order,
@@ -200,6 +200,7 @@ def _limits_of(called: Called) -> CallLimits:
         spec.batch,
         spec.max_wait_s,
         writes=called.is_sink,
+        finds_failed=env.poison is not None,
     )
 
 

@@ -223,6 +223,30 @@ def test_a_record_of_a_crash_loop_can_be_put_aside(tmp_path: Path) -> None:
     assert [json.loads(each)["offset"] for each in letters] == [1, 3]
 
 
+BATCHES = """
+from streamkit import App
+app = App("crashing")
+
+@app.stage(app.stream("lines", str), batch=4)
+def checked(lines: list[str]) -> list[str]:
+    if "bad" in lines:
+        raise ValueError("boom")
+    return lines
+
+checked.to("done")
+"""
+
+
+def test_of_a_batch_only_the_record_that_fails_is_put_aside(tmp_path: Path) -> None:
+    (tmp_path / "crashing.py").write_text(BATCHES)
+    run(tmp_path, "produce", "lines", given=b"a\nb\nbad\nc\nd\n")
+    option = ("--on-crash-loop", "dead-letter")
+    assert [crash(tmp_path, *option).code for _ in range(3)] == [1, 1, 0]
+    assert run(tmp_path, "consume", "done", "-B", "-d").lines == [b"a", b"b", b"c", b"d"]
+    letters = run(tmp_path, "consume", "crashing-dead-letters", "-B", "-d").lines
+    assert [json.loads(each)["offset"] for each in letters] == [2]
+
+
 PARKED = """
 import pathlib
 from streamkit import App
