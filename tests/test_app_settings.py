@@ -509,6 +509,10 @@ class Deep(msgspec.Struct):
     a__b: int
 
 
+class ShownDefault(msgspec.Struct):
+    key: Secret = "hunter2"  # type: ignore[assignment]
+
+
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -516,6 +520,7 @@ class Deep(msgspec.Struct):
         (Example(), "an object is not a msgspec.Struct class; give the class"),
         ("Example", "is not a msgspec.Struct class"),
         (HasObject, "HasObject.value has the type StreamKitError, which cannot be set"),
+        (ShownDefault, "the default of ShownDefault.key is a text, which would be shown"),
         (HasFile, f"{ENV}KEY_FILE would set 'key_file', and would also be the file"),
         (Twice, f"{ENV}NAME would set both 'name' and 'NAME'"),
         (Deep, f"{ENV}A__B would set both 'a.b' and 'a__b'"),

@@ -121,6 +121,11 @@ def _field(
             "which cannot be set from text",
             hint="use a type that msgspec converts, a Path, or streamkit.Secret",
         )
+    if Secret in custom and isinstance(info.default, str):
+        raise UsageError(
+            f"the default of {kind.__name__}.{info.name} is a text, which would be shown",
+            hint=f'write {info.name}: ... = Secret("..."), or leave the default out',
+        )
     nested = _nested_struct(info.type)
     group = None if nested is None or nested in outer else _group(nested, path, outer)
     return SettingField(path, info, group, found, Secret in custom)
