@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_origin
 
 from streamkit.dataflow.calling import (
     Called,
@@ -20,6 +20,7 @@ from streamkit.dataflow.functions import (
     errors_at,
     facts_of,
     is_generator,
+    unwrapped,
 )
 from streamkit.dataflow.keyed_stream import check_keyed
 from streamkit.dataflow.operators import ContextFlatMap, ContextMapOrDrop, FlatMap, MapOrDrop
@@ -92,6 +93,8 @@ def stage_node(
     Raises:
         TopologyError: The function cannot be a stage; the message shows its file and line.
     """
+    if batch is not None:
+        _check_takes_lists(facts_of(function, scope))
     facts = facts_of(function, scope, batch=batch is not None)
     check_parameters(function, facts, "stage")
     given = inputs[0].value_type if len(inputs) == 1 else None
@@ -132,6 +135,8 @@ def sink_node(
         endpoint = sink_endpoint(target, cast("SinkOptions", options))
         steps = sink_steps(target, key, shaping, written, options.get("value"), facts.name)
     has_lists = isinstance(target, FunctionSink) and target.batch is not None
+    if has_lists:
+        _check_takes_lists(facts)
     return Node(
         options.get("name") or stage_name(facts.name),
         "sink",
@@ -234,6 +239,20 @@ def _check_function_sink(facts: FunctionFacts) -> None:
             f"the sink {facts.name!r} has a context parameter; a function sink gets only the value",
             at=str(facts.location),
             hint="add what it needs from the context to the value, in a stage before the sink",
+        )
+
+
+def _check_takes_lists(facts: FunctionFacts) -> None:
+    """Refuse a function of batches whose parameter is annotated as something else than a list."""
+    found = unwrapped(facts.value_type)
+    kind = get_origin(found) or found
+    if not isinstance(kind, type) or kind is Any or getattr(kind, "_is_protocol", False):
+        return
+    if not issubclass(list, kind):
+        raise TopologyError(
+            f"{facts.name!r} gets batches, but its parameter is annotated as {kind.__name__}",
+            at=str(facts.location),
+            hint=f"annotate list[{kind.__name__}], or leave out batch=",
         )
 
 

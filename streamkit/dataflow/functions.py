@@ -71,7 +71,7 @@ def facts_of(
     hints = _hints(function, scope or {}, location)
     parameters = _positional(function)
     _check_bound(name, location, hints, parameters)
-    others = [_unwrapped(hints.get(each.name)) for each in parameters[1:3]]
+    others = [unwrapped(hints.get(each.name)) for each in parameters[1:3]]
     has_state = bool(others) and _is_state(others[0])
     context = next(iter(others[1:] if has_state else others[:1]), None)
     _check_places(name, location, hints, parameters)
@@ -264,19 +264,19 @@ def _refused(verb: str, text: str, hint: str = "") -> TopologyError:
     return TopologyError(f"{verb} {text}", at=str(caller_location()), hint=hint)
 
 
-def _unwrapped(annotation: Any) -> Any:
+def unwrapped(annotation: Any) -> Any:
     """Return a type without None and without Annotated."""
     annotation = without_none(annotation)
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def _is_context(annotation: Any) -> bool:
-    found = _unwrapped(annotation)
+    found = unwrapped(annotation)
     return found is Context or get_origin(found) is Context
 
 
 def _is_state(annotation: Any) -> bool:
-    found = _unwrapped(annotation)
+    found = unwrapped(annotation)
     return found is State or get_origin(found) is State
 
 
@@ -386,7 +386,7 @@ def _batch_kind(kind: Kind, result: Any) -> Kind:
 
 def _items(annotation: Any) -> Any:
     """Return the type of the items of a list or iterable; None if it is not known."""
-    arguments = get_args(_unwrapped(annotation))
+    arguments = get_args(unwrapped(annotation))
     return without_none(arguments[0]) if arguments else None
 
 

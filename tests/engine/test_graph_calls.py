@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -289,6 +289,40 @@ def test_decorating_anything_but_a_function_is_refused(given: Any) -> None:
         with pytest.raises(TopologyError, match="a decorator needs a function") as caught:
             decorate(given)
         assert caught.value.at.startswith(f"{HERE}:")
+
+
+def test_a_function_of_batches_that_takes_one_value_is_refused() -> None:
+    def one(number: int) -> list[int]:
+        return [number]
+
+    app = App("app")
+    line = inspect.getsourcelines(one)[1]
+    given: Any = (numbers_of(app),)
+    decorators: list[Any] = [app.stage(*given, batch=3), app.sink(*given, batch=3)]
+    for decorator in decorators:
+        with pytest.raises(TopologyError, match="is annotated as int") as caught:
+            decorator(one)
+        assert caught.value.at == f"{HERE}:{line}"
+        assert caught.value.hint == "annotate list[int], or leave out batch="
+
+
+LISTS: list[Any] = [
+    Any, object, list, list[int], Sequence[int], Iterable[int], Annotated[list[int], "rows"], T,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("annotation", LISTS)
+def test_a_function_of_batches_may_name_a_list_in_many_ways(annotation: Any) -> None:
+    def rows(numbers: Any) -> list[int]:
+        return list(numbers)
+
+    rows.__annotations__["numbers"] = annotation
+    app = App("app")
+    decorate: Any = app.stage
+    decorate(numbers_of(app), batch=3)(rows).to("out")
+    decorate = app.sink
+    decorate(numbers_of(app), batch=3, name="written")(rows)
+    app.check()
 
 
 @pytest.mark.parametrize("text", ["int +", "Path.nowhere", "Nowhere", "list[int", "5()"])
