@@ -14,11 +14,11 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
-from streamkit.errors import ConfigError, StreamKitError
+from streamkit.errors import ConfigError, StreamKitError, UsageError
 from streamkit.loading.names import hidden_file
 from streamkit.observe.streams import say
 from streamkit.runtime.child_imports import loaded_modules, this_process
-from streamkit.runtime.failures import users_line
+from streamkit.runtime.failures import users_frame, users_line
 
 if TYPE_CHECKING:
     from streamkit.app import App
@@ -150,6 +150,10 @@ def as_config_errors(shown: str, file: str | None = None) -> Iterator[_Stopped]:
             raise ConfigError(
                 f"{error.filename or shown}:{error.lineno or 1}: {error.msg}", hint=f"fix {shown}"
             ) from error
+        except UsageError as error:
+            frame = users_frame(traceback.extract_tb(error.__traceback__))
+            place = shown if frame is None else f"{frame.filename}:{frame.lineno}"
+            raise ConfigError(f"{place}: {error}", hint=error.hint) from error
         except StreamKitError:
             raise  # its text has the file and line already
         except SystemExit as error:

@@ -93,10 +93,20 @@ def printable(text: str, characters_max: int) -> str:
 
 def users_line(frames: traceback.StackSummary) -> str:
     """Return the innermost line outside streamkit and libraries; empty if there is none."""
-    for frame in reversed(frames):
-        if (
-            not frame.filename.startswith((*_LIBRARIES, "<"))
+    frame = users_frame(frames)
+    if frame is None:
+        return ""
+    return f"{frame.filename}:{frame.lineno} in {frame.name}: {(frame.line or '').strip()}"
+
+
+def users_frame(frames: traceback.StackSummary) -> traceback.FrameSummary | None:
+    """Return the innermost frame outside streamkit and libraries."""
+    return next(
+        (
+            frame
+            for frame in reversed(frames)
+            if not frame.filename.startswith((*_LIBRARIES, "<"))
             and "site-packages" not in frame.filename
-        ):
-            return f"{frame.filename}:{frame.lineno} in {frame.name}: {(frame.line or '').strip()}"
-    return ""
+        ),
+        None,
+    )

@@ -212,6 +212,15 @@ def test_a_file_that_calls_sys_exit_is_an_error_with_its_line(tmp_path: Path) ->
     assert "exited the program while the file was loaded: 'no configuration'" in ended.err
 
 
+def test_an_invalid_option_is_an_error_with_its_line(tmp_path: Path) -> None:
+    wrong = '\napp.stream("in", str).to("out", on_error="skp")\n'
+    files(tmp_path, app_py=f'from streamkit import App\n\napp = App("app"){wrong}')
+    ended = graph(tmp_path, "app.py")
+    assert ended.code == 2
+    assert "app.py:4: on_error='skp' is not valid" in ended.err
+    assert 'hint: use "fail", "skip"' in ended.err
+
+
 def test_output_of_an_app_file_is_not_part_of_its_graph(tmp_path: Path) -> None:
     files(tmp_path, app_py="print('hello')\n" + APP.format(""))
     ended = graph(tmp_path, "app.py")
