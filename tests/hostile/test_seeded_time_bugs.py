@@ -16,6 +16,7 @@ from streamkit.dataflow.timers import Timers
 from streamkit.dataflow.watermarks import Watermarks
 from streamkit.dataflow.windowed import _Windows
 from streamkit.runtime import task as task_module
+from streamkit.runtime.running_graph import RunningGraph
 from streamkit.runtime.task import Task
 from streamkit.state.change_log import ChangeLog
 from streamkit.state.panes import Panes
@@ -55,8 +56,8 @@ BUGS = {
         Edit(
             Task,
             "_worked",
-            "self._run((",
-            "[self._fire(each, part.timestamps_ms[-1], work) for each in self._timed]; self._run((",
+            "self._graph.begin(",
+            "[self._fire(x, part.timestamps_ms[-1], work) for x in self._timed]; self._graph.begin(",
         ),
         timers.test_timers_come_after_the_records_of_their_slice,
     ),
@@ -86,7 +87,7 @@ BUGS = {
         rules.test_a_slice_that_fails_leaves_nothing_in_a_window,
     ),
     "late records are not counted": Bug(
-        Edit(Task, "_give", "work.late.append((node, each.offsets))", "pass"),
+        Edit(RunningGraph, "give", "work.late.append((node, each.offsets))", "pass"),
         rules.test_late_records_are_counted,
     ),
     "a sliding window counts a record that is late for it": Bug(
@@ -127,7 +128,7 @@ BUGS = {
         tables.test_a_late_row_is_valid_from_the_watermark,
     ),
     "a drained job stores the end of time as its watermark": Bug(
-        Edit(Task, "_fired", "if is_drained:", "if False:"),
+        Edit(Task, "_fired", "max(time.of_node(node), time.highest_seen(node))", "2**61"),
         rules.test_a_drained_job_continues_with_the_watermark_of_its_records,
     ),
     "the time of a value is judged by the watermark of the stage": Bug(
