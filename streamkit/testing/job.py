@@ -41,8 +41,11 @@ class TestJob(JobInMemory):
     def __enter__(self) -> TestJob:
         try:
             self._open()
-        except BaseException:
-            self._settings.end()
+        except BaseException as error:
+            try:
+                self.close()
+            except Exception as failure:
+                error.add_note(f"closing the sinks failed too: {failure!r}")
             raise
         return self
 

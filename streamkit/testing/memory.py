@@ -70,15 +70,17 @@ class JobInMemory:
         self._positions: dict[Node, dict[str, str]] = {}
         self._loop = Loop()
         self._is_open = False
+        self._opened: list[SinkWriter] = []
 
     def close(self) -> None:
         """Close the sinks; the end of the block does it too."""
         was_open, self._is_open = self._is_open, False
+        opened, self._opened = self._opened, []
         self._settings.begin()
         try:
             if was_open:
                 self._loop.run(self._pending.close_calls())
-                for writer in self._writers.values():
+                for writer in opened:
                     self._loop.run(writer.close())
                 self._loop.run(self._pending.leave())
         finally:
@@ -119,6 +121,7 @@ class JobInMemory:
         self._load_tables()
         for writer in self._writers.values():
             self._loop.run(writer.open({}))
+            self._opened.append(writer)
 
     def _load_tables(self) -> None:
         for node in self._topology.of_kind("source"):

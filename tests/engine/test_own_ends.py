@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -41,6 +42,34 @@ def test_a_sink_object_is_opened_written_flushed_and_closed() -> None:
         job.commit()
         job.send(numbers, 3)
     assert table.calls == ["open", [1, 2], "flush", [3], "flush", "close"]
+
+
+class Broken(Table):
+    """A table that cannot be opened."""
+
+    def open(self) -> None:
+        raise OSError("no such table")
+
+
+@pytest.mark.parametrize("fails", ["lifespan", "sink"])
+def test_what_was_opened_is_closed_if_the_test_cannot_begin(fails: str) -> None:
+    app, table = App("own"), Table()
+    numbers = app.stream("numbers", int)
+    numbers.to(table, name="table")
+    numbers.to(Broken(), name="broken")
+
+    @app.lifespan
+    async def lifespan() -> AsyncIterator[str]:
+        if fails == "lifespan":
+            raise OSError("no such service")
+        table.calls.append("begin")
+        yield "client"
+        table.calls.append("end")
+
+    with pytest.raises(Exception, match="no such"), app.test():
+        pass
+    assert table.calls == ([] if fails == "lifespan" else ["begin", "open", "close", "end"])
+    gc.collect()  # an event loop that is still open would warn now
 
 
 def test_plain_and_async_function_sinks_are_called() -> None:
