@@ -10,13 +10,19 @@ from __future__ import annotations
 
 import atexit
 import concurrent.futures.thread  # noqa: F401  the functions are called in reverse order
+import logging
+import os
+import sys
 import threading
 import time
 from typing import Final, Protocol
 
 from streamkit.observe.streams import say
+from streamkit.runtime.shutdown import EXIT_LATE
 
 _CHECK_S: Final = 0.1
+# Python 3.12.0 and 3.12.1 start no thread after the main thread has ended (CPython gh-113964).
+_MAY_STOP_LATE: Final = not (3, 12, 0) <= sys.version_info[:3] < (3, 12, 2)
 _EXIT_THREAD: Final = "streamkit-exit"
 
 
@@ -64,10 +70,29 @@ def _register() -> None:
 def _main_thread_has_ended() -> None:
     if not _running:
         return
-    if _other_threads_run():
+    if not _MAY_STOP_LATE:
+        _end_unstopped()
+    elif _other_threads_run():
         threading.Thread(target=_stop_when_alone, name=_EXIT_THREAD, daemon=False).start()
     else:
         _stop_all()
+
+
+def _end_unstopped() -> None:
+    """End the program with an error, because its jobs cannot be stopped in order."""
+    while _running and _other_threads_run():
+        time.sleep(_CHECK_S)
+    if not _running:
+        return
+    say(
+        f"error: Python {sys.version.split()[0]} cannot stop a job when the program ends, so its "
+        "sinks were not flushed; the next run continues after the last commit\n"
+        "  hint: use `with app.start()`, call stop(), or use Python 3.12.2 or newer"
+    )
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(EXIT_LATE)
 
 
 def _stop_when_alone() -> None:
