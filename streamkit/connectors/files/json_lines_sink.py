@@ -1,4 +1,4 @@
-"""Files as sinks."""
+"""A file with one JSON value per line as a sink."""
 
 from __future__ import annotations
 
