@@ -24,7 +24,13 @@ from streamkit.dataflow.options import (
     timing_of,
     topic_options,
 )
-from streamkit.dataflow.sources import generator_node, reading_steps, table_steps, topic_source
+from streamkit.dataflow.sources import (
+    generator_node,
+    reading_steps,
+    table_steps,
+    topic_source,
+    typed_source,
+)
 from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.errors import TopologyError, UsageError
@@ -154,11 +160,11 @@ class AppSources:
                 at=str(location),
                 hint='give their type: app.stream("flights", Flight)',
             )
-        endpoint = topic_source(topic, options)
+        endpoint = typed_source(topic_source(topic, options), type, location)
         node = Node(
             options.get("name") or self.topology.free_name(endpoint.topic),
             "source",
-            reading_steps(type, options, location),
+            reading_steps(type, endpoint, options, location),
             endpoint=endpoint,
             on_error=on_error_of(options),
             location=location,
@@ -219,14 +225,14 @@ class AppSources:
         checked_options(options, SourceOptions)
         if is_file and (names := topic_options(options)):
             raise UsageError(f"{', '.join(names)}: only a topic has this option")
-        endpoint: Any = rows if is_file else topic_source(rows, options)
-        default = endpoint.name if is_file else endpoint.topic
+        topic = None if is_file else typed_source(topic_source(rows, options), kind, location)
+        default = rows.name if topic is None else topic.topic
         name = options.get("name") or self.topology.free_name(default)
         node = Node(
             name,
             "source",
-            table_steps(name, kind, key, options, location, is_file=is_file),
-            endpoint=endpoint,
+            table_steps(name, kind, key, options, topic, location),
+            endpoint=rows if topic is None else topic,
             on_error=on_error_of(options),
             location=location,
             value_type=kind,

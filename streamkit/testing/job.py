@@ -19,7 +19,8 @@ from streamkit.errors import NotFlushed, UsageError
 from streamkit.record import Chunk, Record
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.function_source import FunctionReader
-from streamkit.serde.values import encode_as, encode_key
+from streamkit.serde.keys import encode_key
+from streamkit.serde.values import encode_as
 from streamkit.state.states import States
 from streamkit.testing.finding import kept_value, nodes_of, source_of
 from streamkit.testing.memory import JobInMemory
