@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final, Literal
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 # The response to the next request: a status, or one of the others.
 Fault = int | Literal["hang", "drip", "close", "html", "garbage", "empty"]
@@ -166,7 +166,7 @@ def _handler(state: State) -> type[BaseHTTPRequestHandler]:
 
 
 def _result(state: State, method: str, path: str, body: Any) -> Answer:
-    match method, [unquote(part) for part in path.strip("/").split("/")]:
+    match method, [unquote(part) for part in urlsplit(path).path.strip("/").split("/")]:
         case "GET", ["schemas", "ids", text]:
             number = int(text)
             if not 1 <= number <= len(state.schemas):

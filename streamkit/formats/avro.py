@@ -145,10 +145,19 @@ class _Schemas:
         native = coding().native_types(schema)
         write = coding().datum_writer(schema, is_strict=self.kind is None)
 
-        def write_value(stream: BytesIO, value: Value) -> None:
+        def write_converted(stream: BytesIO, value: Value) -> None:
             write(stream, msgspec.to_builtins(value, builtin_types=native, str_keys=True))
 
-        return write_value
+        def write_as_it_is(stream: BytesIO, value: Value) -> None:
+            start = stream.tell()
+            try:
+                write(stream, value)
+            except Exception:  # perhaps only because it contains an enum or a Struct
+                stream.seek(start)
+                stream.truncate()
+                write_converted(stream, value)
+
+        return write_converted if self.kind is not None else write_as_it_is
 
 
 def _unframed(schemas: _Schemas) -> BoundFormat:

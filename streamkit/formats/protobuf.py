@@ -5,6 +5,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import Any, Final
 
 from streamkit.errors import RegistryError, TopologyError
@@ -16,7 +17,6 @@ from streamkit.formats.format import (
     shown_type,
     unreadable,
     unwritable,
-    writing,
 )
 from streamkit.formats.registry import Reference, Schema, SchemaRegistry
 from streamkit.record import Kind, Value
@@ -55,9 +55,9 @@ class Protobuf(Format):
             )
         what = described("Protobuf", kind)
         # Equal keys must have equal bytes.
-        encode = _encoder(kind, is_deterministic=usage.part == "key")
+        encode = _encoder(kind, what, is_deterministic=usage.part == "key")
         if self.registry is None:
-            return BoundFormat(reading(what, kind.FromString), writing(what, encode))
+            return BoundFormat(reading(what, kind.FromString), encode)
         decode = _framed_decoder(kind, indexes_of(kind.DESCRIPTOR), what)
         return BoundFormat(decode, _FramedWriter(kind, self.registry, usage, encode).dumps)
 
@@ -72,14 +72,20 @@ def indexes_of(descriptor: Any) -> list[int]:
     return [index] if outer is None else [*indexes_of(outer), index]
 
 
-def _encoder(kind: Kind, *, is_deterministic: bool) -> Callable[[Value], bytes]:
-    def encode(value: Value) -> bytes:
-        if type(value) is not kind:
-            raise TypeError(f"the value is {type(value).__name__}, not {kind.__name__}")
-        data: bytes = value.SerializeToString(deterministic=is_deterministic)
-        return data
+def _encoder(kind: Kind, what: str, *, is_deterministic: bool) -> Callable[[Value], bytes]:
+    plain: Callable[..., bytes] = kind.SerializeToString
+    serialize = partial(plain, deterministic=True) if is_deterministic else plain
 
-    return encode
+    def dumps(value: Value) -> bytes:
+        if type(value) is not kind:
+            error = TypeError(f"the value is {type(value).__name__}, not {kind.__name__}")
+            raise unwritable(error, what)
+        try:
+            return serialize(value)
+        except Exception as error:
+            raise unwritable(error, what) from error
+
+    return dumps
 
 
 def _framed_decoder(kind: Kind, own: list[int], what: str) -> Callable[[bytes], Value]:
@@ -129,8 +135,8 @@ class _FramedWriter:
         self._prefix = b""
 
     def dumps(self, value: Value) -> bytes:
+        data = self._encode(value)
         try:
-            data = self._encode(value)
             return (self._prefix or self._found()) + data
         except Exception as error:
             raise unwritable(error, described("Protobuf", self._kind)) from error

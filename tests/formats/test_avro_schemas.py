@@ -18,7 +18,7 @@ from streamkit.errors import DataError, TopologyError, UsageError
 from streamkit.formats import Avro
 from streamkit.formats.avro_types import schema_of
 from streamkit.serde.binding import Usage
-from tests.formats.samples import Color, Flat, Tree, one_flat
+from tests.formats.samples import Color, Flat, Price, Tree, one_flat
 
 T = TypeVar("T")
 
@@ -284,6 +284,26 @@ def test_values_of_dicts_are_those_of_fastavro() -> None:
     form = Avro(dict[str, Any], schema=OLD)
     assert form.loads(STORED) == {"id": 7, "customer": "ann", "color": "red"}
     assert form.dumps(form.loads(STORED)) == STORED
+
+
+def test_a_dict_may_contain_objects() -> None:
+    form = Avro(schema=schema_of(Order))
+    assert form.dumps({"id": 1, "items": [Item("x")], "note": None}) == (
+        form.dumps(Order(1, [Item("x")]))
+    )
+    assert Avro(schema={"type": "array", "items": schema_of(Color)}).dumps([Color.RED])
+
+
+def test_logical_types_in_unions_with_null_are_kept() -> None:
+    class Optional(msgspec.Struct):
+        price: Price | None
+        at: datetime | None
+        raw: bytes | None = b"x"
+
+    form = Avro(Optional)
+    full = Optional(Decimal("1.50"), datetime(2013, 1, 2, tzinfo=UTC), b"\xff")
+    assert form.loads(form.dumps(full)) == full
+    assert form.loads(form.dumps(Optional(None, None))) == Optional(None, None)
 
 
 def test_an_invalid_schema_is_refused(tmp_path: Path) -> None:

@@ -416,6 +416,33 @@ def test_a_table_is_found_by_the_keys_in_their_format() -> None:
         assert job.state(customers, 5) == Total("ann", 250)
 
 
+def test_an_empty_value_of_a_table_deletes_its_row(server: Registry) -> None:
+    """In other tools, a deletion is refused because it has no magic byte."""
+    app = App("table")
+    form = Avro(registry=SchemaRegistry(server.url))
+    customers = app.table("customers", Total, value=form, key_format=Avro(int))
+    app.stream("orders", Order).lookup(
+        customers, on=lambda order: order.id, combine=lambda order, row: row.cents
+    ).to("out")
+    with app.test() as job:
+        job.send(customers, Record(Total("ann"), b"\x0a"), Record(b"", b"\x0a"))
+        assert job.state(customers, 5) is None
+
+
+def test_one_format_has_a_schema_for_each_topic(server: Registry) -> None:
+    """In another client, a serializer has one id, so a second topic gets that of the first."""
+    app = App("topics")
+    form = Avro(registry=SchemaRegistry(server.url))
+    app.stream("orders", Order).to("a", value=form)
+    app.stream("totals", Total).to("b", value=form)
+    with app.test() as job:
+        job.send("totals", Total("ann"))
+        job.send("orders", Order(1, "ann"))
+        assert job.output("b")[0][4] == 1
+        assert job.output("a")[0][4] == 2
+    assert server.state.subjects == {"b-value": [1], "a-value": [2]}
+
+
 def test_a_key_format_without_keys_is_refused() -> None:
     rows = App("keys").stream("rows", Order)
     with pytest.raises(UsageError, match="no effect without key="):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +240,43 @@ def test_a_message_without_registration_has_the_id_of_the_latest_schema(server: 
     server.add("orders-value", 'syntax = "proto3";', schemaType="PROTOBUF")
     registry = SchemaRegistry(server.url, register=False)
     assert Protobuf(registry=registry).for_use(usage).dumps(Customer()) == b"\0\0\0\0\2\x02\x02"
+
+
+# --- the client of Confluent ------------------------------------------------------------
+
+# Values that confluent-kafka 2.16.1 for Python has written to this registry.
+CONFLUENT = {
+    "avro": "00000000010a02027880a0b7e6eb5b",
+    "order": "00000000030008051203616e6e",
+    "customer": "000000000302020a03626f62",
+    "address": "00000000030402020a0178",
+}
+
+
+def test_values_are_those_of_the_client_of_confluent(server: Registry) -> None:
+    class Noted(msgspec.Struct):
+        id: int
+        note: str | None
+        at: datetime
+
+    moment = {"type": "long", "logicalType": "timestamp-millis"}
+    schema = record("N", ("id", "long"), ("note", ["null", "string"], None), ("at", moment))
+    registry = SchemaRegistry(server.url)
+    usage = Usage(Noted, "noted", is_written=True)
+    avro = Avro(schema=schema, registry=registry).for_use(usage)
+    noted = Noted(5, "x", datetime(2020, 1, 1, tzinfo=UTC))
+    stored = bytes.fromhex(CONFLUENT["avro"])
+    assert avro.dumps(noted) == stored
+    assert avro.loads(stored) == noted
+    for name, message in (
+        ("order", Order(id=5, customer="ann")),
+        ("customer", Customer(name="bob")),
+        ("address", Address(city="x")),
+    ):
+        form = Protobuf(type(message), registry=SchemaRegistry(server.url, subject="record"))
+        data = bytes.fromhex(CONFLUENT[name])
+        assert form.loads(data) == message
+        assert form.dumps(message)[5:] == data[5:]  # after the id of the schema
 
 
 # --- bytes that are no value -------------------------------------------------------------
