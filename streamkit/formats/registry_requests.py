@@ -80,7 +80,10 @@ class Requests:
 
         user = self._user()
         try:
-            response = within(self._timeout_s, lambda: self._exchange(method, path, body, user))
+            with httpx2.Client(auth=user, timeout=self._timeout_s) as client:
+                response = within(
+                    self._timeout_s, lambda: self._exchange(client, method, path, body)
+                )
         except (TimeoutError, httpx2.TimeoutException):
             raise RegistryError(
                 f"the schema registry {self._url} has not answered {method} {path} within "
@@ -88,7 +91,7 @@ class Requests:
                 retryable=True,
                 hint="try again later, or use a longer timeout=",
             ) from None
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except Exception as error:  # also of TLS, and of variables for proxies and certificates
             raise RegistryError(
                 f"the schema registry {self._url} cannot be reached: {error or repr(error)}",
                 retryable=True,
@@ -104,17 +107,14 @@ class Requests:
             raise RegistryError(f"the function auth= of {self._url} has failed: {error}") from error
 
     def _exchange(
-        self, method: str, path: str, body: Json | None, user: tuple[str, str] | None
+        self, client: httpx2.Client, method: str, path: str, body: Json | None
     ) -> httpx2.Response:
-        import httpx2
-
-        with httpx2.Client(auth=user, timeout=self._timeout_s) as client:
-            return client.request(
-                method,
-                f"{self._url}{path}",
-                content=None if body is None else msgspec.json.encode(body),
-                headers={"Accept": f"{_MEDIA_TYPE}, application/json", "Content-Type": _MEDIA_TYPE},
-            )
+        return client.request(
+            method,
+            f"{self._url}{path}",
+            content=None if body is None else msgspec.json.encode(body),
+            headers={"Accept": f"{_MEDIA_TYPE}, application/json", "Content-Type": _MEDIA_TYPE},
+        )
 
     def _result(self, response: httpx2.Response, what: str) -> Json:
         status = response.status_code
@@ -146,7 +146,7 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     """Make a call in a thread and return its result.
 
     The limits of an HTTP client are for each packet, so a server that sends slowly could take for
-    ever. After a timeout the thread ends with the next packet, or with the timeout of the client.
+    ever. After a timeout the client is closed, so the thread ends with the next packet or timeout.
 
     Raises:
         TimeoutError: The call takes longer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -392,6 +393,26 @@ def test_a_failure_of_the_registry_is_not_the_fault_of_a_record(
     assert caught.value.retryable is is_retryable
     server.state.released.set()
     assert loads(b"\0\0\0\0\1\x02x") == "x"  # the failure was not kept
+
+
+@pytest.mark.parametrize("fault", ["hang", "drip"])
+def test_a_request_that_is_late_leaves_no_thread(server: Registry, fault: Fault) -> None:
+    server.fail_next(fault)
+    with pytest.raises(RegistryError, match="has not answered"):
+        reader(SchemaRegistry(server.url, timeout=0.2))(b"\0\0\0\0\1\x02x")
+    for thread in threading.enumerate():
+        if thread.name == "streamkit-registry":
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+def test_an_invalid_environment_is_not_the_fault_of_a_record(
+    server: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "nonsense://[")
+    monkeypatch.setenv("ALL_PROXY", "nonsense://[")
+    with pytest.raises(RegistryError, match="cannot be reached"):
+        written(SchemaRegistry(server.url), Item("x"))
 
 
 def test_a_registry_that_refuses_connections_is_named() -> None:
