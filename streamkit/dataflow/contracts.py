@@ -20,7 +20,8 @@ from typing import Generic, TypeVar
 from streamkit.env import Clock
 from streamkit.errors import StreamKitError, TopologyError
 from streamkit.record import Chunk, Destination, Kind, Value
-from streamkit.serde.values import Serde, ValueEncoder, encode_as, format_for
+from streamkit.serde.binding import Serde
+from streamkit.serde.values import ValueEncoder, encode_as, format_for
 
 T_co = TypeVar("T_co", covariant=True)
 T_con = TypeVar("T_con", contravariant=True)

@@ -662,7 +662,7 @@ def test_an_invalid_format_is_refused(bad: Any) -> None:
 
 def test_a_custom_format_for_a_file_sink_is_refused(tmp_path: Path) -> None:
     rows = App("formats").stream("a", bytes)
-    with pytest.raises(UsageError, match="value: only a topic has this option"):
+    with pytest.raises(TopologyError, match="value= is not possible here"):
         rows.to(JsonLines(tmp_path / "b"), value=Comma())
 
 

@@ -24,9 +24,10 @@ from streamkit.dataflow.contracts import (
 from streamkit.errors import ConfigError, StreamKitError, TopologyError
 from streamkit.forks import close_in_children
 from streamkit.record import Chunk
+from streamkit.serde.binding import Serde
 from streamkit.serde.finite import lost_float
 from streamkit.serde.json_values import dumps
-from streamkit.serde.values import Serde, ValueEncoder
+from streamkit.serde.values import ValueEncoder
 
 _T = TypeVar("_T")
 _PART = "file"

@@ -14,7 +14,7 @@ from streamkit.connectors.files.reader import FilesReader
 from streamkit.dataflow.contracts import ConnectorEnv, Decoder, Source
 from streamkit.errors import TopologyError, UsageError
 from streamkit.record import Kind, Value
-from streamkit.serde.values import Serde
+from streamkit.serde.binding import Serde
 from streamkit.windows import duration_ms
 
 T = TypeVar("T")
