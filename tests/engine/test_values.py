@@ -23,7 +23,7 @@ from streamkit import App, Record, Topic
 from streamkit.connectors.files import JsonLines
 from streamkit.dataflow.encoding import Encode
 from streamkit.dataflow.steps import RowFailed, Unlimited
-from streamkit.errors import StageError, TopologyError, UsageError
+from streamkit.errors import StageError, TopologyError
 from streamkit.record import Chunk
 from streamkit.serde.values import encoder_for, format_for
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from streamkit import App, Context, Record, Topic
-from streamkit.connectors.files import JsonLines
 from streamkit.formats import Json
 
 from ..rows import Early, Flight, Late
