@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "consumer": ("streamkit.cli.consumer", "List and delete stored consumer offsets"),
     "state": ("streamkit.cli.state", "Show and delete what stages keep for each key"),
     "dlq": ("streamkit.cli.dlq", "List, show, count and drop dead letters"),
+    "connectors": ("streamkit.cli.connectors", "List connectors and show their options"),
     "profile": ("streamkit.cli.profile", "Show and change the profiles in Fluvio's profile file"),
     "broker": ("streamkit.cli.broker", "Run the broker in the foreground"),
     "bench": ("streamkit.cli.bench", "Measure the performance on this machine"),

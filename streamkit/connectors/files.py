@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import anyio
 import msgspec
 
+from streamkit.connectors.registry import ConnectorFacts
 from streamkit.dataflow.contracts import (
     AcknowledgedWriter,
     ConnectorEnv,
@@ -41,6 +42,9 @@ class JsonLines(Sink[Any]):
     left a half-written line of this job, the next start removes it. Lines of other programs are
     never changed. ``bytes`` are written as they are, as JSON. The path may also be a pipe or a
     device.
+
+    Attributes:
+        path: The file; it is created if it does not exist, but its folder must exist.
     """
 
     path: str | Path
@@ -61,6 +65,15 @@ class JsonLines(Sink[Any]):
     def writer(self, env: ConnectorEnv) -> JsonLinesWriter:
         """Create the writer that the engine uses."""
         return JsonLinesWriter(Path(self.path))
+
+
+CONNECTOR = ConnectorFacts(
+    "files-jsonl",
+    "Appends JSON values to a file, one for each line.",
+    sink=JsonLines,
+    guarantee="at least once",
+    example='stream.to(JsonLines("out.jsonl"))',
+)
 
 
 def _encode(value: Any) -> bytes:

@@ -228,7 +228,8 @@ def _sample(snapshots: list[Snapshot], random: Random) -> list[Snapshot]:
     """Return all snapshots, or the first, the last and random ones of many."""
     if len(snapshots) <= _RESUMES_MAX:
         return snapshots
-    return [snapshots[0], *random.sample(snapshots[1:-1], _RESUMES_MAX - 2), snapshots[-1]]
+    middle = random.sample(snapshots[1:-1], _RESUMES_MAX - 2)
+    return [snapshots[0], *sorted(middle, key=lambda each: each.rows), snapshots[-1]]
 
 
 async def _check_all(
