@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "explain": ("streamkit.cli.run", "Say how an app runs and what it keeps"),
     "produce": ("streamkit.cli.produce", "Write lines to a topic"),
     "consume": ("streamkit.cli.consume", "Read records from a topic"),
+    "copy": ("streamkit.cli.copy", "Copy a topic or a file to another place"),
     "topic": ("streamkit.cli.topic", "Create, list, describe and delete topics"),
     "partition": ("streamkit.cli.partition", "List partitions"),
     "smartmodule": ("streamkit.cli.smartmodule", "Store, list and delete SmartModules"),

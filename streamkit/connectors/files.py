@@ -73,6 +73,9 @@ CONNECTOR = ConnectorFacts(
     sink=JsonLines,
     guarantee="at least once",
     example='stream.to(JsonLines("out.jsonl"))',
+    schemes=("jsonl",),
+    suffixes=(".jsonl", ".ndjson"),
+    sink_of=lambda end: JsonLines(end.removeprefix("jsonl:")),
 )
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
+from streamkit.dataflow.contracts import Sink, Source
 from streamkit.errors import UsageError
 
 GROUP: Final = "streamkit.connectors"
@@ -32,6 +33,10 @@ class ConnectorFacts:
         extra: The extra to install, such as ``kafka``; empty if nothing is needed.
         guarantee: How often a record is written after a crash, such as ``at least once``.
         example: A line of Python that uses it.
+        schemes: The schemes of its ends in ``streamkit copy``, such as ``kafka``.
+        suffixes: The endings of paths that it reads or writes, such as ``.csv``.
+        source_of: Returns its source for an end, such as ``kafka://host/topic`` or a path.
+        sink_of: Returns its sink for an end.
     """
 
     name: str
@@ -41,6 +46,10 @@ class ConnectorFacts:
     extra: str = ""
     guarantee: str = ""
     example: str = ""
+    schemes: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = ()
+    source_of: Callable[[str], Source[Any]] | None = None
+    sink_of: Callable[[str], Sink[Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
