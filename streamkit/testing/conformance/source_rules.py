@@ -124,13 +124,11 @@ async def check_crash(case: SourceCase, rows: Rows, random: Random) -> None:
 
 
 async def _rows_after_crash(case: SourceCase, abandoned: Reading, snapshot: Snapshot) -> Rows:
-    reading = Reading(case, CRASH, abandoned.env)
     try:
-        await reading.open(snapshot.positions)
+        reading = await opened(case, CRASH, snapshot.positions, abandoned.env)
     except AssertionError:  # the abandoned reader may have locked the place
         await abandoned.close()
-        reading = Reading(case, CRASH, abandoned.env)
-        await reading.open(snapshot.positions)
+        reading = await opened(case, CRASH, snapshot.positions, abandoned.env)
     try:
         return await reading.rest()
     finally:
