@@ -42,6 +42,9 @@ class JsonLines(Sink[Any]):
     left a half-written line of this job, the next start removes it. Lines of other programs are
     never changed. ``bytes`` are written as they are, as JSON. The path may also be a pipe or a
     device.
+
+    Attributes:
+        path: The file; it is created if it does not exist, but its folder must exist.
     """
 
     path: str | Path
