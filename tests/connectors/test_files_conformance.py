@@ -24,7 +24,9 @@ ROWS: list[tuple[str, bytes, Callable[[], FileFormat[Any]], Any, list[Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "data", "form", "kind", "expected"), ROWS, ids=lambda each: None)
+@pytest.mark.parametrize(
+    ("name", "data", "form", "kind", "expected"), ROWS, ids=[each[0] for each in ROWS]
+)
 def test_files_keep_the_contract_of_a_source(
     tmp_path: Path,
     name: str,
