@@ -191,6 +191,20 @@ async def test_a_followed_file_gives_what_is_appended_and_new_files(tmp_path: Pa
     assert found == [b"1", b"22", b"3", b"4", b"5", b"6"]
 
 
+@pytest.mark.parametrize("form", [Csv[Any](), Jsonl[Any](), Text()])
+async def test_a_chunk_of_long_rows_has_few_of_them(tmp_path: Path, form: Any) -> None:
+    path = tmp_path / "long"
+    path.write_text("a\n" + f'"{"x" * 60_000}"\n' * 500)
+    reader = reader_of(Files(path, form))
+    await reader.open({})
+    lengths = []
+    while (chunk := await reader.next()) is not None:
+        lengths.append(len(chunk))
+    await reader.close()
+    assert sum(lengths) >= 500
+    assert max(lengths[1:]) <= 20
+
+
 async def test_closing_is_allowed_in_every_state(tmp_path: Path) -> None:
     source = Files(tmp_path / "none", Text(), follow=True)
     reader = reader_of(source)

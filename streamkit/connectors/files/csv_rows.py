@@ -9,17 +9,20 @@ import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
 
 import msgspec
 
 from streamkit.connectors.files.lines import Lines, Mark
 from streamkit.dataflow.contracts import Decoder
 from streamkit.errors import DataError, TopologyError, UsageError
+from streamkit.limits import CHUNK_BYTES_MAX
 from streamkit.record import Kind, Value
 
 if TYPE_CHECKING:
     from streamkit.connectors.files.formats import Rows
+
+_ROWS_FIRST: Final = 256
 
 Header = tuple[str, ...]
 # A row with the names of its columns. The names are the same object for all rows of a file.
@@ -85,6 +88,8 @@ class CsvReader:
         self._is_valid = True  # until a block is not
         self._reader = dialect.reader(chain.from_iterable(self._texts()))
         self._taken = 0
+        # How many rows have about the bytes of a chunk, estimated from the rows read last.
+        self._rows_next = _ROWS_FIRST
 
     def read(self, rows_max: int, *, is_complete: bool) -> Rows | None:
         """Return the next rows; see `RowReader`."""
@@ -94,9 +99,12 @@ class CsvReader:
         if self._header is None and self.read_header() is None:
             return None
         while True:
-            rows, first = self._next(rows_max)
+            start_byte = self._end.byte
+            rows, first = self._next(min(rows_max, self._rows_next))
             if not rows:
                 return None
+            mean_bytes = max(1, (self._end.byte - start_byte) // len(rows))
+            self._rows_next = max(1, min(2 * self._rows_next, CHUNK_BYTES_MAX // mean_bytes))
             numbers: Sequence[int] = range(first, first + len(rows))
             if self._end.line != first + len(rows):
                 numbers = _numbers(rows, first)
