@@ -19,8 +19,8 @@ _END_S: Final = 1.0
 class OwnThread:
     """Runs calls one after another in one daemon thread, which cannot block the exit.
 
-    A call that is cancelled goes on in the thread, and later calls wait for its end. So the thread
-    must keep a result that may not be lost.
+    A call that is cancelled continues in the thread, and later calls wait for its end. So the
+    function must keep a result that may not be lost.
 
     Args:
         name: A part of the name of the thread.

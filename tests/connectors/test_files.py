@@ -216,6 +216,12 @@ def test_a_quote_that_is_never_closed_is_an_error_with_its_line(tmp_path: Path) 
         read_text(tmp_path / "f.csv", data, Csv(), dict)
 
 
+@pytest.mark.parametrize("data", ['a,b\n1,"2\n3,4\n', 'a,b\n1,2\n3,"4', 'a,b\n1,2\n"3,4\n\n'])
+def test_a_quote_that_is_open_at_the_end_is_an_error(tmp_path: Path, data: str) -> None:
+    with pytest.raises(DataError, match=r"f\.csv: the row at line [23] is not complete"):
+        read_text(tmp_path / "f.csv", data, Csv(), dict)
+
+
 @pytest.mark.parametrize("data", ["a,a\n", ",b\n", "\n1,2\n"])
 def test_a_header_that_names_no_columns_is_refused(tmp_path: Path, data: str) -> None:
     with pytest.raises(DataError, match="does not name the columns"):

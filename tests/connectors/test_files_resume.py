@@ -191,6 +191,29 @@ async def test_a_followed_file_gives_what_is_appended_and_new_files(tmp_path: Pa
     assert found == [b"1", b"22", b"3", b"4", b"5", b"6"]
 
 
+@pytest.mark.parametrize("filler", ["y", "y" * 300_000])
+async def test_a_followed_csv_row_waits_for_its_last_line(tmp_path: Path, filler: str) -> None:
+    path = tmp_path / "f.csv"
+    reader = reader_of(Files(path, Csv[Any](quotechar="'"), follow=True, every=0.01))
+    await reader.open({})
+    found: list[Any] = []
+    with path.open("w", buffering=1) as file, anyio.fail_after(20):
+        file.write(f"a,b\n1,x\n2,'{filler[:60_000]}\n{filler[:60_000]}\n")
+        while len(found) < 1:
+            chunk = await reader.next()
+            assert chunk is not None
+            found += chunk.values
+        file.write("z'\n3,w\n")
+        while len(found) < 3:
+            chunk = await reader.next()
+            assert chunk is not None
+            found += chunk.values
+    await reader.close()
+    rows = [row for _, row in found]
+    assert [row[0] for row in rows] == ["1", "2", "3"]
+    assert rows[1][1] == f"{filler[:60_000]}\n{filler[:60_000]}\nz"
+
+
 @pytest.mark.parametrize("form", [Csv[Any](), Jsonl[Any](), Text()])
 async def test_a_chunk_of_long_rows_has_few_of_them(tmp_path: Path, form: Any) -> None:
     path = tmp_path / "long"

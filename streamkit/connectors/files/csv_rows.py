@@ -81,10 +81,12 @@ class CsvReader:
         self._lines = Lines(file, start)
         self._dialect = dialect
         self._header = header
-        self._block: list[bytes] = []
-        self._block_end = start
+        # The lines that the rows read last came from, by blocks, and the ends of the blocks.
+        self._blocks: list[tuple[list[bytes], Mark]] = [([], start)]
         self._end = start
         self._is_complete = False
+        # Whether the last rows were read up to the present end of the file.
+        self._has_ended = False
         self._is_valid = True  # until a block is not
         self._reader = dialect.reader(chain.from_iterable(self._texts()))
         self._taken = 0
@@ -138,6 +140,8 @@ class CsvReader:
     def _next(self, rows_max: int) -> tuple[list[list[str]], int]:
         """Return rows and the line of the first one."""
         first = self._end.line
+        self._has_ended = False
+        del self._blocks[:-1]
         try:
             rows = list(islice(self._reader, rows_max))
         except csv.Error as error:
@@ -153,21 +157,34 @@ class CsvReader:
             return [], first
         lines = self._reader.line_num - self._taken
         self._taken = self._reader.line_num
+        if self._has_ended and (unfinished := _unfinished(rows, lines)):
+            lines -= unfinished
+            self._refuse_unfinished(first + lines)
+            rows.pop()
         self._end = self._after(first + lines)
         return rows, first
 
+    def _refuse_unfinished(self, line: int) -> None:
+        """Refuse a row that the end of the file has cut off, unless more of it may follow."""
+        if self._is_complete:
+            raise DataError(
+                f"the row at line {line} is not complete: a quoted field has no end",
+                hint="a quote may be missing, or the file is not completely written",
+            )
+
     def _after(self, line: int) -> Mark:
-        """Return the place before a line of the current block."""
-        left = self._block_end.line - line
-        if left == 0:
-            return self._block_end
-        size_bytes = sum(len(each) + 1 for each in self._block[-left:])
-        return Mark(self._block_end.byte - size_bytes, line)
+        """Return the place before a line."""
+        for block, end in reversed(self._blocks):
+            left = end.line - line
+            if left == 0:
+                return end
+            if left <= len(block):
+                return Mark(end.byte - sum(len(each) + 1 for each in block[-left:]), line)
+        raise AssertionError(f"line {line} is not among the lines read last")
 
     def _texts(self) -> Iterator[list[str]]:
         while block := self._lines.next_block(is_complete=self._is_complete):
-            self._block = block
-            self._block_end = self._lines.end
+            self._blocks.append((block, self._lines.end))
             data = b"\n".join(block)
             try:
                 text = data.decode(self._dialect.encoding)
@@ -175,6 +192,21 @@ class CsvReader:
                 text = data.decode(self._dialect.encoding, "surrogateescape")
                 self._is_valid = False
             yield [f"{line}\n" for line in text.split("\n")]
+        self._has_ended = True
+
+
+def _unfinished(rows: list[list[str]], lines: int) -> int:
+    """Return how many lines the last row has, if the end of the file is in a quoted field of it.
+
+    Otherwise 0. Each complete row has one line end more than its fields.
+    """
+    if sum(map(_lines_in, rows)) == lines:
+        return 0
+    return _lines_in(rows[-1]) - 1
+
+
+def _lines_in(row: list[str]) -> int:
+    return 1 + sum(field.count("\n") for field in row)
 
 
 def _numbers(rows: list[list[str]], first: int) -> list[int]:
@@ -182,7 +214,7 @@ def _numbers(rows: list[list[str]], first: int) -> list[int]:
     numbers = []
     for row in rows:
         numbers.append(first)
-        first += 1 + sum(field.count("\n") for field in row)
+        first += _lines_in(row)
     return numbers
 
 
