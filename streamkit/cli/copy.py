@@ -16,6 +16,7 @@ from streamkit.cli.options import (
     tls_of,
     with_target_options,
 )
+from streamkit.cli.output import unguarded_output
 
 if TYPE_CHECKING:
     from streamkit.app import App
@@ -27,8 +28,8 @@ _SLUG_MAX: Final = 20
     "copy",
     cls=Command,
     examples=(
-        "streamkit copy fluvio:orders orders.jsonl",
-        "streamkit copy fluvio:orders fluvio:orders-copy --follow",
+        "streamkit copy orders.csv fluvio:orders",
+        "streamkit copy fluvio:orders orders.jsonl --follow",
     ),
 )
 @with_target_options
@@ -79,7 +80,9 @@ def copy(
         once=not follow,
         **given,
     )
-    run_loaded(context, app_of(from_end, to_end, on_error), options)
+    app = app_of(from_end, to_end, on_error)
+    with unguarded_output():
+        run_loaded(context, app, options)
 
 
 def app_of(from_end: str, to_end: str, on_error: Any = "fail") -> App:

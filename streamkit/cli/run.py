@@ -121,14 +121,16 @@ def run_target(context: click.Context, target: str, options: RunOptions) -> None
 
 
 def run_loaded(context: click.Context, app: App, options: RunOptions) -> None:
-    """Run an app; leave the process with the exit code of the run."""
-    with unguarded_output():
-        leaving = ExitGuard(options.stop_deadline_s, say)
-        try:
-            code = run_app(app, options, leaving.begin)
-        except StreamKitError as error:
-            leaving.watch(error.exit_code)
-            raise
+    """Run an app; leave the process with the exit code of the run.
+
+    Call it in a block of `unguarded_output`, which cannot be entered twice.
+    """
+    leaving = ExitGuard(options.stop_deadline_s, say)
+    try:
+        code = run_app(app, options, leaving.begin)
+    except StreamKitError as error:
+        leaving.watch(error.exit_code)
+        raise
     leaving.watch(code)
     context.exit(code)
 
