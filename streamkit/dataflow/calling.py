@@ -237,8 +237,12 @@ def called_sink(
     options: Mapping[str, Any],
     batch: int | None,
     policy: Policy,
+    *,
+    gets_frames: bool = False,
 ) -> Called | None:
     """Return the step of a function that is a sink; None if each slice calls it.
+
+    With ``gets_frames`` it always has calls, whose batches are not cut where a slice ends.
 
     Raises:
         UsageError: An option is not valid, or not with the others.
@@ -246,7 +250,7 @@ def called_sink(
     given = CallingOptions.__annotations__.keys() & {
         each for each, value in options.items() if value not in (None, False)
     }
-    if not given and policy.retry is None:
+    if not given and policy.retry is None and not gets_frames:
         return None
     spec = call_spec(
         calling_options(options),

@@ -14,6 +14,7 @@ from streamkit.dataflow.calling import (
 )
 from streamkit.dataflow.decorated_function import DecoratedFunction, Sink
 from streamkit.dataflow.endpoints import FunctionSink, TopicSource
+from streamkit.dataflow.frame_stages import result_type_of, sink_frames, stage_frames
 from streamkit.dataflow.functions import (
     FunctionFacts,
     check_parameters,
@@ -39,6 +40,8 @@ from streamkit.dataflow.steps import Step
 from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node, stage_name
 from streamkit.errors import TopologyError, UsageError
+from streamkit.frames.functions import of_lists
+from streamkit.frames.kinds import frame_kind
 from streamkit.policies import Policy
 from streamkit.serde.values import key_reader
 
@@ -88,18 +91,23 @@ def stage_node(
 ) -> Node:
     """Create the node of a function that gets each value of one or more streams.
 
-    With ``batch``, it gets lists of up to so many values.
+    With ``batch``, it gets lists or frames of up to so many values.
 
     Raises:
         TopologyError: The function cannot be a stage; the message shows its file and line.
     """
-    if batch is not None:
-        _check_takes_lists(facts_of(function, scope))
-    facts = facts_of(function, scope, batch=batch is not None)
+    whole = facts_of(function, scope)
+    facts = whole if batch is None else facts_of(function, scope, batch=True)
+    frames = stage_frames(whole, facts, inputs, output_type, batch)
+    if frames is not None:
+        output_type = result_type_of(whole, facts) if output_type is None else output_type
+    elif batch is not None:
+        _check_takes_lists(whole)
     check_parameters(function, facts, "stage")
     given = inputs[0].value_type if len(inputs) == 1 else None
     with errors_at(facts.location):
-        step = _called_step(function, facts, options, batch)
+        called = function if frames is None else of_lists(function, frames)
+        step = _called_step(called, facts, options, batch)
     return Node(
         options.get("name") or stage_name(facts.name),
         "stage",
@@ -129,13 +137,16 @@ def sink_node(
     _refuse_state(facts, "sink")
     check_parameters(function, facts, "sink")
     policy = on_error_of(options)
+    batch = target.batch if isinstance(target, FunctionSink) else None
+    has_target = not isinstance(target, FunctionSink)
+    frames = sink_frames(facts, source, batch, has_target=has_target)
     with errors_at(facts.location):
-        shaping = _sink_function(function, facts, target, options, policy)
+        called = function if frames is None else of_lists(function, frames)
+        shaping = _sink_function(called, facts, target, options, policy)
         written = _result_type(facts, source.value_type)
         endpoint = sink_endpoint(target, cast("SinkOptions", options))
         steps = sink_steps(target, key, shaping, written, options.get("value"), facts.name)
-    has_lists = isinstance(target, FunctionSink) and target.batch is not None
-    if has_lists:
+    if batch is not None and frames is None:
         _check_takes_lists(facts)
     return Node(
         options.get("name") or stage_name(facts.name),
@@ -145,7 +156,7 @@ def sink_node(
         endpoint=endpoint,
         on_error=policy,
         location=facts.location,
-        input_type=None if has_lists else facts.value_type,
+        input_type=None if batch is not None else facts.value_type,
     )
 
 
@@ -159,7 +170,10 @@ def _sink_function(
     """Return the step of a function that writes or returns values; none if its writer calls it."""
     if isinstance(target, FunctionSink):
         _check_function_sink(facts)
-        called = called_sink(function, facts.name, options, target.batch, policy)
+        is_frame = frame_kind(unwrapped(facts.value_type)) is not None
+        called = called_sink(
+            function, facts.name, options, target.batch, policy, gets_frames=is_frame
+        )
         return () if called is None else (called,)
     _check_shaping(facts)
     if called_object(target, policy) is not None:

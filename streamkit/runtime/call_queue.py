@@ -175,11 +175,11 @@ class CallQueue(PendingQueue):
                 record.result = result
                 self._done(record)
         elif isinstance(error, RowError) and 0 <= error.row < len(call):
-            written = error.row if self.limits.writes else 0
+            written = error.row if self.limits.writes and not error.is_before_call else 0
             for record in call[:written]:
                 self._done(record)
             self._requeue([*call[written : error.row], *call[error.row + 1 :]])
-            self._failed([call[error.row]], error.__cause__ or error, now_s, call[0])
+            self._failed([call[error.row]], _cause_of(error), now_s, call[0])
         else:
             self._failed(call, error, now_s, call[0])
         self._advance()
@@ -328,3 +328,10 @@ class CallQueue(PendingQueue):
         if still:
             self._held[group] = still
         self._requeue([each for each in held if not self._is_after_retried(each)])
+
+
+def _cause_of(error: RowError) -> BaseException:
+    """Return the error that a function has named as the cause, or the error itself."""
+    cause = error.__cause__
+    is_traceback = hasattr(cause, "users_line")  # of a process; see `RemoteTraceback`
+    return error if cause is None or is_traceback else cause
