@@ -70,7 +70,9 @@ class CallQueue(PendingQueue):
         chances: Chances,
         now_s: float,
     ) -> None:
-        waiting_max = max(4 * limits.concurrency, QUEUED_RECORDS_MAX)
+        # One batch more than are in calls, so that the next one is full when a call ends.
+        batches = (limits.batch or 1) * (limits.concurrency + 1)
+        waiting_max = max(4 * limits.concurrency, batches, QUEUED_RECORDS_MAX)
         super().__init__(records, policy, chances, waiting_max)
         self.limits = limits
         self._rate = Rate(limits.rate_per_s)
@@ -258,6 +260,8 @@ class CallQueue(PendingQueue):
         """Return when the next batch begins although it is not full; None if it does not wait."""
         size, first = self.limits.batch, self._queue[0]
         if size is None or len(self._queue) >= size or self.is_flushing or first.is_alone:
+            return None
+        if self.is_full:  # no record comes that the batch could wait for
             return None
         return first.since_s + self.limits.max_wait_s
 

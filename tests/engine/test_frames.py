@@ -17,6 +17,7 @@ import pyarrow
 import pytest
 
 from streamkit import App, Context, Record
+from streamkit.dataflow.calling import called_step
 from streamkit.dataflow.dead_letters import Letter
 from streamkit.dataflow.stream import Stream
 from streamkit.errors import RowError, StageError, TopologyError
@@ -350,7 +351,7 @@ def test_only_the_record_that_fits_into_no_column_fails(options: dict[str, Any])
         counts = job._task.counts[same.node]
         assert (counts.taken, counts.handled, counts.dead_lettered) == (4, 3, 1)
         assert errors_in(job.output("letters")) == [("RowError", f"row 1: {TOO_LARGE}")]
-    assert heights == [3]
+    assert heights == ([3] if options else [1, 2])
 
 
 def test_a_record_that_fits_into_no_column_stops_the_job_with_its_field() -> None:
@@ -405,6 +406,78 @@ def test_a_row_error_of_the_function_is_that_of_the_record() -> None:
     app, flights = app_of()
     stage = app.stage(flights, batch=10, on_error="skip")(refusing)
     assert results(app, flights, stage, FLIGHTS) == [ROWS[0], ROWS[2]]
+
+
+@pytest.mark.parametrize("bad", [[0], [7], [0, 1, 2], [3, 9, 10, 99], list(range(100))], ids=str)
+@pytest.mark.parametrize("size", [1, 7, 64, 1_000])
+@pytest.mark.parametrize("names_row", [True, False], ids=["RowError", "ValueError"])
+def test_each_record_that_fails_is_found(bad: list[int], size: int, names_row: bool) -> None:
+    app, flights = app_of()
+    calls = 0
+
+    @app.stage(flights, batch=size, on_error="skip")
+    def checked(frame: polars.DataFrame) -> polars.DataFrame:
+        nonlocal calls
+        calls += 1
+        for row, number in enumerate(frame["number"]):
+            if number in bad and names_row:
+                raise RowError(row, "not this one")
+        if not set(bad).isdisjoint(frame["number"]):
+            raise ValueError("one of them")
+        return frame
+
+    with app.test() as job:
+        job.send(flights, *(Flight("UA", None, number) for number in range(100)))
+        assert [row["number"] for row in job.output(checked)] == [
+            number for number in range(100) if number not in bad
+        ]
+        counts = job._task.counts[checked.node]
+        assert (counts.taken, counts.handled, counts.skipped) == (100, 100 - len(bad), len(bad))
+    assert calls <= 100 // size + 1 + len(bad) * (2 if names_row else 9)
+
+
+def test_the_error_that_a_row_error_names_is_reported() -> None:
+    app, flights = app_of()
+
+    @app.stage(flights, batch=10, on_error=dead_letter("letters"))
+    def checked(frame: polars.DataFrame) -> polars.DataFrame:
+        for row, carrier in enumerate(frame["carrier"]):
+            if carrier == "B6":
+                raise RowError(row) from KeyError(carrier)
+        return frame
+
+    with app.test() as job:
+        job.send(flights, *FLIGHTS)
+        assert job.output(checked) == [ROWS[0], ROWS[2]]
+        assert errors_in(job.output("letters")) == [("KeyError", "KeyError: 'B6'")]
+
+
+def test_a_plain_function_of_one_row_for_each_is_called_in_slices() -> None:
+    app, flights = app_of()
+
+    def rows(frame: polars.DataFrame) -> polars.DataFrame:
+        return frame
+
+    def any_number(frame: polars.DataFrame) -> Iterator[polars.DataFrame]:
+        yield frame
+
+    async def awaited(frame: polars.DataFrame) -> polars.DataFrame:
+        return frame
+
+    options: list[dict[str, Any]] = [
+        {"max_wait": 1},
+        {"rate_limit": 5},
+        {"ordered": "key"},
+        {"blocking": True},
+        {"on_error": retry(attempts=2)},
+    ]
+    in_slices: Any = app.stage(flights, batch=10, name="slices", on_error="skip")(rows)
+    called: list[Any] = [app.stage(flights, batch=10, name="any")(any_number)]
+    called.append(app.stage(flights, batch=10, name="async")(awaited))
+    for number, each in enumerate(options):
+        called.append(app.stage(flights, batch=10, name=f"s{number}", **each)(rows))
+    assert called_step(in_slices.node) is None
+    assert None not in [called_step(each.node) for each in called]
 
 
 def test_a_batch_that_fails_is_retried_whole_first() -> None:
