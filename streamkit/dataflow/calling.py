@@ -6,7 +6,7 @@ The graph is divided at such a stage: a slice ends there, and each result begins
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal, TypedDict, cast
@@ -159,7 +159,7 @@ def one_for_each(result: Any, count: int) -> list[Any]:
 
 
 def _listed(result: Any) -> list[Any]:
-    if result is None or isinstance(result, str | bytes):
+    if isinstance(result, str | bytes) or not isinstance(result, Iterable):
         raise TypeError(f"a batch returned {type(result).__name__}, not a list of results")
     return list(result)
 

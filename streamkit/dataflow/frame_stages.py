@@ -53,6 +53,7 @@ def stage_frames(
             _common_type(facts.name, inputs),
             output_type,
             is_row_by_row=of_items.kind in ("map", "async"),
+            gives_frames=_gives_frames(facts, of_items),
         )
         frames.check()
     return frames
@@ -83,8 +84,13 @@ def sink_frames(
 
 def result_type_of(facts: FunctionFacts, of_items: FunctionFacts) -> Kind:
     """Return the type of the results of a stage of frames: rows are dicts if it returns frames."""
+    return _ROW if _gives_frames(facts, of_items) else of_items.result_type
+
+
+def _gives_frames(facts: FunctionFacts, of_items: FunctionFacts) -> bool:
+    """Return whether the annotation of the result is a frame, or an iterator of frames."""
     found = (unwrapped(facts.result_type), unwrapped(of_items.result_type))
-    return _ROW if any(map(frame_kind, found)) else of_items.result_type
+    return any(frame_kind(each) is not None for each in found)
 
 
 def _refuse_result(facts: FunctionFacts, of_items: FunctionFacts) -> None:

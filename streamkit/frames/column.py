@@ -78,6 +78,8 @@ class Column(ABC):
             raise ColumnError(f"it is null, but its type is {self.name}")
         if arrow_types.is_null(array.type):
             return [None] * len(array)
+        if arrow_types.is_dictionary(array.type):  # which libraries use for categories
+            array = array.dictionary_decode()
         found = self._read(array if array.type == self.arrow else self._cast(array))
         if self._rule is not None:
             msgspec.convert([each for each in found if each is not None], self._rule)
@@ -85,7 +87,8 @@ class Column(ABC):
 
     def problem(self, given: pyarrow.DataType) -> str:
         """Return why an array of a type cannot be read, or an empty text."""
-        if arrow_types.is_null(given) or given == self.arrow or self.reads(given):
+        plain = given.value_type if arrow_types.is_dictionary(given) else given
+        if arrow_types.is_null(plain) or plain == self.arrow or self.reads(plain):
             return ""
         return f"has the type {given}, but {self.name} needs {self.arrow}"
 

@@ -100,7 +100,7 @@ def _as_pandas(batch: pyarrow.RecordBatch) -> pandas.DataFrame:
     for field, array in zip(batch.schema, batch.columns, strict=True):
         dtype = _dtype(field)
         series[field.name] = array.to_pandas(types_mapper=_always(dtype))
-    return pandas.DataFrame(series, copy=False)
+    return pandas.DataFrame(series, copy=True)  # the arrays of Arrow cannot be changed in place
 
 
 def _always(dtype: Any) -> Callable[[pyarrow.DataType], Any] | None:

@@ -23,6 +23,7 @@ class Frames:
         input_type: The type of the rows; None if it is not known.
         output_type: The type of the rows of frames that it returns; None for dicts.
         is_row_by_row: Whether it returns one row for each row.
+        gives_frames: Whether its results are declared to be frames.
         is_sink: Whether it returns nothing.
     """
 
@@ -30,6 +31,7 @@ class Frames:
     input_type: Kind
     output_type: Kind = None
     is_row_by_row: bool = False
+    gives_frames: bool = False
     is_sink: bool = False
 
     def check(self) -> None:
@@ -76,7 +78,7 @@ class Frames:
             if self.is_row_by_row:
                 self._check_rows(result, kind, count)
             return self._read(result, kind)
-        _refuse_lazy(result)
+        self._check_other(result, is_whole=True)
         if is_series(type(result)):
             return self._read(result, None)
         if self.is_row_by_row or result is None or isinstance(result, str | bytes):
@@ -92,7 +94,7 @@ class Frames:
         kind = frame_of(value)
         if kind is not None:
             return self._read(value, kind)
-        _refuse_lazy(value)
+        self._check_other(value, is_whole=False)
         return [value]
 
     def _read(self, result: Value, kind: FrameKind | None) -> list[Value]:
@@ -111,6 +113,15 @@ class Frames:
             if self.is_row_by_row:
                 raise
             raise DataError(str(error)) from None  # the number is not that of a record
+
+    def _check_other(self, value: Value, *, is_whole: bool) -> None:
+        """Refuse what is no frame where only frames are declared."""
+        if is_lazy(value):
+            raise DataError("a polars.LazyFrame has no rows yet", hint="return query.collect()")
+        if self.gives_frames and (self.is_row_by_row or not is_whole):
+            raise DataError(
+                f"the function is annotated to give frames, but this is a {type(value).__name__}"
+            )
 
     def _check_rows(self, frame: Value, kind: FrameKind, count: int) -> None:
         found = frame.shape[0]
@@ -167,8 +178,3 @@ def of_lists(function: Callable[[Value], Value], frames: Frames) -> Callable[...
     if inspect.iscoroutinefunction(plain):
         return update_wrapper(awaited, function)
     return FrameFunction(function, frames)
-
-
-def _refuse_lazy(value: Value) -> None:
-    if is_lazy(value):
-        raise DataError("a polars.LazyFrame has no rows yet", hint="return query.collect()")

@@ -64,9 +64,7 @@ class Bools(_Plain):
 
 
 def is_text(given: pyarrow.DataType) -> bool:
-    """Return whether an array has texts, also if each text is stored once."""
-    if arrow_types.is_dictionary(given):
-        given = given.value_type
+    """Return whether an array has texts."""
     return bool(
         arrow_types.is_string(given)
         or arrow_types.is_large_string(given)
