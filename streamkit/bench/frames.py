@@ -18,8 +18,10 @@ from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutpu
 from streamkit.bench.timing import best_of, inputs_not_collected, measured
 from streamkit.frames.functions import Frames
 from streamkit.frames.kinds import PANDAS, POLARS, FrameKind
+from streamkit.limits import CHUNK_RECORDS_MAX
 
-BATCH: Final = 8_192
+# As many rows as a slice has at most, so that all sides compute the same frames.
+BATCH: Final = CHUNK_RECORDS_MAX
 _EARTH_KM: Final = 6_371.0
 _LONG_KM: Final = 2_000.0
 _TOLERANCE: Final = 1e-9

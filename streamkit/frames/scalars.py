@@ -34,6 +34,12 @@ class Ints(_Plain):
     kinds = (int,)
     refused = (bool,)
 
+    def _build(self, values: Sequence[Value]) -> pyarrow.Array:
+        try:
+            return super()._build(values)
+        except OverflowError:
+            raise ColumnError("it does not fit into 64 bits") from None
+
     def reads(self, given: pyarrow.DataType) -> bool:
         # Numbers with a fraction are refused by the cast. pandas has integers as floats easily.
         return bool(arrow_types.is_integer(given) or arrow_types.is_floating(given))
