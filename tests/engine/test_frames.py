@@ -19,6 +19,7 @@ import pytest
 from streamkit import App, Context, Record
 from streamkit.dataflow.calling import called_step
 from streamkit.dataflow.dead_letters import Letter
+from streamkit.dataflow.explain import explain
 from streamkit.dataflow.stream import Stream
 from streamkit.errors import RowError, StageError, TopologyError
 from streamkit.policies import dead_letter, retry
@@ -474,6 +475,9 @@ def test_a_plain_function_of_one_row_for_each_is_called_in_slices() -> None:
     for number, each in enumerate(options):
         called.append(app.stage(flights, batch=10, name=f"s{number}", **each)(rows))
     assert called_step(in_slices.node) is None
+    notes = {each.name: each.notes for each in explain(app.topology).nodes}
+    assert "gets frames of up to 10 rows, in slices" in notes["slices"]
+    assert [name for name, lines in notes.items() if "gets frames" in "".join(lines)] == ["slices"]
     assert None not in [called_step(each.node) for each in called]
 
 
