@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import count
 from operator import attrgetter
 from typing import Final, Literal
 
@@ -135,7 +136,7 @@ class Objects(Column):
         array = pyarrow.StructArray.from_arrays(arrays, fields=list(self.schema))
         if len(full) == len(values):
             return array
-        places = iter(range(len(full)))
+        places = count()
         taken = [None if each is None else next(places) for each in values]
         return array.take(pyarrow.array(taken, pyarrow.int64()))
 
@@ -208,12 +209,12 @@ class Objects(Column):
         left = iter(made)
         return [next(left) if is_valid else None for is_valid in array.is_valid().to_pylist()]
 
-    def _made(self, columns: Mapping[str, list[Value]], count: int) -> list[Value]:
+    def _made(self, columns: Mapping[str, list[Value]], height: int) -> list[Value]:
         make: Callable[..., Value] = self._make
         if self._takes_order and len(columns) == len(self.fields):
             return list(map(make, *columns.values()))
         keys = list(columns)
-        rows = zip(*columns.values(), strict=True) if columns else [()] * count
+        rows = zip(*columns.values(), strict=True) if columns else [()] * height
         leaves_out = {each.key for each in self.fields if each.absent == "missing"}
         if leaves_out:
             return [

@@ -108,14 +108,31 @@ def test_every_frame_may_be_returned_as_another_one(kind: Any) -> None:
         )
 
 
-def test_one_row_for_each_record_keeps_keys_and_timestamps() -> None:
+async def late_async(frame: polars.DataFrame) -> polars.DataFrame:
+    await asyncio.sleep(0)
+    return late(frame)
+
+
+def late_list(frame: polars.DataFrame) -> list[Late]:
+    return [Late(*row) for row in late(frame).iter_rows()]
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [(late, {}), (late, {"blocking": True}), (late_async, {}), (late_list, {})],
+    ids=["slices", "threads", "async", "list"],
+)
+def test_one_row_for_each_record_keeps_keys_and_timestamps(
+    function: Any, options: dict[str, Any]
+) -> None:
     app, flights = app_of()
-    stage = app.stage(flights, batch=10, output_type=Late)(late)
+    stage: Any = app.stage(flights, batch=10, output_type=Late, **options)(function)
     with app.test() as job:
         given = [Record(each, each.carrier.encode(), 1_000 + each.number) for each in FLIGHTS]
         job.send(flights, *given)
         found = [(each.value, each.key, each.timestamp_ms) for each in job.records(stage)]
-    assert found == [(row, each.key, each.timestamp_ms) for row, each in zip(LATE, given)]  # noqa: B905
+    expected = [(each.key, each.timestamp_ms) for each in given]
+    assert found == [(row, *place) for row, place in zip(LATE, expected, strict=True)]
 
 
 def test_any_number_of_rows_has_the_key_and_timestamp_of_the_last_record() -> None:
@@ -374,16 +391,36 @@ def test_only_the_record_fails_whose_row_is_wrong() -> None:
 
 def test_a_wrong_row_among_any_number_of_rows_fails_the_batch() -> None:
     app, flights = app_of()
+    heights: list[int] = []
 
     class Checked(msgspec.Struct):
         delay: float
 
-    @app.stage(flights, batch=10, output_type=Checked)
+    @app.stage(flights, batch=10, output_type=Checked, on_error="skip")
     def checked(frame: polars.DataFrame) -> Iterator[polars.DataFrame]:
+        heights.append(frame.height)
         yield frame.select("delay").reverse()
 
-    with app.test() as job, pytest.raises(StageError, match="row 1: the column 'delay' is None"):
-        job.send(flights, *FLIGHTS)
+    given = [FLIGHTS[1], FLIGHTS[0], FLIGHTS[2]]
+    assert results(app, flights, checked, given) == [Checked(3.0), Checked(20.0)]
+    assert heights == [3, 1, 1, 1]
+
+
+def test_each_record_that_fails_has_its_own_error() -> None:
+    app, flights = app_of()
+
+    @app.stage(flights, batch=100, on_error=dead_letter("letters"))
+    def checked(frame: polars.DataFrame) -> polars.DataFrame:
+        wrong = [number for number in frame["number"] if number % 7 == 0]
+        if wrong:
+            raise ValueError(f"{wrong[-1]} is wrong")
+        return frame
+
+    with app.test() as job:
+        job.send(flights, *(Flight("UA", None, number) for number in range(1, 30)))
+        letters = errors_in(job.output("letters"))
+    expected = [f"ValueError: {number} is wrong" for number in (7, 14, 21, 28)]
+    assert letters == [("ValueError", text) for text in expected]
 
 
 def test_a_frame_with_other_columns_fails_with_their_names() -> None:

@@ -142,6 +142,7 @@ def test_a_row_of_another_class_is_named() -> None:
     [
         ([{"a": 1}, {"a": 2}, {"a": "x"}], 2, "the field 'a' is 'x'"),
         ([{"a": 1}, {"a": True}], 1, "the field 'a' is True"),
+        ([{"a": 1.5}, {"a": 2}, {"a": True}], 2, "the field 'a' is True"),
         ([{"a": 1}, {}], 1, "row 1 has no fields"),
         ([{"a": 1}, {2: 1}], 1, "row 1 has the key 2"),
         ([{"a": 1}, 5], 1, "row 1 is of type int"),
@@ -213,6 +214,17 @@ def test_a_value_outside_of_a_declared_range_is_named() -> None:
     frame = polars.DataFrame({"field": [1, None, -3]})
     with pytest.raises(RowError, match=r"row 2: the column 'field' is -3.*Expected `int` >= 0"):
         results(frame, of)
+
+
+def test_a_row_that_is_of_no_type_of_a_union_is_named() -> None:
+    frame = polars.DataFrame({"type": ["A", "B", "C"], "x": [1, 2, 3]})
+    assert results(frame.head(2), A | B) == [A(1), B(2)]
+    with pytest.raises(RowError, match=r"row 2 at .type is {'type': 'C', 'x': 3}") as caught:
+        results(frame, A | B)
+    assert caught.value.row == 2
+    with pytest.raises(RowError, match="row 0 is 'x': Expected `int") as caught:
+        results(polars.Series(["x", "y"]), int)
+    assert caught.value.row == 0
 
 
 def test_a_frame_with_too_few_rows_says_how_to_return_any_number() -> None:

@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import msgspec
+import pandas
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streamkit import Record
@@ -75,6 +76,7 @@ class Numbers(msgspec.Struct):
 
 
 @each_frame
+@example(values=[Numbers(math.nan, None), Numbers(0.5, 2)])
 @given(values=st.lists(st.builds(Numbers, st.floats(), st.none() | INTS), min_size=1))
 def test_nan_in_a_field_that_is_never_none_stays_nan(
     kind: FrameKind, values: list[Numbers]
@@ -96,6 +98,16 @@ def test_in_pandas_a_missing_float_is_nan_and_comes_back_as_none() -> None:
 
 # polars ends with a panic for a name with the character 0.
 NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=5)
+
+
+class Derived(pandas.DataFrame):
+    """A class that derives from a frame, as that of geopandas does."""
+
+
+def test_a_frame_of_a_derived_class_is_read_like_one() -> None:
+    frames = Frames(FRAMES[0], Numbers, Numbers, is_row_by_row=True)
+    assert frames.results(Derived({"plain": [1.5], "count": [3]}), 1) == [Numbers(1.5, 3)]
+    assert frame_kind(Derived) is None
 
 
 @dataclass
