@@ -278,6 +278,9 @@ class RowError(DataError):
         message: What is wrong with the row.
     """
 
+    # Whether the function was not called yet, so a sink has not written the rows before this one.
+    is_before_call = False
+
     def __init__(self, row: int, message: str = "the row cannot be written") -> None:
         super().__init__(message)
         self.row = row

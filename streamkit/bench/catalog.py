@@ -84,6 +84,11 @@ BENCHMARKS: Final = {
         "an async stage with 256 calls of 1 ms in progress, in a job without a broker",
         "0.9 of asyncio.gather",
     ),
+    "frames": Benchmark(
+        "streamkit.bench.frames",
+        "distance, speed and risk of flights with frames, in a job without a broker",
+        "no target yet; the baselines are a stage of single records, and loops by hand",
+    ),
     "latency": Benchmark(
         "streamkit.bench.latency",
         "from produce to consume through the job of etl, at 2,000 records/s",

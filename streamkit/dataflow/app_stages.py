@@ -6,6 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from streamkit.dataflow.app_sources import AppSources
+from streamkit.dataflow.batch_decorators import (
+    BatchDecorator,
+    BatchSinkDecorator,
+    GivingBatchDecorator,
+)
 from streamkit.dataflow.contracts import Sink as SinkConnector
 from streamkit.dataflow.decorated import (
     input_nodes,
@@ -15,7 +20,6 @@ from streamkit.dataflow.decorated import (
 )
 from streamkit.dataflow.decorated_function import Sink, Stage
 from streamkit.dataflow.decorators import (
-    BatchDecorator,
     GivingDecorator,
     ShapingDecorator,
     SinkDecorator,
@@ -63,6 +67,16 @@ class AppStages(AppSources):
         self,
         stream: Stream[X],
         /,
+        *,
+        batch: int,
+        output_type: TypeForm[V],
+        **options: Unpack[FunctionStageOptions],
+    ) -> GivingBatchDecorator[X, V]: ...
+    @overload
+    def stage(
+        self,
+        stream: Stream[X],
+        /,
         *others: Stream[Any],
         output_type: TypeForm[V],
         **options: Unpack[FunctionStageOptions],
@@ -100,10 +114,12 @@ class AppStages(AppSources):
 
         Args:
             streams: The streams to read.
-            output_type: The type of the results, for a function that returns a union of classes.
-            batch: The function gets lists of up to so many values. With ``-> list[...]`` it
-                returns one result for each; with ``-> Iterator[...]`` any number, whose key and
-                timestamp are those of the last record.
+            output_type: The type of the results, for a function that returns a union of classes,
+                or frames with rows of this type.
+            batch: The function gets lists of up to so many values, or frames if its parameter is
+                annotated so. With ``-> list[...]`` or a frame it returns one result for each; with
+                ``-> Iterator[...]`` any number, whose key and timestamp are those of the last
+                record.
             options: See `FunctionStageOptions`.
 
         Raises:
@@ -134,7 +150,7 @@ class AppStages(AppSources):
         *,
         batch: int,
         **options: Unpack[FunctionSinkOptions],
-    ) -> SinkDecorator[list[X]]: ...
+    ) -> BatchSinkDecorator[X]: ...
     @overload
     def sink(
         self,
@@ -202,7 +218,7 @@ class AppStages(AppSources):
 
         With ``to``, the function returns the value that is written, and None drops the record;
         it may return a `Record` to set key and timestamp. Without ``to``, the function is the
-        sink: it is called with each value, or with lists of values if ``batch`` is set.
+        sink: it is called with each value, or with lists or frames of values if ``batch`` is set.
 
         Args:
             stream: The stream to write.
@@ -210,7 +226,7 @@ class AppStages(AppSources):
             key: Returns the record's key for a value of the stream.
             key_format: The format of the keys, for a topic. Without it, they are bytes, text or
                 None.
-            batch: The largest list that one call of a function sink gets.
+            batch: The largest list or frame that one call of a function sink gets.
             options: See `ShapingOptions`.
 
         Raises:

@@ -6,7 +6,7 @@ The graph is divided at such a stage: a slice ends there, and each result begins
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal, TypedDict, cast
@@ -138,17 +138,30 @@ class Called:
         if self.is_sink:
             refuse_unfinished(result)
             return [None] * len(call)
-        if result is None or isinstance(result, str | bytes):
-            raise TypeError(f"a batch returned {type(result).__name__}, not a list of results")
-        found = list(result)
         if self.expands:
-            return [*(NOTHING for _ in call[1:]), found]
-        if len(found) != len(call):
-            raise TypeError(
-                f"a batch of {len(call)} records returned {len(found)} results: a function with "
-                "-> list[...] returns one for each record; annotate Iterator[...] for any number"
-            )
-        return found
+            return [*(NOTHING for _ in call[1:]), _listed(result)]
+        return one_for_each(result, len(call))
+
+
+def one_for_each(result: Any, count: int) -> list[Any]:
+    """Return the results of a batch of ``count`` records.
+
+    Raises:
+        TypeError: The function returned something else than one result for each record.
+    """
+    found = _listed(result)
+    if len(found) != count:
+        raise TypeError(
+            f"a batch of {count} records returned {len(found)} results: a function with "
+            "-> list[...] returns one for each record; annotate Iterator[...] for any number"
+        )
+    return found
+
+
+def _listed(result: Any) -> list[Any]:
+    if isinstance(result, str | bytes) or not isinstance(result, Iterable):
+        raise TypeError(f"a batch returned {type(result).__name__}, not a list of results")
+    return list(result)
 
 
 def called_step(node: Node) -> Called | None:
@@ -231,22 +244,29 @@ def call_spec(
     )
 
 
+def has_calls(options: Mapping[str, Any], policy: Policy) -> bool:
+    """Return whether an option of a function, or its retries, need calls outside of slices."""
+    given = {each for each, value in options.items() if value not in (None, False)}
+    return policy.retry is not None or bool(given & CallingOptions.__annotations__.keys())
+
+
 def called_sink(
     function: Callable[..., Any],
     name: str,
     options: Mapping[str, Any],
     batch: int | None,
     policy: Policy,
+    *,
+    gets_frames: bool = False,
 ) -> Called | None:
     """Return the step of a function that is a sink; None if each slice calls it.
+
+    With ``gets_frames`` it always has calls, whose batches are not cut where a slice ends.
 
     Raises:
         UsageError: An option is not valid, or not with the others.
     """
-    given = CallingOptions.__annotations__.keys() & {
-        each for each, value in options.items() if value not in (None, False)
-    }
-    if not given and policy.retry is None:
+    if not has_calls(options, policy) and not gets_frames:
         return None
     spec = call_spec(
         calling_options(options),

@@ -11,10 +11,13 @@ from streamkit.dataflow.calling import (
     called_object,
     called_sink,
     calling_options,
+    has_calls,
 )
 from streamkit.dataflow.contracts import Source
 from streamkit.dataflow.decorated_function import DecoratedFunction, Sink
 from streamkit.dataflow.endpoints import FunctionSink, TopicSource
+from streamkit.dataflow.frame_operators import MapFrames
+from streamkit.dataflow.frame_stages import result_type_of, sink_frames, stage_frames
 from streamkit.dataflow.functions import (
     FunctionFacts,
     check_parameters,
@@ -41,6 +44,8 @@ from streamkit.dataflow.steps import Step
 from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node, stage_name
 from streamkit.errors import TopologyError, UsageError
+from streamkit.frames.functions import Frames, of_lists
+from streamkit.frames.kinds import frame_kind
 from streamkit.serde.keys import KeyReader
 
 
@@ -98,20 +103,27 @@ def stage_node(
 ) -> Node:
     """Create the node of a function that gets each value of one or more streams.
 
-    With ``batch``, it gets lists of up to so many values.
+    With ``batch``, it gets lists or frames of up to so many values.
 
     Raises:
         TopologyError: The function cannot be a stage; the message shows its file and line.
     """
-    if batch is not None:
-        _check_takes_lists(facts_of(function, scope))
-    facts = facts_of(function, scope, batch=batch is not None)
+    whole = facts_of(function, scope)
+    facts = whole if batch is None else facts_of(function, scope, batch=True)
+    frames = stage_frames(whole, facts, inputs, output_type, batch)
+    if frames is not None:
+        output_type = result_type_of(whole, facts) if output_type is None else output_type
+    elif batch is not None:
+        _check_takes_lists(whole)
     check_parameters(function, facts, "stage")
     given = inputs[0].value_type if len(inputs) == 1 else None
     with errors_at(facts.location):
         key_of = context_keys(facts, source_of_keys(inputs) if facts.takes_context else None)
-        called = _called_step(function, facts, options, key_of, batch)
-        step = called or _stage_step(function, facts, inputs, options, key_of)
+        called = function if frames is None else of_lists(function, frames)
+        step: Step | None = _called_step(called, facts, options, key_of, batch)
+        if frames is not None and batch is not None and _is_for_slices(frames, facts, options):
+            step = MapFrames(called, batch)
+        step = step or _stage_step(function, facts, inputs, options, key_of)
     return Node(
         options.get("name") or stage_name(facts.name),
         "stage",
@@ -141,14 +153,17 @@ def sink_node(
     _refuse_state(facts, "sink")
     check_parameters(function, facts, "sink")
     policy = on_error_of(options)
+    batch = target.batch if isinstance(target, FunctionSink) else None
+    has_target = not isinstance(target, FunctionSink)
+    frames = sink_frames(facts, source, batch, has_target=has_target)
     with errors_at(facts.location):
         key_of = context_keys(facts, source_of_keys((source,)) if facts.takes_context else None)
-        shaping = _sink_function(function, facts, target, options, key_of)
+        called = function if frames is None else of_lists(function, frames)
+        shaping = _sink_function(called, facts, target, options, key_of)
         written = _result_type(facts, source.value_type)
         endpoint = sink_endpoint(target, cast("SinkOptions", options))
         steps = sink_steps(target, key, shaping, written, options.get("value"), facts.name)
-    has_lists = isinstance(target, FunctionSink) and target.batch is not None
-    if has_lists:
+    if batch is not None and frames is None:
         _check_takes_lists(facts)
     return Node(
         options.get("name") or stage_name(facts.name),
@@ -158,7 +173,7 @@ def sink_node(
         endpoint=endpoint,
         on_error=policy,
         location=facts.location,
-        input_type=None if has_lists else facts.value_type,
+        input_type=None if batch is not None else facts.value_type,
     )
 
 
@@ -173,7 +188,10 @@ def _sink_function(
     policy = on_error_of(options)
     if isinstance(target, FunctionSink):
         _check_function_sink(facts)
-        writing = called_sink(function, facts.name, options, target.batch, policy)
+        is_frame = frame_kind(unwrapped(facts.value_type)) is not None
+        writing = called_sink(
+            function, facts.name, options, target.batch, policy, gets_frames=is_frame
+        )
         return () if writing is None else (writing,)
     _check_shaping(facts)
     if called_object(target, policy) is not None:
@@ -297,6 +315,15 @@ def _called_step(
         )
     expands = facts.kind in ("flat_map", "async_flat_map")
     return Called(function, spec, expands, is_generator(function), key_of=key_of)
+
+
+def _is_for_slices(frames: Frames, facts: FunctionFacts, options: FunctionStageOptions) -> bool:
+    """Return whether a function of frames can be called in slices, which is faster.
+
+    Its results must not depend on which records are in a frame.
+    """
+    is_plain = facts.kind == "map" and frames.is_row_by_row
+    return is_plain and not has_calls(options, on_error_of(options))
 
 
 def _stage_step(

@@ -14,7 +14,7 @@ plain callables repeat the kinds, because mypy does not match an unnamed paramet
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from streamkit.dataflow.context import Context
@@ -134,42 +134,6 @@ class StreamsWithContext(Protocol[X_con, P, R_co, V_co]):
     def __call__(self, value: X_con, context: AnyContext, /) -> AsyncIterator[V_co]: ...
 
 
-class Batches(Protocol[X, P, R_co, V_co]):
-    """A function that gets a list of values and returns one result for each."""
-
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-    @overload
-    def __call__(self, values: list[X], /) -> Sequence[V_co | None]: ...
-
-
-class BatchesFreely(Protocol[X, P, R_co, V_co]):
-    """A function that gets a list of values and returns any number of results."""
-
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-    @overload
-    def __call__(self, values: list[X], /) -> Iterable[V_co]: ...
-
-
-class AwaitsBatches(Protocol[X, P, R_co, V_co]):
-    """An async function that gets a list of values."""
-
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-    @overload
-    def __call__(self, values: list[X], /) -> Awaitable[Iterable[V_co]]: ...
-
-
-class StreamsBatches(Protocol[X, P, R_co, V_co]):
-    """An async generator that gets a list of values."""
-
-    @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-    @overload
-    def __call__(self, values: list[X], /) -> AsyncIterator[V_co]: ...
-
-
 class Maps(Protocol[X_con, P, R_co, V_co]):
     """A function that gets a value."""
 
@@ -259,28 +223,6 @@ class StageDecorator(Generic[X]):
     def __call__(self, function: Callable[[X], Iterator[V]], /) -> Stage[[X], Iterator[V], V]: ...
     @overload
     def __call__(self, function: Callable[[X], V | None], /) -> Stage[[X], V | None, V]: ...
-    def __call__(self, function: Callable[..., Any], /) -> Any:
-        return self._make(function)
-
-
-class BatchDecorator(Generic[X]):
-    """Turns a function of a list of X into a stage."""
-
-    def __init__(self, make: Callable[[Callable[..., Any]], Any]) -> None:
-        self._make = make
-
-    @overload
-    def __call__(self, function: AwaitsBatches[X, P, R, V], /) -> Stage[P, R, V]: ...
-    @overload
-    def __call__(self, function: StreamsBatches[X, P, R, V], /) -> Stage[P, R, V]: ...
-    @overload
-    def __call__(self, function: Batches[X, P, R, V], /) -> Stage[P, R, V]: ...
-    @overload
-    def __call__(self, function: BatchesFreely[X, P, R, V], /) -> Stage[P, R, V]: ...
-    @overload
-    def __call__(
-        self, function: Callable[[list[X]], Iterable[V]], /
-    ) -> Stage[[list[X]], Iterable[V], V]: ...
     def __call__(self, function: Callable[..., Any], /) -> Any:
         return self._make(function)
 

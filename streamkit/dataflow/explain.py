@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from streamkit.dataflow.calling import called_step
 from streamkit.dataflow.endpoints import FileTable, FunctionSink, FunctionSource
+from streamkit.dataflow.frame_operators import MapFrames
 from streamkit.dataflow.steps import Unlimited
 from streamkit.dataflow.tables import Lookup
 from streamkit.dataflow.topology import Node, Topology
@@ -116,6 +117,11 @@ def _notes(node: Node, plan: TimePlan) -> Iterator[str]:
     called = called_step(node)
     if called is not None:
         yield str(called.spec)
+    yield from (
+        f"gets frames of up to {step.batch} rows, in slices"
+        for step in node.steps
+        if isinstance(step, MapFrames)
+    )
     if node.kind == "sink":
         calls = ", called again for records after the last commit" * isinstance(
             node.endpoint, FunctionSink

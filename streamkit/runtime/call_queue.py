@@ -70,7 +70,9 @@ class CallQueue(PendingQueue):
         chances: Chances,
         now_s: float,
     ) -> None:
-        waiting_max = max(4 * limits.concurrency, QUEUED_RECORDS_MAX)
+        # One batch more than are in calls, so that the next one is full when a call ends.
+        batches = (limits.batch or 1) * (limits.concurrency + 1)
+        waiting_max = max(4 * limits.concurrency, batches, QUEUED_RECORDS_MAX)
         super().__init__(records, policy, chances, waiting_max)
         self.limits = limits
         self._rate = Rate(limits.rate_per_s)
@@ -175,11 +177,11 @@ class CallQueue(PendingQueue):
                 record.result = result
                 self._done(record)
         elif isinstance(error, RowError) and 0 <= error.row < len(call):
-            written = error.row if self.limits.writes else 0
+            written = error.row if self.limits.writes and not error.is_before_call else 0
             for record in call[:written]:
                 self._done(record)
             self._requeue([*call[written : error.row], *call[error.row + 1 :]])
-            self._failed([call[error.row]], error.__cause__ or error, now_s, call[0])
+            self._failed([call[error.row]], _cause_of(error), now_s, call[0])
         else:
             self._failed(call, error, now_s, call[0])
         self._advance()
@@ -259,6 +261,8 @@ class CallQueue(PendingQueue):
         size, first = self.limits.batch, self._queue[0]
         if size is None or len(self._queue) >= size or self.is_flushing or first.is_alone:
             return None
+        if self.is_full:  # no record comes that the batch could wait for
+            return None
         return first.since_s + self.limits.max_wait_s
 
     # --- order -----------------------------------------------------------------------
@@ -328,3 +332,10 @@ class CallQueue(PendingQueue):
         if still:
             self._held[group] = still
         self._requeue([each for each in held if not self._is_after_retried(each)])
+
+
+def _cause_of(error: RowError) -> BaseException:
+    """Return the error that a function has named as the cause, or the error itself."""
+    cause = error.__cause__
+    is_traceback = hasattr(cause, "users_line")  # of a process; see `RemoteTraceback`
+    return error if cause is None or is_traceback else cause

@@ -79,6 +79,7 @@ def test_the_names_of_benchmarks_do_not_change() -> None:
         "window-many-keys",
         "join",
         "calls",
+        "frames",
         "latency",
         "backlog",
         "startup",

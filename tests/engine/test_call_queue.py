@@ -135,6 +135,29 @@ def test_a_batch_waits_for_more_records_until_its_time() -> None:
     assert numbers(queue.next_call(0.5)) == [0, 1]
 
 
+@pytest.mark.parametrize("concurrency", [1, 3])
+@pytest.mark.parametrize("size", [100, 4_096, 5_000, 20_000])
+def test_the_queue_takes_as_many_records_as_all_batches_need(size: int, concurrency: int) -> None:
+    limits = CallLimits("input", concurrency, batch=size, max_wait_s=60)
+    queue = queue_of(limits, Policy(None, "fail"), "")
+    added = 0
+    for _ in range(concurrency):
+        while not queue.is_full and not (call := queue.next_call(0.0)):
+            queue.add([PendingRecord(added, None, 0, added, "t", 0)], 0.0)
+            added += 1
+        assert len(call) == size
+    assert not queue.is_full
+
+
+def test_a_batch_begins_when_the_queue_takes_no_more_records() -> None:
+    limits = CallLimits("input", batch=1_000, max_wait_s=60)
+    queue = queue_of(limits, Policy(None, "fail"), "")
+    while not queue.is_full:
+        assert queue.next_call(0.0) == []
+        queue.add([PendingRecord("x" * 2**20, None, 0, 0, "t", 0)], 0.0)
+    assert 1 < len(queue.next_call(0.0)) < 1_000
+
+
 @pytest.mark.parametrize("order", ["input", "key", "none"])
 def test_a_full_batch_waits_only_for_the_limit_of_the_rate(order: Literal["input"]) -> None:
     limits = CallLimits(order, batch=2, max_wait_s=60, rate_per_s=5)
@@ -226,3 +249,12 @@ def test_a_call_of_a_sink_has_written_the_records_before_the_one_that_failed() -
     queue.finish(call, (), RowError(1), 0.0)
     assert [record.offset for record in queue.take(9)] == [0, 1]
     assert [record.offset for record in queue.next_call(1.0)] == [2, 3]
+
+
+def test_a_sink_that_was_not_called_yet_has_written_nothing() -> None:
+    queue = queue_of(CallLimits("input", batch=4, writes=True), Policy(None, "skip"), "abcd")
+    call = queue.next_call(0.0)
+    error = RowError(2, "it fits into no column")
+    error.is_before_call = True
+    queue.finish(call, (), error, 0.0)
+    assert numbers(queue.next_call(0.1)) == [0, 1, 3]

@@ -7,9 +7,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
-from streamkit import App
+import polars
+
+from streamkit import App, Record
 from streamkit.dataflow.stream import Stream
-from tests.hostile.graphs import Ledger, Slot, Table, Trick, add_sinks, numbers, result_of
+from tests.hostile.graphs import TOPIC, Ledger, Slot, Table, Trick, add_sinks, numbers, result_of
 
 KEYS = 7
 Build = Callable[[App, Trick, Ledger, dict[str, Any]], None]
@@ -88,6 +90,47 @@ def iterated_batches(app: App, trick: Trick, ledger: Ledger, policy: dict[str, A
             yield value
 
     add_sinks(app, app.stage(keyed(app), name="hostile", batch=5, **policy)(hostile), ledger)
+
+
+def records(app: App) -> Stream[Record[int]]:
+    """Return the numbers with a type that has columns."""
+    return app.stream(TOPIC, Record[int]).key_by(lambda record: b"%d" % (record.value % KEYS))
+
+
+def frames(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
+    def hostile(frame: polars.DataFrame) -> list[int]:
+        return [result_of(trick, value, value) for value in frame["value"]]
+
+    add_sinks(app, app.stage(records(app), name="hostile", batch=5, **policy)(hostile), ledger)
+
+
+def called_frames(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
+    def hostile(frame: polars.DataFrame) -> Iterator[int]:
+        for value in frame["value"]:
+            result_of(trick, value, None)
+            yield value
+
+    add_sinks(app, app.stage(records(app), name="hostile", batch=5, **policy)(hostile), ledger)
+
+
+def async_frames(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
+    async def hostile(frame: polars.DataFrame) -> list[int]:
+        return [result_of(trick, value, value) for value in frame["value"]]
+
+    options = {"batch": 5, "concurrency": 3, "name": "hostile", **policy}
+    add_sinks(app, app.stage(records(app), **options)(hostile), ledger)
+
+
+def frame_sink(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
+    source = records(app)
+
+    @app.sink(source, batch=5, name="hostile", **policy)
+    def hostile(frame: polars.DataFrame) -> Any:
+        answers = [result_of(trick, value, None) for value in frame["value"]]
+        ledger.written.extend(frame["value"])
+        return next((each for each in answers if each is not None), None)
+
+    add_sinks(app, source.map(lambda record: record.value), ledger)
 
 
 def async_shaping(app: App, trick: Trick, ledger: Ledger, policy: dict[str, Any]) -> None:
@@ -176,6 +219,9 @@ IN_ORDER = [
     Slot("batches", batches, "hostile", is_list=True),
     Slot("async-batches", async_batches, "hostile", is_list=True),
     Slot("iterated-batches", iterated_batches, "hostile", is_list=True),
+    Slot("frames", frames, "hostile", is_list=True),
+    Slot("called-frames", called_frames, "hostile", is_list=True),
+    Slot("async-frames", async_frames, "hostile", is_list=True),
 ]
 BY_KEY = [
     Slot("async-by-key", awaiting(ordered="key"), "hostile"),
@@ -188,6 +234,7 @@ CALLED_SINKS = [
     Slot("async-sink", async_sink(concurrency=4), "hostile", is_sink=True),
     Slot("async-sink-in-order", async_sink(concurrency=4, ordered=True), "hostile", is_sink=True),
     Slot("thread-sink", thread_sink, "hostile", is_sink=True),
+    Slot("frame-sink", frame_sink, "hostile", is_sink=True, is_list=True),
 ]
 RETRIED_SINKS = [
     Slot("plain-sink", plain_sink, "hostile", is_sink=True),

@@ -129,7 +129,8 @@ def is_applicable(case: Case) -> bool:
         return False
     if slot.is_list and not slot.is_sink:  # a value of a list may be of any type
         return False
-    return not (slot in RETRIED_SINKS and behaviour.name == "returns-coroutine")  # it is awaited
+    is_plain_sink = slot in RETRIED_SINKS or slot.name == "frame-sink"
+    return not (is_plain_sink and behaviour.name == "returns-coroutine")  # it is awaited
 
 
 class Job:
@@ -180,7 +181,9 @@ def test_hostile_calls_lose_and_repeat_nothing(place: Place, case: Case) -> None
         if case.slot in IN_ORDER and (case.is_final or case.policy == "fail"):
             assert_done_up_to(job, case.bad)
         if not case.is_final:
-            assert job.times == (3 if case.policy in RETRYING else 1)
+            # A function of frames that is called in slices fails again with fewer records.
+            times = range(1, 5) if case.slot.name == "frames" else [1]
+            assert job.times in ([3] if case.policy in RETRYING else times)
         assert job.fixed_run().code == EXIT_CLEAN
         assert_each_once(job)
         return
