@@ -1,0 +1,1 @@
+"""Tables of SQL databases as sources and sinks: PostgreSQL, SQLite and others."""

@@ -1,0 +1,222 @@
+"""PostgreSQL, with psycopg."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+
+from streamkit.connectors.sql.dialects import POSTGRES
+from streamkit.connectors.sql.queries import Statement
+from streamkit.connectors.sql.rows import Row
+from streamkit.connectors.sql.session import (
+    Result,
+    connect_failed,
+    connection_lost,
+    driver_missing,
+    refused,
+)
+from streamkit.connectors.sql.statements import Target
+from streamkit.connectors.sql.tables import Table, TableColumn
+from streamkit.connectors.sql.url import Database
+from streamkit.record import Value
+
+try:
+    import psycopg
+    from psycopg.abc import Buffer
+    from psycopg.adapt import Loader
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+except ImportError as error:
+    raise driver_missing("psycopg", "postgres") from error
+
+# For each connection, unless the URL has its own; a dead network must not hold a job for ever.
+_OPTIONS: Final = {
+    "application_name": "streamkit",
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "tcp_user_timeout": "60000",
+}
+# The values of a table must not depend on the settings of its server or its user.
+_SESSION: Final = "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'"
+_INTERRUPT_S_MAX: Final = 5.0
+# Source: https://www.postgresql.org/docs/current/errcodes-appendix.html. The server ends or starts,
+# has no free connection, memory or disk, or has chosen this transaction to end a deadlock.
+_TRANSIENT: Final = (*("08", "53", "57P01", "57P02", "57P03", "57P05", "40001", "40P01", "55P03"),)
+_DATA: Final = ("22", "23")
+_FATAL: Final = "FATAL:"
+_STARTING: Final = ("starting up", "shutting down", "recovery mode", "connection slots", "too many")
+_STAGE: Final = "pg_temp.streamkit_rows"
+_COLUMNS: Final = """
+SELECT a.attname,
+       format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE a.atttypid END,
+                   CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END),
+       NOT (a.attnotnull OR t.typnotnull),
+       a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL,
+       a.attgenerated <> '' OR a.attidentity = 'a'
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+"""
+_UNIQUE: Final = """
+SELECT i.indisprimary, array_agg(a.attname::text ORDER BY k.n)
+FROM pg_index i
+CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, n)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indisvalid AND i.indimmediate
+  AND i.indpred IS NULL AND i.indexprs IS NULL AND k.n <= i.indnkeyatts
+GROUP BY i.indexrelid, i.indisprimary
+ORDER BY i.indisprimary DESC, i.indexrelid
+"""
+# A vacuum writes no rows, but may run for hours.
+_TRANSACTIONS: Final = """
+SELECT l.virtualtransaction
+FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'virtualxid' AND l.granted AND l.mode = 'ExclusiveLock'
+  AND l.pid <> pg_backend_pid() AND a.backend_type IS DISTINCT FROM 'autovacuum worker'
+  AND a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
+UNION ALL
+SELECT gid FROM pg_prepared_xacts WHERE database = current_database()
+"""
+
+
+class PostgresSession:
+    """A connection to a server."""
+
+    dialect = POSTGRES
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: psycopg.Connection[tuple[Value, ...]] | None = None
+
+    def open(self) -> None:
+        url = self._database.url.reveal()
+        try:
+            given = conninfo_to_dict(url)
+            conninfo = make_conninfo(url, **{k: v for k, v in _OPTIONS.items() if k not in given})
+        except psycopg.Error:
+            # Its text has the URL, and so the password.
+            unreadable = ValueError("the URL cannot be read")
+            raise connect_failed(self._database, unreadable, retryable=False) from None
+        try:
+            self._connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+            self._connection.execute(_SESSION)
+        except psycopg.Error as error:
+            self.close()
+            is_retryable = _may_connect_later(error)
+            raise connect_failed(self._database, error, retryable=is_retryable) from None
+        for name in ("json", "jsonb"):
+            self._connection.adapters.register_loader(name, _RawJson)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def interrupt(self) -> None:
+        if self._connection is not None:
+            self._connection.cancel_safe(timeout=_INTERRUPT_S_MAX)
+
+    def describe(self, table: str) -> Table | None:
+        # In a parameter, a percent sign is not a placeholder.
+        place = (self.dialect.table(table).replace("%%", "%"),)
+        columns = self.query(Statement(_COLUMNS, place)).rows
+        if not columns:
+            return None
+        unique = self.query(Statement(_UNIQUE, place)).rows
+        return Table(
+            tuple(TableColumn(*row) for row in columns),
+            next((tuple(names) for is_primary, names in unique if is_primary), ()),
+            tuple(frozenset(names) for _, names in unique),
+        )
+
+    def query(self, statement: Statement) -> Result:
+        with self._errors():
+            cursor = self._open_connection.execute(_sql(statement.text), statement.parameters)
+            names = tuple(each.name for each in cursor.description or ())
+            return Result(names, cursor.fetchall())
+
+    def execute(self, statement: Statement) -> int:
+        with self._errors():
+            cursor = self._open_connection.execute(_sql(statement.text), statement.parameters)
+            return cursor.rowcount
+
+    def begin(self) -> None:
+        self.execute(Statement("BEGIN"))
+
+    def commit(self) -> None:
+        self.execute(Statement("COMMIT"))
+
+    def rollback(self) -> None:
+        self.execute(Statement("ROLLBACK"))
+
+    def write(self, target: Target, rows: Sequence[Row]) -> None:
+        if not target.key:
+            self._copy(self.dialect.table(target.table), target.columns, rows)
+            return
+        # COPY cannot replace rows, so they are copied to a table of this transaction first.
+        names = self.dialect.quoted_all(target.columns)
+        self.execute(
+            Statement(
+                f"CREATE TEMPORARY TABLE IF NOT EXISTS {_STAGE} ON COMMIT DROP AS "
+                f"SELECT {names} FROM {self.dialect.table(target.table)} WITH NO DATA"
+            )
+        )
+        self._copy(_STAGE, target.columns, rows)
+        self.execute(Statement(target.insert_from(_STAGE)))
+        self.execute(Statement(f"TRUNCATE {_STAGE}"))
+
+    def delete(self, target: Target, keys: Sequence[Row]) -> None:
+        with self._errors(), self._open_connection.cursor() as cursor:
+            cursor.executemany(_sql(target.delete()), keys)
+
+    def open_transactions(self) -> frozenset[str] | None:
+        found = self.query(Statement("SELECT pg_is_in_recovery()")).rows
+        if found[0][0]:
+            return None  # a standby does not know the transactions of its primary
+        return frozenset(name for (name,) in self.query(Statement(_TRANSACTIONS)).rows)
+
+    @property
+    def _open_connection(self) -> psycopg.Connection[tuple[Value, ...]]:
+        assert self._connection is not None, "open comes first"
+        return self._connection
+
+    def _copy(self, relation: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        names = self.dialect.quoted_all(columns)
+        text = f"COPY {relation} ({names}) FROM STDIN".replace("%%", "%")
+        connection = self._open_connection
+        with self._errors(), connection.cursor() as cursor, cursor.copy(_sql(text)) as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.Error as error:
+            state = error.sqlstate or ""
+            is_lost = self._connection is None or self._connection.closed
+            if is_lost or state.startswith(_TRANSIENT):
+                raise connection_lost(self._database, error) from error
+            raise refused(self._database, error, is_data=state.startswith(_DATA)) from error
+
+
+class _RawJson(Loader):
+    """Keeps JSON as it is, since the type of the rows says how to decode it."""
+
+    def load(self, data: Buffer) -> msgspec.Raw:
+        return msgspec.Raw(bytes(data))
+
+
+def _may_connect_later(error: psycopg.Error) -> bool:
+    """Return whether the server may accept a connection later: it was not reached, or starts."""
+    text = str(error)
+    if not isinstance(error, psycopg.OperationalError):
+        return False
+    return _FATAL not in text or any(each in text for each in _STARTING)
+
+
+def _sql(text: str) -> bytes:
+    return text.encode()
