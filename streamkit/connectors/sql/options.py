@@ -45,6 +45,8 @@ class SqlTable:
         batch_rows: How many rows one query returns.
         settle: Wait up to this time for transactions that are open, since they may commit rows
             with an earlier place in the order. Only PostgreSQL shows them. 0 does not wait.
+        splits: Read this number of ranges of the key at the same time, each with its own
+            connection. The key must be one column of whole numbers.
 
     Raises:
         UsageError: An argument is not valid.
@@ -58,9 +60,15 @@ class SqlTable:
     every: float | timedelta | None = None
     batch_rows: int = PAGE_ROWS_DEFAULT
     settle: float | timedelta = SETTLE_S_DEFAULT
+    splits: int = 1
 
     def __post_init__(self) -> None:
         table_parts(self.table)
+        check_rows(self.splits, "splits")
+        if self.splits > 1 and self.incremental is not None:
+            raise UsageError(
+                "splits= divides a table by its key, so it cannot be used with incremental="
+            )
         _check_source(self)
 
     def __repr__(self) -> str:

@@ -116,8 +116,12 @@ class PostgresSession:
             self._connection = None
 
     def interrupt(self) -> None:
-        if self._connection is not None:
-            self._connection.cancel_safe(timeout=_INTERRUPT_S_MAX)
+        connection = self._connection
+        if connection is not None:
+            try:
+                connection.cancel_safe(timeout=_INTERRUPT_S_MAX)
+            except psycopg.Error:
+                pass  # the connection has ended, so nothing runs
 
     def describe(self, table: str) -> Table | None:
         # In a parameter, a percent sign is not a placeholder.

@@ -16,7 +16,8 @@ from streamkit.connectors.sql.statements import Target
 from streamkit.connectors.sql.tables import Table, TableColumn
 from streamkit.connectors.sql.url import Database
 
-_BUSY_S_MAX: Final = 30.0
+# A wait for another process cannot be interrupted, so it is short, and then repeated.
+_BUSY_S_MAX: Final = 2.0
 # Another process writes, or the disk is full: both may end.
 _BUSY: Final = ("locked", "busy", "full")
 # Source: https://www.sqlite.org/pragma.html#pragma_table_xinfo; 2 and 3 are generated columns.
@@ -58,8 +59,12 @@ class SqliteSession:
             self._connection = None
 
     def interrupt(self) -> None:
-        if self._connection is not None:
-            self._connection.interrupt()
+        connection = self._connection
+        if connection is not None:
+            try:
+                connection.interrupt()
+            except sqlite3.ProgrammingError:
+                pass  # it was closed just now, so nothing runs
 
     def describe(self, table: str) -> Table | None:
         *schema, name = table_parts(table)
