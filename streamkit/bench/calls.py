@@ -11,12 +11,12 @@ from typing import Final
 from streamkit.app import App
 from streamkit.bench.result import Comparison, Result, Scale, Timing, WrongOutput
 from streamkit.bench.timing import best_of, measured
+from streamkit.dataflow.contracts import Positions, SourceFacts, SourceReader
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import SystemClock
 from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
 from streamkit.runtime.called_sinks import own_writer
-from streamkit.runtime.contracts import Positions, SourceFacts
 from streamkit.runtime.shutdown import Phase
 from streamkit.runtime.worker import Ports, Worker, WorkerOptions
 from streamkit.state.states import States
@@ -134,7 +134,7 @@ def _run_job(numbers: list[int]) -> tuple[list[int], Timing]:
     return results, watch.timing(len(numbers))
 
 
-class _Numbers:
+class _Numbers(SourceReader):
     """A source in memory."""
 
     ends_for_good = True

@@ -7,8 +7,8 @@ from collections import defaultdict
 import msgspec
 
 from streamkit.client.consume.consumer import Consumer
+from streamkit.dataflow.contracts import Positions
 from streamkit.errors import StreamKitError
-from streamkit.runtime.contracts import Positions
 
 
 class Mark(msgspec.Struct, frozen=True):

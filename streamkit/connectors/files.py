@@ -6,7 +6,7 @@ import fcntl
 import os
 import stat
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,12 +14,19 @@ from typing import Any, TypeVar
 import anyio
 import msgspec
 
-from streamkit.errors import ConfigError, StreamKitError
+from streamkit.dataflow.contracts import (
+    AcknowledgedWriter,
+    ConnectorEnv,
+    Positions,
+    Prepared,
+    Sink,
+)
+from streamkit.errors import ConfigError, StreamKitError, TopologyError
 from streamkit.forks import close_in_children
 from streamkit.record import Chunk
-from streamkit.runtime.contracts import AcknowledgedWriter, Positions, Prepared
-from streamkit.serde.finite import Fault, lost_float
+from streamkit.serde.finite import lost_float
 from streamkit.serde.json_values import dumps
+from streamkit.serde.values import Serde, ValueEncoder
 
 _T = TypeVar("_T")
 _PART = "file"
@@ -27,7 +34,7 @@ _TAIL_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class JsonLines:
+class JsonLines(Sink[Any]):
     """A file with one JSON value per line, appended to and synced at each commit.
 
     After a crash, records after the last commit are written again (at least once). If the crash
@@ -41,25 +48,23 @@ class JsonLines:
     def __str__(self) -> str:
         return f"file {self.path}"
 
-    def encode(self, value: Any) -> bytes:
-        """Encode one value as JSON; the engine does this before it calls a sink.
-
-        Raises:
-            TypeError: The value cannot be written as JSON.
-        """
-        return value if type(value) is bytes else dumps(value)
-
-    def fault(self, values: Sequence[Any], encoded: Sequence[bytes]) -> Fault | None:
-        """Return the first row that JSON cannot represent, given values and their encodings."""
-        return lost_float(values, encoded)
+    def encoder(self, kind: Any, serde: Serde | None) -> ValueEncoder:
+        """Return how values are encoded: as JSON, unless they are bytes."""
+        if serde is not None:
+            raise TopologyError("value= is not possible here: a file of JSON lines has JSON")
+        return ValueEncoder(_encode, lost_float)
 
     def resource(self) -> str:
         """Return the name of the file, which no other sink may write to."""
         return f"file {os.path.realpath(self.path)}"
 
-    def writer(self) -> JsonLinesWriter:
+    def writer(self, env: ConnectorEnv) -> JsonLinesWriter:
         """Create the writer that the engine uses."""
         return JsonLinesWriter(Path(self.path))
+
+
+def _encode(value: Any) -> bytes:
+    return value if type(value) is bytes else dumps(value)
 
 
 class _Mark(msgspec.Struct, frozen=True):

@@ -19,6 +19,13 @@ from streamkit.client.produce.handles import RecordsHandle
 from streamkit.client.produce.producer import Producer
 from streamkit.client.retrying import retrying
 from streamkit.connectors.broker_offsets import BrokerOffsets, Mark, decode_mark, encode_mark
+from streamkit.dataflow.contracts import (
+    AcknowledgedWriter,
+    Positions,
+    Prepared,
+    SourceFacts,
+    SourceReader,
+)
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.dataflow.steps import RowFailed
 from streamkit.errors import (
@@ -33,14 +40,13 @@ from streamkit.limits import REQUEST_BYTES_DEFAULT
 from streamkit.protocol import codec
 from streamkit.protocol.batch import Columns
 from streamkit.record import NO_TIMESTAMP_MS, Chunk
-from streamkit.runtime.contracts import AcknowledgedWriter, Positions, Prepared, SourceFacts
 
 _STORE_S_MAX = 1.0
 _COMPARED_BYTES = 4 << 20
 _RECORD_BYTES_SPARE = 128  # more than the headers of a record and its batch
 
 
-class TopicReader:
+class TopicReader(SourceReader):
     """Reads a topic, all partitions merged.
 
     A position is a `Mark` per partition, for every partition from the start. After a commit the
@@ -140,13 +146,6 @@ class TopicReader:
             return {}
         ends = self._consumer.ends() if self._until_end else self._consumer.high_watermarks()
         return {number: max(0, ends[number] - at) for number, at in self._next_offsets.items()}
-
-    @property
-    def ends_for_good(self) -> bool:
-        return False  # a run with --once ends, but the topic may get more records
-
-    def stop(self) -> bool:
-        return False  # records read ahead stay in the topic
 
     async def close(self) -> None:
         if self._consumer is not None:

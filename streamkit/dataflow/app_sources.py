@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
+from streamkit.dataflow.contracts import Source
 from streamkit.dataflow.decorated import source_node, undecorated
 from streamkit.dataflow.decorated_function import Stage
 from streamkit.dataflow.decorators import (
@@ -24,7 +25,13 @@ from streamkit.dataflow.options import (
     timing_of,
     topic_options,
 )
-from streamkit.dataflow.sources import generator_node, reading_steps, table_steps, topic_source
+from streamkit.dataflow.sources import (
+    connector_steps,
+    generator_node,
+    reading_steps,
+    table_steps,
+    topic_source,
+)
 from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.errors import TopologyError, UsageError
@@ -72,22 +79,30 @@ class AppSources:
         /,
         **options: Unpack[SourceOptions],
     ) -> StageDecorator[X]: ...
+    @overload
+    def source(
+        self,
+        connector: Source[X],
+        /,
+        **options: Unpack[SourceOptions],
+    ) -> StageDecorator[X]: ...
     def source(
         self,
         topic: Any = None,
         /,
         **options: Unpack[SourceOptions],
     ) -> Any:
-        """Read a topic, or the values of a generator.
+        """Read a topic, a connector, or the values of a generator.
 
         ``@app.source("topic")`` on a function of one parameter reads a topic: each value is
-        decoded to the annotated type and given to the function. ``@app.source`` without
+        decoded to the annotated type and given to the function. So does a connector such as
+        ``@app.source(Files("in/*.csv", Csv()))``. ``@app.source`` without
         parentheses, on a generator or async generator, reads what it yields. A generator with a
         parameter ``resume`` gets the last committed position and yields ``(position, value)``;
         ``@app.source(event_time=...)`` gives options to one.
 
         Args:
-            topic: A topic, by name or as `Topic`.
+            topic: A topic, by name or as `Topic`, or a connector.
             options: See `SourceOptions`.
 
         Raises:
@@ -108,7 +123,8 @@ class AppSources:
                 return Stage(function, self.topology, self.topology.add(node))
 
             return decorate_generator if topic is None else decorate_generator(topic)
-        endpoint = topic_source(topic, options)
+        is_connector = isinstance(topic, Source)
+        endpoint = topic if is_connector else topic_source(topic, options)
 
         def decorate(function: Callable[..., Any]) -> Any:
             node = source_node(undecorated(function), scope, endpoint, options)
@@ -129,16 +145,29 @@ class AppSources:
         topic: Topic[X],
         **options: Unpack[SourceOptions],
     ) -> Stream[X]: ...
+    @overload
+    def stream(
+        self,
+        topic: Source[Any],
+        type: TypeForm[X],
+        **options: Unpack[SourceOptions],
+    ) -> Stream[X]: ...
+    @overload
+    def stream(
+        self,
+        topic: Source[X],
+        **options: Unpack[SourceOptions],
+    ) -> Stream[X]: ...
     def stream(
         self,
         topic: Any,
         type: Any = None,
         **options: Unpack[SourceOptions],
     ) -> Any:
-        """Read a topic without a function.
+        """Read a topic or a connector without a function.
 
         Args:
-            topic: A topic, by name or as `Topic`.
+            topic: A topic, by name or as `Topic`, or a connector.
             type: The type that values are decoded to.
             options: See `SourceOptions`.
 
@@ -148,17 +177,25 @@ class AppSources:
         location = caller_location()
         if type is None and isinstance(topic, Topic):
             type = topic.type
+        if type is None and isinstance(topic, Source):
+            type = topic.value_type
         if type is None:
             raise TopologyError(
                 f"the values of the stream {topic!r} have no type",
                 at=str(location),
                 hint='give their type: app.stream("flights", Flight)',
             )
-        endpoint = topic_source(topic, options)
+        endpoint: Any = topic
+        if isinstance(topic, Source):
+            default = topic.name
+            steps = connector_steps(topic, type, options, location)
+        else:
+            endpoint = topic_source(topic, options)
+            default, steps = endpoint.topic, reading_steps(type, options, location)
         node = Node(
-            options.get("name") or self.topology.free_name(endpoint.topic),
+            options.get("name") or self.topology.free_name(default),
             "source",
-            reading_steps(type, options, location),
+            steps,
             endpoint=endpoint,
             on_error=on_error_of(options),
             location=location,

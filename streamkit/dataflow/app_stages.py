@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from streamkit.dataflow.app_sources import AppSources
+from streamkit.dataflow.contracts import Sink as SinkConnector
 from streamkit.dataflow.decorated import (
     input_nodes,
     sink_node,
@@ -20,7 +21,7 @@ from streamkit.dataflow.decorators import (
     SinkDecorator,
     StageDecorator,
 )
-from streamkit.dataflow.endpoints import Connector, CustomSink, FunctionSink
+from streamkit.dataflow.endpoints import CustomSink, FunctionSink
 from streamkit.dataflow.functions import caller_location, caller_scope
 from streamkit.dataflow.options import (
     FunctionSinkOptions,
@@ -158,7 +159,7 @@ class AppStages(AppSources):
         stream: Stream[X],
         /,
         *,
-        to: str | Connector,
+        to: str | SinkConnector[Any],
         key: Callable[[X], bytes | str | None] | None = None,
         **options: Unpack[ShapingOptions],
     ) -> ShapingDecorator[X, Any]: ...

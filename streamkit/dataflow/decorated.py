@@ -12,6 +12,7 @@ from streamkit.dataflow.calling import (
     called_sink,
     calling_options,
 )
+from streamkit.dataflow.contracts import Source
 from streamkit.dataflow.decorated_function import DecoratedFunction, Sink
 from streamkit.dataflow.endpoints import FunctionSink, TopicSource
 from streamkit.dataflow.functions import (
@@ -33,7 +34,7 @@ from streamkit.dataflow.options import (
     timing_of,
 )
 from streamkit.dataflow.sinks import sink_endpoint, sink_steps
-from streamkit.dataflow.sources import reading_steps
+from streamkit.dataflow.sources import connector_steps, reading_steps
 from streamkit.dataflow.stateful import Stateful, stateful_form
 from streamkit.dataflow.steps import Step
 from streamkit.dataflow.stream import Stream
@@ -46,10 +47,10 @@ from streamkit.serde.values import key_reader
 def source_node(
     function: Callable[..., Any],
     scope: dict[str, Any],
-    endpoint: TopicSource,
+    endpoint: TopicSource | Source[Any],
     options: SourceOptions,
 ) -> Node:
-    """Create the node of a function that gets each value of a topic.
+    """Create the node of a function that gets each value of a topic or a connector.
 
     Raises:
         TopologyError: The function cannot be a source; the message shows its file and line.
@@ -59,16 +60,22 @@ def source_node(
     _refuse_state(facts, "source")
     check_parameters(function, facts, "source")
     expected = facts.value_type
+    if expected is None and isinstance(endpoint, Source):
+        expected = endpoint.value_type
     if expected is None:
         raise TopologyError(
             f"the parameter of the source {facts.name!r} has no type",
             at=str(facts.location),
             hint=f"annotate it: def {facts.name}(row: Flight) -> Flight",
         )
+    if isinstance(endpoint, Source):
+        reading = connector_steps(endpoint, expected, options, facts.location)
+    else:
+        reading = reading_steps(expected, options, facts.location)
     return Node(
         options.get("name") or stage_name(facts.name),
         "source",
-        (*reading_steps(expected, options, facts.location), _call_step(function, facts)),
+        (*reading, _call_step(function, facts)),
         endpoint=endpoint,
         on_error=on_error_of(options),
         location=facts.location,

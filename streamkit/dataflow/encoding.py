@@ -1,14 +1,39 @@
-"""The last step before a sink: encodes values as bytes and checks that nothing is lost."""
+"""The first step after a source decodes values; the last one before a sink encodes them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
 
+from streamkit.dataflow.contracts import Decoder
 from streamkit.dataflow.operators import one_per_row
 from streamkit.dataflow.steps import Room, RowFailed, Stateless
 from streamkit.record import Chunk
 from streamkit.serde.values import ValueEncoder
+
+
+@dataclass(frozen=True, slots=True)
+class Decode(Stateless):
+    """Replaces each row of a connector with its value.
+
+    The whole column is decoded at once. Only if that fails, each row is decoded alone, which finds
+    the first row that is not valid.
+    """
+
+    decoder: Decoder
+
+    def apply(self, chunk: Chunk, room: Room) -> Chunk:
+        many = self.decoder.many
+        if many is not None:
+            try:
+                values = many(chunk.values)
+            except Exception:
+                pass  # the row is found below, where it raises again
+            else:
+                assert len(values) == len(chunk), "a decoder returns one value for each row"
+                return chunk.with_values(values)
+        decode = partial(map, self.decoder.one)
+        return chunk.with_values(one_per_row(decode, chunk, room))
 
 
 @dataclass(frozen=True, slots=True)

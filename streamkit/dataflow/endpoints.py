@@ -29,17 +29,6 @@ class CustomSink(Protocol[V]):
     def close(self) -> object: ...
 
 
-class Connector(Protocol):
-    """Describes a place to write to, such as `streamkit.connectors.files.JsonLines`.
-
-    It may have a method ``resource()``, which returns the name of something that only one sink may
-    use, such as a file, or None. Two sinks with the same resource are refused.
-    """
-
-    def writer(self) -> Any:
-        """Create the writer that the engine uses."""
-
-
 @dataclass(frozen=True, slots=True)
 class TopicSource:
     """A topic to read. ``start`` is used only if nothing is committed yet.

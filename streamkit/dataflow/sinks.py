@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, get_args
 
+from streamkit.dataflow.contracts import Sink
 from streamkit.dataflow.encoding import Encode
 from streamkit.dataflow.endpoints import FunctionSink, TopicSink
 from streamkit.dataflow.functions import call_problem, check_callable, is_generator
@@ -38,7 +39,10 @@ def sink_endpoint(target: Any, options: SinkOptions) -> Any:
         target = Topic(target)
     if isinstance(target, Topic):
         return _topic_sink(target, options)
-    if names := topic_options(options):
+    names = [each for each in topic_options(options) if each != "value"]
+    if options.get("value") is not None and not isinstance(target, Sink):
+        names.append("value")
+    if names:
         raise UsageError(f"{', '.join(names)}: only a topic has this option, not {target!r}")
     if not isinstance(target, FunctionSink):
         _refuse_unwritable(target)
@@ -74,6 +78,8 @@ def default_name(endpoint: Any) -> str:
     """Return a name for a sink that the user did not name."""
     if isinstance(endpoint, TopicSink):
         return f"to-{endpoint.topic}"[:60].rstrip("-")
+    if isinstance(endpoint, Sink):
+        return endpoint.name
     return type(endpoint).__name__
 
 
@@ -110,7 +116,7 @@ def _refuse_unwritable(target: Any) -> None:
             f"{target.__name__} is a class, not a sink",
             hint=f"use an instance: {target.__name__}(...)",
         )
-    if callable(getattr(target, "writer", None)):
+    if isinstance(target, Sink):
         return
     missing = [name for name in _WRITER_METHODS if not callable(getattr(target, name, None))]
     if missing:
@@ -141,9 +147,7 @@ def _encoder(target: Any, value_type: Any, serde: Any, giver: str) -> ValueEncod
                 f"{type_name(topic_type)}, but {giver!r} produces {type_name(written)}"
             )
         return encoder_for_topic(value_type, topic_type)
-    # A connector may define how to encode; a value it cannot encode fails as in a stage.
-    encodes = hasattr(target, "writer") and hasattr(target, "encode")
-    return ValueEncoder(target.encode, getattr(target, "fault", None)) if encodes else None
+    return target.encoder(value_type, serde) if isinstance(target, Sink) else None
 
 
 def _as_key(key: Callable[[Any], Any]) -> Callable[[Any], bytes | None]:

@@ -5,18 +5,26 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
+from streamkit.dataflow.contracts import Source
+from streamkit.dataflow.encoding import Decode
 from streamkit.dataflow.endpoints import FunctionSource, TopicSource
 from streamkit.dataflow.event_time import EventTime
 from streamkit.dataflow.functions import FunctionFacts, check_callable, errors_at, resume_type_of
 from streamkit.dataflow.operators import AsRecords, Map
-from streamkit.dataflow.options import SourceOptions, TimeOptions, checked_options, timing_of
+from streamkit.dataflow.options import (
+    SourceOptions,
+    TimeOptions,
+    checked_options,
+    timing_of,
+    topic_options,
+)
 from streamkit.dataflow.steps import Step
 from streamkit.dataflow.tables import DELETED, TableKeys, Upsert, or_deleted
 from streamkit.dataflow.topology import Location, Node, stage_name
 from streamkit.errors import TopologyError, UsageError
-from streamkit.record import Offset, Topic
+from streamkit.record import Offset, Record, Topic
 from streamkit.serde.values import format_for
 from streamkit.state.types import format_of
 
@@ -51,6 +59,38 @@ def reading_steps(kind: Any, options: SourceOptions, location: Location) -> tupl
     if found.as_record:
         steps.append(AsRecords())
     return (*steps, time_step(options))
+
+
+def connector_steps(
+    source: Source[Any], kind: Any, options: SourceOptions, location: Location
+) -> tuple[Step, ...]:
+    """Return the steps that decode the rows of a connector and set event times.
+
+    Raises:
+        TopologyError: Values of the type cannot be made from the rows of the connector.
+        UsageError: An option is only for topics.
+    """
+    with errors_at(location):
+        refuse_topic_options(options)
+        as_record = kind is Record or get_origin(kind) is Record
+        inner = (get_args(kind) or (bytes,))[0] if as_record else kind
+        decoder = source.decoder(inner, options.get("value"))
+    steps: list[Step] = [] if decoder is None else [Decode(decoder)]
+    if as_record:
+        steps.append(AsRecords())
+    return (*steps, time_step(options))
+
+
+def refuse_topic_options(options: SourceOptions) -> None:
+    """Refuse options that connectors do not have.
+
+    Raises:
+        UsageError: An option is only for topics.
+    """
+    checked_options(options, SourceOptions)
+    names = [each for each in topic_options(options) if each != "value"]
+    if names:
+        raise UsageError(f"{', '.join(names)}: only a topic has this option")
 
 
 def table_steps(

@@ -17,7 +17,7 @@ from typing import (
 )
 
 from streamkit.dataflow.calling import called_object
-from streamkit.dataflow.endpoints import Connector, CustomSink
+from streamkit.dataflow.endpoints import CustomSink
 from streamkit.dataflow.functions import (
     caller_location,
     caller_scope,
@@ -193,7 +193,7 @@ class Stream(Generic[V_co]):
 
     def to(
         self: Stream[T],
-        target: str | Destination[T] | CustomSink[T] | Connector,
+        target: str | Destination[T] | CustomSink[T],
         *,
         key: Callable[[T], bytes | str | None] | None = None,
         **options: Unpack[SinkOptions],

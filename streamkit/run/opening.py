@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from streamkit.client.backoff import OnRetry
 from streamkit.client.client import Client
 from streamkit.connectors.broker_offsets import BrokerOffsets
 from streamkit.connectors.topics import TopicReader, TopicWriter, prepare_topics
+from streamkit.dataflow.contracts import (
+    AcknowledgedWriter,
+    ConnectorEnv,
+    Sink,
+    SinkWriter,
+    Source,
+    SourceFacts,
+    SourceReader,
+)
 from streamkit.dataflow.dead_letters import replay_source
 from streamkit.dataflow.endpoints import (
     FileTable,
@@ -23,7 +33,6 @@ from streamkit.errors import StageError, StreamKitError, TopologyError
 from streamkit.observe.facts import Started
 from streamkit.run.options import RunOptions
 from streamkit.runtime.called_sinks import own_writer
-from streamkit.runtime.contracts import AcknowledgedWriter, SinkWriter, SourceFacts, SourceReader
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.file_table_reader import FileTableReader
 from streamkit.runtime.function_source import FunctionReader
@@ -88,7 +97,7 @@ class Opening:
             StreamKitError: One of them cannot be opened; the others are closed again.
         """
         await self._prepare_topics(client)
-        store = Store(self._target.data_dir / "state" / self._app / _STORE_NAME)
+        store = Store(self._state_dir / _STORE_NAME)
         stack.callback(store.close)
         cluster = "embedded" if self._is_embedded else self._address
         facts = store.open(app=self._app, cluster=cluster, fresh=self._options.fresh_state)
@@ -147,9 +156,25 @@ class Opening:
                     readers[node] = FunctionReader(node.name, source, self._clock)
                 case FileTable() as table:
                     readers[node] = FileTableReader(node.name, table, node.value_type, self._clock)
+                case Source() as source:
+                    readers[node] = source.reader(self._env_of(node))
                 case other:
                     raise TopologyError(f"{other!r} is not a source", at=str(node.location))
         return readers
+
+    def _env_of(self, node: Node) -> ConnectorEnv:
+        return ConnectorEnv(
+            node.name,
+            self._app,
+            self._state_dir / "connectors" / node.name,
+            self._clock,
+            until_end=self._options.once or self._options.replay_only,
+            note=self._note,
+        )
+
+    @property
+    def _state_dir(self) -> Path:
+        return self._target.data_dir / "state" / self._app
 
     def _writers(self, client: Client) -> dict[Node, SinkWriter]:
         return {node: self._writer(client, node) for node in self._topology.of_kind("sink")}
@@ -158,9 +183,8 @@ class Opening:
         endpoint = node.endpoint
         if isinstance(endpoint, TopicSink):
             return TopicWriter(client, endpoint, on_retry=self._on_retry_of(f"sink {node.name}"))
-        if hasattr(endpoint, "writer"):
-            writer: SinkWriter = endpoint.writer()
-            return writer
+        if isinstance(endpoint, Sink):
+            return endpoint.writer(self._env_of(node))
         own = own_writer(node, self._clock)
         if own is not None:
             return own

@@ -11,11 +11,11 @@ from functools import partial
 from typing import Final
 
 from streamkit.dataflow.calling import Called, called_step
+from streamkit.dataflow.contracts import AcknowledgedWriter, Positions, Prepared, Sink, SinkWriter
 from streamkit.dataflow.endpoints import FunctionSink
 from streamkit.dataflow.topology import Node
 from streamkit.env import Clock
 from streamkit.record import Chunk, Value
-from streamkit.runtime.contracts import AcknowledgedWriter, Positions, Prepared, SinkWriter
 from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
 
 _METHODS: Final = ("open", "write", "flush", "close")
@@ -70,7 +70,7 @@ def own_writer(node: Node, clock: Clock) -> SinkWriter | None:
     endpoint, called = node.endpoint, called_step(node)
     if isinstance(endpoint, FunctionSink):
         return FunctionWriter(endpoint) if called is None else CalledWriter(called, None)
-    if hasattr(endpoint, "writer") or not all(hasattr(endpoint, each) for each in _METHODS):
+    if isinstance(endpoint, Sink) or not all(hasattr(endpoint, each) for each in _METHODS):
         return None
     writer = ObjectWriter(endpoint, clock)
     return writer if called is None else CalledWriter(called, writer)

@@ -5,8 +5,10 @@
 | idle | the interval is over, between two rounds | prepared: each sink has prepared the commit |
 | prepared | every sink has acknowledged | storing |
 | | a sink fails | failed, and the job is notified immediately |
-| storing | the store has committed | idle |
+| storing | the store has committed | stored |
 | | the disk is full | storing, retried after a pause |
+| stored | every sink has published what it wrote | idle |
+| | a sink fails | failed; the next run publishes it |
 | any except failed | stop | the commit in progress finishes, then the last one is prepared |
 | failed | | no further commits |
 
@@ -24,15 +26,15 @@ from typing import Final
 
 import anyio
 
-from streamkit.dataflow.topology import Node
-from streamkit.env import Clock
-from streamkit.errors import NotFlushed
-from streamkit.runtime.contracts import (
+from streamkit.dataflow.contracts import (
     AcknowledgedWriter,
     AtOnceWriter,
     SinkWriter,
     SourceReader,
 )
+from streamkit.dataflow.topology import Node
+from streamkit.env import Clock
+from streamkit.errors import NotFlushed
 from streamkit.runtime.positions import ChangedPositions
 from streamkit.runtime.runner import Runner
 from streamkit.runtime.task import Task
@@ -45,12 +47,13 @@ _RETRY_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _PreparedCommit:
-    """A commit in progress: what to wait for, and the positions to store then."""
+    """A commit in progress: what to wait for, the positions to store, and what to publish then."""
 
     waits: list[Callable[[], Awaitable[None]]]
     sources: Changes
     sinks: Changes
     states: list[StateChange]
+    publishes: list[Callable[[], Awaitable[None]]]
 
 
 class Committer:
@@ -175,6 +178,7 @@ class Committer:
     def _prepared(self, *, is_last: bool) -> _PreparedCommit:
         self._task.check_counts()
         waits: list[Callable[[], Awaitable[None]]] = []
+        publishes: list[Callable[[], Awaitable[None]]] = []
         sinks: Changes = {}
         for node, writer in self._writers.items():
             if isinstance(writer, AcknowledgedWriter):
@@ -182,9 +186,12 @@ class Committer:
                 waits.append(part.wait)
                 if part.positions:
                     sinks[node.name] = dict(part.positions)
+                if part.publish is not None:
+                    publishes.append(part.publish)
             elif isinstance(writer, AtOnceWriter):
                 waits.append(partial(writer.flush, is_last=is_last))
-        return _PreparedCommit(waits, self._positions.take(), sinks, self._task.states.prepare())
+        states = self._task.states.prepare()
+        return _PreparedCommit(waits, self._positions.take(), sinks, states, publishes)
 
     async def _wait_for_sinks(self, prepared: _PreparedCommit) -> None:
         """Wait for all sinks concurrently; report the first failure while others still work."""
@@ -200,10 +207,11 @@ class Committer:
                 tasks.start_soon(wait_for, wait)
 
     async def _store_prepared(self, prepared: _PreparedCommit) -> None:
-        if not (prepared.sources or prepared.sinks or prepared.states):
-            return
-        await self._store_changes(prepared)
-        self.commits += 1
+        if prepared.sources or prepared.sinks or prepared.states:
+            await self._store_changes(prepared)
+            self.commits += 1
+        for publish in prepared.publishes:
+            await publish()
         for node, reader in self._readers.items():
             if node.name in prepared.sources:
                 await reader.committed(prepared.sources[node.name])

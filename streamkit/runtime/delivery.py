@@ -17,17 +17,17 @@ from typing import Final, Protocol
 
 from anyio.lowlevel import checkpoint
 
-from streamkit.dataflow.topology import Node
-from streamkit.errors import StageError
-from streamkit.limits import CHUNK_RECORDS_MAX
-from streamkit.record import Chunk
-from streamkit.runtime.contracts import (
+from streamkit.dataflow.contracts import (
     AcknowledgedWriter,
     AtOnceWriter,
     IsOver,
     SinkWriter,
     WriteFailed,
 )
+from streamkit.dataflow.topology import Node
+from streamkit.errors import StageError
+from streamkit.limits import CHUNK_RECORDS_MAX
+from streamkit.record import Chunk
 from streamkit.runtime.failures import describe_failure, ends_the_job
 from streamkit.runtime.slice_size import SliceSize
 from streamkit.runtime.user_calls import NotAwaited, unfinished_row

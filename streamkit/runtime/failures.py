@@ -12,6 +12,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from streamkit.dataflow.contracts import Source
+from streamkit.dataflow.endpoints import TopicSource
 from streamkit.dataflow.topology import Node
 from streamkit.errors import ProcessNotStarted, StageError, StreamKitError
 from streamkit.record import Chunk
@@ -30,7 +32,7 @@ def describe_failure(
 ) -> StageError:
     """Return the error for one failed row, or for ``rows`` rows that failed in one call."""
     offset = chunk.offsets[row]
-    where = f"{chunk.topic}-{chunk.partition} offset {offset}" if chunk.topic else f"row {offset}"
+    where = place_of(node, chunk, offset)
     if rows > 1:
         where += f" to {chunk.offsets[row + rows - 1]}"
     key = chunk.keys[row]
@@ -50,6 +52,19 @@ def describe_failure(
     )
     failure.__cause__ = cause
     return failure
+
+
+def place_of(node: Node, chunk: Chunk, offset: int) -> str:
+    """Return where a record came from, as the connector of its source names it."""
+    if not chunk.topic:
+        return f"row {offset}"
+    above = [node]
+    for each in above:
+        above += [other for other in each.inputs if other not in above]
+    connectors = [each.endpoint for each in above if isinstance(each.endpoint, Source)]
+    if len(connectors) == 1 and not any(isinstance(each.endpoint, TopicSource) for each in above):
+        return connectors[0].place(chunk.topic, chunk.partition, offset)
+    return f"{chunk.topic}-{chunk.partition} offset {offset}"
 
 
 def ends_the_job(error: BaseException) -> bool:

@@ -8,17 +8,17 @@ from typing import Any, Final
 
 import anyio
 
+from streamkit.dataflow.contracts import Positions, SourceFacts, SourceReader
 from streamkit.dataflow.endpoints import FileTable
 from streamkit.env import Clock
 from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
-from streamkit.runtime.contracts import Positions, SourceFacts
 from streamkit.units import counted
 
 _PART: Final = "0"
 
 
-class FileTableReader:
+class FileTableReader(SourceReader):
     """Reads a whole file at each start, so it has no position."""
 
     def __init__(self, name: str, table: FileTable, kind: Any, clock: Clock) -> None:
@@ -42,9 +42,6 @@ class FileTableReader:
         self._left -= len(chunk)
         return _PART, "read"
 
-    async def committed(self, positions: Positions) -> None:
-        pass
-
     def lag(self) -> int | None:
         return self._left
 
@@ -54,9 +51,6 @@ class FileTableReader:
     @property
     def ends_for_good(self) -> bool:
         return True
-
-    def stop(self) -> bool:
-        return False
 
     async def close(self) -> None:
         self._chunks.clear()

@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import anyio
 
+from streamkit.dataflow.contracts import AtOnceWriter, IsOver, Positions, WriteFailed
 from streamkit.dataflow.endpoints import FunctionSink
 from streamkit.env import Clock
 from streamkit.errors import RowError, StreamKitError
 from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
-from streamkit.runtime.contracts import AtOnceWriter, IsOver, Positions, WriteFailed
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.slice_size import SliceSize
 from streamkit.runtime.user_calls import is_ours, settle

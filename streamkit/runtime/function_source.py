@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import traceback
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import msgspec
 
+from streamkit.dataflow.contracts import Positions, SourceFacts, SourceReader
 from streamkit.dataflow.endpoints import FunctionSource
 from streamkit.env import Clock
 from streamkit.errors import StageError
 from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
-from streamkit.runtime.contracts import Positions, SourceFacts
 from streamkit.runtime.failures import error_text, shown, users_line
 from streamkit.runtime.feeds import Feed, TaskFeed, ThreadFeed
 from streamkit.runtime.user_calls import is_ours
@@ -72,7 +72,7 @@ class PositionFormat:
         return f"the position {shown(position)} cannot be stored: {why}; {advice}"
 
 
-class FunctionReader:
+class FunctionReader(SourceReader):
     """Reads a generator or an async generator, a chunk at a time.
 
     A replayable generator yields ``(position, value)``; a commit stores the position of the last
@@ -129,15 +129,6 @@ class FunctionReader:
         except TypeError as error:
             raise self._failed(error) from error
         return _PART, msgspec.json.encode(_Saved(last + 1, encoded)).decode()
-
-    async def committed(self, positions: Positions) -> None:
-        pass  # only the store keeps positions of generators
-
-    def lag(self) -> int | None:
-        return None
-
-    def backlog(self) -> Mapping[int, int]:
-        return {}
 
     @property
     def ends_for_good(self) -> bool:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import anyio
 
 from streamkit.broadcast import Broadcast
+from streamkit.dataflow.contracts import SourceReader
 from streamkit.dataflow.topology import Node
 from streamkit.record import Chunk
-from streamkit.runtime.contracts import SourceReader
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from streamkit.broadcast import Broadcast
+from streamkit.dataflow.contracts import AtOnceWriter, SinkWriter, SourceReader
 from streamkit.dataflow.topology import Node
 from streamkit.errors import StageError
 from streamkit.forks import SameProcess
@@ -27,7 +28,6 @@ from streamkit.limits import CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
 from streamkit.runtime.called_sinks import called_functions
 from streamkit.runtime.calls import Calls
-from streamkit.runtime.contracts import AtOnceWriter, SinkWriter, SourceReader
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.intake import Arrival, Intake
 from streamkit.runtime.pending_queues import Release

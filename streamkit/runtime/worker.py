@@ -20,12 +20,12 @@ from typing import Literal
 
 import anyio
 
+from streamkit.dataflow.contracts import AcknowledgedWriter, SinkWriter, SourceReader
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock
 from streamkit.errors import StageError, StreamKitError
 from streamkit.observe.facts import Waits
 from streamkit.runtime.committer import Committer
-from streamkit.runtime.contracts import AcknowledgedWriter, SinkWriter, SourceReader
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.intake import Intake
 from streamkit.runtime.letters import JobFacts, Poison

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from streamkit.dataflow.contracts import Source
 from streamkit.dataflow.decorated_function import Sink
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.dataflow.join_stream import Table
@@ -11,6 +12,8 @@ from streamkit.dataflow.keys import group_key
 from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.errors import UsageError
+from streamkit.record import Value
+from streamkit.serde.values import encode_as
 from streamkit.state.keyed import Keyed
 from streamkit.state.states import States
 
@@ -27,6 +30,16 @@ def source_of(topology: Topology, source: Stream[Any] | Table[Any] | str) -> Nod
         if isinstance(node.endpoint, TopicSource) and node.endpoint.topic == source:
             return node
     raise UsageError(f"no source reads the topic {source!r}")
+
+
+def row_of(node: Node, value: Value) -> Value:
+    """Return what a source reads for a value that a test sends to it."""
+    endpoint = node.endpoint
+    if isinstance(endpoint, TopicSource):
+        return encode_as(value, node.input_type, endpoint.format)
+    if isinstance(endpoint, Source):
+        return endpoint.encoded(value, node.input_type, None)
+    return value
 
 
 def nodes_of(topology: Topology, stream: Stream[Any] | Sink[..., Any] | str) -> list[Node]:

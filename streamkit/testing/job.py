@@ -6,6 +6,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeVar, overload
 
+from streamkit.dataflow.contracts import Source, SourceReader
 from streamkit.dataflow.decorated_function import Sink
 from streamkit.dataflow.endpoints import (
     FunctionSource,
@@ -19,9 +20,9 @@ from streamkit.errors import NotFlushed, UsageError
 from streamkit.record import Chunk, Record
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.function_source import FunctionReader
-from streamkit.serde.values import encode_as, encode_key
+from streamkit.serde.values import encode_key
 from streamkit.state.states import States
-from streamkit.testing.finding import kept_value, nodes_of, source_of
+from streamkit.testing.finding import kept_value, nodes_of, row_of, source_of
 from streamkit.testing.memory import JobInMemory
 
 T = TypeVar("T")
@@ -80,12 +81,7 @@ class TestJob(JobInMemory):
         first = self._next_offset.get((node, partition), 0)
         self._next_offset[node, partition] = first + len(records)
         chunk = Chunk(
-            [
-                encode_as(each.value, node.input_type, node.endpoint.format)
-                if is_topic
-                else each.value
-                for each in records
-            ],
+            [row_of(node, each.value) for each in records],
             [encode_key(each.key) for each in records],
             [self._now_ms if each.timestamp_ms < 0 else each.timestamp_ms for each in records],
             range(first, first + len(records)),
@@ -95,24 +91,24 @@ class TestJob(JobInMemory):
         self._process(lambda: self._task.process(node, chunk))
 
     def read(self, source: Stream[Any], limit: int | None = None) -> int:
-        """Run a generator source, and process the values it yields.
+        """Read a source that is a generator or a connector, and process its values.
 
         It resumes after the last value that was read, as after a commit, and is closed at the end.
 
         Args:
-            source: The decorated generator.
+            source: The source.
             limit: How many values to read; by default all of them.
 
         Returns:
             How many values were read.
 
         Raises:
-            StageError: The generator, a stage or a sink failed.
-            UsageError: The source is not a generator.
+            StreamKitError: The source, a stage or a sink failed.
+            UsageError: The source is a topic.
         """
         node = source.node
-        if not isinstance(node.endpoint, FunctionSource):
-            raise UsageError(f"{node.name!r} is not a generator source", hint="use send for topics")
+        if not isinstance(node.endpoint, FunctionSource | Source):
+            raise UsageError(f"{node.name!r} reads a topic", hint="use send for topics")
         self._settings.begin()
         chunks = self._loop.run(self._read(node, node.endpoint, limit))
         for chunk in chunks:
@@ -158,8 +154,14 @@ class TestJob(JobInMemory):
         """
         return kept_value(self._task.states, stage, key)
 
-    async def _read(self, node: Node, source: FunctionSource, limit: int | None) -> list[Chunk]:
-        reader = FunctionReader(node.name, source, self._clock)
+    async def _read(
+        self, node: Node, source: FunctionSource | Source[Any], limit: int | None
+    ) -> list[Chunk]:
+        reader: SourceReader
+        if isinstance(source, Source):
+            reader = source.reader(self._connector_env(node))
+        else:
+            reader = FunctionReader(node.name, source, self._clock)
         found: list[Chunk] = []
         remaining = limit
         try:
@@ -169,7 +171,7 @@ class TestJob(JobInMemory):
                 remaining = None if remaining is None else remaining - len(part)
                 found.append(part)
                 key, position = reader.position_after(part)
-                self._positions[node] = {key: position}
+                self._positions.setdefault(node, {})[key] = position
         finally:
             await reader.close()
         return found

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from streamkit.dataflow.contracts import AtOnceWriter, ConnectorEnv, SinkWriter
 from streamkit.dataflow.endpoints import (
     FileTable,
 )
@@ -13,7 +14,6 @@ from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import SystemClock
 from streamkit.record import Chunk
 from streamkit.runtime.called_sinks import CalledWriter, called_functions, own_writer
-from streamkit.runtime.contracts import AtOnceWriter, SinkWriter
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.file_table_reader import chunks_of
 from streamkit.runtime.isolation import ValueCopy
@@ -86,10 +86,12 @@ class JobInMemory:
         finally:
             self._loop.close()
             self._settings.end()
-            if self._store is not None and self._folder is not None:
+            if self._store is not None:
                 self._store.close()
-                self._folder.cleanup()
                 self._store = None
+            if self._folder is not None:
+                self._folder.cleanup()
+                self._folder = None
 
     def _new_task(self, states: States) -> Task:
         task = Task(
@@ -104,9 +106,16 @@ class JobInMemory:
             task.time.ended = {each for each in sources if isinstance(each.endpoint, FileTable)}
         return task
 
+    def _connector_env(self, node: Node) -> ConnectorEnv:
+        if self._folder is None:
+            self._folder = TemporaryDirectory(prefix="streamkit-test-")
+        folder = Path(self._folder.name) / "connectors" / node.name
+        return ConnectorEnv(node.name, "test", folder, self._clock, until_end=True)
+
     def _opened_store(self) -> Store:
         if self._store is None:
-            self._folder = TemporaryDirectory(prefix="streamkit-test-")
+            if self._folder is None:
+                self._folder = TemporaryDirectory(prefix="streamkit-test-")
             self._store = Store(Path(self._folder.name) / "main.sqlite")
             self._store.open(app="test", cluster="test")
         return self._store

@@ -11,12 +11,12 @@ import anyio
 import pytest
 
 from streamkit.connectors.files import JsonLines
+from streamkit.dataflow.contracts import ConnectorEnv, WriteFailed
 from streamkit.dataflow.endpoints import FunctionSink, FunctionSource
 from streamkit.dataflow.functions import resume_type_of
 from streamkit.env import SystemClock
 from streamkit.errors import ConfigError, StageError, StreamKitError
 from streamkit.record import Chunk
-from streamkit.runtime.contracts import WriteFailed
 from streamkit.runtime.function_sinks import FunctionWriter, ObjectWriter
 from streamkit.runtime.function_source import FunctionReader
 
@@ -27,6 +27,9 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+ENV = ConnectorEnv("file", "test", Path("unused"), SystemClock())
 
 
 def chunk_of(*values: Any) -> Chunk:
@@ -212,7 +215,7 @@ async def test_the_error_for_a_sink_that_cannot_flush_names_it() -> None:
 
 
 async def write_lines(path: Path, *lines: bytes) -> None:
-    writer = JsonLines(path).writer()
+    writer = JsonLines(path).writer(ENV)
     await writer.open({})
     await writer.write(chunk_of(*lines))
     assert writer.unacknowledged == len(lines)
@@ -239,7 +242,7 @@ async def test_lines_of_other_programs_are_kept(tmp_path: Path, before: bytes) -
 async def test_a_half_written_line_of_a_crashed_job_is_removed(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "out.jsonl"
     path.write_bytes(b"a stranger's\n")
-    crashed = JsonLines(path).writer()
+    crashed = JsonLines(path).writer(ENV)
     await crashed.open({})
     await crashed.write(chunk_of(b"1", b"2"))
     kept = crashed.prepare_commit(is_last=False)
@@ -248,7 +251,7 @@ async def test_a_half_written_line_of_a_crashed_job_is_removed(tmp_path: Path, t
     with path.open("ab") as file:
         file.write(torn)
     await crashed.close()
-    again = JsonLines(path).writer()
+    again = JsonLines(path).writer(ENV)
     await again.open(kept.positions)
     await again.close()
     assert path.read_bytes() == b"a stranger's\n1\n2\n3\n"
@@ -256,7 +259,7 @@ async def test_a_half_written_line_of_a_crashed_job_is_removed(tmp_path: Path, t
 
 async def test_after_a_clean_stop_a_half_written_line_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    writer = JsonLines(path).writer()
+    writer = JsonLines(path).writer(ENV)
     await writer.open({})
     await writer.write(chunk_of(b"1"))
     kept = writer.prepare_commit(is_last=True)
@@ -264,17 +267,17 @@ async def test_after_a_clean_stop_a_half_written_line_is_kept(tmp_path: Path) ->
     await writer.close()
     with path.open("ab") as file:
         file.write(b"theirs")
-    again = JsonLines(path).writer()
+    again = JsonLines(path).writer(ENV)
     await again.open(kept.positions)
     await again.close()
     assert path.read_bytes() == b"1\ntheirs\n"
 
 
 async def test_a_file_cannot_have_two_writers(tmp_path: Path) -> None:
-    writer = JsonLines(tmp_path / "out.jsonl").writer()
+    writer = JsonLines(tmp_path / "out.jsonl").writer(ENV)
     await writer.open({})
     with pytest.raises(ConfigError, match="another job writes to"):
-        await JsonLines(tmp_path / "out.jsonl").writer().open({})
+        await JsonLines(tmp_path / "out.jsonl").writer(ENV).open({})
     await writer.close()
 
 
@@ -282,7 +285,7 @@ async def test_after_its_file_is_moved_a_sink_writes_to_a_new_file_with_the_old_
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "out.jsonl"
-    writer = JsonLines(path).writer()
+    writer = JsonLines(path).writer(ENV)
     await writer.open({})
     await writer.write(chunk_of(b"1"))
     before = writer.prepare_commit(is_last=False)
@@ -298,7 +301,7 @@ async def test_after_its_file_is_moved_a_sink_writes_to_a_new_file_with_the_old_
 @pytest.mark.parametrize("damage", ["cut", "delete"])
 async def test_a_job_fails_if_its_file_lost_uncommitted_lines(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "out.jsonl"
-    writer = JsonLines(path).writer()
+    writer = JsonLines(path).writer(ENV)
     await writer.open({})
     await writer.write(chunk_of(b"1", b"2"))
     if damage == "cut":
@@ -312,7 +315,7 @@ async def test_a_job_fails_if_its_file_lost_uncommitted_lines(tmp_path: Path, da
 
 async def test_lines_go_to_the_end_of_a_truncated_file(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
-    writer = JsonLines(path).writer()
+    writer = JsonLines(path).writer(ENV)
     await writer.open({})
     await writer.write(chunk_of(b"1"))
     await writer.prepare_commit(is_last=False).wait()
@@ -328,7 +331,7 @@ async def test_lines_can_be_written_to_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(path)
     pipe = os.open(path, os.O_RDWR)
     try:
-        writer = JsonLines(path).writer()
+        writer = JsonLines(path).writer(ENV)
         await writer.open({})
         await writer.write(chunk_of(b"1", b"2"))
         await writer.prepare_commit(is_last=True).wait()
@@ -340,7 +343,7 @@ async def test_lines_can_be_written_to_a_pipe(tmp_path: Path) -> None:
 
 
 async def test_two_concurrent_commits_count_each_record_once(tmp_path: Path) -> None:
-    writer = JsonLines(tmp_path / "out.jsonl").writer()
+    writer = JsonLines(tmp_path / "out.jsonl").writer(ENV)
     await writer.open({})
     await writer.write(chunk_of(b"1", b"2"))
     first, second = (writer.prepare_commit(is_last=False) for _ in range(2))
@@ -352,4 +355,4 @@ async def test_two_concurrent_commits_count_each_record_once(tmp_path: Path) -> 
 
 async def test_a_file_in_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot write to"):
-        await JsonLines(tmp_path / "none" / "out.jsonl").writer().open({})
+        await JsonLines(tmp_path / "none" / "out.jsonl").writer(ENV).open({})

@@ -10,6 +10,7 @@ import pytest
 
 from streamkit import App
 from streamkit.connectors.files import JsonLines
+from streamkit.dataflow.contracts import ConnectorEnv, Sink
 from streamkit.dataflow.stream import Stream
 from streamkit.errors import TopologyError, UsageError
 from streamkit.policies import dead_letter
@@ -41,11 +42,11 @@ class HalfATable:
     def write(self, rows: list[Any]) -> None: ...
 
 
-class Connector:
+class Connector(Sink[Any]):
     def __init__(self, resource: str | None) -> None:
         self._resource = resource
 
-    def writer(self) -> Any: ...
+    def writer(self, env: ConnectorEnv) -> Any: ...
 
     def resource(self) -> str | None:
         return self._resource

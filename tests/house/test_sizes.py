@@ -17,7 +17,7 @@ EXCEPTIONS: dict[str, dict[str, int]] = {
     "files": {
         "streamkit/client/consume/consumer.py": 496,
         "streamkit/protocol/codec.py": 492,
-        "streamkit/connectors/topics.py": 425,
+        "streamkit/connectors/topics.py": 424,
         "streamkit/client/produce/producer.py": 430,
         "streamkit/sync/send_queue.py": 422,
         "streamkit/client/produce/partition_sender.py": 419,
