@@ -39,7 +39,8 @@ class ConnectorEnv:
     ``name`` is the name of its node, and ``app`` that of the app. ``folder`` is a folder for files
     of its own that outlive the run, such as those not written completely; it may not exist yet.
     ``until_end``: the run ends when every source has reached its present end. ``note`` shows a
-    message to the user.
+    message to the user. ``kind`` is the type of the values of a sink, as annotated; None if it is
+    not known.
     """
 
     name: str
@@ -48,6 +49,7 @@ class ConnectorEnv:
     clock: Clock
     until_end: bool = False
     note: Callable[[str], None] = lambda text: None
+    kind: Kind = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,7 @@ def sink_node(
         endpoint=endpoint,
         on_error=policy,
         location=facts.location,
+        value_type=written,
         input_type=None if has_lists else facts.value_type,
     )
 

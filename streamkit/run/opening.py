@@ -170,6 +170,7 @@ class Opening:
             self._clock,
             until_end=self._options.once or self._options.replay_only,
             note=self._note,
+            kind=node.value_type,
         )
 
     @property

@@ -124,7 +124,7 @@ class PostgresServer:
 
     def __exit__(self, *_: object) -> None:
         if self._guard is not None:
-            self.stop()
+            self.kill()  # nothing of it is needed any more
         self._port.close()
         shutil.rmtree(self._folder)
 

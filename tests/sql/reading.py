@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 
-from streamkit.connectors.sql.options import SqlQuery, SqlTable
-from streamkit.connectors.sql.reader import SqlReader
+from streamkit.connectors.sql import SqlQuery, SqlTable
+from streamkit.dataflow.contracts import ConnectorEnv
 from streamkit.env import SystemClock
 from streamkit.record import Chunk
 
@@ -44,7 +45,8 @@ class Reading:
     def __init__(self, source: Source, *, until_end: bool = True) -> None:
         self.clock = FastClock()
         self.notes: list[str] = []
-        self.reader = SqlReader(source, "rows", self.clock, self.notes.append, until_end=until_end)
+        env = ConnectorEnv("rows", "app", Path(), self.clock, until_end, self.notes.append)
+        self.reader = source.reader(env)
         self.positions: dict[str, str] = {}
         self.description = ""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from streamkit.connectors.sql.options import SqlQuery, SqlSink, SqlTable
+from streamkit.connectors.sql import SqlQuery, SqlSink, SqlTable
 from streamkit.errors import UsageError
 from tests.inner_pytest import ROOT
 
@@ -66,7 +66,7 @@ def test_a_source_is_named_after_its_table(table: str, name: str) -> None:
 def test_the_options_need_no_driver() -> None:
     program = (
         "import sys; sys.modules.update(psycopg=None, sqlalchemy=None, sqlite3=None)\n"
-        "import streamkit.connectors.sql.options as options\n"
+        "import streamkit.connectors.sql as options\n"
         "print(options.SqlTable('postgresql://host/db', 'orders'))"
     )
     done = subprocess.run(

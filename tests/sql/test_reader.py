@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from streamkit.connectors.sql.options import SqlQuery, SqlTable
+from streamkit.connectors.sql import SqlQuery, SqlTable
 from streamkit.connectors.sql.queries import Statement
 from streamkit.errors import ConfigError, DataError, StateMismatch, StreamKitError
 from tests.postgres.server import PostgresServer

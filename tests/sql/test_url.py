@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from streamkit import Secret
-from streamkit.connectors.sql.options import SqlQuery, SqlSink, SqlTable
+from streamkit.connectors.sql import SqlQuery, SqlSink, SqlTable
 from streamkit.connectors.sql.url import database_of
 from streamkit.errors import UsageError
 

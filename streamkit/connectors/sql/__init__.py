@@ -1,1 +1,8 @@
 """Tables of SQL databases as sources and sinks: PostgreSQL, SQLite and others."""
+
+from __future__ import annotations
+
+from streamkit.connectors.sql.sinks import SqlSink
+from streamkit.connectors.sql.sources import SqlQuery, SqlTable
+
+__all__ = ["SqlQuery", "SqlSink", "SqlTable"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import Enum
 from operator import attrgetter, itemgetter
 from typing import Final
+from uuid import UUID
 
 from msgspec import inspect as shape
 
@@ -33,6 +36,22 @@ class ColumnType(Enum):
     JSON = "JSON"
 
 
+# The types of values that columns hold; JSON is text.
+PYTHON_TYPES: Final[dict[ColumnType, type]] = {
+    ColumnType.INT: int,
+    ColumnType.FLOAT: float,
+    ColumnType.BOOL: bool,
+    ColumnType.TEXT: str,
+    ColumnType.BYTES: bytes,
+    ColumnType.TIMESTAMP: dt.datetime,
+    ColumnType.LOCAL_TIMESTAMP: dt.datetime,
+    ColumnType.DATE: dt.date,
+    ColumnType.TIME: dt.time,
+    ColumnType.INTERVAL: dt.timedelta,
+    ColumnType.DECIMAL: Decimal,
+    ColumnType.UUID: UUID,
+    ColumnType.JSON: str,
+}
 _TYPES: Final[dict[type[shape.Type], ColumnType]] = {
     shape.BoolType: ColumnType.BOOL,
     shape.IntType: ColumnType.INT,

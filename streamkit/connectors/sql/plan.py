@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from streamkit.connectors.sql.dialects import Dialect
-from streamkit.connectors.sql.options import SqlQuery, SqlTable, names_of
+from streamkit.connectors.sql.options import names_of
 from streamkit.connectors.sql.pages import PageReader
 from streamkit.connectors.sql.queries import Selection, query_relation
+from streamkit.connectors.sql.sources import SqlQuery, SqlTable
 from streamkit.connectors.sql.tables import Table
 from streamkit.errors import ConfigError
 

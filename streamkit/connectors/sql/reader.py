@@ -11,13 +11,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import anyio
 
 from streamkit.connectors.sql.opening import session_for
-from streamkit.connectors.sql.options import SqlQuery, SqlTable
 from streamkit.connectors.sql.pages import (
     Place,
     Position,
@@ -29,33 +28,25 @@ from streamkit.connectors.sql.parts import Part, committed_parts, new_parts
 from streamkit.connectors.sql.plan import ReadPlan, query_plan, table_plan
 from streamkit.connectors.sql.queries import Statement
 from streamkit.connectors.sql.session import Result, Session
+from streamkit.connectors.sql.sources import SqlQuery, SqlTable
 from streamkit.connectors.sql.worker import SessionWorker
-from streamkit.env import Clock
+from streamkit.dataflow.contracts import ConnectorEnv, Positions, SourceFacts, SourceReader
 from streamkit.errors import DataError
 from streamkit.record import Chunk, Value
-from streamkit.runtime.contracts import Positions, SourceFacts
 
 _SETTLE_PAUSE_S_MIN: Final = 0.01
 _SETTLE_PAUSE_S_MAX: Final = 0.5
 
 
-class SqlReader:
+class SqlReader(SourceReader):
     """Reads one source. A position is the place of a row and the number of rows until there."""
 
-    def __init__(
-        self,
-        source: SqlTable | SqlQuery,
-        name: str,
-        clock: Clock,
-        note: Callable[[str], None],
-        *,
-        until_end: bool,
-    ) -> None:
+    def __init__(self, source: SqlTable | SqlQuery, env: ConnectorEnv) -> None:
         self._source = source
-        self._clock = clock
-        self._note = note
-        self._name = f"source {name}"
-        self._ends = until_end or source.every is None
+        self._clock = env.clock
+        self._note = env.note
+        self._name = f"source {env.name}"
+        self._ends = env.until_end or source.every is None
         self._workers: list[SessionWorker] = []
         self._plan: ReadPlan | None = None
         self._parts: list[Part] = []
@@ -93,22 +84,6 @@ class SqlReader:
     def position_after(self, chunk: Chunk) -> tuple[str, str]:
         (place,) = self._open_plan.pages.places(chunk.values[-1:])
         return self._parts[chunk.partition].name, str(Position(chunk.offsets[-1] + 1, place))
-
-    async def committed(self, positions: Positions) -> None:
-        pass
-
-    def lag(self) -> int | None:
-        return None  # counting the rows could take longer than reading them
-
-    def backlog(self) -> Mapping[int, int]:
-        return {}
-
-    @property
-    def ends_for_good(self) -> bool:
-        return False  # a later run may find more rows
-
-    def stop(self) -> bool:
-        return False  # rows that were read ahead stay in the table
 
     async def close(self) -> None:
         for worker in self._workers:

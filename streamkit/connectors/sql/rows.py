@@ -19,6 +19,7 @@ class RowEncoder:
     """Checks values and turns them into rows: one item for each column of their type."""
 
     rows: RowType
+    dialect: Dialect
     getter: Callable[[Value], Row]
     columns: tuple[Values, ...]
 
@@ -89,4 +90,4 @@ def row_encoder(rows: RowType, dialect: Dialect, limits: Sequence[Limits] = ()) 
         values_of(column, dialect, limit)
         for column, limit in zip(rows.columns, limits, strict=True)
     )
-    return RowEncoder(rows, rows.getter(), columns)
+    return RowEncoder(rows, dialect, rows.getter(), columns)
