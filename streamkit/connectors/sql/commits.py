@@ -45,13 +45,13 @@ class CommitNumbers:
         found = session.query(select_position(session.dialect, self.app, self.sink, _LANE)).rows
         return int(found[0][0]) if found else None
 
-    def begin(self, session: Session, number: int) -> bool:
+    def begin(self, session: Session, number: int, *, waits: bool) -> bool:
         """Begin the transaction of a commit; False if the database has that commit already.
 
         Raises:
             StateMismatch: Another run has written since the last commit of this one.
         """
-        session.begin()
+        session.begin(waits=waits)
         update = update_position(session.dialect, self.app, self.sink, _LANE, number)
         if session.execute(update) == 1:
             return True
@@ -70,13 +70,14 @@ class Commit:
     head: Head
     blocks: Callable[[], Iterable[Block]]
 
-    def write(self, session: Session, numbers: CommitNumbers) -> bool:
+    def write(self, session: Session, numbers: CommitNumbers, *, waits: bool = True) -> bool:
         """Write the rows in a transaction that stays open; False if that was done before.
 
         Raises:
+            DatabaseBusy: Another transaction has a lock, and this one does not wait.
             StreamKitError: The database refuses a row.
         """
-        if not numbers.begin(session, self.number):
+        if not numbers.begin(session, self.number, waits=waits):
             return False
         target = self.head.target(session.dialect)
         for block in self.blocks():

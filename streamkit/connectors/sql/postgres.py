@@ -13,6 +13,7 @@ from streamkit.connectors.sql.queries import Statement
 from streamkit.connectors.sql.rows import Row
 from streamkit.connectors.sql.session import (
     Result,
+    busy,
     connect_failed,
     connection_lost,
     driver_missing,
@@ -42,12 +43,25 @@ _OPTIONS: Final = {
 # The values of a table must not depend on the settings of its server or its user.
 _SESSION: Final = "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'"
 _INTERRUPT_S_MAX: Final = 5.0
+_LOCK_MS_MAX: Final = 500
 # Source: https://www.postgresql.org/docs/current/errcodes-appendix.html. The server ends or starts,
-# has no free connection, memory or disk, or has chosen this transaction to end a deadlock.
-_TRANSIENT: Final = (*("08", "53", "57P01", "57P02", "57P03", "57P05", "40001", "40P01", "55P03"),)
+# or has no free connection, memory or disk.
+_TRANSIENT: Final = ("08", "53", "57P01", "57P02", "57P03", "57P05", "40001")
+# A lock that is not granted in time, or a deadlock.
+_BUSY: Final = ("55P03", "40P01")
 _DATA: Final = ("22", "23")
-_FATAL: Final = "FATAL:"
-_STARTING: Final = ("starting up", "shutting down", "recovery mode", "connection slots", "too many")
+# An error of a connection has no code. These say that another attempt would fail too; all else,
+# such as a server that starts, may end.
+_FINAL: Final = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "not permitted to log in",
+    "permission denied",
+    "does not support SSL",
+    "certificate",
+)
 _STAGE: Final = "pg_temp.streamkit_rows"
 _COLUMNS: Final = """
 SELECT a.attname,
@@ -147,8 +161,10 @@ class PostgresSession:
             cursor = self._open_connection.execute(_sql(statement.text), statement.parameters)
             return cursor.rowcount
 
-    def begin(self) -> None:
+    def begin(self, *, waits: bool = True) -> None:
         self.execute(Statement("BEGIN"))
+        if not waits:
+            self.execute(Statement(f"SET LOCAL lock_timeout = {_LOCK_MS_MAX}"))
 
     def commit(self) -> None:
         self.execute(Statement("COMMIT"))
@@ -202,6 +218,8 @@ class PostgresSession:
         except psycopg.Error as error:
             state = error.sqlstate or ""
             is_lost = self._connection is None or self._connection.closed
+            if state.startswith(_BUSY):
+                raise busy(self._database, error) from error
             if is_lost or state.startswith(_TRANSIENT):
                 raise connection_lost(self._database, error) from error
             raise refused(self._database, error, is_data=state.startswith(_DATA)) from error
@@ -215,11 +233,8 @@ class _RawJson(Loader):
 
 
 def _may_connect_later(error: psycopg.Error) -> bool:
-    """Return whether the server may accept a connection later: it was not reached, or starts."""
-    text = str(error)
-    if not isinstance(error, psycopg.OperationalError):
-        return False
-    return _FATAL not in text or any(each in text for each in _STARTING)
+    is_operational = isinstance(error, psycopg.OperationalError)
+    return is_operational and not any(each in str(error) for each in _FINAL)
 
 
 def _sql(text: str) -> bytes:

@@ -58,8 +58,13 @@ class Session(Protocol):
     def execute(self, statement: Statement) -> int:
         """Carry out a statement and return how many rows it changed."""
 
-    def begin(self) -> None:
-        """Begin a transaction that writes."""
+    def begin(self, *, waits: bool = True) -> None:
+        """Begin a transaction that writes.
+
+        Args:
+            waits: Whether it waits for locks of other transactions. Otherwise `DatabaseBusy` is
+                raised soon, also by later statements of the transaction.
+        """
 
     def commit(self) -> None: ...
 
@@ -73,6 +78,10 @@ class Session(Protocol):
 
     def open_transactions(self) -> frozenset[str] | None:
         """Return the transactions of other sessions that may still write; None if not known."""
+
+
+class DatabaseBusy(TransportError):
+    """Another transaction holds a lock that this one needs."""
 
 
 def driver_missing(module: str, extra: str) -> ConfigError:
@@ -95,6 +104,11 @@ def connect_failed(database: Database, error: Exception, *, retryable: bool) -> 
 def connection_lost(database: Database, error: Exception) -> TransportError:
     """Return the error for a connection that ended, or a server that cannot answer now."""
     return TransportError(f"{database}: {_text(database, error)}", sent=True)
+
+
+def busy(database: Database, error: Exception) -> DatabaseBusy:
+    """Return the error for a lock that another transaction holds."""
+    return DatabaseBusy(f"{database}: {_text(database, error)}", sent=True)
 
 
 def refused(database: Database, error: Exception, *, is_data: bool) -> StreamKitError:

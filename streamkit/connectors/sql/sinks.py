@@ -91,7 +91,8 @@ class SqlSink(Sink[Any]):
         Raises:
             TopologyError: The type of the values is not known, or has no columns.
         """
-        super().encoder(kind, serde)
+        # `super()` knows only the class before `slots=True` made another one.
+        Sink.encoder(self, kind, serde)
         self.rows(kind)
         return ValueEncoder(_same)
 
@@ -102,7 +103,7 @@ class SqlSink(Sink[Any]):
             TopologyError: The type is not known, has no columns, or lacks those of the key.
         """
         written = in_record(kind) if kind is not None else None
-        kinds = [each for each in members(written) if each not in (None, type(None))]
+        kinds = [each for each in members(written) if each not in (None, type(None), Any)]
         if not kinds:
             raise TopologyError(
                 f"{self}: the type of the rows is not known",

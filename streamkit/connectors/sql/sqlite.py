@@ -11,15 +11,16 @@ from urllib.parse import quote
 from streamkit.connectors.sql.dialects import SQLITE, table_parts
 from streamkit.connectors.sql.queries import Statement
 from streamkit.connectors.sql.rows import Row
-from streamkit.connectors.sql.session import Result, connect_failed, connection_lost, refused
+from streamkit.connectors.sql.session import Result, busy, connect_failed, connection_lost, refused
 from streamkit.connectors.sql.statements import Target
 from streamkit.connectors.sql.tables import Table, TableColumn
 from streamkit.connectors.sql.url import Database
 
 # A wait for another process cannot be interrupted, so it is short, and then repeated.
 _BUSY_S_MAX: Final = 2.0
-# Another process writes, or the disk is full: both may end.
-_BUSY: Final = ("locked", "busy", "full")
+# Another process writes.
+_BUSY: Final = ("locked", "busy")
+_FULL: Final = "full"
 # Source: https://www.sqlite.org/pragma.html#pragma_table_xinfo; 2 and 3 are generated columns.
 _GENERATED: Final = (2, 3)
 _EXPRESSION: Final = -2
@@ -95,7 +96,9 @@ class SqliteSession:
             cursor = self._open_connection.execute(statement.text, statement.parameters)
             return cursor.rowcount
 
-    def begin(self) -> None:
+    def begin(self, *, waits: bool = True) -> None:
+        timeout_ms = int(_BUSY_S_MAX * 1_000) if waits else 0
+        self.query(Statement(f"PRAGMA busy_timeout = {timeout_ms}"))
         # A transaction that begins to write later may find that it has to wait for another one
         # that waits for it.
         self.execute(Statement("BEGIN IMMEDIATE"))
@@ -146,7 +149,9 @@ class SqliteSession:
             yield
         except sqlite3.Error as error:
             if _is_busy(error):
-                raise connection_lost(self._database, error) from error
+                raise busy(self._database, error) from error
+            if isinstance(error, sqlite3.OperationalError) and _FULL in str(error):
+                raise connection_lost(self._database, error) from error  # it may get space again
             is_data = isinstance(error, sqlite3.IntegrityError | sqlite3.DataError)
             raise refused(self._database, error, is_data=is_data) from error
 

@@ -3,12 +3,13 @@
 | step of a commit | what happens |
 |---|---|
 | rows come | they are checked, and added to the file of the commit |
-| wait | the file is synced, and a transaction with the rows and the commit's number is begun |
+| wait | the file is synced, and a transaction writes the rows and the commit's number |
 | the job commits | its state has the number and the size of the file |
 | publish | the transaction is committed, and the file is removed |
 | open, after a crash | if the database does not have the number yet, the file is written again |
 
-A row that the database refuses is found in the second step, when the job has not committed it.
+So a row that the database refuses is usually found before the job has committed it. If another
+transaction holds a lock, the rows are written in the step ``publish``.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from streamkit.connectors.sql.columns import RowType
 from streamkit.connectors.sql.commits import Commit, CommitNumbers, other_run
 from streamkit.connectors.sql.dialects import Dialect
 from streamkit.connectors.sql.opening import session_for
-from streamkit.connectors.sql.session import Session
+from streamkit.connectors.sql.session import DatabaseBusy, Session
 from streamkit.connectors.sql.sinks import SqlSink
 from streamkit.connectors.sql.spool import Spool
 from streamkit.connectors.sql.worker import SessionWorker
@@ -173,8 +174,18 @@ class SqlWriter(AcknowledgedWriter):
         return map(BlockDecoder(decode_head(next(blocks)), dialect).decode, blocks)
 
     def _begin(self, commit: Commit, session: Session) -> None:
+        """Write the rows in a transaction that `_finish` commits.
+
+        Another sink of this job may hold a lock until all sinks have come so far, so this does not
+        wait for locks: then `_finish` writes the rows.
+        """
         self._number_in_transaction = None
-        if not commit.write(session, self._numbers):
+        try:
+            is_new = commit.write(session, self._numbers, waits=False)
+        except DatabaseBusy:
+            session.rollback()
+            return
+        if not is_new:
             raise other_run(self._numbers, commit.number, commit.number - 1)
         self._number_in_transaction = commit.number
 
