@@ -6,8 +6,10 @@ says which columns the rows have.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -17,8 +19,9 @@ from streamkit.connectors.sql.columns import ColumnType as T
 from streamkit.connectors.sql.dialects import SQLITE, Dialect
 from streamkit.connectors.sql.rows import Row
 from streamkit.connectors.sql.statements import Target
-from streamkit.record import Kind
+from streamkit.record import Kind, Value
 
+_MERGED_ROWS: Final = 100_000
 _NATIVE_IN_SQLITE: Final = (T.INT, T.FLOAT, T.BOOL, T.TEXT, T.BYTES)
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -33,6 +36,13 @@ class Head(msgspec.Struct, frozen=True):
     key: tuple[str, ...]
     replaces: bool
 
+    def key_of(self) -> Callable[[Row], Value] | None:
+        """Return a function from a row to its key, if rows with the same key replace each other.
+
+        The key is a value for one column, and a tuple for several.
+        """
+        return itemgetter(*map(self.names.index, self.key)) if self.replaces else None
+
     def target(self, dialect: Dialect) -> Target:
         """Return the table that the rows are for."""
         return Target(dialect, self.table, self.names, self.key, self.replaces)
@@ -40,13 +50,13 @@ class Head(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows to write, and keys whose rows are to be deleted. No key occurs twice."""
+    """Rows to write, and keys whose rows are to be deleted.
 
-    rows: Sequence[Row]
+    With a key whose rows are replaced, no key occurs twice.
+    """
+
+    rows: Iterable[Row]
     keys: Sequence[Row] = ()
-
-    def __len__(self) -> int:
-        return len(self.rows) + len(self.keys)
 
 
 def head_of(table: str, rows: RowType, key: tuple[str, ...], *, replaces: bool) -> Head:
@@ -83,6 +93,33 @@ class BlockDecoder:
     def decode(self, data: bytes) -> Block:
         rows, keys = self._decoder.decode(data)
         return Block(rows, keys)
+
+
+def merged(head: Head, blocks: Iterable[Block]) -> Iterator[Block]:
+    """Return fewer and larger blocks, since each block costs a database several statements."""
+    key_of = head.key_of()
+    if key_of is None:
+        yield Block(chain.from_iterable(block.rows for block in blocks))
+        return
+    latest: dict[Value, Row | None] = {}
+    for block in blocks:
+        for key in block.keys:
+            latest[tuple(key) if len(key) > 1 else key[0]] = None
+        latest.update((key_of(row), row) for row in block.rows)
+        if len(latest) >= _MERGED_ROWS:
+            yield latest_of_keys(latest)
+            latest = {}
+    if latest:
+        yield latest_of_keys(latest)
+
+
+def latest_of_keys(latest: Mapping[Value, Row | None]) -> Block:
+    """Return the rows of some keys; a key without a row is one to delete."""
+    rows = [row for row in latest.values() if row is not None]
+    if len(rows) == len(latest):
+        return Block(rows)
+    deleted = (key for key, row in latest.items() if row is None)
+    return Block(rows, [key if isinstance(key, tuple) else (key,) for key in deleted])
 
 
 def _tuple_of(kinds: Iterable[Kind]) -> Kind:

@@ -106,15 +106,14 @@ class RowType:
         """Return the column with a name; None if there is none."""
         return next((each for each in self.columns if each.name == name), None)
 
-    def getter(self) -> Callable[[Value], Sequence[Value]]:
-        """Return a function from a row to its values, one for each column."""
-        fields = [each.field for each in self.columns]
+    def getters(self) -> tuple[Callable[[Value], Value], ...]:
+        """Return for each column the function from a row to its value.
+
+        A row that is not of the type makes one of them raise.
+        """
         if hasattr(self.kind, "__total__"):  # a TypedDict
-            return _of_mapping(self.columns)
-        if len(fields) == 1:
-            one = attrgetter(fields[0])
-            return lambda row: (one(row),)
-        return attrgetter(*fields)
+            return tuple(map(_of_mapping, self.columns))
+        return tuple(attrgetter(each.field) for each in self.columns)
 
 
 def row_type(kind: Kind) -> RowType:
@@ -191,12 +190,9 @@ def _of_values(values: Sequence[Value]) -> ColumnType | None:
     return _OF_VALUES.get(kinds.pop()) if len(kinds) == 1 else None
 
 
-def _of_mapping(columns: Sequence[Column]) -> Callable[[Value], Sequence[Value]]:
-    fields = [each.field for each in columns]
-    if len(fields) > 1 and not any(each.may_be_missing for each in columns):
-        return itemgetter(*fields)
-    pairs = [(each.field, each.may_be_missing) for each in columns]
-    return lambda row: tuple(row.get(name) if may else row[name] for name, may in pairs)
+def _of_mapping(column: Column) -> Callable[[Value], Value]:
+    field = column.field
+    return (lambda row: row.get(field)) if column.may_be_missing else itemgetter(field)
 
 
 def _name(kind: Kind) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from streamkit.connectors.sql.blocks import Block, Head
+from streamkit.connectors.sql.blocks import Block, Head, merged
 from streamkit.connectors.sql.queries import Statement
 from streamkit.connectors.sql.session import Session
 from streamkit.connectors.sql.statements import (
@@ -80,11 +80,10 @@ class Commit:
         if not numbers.begin(session, self.number, waits=waits):
             return False
         target = self.head.target(session.dialect)
-        for block in self.blocks():
+        for block in merged(self.head, self.blocks()):
             if block.keys:
                 session.delete(target, block.keys)
-            if block.rows:
-                session.write(target, block.rows)
+            session.write(target, block.rows)
         return True
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import itemgetter
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -16,19 +18,29 @@ from streamkit.record import Kind, Value
 
 # A row by the names of its columns. JSON of the database is a `msgspec.Raw`.
 Row = Mapping[str, Value]
-Fix = Callable[[Value], Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Fix:
+    """Converts what drivers return differently, such as 0 and 1 for booleans in SQLite.
+
+    Values of the types ``plain`` and None stay as they are.
+    """
+
+    name: str
+    plain: frozenset[type]
+    one: Callable[[Value], Value]
 
 
 @dataclass(frozen=True, slots=True)
 class RowDecoder:
     """Makes values of a type from rows.
 
-    ``fixes`` convert what drivers return differently, such as 0 and 1 for booleans in SQLite.
     ``optional`` are the keys of a TypedDict that are left out if they are NULL.
     """
 
     rows: RowType
-    fixes: tuple[tuple[str, Fix], ...]
+    fixes: tuple[Fix, ...]
     optional: frozenset[str] = frozenset()
 
     def one(self, row: Row) -> Value:
@@ -37,7 +49,7 @@ class RowDecoder:
         Raises:
             ValueError: The row is not of the type; the text names the column.
         """
-        return msgspec.convert(self._fixed(row), self.rows.kind)
+        return msgspec.convert(self._fixed(row, self.fixes), self.rows.kind)
 
     def many(self, rows: Sequence[Row]) -> Sequence[Value]:
         """Return the values of many rows.
@@ -45,13 +57,16 @@ class RowDecoder:
         Raises:
             ValueError: A row is not of the type.
         """
+        fixes = [fix for fix in self.fixes if _needs(fix, rows)]
+        if fixes or self.optional:
+            rows = [self._fixed(row, fixes) for row in rows]
         column: Kind = list[self.rows.kind]  # type: ignore[name-defined]  # known at run time
-        found: list[Value] = msgspec.convert(list(map(self._fixed, rows)), column)
+        found: list[Value] = msgspec.convert(rows, column)
         return found
 
-    def _fixed(self, row: Row) -> Row:
+    def _fixed(self, row: Row, fixes: Iterable[Fix]) -> Row:
         changed = {
-            name: fix(value) for name, fix in self.fixes if (value := row.get(name)) is not None
+            fix.name: fix.one(value) for fix in fixes if (value := row.get(fix.name)) is not None
         }
         found = {**row, **changed} if changed else row
         if self.optional:
@@ -61,9 +76,16 @@ class RowDecoder:
 
 def row_decoder(rows: RowType) -> RowDecoder:
     """Return how rows become values of a type."""
-    fixes = [(each.name, _FIXES[each.holds]) for each in rows.columns if each.holds in _FIXES]
+    fixes = [Fix(each.name, *_FIXES[each.holds]) for each in rows.columns if each.holds in _FIXES]
     optional = frozenset(each.name for each in rows.columns if each.may_be_missing)
     return RowDecoder(rows, tuple(fixes), optional)
+
+
+def _needs(fix: Fix, rows: Sequence[Row]) -> bool:
+    """Return whether a column has a value that must be converted; False if it was not read."""
+    if not rows or fix.name not in rows[0]:
+        return False
+    return not set(map(type, map(itemgetter(fix.name), rows))) <= fix.plain
 
 
 def plain_row(row: Row) -> dict[str, Value]:
@@ -104,10 +126,14 @@ def _as_bytes(value: Value) -> Value:
     return value
 
 
-_FIXES: dict[T, Fix] = {
-    T.JSON: _as_json,
-    T.BOOL: _as_bool,
-    T.INT: _as_int,
-    T.TEXT: _as_text,
-    T.BYTES: _as_bytes,
+def _plain(*types: type) -> frozenset[type]:
+    return frozenset((*types, type(None)))
+
+
+_FIXES: Final[dict[T, tuple[frozenset[type], Callable[[Value], Value]]]] = {
+    T.JSON: (_plain(), _as_json),
+    T.BOOL: (_plain(bool), _as_bool),
+    T.INT: (_plain(int), _as_int),
+    T.TEXT: (_plain(str), _as_text),
+    T.BYTES: (_plain(bytes), _as_bytes),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 import msgspec
@@ -70,7 +71,8 @@ class PageReader:
 
     def places(self, rows: Sequence[dict[str, Value]]) -> list[Place]:
         """Return the places of rows."""
-        return [tuple(map(row.__getitem__, self.order)) for row in rows]
+        columns = [map(itemgetter(name), rows) for name in self.order]
+        return list(zip(*columns, strict=True))
 
     def chunks(
         self, rows: Sequence[dict[str, Value]], first: int, partition: int, now_ms: int
@@ -99,10 +101,15 @@ class PageReader:
         ]
 
     def _keys(self, rows: Sequence[dict[str, Value]]) -> list[bytes]:
-        if len(self.key) == 1:
-            name = self.key[0]
-            return [group_key(row[name]) for row in rows]
-        return [group_key([row[name] for name in self.key]) for row in rows]
+        if len(self.key) > 1:
+            return [group_key([row[name] for name in self.key]) for row in rows]
+        values = list(map(itemgetter(self.key[0]), rows))
+        kinds = set(map(type, values))
+        if kinds == {int}:
+            return [b"%d" % each for each in values]
+        return (
+            [each.encode() for each in values] if kinds == {str} else list(map(group_key, values))
+        )
 
     def _times_ms(self, rows: Sequence[dict[str, Value]], now_ms: int) -> list[int]:
         if self.incremental is None:
@@ -144,7 +151,7 @@ def named_rows(result: Result) -> list[dict[str, Value]]:
         raise DataError(
             f"the query has two columns called {twice!r}", hint="rename one of them with AS"
         )
-    return [dict(zip(names, row, strict=True)) for row in result.rows]
+    return [dict(zip(names, row)) for row in result.rows]  # noqa: B905  # a row has all columns
 
 
 def rows_per(bytes_max: int, rows: Sequence[dict[str, Value]], rows_max: int) -> int:

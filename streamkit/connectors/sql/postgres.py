@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -12,6 +12,8 @@ from streamkit.connectors.sql.dialects import POSTGRES
 from streamkit.connectors.sql.queries import Statement
 from streamkit.connectors.sql.rows import Row
 from streamkit.connectors.sql.session import (
+    Page,
+    Range,
     Result,
     busy,
     connect_failed,
@@ -29,6 +31,7 @@ try:
     from psycopg.abc import Buffer
     from psycopg.adapt import Loader
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from psycopg.pq import TransactionStatus
 except ImportError as error:
     raise driver_missing("psycopg", "postgres") from error
 
@@ -62,6 +65,7 @@ _FINAL: Final = (
     "does not support SSL",
     "certificate",
 )
+_CURSOR: Final = "streamkit_page"
 _STAGE: Final = "pg_temp.streamkit_rows"
 _COLUMNS: Final = """
 SELECT a.attname,
@@ -84,12 +88,13 @@ WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indisvalid AND i.indi
 GROUP BY i.indexrelid, i.indisprimary
 ORDER BY i.indisprimary DESC, i.indexrelid
 """
-# A vacuum writes no rows, but may run for hours.
+# A vacuum writes no rows, but may run for hours; neither do the cursors of other sources.
 _TRANSACTIONS: Final = """
 SELECT l.virtualtransaction
 FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'virtualxid' AND l.granted AND l.mode = 'ExclusiveLock'
   AND l.pid <> pg_backend_pid() AND a.backend_type IS DISTINCT FROM 'autovacuum worker'
+  AND strpos(coalesce(a.query, ''), 'streamkit_page') = 0
   AND a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
 UNION ALL
 SELECT gid FROM pg_prepared_xacts WHERE database = current_database()
@@ -104,6 +109,7 @@ class PostgresSession:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection: psycopg.Connection[tuple[Value, ...]] | None = None
+        self._has_cursor = False
 
     def open(self) -> None:
         url = self._database.url.reveal()
@@ -125,6 +131,7 @@ class PostgresSession:
             self._connection.adapters.register_loader(name, _RawJson)
 
     def close(self) -> None:
+        self._has_cursor = False
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -156,6 +163,26 @@ class PostgresSession:
             names = tuple(each.name for each in cursor.description or ())
             return Result(names, cursor.fetchall())
 
+    def read(self, rows: Range, limit: int) -> Page:
+        # A cursor sorts the rows once, where a query for each page could sort all that are left.
+        if rows.is_new or not self._has_cursor:
+            if self._has_cursor:
+                self._close_cursor()
+            statement = rows.selection.rows(after=rows.after, until=rows.until)
+            self.execute(Statement("BEGIN READ ONLY"))
+            text = f"DECLARE {_CURSOR} NO SCROLL CURSOR FOR {statement.text}"
+            self.execute(Statement(text, statement.parameters))
+            self._has_cursor = True
+        found = self.query(Statement(f"FETCH {limit:d} FROM {_CURSOR}"))
+        is_last = len(found.rows) < limit
+        if is_last:
+            self._close_cursor()
+        return Page(found, is_last)
+
+    def _close_cursor(self) -> None:
+        self._has_cursor = False
+        self.execute(Statement("COMMIT"))
+
     def execute(self, statement: Statement) -> int:
         with self._errors():
             cursor = self._open_connection.execute(_sql(statement.text), statement.parameters)
@@ -172,7 +199,11 @@ class PostgresSession:
     def rollback(self) -> None:
         self.execute(Statement("ROLLBACK"))
 
-    def write(self, target: Target, rows: Sequence[Row]) -> None:
+    @property
+    def is_in_transaction(self) -> bool:
+        return self._open_connection.info.transaction_status != TransactionStatus.IDLE
+
+    def write(self, target: Target, rows: Iterable[Row]) -> None:
         if not target.key:
             self._copy(self.dialect.table(target.table), target.columns, rows)
             return
@@ -203,7 +234,7 @@ class PostgresSession:
         assert self._connection is not None, "open comes first"
         return self._connection
 
-    def _copy(self, relation: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+    def _copy(self, relation: str, columns: Sequence[str], rows: Iterable[Row]) -> None:
         names = self.dialect.quoted_all(columns)
         text = f"COPY {relation} ({names}) FROM STDIN".replace("%%", "%")
         connection = self._open_connection

@@ -51,10 +51,16 @@ class Selection:
         after: Sequence[Value] | None = None,
         until: Sequence[Value] | None = None,
     ) -> Statement:
-        """Return the query of the next rows in order.
+        """Return the query of the next rows in order, at most ``limit``; see `rows`."""
+        found = self.rows(after=after, until=until)
+        return Statement(f"{found.text} LIMIT {limit:d}", found.parameters)
+
+    def rows(
+        self, *, after: Sequence[Value] | None = None, until: Sequence[Value] | None = None
+    ) -> Statement:
+        """Return the query of all rows between two places, in order.
 
         Args:
-            limit: The most rows to return.
             after: The place of the last row that was read; None at the beginning.
             until: The place of the last row to read; None without an end.
         """
@@ -66,7 +72,7 @@ class Selection:
         where = f" WHERE {' AND '.join(text for text, _ in conditions)}" if conditions else ""
         parameters = [value for _, values in conditions for value in values]
         text = f"SELECT {self._columns()} FROM {self.relation}{where} ORDER BY {self._ordered()}"
-        return Statement(f"{text} LIMIT {limit:d}", tuple(parameters))
+        return Statement(text, tuple(parameters))
 
     def last(self) -> Statement:
         """Return the query of the place of the last row in order."""

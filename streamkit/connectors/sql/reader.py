@@ -27,7 +27,7 @@ from streamkit.connectors.sql.pages import (
 from streamkit.connectors.sql.parts import Part, committed_parts, new_parts
 from streamkit.connectors.sql.plan import ReadPlan, query_plan, table_plan
 from streamkit.connectors.sql.queries import Statement
-from streamkit.connectors.sql.session import Result, Session
+from streamkit.connectors.sql.session import Range, Result, Session
 from streamkit.connectors.sql.sources import SqlQuery, SqlTable
 from streamkit.connectors.sql.worker import SessionWorker
 from streamkit.dataflow.contracts import ConnectorEnv, Positions, SourceFacts, SourceReader
@@ -52,6 +52,8 @@ class SqlReader(SourceReader):
         self._parts: list[Part] = []
         # The parts of this round that are not read to its end, with the size of their next page.
         self._page_rows: dict[int, int] = {}
+        # Those of which no page was read yet.
+        self._new: set[int] = set()
         self._end: Place = ()
         self._chunks: deque[Chunk] = deque()
         self._ignored: frozenset[str] = frozenset()
@@ -125,6 +127,7 @@ class SqlReader(SourceReader):
         await self._settle()
         rows_max = self._source.batch_rows
         self._page_rows = {part.number: next_page_rows((), rows_max) for part in self._parts}
+        self._new = set(self._page_rows)
 
     async def _refuse_nulls(self) -> None:
         """Refuse rows that have no place in the order, since no page would have them.
@@ -184,22 +187,30 @@ class SqlReader(SourceReader):
             raise errors[0]
 
     async def _read_page(self, part: Part) -> None:
-        plan, limit = self._open_plan, self._page_rows[part.number]
-        # One more row shows whether there is another page, and whether a page ends between two
-        # rows with the same place.
-        statement = plan.selection.page(limit + 1, after=part.begin(), until=part.end(self._end))
-        rows = named_rows(await self._query(statement, part.number))
+        limit = self._page_rows[part.number]
+        wanted = Range(
+            self._open_plan.selection, part.begin(), part.end(self._end), part.number in self._new
+        )
+        page = await self._workers[part.number].repeat(lambda session: session.read(wanted, limit))
+        self._new.discard(part.number)
+        rows = named_rows(page.result)
         places = self._places(rows)
-        refuse_unordered(plan.order, part.read.place or None, places)
-        if len(rows) <= limit:
+        if page.following is not None:
+            (following,) = named_rows(Result(page.result.names, [page.following]))
+            self._refuse_same(part, [*places, *self._places([following])])
+        else:
+            self._refuse_same(part, places)
+        if page.is_last:
             del self._page_rows[part.number]
         else:
-            del rows[limit:], places[limit:]
             self._page_rows[part.number] = next_page_rows(rows, self._source.batch_rows)
         if rows:
-            first = part.read.rows
-            self._chunks += plan.pages.chunks(rows, first, part.number, self._clock.wall_ms())
+            first, now_ms = part.read.rows, self._clock.wall_ms()
+            self._chunks += self._open_plan.pages.chunks(rows, first, part.number, now_ms)
             part.read = Position(first + len(rows), places[-1])
+
+    def _refuse_same(self, part: Part, places: Sequence[Place]) -> None:
+        refuse_unordered(self._open_plan.order, part.read.place or None, places)
 
     def _places(self, rows: Sequence[dict[str, Value]]) -> list[Place]:
         try:

@@ -20,7 +20,7 @@ class RowEncoder:
 
     rows: RowType
     dialect: Dialect
-    getter: Callable[[Value], Row]
+    getters: tuple[Callable[[Value], Value], ...]
     columns: tuple[Values, ...]
 
     def encode(self, values: Sequence[Value]) -> list[Row]:
@@ -30,30 +30,31 @@ class RowEncoder:
             BadRow: A value is not of the type, or a column cannot hold it; it names the first such
                 value. Those before it can be written.
         """
-        if not values:
-            return []
-        rows = self._rows(values)
-        columns = list(zip(*rows, strict=True))
+        columns = self._columns(values)
         try:
             done = [
                 each.converted(column) for each, column in zip(self.columns, columns, strict=True)
             ]
         except BadValue:
             raise self._first_bad(columns) from None
-        is_same = all(new is old for new, old in zip(done, columns, strict=True))
-        return rows if is_same else list(zip(*done, strict=True))
+        return list(zip(*done, strict=True))
 
-    def _rows(self, values: Sequence[Value]) -> list[Row]:
-        rows: list[Row] = []
+    def _columns(self, values: Sequence[Value]) -> list[Row]:
         try:
-            # `extend` keeps the items before an error, so their number is the row that failed.
-            rows.extend(map(self.getter, values))
-        except Exception as error:
-            found = type(values[len(rows)]).__name__
-            raise BadRow(
-                len(rows), f"the value is {found}, which has not all columns of {self.rows}"
-            ) from error
-        return rows
+            return [list(map(getter, values)) for getter in self.getters]
+        except Exception:
+            pass  # the row is found below, where it raises again
+        for row, value in enumerate(values):
+            try:
+                for getter in self.getters:
+                    getter(value)
+            except Exception as error:
+                raise BadRow(
+                    row,
+                    f"the value is {type(value).__name__}, which has not all columns of "
+                    f"{self.rows}",
+                ) from error
+        raise AssertionError("a row that raises once raises again")
 
     def _first_bad(self, columns: Sequence[Row]) -> BadRow:
         """Find the first row with a bad value: each column reports only its own first one."""
@@ -90,4 +91,4 @@ def row_encoder(rows: RowType, dialect: Dialect, limits: Sequence[Limits] = ()) 
         values_of(column, dialect, limit)
         for column, limit in zip(rows.columns, limits, strict=True)
     )
-    return RowEncoder(rows, dialect, rows.getter(), columns)
+    return RowEncoder(rows, dialect, rows.getters(), columns)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from streamkit.connectors.sql.dialects import Dialect
-from streamkit.connectors.sql.queries import Statement
+from streamkit.connectors.sql.queries import Selection, Statement
 from streamkit.connectors.sql.rows import Row
 from streamkit.connectors.sql.statements import Target
 from streamkit.connectors.sql.tables import Table
 from streamkit.connectors.sql.url import Database
 from streamkit.errors import ConfigError, ConnectFailed, DataError, StreamKitError, TransportError
+from streamkit.record import Value
 
 _SPACES: Final = re.compile(r"\s+")
 
@@ -24,6 +25,26 @@ class Result:
 
     names: tuple[str, ...]
     rows: Sequence[Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The rows to read next. ``is_new``: they do not follow those of the last call."""
+
+    selection: Selection
+    after: Sequence[Value] | None
+    until: Sequence[Value]
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Rows in order. ``following`` is the row after them, if it is known; ``is_last``: there is
+    none."""
+
+    result: Result
+    is_last: bool
+    following: Row | None = None
 
 
 class Session(Protocol):
@@ -55,6 +76,9 @@ class Session(Protocol):
     def query(self, statement: Statement) -> Result:
         """Return the rows of a query."""
 
+    def read(self, rows: Range, limit: int) -> Page:
+        """Return the next rows of a range, at most ``limit``."""
+
     def execute(self, statement: Statement) -> int:
         """Carry out a statement and return how many rows it changed."""
 
@@ -70,7 +94,11 @@ class Session(Protocol):
 
     def rollback(self) -> None: ...
 
-    def write(self, target: Target, rows: Sequence[Row]) -> None:
+    @property
+    def is_in_transaction(self) -> bool:
+        """Whether a transaction has begun and not ended."""
+
+    def write(self, target: Target, rows: Iterable[Row]) -> None:
         """Write rows in the current transaction. With a key, each key occurs at most once."""
 
     def delete(self, target: Target, keys: Sequence[Row]) -> None:
@@ -82,6 +110,14 @@ class Session(Protocol):
 
 class DatabaseBusy(TransportError):
     """Another transaction holds a lock that this one needs."""
+
+
+def read_page(session: Session, rows: Range, limit: int) -> Page:
+    """Read a page with a query of its own, which also returns the row after the page."""
+    found = session.query(rows.selection.page(limit + 1, after=rows.after, until=rows.until))
+    if len(found.rows) <= limit:
+        return Page(found, is_last=True)
+    return Page(Result(found.names, found.rows[:limit]), False, found.rows[limit])
 
 
 def driver_missing(module: str, extra: str) -> ConfigError:

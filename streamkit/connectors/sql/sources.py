@@ -57,10 +57,10 @@ class _Rows(Source[Any]):
         if _is_plain(kind):
             return value
         rows = row_type(kind)
-        pairs = zip(rows.columns, rows.getter()(value), strict=True)
+        parts = [getter(value) for getter in rows.getters()]
         return {
             column.name: msgspec.Raw(dumps(part)) if column.holds is ColumnType.JSON else part
-            for column, part in pairs
+            for column, part in zip(rows.columns, parts, strict=True)
         }
 
     def place(self, topic: str, partition: int, offset: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 from urllib.parse import quote
@@ -11,7 +11,16 @@ from urllib.parse import quote
 from streamkit.connectors.sql.dialects import SQLITE, table_parts
 from streamkit.connectors.sql.queries import Statement
 from streamkit.connectors.sql.rows import Row
-from streamkit.connectors.sql.session import Result, busy, connect_failed, connection_lost, refused
+from streamkit.connectors.sql.session import (
+    Page,
+    Range,
+    Result,
+    busy,
+    connect_failed,
+    connection_lost,
+    read_page,
+    refused,
+)
 from streamkit.connectors.sql.statements import Target
 from streamkit.connectors.sql.tables import Table, TableColumn
 from streamkit.connectors.sql.url import Database
@@ -91,6 +100,10 @@ class SqliteSession:
             rows = cursor.fetchall()
             return Result(tuple(each[0] for each in cursor.description or ()), rows)
 
+    def read(self, rows: Range, limit: int) -> Page:
+        # A query that stays open would keep other processes from writing.
+        return read_page(self, rows, limit)
+
     def execute(self, statement: Statement) -> int:
         with self._errors():
             cursor = self._open_connection.execute(statement.text, statement.parameters)
@@ -107,10 +120,14 @@ class SqliteSession:
         self.execute(Statement("COMMIT"))
 
     def rollback(self) -> None:
-        if self._open_connection.in_transaction:
+        if self.is_in_transaction:
             self.execute(Statement("ROLLBACK"))
 
-    def write(self, target: Target, rows: Sequence[Row]) -> None:
+    @property
+    def is_in_transaction(self) -> bool:
+        return self._open_connection.in_transaction
+
+    def write(self, target: Target, rows: Iterable[Row]) -> None:
         self._many(target.insert(), rows)
 
     def delete(self, target: Target, keys: Sequence[Row]) -> None:
@@ -124,7 +141,7 @@ class SqliteSession:
         assert self._connection is not None, "open comes first"
         return self._connection
 
-    def _many(self, text: str, rows: Sequence[Row]) -> None:
+    def _many(self, text: str, rows: Iterable[Row]) -> None:
         with self._errors():
             self._open_connection.executemany(text, rows)
 

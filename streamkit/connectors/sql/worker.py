@@ -110,6 +110,8 @@ class SessionWorker:
             except anyio.get_cancelled_exc_class():
                 with anyio.CancelScope(shield=True):
                     await self._interrupt(has_ended)
+                    # What the session has done is not known here, such as rows that it has read.
+                    await anyio.to_thread.run_sync(self._close, limiter=self._limiter)
                 raise
         if errors:
             raise errors[0]

@@ -193,7 +193,7 @@ class SqlWriter(AcknowledgedWriter):
         is_written = self._number_in_transaction == commit.number
         # If the commit fails, its outcome is not known: the next attempt begins again.
         self._number_in_transaction = None
-        if is_written or commit.write(session, self._numbers):
+        if (is_written and session.is_in_transaction) or commit.write(session, self._numbers):
             session.commit()
 
     def _write_again(self, mark: _Mark, session: Session) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from operator import itemgetter
+from typing import cast
 
-from streamkit.connectors.sql.blocks import Block, Head, head_of
+from streamkit.connectors.sql.blocks import Block, Head, head_of, latest_of_keys
 from streamkit.connectors.sql.columns import RowType
 from streamkit.connectors.sql.deletions import Deletion, KeyReader, key_reader
 from streamkit.connectors.sql.options import names_of
@@ -48,8 +48,10 @@ class RowMaker:
         Raises:
             RowFailed: A value cannot be written; it names the first one.
         """
+        has_none = type(None) in set(map(type, chunk.values))
+        groups = groupby(chunk.values, key=_is_none) if has_none else [(False, chunk.values)]
         done: list[Written] = []
-        for is_none, group in groupby(chunk.values, key=_is_none):
+        for is_none, group in groups:
             values = list(group)
             try:
                 if is_none:
@@ -66,17 +68,18 @@ class RowMaker:
     def block(self, written: Sequence[Written]) -> Block:
         """Return rows and deletions of which only the last one of each key is left."""
         if self.key_of is None:
-            return Block([each for each in written if not isinstance(each, Deletion)])
-        last = {self._key(each): each for each in written}
-        rows = [each for each in last.values() if not isinstance(each, Deletion)]
-        keys = [each.key for each in last.values() if isinstance(each, Deletion)]
-        return Block(rows, keys)
-
-    def _key(self, written: Written) -> Value:
-        if not isinstance(written, Deletion):
-            assert self.key_of is not None, "only a sink with keys deletes"
-            return self.key_of(written)
-        return written.key[0] if len(written.key) == 1 else tuple(written.key)
+            return Block(cast("Sequence[Row]", written))  # without keys nothing is deleted
+        latest: dict[Value, Row | None] = {}
+        if Deletion not in set(map(type, written)):
+            rows = cast("Sequence[Row]", written)
+            latest.update(zip(map(self.key_of, rows), rows, strict=True))
+            return latest_of_keys(latest)
+        for each in written:
+            if isinstance(each, Deletion):
+                latest[tuple(each.key) if len(each.key) > 1 else each.key[0]] = None
+            else:
+                latest[self.key_of(each)] = each
+        return latest_of_keys(latest)
 
     def _add_deletions(self, done: list[Written], keys: Sequence[bytes | None], count: int) -> None:
         for key in keys[len(done) : len(done) + count]:
@@ -108,12 +111,9 @@ def row_maker(session: Session, sink: SqlSink, rows: RowType) -> RowMaker:
     refuse_mismatches(session.dialect, sink.table, table, rows, key)
     encoder = row_encoder(rows, session.dialect, limits_of(session.dialect, table, rows))
     is_upsert = sink.mode == "upsert"
-    return RowMaker(
-        head_of(sink.table, rows, key, replaces=is_upsert),
-        encoder,
-        itemgetter(*map(rows.names.index, key)) if is_upsert else None,
-        key_reader(encoder, key) if is_upsert and sink.deletes else None,
-    )
+    head = head_of(sink.table, rows, key, replaces=is_upsert)
+    deletes = is_upsert and sink.deletes
+    return RowMaker(head, encoder, head.key_of(), key_reader(encoder, key) if deletes else None)
 
 
 def _is_none(value: Value) -> bool:
