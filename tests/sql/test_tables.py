@@ -6,6 +6,7 @@ import datetime as dt
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -25,7 +26,7 @@ from streamkit.connectors.sql.tables import (
 )
 from streamkit.errors import DataError, TopologyError
 from tests.sql.databases import TestDatabase, sqlite_database
-from tests.sql.kinds import EDGES, USUAL, Everything, Total, TotalDict
+from tests.sql.kinds import EDGES, USUAL, Everything, Level, Total, TotalDict
 
 
 def described(session: Session, table: str) -> Table:
@@ -165,6 +166,7 @@ def test_columns_that_the_database_numbers_may_be_left_out(database: TestDatabas
 
 class Narrow(msgspec.Struct):
     small: int
+    single: float
     int32: int
     price: Decimal
     digits: int
@@ -175,27 +177,29 @@ class Narrow(msgspec.Struct):
 def test_values_that_only_this_table_refuses_are_found_first(postgres_only: TestDatabase) -> None:
     postgres_only.run_all(
         "CREATE DOMAIN code AS varchar(2)",
-        "CREATE TABLE narrow (small smallint, int32 int, price numeric(5, 2), digits numeric(3), "
-        "name varchar(4), code code)",
+        "CREATE TABLE narrow (small smallint, single real, int32 int, price numeric(5, 2), "
+        "digits numeric(3), name varchar(4), code code)",
     )
-    fits = Narrow(2**15 - 1, -(2**31), Decimal("999.99"), 999, "äöü€", "ab")
+    fits = Narrow(2**15 - 1, 0.5, -(2**31), Decimal("999.99"), 999, "äöü€", "ab")
     rows = row_type(Narrow)
     with postgres_only.session() as session:
         assert mismatches(session, "narrow", Narrow) == []
         limits = limits_of(session.dialect, described(session, "narrow"), rows)
         assert limits == (
             Limits(int_bits=16),
+            Limits(is_single=True),
             Limits(int_bits=32),
             Limits(digits_max=3),
             Limits(digits_max=3),
-            Limits(length_max=4),
-            Limits(length_max=2),
+            Limits(length_max=4, is_text=True),
+            Limits(length_max=2, is_text=True),
         )
         write(session, "narrow", Narrow, [fits])
         assert read(session, "narrow", Narrow, "name") == [fits]
         encoder = row_encoder(rows, session.dialect, limits)
         for change in (
             {"small": 2**15},
+            {"single": 3.5e38},
             {"int32": 2**31},
             {"price": Decimal(1000)},
             {"digits": 1000},
@@ -204,6 +208,41 @@ def test_values_that_only_this_table_refuses_are_found_first(postgres_only: Test
         ):
             with pytest.raises(ValueError, match=f"column '{next(iter(change))}'"):
                 encoder.encode([msgspec.structs.replace(fits, **change)])
+
+
+def test_columns_of_every_type_that_fits_are_written(postgres_only: TestDatabase) -> None:
+    postgres_only.run_all(
+        "CREATE EXTENSION IF NOT EXISTS citext",
+        "CREATE TABLE odd (a numeric, b real, c varchar(9), d json, e text, f text, g citext, "
+        "h smallint)",
+    )
+    Odd = msgspec.defstruct(
+        "Odd",
+        [
+            ("a", int),
+            ("b", float),
+            ("c", str),
+            ("d", dict[str, int]),
+            ("e", list[str]),
+            ("f", UUID),
+            ("g", str),
+            ("h", Level),
+        ],
+    )
+    value = Odd(2**62, 0.5, "ä", {"a": 1}, ["x"], UUID(int=5), "Citext", Level.HIGH)
+    with postgres_only.session() as session:
+        assert mismatches(session, "odd", Odd) == []
+        write(session, "odd", Odd, [value])
+        assert read(session, "odd", Odd, "a") == [value]
+
+
+def test_a_type_that_cannot_be_copied_binary_is_copied_as_text(postgres_only: TestDatabase) -> None:
+    postgres_only.run_all("CREATE TABLE odd (a int, b xml)", "CREATE TABLE other (a int)")
+    with postgres_only.session() as session:
+        session.begin()
+        session.write(Target(session.dialect, "odd", ("a", "b")), [(1, "<a>x</a>")])
+        session.commit()
+    assert postgres_only.run("SELECT a, b::text FROM odd") == [(1, "<a>x</a>")]
 
 
 def test_an_affinity_of_sqlite_that_would_change_values_does_not_match(tmp_path: Path) -> None:

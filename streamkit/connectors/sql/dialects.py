@@ -13,7 +13,7 @@ from streamkit.errors import UsageError, shown
 _PART: Final = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Dialect:
     """The SQL of one database system.
 

@@ -52,12 +52,15 @@ class Limits:
     """What an existing column can hold, where that is less than its type can.
 
     ``int_bits`` is the size of whole numbers; ``length_max`` that of text; ``digits_max`` is the
-    number of digits before the decimal point.
+    number of digits before the decimal point. ``is_single``: floating-point numbers have 32 bits.
+    ``is_text``: the column holds text.
     """
 
     int_bits: int = 64
     length_max: int | None = None
     digits_max: int | None = None
+    is_single: bool = False
+    is_text: bool = False
     is_nullable: bool = True
 
 
@@ -150,6 +153,8 @@ def _limits(dialect: Dialect, column: TableColumn) -> Limits:
         int_bits=_INT_BITS.get(kind, 64),
         length_max=precision if kind == "character varying" and numbers else None,
         digits_max=precision - scale if kind == "numeric" and numbers else None,
+        is_single=kind == "real",
+        is_text=kind in dialect.fits[T.TEXT],
         is_nullable=column.is_nullable,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
@@ -16,6 +17,7 @@ from streamkit.record import Value
 from streamkit.serde.finite import not_finite
 from streamkit.serde.json_values import dumps
 
+_SINGLE_MAX: Final = 3.4028234663852886e38
 _NUL_IN_JSON: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 One = Callable[[Value], Value]
@@ -57,12 +59,22 @@ def ints(limits: Limits) -> Checks:
 
 
 def floats(limits: Limits) -> Checks:
+    def is_fine(values: Sequence[Value]) -> bool:
+        return not limits.is_single or all(map(_fits_in_32_bits, values))
+
     def one(value: Value) -> float:
         if isinstance(value, bool) or not isinstance(value, float | int):
             raise expected(value, "a number")
-        return float(value)
+        number = float(value)
+        if limits.is_single and not _fits_in_32_bits(number):
+            raise ValueError(f"{number} is too large: the column has 32 bits")
+        return number
 
-    return (float,), always, one
+    return (float,), is_fine, one
+
+
+def _fits_in_32_bits(number: float) -> bool:
+    return abs(number) <= _SINGLE_MAX or not math.isfinite(number)
 
 
 def bools(limits: Limits) -> Checks:
@@ -219,6 +231,8 @@ def decimal(value: Value) -> Decimal:
 
 
 def uuids(limits: Limits) -> Checks:
+    if limits.is_text:
+        return (), never, lambda value: str(uuid(value))
     return (UUID,), always, uuid
 
 
