@@ -37,6 +37,7 @@ StreamKitError
   RemoteError
   ProcessDied
   ProcessNotStarted
+  RegistryError
 
 The tree is grouped by what the caller can do next: fix the program (ConfigError), retry
 (TransportError), report a faulty peer (ProtocolError), look at one record or batch
@@ -357,6 +358,21 @@ class ProcessDied(StreamKitError):
 
 class ProcessNotStarted(StreamKitError):
     """No process for the calls of a function can be started, even after several attempts."""
+
+
+class RegistryError(StreamKitError):
+    """A schema registry cannot be reached, or refuses a request.
+
+    It says nothing about a record, so no policy skips a record or puts it aside because of it.
+    ``status`` is that of HTTP; None without a response.
+    """
+
+    def __init__(
+        self, message: str, *, status: int | None = None, retryable: bool = False, hint: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.retryable = retryable
 
 
 def shown(value: object) -> str:

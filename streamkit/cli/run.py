@@ -112,11 +112,17 @@ def run(
 
 
 def run_target(context: click.Context, target: str, options: RunOptions) -> None:
-    """Load an app and run it; leave the process with the exit code of the run."""
+    """Load an app and run it as `run_loaded` does."""
     with unguarded_output():
         with _prints_to_standard_error() if options.json else contextlib.nullcontext():
             app = load_app(target)
             app.load()
+        run_loaded(context, app, options)
+
+
+def run_loaded(context: click.Context, app: App, options: RunOptions) -> None:
+    """Run an app; leave the process with the exit code of the run."""
+    with unguarded_output():
         leaving = ExitGuard(options.stop_deadline_s, say)
         try:
             code = run_app(app, options, leaving.begin)

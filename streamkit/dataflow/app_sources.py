@@ -31,6 +31,7 @@ from streamkit.dataflow.sources import (
     reading_steps,
     table_steps,
     topic_source,
+    typed_source,
 )
 from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node, Topology
@@ -190,8 +191,8 @@ class AppSources:
             default = topic.name
             steps = connector_steps(topic, type, options, location)
         else:
-            endpoint = topic_source(topic, options)
-            default, steps = endpoint.topic, reading_steps(type, options, location)
+            endpoint = typed_source(topic_source(topic, options), type, location)
+            default, steps = endpoint.topic, reading_steps(type, endpoint, options, location)
         node = Node(
             options.get("name") or self.topology.free_name(default),
             "source",
@@ -256,14 +257,14 @@ class AppSources:
         checked_options(options, SourceOptions)
         if is_file and (names := topic_options(options)):
             raise UsageError(f"{', '.join(names)}: only a topic has this option")
-        endpoint: Any = rows if is_file else topic_source(rows, options)
-        default = endpoint.name if is_file else endpoint.topic
+        topic = None if is_file else typed_source(topic_source(rows, options), kind, location)
+        default = rows.name if topic is None else topic.topic
         name = options.get("name") or self.topology.free_name(default)
         node = Node(
             name,
             "source",
-            table_steps(name, kind, key, options, location, is_file=is_file),
-            endpoint=endpoint,
+            table_steps(name, kind, key, options, topic, location),
+            endpoint=rows if topic is None else topic,
             on_error=on_error_of(options),
             location=location,
             value_type=kind,

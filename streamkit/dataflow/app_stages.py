@@ -30,9 +30,11 @@ from streamkit.dataflow.options import (
     checked_options,
     topic_options,
 )
+from streamkit.dataflow.sinks import KeyOption
 from streamkit.dataflow.stream import Stream
 from streamkit.errors import UsageError
 from streamkit.record import Record, Topic
+from streamkit.serde.binding import Serde
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -140,6 +142,28 @@ class AppStages(AppSources):
         /,
         *,
         to: Topic[Y],
+        key: Callable[[X], object],
+        key_format: Serde,
+        **options: Unpack[ShapingOptions],
+    ) -> ShapingDecorator[X, Y | Record[Y] | Record[bytes]]: ...
+    @overload
+    def sink(
+        self,
+        stream: Stream[X],
+        /,
+        *,
+        to: str,
+        key: Callable[[X], object],
+        key_format: Serde,
+        **options: Unpack[ShapingOptions],
+    ) -> ShapingDecorator[X, Any]: ...
+    @overload
+    def sink(
+        self,
+        stream: Stream[X],
+        /,
+        *,
+        to: Topic[Y],
         key: Callable[[X], bytes | str | None] | None = None,
         **options: Unpack[ShapingOptions],
     ) -> ShapingDecorator[X, Y | Record[Y] | Record[bytes]]: ...
@@ -170,6 +194,7 @@ class AppStages(AppSources):
         *,
         to: Any = None,
         key: Callable[[Any], Any] | None = None,
+        key_format: Serde | None = None,
         batch: int | None = None,
         **options: Unpack[ShapingOptions],
     ) -> Any:
@@ -183,6 +208,8 @@ class AppStages(AppSources):
             stream: The stream to write.
             to: A topic, by name or as `Topic`, or a connector object.
             key: Returns the record's key for a value of the stream.
+            key_format: The format of the keys, for a topic. Without it, they are bytes, text or
+                None.
             batch: The largest list that one call of a function sink gets.
             options: See `ShapingOptions`.
 
@@ -204,7 +231,7 @@ class AppStages(AppSources):
         def decorate(function: Callable[..., Any]) -> Any:
             function = undecorated(function)
             target = FunctionSink(function, batch) if to is None else to
-            added = sink_node(function, scope, node, target, key, options)
+            added = sink_node(function, scope, node, target, KeyOption(key, key_format), options)
             return Sink(function, self.topology.add(added))
 
         return decorate

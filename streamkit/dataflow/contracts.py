@@ -13,14 +13,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from streamkit.env import Clock
 from streamkit.errors import StreamKitError, TopologyError
 from streamkit.record import Chunk, Destination, Kind, Value
-from streamkit.serde.values import Serde, ValueEncoder, encode_as, format_for
+from streamkit.serde.binding import Serde
+from streamkit.serde.values import ValueEncoder, encode_as, format_for
 
 T_co = TypeVar("T_co", covariant=True)
 T_con = TypeVar("T_con", contravariant=True)
@@ -40,7 +41,7 @@ class ConnectorEnv:
     of its own that outlive the run, such as those not written completely; it may not exist yet.
     ``until_end``: the run ends when every source has reached its present end. ``note`` shows a
     message to the user. ``kind`` is the type of the values of a sink, as annotated; None if it is
-    not known.
+    not known. ``shared`` is for what several connectors of the run have in common.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ConnectorEnv:
     until_end: bool = False
     note: Callable[[str], None] = lambda text: None
     kind: Kind = None
+    shared: dict[object, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ import msgspec
 
 from streamkit.dataflow.topology import NAME_BYTES_MAX, Node
 from streamkit.errors import DataError
-from streamkit.record import Record
+from streamkit.record import Kind, Record
+from streamkit.serde.binding import BoundFormat
 from streamkit.serde.json_values import encode_json
-from streamkit.serde.kinds import in_record
+from streamkit.serde.kinds import in_record, is_message
 from streamkit.serde.values import encoder_for, format_for
 
 
@@ -127,13 +128,25 @@ def input_format(node: Node) -> InputFormat:
     """Return how the inputs of a stage are written and read."""
     kind = input_kind(node)
     try:
-        found = format_for(kind)
-        dumps = encode_json if kind is None else encoder_for(in_record(kind)).dumps
+        found = format_for(kind, _message_format(in_record(kind)))
+        dumps = encode_json if kind is None else _dumps_of(in_record(kind))
     except Exception:  # values of this type have no format: letters only show them
         return InputFormat(_refuse, None, False)
     if not found.as_record:
         return InputFormat(dumps, found.loads, False)
     return InputFormat(lambda record: dumps(record.value), found.loads, True)
+
+
+def _message_format(kind: Kind) -> BoundFormat | None:
+    """Return the format of messages of Protobuf, which have no other; None for other types."""
+    if not is_message(kind):
+        return None
+    return BoundFormat(kind.FromString, lambda message: bytes(message.SerializeToString()))
+
+
+def _dumps_of(kind: Kind) -> Callable[[Any], bytes]:
+    form = _message_format(kind)
+    return encoder_for(kind).dumps if form is None else form.dumps
 
 
 def _refuse(value: Any) -> bytes:

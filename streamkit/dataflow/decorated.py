@@ -23,6 +23,7 @@ from streamkit.dataflow.functions import (
     is_generator,
     unwrapped,
 )
+from streamkit.dataflow.key_formats import context_keys, source_of_keys
 from streamkit.dataflow.keyed_stream import check_keyed
 from streamkit.dataflow.operators import ContextFlatMap, ContextMapOrDrop, FlatMap, MapOrDrop
 from streamkit.dataflow.options import (
@@ -33,15 +34,14 @@ from streamkit.dataflow.options import (
     on_error_of,
     timing_of,
 )
-from streamkit.dataflow.sinks import sink_endpoint, sink_steps
-from streamkit.dataflow.sources import connector_steps, reading_steps
+from streamkit.dataflow.sinks import KeyOption, sink_endpoint, sink_steps
+from streamkit.dataflow.sources import connector_steps, reading_steps, typed_source
 from streamkit.dataflow.stateful import Stateful, stateful_form
 from streamkit.dataflow.steps import Step
 from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node, stage_name
 from streamkit.errors import TopologyError, UsageError
-from streamkit.policies import Policy
-from streamkit.serde.values import key_reader
+from streamkit.serde.keys import KeyReader
 
 
 def source_node(
@@ -71,11 +71,14 @@ def source_node(
     if isinstance(endpoint, Source):
         reading = connector_steps(endpoint, expected, options, facts.location)
     else:
-        reading = reading_steps(expected, options, facts.location)
+        endpoint = typed_source(endpoint, expected, facts.location)
+        reading = reading_steps(expected, endpoint, options, facts.location)
+    with errors_at(facts.location):
+        key_of = context_keys(facts, None if isinstance(endpoint, Source) else endpoint)
     return Node(
         options.get("name") or stage_name(facts.name),
         "source",
-        (*reading, _call_step(function, facts)),
+        (*reading, _call_step(function, facts, key_of)),
         endpoint=endpoint,
         on_error=on_error_of(options),
         location=facts.location,
@@ -106,11 +109,13 @@ def stage_node(
     check_parameters(function, facts, "stage")
     given = inputs[0].value_type if len(inputs) == 1 else None
     with errors_at(facts.location):
-        step = _called_step(function, facts, options, batch)
+        key_of = context_keys(facts, source_of_keys(inputs) if facts.takes_context else None)
+        called = _called_step(function, facts, options, key_of, batch)
+        step = called or _stage_step(function, facts, inputs, options, key_of)
     return Node(
         options.get("name") or stage_name(facts.name),
         "stage",
-        (step or _stage_step(function, facts, inputs, options),),
+        (step,),
         inputs=inputs,
         on_error=on_error_of(options),
         location=facts.location,
@@ -124,7 +129,7 @@ def sink_node(
     scope: dict[str, Any],
     source: Node,
     target: Any,
-    key: Callable[[Any], Any] | None,
+    key: KeyOption,
     options: ShapingOptions,
 ) -> Node:
     """Create the node of a function that writes values, or returns the values to write.
@@ -137,7 +142,8 @@ def sink_node(
     check_parameters(function, facts, "sink")
     policy = on_error_of(options)
     with errors_at(facts.location):
-        shaping = _sink_function(function, facts, target, options, policy)
+        key_of = context_keys(facts, source_of_keys((source,)) if facts.takes_context else None)
+        shaping = _sink_function(function, facts, target, options, key_of)
         written = _result_type(facts, source.value_type)
         endpoint = sink_endpoint(target, cast("SinkOptions", options))
         steps = sink_steps(target, key, shaping, written, options.get("value"), facts.name)
@@ -162,20 +168,22 @@ def _sink_function(
     facts: FunctionFacts,
     target: Any,
     options: ShapingOptions,
-    policy: Policy,
+    key_of: KeyReader | None,
 ) -> tuple[Step, ...]:
     """Return the step of a function that writes or returns values; none if its writer calls it."""
+    policy = on_error_of(options)
     if isinstance(target, FunctionSink):
         _check_function_sink(facts)
-        called = called_sink(function, facts.name, options, target.batch, policy)
-        return () if called is None else (called,)
+        writing = called_sink(function, facts.name, options, target.batch, policy)
+        return () if writing is None else (writing,)
     _check_shaping(facts)
     if called_object(target, policy) is not None:
         raise TopologyError(
             f"the sink {facts.name!r} both makes values and writes them with retries",
             hint="make the values in a stage, then use stream.to(..., on_error=retry(...))",
         )
-    return (_called_step(function, facts, options, None) or _call_step(function, facts),)
+    called = _called_step(function, facts, options, key_of)
+    return (called or _call_step(function, facts, key_of),)
 
 
 def undecorated(function: Any) -> Any:
@@ -268,7 +276,8 @@ def _called_step(
     function: Callable[..., Any],
     facts: FunctionFacts,
     options: Mapping[str, Any],
-    batch: int | None,
+    key_of: KeyReader | None,
+    batch: int | None = None,
 ) -> Called | None:
     """Return the step of a function that is called outside of slices; None for others."""
     is_async = facts.kind in ("async", "async_flat_map")
@@ -288,7 +297,6 @@ def _called_step(
             hint="leave out the context, or read a stream of records: app.stream(topic, Record[T])",
         )
     expands = facts.kind in ("flat_map", "async_flat_map")
-    key_of = key_reader(facts.key_type) if facts.takes_context else None
     return Called(function, spec, expands, is_generator(function), key_of=key_of)
 
 
@@ -297,6 +305,7 @@ def _stage_step(
     facts: FunctionFacts,
     inputs: tuple[Node, ...],
     options: FunctionStageOptions,
+    key_of: KeyReader | None,
 ) -> Step:
     if facts.state_type is None:
         if names := [each for each in ("ttl", "migrate") if options.get(each) is not None]:
@@ -304,20 +313,19 @@ def _stage_step(
                 f"{names[0]}= is for a stage that keeps a state",
                 hint="add a parameter annotated State[...], and group the stream with key_by",
             )
-        return _call_step(function, facts)
+        return _call_step(function, facts, key_of)
     name = options.get("name") or stage_name(facts.name)
     with errors_at(facts.location):
         check_keyed(inputs, name)
-        key_of = key_reader(facts.key_type) if facts.takes_context else None
         form, ttl_ms = stateful_form(facts.state_type, name, options)
     return Stateful(function, name, form, facts.kind == "flat_map", key_of, ttl_ms)
 
 
-def _call_step(function: Callable[..., Any], facts: FunctionFacts) -> Step:
+def _call_step(
+    function: Callable[..., Any], facts: FunctionFacts, key_of: KeyReader | None
+) -> Step:
     """Return the step that calls the user's function for a column of values."""
-    if facts.takes_context:
-        with errors_at(facts.location):
-            key_of = key_reader(facts.key_type)
+    if key_of is not None:
         if facts.kind == "flat_map":
             return ContextFlatMap(function, key_of)
         return ContextMapOrDrop(function, key_of)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from streamkit.record import Offset
-from streamkit.serde.values import Serde
+from streamkit.serde.binding import BoundFormat, Serde
 
 V = TypeVar("V")
 
@@ -34,7 +34,7 @@ class TopicSource:
     """A topic to read. ``start`` is used only if nothing is committed yet.
 
     ``partitions`` are the partitions to read; ``partition_count`` is the count that its `Topic`
-    declares. ``format`` is a custom format of the values.
+    declares. ``format`` is a custom format of the values, and ``key_format`` one of the keys.
     """
 
     topic: str
@@ -43,7 +43,8 @@ class TopicSource:
     isolation: str | None = None
     max_bytes: int | None = None
     partition_count: int | None = None
-    format: Serde | None = None
+    format: Serde | BoundFormat | None = None
+    key_format: Serde | None = None
 
     def __str__(self) -> str:
         return f"topic {self.topic}"

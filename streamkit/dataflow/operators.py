@@ -20,7 +20,7 @@ from typing import Any, Final
 from streamkit.dataflow.context import Context, TimerSink
 from streamkit.dataflow.steps import Room, RowFailed, SliceTimeUp, Stateless, Unlimited
 from streamkit.record import NO_TIMESTAMP_MS, Chunk, Record
-from streamkit.serde.values import encode_key
+from streamkit.serde.keys import encode_key
 
 # An operator checks its time after one row, then after growing numbers of rows up to this one.
 # The first checks are early because functions may be slow; later ones are rare because each costs

@@ -11,7 +11,7 @@ from streamkit.dataflow.topology import SourceTiming
 from streamkit.errors import UsageError
 from streamkit.policies import OnError, Policy, policy_of
 from streamkit.record import Compression, Isolation, Offset
-from streamkit.serde.values import Serde
+from streamkit.serde.binding import Serde
 from streamkit.windows import duration_ms
 
 Start = Offset | Literal["beginning", "end"]
@@ -74,7 +74,8 @@ class TopicSourceOptions(TypedDict, total=False):
         partitions: The partitions to read; by default all.
         isolation: By default, the safe one for the topic's replication.
         max_bytes: Maximum size of one response of a partition.
-        value: Your own format, with ``loads`` and ``dumps``.
+        value: The format of the values: one of `streamkit.formats`, or your own.
+        key_format: The format of the keys, for a `Context` with a type such as ``Context[int]``.
     """
 
     start: Start
@@ -82,6 +83,7 @@ class TopicSourceOptions(TypedDict, total=False):
     isolation: Isolation | None
     max_bytes: int | None
     value: Serde | None
+    key_format: Serde | None
 
 
 class GeneratorOptions(StageOptions, TimeOptions, total=False):
@@ -101,7 +103,7 @@ class TopicSinkOptions(TypedDict, total=False):
         max_request_size: Hard limit in bytes of a batch with a single record.
         linger: How long a batch may wait for more records; by default until the chunk ends.
         compression: By default the compression of the topic, or none.
-        value: Your own format, with ``loads`` and ``dumps``.
+        value: The format of the values: one of `streamkit.formats`, or your own.
     """
 
     partitioner: Callable[..., Any] | None

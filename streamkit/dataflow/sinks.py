@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, get_args
 
 from streamkit.dataflow.contracts import Sink
 from streamkit.dataflow.encoding import Encode
 from streamkit.dataflow.endpoints import FunctionSink, TopicSink
-from streamkit.dataflow.functions import call_problem, check_callable, is_generator
+from streamkit.dataflow.functions import call_problem, check_callable, is_generator, result_of
 from streamkit.dataflow.operators import SetKeys, Unwrap
 from streamkit.dataflow.options import SinkOptions, topic_options
 from streamkit.dataflow.steps import Step
-from streamkit.dataflow.topology import clashes, type_name
+from streamkit.dataflow.topology import clashes, refuse_other_type, type_name
 from streamkit.errors import TopologyError, UsageError
-from streamkit.record import Compression, Topic
+from streamkit.record import Compression, Kind, Topic
+from streamkit.serde.binding import Serde, Usage, bound
+from streamkit.serde.keys import key_encoder
 from streamkit.serde.kinds import in_record, may_be_record
-from streamkit.serde.values import (
-    ValueEncoder,
-    encode_key,
-    encoder_for,
-    encoder_for_topic,
-)
+from streamkit.serde.values import ValueEncoder, encoder_for, encoder_for_topic
 
 # The methods of a sink object, and example arguments of each.
 _WRITER_METHODS: dict[str, tuple[Any, ...]] = {"open": (), "write": ([],), "flush": (), "close": ()}
@@ -49,9 +47,17 @@ def sink_endpoint(target: Any, options: SinkOptions) -> Any:
     return target
 
 
+@dataclass(frozen=True, slots=True)
+class KeyOption:
+    """How the keys of a sink are made: ``key=`` and ``key_format=``."""
+
+    function: Callable[[Any], Any] | None = None
+    format: Serde | None = None
+
+
 def sink_steps(
     target: Any,
-    key: Callable[[Any], Any] | None,
+    key: KeyOption,
     shaping: tuple[Step, ...],
     value_type: Any,
     serde: Any,
@@ -63,9 +69,10 @@ def sink_steps(
     returns them.
 
     Raises:
-        TopologyError: Values of that type cannot be written to the target.
+        TopologyError: Values or keys of that type cannot be written to the target.
+        UsageError: ``key_format=`` has no effect.
     """
-    keys = () if key is None else (SetKeys(_as_key(key)),)
+    keys = _key_steps(target, key)
     encoder = _encoder(target, value_type, serde, giver)
     if encoder is None:
         return (*keys, *shaping)
@@ -137,10 +144,10 @@ def _refuse_unwritable(target: Any) -> None:
 def _encoder(target: Any, value_type: Any, serde: Any, giver: str) -> ValueEncoder | None:
     """Return the encoder for a sink; None if the sink accepts values without encoding."""
     if isinstance(target, str | Topic):
-        if serde is not None:
-            return encoder_for(None, serde)
         topic_type = target.type if isinstance(target, Topic) else None
         written = in_record(value_type)
+        if serde is not None:
+            return _encoder_with(serde, str(getattr(target, "name", target)), topic_type, written)
         if topic_type is not bytes and written is not bytes and clashes(written, topic_type):
             raise TopologyError(
                 f"the topic {getattr(target, 'name', target)!r} has values of type "
@@ -150,10 +157,35 @@ def _encoder(target: Any, value_type: Any, serde: Any, giver: str) -> ValueEncod
     return target.encoder(value_type, serde) if isinstance(target, Sink) else None
 
 
-def _as_key(key: Callable[[Any], Any]) -> Callable[[Any], bytes | None]:
-    check_callable(key, "key=")
+def _encoder_with(serde: Any, topic: str, topic_type: Kind, written: Kind) -> ValueEncoder:
+    """Return the encoder of a format for values of a type; the type of the topic decides."""
+    is_typed = topic_type is not None and topic_type is not bytes
+    kind = topic_type if is_typed and written is not bytes else written
+    refuse_other_type(serde, kind, "given")
+    return encoder_for(None, bound(serde, Usage(kind, topic, is_written=True)))
 
+
+def _key_steps(target: Any, key: KeyOption) -> tuple[Step, ...]:
+    if key.function is None:
+        if key.format is not None:
+            raise UsageError(
+                "key_format= has no effect without key=",
+                hint="name the function that returns the keys: key=lambda row: row.id",
+            )
+        return ()
+    check_callable(key.function, "key=")
+    if key.format is not None and not isinstance(target, str | Topic):
+        raise UsageError(f"key_format: only a topic has this option, not {target!r}")
+    kind = result_of(key.function, {})
+    refuse_other_type(key.format, kind, "given")
+    usage = Usage(kind, str(getattr(target, "name", target)), "key", is_written=True)
+    return (SetKeys(_as_key(key.function, key_encoder(key.format, usage))),)
+
+
+def _as_key(
+    key: Callable[[Any], Any], encode: Callable[[Any], bytes | None]
+) -> Callable[[Any], bytes | None]:
     def as_bytes(value: Any) -> bytes | None:
-        return encode_key(key(value))
+        return encode(key(value))
 
     return as_bytes

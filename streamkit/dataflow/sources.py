@@ -22,9 +22,12 @@ from streamkit.dataflow.options import (
 )
 from streamkit.dataflow.steps import Step
 from streamkit.dataflow.tables import DELETED, TableKeys, Upsert, or_deleted
-from streamkit.dataflow.topology import Location, Node, stage_name
+from streamkit.dataflow.topology import Location, Node, refuse_other_type, stage_name
 from streamkit.errors import TopologyError, UsageError
-from streamkit.record import Offset, Record, Topic
+from streamkit.record import Kind, Offset, Record, Topic
+from streamkit.serde.binding import Usage, bound
+from streamkit.serde.keys import KeyReader, stored_key_reader
+from streamkit.serde.kinds import in_record
 from streamkit.serde.values import format_for
 from streamkit.state.types import format_of
 
@@ -48,13 +51,31 @@ def topic_source(topic: Any, options: SourceOptions) -> TopicSource:
         options.get("max_bytes"),
         topic.partitions if isinstance(topic, Topic) else None,
         options.get("value"),
+        options.get("key_format"),
     )
 
 
-def reading_steps(kind: Any, options: SourceOptions, location: Location) -> tuple[Step, ...]:
+def typed_source(endpoint: TopicSource, kind: Kind, location: Location) -> TopicSource:
+    """Return the endpoint with its format bound to the type of its values.
+
+    Raises:
+        TopologyError: The format has values of another type, or cannot represent them.
+    """
+    if endpoint.format is None:
+        return endpoint
+    with errors_at(location):
+        expected = in_record(kind)
+        refuse_other_type(endpoint.format, expected, "expected")
+        found = bound(endpoint.format, Usage(expected, endpoint.topic))
+        return replace(endpoint, format=found)
+
+
+def reading_steps(
+    kind: Kind, endpoint: TopicSource, options: TimeOptions, location: Location
+) -> tuple[Step, ...]:
     """Return the steps that decode the bytes of a topic and set event times."""
     with errors_at(location):
-        found = format_for(kind, options.get("value"))
+        found = format_for(kind, endpoint.format)
     steps: list[Step] = [] if found.loads is None else [Map(found.loads)]
     if found.as_record:
         steps.append(AsRecords())
@@ -74,7 +95,9 @@ def connector_steps(
         refuse_topic_options(options)
         as_record = kind is Record or get_origin(kind) is Record
         inner = (get_args(kind) or (bytes,))[0] if as_record else kind
-        decoder = source.decoder(inner, options.get("value"))
+        serde = options.get("value")
+        found = None if serde is None else bound(serde, Usage(inner, source.name))
+        decoder = source.decoder(inner, found)
     steps: list[Step] = [] if decoder is None else [Decode(decoder)]
     if as_record:
         steps.append(AsRecords())
@@ -98,11 +121,12 @@ def table_steps(
     kind: Any,
     key: Callable[[Any], object] | None,
     options: SourceOptions,
+    endpoint: TopicSource | None,
     location: Location,
-    *,
-    is_file: bool,
 ) -> tuple[Step, ...]:
     """Return the steps that decode the rows of a table, find their keys, and keep them.
+
+    Without ``endpoint``, the table is a file.
 
     Raises:
         TopologyError: The rows cannot be stored, or have no key.
@@ -111,17 +135,26 @@ def table_steps(
         form = format_of(kind, name)
         if key is not None:
             check_callable(key, "key=")
-        elif is_file:
+        elif endpoint is None:
             raise TopologyError(
                 f"the rows of {name!r} have no key",
                 hint="give the table key=, for example key=lambda row: row.id",
             )
         reading: tuple[Step, ...] = (time_step(options),)
-        if not is_file:
-            reading = tuple(map(_with_deletions, reading_steps(kind, options, location)))
+        if endpoint is not None:
+            steps = reading_steps(kind, endpoint, options, location)
+            reading = tuple(map(_with_deletions, steps))
             if not any(isinstance(each, Map) for each in reading):  # rows that stay bytes
                 reading = (Map(or_deleted(bytes)), *reading)
-        return (*reading, TableKeys(key), Upsert(name, form, is_kept=not is_file))
+        keys = TableKeys(key, _stored_keys(endpoint) if key is None else None)
+        return (*reading, keys, Upsert(name, form, is_kept=endpoint is not None))
+
+
+def _stored_keys(endpoint: TopicSource | None) -> KeyReader | None:
+    """Return how the keys of the records of a table are read; None if they stay bytes."""
+    if endpoint is None or endpoint.key_format is None:
+        return None
+    return stored_key_reader(endpoint.key_format, Usage(None, endpoint.topic, "key"))
 
 
 def _with_deletions(step: Step) -> Step:

@@ -34,10 +34,11 @@ from streamkit.dataflow.options import (
     checked_options,
     on_error_of,
 )
-from streamkit.dataflow.sinks import default_name, sink_endpoint, sink_steps
+from streamkit.dataflow.sinks import KeyOption, default_name, sink_endpoint, sink_steps
 from streamkit.dataflow.steps import Step
 from streamkit.dataflow.topology import Node, Topology, stage_name
 from streamkit.record import Destination
+from streamkit.serde.binding import Serde
 
 if TYPE_CHECKING:
     from streamkit.dataflow.join_stream import (
@@ -191,11 +192,29 @@ class Stream(Generic[V_co]):
         """Call ``fragment`` with this stream; return its result."""
         return fragment(self, *args, **kwargs)
 
+    @overload
+    def to(
+        self: Stream[T],
+        target: str | Destination[T],
+        *,
+        key: Callable[[T], object],
+        key_format: Serde,
+        **options: Unpack[SinkOptions],
+    ) -> None: ...
+    @overload
     def to(
         self: Stream[T],
         target: str | Destination[T] | CustomSink[T],
         *,
         key: Callable[[T], bytes | str | None] | None = None,
+        **options: Unpack[SinkOptions],
+    ) -> None: ...
+    def to(
+        self: Stream[T],
+        target: str | Destination[T] | CustomSink[T],
+        *,
+        key: Callable[[T], object] | None = None,
+        key_format: Serde | None = None,
         **options: Unpack[SinkOptions],
     ) -> None:
         """Write to a topic, or to a connector.
@@ -203,6 +222,8 @@ class Stream(Generic[V_co]):
         Args:
             target: A topic by name or as `Topic`, or a connector object.
             key: Returns the record's key for a value; without it the incoming key is kept.
+            key_format: The format of the keys, for a topic. Without it, they are bytes, text or
+                None.
             options: See `SinkOptions`.
         """
         location = caller_location()
@@ -211,7 +232,12 @@ class Stream(Generic[V_co]):
         with errors_at(location):
             endpoint = sink_endpoint(target, options)
             steps = sink_steps(
-                target, key, (), self._node.value_type, options.get("value"), self._node.name
+                target,
+                KeyOption(key, key_format),
+                (),
+                self._node.value_type,
+                options.get("value"),
+                self._node.name,
             )
             called = called_object(endpoint, policy)
             steps = steps if called is None else (*steps, called)

@@ -23,6 +23,7 @@ from streamkit.dataflow.keys import group_key
 from streamkit.dataflow.operators import fill, with_keys
 from streamkit.dataflow.steps import Operator, Room, RowFailed, Stateless, TimedStep, TwoSided
 from streamkit.record import Chunk, Value
+from streamkit.serde.keys import KeyReader
 from streamkit.state.change_log import StateFormat
 from streamkit.state.keyed import Keyed, Unstored
 from streamkit.state.waiting import UnstoredRecords, WaitingRecords
@@ -43,9 +44,13 @@ def or_deleted(loads: Callable[[bytes], Value]) -> Callable[[bytes], Value]:
 
 @dataclass(frozen=True, slots=True)
 class TableKeys(Stateless):
-    """Set the key of each row of a table; without ``function``, it is the key of the record."""
+    """Set the key of each row of a table; without ``function``, it is the key of the record.
+
+    ``key_of`` reads the keys of records, if they have a format.
+    """
 
     function: Callable[[Value], object] | None
+    key_of: KeyReader | None = None
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
         keys: list[bytes | None] = []
@@ -65,7 +70,7 @@ class TableKeys(Stateless):
             raise TypeError(
                 "a record of a table has no key; produce it with one, or give the table key="
             )
-        return key
+        return key if self.key_of is None else group_key(self.key_of(key))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.dataflow.steps import Step, TimedStep
 from streamkit.errors import TopologyError
 from streamkit.policies import FAIL, DeadLetter, Policy
-from streamkit.record import Topic
+from streamkit.record import Kind, Topic
 from streamkit.serde.kinds import is_protocol
 
 NAME_BYTES_MAX = 63
@@ -267,6 +267,26 @@ def clashes(given: Any, expected: Any) -> bool:
         return not issubclass(given, (expected, *_PROMOTED.get(expected, ())))
     except TypeError:  # a class that does not support `issubclass`
         return False
+
+
+def refuse_other_type(format: object, kind: Kind, word: str) -> None:
+    """Refuse a format whose values are certainly not of a type.
+
+    Args:
+        format: A format; its attribute ``type`` is the type of its values, if it has one.
+        kind: The type of the values.
+        word: What the stage does with them: they are ``expected`` or ``given``.
+
+    Raises:
+        TopologyError: The types differ.
+    """
+    own = getattr(format, "type", None) if hasattr(format, "for_use") else None
+    given, expected = (own, kind) if word == "expected" else (kind, own)
+    if own is not None and clashes(given, expected):
+        raise TopologyError(
+            f"the format has values of type {type_name(own)}, but {type_name(kind)} is {word}",
+            hint="use the same type in both places, or leave it out of the format",
+        )
 
 
 def _resource_of(endpoint: Any) -> Any:

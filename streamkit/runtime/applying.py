@@ -20,7 +20,7 @@ from streamkit.dataflow.steps import Interrupted, Operator, RowFailed
 from streamkit.dataflow.topology import Node
 from streamkit.errors import StageError
 from streamkit.record import Chunk, joined
-from streamkit.runtime.failures import describe_failure, ends_the_job
+from streamkit.runtime.failures import describe_failure, is_about_the_record
 from streamkit.runtime.letters import Letters
 from streamkit.runtime.node_room import Budget
 from streamkit.runtime.pending_queue import Later
@@ -220,7 +220,7 @@ class Applying:
         offset = chunk.offsets[0]
         failure = describe_failure(node, chunk, 0, cause)
         last, sink = self._letters.last_of(node, chunk)
-        if ends_the_job(cause):
+        if not is_about_the_record(cause):
             last = "fail"
         later = self._later(applied, row, cause)
         if later is not None:

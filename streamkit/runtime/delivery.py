@@ -28,7 +28,7 @@ from streamkit.dataflow.topology import Node
 from streamkit.errors import StageError
 from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
-from streamkit.runtime.failures import describe_failure, ends_the_job
+from streamkit.runtime.failures import describe_failure, is_about_the_record
 from streamkit.runtime.slice_size import SliceSize
 from streamkit.runtime.user_calls import NotAwaited, unfinished_row
 from streamkit.runtime.work import Output, Skip, Work, input_rows
@@ -162,7 +162,7 @@ class Delivery:
             cause = error.__cause__ or error
             failure = describe_failure(sink, chunk, row, cause, rows=count)
             last, letters = self._failed.last_of(sink, chunk.slice(row, row + 1))
-            if last == "fail" or ends_the_job(cause):
+            if last == "fail" or not is_about_the_record(cause):
                 raise _Refused(failure, chunk.offsets[row]) from error
         if count == 1:
             self._leave_out(output, work, first + row, (failure, letters))

@@ -15,7 +15,7 @@ from typing import Any
 from streamkit.dataflow.contracts import Source
 from streamkit.dataflow.endpoints import TopicSource
 from streamkit.dataflow.topology import Node
-from streamkit.errors import ProcessNotStarted, StageError, StreamKitError
+from streamkit.errors import ProcessNotStarted, RegistryError, StageError, StreamKitError
 from streamkit.record import Chunk
 
 _VALUE_SHOWN_MAX = 200
@@ -68,8 +68,13 @@ def place_of(node: Node, chunk: Chunk, offset: int) -> str:
 
 
 def ends_the_job(error: BaseException) -> bool:
-    """Return whether an error is not about the record: Ctrl-C, or processes that do not start."""
+    """Return whether an error ends the job at once: Ctrl-C, or processes that do not start."""
     return isinstance(error, KeyboardInterrupt | ProcessNotStarted)
+
+
+def is_about_the_record(error: BaseException) -> bool:
+    """Return whether a policy may skip a record or put it aside because of an error."""
+    return not (ends_the_job(error) or isinstance(error, RegistryError))
 
 
 def _line_of(error: BaseException) -> str:

@@ -87,6 +87,13 @@ def is_pydantic(kind: Any) -> bool:
     return isinstance(kind, type) and hasattr(kind, "__pydantic_validator__")
 
 
+def is_message(kind: Any) -> bool:
+    """Return whether a class is one that Protobuf has generated for a message."""
+    return isinstance(kind, type) and all(
+        hasattr(kind, each) for each in ("DESCRIPTOR", "FromString", "SerializeToString")
+    )
+
+
 def may_hold_floats(kind: Any) -> bool:
     """Return whether a value of a type can contain a float."""
     try:

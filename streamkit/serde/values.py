@@ -6,16 +6,16 @@ with it.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any, Protocol, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import msgspec
 
-from streamkit.errors import TopologyError, UsageError
-from streamkit.record import Record
+from streamkit.errors import TopologyError
+from streamkit.record import Kind, Record
+from streamkit.serde.binding import BoundFormat, FindFault, Serde, method_of
 from streamkit.serde.finite import Fault, lost_float
 from streamkit.serde.json_values import dumps, encode_json
 from streamkit.serde.kinds import (
@@ -30,19 +30,6 @@ from streamkit.serde.kinds import (
     unsupported_in,
 )
 from streamkit.serde.pydantic_values import holds_pydantic, pydantic_dumps, pydantic_loads
-
-
-class Serde(Protocol):
-    """A custom format for ``value=``."""
-
-    def loads(self, data: bytes) -> Any:
-        """Decode a value; raise if the bytes are not valid."""
-
-    def dumps(self, value: Any) -> bytes:
-        """Encode a value."""
-
-
-FindFault = Callable[[Sequence[Any], Sequence[bytes]], Fault | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +52,7 @@ class ValueEncoder:
     fault: FindFault | None = None
 
 
-def format_for(kind: Any, serde: Serde | None = None) -> ValueFormat:
+def format_for(kind: Any, serde: Serde | BoundFormat | None = None) -> ValueFormat:
     """Return how to read values of a type, or with a custom format.
 
     Raises:
@@ -74,13 +61,13 @@ def format_for(kind: Any, serde: Serde | None = None) -> ValueFormat:
     kind = bare(kind)
     as_record = kind is Record or get_origin(kind) is Record
     if serde is not None:
-        return ValueFormat(_method_of(serde, "loads"), as_record)
+        return ValueFormat(method_of(serde, "loads"), as_record)
     if as_record:
         return ValueFormat(_loads_for(get_args(kind)[0]) if get_args(kind) else None, as_record)
     return ValueFormat(_loads_for(kind))
 
 
-def encoder_for(kind: Any, serde: Serde | None = None) -> ValueEncoder:
+def encoder_for(kind: Any, serde: Serde | BoundFormat | None = None) -> ValueEncoder:
     """Return how to write values of a type, or with a custom format.
 
     If ``kind`` is None, the type is not known: then each value is written by its own type as
@@ -90,7 +77,8 @@ def encoder_for(kind: Any, serde: Serde | None = None) -> ValueEncoder:
         TopologyError: Values of the type cannot be written; the message says what to change.
     """
     if serde is not None:
-        return ValueEncoder(_method_of(serde, "dumps"), not_bytes)
+        fault = serde.fault if isinstance(serde, BoundFormat) else not_bytes
+        return ValueEncoder(method_of(serde, "dumps"), fault)
     kind = bare(in_record(kind))
     if kind is None or _is_raw_union(kind):
         return ValueEncoder(_untyped, lost_float)
@@ -98,6 +86,15 @@ def encoder_for(kind: Any, serde: Serde | None = None) -> ValueEncoder:
         return ValueEncoder(_text)
     if kind in RAW_KINDS:
         return ValueEncoder(_raw)
+    return json_encoder(kind)
+
+
+def json_encoder(kind: Kind) -> ValueEncoder:
+    """Return how to write values of a type as JSON; text has quotes.
+
+    Raises:
+        TopologyError: Values of the type cannot be written as JSON; the message says why.
+    """
     if holds_pydantic(kind):
         return ValueEncoder(_of_pydantic(pydantic_dumps, kind), _fault_of_models(kind))
     _refuse_unsupported(kind, "written as", _is_surely_plain)
@@ -133,7 +130,7 @@ def encode_value(value: Any) -> bytes:
     return _untyped(value) if isinstance(value, (str, *RAW_KINDS)) else encode_json(value)
 
 
-def encode_as(value: Any, kind: Any, serde: Serde | None = None) -> bytes:
+def encode_as(value: Any, kind: Any, serde: Serde | BoundFormat | None = None) -> bytes:
     """Write one value as a topic of a type stores it; for tests.
 
     Bytes are written as they are. Text that is not a valid value of the type is written unchanged,
@@ -144,39 +141,6 @@ def encode_as(value: Any, kind: Any, serde: Serde | None = None) -> bytes:
     if isinstance(value, str) and _can_be(kind, value):
         return encoder_for(kind).dumps(value)
     return encode_value(value)
-
-
-def encode_key(key: Any) -> bytes | None:
-    """Write a key: bytes raw, str as UTF-8, None for no key.
-
-    Raises:
-        UsageError: The key has another type.
-    """
-    if key is None or type(key) is bytes:
-        return key
-    if type(key) is str:
-        return key.encode()
-    raise UsageError(
-        f"a key must be bytes, str or None, not {type(key).__name__} ({key!r})",
-        hint="return bytes, str or None from key=, for example key=lambda row: str(row.id)",
-    )
-
-
-def key_reader(kind: Any) -> Callable[[bytes | None], Any]:
-    """Return how a context shows keys: as ``str`` if annotated so, otherwise as ``bytes``.
-
-    Raises:
-        TopologyError: The annotation is another type.
-    """
-    kinds = {each for each in get_args(kind) or (kind,) if each not in (None, type(None), Any)}
-    if kinds == {str}:
-        return _key_text
-    if kinds <= {bytes}:
-        return _key_bytes
-    raise TopologyError(
-        f"a Context cannot have keys of type {kind}",
-        hint="annotate Context[str] or Context[bytes]",
-    )
 
 
 def not_bytes(values: Sequence[Any], encoded: Sequence[Any]) -> Fault | None:
@@ -209,10 +173,18 @@ def _loads_for(kind: Any) -> Callable[[bytes], Any] | None:
         return bytes.decode
     if is_text(kind):
         return lambda data: msgspec.convert(data.decode(), kind)
+    return json_loads(Any if kind is None else kind)
+
+
+def json_loads(kind: Kind) -> Callable[[bytes], Any]:
+    """Return how to read values of a type from JSON; text has quotes.
+
+    Raises:
+        TopologyError: Values of the type cannot be read from JSON; the message says what to change.
+    """
     if holds_pydantic(kind):
         loads: Callable[[bytes], Any] = _of_pydantic(pydantic_loads, kind)
         return loads
-    kind = Any if kind is None else kind
     _refuse_unsupported(kind, "decoded from", lambda unsupported: True)
     return _decoder(kind)
 
@@ -272,27 +244,6 @@ def _is_surely_plain(kind: Any) -> bool:
     if not isinstance(kind, type) or issubclass(kind, dict | list) or type.__subclasses__(kind):
         return False
     return not is_protocol(kind)
-
-
-def _method_of(serde: Any, name: str) -> Callable[[Any], Any]:
-    """Return a method of a custom format.
-
-    Raises:
-        TopologyError: The format does not have the method, or it is not a plain method.
-    """
-    if isinstance(serde, type):
-        raise TopologyError(
-            f"value={serde.__name__} is a class, not a format",
-            hint=f"use an instance: value={serde.__name__}()",
-        )
-    method = getattr(serde, name, None)
-    is_lazy = inspect.iscoroutinefunction(method) or inspect.isgeneratorfunction(method)
-    if not callable(method) or is_lazy:
-        raise TopologyError(
-            f"value={serde!r} needs a plain method {name!r}",
-            hint="a format has two plain methods, loads(data) and dumps(value)",
-        )
-    return method  # type: ignore[no-any-return]  # the user's
 
 
 def _fault_of_any(values: Sequence[Any], encoded: Sequence[bytes]) -> Fault | None:
@@ -355,11 +306,3 @@ def _text(value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode()
     raise TypeError(f"the value is {type(value).__name__}, but its declared type is str")
-
-
-def _key_text(key: bytes | None) -> str | None:
-    return None if key is None else key.decode()
-
-
-def _key_bytes(key: bytes | None) -> bytes | None:
-    return key

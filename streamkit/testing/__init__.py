@@ -1,10 +1,12 @@
-"""Helpers for unit tests of stages."""
+"""Helpers for unit tests of stages, and checks for connectors."""
 
 from __future__ import annotations
 
 from typing import Any, TypeVar, overload
 
 from streamkit.dataflow.context import Context
+from streamkit.testing.conformance.rules import RuleBroken
+from streamkit.testing.connectors import check_sink, check_source
 
 K = TypeVar("K")
 
@@ -36,3 +38,6 @@ def context(
 ) -> Context[Any]:
     """Create a `Context` to call a stage in a unit test."""
     return Context(topic, partition, offset, key, timestamp_ms)
+
+
+__all__ = ["RuleBroken", "check_sink", "check_source", "context"]

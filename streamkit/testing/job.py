@@ -20,7 +20,7 @@ from streamkit.errors import NotFlushed, UsageError
 from streamkit.record import Chunk, Record
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.function_source import FunctionReader
-from streamkit.serde.values import encode_key
+from streamkit.serde.keys import encode_key
 from streamkit.state.states import States
 from streamkit.testing.finding import kept_value, nodes_of, row_of, source_of
 from streamkit.testing.memory import JobInMemory

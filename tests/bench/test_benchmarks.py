@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import batches, stages
+from benchmarks import batches, formats, stages
 from streamkit.bench.catalog import BENCHMARKS
 from streamkit.bench.engine import measure
 from streamkit.bench.environment import broker
@@ -163,3 +163,4 @@ def test_the_command_lists_the_benchmarks_and_refuses_unknown_names() -> None:
 def test_the_small_benchmarks_run() -> None:
     assert len(stages.main(chunks=1, rounds=1)) == len(stages.STAGES)
     assert len(batches.main(rows=500, rounds=1)) == 4
+    assert len(formats.main(calls=5, rounds=1)) == 10

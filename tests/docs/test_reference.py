@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 import streamkit
-from streamkit import aggregates, client, errors, run, sync, windows
+from streamkit import aggregates, client, errors, formats, run, sync, windows
 from tests.docs.pages import ROOT
 
 TEXT = (ROOT / "docs" / "api.md").read_text()
@@ -48,7 +48,7 @@ def test_every_public_name_has_an_entry() -> None:
     shown = [found(path) for path in ENTRIES]
     public = [
         (module.__name__, name)
-        for module in (streamkit, client, sync)
+        for module in (streamkit, client, formats, sync)
         for name in module.__all__
         if not any(getattr(module, name) is each for each in shown)
     ]

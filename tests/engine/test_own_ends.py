@@ -140,7 +140,7 @@ def test_reading_a_topic_source_is_refused() -> None:
     app = App("own")
     numbers = app.stream("numbers", int)
     numbers.to("copies")
-    with app.test() as job, pytest.raises(UsageError, match="is not a generator"):
+    with app.test() as job, pytest.raises(UsageError, match="reads a topic"):
         job.read(numbers)
 
 

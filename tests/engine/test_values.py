@@ -23,7 +23,7 @@ from streamkit import App, Record, Topic
 from streamkit.connectors.files import JsonLines
 from streamkit.dataflow.encoding import Encode
 from streamkit.dataflow.steps import RowFailed, Unlimited
-from streamkit.errors import StageError, TopologyError, UsageError
+from streamkit.errors import StageError, TopologyError
 from streamkit.record import Chunk
 from streamkit.serde.values import encoder_for, format_for
 
@@ -662,7 +662,7 @@ def test_an_invalid_format_is_refused(bad: Any) -> None:
 
 def test_a_custom_format_for_a_file_sink_is_refused(tmp_path: Path) -> None:
     rows = App("formats").stream("a", bytes)
-    with pytest.raises(UsageError, match="value: only a topic has this option"):
+    with pytest.raises(TopologyError, match="value= is not possible here"):
         rows.to(JsonLines(tmp_path / "b"), value=Comma())
 
 

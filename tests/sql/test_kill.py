@@ -52,25 +52,25 @@ def add_rows(database: TestDatabase, first: int, count: int) -> None:
 def test_a_repeatedly_killed_job_writes_every_row_exactly_once(
     place: Place, database: TestDatabase, is_deep: bool
 ) -> None:
-    kills, count, rows = (40, 100_000, 100_000) if is_deep else (5, 20_000, 20_000)
-    place.produce_rows("numbers", lanes=LANES, count=count)
+    kills, count = 40 if is_deep else 5, 5_000
     database.run("CREATE TABLE source_rows (id bigint PRIMARY KEY, changed bigint NOT NULL)")
-    add_rows(database, 0, rows)
     chosen = random.Random(kills)
-    options = ("--commit-interval", "20ms")
     for number in range(kills):
-        aim = f"{'topic' if number % 2 else 'table'}:{chosen.randint(1, rows // kills * 2)}"
+        # Enough new rows for the aim, even if all that came before are committed.
+        place.produce_rows("numbers", lanes=LANES, count=count, first=number * count)
+        add_rows(database, number * count, count)
+        aim = f"topic:{chosen.randint(1, LANES * count)}"
+        if number % 2:
+            aim = f"table:{chosen.randint(1, count)}"
         aim += f":{int(signal.SIGKILL)}"
-        with place.job(JOB, *options, AIM=aim, DATABASE=database.url) as job:
+        with place.job(JOB, "--commit-interval", "20ms", AIM=aim, DATABASE=database.url) as job:
             assert job.wait() == -signal.SIGKILL, job.words
-        add_rows(database, rows + number * 10, 10)
     rest = place.run(JOB, "--once", DATABASE=database.url)
     assert rest.process.returncode == 0, rest.words
 
-    expected = LANES * count
+    total = kills * count
     for table in ("inserted", "replaced"):
-        assert counted(database, table, "lane, number") == [(expected, expected, 1)]
-    total = rows + kills * 10
+        assert counted(database, table, "lane, number") == [(LANES * total,) * 2 + (1,)]
     assert counted(database, "copied", "id") == [(total, total, 1)]
     assert max(commits(database)) > kills
 

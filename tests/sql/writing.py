@@ -28,12 +28,19 @@ class Job:
     positions: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     clock: FastClock = field(default_factory=FastClock)
+    shared: dict[object, Any] = field(default_factory=dict)
 
     @asynccontextmanager
     async def run(self, sink: SqlSink) -> AsyncIterator[Writing]:
         """Open a writer; at the end it is closed without a commit, as after a crash."""
         env = ConnectorEnv(
-            "totals", self.app, self.folder, self.clock, note=self.notes.append, kind=self.kind
+            "totals",
+            self.app,
+            self.folder,
+            self.clock,
+            note=self.notes.append,
+            kind=self.kind,
+            shared=self.shared,
         )
         writer = sink.writer(env)
         assert isinstance(writer, SqlWriter)

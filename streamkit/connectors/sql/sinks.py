@@ -21,8 +21,9 @@ from streamkit.connectors.sql.url import Database
 from streamkit.dataflow.contracts import ConnectorEnv, Sink, SinkWriter
 from streamkit.errors import TopologyError, UsageError, shown
 from streamkit.record import Kind, Value
+from streamkit.serde.binding import Serde
 from streamkit.serde.kinds import in_record, members
-from streamkit.serde.values import Serde, ValueEncoder
+from streamkit.serde.values import ValueEncoder
 
 Mode = Literal["insert", "upsert", "ignore"]
 

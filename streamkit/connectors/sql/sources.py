@@ -26,9 +26,9 @@ from streamkit.connectors.sql.url import Database
 from streamkit.dataflow.contracts import ConnectorEnv, Decoder, Source, SourceReader
 from streamkit.errors import TopologyError, UsageError, shown
 from streamkit.record import Kind, Value
+from streamkit.serde.binding import Serde
 from streamkit.serde.json_values import dumps
 from streamkit.serde.kinds import bare
-from streamkit.serde.values import Serde
 
 PAGE_ROWS_DEFAULT: Final = 10_000
 SETTLE_S_DEFAULT: Final = 60.0

@@ -60,8 +60,10 @@ class SqliteSession:
             )
             self._connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
         except sqlite3.Error as error:
+            if _is_busy(error):
+                return  # so it is a database, and whoever needs the lock waits for it
             self.close()
-            raise connect_failed(self._database, error, retryable=_is_busy(error)) from error
+            raise connect_failed(self._database, error, retryable=False) from error
 
     def close(self) -> None:
         if self._connection is not None:
@@ -110,13 +112,13 @@ class SqliteSession:
             return cursor.rowcount
 
     def begin(self, *, waits: bool = True) -> None:
-        timeout_ms = int(_BUSY_S_MAX * 1_000) if waits else 0
-        self.query(Statement(f"PRAGMA busy_timeout = {timeout_ms}"))
+        self._wait_for_locks(_BUSY_S_MAX if waits else 0.0)
         # A transaction that begins to write later may find that it has to wait for another one
         # that waits for it.
         self.execute(Statement("BEGIN IMMEDIATE"))
 
     def commit(self) -> None:
+        self._wait_for_locks(_BUSY_S_MAX)
         self.execute(Statement("COMMIT"))
 
     def rollback(self) -> None:
@@ -140,6 +142,9 @@ class SqliteSession:
     def _open_connection(self) -> sqlite3.Connection:
         assert self._connection is not None, "open comes first"
         return self._connection
+
+    def _wait_for_locks(self, seconds: float) -> None:
+        self.query(Statement(f"PRAGMA busy_timeout = {int(seconds * 1_000)}"))
 
     def _many(self, text: str, rows: Iterable[Row]) -> None:
         with self._errors():

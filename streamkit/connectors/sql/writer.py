@@ -14,7 +14,7 @@ transaction holds a lock, the rows are written in the step ``publish``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, TypeVar
@@ -43,6 +43,7 @@ from streamkit.errors import StreamKitError
 from streamkit.record import Chunk
 
 T = TypeVar("T")
+Publish = Callable[[], Awaitable[None]]
 
 _PART: Final = "commit"
 # Rows of a commit that are kept in memory too; the rest is read from the file.
@@ -80,6 +81,10 @@ class SqlWriter(AcknowledgedWriter):
         # Given to the first commit, so that a run that ends early has the number to continue from.
         self._begun: Positions = {}
         self._number_in_transaction: int | None = None
+        # The sinks of this run that have a transaction with a prepared commit in the database.
+        self._begun_commits: dict[SqlWriter, Publish] = env.shared.setdefault(
+            ("sql", sink.database.url), {}
+        )
         self._written = self._safe = 0
         self.description = f"{sink} (exactly once)"
 
@@ -118,16 +123,27 @@ class SqlWriter(AcknowledgedWriter):
         async def wait() -> None:
             await _in_thread(partial(self._spool.sync, file.number))
             await self._worker.repeat(partial(self._begin, commit))
+            if self._number_in_transaction is not None:
+                self._begun_commits[self] = finish
             self._safe = written
 
-        async def publish() -> None:
+        async def finish() -> None:
             await self._worker.repeat(partial(self._finish, commit))
+            self._begun_commits.pop(self, None)
+
+        async def publish() -> None:
+            # This sink may need locks that others hold until they publish too. The job has stored
+            # its commit, which is that of all its sinks, so they may do so now.
+            for finish_begun in list(self._begun_commits.values()):
+                await finish_begun()
+            await finish()
             await _in_thread(partial(self._spool.remove, file.number))
 
         mark = _Mark(file.number, file.size_bytes)
         return Prepared(wait, {_PART: _encoded(mark)}, publish)
 
     async def close(self) -> None:
+        self._begun_commits.pop(self, None)
         await self._worker.close()
         self._spool.close()
 

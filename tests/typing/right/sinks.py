@@ -8,6 +8,7 @@ from typing import assert_type
 
 from streamkit import App, Context, Record, Topic
 from streamkit.connectors.files import JsonLines
+from streamkit.formats import Avro, Json, MessagePack
 
 from ..rows import Early, Flight, Late
 
@@ -118,6 +119,18 @@ app.stream("lines", list[str], value=Lines()).to("lines-2", value=Lines())
 late.to("late-11", max_request_size=4 << 20, linger=timedelta(seconds=1))
 
 
+@app.sink(late, to=Topic("keys-1", Late), key=lambda late: late.minutes, key_format=Json(float))
+def with_a_key_format(late: Late) -> Late:
+    return late
+
+
+@app.sink(flights, to="keys-2", key=lambda flight: flight.flight, key_format=Avro(int))
+def with_a_key_format_by_name(flight: Flight) -> Late:
+    return Late(flight.carrier, 1.0)
+
+
+late.to("keys-3", key=lambda late: late.minutes, key_format=MessagePack(), value=Json(Late))
+late.to(Topic("keys-4", Late), key=lambda late: late, key_format=Lines(), value=Avro())
 late.to("late-8", key=lambda late: late.carrier, compression="zstd", batch_size=1 << 20)
 late.to(Topic("late-9", Late), key=lambda late: late.carrier.encode(), linger=1)
 late.to(either_topic, key=lambda late: late.carrier)

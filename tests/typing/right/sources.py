@@ -7,6 +7,7 @@ from typing import Annotated, Any, assert_type
 
 from streamkit import App, Context, Offset, Record, Topic
 from streamkit.dataflow.stream import Stream
+from streamkit.formats import Avro, Json
 
 from ..rows import Early, Flight, Late
 
@@ -26,6 +27,11 @@ def carriers(flight: Flight, context: Context[str]) -> str | None:
 @app.source("flights", name="records")
 def records(record: Record[Flight]) -> Flight:
     return record.value
+
+
+@app.source("flights", name="numbers-by-key", value=Avro(), key_format=Json())
+def by_number(flight: Flight, context: Context[int]) -> int:
+    return context.key + 1
 
 
 @app.source(Topic("late", Late), start="end")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from streamkit import App, Context, Record, Topic
+from streamkit.formats import Json
 
 from ..rows import Early, Flight, Late
 
@@ -155,9 +156,12 @@ late.to("out", key=lambda row: row.callsign)  # error: callsign
 late.to("out", key=lambda row: row.minutes)  # error: float
 late.to("out", key=key_of_a_flight)  # error: Flight
 late.to("out", compression="lzma")  # error: compression
-late.to("out", colour="red")  # error: colour
+late.to("out", colour="red")  # error: colour / to
 late.to("out", max_request_size="1MiB")  # error: max_request_size
 late.to("out", value=Table())  # error: value
+late.to("out", key=lambda row: row.callsign, key_format=Json())  # error: callsign
+late.to("out", key=lambda row: row.minutes, key_format=5)  # error: key_format
+late.to("out", key_format=Json())  # error: to
 late.to("out", linger="1s")  # error: linger
 late.to(Topic("out", Flight))  # error: Flight
 either.to(late_topic)  # error: Late

@@ -1,4 +1,4 @@
-"""Files as sinks."""
+"""A file with one JSON value per line as a sink."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from streamkit.dataflow.contracts import (
 from streamkit.errors import ConfigError, StreamKitError, TopologyError
 from streamkit.forks import close_in_children
 from streamkit.record import Chunk
+from streamkit.serde.binding import Serde
 from streamkit.serde.finite import lost_float
 from streamkit.serde.json_values import dumps
-from streamkit.serde.values import Serde, ValueEncoder
+from streamkit.serde.values import ValueEncoder
 
 _T = TypeVar("_T")
 _PART = "file"
@@ -41,6 +42,9 @@ class JsonLines(Sink[Any]):
     left a half-written line of this job, the next start removes it. Lines of other programs are
     never changed. ``bytes`` are written as they are, as JSON. The path may also be a pipe or a
     device.
+
+    Attributes:
+        path: The file; it is created if it does not exist, but its folder must exist.
     """
 
     path: str | Path

@@ -1,0 +1,106 @@
+"""`streamkit connectors`: the connectors that are installed, and their options."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from streamkit.cli.listing import output_option, write_list
+from streamkit.cli.options import Command, Group, with_target_options
+
+if TYPE_CHECKING:
+    from streamkit.connectors.registry import ConnectorFacts
+
+
+@click.group(
+    cls=Group,
+    examples=("streamkit connectors list", "streamkit connectors show files-jsonl"),
+)
+@with_target_options
+def connectors() -> None:
+    """List connectors and show their options."""
+
+
+@connectors.command(
+    "list",
+    cls=Command,
+    examples=("streamkit connectors list", "streamkit connectors list -O json"),
+)
+@output_option
+@with_target_options
+def list_(form: str) -> None:
+    """List the installed connectors. One that cannot be imported is listed with its error."""
+    from streamkit.connectors.registry import find_all
+
+    rows = [
+        {"name": each.name, **_ends(each.facts), "problem": each.problem or None}
+        for each in find_all()
+    ]
+    has_problems = any(row["problem"] for row in rows)
+    columns = ["name", "source", "sink", "extra", "guarantee", "summary"]
+    write_list(
+        "connectors",
+        rows,
+        form,
+        empty_text="no connectors",
+        table_columns=[*columns, "problem"] if has_problems else columns,
+    )
+
+
+def _ends(facts: ConnectorFacts | None) -> dict[str, str | None]:
+    names = ("source", "sink", "extra", "guarantee", "summary")
+    if facts is None:
+        return dict.fromkeys(names)
+    return {
+        "source": _class_name(facts.source),
+        "sink": _class_name(facts.sink),
+        "extra": facts.extra or None,
+        "guarantee": facts.guarantee or None,
+        "summary": facts.summary,
+    }
+
+
+def _class_name(kind: type[object] | None) -> str | None:
+    return None if kind is None else kind.__name__
+
+
+@connectors.command(
+    "show",
+    cls=Command,
+    examples=(
+        "streamkit connectors show files-jsonl",
+        "streamkit connectors show files-jsonl --markdown",
+    ),
+)
+@click.argument("name")
+@click.option("--markdown", "is_markdown", is_flag=True, help="Print a section for a page")
+@click.option("--json", "is_json", is_flag=True, help="Print one JSON object")
+@with_target_options
+def show(name: str, is_markdown: bool, is_json: bool) -> None:
+    """Show what the connector NAME does, and its options with types and defaults."""
+    from streamkit.connectors.registry import find, markdown, options_of
+
+    facts = find(name)
+    options = [asdict(each) for each in options_of(facts)]
+    if is_markdown:
+        click.echo(markdown(facts), nl=False)
+        return
+    if is_json:
+        found = {"name": facts.name, **_ends(facts), "example": facts.example, "options": options}
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo(f"{facts.name}: {facts.summary}")
+    for title, text in (
+        ("needs", facts.extra and f"pip install 'fluvio-streamkit[{facts.extra}]'"),
+        ("writes", facts.guarantee),
+        ("example", facts.example),
+    ):
+        if text:
+            click.echo(f"{title}: {text}")
+    click.echo()
+    for each in options:
+        each["default"] = "required" if each["default"] is None else each["default"]
+    write_list("options", options, "table", empty_text="it has no options")

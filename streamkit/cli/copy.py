@@ -1,0 +1,128 @@
+"""`streamkit copy`: an app of one source and one sink, which are given as texts."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from streamkit.cli.options import (
+    DURATION,
+    Command,
+    target_options_of,
+    tls_of,
+    with_target_options,
+)
+
+if TYPE_CHECKING:
+    from streamkit.app import App
+
+_SLUG_MAX: Final = 20
+
+
+@click.command(
+    "copy",
+    cls=Command,
+    examples=(
+        "streamkit copy fluvio:orders orders.jsonl",
+        "streamkit copy fluvio:orders fluvio:orders-copy --follow",
+    ),
+)
+@with_target_options
+@click.argument("from_end", metavar="FROM")
+@click.argument("to_end", metavar="TO")
+@click.option("--follow", is_flag=True, help="Wait for more records at the end, until a signal")
+@click.option("--fresh-state", is_flag=True, help="Start at the beginning again")
+@click.option("--create-topics", is_flag=True, help="Create missing topics")
+@click.option(
+    "--on-error",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    help="What to do with a record that cannot be read or written",
+)
+@click.option(
+    "--stop-deadline",
+    "stop_deadline_s",
+    default="25s",
+    type=DURATION,
+    help="Maximum time for a stop",
+)
+@click.option("--json", is_flag=True, help="Report as JSON lines on standard output")
+@click.pass_context
+def copy(
+    context: click.Context,
+    /,
+    from_end: str,
+    to_end: str,
+    follow: bool,
+    on_error: str,
+    **given: Any,
+) -> None:
+    """Copy records FROM one place TO another: fluvio:TOPIC, a file, or the URL of a connector.
+
+    The copy is a job: it commits its position, and the same command resumes there. From topic to
+    topic, keys and values stay as they are; to another place, the values must be JSON.
+    """
+    from streamkit.cli.run import run_loaded
+    from streamkit.run import RunOptions
+
+    target = target_options_of(context)
+    options = RunOptions(
+        cluster=target.cluster,
+        profile=target.profile,
+        embedded=target.embedded,
+        tls=tls_of(target),
+        data_dir=None if target.data_dir is None else Path(target.data_dir),
+        once=not follow,
+        **given,
+    )
+    run_loaded(context, app_of(from_end, to_end, on_error), options)
+
+
+def app_of(from_end: str, to_end: str, on_error: Any = "fail") -> App:
+    """Return the app that copies from one end to the other.
+
+    Raises:
+        UsageError: No connector reads the first end, or none writes the second one.
+    """
+    from streamkit.app import App
+    from streamkit.connectors.ends import sink_of, source_of, topic_of
+
+    app = App(copy_name(from_end, to_end))
+    read, written = topic_of(from_end), topic_of(to_end)
+    sink: Any = sink_of(to_end) if written is None else written
+    if read is None:
+        source = source_of(from_end)
+        kind = Any if source.value_type is None else source.value_type
+        stream: Any = app.stream(source, kind, name="from", on_error=on_error)
+    else:
+        kind = Any if written is None else bytes
+        stream = app.stream(read, kind, name="from", on_error=on_error)
+    stream.to(sink, name="to", on_error=on_error)
+    return app
+
+
+def copy_name(from_end: str, to_end: str) -> str:
+    """Return the name of the copy, under which its position is stored.
+
+    A file is named by its absolute path, so the current folder does not matter.
+    """
+    from streamkit.connectors.ends import without_password
+
+    given = [without_password(each) for each in (from_end, to_end)]
+    ends = [_absolute(each) for each in given]
+    short = hashlib.sha256("\0".join(ends).encode()).hexdigest()[:8]
+    return "-".join(["copy", *map(_slug, given), short])
+
+
+def _absolute(end: str) -> str:
+    is_url = "://" in end or end.startswith("fluvio:")
+    return end if is_url else str(Path(end.removeprefix("jsonl:")).absolute())
+
+
+def _slug(end: str) -> str:
+    text = re.sub(r"[^a-z0-9]+", "-", end.rpartition("/")[2].rpartition(":")[2].lower())
+    return text.strip("-")[:_SLUG_MAX].strip("-") or "end"

@@ -1,0 +1,261 @@
+"""Reads files one after another, and resumes at any row.
+
+| a file, compared with its position | what is read |
+|---|---|
+| has no position | all of it |
+| is the same, and as long | nothing |
+| is the same, and longer | what was appended |
+| is another file, or shorter | all of it; first the rest of the old file, if it lies beside it |
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final
+
+import msgspec
+
+from streamkit.connectors.files.formats import FileFormat, RowReader
+from streamkit.connectors.files.lines import Mark
+from streamkit.connectors.files.places import (
+    FoundFile,
+    beside,
+    find,
+    head_of,
+    is_compressed,
+    look_up,
+    open_at,
+)
+from streamkit.connectors.own_thread import OwnThread
+from streamkit.dataflow.contracts import ConnectorEnv, Positions, SourceFacts, SourceReader
+from streamkit.errors import DataError, StreamKitError
+from streamkit.limits import CHUNK_RECORDS_MAX
+from streamkit.record import Chunk
+from streamkit.units import counted
+
+_PARTITION: Final = 0
+
+
+class _Position(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How far a file was read.
+
+    ``byte`` and ``line`` are where a block of rows begins, ``skip`` is how many of its rows were
+    read. ``head`` is a checksum of the first bytes, of which ``size`` says how many there were.
+    """
+
+    id: str
+    size: int
+    head: int
+    byte: int = 0
+    line: int = 1
+    skip: int = 0
+
+    @property
+    def mark(self) -> Mark:
+        return Mark(self.byte, self.line)
+
+
+@dataclass(slots=True)
+class _OpenFile:
+    """A file that is being read, or was."""
+
+    path: str
+    found: FoundFile
+    head: int
+    file: BinaryIO
+    rows: RowReader
+    skip: int
+    at: Mark
+
+    def position(self, mark: Mark, skip: int) -> _Position:
+        """Return the position some rows after a mark."""
+        found = self.found
+        return _Position(found.id, found.size_bytes, self.head, mark.byte, mark.line, skip)
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Rows that were handed over, and where they lie."""
+
+    file: _OpenFile
+    start: Mark
+    end: Mark
+    skipped: int
+    numbers: Sequence[int]
+
+
+class FilesReader(SourceReader):
+    """Reads files in a thread of its own; see `Files`."""
+
+    def __init__(
+        self,
+        patterns: tuple[str, ...],
+        form: FileFormat[Any],
+        env: ConnectorEnv,
+        *,
+        follow_s: float | None,
+        may_be_empty: bool,
+    ) -> None:
+        self._patterns = patterns
+        self._format = form
+        self._env = env
+        self._follow_s = follow_s
+        self._may_be_empty = may_be_empty
+        # How far each file was read; only the thread uses it.
+        self._reached: dict[str, _Position] = {}
+        # Files that were read to their end in this run.
+        self._ended: set[FoundFile] = set()
+        # Chunks that a cancelled call of `next` has left.
+        self._ready: deque[Chunk] = deque()
+        self._waiting: deque[tuple[str, FoundFile, _Position | None]] = deque()
+        self._open: _OpenFile | None = None
+        self._blocks: deque[_Block] = deque()
+        self._thread = OwnThread(f"files-{env.name}")
+
+    async def open(self, committed: Positions) -> SourceFacts:
+        self._reached = {
+            path: msgspec.json.decode(text, type=_Position) for path, text in committed.items()
+        }
+        count = await self._thread.call(self._look)
+        if count == 0 and not self._may_be_empty:
+            raise DataError(
+                f"no file matches {', '.join(self._patterns)}",
+                hint="correct the path, or set may_be_empty=True if that can happen",
+            )
+        resumes = ", resumes after the last commit" if committed else ""
+        follows = ", followed" if self._follow_s is not None else ""
+        text = f"files {', '.join(self._patterns)} ({counted(count, 'file')}{follows}{resumes})"
+        return SourceFacts(text)
+
+    async def next(self) -> Chunk | None:
+        while True:
+            if not self._ready:
+                await self._thread.call(self._read)
+            if self._ready:
+                return self._ready.popleft()
+            if self._follow_s is None or self._env.until_end:
+                return None
+            await self._env.clock.sleep(self._follow_s)
+
+    def position_after(self, chunk: Chunk) -> tuple[str, str]:
+        last = chunk.offsets[-1]
+        block = self._blocks[0]
+        while block.file.path != chunk.topic or block.numbers[-1] < last:
+            self._blocks.popleft()
+            block = self._blocks[0]
+        rows = bisect_right(block.numbers, last)
+        is_all = rows == len(block.numbers)
+        mark = block.end if is_all else block.start
+        skip = 0 if is_all else block.skipped + rows
+        position = block.file.position(mark, skip)
+        return block.file.path, msgspec.json.encode(position).decode()
+
+    @property
+    def ends_for_good(self) -> bool:
+        return self._follow_s is None
+
+    async def close(self) -> None:
+        await self._thread.close(self._close_file)
+
+    # --- in the thread ----------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Read the next rows, if there are any now."""
+        has_looked = self._follow_s is None
+        while not self._ready:
+            if self._open is not None or self._open_next():
+                self._read_rows()
+            elif has_looked:
+                return
+            else:
+                has_looked = True
+                self._look()
+
+    def _read_rows(self) -> None:
+        """Read the next rows of the open file; close it if it has no more now."""
+        opened = self._open
+        assert opened is not None, "a file is open"
+        try:
+            found = opened.rows.read(CHUNK_RECORDS_MAX, is_complete=self._follow_s is None)
+        except StreamKitError as error:
+            raise DataError(f"{opened.path}: {error}", hint=error.hint) from error
+        except OSError as error:
+            raise DataError(f"cannot read {opened.path}: {error.strerror}") from error
+        if found is None:
+            self._ended.add(opened.found)
+            self._close_file()
+            return
+        start, opened.at = opened.at, found.end
+        skip = min(opened.skip, len(found.values))
+        opened.skip -= skip
+        self._reached[opened.path] = opened.position(found.end, opened.skip)
+        values, numbers = found.values[skip:], found.numbers[skip:]
+        if not values:
+            return
+        self._blocks.append(_Block(opened, start, found.end, skip, numbers))
+        now_ms = self._env.clock.wall_ms()
+        count = len(values)
+        keys, times_ms = [None] * count, [now_ms] * count
+        self._ready.append(Chunk(values, keys, times_ms, numbers, opened.path, _PARTITION))
+
+    def _look(self) -> int:
+        """Find what is to be read; return how many files match."""
+        files = find(self._patterns)
+        for found in files:
+            self._add(found)
+        return len(files)
+
+    def _add(self, found: FoundFile) -> None:
+        position = self._reached.get(found.path)
+        if found in self._ended:
+            return
+        if position is None:
+            self._waiting.append((found.path, found, None))
+        elif self._is_same(found, position):
+            # How many bytes a compressed file has is known only at its end.
+            if is_compressed(found.path) or found.size_bytes > position.byte:
+                self._waiting.append((found.path, found, position))
+        else:
+            rest = beside(found.path, position.id) if position.id != found.id else None
+            if rest is not None and self._is_same(rest, position):
+                self._waiting.append((found.path, rest, position))
+            self._env.note(f"{found.path} is another file now, and is read from its beginning")
+            self._waiting.append((found.path, found, None))
+
+    def _is_same(self, found: FoundFile, position: _Position) -> bool:
+        least = position.size if is_compressed(found.path) else position.byte
+        if found.size_bytes < least:
+            return False
+        try:
+            return head_of(found.path, position.size) == position.head
+        except OSError:
+            return False
+
+    def _open_next(self) -> bool:
+        """Open the next file; return whether there is one."""
+        if not self._waiting:
+            return False
+        path, found, position = self._waiting.popleft()
+        mark = Mark() if position is None else position.mark
+        try:
+            head = head_of(found.path, found.size_bytes)
+            file = open_at(found.path, mark)
+        except FileNotFoundError:
+            if look_up(found.path) is None:
+                self._env.note(f"{found.path} was deleted before it was read")
+                return self._open_next()
+            raise
+        except OSError as error:
+            raise DataError(f"cannot read {found.path}: {error.strerror}") from error
+        skip = 0 if position is None else position.skip
+        rows = self._format.rows_of(file, mark, lambda: open_at(found.path, Mark()))
+        self._open = _OpenFile(path, found, head, file, rows, skip, mark)
+        return True
+
+    def _close_file(self) -> None:
+        if self._open is not None:
+            self._open.file.close()
+            self._open = None

@@ -1,0 +1,239 @@
+"""Pages of a JSON API: their records, what follows them, and how far they are read."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urljoin
+
+import msgspec
+
+from streamkit.errors import StreamKitError, UsageError
+
+Path = str | Callable[[Any], Any]
+
+_LINK: Final = re.compile(r"<([^<>]*)>((?:\s*;\s*[^;,\"=\s]+(?:\s*=\s*(?:\"[^\"]*\"|[^;,\"]*))?)*)")
+_REL: Final = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^;,\"\s]*))", re.IGNORECASE)
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d")
+# Records at the current cursor value that are remembered, to recognize them if they come again.
+_SEEN_MAX: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """A parameter of the request that says after what the next page begins.
+
+    Its value comes from the response: from ``body``, the path of a field such as
+    ``"meta.next_cursor"``, or from ``record``, the path of a field of the last record such as
+    ``"updated_at"``. ``start`` is the value of the first request. ``more`` is the path of a field
+    of the body that is false on the last page. A path may also be a function.
+
+    Raises:
+        UsageError: Not exactly one of ``body`` and ``record`` is given.
+    """
+
+    parameter: str
+    body: Path | None = None
+    record: Path | None = None
+    start: str | int | None = None
+    more: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.body is None) == (self.record is None):
+            raise UsageError(
+                "a Cursor needs one of body= and record=",
+                hint='for example Cursor("after", record="id")',
+            )
+
+
+class Place(msgspec.Struct, frozen=True):
+    """A page, and how many of its rows are done; the position of a poll.
+
+    ``link`` is the URL of the page if the page before named it. ``crc`` is the checksum of the
+    rows that are done, and ``seen`` has those of records with the value ``cursor``. ``etag``,
+    ``modified`` and ``body_crc`` are of the page if a pass consists of this page only.
+    """
+
+    offset: int = 0
+    link: str | None = None
+    cursor: str | None = None
+    rows: int = 0
+    crc: int = 0
+    seen: tuple[int, ...] = ()
+    etag: str | None = None
+    modified: str | None = None
+    body_crc: int | None = None
+
+
+@dataclass(slots=True)
+class Page:
+    """A page that was read: where it was, its rows as JSON, and the place after it.
+
+    ``skipped`` rows were done before. ``is_last``: no page follows for the moment.
+    """
+
+    place: Place
+    rows: list[bytes]
+    after: Place
+    is_last: bool
+    skipped: int = 0
+
+
+def found_at(path: Path, value: Any) -> Any:
+    """Return the value at a path such as ``data.items``; None if there is none."""
+    if callable(path):
+        return path(value)
+    for name in filter(None, path.split(".")):
+        if isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        elif isinstance(value, Mapping):
+            value = value.get(name)
+        else:
+            return None
+    return value
+
+
+def rows_of(body: Any, path: Path | None) -> list[Any]:
+    """Return the records of a body: the list at a path, or the body itself.
+
+    Raises:
+        StreamKitError: There is no list at the path.
+    """
+    found = body if path is None else found_at(path, body)
+    if path is None and not isinstance(found, list):
+        return [found]
+    if not isinstance(found, list | tuple):
+        raise StreamKitError(
+            f"the records of a response must be a list, but records={path!r} is "
+            f"{type(found).__name__}",
+            hint="set records= to the path of the list, for example records='data.items'",
+        )
+    return list(found)
+
+
+def next_link(header: str, url: str) -> str | None:
+    """Return the URL of the link with rel=next in a header Link; None if there is none."""
+    for found in _LINK.finditer(header):
+        rel = _REL.search(found[2])
+        names = (rel[1] or rel[2] or "").lower().split() if rel else []
+        if "next" in names:
+            return urljoin(url, str(found[1]))
+    return None
+
+
+def cursor_text(value: Any) -> str | None:
+    """Return a cursor as the text of a parameter; None if it names no page.
+
+    Raises:
+        StreamKitError: It is not a text or a number.
+    """
+    if value is None or value is False or value == "":
+        return None
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, int | float) and value is not True:
+        return str(value)
+    raise StreamKitError(f"a cursor must be a text or a number, not {type(value).__name__}")
+
+
+def crc_of(rows: list[bytes], start: int = 0) -> int:
+    """Return the checksum of rows."""
+    for row in rows:
+        start = zlib.crc32(row + b"\n", start)
+    return start
+
+
+def page_of(
+    body: Any, place: Place, link: str | None, *, records: Path | None, cursor: Cursor | None
+) -> Page:
+    """Return the page that a body is.
+
+    A cursor that does not change names the same page again, so it ends the pass. Rows at the
+    place that were done before are skipped, if they are still the same rows.
+
+    Raises:
+        StreamKitError: The body has no list of records, or no valid cursor.
+    """
+    values = rows_of(body, records)
+    if cursor is not None and cursor.record is not None:
+        return _page_by_record(values, place, link, cursor, body)
+    rows = [msgspec.json.encode(each) for each in values]
+    if cursor is None:
+        return _resumed(place, rows, _after(place, rows, link, place.cursor), link is None)
+    assert cursor.body is not None, "a cursor has one of both"
+    following = cursor_text(found_at(cursor.body, body))
+    is_last = following is None or following == place.cursor or _has_no_more(cursor, body)
+    if link is not None:
+        return _resumed(place, rows, _after(place, rows, link, place.cursor), is_last=False)
+    after = _after(place, rows, None, place.cursor if is_last else following, stays=is_last)
+    return _resumed(place, rows, after, is_last)
+
+
+def _page_by_record(
+    values: list[Any], place: Place, link: str | None, cursor: Cursor, body: Any
+) -> Page:
+    """Return a page of records after a value; the service may include those at the value."""
+    assert cursor.record is not None, "checked by the caller"
+    rows: list[bytes] = []
+    marks: list[str | None] = []
+    for value in values:
+        row, mark = msgspec.json.encode(value), cursor_text(found_at(cursor.record, value))
+        if mark is not None and mark == place.cursor and zlib.crc32(row) in place.seen:
+            continue
+        rows.append(row)
+        marks.append(mark)
+    _check_ascends(marks, cursor.record)
+    if rows and marks[-1] is None:
+        raise StreamKitError(f"the last record of the page has no value at {cursor.record!r}")
+    # With rel=next the pass continues at the link; its last records decide where the next begins.
+    following = marks[-1] if rows else place.cursor
+    at_mark = [zlib.crc32(row) for row, mark in zip(rows, marks, strict=True) if mark == following]
+    before = place.seen if following == place.cursor else ()
+    end = place.offset - place.rows + len(rows)
+    after = Place(end, link, following, seen=(*before, *at_mark)[-_SEEN_MAX:])
+    is_last = link is None and (not rows or _has_no_more(cursor, body))
+    return _resumed(place, rows, after, is_last)
+
+
+def _check_ascends(marks: list[str | None], path: Path) -> None:
+    """Refuse the newest record first: the cursor would move back, and records would be lost."""
+    first, last = (marks[0], marks[-1]) if marks else (None, None)
+    if first is None or last is None:
+        return
+    numbers = first.isdecimal() and last.isdecimal()
+    is_back = int(first) > int(last) if numbers else bool(_TIME.match(last)) and first > last
+    if is_back:
+        raise StreamKitError(
+            f"the records must ascend by {path!r}, but a page begins with {first!r} and ends "
+            f"with {last!r}",
+            hint="ask the service for the oldest first, for example with ?sort=asc in the URL",
+        )
+
+
+def _has_no_more(cursor: Cursor, body: Any) -> bool:
+    return cursor.more is not None and not found_at(cursor.more, body)
+
+
+def _after(
+    place: Place, rows: list[bytes], link: str | None, cursor: str | None, *, stays: bool = False
+) -> Place:
+    """Return the place after a page; after the last one it may stay there, as rows may follow."""
+    end = place.offset - place.rows + len(rows)
+    if stays:
+        return Place(end, place.link, cursor, len(rows), crc_of(rows))
+    return Place(end, link, cursor)
+
+
+def _resumed(place: Place, rows: list[bytes], after: Place, is_last: bool) -> Page:
+    """Return the page without the rows that are done, if they are still at its start."""
+    done = place.rows
+    is_same = done <= len(rows) and crc_of(rows[:done]) == place.crc
+    skipped = done if is_same else 0
+    if not is_same:  # the page has other rows now, so they are all new
+        after = msgspec.structs.replace(after, offset=after.offset + done)
+        place = msgspec.structs.replace(place, rows=0, crc=0)
+        return Page(place, rows, after, is_last)
+    return Page(place, rows, after, is_last, skipped)

@@ -1,0 +1,296 @@
+"""A JSON API as a source, which is asked again and again."""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from streamkit.connectors.http.address import (
+    Address,
+    Duration,
+    Headers,
+    Login,
+    is_same_origin,
+    masked,
+    positive,
+    seconds,
+    size,
+    with_parameter,
+)
+from streamkit.connectors.http.exchange import Answer, Exchange, Outage, Refused, Transient
+from streamkit.connectors.http.paging import (
+    Cursor,
+    Page,
+    Path,
+    Place,
+    crc_of,
+    next_link,
+    page_of,
+)
+from streamkit.dataflow.contracts import (
+    ConnectorEnv,
+    Positions,
+    Source,
+    SourceFacts,
+    SourceReader,
+)
+from streamkit.errors import StreamKitError
+from streamkit.limits import CHUNK_RECORDS_MAX
+from streamkit.record import Chunk
+from streamkit.settings.secret import Secret
+
+_PART: Final = "0"
+_CHUNK_BYTES_MAX: Final = 1 << 20
+# Statuses with which a service refuses the URL of a page that is too old.
+_STALE: Final = (400, 404, 410)
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class HttpPoll(Source[Any]):
+    """A JSON API that is requested at an interval; each record of a page is a record.
+
+    A page that links to the next one (``Link: rel=next``) is followed, and a `Cursor` names the
+    next one. The position is the page and the rows of it that are done, so a job resumes after
+    each row. Without a cursor, a page that has changed is read again as a whole.
+
+    Responses with 408, 425, 429 or from 500 up, lost connections and timeouts are retried for
+    ever; with ``--once``, at most ``attempts`` times. Other errors end the job.
+
+    Args:
+        url: The URL of the first page.
+        every: The time between the end of a pass and the next one.
+        records: The path of the list of records in the body, such as ``"data.items"``, or a
+            function; by default the body, which is one record if it is not a list.
+        cursor: How the next page is named.
+        headers: Headers of each request. Use a `Secret` for a value that must not be shown.
+        bearer: A token for ``Authorization: Bearer``.
+        auth: User and password for ``Authorization: Basic``.
+        timeout: The time for a request and its response.
+        max_body_bytes: The maximum size of a page after decompression.
+        attempts: How many attempts a request has if the run ends by itself.
+
+    Raises:
+        UsageError: An option is not valid.
+    """
+
+    url: str
+    every: Duration = "1m"
+    records: Path | None = None
+    cursor: Cursor | None = None
+    headers: Headers = field(default_factory=dict)
+    bearer: Secret | None = None
+    auth: Login | None = None
+    timeout: Duration = "30s"
+    max_body_bytes: int | str = "16MiB"
+    attempts: int = 5
+
+    def __post_init__(self) -> None:
+        _ = self.address
+        seconds(self.every, "every")
+        seconds(self.timeout, "timeout")
+        size(self.max_body_bytes, "max_body_bytes")
+        positive(self.attempts, "attempts")
+
+    def __str__(self) -> str:
+        return f"poll of {masked(self.url)}"
+
+    def __repr__(self) -> str:
+        return f"HttpPoll({masked(self.url)!r})"
+
+    @property
+    def name(self) -> str:
+        return "http-poll"
+
+    @property
+    def address(self) -> Address:
+        """The URL with the headers."""
+        return Address(self.url, self.headers, self.bearer, self.auth)
+
+    def place(self, topic: str, partition: int, offset: int) -> str:
+        """Return a text for the place of a record."""
+        return f"{masked(self.url)} record {offset}"
+
+    def reader(self, env: ConnectorEnv) -> HttpPollReader:
+        """Create the reader that the engine uses."""
+        return HttpPollReader(self, env)
+
+
+class HttpPollReader(SourceReader):
+    """Reads page after page; a page is requested when the rows before it are taken."""
+
+    def __init__(self, source: HttpPoll, env: ConnectorEnv) -> None:
+        self._source = source
+        self._env = env
+        self._url = source.address.target
+        self._exchange = Exchange(
+            source.address,
+            env.clock,
+            timeout_s=seconds(source.timeout, "timeout"),
+            max_body_bytes=size(source.max_body_bytes, "max_body_bytes"),
+        )
+        attempts = source.attempts if env.until_end else None
+        self._outage = Outage(str(source), env.clock, env.note, attempts)
+        self._next = Place()  # the place of the next request
+        self._pages: deque[Page] = deque()  # pages whose rows are not all committed
+        self._rows_sent = 0  # rows of the last page that `next` has returned
+        self._is_first_page = True
+        self._waits = False
+
+    async def open(self, committed: Positions) -> SourceFacts:
+        self._exchange.open()
+        text = committed.get(_PART)
+        start = self._source.cursor.start if self._source.cursor else None
+        self._next = Place(cursor=None if start is None else str(start))
+        if text is not None:
+            self._next = msgspec.json.decode(text, type=Place)
+        self._is_first_page = self._next.link is None
+        since = f" after {self._next.offset:,} records of earlier runs" if text else ""
+        starts = {_PART: _encoded(self._next)} if text is None else None
+        return SourceFacts(f"{self._source}{since}", start_offsets=starts)
+
+    async def next(self) -> Chunk | None:
+        while True:
+            page = self._pages[-1] if self._pages else None
+            if page is not None and self._rows_sent < len(page.rows):
+                return self._chunk(page)
+            if self._waits:
+                if self._env.until_end:
+                    return None
+                await self._env.clock.sleep(seconds(self._source.every, "every"))
+                self._waits = False
+            await self._read_page()
+
+    def position_after(self, chunk: Chunk) -> tuple[str, str]:
+        end = chunk.offsets[-1] + 1
+        while len(self._pages) > 1 and self._pages[0].after.offset < end:
+            self._pages.popleft()
+        page = self._pages[0]
+        first = page.after.offset - len(page.rows)
+        if end == page.after.offset:
+            return _PART, _encoded(page.after)
+        done = end - first
+        crc = crc_of(page.rows[:done]) if done < 2 else self._crc_of(page, done)
+        place = msgspec.structs.replace(page.place, offset=end, rows=done, crc=crc)
+        return _PART, _encoded(place)
+
+    async def close(self) -> None:
+        await self._exchange.close()
+
+    def _crc_of(self, page: Page, done: int) -> int:
+        """Return the checksum of the first rows, computed on from the last call."""
+        at = self._crc_at if self._crc_at[0] is page and self._crc_at[1] <= done else (page, 0, 0)
+        crc = crc_of(page.rows[at[1] : done], at[2])
+        self._crc_at = (page, done, crc)
+        return crc
+
+    _crc_at: tuple[Page | None, int, int] = (None, 0, 0)
+
+    def _chunk(self, page: Page) -> Chunk:
+        first, total = self._rows_sent, 0
+        end = first
+        while end < len(page.rows) and end - first < CHUNK_RECORDS_MAX:
+            total += len(page.rows[end])
+            if end > first and total > _CHUNK_BYTES_MAX:
+                break
+            end += 1
+        rows = page.rows[first:end]
+        self._rows_sent = end
+        begin = page.after.offset - len(page.rows) + first
+        now_ms, count = self._env.clock.wall_ms(), len(rows)
+        offsets = range(begin, begin + count)
+        return Chunk(rows, [None] * count, [now_ms] * count, offsets, self._env.name, 0)
+
+    async def _read_page(self) -> None:
+        """Request the page at the place, until there is a response that can be used."""
+        while True:
+            place = self._next
+            try:
+                answer = await self._exchange.get(self._url_of(place), _conditions(place))
+                page = self._page_of(answer, place)
+            except Refused as error:
+                if place.link is None or error.status not in _STALE:
+                    raise
+                self._env.note(f"{error}; the pass begins again at the first page")
+                self._next = Place(place.offset, cursor=place.cursor, seen=place.seen)
+                self._is_first_page = True
+                continue
+            except Transient as error:
+                await self._outage.wait(error)
+                continue
+            self._outage.over()
+            self._take(page)
+            return
+
+    def _take(self, page: Page | None) -> None:
+        if page is None:  # nothing has changed
+            self._waits = True
+            self._is_first_page = True
+            return
+        self._next = page.after
+        self._waits = page.is_last
+        self._is_first_page = page.is_last
+        if page.skipped < len(page.rows):
+            self._pages.append(page)
+            self._rows_sent = page.skipped
+
+    def _url_of(self, place: Place) -> str:
+        if place.link is not None:
+            return place.link
+        cursor = self._source.cursor
+        if cursor is None or place.cursor is None:
+            return self._url
+        return with_parameter(self._url, cursor.parameter, place.cursor)
+
+    def _page_of(self, answer: Answer, place: Place) -> Page | None:
+        """Return the page of a response; None if it has not changed since the last pass.
+
+        Raises:
+            Transient: The body is not JSON.
+            StreamKitError: The body has no records.
+        """
+        if answer.status == 304:
+            return None
+        crc = zlib.crc32(answer.body)
+        if place.body_crc == crc and place.rows == 0:
+            return None
+        try:
+            body = msgspec.json.decode(answer.body) if answer.body.strip() else []
+        except msgspec.DecodeError as error:
+            raise Transient(f"the response is not valid JSON: {error}") from error
+        link = next_link(answer.headers.get("link", ""), answer.url)
+        if link is not None and not is_same_origin(link, self._url):
+            raise StreamKitError(
+                f"the next page of {masked(self._url)} is at another origin, {masked(link)}",
+                hint="headers and secrets are not sent to another origin",
+            )
+        if link is not None and link == place.link:
+            link = None  # the page names itself
+        source = self._source
+        page = page_of(body, place, link, records=source.records, cursor=source.cursor)
+        if page.is_last and self._is_first_page and source.cursor is None:
+            page.after = msgspec.structs.replace(
+                page.after,
+                etag=answer.headers.get("etag"),
+                modified=answer.headers.get("last-modified"),
+                body_crc=crc,
+            )
+        return page
+
+
+def _conditions(place: Place) -> Mapping[str, str]:
+    """Return the headers that ask for a page only if it has changed."""
+    found = {"Accept": "application/json"}
+    if place.rows == 0 and place.etag is not None:
+        found["If-None-Match"] = place.etag
+    if place.rows == 0 and place.modified is not None:
+        found["If-Modified-Since"] = place.modified
+    return found
+
+
+def _encoded(place: Place) -> str:
+    return msgspec.json.encode(place).decode()

@@ -1,0 +1,1 @@
+"""The rules that `check_source` and `check_sink` check."""

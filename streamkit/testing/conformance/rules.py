@@ -1,0 +1,201 @@
+"""The rules of the contract of connectors that can be checked, and the error if one is broken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+
+from streamkit.errors import shown
+
+# A connector that needs longer for one call is taken to hang.
+CALL_S_MAX: Final = 10.0
+_SHOWN_ITEMS: Final = 6
+
+
+class RuleBroken(AssertionError):
+    """A connector breaks a rule of its contract; ``rule`` is the name of the rule."""
+
+    def __init__(self, rule: Rule, what: str) -> None:
+        super().__init__(f"{rule.name}: {what}\n  rule: {rule.text}\n  hint: {rule.hint}")
+        self.rule = rule.name
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: its name, what it demands, and what to do if a connector breaks it."""
+
+    name: str
+    text: str
+    hint: str
+
+    def require(self, holds: object, what: str) -> None:
+        """Raise `RuleBroken` with ``what`` has happened, unless the rule holds."""
+        if not holds:
+            raise RuleBroken(self, what)
+
+    @contextmanager
+    def during(self, what: str) -> Iterator[None]:
+        """Do something with the connector; an error or a hanging call breaks the rule."""
+        try:
+            with anyio.fail_after(CALL_S_MAX):
+                yield
+        except RuleBroken:
+            raise
+        except TimeoutError as error:
+            raise RuleBroken(self, f"{what} did not return within {CALL_S_MAX:g} s") from error
+        except Exception as error:
+            raise RuleBroken(self, f"{what} raised {type(error).__name__}: {error}") from error
+
+
+def listed(values: list[Any]) -> str:
+    """Return a short text for values in an error."""
+    texts = [shown(each) for each in values[:_SHOWN_ITEMS]]
+    more = len(values) - len(texts)
+    return f"[{', '.join(texts)}{f', and {more} more' if more > 0 else ''}]"
+
+
+def without(values: list[Any], others: list[Any]) -> list[Any]:
+    """Return the values that are left once each of ``others`` has removed one that is equal."""
+    left = list(values)
+    for each in others:
+        try:
+            left.remove(each)
+        except ValueError:
+            pass  # it is not there, so it removes nothing
+    return left
+
+
+SOURCE_RULES: Final = (
+    DESCRIBED := Rule(
+        "described",
+        "name has only a-z, 0-9 and -, reader() opens nothing, and open() describes the source",
+        "make the source a frozen dataclass, and connect in open()",
+    ),
+    READS := Rule(
+        "reads",
+        "a run without positions reads every row, in the order of its partition, then ends",
+        "return None from next() only after the last row; with until_end, do not wait for more",
+    ),
+    CHUNKS := Rule(
+        "chunks",
+        "a chunk has 1 to 4,096 rows and about 1 MiB, columns of equal length, rising offsets",
+        "cut what the place returns into several chunks; offsets rise from row to row",
+    ),
+    POSITIONS := Rule(
+        "positions",
+        "keys and positions are plain text that can be stored as UTF-8",
+        "return str from position_after(), for example JSON; never an object that may change",
+    ),
+    RESUME := Rule(
+        "resume",
+        "with the position of a row, open() continues with the next row, also within a chunk",
+        "compute the position from the last row of the given chunk, not from what was read",
+    ),
+    CRASH := Rule(
+        "crash",
+        "a run after a crash begins at the committed positions, however far the last one has read",
+        "keep no position anywhere except in what position_after() returns",
+    ),
+    CANCEL := Rule(
+        "cancel",
+        "a cancelled next() neither loses nor doubles rows of later calls",
+        "keep what a cancelled call has fetched, and let the next call return it",
+    ),
+    STOP := Rule(
+        "stop",
+        "after stop(), nothing is lost: next() returns what was read, or the next run reads it",
+        "return True from stop() only if next() then returns the rest and None",
+    ),
+    CLOSE := Rule(
+        "close",
+        "close() works before and after open(), after a failed open(), twice, and during next()",
+        "let close() do nothing if there is nothing to close, and never wait for data",
+    ),
+    EMPTY := Rule(
+        "empty",
+        "an empty place has no rows, and can be opened again with its positions",
+        "return None from next() without a chunk; a chunk never has 0 rows",
+    ),
+    DECODE := Rule(
+        "decode",
+        "a row that cannot be decoded fails alone, and its error names its place",
+        "raise in Decoder.one for that row only; let place() name the file and line, or similar",
+    ),
+    BACK_PRESSURE := Rule(
+        "back-pressure",
+        "without calls of next(), a reader takes only a bounded number of rows from the place",
+        "read ahead into a queue with a limit, or only in next()",
+    ),
+    LOOP := Rule(
+        "loop",
+        "open() and next() do not block the event loop",
+        "call blocking libraries in a thread, and decode large data there, too",
+    ),
+)
+
+SINK_RULES: Final = (
+    SINK_DESCRIBED := Rule(
+        "described",
+        "writer() opens nothing, and an opened writer has a description",
+        "make the sink a frozen dataclass, and connect in open()",
+    ),
+    RESOURCE := Rule(
+        "resource",
+        "resource() is the same text for equal sinks, or None",
+        "derive it from the address of the place, not from the object",
+    ),
+    WRITES := Rule(
+        "writes",
+        "after the last commit, everything that was written is visible, once and unchanged",
+        "write or flush what is buffered in wait(), and show it at the latest in publish()",
+    ),
+    UNACKNOWLEDGED := Rule(
+        "unacknowledged",
+        "unacknowledged is 0 once wait() has returned and nothing else was written",
+        "count rows in write(), and subtract them when the place has confirmed them",
+    ),
+    SINK_POSITIONS := Rule(
+        "positions",
+        "keys and positions are plain text that can be stored as UTF-8",
+        "return str in Prepared.positions, for example JSON",
+    ),
+    LOST := Rule(
+        "lost",
+        "after a crash at any step, no row is missing that the commit before it contains",
+        "return from wait() only when everything written before prepare_commit() is safe",
+    ),
+    DOUBLED := Rule(
+        "doubled",
+        "with exactly_once=True, no row is visible twice after a crash at any step",
+        "show rows only in publish(); in open(), remove rows after the committed position",
+    ),
+    OVERLAP := Rule(
+        "overlap",
+        "rows written while wait() runs belong to the next commit",
+        "decide in prepare_commit() what belongs to the commit, not in wait() or publish()",
+    ),
+    SINK_EMPTY := Rule(
+        "empty",
+        "commits without rows succeed, also two in a row and directly after open()",
+        "return a Prepared with a wait() that returns at once if nothing was written",
+    ),
+    POISON := Rule(
+        "poison",
+        "a row that can never be written is refused before any row is written",
+        "raise RowFailed(row, chunk.slice(0, row)) in on_chunk(), or in the encoder",
+    ),
+    SINK_CLOSE := Rule(
+        "close",
+        "close() works before and after open(), after a failed open(), and twice",
+        "let close() do nothing if there is nothing to close",
+    ),
+    SINK_LOOP := Rule(
+        "loop",
+        "open(), write() and wait() do not block the event loop",
+        "call blocking libraries in a thread",
+    ),
+)

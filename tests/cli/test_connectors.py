@@ -1,0 +1,132 @@
+"""`streamkit connectors`: what is installed, also if a part of it is broken."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from streamkit.cli.main import cli
+from streamkit.connectors.registry import (
+    BUILT_IN,
+    ConnectorFacts,
+    OptionFacts,
+    find,
+    markdown,
+    options_of,
+)
+from streamkit.errors import UsageError
+from tests.docs.pages import ROOT
+
+
+def shown(*arguments: str) -> str:
+    result = CliRunner().invoke(cli, ["connectors", *arguments], prog_name="streamkit")
+    assert result.exception is None, result.output
+    return result.output
+
+
+@pytest.fixture
+def strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of a stranger with one connector that works, and three that do not."""
+    folder = tmp_path / "strange-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1\n")
+    (folder / "entry_points.txt").write_text(
+        "[streamkit.connectors]\n"
+        "good = strange_connectors:GOOD\nnumber = strange_connectors:NUMBER\n"
+        "missing = strange_connectors:MISSING\nbroken = strange_broken:GOOD\n"
+    )
+    (tmp_path / "strange_broken.py").write_text("raise ValueError('this machine is strange')\n")
+    (tmp_path / "strange_connectors.py").write_text(
+        "from streamkit.connectors.registry import ConnectorFacts\n"
+        "GOOD = ConnectorFacts('good', 'Reads stars.', extra='stars')\nNUMBER = 1\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "strange_connectors", raising=False)
+    return tmp_path
+
+
+def test_the_list_has_our_connectors() -> None:
+    rows = json.loads(shown("list", "-O", "json"))
+    assert {row["name"] for row in rows} >= set(BUILT_IN)
+    (row,) = [row for row in rows if row["name"] == "files-jsonl"]
+    assert row == {
+        "name": "files-jsonl",
+        "source": None,
+        "sink": "JsonLines",
+        "extra": None,
+        "guarantee": "at least once",
+        "summary": "Appends JSON values to a file, one for each line.",
+        "problem": None,
+    }
+
+
+@pytest.mark.usefixtures("strangers")
+def test_broken_connectors_of_strangers_are_listed_with_their_error() -> None:
+    rows = {row["name"]: row for row in json.loads(shown("list", "-O", "json"))}
+    assert rows["good"]["summary"] == "Reads stars."
+    assert rows["broken"]["problem"] == "strange_broken:GOOD: ValueError: this machine is strange"
+    assert "AttributeError" in rows["missing"]["problem"]
+    assert rows["number"]["problem"] == "strange_connectors:NUMBER is not a ConnectorFacts"
+    assert rows["files-jsonl"]["problem"] is None
+    assert "this machine is strange" in shown("list")
+    with pytest.raises(UsageError, match=r"'broken' cannot be used: .*this machine is strange"):
+        find("broken")
+
+
+def test_a_name_that_does_not_exist_is_an_error_with_the_names() -> None:
+    with pytest.raises(UsageError, match="there is no connector 'kafk'") as caught:
+        find("kafk")
+    assert "files-jsonl" in (caught.value.hint or "")
+
+
+@dataclass(frozen=True)
+class Stars:
+    """Reads stars.
+
+    Attributes:
+        place: Where the stars are,
+            seen from here.
+        count: How many.
+    """
+
+    place: str
+    count: int = 3
+    names: tuple[str, ...] = field(default_factory=tuple, metadata={"help": "Names | words"})
+    _hidden: int = 0
+
+
+def test_options_come_from_the_class() -> None:
+    assert options_of(ConnectorFacts("stars", "Reads stars.", source=Stars)) == [
+        OptionFacts("source", "place", "str", None, "Where the stars are, seen from here."),
+        OptionFacts("source", "count", "int", "3", "How many."),
+        OptionFacts("source", "names", "tuple[str, ...]", "()", "Names | words"),
+    ]
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_option_of_our_connectors_has_a_help_text(name: str) -> None:
+    facts = find(name)
+    assert facts.name == name
+    assert facts.summary.endswith(".")
+    assert [each.name for each in options_of(facts) if not each.help] == []
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_page_has_the_section_of_each_connector(name: str) -> None:
+    section = markdown(find(name))
+    assert shown("show", name, "--markdown") == section
+    assert any(section in path.read_text() for path in (ROOT / "docs").glob("*.md"))
+
+
+def test_show_prints_the_options() -> None:
+    text = shown("show", "files-jsonl")
+    assert "writes: at least once" in text
+    assert "sink  path  str | Path  required  The file; it is created" in text
+    found: dict[str, Any] = json.loads(shown("show", "files-jsonl", "--json"))
+    assert [each["name"] for each in found["options"]] == ["path"]

@@ -1,0 +1,1 @@
+"""Tests of the HTTP connectors over real sockets."""
