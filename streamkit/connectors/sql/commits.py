@@ -16,6 +16,7 @@ from streamkit.connectors.sql.session import Session
 from streamkit.connectors.sql.statements import (
     create_positions,
     insert_position,
+    lock_position,
     select_position,
     update_position,
 )
@@ -33,11 +34,22 @@ class CommitNumbers:
     sink: str
 
     def prepare(self, session: Session) -> int:
-        """Return the number; 0 for a sink that has never written."""
+        """Return the number; 0 for a sink that has never written.
+
+        Raises:
+            DatabaseBusy: Another run of this sink has an open transaction.
+        """
         session.execute(Statement(create_positions(session.dialect)))
+        session.begin(waits=False)
         number = self.read(session)
         if number is None:
             session.execute(insert_position(session.dialect, self.app, self.sink, _LANE, 0))
+            session.commit()
+            return 0
+        # Its last commit may still be written, by a server that has not noticed the end of a run.
+        session.execute(lock_position(session.dialect, self.app, self.sink, _LANE))
+        number = self.read(session)
+        session.rollback()
         return number or 0
 
     def read(self, session: Session) -> int | None:

@@ -72,6 +72,19 @@ def query_plan(source: SqlQuery, dialect: Dialect) -> ReadPlan:
     )
 
 
+def refuse_missing(source: SqlQuery, plan: ReadPlan, names: Sequence[str]) -> None:
+    """Refuse a query whose result has not all columns that order it.
+
+    Raises:
+        ConfigError: A column is missing.
+    """
+    for each in plan.order:
+        if each not in names:
+            raise ConfigError(
+                f"{source} returns no column {each!r}", hint=f"it returns {', '.join(names)}"
+            )
+
+
 def _order(incremental: str, key: Sequence[str]) -> tuple[str, ...]:
     return (incremental, *(each for each in key if each != incremental))
 

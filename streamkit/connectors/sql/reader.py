@@ -25,7 +25,7 @@ from streamkit.connectors.sql.pages import (
     refuse_unordered,
 )
 from streamkit.connectors.sql.parts import Part, committed_parts, new_parts
-from streamkit.connectors.sql.plan import ReadPlan, query_plan, table_plan
+from streamkit.connectors.sql.plan import ReadPlan, query_plan, refuse_missing, table_plan
 from streamkit.connectors.sql.queries import Statement
 from streamkit.connectors.sql.session import Range, Result, Session
 from streamkit.connectors.sql.sources import SqlQuery, SqlTable
@@ -102,7 +102,9 @@ class SqlReader(SourceReader):
 
     def _make_plan(self, session: Session) -> ReadPlan:
         if isinstance(self._source, SqlQuery):
-            return query_plan(self._source, session.dialect)
+            plan = query_plan(self._source, session.dialect)
+            refuse_missing(self._source, plan, session.query(plan.selection.page(0)).names)
+            return plan
         return table_plan(self._source, session.dialect, session.describe(self._source.table))
 
     async def _new_parts(self) -> list[Part]:
@@ -113,21 +115,22 @@ class SqlReader(SourceReader):
         return new_parts(plan.order, splits, low, high)
 
     async def _begin_round(self) -> None:
+        """Begin a round; if this is cancelled, the next call begins it again."""
         if self._rounds:
             await self._clock.sleep(self._due_s - self._clock.monotonic_s())
-        self._rounds += 1
         every_s = self._source.every
         assert every_s is None or isinstance(every_s, float), "it was converted to seconds"
-        self._due_s = self._clock.monotonic_s() + (every_s or 0.0)
+        due_s = self._clock.monotonic_s() + (every_s or 0.0)
         await self._refuse_nulls()
         found = (await self._query(self._open_plan.selection.last())).rows
-        if not found:
-            return
-        self._end = tuple(found[0])
-        await self._settle()
-        rows_max = self._source.batch_rows
-        self._page_rows = {part.number: next_page_rows((), rows_max) for part in self._parts}
-        self._new = set(self._page_rows)
+        if found:
+            await self._settle()
+            self._end = tuple(found[0])
+            rows = next_page_rows((), self._source.batch_rows)
+            self._page_rows = {part.number: rows for part in self._parts}
+            self._new = set(self._page_rows)
+        self._rounds += 1
+        self._due_s = due_s
 
     async def _refuse_nulls(self) -> None:
         """Refuse rows that have no place in the order, since no page would have them.
@@ -213,13 +216,7 @@ class SqlReader(SourceReader):
         refuse_unordered(self._open_plan.order, part.read.place or None, places)
 
     def _places(self, rows: Sequence[dict[str, Value]]) -> list[Place]:
-        try:
-            return self._open_plan.pages.places(rows)
-        except KeyError as error:
-            raise DataError(
-                f"{self._source} returns no column {error.args[0]!r}",
-                hint=f"it returns {', '.join(rows[0])}",
-            ) from None
+        return self._open_plan.pages.places(rows)
 
     async def _query(self, statement: Statement, number: int = 0) -> Result:
         return await self._workers[number].repeat(lambda session: session.query(statement))

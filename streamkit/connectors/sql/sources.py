@@ -34,7 +34,7 @@ PAGE_ROWS_DEFAULT: Final = 10_000
 SETTLE_S_DEFAULT: Final = 60.0
 
 
-class _Rows(Source[Any]):
+class Rows(Source[Any]):
     """What tables and queries have in common: how their rows become values."""
 
     __slots__ = ()
@@ -77,7 +77,7 @@ class _Rows(Source[Any]):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class SqlTable(_Rows):
+class SqlTable(Rows):
     """The rows of a table, in the order of a column that grows.
 
     A later poll and a later run read the rows after the last one that was committed.
@@ -139,7 +139,7 @@ class SqlTable(_Rows):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class SqlQuery(_Rows):
+class SqlQuery(Rows):
     """The rows of a query, in the order of a column that grows.
 
     The query is read in pages, as ``SELECT * FROM (query) WHERE (incremental, key) > (...)``, so it

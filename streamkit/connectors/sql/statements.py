@@ -89,6 +89,16 @@ def insert_position(dialect: Dialect, app: str, sink: str, lane: str, number: in
     )
 
 
+def lock_position(dialect: Dialect, app: str, sink: str, lane: str) -> Statement:
+    """Return the statement that locks the number of a sink until the transaction ends."""
+    mark = dialect.placeholder
+    return Statement(
+        f"UPDATE {POSITIONS} SET number = number "
+        f"WHERE app = {mark} AND sink = {mark} AND lane = {mark}",
+        (app, sink, lane),
+    )
+
+
 def update_position(dialect: Dialect, app: str, sink: str, lane: str, number: int) -> Statement:
     """Return the statement that replaces the number before this one; it changes no other."""
     mark = dialect.placeholder

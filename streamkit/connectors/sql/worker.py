@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import anyio
 
-from streamkit.connectors.sql.session import Session
+from streamkit.connectors.sql.session import DatabaseBusy, Session
 from streamkit.env import Clock
 from streamkit.errors import TransportError
 
@@ -39,10 +39,15 @@ class SessionWorker:
         self._turn = anyio.Lock()
         self._limiter = anyio.CapacityLimiter(1)
 
-    async def repeat(self, call: Callable[[Session], T]) -> T:
+    async def repeat(self, call: Callable[[Session], T], *, waits: bool = True) -> T:
         """Make a call, and make it again after an error of the connection until it succeeds.
 
+        Args:
+            call: The call.
+            waits: Whether it is also made again if another transaction holds a lock.
+
         Raises:
+            DatabaseBusy: Another transaction holds a lock.
             StreamKitError: The database refuses it, or refuses the connection for good.
         """
         async with self._turn:
@@ -51,7 +56,7 @@ class SessionWorker:
                 try:
                     result = await self._in_thread(lambda: self._call(call))
                 except TransportError as error:
-                    if not error.retryable:
+                    if not error.retryable or (isinstance(error, DatabaseBusy) and not waits):
                         raise
                     await self._pause(error, failures)
                     failures += 1

@@ -39,7 +39,7 @@ from streamkit.connectors.sql.spool import Spool
 from streamkit.connectors.sql.worker import SessionWorker
 from streamkit.connectors.sql.written import RowMaker, row_maker
 from streamkit.dataflow.contracts import AcknowledgedWriter, ConnectorEnv, Positions, Prepared
-from streamkit.errors import StreamKitError
+from streamkit.errors import StateInUse, StreamKitError
 from streamkit.record import Chunk
 
 T = TypeVar("T")
@@ -48,6 +48,9 @@ Publish = Callable[[], Awaitable[None]]
 _PART: Final = "commit"
 # Rows of a commit that are kept in memory too; the rest is read from the file.
 _KEPT_BYTES_MAX: Final = 64 << 20
+# A server needs a moment to notice that a run has ended, and to end its transaction.
+_LOCKED_S_MAX: Final = 3.0
+_LOCKED_PAUSE_S: Final = 0.1
 
 
 class _Mark(msgspec.Struct, frozen=True):
@@ -72,6 +75,7 @@ class SqlWriter(AcknowledgedWriter):
     def __init__(self, sink: SqlSink, rows: RowType, env: ConnectorEnv) -> None:
         self._sink = sink
         self._rows = rows
+        self._clock = env.clock
         session = session_for(sink.database, creates=True)
         self._worker = SessionWorker(session, env.clock, env.note, f"sink {env.name}")
         self._spool = Spool(env.folder)
@@ -82,7 +86,7 @@ class SqlWriter(AcknowledgedWriter):
         self._begun: Positions = {}
         self._number_in_transaction: int | None = None
         # The sinks of this run that have a transaction with a prepared commit in the database.
-        self._begun_commits: dict[SqlWriter, Publish] = env.shared.setdefault(
+        self._begun_commits: dict[str, Publish] = env.shared.setdefault(
             ("sql", sink.database.url), {}
         )
         self._written = self._safe = 0
@@ -93,7 +97,8 @@ class SqlWriter(AcknowledgedWriter):
         return self._written - self._safe
 
     async def open(self, committed: Positions) -> None:
-        found = await self._worker.repeat(self._prepare)
+        self._begun_commits.pop(self._numbers.sink, None)
+        found = await self._opened()
         mark = committed.get(_PART)
         number = found
         if mark is None:
@@ -124,12 +129,12 @@ class SqlWriter(AcknowledgedWriter):
             await _in_thread(partial(self._spool.sync, file.number))
             await self._worker.repeat(partial(self._begin, commit))
             if self._number_in_transaction is not None:
-                self._begun_commits[self] = finish
+                self._begun_commits[self._numbers.sink] = finish
             self._safe = written
 
         async def finish() -> None:
             await self._worker.repeat(partial(self._finish, commit))
-            self._begun_commits.pop(self, None)
+            self._begun_commits.pop(self._numbers.sink, None)
 
         async def publish() -> None:
             # This sink may need locks that others hold until they publish too. The job has stored
@@ -143,7 +148,7 @@ class SqlWriter(AcknowledgedWriter):
         return Prepared(wait, {_PART: _encoded(mark)}, publish)
 
     async def close(self) -> None:
-        self._begun_commits.pop(self, None)
+        self._begun_commits.pop(self._numbers.sink, None)
         await self._worker.close()
         self._spool.close()
 
@@ -151,6 +156,24 @@ class SqlWriter(AcknowledgedWriter):
     def _open_maker(self) -> RowMaker:
         assert self._maker is not None, "open comes first"
         return self._maker
+
+    async def _opened(self) -> int:
+        """Open the table, and return the number of the last commit that the database has.
+
+        Raises:
+            StateInUse: Another transaction keeps the lock of the sink.
+        """
+        end_s = self._clock.monotonic_s() + _LOCKED_S_MAX
+        while True:
+            try:
+                return await self._worker.repeat(self._prepare, waits=False)
+            except DatabaseBusy as error:
+                if self._clock.monotonic_s() >= end_s:
+                    raise StateInUse(
+                        f"{self._sink} is locked by another transaction: {error}",
+                        hint="end the other run of this job, or the program that holds the lock",
+                    ) from error
+                await self._clock.sleep(_LOCKED_PAUSE_S)
 
     async def _catch_up(self, mark: _Mark, found: int) -> int:
         """Write the last commit again if the database does not have it; return its number.

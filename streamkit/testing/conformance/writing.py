@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -61,7 +61,9 @@ class Place:
 
     def __init__(self, case: SinkCase, folder: Path, before: list[Any]) -> None:
         self.case = case
-        self.env = ConnectorEnv("check", "check", folder, SystemClock(), until_end=True)
+        self.env = ConnectorEnv(
+            "check", "check", folder, SystemClock(), until_end=True, kind=_kind_of(case)
+        )
         self.committed: dict[str, str] = {}
         self.abandoned: list[Writing] = []
         self._before = before
@@ -110,7 +112,7 @@ class Writing:
         self._rule = rule
         self.sink = place.case.make()
         kind = _kind_of(place.case)
-        self.writer = self.sink.writer(replace(place.env, kind=kind))
+        self.writer = self.sink.writer(place.env)
         with_encoder = self.sink.encoder(kind, place.case.serde)
         self.encoder: ValueEncoder | None = with_encoder
         self._offset = 0
