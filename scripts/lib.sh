@@ -203,3 +203,29 @@ make_node_peer() {
 }
 
 node_client_loads() { NODE_PATH="$1/node_modules" node -e 'require("@fluvio/client")' >/dev/null 2>&1; }
+
+# A PostgreSQL server for the tests of SQL. It is installed only where that needs no password; where
+# it is missing, its tests are skipped. RUNLEVEL=1 keeps Debian from starting a server of its own.
+make_postgres() {
+    local log
+    ! has_postgres || return 0
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        say "WARNING: PostgreSQL is not installed, so its tests are skipped (Debian: apt-get install postgresql)"
+        return 0
+    fi
+    say "installing PostgreSQL with apt-get"
+    log=$(mktemp)
+    if ! install_postgres >"$log" 2>&1 || ! has_postgres; then
+        tail -n 5 "$log" >&2
+        say "WARNING: PostgreSQL could not be installed, so its tests are skipped"
+    fi
+    rm -f "$log"
+}
+
+has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; }
+
+install_postgres() (
+    export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
+    apt-get install -qq --no-install-recommends postgresql ||
+        { apt-get update -qq && apt-get install -qq --no-install-recommends postgresql; }
+)

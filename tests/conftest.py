@@ -12,8 +12,10 @@ import pytest
 from hypothesis import settings
 
 from tests.leftovers import no_process_is_left, nothing_is_left_open
+from tests.postgres.fixtures import new_database, postgres
 
-__all__ = ["no_process_is_left", "nothing_is_left_open"]  # fixtures, used for every test
+# Fixtures; the first two are used for every test.
+__all__ = ["no_process_is_left", "nothing_is_left_open", "new_database", "postgres"]  # noqa: RUF022
 
 # The allowed reasons to skip a test. A reason starts with one of these, and details may follow; a
 # skip for any other reason fails. `scripts/test` installs what is missing where possible.
@@ -24,6 +26,7 @@ SKIP_REASONS: Final = (
     "needs strace",
     "needs root to mount a small file system",
     "needs a browser",
+    "needs PostgreSQL",
     "needs an optional package",
     "needs Linux",
 )

@@ -114,12 +114,16 @@ class _Link:
 
 
 class Proxy:
-    """A proxy for one broker, which runs while the ``with`` block runs."""
+    """A proxy for one broker, which runs while the ``with`` block runs.
 
-    def __init__(self, sc_port: int, spu_port: int, *faults: Fault) -> None:
+    With ``is_framed=False`` it carries the bytes of any other server, such as PostgreSQL.
+    """
+
+    def __init__(self, sc_port: int, spu_port: int, *faults: Fault, is_framed: bool = True) -> None:
         self.carried: Counter[str] = Counter()
         self.address = ""
         self._faults = faults
+        self._is_framed = is_framed
         self._sc_port, self._spu_port = sc_port, spu_port
         self._own_spu_port = 0
         self._loop = asyncio.new_event_loop()
@@ -159,6 +163,11 @@ class Proxy:
                 fault.release()
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
+
+    @property
+    def port(self) -> int:
+        """The port of the proxy that leads to the server's first port."""
+        return int(self.address.rpartition(":")[2])
 
     @property
     def connections(self) -> int:
@@ -253,12 +262,13 @@ class Proxy:
     async def _carry(
         self, flow: Flow, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: _Link
     ) -> None:
-        frames = flow.endswith("down") or any(
-            isinstance(each, Replace) and each.flow == flow for each in self._faults
+        frames = self._is_framed and (
+            flow.endswith("down")
+            or any(isinstance(each, Replace) and each.flow == flow for each in self._faults)
         )
         try:
             while data := await (_frame(reader) if frames else reader.read(_READ_BYTES)):
-                if flow == "sc down":
+                if self._is_framed and flow == "sc down":
                     data = self._rewritten(data)
                 faults = [fault for fault in self._faults if fault.flow == flow]
                 await self._pass_on(flow, data, writer, faults)

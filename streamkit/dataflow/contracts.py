@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -40,7 +40,8 @@ class ConnectorEnv:
     ``name`` is the name of its node, and ``app`` that of the app. ``folder`` is a folder for files
     of its own that outlive the run, such as those not written completely; it may not exist yet.
     ``until_end``: the run ends when every source has reached its present end. ``note`` shows a
-    message to the user.
+    message to the user. ``kind`` is the type of the values of a sink, as annotated; None if it is
+    not known. ``shared`` is for what several connectors of the run have in common.
     """
 
     name: str
@@ -49,6 +50,8 @@ class ConnectorEnv:
     clock: Clock
     until_end: bool = False
     note: Callable[[str], None] = lambda text: None
+    kind: Kind = None
+    shared: dict[object, Value] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

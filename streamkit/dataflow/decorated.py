@@ -173,6 +173,7 @@ def sink_node(
         endpoint=endpoint,
         on_error=policy,
         location=facts.location,
+        value_type=written,
         input_type=None if batch is not None else facts.value_type,
     )
 

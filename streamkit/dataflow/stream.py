@@ -251,6 +251,7 @@ class Stream(Generic[V_co]):
                 endpoint=endpoint,
                 on_error=policy,
                 location=location,
+                value_type=self._node.value_type,
             )
         )
 

@@ -44,13 +44,13 @@ class Node:
     """One source, stage or sink.
 
     ``endpoint`` is where a source reads or a sink writes: a topic, a function or a connector.
-    ``value_type`` is the type of the results and ``input_type`` that of the inputs; each is None
-    without an annotation. ``is_keyed``: its records have the key of their group. ``key_type`` is
-    the type of that key, or None if it is not known. ``is_late``: it gets the records that were
-    too late for its input, not the results. ``is_table``: it is a table, which is read before the
-    streams. ``is_replay``: it reads dead letters, which go to the stages that they came from.
-    ``tables`` are the tables that it looks up. ``dead_letters`` is the sink for records
-    that fail here; ``takes_letters``: this is such a sink.
+    ``value_type`` is the type of the results, for a sink that of the values it writes, and
+    ``input_type`` that of the inputs; each is None without an annotation. ``is_keyed``: its records
+    have the key of their group. ``key_type`` is the type of that key, or None if it is not known.
+    ``is_late``: it gets the records that were too late for its input, not the results.
+    ``is_table``: it is a table, which is read before the streams. ``is_replay``: it reads dead
+    letters, which go to the stages that they came from. ``tables`` are the tables that it looks up.
+    ``dead_letters`` is the sink for records that fail here; ``takes_letters``: this is such a sink.
     """
 
     name: str

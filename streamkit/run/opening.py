@@ -89,6 +89,7 @@ class Opening:
         self._clock = clock
         self._note = note
         self._on_retry_of = on_retry_of
+        self._shared: dict[object, object] = {}
 
     async def open(self, client: Client, stack: AsyncExitStack) -> Opened:
         """Open topics, store, sinks and sources; ``stack`` closes the store at the end.
@@ -170,6 +171,8 @@ class Opening:
             self._clock,
             until_end=self._options.once or self._options.replay_only,
             note=self._note,
+            kind=node.value_type,
+            shared=self._shared,
         )
 
     @property

@@ -61,7 +61,9 @@ class Place:
 
     def __init__(self, case: SinkCase, folder: Path, before: list[Any]) -> None:
         self.case = case
-        self.env = ConnectorEnv("check", "check", folder, SystemClock(), until_end=True)
+        self.env = ConnectorEnv(
+            "check", "check", folder, SystemClock(), until_end=True, kind=_kind_of(case)
+        )
         self.committed: dict[str, str] = {}
         self.abandoned: list[Writing] = []
         self._before = before
@@ -109,8 +111,8 @@ class Writing:
         self._place = place
         self._rule = rule
         self.sink = place.case.make()
-        self.writer = self.sink.writer(place.env)
         kind = _kind_of(place.case)
+        self.writer = self.sink.writer(place.env)
         with_encoder = self.sink.encoder(kind, place.case.serde)
         self.encoder: ValueEncoder | None = with_encoder
         self._offset = 0

@@ -1,0 +1,86 @@
+"""Reads the rows of some keys with one query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from streamkit.connectors.sql.columns import RowType
+from streamkit.connectors.sql.decoding import RowDecoder, row_decoder
+from streamkit.connectors.sql.dialects import Dialect
+from streamkit.connectors.sql.queries import Statement
+from streamkit.connectors.sql.session import Session
+from streamkit.connectors.sql.tables import Limits
+from streamkit.connectors.sql.values import Values, values_of
+from streamkit.record import Value
+
+# SQLite allows 1,000 levels of an expression, and each key of several columns is one.
+_KEYS_MAX: Final = 500
+
+Key = tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedReader:
+    """How the rows of keys are read from one table."""
+
+    dialect: Dialect
+    table: str
+    rows: RowType
+    key: tuple[Values, ...]
+    decoder: RowDecoder
+    keys_max: int = _KEYS_MAX
+
+    def encoded(self, key: Value) -> Key:
+        """Return a key as the database has it; a key of several columns is a tuple.
+
+        Raises:
+            ValueError: It is not a key of the table.
+        """
+        parts = key if len(self.key) > 1 else (key,)
+        if not isinstance(parts, tuple | list) or len(parts) != len(self.key):
+            names = ", ".join(each.column.name for each in self.key)
+            raise ValueError(f"{key!r} is not a key of ({names}): it needs one value for each")
+        pairs = zip(self.key, parts, strict=True)
+        return tuple(values.converted([part])[0] for values, part in pairs)
+
+    def read(self, keys: Sequence[Key], session: Session) -> Mapping[Key, Mapping[str, Value]]:
+        """Return the rows of some keys, at most ``keys_max``, by their keys."""
+        found = session.query(self._statement(keys))
+        rows = [dict(zip(self.rows.names, row, strict=True)) for row in found.rows]
+        names = [each.column.name for each in self.key]
+        return {tuple(row[name] for name in names): row for row in rows}
+
+    def decoded(self, row: Mapping[str, Value] | None) -> Value:
+        """Return a row as a value of its type; None for no row.
+
+        Raises:
+            ValueError: It is not of the type.
+        """
+        return None if row is None else self.decoder.one(row)
+
+    def _statement(self, keys: Sequence[Key]) -> Statement:
+        quoted = [self.dialect.quoted(each.column.name) for each in self.key]
+        mark = self.dialect.placeholder
+        if len(quoted) == 1:
+            where = f"{quoted[0]} IN {self.dialect.placeholders(len(keys))}"
+        else:
+            one = " AND ".join(f"{name} = {mark}" for name in quoted)
+            where = " OR ".join([f"({one})"] * len(keys))
+        names = self.dialect.quoted_all(self.rows.names)
+        return Statement(
+            f"SELECT {names} FROM {self.dialect.table(self.table)} WHERE {where}",
+            tuple(part for key in keys for part in key),
+        )
+
+
+def keyed_reader(
+    dialect: Dialect, table: str, rows: RowType, key: Sequence[str], limits: Sequence[Limits]
+) -> KeyedReader:
+    """Return how the rows of keys are read from an existing table."""
+    found = {
+        column.name: values_of(column, dialect, limit)
+        for column, limit in zip(rows.columns, limits, strict=True)
+    }
+    return KeyedReader(dialect, table, rows, tuple(found[name] for name in key), row_decoder(rows))

@@ -1,0 +1,336 @@
+"""PostgreSQL, with psycopg."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+
+from streamkit.connectors.sql.dialects import POSTGRES
+from streamkit.connectors.sql.queries import Statement
+from streamkit.connectors.sql.rows import Row
+from streamkit.connectors.sql.session import (
+    Page,
+    Range,
+    Result,
+    busy,
+    connect_failed,
+    connection_lost,
+    driver_missing,
+    refused,
+)
+from streamkit.connectors.sql.statements import Target
+from streamkit.connectors.sql.tables import Table, TableColumn
+from streamkit.connectors.sql.url import Database
+from streamkit.record import Value
+
+try:
+    import psycopg
+    from psycopg.abc import Buffer
+    from psycopg.adapt import Dumper, Loader
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from psycopg.postgres import types as TYPES
+    from psycopg.pq import Format, TransactionStatus
+except ImportError as error:
+    raise driver_missing("psycopg", "postgres") from error
+
+# For each connection, unless the URL has its own; a dead network must not hold a job for ever.
+_OPTIONS: Final = {
+    "application_name": "streamkit",
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "tcp_user_timeout": "60000",
+}
+# The values of a table must not depend on the settings of its server or its user.
+_SESSION: Final = "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'"
+_INTERRUPT_S_MAX: Final = 5.0
+_LOCK_MS_MAX: Final = 500
+# Source: https://www.postgresql.org/docs/current/errcodes-appendix.html. The server ends or starts,
+# or has no free connection, memory or disk.
+_TRANSIENT: Final = ("08", "53", "57P01", "57P02", "57P03", "57P05", "40001")
+# A lock that is not granted in time, or a deadlock.
+_BUSY: Final = ("55P03", "40P01")
+_DATA: Final = ("22", "23")
+# An error of a connection has no code. These say that another attempt would fail too; all else,
+# such as a server that starts, may end.
+_FINAL: Final = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "not permitted to log in",
+    "permission denied",
+    "does not support SSL",
+    "certificate",
+)
+_COPIED_TYPES: Final = {
+    "bigint": "int8",
+    "integer": "int4",
+    "smallint": "int2",
+    "numeric": "numeric",
+    "double precision": "float8",
+    "real": "float4",
+    "boolean": "bool",
+    "text": "text",
+    "character varying": "text",
+    "citext": "text",
+    "bytea": "bytea",
+    "timestamp with time zone": "timestamptz",
+    "timestamp without time zone": "timestamp",
+    "date": "date",
+    "time without time zone": "time",
+    "interval": "interval",
+    "uuid": "uuid",
+    "jsonb": "jsonb",
+    "json": "json",
+}
+_CURSOR: Final = "streamkit_page"
+_STAGE: Final = "pg_temp.streamkit_rows"
+_COLUMNS: Final = """
+SELECT a.attname,
+       format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE a.atttypid END,
+                   CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END),
+       NOT (a.attnotnull OR t.typnotnull),
+       a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL,
+       a.attgenerated <> '' OR a.attidentity = 'a'
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+"""
+_UNIQUE: Final = """
+SELECT i.indisprimary, array_agg(a.attname::text ORDER BY k.n)
+FROM pg_index i
+CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, n)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indisvalid AND i.indimmediate
+  AND i.indpred IS NULL AND i.indexprs IS NULL AND k.n <= i.indnkeyatts
+GROUP BY i.indexrelid, i.indisprimary
+ORDER BY i.indisprimary DESC, i.indexrelid
+"""
+# A vacuum writes no rows, but may run for hours; neither do the cursors of other sources.
+_TRANSACTIONS: Final = """
+SELECT l.virtualtransaction
+FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'virtualxid' AND l.granted AND l.mode = 'ExclusiveLock'
+  AND l.pid <> pg_backend_pid() AND a.backend_type IS DISTINCT FROM 'autovacuum worker'
+  AND strpos(coalesce(a.query, ''), 'streamkit_page') = 0
+  AND a.datid = (SELECT oid FROM pg_database WHERE datname = current_database())
+UNION ALL
+SELECT gid FROM pg_prepared_xacts WHERE database = current_database()
+"""
+
+
+class PostgresSession:
+    """A connection to a server."""
+
+    dialect = POSTGRES
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: psycopg.Connection[tuple[Value, ...]] | None = None
+        self._has_cursor = False
+        self._types: dict[Target, list[str]] = {}
+
+    def open(self) -> None:
+        url = self._database.url.reveal()
+        try:
+            given = conninfo_to_dict(url)
+            conninfo = make_conninfo(url, **{k: v for k, v in _OPTIONS.items() if k not in given})
+        except psycopg.Error:
+            # Its text has the URL, and so the password.
+            unreadable = ValueError("the URL cannot be read")
+            raise connect_failed(self._database, unreadable, retryable=False) from None
+        try:
+            self._connection = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None)
+            self._connection.execute(_SESSION)
+        except psycopg.Error as error:
+            self.close()
+            is_retryable = _may_connect_later(error)
+            raise connect_failed(self._database, error, retryable=is_retryable) from None
+        for name in ("json", "jsonb"):
+            self._connection.adapters.register_loader(name, _RawJson)
+        for dumper in (_CopiedJson, _CopiedJsonb):
+            self._connection.adapters.register_dumper(dumper, dumper)
+
+    def close(self) -> None:
+        self._has_cursor = False
+        self._types.clear()
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def interrupt(self) -> None:
+        connection = self._connection
+        if connection is not None:
+            try:
+                connection.cancel_safe(timeout=_INTERRUPT_S_MAX)
+            except psycopg.Error:
+                pass  # the connection has ended, so nothing runs
+
+    def describe(self, table: str) -> Table | None:
+        # In a parameter, a percent sign is not a placeholder.
+        place = (self.dialect.table(table).replace("%%", "%"),)
+        columns = self.query(Statement(_COLUMNS, place)).rows
+        if not columns:
+            return None
+        unique = self.query(Statement(_UNIQUE, place)).rows
+        return Table(
+            tuple(TableColumn(*row) for row in columns),
+            next((tuple(names) for is_primary, names in unique if is_primary), ()),
+            tuple(frozenset(names) for _, names in unique),
+        )
+
+    def query(self, statement: Statement) -> Result:
+        with self._errors():
+            cursor = self._open_connection.execute(_sql(statement.text), statement.parameters)
+            names = tuple(each.name for each in cursor.description or ())
+            return Result(names, cursor.fetchall())
+
+    def read(self, rows: Range, limit: int) -> Page:
+        # A cursor sorts the rows once, where a query for each page could sort all that are left.
+        if rows.is_new or not self._has_cursor:
+            if self._has_cursor:
+                self._close_cursor()
+            statement = rows.selection.rows(after=rows.after, until=rows.until)
+            self.execute(Statement("BEGIN READ ONLY"))
+            text = f"DECLARE {_CURSOR} NO SCROLL CURSOR FOR {statement.text}"
+            self.execute(Statement(text, statement.parameters))
+            self._has_cursor = True
+        found = self.query(Statement(f"FETCH {limit:d} FROM {_CURSOR}"))
+        is_last = len(found.rows) < limit
+        if is_last:
+            self._close_cursor()
+        return Page(found, is_last)
+
+    def _close_cursor(self) -> None:
+        self._has_cursor = False
+        self.execute(Statement("COMMIT"))
+
+    def execute(self, statement: Statement) -> int:
+        with self._errors():
+            cursor = self._open_connection.execute(_sql(statement.text), statement.parameters)
+            return cursor.rowcount
+
+    def begin(self, *, waits: bool = True) -> None:
+        self.execute(Statement("BEGIN"))
+        if not waits:
+            self.execute(Statement(f"SET LOCAL lock_timeout = {_LOCK_MS_MAX}"))
+
+    def commit(self) -> None:
+        self.execute(Statement("COMMIT"))
+
+    def rollback(self) -> None:
+        self.execute(Statement("ROLLBACK"))
+
+    @property
+    def is_in_transaction(self) -> bool:
+        return self._open_connection.info.transaction_status != TransactionStatus.IDLE
+
+    def write(self, target: Target, rows: Iterable[Row]) -> None:
+        types = self._copied_types(target)
+        if not target.key:
+            self._copy(self.dialect.table(target.table), target.columns, types, rows)
+            return
+        # COPY cannot replace rows, so they are copied to a table of this transaction first.
+        names = self.dialect.quoted_all(target.columns)
+        self.execute(
+            Statement(
+                f"CREATE TEMPORARY TABLE IF NOT EXISTS {_STAGE} ON COMMIT DROP AS "
+                f"SELECT {names} FROM {self.dialect.table(target.table)} WITH NO DATA"
+            )
+        )
+        self._copy(_STAGE, target.columns, types, rows)
+        self.execute(Statement(target.insert_from(_STAGE)))
+        self.execute(Statement(f"TRUNCATE {_STAGE}"))
+
+    def delete(self, target: Target, keys: Sequence[Row]) -> None:
+        with self._errors(), self._open_connection.cursor() as cursor:
+            cursor.executemany(_sql(target.delete()), keys)
+
+    def open_transactions(self) -> frozenset[str] | None:
+        found = self.query(Statement("SELECT pg_is_in_recovery()")).rows
+        if found[0][0]:
+            return None  # a standby does not know the transactions of its primary
+        return frozenset(name for (name,) in self.query(Statement(_TRANSACTIONS)).rows)
+
+    @property
+    def _open_connection(self) -> psycopg.Connection[tuple[Value, ...]]:
+        assert self._connection is not None, "open comes first"
+        return self._connection
+
+    def _copied_types(self, target: Target) -> list[str]:
+        """Return the types in which the columns of a table are copied; empty if one is not known.
+
+        Binary values take a small part of the time that text takes, but need the exact types.
+        """
+        if target not in self._types:
+            table = self.describe(target.table)
+            known = {each.name: each.type for each in table.columns} if table else {}
+            kinds = [self.dialect.kind_of(known.get(name, "")) for name in target.columns]
+            is_known = all(kind in _COPIED_TYPES for kind in kinds)
+            self._types[target] = [_COPIED_TYPES[kind] for kind in kinds] if is_known else []
+        return self._types[target]
+
+    def _copy(
+        self, relation: str, columns: Sequence[str], types: Sequence[str], rows: Iterable[Row]
+    ) -> None:
+        names = self.dialect.quoted_all(columns).replace("%%", "%")
+        options = " (FORMAT BINARY)" if types else ""
+        text = f"COPY {relation.replace('%%', '%')} ({names}) FROM STDIN{options}"
+        connection = self._open_connection
+        with self._errors(), connection.cursor() as cursor, cursor.copy(_sql(text)) as copy:
+            if types:
+                copy.set_types(types)
+            for row in rows:
+                copy.write_row(row)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.Error as error:
+            state = error.sqlstate or ""
+            is_lost = self._connection is None or self._connection.closed
+            if state.startswith(_BUSY):
+                raise busy(self._database, error) from error
+            if is_lost or state.startswith(_TRANSIENT):
+                raise connection_lost(self._database, error) from error
+            raise refused(self._database, error, is_data=state.startswith(_DATA)) from error
+
+
+class _RawJson(Loader):
+    """Keeps JSON as it is, since the type of the rows says how to decode it."""
+
+    def load(self, data: Buffer) -> msgspec.Raw:
+        return msgspec.Raw(bytes(data))
+
+
+class _CopiedJson(Dumper):
+    """Copies JSON that is text already. It is chosen by the type of the column."""
+
+    format = Format.BINARY
+    oid = TYPES["json"].oid
+
+    def dump(self, obj: str) -> bytes:
+        return obj.encode()
+
+
+class _CopiedJsonb(_CopiedJson):
+    """The same for ``jsonb``, whose binary form begins with its version."""
+
+    oid = TYPES["jsonb"].oid
+
+    def dump(self, obj: str) -> bytes:
+        return b"\x01" + obj.encode()
+
+
+def _may_connect_later(error: psycopg.Error) -> bool:
+    is_operational = isinstance(error, psycopg.OperationalError)
+    return is_operational and not any(each in str(error) for each in _FINAL)
+
+
+def _sql(text: str) -> bytes:
+    return text.encode()

@@ -1,0 +1,107 @@
+"""kill -9 at any moment: every row of a topic and of a table is in the database exactly once."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.postgres.server import PostgresServer
+from tests.sql.databases import TestDatabase, names
+from tests.stop.job_environment import Place, place_in
+
+JOB = Path(__file__).parent / "jobs" / "copying_sql.py"
+LANES = 3
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with place_in(tmp_path) as found:
+        yield found
+
+
+def counted(database: TestDatabase, table: str, columns: str) -> list[tuple[Any, ...]]:
+    """Return the number of rows, of different rows, and the highest number of equal ones."""
+    return database.run(
+        f"SELECT sum(n), count(*), max(n) FROM (SELECT count(*) AS n FROM {table} "
+        f"GROUP BY {columns}) AS c"
+    )
+
+
+def commits(database: TestDatabase) -> list[int]:
+    """Return the number of commits of each sink."""
+    return names(database.run("SELECT number FROM streamkit_positions"))
+
+
+def commits_so_far(database: TestDatabase) -> list[int]:
+    exists = database.run("SELECT to_regclass('streamkit_positions') IS NOT NULL")
+    return commits(database) if exists == [(True,)] else []
+
+
+def add_rows(database: TestDatabase, first: int, count: int) -> None:
+    numbers = range(first, first + count)
+    rows = ", ".join(f"({number}, {number // 10})" for number in numbers)
+    database.run(f"INSERT INTO source_rows VALUES {rows}")
+
+
+@pytest.mark.timeout(900)
+def test_a_repeatedly_killed_job_writes_every_row_exactly_once(
+    place: Place, database: TestDatabase, is_deep: bool
+) -> None:
+    kills, count = 40 if is_deep else 5, 5_000
+    database.run("CREATE TABLE source_rows (id bigint PRIMARY KEY, changed bigint NOT NULL)")
+    chosen = random.Random(kills)
+    for number in range(kills):
+        # Enough new rows for the aim, even if all that came before are committed.
+        place.produce_rows("numbers", lanes=LANES, count=count, first=number * count)
+        add_rows(database, number * count, count)
+        aim = f"topic:{chosen.randint(1, LANES * count)}"
+        if number % 2:
+            aim = f"table:{chosen.randint(1, count)}"
+        aim += f":{int(signal.SIGKILL)}"
+        with place.job(JOB, "--commit-interval", "20ms", AIM=aim, DATABASE=database.url) as job:
+            assert job.wait() == -signal.SIGKILL, job.words
+    rest = place.run(JOB, "--once", DATABASE=database.url)
+    assert rest.process.returncode == 0, rest.words
+
+    total = kills * count
+    for table in ("inserted", "replaced"):
+        assert counted(database, table, "lane, number") == [(LANES * total,) * 2 + (1,)]
+    assert counted(database, "copied", "id") == [(total, total, 1)]
+    assert max(commits(database)) > kills
+
+    nothing = place.run(JOB, "--once", DATABASE=database.url)
+    assert nothing.process.returncode == 0, nothing.words
+    assert nothing.ended["records_in"] == 0
+
+
+@pytest.mark.timeout(900)
+def test_a_server_that_is_killed_while_a_job_runs_gets_every_row_exactly_once(
+    place: Place, postgres: PostgresServer, postgres_only: TestDatabase, is_deep: bool
+) -> None:
+    kills, count = (20, 5_000) if is_deep else (3, 5_000)
+    place.produce_rows("numbers", lanes=LANES, count=count)
+    postgres_only.run("CREATE TABLE source_rows (id bigint PRIMARY KEY, changed bigint NOT NULL)")
+    add_rows(postgres_only, 0, count)
+    with place.job(JOB, "--commit-interval", "20ms", DATABASE=postgres_only.url) as job:
+        for number in range(1, kills + 1):
+            before = max(commits_so_far(postgres_only), default=0)
+            place.produce_rows("numbers", lanes=LANES, count=count, first=number * count)
+            add_rows(postgres_only, number * count, count)
+            while max(commits_so_far(postgres_only), default=0) <= before:
+                assert job.process.poll() is None, job.words
+            postgres.kill()
+            postgres.start()
+        job.wait_for_note("connected again after")
+        job.signal(signal.SIGTERM)
+        assert job.wait() == 0, job.words
+    rest = place.run(JOB, "--once", DATABASE=postgres_only.url)
+    assert rest.process.returncode == 0, rest.words
+    total = (kills + 1) * count
+    for table in ("inserted", "replaced"):
+        assert counted(postgres_only, table, "lane, number") == [(LANES * total,) * 2 + (1,)]
+    assert counted(postgres_only, "copied", "id") == [(total, total, 1)]
