@@ -1,0 +1,214 @@
+"""What the Kafka source and sink share: options of librdkafka, errors, looking up the topic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from streamkit.connectors.own_thread import OwnThread
+from streamkit.errors import ConfigError, StreamKitError, UsageError
+from streamkit.settings.secret import Secret
+
+if TYPE_CHECKING:
+    import confluent_kafka
+
+Config = Mapping[str, "str | int | float | bool | Secret"]
+
+MESSAGE_MAX_BYTES: Final = 1_000_000  # the default of librdkafka
+# What a batch of one record has besides key and value.
+RECORD_OVERHEAD_BYTES: Final = 100
+LOOKUP_S: Final = 1.0
+
+_OURS: Final = {
+    "bootstrap.servers": "servers",
+    "enable.auto.commit": "",
+    "enable.auto.offset.store": "",
+    "enable.partition.eof": "",
+    "auto.offset.reset": "start",
+    "enable.idempotence": "",
+    "acks": "",
+    "request.required.acks": "",
+    "delivery.report.only.error": "",
+}
+_SECRETS: Final = (
+    "sasl.password",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.password",
+    "sasl.oauthbearer.client.secret",
+)
+
+
+class _HasTopics(Protocol):
+    def list_topics(self, topic: str = ..., timeout: float = ...) -> Any: ...
+
+
+def checked_config(servers: str, topic: str, config: Config) -> None:
+    """Check the options that users give.
+
+    Raises:
+        UsageError: An option is set by streamkit, or a password is not a `Secret`.
+    """
+    for name, text in (("servers", servers), ("topic", topic)):
+        if not isinstance(text, str) or not text:
+            raise UsageError(f"{name}={text!r} must be a text that is not empty")
+    for key in config:
+        if key in _OURS or callable(config[key]):
+            instead = _OURS.get(key)
+            hint = f"use {instead}=" if instead else "remove it from config="
+            raise UsageError(f"the option {key!r} is set by streamkit", hint=hint)
+        if key in _SECRETS and not isinstance(config[key], Secret):
+            raise UsageError(
+                f"the option {key!r} must be a Secret",
+                hint="use streamkit.Secret(...), or a setting of the type Secret",
+            )
+
+
+def max_record_bytes(config: Config) -> int:
+    """Return how many bytes key and value may have together.
+
+    Raises:
+        UsageError: ``message.max.bytes`` is not a number.
+    """
+    size = config.get("message.max.bytes", MESSAGE_MAX_BYTES)
+    try:
+        return int(str(size)) - RECORD_OVERHEAD_BYTES
+    except ValueError:
+        raise UsageError(f"message.max.bytes={size!r} is not a number of bytes") from None
+
+
+def library() -> Any:
+    """Import confluent-kafka.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        import confluent_kafka
+    except ImportError as error:
+        raise ConfigError(
+            "Kafka needs `pip install 'fluvio-streamkit[kafka]'`", hint=str(error)
+        ) from error
+    return confluent_kafka
+
+
+class Watch:
+    """Keeps what librdkafka reports from its callbacks: failures, and messages for the user.
+
+    Args:
+        where: The topic and its servers, for messages.
+        secrets: Texts that messages must not contain.
+    """
+
+    def __init__(self, where: str, config: Config) -> None:
+        self._where = where
+        self._secrets = [
+            each.reveal() for each in config.values() if isinstance(each, Secret) and each
+        ]
+        self.failure: StreamKitError | None = None
+        self.messages: list[str] = []
+        self._is_away = False
+
+    def on_error(self, error: confluent_kafka.KafkaError) -> None:
+        """Take an error of a client; only some stop the job, librdkafka retries the others."""
+        name = error.name()
+        if error.fatal() or name in ("_AUTHENTICATION", "_SSL", "_FATAL", "_AUTO_OFFSET_RESET"):
+            self.fail(error)
+        elif name == "_ALL_BROKERS_DOWN" and not self._is_away:
+            self._is_away = True
+            self.messages.append(f"{self._where} is not reachable; retrying")
+
+    def fail(self, error: object) -> None:
+        """Fail with an error, unless there is one already."""
+        if self.failure is None:
+            self.failure = StreamKitError(f"{self._where}: {self.text(error)}")
+
+    def is_back(self) -> None:
+        """Learn that a broker has answered."""
+        if self._is_away:
+            self._is_away = False
+            self.messages.append(f"{self._where} is reachable again")
+
+    def check(self) -> None:
+        """Raise the failure, if there is one."""
+        if self.failure is not None:
+            raise self.failure
+
+    def text(self, error: object) -> str:
+        """Return the text of an error of the library without secrets."""
+        text = str(error)
+        for each in self._secrets:
+            text = text.replace(each, "***")
+        return text
+
+    def show(self, note: Callable[[str], None]) -> None:
+        """Show the messages that were kept; in the event loop."""
+        while self.messages:
+            note(self.messages.pop(0))
+
+
+def client_config(servers: str, config: Config, watch: Watch) -> dict[str, Any]:
+    """Return the options of a client, with secrets revealed."""
+    plain = {k: v.reveal() if isinstance(v, Secret) else v for k, v in config.items()}
+    return {"log_level": 0, **plain, "bootstrap.servers": servers, "error_cb": watch.on_error}
+
+
+def is_away(error: Any) -> bool:
+    """Return whether an error of librdkafka means that no broker has answered."""
+    return error.name() in (
+        "_TRANSPORT",
+        "_TIMED_OUT",
+        "_ALL_BROKERS_DOWN",
+        "_RESOLVE",
+        "_WAIT_COORD",
+        "LEADER_NOT_AVAILABLE",
+        "NOT_LEADER_FOR_PARTITION",
+        "_LEADER_NOT_AVAILABLE",
+        "REQUEST_TIMED_OUT",
+    )
+
+
+def partitions_now(client: _HasTopics, topic: str) -> list[int] | None:
+    """Return the partitions of a topic; None if no broker has answered in a second.
+
+    Raises:
+        ConfigError: The topic does not exist, or may not be read.
+    """
+    kafka = library()
+    try:
+        found = client.list_topics(topic, timeout=LOOKUP_S).topics[topic]
+    except kafka.KafkaException as error:
+        if is_away(error.args[0]):
+            return None
+        raise
+    if found.error is None:
+        return sorted(found.partitions)
+    if is_away(found.error):
+        return None
+    if found.error.name() in ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC"):
+        raise ConfigError(
+            f"the Kafka topic {topic!r} does not exist",
+            hint="create it with the tools of Kafka; streamkit creates only Fluvio topics",
+        )
+    raise ConfigError(f"the Kafka topic {topic!r} cannot be used: {found.error.str()}")
+
+
+async def when_there(
+    thread: OwnThread, call: Callable[[], Any], watch: Watch, note: Callable[[str], None]
+) -> Any:
+    """Repeat a call until it returns something; it returns None while no broker answers.
+
+    Raises:
+        StreamKitError: The client has failed for good.
+    """
+    kafka = library()
+    try:
+        while (result := await thread.call(call)) is None:
+            watch.show(note)
+            watch.check()
+    except kafka.KafkaException as error:
+        watch.fail(error.args[0])
+        watch.check()
+    watch.is_back()
+    watch.show(note)
+    return result

@@ -1,0 +1,232 @@
+"""Reads the partitions of a Kafka topic from positions that the job commits."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+from streamkit.connectors.kafka.client import (
+    Config,
+    Watch,
+    client_config,
+    is_away,
+    library,
+    partitions_now,
+    when_there,
+)
+from streamkit.connectors.own_thread import OwnThread
+from streamkit.dataflow.contracts import ConnectorEnv, Positions, SourceFacts, SourceReader
+from streamkit.errors import ConfigError
+from streamkit.record import NO_TIMESTAMP_MS, Chunk, Offset
+
+_ROWS_MAX: Final = 1_000
+_POLL_S: Final = 0.1
+_NEW_PARTITIONS_S: Final = 30.0
+_PREFETCH_KB: Final = 16_384
+_QUERY_S: Final = 5.0
+
+
+class KafkaReader(SourceReader):
+    """The reader of a `KafkaSource`.
+
+    All calls of the library are made in its own thread. The rows of a call that was cancelled stay
+    in ``_chunks`` for the next one.
+    """
+
+    def __init__(
+        self,
+        servers: str,
+        topic: str,
+        start: Offset,
+        config: Config,
+        env: ConnectorEnv,
+        *,
+        skips_tombstones: bool,
+    ) -> None:
+        self._where = f"Kafka topic {topic} at {servers}"
+        self._servers = servers
+        self._topic = topic
+        self._start = start
+        self._config = config
+        self._env = env
+        self._skips_tombstones = skips_tombstones
+        self._thread = OwnThread(f"kafka-source-{env.name}")
+        self._watch = Watch(self._where, config)
+        self._kafka: Any = None
+        self._consumer: Any = None
+        self._chunks: deque[Chunk] = deque()
+        self._next: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
+        self._reading: set[int] = set()
+        self._looked_s = 0.0
+
+    async def open(self, committed: Positions) -> SourceFacts:
+        self._kafka = library()
+        known = {int(each): int(at) for each, at in committed.items()}
+        await self._thread.call(self._create)
+        await when_there(self._thread, lambda: self._assign(known), self._watch, self._env.note)
+        return SourceFacts(
+            f"{self._where}, {len(self._next)} partition(s)",
+            waiting=self.lag(),
+            start_offsets={str(each): str(at) for each, at in self._next.items()},
+        )
+
+    async def next(self) -> Chunk | None:
+        while not self._chunks:
+            if self._env.until_end and not self._reading:
+                return None
+            await self._thread.call(self._poll)
+            self._watch.show(self._env.note)
+            if not self._chunks:  # what came before a failure is processed first
+                self._watch.check()
+        chunk = self._chunks.popleft()
+        self._next[chunk.partition] = chunk.offsets[-1] + 1
+        return chunk
+
+    def position_after(self, chunk: Chunk) -> tuple[str, str]:
+        return str(chunk.partition), str(chunk.offsets[-1] + 1)
+
+    def lag(self) -> int:
+        return sum(self.backlog().values())
+
+    def backlog(self) -> Mapping[int, int]:
+        return {each: max(0, end - self._next[each]) for each, end in self._ends.items()}
+
+    async def close(self) -> None:
+        await self._thread.close(self._close)
+
+    # --- in the thread ----------------------------------------------------------------
+
+    def _create(self) -> None:
+        config = {
+            "queued.max.messages.kbytes": _PREFETCH_KB,
+            "group.id": f"streamkit-{self._env.app}",  # required, but never joined
+            **client_config(self._servers, self._config, self._watch),
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+        }
+        try:
+            self._consumer = self._kafka.Consumer(config)
+        except self._kafka.KafkaException as error:
+            text = self._watch.text(error.args[0])
+            raise ConfigError(f"{self._where}: config= is not valid: {text}") from None
+
+    def _assign(self, committed: dict[int, int]) -> dict[int, int] | None:
+        """Find all positions and start there; None if no broker has answered."""
+        self._consumer.poll(0)  # for the callbacks
+        found = partitions_now(self._consumer, self._topic)
+        if found is None:
+            return None
+        self._looked_s = self._env.clock.monotonic_s()
+        gone = committed.keys() - set(found)
+        if gone:
+            raise ConfigError(
+                f"{self._where} has no partition {min(gone)}, which the job has read",
+                hint="the topic was created again; --fresh-state reads it from the start",
+            )
+        ranges: dict[int, tuple[int, int]] = {}
+        for each in found:
+            limits = self._limits(each)
+            if limits is None:
+                return None
+            ranges[each] = limits
+        for each, (first, end) in ranges.items():
+            self._next[each] = self._position(each, committed, first, end)
+            self._ends[each] = end
+        self._reading = set(found)
+        self._consumer.assign([self._at(each, at) for each, at in self._next.items()])
+        return self._next
+
+    def _position(self, partition: int, committed: dict[int, int], first: int, end: int) -> int:
+        at = committed.get(partition)
+        if at is None:
+            # A partition that was added after the first run is read from its beginning.
+            return first if committed else min(max(self._start.resolve(first, end), first), end)
+        if not first <= at <= end:
+            what = "was removed by retention" if at < first else "is after the end"
+            raise ConfigError(
+                f"{self._where}: the committed offset {at} of partition {partition} {what}; "
+                f"the log has {first} to {end}",
+                hint="--fresh-state starts over at start=; it also removes the state of the job",
+            )
+        return at
+
+    def _limits(self, partition: int) -> tuple[int, int] | None:
+        try:
+            found: tuple[int, int] | None = self._consumer.get_watermark_offsets(
+                self._at(partition), timeout=_QUERY_S
+            )
+        except self._kafka.KafkaException as error:
+            if is_away(error.args[0]):
+                return None
+            raise
+        return found
+
+    def _at(self, partition: int, *offset: int) -> Any:
+        return self._kafka.TopicPartition(self._topic, partition, *offset)
+
+    def _poll(self) -> None:
+        """Add the records that have come to ``_chunks``."""
+        self._look_for_partitions()
+        rows: dict[int, list[Any]] = {}
+        for message in self._consumer.consume(_ROWS_MAX, timeout=_POLL_S):
+            error = message.error()
+            if error is None:
+                self._watch.is_back()
+                rows.setdefault(message.partition(), []).append(message)
+            elif error.code() == self._kafka.KafkaError._PARTITION_EOF:
+                if self._env.until_end:
+                    self._reading.discard(message.partition())
+            elif not (error.retriable() or is_away(error)):
+                self._watch.fail(error)
+        for partition, messages in rows.items():
+            self._add(partition, messages)
+
+    def _add(self, partition: int, messages: list[Any]) -> None:
+        last = messages[-1].offset()
+        if self._env.until_end:
+            end = self._ends[partition]
+            messages = [each for each in messages if each.offset() < end]
+            if last + 1 >= end:
+                self._reading.discard(partition)
+        else:
+            self._ends[partition] = max(self._ends[partition], last + 1)
+        if self._skips_tombstones:
+            messages = [each for each in messages if each.value() is not None]
+        if not messages:
+            return
+        values = [each.value() for each in messages]
+        times = [each.timestamp() for each in messages]
+        self._chunks.append(
+            Chunk(
+                [b"" if each is None else each for each in values],
+                [each.key() for each in messages],
+                [NO_TIMESTAMP_MS if kind == 0 else at for kind, at in times],
+                [each.offset() for each in messages],
+                self._topic,
+                partition,
+            )
+        )
+
+    def _look_for_partitions(self) -> None:
+        now_s = self._env.clock.monotonic_s()
+        if self._env.until_end or now_s - self._looked_s < _NEW_PARTITIONS_S:
+            return
+        self._looked_s = now_s
+        for each in partitions_now(self._consumer, self._topic) or ():
+            if each in self._next:
+                continue
+            limits = self._limits(each)
+            if limits is None:
+                return
+            self._next[each], self._ends[each] = limits
+            self._consumer.incremental_assign([self._at(each, limits[0])])
+            self._watch.messages.append(f"{self._where}: reads the new partition {each}")
+
+    def _close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None

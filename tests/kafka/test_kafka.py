@@ -1,0 +1,216 @@
+"""A Kafka topic as source and sink, against the mock cluster of librdkafka."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import anyio
+import pytest
+
+from streamkit import Secret
+from streamkit.connectors import Chunk, RowFailed
+from streamkit.connectors.kafka import KafkaSink, KafkaSource
+from streamkit.errors import ConfigError, RecordTooLarge, StreamKitError, UsageError
+from tests.kafka.conftest import Cluster, env_of
+
+pytestmark = pytest.mark.anyio
+
+
+async def rows_of(
+    source: KafkaSource, folder: Path, committed: dict[str, str]
+) -> list[tuple[Chunk, int]]:
+    """Read to the end and return every row with its chunk."""
+    reader = source.reader(env_of(folder, []))
+    rows: list[tuple[Chunk, int]] = []
+    try:
+        await reader.open(committed)
+        while (chunk := await reader.next()) is not None:
+            rows += [(chunk, row) for row in range(len(chunk))]
+    finally:
+        await reader.close()
+    return rows
+
+
+async def test_every_partition_is_read_with_keys_and_timestamps(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.create("in")
+    cluster.write("in", [(0, b"a"), (1, b"b"), (0, b"c")], key=b"k", timestamp=1234)
+    rows = await rows_of(KafkaSource(cluster.servers, "in"), tmp_path, {})
+    found = [
+        (c.topic, c.partition, c.offsets[r], c.values[r], c.keys[r], c.timestamps_ms[r])
+        for c, r in rows
+    ]
+    assert sorted(found) == [
+        ("in", 0, 0, b"a", b"k", 1234),
+        ("in", 0, 1, b"c", b"k", 1234),
+        ("in", 1, 0, b"b", b"k", 1234),
+    ]
+
+
+@pytest.mark.parametrize("at", range(6))
+async def test_a_reader_resumes_exactly_after_every_row(
+    cluster: Cluster, tmp_path: Path, at: int
+) -> None:
+    cluster.create("in")
+    cluster.write("in", [(0, b"%d" % each) for each in range(6)])
+    source = KafkaSource(cluster.servers, "in")
+    chunk, row = (await rows_of(source, tmp_path, {}))[at]
+    reader = source.reader(env_of(tmp_path, []))
+    key, position = reader.position_after(chunk.slice(0, row + 1))
+    await reader.close()
+    rest = await rows_of(source, tmp_path, {key: position})
+    assert [c.values[r] for c, r in rest] == [b"%d" % each for each in range(at + 1, 6)]
+
+
+async def test_a_topic_without_records_ends_at_once(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.create("in")
+    assert await rows_of(KafkaSource(cluster.servers, "in"), tmp_path, {}) == []
+
+
+async def test_start_end_reads_no_older_records(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.create("in")
+    cluster.write("in", [(0, b"old")])
+    assert await rows_of(KafkaSource(cluster.servers, "in", start="end"), tmp_path, {}) == []
+
+
+async def test_a_partition_without_a_position_is_read_from_its_beginning(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.create("in")
+    cluster.write("in", [(0, b"a"), (1, b"new")])
+    source = KafkaSource(cluster.servers, "in", start="end")
+    rows = await rows_of(source, tmp_path, {"0": "1"})
+    assert [c.values[r] for c, r in rows] == [b"new"]
+
+
+@pytest.mark.parametrize(("option", "values"), [("empty", [b"a", b""]), ("skip", [b"a"])])
+async def test_a_tombstone_is_an_empty_value_or_skipped(
+    cluster: Cluster, tmp_path: Path, option: str, values: list[bytes]
+) -> None:
+    cluster.create("in")
+    cluster.write("in", [(0, b"a"), (0, None)], key=b"k")
+    source = KafkaSource(cluster.servers, "in", tombstones=option)  # type: ignore[arg-type]  # from a table
+    rows = await rows_of(source, tmp_path, {})
+    assert [c.values[r] for c, r in rows] == values
+
+
+async def test_a_committed_offset_after_the_end_is_refused(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.create("in")
+    with pytest.raises(ConfigError, match="committed offset 7 of partition 0 is after the end"):
+        await rows_of(KafkaSource(cluster.servers, "in"), tmp_path, {"0": "7"})
+
+
+async def test_a_lost_partition_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.create("in")
+    with pytest.raises(ConfigError, match="has no partition 7"):
+        await rows_of(KafkaSource(cluster.servers, "in"), tmp_path, {"7": "0"})
+
+
+async def test_an_unknown_topic_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'unknown' does not exist"):
+        await rows_of(KafkaSource(cluster.servers, "unknown"), tmp_path, {})
+
+
+async def test_a_cancelled_call_loses_no_record(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.create("in")
+    cluster.write("in", [(0, b"%d" % each) for each in range(50)])
+    reader = KafkaSource(cluster.servers, "in").reader(env_of(tmp_path, []))
+    await reader.open({})
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await reader.next()
+    values: list[bytes] = []
+    while (chunk := await reader.next()) is not None:
+        values += chunk.values
+    await reader.close()
+    assert values == [b"%d" % each for each in range(50)]
+
+
+async def test_a_broker_that_is_away_is_waited_for_with_a_note(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        servers = f"127.0.0.1:{free.getsockname()[1]}"
+        notes: list[str] = []
+        noted = anyio.Event()
+        env = env_of(tmp_path, notes)
+        reader = KafkaSource(servers, "in").reader(env)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(reader.open, {})
+            with anyio.fail_after(20):
+                while not notes:
+                    with anyio.move_on_after(0.1):
+                        await noted.wait()
+            tasks.cancel_scope.cancel()
+        await reader.close()
+    assert notes == [f"Kafka topic in at {servers} is not reachable; retrying"]
+
+
+async def test_what_is_written_is_delivered_when_the_commit_is_ready(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.create("out")
+    writer = KafkaSink(cluster.servers, "out", tombstones=True).writer(env_of(tmp_path, []))
+    await writer.open({})
+    count = 5_000
+    values = [b"%d" % each for each in range(count - 1)]
+    await writer.write(Chunk([*values, b""], [b"k"] * count, [99] * count, range(count)))
+    assert writer.unacknowledged == count
+    await writer.prepare_commit(is_last=True).wait()
+    assert writer.unacknowledged == 0
+    await writer.close()
+    found = cluster.read("out", count)
+    assert [each.value() for each in found] == [*values, None]
+    assert {(each.key(), each.timestamp()[1]) for each in found} == {(b"k", 99)}
+
+
+async def test_a_full_buffer_makes_a_write_wait(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.create("out")
+    sink = KafkaSink(cluster.servers, "out", config={"queue.buffering.max.messages": 10})
+    writer = sink.writer(env_of(tmp_path, []))
+    await writer.open({})
+    await writer.write(Chunk([b"v"] * 500, [None] * 500, [-1] * 500, range(500)))
+    await writer.prepare_commit(is_last=True).wait()
+    await writer.close()
+    assert len(cluster.read("out", 500)) == 500
+
+
+async def test_a_delivery_error_fails_the_commit(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.create("out")
+    sink = KafkaSink(cluster.servers, "out", config={"message.timeout.ms": 1, "linger.ms": 0})
+    writer = sink.writer(env_of(tmp_path, []))
+    await writer.open({})
+    chunk = Chunk([b"v"] * 50_000, [None] * 50_000, [-1] * 50_000, range(50_000))
+
+    async def write_and_wait() -> None:
+        await writer.write(chunk)
+        await writer.prepare_commit(is_last=False).wait()
+
+    with pytest.raises(StreamKitError, match="Kafka topic out"):
+        await write_and_wait()
+    await writer.close()
+
+
+async def test_a_record_that_is_too_large_fails_alone(cluster: Cluster, tmp_path: Path) -> None:
+    writer = KafkaSink(cluster.servers, "out").writer(env_of(tmp_path, []))
+    with pytest.raises(RowFailed) as failed:
+        writer.on_chunk(Chunk([b"a", b"x" * 1_000_000], [None] * 2, [0] * 2, range(2)))
+    assert failed.value.row == 1
+    assert isinstance(failed.value.__cause__, RecordTooLarge)
+    await writer.close()
+
+
+def test_a_password_must_be_a_secret_and_is_not_shown() -> None:
+    with pytest.raises(UsageError, match=r"'sasl.password' must be a Secret"):
+        KafkaSink("host:9092", "out", config={"sasl.password": "hunter2"})
+    sink = KafkaSink("host:9092", "out", config={"sasl.password": Secret("hunter2")})
+    assert "hunter2" not in f"{sink!r} {sink}"
+
+
+@pytest.mark.parametrize("name", ["acks", "enable.auto.commit", "bootstrap.servers"])
+def test_an_option_that_streamkit_sets_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="is set by streamkit"):
+        KafkaSource("host:9092", "in", config={name: "1"})
