@@ -240,7 +240,8 @@ class SinkWriter(ABC):
         """Open the sink; ``committed`` has the positions of this sink in the last commit."""
 
     @abstractmethod
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Close everything; also called if `open` has failed, and more than once."""
 
 
 class AcknowledgedWriter(SinkWriter):

@@ -109,7 +109,7 @@ class Opening:
         async with AsyncExitStack() as opened:
             await self._open_writers(writers, store.sink_positions(), opened)
             sources = await self._open_readers(readers, committed, opened)
-            self._keep_starts(store, committed, sources, writers)
+            await self._keep_starts(store, committed, sources, writers)
             self._note_unused(committed, readers)
             opened.pop_all()  # the worker closes them
         ports = Ports(readers, writers, store, states)
@@ -201,6 +201,9 @@ class Opening:
         self, writers: dict[Node, SinkWriter], committed: Changes, opened: AsyncExitStack
     ) -> None:
         for node, writer in writers.items():
+            is_connector = isinstance(node.endpoint, Sink)  # others are closed only after an open
+            if is_connector:
+                opened.push_async_callback(self._close_quietly, writer)
             try:
                 await writer.open(committed.get(node.name, {}))
             except StreamKitError:
@@ -216,7 +219,8 @@ class Opening:
                     partition=0,
                     offset=None,
                 ) from error
-            opened.push_async_callback(self._close_quietly, writer)
+            if not is_connector:
+                opened.push_async_callback(self._close_quietly, writer)
 
     async def _open_readers(
         self, readers: dict[Node, SourceReader], committed: Changes, opened: AsyncExitStack
@@ -233,28 +237,37 @@ class Opening:
         except Exception as error:  # the run already fails with another error
             self._note(f"another source or sink could not be closed: {error_text(error)}")
 
-    def _keep_starts(
+    async def _keep_starts(
         self,
         store: Store,
         committed: Changes,
         sources: dict[Node, SourceFacts],
         writers: dict[Node, SinkWriter],
     ) -> None:
-        """Commit the start position of every part of every source before anything is read."""
+        """Commit the start position of every part of every source before anything is read.
+
+        Raises:
+            StreamKitError: A sink cannot take part in the commit.
+        """
         starts: Changes = {}
         for node, facts in sources.items():
             known = committed.get(node.name, {})
             fresh = {p: at for p, at in (facts.start_offsets or {}).items() if known.get(p) != at}
             if fresh:
                 starts[node.name] = fresh
-        sinks: Changes = {}
-        for node, writer in writers.items():
-            if isinstance(writer, AcknowledgedWriter):
-                positions = writer.prepare_commit(is_last=False).positions
-                if positions:
-                    sinks[node.name] = dict(positions)
+        parts = {
+            node.name: writer.prepare_commit(is_last=False)
+            for node, writer in writers.items()
+            if isinstance(writer, AcknowledgedWriter)
+        }
+        for part in parts.values():
+            await part.wait()
+        sinks = {name: dict(part.positions) for name, part in parts.items() if part.positions}
         if starts or sinks:
             store.commit(starts, sinks)
+        for part in parts.values():
+            if part.publish is not None:
+                await part.publish()
 
     def _states(self, store: Store) -> States:
         """Read the states of all stages, so that one that cannot be read stops the start."""

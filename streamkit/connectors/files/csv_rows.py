@@ -9,7 +9,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import msgspec
 
@@ -58,14 +58,16 @@ class CsvDialect:
 
     def reader(self, lines: Iterator[str]) -> Any:
         """Return a reader of the standard library."""
-        quoting: Literal[0, 3] = csv.QUOTE_NONE if self.quotechar is None else csv.QUOTE_MINIMAL
-        return csv.reader(
-            lines,
-            delimiter=self.delimiter,
-            quotechar=self.quotechar,
-            escapechar=self.escapechar,
-            quoting=quoting,
-        )
+        return csv.reader(lines, **self.options())
+
+    def options(self) -> dict[str, Any]:
+        """Return the options of readers and writers of the standard library."""
+        return {
+            "delimiter": self.delimiter,
+            "quotechar": self.quotechar,
+            "escapechar": self.escapechar,
+            "quoting": csv.QUOTE_NONE if self.quotechar is None else csv.QUOTE_MINIMAL,
+        }
 
 
 class CsvReader:

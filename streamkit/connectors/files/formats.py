@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Generic, Protocol, TypeVar, cas
 
 import msgspec
 
+from streamkit.connectors.file_sink.content import Content
+from streamkit.connectors.file_sink.rows import csv_content, json_content, text_content
 from streamkit.connectors.files.csv_rows import CsvDialect, CsvReader, csv_decoder, csv_row
 from streamkit.connectors.files.lines import LineReader, Mark
 from streamkit.dataflow.contracts import Decoder
@@ -57,6 +59,8 @@ class FileFormat(ABC, Generic[T]):
 
     # What `Rows.numbers` count.
     unit = "line"
+    # Whether compression is a part of the format, not of the name of a file.
+    compresses_itself = False
 
     @property
     @abstractmethod
@@ -81,6 +85,14 @@ class FileFormat(ABC, Generic[T]):
 
         ``reopen`` opens it once more at its beginning, where it may have a header.
         """
+
+    def content(self, kind: Kind) -> Content:
+        """Return how values of a type are written to files.
+
+        Raises:
+            TopologyError: The format is only read, or values of the type cannot be written.
+        """
+        raise TopologyError(f"{type(self).__name__} files can be read, but not written")
 
 
 def _ascii_compatible(encoding: str) -> str:
@@ -146,6 +158,15 @@ class Csv(FileFormat[T]):
                 names = CsvReader(beginning, Mark(), self._dialect(), None).read_header()
         return CsvReader(file, start, self._dialect(), names)
 
+    def content(self, kind: Kind) -> Content:
+        if self.header is not True and kind in (None, Any, dict):
+            raise TopologyError(
+                "CSV without a line of names needs the type of the rows",
+                hint="annotate the stage that makes them",
+            )
+        has_header = self.header is True
+        return csv_content(kind, self._dialect().options(), self.encoding, has_header=has_header)
+
     def _dialect(self) -> CsvDialect:
         return CsvDialect(self.delimiter, self.quotechar, self.escapechar, self.encoding)
 
@@ -176,6 +197,9 @@ class Jsonl(FileFormat[T]):
 
     def rows_of(self, file: BinaryIO, start: Mark, reopen: Callable[[], BinaryIO]) -> RowReader:
         return LineReader(file, start, has_empty=False)
+
+    def content(self, kind: Kind) -> Content:
+        return json_content(kind, is_array=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +234,9 @@ class Text(FileFormat[str]):
     def rows_of(self, file: BinaryIO, start: Mark, reopen: Callable[[], BinaryIO]) -> RowReader:
         return LineReader(file, start, has_empty=True)
 
+    def content(self, kind: Kind) -> Content:
+        return text_content(kind, self.encoding)
+
 
 @dataclass(frozen=True)
 class JsonArray(FileFormat[T]):
@@ -236,6 +263,9 @@ class JsonArray(FileFormat[T]):
 
     def rows_of(self, file: BinaryIO, start: Mark, reopen: Callable[[], BinaryIO]) -> RowReader:
         return _ArrayReader(file, start, self.max_bytes)
+
+    def content(self, kind: Kind) -> Content:
+        return json_content(kind, is_array=True)
 
 
 class _ArrayReader:

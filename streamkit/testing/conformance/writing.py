@@ -118,7 +118,7 @@ class Writing:
         self._offset = 0
 
     async def open(self) -> None:
-        """Open the writer, and prepare a commit at once, as the engine does for its positions."""
+        """Open the writer, and make a commit at once, as the engine does for its positions."""
         stored: dict[str, str] = json.loads(json.dumps(self._place.committed))
         with self._rule.during("open()"):
             await self.writer.open(stored)
@@ -127,7 +127,11 @@ class Writing:
                 "the opened writer has no description",
             )
             if isinstance(self.writer, AcknowledgedWriter):
-                self.store(self.writer.prepare_commit(is_last=False))
+                first = self.writer.prepare_commit(is_last=False)
+                await first.wait()
+                self.store(first)
+                if first.publish is not None:
+                    await first.publish()
 
     def chunk(self, values: Sequence[Any]) -> Chunk:
         """Return rows for values, encoded as the step before the sink does it."""

@@ -1,0 +1,1 @@
+"""Files as a sink: written aside, and shown whole when the job has committed them."""

@@ -1,0 +1,134 @@
+"""How rows are kept while a file is open, and how they become the file.
+
+Rows are kept in a *spool*, a file that is only appended to. It may be cut after any row that was
+added, so the rows after a commit can be removed from it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO, Final
+
+import msgspec
+
+from streamkit.errors import DataError
+from streamkit.record import Value
+from streamkit.serde.values import ValueEncoder
+
+LineOf = Callable[[Sequence[Value]], bytes]
+
+_COPY_BYTES: Final = 1 << 20
+
+
+class Content(ABC):
+    """The content of the files of a sink."""
+
+    # What a row is before it gets to the writer.
+    encoder: ValueEncoder
+
+    def checked(self, rows: Sequence[Value]) -> Any:
+        """Return rows in the form that `spooled` takes.
+
+        Raises:
+            RowError: A row cannot be written.
+        """
+        return rows
+
+    def picked(self, rows: Any, places: Sequence[int]) -> Any:
+        """Return some of the rows that `checked` has returned."""
+        return [rows[each] for each in places]
+
+    def spooled(self, rows: Any) -> bytes:
+        """Return the bytes to append to the spool."""
+        return b"\n".join([*rows, b""])
+
+    @abstractmethod
+    def finish(self, spool: BinaryIO, out: BinaryIO) -> None:
+        """Write the file whose rows are in a spool.
+
+        Raises:
+            DataError: The rows do not fit together in one file.
+        """
+
+
+class Lines(Content):
+    """One line for each row, after a first line."""
+
+    def __init__(self, encoder: ValueEncoder, header: bytes = b"") -> None:
+        self.encoder = encoder
+        self._header = header
+
+    def finish(self, spool: BinaryIO, out: BinaryIO) -> None:
+        out.write(self._header)
+        while data := spool.read(_COPY_BYTES):
+            out.write(data)
+
+
+class Array(Content):
+    """A JSON array with one item on each line."""
+
+    def __init__(self, encoder: ValueEncoder) -> None:
+        self.encoder = encoder
+
+    def finish(self, spool: BinaryIO, out: BinaryIO) -> None:
+        before = b"["
+        for line in spool:
+            out.write(before + b"\n" + line.removesuffix(b"\n"))
+            before = b","
+        out.write(b"\n]\n" if before == b"," else b"[]\n")
+
+
+class CsvOfDicts(Content):
+    """CSV of dicts, whose columns are known when all rows of a file are there."""
+
+    def __init__(self, encoder: ValueEncoder, line_of: LineOf) -> None:
+        self.encoder = encoder
+        self._line_of = line_of
+
+    def finish(self, spool: BinaryIO, out: BinaryIO) -> None:
+        names = list(dict.fromkeys(name for row in decoded(spool) for name in row))
+        out.write(self._line_of(names))
+        spool.seek(0)
+        for row in decoded(spool):
+            out.write(self._line_of([cell(row.get(name)) for name in names]))
+
+
+def decoded(spool: BinaryIO) -> Iterator[dict[str, Value]]:
+    """Return the dicts of a spool of JSON lines.
+
+    Raises:
+        DataError: A row is not a dict.
+    """
+    decode = msgspec.json.Decoder().decode
+    for line in spool:
+        row = decode(line)
+        if not isinstance(row, dict):
+            raise DataError(f"a row is {type(row).__name__}, but columns need a dict or an object")
+        yield row
+
+
+def cell(value: Value) -> Value:
+    """Return a value as a cell of CSV."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | dict):
+        return msgspec.json.encode(value).decode()
+    return value
+
+
+def csv_line(dialect: dict[str, Any], encoding: str) -> LineOf:
+    """Return what makes a line of CSV from the cells of a row, with its line end."""
+    out = io.StringIO(newline="")
+    # The writer puts quotes around every character of its line end, so this is not only a newline.
+    write = csv.writer(out, lineterminator="\r\n", **dialect).writerow
+
+    def line(cells: Sequence[Value]) -> bytes:
+        out.seek(0)
+        out.truncate()
+        write(cells)
+        return out.getvalue().removesuffix("\r\n").encode(encoding) + b"\n"
+
+    return line

@@ -1,0 +1,123 @@
+"""Where the files of a sink are: on this machine, or in an object store."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Protocol, cast
+
+from streamkit.env import Disk
+from streamkit.errors import ConfigError, StreamKitError
+
+
+class Target(Protocol):
+    """Where files are shown. All methods block."""
+
+    def open(self, folder: str) -> None:
+        """Prepare to write files below a folder.
+
+        Raises:
+            ConfigError: That is not possible.
+        """
+
+    def exists(self, path: str) -> bool:
+        """Return whether something has this path."""
+
+    def aside(self, path: str, name: str) -> Path:
+        """Return where a file is written before it is shown; ``name`` is that of no other file."""
+
+    def show(self, aside: Path, path: str) -> None:
+        """Show a file under its path, whole. A repeated call has no further effect.
+
+        Raises:
+            StreamKitError: Another program has created a file with the path.
+        """
+
+
+class LocalTarget:
+    """Files of this machine. They are written beside their place, with a hidden name."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+
+    def open(self, folder: str) -> None:
+        try:
+            self._make_folders(Path(folder))
+            problem = "" if os.access(folder, os.W_OK | os.X_OK) else "you may not write to it"
+        except OSError as error:
+            problem = error.strerror or str(error)
+        if problem:
+            raise ConfigError(
+                f"cannot write files to the folder {folder}: {problem}",
+                hint="correct the path, or change the permissions of the folder",
+            )
+
+    def exists(self, path: str) -> bool:
+        return os.path.lexists(path)
+
+    def aside(self, path: str, name: str) -> Path:
+        place = Path(path)
+        self._make_folders(place.parent)
+        return place.parent / f".{place.name}.{name}.tmp"
+
+    def show(self, aside: Path, path: str) -> None:
+        try:
+            os.link(aside, path)  # unlike a rename, it never replaces another file
+        except FileExistsError:
+            if not os.path.samefile(aside, path):
+                raise StreamKitError(
+                    f"{path} was created by another program while the job wrote that file",
+                    hint=f"move it away and start the job again; its rows are in {aside}",
+                ) from None
+        except OSError:
+            if os.path.lexists(path):
+                raise
+            self._disk.replace(aside, Path(path))  # a file system without links
+        self._disk.sync_folder(Path(path).parent)
+
+    def _make_folders(self, folder: Path) -> None:
+        if folder.is_dir():
+            return
+        self._make_folders(folder.parent)
+        self._disk.make_folder(folder)
+        self._disk.sync_folder(folder.parent)
+
+
+_OPENERS: Final[dict[str, Callable[[BinaryIO], Any]]] = {
+    # Without the time, the same rows give the same bytes.
+    ".gz": lambda out: gzip.GzipFile(filename="", fileobj=out, mode="wb", compresslevel=6, mtime=0),
+    ".bz2": lambda out: bz2.BZ2File(out, "wb"),
+    ".xz": lambda out: _xz(out),
+    ".zst": lambda out: _zstd(out),
+    ".lz4": lambda out: _lz4(out),
+}
+COMPRESSED: Final = tuple(_OPENERS)
+
+
+def compressing(path: str, out: BinaryIO) -> BinaryIO | None:
+    """Return a file that compresses into ``out``, if the name says so; None otherwise."""
+    opener = _OPENERS.get(Path(path).suffix.lower())
+    return None if opener is None else cast("BinaryIO", opener(out))
+
+
+def _xz(out: BinaryIO) -> Any:
+    return lzma.LZMAFile(out, "wb")
+
+
+def _zstd(out: BinaryIO) -> Any:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd.ZstdFile(out, "wb")
+
+
+def _lz4(out: BinaryIO) -> Any:
+    import lz4.frame
+
+    return lz4.frame.LZ4FrameFile(out, "wb")

@@ -1,0 +1,346 @@
+"""Writes files aside, and shows each of them whole, once.
+
+| a file | on disk | in the position of the sink |
+|---|---|---|
+| open | its spool has the rows up to the last commit, and maybe more | its rows and bytes |
+| full, or the job ends | the spool is synced and the file is written aside | closed |
+| the job has committed | it is shown; the spool and the file aside are removed | closed |
+| the next commit | | not there |
+
+After a crash, the spool of an open file is cut to its bytes, and continued. A closed file is shown,
+unless that has happened: its spool is removed after that. So each row is in one file, once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+import msgspec
+
+from streamkit.connectors.file_sink.content import Content
+from streamkit.connectors.file_sink.paths import PathTemplate
+from streamkit.connectors.file_sink.targets import Target, compressing
+from streamkit.connectors.own_thread import OwnThread
+from streamkit.dataflow.contracts import AcknowledgedWriter, ConnectorEnv, Positions, Prepared
+from streamkit.dataflow.steps import RowFailed
+from streamkit.env import Disk
+from streamkit.errors import DataError, RowError, StateMismatch, StreamKitError
+from streamkit.record import Chunk
+
+_PART: Final = "files"
+_SUFFIX: Final = ".spool"
+# Names a file aside, so that one that is not needed after a crash is found and removed.
+_ASIDE: Final = ".aside"
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """When a file is full. ``open_max`` is the most files that are open at a time."""
+
+    rows: int
+    size_bytes: int
+    age_ms: int
+    open_max: int = 500
+
+
+class _File(msgspec.Struct):
+    """A file that is open, or closed but not shown yet."""
+
+    id: int
+    route: str
+    path: str
+    since_ms: int
+    rows: int = 0
+    size_bytes: int = 0
+
+
+class _Position(msgspec.Struct):
+    """The position of the sink in a commit."""
+
+    next_id: int = 0
+    open: list[_File] = []
+    closed: list[_File] = []
+
+
+class FileWriter(AcknowledgedWriter):
+    """The writer of a `FileSink`. Files are touched in a thread of its own."""
+
+    def __init__(
+        self,
+        template: PathTemplate,
+        content: Content,
+        target: Target,
+        limits: Limits,
+        env: ConnectorEnv,
+        disk: Disk | None = None,
+    ) -> None:
+        self.description = f"files {template.text} (exactly once)"
+        self._template = template
+        self._content = content
+        self._target = target
+        self._limits = limits
+        self._env = env
+        self._disk = disk or Disk()
+        self._thread = OwnThread(f"files-{env.name}")
+        self._next_id = 0
+        self._open: dict[str, _File] = {}
+        self._closed: list[_File] = []
+        # Those of the commit in progress, until they are shown.
+        self._showing: list[_File] = []
+        # The next number to try for each route, while its rows come.
+        self._numbers: dict[str, int] = {}
+        self._unsynced: set[int] = set()
+        # The values that were checked last, as rows and with their routes.
+        self._checked: tuple[object, Any, list[str]] = ((), (), [])
+        self._written = 0
+        self._synced = 0
+        self._marked = ""
+
+    @property
+    def unacknowledged(self) -> int:
+        return self._written - self._synced
+
+    async def open(self, committed: Positions) -> None:
+        text = committed.get(_PART)
+        position = _Position() if text is None else msgspec.json.decode(text, type=_Position)
+        self._next_id = position.next_id
+        self._open = {each.route: each for each in position.open}
+        await self._call(lambda: self._target.open(self._template.folder))
+        await self._call(lambda: self._recover(position))
+
+    def on_chunk(self, chunk: Chunk) -> Chunk:
+        try:
+            self._check(chunk)
+        except RowError as error:
+            before = self.on_chunk(chunk.slice(0, error.row))
+            raise RowFailed(error.row, before) from (error.__cause__ or error)
+        return chunk
+
+    async def write(self, chunk: Chunk) -> None:
+        self._written += len(chunk)
+        await self._call(lambda: self._write(chunk))
+
+    def prepare_commit(self, *, is_last: bool) -> Prepared:
+        written = self._written
+        now_ms = self._env.clock.wall_ms()
+        for each in list(self._open.values()):
+            if is_last or now_ms - each.since_ms >= self._limits.age_ms:
+                self._close_file(each)
+        self._close_too_many()
+        closed = self._showing = self._closed
+        self._closed = []
+        position = _Position(self._next_id, list(self._open.values()), closed)
+        text = msgspec.json.encode(position).decode()
+        positions = {} if text == self._marked else {_PART: text}
+        self._marked = text
+        unsynced, self._unsynced = self._unsynced, set()
+
+        async def wait() -> None:
+            await self._call(lambda: self._make_safe(closed, unsynced))
+            self._synced = max(self._synced, written)
+
+        async def publish() -> None:
+            await self._call(lambda: self._show(closed))
+
+        return Prepared(wait, positions, publish if closed else None)
+
+    async def close(self) -> None:
+        await self._thread.close(lambda: None)
+
+    async def _call(self, function: Callable[[], None]) -> None:
+        try:
+            await self._thread.call(function)
+        except OSError as error:
+            where = f" {error.filename}" if error.filename else ""
+            raise StreamKitError(f"cannot write{where}: {error.strerror}") from error
+
+    # --- rows -------------------------------------------------------------------------
+
+    def _check(self, chunk: Chunk) -> tuple[Any, list[str]]:
+        """Return the rows in the form of the content, and the route of each.
+
+        Raises:
+            RowError: A row cannot be written.
+        """
+        values, rows, routes = self._checked
+        if values is not chunk.values:
+            given = [row for _, row in chunk.values] if self._template.uses_values else chunk.values
+            rows, routes = self._content.checked(given), self._routes_of(chunk)
+            self._checked = (chunk.values, rows, routes)
+        return rows, routes
+
+    def _routes_of(self, chunk: Chunk) -> list[str]:
+        """Return the route of each row; only one if it is the same for all rows."""
+        route = self._template.route
+        if not (self._template.uses_values or self._template.uses_records):
+            return [route((), None, 0)]
+        given = [fields for fields, _ in chunk.values] if self._template.uses_values else None
+        routes = []
+        for row, (key, at) in enumerate(zip(chunk.keys, chunk.timestamps_ms, strict=True)):
+            try:
+                routes.append(route(() if given is None else given[row], key, at))
+            except DataError as error:
+                raise RowError(row, str(error)) from error
+        return routes
+
+    # --- in the thread: rows ------------------------------------------------------------
+
+    def _write(self, chunk: Chunk) -> None:
+        rows, routes = self._check(chunk)
+        if len(set(routes)) == 1:
+            self._add(routes[0], rows, range(len(chunk)))
+            return
+        groups: defaultdict[str, list[int]] = defaultdict(list)
+        for row, route in enumerate(routes):
+            groups[route].append(row)
+        for route, places in groups.items():
+            self._add(route, rows, places)
+
+    def _add(self, route: str, rows: Any, places: Sequence[int]) -> None:
+        """Append rows to the open file of a route, and close each file that is full."""
+        while places:
+            file = self._open.get(route) or self._open_file(route)
+            now, places = self._split(file, places)
+            data = self._content.spooled(self._content.picked(rows, now))
+            self._append(file, data)
+            file.rows += len(now)
+            if file.rows >= self._limits.rows or file.size_bytes >= self._limits.size_bytes:
+                self._close_file(file)
+
+    def _split(self, file: _File, places: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+        room = self._limits.rows - file.rows
+        return places[:room], places[room:]
+
+    def _open_file(self, route: str) -> _File:
+        if len(self._numbers) > 2 * self._limits.open_max:
+            self._numbers.clear()
+        taken = {each.path for each in (*self._open.values(), *self._closed, *self._showing)}
+        for number in count(self._numbers.get(route, 0)):
+            path = self._template.path_of(route, number)
+            if path not in taken and not self._target.exists(path):
+                break
+        self._numbers[route] = number + 1
+        file = _File(self._next_id, route, path, self._env.clock.wall_ms())
+        self._next_id += 1
+        self._open[route] = file
+        return file
+
+    def _close_file(self, file: _File) -> None:
+        del self._open[file.route]
+        self._closed.append(file)
+
+    def _close_too_many(self) -> None:
+        """Close the oldest files if more are open than allowed."""
+        for each in list(self._open.values())[: max(0, len(self._open) - self._limits.open_max)]:
+            self._close_file(each)
+
+    # --- in the thread: files -----------------------------------------------------------
+
+    def _append(self, file: _File, data: bytes) -> None:
+        if not file.size_bytes and not self._env.folder.is_dir():
+            self._env.folder.mkdir(parents=True, exist_ok=True)
+        fd = self._disk.open_append(self._spool(file))
+        try:
+            self._disk.write_at(fd, data, file.size_bytes)
+        finally:
+            self._disk.close(fd)
+        file.size_bytes += len(data)
+        self._unsynced.add(file.id)
+
+    def _make_safe(self, closed: list[_File], unsynced: set[int]) -> None:
+        """Sync the spools of a commit, and write its closed files aside."""
+        for each in sorted(unsynced):
+            self._sync(self._path(each, _SUFFIX))
+        if unsynced:
+            self._disk.sync_folder(self._env.folder)
+        for file in closed:
+            self._finish(file)
+
+    def _finish(self, file: _File) -> None:
+        aside = self._aside(file)
+        self._path(file.id, _ASIDE).write_text(str(aside))
+        with self._spool(file).open("rb") as spool, aside.open("wb") as out:
+            packed = compressing(file.path, out)
+            self._content.finish(cast("BinaryIO", spool), packed or out)
+            if packed is not None:
+                packed.close()
+        self._sync(aside)
+        self._disk.sync_folder(aside.parent)
+
+    def _show(self, closed: list[_File]) -> None:
+        for file in closed:
+            aside = self._aside(file)
+            self._target.show(aside, file.path)
+            # In this order: without its spool, a file was shown.
+            self._disk.unlink(self._spool(file))
+            self._remove_aside(file.id)
+
+    def _recover(self, position: _Position) -> None:
+        """Make the files as they were at a commit, and show those that were closed by it."""
+        known = {each.id for each in (*position.open, *position.closed)}
+        for path in self._env.folder.glob(f"*{_SUFFIX}"):
+            if int(path.stem) not in known:
+                self._disk.unlink(path)
+        closed = {each.id for each in position.closed}
+        for path in self._env.folder.glob(f"*{_ASIDE}"):
+            if int(path.stem) not in closed:
+                self._remove_aside(int(path.stem))
+        for file in position.open:
+            self._cut(file)
+        for file in position.closed:
+            has_aside = self._aside(file).exists()
+            if not self._spool(file).exists() or (not has_aside and self._target.exists(file.path)):
+                self._disk.unlink(self._spool(file))
+                self._remove_aside(file.id)
+                continue
+            if not has_aside:
+                self._cut(file)
+                self._finish(file)
+            self._show([file])
+
+    def _cut(self, file: _File) -> None:
+        """Remove what was added to a spool after the commit.
+
+        Raises:
+            StateMismatch: The spool does not have what was committed.
+        """
+        path = self._spool(file)
+        has_bytes = path.stat().st_size if path.exists() else 0
+        if has_bytes < file.size_bytes:
+            raise StateMismatch(
+                f"{path} has {has_bytes} bytes of the {file.size_bytes} that are committed",
+                hint="restore the file; with --fresh-state the rows are read again",
+            )
+        fd = self._disk.open_append(path)
+        try:
+            self._disk.truncate(fd, file.size_bytes)
+        finally:
+            self._disk.close(fd)
+
+    def _sync(self, path: Path) -> None:
+        fd = self._disk.open_append(path)
+        try:
+            self._disk.sync(fd)
+        finally:
+            self._disk.close(fd)
+
+    def _remove_aside(self, number: int) -> None:
+        record = self._path(number, _ASIDE)
+        if not record.exists():
+            return
+        if path := record.read_text():  # otherwise the crash came before the file
+            self._disk.unlink(Path(path))
+        self._disk.unlink(record)
+
+    def _path(self, number: int, suffix: str) -> Path:
+        return self._env.folder / f"{number}{suffix}"
+
+    def _spool(self, file: _File) -> Path:
+        return self._path(file.id, _SUFFIX)
+
+    def _aside(self, file: _File) -> Path:
+        owner = f"{self._env.app}-{self._env.name}"
+        return self._target.aside(file.path, f"{owner}-{file.id}")

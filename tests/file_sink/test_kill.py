@@ -1,0 +1,70 @@
+"""kill -9 at any moment: every row of a topic is in the files exactly once, and none is half."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import random
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.file_sink.reading import shown
+from tests.stop.job_environment import Place, place_in
+
+JOB = Path(__file__).parent / "jobs" / "copying_to_files.py"
+LANES = 3
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with place_in(tmp_path) as found:
+        yield found
+
+
+def rows_of(path: Path) -> list[tuple[int, int]]:
+    """Return the lanes and numbers in a file; fail if it is not whole."""
+    if path.suffix == ".gz":
+        with gzip.open(path, "rt", newline="") as file:
+            return [(int(row["lane"]), int(row["number"])) for row in csv.DictReader(file)]
+    text = path.read_text()
+    rows = json.loads(text) if path.suffix == ".json" else map(json.loads, text.splitlines())
+    return [(row["lane"], row["number"]) for row in rows]
+
+
+def counted(folder: Path) -> Counter[tuple[int, int]]:
+    return Counter(row for path in shown(folder) for row in rows_of(path))
+
+
+@pytest.mark.timeout(900)
+def test_a_repeatedly_killed_job_writes_every_row_to_one_file_once(
+    place: Place, tmp_path: Path, is_deep: bool
+) -> None:
+    kills, count, out = 60 if is_deep else 6, 5_000, tmp_path / "out"
+    chosen = random.Random(kills)
+    for number in range(kills):
+        # Enough new rows for the aim, even if all that came before are committed.
+        place.produce_rows("numbers", lanes=LANES, count=count, first=number * count)
+        aim = f"topic:{chosen.randint(1, LANES * count)}:{int(signal.SIGKILL)}"
+        with place.job(JOB, "--commit-interval", "20ms", AIM=aim, OUT=str(out)) as job:
+            assert job.wait() == -signal.SIGKILL, job.words
+        for path in shown(out):  # what is visible is whole, also right after a kill
+            rows_of(path)
+    rest = place.run(JOB, "--once", OUT=str(out))
+    assert rest.process.returncode == 0, rest.words
+
+    total = kills * count
+    expected = Counter((lane, number) for lane in range(LANES) for number in range(total))
+    for kind in ("csv", "jsonl", "json"):
+        assert counted(out / kind) == expected, kind
+    assert max(len(rows_of(path)) for path in shown(out / "csv")) == 700
+    assert not [path for path in out.rglob(".*")], "no file is left aside"
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".spool", ".aside")]
+
+    nothing = place.run(JOB, "--once", OUT=str(out))
+    assert nothing.process.returncode == 0, nothing.words
+    assert counted(out / "csv") == expected
