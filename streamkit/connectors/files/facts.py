@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from streamkit.connectors.files.formats import Csv, Jsonl
 from streamkit.connectors.files.json_lines_sink import JsonLines
+from streamkit.connectors.files.parquet import Parquet
 from streamkit.connectors.files.source import Files
 from streamkit.connectors.registry import ConnectorFacts
 
@@ -23,14 +24,23 @@ JSONL = ConnectorFacts(
     sink_of=lambda end: JsonLines(end.removeprefix("jsonl:")),
 )
 
+
+def _files_of(end: str) -> Files[Any]:
+    if end.endswith(".parquet"):
+        return Files(end, Parquet[Any]())
+    delimiter = "\t" if ".tsv" in end else ","
+    return Files(end.removeprefix("csv:"), Csv[Any](delimiter=delimiter))
+
+
 FILES = ConnectorFacts(
     "files",
-    "Reads the rows of files: CSV, JSON lines, JSON arrays and text.",
+    "Reads the rows of files: CSV, JSON lines, JSON arrays, text and Parquet.",
     source=Files,
     example='app.stream(Files("in/*.csv", Csv(Flight)))',
     schemes=("csv",),
-    suffixes=tuple(f"{kind}{each}" for kind in (".csv", ".tsv") for each in _COMPRESSED),
-    source_of=lambda end: Files(
-        end.removeprefix("csv:"), Csv[Any](delimiter="\t" if ".tsv" in end else ",")
+    suffixes=(
+        *(f"{kind}{each}" for kind in (".csv", ".tsv") for each in _COMPRESSED),
+        ".parquet",
     ),
+    source_of=_files_of,
 )
