@@ -40,8 +40,8 @@ class ConnectorEnv:
     ``name`` is the name of its node, and ``app`` that of the app. ``folder`` is a folder for files
     of its own that outlive the run, such as those not written completely; it may not exist yet.
     ``until_end``: the run ends when every source has reached its present end. ``note`` shows a
-    message to the user. ``kind`` is the type of the values of a sink, as annotated; None if it is
-    not known. ``shared`` is for what several connectors of the run have in common.
+    message to the user. ``kind`` is the type of the values, as annotated; None if it is not known.
+    ``shared`` is for what several connectors of the run have in common.
     """
 
     name: str

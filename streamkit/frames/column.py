@@ -92,6 +92,30 @@ class Column(ABC):
             return ""
         return f"has the type {given}, but {self.name} needs {self.arrow}"
 
+    def exact(self, array: pyarrow.Array) -> pyarrow.Array | None:
+        """Return an array as one of the type ``arrow``, if all its values can certainly be read.
+
+        None means that `read` has to find out.
+        """
+        if self._rule is not None or (array.null_count and not self.is_nullable):
+            return None
+        if array.type != self.arrow:
+            if not self._widens(array.type):
+                return None
+            try:
+                array = array.cast(self.arrow)
+            except pyarrow.ArrowInvalid:
+                return None
+        return array if self._is_certain(array) else None
+
+    def _widens(self, given: pyarrow.DataType) -> bool:
+        """Return whether an array of another type can be cast without a loss."""
+        return False
+
+    def _is_certain(self, array: pyarrow.Array) -> bool:
+        """Return whether all values of an array of the type ``arrow`` can be read."""
+        return False
+
     @abstractmethod
     def reads(self, given: pyarrow.DataType) -> bool:
         """Return whether an array of another type than ``arrow`` has the same kind of values."""

@@ -52,10 +52,10 @@ class Frames:
             RowError: A value does not fit into the columns, so the function cannot be called.
         """
         from streamkit.frames.conversions import frame_from
-        from streamkit.frames.rows import batch_maker
+        from streamkit.frames.rows import batch_of
 
         try:
-            return frame_from(batch_maker(self.input_type)(values), self.kind)
+            return frame_from(batch_of(values, self.input_type), self.kind)
         except RowError as error:
             error.is_before_call = True
             raise

@@ -10,11 +10,16 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from typing import ClassVar, Final
 
+from pyarrow import compute
+
 from streamkit.frames.column import Column, ColumnError, arrow_types, pyarrow
 from streamkit.record import Value
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _US: Final = pyarrow.duration("us")
+_ONE_US: Final = timedelta(microseconds=1)
+_FIRST: Final = datetime.min.replace(tzinfo=UTC)
+_LAST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 class _Datetimes(Column):
@@ -36,6 +41,13 @@ class _Datetimes(Column):
         epoch = self.epoch
         since = _timedeltas(array.cast(pyarrow.int64()).view(_US))
         return [None if each is None else epoch + each for each in since]
+
+    def _widens(self, given: pyarrow.DataType) -> bool:
+        return self.reads(given) and given.unit in ("s", "ms", "us")
+
+    def _is_certain(self, array: pyarrow.Array) -> bool:
+        since = array.view(pyarrow.int64())
+        return _is_within(since, (_FIRST - _EPOCH) // _ONE_US, (_LAST - _EPOCH) // _ONE_US)
 
     def _zone_problem(self) -> str:
         raise AssertionError("each subclass defines it")
@@ -87,6 +99,10 @@ class Dates(Column):
     def reads(self, given: pyarrow.DataType) -> bool:
         return bool(arrow_types.is_date(given))
 
+    def _is_certain(self, array: pyarrow.Array) -> bool:
+        since = array.view(pyarrow.int32())
+        return _is_within(since, (_FIRST - _EPOCH).days, (_LAST - _EPOCH).days)
+
     def _build(self, values: Sequence[Value]) -> pyarrow.Array:
         return pyarrow.array(values, self.arrow)
 
@@ -125,11 +141,20 @@ class Durations(Column):
     def reads(self, given: pyarrow.DataType) -> bool:
         return bool(arrow_types.is_duration(given))
 
+    def _is_certain(self, array: pyarrow.Array) -> bool:
+        return True  # a timedelta has a larger range
+
     def _build(self, values: Sequence[Value]) -> pyarrow.Array:
         return pyarrow.array(values, self.arrow)
 
     def _read(self, array: pyarrow.Array) -> list[Value]:
         return _timedeltas(array)
+
+
+def _is_within(numbers: pyarrow.Array, least: int, most: int) -> bool:
+    found = compute.min_max(numbers)
+    low, high = found["min"].as_py(), found["max"].as_py()
+    return low is None or bool(least <= low and high <= most)
 
 
 def _timedeltas(array: pyarrow.Array) -> list[Value]:

@@ -159,6 +159,23 @@ class Objects(Column):
                 columns[field.key] = _field_values(field, given[field.name])
         return self._made(columns, len(table))
 
+    def exact_batch(self, table: pyarrow.Table | pyarrow.RecordBatch) -> pyarrow.RecordBatch | None:
+        """Return columns with the types of the fields, if `rows` certainly succeeds with them.
+
+        None means that only `rows` can find out whether each row fits.
+        """
+        if not _is_plain(self._make) or self._names_problem(table.schema.names):
+            return None
+        if len(table.schema) != len(self.fields):
+            return None
+        arrays = []
+        for each in self.fields:
+            array = each.column.exact(combined(table.column(each.name)))
+            if array is None:
+                return None
+            arrays.append(array)
+        return pyarrow.RecordBatch.from_arrays(arrays, schema=self.schema)
+
     def _names_problem(self, names: Sequence[str]) -> str:
         """Return how the names of columns differ from those of the fields."""
         known = [each.name for each in self.fields]
@@ -228,6 +245,14 @@ class Objects(Column):
         return [make(**dict(zip(keys, row, strict=True))) for row in rows]
 
 
+def _is_plain(kind: type) -> bool:
+    """Return whether a class runs no code of the user when an object is made."""
+    if hasattr(kind, "__post_init__"):
+        return False
+    code = getattr(kind.__init__, "__code__", None)  # type: ignore[misc]
+    return code is None or code.co_filename == "<string>"  # made by `dataclass`
+
+
 def _field_values(field: Field, array: pyarrow.Array) -> list[Value]:
     problem = field.column.problem(array.type)
     if problem and len(array):
@@ -239,10 +264,17 @@ def _field_values(field: Field, array: pyarrow.Array) -> list[Value]:
     try:
         field.column.read(array[number : number + 1])
     except Exception as error:
-        value = array[number].as_py()
+        value = _shown_value(array[number])
         text = misfit(f"row {number}: the column {field.name!r}", value, error)
         raise RowError(number, text) from None
     raise AssertionError("a value that fits was reported as wrong")
+
+
+def _shown_value(scalar: pyarrow.Scalar) -> Value:
+    try:
+        return scalar.as_py()
+    except Exception:  # such as a text that is not UTF-8, or a time that Python does not have
+        return scalar
 
 
 def _with_absent(field: Field, values: list[Value]) -> list[Value]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from streamkit.errors import RowError, TopologyError, shown
+from streamkit.errors import DataError, RowError, TopologyError, shown
 from streamkit.frames.column import pyarrow
+from streamkit.frames.column_rows import ColumnRows
 from streamkit.frames.objects import Objects
 from streamkit.frames.scalars import Floats
 from streamkit.frames.schema import rows_of
@@ -18,10 +19,12 @@ from streamkit.frames.untyped import (
     is_untyped,
     part_of,
     untyped_batch,
+    untyped_exact_batch,
     untyped_rows,
     untyped_values,
 )
 from streamkit.record import Kind, Value
+from streamkit.serde.kinds import bare
 
 _PLACE: Final = re.compile(r"^(?P<why>.*?)(?: - at `\$\[(?P<row>\d+)\](?P<path>.*)`)?$", re.DOTALL)
 
@@ -35,6 +38,17 @@ def batch_maker(kind: Kind) -> Callable[[Sequence[Value]], pyarrow.RecordBatch]:
     if is_untyped(kind):
         return partial(untyped_batch, part=part_of(kind))
     return rows_of(kind).batch
+
+
+def batch_of(values: Sequence[Value], kind: Kind) -> pyarrow.RecordBatch:
+    """Return values of a type as columns; those that are columns stay what they are.
+
+    Raises:
+        RowError: A value does not fit.
+    """
+    if type(values) is ColumnRows and values.kind == kind:
+        return values.batch
+    return batch_maker(kind)(values)
 
 
 class Reading:
@@ -62,7 +76,31 @@ class Reading:
             if isinstance(each.column, Floats) and not each.column.is_nullable
         ]
 
-    def rows(self, table: pyarrow.Table) -> list[Value]:
+    def columns_of(self, schema: pyarrow.Schema) -> list[str]:
+        """Return the columns of a file that the type has; others of the file are not read.
+
+        Raises:
+            DataError: The file has not the columns that the type needs, or has other types.
+        """
+        names = schema.names
+        fields = None if self._objects is None else self._objects.fields
+        wanted = names if fields is None else [each.name for each in fields]
+        found = [name for name in wanted if name in names]
+        for each in fields or ():
+            if each.name in found:
+                problem = each.column.problem(schema.field(each.name).type)
+                if problem and names.count(each.name) == 1:
+                    raise DataError(f"the column {each.name!r} {problem}")
+            elif not each.is_optional:
+                raise DataError(f"there is no column {each.name!r}, only {', '.join(names)}")
+        for name in found:
+            if names.count(name) > 1:
+                raise DataError(f"there are several columns {name!r}")
+        if not found:
+            raise DataError(f"there is no column of the type, only {', '.join(names) or 'none'}")
+        return found
+
+    def rows(self, table: pyarrow.Table | pyarrow.RecordBatch) -> list[Value]:
         """Return the rows of a table.
 
         Raises:
@@ -72,6 +110,25 @@ class Reading:
         if self._objects is not None:
             return self._objects.rows(table)
         return self._converted(untyped_rows(table), self._kind)
+
+    def columns(self, table: pyarrow.Table | pyarrow.RecordBatch) -> ColumnRows | None:
+        """Return the rows of a table without making them, if `rows` certainly succeeds.
+
+        None means that only `rows` can find out whether each row is of the type.
+        """
+        batch = self.exact_batch(table)
+        return None if batch is None else self.of_exact(batch)
+
+    def exact_batch(self, table: pyarrow.Table | pyarrow.RecordBatch) -> pyarrow.RecordBatch | None:
+        """Return the columns for `of_exact`; None if a row may be not of the type."""
+        if self._objects is not None:
+            return self._objects.exact_batch(table)
+        is_dict = bare(self._kind) in (None, Any, dict, dict[str, Any])
+        return untyped_exact_batch(table) if is_dict else None
+
+    def of_exact(self, batch: pyarrow.RecordBatch) -> ColumnRows:
+        """Return the rows of a batch that `exact_batch` has returned, or of a part of it."""
+        return ColumnRows(batch, self._kind, self.rows)
 
     def values(self, array: pyarrow.Array) -> list[Value]:
         """Return the values of one column; None is always allowed.

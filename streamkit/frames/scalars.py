@@ -44,6 +44,12 @@ class Ints(_Plain):
         # Numbers with a fraction are refused by the cast. pandas has integers as floats easily.
         return bool(arrow_types.is_integer(given) or arrow_types.is_floating(given))
 
+    def _widens(self, given: pyarrow.DataType) -> bool:
+        return bool(arrow_types.is_integer(given)) and given != pyarrow.uint64()
+
+    def _is_certain(self, array: pyarrow.Array) -> bool:
+        return True
+
 
 class Floats(_Plain):
     """Numbers of 64 bits with a fraction."""
@@ -57,6 +63,12 @@ class Floats(_Plain):
         is_real = arrow_types.is_floating(given) or arrow_types.is_decimal(given)
         return bool(is_real or arrow_types.is_integer(given))
 
+    def _widens(self, given: pyarrow.DataType) -> bool:
+        return bool(arrow_types.is_floating(given))
+
+    def _is_certain(self, array: pyarrow.Array) -> bool:
+        return True
+
 
 class Bools(_Plain):
     """True and false."""
@@ -67,6 +79,9 @@ class Bools(_Plain):
 
     def reads(self, given: pyarrow.DataType) -> bool:
         return False
+
+    def _is_certain(self, array: pyarrow.Array) -> bool:
+        return True
 
 
 def is_text(given: pyarrow.DataType) -> bool:
@@ -88,6 +103,16 @@ class Texts(_Plain):
     def reads(self, given: pyarrow.DataType) -> bool:
         return is_text(given)
 
+    def _widens(self, given: pyarrow.DataType) -> bool:
+        return is_text(given)
+
+    def _is_certain(self, array: pyarrow.Array) -> bool:
+        try:
+            array.validate(full=True)  # files may have texts that are not UTF-8
+        except pyarrow.ArrowInvalid:
+            return False
+        return True
+
 
 class Binaries(_Plain):
     """Bytes; ``make`` turns them into another class."""
@@ -103,6 +128,12 @@ class Binaries(_Plain):
     def reads(self, given: pyarrow.DataType) -> bool:
         is_binary = arrow_types.is_large_binary(given) or arrow_types.is_binary_view(given)
         return bool(is_binary or arrow_types.is_fixed_size_binary(given))
+
+    def _widens(self, given: pyarrow.DataType) -> bool:
+        return self.reads(given)
+
+    def _is_certain(self, array: pyarrow.Array) -> bool:
+        return self._make is bytes
 
     def _read(self, array: pyarrow.Array) -> list[Value]:
         found = super()._read(array)

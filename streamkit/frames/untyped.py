@@ -18,6 +18,7 @@ from streamkit.frames.column import (
 )
 from streamkit.frames.moments import Dates, Durations, Instants, Locals
 from streamkit.frames.objects import combined
+from streamkit.frames.scalars import Binaries, Bools, Texts
 from streamkit.frames.schema import rows_of
 from streamkit.frames.types import column_of
 from streamkit.record import Kind, Value
@@ -78,6 +79,22 @@ def untyped_rows(table: pyarrow.Table | pyarrow.RecordBatch) -> list[Value]:
     names = table.schema.names
     columns = [untyped_values(name, combined(table.column(name))) for name in names]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def untyped_exact_batch(
+    table: pyarrow.Table | pyarrow.RecordBatch,
+) -> pyarrow.RecordBatch | None:
+    """Return columns as one batch, if `untyped_rows` certainly succeeds with them."""
+    names = table.schema.names
+    if not names or len(set(names)) < len(names):
+        return None
+    arrays = [combined(table.column(name)) for name in names]
+    for array in arrays:
+        quick = next((each for each in _CERTAIN if each.arrow == array.type), None)
+        is_number = arrow_types.is_integer(array.type) or arrow_types.is_floating(array.type)
+        if not is_number and (quick is None or quick.exact(array) is None):
+            return None
+    return pyarrow.RecordBatch.from_arrays(arrays, schema=table.schema)
 
 
 def untyped_values(name: str, array: pyarrow.Array) -> list[Value]:
@@ -146,3 +163,4 @@ def _read(array: pyarrow.Array) -> list[Value]:
 
 # Their own conversion is faster than that of Arrow.
 _QUICK = [kind(is_nullable=True) for kind in (Instants, Locals, Dates, Durations)]
+_CERTAIN = [*_QUICK, *(kind(is_nullable=True) for kind in (Bools, Texts, Binaries))]

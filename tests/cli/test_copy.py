@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from streamkit.cli.copy import app_of, copy_name
-from streamkit.connectors import registry
+from streamkit.connectors import ends, registry
 from streamkit.connectors.ends import source_of
 from streamkit.connectors.files import JsonLines
 from streamkit.connectors.registry import ConnectorFacts, Found
@@ -39,9 +42,35 @@ def test_an_end_that_no_connector_knows_is_an_error() -> None:
     assert "*.jsonl" in (caught.value.hint or "")
 
 
-def test_an_end_that_can_only_be_read_is_an_error_as_the_second_one() -> None:
-    with pytest.raises(UsageError, match=r"'out\.csv' cannot be written"):
-        app_of("fluvio:orders", "out.csv")
+def test_an_end_that_can_only_be_read_is_an_error_as_the_second_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lists = ConnectorFacts("lists", "Reads lists.", source=Lists, schemes=("lists",))
+    monkeypatch.setattr(ends, "find_all", lambda: [Found("lists", lists)])
+    with pytest.raises(UsageError, match=r"'lists:out' cannot be written"):
+        app_of("fluvio:orders", "lists:out")
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("out.csv", lambda path: path.read_text().splitlines() == ["n,s", "1,", "2.5,x"]),
+        ("out.jsonl.gz", lambda path: gzip.decompress(path.read_bytes()).count(b"\n") == 2),
+        (
+            "out.parquet",
+            lambda path: parquet.read_table(path).to_pydict() == {"n": [1, 2.5], "s": [None, "x"]},
+        ),
+    ],
+    ids=["csv", "jsonl.gz", "parquet"],
+)
+def test_a_topic_is_copied_to_one_file(
+    tmp_path: Path, name: str, read: Callable[[Path], bool]
+) -> None:
+    given = b'{"n": 1}\n{"n": 2.5, "s": "x"}\n'
+    assert run(tmp_path, "produce", "orders", given=given).code == 0
+    done = run(tmp_path, "copy", "fluvio:orders", str(tmp_path / name))
+    assert done.code == 0, done.err
+    assert read(tmp_path / name)
 
 
 def test_passwords_of_urls_are_neither_in_errors_nor_in_names() -> None:

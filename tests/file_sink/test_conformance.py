@@ -21,6 +21,8 @@ NAMES = [
     "{origin}/part-{n:03d}.csv.lz4",
     "origin={origin}/{key}-{timestamp:%Y/%m}/f.jsonl.xz",
     "part-{n}.csv.bz2",
+    "{origin}/{n}.parquet",
+    "f.parquet",
 ]
 
 

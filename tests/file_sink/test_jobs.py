@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from streamkit import App, Record
-from streamkit.connectors.files import Csv, Files, FileSink, JsonArray, Jsonl, Text
+from streamkit.connectors.files import Csv, Files, FileSink, JsonArray, Jsonl, Parquet, Text
 from streamkit.errors import ConfigError, TopologyError, UsageError
 from streamkit.policies import dead_letter
 from tests.file_sink.reading import FLIGHTS, Flight, content, flights_in, shown
@@ -31,7 +31,7 @@ def copies(tmp_path: Path, rows: bytes, sink: FileSink, kind: Any = Flight, **op
 
 
 @pytest.mark.parametrize("kind", [Flight, dict], ids=["typed", "dicts"])
-@pytest.mark.parametrize("suffix", ["jsonl", "csv", "json", "csv.gz"])
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "json", "csv.gz", "parquet"])
 def test_each_format_has_the_rows_of_typed_and_of_plain_values(
     tmp_path: Path, suffix: str, kind: Any
 ) -> None:
@@ -157,6 +157,8 @@ def test_records_are_written_as_their_values(tmp_path: Path) -> None:
         (lambda: FileSink("out"), "does not say which format"),
         (lambda: FileSink("out/f.gz"), "does not say which format"),
         (lambda: FileSink("f.csv", "csv"), "not a file format"),  # type: ignore[arg-type]
+        (lambda: FileSink("f.parquet.gz"), "compressed inside"),
+        (lambda: FileSink("f.x", Parquet(compression="rar")), "not possible in Parquet"),
         (lambda: FileSink("f.csv", roll_rows=0), "roll_rows=0"),
         (lambda: FileSink("f.csv", roll_after=0), "roll_after"),
         (lambda: FileSink(3), "not a path"),  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from tests.file_sink.reading import shown
 from tests.stop.job_environment import Place, place_in
@@ -31,6 +32,8 @@ def rows_of(path: Path) -> list[tuple[int, int]]:
     if path.suffix == ".gz":
         with gzip.open(path, "rt", newline="") as file:
             return [(int(row["lane"]), int(row["number"])) for row in csv.DictReader(file)]
+    if path.suffix == ".parquet":
+        return [(row["lane"], row["number"]) for row in parquet.read_table(path).to_pylist()]
     text = path.read_text()
     rows = json.loads(text) if path.suffix == ".json" else map(json.loads, text.splitlines())
     return [(row["lane"], row["number"]) for row in rows]
@@ -59,7 +62,7 @@ def test_a_repeatedly_killed_job_writes_every_row_to_one_file_once(
 
     total = kills * count
     expected = Counter((lane, number) for lane in range(LANES) for number in range(total))
-    for kind in ("csv", "jsonl", "json"):
+    for kind in ("csv", "jsonl", "json", "parquet"):
         assert counted(out / kind) == expected, kind
     assert max(len(rows_of(path)) for path in shown(out / "csv")) == 700
     assert not [path for path in out.rglob(".*")], "no file is left aside"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, BinaryIO, Final
 
 import pyarrow
 from pyarrow import parquet
 
 from streamkit.connectors.file_sink.content import Content, decoded
+from streamkit.connectors.file_sink.rows import json_content
 from streamkit.errors import RowError, StreamKitError
 from streamkit.frames.rows import batch_maker
 from streamkit.frames.untyped import is_untyped
 from streamkit.record import Kind, Value
+from streamkit.serde.kinds import bare
 from streamkit.serde.values import ValueEncoder
 
 _GROUP_ROWS: Final = 1 << 17
@@ -69,30 +72,53 @@ class ParquetRows(Content):
 class ParquetOfDicts(Content):
     """Rows without a type: their columns are known when all rows of a file are there."""
 
-    def __init__(self, encoder: ValueEncoder, compression: str) -> None:
-        self.encoder = encoder
+    def __init__(self, compression: str) -> None:
+        self.encoder = json_content(None, is_array=False).encoder
         self._compression = compression
 
     def finish(self, spool: BinaryIO, out: BinaryIO) -> None:
+        schema = pyarrow.schema([])
         try:
-            batch = batch_maker(None)(list(decoded(spool)))
-        except RowError as error:
+            for batch in _batches(spool):
+                both = [schema, batch.schema]
+                schema = pyarrow.unify_schemas(both, promote_options="permissive")
+        except (RowError, pyarrow.ArrowException) as error:
             raise StreamKitError(
                 f"the rows do not fit into one table: {error}",
                 hint="declare the type of the values, so that each row is checked when it comes",
             ) from error
-        table = pyarrow.Table.from_batches([batch])
-        parquet.write_table(table, out, compression=self._compression)
+        spool.seek(0)
+        with parquet.ParquetWriter(out, schema, compression=self._compression) as writer:
+            for batch in _batches(spool):
+                writer.write_batch(_with_all_columns(batch, schema))
 
 
-def parquet_content(kind: Kind, compression: str, encoder: ValueEncoder) -> Content:
+def _batches(spool: BinaryIO) -> Iterator[Any]:
+    make = batch_maker(None)
+    rows = decoded(spool)
+    while part := list(islice(rows, _GROUP_ROWS)):
+        yield make(part)
+
+
+def _with_all_columns(batch: Any, schema: Any) -> Any:
+    given = set(batch.schema.names)
+    columns = [
+        batch.column(field.name).cast(field.type)
+        if field.name in given
+        else pyarrow.nulls(len(batch), field.type)
+        for field in schema
+    ]
+    return pyarrow.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def parquet_content(kind: Kind, compression: str) -> Content:
     """Return Parquet for values of a type.
 
     Raises:
         TopologyError: Values of the type cannot be columns.
     """
-    if kind is bytes or is_untyped(kind):
-        return ParquetOfDicts(encoder, compression)
+    if bare(kind) is bytes or is_untyped(kind):
+        return ParquetOfDicts(compression)
     return ParquetRows(kind, compression)
 
 

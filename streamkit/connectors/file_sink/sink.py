@@ -14,6 +14,7 @@ from streamkit.connectors.file_sink.paths import PathTemplate
 from streamkit.connectors.file_sink.targets import COMPRESSED, LocalTarget
 from streamkit.connectors.file_sink.writer import FileWriter, Limits
 from streamkit.connectors.files.formats import Csv, FileFormat, JsonArray, Jsonl, Text
+from streamkit.connectors.files.parquet import Parquet
 from streamkit.dataflow.contracts import ConnectorEnv, Sink
 from streamkit.env import Disk
 from streamkit.errors import TopologyError, UsageError
@@ -150,4 +151,5 @@ _BY_SUFFIX: Final[dict[str, Any]] = {
     ".csv": Csv,
     ".tsv": lambda: Csv[Any](delimiter="\t"),
     ".txt": Text,
+    ".parquet": Parquet,
 }

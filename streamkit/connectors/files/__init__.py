@@ -5,6 +5,17 @@ from __future__ import annotations
 from streamkit.connectors.file_sink.sink import FileSink
 from streamkit.connectors.files.formats import Csv, FileFormat, JsonArray, Jsonl, Text
 from streamkit.connectors.files.json_lines_sink import JsonLines
+from streamkit.connectors.files.parquet import Parquet
 from streamkit.connectors.files.source import Files
 
-__all__ = ["Csv", "FileFormat", "FileSink", "Files", "JsonArray", "JsonLines", "Jsonl", "Text"]
+__all__ = [
+    "Csv",
+    "FileFormat",
+    "FileSink",
+    "Files",
+    "JsonArray",
+    "JsonLines",
+    "Jsonl",
+    "Parquet",
+    "Text",
+]

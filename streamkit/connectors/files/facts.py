@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, Final
 
-from streamkit.connectors.files.formats import Csv, Jsonl
+from streamkit.connectors.file_sink.sink import FileSink
+from streamkit.connectors.files.formats import Csv, FileFormat, Jsonl
 from streamkit.connectors.files.json_lines_sink import JsonLines
+from streamkit.connectors.files.parquet import Parquet
 from streamkit.connectors.files.source import Files
 from streamkit.connectors.registry import ConnectorFacts
+from streamkit.dataflow.contracts import Sink
 
 _COMPRESSED: Final = ("", ".gz", ".bz2", ".xz", ".zst", ".lz4")
 
@@ -20,17 +24,37 @@ JSONL = ConnectorFacts(
     schemes=("jsonl",),
     suffixes=tuple(f"{kind}{each}" for kind in (".jsonl", ".ndjson") for each in _COMPRESSED),
     source_of=lambda end: Files(end.removeprefix("jsonl:"), Jsonl[Any]()),
-    sink_of=lambda end: JsonLines(end.removeprefix("jsonl:")),
+    sink_of=lambda end: _json_lines_of(end.removeprefix("jsonl:")),
 )
+
+
+def _json_lines_of(path: str) -> Sink[Any]:
+    return _one_file(path, Jsonl[Any]()) if path.endswith(_COMPRESSED[1:]) else JsonLines(path)
+
+
+def _one_file(path: str, form: FileFormat[Any]) -> FileSink:
+    """Return a sink whose file is complete only when the job ends."""
+    return FileSink(path, form, roll_bytes=1 << 62, roll_after=timedelta(days=36_500))
+
+
+def _format_of(end: str) -> FileFormat[Any]:
+    if end.endswith(".parquet"):
+        return Parquet[Any]()
+    return Csv[Any](delimiter="\t" if ".tsv" in end else ",")
+
 
 FILES = ConnectorFacts(
     "files",
-    "Reads the rows of files: CSV, JSON lines, JSON arrays and text.",
+    "Reads and writes the rows of files: CSV, JSON lines, JSON arrays, text and Parquet.",
     source=Files,
+    sink=FileSink,
+    guarantee="exactly once",
     example='app.stream(Files("in/*.csv", Csv(Flight)))',
     schemes=("csv",),
-    suffixes=tuple(f"{kind}{each}" for kind in (".csv", ".tsv") for each in _COMPRESSED),
-    source_of=lambda end: Files(
-        end.removeprefix("csv:"), Csv[Any](delimiter="\t" if ".tsv" in end else ",")
+    suffixes=(
+        *(f"{kind}{each}" for kind in (".csv", ".tsv") for each in _COMPRESSED),
+        ".parquet",
     ),
+    source_of=lambda end: Files(end.removeprefix("csv:"), _format_of(end)),
+    sink_of=lambda end: _one_file(end.removeprefix("csv:"), _format_of(end)),
 )

@@ -61,11 +61,18 @@ class FileFormat(ABC, Generic[T]):
     unit = "line"
     # Whether compression is a part of the format, not of the name of a file.
     compresses_itself = False
+    # Whether rows may be appended to a file. Otherwise a file that changes is another file, and
+    # one that is followed is read when it is complete.
+    grows = True
 
     @property
     @abstractmethod
     def kind(self) -> Kind:
         """The type of the values; None if the stream names it."""
+
+    def for_type(self, kind: Kind) -> FileFormat[Any]:
+        """Return the format for a run, whose values have a type; None if it is not known."""
+        return self
 
     @abstractmethod
     def decoder(self, kind: Kind) -> Decoder | None:

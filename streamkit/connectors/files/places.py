@@ -71,6 +71,14 @@ def head_of(path: str, size_bytes: int) -> int:
         return zlib.crc32(file.read(min(size_bytes, HEAD_BYTES)))
 
 
+def ends_of(path: str, size_bytes: int) -> int:
+    """Return a checksum of the first and the last bytes of a file."""
+    with open(path, "rb") as file:
+        head = file.read(min(size_bytes, HEAD_BYTES))
+        file.seek(max(0, size_bytes - HEAD_BYTES))
+        return zlib.crc32(file.read(HEAD_BYTES), zlib.crc32(head))
+
+
 def is_compressed(path: str) -> bool:
     """Return whether the name of a file says that it is compressed."""
     return Path(path).suffix.lower() in _OPENERS

@@ -6,6 +6,8 @@
 | is the same, and as long | nothing |
 | is the same, and longer | what was appended |
 | is another file, or shorter | all of it; first the rest of the old file, if it lies beside it |
+
+A file whose format does not grow is another file as soon as it has changed.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from streamkit.connectors.files.lines import Mark
 from streamkit.connectors.files.places import (
     FoundFile,
     beside,
+    ends_of,
     find,
     head_of,
     is_compressed,
@@ -43,7 +46,8 @@ class _Position(msgspec.Struct, frozen=True, omit_defaults=True):
     """How far a file was read.
 
     ``byte`` and ``line`` are where a block of rows begins, ``skip`` is how many of its rows were
-    read. ``head`` is a checksum of the first bytes, of which ``size`` says how many there were.
+    read. ``head`` is a checksum of the first bytes, of which ``size`` says how many there were; of
+    the last ones too if the format does not grow.
     """
 
     id: str
@@ -227,12 +231,18 @@ class FilesReader(SourceReader):
 
     def _is_same(self, found: FoundFile, position: _Position) -> bool:
         least = position.size if is_compressed(found.path) else position.byte
-        if found.size_bytes < least:
+        if found.size_bytes < least or not (
+            self._format.grows or found.size_bytes == position.size
+        ):
             return False
         try:
-            return head_of(found.path, position.size) == position.head
+            return self._checksum(found.path, position.size) == position.head
         except OSError:
             return False
+
+    def _checksum(self, path: str, size_bytes: int) -> int:
+        """Return what a file is recognised by."""
+        return (head_of if self._format.grows else ends_of)(path, size_bytes)
 
     def _open_next(self) -> bool:
         """Open the next file; return whether there is one."""
@@ -241,7 +251,7 @@ class FilesReader(SourceReader):
         path, found, position = self._waiting.popleft()
         mark = Mark() if position is None else position.mark
         try:
-            head = head_of(found.path, found.size_bytes)
+            head = self._checksum(found.path, found.size_bytes)
             file = open_at(found.path, mark)
         except FileNotFoundError:
             if look_up(found.path) is None:

@@ -30,7 +30,7 @@ class Files(Source[T]):
 
     Attributes:
         path: A path, or several. ``*`` and ``?`` match within a name, ``**`` any folders.
-        format: What is in the files: `Csv`, `Jsonl`, `JsonArray` or `Text`.
+        format: What is in the files: `Csv`, `Jsonl`, `JsonArray`, `Text` or `Parquet`.
         follow: Wait for more files and for lines that are appended, until the job is stopped. A
             file that is moved away is read to its end; one that is truncated is read again.
         every: How long to wait between two looks at the files, in seconds or as a timedelta.
@@ -50,7 +50,7 @@ class Files(Source[T]):
             )
         if not self.patterns:
             raise UsageError("Files needs at least one path")
-        if self.follow and self.format.unit != "line":
+        if self.follow and self.format.grows and self.format.unit != "line":
             raise UsageError(f"{type(self.format).__name__} files cannot be followed")
         duration_ms(self.every, "every")
 
@@ -92,7 +92,7 @@ class Files(Source[T]):
     def reader(self, env: ConnectorEnv) -> FilesReader:
         return FilesReader(
             self.patterns,
-            self.format,
+            self.format.for_type(env.kind),
             env,
             follow_s=self.every_s if self.follow else None,
             may_be_empty=self.may_be_empty or self.follow,

@@ -28,4 +28,5 @@ def numbers(row: Numbered) -> Numbered:
 
 numbers.to(FileSink(f"{OUT}/csv/{{lane}}/part-{{n}}.csv.gz", roll_rows=700), name="csv")
 numbers.to(FileSink(f"{OUT}/jsonl/rows.jsonl", roll_after=0.1), name="jsonl")
+numbers.to(FileSink(f"{OUT}/parquet/{{lane}}/{{n}}.parquet", roll_rows=800), name="parquet")
 numbers.to(FileSink(f"{OUT}/json/rows-{{n:04d}}.json", roll_bytes=9_999), name="json")
