@@ -13,9 +13,16 @@ from hypothesis import settings
 
 from tests.leftovers import no_process_is_left, nothing_is_left_open
 from tests.postgres.fixtures import new_database, postgres
+from tests.small_disk import small_disk
 
 # Fixtures; the first two are used for every test.
-__all__ = ["no_process_is_left", "nothing_is_left_open", "new_database", "postgres"]  # noqa: RUF022
+__all__ = [  # noqa: RUF022
+    "no_process_is_left",
+    "nothing_is_left_open",
+    "new_database",
+    "postgres",
+    "small_disk",
+]
 
 # The allowed reasons to skip a test. A reason starts with one of these, and details may follow; a
 # skip for any other reason fails. `scripts/test` installs what is missing where possible.

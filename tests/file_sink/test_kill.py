@@ -15,7 +15,9 @@ import pytest
 from pyarrow import parquet
 
 from tests.file_sink.reading import shown
+from tests.small_disk import fill
 from tests.stop.job_environment import Place, place_in
+from tests.stop.running import Job, run_to_end
 
 JOB = Path(__file__).parent / "jobs" / "copying_to_files.py"
 LANES = 3
@@ -71,3 +73,25 @@ def test_a_repeatedly_killed_job_writes_every_row_to_one_file_once(
     nothing = place.run(JOB, "--once", OUT=str(out))
     assert nothing.process.returncode == 0, nothing.words
     assert counted(out / "csv") == expected
+
+
+@pytest.mark.parametrize("full", ["out", "data"])
+def test_a_full_disk_stops_the_job_and_the_next_run_continues(
+    place: Place, tmp_path: Path, small_disk: Path, full: str
+) -> None:
+    count = 3_000
+    place.produce_rows("numbers", lanes=1, count=count)
+    out = (small_disk if full == "out" else tmp_path) / "out"
+    data = (small_disk if full == "data" else tmp_path) / "own"
+    options = ("--cluster", place.address, "--data-dir", str(data))
+    with Job(JOB, tmp_path, *options, "--commit-interval", "50ms", OUT=str(out)) as job:
+        job.wait_for(lambda event: event.get("commits"))
+        fill(small_disk / "used")
+        place.produce_rows("numbers", lanes=1, count=count, first=count)
+        assert job.wait() == 1, job.words
+    assert "No space left" in job.ended["error"], job.words
+    (small_disk / "used").unlink()
+    rest = run_to_end(JOB, tmp_path, *options, "--once", OUT=str(out))
+    assert rest.process.returncode == 0, rest.words
+    for kind in ("csv", "jsonl", "json", "parquet"):
+        assert counted(out / kind) == Counter((0, number) for number in range(2 * count)), kind

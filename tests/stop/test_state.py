@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
-from collections.abc import Iterator
-from io import FileIO
 from pathlib import Path
 
-import pytest
-
 from streamkit.sync import Client
+from tests.small_disk import fill
 from tests.stop.broker import BrokerProcess
 from tests.stop.job_environment import Place, assert_each_once_in_order, next_offsets
 from tests.stop.running import Job, run_to_end
@@ -157,35 +153,6 @@ def test_a_missing_sink_topic_on_a_cluster_is_an_error_with_the_command(place: P
     assert "topic not found: copies" in job.error_text
     assert "streamkit topic create copies -p 3" in job.error_text
     assert "--create-topics" in job.error_text
-
-
-def fill(path: Path) -> None:
-    """Write until the disk is full."""
-    with path.open("wb", buffering=0) as file:
-        for size in (4_096, 1):
-            with pytest.raises(OSError, match="No space left"):
-                write_forever(file, bytes(size))
-
-
-def write_forever(file: FileIO, data: bytes) -> None:
-    while file.write(data):
-        pass
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip(f"needs root to mount a small file system: {mounted.stderr.decode().strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_commit_on_a_full_disk_is_reported_and_retried(place: Place, small_disk: Path) -> None:
