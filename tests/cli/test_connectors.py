@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,6 +78,17 @@ def test_broken_connectors_of_strangers_are_listed_with_their_error() -> None:
     assert "this machine is strange" in shown("list")
     with pytest.raises(UsageError, match=r"'broken' cannot be used: .*this machine is strange"):
         find("broken")
+
+
+def test_connectors_are_listed_without_the_libraries_that_they_need() -> None:
+    program = (
+        "import sys\n"
+        "for name in ('confluent_kafka', 'h11', 'httpx2', 'psycopg'): sys.modules[name] = None\n"
+        "from streamkit.cli.main import cli\n"
+        "cli(['connectors', 'list', '-O', 'json'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert {row["name"] for row in json.loads(done.stdout) if not row["problem"]} >= set(BUILT_IN)
 
 
 def test_a_name_that_does_not_exist_is_an_error_with_the_names() -> None:

@@ -10,7 +10,15 @@ from typing import Any, Final
 
 import msgspec
 
-from streamkit.connectors.http.address import Address, Duration, Headers, Login, seconds, size
+from streamkit.connectors.http.address import (
+    Address,
+    Duration,
+    Headers,
+    Login,
+    positive,
+    seconds,
+    size,
+)
 from streamkit.connectors.http.event_stream import Event, EventStream
 from streamkit.connectors.http.exchange import Answer, Exchange, Outage, Refused, Transient
 from streamkit.dataflow.contracts import (
@@ -38,7 +46,7 @@ class ServerSentEvents(Source[Any]):
     has set with ``retry:``. The source ends if the server answers 204, and with ``--once`` at the
     end of the first stream.
 
-    Args:
+    Attributes:
         url: The URL of the stream.
         events: The types of events to read; by default all of them.
         headers: Headers of the request. Use a `Secret` for a value that must not be shown.
@@ -66,6 +74,7 @@ class ServerSentEvents(Source[Any]):
         _ = self.address
         seconds(self.timeout, "timeout")
         size(self.max_event_bytes, "max_event_bytes")
+        positive(self.attempts, "attempts")
 
     def __str__(self) -> str:
         return f"events of {self.address}"

@@ -61,7 +61,7 @@ class HttpPoll(Source[Any]):
     Responses with 408, 425, 429 or from 500 up, lost connections and timeouts are retried for
     ever; with ``--once``, at most ``attempts`` times. Other errors end the job.
 
-    Args:
+    Attributes:
         url: The URL of the first page.
         every: The time between the end of a pass and the next one.
         records: The path of the list of records in the body, such as ``"data.items"``, or a

@@ -51,7 +51,7 @@ class HttpSink(Sink[Any]):
 
     After a crash, records after the last commit are sent again (at least once).
 
-    Args:
+    Attributes:
         url: The URL of the service.
         method: ``POST``, ``PUT`` or ``PATCH``.
         batch: How many records a request has at most; by default one, which is sent as it is.

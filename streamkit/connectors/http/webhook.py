@@ -51,7 +51,7 @@ class Webhook(Source[Any]):
     | 429 | ``max_records`` or ``max_bytes`` wait already |
     | 503 | no commit within ``commit_timeout``, the job stops, or too many connections |
 
-    Args:
+    Attributes:
         path: The path of the URL.
         port: The port; with 0 the system chooses one, and the start report shows it.
         host: The address to listen on. Use ``0.0.0.0`` to accept clients on other machines; then
