@@ -20,7 +20,7 @@ from streamkit.connectors.http.address import (
     size,
 )
 from streamkit.connectors.http.event_stream import Event, EventStream
-from streamkit.connectors.http.exchange import Answer, Exchange, Outage, Refused, Transient
+from streamkit.connectors.http.exchange import Exchange, Outage, Refused, Response, Transient
 from streamkit.dataflow.contracts import (
     ConnectorEnv,
     Positions,
@@ -43,8 +43,8 @@ class ServerSentEvents(Source[Any]):
     The key of a record is the type of its event, or None for ``message``. The position is the id
     of the last event, which is sent as ``Last-Event-ID``; whether nothing is lost or repeated
     depends on the server. A stream that ends is requested again, after the time that the server
-    has set with ``retry:``. The source ends if the server answers 204, and with ``--once`` at the
-    end of the first stream.
+    has set with ``retry:``. The source ends if the server responds with 204, and with ``--once``
+    at the end of the first stream.
 
     Attributes:
         url: The URL of the stream.
@@ -206,26 +206,26 @@ class ServerSentEventsReader(SourceReader):
         url = self._source.address.target
         stack = AsyncExitStack()
         self._connection = stack
-        response = await stack.enter_async_context(self._exchange.streamed("GET", url, headers))
-        fields = {name.lower(): value for name, value in response.headers.items()}
-        answer = Answer(response.status_code, fields, b"", url)
-        problem = self._exchange.refusal(answer, "GET")
+        received = await stack.enter_async_context(self._exchange.streamed("GET", url, headers))
+        fields = {name.lower(): value for name, value in received.headers.items()}
+        response = Response(received.status_code, fields, b"", url)
+        problem = self._exchange.refusal(response, "GET")
         if problem is not None:
             raise problem
-        if answer.status == 204:
+        if response.status == 204:
             self._is_over = True
             await self._disconnect()
             return
         kind = fields.get("content-type", "").partition(";")[0].strip().lower()
-        if answer.status != 200 or kind != "text/event-stream":
+        if response.status != 200 or kind != "text/event-stream":
             raise Refused(
-                f"{self._source.address} returned status {answer.status} with the type {kind!r}",
-                answer.status,
+                f"{self._source.address} returned status {response.status} with the type {kind!r}",
+                response.status,
                 hint="a stream of events has status 200 and the type text/event-stream",
             )
         limit = size(self._source.max_event_bytes, "max_event_bytes")
         self._stream = EventStream(self._last_id, max_event_bytes=limit)
-        self._body = response.aiter_raw()
+        self._body = received.aiter_raw()
 
     def _chunk(self) -> Chunk:
         count = min(len(self._events), CHUNK_RECORDS_MAX)

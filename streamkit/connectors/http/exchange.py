@@ -31,7 +31,7 @@ _BODY_SHOWN_MAX: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A complete response; names of headers are in lower case."""
 
     status: int
@@ -133,7 +133,7 @@ class Exchange:
         if client is not None:
             await client.aclose()
 
-    async def get(self, url: str, headers: Mapping[str, str]) -> Answer:
+    async def get(self, url: str, headers: Mapping[str, str]) -> Response:
         """Get a URL; follow redirects within its origin.
 
         Raises:
@@ -142,10 +142,10 @@ class Exchange:
             StreamKitError: The response is too large, or redirects to another origin.
         """
         for _ in range(_REDIRECTS_MAX):
-            answer = await self.send("GET", url, headers)
-            if answer.status not in _REDIRECTS or "location" not in answer.headers:
-                return self._checked(answer, "GET")
-            target = urljoin(url, answer.headers["location"])
+            response = await self.send("GET", url, headers)
+            if response.status not in _REDIRECTS or "location" not in response.headers:
+                return self._checked(response, "GET")
+            target = urljoin(url, response.headers["location"])
             if not is_same_origin(target, url):
                 raise StreamKitError(
                     f"{masked(url)} redirects to another origin, {masked(target)}",
@@ -154,7 +154,7 @@ class Exchange:
             url = target
         raise StreamKitError(f"{masked(url)} has more than {_REDIRECTS_MAX} redirects")
 
-    async def post(self, method: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def post(self, method: str, body: bytes, headers: Mapping[str, str]) -> Response:
         """Send a body; a redirect is an error.
 
         The status is the result: with 2xx, the service has accepted the body, so nothing that
@@ -164,33 +164,33 @@ class Exchange:
             Transient: A later attempt may succeed.
             Refused: The service refuses the request.
         """
-        url, answer = self._address.target, None
+        url, response = self._address.target, None
         fields = {"Accept-Encoding": "identity", **headers}
         try:
             with anyio.fail_after(self._timeout_s):
-                async with self.streamed(method, url, fields, body) as response:
-                    answer = Answer(response.status_code, _lower(response.headers), b"", url)
-                    async for data in response.aiter_raw():
-                        answer = replace(answer, body=answer.body + data)
-                        if len(answer.body) > self._max_body_bytes:
+                async with self.streamed(method, url, fields, body) as received:
+                    response = Response(received.status_code, _lower(received.headers), b"", url)
+                    async for data in received.aiter_raw():
+                        response = replace(response, body=response.body + data)
+                        if len(response.body) > self._max_body_bytes:
                             break
         except (TimeoutError, Transient) as error:
-            if answer is None:
+            if response is None:
                 raise (error if isinstance(error, Transient) else _late(self._timeout_s)) from None
-        assert answer is not None, "otherwise an error was raised"
-        return self._checked(answer, method)
+        assert response is not None, "otherwise an error was raised"
+        return self._checked(response, method)
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> Answer:
+    ) -> Response:
         """Send one request and read the response, whatever its status is."""
         try:
             with anyio.fail_after(self._timeout_s):
-                async with self.streamed(method, url, headers, body) as response:
-                    data = await self._read(response)
+                async with self.streamed(method, url, headers, body) as received:
+                    data = await self._read(received)
         except TimeoutError:
             raise _late(self._timeout_s) from None
-        return Answer(response.status_code, _lower(response.headers), data, url)
+        return Response(received.status_code, _lower(received.headers), data, url)
 
     @asynccontextmanager
     async def streamed(
@@ -209,8 +209,8 @@ class Exchange:
         with self.failures():
             async with self._client.stream(
                 method, url, headers=fields, content=body, timeout=timeout
-            ) as response:
-                yield response
+            ) as received:
+                yield received
 
     @contextmanager
     def failures(self) -> Iterator[None]:
@@ -229,15 +229,15 @@ class Exchange:
         except library.TransportError as error:
             raise Transient(f"{type(error).__name__} {error}".rstrip()) from error
 
-    def refusal(self, answer: Answer, method: str) -> Transient | Refused | None:
+    def refusal(self, response: Response, method: str) -> Transient | Refused | None:
         """Return why a response is not a success; None if it is one."""
-        status = answer.status
+        status = response.status
         if status < 300 or status == 304:
             return None
-        text = f"{method} {masked(answer.url)} returned status {status}"
+        text = f"{method} {masked(response.url)} returned status {status}"
         if status in _TRANSIENT or status >= 500:
-            return Transient(text, self.retry_after_s(answer.headers))
-        shown = answer.body[:_BODY_SHOWN_MAX].decode("utf-8", "replace").strip()
+            return Transient(text, self.retry_after_s(response.headers))
+        shown = response.body[:_BODY_SHOWN_MAX].decode("utf-8", "replace").strip()
         shown = "".join(each if each.isprintable() else " " for each in shown)
         hint = "check bearer=, auth= and headers=" if status in (401, 403) else ""
         return Refused(f"{text}: {shown}" if shown else text, status, hint=hint)
@@ -253,26 +253,26 @@ class Exchange:
             return 0.0
         return max(0.0, until - self._clock.wall_ms() / 1_000)
 
-    def _checked(self, answer: Answer, method: str) -> Answer:
-        problem = self.refusal(answer, method)
+    def _checked(self, response: Response, method: str) -> Response:
+        problem = self.refusal(response, method)
         if problem is not None:
             raise problem
-        return answer
+        return response
 
-    async def _read(self, response: httpx2.Response) -> bytes:
+    async def _read(self, received: httpx2.Response) -> bytes:
         """Read a body. It is decompressed here, because httpx2 has no bound on the result."""
-        encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        encoding = received.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", "", "gzip", "x-gzip"):
             raise StreamKitError(f"the response has the encoding {encoding!r}, not gzip")
         inflate = _Inflate() if "gzip" in encoding else None
         parts: list[bytes] = []
         room = self._max_body_bytes
-        async for data in response.aiter_raw():
+        async for data in received.aiter_raw():
             part = data if inflate is None else inflate.feed(data, room)
             room -= len(part)
             if room < 0:
                 raise StreamKitError(
-                    f"the response of {masked(str(response.url))} is larger than "
+                    f"the response of {masked(str(received.url))} is larger than "
                     f"{self._max_body_bytes} bytes",
                     hint="increase max_body_bytes=, or request smaller pages",
                 )

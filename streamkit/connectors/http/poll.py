@@ -22,7 +22,7 @@ from streamkit.connectors.http.address import (
     size,
     with_parameter,
 )
-from streamkit.connectors.http.exchange import Answer, Exchange, Outage, Refused, Transient
+from streamkit.connectors.http.exchange import Exchange, Outage, Refused, Response, Transient
 from streamkit.connectors.http.paging import (
     Cursor,
     Page,
@@ -210,8 +210,8 @@ class HttpPollReader(SourceReader):
         while True:
             place = self._next
             try:
-                answer = await self._exchange.get(self._url_of(place), _conditions(place))
-                page = self._page_of(answer, place)
+                response = await self._exchange.get(self._url_of(place), _conditions(place))
+                page = self._page_of(response, place)
             except Refused as error:
                 if place.link is None or error.status not in _STALE:
                     raise
@@ -246,23 +246,23 @@ class HttpPollReader(SourceReader):
             return self._url
         return with_parameter(self._url, cursor.parameter, place.cursor)
 
-    def _page_of(self, answer: Answer, place: Place) -> Page | None:
+    def _page_of(self, response: Response, place: Place) -> Page | None:
         """Return the page of a response; None if it has not changed since the last pass.
 
         Raises:
             Transient: The body is not JSON.
             StreamKitError: The body has no records.
         """
-        if answer.status == 304:
+        if response.status == 304:
             return None
-        crc = zlib.crc32(answer.body)
+        crc = zlib.crc32(response.body)
         if place.body_crc == crc and place.rows == 0:
             return None
         try:
-            body = msgspec.json.decode(answer.body) if answer.body.strip() else []
+            body = msgspec.json.decode(response.body) if response.body.strip() else []
         except msgspec.DecodeError as error:
             raise Transient(f"the response is not valid JSON: {error}") from error
-        link = next_link(answer.headers.get("link", ""), answer.url)
+        link = next_link(response.headers.get("link", ""), response.url)
         if link is not None and not is_same_origin(link, self._url):
             raise StreamKitError(
                 f"the next page of {masked(self._url)} is at another origin, {masked(link)}",
@@ -275,8 +275,8 @@ class HttpPollReader(SourceReader):
         if page.is_last and self._is_first_page and source.cursor is None:
             page.after = msgspec.structs.replace(
                 page.after,
-                etag=answer.headers.get("etag"),
-                modified=answer.headers.get("last-modified"),
+                etag=response.headers.get("etag"),
+                modified=response.headers.get("last-modified"),
                 body_crc=crc,
             )
         return page

@@ -35,7 +35,7 @@ Method = Literal["POST", "PUT", "PATCH"]
 Body = Literal["array", "lines"]
 
 # Of a response only its status counts; its body is shown in errors.
-_ANSWER_BYTES_MAX: Final = 4 << 10
+_RESPONSE_BYTES_MAX: Final = 4 << 10
 _TYPES: Final = {"array": "application/json", "lines": "application/x-ndjson"}
 
 
@@ -43,7 +43,7 @@ _TYPES: Final = {"array": "application/json", "lines": "application/x-ndjson"}
 class HttpSink(Sink[Any]):
     """A service that gets each record, or each batch of records, as JSON in a request.
 
-    A record is written when the service has answered with a status from 200 to 299. Lost
+    A record is written when the service has responded with a status from 200 to 299. Lost
     connections, timeouts and responses with 408, 425, 429 or from 500 up are retried, by default
     for ever, in order; ``Retry-After`` is obeyed. A record that is refused with another status,
     or after ``attempts``, fails: ``on_error`` of the sink decides what happens to it. If a batch
@@ -134,7 +134,7 @@ class HttpWriter(AtOnceWriter):
             sink.address,
             env.clock,
             timeout_s=seconds(sink.timeout, "timeout"),
-            max_body_bytes=_ANSWER_BYTES_MAX,
+            max_body_bytes=_RESPONSE_BYTES_MAX,
         )
         self._outage = Outage(str(sink), env.clock, env.note, sink.attempts)
         self._place: tuple[str, int, int] | None = None
@@ -161,13 +161,13 @@ class HttpWriter(AtOnceWriter):
         return len(chunk)
 
     async def flush(self, *, is_last: bool) -> None:
-        pass  # each request was answered before the next one
+        pass  # the response of each request came before the next one
 
     async def close(self) -> None:
         await self._exchange.close()
 
     async def _send(self, part: Chunk) -> None:
-        """Send a request until it is answered.
+        """Send a request until a response is a success.
 
         Raises:
             StreamKitError: It is refused, or the attempts are used up.
