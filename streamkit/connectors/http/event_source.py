@@ -15,6 +15,7 @@ from streamkit.connectors.http.address import (
     Duration,
     Headers,
     Login,
+    Tls,
     positive,
     seconds,
     size,
@@ -56,6 +57,9 @@ class ServerSentEvents(Source[Any]):
             again. Servers send comments to keep a stream open.
         max_event_bytes: The maximum size of an event.
         attempts: How many attempts there are if the run ends by itself.
+        tls: For ``https``: an `ssl.SSLContext` with the CA certificates to trust and the client
+            certificate, or a function that returns one when the job starts. By default, the CA
+            certificates of the system are trusted.
 
     Raises:
         UsageError: An option is not valid.
@@ -69,6 +73,7 @@ class ServerSentEvents(Source[Any]):
     timeout: Duration = "90s"
     max_event_bytes: int | str = "1MiB"
     attempts: int = 5
+    tls: Tls | None = None
 
     def __post_init__(self) -> None:
         _ = self.address
@@ -88,8 +93,8 @@ class ServerSentEvents(Source[Any]):
 
     @property
     def address(self) -> Address:
-        """The URL with the headers."""
-        return Address(self.url, self.headers, self.bearer, self.auth)
+        """The URL with the headers and certificates."""
+        return Address(self.url, self.headers, self.bearer, self.auth, self.tls)
 
     def place(self, topic: str, partition: int, offset: int) -> str:
         """Return a text for the place of a record."""

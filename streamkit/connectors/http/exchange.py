@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -13,8 +14,8 @@ from urllib.parse import urljoin
 import anyio
 
 from streamkit.connectors.http.address import Address, is_same_origin, masked
-from streamkit.env import Clock
-from streamkit.errors import ConfigError, StreamKitError
+from streamkit.env import Clock, random_bits
+from streamkit.errors import ConfigError, ConnectFailed, StreamKitError
 
 if TYPE_CHECKING:
     import httpx2
@@ -25,9 +26,13 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _REDIRECTS_MAX: Final = 5
 _FIRST_DELAY_S: Final = 0.5
 _DELAY_S_MAX: Final = 60.0
+_SHARE_BITS: Final = 16
 # A server may ask for a longer wait, but not for one that never ends.
 _RETRY_AFTER_S_MAX: Final = 3_600.0
 _BODY_SHOWN_MAX: Final = 200
+_WRONG_NAME: Final = (62, 64)  # OpenSSL's codes for another host, and another IP address
+_NAME_HINT: Final = "use a URL with a host that the certificate names"
+_CA_HINT: Final = "to trust its CA, give tls=ssl.create_default_context(cafile=...)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,8 @@ class Refused(StreamKitError):
 class Outage:
     """Waits longer and longer between the attempts of one request.
 
+    Half of each wait is random, so that many jobs do not come back at the same moment.
+
     Args:
         what: What is not possible at the moment, for messages.
         attempts: After this many attempts it gives up; None for never.
@@ -85,9 +92,11 @@ class Outage:
             times = "1 attempt" if count == 1 else f"{count} attempts"
             raise StreamKitError(f"{self._what} failed after {times}: {error}") from error
         delay_s = min(_FIRST_DELAY_S * 2 ** min(self._failed - 1, 20), _DELAY_S_MAX)
+        delay_s *= 0.5 + 0.5 * random_bits(_SHARE_BITS) / (1 << _SHARE_BITS)
         delay_s = max(delay_s, min(error.retry_after_s, _RETRY_AFTER_S_MAX))
         if self._failed == 1:
-            self._note(f"{self._what} failed and is retried: {error}; next in {delay_s:g} s")
+            next_s = f"{round(delay_s, 2):g}"
+            self._note(f"{self._what} failed and is retried: {error}; next in {next_s} s")
         await self._clock.sleep(delay_s)
 
     def over(self) -> None:
@@ -119,12 +128,15 @@ class Exchange:
         """Create the client; no connection is opened yet.
 
         Raises:
-            ConfigError: httpx2 is not installed.
+            ConfigError: httpx2 is not installed, or ``tls=`` failed.
         """
         library = _library()
         if self._client is None:
             self._client = library.AsyncClient(
-                timeout=library.Timeout(self._timeout_s), trust_env=False, follow_redirects=False
+                verify=self._address.context() or True,
+                timeout=library.Timeout(self._timeout_s),
+                trust_env=False,
+                follow_redirects=False,
             )
 
     async def close(self) -> None:
@@ -218,6 +230,7 @@ class Exchange:
 
         Raises:
             Transient: The connection failed.
+            ConnectFailed: The certificate of the server is not trusted.
             StreamKitError: The request is not valid.
         """
         library = _library()
@@ -227,6 +240,15 @@ class Exchange:
             # The text may have the value of a header, which may be secret.
             raise StreamKitError(f"the request to {self._address} is not valid HTTP") from None
         except library.TransportError as error:
+            untrusted = _verification_error(error)
+            if untrusted is not None:
+                has_other_name = untrusted.verify_code in _WRONG_NAME
+                raise ConnectFailed(
+                    str(self._address),
+                    f"its certificate is not trusted: {untrusted.verify_message}",
+                    hint=_NAME_HINT if has_other_name else _CA_HINT,
+                    retryable=False,
+                ) from error
             raise Transient(f"{type(error).__name__} {error}".rstrip()) from error
 
     def refusal(self, response: Response, method: str) -> Transient | Refused | None:
@@ -316,6 +338,15 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
 
 def _late(timeout_s: float) -> Transient:
     return Transient(f"no complete response within {timeout_s:g} s")
+
+
+def _verification_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """Return the error of a certificate that caused an error of httpx2; None if another did."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _library() -> Any:

@@ -15,6 +15,7 @@ from streamkit.connectors.http.address import (
     Duration,
     Headers,
     Login,
+    Tls,
     is_same_origin,
     masked,
     positive,
@@ -73,6 +74,9 @@ class HttpPoll(Source[Any]):
         timeout: The time for a request and its response.
         max_body_bytes: The maximum size of a page after decompression.
         attempts: How many attempts a request has if the run ends by itself.
+        tls: For ``https``: an `ssl.SSLContext` with the CA certificates to trust and the client
+            certificate, or a function that returns one when the job starts. By default, the CA
+            certificates of the system are trusted.
 
     Raises:
         UsageError: An option is not valid.
@@ -88,6 +92,7 @@ class HttpPoll(Source[Any]):
     timeout: Duration = "30s"
     max_body_bytes: int | str = "16MiB"
     attempts: int = 5
+    tls: Tls | None = None
 
     def __post_init__(self) -> None:
         _ = self.address
@@ -108,8 +113,8 @@ class HttpPoll(Source[Any]):
 
     @property
     def address(self) -> Address:
-        """The URL with the headers."""
-        return Address(self.url, self.headers, self.bearer, self.auth)
+        """The URL with the headers and certificates."""
+        return Address(self.url, self.headers, self.bearer, self.auth, self.tls)
 
     def place(self, topic: str, partition: int, offset: int) -> str:
         """Return a text for the place of a record."""
