@@ -12,7 +12,7 @@ from streamkit.cli.listing import output_option, write_list
 from streamkit.cli.options import Command, Group, with_target_options
 
 if TYPE_CHECKING:
-    from streamkit.connectors.registry import ConnectorFacts
+    from streamkit.connectors.registry import ConnectorFacts, OptionFacts
 
 
 @click.group(
@@ -39,14 +39,16 @@ def list_(form: str) -> None:
         {"name": each.name, **_ends(each.facts), "problem": each.problem or None}
         for each in find_all()
     ]
-    has_problems = any(row["problem"] for row in rows)
-    columns = ["name", "source", "sink", "extra", "guarantee", "summary"]
+    if form == "table":  # its columns must fit into 80 characters; `show` has the rest
+        for row in rows:
+            row["summary"] = row["summary"] or f"cannot be used: {row['problem']}"
     write_list(
         "connectors",
         rows,
         form,
         empty_text="no connectors",
-        table_columns=[*columns, "problem"] if has_problems else columns,
+        table_columns=["name", "source", "sink", "summary"],
+        has_prose=True,
     )
 
 
@@ -84,11 +86,11 @@ def show(name: str, is_markdown: bool, is_json: bool) -> None:
     from streamkit.connectors.registry import find, markdown, options_of
 
     facts = find(name)
-    options = [asdict(each) for each in options_of(facts)]
     if is_markdown:
         click.echo(markdown(facts), nl=False)
         return
     if is_json:
+        options = [asdict(each) for each in options_of(facts)]
         found = {"name": facts.name, **_ends(facts), "example": facts.example, "options": options}
         click.echo(json.dumps(found, indent=2))
         return
@@ -100,7 +102,18 @@ def show(name: str, is_markdown: bool, is_json: bool) -> None:
     ):
         if text:
             click.echo(f"{title}: {text}")
-    click.echo()
-    for each in options:
-        each["default"] = "required" if each["default"] is None else each["default"]
-    write_list("options", options, "table", empty_text="it has no options")
+    for of in ("source", "sink"):
+        rows = [_option(each) for each in options_of(facts) if each.of == of]
+        if rows:
+            click.echo(f"\noptions of the {of}:")
+            write_list("options", rows, "table", empty_text="", has_prose=True)
+
+
+def _option(option: OptionFacts) -> dict[str, str]:
+    """Return the columns of an option, without the marks of code that pages need."""
+    return {
+        "name": option.name,
+        "type": option.type,
+        "default": "required" if option.default is None else option.default,
+        "help": option.help.replace("`", ""),
+    }

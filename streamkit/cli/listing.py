@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -15,6 +18,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 Row = Mapping[str, Any]
 
 FORMATS: Final = ("table", "json", "yaml", "toml")
+# A last column of prose is not narrower than this, also on a terminal that is too small.
+_PROSE_WIDTH_MIN: Final = 16
 
 
 def output_option(command: F) -> F:
@@ -36,6 +41,7 @@ def write_list(
     *,
     empty_text: str,
     table_columns: Sequence[str] | None = None,
+    has_prose: bool = False,
 ) -> None:
     """Print rows that all have the same columns.
 
@@ -45,8 +51,9 @@ def write_list(
         form: One of FORMATS.
         empty_text: Printed instead of a table without rows.
         table_columns: The columns that the table shows; all of them if left out.
+        has_prose: On a terminal, break the texts of the last column into lines that fit.
     """
-    out = ListWriter(name, form, table_columns)
+    out = ListWriter(name, form, table_columns, has_prose=has_prose)
     out.write(rows)
     out.end(empty_text)
 
@@ -57,10 +64,18 @@ class ListWriter:
     The first part sets the widths of the columns; longer values in later parts are not cut.
     """
 
-    def __init__(self, name: str, form: str, table_columns: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        form: str,
+        table_columns: Sequence[str] | None = None,
+        *,
+        has_prose: bool = False,
+    ) -> None:
         self._name = name
         self._form = form
         self._table_columns = table_columns
+        self._has_prose = has_prose
         self._widths: list[int] = []
         self._is_begun = False
 
@@ -99,8 +114,12 @@ class ListWriter:
             self._widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = []
         for line in cells:
-            padded = (cell.ljust(width) for cell, width in zip(line, self._widths, strict=True))
+            padded = [cell.ljust(width) for cell, width in zip(line, self._widths, strict=True)]
             lines.append("  ".join(padded).rstrip())
+        if self._has_prose and sys.stdout.isatty():
+            columns, indent = shutil.get_terminal_size().columns, sum(self._widths[:-1])
+            indent += 2 * (len(self._widths) - 1)
+            lines = [part for line in lines for part in _wrapped(line, indent, columns)]
         return "\n".join(lines)
 
 
@@ -116,6 +135,13 @@ def write_one(row: Row, form: str) -> None:
         width = max(map(len, row)) + 2
         for name, value in row.items():
             click.echo(f"{_title(name) + ':':<{width}}{_cell(value)}")
+
+
+def _wrapped(line: str, indent: int, columns: int) -> list[str]:
+    """Return the lines for a row whose last column begins at ``indent``."""
+    room = max(columns - indent, _PROSE_WIDTH_MIN)
+    first, *rest = textwrap.wrap(line[indent:], room, break_on_hyphens=False) or [""]
+    return [line[:indent] + first, *(" " * indent + each for each in rest)]
 
 
 def _json_item(row: Row) -> str:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
 import sys
+import termios
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +84,17 @@ def test_broken_connectors_of_strangers_are_listed_with_their_error() -> None:
         find("broken")
 
 
+def test_connectors_are_listed_without_the_libraries_that_they_need() -> None:
+    program = (
+        "import sys\n"
+        "for name in ('confluent_kafka', 'h11', 'httpx2', 'psycopg'): sys.modules[name] = None\n"
+        "from streamkit.cli.main import cli\n"
+        "cli(['connectors', 'list', '-O', 'json'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert {row["name"] for row in json.loads(done.stdout) if not row["problem"]} >= set(BUILT_IN)
+
+
 def test_a_name_that_does_not_exist_is_an_error_with_the_names() -> None:
     with pytest.raises(UsageError, match="there is no connector 'kafk'") as caught:
         find("kafk")
@@ -127,6 +143,52 @@ def test_a_page_has_the_section_of_each_connector(name: str) -> None:
 def test_show_prints_the_options() -> None:
     text = shown("show", "files-jsonl")
     assert "writes: at least once" in text
-    assert "sink  path  str | Path  required  The file; it is created" in text
+    assert "options of the source" not in text
+    assert "options of the sink:\nNAME  TYPE        DEFAULT   HELP\n" in text
+    assert "path  str | Path  required  The file; it is created" in text
+    assert "`" not in shown("show", "http")
     found: dict[str, Any] = json.loads(shown("show", "files-jsonl", "--json"))
     assert [each["name"] for each in found["options"]] == ["path"]
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize(
+    "arguments", [("list",), *(("show", name) for name in BUILT_IN)], ids=" ".join
+)
+def test_a_table_fits_into_the_terminal(arguments: tuple[str, ...], columns: int) -> None:
+    lines = on_terminal(columns, *arguments)
+    first = next(at for at, line in enumerate(lines) if line.startswith("NAME "))
+    assert max(map(len, lines[first:])) <= columns
+    assert "".join("".join(lines).split()) == "".join(shown(*arguments).split())
+
+
+def test_a_long_text_continues_in_its_column() -> None:
+    lines = on_terminal(80, "list")
+    (at,) = [number for number, line in enumerate(lines) if line.startswith("webhook ")]
+    indent = lines[0].index("SUMMARY")
+    assert lines[at][indent:] == "Receives records that HTTP"
+    assert lines[at + 1] == " " * indent + "clients post, and responds when"
+
+
+@pytest.mark.usefixtures("strangers")
+def test_the_error_of_a_broken_connector_is_in_its_line() -> None:
+    (line,) = [line for line in shown("list").splitlines() if line.startswith("broken ")]
+    assert line.split(maxsplit=3)[1:3] == ["-", "-"]
+    assert line.endswith("cannot be used: strange_broken:GOOD: ValueError: this machine is strange")
+
+
+def on_terminal(columns: int, *arguments: str) -> list[str]:
+    """Return the lines that the command prints on a terminal of this width."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, columns))
+    variables = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    command = [sys.executable, "-m", "streamkit", "connectors", *arguments]
+    output = b""
+    with subprocess.Popen(command, stdout=theirs, env=variables, cwd=ROOT) as process:
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # Linux reports the end as EIO
+            while part := os.read(ours, 4096):
+                output += part
+    os.close(ours)
+    assert process.returncode == 0
+    return output.decode().splitlines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -72,7 +73,7 @@ async def _read(reader: asyncio.StreamReader) -> Asked:
 
 
 @asynccontextmanager
-async def scripted(script: Script) -> AsyncIterator[Scripted]:
+async def scripted(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[Scripted]:
     """Run a server while the block runs."""
     found = Scripted(script)
     tasks: set[asyncio.Task[None]] = set()
@@ -84,8 +85,9 @@ async def scripted(script: Script) -> AsyncIterator[Scripted]:
         with suppress(asyncio.CancelledError):
             await found.serve(reader, writer)
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    found.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
+    scheme = "http" if tls is None else "https"
+    found.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield found
     finally:
@@ -110,6 +112,13 @@ class Waits:
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         await asyncio.sleep(0)
+
+
+def assert_doubles(slept: list[float]) -> None:
+    """Assert that each wait is twice the one before, up to a minute; half of it is random."""
+    for at, wait_s in enumerate(slept):
+        longest_s = min(0.5 * 2**at, 60.0)
+        assert longest_s / 2 <= wait_s <= longest_s, slept
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from streamkit.connectors.http import ServerSentEvents
 from streamkit.connectors.http.event_stream import Event, EventStream
-from streamkit.errors import StreamKitError
+from streamkit.errors import StreamKitError, UsageError
 from tests.http_connectors.scripted import (
     Asked,
     Run,
@@ -124,4 +125,11 @@ async def test_a_server_that_is_unavailable_is_asked_again() -> None:
     run = Run(until_end=False)
     async with scripted(lambda asked: answers.pop(0)) as server:
         await read_all(ServerSentEvents(server.url).reader(run.env))
-    assert run.clock.slept == [9.0, 1.0]
+    assert run.clock.slept[0] == 9.0
+    assert 0.5 <= run.clock.slept[1] <= 1.0
+
+
+@pytest.mark.parametrize("options", [{"url": "http://"}, {"timeout": "soon"}, {"attempts": 0}])
+def test_an_invalid_option_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        ServerSentEvents(**{"url": "http://example.com", **options})

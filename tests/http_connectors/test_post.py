@@ -11,7 +11,7 @@ from streamkit import Secret
 from streamkit.connectors import Chunk, WriteFailed
 from streamkit.connectors.http import HttpSink
 from streamkit.errors import UsageError
-from tests.http_connectors.scripted import Run, reply, scripted
+from tests.http_connectors.scripted import Run, assert_doubles, reply, scripted
 
 
 def chunk(*rows: bytes, first: int = 0) -> Chunk:
@@ -59,7 +59,18 @@ async def test_a_fault_is_retried(fault: bytes) -> None:
     async with scripted(lambda asked: answers.pop(0)) as server:
         assert await write(HttpSink(server.url), chunk(b"1"), run=run) == [1]
     assert [each.body for each in server.asked] == [b"1"] * 3
-    assert run.clock.slept == [0.5, 1.0]
+    assert_doubles(run.clock.slept)
+
+
+async def test_half_of_a_wait_is_random() -> None:
+    answers = [*[b""] * 40, reply()]
+    run = Run()
+    async with scripted(lambda asked: answers.pop(0)) as server:
+        assert await write(HttpSink(server.url), chunk(b"1"), run=run) == [1]
+    assert_doubles(run.clock.slept)
+    longest = run.clock.slept[8:]
+    assert 30 <= min(longest) < 45 < max(longest) <= 60
+    assert len(set(longest)) > len(longest) / 2
 
 
 async def test_retry_after_is_obeyed_but_not_for_days() -> None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+import ssl
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
-from streamkit.errors import UsageError
+from streamkit.errors import ConfigError, UsageError
 from streamkit.settings.secret import Secret
 from streamkit.units import parse_duration_s, parse_size_bytes
 
 Duration = float | str | timedelta
 Headers = Mapping[str, str | Secret]
 Login = tuple[str, Secret]
+Tls = ssl.SSLContext | Callable[[], ssl.SSLContext]
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _PORTS: Final = {"http": 80, "https": 443}
@@ -24,7 +26,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Address:
-    """Where requests go, and with which headers.
+    """Where requests go, with which headers and certificates.
 
     Raises:
         UsageError: The URL or a header is not valid.
@@ -34,6 +36,7 @@ class Address:
     headers: Headers = field(default_factory=dict)
     bearer: Secret | None = None
     auth: Login | None = None
+    tls: Tls | None = None
 
     def __post_init__(self) -> None:
         found = _parts(self.url)
@@ -49,6 +52,7 @@ class Address:
         _check_secret(self.bearer, "bearer=")
         if self.auth is not None:
             _check_secret(self.auth[1], "the password of auth=")
+        _check_tls(self.tls, found.scheme)
         for name, value in self.fields().items():
             if not _TOKEN.fullmatch(name):
                 raise UsageError(f"{name!r} is not a valid name of a header")
@@ -63,6 +67,22 @@ class Address:
         """The URL for requests, without user and password."""
         found = urlsplit(self.url)
         return urlunsplit(found._replace(netloc=found.netloc.rpartition("@")[2], fragment=""))
+
+    def context(self) -> ssl.SSLContext | None:
+        """Return the context for TLS; None for the default.
+
+        Raises:
+            ConfigError: The function for it failed, or returned something else.
+        """
+        if self.tls is None or isinstance(self.tls, ssl.SSLContext):
+            return self.tls
+        try:
+            found = self.tls()
+        except OSError as error:
+            raise ConfigError(f"tls= of {self} failed: {error}") from error
+        if not isinstance(found, ssl.SSLContext):
+            raise ConfigError(f"tls= of {self} returned {type(found).__name__}, no ssl.SSLContext")
+        return found
 
     def fields(self) -> dict[str, str]:
         """Return the headers with the secrets revealed; for requests only."""
@@ -168,3 +188,16 @@ def _check_secret(value: Any, name: str) -> None:
             f"{name} must be a Secret, so that it is never shown",
             hint='for example Secret(os.environ["TOKEN"])',
         )
+
+
+def _check_tls(tls: Any, scheme: str) -> None:
+    if tls is None:
+        return
+    if not isinstance(tls, ssl.SSLContext) and not callable(tls):
+        raise UsageError(
+            f"tls= must be an ssl.SSLContext or a function that returns one, "
+            f"not {type(tls).__name__}",
+            hint='for example tls=ssl.create_default_context(cafile="ca.pem")',
+        )
+    if scheme != "https":
+        raise UsageError("tls= has no effect on a URL with http", hint="use https")

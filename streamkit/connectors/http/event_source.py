@@ -10,9 +10,18 @@ from typing import Any, Final
 
 import msgspec
 
-from streamkit.connectors.http.address import Address, Duration, Headers, Login, seconds, size
+from streamkit.connectors.http.address import (
+    Address,
+    Duration,
+    Headers,
+    Login,
+    Tls,
+    positive,
+    seconds,
+    size,
+)
 from streamkit.connectors.http.event_stream import Event, EventStream
-from streamkit.connectors.http.exchange import Answer, Exchange, Outage, Refused, Transient
+from streamkit.connectors.http.exchange import Exchange, Outage, Refused, Response, Transient
 from streamkit.dataflow.contracts import (
     ConnectorEnv,
     Positions,
@@ -35,10 +44,10 @@ class ServerSentEvents(Source[Any]):
     The key of a record is the type of its event, or None for ``message``. The position is the id
     of the last event, which is sent as ``Last-Event-ID``; whether nothing is lost or repeated
     depends on the server. A stream that ends is requested again, after the time that the server
-    has set with ``retry:``. The source ends if the server answers 204, and with ``--once`` at the
-    end of the first stream.
+    has set with ``retry:``. The source ends if the server responds with 204, and with ``--once``
+    at the end of the first stream.
 
-    Args:
+    Attributes:
         url: The URL of the stream.
         events: The types of events to read; by default all of them.
         headers: Headers of the request. Use a `Secret` for a value that must not be shown.
@@ -48,6 +57,9 @@ class ServerSentEvents(Source[Any]):
             again. Servers send comments to keep a stream open.
         max_event_bytes: The maximum size of an event.
         attempts: How many attempts there are if the run ends by itself.
+        tls: For ``https``: an `ssl.SSLContext` with the CA certificates to trust and the client
+            certificate, or a function that returns one when the job starts. By default, the CA
+            certificates of the system are trusted.
 
     Raises:
         UsageError: An option is not valid.
@@ -61,11 +73,13 @@ class ServerSentEvents(Source[Any]):
     timeout: Duration = "90s"
     max_event_bytes: int | str = "1MiB"
     attempts: int = 5
+    tls: Tls | None = None
 
     def __post_init__(self) -> None:
         _ = self.address
         seconds(self.timeout, "timeout")
         size(self.max_event_bytes, "max_event_bytes")
+        positive(self.attempts, "attempts")
 
     def __str__(self) -> str:
         return f"events of {self.address}"
@@ -79,8 +93,8 @@ class ServerSentEvents(Source[Any]):
 
     @property
     def address(self) -> Address:
-        """The URL with the headers."""
-        return Address(self.url, self.headers, self.bearer, self.auth)
+        """The URL with the headers and certificates."""
+        return Address(self.url, self.headers, self.bearer, self.auth, self.tls)
 
     def place(self, topic: str, partition: int, offset: int) -> str:
         """Return a text for the place of a record."""
@@ -197,26 +211,26 @@ class ServerSentEventsReader(SourceReader):
         url = self._source.address.target
         stack = AsyncExitStack()
         self._connection = stack
-        response = await stack.enter_async_context(self._exchange.streamed("GET", url, headers))
-        fields = {name.lower(): value for name, value in response.headers.items()}
-        answer = Answer(response.status_code, fields, b"", url)
-        problem = self._exchange.refusal(answer, "GET")
+        received = await stack.enter_async_context(self._exchange.streamed("GET", url, headers))
+        fields = {name.lower(): value for name, value in received.headers.items()}
+        response = Response(received.status_code, fields, b"", url)
+        problem = self._exchange.refusal(response, "GET")
         if problem is not None:
             raise problem
-        if answer.status == 204:
+        if response.status == 204:
             self._is_over = True
             await self._disconnect()
             return
         kind = fields.get("content-type", "").partition(";")[0].strip().lower()
-        if answer.status != 200 or kind != "text/event-stream":
+        if response.status != 200 or kind != "text/event-stream":
             raise Refused(
-                f"{self._source.address} returned status {answer.status} with the type {kind!r}",
-                answer.status,
+                f"{self._source.address} returned status {response.status} with the type {kind!r}",
+                response.status,
                 hint="a stream of events has status 200 and the type text/event-stream",
             )
         limit = size(self._source.max_event_bytes, "max_event_bytes")
         self._stream = EventStream(self._last_id, max_event_bytes=limit)
-        self._body = response.aiter_raw()
+        self._body = received.aiter_raw()
 
     def _chunk(self) -> Chunk:
         count = min(len(self._events), CHUNK_RECORDS_MAX)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -13,8 +14,8 @@ from urllib.parse import urljoin
 import anyio
 
 from streamkit.connectors.http.address import Address, is_same_origin, masked
-from streamkit.env import Clock
-from streamkit.errors import ConfigError, StreamKitError
+from streamkit.env import Clock, random_bits
+from streamkit.errors import ConfigError, ConnectFailed, StreamKitError
 
 if TYPE_CHECKING:
     import httpx2
@@ -25,13 +26,17 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _REDIRECTS_MAX: Final = 5
 _FIRST_DELAY_S: Final = 0.5
 _DELAY_S_MAX: Final = 60.0
+_SHARE_BITS: Final = 16
 # A server may ask for a longer wait, but not for one that never ends.
 _RETRY_AFTER_S_MAX: Final = 3_600.0
 _BODY_SHOWN_MAX: Final = 200
+_WRONG_NAME: Final = (62, 64)  # OpenSSL's codes for another host, and another IP address
+_NAME_HINT: Final = "use a URL with a host that the certificate names"
+_CA_HINT: Final = "to trust its CA, give tls=ssl.create_default_context(cafile=...)"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A complete response; names of headers are in lower case."""
 
     status: int
@@ -59,6 +64,8 @@ class Refused(StreamKitError):
 class Outage:
     """Waits longer and longer between the attempts of one request.
 
+    Half of each wait is random, so that many jobs do not come back at the same moment.
+
     Args:
         what: What is not possible at the moment, for messages.
         attempts: After this many attempts it gives up; None for never.
@@ -85,9 +92,11 @@ class Outage:
             times = "1 attempt" if count == 1 else f"{count} attempts"
             raise StreamKitError(f"{self._what} failed after {times}: {error}") from error
         delay_s = min(_FIRST_DELAY_S * 2 ** min(self._failed - 1, 20), _DELAY_S_MAX)
+        delay_s *= 0.5 + 0.5 * random_bits(_SHARE_BITS) / (1 << _SHARE_BITS)
         delay_s = max(delay_s, min(error.retry_after_s, _RETRY_AFTER_S_MAX))
         if self._failed == 1:
-            self._note(f"{self._what} failed and is retried: {error}; next in {delay_s:g} s")
+            next_s = f"{round(delay_s, 2):g}"
+            self._note(f"{self._what} failed and is retried: {error}; next in {next_s} s")
         await self._clock.sleep(delay_s)
 
     def over(self) -> None:
@@ -119,12 +128,15 @@ class Exchange:
         """Create the client; no connection is opened yet.
 
         Raises:
-            ConfigError: httpx2 is not installed.
+            ConfigError: httpx2 is not installed, or ``tls=`` failed.
         """
         library = _library()
         if self._client is None:
             self._client = library.AsyncClient(
-                timeout=library.Timeout(self._timeout_s), trust_env=False, follow_redirects=False
+                verify=self._address.context() or True,
+                timeout=library.Timeout(self._timeout_s),
+                trust_env=False,
+                follow_redirects=False,
             )
 
     async def close(self) -> None:
@@ -133,7 +145,7 @@ class Exchange:
         if client is not None:
             await client.aclose()
 
-    async def get(self, url: str, headers: Mapping[str, str]) -> Answer:
+    async def get(self, url: str, headers: Mapping[str, str]) -> Response:
         """Get a URL; follow redirects within its origin.
 
         Raises:
@@ -142,10 +154,10 @@ class Exchange:
             StreamKitError: The response is too large, or redirects to another origin.
         """
         for _ in range(_REDIRECTS_MAX):
-            answer = await self.send("GET", url, headers)
-            if answer.status not in _REDIRECTS or "location" not in answer.headers:
-                return self._checked(answer, "GET")
-            target = urljoin(url, answer.headers["location"])
+            response = await self.send("GET", url, headers)
+            if response.status not in _REDIRECTS or "location" not in response.headers:
+                return self._checked(response, "GET")
+            target = urljoin(url, response.headers["location"])
             if not is_same_origin(target, url):
                 raise StreamKitError(
                     f"{masked(url)} redirects to another origin, {masked(target)}",
@@ -154,7 +166,7 @@ class Exchange:
             url = target
         raise StreamKitError(f"{masked(url)} has more than {_REDIRECTS_MAX} redirects")
 
-    async def post(self, method: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def post(self, method: str, body: bytes, headers: Mapping[str, str]) -> Response:
         """Send a body; a redirect is an error.
 
         The status is the result: with 2xx, the service has accepted the body, so nothing that
@@ -164,33 +176,33 @@ class Exchange:
             Transient: A later attempt may succeed.
             Refused: The service refuses the request.
         """
-        url, answer = self._address.target, None
+        url, response = self._address.target, None
         fields = {"Accept-Encoding": "identity", **headers}
         try:
             with anyio.fail_after(self._timeout_s):
-                async with self.streamed(method, url, fields, body) as response:
-                    answer = Answer(response.status_code, _lower(response.headers), b"", url)
-                    async for data in response.aiter_raw():
-                        answer = replace(answer, body=answer.body + data)
-                        if len(answer.body) > self._max_body_bytes:
+                async with self.streamed(method, url, fields, body) as received:
+                    response = Response(received.status_code, _lower(received.headers), b"", url)
+                    async for data in received.aiter_raw():
+                        response = replace(response, body=response.body + data)
+                        if len(response.body) > self._max_body_bytes:
                             break
         except (TimeoutError, Transient) as error:
-            if answer is None:
+            if response is None:
                 raise (error if isinstance(error, Transient) else _late(self._timeout_s)) from None
-        assert answer is not None, "otherwise an error was raised"
-        return self._checked(answer, method)
+        assert response is not None, "otherwise an error was raised"
+        return self._checked(response, method)
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> Answer:
+    ) -> Response:
         """Send one request and read the response, whatever its status is."""
         try:
             with anyio.fail_after(self._timeout_s):
-                async with self.streamed(method, url, headers, body) as response:
-                    data = await self._read(response)
+                async with self.streamed(method, url, headers, body) as received:
+                    data = await self._read(received)
         except TimeoutError:
             raise _late(self._timeout_s) from None
-        return Answer(response.status_code, _lower(response.headers), data, url)
+        return Response(received.status_code, _lower(received.headers), data, url)
 
     @asynccontextmanager
     async def streamed(
@@ -209,8 +221,8 @@ class Exchange:
         with self.failures():
             async with self._client.stream(
                 method, url, headers=fields, content=body, timeout=timeout
-            ) as response:
-                yield response
+            ) as received:
+                yield received
 
     @contextmanager
     def failures(self) -> Iterator[None]:
@@ -218,6 +230,7 @@ class Exchange:
 
         Raises:
             Transient: The connection failed.
+            ConnectFailed: The certificate of the server is not trusted.
             StreamKitError: The request is not valid.
         """
         library = _library()
@@ -227,17 +240,26 @@ class Exchange:
             # The text may have the value of a header, which may be secret.
             raise StreamKitError(f"the request to {self._address} is not valid HTTP") from None
         except library.TransportError as error:
+            untrusted = _verification_error(error)
+            if untrusted is not None:
+                has_other_name = untrusted.verify_code in _WRONG_NAME
+                raise ConnectFailed(
+                    str(self._address),
+                    f"its certificate is not trusted: {untrusted.verify_message}",
+                    hint=_NAME_HINT if has_other_name else _CA_HINT,
+                    retryable=False,
+                ) from error
             raise Transient(f"{type(error).__name__} {error}".rstrip()) from error
 
-    def refusal(self, answer: Answer, method: str) -> Transient | Refused | None:
+    def refusal(self, response: Response, method: str) -> Transient | Refused | None:
         """Return why a response is not a success; None if it is one."""
-        status = answer.status
+        status = response.status
         if status < 300 or status == 304:
             return None
-        text = f"{method} {masked(answer.url)} returned status {status}"
+        text = f"{method} {masked(response.url)} returned status {status}"
         if status in _TRANSIENT or status >= 500:
-            return Transient(text, self.retry_after_s(answer.headers))
-        shown = answer.body[:_BODY_SHOWN_MAX].decode("utf-8", "replace").strip()
+            return Transient(text, self.retry_after_s(response.headers))
+        shown = response.body[:_BODY_SHOWN_MAX].decode("utf-8", "replace").strip()
         shown = "".join(each if each.isprintable() else " " for each in shown)
         hint = "check bearer=, auth= and headers=" if status in (401, 403) else ""
         return Refused(f"{text}: {shown}" if shown else text, status, hint=hint)
@@ -253,26 +275,26 @@ class Exchange:
             return 0.0
         return max(0.0, until - self._clock.wall_ms() / 1_000)
 
-    def _checked(self, answer: Answer, method: str) -> Answer:
-        problem = self.refusal(answer, method)
+    def _checked(self, response: Response, method: str) -> Response:
+        problem = self.refusal(response, method)
         if problem is not None:
             raise problem
-        return answer
+        return response
 
-    async def _read(self, response: httpx2.Response) -> bytes:
+    async def _read(self, received: httpx2.Response) -> bytes:
         """Read a body. It is decompressed here, because httpx2 has no bound on the result."""
-        encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        encoding = received.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", "", "gzip", "x-gzip"):
             raise StreamKitError(f"the response has the encoding {encoding!r}, not gzip")
         inflate = _Inflate() if "gzip" in encoding else None
         parts: list[bytes] = []
         room = self._max_body_bytes
-        async for data in response.aiter_raw():
+        async for data in received.aiter_raw():
             part = data if inflate is None else inflate.feed(data, room)
             room -= len(part)
             if room < 0:
                 raise StreamKitError(
-                    f"the response of {masked(str(response.url))} is larger than "
+                    f"the response of {masked(str(received.url))} is larger than "
                     f"{self._max_body_bytes} bytes",
                     hint="increase max_body_bytes=, or request smaller pages",
                 )
@@ -316,6 +338,15 @@ def _lower(headers: Mapping[str, str]) -> dict[str, str]:
 
 def _late(timeout_s: float) -> Transient:
     return Transient(f"no complete response within {timeout_s:g} s")
+
+
+def _verification_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """Return the error of a certificate that caused an error of httpx2; None if another did."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _library() -> Any:

@@ -15,6 +15,7 @@ from streamkit.connectors.http.address import (
     Duration,
     Headers,
     Login,
+    Tls,
     is_same_origin,
     masked,
     positive,
@@ -22,7 +23,7 @@ from streamkit.connectors.http.address import (
     size,
     with_parameter,
 )
-from streamkit.connectors.http.exchange import Answer, Exchange, Outage, Refused, Transient
+from streamkit.connectors.http.exchange import Exchange, Outage, Refused, Response, Transient
 from streamkit.connectors.http.paging import (
     Cursor,
     Page,
@@ -61,7 +62,7 @@ class HttpPoll(Source[Any]):
     Responses with 408, 425, 429 or from 500 up, lost connections and timeouts are retried for
     ever; with ``--once``, at most ``attempts`` times. Other errors end the job.
 
-    Args:
+    Attributes:
         url: The URL of the first page.
         every: The time between the end of a pass and the next one.
         records: The path of the list of records in the body, such as ``"data.items"``, or a
@@ -73,6 +74,9 @@ class HttpPoll(Source[Any]):
         timeout: The time for a request and its response.
         max_body_bytes: The maximum size of a page after decompression.
         attempts: How many attempts a request has if the run ends by itself.
+        tls: For ``https``: an `ssl.SSLContext` with the CA certificates to trust and the client
+            certificate, or a function that returns one when the job starts. By default, the CA
+            certificates of the system are trusted.
 
     Raises:
         UsageError: An option is not valid.
@@ -88,6 +92,7 @@ class HttpPoll(Source[Any]):
     timeout: Duration = "30s"
     max_body_bytes: int | str = "16MiB"
     attempts: int = 5
+    tls: Tls | None = None
 
     def __post_init__(self) -> None:
         _ = self.address
@@ -108,8 +113,8 @@ class HttpPoll(Source[Any]):
 
     @property
     def address(self) -> Address:
-        """The URL with the headers."""
-        return Address(self.url, self.headers, self.bearer, self.auth)
+        """The URL with the headers and certificates."""
+        return Address(self.url, self.headers, self.bearer, self.auth, self.tls)
 
     def place(self, topic: str, partition: int, offset: int) -> str:
         """Return a text for the place of a record."""
@@ -210,8 +215,8 @@ class HttpPollReader(SourceReader):
         while True:
             place = self._next
             try:
-                answer = await self._exchange.get(self._url_of(place), _conditions(place))
-                page = self._page_of(answer, place)
+                response = await self._exchange.get(self._url_of(place), _conditions(place))
+                page = self._page_of(response, place)
             except Refused as error:
                 if place.link is None or error.status not in _STALE:
                     raise
@@ -246,23 +251,23 @@ class HttpPollReader(SourceReader):
             return self._url
         return with_parameter(self._url, cursor.parameter, place.cursor)
 
-    def _page_of(self, answer: Answer, place: Place) -> Page | None:
+    def _page_of(self, response: Response, place: Place) -> Page | None:
         """Return the page of a response; None if it has not changed since the last pass.
 
         Raises:
             Transient: The body is not JSON.
             StreamKitError: The body has no records.
         """
-        if answer.status == 304:
+        if response.status == 304:
             return None
-        crc = zlib.crc32(answer.body)
+        crc = zlib.crc32(response.body)
         if place.body_crc == crc and place.rows == 0:
             return None
         try:
-            body = msgspec.json.decode(answer.body) if answer.body.strip() else []
+            body = msgspec.json.decode(response.body) if response.body.strip() else []
         except msgspec.DecodeError as error:
             raise Transient(f"the response is not valid JSON: {error}") from error
-        link = next_link(answer.headers.get("link", ""), answer.url)
+        link = next_link(response.headers.get("link", ""), response.url)
         if link is not None and not is_same_origin(link, self._url):
             raise StreamKitError(
                 f"the next page of {masked(self._url)} is at another origin, {masked(link)}",
@@ -275,8 +280,8 @@ class HttpPollReader(SourceReader):
         if page.is_last and self._is_first_page and source.cursor is None:
             page.after = msgspec.structs.replace(
                 page.after,
-                etag=answer.headers.get("etag"),
-                modified=answer.headers.get("last-modified"),
+                etag=response.headers.get("etag"),
+                modified=response.headers.get("last-modified"),
                 body_crc=crc,
             )
         return page

@@ -11,6 +11,7 @@ from streamkit.connectors.http.address import (
     Duration,
     Headers,
     Login,
+    Tls,
     positive,
     seconds,
 )
@@ -23,7 +24,7 @@ from streamkit.dataflow.contracts import (
     Sink,
     WriteFailed,
 )
-from streamkit.errors import StreamKitError, TopologyError, UsageError
+from streamkit.errors import ConnectFailed, StreamKitError, TopologyError, UsageError
 from streamkit.record import Chunk
 from streamkit.serde.binding import Serde
 from streamkit.serde.finite import lost_float
@@ -35,7 +36,7 @@ Method = Literal["POST", "PUT", "PATCH"]
 Body = Literal["array", "lines"]
 
 # Of a response only its status counts; its body is shown in errors.
-_ANSWER_BYTES_MAX: Final = 4 << 10
+_RESPONSE_BYTES_MAX: Final = 4 << 10
 _TYPES: Final = {"array": "application/json", "lines": "application/x-ndjson"}
 
 
@@ -43,15 +44,16 @@ _TYPES: Final = {"array": "application/json", "lines": "application/x-ndjson"}
 class HttpSink(Sink[Any]):
     """A service that gets each record, or each batch of records, as JSON in a request.
 
-    A record is written when the service has answered with a status from 200 to 299. Lost
+    A record is written when the service has responded with a status from 200 to 299. Lost
     connections, timeouts and responses with 408, 425, 429 or from 500 up are retried, by default
     for ever, in order; ``Retry-After`` is obeyed. A record that is refused with another status,
-    or after ``attempts``, fails: ``on_error`` of the sink decides what happens to it. If a batch
-    fails, its records are sent one by one, so only the bad ones fail.
+    or after ``attempts``, fails: ``on_error`` of the sink decides what happens to it, but a
+    ``retry`` there does not send it again. If a batch fails, its records are sent one by one, so
+    only the bad ones fail.
 
     After a crash, records after the last commit are sent again (at least once).
 
-    Args:
+    Attributes:
         url: The URL of the service.
         method: ``POST``, ``PUT`` or ``PATCH``.
         batch: How many records a request has at most; by default one, which is sent as it is.
@@ -64,6 +66,9 @@ class HttpSink(Sink[Any]):
         idempotency: The name of a header, such as ``Idempotency-Key``, with a key that is the same
             each time a record is sent, also after a crash. The key of a batch is the same within
             a run only, because a batch may begin elsewhere after a crash.
+        tls: For ``https``: an `ssl.SSLContext` with the CA certificates to trust and the client
+            certificate, or a function that returns one when the job starts. By default, the CA
+            certificates of the system are trusted.
 
     Raises:
         UsageError: An option is not valid.
@@ -79,6 +84,7 @@ class HttpSink(Sink[Any]):
     timeout: Duration = "30s"
     attempts: int | None = None
     idempotency: str | None = None
+    tls: Tls | None = None
 
     def __post_init__(self) -> None:
         _ = self.address
@@ -106,8 +112,8 @@ class HttpSink(Sink[Any]):
 
     @property
     def address(self) -> Address:
-        """The URL with the headers."""
-        return Address(self.url, self.headers, self.bearer, self.auth)
+        """The URL with the headers and certificates."""
+        return Address(self.url, self.headers, self.bearer, self.auth, self.tls)
 
     def encoder(self, kind: Any, serde: Serde | None) -> ValueEncoder:
         """Return how values are encoded: as JSON, unless they are bytes."""
@@ -134,7 +140,7 @@ class HttpWriter(AtOnceWriter):
             sink.address,
             env.clock,
             timeout_s=seconds(sink.timeout, "timeout"),
-            max_body_bytes=_ANSWER_BYTES_MAX,
+            max_body_bytes=_RESPONSE_BYTES_MAX,
         )
         self._outage = Outage(str(sink), env.clock, env.note, sink.attempts)
         self._place: tuple[str, int, int] | None = None
@@ -154,6 +160,8 @@ class HttpWriter(AtOnceWriter):
             part = chunk.slice(start, start + step)
             try:
                 await self._send(part)
+            except ConnectFailed:
+                raise  # nothing was sent, so it is not about these records
             except StreamKitError as error:
                 raise WriteFailed(start, len(part)) from error
             if is_over():
@@ -161,13 +169,13 @@ class HttpWriter(AtOnceWriter):
         return len(chunk)
 
     async def flush(self, *, is_last: bool) -> None:
-        pass  # each request was answered before the next one
+        pass  # the response of each request came before the next one
 
     async def close(self) -> None:
         await self._exchange.close()
 
     async def _send(self, part: Chunk) -> None:
-        """Send a request until it is answered.
+        """Send a request until a response is a success.
 
         Raises:
             StreamKitError: It is refused, or the attempts are used up.

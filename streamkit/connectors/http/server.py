@@ -32,7 +32,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class Response:
     """A response with a short text as its body."""
 
     status: int
@@ -40,16 +40,16 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-Judge = Callable[[Request], Reply | None]
-Accept = Callable[[bytes], Awaitable[Reply]]
+Judge = Callable[[Request], Response | None]
+Accept = Callable[[bytes], Awaitable[Response]]
 
 
 class Server:
     """Accepts connections and serves the requests of each, one after another.
 
     Args:
-        judge: Called with each request before its body is read; returns a reply to refuse it.
-        accept: Called with each body; returns the reply when it is known.
+        judge: Called with each request before its body is read; returns a response to refuse it.
+        accept: Called with each body; returns the response when it is known.
         request_timeout_s: How long a client may take to send a request.
         max_body_bytes: The maximum size of a body.
         max_connections: More connections than this are closed with 503.
@@ -149,12 +149,12 @@ class Server:
             async with asyncio.timeout(self._request_timeout_s):
                 found = await self._read(connection)
         except TimeoutError:
-            found = Reply(408, f"the request took longer than {self._request_timeout_s:g} s")
+            found = Response(408, f"the request took longer than {self._request_timeout_s:g} s")
         except library.RemoteProtocolError as error:
-            found = Reply(error.error_status_hint, str(error))
+            found = Response(error.error_status_hint, str(error))
         if found is None:
             return False
-        if isinstance(found, Reply):  # the body is not read, so no request can follow
+        if isinstance(found, Response):  # the body is not read, so no request can follow
             await connection.send(found, closes=True)
             await connection.linger()
             return False
@@ -162,8 +162,8 @@ class Server:
         await connection.send(await self._accept(found), closes=closes or self._is_stopping)
         return not closes and connection.next_request()
 
-    async def _read(self, connection: _Connection) -> bytes | Reply | None:
-        """Read a request; return its body, or the reply that refuses it, or None at the end."""
+    async def _read(self, connection: _Connection) -> bytes | Response | None:
+        """Read a request; return its body, or the response that refuses it, or None at the end."""
         request = await connection.head()
         if request is None:
             return None
@@ -180,11 +180,11 @@ class Server:
                 return self._too_large()
         return bytes(body)
 
-    def _too_large(self) -> Reply:
-        return Reply(413, f"the body is larger than {self._max_body_bytes} bytes")
+    def _too_large(self) -> Response:
+        return Response(413, f"the body is larger than {self._max_body_bytes} bytes")
 
 
-_BUSY: Final = Reply(503, "too many connections", {"Retry-After": "1"})
+_BUSY: Final = Response(503, "too many connections", {"Retry-After": "1"})
 
 
 class _Connection:
@@ -228,20 +228,20 @@ class _Connection:
         while isinstance(event := await self._event(), library.Data):
             yield bytes(event.data)
 
-    async def send(self, reply: Reply, *, closes: bool) -> None:
+    async def send(self, response: Response, *, closes: bool) -> None:
         """Send a response."""
         library = _library()
         if self._state.our_state not in (library.IDLE, library.SEND_RESPONSE):
             return
-        body = (reply.text + "\n").encode() if reply.text else b""
+        body = (response.text + "\n").encode() if response.text else b""
         headers = {
             "Date": formatdate(usegmt=True),
             "Content-Type": "text/plain; charset=utf-8",
             "Content-Length": str(len(body)),
-            **reply.headers,
+            **response.headers,
             **({"Connection": "close"} if closes else {}),
         }
-        head = library.Response(status_code=reply.status, headers=list(headers.items()))
+        head = library.Response(status_code=response.status, headers=list(headers.items()))
         data = self._state.send(head) or b""
         data += self._state.send(library.Data(data=body)) or b""
         data += self._state.send(library.EndOfMessage()) or b""

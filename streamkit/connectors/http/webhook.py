@@ -1,4 +1,4 @@
-"""A webhook as a source: records that other programs post, answered when they are stored."""
+"""A webhook as a source: clients post records, and get a response when these are stored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from streamkit.connectors.http.address import Duration, positive, seconds, size
-from streamkit.connectors.http.server import Reply, Request, Server
+from streamkit.connectors.http.server import Request, Response, Server
 from streamkit.dataflow.contracts import (
     ConnectorEnv,
     Positions,
@@ -38,7 +38,7 @@ class Webhook(Source[Any]):
 
     A client gets status 200 after the commit that covers its records: then their results are in
     every sink, and a crash cannot lose them. With any other status, the client must post again. A
-    client that got no answer must post again too, so records may come twice. Records cannot be
+    client that got no response must post again too, so records may come twice. Records cannot be
     replayed.
 
     | status | reason |
@@ -51,7 +51,7 @@ class Webhook(Source[Any]):
     | 429 | ``max_records`` or ``max_bytes`` wait already |
     | 503 | no commit within ``commit_timeout``, the job stops, or too many connections |
 
-    Args:
+    Attributes:
         path: The path of the URL.
         port: The port; with 0 the system chooses one, and the start report shows it.
         host: The address to listen on. Use ``0.0.0.0`` to accept clients on other machines; then
@@ -123,7 +123,7 @@ class _Post:
 
     rows: list[bytes]
     size_bytes: int
-    reply: asyncio.Future[Reply]
+    response: asyncio.Future[Response]
     end: int | None = None
 
 
@@ -133,10 +133,10 @@ class WebhookReader(SourceReader):
     | a request | event | next |
     |---|---|---|
     | waiting | `next` returns its records | in the job |
-    | | stop | answered 503 |
-    | in the job | `committed` reaches its last record | answered 200 |
-    | | close | answered 503 |
-    | any | the commit timeout | answered 503; its records are processed nevertheless |
+    | | stop | gets 503 |
+    | in the job | `committed` reaches its last record | gets 200 |
+    | | close | gets 503 |
+    | any | the commit timeout | gets 503; its records are processed nevertheless |
     """
 
     def __init__(self, source: Webhook, env: ConnectorEnv) -> None:
@@ -187,7 +187,7 @@ class WebhookReader(SourceReader):
             return
         end = int(positions[_PART])
         while self._in_job and self._in_job[0].end is not None and self._in_job[0].end <= end:
-            self._settle(self._in_job.popleft(), Reply(200, "stored"))
+            self._settle(self._in_job.popleft(), Response(200, "stored"))
 
     def lag(self) -> int | None:
         return sum(len(each.rows) for each in self._waiting) - self._rows_sent
@@ -229,34 +229,34 @@ class WebhookReader(SourceReader):
 
     # --- in the tasks of the connections ----------------------------------------------
 
-    def _judge(self, request: Request) -> Reply | None:
-        """Return the reply to a request that is refused before its body is read."""
+    def _judge(self, request: Request) -> Response | None:
+        """Return the response to a request that is refused before its body is read."""
         token = self._source.token
         if token is not None:
             expected = f"Bearer {token.reveal()}".encode()
             given = request.headers.get("authorization", "").encode("latin-1")
             if not hmac.compare_digest(given, expected):
-                return Reply(401, "a valid token is required", {"WWW-Authenticate": "Bearer"})
+                return Response(401, "a valid token is required", {"WWW-Authenticate": "Bearer"})
         if request.path != self._source.path:
-            return Reply(404, "no such path")
+            return Response(404, "no such path")
         if request.method != "POST":
-            return Reply(405, "use POST", {"Allow": "POST"})
+            return Response(405, "use POST", {"Allow": "POST"})
         if request.headers.get("content-encoding", "identity").lower() != "identity":
-            return Reply(415, "send the body without compression", {"Accept-Encoding": "identity"})
+            return Response(415, "send the body uncompressed", {"Accept-Encoding": "identity"})
         if self._is_stopping:
             return _STOPS
         return _FULL if self._is_full(0, 0) else None
 
-    async def _accept(self, body: bytes) -> Reply:
-        """Return the reply to a body, after the commit that covers its records."""
+    async def _accept(self, body: bytes) -> Response:
+        """Return the response to a body, after the commit that covers its records."""
         try:
             rows = _rows_of(body, self._source.body)
         except ValueError as error:
-            return Reply(400, str(error))
+            return Response(400, str(error))
         if not rows:
-            return Reply(200, "no records")
+            return Response(200, "no records")
         if len(rows) > self._source.max_records or len(body) > self._max_bytes:
-            return Reply(413, f"more than {self._source.max_records} records in one request")
+            return Response(413, f"more than {self._source.max_records} records in one request")
         if self._is_stopping:
             return _STOPS
         if self._is_full(len(rows), len(body)):
@@ -264,14 +264,14 @@ class WebhookReader(SourceReader):
         post = _Post(rows, len(body), asyncio.get_running_loop().create_future())
         self._records += len(rows)
         self._bytes += len(body)
-        post.reply.add_done_callback(partial(self._release, post))
+        post.response.add_done_callback(partial(self._release, post))
         self._waiting.append(post)
         self._arrived.set()
         try:
             async with asyncio.timeout(self._commit_timeout_s):
-                return await asyncio.shield(post.reply)
+                return await asyncio.shield(post.response)
         except TimeoutError:
-            return Reply(503, "the records are not stored yet; post them again", _RETRY_AFTER)
+            return Response(503, "the records are not stored yet; post them again", _RETRY_AFTER)
 
     def _is_full(self, rows: int, size_bytes: int) -> bool:
         return (
@@ -279,17 +279,17 @@ class WebhookReader(SourceReader):
             or self._bytes + size_bytes > self._max_bytes
         )
 
-    def _settle(self, post: _Post, reply: Reply) -> None:
-        if not post.reply.done():
-            post.reply.set_result(reply)
+    def _settle(self, post: _Post, response: Response) -> None:
+        if not post.response.done():
+            post.response.set_result(response)
 
-    def _release(self, post: _Post, _: asyncio.Future[Reply]) -> None:
+    def _release(self, post: _Post, _: asyncio.Future[Response]) -> None:
         self._records -= len(post.rows)
         self._bytes -= post.size_bytes
 
 
-_STOPS: Final = Reply(503, "the job stops", _RETRY_AFTER)
-_FULL: Final = Reply(429, "too many records wait to be stored", _RETRY_AFTER)
+_STOPS: Final = Response(503, "the job stops", _RETRY_AFTER)
+_FULL: Final = Response(429, "too many records wait to be stored", _RETRY_AFTER)
 
 
 def _rows_of(body: bytes, kind: Body) -> list[bytes]:
