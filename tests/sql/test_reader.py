@@ -147,6 +147,17 @@ async def test_times_and_keys_of_rows_become_those_of_records(database: TestData
         assert min(chunk.timestamps_ms) > 1_704_067_200_500
 
 
+async def test_a_key_that_looks_like_a_date_is_not_a_time(database: TestDatabase) -> None:
+    database.run_all(
+        "CREATE TABLE parts (number varchar(8) PRIMARY KEY)",
+        "INSERT INTO parts VALUES ('20010203')",
+    )
+    async with reading(SqlTable(database.url, "parts")) as run:
+        chunk = await run.next()
+        assert chunk is not None
+        assert min(chunk.timestamps_ms) > 1_704_067_200_500
+
+
 @pytest.mark.parametrize("splits", [2, 3, 8])
 async def test_ranges_of_a_table_are_read_at_the_same_time(
     database: TestDatabase, splits: int

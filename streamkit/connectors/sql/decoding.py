@@ -17,7 +17,7 @@ from streamkit.errors import shown
 from streamkit.record import Kind, Value
 
 # A row by the names of its columns. JSON of the database is a `msgspec.Raw`.
-Row = Mapping[str, Value]
+NamedRow = Mapping[str, Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class RowDecoder:
     fixes: tuple[Fix, ...]
     optional: frozenset[str] = frozenset()
 
-    def one(self, row: Row) -> Value:
+    def one(self, row: NamedRow) -> Value:
         """Return the value of one row.
 
         Raises:
@@ -51,7 +51,7 @@ class RowDecoder:
         """
         return msgspec.convert(self._fixed(row, self.fixes), self.rows.kind)
 
-    def many(self, rows: Sequence[Row]) -> Sequence[Value]:
+    def many(self, rows: Sequence[NamedRow]) -> Sequence[Value]:
         """Return the values of many rows.
 
         Raises:
@@ -64,7 +64,7 @@ class RowDecoder:
         found: list[Value] = msgspec.convert(rows, column)
         return found
 
-    def _fixed(self, row: Row, fixes: Iterable[Fix]) -> Row:
+    def _fixed(self, row: NamedRow, fixes: Iterable[Fix]) -> NamedRow:
         changed = {
             fix.name: fix.one(value) for fix in fixes if (value := row.get(fix.name)) is not None
         }
@@ -81,14 +81,14 @@ def row_decoder(rows: RowType) -> RowDecoder:
     return RowDecoder(rows, tuple(fixes), optional)
 
 
-def _needs(fix: Fix, rows: Sequence[Row]) -> bool:
+def _needs(fix: Fix, rows: Sequence[NamedRow]) -> bool:
     """Return whether a column has a value that must be converted; False if it was not read."""
     if not rows or fix.name not in rows[0]:
         return False
     return not set(map(type, map(itemgetter(fix.name), rows))) <= fix.plain
 
 
-def plain_row(row: Row) -> dict[str, Value]:
+def plain_row(row: NamedRow) -> dict[str, Value]:
     """Return a row as a dict of Python values, for sources without a row type."""
     return {
         name: msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value

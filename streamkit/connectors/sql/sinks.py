@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Literal, get_args
 
 from streamkit.connectors.sql.columns import RowType, row_type
 from streamkit.connectors.sql.dialects import table_parts
 from streamkit.connectors.sql.options import (
+    NAME_CHARACTERS_MAX,
     Url,
     checked_url,
     database_at,
@@ -26,8 +27,6 @@ from streamkit.serde.kinds import in_record, members
 from streamkit.serde.values import ValueEncoder
 
 Mode = Literal["insert", "upsert", "ignore"]
-
-_NAME_CHARACTERS_MAX: Final = 60
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -79,7 +78,7 @@ class SqlSink(Sink[Any]):
     @property
     def name(self) -> str:
         """A name for the sink."""
-        return f"to-{node_name(self.table)}"[:_NAME_CHARACTERS_MAX]
+        return f"to-{node_name(self.table)}"[:NAME_CHARACTERS_MAX]
 
     @property
     def database(self) -> Database:

@@ -20,10 +20,10 @@ from streamkit.connectors.sql.tables import (
     create_table,
     key_columns,
     limits_of,
+    refuse_absent,
     refuse_mismatches,
 )
 from streamkit.dataflow.steps import RowFailed
-from streamkit.errors import ConfigError
 from streamkit.record import Chunk, Value
 
 Written = Row | Deletion
@@ -103,11 +103,7 @@ def row_maker(session: Session, sink: SqlSink, rows: RowType) -> RowMaker:
     if table is None and sink.create:
         session.execute(Statement(create_table(session.dialect, sink.table, rows, key)))
         table = session.describe(sink.table)
-    if table is None:
-        raise ConfigError(
-            f"{sink} does not exist",
-            hint="names are used exactly as written, with their case; create=True creates it",
-        )
+    table = refuse_absent(sink, table, "create=True creates it")
     refuse_mismatches(session.dialect, sink.table, table, rows, key)
     encoder = row_encoder(rows, session.dialect, limits_of(session.dialect, table, rows))
     is_upsert = sink.mode == "upsert"
