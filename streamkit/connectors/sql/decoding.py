@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -15,6 +15,7 @@ from streamkit.connectors.sql.columns import ColumnType as T
 from streamkit.connectors.sql.columns import RowType
 from streamkit.errors import shown
 from streamkit.record import Kind, Value
+from streamkit.serde.kinds import bare
 
 # A row by the names of its columns. JSON of the database is a `msgspec.Raw`.
 NamedRow = Mapping[str, Value]
@@ -86,6 +87,12 @@ def _needs(fix: Fix, rows: Sequence[NamedRow]) -> bool:
     if not rows or fix.name not in rows[0]:
         return False
     return not set(map(type, map(itemgetter(fix.name), rows))) <= fix.plain
+
+
+def is_untyped(kind: Kind) -> bool:
+    """Return whether rows are dicts, because no other type is declared."""
+    kind = bare(kind)
+    return kind is Any or kind is dict or kind == dict[str, Any]
 
 
 def plain_row(row: NamedRow) -> dict[str, Value]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from streamkit.connectors.sql.columns import RowType, row_type
+from streamkit.connectors.sql.decoding import is_untyped
 from streamkit.connectors.sql.dialects import table_parts
 from streamkit.connectors.sql.options import (
     NAME_CHARACTERS_MAX,
@@ -96,14 +97,16 @@ class SqlSink(Sink[Any]):
         self.rows(kind)
         return ValueEncoder(_same)
 
-    def rows(self, kind: Kind) -> RowType:
+    def rows(self, kind: Kind) -> RowType | None:
         """Return the columns of the rows of a type; None in it stands for a deletion.
+
+        For dicts, and values of any type, it returns None: the columns of the table decide.
 
         Raises:
             TopologyError: The type is not known, has no columns, or lacks those of the key.
         """
         written = in_record(kind) if kind is not None else None
-        kinds = [each for each in members(written) if each not in (None, type(None), Any)]
+        kinds = [each for each in members(written) if each not in (None, type(None))]
         if not kinds:
             raise TopologyError(
                 f"{self}: the type of the rows is not known",
@@ -115,6 +118,8 @@ class SqlSink(Sink[Any]):
                 f"{self}: the values are of several types, {names}",
                 hint="write each type to its own table, with stream.only(Type)",
             )
+        if is_untyped(kinds[0]):
+            return None
         found = row_type(kinds[0])
         key_columns(found, names_of(self.key))
         return found
