@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from streamkit.app import App
 
 _SLUG_MAX: Final = 20
+_SQLITE_FILE: Final = re.compile(r"sqlite:///(.+)")
 
 
 @click.command(
@@ -122,6 +123,8 @@ def copy_name(from_end: str, to_end: str) -> str:
 
 
 def _absolute(end: str) -> str:
+    if (found := _SQLITE_FILE.match(end)) is not None:
+        return f"sqlite:///{Path(found[1]).absolute()}"
     is_url = "://" in end or end.startswith("fluvio:")
     return end if is_url else str(Path(end.removeprefix("jsonl:")).absolute())
 

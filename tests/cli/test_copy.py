@@ -92,6 +92,9 @@ def test_names_depend_on_both_ends() -> None:
     assert copy_name("fluvio:a", "a.jsonl") == copy_name(
         "fluvio:a", str(Path("a.jsonl").absolute())
     )
+    assert copy_name("sqlite:///a.db#t", "fluvio:a") == copy_name(
+        f"sqlite:///{Path('a.db').absolute()}#t", "fluvio:a"
+    )
 
 
 def test_a_connector_with_a_scheme_is_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

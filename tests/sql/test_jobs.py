@@ -220,7 +220,7 @@ def untyped(value: Any):  # type: ignore[no-untyped-def]
     ("kind", "text"),
     [
         (int, "has no columns"),
-        (Any, "the type of the rows is not known"),
+        (None, "the type of the rows is not known"),
         (Total | Point, "of several types, Total, Point"),
         (Pair, "has no columns"),
         (Point, "has no column 'id', which key= names"),

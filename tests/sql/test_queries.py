@@ -21,7 +21,6 @@ from streamkit.connectors.sql.queries import (
     Statement,
     query_relation,
     split_range,
-    table_relation,
 )
 from streamkit.errors import DataError, StateMismatch, StreamKitError, UsageError
 from tests.sql.databases import TestDatabase
@@ -58,7 +57,7 @@ def test_pages_have_every_row_once_in_order(
     connection = sqlite3.connect(":memory:")
     connection.execute("CREATE TABLE t (a, b, c)")
     connection.executemany("INSERT INTO t VALUES (?, ?, ?)", rows)
-    selection = Selection(dialect, table_relation(dialect, "t"), ("a", "b", "c"))
+    selection = Selection(dialect, dialect.table("t"), ("a", "b", "c"))
 
     def run(statement: Statement) -> list[Any]:
         return connection.execute(statement.text, statement.parameters).fetchall()
@@ -101,7 +100,7 @@ def test_a_place_of_every_type_is_found_again_exactly(
     postgres_only: TestDatabase, kind: str, values: list[Any]
 ) -> None:
     postgres_only.run(f'CREATE TABLE t ("At %s" {kind}, id int)')
-    selection = Selection(POSTGRES, table_relation(POSTGRES, "t"), ("At %s", "id"))
+    selection = Selection(POSTGRES, POSTGRES.table("t"), ("At %s", "id"))
     with postgres_only.session() as session:
         for value in values:
             for number in (1, 2):

@@ -12,7 +12,7 @@ from streamkit.connectors.sql import SqlQuery, SqlTable
 from streamkit.connectors.sql.queries import Statement
 from streamkit.errors import ConfigError, DataError, StateMismatch, StreamKitError
 from tests.postgres.server import PostgresServer
-from tests.proxy import Cut, Proxy
+from tests.proxy import Cut, Flow, Proxy, Stall
 from tests.sql.databases import TestDatabase
 from tests.sql.reading import read_all, reading
 
@@ -144,6 +144,17 @@ async def test_times_and_keys_of_rows_become_those_of_records(database: TestData
         chunk = await run.next()
         assert chunk is not None
         assert list(chunk.keys) == [b"1", b"2"]
+        assert min(chunk.timestamps_ms) > 1_704_067_200_500
+
+
+async def test_a_key_that_looks_like_a_date_is_not_a_time(database: TestDatabase) -> None:
+    database.run_all(
+        "CREATE TABLE parts (number varchar(8) PRIMARY KEY)",
+        "INSERT INTO parts VALUES ('20010203')",
+    )
+    async with reading(SqlTable(database.url, "parts")) as run:
+        chunk = await run.next()
+        assert chunk is not None
         assert min(chunk.timestamps_ms) > 1_704_067_200_500
 
 
@@ -374,6 +385,26 @@ async def test_an_idle_connection_that_the_server_closes_is_replaced_silently(
         run.clock.on_sleep = close_connections
         assert ids(await run.rows(1)) == [1]
         assert run.notes == []
+
+
+@pytest.mark.parametrize("flow", ["sc up", "sc down"])
+async def test_a_network_that_is_dead_does_not_keep_the_job_from_stopping(
+    postgres: PostgresServer, postgres_only: TestDatabase, flow: Flow
+) -> None:
+    orders(postgres_only, 20)
+    name = postgres_only.url.rpartition("/")[2]
+    with Proxy(postgres.port, postgres.port, is_framed=False) as proxy:
+        source = SqlTable(postgres.url(name, port=proxy.port), "orders", batch_rows=5)
+        async with reading(source) as run:
+            assert ids(await run.rows(5)) == [0, 1, 2, 3, 4]
+            stall = Stall(flow)
+            proxy._faults = (stall,)
+            with anyio.fail_after(20):
+                with anyio.move_on_after(0.5):
+                    await run.rows()
+                await run.reader.close()
+            assert stall.fired
+            stall.release()
 
 
 async def test_a_query_that_runs_is_stopped_with_the_job(postgres_only: TestDatabase) -> None:

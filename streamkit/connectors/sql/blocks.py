@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -126,5 +126,7 @@ def _tuple_of(kinds: Iterable[Kind]) -> Kind:
     return tuple.__class_getitem__(tuple(kinds))
 
 
-def _kind(holds: T, dialect: Dialect) -> type:
+def _kind(holds: T, dialect: Dialect) -> Kind:
+    if holds is T.ANY:
+        return Any
     return str if dialect is SQLITE and holds not in _NATIVE_IN_SQLITE else PYTHON_TYPES[holds]

@@ -34,6 +34,8 @@ class ColumnType(Enum):
     DECIMAL = "decimal numbers"
     UUID = "UUIDs"
     JSON = "JSON"
+    # Only in existing tables of SQLite, for rows without a declared type.
+    ANY = "values of any type"
 
 
 # The types of values that columns hold; JSON is text.
@@ -51,6 +53,7 @@ PYTHON_TYPES: Final[dict[ColumnType, type]] = {
     ColumnType.DECIMAL: Decimal,
     ColumnType.UUID: UUID,
     ColumnType.JSON: str,
+    ColumnType.ANY: object,
 }
 _TYPES: Final[dict[type[shape.Type], ColumnType]] = {
     shape.BoolType: ColumnType.BOOL,
@@ -111,7 +114,7 @@ class RowType:
 
         A row that is not of the type makes one of them raise.
         """
-        if hasattr(self.kind, "__total__"):  # a TypedDict
+        if self.kind is dict or hasattr(self.kind, "__total__"):  # a TypedDict
             return tuple(map(_of_mapping, self.columns))
         return tuple(attrgetter(each.field) for each in self.columns)
 

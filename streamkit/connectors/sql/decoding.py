@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from operator import itemgetter
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -15,9 +15,10 @@ from streamkit.connectors.sql.columns import ColumnType as T
 from streamkit.connectors.sql.columns import RowType
 from streamkit.errors import shown
 from streamkit.record import Kind, Value
+from streamkit.serde.kinds import bare
 
 # A row by the names of its columns. JSON of the database is a `msgspec.Raw`.
-Row = Mapping[str, Value]
+NamedRow = Mapping[str, Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class RowDecoder:
     fixes: tuple[Fix, ...]
     optional: frozenset[str] = frozenset()
 
-    def one(self, row: Row) -> Value:
+    def one(self, row: NamedRow) -> Value:
         """Return the value of one row.
 
         Raises:
@@ -51,7 +52,7 @@ class RowDecoder:
         """
         return msgspec.convert(self._fixed(row, self.fixes), self.rows.kind)
 
-    def many(self, rows: Sequence[Row]) -> Sequence[Value]:
+    def many(self, rows: Sequence[NamedRow]) -> Sequence[Value]:
         """Return the values of many rows.
 
         Raises:
@@ -64,7 +65,7 @@ class RowDecoder:
         found: list[Value] = msgspec.convert(rows, column)
         return found
 
-    def _fixed(self, row: Row, fixes: Iterable[Fix]) -> Row:
+    def _fixed(self, row: NamedRow, fixes: Iterable[Fix]) -> NamedRow:
         changed = {
             fix.name: fix.one(value) for fix in fixes if (value := row.get(fix.name)) is not None
         }
@@ -81,14 +82,20 @@ def row_decoder(rows: RowType) -> RowDecoder:
     return RowDecoder(rows, tuple(fixes), optional)
 
 
-def _needs(fix: Fix, rows: Sequence[Row]) -> bool:
+def _needs(fix: Fix, rows: Sequence[NamedRow]) -> bool:
     """Return whether a column has a value that must be converted; False if it was not read."""
     if not rows or fix.name not in rows[0]:
         return False
     return not set(map(type, map(itemgetter(fix.name), rows))) <= fix.plain
 
 
-def plain_row(row: Row) -> dict[str, Value]:
+def is_untyped(kind: Kind) -> bool:
+    """Return whether rows are dicts, because no other type is declared."""
+    kind = bare(kind)
+    return kind is Any or kind is dict or kind == dict[str, Any]
+
+
+def plain_row(row: NamedRow) -> dict[str, Value]:
     """Return a row as a dict of Python values, for sources without a row type."""
     return {
         name: msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from streamkit.connectors.sql.columns import PYTHON_TYPES, Column
+from streamkit.connectors.sql.columns import PYTHON_TYPES
 from streamkit.connectors.sql.columns import ColumnType as T
 from streamkit.connectors.sql.rows import Row, RowEncoder
 from streamkit.connectors.sql.values import Values
@@ -61,8 +61,5 @@ def _one(values: Values, part: Value) -> Value:
     column = values.column
     kind = PYTHON_TYPES[column.holds]
     value = part if kind is bytes else msgspec.convert(part, kind, strict=False)
-    return values.converted([_member(column)(value)])[0]
-
-
-def _member(column: Column) -> Callable[[Value], Value]:
-    return column.enum if column.enum is not None else lambda value: value
+    member = value if column.enum is None else column.enum(value)
+    return values.converted([member])[0]

@@ -10,19 +10,32 @@ from streamkit.errors import UsageError
 _GUARANTEE = "exactly once"
 
 
-def table_at(end: str) -> SqlTable:
+def source_at(end: str) -> SqlTable:
     """Return the table that an end of a copy names, such as ``sqlite:///shop.db#orders``.
 
     Raises:
         UsageError: It names no table.
     """
+    return SqlTable(*_parts(end))
+
+
+def sink_at(end: str) -> SqlSink:
+    """Return the table, which must exist, that an end of a copy names.
+
+    Raises:
+        UsageError: It names no table.
+    """
+    return SqlSink(*_parts(end), create=False)
+
+
+def _parts(end: str) -> tuple[str, str]:
     url, _, table = end.rpartition("#")
     if not url:
         raise UsageError(
             "the URL of a database needs the name of a table after #",
             hint="for example sqlite:///shop.db#orders",
         )
-    return SqlTable(url, table)
+    return url, table
 
 
 POSTGRES = ConnectorFacts(
@@ -34,7 +47,8 @@ POSTGRES = ConnectorFacts(
     guarantee=_GUARANTEE,
     example='app.stream(SqlTable("postgresql://user@host/shop", "orders"), Order)',
     schemes=("postgresql", "postgres"),
-    source_of=table_at,
+    source_of=source_at,
+    sink_of=sink_at,
 )
 
 SQLITE = ConnectorFacts(
@@ -45,5 +59,6 @@ SQLITE = ConnectorFacts(
     guarantee=_GUARANTEE,
     example='app.stream(SqlTable("sqlite:///shop.db", "orders"), Order)',
     schemes=("sqlite",),
-    source_of=table_at,
+    source_of=source_at,
+    sink_of=sink_at,
 )

@@ -21,10 +21,15 @@ from streamkit.connectors.sql.opening import session_for
 from streamkit.connectors.sql.options import Url, checked_url, database_at, duration_s, names_of
 from streamkit.connectors.sql.queries import check_rows
 from streamkit.connectors.sql.session import Session
-from streamkit.connectors.sql.tables import key_columns, limits_of
+from streamkit.connectors.sql.tables import (
+    existing_columns,
+    key_columns,
+    limits_of,
+    refuse_absent,
+)
 from streamkit.connectors.sql.worker import SessionWorker
 from streamkit.env import SystemClock
-from streamkit.errors import ConfigError, UsageError
+from streamkit.errors import UsageError
 from streamkit.record import Value
 
 T = TypeVar("T")
@@ -156,19 +161,9 @@ class SqlLookup(Generic[T]):
             self._cache.put(key, each.row, now_s)
 
     def _make_reader(self, session: Session) -> KeyedReader:
-        table = session.describe(self._table)
-        if table is None:
-            raise ConfigError(
-                f"the table {self._table} does not exist",
-                hint="names are used exactly as written, with their case",
-            )
-        known = [each.name for each in table.columns]
-        for name in self._rows.names:
-            if not any(session.dialect.same(name, each) for each in known):
-                raise ConfigError(
-                    f"the table {self._table} has no column {name!r}",
-                    hint=f"its columns are {', '.join(known)}",
-                )
+        what = f"the table {self._table}"
+        table = refuse_absent(what, session.describe(self._table))
+        existing_columns(what, session.dialect, self._rows.names, table)
         limits = limits_of(session.dialect, table, self._rows)
         return keyed_reader(session.dialect, self._table, self._rows, self._key, limits)
 

@@ -18,13 +18,13 @@ from streamkit.units import seconds_of
 # A function is called when the job starts, so it may read the settings of the job.
 Url = str | Secret | Callable[[], str | Secret]
 
-_NAME_CHARACTERS_MAX: Final = 60
+NAME_CHARACTERS_MAX: Final = 60
 
 
 def node_name(table: str) -> str:
     """Return the name of a node for a table: a-z, 0-9 and ``-``."""
     plain = re.sub(r"[^a-z0-9]+", "-", table_parts(table)[-1].lower()).strip("-")
-    return plain[:_NAME_CHARACTERS_MAX].rstrip("-") or "table"
+    return plain[:NAME_CHARACTERS_MAX].rstrip("-") or "table"
 
 
 def names_of(names: str | Sequence[str] | None) -> tuple[str, ...]:

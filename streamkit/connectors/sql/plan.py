@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streamkit.connectors.sql.dialects import Dialect
@@ -10,7 +10,7 @@ from streamkit.connectors.sql.options import names_of
 from streamkit.connectors.sql.pages import PageReader
 from streamkit.connectors.sql.queries import Selection, query_relation
 from streamkit.connectors.sql.sources import SqlQuery, SqlTable
-from streamkit.connectors.sql.tables import Table
+from streamkit.connectors.sql.tables import Table, existing_columns, refuse_absent
 from streamkit.errors import ConfigError
 
 
@@ -34,21 +34,16 @@ def table_plan(source: SqlTable, dialect: Dialect, table: Table | None) -> ReadP
     Raises:
         ConfigError: The table or a column does not exist, or it has no key.
     """
-    if table is None:
-        raise ConfigError(
-            f"{source} does not exist",
-            hint="names are used exactly as written, with their case; "
-            '"schema.table" names a table of a schema',
-        )
+    table = refuse_absent(source, table, '"schema.table" names a table of a schema')
     key = names_of(source.key) or table.primary_key
     if not key:
         raise ConfigError(
             f"{source} has no primary key", hint="name columns that identify a row with key="
         )
-    known = [each.name for each in table.columns]
-    key = _existing(source, dialect, key, known)
-    columns = _existing(source, dialect, names_of(source.columns), known)
-    (incremental,) = _existing(source, dialect, [source.incremental or key[0]], known)
+    key = existing_columns(source, dialect, key, table)
+    columns = existing_columns(source, dialect, names_of(source.columns), table)
+    given = [source.incremental] if source.incremental else []
+    incremental = next(iter(existing_columns(source, dialect, given, table)), None)
     if source.splits > 1 and len(key) > 1:
         raise ConfigError(f"splits= needs a key of one column, not ({', '.join(key)})")
     order = _order(incremental, key)
@@ -63,11 +58,10 @@ def table_plan(source: SqlTable, dialect: Dialect, table: Table | None) -> ReadP
 def query_plan(source: SqlQuery, dialect: Dialect) -> ReadPlan:
     """Return how a query is read."""
     key = names_of(source.key)
-    incremental = source.incremental or key[0]
-    order = _order(incremental, key)
+    order = _order(source.incremental, key)
     return ReadPlan(
         Selection(dialect, query_relation(dialect, source.query), order),
-        PageReader(source.name, order, key, incremental),
+        PageReader(source.name, order, key, source.incremental),
         order,
     )
 
@@ -85,24 +79,7 @@ def refuse_missing(source: SqlQuery, plan: ReadPlan, names: Sequence[str]) -> No
             )
 
 
-def _order(incremental: str, key: Sequence[str]) -> tuple[str, ...]:
+def _order(incremental: str | None, key: Sequence[str]) -> tuple[str, ...]:
+    if incremental is None:
+        return tuple(key)
     return (incremental, *(each for each in key if each != incremental))
-
-
-def _existing(
-    source: SqlTable, dialect: Dialect, names: Iterable[str], known: Sequence[str]
-) -> tuple[str, ...]:
-    """Return names as the table has them.
-
-    Raises:
-        ConfigError: There is no such column.
-    """
-    found = []
-    for name in names:
-        same = next((each for each in known if dialect.same(each, name)), None)
-        if same is None:
-            raise ConfigError(
-                f"{source} has no column {name!r}", hint=f"its columns are {', '.join(known)}"
-            )
-        found.append(same)
-    return tuple(found)

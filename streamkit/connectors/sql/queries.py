@@ -131,15 +131,6 @@ class Selection:
         return f"({' OR '.join(f'({each})' for each in choices)})", parameters
 
 
-def table_relation(dialect: Dialect, table: str) -> str:
-    """Return a table as the relation of a `Selection`.
-
-    Raises:
-        UsageError: It is not a valid name.
-    """
-    return dialect.table(table)
-
-
 def query_relation(dialect: Dialect, query: str) -> str:
     """Return a query of the user as the relation of a `Selection`.
 

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 from typing import Final
 
 import anyio
@@ -32,7 +31,7 @@ from streamkit.connectors.sql.sources import SqlQuery, SqlTable
 from streamkit.connectors.sql.worker import SessionWorker
 from streamkit.dataflow.contracts import ConnectorEnv, Positions, SourceFacts, SourceReader
 from streamkit.errors import DataError
-from streamkit.record import Chunk, Value
+from streamkit.record import Chunk
 
 _SETTLE_PAUSE_S_MIN: Final = 0.01
 _SETTLE_PAUSE_S_MAX: Final = 0.5
@@ -197,26 +196,19 @@ class SqlReader(SourceReader):
         page = await self._workers[part.number].repeat(lambda session: session.read(wanted, limit))
         self._new.discard(part.number)
         rows = named_rows(page.result)
-        places = self._places(rows)
-        if page.following is not None:
-            (following,) = named_rows(Result(page.result.names, [page.following]))
-            self._refuse_same(part, [*places, *self._places([following])])
-        else:
-            self._refuse_same(part, places)
+        following = [] if page.following is None else [page.following]
+        pages = self._open_plan.pages
+        places = pages.places(rows)
+        after = pages.places(named_rows(Result(page.result.names, following)))
+        refuse_unordered(self._open_plan.order, part.read.place or None, [*places, *after])
         if page.is_last:
             del self._page_rows[part.number]
         else:
             self._page_rows[part.number] = next_page_rows(rows, self._source.batch_rows)
         if rows:
             first, now_ms = part.read.rows, self._clock.wall_ms()
-            self._chunks += self._open_plan.pages.chunks(rows, first, part.number, now_ms)
+            self._chunks += pages.chunks(rows, first, part.number, now_ms)
             part.read = Position(first + len(rows), places[-1])
 
-    def _refuse_same(self, part: Part, places: Sequence[Place]) -> None:
-        refuse_unordered(self._open_plan.order, part.read.place or None, places)
-
-    def _places(self, rows: Sequence[dict[str, Value]]) -> list[Place]:
-        return self._open_plan.pages.places(rows)
-
-    async def _query(self, statement: Statement, number: int = 0) -> Result:
-        return await self._workers[number].repeat(lambda session: session.query(statement))
+    async def _query(self, statement: Statement) -> Result:
+        return await self._workers[0].repeat(lambda session: session.query(statement))

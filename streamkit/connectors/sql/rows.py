@@ -16,12 +16,16 @@ Row = Sequence[Value]
 
 @dataclass(frozen=True, slots=True)
 class RowEncoder:
-    """Checks values and turns them into rows: one item for each column of their type."""
+    """Checks values and turns them into rows: one item for each column of their type.
+
+    ``refuse`` raises ValueError for a value that has other columns than the type.
+    """
 
     rows: RowType
     dialect: Dialect
     getters: tuple[Callable[[Value], Value], ...]
     columns: tuple[Values, ...]
+    refuse: Callable[[Value], None] | None = None
 
     def encode(self, values: Sequence[Value]) -> list[Row]:
         """Return the rows of some values.
@@ -30,6 +34,8 @@ class RowEncoder:
             BadRow: A value is not of the type, or a column cannot hold it; it names the first such
                 value. Those before it can be written.
         """
+        if self.refuse is not None:
+            self._refuse_each(values, self.refuse)
         columns = self._columns(values)
         try:
             done = [
@@ -38,6 +44,14 @@ class RowEncoder:
         except BadValue:
             raise self._first_bad(columns) from None
         return list(zip(*done, strict=True))
+
+    def _refuse_each(self, values: Sequence[Value], refuse: Callable[[Value], None]) -> None:
+        for row, value in enumerate(values):
+            try:
+                refuse(value)
+            except ValueError as error:
+                self.encode(values[:row])  # raises if a value before it is bad
+                raise BadRow(row, str(error)) from error
 
     def _columns(self, values: Sequence[Value]) -> list[Row]:
         try:

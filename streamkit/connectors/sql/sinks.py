@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Any, Literal, get_args
 
 from streamkit.connectors.sql.columns import RowType, row_type
+from streamkit.connectors.sql.decoding import is_untyped
 from streamkit.connectors.sql.dialects import table_parts
 from streamkit.connectors.sql.options import (
+    NAME_CHARACTERS_MAX,
     Url,
     checked_url,
     database_at,
@@ -26,8 +28,6 @@ from streamkit.serde.kinds import in_record, members
 from streamkit.serde.values import ValueEncoder
 
 Mode = Literal["insert", "upsert", "ignore"]
-
-_NAME_CHARACTERS_MAX: Final = 60
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -79,7 +79,7 @@ class SqlSink(Sink[Any]):
     @property
     def name(self) -> str:
         """A name for the sink."""
-        return f"to-{node_name(self.table)}"[:_NAME_CHARACTERS_MAX]
+        return f"to-{node_name(self.table)}"[:NAME_CHARACTERS_MAX]
 
     @property
     def database(self) -> Database:
@@ -97,14 +97,16 @@ class SqlSink(Sink[Any]):
         self.rows(kind)
         return ValueEncoder(_same)
 
-    def rows(self, kind: Kind) -> RowType:
+    def rows(self, kind: Kind) -> RowType | None:
         """Return the columns of the rows of a type; None in it stands for a deletion.
+
+        For dicts, and values of any type, it returns None: the columns of the table decide.
 
         Raises:
             TopologyError: The type is not known, has no columns, or lacks those of the key.
         """
         written = in_record(kind) if kind is not None else None
-        kinds = [each for each in members(written) if each not in (None, type(None), Any)]
+        kinds = [each for each in members(written) if each not in (None, type(None))]
         if not kinds:
             raise TopologyError(
                 f"{self}: the type of the rows is not known",
@@ -116,6 +118,8 @@ class SqlSink(Sink[Any]):
                 f"{self}: the values are of several types, {names}",
                 hint="write each type to its own table, with stream.only(Type)",
             )
+        if is_untyped(kinds[0]):
+            return None
         found = row_type(kinds[0])
         key_columns(found, names_of(self.key))
         return found

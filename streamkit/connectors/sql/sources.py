@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from streamkit.connectors.sql.columns import ColumnType, row_type
-from streamkit.connectors.sql.decoding import plain_row, row_decoder
+from streamkit.connectors.sql.decoding import is_untyped, plain_row, row_decoder
 from streamkit.connectors.sql.dialects import table_parts
 from streamkit.connectors.sql.options import (
     Url,
@@ -28,7 +28,6 @@ from streamkit.errors import TopologyError, UsageError, shown
 from streamkit.record import Kind, Value
 from streamkit.serde.binding import Serde
 from streamkit.serde.json_values import dumps
-from streamkit.serde.kinds import bare
 
 PAGE_ROWS_DEFAULT: Final = 10_000
 SETTLE_S_DEFAULT: Final = 60.0
@@ -47,14 +46,14 @@ class Rows(Source[Any]):
         """
         if serde is not None:
             raise TopologyError(f"{self} has no option value=: its rows are not bytes")
-        if _is_plain(kind):
+        if kind is None or is_untyped(kind):
             return Decoder(plain_row)
         found = row_decoder(row_type(kind))
         return Decoder(found.one, found.many)
 
     def encoded(self, value: Value, kind: Kind, serde: Serde | None) -> Value:
         """Return a value as a row of the database."""
-        if _is_plain(kind):
+        if kind is None or is_untyped(kind):
             return value
         rows = row_type(kind)
         parts = [getter(value) for getter in rows.getters()]
@@ -198,9 +197,3 @@ def _check_source(source: SqlTable | SqlQuery) -> None:
         object.__setattr__(source, "every", duration_s(source.every, "every", zero=False))
     object.__setattr__(source, "settle", duration_s(source.settle, "settle", zero=True))
     check_rows(source.batch_rows, "batch_rows")
-
-
-def _is_plain(kind: Kind) -> bool:
-    """Return whether rows stay dicts, because no type or only dict is given."""
-    kind = bare(kind)
-    return kind is None or kind is Any or kind is dict or kind == dict[str, Any]

@@ -5,17 +5,21 @@ from __future__ import annotations
 import datetime as dt
 import math
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Final
+from uuid import UUID
 
 import msgspec
 
 from streamkit.connectors.sql.columns import ColumnType as T
 from streamkit.connectors.sql.tables import Limits
 from streamkit.connectors.sql.value_checks import (
+    CHECKS,
     Checks,
     aware,
     date,
     decimal,
+    expected,
     floats,
     intervals,
     naive,
@@ -77,6 +81,42 @@ def _sqlite_uuids(limits: Limits) -> Checks:
     return (), never, lambda value: str(uuid(value))
 
 
+def _sqlite_any(limits: Limits) -> Checks:
+    return (), never, lambda value: sqlite_value(value, limits)
+
+
+def sqlite_value(value: Value, limits: Limits) -> Value:
+    """Return a value as a column that may hold any value stores it.
+
+    Raises:
+        TypeError: SQLite cannot store its type.
+        ValueError: It cannot store the value.
+    """
+    if isinstance(value, dt.datetime):
+        holds = T.LOCAL_TIMESTAMP if value.tzinfo is None else T.TIMESTAMP
+    else:
+        found = next((holds for kind, holds in _OF_TYPES.items() if isinstance(value, kind)), None)
+        if found is None:
+            raise expected(value, "a value that SQLite can store")
+        holds = found
+    return (SQLITE_CHECKS.get(holds) or CHECKS[holds])(limits)[2](value)
+
+
+# The first one that fits, so bool comes before int.
+_OF_TYPES: Final[dict[type, T]] = {
+    bool: T.BOOL,
+    int: T.INT,
+    float: T.FLOAT,
+    str: T.TEXT,
+    bytes: T.BYTES,
+    dt.date: T.DATE,
+    dt.time: T.TIME,
+    dt.timedelta: T.INTERVAL,
+    Decimal: T.DECIMAL,
+    UUID: T.UUID,
+    dict: T.JSON,
+    list: T.JSON,
+}
 SQLITE_CHECKS: Final[dict[T, Callable[[Limits], Checks]]] = {
     T.FLOAT: _sqlite_floats,
     T.TEXT: _sqlite_texts,
@@ -87,4 +127,5 @@ SQLITE_CHECKS: Final[dict[T, Callable[[Limits], Checks]]] = {
     T.INTERVAL: _sqlite_intervals,
     T.DECIMAL: _sqlite_decimals,
     T.UUID: _sqlite_uuids,
+    T.ANY: _sqlite_any,
 }

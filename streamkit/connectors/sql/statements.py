@@ -54,12 +54,12 @@ class Target:
         if not self.key:
             return ""
         quoted = self.dialect.quoted
-        changed = [f"{quoted(each)} = excluded.{quoted(each)}" for each in self._values()]
+        changed = [f"{quoted(each)} = excluded.{quoted(each)}" for each in self._replaced()]
         # A row that is only a key has nothing to change.
         action = f"UPDATE SET {', '.join(changed)}" if changed else "NOTHING"
         return f" ON CONFLICT ({self.dialect.quoted_all(self.key)}) DO {action}"
 
-    def _values(self) -> list[str]:
+    def _replaced(self) -> list[str]:
         return [each for each in self.columns if self.replaces and each not in self.key]
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from streamkit.connectors.sql.columns import Column, RowType
 from streamkit.connectors.sql.columns import ColumnType as T
 from streamkit.connectors.sql.dialects import Dialect
-from streamkit.errors import TopologyError
+from streamkit.errors import ConfigError, TopologyError
 
 _NUMBERS: Final = re.compile(r"\((\d+)(?:,(-?\d+))?\)")
 _INT_BITS: Final = {"bigint": 64, "integer": 32, "smallint": 16}
@@ -62,6 +62,36 @@ class Limits:
     is_single: bool = False
     is_text: bool = False
     is_nullable: bool = True
+
+
+def refuse_absent(what: object, table: Table | None, hint: str = "") -> Table:
+    """Return a table that exists.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    if table is None:
+        used = "names are used exactly as written, with their case"
+        raise ConfigError(f"{what} does not exist", hint=f"{used}; {hint}" if hint else used)
+    return table
+
+
+def existing_columns(
+    what: object, dialect: Dialect, names: Iterable[str], table: Table
+) -> tuple[str, ...]:
+    """Return names of columns as the table has them.
+
+    Raises:
+        ConfigError: There is no such column.
+    """
+    found = []
+    for name in names:
+        column = _found(dialect, table, name)
+        if column is None:
+            known = ", ".join(each.name for each in table.columns)
+            raise ConfigError(f"{what} has no column {name!r}", hint=f"its columns are {known}")
+        found.append(column.name)
+    return tuple(found)
 
 
 def key_columns(rows: RowType, key: str | Sequence[str] | None) -> tuple[str, ...]:

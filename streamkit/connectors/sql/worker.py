@@ -1,4 +1,4 @@
-"""A session in threads: connects again when the connection is lost, and can be cancelled."""
+"""A session in a thread: connects again when the connection is lost, and can be cancelled."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 import anyio
 
+from streamkit.connectors.own_thread import OwnThread
 from streamkit.connectors.sql.session import DatabaseBusy, Session
 from streamkit.env import Clock
 from streamkit.errors import TransportError
@@ -16,6 +17,7 @@ T = TypeVar("T")
 _PAUSE_S_MIN: Final = 0.1
 _PAUSE_S_MAX: Final = 5.0
 _INTERRUPT_S: Final = 0.2
+_ABANDON_S: Final = 3.0
 
 
 class SessionWorker:
@@ -37,7 +39,8 @@ class SessionWorker:
         self._name = name
         self._is_open = False
         self._turn = anyio.Lock()
-        self._limiter = anyio.CapacityLimiter(1)
+        self._thread = OwnThread("sql")
+        self._interrupts = OwnThread("sql-interrupts")
 
     async def repeat(self, call: Callable[[Session], T], *, waits: bool = True) -> T:
         """Make a call, and make it again after an error of the connection until it succeeds.
@@ -68,8 +71,8 @@ class SessionWorker:
 
     async def close(self) -> None:
         """Close the session. Safe to call more than once."""
-        with anyio.CancelScope(shield=True):
-            await self._in_thread(self._close)
+        await self._thread.close(self._close)
+        await self._interrupts.close(_nothing)
 
     async def _pause(self, error: TransportError, failures: int) -> None:
         if failures == 0:
@@ -95,36 +98,34 @@ class SessionWorker:
         self._session.close()
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Call in a thread. A cancellation interrupts the statement, and waits for the thread."""
-        results: list[T] = []
-        errors: list[BaseException] = []
+        try:
+            return await self._thread.call(work)
+        except anyio.get_cancelled_exc_class():
+            await self._abandon()
+            raise
+
+    async def _abandon(self) -> None:
+        """Interrupt the call that was cancelled, and close the session after it.
+
+        What the session has done is not known here, such as rows that it has read. A call that
+        cannot be interrupted, because the network is dead, is left to its thread.
+        """
         has_ended = anyio.Event()
 
-        async def carry_out() -> None:
-            try:
-                results.append(await anyio.to_thread.run_sync(work, limiter=self._limiter))
-            except Exception as error:  # raised below, not as a group of errors
-                errors.append(error)
-            finally:
-                has_ended.set()
+        async def close() -> None:
+            await self._thread.call(self._close)
+            has_ended.set()
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(carry_out)
-            try:
-                await has_ended.wait()
-            except anyio.get_cancelled_exc_class():
-                with anyio.CancelScope(shield=True):
-                    await self._interrupt(has_ended)
-                    # What the session has done is not known here, such as rows that it has read.
-                    await anyio.to_thread.run_sync(self._close, limiter=self._limiter)
-                raise
-        if errors:
-            raise errors[0]
-        return results[0]
+        with anyio.move_on_after(_ABANDON_S, shield=True):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(close)
+                # Between two statements there is nothing to interrupt, so it may take another
+                # attempt.
+                while not has_ended.is_set():
+                    await self._interrupts.call(self._session.interrupt)
+                    with anyio.move_on_after(_INTERRUPT_S):
+                        await has_ended.wait()
 
-    async def _interrupt(self, has_ended: anyio.Event) -> None:
-        # Between two statements there is nothing to interrupt, so it may take another attempt.
-        while not has_ended.is_set():
-            await anyio.to_thread.run_sync(self._session.interrupt)
-            with anyio.move_on_after(_INTERRUPT_S):
-                await has_ended.wait()
+
+def _nothing() -> None:
+    pass

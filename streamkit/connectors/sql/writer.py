@@ -36,8 +36,9 @@ from streamkit.connectors.sql.opening import session_for
 from streamkit.connectors.sql.session import DatabaseBusy, Session
 from streamkit.connectors.sql.sinks import SqlSink
 from streamkit.connectors.sql.spool import Spool
+from streamkit.connectors.sql.tables import Table
 from streamkit.connectors.sql.worker import SessionWorker
-from streamkit.connectors.sql.written import RowMaker, row_maker
+from streamkit.connectors.sql.written import RowMaker, row_maker, table_of, untyped_row_maker
 from streamkit.dataflow.contracts import AcknowledgedWriter, ConnectorEnv, Positions, Prepared
 from streamkit.errors import StateInUse, StreamKitError
 from streamkit.record import Chunk
@@ -72,7 +73,7 @@ class _File:
 class SqlWriter(AcknowledgedWriter):
     """Writes to one table."""
 
-    def __init__(self, sink: SqlSink, rows: RowType, env: ConnectorEnv) -> None:
+    def __init__(self, sink: SqlSink, rows: RowType | None, env: ConnectorEnv) -> None:
         self._sink = sink
         self._rows = rows
         self._clock = env.clock
@@ -80,6 +81,9 @@ class SqlWriter(AcknowledgedWriter):
         self._worker = SessionWorker(session, env.clock, env.note, f"sink {env.name}")
         self._spool = Spool(env.folder)
         self._numbers = CommitNumbers(env.app, env.name)
+        self._dialect = session.dialect
+        self._table: Table | None = None
+        # For rows without a declared type, the first ones decide how rows are made.
         self._maker: RowMaker | None = None
         self._file = _File(0)
         # Given to the first commit, so that a run that ends early has the number to continue from.
@@ -97,6 +101,13 @@ class SqlWriter(AcknowledgedWriter):
         return self._written - self._safe
 
     async def open(self, committed: Positions) -> None:
+        try:
+            await self._open(committed)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _open(self, committed: Positions) -> None:
         self._begun_commits.pop(self._numbers.sink, None)
         found = await self._opened()
         mark = committed.get(_PART)
@@ -109,7 +120,10 @@ class SqlWriter(AcknowledgedWriter):
         self._file = _File(number + 1)
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
-        return self._open_maker.on_chunk(chunk)
+        if self._maker is None:
+            assert self._table is not None, "open comes first"
+            self._maker = untyped_row_maker(self._dialect, self._sink, self._table, chunk.values)
+        return self._maker.on_chunk(chunk)
 
     async def write(self, chunk: Chunk) -> None:
         self._written += len(chunk)
@@ -154,7 +168,7 @@ class SqlWriter(AcknowledgedWriter):
 
     @property
     def _open_maker(self) -> RowMaker:
-        assert self._maker is not None, "open comes first"
+        assert self._maker is not None, "open and on_chunk come first"
         return self._maker
 
     async def _opened(self) -> int:
@@ -190,7 +204,9 @@ class SqlWriter(AcknowledgedWriter):
     # --- in a thread ------------------------------------------------------------------
 
     def _prepare(self, session: Session) -> int:
-        self._maker = row_maker(session, self._sink, self._rows)
+        self._table = table_of(session, self._sink, self._rows)
+        if self._rows is not None:
+            self._maker = row_maker(session.dialect, self._sink, self._table, self._rows)
         return self._numbers.prepare(session)
 
     def _append(self, file: _File, block: Block, data: bytes) -> None:
@@ -206,7 +222,7 @@ class SqlWriter(AcknowledgedWriter):
         if file.kept is not None:
             return iter(file.kept)
         mark = _Mark(file.number, file.size_bytes)
-        return self._stored_blocks(mark, self._open_maker.encoder.dialect)
+        return self._stored_blocks(mark, self._dialect)
 
     def _stored_blocks(self, mark: _Mark, dialect: Dialect) -> Iterator[Block]:
         blocks = self._spool.blocks(mark.number, mark.size_bytes)

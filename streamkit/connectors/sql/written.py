@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import cast
 
 from streamkit.connectors.sql.blocks import Block, Head, head_of, latest_of_keys
 from streamkit.connectors.sql.columns import RowType
 from streamkit.connectors.sql.deletions import Deletion, KeyReader, key_reader
+from streamkit.connectors.sql.dialects import Dialect
 from streamkit.connectors.sql.options import names_of
 from streamkit.connectors.sql.queries import Statement
 from streamkit.connectors.sql.rows import BadRow, Row, RowEncoder, row_encoder
@@ -17,13 +18,16 @@ from streamkit.connectors.sql.session import Session
 from streamkit.connectors.sql.sinks import SqlSink
 from streamkit.connectors.sql.tables import (
     check_names,
+    Table,
     create_table,
+    existing_columns,
     key_columns,
     limits_of,
+    refuse_absent,
     refuse_mismatches,
 )
+from streamkit.connectors.sql.untyped import keys_check, lenient, untyped_rows
 from streamkit.dataflow.steps import RowFailed
-from streamkit.errors import ConfigError
 from streamkit.record import Chunk, Value
 
 Written = Row | Deletion
@@ -91,27 +95,52 @@ class RowMaker:
                 raise BadRow(0, str(error)) from error
 
 
-def row_maker(session: Session, sink: SqlSink, rows: RowType) -> RowMaker:
-    """Create the table of a sink if it is missing, and return how its rows are made.
+def table_of(session: Session, sink: SqlSink, rows: RowType | None) -> Table:
+    """Return the table of a sink, which is created if it is missing.
+
+    Args:
+        session: The database.
+        sink: The sink.
+        rows: The type of the rows; None if they are dicts, for which no table can be created.
 
     Raises:
         ConfigError: The table is missing or does not match the type.
     """
+    table = session.describe(sink.table)
+    if rows is None:
+        return refuse_absent(sink, table, "create it, since the rows are of no declared type")
     key = key_columns(rows, names_of(sink.key))
     check_names(rows, session.dialect)
-    table = session.describe(sink.table)
     if table is None and sink.create:
         session.execute(Statement(create_table(session.dialect, sink.table, rows, key)))
         table = session.describe(sink.table)
-    if table is None:
-        raise ConfigError(
-            f"{sink} does not exist",
-            hint="names are used exactly as written, with their case; create=True creates it",
-        )
+    table = refuse_absent(sink, table, "create=True creates it")
     refuse_mismatches(session.dialect, sink.table, table, rows, key)
-    encoder = row_encoder(rows, session.dialect, limits_of(session.dialect, table, rows))
+    return table
+
+
+def row_maker(dialect: Dialect, sink: SqlSink, table: Table, rows: RowType) -> RowMaker:
+    """Return how values of a type become rows of an existing table."""
+    return _row_maker(sink, row_encoder(rows, dialect, limits_of(dialect, table, rows)))
+
+
+def untyped_row_maker(
+    dialect: Dialect, sink: SqlSink, table: Table, values: Sequence[Value]
+) -> RowMaker:
+    """Return how dicts become rows of an existing table, from the first ones."""
+    key = existing_columns(sink, dialect, names_of(sink.key), table)
+    rows = untyped_rows(dialect, table, values, key)
+    limits = limits_of(dialect, table, rows)
+    encoder = row_encoder(rows, dialect, limits)
+    columns = [lenient(*each, dialect) for each in zip(encoder.columns, limits, strict=True)]
+    refuse = keys_check(table, rows)
+    return _row_maker(sink, replace(encoder, columns=tuple(columns), refuse=refuse))
+
+
+def _row_maker(sink: SqlSink, encoder: RowEncoder) -> RowMaker:
     is_upsert = sink.mode == "upsert"
-    head = head_of(sink.table, rows, key, replaces=is_upsert)
+    key = names_of(sink.key)
+    head = head_of(sink.table, encoder.rows, key, replaces=is_upsert)
     deletes = is_upsert and sink.deletes
     return RowMaker(head, encoder, head.key_of(), key_reader(encoder, key) if deletes else None)
 

@@ -1,0 +1,167 @@
+"""Rows without a declared type: dicts, whose columns are those of an existing table.
+
+| column of the table | a row that has no such key |
+|---|---|
+| is generated | must not have it |
+| has a default | gets the default, if the first row of the run has no such key either |
+| may be NULL | gets NULL |
+| any other | is refused |
+
+A text is converted to the type of its column, since the fields of CSV and the times of JSON are
+texts.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from streamkit.connectors.sql.columns import PYTHON_TYPES, Column, RowType
+from streamkit.connectors.sql.columns import ColumnType as T
+from streamkit.connectors.sql.dialects import Dialect
+from streamkit.connectors.sql.sqlite_values import sqlite_value
+from streamkit.connectors.sql.tables import Limits, Table
+from streamkit.connectors.sql.values import Values
+from streamkit.errors import shown
+from streamkit.record import Value
+
+_OF_AFFINITIES: Final = {"integer": T.INT, "real": T.FLOAT, "text": T.TEXT}
+
+
+def untyped_rows(
+    dialect: Dialect, table: Table, values: Sequence[Value], key: Sequence[str]
+) -> RowType:
+    """Return the columns of a table as those of rows.
+
+    Args:
+        dialect: The database system.
+        table: The table.
+        values: The first rows. A column with a default is left out if the first one has no such
+            key.
+        key: Columns that are never left out.
+    """
+    first = next((each for each in values if isinstance(each, Mapping)), {})
+    columns = []
+    for each in table.columns:
+        is_left_out = each.has_default and each.name not in (*first, *key)
+        if not each.is_generated and not is_left_out:
+            may_be_missing = each.is_nullable and not each.has_default
+            holds = _holds(dialect, each.type)
+            columns.append(Column(each.name, each.name, holds, each.is_nullable, may_be_missing))
+    return RowType(dict, tuple(columns))
+
+
+def _holds(dialect: Dialect, declared: str) -> T:
+    kind = dialect.kind_of(declared)
+    if dialect.affinities:
+        return _OF_AFFINITIES.get(kind, T.ANY)
+    for each, name in dialect.types.items():
+        if dialect.kind_of(name) == kind:
+            return each
+    # The database reads values of its other types from text.
+    return next((each for each, kinds in dialect.fits.items() if kind in kinds), T.TEXT)
+
+
+@dataclass(frozen=True, slots=True)
+class KeysCheck:
+    """Refuses dicts with other keys than the columns that are written."""
+
+    written: frozenset[str]
+    required: frozenset[str]
+    left_out: frozenset[str]
+
+    def __call__(self, row: Value) -> None:
+        """Check a row.
+
+        Raises:
+            ValueError: It is not a dict, or it has other keys.
+        """
+        if not isinstance(row, Mapping):
+            raise ValueError(f"the value is {type(row).__name__}, not an object with columns")
+        for name in row.keys() - self.written:
+            if name in self.left_out:
+                raise ValueError(
+                    f"it has the column {name!r}, which the first row does not have; all rows need "
+                    "the same columns with a default"
+                )
+            raise ValueError(f"it has {shown(name)}, but the table has no such column to write")
+        for name in self.required - row.keys():
+            raise ValueError(f"it has no column {name!r}, which cannot be NULL or has a default")
+
+
+def keys_check(table: Table, rows: RowType) -> KeysCheck:
+    """Return the check of the dicts that are written to a table."""
+    generated = {each.name for each in table.columns if each.is_generated}
+    return KeysCheck(
+        frozenset(rows.names),
+        frozenset(each.name for each in rows.columns if not each.may_be_missing),
+        frozenset(each.name for each in table.columns) - set(rows.names) - generated,
+    )
+
+
+def lenient(values: Values, limits: Limits, dialect: Dialect) -> Values:
+    """Return a column that also converts texts, and other values of JSON, to its type."""
+
+    holds = values.column.holds
+
+    def one(value: Value) -> Value:
+        if value == "" and holds not in (T.TEXT, T.ANY) and values.is_nullable:
+            return None  # an empty field of CSV
+        try:
+            return values.one(value)
+        except (TypeError, ValueError) as error:
+            if dialect.affinities:
+                converted = _for_affinity(value, holds, limits)
+                if converted is not None:
+                    return converted
+            if holds is T.TEXT:
+                raise
+            return values.one(_converted(value, holds, error))
+
+    return replace(values, one=one)
+
+
+def _converted(value: Value, holds: T, error: Exception) -> Value:
+    """Convert a value of JSON or CSV.
+
+    Raises:
+        ValueError: It cannot be converted.
+    """
+    read = _READERS.get(holds)
+    try:
+        if read is not None and isinstance(value, str):
+            return read(value)
+        if holds is T.DECIMAL and isinstance(value, float):
+            return Decimal(repr(value))
+        return msgspec.convert(value, PYTHON_TYPES[holds], strict=False)
+    except (ValueError, TypeError):
+        raise ValueError(f"{shown(value)} is not one of {holds.value}") from error
+
+
+def _for_affinity(value: Value, holds: T, limits: Limits) -> Value:
+    """Return what SQLite stores for a value that it has no type for; None for any other."""
+    if isinstance(value, bool):
+        return int(value) if holds is T.INT else None
+    if holds is not T.TEXT or isinstance(value, int | float | bytes):
+        return None
+    return sqlite_value(value, limits)
+
+
+def _aware(text: str) -> dt.datetime:
+    # As in the session of PostgreSQL, and in sources, a time without a zone is in UTC.
+    found = dt.datetime.fromisoformat(text)
+    return found if found.tzinfo is not None else found.replace(tzinfo=dt.UTC)
+
+
+_READERS: Final[dict[T, Callable[[str], Value]]] = {
+    T.TIMESTAMP: _aware,
+    T.LOCAL_TIMESTAMP: dt.datetime.fromisoformat,
+    T.DATE: dt.date.fromisoformat,
+    T.TIME: dt.time.fromisoformat,
+}
+
