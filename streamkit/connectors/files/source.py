@@ -75,6 +75,10 @@ class Files(Source[T]):
     def value_type(self) -> Kind:
         return self.format.kind
 
+    @property
+    def gives_columns(self) -> bool:
+        return self.format.gives_columns
+
     def decoder(self, kind: Kind, serde: Serde | None) -> Decoder | None:
         if serde is not None:
             raise TopologyError(
