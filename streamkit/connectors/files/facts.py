@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from streamkit.connectors.files.avro import AvroFile
 from streamkit.connectors.files.formats import Csv, Jsonl
 from streamkit.connectors.files.json_lines_sink import JsonLines
 from streamkit.connectors.files.parquet import Parquet
@@ -26,6 +27,8 @@ JSONL = ConnectorFacts(
 
 
 def _files_of(end: str) -> Files[Any]:
+    if end.endswith(".avro"):
+        return Files(end, AvroFile[Any]())
     if end.endswith(".parquet"):
         return Files(end, Parquet[Any]())
     delimiter = "\t" if ".tsv" in end else ","
@@ -34,13 +37,14 @@ def _files_of(end: str) -> Files[Any]:
 
 FILES = ConnectorFacts(
     "files",
-    "Reads the rows of files: CSV, JSON lines, JSON arrays, text and Parquet.",
+    "Reads the rows of files: CSV, JSON lines, JSON arrays, text, Parquet and Avro.",
     source=Files,
     example='app.stream(Files("in/*.csv", Csv(Flight)))',
     schemes=("csv",),
     suffixes=(
         *(f"{kind}{each}" for kind in (".csv", ".tsv") for each in _COMPRESSED),
         ".parquet",
+        ".avro",
     ),
     source_of=_files_of,
 )
