@@ -73,6 +73,9 @@ REQUEST_BYTES_DEFAULT: Final = 1_048_576
 
 CHUNK_RECORDS_MAX: Final = 4_096
 CHUNK_BYTES_MAX: Final = 1 * MIB
+# The same for records that are columns, of which each chunk has a fixed cost.
+COLUMNS_RECORDS_MAX: Final = 65_536
+COLUMNS_BYTES_MAX: Final = 8 * MIB
 # How many records one stage keeps that wait for a call or its turn, and their size; and how many
 # that wait for a retry. When there are more, the job reads no further until some are done.
 QUEUED_RECORDS_MAX: Final = 4_096

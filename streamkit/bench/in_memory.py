@@ -54,7 +54,7 @@ def run_in_memory(app: App, source: Node, values: Sequence[Value]) -> Stopwatch:
             store.open(app=app.name, cluster="bench")
             try:
                 ports = Ports({source: _Values(values)}, found, store, States())
-                worker = Worker(topology, ports, clock, _Silent(), WorkerOptions())
+                worker = Worker(topology, ports, clock, Silent(), WorkerOptions())
                 return await worker.run()
             finally:
                 store.close()
@@ -105,7 +105,7 @@ class _Values(SourceReader):
         pass  # nothing was opened
 
 
-class _Silent:
+class Silent:
     """Receives the messages of the worker."""
 
     def phase(self, phase: Phase, detail: str) -> None:

@@ -13,9 +13,12 @@ from typing import Any, Final, Literal, TypedDict, cast
 
 from streamkit.dataflow.context import Context
 from streamkit.dataflow.operators import refuse_unfinished, without_none
+from streamkit.dataflow.pending_columns import values_of
 from streamkit.dataflow.steps import Operator, Room, RowFailed
 from streamkit.dataflow.topology import Node
 from streamkit.errors import UsageError
+from streamkit.frames.column_rows import ColumnRows
+from streamkit.frames.functions import gets_frames
 from streamkit.policies import Policy
 from streamkit.record import Chunk
 from streamkit.state.pending import PendingRecord
@@ -110,7 +113,8 @@ class Called:
     def arguments(self, call: Sequence[PendingRecord], lifespan: Any) -> tuple[Any, ...]:
         """Return the arguments of a call."""
         if self.spec.batch is not None:
-            return ([record.value for record in call],)
+            values = values_of(call)
+            return (values if gets_frames(self.function) else list(values),)
         record = call[0]
         if self.key_of is None:
             return (record.value,)
@@ -143,7 +147,7 @@ class Called:
         return one_for_each(result, len(call))
 
 
-def one_for_each(result: Any, count: int) -> list[Any]:
+def one_for_each(result: Any, count: int) -> Sequence[Any]:
     """Return the results of a batch of ``count`` records.
 
     Raises:
@@ -158,7 +162,9 @@ def one_for_each(result: Any, count: int) -> list[Any]:
     return found
 
 
-def _listed(result: Any) -> list[Any]:
+def _listed(result: Any) -> Sequence[Any]:
+    if type(result) is ColumnRows:
+        return result
     if isinstance(result, str | bytes) or not isinstance(result, Iterable):
         raise TypeError(f"a batch returned {type(result).__name__}, not a list of results")
     return list(result)
@@ -186,7 +192,7 @@ class _Results:
 
     def _finished(self, chunk: Chunk) -> Chunk:
         if self._step.is_sink:
-            return chunk.with_values([record.value for record in chunk.values])
+            return chunk.with_values(values_of(chunk.values))
         results = [record.result for record in chunk.values]
         if not self._step.expands:
             return without_none(chunk.with_values(results))
@@ -257,16 +263,16 @@ def called_sink(
     batch: int | None,
     policy: Policy,
     *,
-    gets_frames: bool = False,
+    needs_calls: bool = False,
 ) -> Called | None:
     """Return the step of a function that is a sink; None if each slice calls it.
 
-    With ``gets_frames`` it always has calls, whose batches are not cut where a slice ends.
+    With ``needs_calls`` it always has calls, whose batches are not cut where a slice ends.
 
     Raises:
         UsageError: An option is not valid, or not with the others.
     """
-    if not has_calls(options, policy) and not gets_frames:
+    if not has_calls(options, policy) and not needs_calls:
         return None
     spec = call_spec(
         calling_options(options),

@@ -80,6 +80,11 @@ class Source(ABC, Generic[T_co]):
         """The type of the values; None if the user has to name it."""
         return None
 
+    @property
+    def gives_columns(self) -> bool:
+        """Whether the values are usually columns, so that functions of frames get them as such."""
+        return False
+
     def decoder(self, kind: Kind, serde: Serde | None) -> Decoder | None:
         """Return how rows of the reader become values of a type; None if they are values.
 
@@ -124,8 +129,8 @@ class SourceReader(ABC):
     """Reads one source. Used by one task.
 
     A chunk has the rows of one partition, at most some thousand or about 1 MiB, with ascending
-    offsets. Its partition is the unit of event time: a watermark is kept for each. Its topic names
-    the place of the rows, such as a file.
+    offsets; more if the rows are columns. Its partition is the unit of event time: a watermark is
+    kept for each. Its topic names the place of the rows, such as a file.
     """
 
     @abstractmethod

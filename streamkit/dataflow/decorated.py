@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, TypeVar, cast, get_origin
 
 from streamkit.dataflow.calling import (
@@ -17,7 +18,7 @@ from streamkit.dataflow.contracts import Source
 from streamkit.dataflow.decorated_function import DecoratedFunction, Sink
 from streamkit.dataflow.endpoints import FunctionSink, TopicSource
 from streamkit.dataflow.frame_operators import MapFrames
-from streamkit.dataflow.frame_stages import result_type_of, sink_frames, stage_frames
+from streamkit.dataflow.frame_stages import gives_columns, result_type_of, sink_frames, stage_frames
 from streamkit.dataflow.functions import (
     FunctionFacts,
     check_parameters,
@@ -45,7 +46,6 @@ from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node, stage_name
 from streamkit.errors import TopologyError, UsageError
 from streamkit.frames.functions import Frames, of_lists
-from streamkit.frames.kinds import frame_kind
 from streamkit.serde.keys import KeyReader
 
 
@@ -159,7 +159,10 @@ def sink_node(
     with errors_at(facts.location):
         key_of = context_keys(facts, source_of_keys((source,)) if facts.takes_context else None)
         called = function if frames is None else of_lists(function, frames)
-        shaping = _sink_function(called, facts, target, options, key_of)
+        needs_calls = frames is not None and not gives_columns(source)
+        shaping = _sink_function(called, facts, target, options, key_of, needs_calls=needs_calls)
+        if isinstance(target, FunctionSink):
+            target = replace(target, function=called)
         written = _result_type(facts, source.value_type)
         endpoint = sink_endpoint(target, cast("SinkOptions", options))
         steps = sink_steps(target, key, shaping, written, options.get("value"), facts.name)
@@ -184,14 +187,15 @@ def _sink_function(
     target: Any,
     options: ShapingOptions,
     key_of: KeyReader | None,
+    *,
+    needs_calls: bool,
 ) -> tuple[Step, ...]:
     """Return the step of a function that writes or returns values; none if its writer calls it."""
     policy = on_error_of(options)
     if isinstance(target, FunctionSink):
         _check_function_sink(facts)
-        is_frame = frame_kind(unwrapped(facts.value_type)) is not None
         writing = called_sink(
-            function, facts.name, options, target.batch, policy, gets_frames=is_frame
+            function, facts.name, options, target.batch, policy, needs_calls=needs_calls
         )
         return () if writing is None else (writing,)
     _check_shaping(facts)

@@ -13,6 +13,7 @@ from streamkit.dataflow.calling import one_for_each
 from streamkit.dataflow.operators import without_none
 from streamkit.dataflow.steps import Room, RowFailed, SliceTimeUp, Stateless
 from streamkit.errors import RowError
+from streamkit.frames.column_rows import joined_values
 from streamkit.record import Chunk, Value
 
 
@@ -27,31 +28,33 @@ class MapFrames(Stateless):
     batch: int
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
-        results: list[Value] = []
-        while (start := len(results)) < len(chunk):
+        results: list[Sequence[Value]] = []
+        start = 0
+        while start < len(chunk):
             if start and room.is_over():
                 raise SliceTimeUp(start, _finished(chunk, results))
             values = chunk.values[start : start + self.batch]
             try:
-                results += self._call(values)
+                results.append(self._call(values))
             # Every exception belongs to a row, because only the user's function runs here.
             except BaseException as raised:
                 before, error = self._until_failure(values, raised)
-                results += before
-                raise RowFailed(len(results), _finished(chunk, results)) from error
+                results.append(before)
+                raise RowFailed(start + len(before), _finished(chunk, results)) from error
+            start += len(values)
         return _finished(chunk, results)
 
-    def _call(self, values: Sequence[Value]) -> list[Value]:
+    def _call(self, values: Sequence[Value]) -> Sequence[Value]:
         return one_for_each(self.function(values), len(values))
 
     def _until_failure(
         self, values: Sequence[Value], error: BaseException
-    ) -> tuple[list[Value], BaseException]:
+    ) -> tuple[Sequence[Value], BaseException]:
         """Return the results of the rows before the first that fails, and the error of that row.
 
         The function is called again with fewer rows until the row is found.
         """
-        results: list[Value] = []
+        results: Sequence[Value] = []
         good, bad = 0, len(values)
         while bad - good > 1:
             row = error.row if isinstance(error, RowError) else -1
@@ -68,5 +71,6 @@ class MapFrames(Stateless):
         return results, cause or error
 
 
-def _finished(chunk: Chunk, results: Sequence[Value]) -> Chunk:
-    return without_none(chunk.slice(0, len(results)).with_values(results))
+def _finished(chunk: Chunk, results: Sequence[Sequence[Value]]) -> Chunk:
+    values = joined_values(results)
+    return without_none(chunk.slice(0, len(values)).with_values(values))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from streamkit.dataflow.contracts import Source
+from streamkit.dataflow.frame_operators import MapFrames
 from streamkit.dataflow.functions import FunctionFacts, errors_at, unwrapped
 from streamkit.dataflow.topology import Node, type_name
 from streamkit.errors import TopologyError
@@ -85,6 +87,17 @@ def sink_frames(
 def result_type_of(facts: FunctionFacts, of_items: FunctionFacts) -> Kind:
     """Return the type of the results of a stage of frames: rows are dicts if it returns frames."""
     return _ROW if _gives_frames(facts, of_items) else of_items.result_type
+
+
+def gives_columns(node: Node) -> bool:
+    """Return whether the values of a node are usually columns, which need no batches of calls.
+
+    They are large enough without that.
+    """
+    if node.kind == "source":
+        return isinstance(node.endpoint, Source) and node.endpoint.gives_columns
+    (step,) = node.steps if len(node.steps) == 1 else (None,)
+    return isinstance(step, MapFrames) and all(map(gives_columns, node.inputs))
 
 
 def _gives_frames(facts: FunctionFacts, of_items: FunctionFacts) -> bool:

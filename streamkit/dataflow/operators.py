@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from streamkit.dataflow.context import Context, TimerSink
 from streamkit.dataflow.steps import Room, RowFailed, SliceTimeUp, Stateless, Unlimited
+from streamkit.frames.column_rows import ColumnRows, single_values
 from streamkit.record import NO_TIMESTAMP_MS, Chunk, Record
 from streamkit.serde.keys import encode_key
 
@@ -141,6 +142,8 @@ class Unwrap(Stateless):
     keeps_keys: bool = False
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
+        if type(chunk.values) is ColumnRows:
+            return chunk  # records are never kept as columns
         if not any(map(isinstance, chunk.values, repeat(Record))):
             return chunk
         rows: list[tuple[Any, bytes | None, int]] = []
@@ -216,6 +219,8 @@ def contexts(
 
 def without_none(chunk: Chunk) -> Chunk:
     """Drop the rows whose value is None."""
+    if type(chunk.values) is ColumnRows:
+        return chunk  # each row is an object
     return chunk.select(list(map(operator.is_not, chunk.values, repeat(None))))
 
 
@@ -264,7 +269,7 @@ def fill(
     Results come in order. So if the function raises, the number of results so far is the row it
     raised on, and rows that succeed have no extra cost.
     """
-    values = chunk.values
+    values = single_values(chunk.values)
     total = len(values)
     done, stop = 0, 1
     try:

@@ -77,6 +77,16 @@ class Avro(Format):
         return BoundFormat(reader.loads, _FramedWriter(self.registry, schemas).dumps)
 
 
+def written_schema(form: Avro, usage: Usage) -> str:
+    """Return the schema that a format writes values with, as JSON.
+
+    Raises:
+        TopologyError: There is none.
+    """
+    kind = form._kind(usage)
+    return _Schemas(form, kind if _is_typed(kind) else None, usage).text
+
+
 class _Schemas:
     """The type and the schema of one use of a format.
 

@@ -143,6 +143,21 @@ def datum_reader(writer: Schema, reader: Schema | None = None) -> ReadDatum:
     return read_datum
 
 
+def blocks_of(file: Any) -> Iterator[Any]:
+    """Return the blocks of an Avro file, of which each gives its records.
+
+    The header is read at once. ``file`` needs only ``read`` and ``tell``.
+
+    Raises:
+        Exception: The header is not valid. fastavro has no common class.
+    """
+    found = fastavro.block_reader(file)
+    if _is_recursive(found.writer_schema):
+        # The C code of fastavro does not limit how deeply a value is nested: it would crash.
+        raise ValueError("its records contain themselves, which is not supported")
+    return cast("Iterator[Any]", found)
+
+
 def datum_writer(schema: Schema, *, is_strict: bool) -> WriteDatum:
     """Return a function that writes a value to a stream.
 

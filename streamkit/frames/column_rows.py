@@ -6,6 +6,7 @@ This file does not import pyarrow, because the engine asks for the class.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any, overload
 
 from streamkit.record import Kind, Value
@@ -41,6 +42,11 @@ class ColumnRows(Sequence[Value]):
 
     def __len__(self) -> int:
         return self.batch.num_rows  # type: ignore[no-any-return]
+
+    @property
+    def mean_bytes(self) -> int:
+        """The size of a row in the columns."""
+        return max(1, int(self.batch.nbytes) // max(1, len(self)))
 
     def values(self) -> list[Value]:
         """Return the values of all rows."""
@@ -83,6 +89,22 @@ class ColumnRows(Sequence[Value]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return list, (self.values(),)
+
+
+def joined_values(parts: Sequence[Sequence[Value]]) -> Sequence[Value]:
+    """Return the values of several parts; as columns, if all of them are of the same ones."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = [each for each in parts if type(each) is ColumnRows]
+    if not columns or len(columns) < len(parts):
+        return list(chain.from_iterable(parts))
+    first = columns[0]
+    if any(each.batch.schema != first.batch.schema for each in columns):
+        return list(chain.from_iterable(parts))
+    import pyarrow
+
+    batch = pyarrow.concat_batches([each.batch for each in columns])
+    return ColumnRows(batch, first.kind, first._make)
 
 
 def single_values(values: Sequence[Value]) -> Sequence[Value]:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from functools import update_wrapper
+from functools import partial, update_wrapper
+from typing import Final
 
 from streamkit.errors import DataError, RowError
 from streamkit.frames.kinds import PANDAS, FrameKind, frame_of, is_lazy, is_series
 from streamkit.record import Kind, Value
+
+# An attribute of async functions that get frames.
+_OF_FRAMES: Final = "__streamkit_frames__"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class Frames:
             return result
         return [value for each in result for value in self.yielded(each)]
 
-    def yielded(self, value: Value) -> list[Value]:
+    def yielded(self, value: Value) -> Sequence[Value]:
         """Return the values that one item of an iterable result stands for.
 
         Raises:
@@ -97,7 +101,7 @@ class Frames:
         self._check_other(value, is_whole=False)
         return [value]
 
-    def _read(self, result: Value, kind: FrameKind | None) -> list[Value]:
+    def _read(self, result: Value, kind: FrameKind | None) -> Sequence[Value]:
         from streamkit.frames.conversions import array_from, nan_for_null, table_from
         from streamkit.frames.rows import Reading
 
@@ -108,7 +112,8 @@ class Frames:
             table = table_from(result, kind)
             if kind == PANDAS:
                 table = nan_for_null(table, result, reading.plain_floats)
-            return reading.rows(table)
+            columns = reading.columns(table)
+            return reading.rows(table) if columns is None else columns
         except RowError as error:
             if self.is_row_by_row:
                 raise
@@ -142,6 +147,13 @@ class Frames:
                 )
 
 
+def gets_frames(function: object) -> bool:
+    """Return whether a function of lists is one that `of_lists` has made, or calls one."""
+    if isinstance(function, partial):
+        return any(map(gets_frames, function.args))
+    return isinstance(function, FrameFunction) or hasattr(function, _OF_FRAMES)
+
+
 class FrameFunction:
     """A plain function of a frame, or a generator, as a function of a list.
 
@@ -173,8 +185,11 @@ def of_lists(function: Callable[[Value], Value], frames: Frames) -> Callable[...
             for value in frames.yielded(each):
                 yield value
 
-    if inspect.isasyncgenfunction(plain):
-        return update_wrapper(iterated, function)
-    if inspect.iscoroutinefunction(plain):
-        return update_wrapper(awaited, function)
+    for wrapper, is_kind in (
+        (iterated, inspect.isasyncgenfunction(plain)),
+        (awaited, inspect.iscoroutinefunction(plain)),
+    ):
+        if is_kind:
+            setattr(wrapper, _OF_FRAMES, True)
+            return update_wrapper(wrapper, function)
     return FrameFunction(function, frames)

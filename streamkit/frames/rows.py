@@ -59,6 +59,8 @@ class Reading:
 
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
+        # Whether rows are dicts of any values, which need no conversion.
+        self._is_free = bare(kind) in (None, Any, dict, dict[str, Any])
         self._objects: Objects | None = None
         if not is_untyped(kind):
             try:
@@ -76,17 +78,24 @@ class Reading:
             if isinstance(each.column, Floats) and not each.column.is_nullable
         ]
 
-    def columns_of(self, schema: pyarrow.Schema) -> list[str]:
+    def columns_of(self, schema: pyarrow.Schema, given: Sequence[str] | None = None) -> list[str]:
         """Return the columns of a file that the type has; others of the file are not read.
+
+        Args:
+            schema: The columns of the file.
+            given: Those to read for dicts; by default all.
 
         Raises:
             DataError: The file has not the columns that the type needs, or has other types.
         """
         names = schema.names
-        fields = None if self._objects is None else self._objects.fields
-        wanted = names if fields is None else [each.name for each in fields]
+        fields = () if self._objects is None else self._objects.fields
+        wanted = [each.name for each in fields] or (names if given is None else given)
         found = [name for name in wanted if name in names]
-        for each in fields or ():
+        if not fields and len(found) < len(wanted):
+            missing = next(name for name in wanted if name not in names)
+            raise DataError(f"there is no column {missing!r}, only {', '.join(names)}")
+        for each in fields:
             if each.name in found:
                 problem = each.column.problem(schema.field(each.name).type)
                 if problem and names.count(each.name) == 1:
@@ -109,7 +118,8 @@ class Reading:
         """
         if self._objects is not None:
             return self._objects.rows(table)
-        return self._converted(untyped_rows(table), self._kind)
+        rows = untyped_rows(table)
+        return rows if self._is_free else self._converted(rows, self._kind)
 
     def columns(self, table: pyarrow.Table | pyarrow.RecordBatch) -> ColumnRows | None:
         """Return the rows of a table without making them, if `rows` certainly succeeds.
@@ -123,8 +133,7 @@ class Reading:
         """Return the columns for `of_exact`; None if a row may be not of the type."""
         if self._objects is not None:
             return self._objects.exact_batch(table)
-        is_dict = bare(self._kind) in (None, Any, dict, dict[str, Any])
-        return untyped_exact_batch(table) if is_dict else None
+        return untyped_exact_batch(table) if self._is_free else None
 
     def of_exact(self, batch: pyarrow.RecordBatch) -> ColumnRows:
         """Return the rows of a batch that `exact_batch` has returned, or of a part of it."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from itertools import chain
-from typing import Any, get_args, get_origin, is_typeddict
+from typing import Any, Final, get_args, get_origin, is_typeddict
 
 from streamkit.errors import DataError, RowError, TopologyError
 from streamkit.frames.column import (
@@ -23,6 +24,8 @@ from streamkit.frames.schema import rows_of
 from streamkit.frames.types import column_of
 from streamkit.record import Kind, Value
 from streamkit.serde.kinds import bare
+
+_LITERAL_KEYS_MAX: Final = 200
 
 
 def is_untyped(kind: Kind) -> bool:
@@ -78,7 +81,23 @@ def untyped_rows(table: pyarrow.Table | pyarrow.RecordBatch) -> list[Value]:
     """
     names = table.schema.names
     columns = [untyped_values(name, combined(table.column(name))) for name in names]
-    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return _maker_of(tuple(names))(columns)
+
+
+@lru_cache(maxsize=256)
+def _maker_of(names: tuple[str, ...]) -> Callable[[Sequence[list[Value]]], list[Value]]:
+    """Return what makes dicts with these keys from columns of the same length."""
+    if not names or len(names) > _LITERAL_KEYS_MAX:
+        return lambda columns: [
+            dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)
+        ]
+    # A literal takes a third of the time of `dict(zip(names, row))`.
+    row = ", ".join(f"v{number}" for number in range(len(names)))
+    items = ", ".join(f"{name!r}: v{number}" for number, name in enumerate(names))
+    make: Callable[[Sequence[list[Value]]], list[Value]] = eval(
+        f"lambda columns: [{{{items}}} for {row}, in zip(*columns)]"
+    )
+    return make
 
 
 def untyped_exact_batch(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from streamkit.dataflow.contracts import AtOnceWriter, IsOver, Positions, WriteF
 from streamkit.dataflow.endpoints import FunctionSink
 from streamkit.env import Clock
 from streamkit.errors import RowError, StreamKitError
+from streamkit.frames.functions import gets_frames
 from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
 from streamkit.runtime.failures import error_text
@@ -32,6 +33,7 @@ class FunctionWriter(AtOnceWriter):
     def __init__(self, sink: FunctionSink) -> None:
         self._function: Callable[[Any], Any] = sink.function
         self._batch = sink.batch
+        self._gets_frames = gets_frames(sink.function)
         self.description = str(sink)
 
     @property
@@ -46,14 +48,24 @@ class FunctionWriter(AtOnceWriter):
             return await self._call_each(chunk, is_over)
         size = self._batch
         for start in range(0, len(chunk), size):
-            rows = list(chunk.values[start : start + size])
+            rows = chunk.values[start : start + size]
+            if not self._gets_frames:
+                rows = list(rows)
             try:
-                await settle(self._function(rows))
+                await self._call(rows)
             except BaseException as error:
                 raise failed_write(error, start, len(rows)) from error
             if is_over():
                 return start + len(rows)
         return len(chunk)
+
+    async def _call(self, rows: Sequence[Any]) -> None:
+        try:
+            await settle(self._function(rows))
+        except RowError as error:
+            if error.is_before_call and 0 < error.row < len(rows):
+                await settle(self._function(rows[: error.row]))
+            raise
 
     async def _call_each(self, chunk: Chunk, is_over: IsOver) -> int:
         done = 0

@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from streamkit.frames.column_rows import ColumnRows
 from streamkit.limits import PARKED_RECORDS_MAX, QUEUED_BYTES_MAX, QUEUED_RECORDS_MAX
 from streamkit.policies import Policy, wanted_delay_s
 from streamkit.runtime.circuit import Circuit
@@ -131,7 +132,7 @@ class PendingQueue(ABC):
 
     def add(self, records: Sequence[PendingRecord], now_s: float) -> None:
         """Take records, in order."""
-        self._mean_bytes += (estimated_bytes(records[0].value) - self._mean_bytes) / 8
+        self._mean_bytes += (_bytes_of(records[0]) - self._mean_bytes) / 8
         self.records.add(records)
         self._begin(records, now_s)
 
@@ -216,3 +217,10 @@ class PendingQueue(ABC):
         for record in reversed(records):
             record.stage = "queued"
             self._queue.appendleft(record)
+
+
+def _bytes_of(record: PendingRecord) -> int:
+    columns = record.columns
+    if isinstance(columns, ColumnRows):
+        return columns.mean_bytes
+    return estimated_bytes(record.value)

@@ -11,8 +11,10 @@ from typing import Any, Final
 
 from streamkit.dataflow.calling import Called, called_step
 from streamkit.dataflow.dead_letters import input_kind
+from streamkit.dataflow.pending_columns import records_in, values_of
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.errors import StateMismatch, TopologyError
+from streamkit.frames.column_rows import ColumnRows
 from streamkit.record import Chunk
 from streamkit.runtime.call_queue import CallLimits, CallQueue
 from streamkit.runtime.pending_queue import PendingQueue
@@ -217,17 +219,18 @@ def records_of(chunk: Chunk, marks_ms: Sequence[int] | None) -> list[PendingReco
 
     ``marks_ms`` are the watermarks by which later stages judge them; None if none does.
     """
-    records = list(
-        map(
-            PendingRecord,
-            chunk.values,
-            chunk.keys,
-            chunk.timestamps_ms,
-            chunk.offsets,
-            repeat(chunk.topic),
-            repeat(chunk.partition),
-        )
+    others = (
+        chunk.keys,
+        chunk.timestamps_ms,
+        chunk.offsets,
+        repeat(chunk.topic),
+        repeat(chunk.partition),
     )
+    values = chunk.values
+    if type(values) is ColumnRows:
+        records = records_in(values, *others)
+    else:
+        records = list(map(PendingRecord, values, *others))
     if marks_ms is not None:
         for record, mark_ms in zip(records, marks_ms, strict=True):
             record.mark_ms = mark_ms
@@ -276,7 +279,7 @@ def _divided(
 def _released(node: Node, records: list[PendingRecord]) -> Release:
     first = records[0]
     part = Chunk(
-        [each.value for each in records],
+        values_of(records),
         [each.key for each in records],
         [each.timestamp_ms for each in records],
         [each.offset for each in records],

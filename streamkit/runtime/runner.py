@@ -24,7 +24,8 @@ from streamkit.dataflow.contracts import AtOnceWriter, SinkWriter, SourceReader
 from streamkit.dataflow.topology import Node
 from streamkit.errors import StageError
 from streamkit.forks import SameProcess
-from streamkit.limits import CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX
+from streamkit.frames.column_rows import ColumnRows
+from streamkit.limits import CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX, COLUMNS_RECORDS_MAX
 from streamkit.record import Chunk
 from streamkit.runtime.called_sinks import called_functions
 from streamkit.runtime.calls import Calls
@@ -90,7 +91,8 @@ class Runner:
         )
         target_s = SLICE_FOR_LISTS_S if makes_lists else SLICE_S
         self._slice_sizes = {
-            node: SliceSize(target_s, first=_ROWS_FIRST, most=CHUNK_RECORDS_MAX) for node in readers
+            node: SliceSize(target_s, first=_ROWS_FIRST, most=COLUMNS_RECORDS_MAX)
+            for node in readers
         }
         self._same_process = SameProcess()
         self.boundary = anyio.Lock()
@@ -255,6 +257,8 @@ class Runner:
         source, chunk = arrival.source, arrival.chunk
         slice_size = self._slice_sizes[source]
         rows_max = _rows_within(chunk, CHUNK_BYTES_MAX)
+        if self._task.pending:  # each record is an object there
+            rows_max = min(rows_max, CHUNK_RECORDS_MAX)
         done = 0
         while done < len(chunk) and self._intake.is_active(source):
             if self._task.pending:
@@ -310,6 +314,8 @@ class Runner:
 def _rows_within(chunk: Chunk, bytes_max: int) -> int:
     """Return how many rows have about ``bytes_max`` bytes, estimated from a sample."""
     values = chunk.values
+    if type(values) is ColumnRows:
+        return COLUMNS_RECORDS_MAX
     if type(values[0]) is not bytes:
         return CHUNK_RECORDS_MAX
     sample = values[:: max(1, len(values) // _SAMPLES)]

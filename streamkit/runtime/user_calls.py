@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 
+from streamkit.frames.column_rows import ColumnRows
+
 _NEVER_DONE = (GeneratorType, AsyncGeneratorType, map, filter, zip)
 _NOT_BEGUN = frozenset({CoroutineType, AsyncGeneratorType})
 
@@ -18,7 +20,7 @@ def unfinished_row(values: Sequence[object]) -> int | None:
     A stage that returns a coroutine for its first record fails there. For a later record, the
     coroutine would reach a sink, which may ignore its value.
     """
-    if _NOT_BEGUN.isdisjoint(map(type, values)):
+    if type(values) is ColumnRows or _NOT_BEGUN.isdisjoint(map(type, values)):
         return None
     return next(row for row, value in enumerate(values) if type(value) in _NOT_BEGUN)
 

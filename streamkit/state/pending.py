@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from functools import partial
 from struct import Struct
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
@@ -25,19 +25,30 @@ _decode: Final = msgspec.msgpack.Decoder(_Stored).decode
 Stage = Literal["queued", "held", "running", "parked", "done", "given"]
 
 
+class Columns(Protocol):
+    """Values that are made when they are asked for."""
+
+    def values(self) -> list[Any]:
+        """Return all of them."""
+
+
 class PendingRecord:
     """One input of a stage, from the moment the stage takes it until its result is delivered.
 
     ``mark_ms`` is the watermark by which later stages judge it; None if none waits for one.
     ``attempts`` counts the failed calls before it: not the last one, if that is not retried.
     ``group`` is what its order is kept by: the key, or the
-    partition of a record without one. ``result`` and ``error`` are set when ``stage`` is "done" or
+    partition of a record without one. ``columns``: the value is made only when it is
+    asked for; it is a row of them, and what the record is created with is the number of the row.
+    ``result`` and ``error`` are set when ``stage`` is "done" or
     "given"; ``stage`` is explained in
     `streamkit.runtime.call_queue` and `streamkit.runtime.retry_queue`.
     """
 
     __slots__ = (
+        "_value",
         "attempts",
+        "columns",
         "data",
         "due_s",
         "error",
@@ -55,7 +66,6 @@ class PendingRecord:
         "stage",
         "timestamp_ms",
         "topic",
-        "value",
     )
 
     def __init__(
@@ -67,7 +77,8 @@ class PendingRecord:
         topic: str,
         partition: int,
     ) -> None:
-        self.value = value
+        self._value = value
+        self.columns: Columns | None = None
         self.key = key
         self.timestamp_ms = timestamp_ms
         self.offset = offset
@@ -89,6 +100,19 @@ class PendingRecord:
         # Whether a commit has it.
         self.is_stored = False
         self.data: bytes | None = None
+
+    @property
+    def value(self) -> Any:
+        """What the stage has taken."""
+        columns = self.columns
+        return self._value if columns is None else columns.values()[self._value]
+
+    @property
+    def row(self) -> int:
+        """Which row of ``columns`` the value is."""
+        assert self.columns is not None, "asked only then"
+        number: int = self._value
+        return number
 
 
 class PendingRecords:

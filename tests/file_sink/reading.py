@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import lz4.frame
 import msgspec
 from pyarrow import parquet
@@ -63,6 +64,9 @@ def flights_of(path: Path) -> list[Flight]:
             row["id"] = int(row["id"])
     elif ".jsonl" in path.name:
         rows = [json.loads(line) for line in data.splitlines()]
+    elif ".avro" in path.name:
+        with path.open("rb") as file:
+            rows = list(fastavro.reader(file))  # type: ignore[arg-type]
     elif ".parquet" in path.name:
         rows = parquet.read_table(path).to_pylist()
     else:

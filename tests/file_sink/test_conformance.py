@@ -23,6 +23,7 @@ NAMES = [
     "part-{n}.csv.bz2",
     "{origin}/{n}.parquet",
     "f.parquet",
+    "{origin}/{n}.avro",
 ]
 
 

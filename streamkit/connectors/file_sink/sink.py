@@ -13,6 +13,7 @@ from streamkit.connectors.file_sink.content import Content
 from streamkit.connectors.file_sink.paths import PathTemplate
 from streamkit.connectors.file_sink.targets import COMPRESSED, LocalTarget
 from streamkit.connectors.file_sink.writer import FileWriter, Limits
+from streamkit.connectors.files.avro import AvroFile
 from streamkit.connectors.files.formats import Csv, FileFormat, JsonArray, Jsonl, Text
 from streamkit.connectors.files.parquet import Parquet
 from streamkit.dataflow.contracts import ConnectorEnv, Sink
@@ -40,8 +41,8 @@ class FileSink(Sink[Any]):
     Attributes:
         path: The path, such as ``out/{origin}/{date:%Y-%m-%d}/part-{n}.parquet``. A suffix ``.gz``,
             ``.bz2``, ``.xz``, ``.zst`` or ``.lz4`` compresses the file.
-        format: What is in the files: `Jsonl`, `Csv`, `JsonArray`, `Text` or `Parquet`. By default
-            the suffix says it.
+        format: What is in the files: `Jsonl`, `Csv`, `JsonArray`, `Text`, `Parquet` or `AvroFile`.
+            By default the suffix says it.
         roll_rows: The most rows of a file.
         roll_bytes: A file is full when its rows have this size, before compression.
         roll_after: A file is full this time after its first row, in seconds or as a timedelta. All
@@ -152,4 +153,5 @@ _BY_SUFFIX: Final[dict[str, Any]] = {
     ".tsv": lambda: Csv[Any](delimiter="\t"),
     ".txt": Text,
     ".parquet": Parquet,
+    ".avro": AvroFile,
 }

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from streamkit.connectors.file_sink.sink import FileSink
+from streamkit.connectors.files.avro import AvroFile
 from streamkit.connectors.files.formats import Csv, FileFormat, Jsonl
 from streamkit.connectors.files.json_lines_sink import JsonLines
 from streamkit.connectors.files.parquet import Parquet
@@ -38,6 +39,8 @@ def _one_file(path: str, form: FileFormat[Any]) -> FileSink:
 
 
 def _format_of(end: str) -> FileFormat[Any]:
+    if end.endswith(".avro"):
+        return AvroFile[Any]()
     if end.endswith(".parquet"):
         return Parquet[Any]()
     return Csv[Any](delimiter="\t" if ".tsv" in end else ",")
@@ -45,7 +48,7 @@ def _format_of(end: str) -> FileFormat[Any]:
 
 FILES = ConnectorFacts(
     "files",
-    "Reads and writes the rows of files: CSV, JSON lines, JSON arrays, text and Parquet.",
+    "Reads and writes the rows of files: CSV, JSON lines, JSON arrays, text, Parquet and Avro.",
     source=Files,
     sink=FileSink,
     guarantee="exactly once",
@@ -54,6 +57,7 @@ FILES = ConnectorFacts(
     suffixes=(
         *(f"{kind}{each}" for kind in (".csv", ".tsv") for each in _COMPRESSED),
         ".parquet",
+        ".avro",
     ),
     source_of=lambda end: Files(end.removeprefix("csv:"), _format_of(end)),
     sink_of=lambda end: _one_file(end.removeprefix("csv:"), _format_of(end)),

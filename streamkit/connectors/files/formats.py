@@ -64,6 +64,8 @@ class FileFormat(ABC, Generic[T]):
     # Whether rows may be appended to a file. Otherwise a file that changes is another file, and
     # one that is followed is read when it is complete.
     grows = True
+    # Whether the rows are columns of Arrow.
+    gives_columns = False
 
     @property
     @abstractmethod

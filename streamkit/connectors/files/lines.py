@@ -18,10 +18,11 @@ BOM: Final = b"\xef\xbb\xbf"
 @dataclass(frozen=True, slots=True)
 class Mark:
     """A place in a file between two rows: bytes from the start, without compression, and the
-    number of the next line."""
+    number of the next line. ``within``: how many rows after the byte come before it."""
 
     byte: int = 0
     line: int = 1
+    within: int = 0
 
 
 class Lines:

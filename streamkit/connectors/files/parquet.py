@@ -12,7 +12,7 @@ from streamkit.connectors.files.lines import Mark
 from streamkit.dataflow.contracts import Decoder
 from streamkit.errors import ConfigError, DataError, RowError, TopologyError, UsageError
 from streamkit.frames.column_rows import ColumnRows
-from streamkit.limits import CHUNK_BYTES_MAX
+from streamkit.limits import COLUMNS_BYTES_MAX, COLUMNS_RECORDS_MAX
 from streamkit.record import Kind, Value
 from streamkit.serde.kinds import in_record
 
@@ -27,8 +27,6 @@ _MAGIC: Final = b"PAR1"
 _COMPRESSIONS: Final = ("zstd", "snappy", "gzip", "brotli", "lz4", "none")
 # How many bytes of a column are read from the file at a time.
 _BUFFER_BYTES: Final = 1 << 20
-_ROWS_PER_BATCH_MAX: Final = 1 << 16
-_BATCH_BYTES_MAX: Final = 16 * CHUNK_BYTES_MAX
 
 
 @dataclass(frozen=True)
@@ -39,18 +37,23 @@ class Parquet(FileFormat[T]):
     the type needs, or with one of another type, stops the job. A row that is not valid fails alone.
 
     Attributes:
-        type: The type of the values: a class with fields, or ``dict`` for all columns by name.
+        type: The type of the values: a class with fields, or ``dict`` for the values by column.
+        columns: With ``dict``: the columns to read; by default all.
         compression: How the columns of a file that is written are compressed: ``"zstd"``,
             ``"snappy"``, ``"gzip"``, ``"brotli"``, ``"lz4"`` or ``"none"``.
     """
 
     type: TypeForm[T] | None = None
+    columns: Sequence[str] | None = None
     compression: str = "zstd"
     unit = "row"
     grows = False
+    gives_columns = True
     compresses_itself = True
 
     def __post_init__(self) -> None:
+        if isinstance(self.columns, str) or (self.columns is not None and not self.columns):
+            raise UsageError(f"columns={self.columns!r} is not a list of names")
         if self.compression not in _COMPRESSIONS:
             raise UsageError(
                 f"compression={self.compression!r} is not possible in Parquet",
@@ -68,11 +71,15 @@ class Parquet(FileFormat[T]):
     def decoder(self, kind: Kind) -> Decoder:
         _require_pyarrow()
         from streamkit.frames.rows import Reading, batch_maker
+        from streamkit.frames.untyped import is_untyped
 
         try:
+            is_free = is_untyped(kind)
             batch_maker(kind)
         except TopologyError as error:
             raise TopologyError(f"rows of Parquet: {error}", hint=error.hint) from None
+        if self.columns is not None and not is_free:
+            raise TopologyError("columns= is for rows that are dicts; a class names its columns")
         rows = _Decoding(Reading(kind))
         return Decoder(rows.one, rows.many)
 
@@ -82,7 +89,7 @@ class Parquet(FileFormat[T]):
         return ParquetRow(batch_maker(kind)([value]))
 
     def rows_of(self, file: BinaryIO, start: Mark, reopen: Callable[[], BinaryIO]) -> RowReader:
-        return _ParquetReader(file, start, self.type)
+        return _ParquetReader(file, start, self.type, self.columns)
 
     def content(self, kind: Kind) -> Content:
         _require_pyarrow()
@@ -156,9 +163,12 @@ class _Decoding:
 class _ParquetReader:
     """Reads the rows of one file from one of them on; the first one has the number 1."""
 
-    def __init__(self, file: BinaryIO, start: Mark, kind: Kind) -> None:
+    def __init__(
+        self, file: BinaryIO, start: Mark, kind: Kind, columns: Sequence[str] | None
+    ) -> None:
         self._file = file
         self._kind = kind
+        self._columns = columns
         self._next = start.line
         self._size_bytes = 0
         self._batches: Iterator[pyarrow.RecordBatch] | None = None
@@ -172,8 +182,8 @@ class _ParquetReader:
         left = self._rest or self._next_batch()
         if left is None:
             return None
-        mean_bytes = max(1, left.batch.nbytes // len(left))
-        count = max(1, min(rows_max, CHUNK_BYTES_MAX // mean_bytes))
+        # Rows that are columns cost less than others.
+        count = max(1, min(COLUMNS_RECORDS_MAX, COLUMNS_BYTES_MAX // left.mean_bytes))
         found, self._rest = left.part(0, count), left.part(count, len(left))
         first, self._next = self._next, self._next + len(found)
         # The byte shows the end of the file, after which there is nothing to read.
@@ -229,7 +239,7 @@ class _ParquetReader:
 
         self._reading = Reading(self._kind)
         found = parquet.ParquetFile(self._file, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-        names = self._reading.columns_of(found.schema_arrow)
+        names = self._reading.columns_of(found.schema_arrow, self._columns)
         self._rows = found.metadata.num_rows
         skip = self._next - 1
         for group in range(found.num_row_groups):
@@ -238,7 +248,7 @@ class _ParquetReader:
                 skip -= facts.num_rows
                 continue
             mean_bytes = max(1, facts.total_byte_size // facts.num_rows)
-            size = max(1, min(_ROWS_PER_BATCH_MAX, _BATCH_BYTES_MAX // mean_bytes))
+            size = max(1, min(COLUMNS_RECORDS_MAX, COLUMNS_BYTES_MAX // mean_bytes))
             for batch in found.iter_batches(size, row_groups=[group], columns=names):
                 left = batch.slice(skip)
                 skip = max(0, skip - batch.num_rows)

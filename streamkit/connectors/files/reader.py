@@ -45,9 +45,9 @@ _PARTITION: Final = 0
 class _Position(msgspec.Struct, frozen=True, omit_defaults=True):
     """How far a file was read.
 
-    ``byte`` and ``line`` are where a block of rows begins, ``skip`` is how many of its rows were
-    read. ``head`` is a checksum of the first bytes, of which ``size`` says how many there were; of
-    the last ones too if the format does not grow.
+    ``byte``, ``line`` and ``within`` are where a block of rows begins, as in `Mark`; ``skip`` is
+    how many of its rows were read. ``head`` is a checksum of the first bytes, of which ``size``
+    says how many there were; of the last ones too if the format does not grow.
     """
 
     id: str
@@ -56,10 +56,11 @@ class _Position(msgspec.Struct, frozen=True, omit_defaults=True):
     byte: int = 0
     line: int = 1
     skip: int = 0
+    within: int = 0
 
     @property
     def mark(self) -> Mark:
-        return Mark(self.byte, self.line)
+        return Mark(self.byte, self.line, self.within)
 
 
 @dataclass(slots=True)
@@ -77,7 +78,9 @@ class _OpenFile:
     def position(self, mark: Mark, skip: int) -> _Position:
         """Return the position some rows after a mark."""
         found = self.found
-        return _Position(found.id, found.size_bytes, self.head, mark.byte, mark.line, skip)
+        return _Position(
+            found.id, found.size_bytes, self.head, mark.byte, mark.line, skip, mark.within
+        )
 
 
 @dataclass(frozen=True, slots=True)

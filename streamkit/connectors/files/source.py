@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from streamkit.connectors.files.formats import FileFormat
+from streamkit.connectors.files.formats import FileFormat, JsonArray
 from streamkit.connectors.files.reader import FilesReader
 from streamkit.dataflow.contracts import ConnectorEnv, Decoder, Source
 from streamkit.errors import TopologyError, UsageError
@@ -30,7 +30,8 @@ class Files(Source[T]):
 
     Attributes:
         path: A path, or several. ``*`` and ``?`` match within a name, ``**`` any folders.
-        format: What is in the files: `Csv`, `Jsonl`, `JsonArray`, `Text` or `Parquet`.
+        format: What is in the files: `Csv`, `Jsonl`, `JsonArray`, `Text`, `Parquet` or
+            `AvroFile`.
         follow: Wait for more files and for lines that are appended, until the job is stopped. A
             file that is moved away is read to its end; one that is truncated is read again.
         every: How long to wait between two looks at the files, in seconds or as a timedelta.
@@ -50,7 +51,7 @@ class Files(Source[T]):
             )
         if not self.patterns:
             raise UsageError("Files needs at least one path")
-        if self.follow and self.format.grows and self.format.unit != "line":
+        if self.follow and isinstance(self.format, JsonArray):
             raise UsageError(f"{type(self.format).__name__} files cannot be followed")
         duration_ms(self.every, "every")
 
@@ -74,6 +75,10 @@ class Files(Source[T]):
     @property
     def value_type(self) -> Kind:
         return self.format.kind
+
+    @property
+    def gives_columns(self) -> bool:
+        return self.format.gives_columns
 
     def decoder(self, kind: Kind, serde: Serde | None) -> Decoder | None:
         if serde is not None:

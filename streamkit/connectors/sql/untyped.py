@@ -164,4 +164,3 @@ _READERS: Final[dict[T, Callable[[str], Value]]] = {
     T.DATE: dt.date.fromisoformat,
     T.TIME: dt.time.fromisoformat,
 }
-

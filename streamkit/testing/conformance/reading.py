@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from streamkit.dataflow.contracts import ConnectorEnv, Decoder, Source, SourceFacts, SourceReader
 from streamkit.env import SystemClock
-from streamkit.limits import CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX
+from streamkit.frames.column_rows import ColumnRows
+from streamkit.limits import CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX, COLUMNS_RECORDS_MAX
 from streamkit.record import Chunk, Kind, Value
 from streamkit.serde.binding import Serde
 from streamkit.testing.conformance.rules import CHUNKS, DESCRIBED, POSITIONS, Rule, listed
@@ -167,7 +168,8 @@ def difference(wanted: Rows, found: Rows) -> str | None:
 def _check_chunk(chunk: Chunk) -> None:
     rows = len(chunk.values)
     CHUNKS.require(rows, "next() returned a chunk without rows")
-    CHUNKS.require(rows <= CHUNK_RECORDS_MAX, f"next() returned a chunk of {rows:,} rows")
+    most = COLUMNS_RECORDS_MAX if type(chunk.values) is ColumnRows else CHUNK_RECORDS_MAX
+    CHUNKS.require(rows <= most, f"next() returned a chunk of {rows:,} rows")
     columns = {
         "keys": chunk.keys,
         "timestamps_ms": chunk.timestamps_ms,
