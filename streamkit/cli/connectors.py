@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streamkit.cli.listing import output_option, write_list
+from streamkit.cli.listing import filled, output_option, write_list
 from streamkit.cli.options import Command, Group, with_target_options
+from streamkit.cli.output import print_line
 
 if TYPE_CHECKING:
-    from streamkit.connectors.registry import ConnectorFacts, OptionFacts
+    from streamkit.connectors.registry import ConnectorFacts
 
 
 @click.group(
@@ -103,17 +104,11 @@ def show(name: str, is_markdown: bool, is_json: bool) -> None:
         if text:
             click.echo(f"{title}: {text}")
     for of in ("source", "sink"):
-        rows = [_option(each) for each in options_of(facts) if each.of == of]
-        if rows:
+        listed = [each for each in options_of(facts) if each.of == of]
+        if listed:
             click.echo(f"\noptions of the {of}:")
-            write_list("options", rows, "table", empty_text="", has_prose=True)
-
-
-def _option(option: OptionFacts) -> dict[str, str]:
-    """Return the columns of an option, without the marks of code that pages need."""
-    return {
-        "name": option.name,
-        "type": option.type,
-        "default": "required" if option.default is None else option.default,
-        "help": option.help.replace("`", ""),
-    }
+        for option in listed:
+            default = "required" if option.default is None else f"default {option.default}"
+            print_line(f"  {option.name}: {option.type}, {default}")
+            help_text = option.help.replace("`", "")  # the marks of code are for pages
+            print_line(filled(help_text, indent=6) if help_text else "")

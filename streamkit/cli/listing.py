@@ -116,10 +116,9 @@ class ListWriter:
         for line in cells:
             padded = [cell.ljust(width) for cell, width in zip(line, self._widths, strict=True)]
             lines.append("  ".join(padded).rstrip())
-        if self._has_prose and sys.stdout.isatty():
-            columns, indent = shutil.get_terminal_size().columns, sum(self._widths[:-1])
-            indent += 2 * (len(self._widths) - 1)
-            lines = [part for line in lines for part in _wrapped(line, indent, columns)]
+        if self._has_prose:
+            indent = sum(width + 2 for width in self._widths[:-1])
+            lines = [line[:indent] + filled(line[indent:], indent)[indent:] for line in lines]
         return "\n".join(lines)
 
 
@@ -137,11 +136,16 @@ def write_one(row: Row, form: str) -> None:
             click.echo(f"{_title(name) + ':':<{width}}{_cell(value)}")
 
 
-def _wrapped(line: str, indent: int, columns: int) -> list[str]:
-    """Return the lines for a row whose last column begins at ``indent``."""
-    room = max(columns - indent, _PROSE_WIDTH_MIN)
-    first, *rest = textwrap.wrap(line[indent:], room, break_on_hyphens=False) or [""]
-    return [line[:indent] + first, *(" " * indent + each for each in rest)]
+def filled(text: str, indent: int) -> str:
+    """Return a text in lines that fit into the terminal, each with an indent.
+
+    It is one line if the output is not a terminal.
+    """
+    if not sys.stdout.isatty():
+        return " " * indent + text
+    room = max(shutil.get_terminal_size().columns - indent, _PROSE_WIDTH_MIN)
+    lines = textwrap.wrap(text, room, break_on_hyphens=False)
+    return "\n".join(" " * indent + line for line in lines) or " " * indent
 
 
 def _json_item(row: Row) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from typing import Any, Final, get_origin
 
 from streamkit.dataflow.contracts import Sink, Source
 from streamkit.errors import UsageError
@@ -127,9 +128,21 @@ def _fields(of: str, kind: type[Any]) -> Iterator[OptionFacts]:
     for each in dataclasses.fields(kind):
         if not each.init or each.name.startswith("_"):
             continue
-        kind_text = each.type if isinstance(each.type, str) else str(each.type)
+        kind_text = _type_text(each.type, vars(sys.modules[kind.__module__]))
         text = str(each.metadata.get("help", helps.get(each.name, "")))
         yield OptionFacts(of, each.name, kind_text, _default(each), text)
+
+
+def _type_text(kind: Any, names: Mapping[str, Any]) -> str:
+    """Return a type with the names of aliases replaced by their types, without modules."""
+    text = kind if isinstance(kind, str) else str(kind)
+
+    def named(word: re.Match[str]) -> str:
+        value = names.get(word[0])
+        return word[0] if get_origin(value) is None else str(value)
+
+    text = re.sub(r"\w+", named, text)
+    return re.sub(r"\b(?:[a-z_]\w*\.)+(?=\w)", "", text)
 
 
 def _default(field: dataclasses.Field[Any]) -> str | None:

@@ -41,7 +41,12 @@ rows.to(HttpSink(os.environ["URL"], batch=batch), on_error=policies[os.environ["
 
 
 class Service(ThreadingHTTPServer):
-    """Refuses some numbers with 400, and has 503 for the first request with number 5."""
+    """Refuses some numbers with 400, and has 503 for the first request with number 5.
+
+    From the number ``locked_from`` on, it responds with 401.
+    """
+
+    locked_from = 1_000
 
     def __init__(self) -> None:
         self.got: list[int] = []
@@ -57,7 +62,9 @@ class _Post(BaseHTTPRequestHandler):
         rows = found if isinstance(found, list) else [found]
         service.asked.update(rows)
         status = 200
-        if service.asked[5] == 1 and 5 in rows:
+        if max(rows) >= service.locked_from:
+            status = 401
+        elif service.asked[5] == 1 and 5 in rows:
             status = 503
         elif REFUSED & set(rows):
             status = 400
@@ -123,6 +130,19 @@ def test_a_refused_record_ends_the_job_and_the_next_run_starts_there(tmp_path: P
         again = run(tmp_path, server, "skip", 0)
     assert again.process.returncode == 0, again.words
     assert server.got == [row for row in ROWS if row not in REFUSED]
+
+
+def test_no_record_is_skipped_because_a_login_is_refused(tmp_path: Path) -> None:
+    with service() as server:
+        server.locked_from = 7
+        job = run(tmp_path, server, "skip", 0)
+        assert job.process.returncode not in (0, None)
+        assert "returned status 401" in job.words
+        assert max(server.got) == 6
+        server.locked_from = 1_000
+        again = run(tmp_path, server, "skip", 0)
+    assert again.process.returncode == 0, again.words
+    assert sorted(set(server.got)) == [row for row in ROWS if row not in REFUSED]
 
 
 def test_no_record_is_skipped_because_the_server_is_not_trusted(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from streamkit import Secret
 from streamkit.connectors import Chunk, WriteFailed
 from streamkit.connectors.http import HttpSink
-from streamkit.errors import UsageError
+from streamkit.errors import StreamKitError, UsageError
 from tests.http_connectors.scripted import Run, assert_doubles, reply, scripted
 
 
@@ -89,7 +89,7 @@ async def test_a_record_that_was_accepted_is_not_sent_again(answer: bytes) -> No
         assert len(server.asked) == 1
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 404, 409, 413, 422])
+@pytest.mark.parametrize("status", [301, 400, 403, 404, 409, 413, 422])
 async def test_a_record_that_is_refused_fails(status: int) -> None:
     answers = [reply(), reply(b"bad row", status)]
     async with scripted(lambda asked: answers.pop(0)) as server:
@@ -97,6 +97,15 @@ async def test_a_record_that_is_refused_fails(status: int) -> None:
             await write(HttpSink(server.url), chunk(b"1", b"2", b"3"))
     assert (found.value.row, found.value.rows) == (1, 1)
     assert f"returned status {status}: bad row" in str(found.value.__cause__)
+
+
+async def test_a_login_that_is_refused_is_not_an_error_of_a_record() -> None:
+    async with scripted(lambda asked: reply(b"bad token", 401)) as server:
+        with pytest.raises(StreamKitError, match="returned status 401: bad token") as found:
+            await write(HttpSink(server.url), chunk(b"1", b"2"))
+    assert not isinstance(found.value, WriteFailed)
+    assert "bearer=" in found.value.hint
+    assert len(server.asked) == 1
 
 
 async def test_a_batch_that_is_refused_fails_as_a_whole() -> None:

@@ -15,7 +15,7 @@ from streamkit.connectors.http.address import (
     positive,
     seconds,
 )
-from streamkit.connectors.http.exchange import Exchange, Outage, Transient
+from streamkit.connectors.http.exchange import Exchange, Outage, Refused, Transient
 from streamkit.dataflow.contracts import (
     AtOnceWriter,
     ConnectorEnv,
@@ -37,6 +37,7 @@ Body = Literal["array", "lines"]
 
 # Of a response only its status counts; its body is shown in errors.
 _RESPONSE_BYTES_MAX: Final = 4 << 10
+_UNAUTHORIZED: Final = 401
 _TYPES: Final = {"array": "application/json", "lines": "application/x-ndjson"}
 
 
@@ -46,8 +47,9 @@ class HttpSink(Sink[Any]):
 
     A record is written when the service has responded with a status from 200 to 299. Lost
     connections, timeouts and responses with 408, 425, 429 or from 500 up are retried, by default
-    for ever, in order; ``Retry-After`` is obeyed. A record that is refused with another status,
-    or after ``attempts``, fails: ``on_error`` of the sink decides what happens to it, but a
+    for ever, in order; ``Retry-After`` is obeyed. 401 and a certificate that is not trusted end
+    the job, because they are not about a record. A record that is refused with another status, or
+    after ``attempts``, fails: ``on_error`` of the sink decides what happens to it, but a
     ``retry`` there does not send it again. If a batch fails, its records are sent one by one, so
     only the bad ones fail.
 
@@ -163,6 +165,8 @@ class HttpWriter(AtOnceWriter):
             except ConnectFailed:
                 raise  # nothing was sent, so it is not about these records
             except StreamKitError as error:
+                if isinstance(error, Refused) and error.status == _UNAUTHORIZED:
+                    raise  # every record would be refused
                 raise WriteFailed(start, len(part)) from error
             if is_over():
                 return start + len(part)
