@@ -21,6 +21,7 @@ GROUP: Final = "streamkit.connectors"
 BUILT_IN: Final[Mapping[str, str]] = {
     "files": "streamkit.connectors.files.facts:FILES",
     "files-jsonl": "streamkit.connectors.files.facts:JSONL",
+    "kafka": "streamkit.connectors.kafka.facts:KAFKA",
     "postgres": "streamkit.connectors.sql.facts:POSTGRES",
     "sqlite": "streamkit.connectors.sql.facts:SQLITE",
 }

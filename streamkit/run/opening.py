@@ -171,7 +171,7 @@ class Opening:
             self._clock,
             until_end=self._options.once or self._options.replay_only,
             note=self._note,
-            kind=node.value_type,
+            kind=node.input_type if node.kind == "source" else node.value_type,
             shared=self._shared,
         )
 

@@ -110,7 +110,9 @@ class JobInMemory:
         if self._folder is None:
             self._folder = TemporaryDirectory(prefix="streamkit-test-")
         folder = Path(self._folder.name) / "connectors" / node.name
-        return ConnectorEnv(node.name, "test", folder, self._clock, until_end=True)
+        return ConnectorEnv(
+            node.name, "test", folder, self._clock, until_end=True, kind=node.input_type
+        )
 
     def _opened_store(self) -> Store:
         if self._store is None:

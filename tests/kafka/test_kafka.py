@@ -12,7 +12,8 @@ from streamkit import Secret
 from streamkit.connectors import Chunk, RowFailed
 from streamkit.connectors.kafka import KafkaSink, KafkaSource
 from streamkit.errors import ConfigError, RecordTooLarge, StreamKitError, UsageError
-from tests.kafka.conftest import Cluster, env_of
+from tests.kafka.cluster import PRODUCE, TOPIC_AUTHORIZATION_FAILED, Cluster
+from tests.kafka.conftest import env_of
 
 pytestmark = pytest.mark.anyio
 
@@ -85,17 +86,6 @@ async def test_a_partition_without_a_position_is_read_from_its_beginning(
     assert [c.values[r] for c, r in rows] == [b"new"]
 
 
-@pytest.mark.parametrize(("option", "values"), [("empty", [b"a", b""]), ("skip", [b"a"])])
-async def test_a_tombstone_is_an_empty_value_or_skipped(
-    cluster: Cluster, tmp_path: Path, option: str, values: list[bytes]
-) -> None:
-    cluster.create("in")
-    cluster.write("in", [(0, b"a"), (0, None)], key=b"k")
-    source = KafkaSource(cluster.servers, "in", tombstones=option)  # type: ignore[arg-type]  # from a table
-    rows = await rows_of(source, tmp_path, {})
-    assert [c.values[r] for c, r in rows] == values
-
-
 async def test_a_committed_offset_after_the_end_is_refused(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -153,11 +143,11 @@ async def test_what_is_written_is_delivered_when_the_commit_is_ready(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     cluster.create("out")
-    writer = KafkaSink(cluster.servers, "out", tombstones=True).writer(env_of(tmp_path, []))
+    writer = KafkaSink(cluster.servers, "out").writer(env_of(tmp_path, []))
     await writer.open({})
     count = 5_000
     values = [b"%d" % each for each in range(count - 1)]
-    await writer.write(Chunk([*values, b""], [b"k"] * count, [99] * count, range(count)))
+    await writer.write(Chunk([*values, None], [b"k"] * count, [99] * count, range(count)))
     assert writer.unacknowledged == count
     await writer.prepare_commit(is_last=True).wait()
     assert writer.unacknowledged == 0
@@ -180,18 +170,18 @@ async def test_a_full_buffer_makes_a_write_wait(cluster: Cluster, tmp_path: Path
 
 async def test_a_delivery_error_fails_the_commit(cluster: Cluster, tmp_path: Path) -> None:
     cluster.create("out")
-    sink = KafkaSink(cluster.servers, "out", config={"message.timeout.ms": 1, "linger.ms": 0})
-    writer = sink.writer(env_of(tmp_path, []))
+    writer = KafkaSink(cluster.servers, "out").writer(env_of(tmp_path, []))
     await writer.open({})
-    chunk = Chunk([b"v"] * 50_000, [None] * 50_000, [-1] * 50_000, range(50_000))
-
-    async def write_and_wait() -> None:
-        await writer.write(chunk)
-        await writer.prepare_commit(is_last=False).wait()
-
-    with pytest.raises(StreamKitError, match="Kafka topic out"):
-        await write_and_wait()
-    await writer.close()
+    cluster.fail(PRODUCE, TOPIC_AUTHORIZATION_FAILED)
+    await writer.write(Chunk([b"v"], [None], [-1], [0]))
+    prepared = writer.prepare_commit(is_last=False)
+    try:
+        with pytest.raises(StreamKitError, match=r"Kafka topic out .*authorization failed"):
+            await prepared.wait()
+        with pytest.raises(StreamKitError, match="authorization failed"):
+            await writer.write(Chunk([b"v"], [None], [-1], [1]))
+    finally:
+        await writer.close()
 
 
 async def test_a_record_that_is_too_large_fails_alone(cluster: Cluster, tmp_path: Path) -> None:

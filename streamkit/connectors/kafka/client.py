@@ -36,11 +36,19 @@ _SECRETS: Final = (
     "ssl.key.pem",
     "ssl.keystore.password",
     "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.assertion.private.key.passphrase",
+    "sasl.oauthbearer.assertion.private.key.pem",
+    "sasl.oauthbearer.config",
 )
 
 
 class _HasTopics(Protocol):
     def list_topics(self, topic: str = ..., timeout: float = ...) -> Any: ...
+
+
+def is_secret(name: str) -> bool:
+    """Return whether an option of librdkafka holds a secret."""
+    return name in _SECRETS
 
 
 def checked_config(servers: str, topic: str, config: Config) -> None:
@@ -57,7 +65,7 @@ def checked_config(servers: str, topic: str, config: Config) -> None:
             instead = _OURS.get(key)
             hint = f"use {instead}=" if instead else "remove it from config="
             raise UsageError(f"the option {key!r} is set by streamkit", hint=hint)
-        if key in _SECRETS and not isinstance(config[key], Secret):
+        if is_secret(key) and not isinstance(config[key], Secret):
             raise UsageError(
                 f"the option {key!r} must be a Secret",
                 hint="use streamkit.Secret(...), or a setting of the type Secret",

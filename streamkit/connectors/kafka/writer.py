@@ -20,6 +20,7 @@ from streamkit.errors import ConfigError, RecordTooLarge
 from streamkit.record import Chunk
 
 _WAIT_S: Final = 0.1
+_BUFFER_KB: Final = 65_536
 
 
 class KafkaWriter(AcknowledgedWriter):
@@ -35,8 +36,6 @@ class KafkaWriter(AcknowledgedWriter):
         topic: str,
         config: Config,
         env: ConnectorEnv,
-        *,
-        writes_tombstones: bool,
     ) -> None:
         self.description = f"Kafka topic {topic} at {servers} (at least once)"
         self._where = f"Kafka topic {topic} at {servers}"
@@ -44,7 +43,6 @@ class KafkaWriter(AcknowledgedWriter):
         self._topic = topic
         self._config = config
         self._env = env
-        self._writes_tombstones = writes_tombstones
         self._bytes_max = max_record_bytes(config)
         self._thread = OwnThread(f"kafka-sink-{env.name}")
         self._watch = Watch(self._where, config)
@@ -65,7 +63,7 @@ class KafkaWriter(AcknowledgedWriter):
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
         for row, (key, value) in enumerate(zip(chunk.keys, chunk.values, strict=True)):
-            size = len(value) + len(key or b"")
+            size = _size(value) + (0 if key is None else len(key))
             if size > self._bytes_max:
                 raise RowFailed(row, chunk.slice(0, row)) from RecordTooLarge(
                     f"key and value have {size} bytes, but {self._where} accepts {self._bytes_max}",
@@ -104,6 +102,10 @@ class KafkaWriter(AcknowledgedWriter):
             # While Kafka is away, records wait instead of failing after five minutes.
             "message.timeout.ms": 0,
             "linger.ms": 5,
+            "queue.buffering.max.kbytes": _BUFFER_KB,
+            # A key goes to the partition that Kafka's own clients choose for it.
+            "partitioner": "murmur2_random",
+            "allow.auto.create.topics": False,
             **client_config(self._servers, self._config, self._watch),
             "enable.idempotence": True,
             "acks": "all",
@@ -125,15 +127,15 @@ class KafkaWriter(AcknowledgedWriter):
             self._watch.fail(error)
 
     def _produce(self, chunk: Chunk) -> None:
+        produce, topic = self._producer.produce, self._topic
         rows = zip(chunk.values, chunk.keys, chunk.timestamps_ms, strict=True)
         for value, key, timestamp_ms in rows:
-            if self._writes_tombstones and not value:
-                value = None
-            # To librdkafka, 0 means the present time.
-            options = {"timestamp": timestamp_ms} if timestamp_ms > 0 else {}
+            options: dict[str, Any] = {"timestamp": max(0, timestamp_ms)}  # 0: the present time
+            if type(value) is tuple:
+                value, options["headers"] = value
             while not self._is_over():
                 try:
-                    self._producer.produce(self._topic, value, key, **options)
+                    produce(topic, value, key, **options)
                     break
                 except BufferError:
                     self._producer.poll(_WAIT_S)
@@ -154,3 +156,13 @@ class KafkaWriter(AcknowledgedWriter):
         if self._producer is not None:
             self._producer.purge()
             self._producer = None  # the library ends its threads and connections
+
+
+def _size(value: Any) -> int:
+    """Return how many bytes a value has, with its headers if it has some."""
+    if value is None:
+        return 0
+    if type(value) is not tuple:
+        return len(value)
+    data, headers = value
+    return _size(data) + sum(len(name.encode()) + len(each or b"") for name, each in headers)

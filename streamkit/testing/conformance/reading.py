@@ -36,7 +36,9 @@ class SourceCase:
     def env(self, *, until_end: bool = True) -> ConnectorEnv:
         """Return what a reader of a new app gets."""
         folder = self.folder / str(next(self._numbers))
-        return ConnectorEnv("check", "check", folder, SystemClock(), until_end=until_end)
+        return ConnectorEnv(
+            "check", "check", folder, SystemClock(), until_end=until_end, kind=self.kind
+        )
 
     def decoder(self, source: Source[Any]) -> Decoder | None:
         """Return how rows are decoded."""
