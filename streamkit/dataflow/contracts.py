@@ -20,7 +20,8 @@ from typing import Any, Generic, TypeVar
 from streamkit.env import Clock
 from streamkit.errors import StreamKitError, TopologyError
 from streamkit.record import Chunk, Destination, Kind, Record, Value
-from streamkit.serde.binding import Serde
+from streamkit.serde.binding import Serde, Usage
+from streamkit.serde.kinds import in_record
 from streamkit.serde.values import ValueEncoder, encode_as, format_for
 
 T_co = TypeVar("T_co", covariant=True)
@@ -100,6 +101,10 @@ class Source(ABC, Generic[T_co]):
         """
         loads = format_for(kind, serde).loads
         return None if loads is None else Decoder(loads)
+
+    def usage(self, kind: Kind) -> Usage:
+        """Return where a format of the user, ``value=``, is used for values of a type."""
+        return Usage(in_record(kind), self.name)
 
     def encoded(self, value: Value, kind: Kind, serde: Serde | None) -> Value:
         """Return the row that `decoder` makes this value from; for `TestJob.send`."""

@@ -96,7 +96,7 @@ def connector_steps(
         as_record = kind is Record or get_origin(kind) is Record
         inner = (get_args(kind) or (bytes,))[0] if as_record else kind
         serde = options.get("value")
-        found = None if serde is None else bound(serde, Usage(in_record(inner), source.name))
+        found = None if serde is None else bound(serde, source.usage(inner))
         decoder = source.decoder(inner, found)
     steps: list[Step] = []
     if decoder is not None:

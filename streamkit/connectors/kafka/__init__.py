@@ -86,6 +86,10 @@ class KafkaSource(Source[Any]):
         """Return how values are decoded: as those of a Fluvio topic; see ``tombstones``."""
         return decoder_for(kind, serde, self.tombstones)
 
+    def usage(self, kind: Kind) -> Usage:
+        """Return where a format is used; a tombstone has no format."""
+        return Usage(without_none(in_record(kind)), self.topic)
+
     def encoded(self, value: Value, kind: Kind, serde: Serde | None) -> Value:
         """Return the row of a value, for `TestJob.send`."""
         return row_of(value, kind, serde)
