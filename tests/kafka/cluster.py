@@ -22,14 +22,11 @@ LIST_OFFSETS: Final = 2
 METADATA: Final = 3
 INIT_PRODUCER_ID: Final = 22
 
+OFFSET_OUT_OF_RANGE: Final = 1
 NOT_LEADER: Final = 6
 REQUEST_TIMED_OUT: Final = 7
 TOPIC_AUTHORIZATION_FAILED: Final = 29
 MSG_SIZE_TOO_LARGE: Final = 10
-THROTTLED: Final = 89
-
-# What the mock cluster keeps of each partition; it deletes the records before.
-KEPT_ROWS: Final = 100_000
 
 
 class Cluster:
@@ -84,6 +81,10 @@ class Cluster:
     def read_all(self, topic: str) -> list[Any]:
         """Read what the topic has now, with the library alone."""
         return self.read(topic, sum(self.ends(topic).values()))
+
+    def topics(self) -> set[str]:
+        """Return the names of the topics."""
+        return set(self._owner.list_topics(timeout=_WAIT_S).topics)
 
     def ends(self, topic: str) -> dict[int, int]:
         """Return the end offset of each partition."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from streamkit.connectors import ConnectorEnv
@@ -25,6 +26,25 @@ def cluster() -> Iterator[Cluster]:
     cluster = Cluster()
     yield cluster
     cluster.close()
+
+
+class Notes(list[str]):
+    """The messages to the user."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._has_more = anyio.Event()
+
+    def append(self, text: str, /) -> None:
+        super().append(text)
+        self._has_more.set()
+
+    async def wait_for(self, words: str) -> None:
+        """Wait for a message with some words."""
+        with anyio.fail_after(60):
+            while not any(words in each for each in self):
+                self._has_more = anyio.Event()
+                await self._has_more.wait()
 
 
 def env_of(folder: Path, notes: list[str], *, until_end: bool = True) -> ConnectorEnv:

@@ -13,7 +13,7 @@ from streamkit.connectors import Chunk, RowFailed
 from streamkit.connectors.kafka import KafkaSink, KafkaSource
 from streamkit.errors import ConfigError, RecordTooLarge, StreamKitError, UsageError
 from tests.kafka.cluster import PRODUCE, TOPIC_AUTHORIZATION_FAILED, Cluster
-from tests.kafka.conftest import env_of
+from tests.kafka.conftest import Notes, env_of
 
 pytestmark = pytest.mark.anyio
 
@@ -124,16 +124,11 @@ async def test_a_broker_that_is_away_is_waited_for_with_a_note(tmp_path: Path) -
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         servers = f"127.0.0.1:{free.getsockname()[1]}"
-        notes: list[str] = []
-        noted = anyio.Event()
-        env = env_of(tmp_path, notes)
-        reader = KafkaSource(servers, "in").reader(env)
+        notes = Notes()
+        reader = KafkaSource(servers, "in").reader(env_of(tmp_path, notes))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(reader.open, {})
-            with anyio.fail_after(20):
-                while not notes:
-                    with anyio.move_on_after(0.1):
-                        await noted.wait()
+            await notes.wait_for("is not reachable")
             tasks.cancel_scope.cancel()
         await reader.close()
     assert notes == [f"Kafka topic in at {servers} is not reachable; retrying"]
