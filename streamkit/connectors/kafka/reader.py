@@ -28,6 +28,7 @@ _POLL_S: Final = 0.1
 _NEW_PARTITIONS_S: Final = 30.0
 _LAG_S: Final = 1.0
 _PREFETCH_KB: Final = 16_384
+_BACKOFF_MS: Final = 20
 _QUERY_S: Final = 5.0
 
 
@@ -116,6 +117,8 @@ class KafkaReader(SourceReader):
     def _create(self) -> None:
         config = {
             "queued.max.messages.kbytes": _PREFETCH_KB,
+            # After a full buffer, the default is to fetch again only after a second.
+            "fetch.queue.backoff.ms": _BACKOFF_MS,
             "group.id": f"streamkit-{self._env.app}",  # required, but never joined
             **client_config(self._servers, self._config, self._watch),
             "enable.auto.commit": False,
@@ -191,15 +194,25 @@ class KafkaReader(SourceReader):
         if first is None:
             return
         messages = [first, *self._consumer.consume(_ROWS_MAX - 1, timeout=0)]
-        errors = [each for each in messages if each.error() is not None]
-        if errors:
+        errors: list[Any] = []
+        if any(map(self._kafka.Message.error, messages)):
+            errors = [each for each in messages if each.error() is not None]
             messages = [each for each in messages if each.error() is None]
         if messages:
             self._watch.is_back()
-            for partition, rows in _by_partition(messages).items():
+            for partition, rows in self._by_partition(messages).items():
                 self._add(partition, rows)
         for each in errors:
             self._take_error(each)
+
+    def _by_partition(self, messages: list[Any]) -> dict[int, list[Any]]:
+        numbers = list(map(self._kafka.Message.partition, messages))
+        if numbers.count(numbers[0]) == len(numbers):
+            return {numbers[0]: messages}
+        found: dict[int, list[Any]] = {each: [] for each in numbers}
+        for number, each in zip(numbers, messages, strict=True):
+            found[number].append(each)
+        return found
 
     def _take_error(self, message: Any) -> None:
         error = message.error()
@@ -277,30 +290,20 @@ class KafkaReader(SourceReader):
             self._consumer = None
 
 
-def _by_partition(messages: list[Any]) -> dict[int, list[Any]]:
-    found: dict[int, list[Any]] = {}
-    for each in messages:
-        found.setdefault(each.partition(), []).append(each)
-    return found
-
-
 def _bounded(chunk: Chunk) -> list[Chunk]:
     """Return the parts of a chunk that have about 1 MiB."""
-    sizes = [len(_raw(each) or b"") for each in chunk.values]
-    if sum(sizes) <= CHUNK_BYTES_MAX:
+    values = chunk.values
+    if isinstance(values[0], KafkaRecord):
+        values = [each.value for each in values]
+    if sum(map(len, filter(None, values))) <= CHUNK_BYTES_MAX:
         return [chunk]
     parts: list[Chunk] = []
     first = size = 0
-    for row, each in enumerate(sizes):
-        size += each
+    for row, value in enumerate(values):
+        size += len(value or b"")
         if size >= CHUNK_BYTES_MAX:
             parts.append(chunk.slice(first, row + 1))
             first, size = row + 1, 0
     if first < len(chunk):
         parts.append(chunk.slice(first, len(chunk)))
     return parts
-
-
-def _raw(value: Any) -> bytes | None:
-    found: bytes | None = value.value if isinstance(value, KafkaRecord) else value
-    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
+from math import inf
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -71,6 +72,8 @@ class KafkaWriter(AcknowledgedWriter):
         await when_there(self._thread, self._partitions, self._watch, self._env.note)
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
+        if _largest(chunk) <= self._bytes_max:
+            return chunk
         for row, (key, value) in enumerate(zip(chunk.keys, chunk.values, strict=True)):
             size = _size(value) + (0 if key is None else len(key))
             if size > self._bytes_max:
@@ -171,6 +174,14 @@ class KafkaWriter(AcknowledgedWriter):
         if self._producer is not None:
             self._producer.purge()
             self._producer = None  # the library ends its threads and connections
+
+
+def _largest(chunk: Chunk) -> float:
+    """Return a size that no row is larger than, without a look at single rows."""
+    if set(map(type, chunk.values)) != {bytes}:
+        return inf  # there are tombstones or headers
+    keys = [each for each in chunk.keys if each is not None]
+    return max(map(len, chunk.values)) + max(map(len, keys), default=0)
 
 
 def _size(value: Any) -> int:
