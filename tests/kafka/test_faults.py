@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
+from streamkit import Secret
 from streamkit.connectors import Chunk
 from streamkit.connectors.kafka import KafkaSink, KafkaSource
 from streamkit.connectors.kafka.reader import KafkaReader
@@ -354,3 +355,37 @@ async def test_an_option_that_the_library_does_not_have_is_refused(
         with pytest.raises(ConfigError, match=r'No such configuration property: "lingr\.ms"'):
             await port.open({})
         await port.close()
+
+
+@pytest.mark.parametrize("kind", [KafkaSource, KafkaSink])
+async def test_a_login_that_the_broker_refuses_is_an_error_without_the_password(
+    cluster: Cluster, tmp_path: Path, kind: type[KafkaSource | KafkaSink]
+) -> None:
+    cluster.create("t")
+    config: dict[str, str | Secret] = {
+        "security.protocol": "sasl_plaintext",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": "ann",
+        "sasl.password": Secret("hunter2"),
+    }
+    made = kind(cluster.servers, "t", config=config)
+    env = env_of(tmp_path, [])
+    port = made.reader(env) if isinstance(made, KafkaSource) else made.writer(env)
+    with pytest.raises(StreamKitError, match="SASL Handshake not supported by broker") as failed:
+        await port.open({})
+    await port.close()
+    assert "security.protocol" in failed.value.hint
+    assert "hunter2" not in f"{failed.value!r} {made!r}"
+
+
+async def test_a_broker_that_speaks_no_tls_is_waited_for_with_the_reason(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    notes = Notes()
+    source = KafkaSource(cluster.servers, "t", config={"security.protocol": "ssl"})
+    reader = source.reader(env_of(tmp_path, notes))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(reader.open, {})
+        await notes.wait_for("is not reachable; retrying: ssl://")
+        tasks.cancel_scope.cancel()
+    await reader.close()

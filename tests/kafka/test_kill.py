@@ -70,3 +70,28 @@ def test_a_repeatedly_killed_job_loses_no_row(
     nothing = place.run(JOB, "--once", SERVERS=cluster.servers)
     assert nothing.process.returncode == 0, nothing.words
     assert nothing.ended["records_in"] == 0
+
+
+@pytest.mark.timeout(300)
+def test_a_job_that_must_stop_while_kafka_is_away_ends_in_time_and_resumes(
+    place: Place, cluster: Cluster
+) -> None:
+    count = 2_000
+    cluster.create("in", LANES)
+    cluster.create("out", LANES)
+    place.produce_rows("numbers", lanes=LANES, count=count)
+    with place.job(
+        JOB, *place.options, "--stop-deadline", "3s", AIM="fluvio:1:0", SERVERS=cluster.servers
+    ) as job:
+        job.wait_for_error("at its aim")
+        cluster.stop()
+        place.produce_rows("numbers", lanes=LANES, count=10, first=count)
+        job.wait_for_note("is not reachable; retrying")
+        sent_s = job.signal(signal.SIGTERM)
+        assert job.wait() != 0, job.words
+        assert job.ended_s - sent_s < 10
+    cluster.start()
+    rest = place.run(JOB, "--once", SERVERS=cluster.servers)
+    assert rest.process.returncode == 0, rest.words
+    rows = [as_row(each.value()) for each in cluster.read_all("out")]
+    assert_each_at_least_once(rows, lanes=LANES, count=count + 10)
