@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import time
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -118,6 +120,22 @@ async def test_a_cancelled_call_loses_no_record(cluster: Cluster, tmp_path: Path
         values += chunk.values
     await reader.close()
     assert values == [b"%d" % each for each in range(50)]
+
+
+async def test_a_record_is_returned_when_it_arrives(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.create("in")
+    # The mock cluster answers only at the end of this time.
+    source = KafkaSource(cluster.servers, "in", config={"fetch.wait.max.ms": 5})
+    reader = source.reader(env_of(tmp_path, [], until_end=False))
+    await reader.open({})
+    waits: list[float] = []
+    for number in range(20):
+        await anyio.to_thread.run_sync(partial(cluster.write, "in", [(0, b"%d" % number)]))
+        started_s = time.monotonic()
+        assert await reader.next() is not None
+        waits.append(time.monotonic() - started_s)
+    await reader.close()
+    assert min(waits) < 0.05
 
 
 async def test_a_broker_that_is_away_is_waited_for_with_a_note(tmp_path: Path) -> None:
