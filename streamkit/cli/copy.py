@@ -31,6 +31,7 @@ _SQLITE_FILE: Final = re.compile(r"sqlite:///(.+)")
     examples=(
         "streamkit copy orders.csv fluvio:orders",
         "streamkit copy fluvio:orders orders.jsonl --follow",
+        "streamkit copy kafka://host:9092/orders fluvio:orders",
     ),
 )
 @with_target_options
@@ -66,7 +67,8 @@ def copy(
     """Copy records FROM one place TO another: fluvio:TOPIC, a file, or the URL of a connector.
 
     The copy is a job: it commits its position, and the same command resumes there. From topic to
-    topic, keys and values stay as they are; to another place, the values must be JSON.
+    topic, also of Kafka, keys, values and times stay as they are; to another place, the values must
+    be JSON.
     """
     from streamkit.cli.run import run_loaded
     from streamkit.run import RunOptions
@@ -96,17 +98,21 @@ def app_of(from_end: str, to_end: str, on_error: Any = "fail") -> App:
     from streamkit.connectors.ends import sink_of, source_of, topic_of
 
     app = App(copy_name(from_end, to_end))
-    read, written = topic_of(from_end), topic_of(to_end)
-    sink: Any = sink_of(to_end) if written is None else written
-    if read is None:
-        source = source_of(from_end)
-        kind = Any if source.value_type is None else source.value_type
-        stream: Any = app.stream(source, kind, name="from", on_error=on_error)
-    else:
-        kind = Any if written is None else bytes
-        stream = app.stream(read, kind, name="from", on_error=on_error)
+    source: Any = topic_of(from_end) or source_of(from_end)
+    sink: Any = topic_of(to_end) or sink_of(to_end)
+    kind = _copied_type(source, sink)
+    stream: Any = app.stream(source, kind, name="from", on_error=on_error)
     stream.to(sink, name="to", on_error=on_error)
     return app
+
+
+def _copied_type(source: Any, sink: Any) -> Any:
+    """Return the type of the values: raw if both ends have it, else what the source declares."""
+    read, written = (bytes if isinstance(each, str) else each.raw_type for each in (source, sink))
+    if read is not None and written is not None:
+        return read if read == written else bytes
+    declared = None if isinstance(source, str) else source.value_type
+    return Any if declared is None else declared
 
 
 def copy_name(from_end: str, to_end: str) -> str:

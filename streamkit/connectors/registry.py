@@ -23,6 +23,7 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "files": "streamkit.connectors.files.facts:FILES",
     "files-jsonl": "streamkit.connectors.files.facts:JSONL",
     "http": "streamkit.connectors.http.facts:HTTP",
+    "kafka": "streamkit.connectors.kafka.facts:KAFKA",
     "postgres": "streamkit.connectors.sql.facts:POSTGRES",
     "server-sent-events": "streamkit.connectors.http.facts:SERVER_SENT_EVENTS",
     "sqlite": "streamkit.connectors.sql.facts:SQLITE",

@@ -187,8 +187,10 @@ class AppSources:
                 hint='give their type: app.stream("flights", Flight)',
             )
         endpoint: Any = topic
+        key_format = None
         if isinstance(topic, Source):
             default = topic.name
+            key_format = options.get("key_format")
             steps = connector_steps(topic, type, options, location)
         else:
             endpoint = typed_source(topic_source(topic, options), type, location)
@@ -203,6 +205,7 @@ class AppSources:
             value_type=type,
             input_type=type,
             timing=timing_of(options),
+            key_format=key_format,
         )
         return Stream(self.topology, self.topology.add(node))
 

@@ -15,12 +15,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from streamkit.env import Clock
 from streamkit.errors import StreamKitError, TopologyError
-from streamkit.record import Chunk, Destination, Kind, Value
-from streamkit.serde.binding import Serde
+from streamkit.record import Chunk, Destination, Kind, Record, Value
+from streamkit.serde.binding import Serde, Usage
+from streamkit.serde.kinds import in_record
 from streamkit.serde.values import ValueEncoder, encode_as, format_for
 
 T_co = TypeVar("T_co", covariant=True)
@@ -40,8 +41,8 @@ class ConnectorEnv:
     ``name`` is the name of its node, and ``app`` that of the app. ``folder`` is a folder for files
     of its own that outlive the run, such as those not written completely; it may not exist yet.
     ``until_end``: the run ends when every source has reached its present end. ``note`` shows a
-    message to the user. ``kind`` is the type of the values, as annotated; None if it is not known.
-    ``shared`` is for what several connectors of the run have in common.
+    message to the user. ``kind`` is the type of the values of the source or sink, as annotated;
+    None if it is not known. ``shared`` is for what several connectors of the run have in common.
     """
 
     name: str
@@ -60,11 +61,13 @@ class Decoder:
 
     ``one`` converts one row and raises if it is not valid; the error is that of its record, so
     ``on_error`` of the source applies. ``many`` converts a whole column at once; if it raises, each
-    row of the column is given to ``one``.
+    row of the column is given to ``one``. Rows for which ``keeps`` is false are dropped first; the
+    position advances over them.
     """
 
     one: Callable[[Value], Value]
     many: Callable[[Sequence[Value]], Sequence[Value]] | None = None
+    keeps: Callable[[Value], object] | None = None
 
 
 class Source(ABC, Generic[T_co]):
@@ -85,6 +88,13 @@ class Source(ABC, Generic[T_co]):
         """Whether the values are usually columns, so that functions of frames get them as such."""
         return False
 
+    @property
+    def raw_type(self) -> Kind:
+        """The type, such as ``bytes``, with which values stay as they are stored, and their keys
+        too; None if there is none. A copy uses it, and ``key_format=`` is possible.
+        """
+        return None
+
     def decoder(self, kind: Kind, serde: Serde | None) -> Decoder | None:
         """Return how rows of the reader become values of a type; None if they are values.
 
@@ -96,6 +106,10 @@ class Source(ABC, Generic[T_co]):
         """
         loads = format_for(kind, serde).loads
         return None if loads is None else Decoder(loads)
+
+    def usage(self, kind: Kind) -> Usage:
+        """Return where a format of the user, ``value=``, is used for values of a type."""
+        return Usage(in_record(kind), self.name)
 
     def encoded(self, value: Value, kind: Kind, serde: Serde | None) -> Value:
         """Return the row that `decoder` makes this value from; for `TestJob.send`."""
@@ -194,6 +208,19 @@ class Sink(ABC, Destination[T_con], Generic[T_con]):
     def name(self) -> str:
         """A name for the node if the user gives none."""
         return type(self).__name__
+
+    @property
+    def raw_type(self) -> Kind:
+        """The type of values that are written as they are; see `Source.raw_type`."""
+        return None
+
+    @property
+    def record_type(self) -> type[Record[Any]] | None:
+        """A subclass of `Record` that `encoder` gets whole, for what only this sink can write.
+
+        The key and the timestamp of any `Record` are already in the columns of the chunk.
+        """
+        return None
 
     def encoder(self, kind: Kind, serde: Serde | None) -> ValueEncoder | None:
         """Return how values of a type are encoded before the writer gets them; None if it gets

@@ -27,7 +27,7 @@ from streamkit.dataflow.functions import (
     is_generator,
     unwrapped,
 )
-from streamkit.dataflow.key_formats import context_keys, source_of_keys
+from streamkit.dataflow.key_formats import StoredKeys, context_keys, source_of_keys
 from streamkit.dataflow.keyed_stream import check_keyed
 from streamkit.dataflow.operators import ContextFlatMap, ContextMapOrDrop, FlatMap, MapOrDrop
 from streamkit.dataflow.options import (
@@ -73,13 +73,15 @@ def source_node(
             at=str(facts.location),
             hint=f"annotate it: def {facts.name}(row: Flight) -> Flight",
         )
+    keys: TopicSource | StoredKeys
     if isinstance(endpoint, Source):
         reading = connector_steps(endpoint, expected, options, facts.location)
+        keys = StoredKeys(options.get("key_format"), endpoint.name)
     else:
-        endpoint = typed_source(endpoint, expected, facts.location)
+        keys = endpoint = typed_source(endpoint, expected, facts.location)
         reading = reading_steps(expected, endpoint, options, facts.location)
     with errors_at(facts.location):
-        key_of = context_keys(facts, None if isinstance(endpoint, Source) else endpoint)
+        key_of = context_keys(facts, keys)
     return Node(
         options.get("name") or stage_name(facts.name),
         "source",
@@ -90,6 +92,7 @@ def source_node(
         value_type=_result_type(facts, expected),
         input_type=expected,
         timing=timing_of(options),
+        key_format=keys.key_format,
     )
 
 

@@ -9,6 +9,7 @@ from streamkit.dataflow.contracts import Decoder
 from streamkit.dataflow.operators import one_per_row
 from streamkit.dataflow.steps import Room, RowFailed, Stateless
 from streamkit.record import Chunk
+from streamkit.serde.binding import BoundFormat, Serde
 from streamkit.serde.values import ValueEncoder
 
 
@@ -17,10 +18,11 @@ class Decode(Stateless):
     """Replaces each row of a connector with its value.
 
     The whole column is decoded at once. Only if that fails, each row is decoded alone, which finds
-    the first row that is not valid.
+    the first row that is not valid. ``serde`` is the user's format, if there is one.
     """
 
     decoder: Decoder
+    serde: Serde | BoundFormat | None = None
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
         many = self.decoder.many

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
+from streamkit.dataflow.contracts import Source
 from streamkit.dataflow.endpoints import TopicSource
 from streamkit.dataflow.functions import FunctionFacts, without_none
 from streamkit.dataflow.topology import Node, refuse_other_type
 from streamkit.errors import TopologyError
 from streamkit.record import Kind
+from streamkit.serde.binding import Serde
 from streamkit.serde.keys import KeyReader, key_reader
 
 
-def context_keys(facts: FunctionFacts, source: TopicSource | None) -> KeyReader | None:
+@dataclass(frozen=True, slots=True)
+class StoredKeys:
+    """The format of the keys of a source, or None; ``topic`` is the name of the topic."""
+
+    key_format: Serde | None
+    topic: str
+
+
+def context_keys(facts: FunctionFacts, source: TopicSource | StoredKeys | None) -> KeyReader | None:
     """Return how the context of a function shows keys; None if it has no context.
 
     Args:
@@ -32,7 +43,7 @@ def context_keys(facts: FunctionFacts, source: TopicSource | None) -> KeyReader 
     return key_reader(kind, source.key_format, source.topic)
 
 
-def source_of_keys(nodes: Iterable[Node]) -> TopicSource | None:
+def source_of_keys(nodes: Iterable[Node]) -> TopicSource | StoredKeys | None:
     """Return a source whose key format is that of the records of some nodes.
 
     None means that keys have no format: the sources name none, or a stage has grouped the records
@@ -51,9 +62,11 @@ def source_of_keys(nodes: Iterable[Node]) -> TopicSource | None:
     return sources[0] if sources else None
 
 
-def _source(node: Node) -> TopicSource | None:
+def _source(node: Node) -> TopicSource | StoredKeys | None:
     if node.is_keyed:
         return None
     if isinstance(node.endpoint, TopicSource):
         return node.endpoint
+    if isinstance(node.endpoint, Source):
+        return StoredKeys(node.key_format, node.endpoint.name)
     return source_of_keys(node.inputs)

@@ -136,10 +136,11 @@ class Unwrap(Stateless):
     """Replaces a value that is a `Record` with its value, and uses its key and timestamp.
 
     If it has no key or timestamp, the record keeps its own. With ``keeps_keys`` the record always
-    keeps its key, because ``key=`` has set it.
+    keeps its key, because ``key=`` has set it. A record of the class ``kept`` stays the value.
     """
 
     keeps_keys: bool = False
+    kept: type[Record[Any]] | None = None
 
     def apply(self, chunk: Chunk, room: Room) -> Chunk:
         if type(chunk.values) is ColumnRows:
@@ -147,7 +148,7 @@ class Unwrap(Stateless):
         if not any(map(isinstance, chunk.values, repeat(Record))):
             return chunk
         rows: list[tuple[Any, bytes | None, int]] = []
-        unwrapped = partial(_unwrapped, keeps_key=self.keeps_keys)
+        unwrapped = partial(_unwrapped, keeps_key=self.keeps_keys, kept=self.kept)
         keys, stamps_ms = iter(chunk.keys), iter(chunk.timestamps_ms)
         fill(
             rows,
@@ -179,7 +180,12 @@ def _first(chunk: Chunk, mask: Sequence[object]) -> Chunk:
 
 
 def _unwrapped(
-    value: Any, key: bytes | None, timestamp_ms: int, *, keeps_key: bool
+    value: Any,
+    key: bytes | None,
+    timestamp_ms: int,
+    *,
+    keeps_key: bool,
+    kept: type[Record[Any]] | None,
 ) -> tuple[Any, bytes | None, int]:
     if not isinstance(value, Record):
         return value, key, timestamp_ms
@@ -187,7 +193,7 @@ def _unwrapped(
     if type(own_ms) is not int or not NO_TIMESTAMP_MS <= own_ms < 2**63:
         raise ValueError(f"timestamp_ms={own_ms!r} of a Record is not a valid number of ms")
     return (
-        value.value,
+        value if kept is not None and isinstance(value, kept) else value.value,
         key if value.key is None or keeps_key else encode_key(value.key),
         timestamp_ms if own_ms == NO_TIMESTAMP_MS else own_ms,
     )

@@ -77,8 +77,11 @@ def sink_steps(
     if encoder is None:
         return (*keys, *shaping)
     # `key=` has priority over the key of a Record, unless a function of the sink returns it.
-    unwrap = (Unwrap(keeps_keys=bool(keys) and not shaping),) if may_be_record(value_type) else ()
-    return (*keys, *shaping, *unwrap, Encode(encoder))
+    if not may_be_record(value_type):
+        return (*keys, *shaping, Encode(encoder))
+    kept = target.record_type if isinstance(target, Sink) else None
+    unwrap = Unwrap(keeps_keys=bool(keys) and not shaping, kept=kept)
+    return (*keys, *shaping, unwrap, Encode(encoder))
 
 
 def default_name(endpoint: Any) -> str:
@@ -174,7 +177,10 @@ def _key_steps(target: Any, key: KeyOption) -> tuple[Step, ...]:
             )
         return ()
     check_callable(key.function, "key=")
-    if key.format is not None and not isinstance(target, str | Topic):
+    has_format = isinstance(target, str | Topic) or (
+        isinstance(target, Sink) and target.raw_type is not None
+    )
+    if key.format is not None and not has_format:
         raise UsageError(f"key_format: only a topic has this option, not {target!r}")
     kind = result_of(key.function, {})
     refuse_other_type(key.format, kind, "given")

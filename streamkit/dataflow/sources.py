@@ -12,7 +12,7 @@ from streamkit.dataflow.encoding import Decode
 from streamkit.dataflow.endpoints import FunctionSource, TopicSource
 from streamkit.dataflow.event_time import EventTime
 from streamkit.dataflow.functions import FunctionFacts, check_callable, errors_at, resume_type_of
-from streamkit.dataflow.operators import AsRecords, Map
+from streamkit.dataflow.operators import AsRecords, Filter, Map
 from streamkit.dataflow.options import (
     SourceOptions,
     TimeOptions,
@@ -92,26 +92,32 @@ def connector_steps(
         UsageError: An option is only for topics.
     """
     with errors_at(location):
-        refuse_topic_options(options)
+        refuse_topic_options(source, options)
         as_record = kind is Record or get_origin(kind) is Record
         inner = (get_args(kind) or (bytes,))[0] if as_record else kind
         serde = options.get("value")
-        found = None if serde is None else bound(serde, Usage(inner, source.name))
+        found = None if serde is None else bound(serde, source.usage(inner))
         decoder = source.decoder(inner, found)
-    steps: list[Step] = [] if decoder is None else [Decode(decoder)]
+    steps: list[Step] = []
+    if decoder is not None:
+        if decoder.keeps is not None:
+            steps.append(Filter(decoder.keeps))
+        steps.append(Decode(decoder, found))
     if as_record:
         steps.append(AsRecords())
     return (*steps, time_step(options))
 
 
-def refuse_topic_options(options: SourceOptions) -> None:
-    """Refuse options that connectors do not have.
+def refuse_topic_options(source: Source[Any], options: SourceOptions) -> None:
+    """Refuse options that a connector does not have.
 
     Raises:
         UsageError: An option is only for topics.
     """
     checked_options(options, SourceOptions)
-    names = [each for each in topic_options(options) if each != "value"]
+    has_keys = source.raw_type is not None
+    allowed = {"value", "key_format"} if has_keys else {"value"}
+    names = [each for each in topic_options(options) if each not in allowed]
     if names:
         raise UsageError(f"{', '.join(names)}: only a topic has this option")
 

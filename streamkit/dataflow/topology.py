@@ -51,6 +51,7 @@ class Node:
     ``is_table``: it is a table, which is read before the streams. ``is_replay``: it reads dead
     letters, which go to the stages that they came from. ``tables`` are the tables that it looks up.
     ``dead_letters`` is the sink for records that fail here; ``takes_letters``: this is such a sink.
+    ``key_format`` is the format of the keys of a source.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Node:
     tables: tuple[Node, ...] = ()
     dead_letters: Node | None = None
     takes_letters: bool = False
+    key_format: Any = None
 
 
 @dataclass(slots=True)

@@ -319,5 +319,5 @@ def _rows_within(chunk: Chunk, bytes_max: int) -> int:
     if type(values[0]) is not bytes:
         return CHUNK_RECORDS_MAX
     sample = values[:: max(1, len(values) // _SAMPLES)]
-    mean_bytes = sum(map(len, sample)) / len(sample)
+    mean_bytes = sum(len(each) for each in sample if type(each) is bytes) / len(sample)
     return max(1, min(CHUNK_RECORDS_MAX, int(bytes_max / max(1.0, mean_bytes))))

@@ -61,7 +61,9 @@ def in_record(kind: Any) -> Any:
     for each in members(kind):
         if each is None or (isinstance(each, type) and issubclass(each, Record)):
             return None
-        found.append(get_args(each)[0] if get_origin(each) is Record else each)
+        origin = get_origin(each)
+        is_record = isinstance(origin, type) and issubclass(origin, Record)
+        found.append(get_args(each)[0] if is_record else each)
     return found[0] if len(found) == 1 else typing.Union[tuple(found)]  # noqa: UP007
 
 

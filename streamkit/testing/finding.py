@@ -6,13 +6,14 @@ from typing import Any
 
 from streamkit.dataflow.contracts import Source
 from streamkit.dataflow.decorated_function import Sink
+from streamkit.dataflow.encoding import Decode
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.dataflow.join_stream import Table
 from streamkit.dataflow.keys import group_key
 from streamkit.dataflow.stream import Stream
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.errors import UsageError
-from streamkit.record import Value
+from streamkit.record import Record, Value
 from streamkit.serde.values import encode_as
 from streamkit.state.keyed import Keyed
 from streamkit.state.states import States
@@ -32,13 +33,15 @@ def source_of(topology: Topology, source: Stream[Any] | Table[Any] | str) -> Nod
     raise UsageError(f"no source reads the topic {source!r}")
 
 
-def row_of(node: Node, value: Value) -> Value:
-    """Return what a source reads for a value that a test sends to it."""
-    endpoint = node.endpoint
+def row_of(node: Node, record: Record[Any]) -> Value:
+    """Return what a source reads for a record that a test sends to it."""
+    endpoint, value = node.endpoint, record.value
     if isinstance(endpoint, TopicSource):
         return encode_as(value, node.input_type, endpoint.format)
     if isinstance(endpoint, Source):
-        return endpoint.encoded(value, node.input_type, None)
+        serdes = [each.serde for each in node.steps if isinstance(each, Decode)]
+        given = value if type(record) is Record else record
+        return endpoint.encoded(given, node.input_type, serdes[0] if serdes else None)
     return value
 
 

@@ -81,7 +81,7 @@ class TestJob(JobInMemory):
         first = self._next_offset.get((node, partition), 0)
         self._next_offset[node, partition] = first + len(records)
         chunk = Chunk(
-            [row_of(node, each.value) for each in records],
+            [row_of(node, each) for each in records],
             [encode_key(each.key) for each in records],
             [self._now_ms if each.timestamp_ms < 0 else each.timestamp_ms for each in records],
             range(first, first + len(records)),

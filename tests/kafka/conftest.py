@@ -1,58 +1,19 @@
-"""A Kafka cluster in this process: the mock cluster of librdkafka, which is a real peer."""
+"""Fixtures of the tests of Kafka."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import anyio
 import pytest
 
 from streamkit.connectors import ConnectorEnv
 from streamkit.env import SystemClock
 
-try:
-    import confluent_kafka as kafka
-except ImportError:
-    pytest.skip("needs an optional package: confluent-kafka", allow_module_level=True)
+pytest.importorskip("confluent_kafka", reason="needs an optional package: confluent-kafka")
 
-
-class Cluster:
-    """A cluster that lives as long as this object."""
-
-    def __init__(self) -> None:
-        self._owner = kafka.Producer(
-            {"test.mock.num.brokers": 1, "log_level": 0, "bootstrap.servers": "unused"}
-        )
-        brokers = self._owner.list_topics(timeout=10).brokers.values()
-        self.servers = ",".join(f"{each.host}:{each.port}" for each in brokers)
-
-    def create(self, topic: str) -> None:
-        """Create a topic with the four partitions that the mock cluster gives to every topic."""
-        assert len(self._owner.list_topics(topic, timeout=10).topics[topic].partitions) == 4
-
-    def close(self) -> None:
-        """End the cluster, which its owner keeps."""
-        del self._owner
-
-    def write(self, topic: str, rows: list[tuple[int, bytes | None]], **options: Any) -> None:
-        producer = kafka.Producer({"bootstrap.servers": self.servers})
-        for partition, value in rows:
-            producer.produce(topic, value, partition=partition, **options)
-        assert producer.flush(10) == 0
-
-    def read(self, topic: str, count: int) -> list[Any]:
-        """Read messages with the library alone, from the beginning."""
-        consumer = kafka.Consumer({"bootstrap.servers": self.servers, "group.id": "check"})
-        found = consumer.list_topics(topic, timeout=10).topics[topic].partitions
-        consumer.assign([kafka.TopicPartition(topic, each, 0) for each in found])
-        messages: list[Any] = []
-        while len(messages) < count:
-            got = consumer.consume(count - len(messages), timeout=5)
-            assert got, f"only {len(messages)} of {count} messages came"
-            messages += got
-        consumer.close()
-        return messages
+from tests.kafka.cluster import Cluster
 
 
 @pytest.fixture
@@ -65,6 +26,25 @@ def cluster() -> Iterator[Cluster]:
     cluster = Cluster()
     yield cluster
     cluster.close()
+
+
+class Notes(list[str]):
+    """The messages to the user."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._has_more = anyio.Event()
+
+    def append(self, text: str, /) -> None:
+        super().append(text)
+        self._has_more.set()
+
+    async def wait_for(self, words: str) -> None:
+        """Wait for a message with some words."""
+        with anyio.fail_after(60):
+            while not any(words in each for each in self):
+                self._has_more = anyio.Event()
+                await self._has_more.wait()
 
 
 def env_of(folder: Path, notes: list[str], *, until_end: bool = True) -> ConnectorEnv:

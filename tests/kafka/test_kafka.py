@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import time
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -12,7 +14,8 @@ from streamkit import Secret
 from streamkit.connectors import Chunk, RowFailed
 from streamkit.connectors.kafka import KafkaSink, KafkaSource
 from streamkit.errors import ConfigError, RecordTooLarge, StreamKitError, UsageError
-from tests.kafka.conftest import Cluster, env_of
+from tests.kafka.cluster import PRODUCE, TOPIC_AUTHORIZATION_FAILED, Cluster
+from tests.kafka.conftest import Notes, env_of
 
 pytestmark = pytest.mark.anyio
 
@@ -85,17 +88,6 @@ async def test_a_partition_without_a_position_is_read_from_its_beginning(
     assert [c.values[r] for c, r in rows] == [b"new"]
 
 
-@pytest.mark.parametrize(("option", "values"), [("empty", [b"a", b""]), ("skip", [b"a"])])
-async def test_a_tombstone_is_an_empty_value_or_skipped(
-    cluster: Cluster, tmp_path: Path, option: str, values: list[bytes]
-) -> None:
-    cluster.create("in")
-    cluster.write("in", [(0, b"a"), (0, None)], key=b"k")
-    source = KafkaSource(cluster.servers, "in", tombstones=option)  # type: ignore[arg-type]  # from a table
-    rows = await rows_of(source, tmp_path, {})
-    assert [c.values[r] for c, r in rows] == values
-
-
 async def test_a_committed_offset_after_the_end_is_refused(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -130,34 +122,47 @@ async def test_a_cancelled_call_loses_no_record(cluster: Cluster, tmp_path: Path
     assert values == [b"%d" % each for each in range(50)]
 
 
+async def test_a_record_is_returned_when_it_arrives(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.create("in")
+    # The mock cluster answers only at the end of this time.
+    source = KafkaSource(cluster.servers, "in", config={"fetch.wait.max.ms": 5})
+    reader = source.reader(env_of(tmp_path, [], until_end=False))
+    await reader.open({})
+    waits: list[float] = []
+    for number in range(20):
+        await anyio.to_thread.run_sync(partial(cluster.write, "in", [(0, b"%d" % number)]))
+        started_s = time.monotonic()
+        assert await reader.next() is not None
+        waits.append(time.monotonic() - started_s)
+    await reader.close()
+    assert min(waits) < 0.05
+
+
 async def test_a_broker_that_is_away_is_waited_for_with_a_note(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         servers = f"127.0.0.1:{free.getsockname()[1]}"
-        notes: list[str] = []
-        noted = anyio.Event()
-        env = env_of(tmp_path, notes)
-        reader = KafkaSource(servers, "in").reader(env)
+        notes = Notes()
+        reader = KafkaSource(servers, "in").reader(env_of(tmp_path, notes))
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(reader.open, {})
-            with anyio.fail_after(20):
-                while not notes:
-                    with anyio.move_on_after(0.1):
-                        await noted.wait()
+            await notes.wait_for("is not reachable")
             tasks.cancel_scope.cancel()
         await reader.close()
-    assert notes == [f"Kafka topic in at {servers} is not reachable; retrying"]
+    (note,) = notes
+    assert note.startswith(f"Kafka topic in at {servers} is not reachable; retrying: ")
+    assert note.endswith("Connection refused")
 
 
 async def test_what_is_written_is_delivered_when_the_commit_is_ready(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     cluster.create("out")
-    writer = KafkaSink(cluster.servers, "out", tombstones=True).writer(env_of(tmp_path, []))
+    writer = KafkaSink(cluster.servers, "out").writer(env_of(tmp_path, []))
     await writer.open({})
     count = 5_000
     values = [b"%d" % each for each in range(count - 1)]
-    await writer.write(Chunk([*values, b""], [b"k"] * count, [99] * count, range(count)))
+    await writer.write(Chunk([*values, None], [b"k"] * count, [99] * count, range(count)))
     assert writer.unacknowledged == count
     await writer.prepare_commit(is_last=True).wait()
     assert writer.unacknowledged == 0
@@ -180,18 +185,18 @@ async def test_a_full_buffer_makes_a_write_wait(cluster: Cluster, tmp_path: Path
 
 async def test_a_delivery_error_fails_the_commit(cluster: Cluster, tmp_path: Path) -> None:
     cluster.create("out")
-    sink = KafkaSink(cluster.servers, "out", config={"message.timeout.ms": 1, "linger.ms": 0})
-    writer = sink.writer(env_of(tmp_path, []))
+    writer = KafkaSink(cluster.servers, "out").writer(env_of(tmp_path, []))
     await writer.open({})
-    chunk = Chunk([b"v"] * 50_000, [None] * 50_000, [-1] * 50_000, range(50_000))
-
-    async def write_and_wait() -> None:
-        await writer.write(chunk)
-        await writer.prepare_commit(is_last=False).wait()
-
-    with pytest.raises(StreamKitError, match="Kafka topic out"):
-        await write_and_wait()
-    await writer.close()
+    cluster.fail(PRODUCE, TOPIC_AUTHORIZATION_FAILED)
+    await writer.write(Chunk([b"v"], [None], [-1], [0]))
+    prepared = writer.prepare_commit(is_last=False)
+    try:
+        with pytest.raises(StreamKitError, match=r"Kafka topic out .*authorization failed"):
+            await prepared.wait()
+        with pytest.raises(StreamKitError, match="authorization failed"):
+            await writer.write(Chunk([b"v"], [None], [-1], [1]))
+    finally:
+        await writer.close()
 
 
 async def test_a_record_that_is_too_large_fails_alone(cluster: Cluster, tmp_path: Path) -> None:

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, get_args
 
 from streamkit.connectors.kafka.client import Config, checked_config, max_record_bytes
 from streamkit.connectors.kafka.reader import KafkaReader
+from streamkit.connectors.kafka.values import (
+    KafkaRecord,
+    Tombstones,
+    decoder_for,
+    encoder_of,
+    is_kafka_record,
+    row_of,
+)
 from streamkit.connectors.kafka.writer import KafkaWriter
-from streamkit.dataflow.contracts import ConnectorEnv, Sink, Source
-from streamkit.errors import UsageError
-from streamkit.record import Offset, Origin
-from streamkit.serde.binding import Serde
-from streamkit.serde.values import ValueEncoder, encoder_for
+from streamkit.dataflow.contracts import ConnectorEnv, Decoder, Sink, Source
+from streamkit.dataflow.functions import without_none
+from streamkit.errors import UsageError, shown
+from streamkit.record import Kind, Offset, Origin, Value
+from streamkit.serde.binding import Serde, Usage, bound
+from streamkit.serde.kinds import in_record
+from streamkit.serde.values import ValueEncoder
 
-__all__ = ["KafkaSink", "KafkaSource"]
+__all__ = ["KafkaRecord", "KafkaSink", "KafkaSource"]
 
-Tombstones = Literal["empty", "skip"]
+_RAW: Final[Kind] = bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +35,17 @@ class KafkaSource(Source[Any]):
     """All partitions of one Kafka topic.
 
     The positions are in the commits of the job; consumer groups are not used. Keys and timestamps
-    are kept, headers are dropped. New partitions are read from their beginning.
+    are kept, and headers if the type of the values is `KafkaRecord`. New partitions are read from
+    their beginning.
 
-    Args:
+    Attributes:
         servers: Bootstrap servers, such as ``"host:9092,other:9092"``.
         topic: The name of the topic.
         start: Where the first run starts: ``"beginning"``, ``"end"``, or another `Offset` that is
             not a time.
-        tombstones: ``"empty"`` makes ``b""`` of a record without a value, ``"skip"`` drops it.
+        tombstones: A record without a value is None if the type of the values allows it. Otherwise
+            ``"empty"`` makes an empty value of it; it fails if that is not bytes or text.
+            ``"skip"`` drops all of them.
         config: Options of librdkafka. Passwords must be `streamkit.Secret`.
 
     Raises:
@@ -51,9 +64,9 @@ class KafkaSource(Source[Any]):
             raise UsageError(
                 "KafkaSource cannot start at a time", hint='use "beginning", "end" or an offset'
             )
-        if self.tombstones not in ("empty", "skip"):
+        if self.tombstones not in get_args(Tombstones):
             raise UsageError(
-                f"tombstones={self.tombstones!r} is not valid", hint='use "empty" or "skip"'
+                f"tombstones={shown(self.tombstones)} is not valid", hint='use "empty" or "skip"'
             )
 
     def __str__(self) -> str:
@@ -64,6 +77,23 @@ class KafkaSource(Source[Any]):
         """The name of the topic in the form that names of nodes have."""
         return f"kafka-{re.sub('[^a-z0-9]+', '-', self.topic.lower())}"[:60].rstrip("-")
 
+    @property
+    def raw_type(self) -> Kind:
+        """Bytes, and None for a tombstone."""
+        return _RAW
+
+    def decoder(self, kind: Kind, serde: Serde | None) -> Decoder | None:
+        """Return how values are decoded: as those of a Fluvio topic; see ``tombstones``."""
+        return decoder_for(kind, serde, self.tombstones)
+
+    def usage(self, kind: Kind) -> Usage:
+        """Return where a format is used; a tombstone has no format."""
+        return Usage(without_none(in_record(kind)), self.topic)
+
+    def encoded(self, value: Value, kind: Kind, serde: Serde | None) -> Value:
+        """Return the row of a value, for `TestJob.send`."""
+        return row_of(value, kind, serde)
+
     def reader(self, env: ConnectorEnv) -> KafkaReader:
         """Create the reader that the engine uses."""
         return KafkaReader(
@@ -72,7 +102,7 @@ class KafkaSource(Source[Any]):
             Offset.parse(self.start),
             self.config,
             env,
-            skips_tombstones=self.tombstones == "skip",
+            has_headers=is_kafka_record(env.kind),
         )
 
 
@@ -81,12 +111,14 @@ class KafkaSink(Sink[Any]):
     """One Kafka topic, which must exist.
 
     Records are delivered at least once, with ``acks=all`` and librdkafka's idempotent producer.
-    Keys and timestamps are kept. A record that is larger than ``message.max.bytes`` fails.
+    Keys and timestamps are kept, and the headers of a `KafkaRecord` are written. A record that is
+    larger than ``message.max.bytes`` fails.
 
-    Args:
+    Attributes:
         servers: Bootstrap servers, such as ``"host:9092,other:9092"``.
         topic: The name of the topic.
-        tombstones: Whether an empty value is written as a record without a value.
+        tombstones: Write a record without a value for None, or for an empty value of a type that
+            does not allow None. Otherwise None is ``null`` in JSON.
         config: Options of librdkafka. Passwords must be `streamkit.Secret`.
 
     Raises:
@@ -110,12 +142,27 @@ class KafkaSink(Sink[Any]):
         """A name for the node if the user gives none."""
         return f"to-kafka-{re.sub('[^a-z0-9]+', '-', self.topic.lower())}"[:60].rstrip("-")
 
-    def encoder(self, kind: Any, serde: Serde | None) -> ValueEncoder:
-        """Return how values are encoded: as those of a Fluvio topic."""
-        return encoder_for(kind, serde)
+    @property
+    def raw_type(self) -> Kind:
+        """Bytes, and None for a tombstone."""
+        return _RAW
+
+    @property
+    def record_type(self) -> type[KafkaRecord[Any]]:
+        """Records with headers."""
+        return KafkaRecord
+
+    def encoder(self, kind: Kind, serde: Serde | None) -> ValueEncoder:
+        """Return how values are encoded: as those of a Fluvio topic; see ``tombstones``.
+
+        Raises:
+            TopologyError: Values of the type cannot be written.
+        """
+        if serde is not None:
+            usage = Usage(without_none(in_record(kind)), self.topic, is_written=True)
+            serde = bound(serde, usage)
+        return encoder_of(kind, serde, writes_tombstones=self.tombstones)
 
     def writer(self, env: ConnectorEnv) -> KafkaWriter:
         """Create the writer that the engine uses."""
-        return KafkaWriter(
-            self.servers, self.topic, self.config, env, writes_tombstones=self.tombstones
-        )
+        return KafkaWriter(self.servers, self.topic, self.config, env)

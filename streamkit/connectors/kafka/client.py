@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -18,6 +19,8 @@ MESSAGE_MAX_BYTES: Final = 1_000_000  # the default of librdkafka
 # What a batch of one record has besides key and value.
 RECORD_OVERHEAD_BYTES: Final = 100
 LOOKUP_S: Final = 1.0
+# How long a connection was in which state, at the end of an error of librdkafka.
+_STATE: Final = re.compile(r" \(after \d+ms in state \w+.*\)$")
 
 _OURS: Final = {
     "bootstrap.servers": "servers",
@@ -36,11 +39,19 @@ _SECRETS: Final = (
     "ssl.key.pem",
     "ssl.keystore.password",
     "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.assertion.private.key.passphrase",
+    "sasl.oauthbearer.assertion.private.key.pem",
+    "sasl.oauthbearer.config",
 )
 
 
 class _HasTopics(Protocol):
     def list_topics(self, topic: str = ..., timeout: float = ...) -> Any: ...
+
+
+def is_secret(name: str) -> bool:
+    """Return whether an option of librdkafka holds a secret."""
+    return name in _SECRETS
 
 
 def checked_config(servers: str, topic: str, config: Config) -> None:
@@ -57,7 +68,7 @@ def checked_config(servers: str, topic: str, config: Config) -> None:
             instead = _OURS.get(key)
             hint = f"use {instead}=" if instead else "remove it from config="
             raise UsageError(f"the option {key!r} is set by streamkit", hint=hint)
-        if key in _SECRETS and not isinstance(config[key], Secret):
+        if is_secret(key) and not isinstance(config[key], Secret):
             raise UsageError(
                 f"the option {key!r} must be a Secret",
                 hint="use streamkit.Secret(...), or a setting of the type Secret",
@@ -108,20 +119,27 @@ class Watch:
         self.failure: StreamKitError | None = None
         self.messages: list[str] = []
         self._is_away = False
+        self._reason = ""
 
     def on_error(self, error: confluent_kafka.KafkaError) -> None:
         """Take an error of a client; only some stop the job, librdkafka retries the others."""
         name = error.name()
         if error.fatal() or name in ("_AUTHENTICATION", "_SSL", "_FATAL", "_AUTO_OFFSET_RESET"):
             self.fail(error)
-        elif name == "_ALL_BROKERS_DOWN" and not self._is_away:
+        elif name != "_ALL_BROKERS_DOWN":
+            self._reason = self.text(error)
+        elif not self._is_away:
             self._is_away = True
-            self.messages.append(f"{self._where} is not reachable; retrying")
+            reason = f": {self._reason}" if self._reason else ""
+            self.messages.append(f"{self._where} is not reachable; retrying{reason}")
 
     def fail(self, error: object) -> None:
         """Fail with an error, unless there is one already."""
         if self.failure is None:
-            self.failure = StreamKitError(f"{self._where}: {self.text(error)}")
+            hint = ""
+            if getattr(error, "name", str)() in ("_AUTHENTICATION", "_SSL"):
+                hint = "check security.protocol and the sasl. or ssl. options in config="
+            self.failure = StreamKitError(f"{self._where}: {self.text(error)}", hint=hint)
 
     def is_back(self) -> None:
         """Learn that a broker has answered."""
@@ -136,7 +154,8 @@ class Watch:
 
     def text(self, error: object) -> str:
         """Return the text of an error of the library without secrets."""
-        text = str(error)
+        text = error.str() if hasattr(error, "str") else str(error)
+        text = _STATE.sub("", text)
         for each in self._secrets:
             text = text.replace(each, "***")
         return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping
+from itertools import repeat
 from typing import Any, Final
 
 from streamkit.connectors.kafka.client import (
@@ -15,15 +16,19 @@ from streamkit.connectors.kafka.client import (
     partitions_now,
     when_there,
 )
+from streamkit.connectors.kafka.values import KafkaRecord
 from streamkit.connectors.own_thread import OwnThread
 from streamkit.dataflow.contracts import ConnectorEnv, Positions, SourceFacts, SourceReader
 from streamkit.errors import ConfigError
+from streamkit.limits import CHUNK_BYTES_MAX
 from streamkit.record import NO_TIMESTAMP_MS, Chunk, Offset
 
 _ROWS_MAX: Final = 1_000
 _POLL_S: Final = 0.1
 _NEW_PARTITIONS_S: Final = 30.0
+_LAG_S: Final = 1.0
 _PREFETCH_KB: Final = 16_384
+_BACKOFF_MS: Final = 20
 _QUERY_S: Final = 5.0
 
 
@@ -31,7 +36,8 @@ class KafkaReader(SourceReader):
     """The reader of a `KafkaSource`.
 
     All calls of the library are made in its own thread. The rows of a call that was cancelled stay
-    in ``_chunks`` for the next one.
+    in ``_chunks`` for the next one. Values are bytes, or None for a tombstone; with
+    ``has_headers``, each is a `KafkaRecord` of them.
     """
 
     def __init__(
@@ -42,7 +48,7 @@ class KafkaReader(SourceReader):
         config: Config,
         env: ConnectorEnv,
         *,
-        skips_tombstones: bool,
+        has_headers: bool,
     ) -> None:
         self._where = f"Kafka topic {topic} at {servers}"
         self._servers = servers
@@ -50,7 +56,7 @@ class KafkaReader(SourceReader):
         self._start = start
         self._config = config
         self._env = env
-        self._skips_tombstones = skips_tombstones
+        self._has_headers = has_headers
         self._thread = OwnThread(f"kafka-source-{env.name}")
         self._watch = Watch(self._where, config)
         self._kafka: Any = None
@@ -58,8 +64,11 @@ class KafkaReader(SourceReader):
         self._chunks: deque[Chunk] = deque()
         self._next: dict[int, int] = {}
         self._ends: dict[int, int] = {}
+        # How far a partition has no more records, although its end may be a marker after them.
+        self._empty_until: dict[int, int] = {}
         self._reading: set[int] = set()
         self._looked_s = 0.0
+        self._measured_s = 0.0
 
     async def open(self, committed: Positions) -> SourceFacts:
         self._kafka = library()
@@ -91,7 +100,14 @@ class KafkaReader(SourceReader):
         return sum(self.backlog().values())
 
     def backlog(self) -> Mapping[int, int]:
-        return {each: max(0, end - self._next[each]) for each, end in self._ends.items()}
+        waiting = {each.partition for each in tuple(self._chunks)}
+        found: dict[int, int] = {}
+        for each, end in tuple(self._ends.items()):
+            at = self._next[each]
+            if each not in waiting:
+                at = max(at, self._empty_until.get(each, 0))
+            found[each] = max(0, end - at)
+        return found
 
     async def close(self) -> None:
         await self._thread.close(self._close)
@@ -101,6 +117,8 @@ class KafkaReader(SourceReader):
     def _create(self) -> None:
         config = {
             "queued.max.messages.kbytes": _PREFETCH_KB,
+            # After a full buffer, the default is to fetch again only after a second.
+            "fetch.queue.backoff.ms": _BACKOFF_MS,
             "group.id": f"streamkit-{self._env.app}",  # required, but never joined
             **client_config(self._servers, self._config, self._watch),
             "enable.auto.commit": False,
@@ -169,47 +187,87 @@ class KafkaReader(SourceReader):
         return self._kafka.TopicPartition(self._topic, partition, *offset)
 
     def _poll(self) -> None:
-        """Add the records that have come to ``_chunks``."""
+        """Add the records that have come to ``_chunks``; wait a moment if there are none."""
         self._look_for_partitions()
-        rows: dict[int, list[Any]] = {}
-        for message in self._consumer.consume(_ROWS_MAX, timeout=_POLL_S):
-            error = message.error()
-            if error is None:
-                self._watch.is_back()
-                rows.setdefault(message.partition(), []).append(message)
-            elif error.code() == self._kafka.KafkaError._PARTITION_EOF:
-                if self._env.until_end:
-                    self._reading.discard(message.partition())
-            elif not (error.retriable() or is_away(error)):
+        self._measure()
+        first = self._consumer.poll(_POLL_S)  # returns with the first one, `consume` with the last
+        if first is None:
+            return
+        messages = [first, *self._consumer.consume(_ROWS_MAX - 1, timeout=0)]
+        errors: list[Any] = []
+        if any(map(self._kafka.Message.error, messages)):
+            errors = [each for each in messages if each.error() is not None]
+            messages = [each for each in messages if each.error() is None]
+        if messages:
+            self._watch.is_back()
+            for partition, rows in self._by_partition(messages).items():
+                self._add(partition, rows)
+        for each in errors:
+            self._take_error(each)
+
+    def _by_partition(self, messages: list[Any]) -> dict[int, list[Any]]:
+        numbers = list(map(self._kafka.Message.partition, messages))
+        if numbers.count(numbers[0]) == len(numbers):
+            return {numbers[0]: messages}
+        found: dict[int, list[Any]] = {each: [] for each in numbers}
+        for number, each in zip(numbers, messages, strict=True):
+            found[number].append(each)
+        return found
+
+    def _take_error(self, message: Any) -> None:
+        error = message.error()
+        if error.code() != self._kafka.KafkaError._PARTITION_EOF:
+            if not (error.retriable() or is_away(error)):
                 self._watch.fail(error)
-        for partition, messages in rows.items():
-            self._add(partition, messages)
+            return
+        partition, end = message.partition(), message.offset()
+        self._empty_until[partition] = end
+        self._ends[partition] = max(self._ends[partition], end)
+        if self._env.until_end:
+            self._end(partition)
 
     def _add(self, partition: int, messages: list[Any]) -> None:
         last = messages[-1].offset()
         if self._env.until_end:
             end = self._ends[partition]
-            messages = [each for each in messages if each.offset() < end]
             if last + 1 >= end:
-                self._reading.discard(partition)
+                self._end(partition)
+                messages = [each for each in messages if each.offset() < end]
         else:
             self._ends[partition] = max(self._ends[partition], last + 1)
-        if self._skips_tombstones:
-            messages = [each for each in messages if each.value() is not None]
-        if not messages:
+        if messages:
+            self._chunks.extend(_bounded(self._chunk(partition, messages)))
+
+    def _end(self, partition: int) -> None:
+        """Stop reading a partition."""
+        if partition in self._reading:
+            self._reading.discard(partition)
+            self._consumer.incremental_unassign([self._at(partition)])
+
+    def _chunk(self, partition: int, messages: list[Any]) -> Chunk:
+        kind = self._kafka.Message
+        values = list(map(kind.value, messages))
+        keys = list(map(kind.key, messages))
+        offsets = list(map(kind.offset, messages))
+        times_ms = [
+            NO_TIMESTAMP_MS if is_missing == 0 else at
+            for is_missing, at in map(kind.timestamp, messages)
+        ]
+        if self._has_headers:
+            headers = [tuple(each.headers() or ()) for each in messages]
+            where = (repeat(partition), repeat(self._topic))
+            values = list(map(KafkaRecord, values, keys, times_ms, offsets, *where, headers))
+        return Chunk(values, keys, times_ms, offsets, self._topic, partition)
+
+    def _measure(self) -> None:
+        """Learn the ends of the partitions from the last responses, for `lag`."""
+        now_s = self._env.clock.monotonic_s()
+        if self._env.until_end or now_s - self._measured_s < _LAG_S:
             return
-        values = [each.value() for each in messages]
-        times = [each.timestamp() for each in messages]
-        self._chunks.append(
-            Chunk(
-                [b"" if each is None else each for each in values],
-                [each.key() for each in messages],
-                [NO_TIMESTAMP_MS if kind == 0 else at for kind, at in times],
-                [each.offset() for each in messages],
-                self._topic,
-                partition,
-            )
-        )
+        self._measured_s = now_s
+        for each in self._ends:
+            _, end = self._consumer.get_watermark_offsets(self._at(each), cached=True)
+            self._ends[each] = max(self._ends[each], end)
 
     def _look_for_partitions(self) -> None:
         now_s = self._env.clock.monotonic_s()
@@ -230,3 +288,22 @@ class KafkaReader(SourceReader):
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
+
+
+def _bounded(chunk: Chunk) -> list[Chunk]:
+    """Return the parts of a chunk that have about 1 MiB."""
+    values = chunk.values
+    if isinstance(values[0], KafkaRecord):
+        values = [each.value for each in values]
+    if sum(map(len, filter(None, values))) <= CHUNK_BYTES_MAX:
+        return [chunk]
+    parts: list[Chunk] = []
+    first = size = 0
+    for row, value in enumerate(values):
+        size += len(value or b"")
+        if size >= CHUNK_BYTES_MAX:
+            parts.append(chunk.slice(first, row + 1))
+            first, size = row + 1, 0
+    if first < len(chunk):
+        parts.append(chunk.slice(first, len(chunk)))
+    return parts

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from math import inf
+from typing import Any, Final, TypeVar
+
+import anyio
 
 from streamkit.connectors.kafka.client import (
     Config,
@@ -19,14 +25,19 @@ from streamkit.dataflow.steps import RowFailed
 from streamkit.errors import ConfigError, RecordTooLarge
 from streamkit.record import Chunk
 
+T = TypeVar("T")
+
 _WAIT_S: Final = 0.1
+_FULL_S: Final = 0.01
+_BUFFER_KB: Final = 65_536
 
 
 class KafkaWriter(AcknowledgedWriter):
     """The writer of a `KafkaSink`.
 
-    All calls of the library are made in its own thread, one after another. So a flush waits for
-    exactly the records that were written before it.
+    All calls of the library are made in its own thread. They return after a moment, so that
+    messages are shown while Kafka is away. A flush would also wait for records that are written
+    meanwhile, so writes wait for it.
     """
 
     def __init__(
@@ -35,8 +46,6 @@ class KafkaWriter(AcknowledgedWriter):
         topic: str,
         config: Config,
         env: ConnectorEnv,
-        *,
-        writes_tombstones: bool,
     ) -> None:
         self.description = f"Kafka topic {topic} at {servers} (at least once)"
         self._where = f"Kafka topic {topic} at {servers}"
@@ -44,13 +53,12 @@ class KafkaWriter(AcknowledgedWriter):
         self._topic = topic
         self._config = config
         self._env = env
-        self._writes_tombstones = writes_tombstones
         self._bytes_max = max_record_bytes(config)
         self._thread = OwnThread(f"kafka-sink-{env.name}")
         self._watch = Watch(self._where, config)
         self._producer: Any = None
         self._kafka: Any = None
-        self._is_closed = False
+        self._turn = anyio.Lock()
         self._written = 0
         self._acknowledged = 0
 
@@ -64,8 +72,10 @@ class KafkaWriter(AcknowledgedWriter):
         await when_there(self._thread, self._partitions, self._watch, self._env.note)
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
+        if _largest(chunk) <= self._bytes_max:
+            return chunk
         for row, (key, value) in enumerate(zip(chunk.keys, chunk.values, strict=True)):
-            size = len(value) + len(key or b"")
+            size = _size(value) + (0 if key is None else len(key))
             if size > self._bytes_max:
                 raise RowFailed(row, chunk.slice(0, row)) from RecordTooLarge(
                     f"key and value have {size} bytes, but {self._where} accepts {self._bytes_max}",
@@ -74,28 +84,35 @@ class KafkaWriter(AcknowledgedWriter):
         return chunk
 
     async def write(self, chunk: Chunk) -> None:
-        self._watch.check()
-        self._written += len(chunk)
-        await self._thread.call(lambda: self._produce(chunk))
-        self._watch.show(self._env.note)
-        self._watch.check()
+        async with self._turn:
+            self._watch.check()
+            self._written += len(chunk)
+            row = 0
+            while row < len(chunk):
+                row = await self._called(partial(self._produce, chunk, row))
 
     def prepare_commit(self, *, is_last: bool) -> Prepared:
         written = self._written
 
         async def wait() -> None:
-            if written > self._acknowledged:
-                await self._thread.call(self._flush)
-                self._watch.show(self._env.note)
-                self._watch.check()
-                self._acknowledged = max(self._acknowledged, written)
+            async with self._turn:
+                while written > self._acknowledged:
+                    if await self._called(self._flush):
+                        self._acknowledged = max(self._acknowledged, written)
+                        self._watch.is_back()
+                        self._watch.show(self._env.note)
             self._watch.check()
 
         return Prepared(wait, {})
 
     async def close(self) -> None:
-        self._is_closed = True
         await self._thread.close(self._close)
+
+    async def _called(self, function: Callable[[], T]) -> T:
+        found = await self._thread.call(function)
+        self._watch.show(self._env.note)
+        self._watch.check()
+        return found
 
     # --- in the thread ----------------------------------------------------------------
 
@@ -104,6 +121,10 @@ class KafkaWriter(AcknowledgedWriter):
             # While Kafka is away, records wait instead of failing after five minutes.
             "message.timeout.ms": 0,
             "linger.ms": 5,
+            "queue.buffering.max.kbytes": _BUFFER_KB,
+            # A key goes to the partition that Kafka's own clients choose for it.
+            "partitioner": "murmur2_random",
+            "allow.auto.create.topics": False,
             **client_config(self._servers, self._config, self._watch),
             "enable.idempotence": True,
             "acks": "all",
@@ -124,33 +145,50 @@ class KafkaWriter(AcknowledgedWriter):
         if error is not None:
             self._watch.fail(error)
 
-    def _produce(self, chunk: Chunk) -> None:
-        rows = zip(chunk.values, chunk.keys, chunk.timestamps_ms, strict=True)
-        for value, key, timestamp_ms in rows:
-            if self._writes_tombstones and not value:
-                value = None
-            # To librdkafka, 0 means the present time.
-            options = {"timestamp": timestamp_ms} if timestamp_ms > 0 else {}
-            while not self._is_over():
-                try:
-                    self._producer.produce(self._topic, value, key, **options)
-                    break
-                except BufferError:
-                    self._producer.poll(_WAIT_S)
-                except self._kafka.KafkaException as error:
-                    self._watch.fail(error.args[0])
+    def _produce(self, chunk: Chunk, start: int) -> int:
+        """Write rows from ``start`` on until the buffer is full; return the next row."""
+        produce, topic = self._producer.produce, self._topic
+        rows = islice(zip(chunk.values, chunk.keys, chunk.timestamps_ms, strict=True), start, None)
+        row = start
+        try:
+            for row, (value, key, timestamp_ms) in enumerate(rows, start):  # noqa: B007  # returned below
+                at_ms = timestamp_ms if timestamp_ms > 0 else 0  # 0 is the present time
+                if type(value) is tuple:
+                    produce(topic, value[0], key, timestamp=at_ms, headers=value[1])
+                else:
+                    produce(topic, value, key, timestamp=at_ms)
+        except BufferError:
+            self._producer.poll(_FULL_S)
+            return row
+        except self._kafka.KafkaException as error:
+            self._watch.fail(error.args[0])
+            return row
         self._producer.poll(0)
+        return len(chunk)
 
-    def _flush(self) -> None:
-        while not self._is_over() and self._producer.flush(_WAIT_S):
-            pass
-        if not self._is_over():
-            self._watch.is_back()
-
-    def _is_over(self) -> bool:
-        return self._is_closed or self._watch.failure is not None
+    def _flush(self) -> bool:
+        """Wait a moment; return whether Kafka has acknowledged everything."""
+        return not self._producer.flush(_WAIT_S)
 
     def _close(self) -> None:
         if self._producer is not None:
             self._producer.purge()
             self._producer = None  # the library ends its threads and connections
+
+
+def _largest(chunk: Chunk) -> float:
+    """Return a size that no row is larger than, without a look at single rows."""
+    if set(map(type, chunk.values)) != {bytes}:
+        return inf  # there are tombstones or headers
+    keys = [each for each in chunk.keys if each is not None]
+    return max(map(len, chunk.values)) + max(map(len, keys), default=0)
+
+
+def _size(value: Any) -> int:
+    """Return how many bytes a value has, with its headers if it has some."""
+    if value is None:
+        return 0
+    if type(value) is not tuple:
+        return len(value)
+    data, headers = value
+    return _size(data) + sum(len(name.encode()) + len(each or b"") for name, each in headers)

@@ -1,0 +1,391 @@
+"""A Kafka that is away, slow or refuses requests, and calls that are cancelled meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from streamkit import Secret
+from streamkit.connectors import Chunk
+from streamkit.connectors.kafka import KafkaSink, KafkaSource
+from streamkit.connectors.kafka.reader import KafkaReader
+from streamkit.connectors.kafka.writer import KafkaWriter
+from streamkit.errors import ConfigError, StreamKitError
+from tests.kafka.cluster import (
+    FETCH,
+    INIT_PRODUCER_ID,
+    LIST_OFFSETS,
+    METADATA,
+    MSG_SIZE_TOO_LARGE,
+    NOT_LEADER,
+    OFFSET_OUT_OF_RANGE,
+    PRODUCE,
+    REQUEST_TIMED_OUT,
+    TOPIC_AUTHORIZATION_FAILED,
+    Cluster,
+)
+from tests.kafka.conftest import Notes, env_of
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+
+_PATIENCE_S = 60.0
+# The client waits for a broker that is away; it looks again after at most 10 s.
+_QUICK = {"reconnect.backoff.max.ms": 200}
+
+
+def rows(*values: bytes) -> Chunk:
+    count = len(values)
+    return Chunk(values, [None] * count, [-1] * count, range(count))
+
+
+def sink_of(cluster: Cluster, folder: Path, notes: list[str], **config: int) -> KafkaWriter:
+    sink = KafkaSink(cluster.servers, "t", config={**_QUICK, **config})
+    return sink.writer(env_of(folder, notes))
+
+
+def source_of(
+    cluster: Cluster, folder: Path, notes: list[str], *, until_end: bool = False
+) -> KafkaReader:
+    source = KafkaSource(cluster.servers, "t", config=_QUICK)
+    return source.reader(env_of(folder, notes, until_end=until_end))
+
+
+async def during(
+    call: Callable[[], Awaitable[object]], event: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    """Make something happen while a call waits, and wait for the end of the call."""
+    with anyio.fail_after(_PATIENCE_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(event)
+            await call()
+
+
+async def values_of(reader: KafkaReader, count: int) -> list[bytes]:
+    found: list[bytes] = []
+    with anyio.fail_after(_PATIENCE_S):
+        while len(found) < count:
+            chunk = await reader.next()
+            assert chunk is not None
+            found += chunk.values
+    return found
+
+
+# --- reading --------------------------------------------------------------------------
+
+
+async def test_a_source_waits_for_the_broker_at_its_start_and_in_between(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.create("t")
+    cluster.write("t", [(0, b"1")])
+    notes = Notes()
+    cluster.stop()
+    reader = source_of(cluster, tmp_path, notes)
+
+    async def come_back() -> None:
+        await notes.wait_for("is not reachable; retrying")
+        cluster.start()
+
+    await during(lambda: reader.open({}), come_back)
+    assert await values_of(reader, 1) == [b"1"]
+    assert notes[-1] == f"Kafka topic t at {cluster.servers} is reachable again"
+
+    notes.clear()
+    cluster.stop()
+
+    async def come_back_with_more() -> None:
+        await come_back()
+        await anyio.to_thread.run_sync(partial(cluster.write, "t", [(1, b"2")]))
+
+    await during(lambda: values_of(reader, 1), come_back_with_more)
+    await reader.close()
+    assert notes[-1].endswith("is reachable again")
+
+
+@pytest.mark.parametrize(
+    ("api", "codes"),
+    [
+        (FETCH, [NOT_LEADER, REQUEST_TIMED_OUT, NOT_LEADER]),
+        (LIST_OFFSETS, [NOT_LEADER, REQUEST_TIMED_OUT]),
+        (METADATA, [REQUEST_TIMED_OUT]),
+    ],
+)
+async def test_errors_that_pass_are_retried(
+    cluster: Cluster, tmp_path: Path, api: int, codes: list[int]
+) -> None:
+    cluster.create("t")
+    cluster.write("t", [(0, b"%d" % each) for each in range(100)])
+    cluster.fail(api, *codes)
+    reader = source_of(cluster, tmp_path, [], until_end=True)
+    await reader.open({})
+    assert await values_of(reader, 100) == [b"%d" % each for each in range(100)]
+    assert await reader.next() is None
+    await reader.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (TOPIC_AUTHORIZATION_FAILED, "authorization failed"),
+        (OFFSET_OUT_OF_RANGE, "Offset out of range"),
+    ],
+)
+async def test_a_refused_fetch_fails_after_the_records_before_it(
+    cluster: Cluster, tmp_path: Path, code: int, words: str
+) -> None:
+    cluster.create("t", 1)
+    cluster.write("t", [(0, b"1")])
+    reader = source_of(cluster, tmp_path, [])
+    await reader.open({})
+    assert await values_of(reader, 1) == [b"1"]
+    cluster.fail(FETCH, *[code] * 50)
+    with anyio.fail_after(_PATIENCE_S), pytest.raises(StreamKitError, match=words):
+        await reader.next()
+    await reader.close()
+
+
+async def test_retention_that_removed_the_position_is_refused(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.create("t", 1)
+    cluster.write("t", [(0, b"x" * 900_000)] * 10)  # the mock cluster keeps about 5 MB
+    reader = source_of(cluster, tmp_path, [], until_end=True)
+    with pytest.raises(ConfigError, match="offset 0 of partition 0 was removed by retention"):
+        await reader.open({"0": "0"})
+    await reader.close()
+    reader = source_of(cluster, tmp_path, [], until_end=True)
+    facts = await reader.open({})
+    assert facts.start_offsets is not None
+    assert int(facts.start_offsets["0"]) > 0
+    await reader.close()
+
+
+async def test_a_slow_broker_only_delays(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.create("t")
+    cluster.delay(300)
+    writer = sink_of(cluster, tmp_path, [])
+    await writer.open({})
+    await writer.write(rows(b"1", b"2"))
+    await writer.prepare_commit(is_last=True).wait()
+    await writer.close()
+    reader = source_of(cluster, tmp_path, [], until_end=True)
+    await reader.open({})
+    assert sorted(await values_of(reader, 2)) == [b"1", b"2"]
+    await reader.close()
+
+
+async def test_a_source_can_be_cancelled_and_closed_while_the_broker_is_away(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.create("t")
+    for is_open in (False, True):
+        reader = source_of(cluster, tmp_path, [])
+        if is_open:
+            await reader.open({})
+        cluster.stop()
+        with anyio.move_on_after(0.2) as scope:
+            await (reader.next() if is_open else reader.open({}))
+        assert scope.cancelled_caught
+        with anyio.fail_after(5):
+            await reader.close()
+            await reader.close()
+        cluster.start()
+
+
+async def test_lag_counts_what_is_not_read_yet(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.create("t", 1)
+    cluster.write("t", [(0, b"%d" % each) for each in range(2_000)])
+    reader = source_of(cluster, tmp_path, [])
+    facts = await reader.open({})
+    assert facts.waiting == 2_000
+    chunk = await reader.next()
+    assert chunk is not None
+    assert reader.lag() == 2_000 - len(chunk)
+    await values_of(reader, 2_000 - len(chunk))
+    assert reader.lag() == 0
+    await reader.close()
+
+
+# --- writing --------------------------------------------------------------------------
+
+
+async def test_a_sink_waits_for_the_broker_at_its_start_and_at_a_commit(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.create("t")
+    notes = Notes()
+    cluster.stop()
+    writer = sink_of(cluster, tmp_path, notes)
+
+    async def come_back() -> None:
+        await notes.wait_for("is not reachable; retrying")
+        cluster.start()
+
+    await during(lambda: writer.open({}), come_back)
+    await writer.write(rows(b"1"))
+    await writer.prepare_commit(is_last=False).wait()
+    notes.clear()
+    cluster.stop()
+    await writer.write(rows(b"2"))
+    assert writer.unacknowledged == 1
+    await during(writer.prepare_commit(is_last=True).wait, come_back)
+    assert writer.unacknowledged == 0
+    await writer.close()
+    assert sorted(each.value() for each in cluster.read_all("t")) == [b"1", b"2"]
+
+
+async def test_a_write_waits_while_the_buffer_is_full_and_the_broker_is_away(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.create("t")
+    notes = Notes()
+    writer = sink_of(cluster, tmp_path, notes, **{"queue.buffering.max.messages": 10})
+    await writer.open({})
+    cluster.stop()
+    values = [b"%d" % each for each in range(50)]
+
+    async def come_back() -> None:
+        await notes.wait_for("is not reachable; retrying")
+        cluster.start()
+
+    await during(lambda: writer.write(rows(*values)), come_back)
+    await writer.prepare_commit(is_last=True).wait()
+    await writer.close()
+    assert sorted(each.value() for each in cluster.read_all("t")) == sorted(values)
+
+
+async def test_a_write_that_is_cancelled_can_be_followed_by_a_close(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.create("t")
+    writer = sink_of(cluster, tmp_path, [], **{"queue.buffering.max.messages": 10})
+    await writer.open({})
+    cluster.stop()
+    with anyio.move_on_after(0.2) as scope:
+        await writer.write(rows(*[b"v"] * 50))
+    assert scope.cancelled_caught
+    with anyio.move_on_after(0.2) as scope:
+        await writer.prepare_commit(is_last=True).wait()
+    assert scope.cancelled_caught
+    with anyio.fail_after(5):
+        await writer.close()
+        await writer.close()
+
+
+async def test_a_commit_that_was_cancelled_can_be_waited_for_again(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.create("t")
+    writer = sink_of(cluster, tmp_path, [])
+    await writer.open({})
+    cluster.delay(300)
+    await writer.write(rows(b"1"))
+    prepared = writer.prepare_commit(is_last=True)
+    with anyio.move_on_after(0.05):
+        await prepared.wait()
+    assert writer.unacknowledged == 1
+    await prepared.wait()
+    assert writer.unacknowledged == 0
+    await writer.close()
+
+
+async def test_produce_errors_that_pass_are_retried_without_duplicates(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.create("t", 1)
+    writer = sink_of(cluster, tmp_path, [])
+    await writer.open({})
+    cluster.fail(PRODUCE, NOT_LEADER, REQUEST_TIMED_OUT, NOT_LEADER)
+    cluster.fail(INIT_PRODUCER_ID, REQUEST_TIMED_OUT)
+    values = [b"%d" % each for each in range(1_000)]
+    for each in range(0, 1_000, 100):
+        await writer.write(rows(*values[each : each + 100]))
+    await writer.prepare_commit(is_last=True).wait()
+    await writer.close()
+    assert [each.value() for each in cluster.read_all("t")] == values
+
+
+async def test_a_record_that_only_the_broker_finds_too_large_fails_the_commit(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.create("t", 1)
+    writer = sink_of(cluster, tmp_path, [])
+    await writer.open({})
+    cluster.fail(PRODUCE, MSG_SIZE_TOO_LARGE)
+    await writer.write(rows(b"1"))
+    try:
+        with anyio.fail_after(_PATIENCE_S), pytest.raises(StreamKitError, match="too large"):
+            await writer.prepare_commit(is_last=True).wait()
+    finally:
+        await writer.close()
+
+
+async def test_a_topic_that_is_missing_is_not_created(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.create("other")
+    writer = sink_of(cluster, tmp_path, [])
+    with pytest.raises(ConfigError, match="the Kafka topic 't' does not exist"):
+        await writer.open({})
+    await writer.close()
+    assert "t" not in cluster.topics()
+
+
+async def test_a_topic_that_may_not_be_used_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.create("t")
+    cluster.fail_topic("t", TOPIC_AUTHORIZATION_FAILED)
+    writer = sink_of(cluster, tmp_path, [])
+    reader = source_of(cluster, tmp_path, [])
+    for port in (writer, reader):
+        with pytest.raises(ConfigError, match=r"cannot be used: .*authorization failed"):
+            await port.open({})
+        await port.close()
+
+
+async def test_an_option_that_the_library_does_not_have_is_refused(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    for port in (
+        KafkaSink(cluster.servers, "t", config={"lingr.ms": 5}).writer(env_of(tmp_path, [])),
+        KafkaSource(cluster.servers, "t", config={"lingr.ms": 5}).reader(env_of(tmp_path, [])),
+    ):
+        with pytest.raises(ConfigError, match=r'No such configuration property: "lingr\.ms"'):
+            await port.open({})
+        await port.close()
+
+
+@pytest.mark.parametrize("kind", [KafkaSource, KafkaSink])
+async def test_a_login_that_the_broker_refuses_is_an_error_without_the_password(
+    cluster: Cluster, tmp_path: Path, kind: type[KafkaSource | KafkaSink]
+) -> None:
+    cluster.create("t")
+    config: dict[str, str | Secret] = {
+        "security.protocol": "sasl_plaintext",
+        "sasl.mechanism": "PLAIN",
+        "sasl.username": "ann",
+        "sasl.password": Secret("hunter2"),
+    }
+    made = kind(cluster.servers, "t", config=config)
+    env = env_of(tmp_path, [])
+    port = made.reader(env) if isinstance(made, KafkaSource) else made.writer(env)
+    with pytest.raises(StreamKitError, match="SASL Handshake not supported by broker") as failed:
+        await port.open({})
+    await port.close()
+    assert "security.protocol" in failed.value.hint
+    assert "hunter2" not in f"{failed.value!r} {made!r}"
+
+
+async def test_a_broker_that_speaks_no_tls_is_waited_for_with_the_reason(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    notes = Notes()
+    source = KafkaSource(cluster.servers, "t", config={"security.protocol": "ssl"})
+    reader = source.reader(env_of(tmp_path, notes))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(reader.open, {})
+        await notes.wait_for("is not reachable; retrying: ssl://")
+        tasks.cancel_scope.cancel()
+    await reader.close()
