@@ -177,7 +177,7 @@ async def test_blocks_that_are_appended_are_read(tmp_path: Path) -> None:
     positions = (await rows_and_positions(Files(path, AvroFile(dict))))[-1][1]
     whole = path.read_bytes()
     with path.open("a+b") as file:
-        fastavro.writer(file, None, ROWS[2:])  # type: ignore[arg-type]  # it appends
+        fastavro.writer(file, SCHEMA, ROWS[2:])
     longer = path.read_bytes()
     assert longer.startswith(whole)
     path.write_bytes(longer[:-5])

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from streamkit.connectors.file_sink.content import Content
 from streamkit.connectors.file_sink.paths import PathTemplate
-from streamkit.connectors.file_sink.targets import COMPRESSED, LocalTarget
+from streamkit.connectors.file_sink.targets import COMPRESSED, LocalTarget, ObjectTarget, Target
 from streamkit.connectors.file_sink.writer import FileWriter, Limits
 from streamkit.connectors.files.avro import AvroFile
 from streamkit.connectors.files.formats import Csv, FileFormat, JsonArray, Jsonl, Text
+from streamkit.connectors.files.objects import ObjectPlaces, divided, is_object
 from streamkit.connectors.files.parquet import Parquet
 from streamkit.dataflow.contracts import ConnectorEnv, Sink
 from streamkit.env import Disk
@@ -47,6 +49,9 @@ class FileSink(Sink[Any]):
         roll_bytes: A file is full when its rows have this size, before compression.
         roll_after: A file is full this time after its first row, in seconds or as a timedelta. All
             files are full when the job ends.
+        store: For objects, whose path begins with ``s3://``, ``gs://`` or ``az://``: the
+            configuration of the store, as obstore names it. By default it is taken from the
+            environment.
     """
 
     path: str | Path
@@ -54,6 +59,7 @@ class FileSink(Sink[Any]):
     roll_rows: int | None = None
     roll_bytes: int = 128 << 20
     roll_after: float | timedelta = 600.0
+    store: Mapping[str, object] | None = field(default=None, repr=False, hash=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str | Path):
@@ -68,6 +74,8 @@ class FileSink(Sink[Any]):
                 raise UsageError(f"{name}={size!r} must be at least 1")
         duration_ms(self.roll_after, "roll_after")
         PathTemplate(str(self.path))
+        if is_object(str(self.path)):
+            _check_url(str(self.path))
         if self._format.compresses_itself and str(self.path).lower().endswith(COMPRESSED):
             raise UsageError(
                 f"{self.path}: a {type(self._format).__name__} file is compressed inside",
@@ -85,7 +93,7 @@ class FileSink(Sink[Any]):
         return f"to-{found or 'files'}"[:60].rstrip("-")
 
     def resource(self) -> str:
-        return f"files {os.path.abspath(self.path)}"
+        return f"files {self._place}"
 
     def encoder(self, kind: Kind, serde: Serde | None) -> ValueEncoder:
         if serde is not None:
@@ -103,8 +111,16 @@ class FileSink(Sink[Any]):
         limits = Limits(
             self.roll_rows or _ROWS_MAX, self.roll_bytes, duration_ms(self.roll_after, "roll_after")
         )
-        template = PathTemplate(os.path.abspath(self.path))
-        return FileWriter(template, self._content(env.kind), LocalTarget(Disk()), limits, env)
+        target: Target = LocalTarget(Disk())
+        if is_object(str(self.path)):
+            target = ObjectTarget(ObjectPlaces(self.store or {}), env.folder)
+        template = PathTemplate(self._place)
+        return FileWriter(template, self._content(env.kind), target, limits, env)
+
+    @property
+    def _place(self) -> str:
+        """The path, which does not depend on the current folder."""
+        return str(self.path) if is_object(str(self.path)) else os.path.abspath(self.path)
 
     def _content(self, kind: Kind) -> Content:
         return self._format.content(in_record(kind))
@@ -112,6 +128,15 @@ class FileSink(Sink[Any]):
     @property
     def _format(self) -> FileFormat[Any]:
         return self.format or _format_for(str(self.path))
+
+
+def _check_url(path: str) -> None:
+    root, _ = divided(path)
+    if root.startswith("http") or "{" in root:
+        raise UsageError(
+            f"{path}: objects are written to s3://bucket/, gs://bucket/ or az://container/",
+            hint="the bucket cannot have a field",
+        )
 
 
 def _with_fields(encoder: ValueEncoder, template: PathTemplate) -> ValueEncoder:

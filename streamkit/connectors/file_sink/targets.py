@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, cast
 
+from streamkit.connectors.files.objects import ObjectPlaces
 from streamkit.env import Disk
 from streamkit.errors import ConfigError, StreamKitError
 
@@ -37,6 +38,30 @@ class Target(Protocol):
         Raises:
             StreamKitError: Another program has created a file with the path.
         """
+
+
+class ObjectTarget:
+    """Objects of a store. They are written in the data folder, and uploaded when they are shown.
+
+    A store shows an object when its upload is complete. A repeated upload replaces it by the same.
+    """
+
+    def __init__(self, objects: ObjectPlaces, folder: Path) -> None:
+        self._objects = objects
+        self._folder = folder
+
+    def open(self, folder: str) -> None:
+        self._objects.check(folder)
+
+    def exists(self, path: str) -> bool:
+        return self._objects.look_up(path) is not None
+
+    def aside(self, path: str, name: str) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._folder / f"{name}.tmp"
+
+    def show(self, aside: Path, path: str) -> None:
+        self._objects.put(aside, path)
 
 
 class LocalTarget:

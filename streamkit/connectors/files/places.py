@@ -11,37 +11,99 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final, TypeVar, cast
 
+from streamkit.connectors.files.found import FoundFile
 from streamkit.connectors.files.lines import Mark
+from streamkit.connectors.files.objects import ObjectPlaces, is_object
 from streamkit.errors import DataError
 
 HEAD_BYTES: Final = 1 << 10
 _SKIP_BYTES: Final = 1 << 20
+_READ_BYTES: Final = 1 << 17
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class FoundFile:
-    """A file that can be read. ``id`` stays the same when the file is renamed."""
+class Places:
+    """Finds, compares and opens files of this machine and objects.
 
-    path: str
-    size_bytes: int
-    id: str
-    modified_ns: int
+    Args:
+        options: The configuration of the stores of objects.
+    """
+
+    def __init__(self, options: Mapping[str, object] | None = None) -> None:
+        self._objects = ObjectPlaces(options or {})
+
+    def find(self, patterns: tuple[str, ...]) -> list[FoundFile]:
+        """Return what matches, each once, in the order of the paths."""
+        found: dict[str, FoundFile] = {}
+        for pattern in patterns:
+            each = self._objects.find(pattern) if is_object(pattern) else _find(pattern)
+            found.update((one.path, one) for one in each)
+        return [found[path] for path in sorted(found)]
+
+    def look_up(self, path: str) -> FoundFile | None:
+        """Return a file; None if there is none with this path."""
+        return self._objects.look_up(path) if is_object(path) else look_up(path)
+
+    def beside(self, path: str, file_id: str) -> FoundFile | None:
+        """Return the file with this id in the folder of a path: where a rotation has moved it."""
+        return None if is_object(path) else _beside(path, file_id)
+
+    def checksum(self, found: FoundFile, size_bytes: int, *, with_end: bool) -> int:
+        """Return a checksum of the first bytes of a file, and of those before ``size_bytes``.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        with self._opened(found) as file:
+            checksum = zlib.crc32(file.read(min(size_bytes, HEAD_BYTES)))
+            if with_end:
+                file.seek(max(0, size_bytes - HEAD_BYTES))
+                checksum = zlib.crc32(file.read(HEAD_BYTES), checksum)
+            return checksum
+
+    def open_at(self, found: FoundFile, start: Mark) -> BinaryIO:
+        """Open a file, without its compression, at a place in it.
+
+        Raises:
+            DataError: The file is damaged, or ends before the place.
+            OSError: It cannot be opened.
+        """
+        opener = _OPENERS.get(Path(found.path).suffix.lower())
+        file = self._opened(found)
+        if opener is None:
+            file.seek(start.byte)
+            return file
+        file = _Decompressed(opener, file, found.path)
+        left = start.byte
+        while left:
+            skipped = len(file.read(min(left, _SKIP_BYTES)))
+            if not skipped:
+                file.close()
+                raise DataError(
+                    f"{found.path} ends before byte {start.byte}, up to which it was read"
+                )
+            left -= skipped
+        return file
+
+    def _opened(self, found: FoundFile) -> BinaryIO:
+        if is_object(found.path):
+            return self._objects.opened(found)
+        return open(found.path, "rb", buffering=0)  # the reader closes it
 
 
-def find(patterns: tuple[str, ...]) -> list[FoundFile]:
-    """Return the regular files that match, each once, in the order of their paths."""
-    paths = {path for pattern in patterns for path in glob.glob(pattern, recursive=True)}
-    found = (look_up(path) for path in sorted(paths))
-    return [each for each in found if each is not None]
+def _find(pattern: str) -> Iterator[FoundFile]:
+    for path in glob.glob(pattern, recursive=True):
+        found = look_up(path)
+        if found is not None:
+            yield found
 
 
 def look_up(path: str) -> FoundFile | None:
-    """Return a file; None if there is no regular file with this path."""
+    """Return a regular file of this machine; None if there is none with this path."""
     try:
         facts = os.stat(path)
     except FileNotFoundError:
@@ -51,7 +113,7 @@ def look_up(path: str) -> FoundFile | None:
     return FoundFile(path, facts.st_size, f"{facts.st_dev}:{facts.st_ino}", facts.st_mtime_ns)
 
 
-def beside(path: str, file_id: str) -> FoundFile | None:
+def _beside(path: str, file_id: str) -> FoundFile | None:
     """Return the file with this id in the folder of a path: where a rotation has moved it."""
     folder = os.path.dirname(path)
     try:
@@ -65,58 +127,26 @@ def beside(path: str, file_id: str) -> FoundFile | None:
     return None
 
 
-def head_of(path: str, size_bytes: int) -> int:
-    """Return a checksum of the first bytes of a file."""
-    with open(path, "rb") as file:
-        return zlib.crc32(file.read(min(size_bytes, HEAD_BYTES)))
-
-
-def ends_of(path: str, size_bytes: int) -> int:
-    """Return a checksum of the first and the last bytes of a file."""
-    with open(path, "rb") as file:
-        head = file.read(min(size_bytes, HEAD_BYTES))
-        file.seek(max(0, size_bytes - HEAD_BYTES))
-        return zlib.crc32(file.read(HEAD_BYTES), zlib.crc32(head))
-
-
 def is_compressed(path: str) -> bool:
     """Return whether the name of a file says that it is compressed."""
     return Path(path).suffix.lower() in _OPENERS
 
 
-def open_at(path: str, start: Mark) -> BinaryIO:
-    """Open a file, without its compression, at a place in it.
-
-    Raises:
-        DataError: The file is damaged, or ends before the place.
-        OSError: It cannot be opened.
-    """
-    opener = _OPENERS.get(Path(path).suffix.lower())
-    if opener is None:
-        file: BinaryIO = open(path, "rb", buffering=0)  # noqa: SIM115  # the reader closes it
-        file.seek(start.byte)
-        return file
-    file = _Decompressed(opener(path), path)
-    left = start.byte
-    while left:
-        skipped = len(file.read(min(left, _SKIP_BYTES)))
-        if not skipped:
-            file.close()
-            raise DataError(f"{path} ends before byte {start.byte}, up to which it was read")
-        left -= skipped
-    return file
-
-
 class _Decompressed(io.RawIOBase, BinaryIO):
     """A compressed file whose damage is a `DataError`."""
 
-    def __init__(self, file: BinaryIO, path: str) -> None:
-        self._file = file
+    def __init__(self, opener: Callable[[BinaryIO], BinaryIO], file: BinaryIO, path: str) -> None:
+        self._raw = file
+        self._buffered = io.BufferedReader(cast("io.RawIOBase", file), _READ_BYTES)
         self._path = path
+        self._file = self._guarded(lambda: opener(cast("BinaryIO", self._buffered)))
 
     def read(self, size: int = -1, /) -> bytes:
+        return self._guarded(lambda: self._file.read(size))
+
+    def _guarded(self, call: Callable[[], T]) -> T:
         try:
-            return self._file.read(size)
+            return call()
         except (OSError, EOFError, RuntimeError, ValueError, zlib.error, lzma.LZMAError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise
@@ -126,31 +156,34 @@ class _Decompressed(io.RawIOBase, BinaryIO):
             ) from error
 
     def close(self) -> None:
-        self._file.close()
+        if not self.closed:
+            self._file.close()
+            self._buffered.close()
+            self._raw.close()
         super().close()
 
 
-def _zstd(path: str) -> BinaryIO:
+def _zstd(file: BinaryIO) -> BinaryIO:
     if sys.version_info >= (3, 14):
         from compression import zstd
     else:
         from backports import zstd
-    return cast("BinaryIO", zstd.ZstdFile(path))
+    return cast("BinaryIO", zstd.ZstdFile(file))
 
 
-def _lz4(path: str) -> BinaryIO:
+def _lz4(file: BinaryIO) -> BinaryIO:
     import lz4.frame
 
-    return cast("BinaryIO", lz4.frame.LZ4FrameFile(path))
+    return cast("BinaryIO", lz4.frame.LZ4FrameFile(file))
 
 
-def _xz(path: str) -> BinaryIO:
-    return cast("BinaryIO", lzma.LZMAFile(path))  # the reader closes it
+def _xz(file: BinaryIO) -> BinaryIO:
+    return cast("BinaryIO", lzma.LZMAFile(file))  # the reader closes it
 
 
-_OPENERS: Final[dict[str, Callable[[str], BinaryIO]]] = {
-    ".gz": lambda path: cast("BinaryIO", gzip.GzipFile(path)),
-    ".bz2": lambda path: cast("BinaryIO", bz2.BZ2File(path)),
+_OPENERS: Final[dict[str, Callable[[BinaryIO], BinaryIO]]] = {
+    ".gz": lambda file: cast("BinaryIO", gzip.GzipFile(fileobj=file)),
+    ".bz2": lambda file: cast("BinaryIO", bz2.BZ2File(file)),
     ".xz": _xz,
     ".zst": _zstd,
     ".lz4": _lz4,

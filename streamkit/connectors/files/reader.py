@@ -20,18 +20,11 @@ from typing import Any, BinaryIO, Final
 
 import msgspec
 
-from streamkit.connectors.files.formats import FileFormat, RowReader
+from streamkit.connectors.files.formats import FileFormat, RowReader, Rows
+from streamkit.connectors.files.found import FoundFile
 from streamkit.connectors.files.lines import Mark
-from streamkit.connectors.files.places import (
-    FoundFile,
-    beside,
-    ends_of,
-    find,
-    head_of,
-    is_compressed,
-    look_up,
-    open_at,
-)
+from streamkit.connectors.files.objects import is_object
+from streamkit.connectors.files.places import Places, is_compressed
 from streamkit.connectors.own_thread import OwnThread
 from streamkit.dataflow.contracts import ConnectorEnv, Positions, SourceFacts, SourceReader
 from streamkit.errors import DataError, StreamKitError
@@ -47,7 +40,8 @@ class _Position(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``byte``, ``line`` and ``within`` are where a block of rows begins, as in `Mark`; ``skip`` is
     how many of its rows were read. ``head`` is a checksum of the first bytes, of which ``size``
-    says how many there were; of the last ones too if the format does not grow.
+    says how many there were; of the last ones too if the format does not grow. ``done``: nothing
+    follows, which the size shows only of files that are not compressed.
     """
 
     id: str
@@ -57,6 +51,7 @@ class _Position(msgspec.Struct, frozen=True, omit_defaults=True):
     line: int = 1
     skip: int = 0
     within: int = 0
+    done: bool = False
 
     @property
     def mark(self) -> Mark:
@@ -74,12 +69,19 @@ class _OpenFile:
     rows: RowReader
     skip: int
     at: Mark
+    # The rows after those read last, or the error instead, if it is known at once that none follow.
+    ahead: Rows | Exception | None = None
 
-    def position(self, mark: Mark, skip: int) -> _Position:
+    @property
+    def shows_end(self) -> bool:
+        """Whether the end of the file cannot be seen from its size."""
+        return is_compressed(self.found.path) or is_object(self.found.path)
+
+    def position(self, mark: Mark, skip: int, *, is_done: bool = False) -> _Position:
         """Return the position some rows after a mark."""
         found = self.found
         return _Position(
-            found.id, found.size_bytes, self.head, mark.byte, mark.line, skip, mark.within
+            found.id, found.size_bytes, self.head, mark.byte, mark.line, skip, mark.within, is_done
         )
 
 
@@ -92,6 +94,7 @@ class _Block:
     end: Mark
     skipped: int
     numbers: Sequence[int]
+    is_last: bool
 
 
 class FilesReader(SourceReader):
@@ -105,7 +108,9 @@ class FilesReader(SourceReader):
         *,
         follow_s: float | None,
         may_be_empty: bool,
+        places: Places,
     ) -> None:
+        self._places = places
         self._patterns = patterns
         self._format = form
         self._env = env
@@ -157,7 +162,7 @@ class FilesReader(SourceReader):
         is_all = rows == len(block.numbers)
         mark = block.end if is_all else block.start
         skip = 0 if is_all else block.skipped + rows
-        position = block.file.position(mark, skip)
+        position = block.file.position(mark, skip, is_done=is_all and block.is_last)
         return block.file.path, msgspec.json.encode(position).decode()
 
     @property
@@ -185,12 +190,7 @@ class FilesReader(SourceReader):
         """Read the next rows of the open file; close it if it has no more now."""
         opened = self._open
         assert opened is not None, "a file is open"
-        try:
-            found = opened.rows.read(CHUNK_RECORDS_MAX, is_complete=self._follow_s is None)
-        except StreamKitError as error:
-            raise DataError(f"{opened.path}: {error}", hint=error.hint) from error
-        except OSError as error:
-            raise DataError(f"cannot read {opened.path}: {error.strerror}") from error
+        found = self._rows_of(opened)
         if found is None:
             self._ended.add(opened.found)
             self._close_file()
@@ -198,19 +198,43 @@ class FilesReader(SourceReader):
         start, opened.at = opened.at, found.end
         skip = min(opened.skip, len(found.values))
         opened.skip -= skip
-        self._reached[opened.path] = opened.position(found.end, opened.skip)
+        is_last = opened.shows_end and opened.ahead is None
+        self._reached[opened.path] = opened.position(found.end, opened.skip, is_done=is_last)
         values, numbers = found.values[skip:], found.numbers[skip:]
         if not values:
             return
-        self._blocks.append(_Block(opened, start, found.end, skip, numbers))
+        self._blocks.append(_Block(opened, start, found.end, skip, numbers, is_last))
         now_ms = self._env.clock.wall_ms()
         count = len(values)
         keys, times_ms = [None] * count, [now_ms] * count
         self._ready.append(Chunk(values, keys, times_ms, numbers, opened.path, _PARTITION))
 
+    def _rows_of(self, opened: _OpenFile) -> Rows | None:
+        """Return the next rows of a file; read ahead where only that shows its end."""
+        found, opened.ahead = opened.ahead, None
+        if found is None:
+            found = self._read_of(opened)
+        if isinstance(found, Exception):
+            raise found
+        if found is not None and opened.shows_end:
+            try:
+                opened.ahead = self._read_of(opened)
+            except StreamKitError as error:  # the rows before it come first
+                opened.ahead = error
+        return found
+
+    def _read_of(self, opened: _OpenFile) -> Rows | None:
+        try:
+            return opened.rows.read(CHUNK_RECORDS_MAX, is_complete=self._follow_s is None)
+        except StreamKitError as error:
+            text = str(error).partition("\nhint:")[0].removeprefix(f"{opened.path}: ")
+            raise DataError(f"{opened.path}: {text}", hint=error.hint) from error
+        except OSError as error:
+            raise DataError(f"cannot read {opened.path}: {error.strerror}") from error
+
     def _look(self) -> int:
         """Find what is to be read; return how many files match."""
-        files = find(self._patterns)
+        files = self._places.find(self._patterns)
         for found in files:
             self._add(found)
         return len(files)
@@ -222,11 +246,15 @@ class FilesReader(SourceReader):
         if position is None:
             self._waiting.append((found.path, found, None))
         elif self._is_same(found, position):
+            if position.done and found.size_bytes == position.size:
+                return
             # How many bytes a compressed file has is known only at its end.
             if is_compressed(found.path) or found.size_bytes > position.byte:
                 self._waiting.append((found.path, found, position))
         else:
-            rest = beside(found.path, position.id) if position.id != found.id else None
+            rest = None
+            if position.id != found.id:
+                rest = self._places.beside(found.path, position.id)
             if rest is not None and self._is_same(rest, position):
                 self._waiting.append((found.path, rest, position))
             self._env.note(f"{found.path} is another file now, and is read from its beginning")
@@ -238,14 +266,16 @@ class FilesReader(SourceReader):
             self._format.grows or found.size_bytes == position.size
         ):
             return False
+        if is_object(found.path) and found.id == position.id:
+            return True
         try:
-            return self._checksum(found.path, position.size) == position.head
+            return self._checksum(found, position.size) == position.head
         except OSError:
             return False
 
-    def _checksum(self, path: str, size_bytes: int) -> int:
+    def _checksum(self, found: FoundFile, size_bytes: int) -> int:
         """Return what a file is recognised by."""
-        return (head_of if self._format.grows else ends_of)(path, size_bytes)
+        return self._places.checksum(found, size_bytes, with_end=not self._format.grows)
 
     def _open_next(self) -> bool:
         """Open the next file; return whether there is one."""
@@ -254,17 +284,17 @@ class FilesReader(SourceReader):
         path, found, position = self._waiting.popleft()
         mark = Mark() if position is None else position.mark
         try:
-            head = self._checksum(found.path, found.size_bytes)
-            file = open_at(found.path, mark)
+            head = self._checksum(found, found.size_bytes)
+            file = self._places.open_at(found, mark)
         except FileNotFoundError:
-            if look_up(found.path) is None:
+            if self._places.look_up(found.path) is None:
                 self._env.note(f"{found.path} was deleted before it was read")
                 return self._open_next()
             raise
         except OSError as error:
             raise DataError(f"cannot read {found.path}: {error.strerror}") from error
         skip = 0 if position is None else position.skip
-        rows = self._format.rows_of(file, mark, lambda: open_at(found.path, Mark()))
+        rows = self._format.rows_of(file, mark, lambda: self._places.open_at(found, Mark()))
         self._open = _OpenFile(path, found, head, file, rows, skip, mark)
         return True
 

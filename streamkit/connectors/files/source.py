@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 from streamkit.connectors.files.formats import FileFormat, JsonArray
+from streamkit.connectors.files.objects import divided, is_object
+from streamkit.connectors.files.places import Places
 from streamkit.connectors.files.reader import FilesReader
 from streamkit.dataflow.contracts import ConnectorEnv, Decoder, Source
 from streamkit.errors import TopologyError, UsageError
@@ -22,20 +24,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)  # with slots, Files[Flight](...) would fail in Python 3.11
 class Files(Source[T]):
-    """Reads files, one after another in the order of their paths.
+    """Reads files, one after another in the order of their paths; also objects of a store.
 
     A run resumes at the row after its last commit, also inside a file. Files that were read
     before are read again only if they are other files now; what was appended to them is read. A
     file whose name ends with ``.gz``, ``.bz2``, ``.xz``, ``.zst`` or ``.lz4`` is decompressed.
 
     Attributes:
-        path: A path, or several. ``*`` and ``?`` match within a name, ``**`` any folders.
+        path: A path, or several. ``*`` and ``?`` match within a name, ``**`` any folders. The URLs
+            of objects begin with ``s3://``, ``gs://``, ``az://``, ``http://`` or ``https://``.
         format: What is in the files: `Csv`, `Jsonl`, `JsonArray`, `Text`, `Parquet` or
             `AvroFile`.
         follow: Wait for more files and for lines that are appended, until the job is stopped. A
             file that is moved away is read to its end; one that is truncated is read again.
         every: How long to wait between two looks at the files, in seconds or as a timedelta.
         may_be_empty: Without ``follow``: end the job if no file matches, instead of an error.
+        store: For objects: the configuration of the store, as obstore names it, such as
+            ``{"endpoint": "https://...", "secret_access_key": Secret(...)}``. By default it is
+            taken from the environment.
     """
 
     path: str | Path | Sequence[str | Path]
@@ -43,6 +49,7 @@ class Files(Source[T]):
     follow: bool = False
     every: float | timedelta = 1.0
     may_be_empty: bool = False
+    store: Mapping[str, object] | None = field(default=None, repr=False, hash=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.format, FileFormat):
@@ -54,6 +61,8 @@ class Files(Source[T]):
         if self.follow and isinstance(self.format, JsonArray):
             raise UsageError(f"{type(self.format).__name__} files cannot be followed")
         duration_ms(self.every, "every")
+        for each in filter(is_object, self.patterns):
+            divided(each)
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -101,6 +110,7 @@ class Files(Source[T]):
             env,
             follow_s=self.every_s if self.follow else None,
             may_be_empty=self.may_be_empty or self.follow,
+            places=Places(self.store),
         )
 
     def __str__(self) -> str:
