@@ -180,6 +180,11 @@ class SourceReader(ABC):
         """Return how many records are not read yet; None if that is not known."""
         return None
 
+    def bytes_read(self) -> tuple[int, int] | None:
+        """Return how many bytes were read, and of how many that are known; None if that is not
+        known. It is shown while a run lasts, if `lag` is None."""
+        return None
+
     def backlog(self) -> Mapping[int, int]:
         """Return how many records of each partition are not read yet, as far as that is known."""
         return {}

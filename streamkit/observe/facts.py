@@ -89,7 +89,11 @@ class TimeReport:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The progress of a run. ``lag`` is the number of records not read yet; None if not known."""
+    """The progress of a run.
+
+    ``lag`` is the number of records not read yet, and ``bytes_read`` are the bytes that were read
+    and those that are known; each is None if not known.
+    """
 
     records_in: int
     records_out: int
@@ -100,6 +104,7 @@ class Snapshot:
     pending: int = 0
     dead_lettered: int = 0
     waits: dict[str, Waits] = field(default_factory=dict)
+    bytes_read: tuple[int, int] | None = None
 
     @property
     def rate(self) -> float:

@@ -75,6 +75,8 @@ class TextReporter:
             text += f", {snapshot.lag:,} left"
             if total and snapshot.rate > 0 and snapshot.lag:
                 text += f" (about {snapshot.lag / snapshot.rate:,.0f} s)"
+        elif snapshot.bytes_read is not None:
+            text += _bytes_text(*snapshot.bytes_read, snapshot.elapsed_s)
         text += _waits_text(snapshot) + _kept_text(snapshot.time)
         if self._is_terminal:
             self._out.write(f"\r{escaped(text)[:_LINE_WIDTH]:<{_LINE_WIDTH}}")
@@ -248,6 +250,15 @@ def _calls_text(waits: Waits) -> str:
     if waits.is_paused:
         parts.append("the circuit is open")
     return ", ".join(parts)
+
+
+def _bytes_text(done: int, known: int, elapsed_s: float) -> str:
+    """Return how much of the known bytes is read, such as ``, 38% of 84 MiB (about 20 s)``."""
+    share = done / known if known else 1.0
+    text = f", {share:.0%} of {shown_bytes(known)}"
+    if 0 < share < 1:
+        text += f" (about {elapsed_s * (1 - share) / share:,.0f} s)"
+    return text
 
 
 def _waits_text(snapshot: Snapshot) -> str:

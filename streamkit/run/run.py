@@ -299,6 +299,7 @@ class Run:
                 sum(counts.pending for counts in worker.progress.counts.values()),
                 sum(counts.dead_lettered for counts in worker.progress.counts.values()),
                 worker.progress.waits(),
+                worker.bytes_read(),
             )
             self._reporter.progress(snapshot, total=total if self._options.once else None)
 

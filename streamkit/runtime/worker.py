@@ -224,6 +224,14 @@ class Worker:
         lags = [reader.lag() for reader in self._ports.readers.values()]
         return None if None in lags else sum(lag for lag in lags if lag is not None)
 
+    def bytes_read(self) -> tuple[int, int] | None:
+        """Return how many bytes all sources have read, and of how many; None if not known."""
+        parts = [reader.bytes_read() for reader in self._ports.readers.values()]
+        known = [part for part in parts if part is not None]
+        if not known or len(known) < len(parts):
+            return None
+        return sum(done for done, _ in known), sum(total for _, total in known)
+
     async def run(self) -> int:
         """Run until the end, a failure or a signal; return the exit code."""
         async with anyio.create_task_group() as tasks:

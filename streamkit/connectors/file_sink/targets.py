@@ -33,11 +33,14 @@ class Target(Protocol):
         """Return where a file is written before it is shown; ``name`` is that of no other file."""
 
     def show(self, aside: Path, path: str) -> None:
-        """Show a file under its path, whole. A repeated call has no further effect.
+        """Show a file under its path, whole.
 
         Raises:
             StreamKitError: Another program has created a file with the path.
         """
+
+    def is_shown(self, aside: Path, path: str) -> bool:
+        """Return whether a file was shown; a file that is shown twice is the same again."""
 
 
 class ObjectTarget:
@@ -62,6 +65,9 @@ class ObjectTarget:
 
     def show(self, aside: Path, path: str) -> None:
         self._objects.put(aside, path)
+
+    def is_shown(self, aside: Path, path: str) -> bool:
+        return False  # an upload may be repeated
 
 
 class LocalTarget:
@@ -94,16 +100,20 @@ class LocalTarget:
         try:
             os.link(aside, path)  # unlike a rename, it never replaces another file
         except FileExistsError:
-            if not os.path.samefile(aside, path):
-                raise StreamKitError(
-                    f"{path} was created by another program while the job wrote that file",
-                    hint=f"move it away and start the job again; its rows are in {aside}",
-                ) from None
+            raise StreamKitError(
+                f"{path} was created by another program while the job wrote that file",
+                hint="move it away and start the job again: it has the rows, and writes them then",
+            ) from None
         except OSError:
             if os.path.lexists(path):
                 raise
             self._disk.replace(aside, Path(path))  # a file system without links
         self._disk.sync_folder(Path(path).parent)
+
+    def is_shown(self, aside: Path, path: str) -> bool:
+        if not os.path.lexists(path):
+            return False
+        return not aside.exists() or os.path.samefile(aside, path)
 
     def _make_folders(self, folder: Path) -> None:
         if folder.is_dir():

@@ -3,12 +3,13 @@
 | a file | on disk | in the position of the sink |
 |---|---|---|
 | open | its spool has the rows up to the last commit, and maybe more | its rows and bytes |
-| full, or the job ends | the spool is synced and the file is written aside | closed |
-| the job has committed | it is shown; the spool and the file aside are removed | closed |
+| full, or the job ends | the spool is synced | closed |
+| the job has committed | the file is written aside, then shown; the spool is removed | closed |
 | the next commit | | not there |
 
-After a crash, the spool of an open file is cut to its bytes, and continued. A closed file is shown,
-unless that has happened: its spool is removed after that. So each row is in one file, once.
+After a crash, the spool of an open file is cut to its bytes, and continued. A closed file is
+written and shown, unless that has happened: its spool is removed after that. So each row is in one
+file, once. If a large file takes longer than a stop may take, the next run writes it at its start.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ class FileWriter(AcknowledgedWriter):
         unsynced, self._unsynced = self._unsynced, set()
 
         async def wait() -> None:
-            await self._call(lambda: self._make_safe(closed, unsynced))
+            await self._call(lambda: self._sync_spools(unsynced))
             self._synced = max(self._synced, written)
 
         async def publish() -> None:
@@ -250,17 +251,15 @@ class FileWriter(AcknowledgedWriter):
         file.size_bytes += len(data)
         self._unsynced.add(file.id)
 
-    def _make_safe(self, closed: list[_File], unsynced: set[int]) -> None:
-        """Sync the spools of a commit, and write its closed files aside."""
+    def _sync_spools(self, unsynced: set[int]) -> None:
         for each in sorted(unsynced):
             self._sync(self._path(each, _SUFFIX))
         if unsynced:
             self._disk.sync_folder(self._env.folder)
-        for file in closed:
-            self._finish(file)
 
     def _finish(self, file: _File) -> None:
         aside = self._aside(file)
+        self._remove_aside(file.id)
         self._path(file.id, _ASIDE).write_text(str(aside))
         with self._spool(file).open("rb") as spool, aside.open("wb") as out:
             packed = compressing(file.path, out)
@@ -272,8 +271,8 @@ class FileWriter(AcknowledgedWriter):
 
     def _show(self, closed: list[_File]) -> None:
         for file in closed:
-            aside = self._aside(file)
-            self._target.show(aside, file.path)
+            self._finish(file)
+            self._target.show(self._aside(file), file.path)
             # In this order: without its spool, a file was shown.
             self._disk.unlink(self._spool(file))
             self._remove_aside(file.id)
@@ -291,15 +290,18 @@ class FileWriter(AcknowledgedWriter):
         for file in position.open:
             self._cut(file)
         for file in position.closed:
-            has_aside = self._aside(file).exists()
-            if not self._spool(file).exists() or (not has_aside and self._target.exists(file.path)):
+            if not self._spool(file).exists() or self._is_shown(file):
                 self._disk.unlink(self._spool(file))
                 self._remove_aside(file.id)
-                continue
-            if not has_aside:
+            else:
                 self._cut(file)
-                self._finish(file)
-            self._show([file])
+                self._show([file])
+
+    def _is_shown(self, file: _File) -> bool:
+        """Return whether a file was shown before a crash that came before its spool was removed."""
+        return self._path(file.id, _ASIDE).exists() and self._target.is_shown(
+            self._aside(file), file.path
+        )
 
     def _cut(self, file: _File) -> None:
         """Remove what was added to a spool after the commit.

@@ -127,6 +127,12 @@ def _beside(path: str, file_id: str) -> FoundFile | None:
     return None
 
 
+def bytes_taken(file: BinaryIO) -> int:
+    """Return how many bytes were taken from a file that `Places` has opened, before decompression,
+    or where a reader of columns stands."""
+    return file.bytes_taken() if isinstance(file, _Decompressed) else file.tell()
+
+
 def is_compressed(path: str) -> bool:
     """Return whether the name of a file says that it is compressed."""
     return Path(path).suffix.lower() in _OPENERS
@@ -143,6 +149,10 @@ class _Decompressed(io.RawIOBase, BinaryIO):
 
     def read(self, size: int = -1, /) -> bytes:
         return self._guarded(lambda: self._file.read(size))
+
+    def bytes_taken(self) -> int:
+        """Return how many bytes of the compressed file were read."""
+        return self._raw.tell()
 
     def _guarded(self, call: Callable[[], T]) -> T:
         try:

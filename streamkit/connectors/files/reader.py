@@ -24,7 +24,7 @@ from streamkit.connectors.files.formats import FileFormat, RowReader, Rows
 from streamkit.connectors.files.found import FoundFile
 from streamkit.connectors.files.lines import Mark
 from streamkit.connectors.files.objects import is_object
-from streamkit.connectors.files.places import Places, is_compressed
+from streamkit.connectors.files.places import Places, bytes_taken, is_compressed
 from streamkit.connectors.own_thread import OwnThread
 from streamkit.dataflow.contracts import ConnectorEnv, Positions, SourceFacts, SourceReader
 from streamkit.errors import DataError, StreamKitError
@@ -125,6 +125,10 @@ class FilesReader(SourceReader):
         self._waiting: deque[tuple[str, FoundFile, _Position | None]] = deque()
         self._open: _OpenFile | None = None
         self._blocks: deque[_Block] = deque()
+        # The bytes of all files of this run, of those read to their end, and of the open one.
+        self._bytes_known = 0
+        self._bytes_of_ended = 0
+        self._bytes_of_open = 0
         self._thread = OwnThread(f"files-{env.name}")
 
     async def open(self, committed: Positions) -> SourceFacts:
@@ -165,6 +169,9 @@ class FilesReader(SourceReader):
         position = block.file.position(mark, skip, is_done=is_all and block.is_last)
         return block.file.path, msgspec.json.encode(position).decode()
 
+    def bytes_read(self) -> tuple[int, int]:
+        return self._bytes_of_ended + self._bytes_of_open, self._bytes_known
+
     @property
     def ends_for_good(self) -> bool:
         return self._follow_s is None
@@ -191,8 +198,11 @@ class FilesReader(SourceReader):
         opened = self._open
         assert opened is not None, "a file is open"
         found = self._rows_of(opened)
+        self._bytes_of_open = min(bytes_taken(opened.file), opened.found.size_bytes)
         if found is None:
             self._ended.add(opened.found)
+            self._bytes_of_ended += opened.found.size_bytes
+            self._bytes_of_open = 0
             self._close_file()
             return
         start, opened.at = opened.at, found.end
@@ -244,21 +254,25 @@ class FilesReader(SourceReader):
         if found in self._ended:
             return
         if position is None:
-            self._waiting.append((found.path, found, None))
+            self._wait_for(found.path, found, None)
         elif self._is_same(found, position):
             if position.done and found.size_bytes == position.size:
                 return
             # How many bytes a compressed file has is known only at its end.
             if is_compressed(found.path) or found.size_bytes > position.byte:
-                self._waiting.append((found.path, found, position))
+                self._wait_for(found.path, found, position)
         else:
             rest = None
             if position.id != found.id:
                 rest = self._places.beside(found.path, position.id)
             if rest is not None and self._is_same(rest, position):
-                self._waiting.append((found.path, rest, position))
+                self._wait_for(found.path, rest, position)
             self._env.note(f"{found.path} is another file now, and is read from its beginning")
-            self._waiting.append((found.path, found, None))
+            self._wait_for(found.path, found, None)
+
+    def _wait_for(self, path: str, found: FoundFile, position: _Position | None) -> None:
+        self._waiting.append((path, found, position))
+        self._bytes_known += found.size_bytes
 
     def _is_same(self, found: FoundFile, position: _Position) -> bool:
         least = position.size if is_compressed(found.path) else position.byte
