@@ -294,11 +294,11 @@ async def test_a_commit_that_was_cancelled_can_be_waited_for_again(
     await writer.close()
 
 
-async def test_produce_errors_that_pass_are_retried_without_duplicates(
+async def test_produce_errors_that_pass_are_retried_once_and_in_order(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     cluster.create("t", 1)
-    writer = sink_of(cluster, tmp_path, [])
+    writer = sink_of(cluster, tmp_path, [], **{"batch.num.messages": 50})
     await writer.open({})
     cluster.fail(PRODUCE, NOT_LEADER, REQUEST_TIMED_OUT, NOT_LEADER)
     cluster.fail(INIT_PRODUCER_ID, REQUEST_TIMED_OUT)

@@ -16,6 +16,7 @@ from streamkit.connectors.kafka import KafkaSink, KafkaSource
 from streamkit.errors import ConfigError, RecordTooLarge, StreamKitError, UsageError
 from tests.kafka.cluster import PRODUCE, TOPIC_AUTHORIZATION_FAILED, Cluster
 from tests.kafka.conftest import Notes, env_of
+from tests.kafka.markers import write_marker
 
 pytestmark = pytest.mark.anyio
 
@@ -120,6 +121,29 @@ async def test_a_cancelled_call_loses_no_record(cluster: Cluster, tmp_path: Path
         values += chunk.values
     await reader.close()
     assert values == [b"%d" % each for each in range(50)]
+
+
+@pytest.mark.parametrize("until_end", [True, False])
+async def test_the_marker_of_a_transaction_is_neither_a_record_nor_lag(
+    cluster: Cluster, tmp_path: Path, until_end: bool
+) -> None:
+    cluster.create("in", 1)
+    cluster.write("in", [(0, b"1"), (0, b"2")])
+    write_marker(cluster.servers, "in", 0)
+    assert cluster.ends("in") == {0: 3}
+    source = KafkaSource(cluster.servers, "in", config={"fetch.wait.max.ms": 5})
+    reader = source.reader(env_of(tmp_path, [], until_end=until_end))
+    await reader.open({})
+    chunk = await reader.next()
+    assert chunk is not None
+    assert chunk.values == [b"1", b"2"]
+    with anyio.move_on_after(None if until_end else 2):
+        while await reader.next() is not None:
+            raise AssertionError("there is no other record")
+    assert reader.lag() == 0
+    key, position = reader.position_after(chunk)
+    await reader.close()
+    assert await rows_of(source, tmp_path, {key: position}) == []
 
 
 async def test_a_record_is_returned_when_it_arrives(cluster: Cluster, tmp_path: Path) -> None:
