@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from streamkit.errors import ConfigError, StreamKitError
 from tests.kafka.cluster import (
     FETCH,
     INIT_PRODUCER_ID,
+    LEADER_NOT_AVAILABLE,
     LIST_OFFSETS,
     METADATA,
     MSG_SIZE_TOO_LARGE,
@@ -389,3 +391,44 @@ async def test_a_broker_that_speaks_no_tls_is_waited_for_with_the_reason(
         await notes.wait_for("is not reachable; retrying: ssl://")
         tasks.cancel_scope.cancel()
     await reader.close()
+
+
+@pytest.mark.parametrize("kind", [KafkaSource, KafkaSink])
+async def test_a_topic_without_a_leader_is_waited_for(
+    cluster: Cluster, tmp_path: Path, kind: type[KafkaSource | KafkaSink]
+) -> None:
+    cluster.create("t")
+    cluster.fail_topic("t", LEADER_NOT_AVAILABLE)
+    notes = Notes()
+    made = kind(cluster.servers, "t", config=_QUICK)
+    env = env_of(tmp_path, notes)
+    port = made.reader(env) if isinstance(made, KafkaSource) else made.writer(env)
+
+    async def elect() -> None:
+        await notes.wait_for("is not ready; retrying")
+        cluster.fail_topic("t", 0)
+
+    await during(lambda: port.open({}), elect)
+    await port.close()
+    assert notes[-1].endswith("is reachable again")
+
+
+async def test_a_function_returns_tokens_for_the_login(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.create("t")
+    asked: list[str] = []
+
+    def token(given: str) -> tuple[str, float]:
+        asked.append(given)
+        return "token-of-ann", time.time() + 600
+
+    config: dict[str, Any] = {
+        "security.protocol": "sasl_plaintext",
+        "sasl.mechanism": "OAUTHBEARER",
+        "sasl.oauthbearer.config": Secret("principal=ann"),
+        "oauth_cb": token,
+    }
+    reader = KafkaSource(cluster.servers, "t", config=config).reader(env_of(tmp_path, []))
+    with pytest.raises(StreamKitError, match="SASL Handshake not supported by broker"):
+        await reader.open({})
+    await reader.close()
+    assert asked[0] == "principal=ann"
