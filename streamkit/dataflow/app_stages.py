@@ -168,7 +168,7 @@ class AppStages(AppSources):
         stream: Stream[X],
         /,
         *,
-        to: str,
+        to: str | SinkConnector[Any],
         key: Callable[[X], object],
         key_format: Serde,
         **options: Unpack[ShapingOptions],

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyarrow import parquet
@@ -115,3 +117,24 @@ def test_a_suffix_names_the_connector_of_a_file() -> None:
     (sink,) = app_of("fluvio:orders", "jsonl:out").topology.of_kind("sink")
     assert sink.endpoint == JsonLines("out")
     assert {".jsonl", ".ndjson", ".jsonl.gz"} < set(registry.find("files-jsonl").suffixes)
+
+
+@dataclass(frozen=True)
+class RawLists(Lists):
+    """Lists of bytes."""
+
+    @property
+    def raw_type(self) -> type[bytes]:
+        return bytes
+
+
+@pytest.mark.parametrize(("kind", "copied"), [(Lists, Any), (RawLists, bytes)])
+def test_bytes_are_copied_as_they_are_if_the_source_says_so(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Lists], copied: Any
+) -> None:
+    facts = ConnectorFacts(
+        "lists", "Reads lists.", schemes=("lists",), source_of=lambda end: kind(((b"1",),))
+    )
+    monkeypatch.setattr("streamkit.connectors.ends.find_all", lambda: [Found("lists", facts)])
+    (source,) = app_of("lists://one", "fluvio:orders").topology.of_kind("source")
+    assert source.value_type is copied

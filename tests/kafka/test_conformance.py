@@ -39,6 +39,19 @@ def test_the_source_keeps_the_contract(cluster: Cluster) -> None:
     )
 
 
+def test_a_source_that_skips_tombstones_keeps_the_contract(cluster: Cluster) -> None:
+    encoded = [msgspec.json.encode(each) for each in ORDERS[:60]]
+    with_tombstones = [each for value in encoded for each in (value, None)]
+    fill(cluster, "orders", with_tombstones, partitions=1)
+    fill(cluster, "poison", [b"bad", *with_tombstones], partitions=1)
+    check_source(
+        lambda: KafkaSource(cluster.servers, "orders", tombstones="skip"),
+        ORDERS[:60],
+        kind=Order,
+        poison=(lambda: KafkaSource(cluster.servers, "poison", tombstones="skip"), 1),
+    )
+
+
 def record(number: int) -> KafkaRecord[int]:
     headers = (("n", b"%d" % number),)
     return KafkaRecord(number, None, 7, number // 2, number % 2, "orders", headers)

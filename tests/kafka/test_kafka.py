@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import socket
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
+import confluent_kafka
 import pytest
 
 from streamkit import Secret
 from streamkit.connectors import Chunk, RowFailed
 from streamkit.connectors.kafka import KafkaSink, KafkaSource
+from streamkit.env import SystemClock
 from streamkit.errors import ConfigError, RecordTooLarge, StreamKitError, UsageError
 from tests.kafka.cluster import PRODUCE, TOPIC_AUTHORIZATION_FAILED, Cluster
 from tests.kafka.conftest import Notes, env_of
+from tests.kafka.markers import write_marker
 
 pytestmark = pytest.mark.anyio
 
@@ -122,6 +127,78 @@ async def test_a_cancelled_call_loses_no_record(cluster: Cluster, tmp_path: Path
     assert values == [b"%d" % each for each in range(50)]
 
 
+class ShiftedClock(SystemClock):
+    """The clock of the machine, moved forward."""
+
+    shift_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() + self.shift_s
+
+
+async def test_new_partitions_are_found_and_read_from_their_beginning(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Growing(confluent_kafka.Consumer):
+        """Sees only the first partitions: the mock cluster cannot add any."""
+
+        count = 2
+
+        def list_topics(self, *given: Any, **options: Any) -> Any:
+            found = super().list_topics(*given, **options)
+            partitions = found.topics["in"].partitions
+            for number in set(partitions) - set(range(Growing.count)):
+                del partitions[number]
+            return found
+
+    monkeypatch.setattr(confluent_kafka, "Consumer", Growing)
+    cluster.create("in")
+    cluster.write("in", [(1, b"old"), (3, b"new")])
+    notes, clock = Notes(), ShiftedClock()
+    env = replace(env_of(tmp_path, notes, until_end=False), clock=clock)
+    reader = KafkaSource(cluster.servers, "in", start="end").reader(env)
+    facts = await reader.open({})
+    assert facts.start_offsets == {"0": "0", "1": "1"}
+    Growing.count = 4
+    clock.shift_s = 31.0
+    with anyio.fail_after(30):
+        chunk = await reader.next()
+    assert chunk is not None
+    assert (chunk.partition, chunk.values, reader.position_after(chunk)) == (
+        3,
+        [b"new"],
+        ("3", "1"),
+    )
+    await reader.close()
+    assert [each.rpartition(": ")[2] for each in notes] == [
+        "reads the new partition 2",
+        "reads the new partition 3",
+    ]
+
+
+@pytest.mark.parametrize("until_end", [True, False])
+async def test_the_marker_of_a_transaction_is_neither_a_record_nor_lag(
+    cluster: Cluster, tmp_path: Path, until_end: bool
+) -> None:
+    cluster.create("in", 1)
+    cluster.write("in", [(0, b"1"), (0, b"2")])
+    write_marker(cluster.servers, "in", 0)
+    assert cluster.ends("in") == {0: 3}
+    source = KafkaSource(cluster.servers, "in", config={"fetch.wait.max.ms": 5})
+    reader = source.reader(env_of(tmp_path, [], until_end=until_end))
+    await reader.open({})
+    chunk = await reader.next()
+    assert chunk is not None
+    assert chunk.values == [b"1", b"2"]
+    with anyio.move_on_after(None if until_end else 2):
+        while await reader.next() is not None:
+            raise AssertionError("there is no other record")
+    assert reader.lag() == 0
+    key, position = reader.position_after(chunk)
+    await reader.close()
+    assert await rows_of(source, tmp_path, {key: position}) == []
+
+
 async def test_a_record_is_returned_when_it_arrives(cluster: Cluster, tmp_path: Path) -> None:
     cluster.create("in")
     # The mock cluster answers only at the end of this time.
@@ -215,7 +292,9 @@ def test_a_password_must_be_a_secret_and_is_not_shown() -> None:
     assert "hunter2" not in f"{sink!r} {sink}"
 
 
-@pytest.mark.parametrize("name", ["acks", "enable.auto.commit", "bootstrap.servers"])
+@pytest.mark.parametrize(
+    "name", ["acks", "enable.auto.commit", "bootstrap.servers", "transactional.id"]
+)
 def test_an_option_that_streamkit_sets_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="is set by streamkit"):
         KafkaSource("host:9092", "in", config={name: "1"})

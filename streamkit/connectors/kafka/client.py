@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import anyio
+
 from streamkit.connectors.own_thread import OwnThread
 from streamkit.errors import ConfigError, StreamKitError, UsageError
 from streamkit.settings.secret import Secret
@@ -13,17 +15,23 @@ from streamkit.settings.secret import Secret
 if TYPE_CHECKING:
     import confluent_kafka
 
-Config = Mapping[str, "str | int | float | bool | Secret"]
+# Returns a token and when it ends, in seconds since 1970; for ``oauth_cb``.
+TokenOf = Callable[[str], tuple[Any, ...]]
+Config = Mapping[str, "str | int | float | bool | Secret | TokenOf"]
 
 MESSAGE_MAX_BYTES: Final = 1_000_000  # the default of librdkafka
 # What a batch of one record has besides key and value.
 RECORD_OVERHEAD_BYTES: Final = 100
 LOOKUP_S: Final = 1.0
+_AGAIN_S: Final = 0.2
+# After how many attempts without an answer the user gets a message.
+_UNREADY_MAX: Final = 10
 # How long a connection was in which state, at the end of an error of librdkafka.
 _STATE: Final = re.compile(r" \(after \d+ms in state \w+.*\)$")
 
 _OURS: Final = {
     "bootstrap.servers": "servers",
+    "metadata.broker.list": "servers",
     "enable.auto.commit": "",
     "enable.auto.offset.store": "",
     "enable.partition.eof": "",
@@ -32,6 +40,8 @@ _OURS: Final = {
     "acks": "",
     "request.required.acks": "",
     "delivery.report.only.error": "",
+    "transactional.id": "",
+    "default.topic.config": "",
 }
 _SECRETS: Final = (
     "sasl.password",
@@ -64,7 +74,7 @@ def checked_config(servers: str, topic: str, config: Config) -> None:
         if not isinstance(text, str) or not text:
             raise UsageError(f"{name}={text!r} must be a text that is not empty")
     for key in config:
-        if key in _OURS or callable(config[key]):
+        if key in _OURS or (callable(config[key]) and key != "oauth_cb"):
             instead = _OURS.get(key)
             hint = f"use {instead}=" if instead else "remove it from config="
             raise UsageError(f"the option {key!r} is set by streamkit", hint=hint)
@@ -119,6 +129,7 @@ class Watch:
         self.failure: StreamKitError | None = None
         self.messages: list[str] = []
         self._is_away = False
+        self._unready = 0
         self._reason = ""
 
     def on_error(self, error: confluent_kafka.KafkaError) -> None:
@@ -140,6 +151,13 @@ class Watch:
             if getattr(error, "name", str)() in ("_AUTHENTICATION", "_SSL"):
                 hint = "check security.protocol and the sasl. or ssl. options in config="
             self.failure = StreamKitError(f"{self._where}: {self.text(error)}", hint=hint)
+
+    def is_unready(self) -> None:
+        """Learn that the topic cannot be used yet, for example because it has no leader."""
+        self._unready += 1
+        if self._unready == _UNREADY_MAX and not self._is_away:
+            self._is_away = True
+            self.messages.append(f"{self._where} is not ready; retrying")
 
     def is_back(self) -> None:
         """Learn that a broker has answered."""
@@ -223,8 +241,10 @@ async def when_there(
     kafka = library()
     try:
         while (result := await thread.call(call)) is None:
+            watch.is_unready()
             watch.show(note)
             watch.check()
+            await anyio.sleep(_AGAIN_S)
     except kafka.KafkaException as error:
         watch.fail(error.args[0])
         watch.check()

@@ -85,7 +85,10 @@ class KafkaReader(SourceReader):
         while not self._chunks:
             if self._env.until_end and not self._reading:
                 return None
-            await self._thread.call(self._poll)
+            try:
+                await self._thread.call(self._poll)
+            except self._kafka.KafkaException as error:
+                self._watch.fail(error.args[0])
             self._watch.show(self._env.note)
             if not self._chunks:  # what came before a failure is processed first
                 self._watch.check()
@@ -274,7 +277,11 @@ class KafkaReader(SourceReader):
         if self._env.until_end or now_s - self._looked_s < _NEW_PARTITIONS_S:
             return
         self._looked_s = now_s
-        for each in partitions_now(self._consumer, self._topic) or ():
+        try:
+            found = partitions_now(self._consumer, self._topic)
+        except ConfigError:
+            return  # perhaps for a moment only; if not, the fetches fail with it
+        for each in found or ():
             if each in self._next:
                 continue
             limits = self._limits(each)

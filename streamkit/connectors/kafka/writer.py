@@ -109,7 +109,12 @@ class KafkaWriter(AcknowledgedWriter):
         await self._thread.close(self._close)
 
     async def _called(self, function: Callable[[], T]) -> T:
-        found = await self._thread.call(function)
+        try:
+            found = await self._thread.call(function)
+        except self._kafka.KafkaException as error:
+            self._watch.fail(error.args[0])
+            self._watch.check()
+            raise
         self._watch.show(self._env.note)
         self._watch.check()
         return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, pairwise
 from pathlib import Path
@@ -107,6 +107,12 @@ class Reading:
     async def close(self) -> None:
         with self._rule.during("close()"):
             await self.reader.close()
+
+
+def kept(decoder: Decoder | None, rows: Sequence[Any]) -> list[Any]:
+    """Return the rows that the decoder does not drop."""
+    keeps = None if decoder is None else decoder.keeps
+    return list(rows) if keeps is None else [each for each in rows if keeps(each)]
 
 
 async def read_all(case: SourceCase, rule: Rule, positions: Mapping[str, str]) -> Rows:

@@ -19,6 +19,7 @@ from streamkit.testing.conformance.reading import (
     after,
     counts_of,
     difference,
+    kept,
     opened,
     read_all,
     rows_of,
@@ -77,7 +78,8 @@ async def check_reads(case: SourceCase, expected: Sequence[Any]) -> Rows:
     values: dict[Part, list[Any]] = {}
     for part, raw in rows.items():
         with READS.during("decoding the rows"):
-            values[part] = list(raw) if decoder is None else [decoder.one(each) for each in raw]
+            rows_kept = kept(decoder, raw)
+            values[part] = [each if decoder is None else decoder.one(each) for each in rows_kept]
     found = [each for part in values.values() for each in part]
     missing, foreign = without(list(expected), found), without(found, list(expected))
     READS.require(not missing, f"{len(missing)} of {len(expected)} are missing: {listed(missing)}")

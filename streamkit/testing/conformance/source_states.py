@@ -10,7 +10,7 @@ import anyio
 from streamkit.dataflow.contracts import Decoder, Source
 from streamkit.errors import StageError, StreamKitError
 from streamkit.testing.conformance.loop_delay import require_free_loop
-from streamkit.testing.conformance.reading import Reading, SourceCase, opened, read_all
+from streamkit.testing.conformance.reading import Reading, SourceCase, kept, opened, read_all
 from streamkit.testing.conformance.rules import (
     BACK_PRESSURE,
     CLOSE,
@@ -113,6 +113,8 @@ async def check_decode(case: SourceCase, expected: Sequence[Any], bad: int) -> N
     places: list[str] = []
     for chunk in reading.chunks:
         for row in chunk.records():
+            if not kept(decoder, [row.value]):
+                continue
             try:
                 values.append(decoder.one(row.value))
             except Exception:
@@ -124,7 +126,7 @@ async def check_decode(case: SourceCase, expected: Sequence[Any], bad: int) -> N
         not missing and not foreign,
         f"of the other rows, {listed(missing)} are missing and {listed(foreign)} too many",
     )
-    _check_many(decoder, [list(each.values) for each in reading.chunks])
+    _check_many(decoder, [kept(decoder, each.values) for each in reading.chunks])
 
 
 def _check_many(decoder: Decoder, columns: list[list[Any]]) -> None:
