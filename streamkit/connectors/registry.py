@@ -22,6 +22,7 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "files": "streamkit.connectors.files.facts:FILES",
     "files-jsonl": "streamkit.connectors.files.facts:JSONL",
     "postgres": "streamkit.connectors.sql.facts:POSTGRES",
+    "sql": "streamkit.connectors.sql.facts:OTHERS",
     "sqlite": "streamkit.connectors.sql.facts:SQLITE",
 }
 

@@ -54,6 +54,11 @@ class Target:
         if not self.key:
             return ""
         quoted = self.dialect.quoted
+        if self.dialect.upserts == "duplicate":
+            # A row that changes nothing is ignored.
+            kept = [f"{quoted(self.key[0])} = {quoted(self.key[0])}"]
+            changed = [f"{quoted(each)} = VALUES({quoted(each)})" for each in self._replaced()]
+            return f" ON DUPLICATE KEY UPDATE {', '.join(changed or kept)}"
         changed = [f"{quoted(each)} = excluded.{quoted(each)}" for each in self._replaced()]
         # A row that is only a key has nothing to change.
         action = f"UPDATE SET {', '.join(changed)}" if changed else "NOTHING"
@@ -65,10 +70,11 @@ class Target:
 
 def create_positions(dialect: Dialect) -> str:
     """Return the statement that creates the table with the last commit of each sink."""
-    text = "VARCHAR(200)" if not dialect.affinities and dialect.name != "PostgreSQL" else "text"
+    text = dialect.key_text
     return (
         f"CREATE TABLE IF NOT EXISTS {POSITIONS} (app {text} NOT NULL, sink {text} NOT NULL, "
         f"lane {text} NOT NULL, number bigint NOT NULL, PRIMARY KEY (app, sink, lane))"
+        f"{dialect.table_options}"
     )
 
 

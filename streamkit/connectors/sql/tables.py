@@ -13,7 +13,7 @@ from streamkit.connectors.sql.dialects import Dialect
 from streamkit.errors import ConfigError, TopologyError
 
 _NUMBERS: Final = re.compile(r"\((\d+)(?:,(-?\d+))?\)")
-_INT_BITS: Final = {"bigint": 64, "integer": 32, "smallint": 16}
+_INT_BITS: Final = {"bigint": 64, "integer": 32, "mediumint": 24, "smallint": 16, "tinyint": 8}
 _NO_KEY_TYPES: Final = (T.JSON,)
 
 
@@ -136,13 +136,20 @@ def check_names(rows: RowType, dialect: Dialect) -> None:
 def create_table(dialect: Dialect, table: str, rows: RowType, key: Sequence[str]) -> str:
     """Return the statement that creates a table for a type of rows if it is missing."""
     lines = [
-        f"{dialect.quoted(each.name)} {dialect.types[each.holds]}"
+        f"{dialect.quoted(each.name)} {_new_type(dialect, each, each.name in key)}"
         f"{'' if each.is_nullable else ' NOT NULL'}"
         for each in rows.columns
     ]
     if key:
         lines.append(f"PRIMARY KEY ({dialect.quoted_all(key)})")
-    return f"CREATE TABLE IF NOT EXISTS {dialect.table(table)} ({', '.join(lines)})"
+    columns = ", ".join(lines)
+    return f"CREATE TABLE IF NOT EXISTS {dialect.table(table)} ({columns}){dialect.table_options}"
+
+
+def _new_type(dialect: Dialect, column: Column, is_key: bool) -> str:
+    declared = dialect.types[column.holds]
+    is_text = dialect.kind_of(declared) == dialect.kind_of(dialect.types[T.TEXT])
+    return dialect.key_text if is_key and is_text else declared
 
 
 def refuse_mismatches(
