@@ -181,11 +181,17 @@ class AlchemySession:
                 self._column(each, is_only_key=key == (each["name"],))
                 for each in found.get_columns(name, schema)
             )
-            unique = [each["column_names"] for each in found.get_unique_constraints(name, schema)]
-            indexes = [each for each in found.get_indexes(name, schema) if each["unique"]]
-            unique += [each["column_names"] for each in indexes if None not in each["column_names"]]
+            constraints = found.get_unique_constraints(name, schema)
+            unique = [frozenset(each["column_names"]) for each in constraints]
+            for index in found.get_indexes(name, schema):
+                names = [each for each in index["column_names"] if each is not None]
+                is_partial = any(
+                    each.endswith("_where") for each in index.get("dialect_options", {})
+                )
+                if index["unique"] and not is_partial and len(names) == len(index["column_names"]):
+                    unique.append(frozenset(names))
             keys = [frozenset(key)] if key else []
-            return Table(columns, key, (*keys, *map(frozenset, unique)))
+            return Table(columns, key, (*keys, *unique))
 
     def _column(self, column: Any, *, is_only_key: bool) -> TableColumn:
         kind = ""

@@ -23,8 +23,8 @@ class Dialect:
     placeholder, in every statement that is executed with a tuple of parameters, even an empty one.
     ``upserts`` is how a row replaces another: ON CONFLICT, ON DUPLICATE KEY UPDATE, or not at all.
     ``stores`` names the way in which values are stored, see `streamkit.connectors.sql.values`.
-    ``synonyms`` are other names of types. ``key_text`` is the type of text in a key, and ``table_options``
-    the end of CREATE TABLE.
+    ``synonyms`` are other names of types. ``key_text`` is the type of text in a key.
+    ``table_options`` is the end of CREATE TABLE.
     """
 
     name: str
@@ -125,7 +125,7 @@ def _is_text(name: str) -> bool:
 
 
 _POSTGRES_INTS: Final = frozenset({"bigint", "integer", "smallint", "numeric"})
-_POSTGRES_TEXTS: Final = frozenset({"text", "character varying", "citext"})
+_POSTGRES_TEXTS: Final = frozenset({"text", "character varying", "character", "citext"})
 
 POSTGRES: Final = Dialect(
     name="PostgreSQL",

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
-import msgspec
-
 from streamkit.connectors.sql.dialects import POSTGRES
+from streamkit.connectors.sql.postgres_catalog import described
 from streamkit.connectors.sql.queries import Statement
 from streamkit.connectors.sql.rows import Row
 from streamkit.connectors.sql.session import (
@@ -22,17 +21,16 @@ from streamkit.connectors.sql.session import (
     refused,
 )
 from streamkit.connectors.sql.statements import Target
-from streamkit.connectors.sql.tables import Table, TableColumn
+from streamkit.connectors.sql.tables import Table
 from streamkit.connectors.sql.url import Database
 from streamkit.record import Value
 
 try:
     import psycopg
-    from psycopg.abc import Buffer
-    from psycopg.adapt import Dumper, Loader
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
-    from psycopg.postgres import types as TYPES
-    from psycopg.pq import Format, TransactionStatus
+    from psycopg.pq import TransactionStatus
+
+    from streamkit.connectors.sql.postgres_values import register
 except ImportError as error:
     raise driver_missing("psycopg", "postgres") from error
 
@@ -76,6 +74,7 @@ _COPIED_TYPES: Final = {
     "boolean": "bool",
     "text": "text",
     "character varying": "text",
+    "character": "text",
     "citext": "text",
     "bytea": "bytea",
     "timestamp with time zone": "timestamptz",
@@ -89,27 +88,6 @@ _COPIED_TYPES: Final = {
 }
 _CURSOR: Final = "streamkit_page"
 _STAGE: Final = "pg_temp.streamkit_rows"
-_COLUMNS: Final = """
-SELECT a.attname,
-       format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE a.atttypid END,
-                   CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END),
-       NOT (a.attnotnull OR t.typnotnull),
-       a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL,
-       a.attgenerated <> '' OR a.attidentity = 'a'
-FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attnum
-"""
-_UNIQUE: Final = """
-SELECT i.indisprimary, array_agg(a.attname::text ORDER BY k.n)
-FROM pg_index i
-CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, n)
-JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indisvalid AND i.indimmediate
-  AND i.indpred IS NULL AND i.indexprs IS NULL AND k.n <= i.indnkeyatts
-GROUP BY i.indexrelid, i.indisprimary
-ORDER BY i.indisprimary DESC, i.indexrelid
-"""
 # A vacuum writes no rows, but may run for hours; neither do the cursors of other sources.
 _TRANSACTIONS: Final = """
 SELECT l.virtualtransaction
@@ -132,7 +110,10 @@ class PostgresSession:
         self._database = database
         self._connection: psycopg.Connection[tuple[Value, ...]] | None = None
         self._has_cursor = False
+        # Of the tables that were written to: the types in which columns are copied, and the views.
         self._types: dict[Target, list[str]] = {}
+        self._views: set[Target] = set()
+        self._reads_all_times = False
 
     def open(self) -> None:
         url = self._database.url.reveal()
@@ -150,10 +131,7 @@ class PostgresSession:
             self.close()
             is_retryable = _may_connect_later(error)
             raise connect_failed(self._database, error, retryable=is_retryable) from None
-        for name in ("json", "jsonb"):
-            self._connection.adapters.register_loader(name, _RawJson)
-        for dumper in (_CopiedJson, _CopiedJsonb):
-            self._connection.adapters.register_dumper(dumper, dumper)
+        register(self._connection, reads_all_times=self._reads_all_times)
 
     def close(self) -> None:
         self._has_cursor = False
@@ -172,22 +150,20 @@ class PostgresSession:
 
     def describe(self, table: str) -> Table | None:
         # In a parameter, a percent sign is not a placeholder.
-        place = (self.dialect.table(table).replace("%%", "%"),)
-        columns = self.query(Statement(_COLUMNS, place)).rows
-        if not columns:
-            return None
-        unique = self.query(Statement(_UNIQUE, place)).rows
-        return Table(
-            tuple(TableColumn(*row) for row in columns),
-            next((tuple(names) for is_primary, names in unique if is_primary), ()),
-            tuple(frozenset(names) for _, names in unique),
-        )
+        return described(self.query, self.dialect.table(table).replace("%%", "%"))
 
     def query(self, statement: Statement) -> Result:
         with self._errors():
             cursor = self._open_connection.execute(_sql(statement.text), statement.parameters)
             names = tuple(each.name for each in cursor.description or ())
-            return Result(names, cursor.fetchall())
+            try:
+                return Result(names, cursor.fetchall())
+            except psycopg.DataError as error:
+                if self._reads_all_times:
+                    raise
+                # A time that Python does not have. The call is repeated with other loaders.
+                self._reads_all_times = True
+                raise connection_lost(self._database, error) from error
 
     def read(self, rows: Range, limit: int) -> Page:
         # A cursor sorts the rows once, where a query for each page could sort all that are left.
@@ -231,10 +207,11 @@ class PostgresSession:
 
     def write(self, target: Target, rows: Iterable[Row]) -> None:
         types = self._copied_types(target)
-        if not target.key:
+        if not target.key and target not in self._views:
             self._copy(self.dialect.table(target.table), target.columns, types, rows)
             return
-        # COPY cannot replace rows, so they are copied to a table of this transaction first.
+        # COPY cannot replace rows, and not write to a view, so rows are copied to a table of this
+        # transaction first.
         names = self.dialect.quoted_all(target.columns)
         self.execute(
             Statement(
@@ -269,6 +246,8 @@ class PostgresSession:
         if target not in self._types:
             table = self.describe(target.table)
             known = {each.name: each.type for each in table.columns} if table else {}
+            if table is not None and table.is_view:
+                self._views.add(target)
             kinds = [self.dialect.kind_of(known.get(name, "")) for name in target.columns]
             is_known = all(kind in _COPIED_TYPES for kind in kinds)
             self._types[target] = [_COPIED_TYPES[kind] for kind in kinds] if is_known else []
@@ -299,32 +278,6 @@ class PostgresSession:
             if is_lost or state.startswith(_TRANSIENT):
                 raise connection_lost(self._database, error) from error
             raise refused(self._database, error, is_data=state.startswith(_DATA)) from error
-
-
-class _RawJson(Loader):
-    """Keeps JSON as it is, since the type of the rows says how to decode it."""
-
-    def load(self, data: Buffer) -> msgspec.Raw:
-        return msgspec.Raw(bytes(data))
-
-
-class _CopiedJson(Dumper):
-    """Copies JSON that is text already. It is chosen by the type of the column."""
-
-    format = Format.BINARY
-    oid = TYPES["json"].oid
-
-    def dump(self, obj: str) -> bytes:
-        return obj.encode()
-
-
-class _CopiedJsonb(_CopiedJson):
-    """The same for ``jsonb``, whose binary form begins with its version."""
-
-    oid = TYPES["jsonb"].oid
-
-    def dump(self, obj: str) -> bytes:
-        return b"\x01" + obj.encode()
 
 
 def _may_connect_later(error: psycopg.Error) -> bool:

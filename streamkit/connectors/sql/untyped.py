@@ -170,4 +170,3 @@ _READERS: Final[dict[T, Callable[[Any], Value]]] = {
     T.DATE: dt.date.fromisoformat,
     T.TIME: dt.time.fromisoformat,
 }
-

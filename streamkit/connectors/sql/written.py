@@ -17,8 +17,8 @@ from streamkit.connectors.sql.rows import BadRow, Row, RowEncoder, row_encoder
 from streamkit.connectors.sql.session import Session
 from streamkit.connectors.sql.sinks import SqlSink
 from streamkit.connectors.sql.tables import (
-    check_names,
     Table,
+    check_names,
     create_table,
     existing_columns,
     key_columns,
