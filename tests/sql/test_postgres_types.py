@@ -14,6 +14,7 @@ from streamkit.connectors.sql import SqlSink, SqlTable
 from streamkit.connectors.sql.columns import row_type
 from streamkit.connectors.sql.decoding import plain_row, row_decoder
 from streamkit.dataflow.steps import RowFailed
+from streamkit.errors import StreamKitError
 from streamkit.serde.json_values import dumps
 from tests.postgres.server import PostgresServer
 from tests.sql.databases import TestDatabase
@@ -188,3 +189,34 @@ async def test_partitions_and_odd_names_are_written_and_read(
         await run.write(rows)
         await run.commit()
     assert await read_all(SqlTable(postgres_only.url, table)) == rows
+
+
+@pytest.mark.parametrize("mode", ["insert", "upsert"])
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("ALTER total TYPE bigint", None),
+        ("ALTER total TYPE real", 0.5),
+        ("ALTER total TYPE text", None),
+        ("ALTER id TYPE integer", 0.5),
+        ("ADD note text NOT NULL DEFAULT 'x'", 0.5),
+        ("DROP total", None),
+    ],
+)
+async def test_a_column_that_changes_while_the_job_runs_never_gets_other_values(
+    postgres_only: TestDatabase, tmp_path: Path, mode: Any, change: str, expected: float | None
+) -> None:
+    key = None if mode == "insert" else "id"
+    sink = SqlSink(postgres_only.url, "totals", mode=mode, key=key)
+    async with Job(tmp_path / "job", Total).run(sink) as run:
+        await run.write([Total(1, "a")])
+        await run.commit()
+        postgres_only.run(f"ALTER TABLE totals {change}")
+        await run.write([Total(2, "b", 0.5)])
+        if expected is None:
+            with pytest.raises(StreamKitError, match=r"refused|does not fit"):
+                await run.commit()
+        else:
+            await run.commit()
+    found = postgres_only.run("SELECT * FROM totals ORDER BY id")
+    assert [row[:3] for row in found[1:]] == ([] if expected is None else [(2, "b", expected)])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from streamkit.connectors.sql.dialects import POSTGRES
@@ -23,6 +25,7 @@ from streamkit.connectors.sql.session import (
 from streamkit.connectors.sql.statements import Target
 from streamkit.connectors.sql.tables import Table
 from streamkit.connectors.sql.url import Database
+from streamkit.errors import StreamKitError
 from streamkit.record import Value
 
 try:
@@ -47,8 +50,8 @@ _SESSION: Final = "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET intervalstyl
 _INTERRUPT_S_MAX: Final = 5.0
 _LOCK_MS_MAX: Final = 500
 # Source: https://www.postgresql.org/docs/current/errcodes-appendix.html. The server ends or starts,
-# or has no free connection, memory or disk.
-_TRANSIENT: Final = ("08", "53", "57P01", "57P02", "57P03", "57P05", "40001")
+# or has no free connection, memory or disk, or is a standby since another one is the primary.
+_TRANSIENT: Final = ("08", "25006", "53", "57P01", "57P02", "57P03", "57P05", "40001")
 # A lock that is not granted in time, or a deadlock.
 _BUSY: Final = ("55P03", "40P01")
 _DATA: Final = ("22", "23")
@@ -101,6 +104,18 @@ SELECT gid FROM pg_prepared_xacts WHERE database = current_database()
 """
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A table that is written to.
+
+    ``types`` are those in which its columns are copied, empty if one is not known. Binary values
+    take a small part of the time that text takes, but need the exact types.
+    """
+
+    types: tuple[str, ...]
+    is_view: bool
+
+
 class PostgresSession:
     """A connection to a server."""
 
@@ -110,9 +125,8 @@ class PostgresSession:
         self._database = database
         self._connection: psycopg.Connection[tuple[Value, ...]] | None = None
         self._has_cursor = False
-        # Of the tables that were written to: the types in which columns are copied, and the views.
-        self._types: dict[Target, list[str]] = {}
-        self._views: set[Target] = set()
+        # The tables that this transaction writes to.
+        self._tables: dict[Target, _Written] = {}
         self._reads_all_times = False
 
     def open(self) -> None:
@@ -135,7 +149,7 @@ class PostgresSession:
 
     def close(self) -> None:
         self._has_cursor = False
-        self._types.clear()
+        self._tables.clear()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -191,6 +205,7 @@ class PostgresSession:
             return cursor.rowcount
 
     def begin(self, *, waits: bool = True) -> None:
+        self._tables.clear()
         self.execute(Statement("BEGIN"))
         if not waits:
             self.execute(Statement(f"SET LOCAL lock_timeout = {_LOCK_MS_MAX}"))
@@ -206,9 +221,9 @@ class PostgresSession:
         return self._open_connection.info.transaction_status != TransactionStatus.IDLE
 
     def write(self, target: Target, rows: Iterable[Row]) -> None:
-        types = self._copied_types(target)
-        if not target.key and target not in self._views:
-            self._copy(self.dialect.table(target.table), target.columns, types, rows)
+        written = self._written(target)
+        if not target.key and not written.is_view:
+            self._copy(self.dialect.table(target.table), target.columns, written.types, rows)
             return
         # COPY cannot replace rows, and not write to a view, so rows are copied to a table of this
         # transaction first.
@@ -219,7 +234,7 @@ class PostgresSession:
                 f"SELECT {names} FROM {self.dialect.table(target.table)} WITH NO DATA"
             )
         )
-        self._copy(_STAGE, target.columns, types, rows)
+        self._copy(_STAGE, target.columns, written.types, rows)
         self.execute(Statement(target.insert_from(_STAGE)))
         self.execute(Statement(f"TRUNCATE {_STAGE}"))
 
@@ -238,20 +253,22 @@ class PostgresSession:
         assert self._connection is not None, "open comes first"
         return self._connection
 
-    def _copied_types(self, target: Target) -> list[str]:
-        """Return the types in which the columns of a table are copied; empty if one is not known.
+    def _written(self, target: Target) -> _Written:
+        """Return how rows are copied to a table in this transaction.
 
-        Binary values take a small part of the time that text takes, but need the exact types.
+        The table is locked against changes of its columns first: binary values of another type
+        would be read as wrong ones.
         """
-        if target not in self._types:
+        if target not in self._tables:
+            relation = self.dialect.table(target.table)
+            self.execute(Statement(f"LOCK TABLE {relation} IN ROW EXCLUSIVE MODE"))
             table = self.describe(target.table)
             known = {each.name: each.type for each in table.columns} if table else {}
-            if table is not None and table.is_view:
-                self._views.add(target)
             kinds = [self.dialect.kind_of(known.get(name, "")) for name in target.columns]
             is_known = all(kind in _COPIED_TYPES for kind in kinds)
-            self._types[target] = [_COPIED_TYPES[kind] for kind in kinds] if is_known else []
-        return self._types[target]
+            types = tuple(_COPIED_TYPES[kind] for kind in kinds) if is_known else ()
+            self._tables[target] = _Written(types, table is not None and table.is_view)
+        return self._tables[target]
 
     def _copy(
         self, relation: str, columns: Sequence[str], types: Sequence[str], rows: Iterable[Row]
@@ -263,8 +280,15 @@ class PostgresSession:
         with self._errors(), connection.cursor() as cursor, cursor.copy(_sql(text)) as copy:
             if types:
                 copy.set_types(types)
-            for row in rows:
-                copy.write_row(row)
+            try:
+                for row in rows:
+                    copy.write_row(row)
+            except (TypeError, ValueError, ArithmeticError, struct.error) as error:
+                # Rows were checked against the columns that the table had when the job started.
+                raise StreamKitError(
+                    f"{self._database}: a row does not fit into {relation} any more: {error}",
+                    hint="its columns have changed; start the job again to see what does not match",
+                ) from error
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
