@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,10 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def at(microsecond: int) -> dt.datetime:
+    return dt.datetime(2024, 1, 1, tzinfo=dt.UTC) + dt.timedelta(microseconds=microsecond)
 
 
 class Mood(Enum):
@@ -220,3 +225,33 @@ async def test_a_column_that_changes_while_the_job_runs_never_gets_other_values(
             await run.commit()
     found = postgres_only.run("SELECT * FROM totals ORDER BY id")
     assert [row[:3] for row in found[1:]] == ([] if expected is None else [(2, "b", expected)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        ("citext", ["a", "A", "b"]),
+        ("char(3)", ["a", "a ", "b"]),
+        ("varchar(9) COLLATE anycase", ["a", "A", "b"]),
+        ("numeric(4, 1)", [Decimal("1.01"), Decimal("1.02"), Decimal("2")]),
+        ("real", [0.1, 0.10000000001, 0.5]),
+        ("timestamptz(0)", [at(0), at(1), at(5_000_000)]),
+    ],
+)
+async def test_keys_that_only_the_database_finds_equal_replace_each_other(
+    postgres_only: TestDatabase, tmp_path: Path, kind: str, keys: list[Any]
+) -> None:
+    postgres_only.run_all(
+        "CREATE EXTENSION citext",
+        "CREATE COLLATION anycase (provider = icu, locale = 'und-u-ks-level2', "
+        "deterministic = false)",
+        f"CREATE TABLE keys (key {kind} PRIMARY KEY, number bigint)",
+    )
+    Row = msgspec.defstruct("Row", [("key", type(keys[0])), ("number", int)])
+    rows = [Row(key, number) for number, key in enumerate(keys)]
+    for mode, expected in (("ignore", [(0,), (2,)]), ("upsert", [(1,), (2,)])):
+        sink = SqlSink(postgres_only.url, "keys", mode=mode, key="key")  # type: ignore[arg-type]
+        async with Job(tmp_path / mode, Row, mode).run(sink) as run:
+            await run.write(rows)
+            await run.commit()
+        assert postgres_only.run("SELECT number FROM keys ORDER BY number") == expected

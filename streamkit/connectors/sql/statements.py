@@ -32,12 +32,17 @@ class Target:
     def insert_from(self, relation: str) -> str:
         """Return the statement that writes all rows of another table, which is given as SQL.
 
-        They are written in order of their key, so that two jobs cannot wait for each other.
+        They are written in order of their key, so that two jobs cannot wait for each other. Of keys
+        that only the database finds equal, such as those of citext, the last row replaces the
+        others; PostgreSQL refuses to replace a row twice.
         """
-        order = f" ORDER BY {self.dialect.quoted_all(self.key)}" if self.key else ""
         names = self.dialect.quoted_all(self.columns)
-        select = f"SELECT {names} FROM {relation}{order}"
-        return f"INSERT INTO {self._into} {select}{self._on_conflict()}"
+        if not self.key:
+            return f"INSERT INTO {self._into} SELECT {names} FROM {relation}"
+        key = self.dialect.quoted_all(self.key)
+        # In a new table, ctid is the order in which rows were copied.
+        select = f"SELECT DISTINCT ON ({key}) {names} FROM {relation} ORDER BY {key}, ctid"
+        return f"INSERT INTO {self._into} {select}{' DESC' * self.replaces}{self._on_conflict()}"
 
     def delete(self) -> str:
         """Return the statement that deletes the row of one key."""
