@@ -38,6 +38,8 @@ except ImportError as error:
 _MANY_ROWS: Final = 1_000
 # Another transaction holds a lock, or has changed the same rows.
 _BUSY: Final = re.compile(r"locked|busy|deadlock|lock wait timeout|conflict on|serializ", re.I)
+# There may be space again later.
+_FULL: Final = re.compile(r"disk is full|disk full|no space left", re.I)
 # Another attempt to connect would fail too; all else, such as a server that starts, may end.
 _FINAL: Final = re.compile(
     r"denied|authentication|password|unknown database|does not exist|unable to open|not a database",
@@ -207,6 +209,7 @@ class AlchemySession:
             or "identity" in column
             or (is_only_key and is_row_number),
             is_generated="computed" in column,
+            labels=tuple(getattr(column["type"], "enums", None) or ()),
         )
 
     def _described_by_duckdb(self, name: str, schema: str | None) -> Table | None:
@@ -227,7 +230,8 @@ class AlchemySession:
             yield
         except exc.DBAPIError as error:
             cause = error.orig or error
-            if error.connection_invalidated or isinstance(error, exc.InterfaceError):
+            is_lost = error.connection_invalidated or isinstance(error, exc.InterfaceError)
+            if is_lost or _FULL.search(str(cause)) is not None:
                 raise connection_lost(self._database, _plain(cause)) from None
             if _BUSY.search(str(cause)) is not None:
                 raise busy(self._database, _plain(cause)) from None

@@ -111,6 +111,8 @@ def _as_json(value: Value) -> Value:
 
 
 def _as_bool(value: Value) -> Value:
+    if value in (b"\0", b"\1"):  # a BIT in MySQL
+        return value == b"\1"
     return bool(value) if type(value) is int and value in (0, 1) else value
 
 

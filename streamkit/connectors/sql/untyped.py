@@ -117,8 +117,8 @@ def lenient(values: Values, limits: Limits, dialect: Dialect) -> Values:
         try:
             return values.one(value)
         except (TypeError, ValueError) as error:
-            if dialect.affinities:
-                converted = _for_affinity(value, holds, limits)
+            if dialect.stores != "native":
+                converted = _without_type(value, holds, limits)
                 if converted is not None:
                     return converted
             if holds is T.TEXT:
@@ -145,8 +145,8 @@ def _converted(value: Value, holds: T, error: Exception) -> Value:
         raise ValueError(f"{shown(value)} is not one of {holds.value}") from error
 
 
-def _for_affinity(value: Value, holds: T, limits: Limits) -> Value:
-    """Return what SQLite stores for a value that it has no type for; None for any other."""
+def _without_type(value: Value, holds: T, limits: Limits) -> Value:
+    """Return what is stored for a value that the database has no type for; None for any other."""
     if isinstance(value, bool):
         return int(value) if holds is T.INT else None
     if holds is not T.TEXT or isinstance(value, int | float | bytes):
