@@ -3,13 +3,14 @@
 python benchmarks/sql.py
 
 It starts a PostgreSQL server of its own. The sink writes commits of 100,000 rows while it gets the
-rows of the next one, as in a job; by hand there is one COPY per 100,000 rows.
+rows of the next one, as in a job; by hand there is one COPY per 100,000 rows. The sink copies
+binary values, and also checks each value and keeps the rows in a file until they are committed.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from operator import attrgetter
@@ -35,6 +36,7 @@ from tests.postgres.server import PostgresServer
 COMMIT_ROWS: Final = 100_000
 CHUNK_ROWS: Final = 4_096
 NAMES: Final = ("id", "name", "amount", "at", "is_paid")
+TYPES: Final = ("int8", "text", "float8", "timestamptz", "bool")
 _numbers = count(1)
 
 
@@ -60,7 +62,8 @@ def main(*, rows: int = 400_000, rounds: int = 5) -> list[str]:
     with PostgresServer(fsync="on") as server:
         url = server.url()
         sides: dict[str, Callable[[], float]] = {
-            "COPY by hand": partial(copy_by_hand, url, given),
+            "COPY by hand": partial(copy_by_hand, url, given, ()),
+            "binary COPY": partial(copy_by_hand, url, given, TYPES),
             "upsert by hand": partial(upsert_by_hand, url, given),
             "sink, insert": partial(write, url, given, "insert"),
             "sink, upsert": partial(write, url, given, "upsert"),
@@ -72,7 +75,7 @@ def main(*, rows: int = 400_000, rounds: int = 5) -> list[str]:
             for name, run in sides.items():
                 best[name] = max(best[name], rows / run())
     bases = {"sink, insert": "COPY by hand", "sink, upsert": "upsert by hand"}
-    bases["source"] = "fetch by hand"
+    bases |= {"binary COPY": "COPY by hand", "source": "fetch by hand"}
     return [
         f"{name:<14} {rate:>10,.0f} rows/s"
         + (f", {rate / best[bases[name]]:.2f} of {bases[name]}" if name in bases else "")
@@ -94,14 +97,16 @@ def check(url: str, table: str, given: list[Order]) -> None:
         connection.execute(f"DROP TABLE {table}".encode())
 
 
-def copy_by_hand(url: str, given: list[Order]) -> float:
+def copy_by_hand(url: str, given: list[Order], types: Sequence[str]) -> float:
     table = new_table(url)
     row_of = attrgetter(*NAMES)
     with psycopg.connect(url) as connection:
         started_s = perf_counter()
         for start in range(0, len(given), COMMIT_ROWS):
-            text = f"COPY {table} FROM STDIN".encode()
+            text = f"COPY {table} FROM STDIN{' (FORMAT BINARY)' if types else ''}".encode()
             with connection.cursor() as cursor, cursor.copy(text) as copy:
+                if types:
+                    copy.set_types(types)
                 for each in given[start : start + COMMIT_ROWS]:
                     copy.write_row(row_of(each))
             connection.commit()

@@ -26,6 +26,7 @@ BUILT_IN: Final[Mapping[str, str]] = {
     "kafka": "streamkit.connectors.kafka.facts:KAFKA",
     "postgres": "streamkit.connectors.sql.facts:POSTGRES",
     "server-sent-events": "streamkit.connectors.http.facts:SERVER_SENT_EVENTS",
+    "sql": "streamkit.connectors.sql.facts:OTHERS",
     "sqlite": "streamkit.connectors.sql.facts:SQLITE",
     "webhook": "streamkit.connectors.http.facts:WEBHOOK",
 }

@@ -18,10 +18,13 @@ def a_server_that_outlives_the_tests(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("postgres")
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "sqlalchemy", "postgres"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> TestDatabase:
     if request.param == "sqlite":
         return sqlite_database(tmp_path)
+    if request.param == "sqlalchemy":
+        pytest.importorskip("sqlalchemy", reason="needs an optional package: sqlalchemy")
+        return sqlite_database(tmp_path, "sqlite+pysqlite")
     return request.getfixturevalue("postgres_only")  # type: ignore[no-any-return]
 
 

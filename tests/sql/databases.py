@@ -45,7 +45,7 @@ class TestDatabase:
             session.close()
 
 
-def sqlite_database(folder: Path) -> TestDatabase:
+def sqlite_database(folder: Path, scheme: str = "sqlite") -> TestDatabase:
     path = folder / "test database.db"
 
     def run(text: str) -> list[tuple[Any, ...]]:
@@ -56,7 +56,7 @@ def sqlite_database(folder: Path) -> TestDatabase:
         finally:
             connection.close()
 
-    return TestDatabase(SQLITE, f"sqlite:///{path}", run)
+    return TestDatabase(SQLITE, f"{scheme}:///{path}", run)
 
 
 def postgres_database(url: str) -> TestDatabase:

@@ -164,24 +164,46 @@ def test_the_transactions_of_other_sessions_are_known(postgres_only: TestDatabas
         stranger.rollback()
 
 
-def test_a_missing_driver_is_named() -> None:
+@pytest.mark.parametrize(
+    ("url", "module", "expected"),
+    [
+        (
+            "postgresql://host/db",
+            "psycopg",
+            "the package 'psycopg' is not installed - pip install 'fluvio-streamkit[postgres]'",
+        ),
+        (
+            "mysql+pymysql://host/db",
+            "sqlalchemy",
+            "the package 'sqlalchemy' is not installed - pip install 'fluvio-streamkit[sql]'",
+        ),
+        (
+            "mysql+pymysql://user:geheim@host/db",
+            "pymysql",
+            "mysql+pymysql://user@host/db: the package 'pymysql', its driver, is not installed - "
+            "pip install pymysql",
+        ),
+    ],
+)
+def test_a_missing_driver_is_named(url: str, module: str, expected: str) -> None:
     program = (
-        "import sys; sys.modules.update(psycopg=None)\n"
+        f"import sys; sys.modules.update({module}=None)\n"
         "from streamkit.connectors.sql.opening import session_for\n"
         "from streamkit.connectors.sql.url import database_of\n"
         "from streamkit.errors import ConfigError\n"
         "try:\n"
-        "    session_for(database_of('postgresql://host/db'), creates=False)\n"
+        f"    session_for(database_of({url!r}), creates=False)\n"
         "except ConfigError as error:\n"
         "    print(error, '-', error.hint)\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    expected = "the package 'psycopg' is not installed - pip install 'fluvio-streamkit[postgres]'"
     assert done.stdout.strip() == expected
 
 
-def test_an_unknown_system_is_refused() -> None:
+@pytest.mark.parametrize("url", ["nosuch://host/db", "mssql+pymssql://host/db", "duckdb:// /x"])
+def test_an_unknown_system_is_refused(url: str) -> None:
+    pytest.importorskip("sqlalchemy", reason="needs an optional package: sqlalchemy")
     with pytest.raises(ConfigError):
-        session_for(database_of("nosuch://host/db"), creates=False).open()
+        session_for(database_of(url), creates=False)

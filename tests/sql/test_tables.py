@@ -127,6 +127,7 @@ def test_a_column_that_is_missing_is_listed(database: TestDatabase) -> None:
         assert line.startswith("  - it has no column 'name'")
 
 
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
 def test_only_an_index_on_exactly_the_key_is_enough(database: TestDatabase) -> None:
     database.run_all(
         "CREATE TABLE totals (id bigint NOT NULL, name text NOT NULL, total double precision, "

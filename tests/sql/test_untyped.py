@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,18 @@ async def test_rows_survive_a_crash_in_the_file(database: TestDatabase, tmp_path
     host = "host(host)" if database.is_postgres else "host"
     expected = [(1, "10.0.0.1"), (2, "10.0.0.2")]
     assert database.run(f"SELECT id, {host} FROM orders ORDER BY id") == expected
+
+
+@pytest.mark.anyio
+async def test_times_are_in_utc_whether_the_column_has_a_zone_or_not(
+    postgres_only: TestDatabase, tmp_path: Path
+) -> None:
+    postgres_only.run("CREATE TABLE times (id int, at timestamptz, local_at timestamp)")
+    texts = ["2024-01-01T10:00:00", "2024-01-01T12:00:00+02:00", "2024-01-01 10:00:00Z"]
+    given = [*texts, *map(dt.datetime.fromisoformat, texts)]
+    async with Job(tmp_path / "job", Any).run(SqlSink(postgres_only.url, "times")) as run:
+        await run.write([{"id": 1, "at": each, "local_at": each} for each in given])
+        await run.commit()
+    found = postgres_only.run("SELECT DISTINCT at, local_at FROM times")
+    ten = dt.datetime(2024, 1, 1, 10, tzinfo=dt.UTC)
+    assert found == [(ten, ten.replace(tzinfo=None))]

@@ -16,13 +16,20 @@ import msgspec
 
 from streamkit.connectors.sql.columns import PYTHON_TYPES, RowType
 from streamkit.connectors.sql.columns import ColumnType as T
-from streamkit.connectors.sql.dialects import SQLITE, Dialect
+from streamkit.connectors.sql.dialects import Dialect
 from streamkit.connectors.sql.rows import Row
 from streamkit.connectors.sql.statements import Target
 from streamkit.record import Kind, Value
 
 _MERGED_ROWS: Final = 100_000
-_NATIVE_IN_SQLITE: Final = (T.INT, T.FLOAT, T.BOOL, T.TEXT, T.BYTES)
+# A decimal number is text in some columns only, and databases accept both.
+_IN_FEW_DATABASES: Final = frozenset({T.INTERVAL, T.DECIMAL, T.UUID})
+_AS_TEXT: Final[dict[str, frozenset[T]]] = {
+    "native": frozenset(),
+    "sqlite": frozenset(T) - {T.INT, T.FLOAT, T.BOOL, T.TEXT, T.BYTES},
+    "portable": _IN_FEW_DATABASES,
+    "mysql": _IN_FEW_DATABASES,
+}
 
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -129,4 +136,4 @@ def _tuple_of(kinds: Iterable[Kind]) -> Kind:
 def _kind(holds: T, dialect: Dialect) -> Kind:
     if holds is T.ANY:
         return Any
-    return str if dialect is SQLITE and holds not in _NATIVE_IN_SQLITE else PYTHON_TYPES[holds]
+    return str if holds in _AS_TEXT[dialect.stores] else PYTHON_TYPES[holds]

@@ -14,6 +14,7 @@ from streamkit.connectors.sql.blocks import Block, Head, merged
 from streamkit.connectors.sql.queries import Statement
 from streamkit.connectors.sql.session import Session
 from streamkit.connectors.sql.statements import (
+    POSITIONS,
     create_positions,
     insert_position,
     lock_position,
@@ -39,7 +40,9 @@ class CommitNumbers:
         Raises:
             DatabaseBusy: Another run of this sink has an open transaction.
         """
-        session.execute(Statement(create_positions(session.dialect)))
+        # The user may be allowed to write tables, but not to create them.
+        if session.describe(POSITIONS) is None:
+            session.execute(Statement(create_positions(session.dialect)))
         session.begin(waits=False)
         number = self.read(session)
         if number is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -110,6 +111,8 @@ def _as_json(value: Value) -> Value:
 
 
 def _as_bool(value: Value) -> Value:
+    if value in (b"\0", b"\1"):  # a BIT in MySQL
+        return value == b"\1"
     return bool(value) if type(value) is int and value in (0, 1) else value
 
 
@@ -125,6 +128,11 @@ def _as_text(value: Value) -> Value:
     if isinstance(value, UUID):
         return str(value)
     return bytes(value).decode() if isinstance(value, msgspec.Raw) else value
+
+
+def _as_time(value: Value) -> Value:
+    is_of_day = isinstance(value, dt.timedelta) and dt.timedelta(0) <= value < dt.timedelta(days=1)
+    return (dt.datetime.min + value).time() if is_of_day else value  # noqa: DTZ901  # as in MySQL
 
 
 def _as_bytes(value: Value) -> Value:
@@ -143,4 +151,5 @@ _FIXES: Final[dict[T, tuple[frozenset[type], Callable[[Value], Value]]]] = {
     T.INT: (_plain(int), _as_int),
     T.TEXT: (_plain(str), _as_text),
     T.BYTES: (_plain(bytes), _as_bytes),
+    T.TIME: (_plain(dt.time), _as_time),
 }

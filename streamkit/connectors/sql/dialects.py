@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 from streamkit.connectors.sql.columns import ColumnType as T
 from streamkit.errors import UsageError, shown
@@ -21,6 +21,10 @@ class Dialect:
     hold a type, as `kind_of` writes them. ``name_bytes_max`` is the length of the longest name:
     PostgreSQL silently shortens longer ones. ``escapes_percent``: its driver reads ``%`` as a
     placeholder, in every statement that is executed with a tuple of parameters, even an empty one.
+    ``upserts`` is how a row replaces another: ON CONFLICT, ON DUPLICATE KEY UPDATE, or not at all.
+    ``stores`` names the way in which values are stored, see `streamkit.connectors.sql.values`.
+    ``synonyms`` are other names of types. ``key_text`` is the type of text in a key.
+    ``table_options`` is the end of CREATE TABLE.
     """
 
     name: str
@@ -32,7 +36,12 @@ class Dialect:
     folds_case: bool = False
     escapes_percent: bool = False
     compares_rows: bool = True
-    affinities: tuple[tuple[str, str], ...] = field(default=())
+    affinities: tuple[tuple[str, str], ...] = ()
+    upserts: Literal["conflict", "duplicate"] | None = "conflict"
+    stores: Literal["native", "sqlite", "portable", "mysql"] = "native"
+    synonyms: Mapping[str, str] = field(default_factory=dict)
+    key_text: str = "text"
+    table_options: str = ""
 
     def quoted(self, name: str) -> str:
         """Return a name of a column or table part as SQL. Quoted names keep their case.
@@ -81,7 +90,7 @@ class Dialect:
         for part, affinity in self.affinities:
             if part in plain:
                 return affinity
-        return plain
+        return self.synonyms.get(plain, plain)
 
 
 def table_parts(name: str) -> tuple[str, ...]:
@@ -116,7 +125,7 @@ def _is_text(name: str) -> bool:
 
 
 _POSTGRES_INTS: Final = frozenset({"bigint", "integer", "smallint", "numeric"})
-_POSTGRES_TEXTS: Final = frozenset({"text", "character varying", "citext"})
+_POSTGRES_TEXTS: Final = frozenset({"text", "character varying", "character", "citext"})
 
 POSTGRES: Final = Dialect(
     name="PostgreSQL",
@@ -165,6 +174,7 @@ SQLITE: Final = Dialect(
     # In double quotes, SQLite reads the name of a missing column as text.
     quote="`",
     folds_case=True,
+    stores="sqlite",
     types={
         T.INT: "INTEGER",
         T.FLOAT: "REAL",

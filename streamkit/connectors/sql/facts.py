@@ -51,6 +51,19 @@ POSTGRES = ConnectorFacts(
     sink_of=sink_at,
 )
 
+OTHERS = ConnectorFacts(
+    "sql",
+    "Reads and writes tables of other databases through SQLAlchemy, such as MySQL and DuckDB.",
+    source=SqlTable,
+    sink=SqlSink,
+    extra="sql",
+    guarantee=_GUARANTEE,
+    example='app.stream(SqlTable("mysql+pymysql://user@host/shop", "orders"), Order)',
+    schemes=("mysql", "mysql+pymysql", "mariadb", "mariadb+pymysql", "duckdb", "sqlite+pysqlite"),
+    source_of=source_at,
+    sink_of=sink_at,
+)
+
 SQLITE = ConnectorFacts(
     "sqlite",
     "Reads and writes tables of SQLite.",

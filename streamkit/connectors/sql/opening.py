@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from streamkit.connectors.sql.session import Session
 from streamkit.connectors.sql.url import Database
-from streamkit.errors import ConfigError
 
 
 def session_for(database: Database, *, creates: bool) -> Session:
@@ -25,4 +24,6 @@ def session_for(database: Database, *, creates: bool) -> Session:
         from streamkit.connectors.sql.sqlite import SqliteSession
 
         return SqliteSession(database, creates=creates)
-    raise ConfigError(f"{database}: this kind of database is not supported")
+    from streamkit.connectors.sql.alchemy import AlchemySession
+
+    return AlchemySession(database)

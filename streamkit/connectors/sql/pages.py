@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
+from itertools import chain, compress
+from operator import eq, itemgetter
 from typing import Final
 
 import msgspec
@@ -129,14 +130,13 @@ def refuse_unordered(order: Sequence[str], before: Place | None, places: Sequenc
     Raises:
         DataError: Two rows have the same place.
     """
-    previous = before
-    for place in places:
-        if place == previous:
-            raise DataError(
-                f"two rows have the same ({', '.join(order)}) = {shown(place)}",
-                hint="key= must name columns that together identify a row",
-            )
-        previous = place
+    earlier = chain([before], places)
+    same = next(compress(places, map(eq, places, earlier)), None)
+    if same is not None:
+        raise DataError(
+            f"two rows have the same ({', '.join(order)}) = {shown(same)}",
+            hint="key= must name columns that together identify a row",
+        )
 
 
 def named_rows(result: Result) -> list[dict[str, Value]]:

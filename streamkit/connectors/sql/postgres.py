@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
-import msgspec
-
 from streamkit.connectors.sql.dialects import POSTGRES
+from streamkit.connectors.sql.postgres_catalog import described
 from streamkit.connectors.sql.queries import Statement
 from streamkit.connectors.sql.rows import Row
 from streamkit.connectors.sql.session import (
@@ -22,17 +23,17 @@ from streamkit.connectors.sql.session import (
     refused,
 )
 from streamkit.connectors.sql.statements import Target
-from streamkit.connectors.sql.tables import Table, TableColumn
+from streamkit.connectors.sql.tables import Table
 from streamkit.connectors.sql.url import Database
+from streamkit.errors import StreamKitError
 from streamkit.record import Value
 
 try:
     import psycopg
-    from psycopg.abc import Buffer
-    from psycopg.adapt import Dumper, Loader
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
-    from psycopg.postgres import types as TYPES
-    from psycopg.pq import Format, TransactionStatus
+    from psycopg.pq import TransactionStatus
+
+    from streamkit.connectors.sql.postgres_values import register
 except ImportError as error:
     raise driver_missing("psycopg", "postgres") from error
 
@@ -49,8 +50,8 @@ _SESSION: Final = "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET intervalstyl
 _INTERRUPT_S_MAX: Final = 5.0
 _LOCK_MS_MAX: Final = 500
 # Source: https://www.postgresql.org/docs/current/errcodes-appendix.html. The server ends or starts,
-# or has no free connection, memory or disk.
-_TRANSIENT: Final = ("08", "53", "57P01", "57P02", "57P03", "57P05", "40001")
+# or has no free connection, memory or disk, or is a standby since another one is the primary.
+_TRANSIENT: Final = ("08", "25006", "53", "57P01", "57P02", "57P03", "57P05", "40001")
 # A lock that is not granted in time, or a deadlock.
 _BUSY: Final = ("55P03", "40P01")
 _DATA: Final = ("22", "23")
@@ -76,6 +77,7 @@ _COPIED_TYPES: Final = {
     "boolean": "bool",
     "text": "text",
     "character varying": "text",
+    "character": "text",
     "citext": "text",
     "bytea": "bytea",
     "timestamp with time zone": "timestamptz",
@@ -89,27 +91,6 @@ _COPIED_TYPES: Final = {
 }
 _CURSOR: Final = "streamkit_page"
 _STAGE: Final = "pg_temp.streamkit_rows"
-_COLUMNS: Final = """
-SELECT a.attname,
-       format_type(CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE a.atttypid END,
-                   CASE t.typtype WHEN 'd' THEN t.typtypmod ELSE a.atttypmod END),
-       NOT (a.attnotnull OR t.typnotnull),
-       a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL,
-       a.attgenerated <> '' OR a.attidentity = 'a'
-FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attnum
-"""
-_UNIQUE: Final = """
-SELECT i.indisprimary, array_agg(a.attname::text ORDER BY k.n)
-FROM pg_index i
-CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, n)
-JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-WHERE i.indrelid = to_regclass(%s) AND i.indisunique AND i.indisvalid AND i.indimmediate
-  AND i.indpred IS NULL AND i.indexprs IS NULL AND k.n <= i.indnkeyatts
-GROUP BY i.indexrelid, i.indisprimary
-ORDER BY i.indisprimary DESC, i.indexrelid
-"""
 # A vacuum writes no rows, but may run for hours; neither do the cursors of other sources.
 _TRANSACTIONS: Final = """
 SELECT l.virtualtransaction
@@ -123,6 +104,18 @@ SELECT gid FROM pg_prepared_xacts WHERE database = current_database()
 """
 
 
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A table that is written to.
+
+    ``types`` are those in which its columns are copied, empty if one is not known. Binary values
+    take a small part of the time that text takes, but need the exact types.
+    """
+
+    types: tuple[str, ...]
+    is_view: bool
+
+
 class PostgresSession:
     """A connection to a server."""
 
@@ -132,7 +125,9 @@ class PostgresSession:
         self._database = database
         self._connection: psycopg.Connection[tuple[Value, ...]] | None = None
         self._has_cursor = False
-        self._types: dict[Target, list[str]] = {}
+        # The tables that this transaction writes to.
+        self._tables: dict[Target, _Written] = {}
+        self._reads_all_times = False
 
     def open(self) -> None:
         url = self._database.url.reveal()
@@ -150,14 +145,11 @@ class PostgresSession:
             self.close()
             is_retryable = _may_connect_later(error)
             raise connect_failed(self._database, error, retryable=is_retryable) from None
-        for name in ("json", "jsonb"):
-            self._connection.adapters.register_loader(name, _RawJson)
-        for dumper in (_CopiedJson, _CopiedJsonb):
-            self._connection.adapters.register_dumper(dumper, dumper)
+        register(self._connection, reads_all_times=self._reads_all_times)
 
     def close(self) -> None:
         self._has_cursor = False
-        self._types.clear()
+        self._tables.clear()
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -172,22 +164,20 @@ class PostgresSession:
 
     def describe(self, table: str) -> Table | None:
         # In a parameter, a percent sign is not a placeholder.
-        place = (self.dialect.table(table).replace("%%", "%"),)
-        columns = self.query(Statement(_COLUMNS, place)).rows
-        if not columns:
-            return None
-        unique = self.query(Statement(_UNIQUE, place)).rows
-        return Table(
-            tuple(TableColumn(*row) for row in columns),
-            next((tuple(names) for is_primary, names in unique if is_primary), ()),
-            tuple(frozenset(names) for _, names in unique),
-        )
+        return described(self.query, self.dialect.table(table).replace("%%", "%"))
 
     def query(self, statement: Statement) -> Result:
         with self._errors():
             cursor = self._open_connection.execute(_sql(statement.text), statement.parameters)
             names = tuple(each.name for each in cursor.description or ())
-            return Result(names, cursor.fetchall())
+            try:
+                return Result(names, cursor.fetchall())
+            except psycopg.DataError as error:
+                if self._reads_all_times:
+                    raise
+                # A time that Python does not have. The call is repeated with other loaders.
+                self._reads_all_times = True
+                raise connection_lost(self._database, error) from error
 
     def read(self, rows: Range, limit: int) -> Page:
         # A cursor sorts the rows once, where a query for each page could sort all that are left.
@@ -215,6 +205,7 @@ class PostgresSession:
             return cursor.rowcount
 
     def begin(self, *, waits: bool = True) -> None:
+        self._tables.clear()
         self.execute(Statement("BEGIN"))
         if not waits:
             self.execute(Statement(f"SET LOCAL lock_timeout = {_LOCK_MS_MAX}"))
@@ -230,11 +221,12 @@ class PostgresSession:
         return self._open_connection.info.transaction_status != TransactionStatus.IDLE
 
     def write(self, target: Target, rows: Iterable[Row]) -> None:
-        types = self._copied_types(target)
-        if not target.key:
-            self._copy(self.dialect.table(target.table), target.columns, types, rows)
+        written = self._written(target)
+        if not target.key and not written.is_view:
+            self._copy(self.dialect.table(target.table), target.columns, written.types, rows)
             return
-        # COPY cannot replace rows, so they are copied to a table of this transaction first.
+        # COPY cannot replace rows, and not write to a view, so rows are copied to a table of this
+        # transaction first.
         names = self.dialect.quoted_all(target.columns)
         self.execute(
             Statement(
@@ -242,7 +234,7 @@ class PostgresSession:
                 f"SELECT {names} FROM {self.dialect.table(target.table)} WITH NO DATA"
             )
         )
-        self._copy(_STAGE, target.columns, types, rows)
+        self._copy(_STAGE, target.columns, written.types, rows)
         self.execute(Statement(target.insert_from(_STAGE)))
         self.execute(Statement(f"TRUNCATE {_STAGE}"))
 
@@ -261,18 +253,22 @@ class PostgresSession:
         assert self._connection is not None, "open comes first"
         return self._connection
 
-    def _copied_types(self, target: Target) -> list[str]:
-        """Return the types in which the columns of a table are copied; empty if one is not known.
+    def _written(self, target: Target) -> _Written:
+        """Return how rows are copied to a table in this transaction.
 
-        Binary values take a small part of the time that text takes, but need the exact types.
+        The table is locked against changes of its columns first: binary values of another type
+        would be read as wrong ones.
         """
-        if target not in self._types:
+        if target not in self._tables:
+            relation = self.dialect.table(target.table)
+            self.execute(Statement(f"LOCK TABLE {relation} IN ROW EXCLUSIVE MODE"))
             table = self.describe(target.table)
             known = {each.name: each.type for each in table.columns} if table else {}
             kinds = [self.dialect.kind_of(known.get(name, "")) for name in target.columns]
             is_known = all(kind in _COPIED_TYPES for kind in kinds)
-            self._types[target] = [_COPIED_TYPES[kind] for kind in kinds] if is_known else []
-        return self._types[target]
+            types = tuple(_COPIED_TYPES[kind] for kind in kinds) if is_known else ()
+            self._tables[target] = _Written(types, table is not None and table.is_view)
+        return self._tables[target]
 
     def _copy(
         self, relation: str, columns: Sequence[str], types: Sequence[str], rows: Iterable[Row]
@@ -284,8 +280,15 @@ class PostgresSession:
         with self._errors(), connection.cursor() as cursor, cursor.copy(_sql(text)) as copy:
             if types:
                 copy.set_types(types)
-            for row in rows:
-                copy.write_row(row)
+            try:
+                for row in rows:
+                    copy.write_row(row)
+            except (TypeError, ValueError, ArithmeticError, struct.error) as error:
+                # Rows were checked against the columns that the table had when the job started.
+                raise StreamKitError(
+                    f"{self._database}: a row does not fit into {relation} any more: {error}",
+                    hint="its columns have changed; start the job again to see what does not match",
+                ) from error
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -299,32 +302,6 @@ class PostgresSession:
             if is_lost or state.startswith(_TRANSIENT):
                 raise connection_lost(self._database, error) from error
             raise refused(self._database, error, is_data=state.startswith(_DATA)) from error
-
-
-class _RawJson(Loader):
-    """Keeps JSON as it is, since the type of the rows says how to decode it."""
-
-    def load(self, data: Buffer) -> msgspec.Raw:
-        return msgspec.Raw(bytes(data))
-
-
-class _CopiedJson(Dumper):
-    """Copies JSON that is text already. It is chosen by the type of the column."""
-
-    format = Format.BINARY
-    oid = TYPES["json"].oid
-
-    def dump(self, obj: str) -> bytes:
-        return obj.encode()
-
-
-class _CopiedJsonb(_CopiedJson):
-    """The same for ``jsonb``, whose binary form begins with its version."""
-
-    oid = TYPES["jsonb"].oid
-
-    def dump(self, obj: str) -> bytes:
-        return b"\x01" + obj.encode()
 
 
 def _may_connect_later(error: psycopg.Error) -> bool:

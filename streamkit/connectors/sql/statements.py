@@ -32,12 +32,17 @@ class Target:
     def insert_from(self, relation: str) -> str:
         """Return the statement that writes all rows of another table, which is given as SQL.
 
-        They are written in order of their key, so that two jobs cannot wait for each other.
+        They are written in order of their key, so that two jobs cannot wait for each other. Of keys
+        that only the database finds equal, such as those of citext, the last row replaces the
+        others; PostgreSQL refuses to replace a row twice.
         """
-        order = f" ORDER BY {self.dialect.quoted_all(self.key)}" if self.key else ""
         names = self.dialect.quoted_all(self.columns)
-        select = f"SELECT {names} FROM {relation}{order}"
-        return f"INSERT INTO {self._into} {select}{self._on_conflict()}"
+        if not self.key:
+            return f"INSERT INTO {self._into} SELECT {names} FROM {relation}"
+        key = self.dialect.quoted_all(self.key)
+        # In a new table, ctid is the order in which rows were copied.
+        select = f"SELECT DISTINCT ON ({key}) {names} FROM {relation} ORDER BY {key}, ctid"
+        return f"INSERT INTO {self._into} {select}{' DESC' * self.replaces}{self._on_conflict()}"
 
     def delete(self) -> str:
         """Return the statement that deletes the row of one key."""
@@ -54,6 +59,11 @@ class Target:
         if not self.key:
             return ""
         quoted = self.dialect.quoted
+        if self.dialect.upserts == "duplicate":
+            # A row that changes nothing is ignored.
+            kept = [f"{quoted(self.key[0])} = {quoted(self.key[0])}"]
+            changed = [f"{quoted(each)} = VALUES({quoted(each)})" for each in self._replaced()]
+            return f" ON DUPLICATE KEY UPDATE {', '.join(changed or kept)}"
         changed = [f"{quoted(each)} = excluded.{quoted(each)}" for each in self._replaced()]
         # A row that is only a key has nothing to change.
         action = f"UPDATE SET {', '.join(changed)}" if changed else "NOTHING"
@@ -65,10 +75,11 @@ class Target:
 
 def create_positions(dialect: Dialect) -> str:
     """Return the statement that creates the table with the last commit of each sink."""
-    text = "VARCHAR(200)" if not dialect.affinities and dialect.name != "PostgreSQL" else "text"
+    text = dialect.key_text
     return (
         f"CREATE TABLE IF NOT EXISTS {POSITIONS} (app {text} NOT NULL, sink {text} NOT NULL, "
         f"lane {text} NOT NULL, number bigint NOT NULL, PRIMARY KEY (app, sink, lane))"
+        f"{dialect.table_options}"
     )
 
 

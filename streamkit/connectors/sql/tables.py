@@ -13,7 +13,7 @@ from streamkit.connectors.sql.dialects import Dialect
 from streamkit.errors import ConfigError, TopologyError
 
 _NUMBERS: Final = re.compile(r"\((\d+)(?:,(-?\d+))?\)")
-_INT_BITS: Final = {"bigint": 64, "integer": 32, "smallint": 16}
+_INT_BITS: Final = {"bigint": 64, "integer": 32, "mediumint": 24, "smallint": 16, "tinyint": 8}
 _NO_KEY_TYPES: Final = (T.JSON,)
 
 
@@ -22,7 +22,7 @@ class TableColumn:
     """A column of an existing table, as the database describes it.
 
     ``type`` is the declared type with its length. ``is_generated``: the database computes its
-    values, so none can be written.
+    values, so none can be written. ``labels`` are the values of an enumeration of the database.
     """
 
     name: str
@@ -30,6 +30,7 @@ class TableColumn:
     is_nullable: bool = True
     has_default: bool = False
     is_generated: bool = False
+    labels: tuple[str, ...] = ()
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -45,6 +46,7 @@ class Table:
     columns: tuple[TableColumn, ...]
     primary_key: tuple[str, ...] = ()
     unique: tuple[frozenset[str], ...] = ()
+    is_view: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Limits:
 
     ``int_bits`` is the size of whole numbers; ``length_max`` that of text; ``digits_max`` is the
     number of digits before the decimal point. ``is_single``: floating-point numbers have 32 bits.
-    ``is_text``: the column holds text.
+    ``is_text``: the column holds text. ``labels`` are all the texts that it can hold.
     """
 
     int_bits: int = 64
@@ -62,6 +64,7 @@ class Limits:
     is_single: bool = False
     is_text: bool = False
     is_nullable: bool = True
+    labels: tuple[str, ...] = ()
 
 
 def refuse_absent(what: object, table: Table | None, hint: str = "") -> Table:
@@ -136,13 +139,20 @@ def check_names(rows: RowType, dialect: Dialect) -> None:
 def create_table(dialect: Dialect, table: str, rows: RowType, key: Sequence[str]) -> str:
     """Return the statement that creates a table for a type of rows if it is missing."""
     lines = [
-        f"{dialect.quoted(each.name)} {dialect.types[each.holds]}"
+        f"{dialect.quoted(each.name)} {_new_type(dialect, each, each.name in key)}"
         f"{'' if each.is_nullable else ' NOT NULL'}"
         for each in rows.columns
     ]
     if key:
         lines.append(f"PRIMARY KEY ({dialect.quoted_all(key)})")
-    return f"CREATE TABLE IF NOT EXISTS {dialect.table(table)} ({', '.join(lines)})"
+    columns = ", ".join(lines)
+    return f"CREATE TABLE IF NOT EXISTS {dialect.table(table)} ({columns}){dialect.table_options}"
+
+
+def _new_type(dialect: Dialect, column: Column, is_key: bool) -> str:
+    declared = dialect.types[column.holds]
+    is_text = dialect.kind_of(declared) == dialect.kind_of(dialect.types[T.TEXT])
+    return dialect.key_text if is_key and is_text else declared
 
 
 def refuse_mismatches(
@@ -181,11 +191,12 @@ def _limits(dialect: Dialect, column: TableColumn) -> Limits:
     precision, scale = (*numbers, 0, 0)[:2]
     return Limits(
         int_bits=_INT_BITS.get(kind, 64),
-        length_max=precision if kind == "character varying" and numbers else None,
+        length_max=precision if kind.startswith("character") and numbers else None,
         digits_max=precision - scale if kind == "numeric" and numbers else None,
         is_single=kind == "real",
         is_text=kind in dialect.fits[T.TEXT],
         is_nullable=column.is_nullable,
+        labels=column.labels,
     )
 
 
@@ -196,10 +207,16 @@ def _column_mismatches(dialect: Dialect, table: Table, rows: RowType) -> Iterato
             yield f"it has no column {column.name!r} ({dialect.types[column.holds]})"
         elif found.is_generated:
             yield f"the database generates the column {column.name!r}, so it cannot be written"
-        elif dialect.kind_of(found.type) not in dialect.fits[column.holds]:
+        elif not _fits(dialect, column, found):
             yield _type_mismatch(dialect, column, found)
         elif column.is_nullable and not found.is_nullable:
             yield f"the column {column.name!r} is NOT NULL, but its field may be None"
+
+
+def _fits(dialect: Dialect, column: Column, found: TableColumn) -> bool:
+    if found.labels:
+        return column.holds is T.TEXT
+    return dialect.kind_of(found.type) in dialect.fits[column.holds]
 
 
 def _type_mismatch(dialect: Dialect, column: Column, found: TableColumn) -> str:

@@ -17,7 +17,7 @@ import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -60,6 +60,8 @@ def _holds(dialect: Dialect, declared: str) -> T:
     kind = dialect.kind_of(declared)
     if dialect.affinities:
         return _OF_AFFINITIES.get(kind, T.ANY)
+    if kind == "numeric":  # which also fits whole numbers
+        return T.DECIMAL
     for each, name in dialect.types.items():
         if dialect.kind_of(name) == kind:
             return each
@@ -115,8 +117,8 @@ def lenient(values: Values, limits: Limits, dialect: Dialect) -> Values:
         try:
             return values.one(value)
         except (TypeError, ValueError) as error:
-            if dialect.affinities:
-                converted = _for_affinity(value, holds, limits)
+            if dialect.stores != "native":
+                converted = _without_type(value, holds, limits)
                 if converted is not None:
                     return converted
             if holds is T.TEXT:
@@ -134,7 +136,7 @@ def _converted(value: Value, holds: T, error: Exception) -> Value:
     """
     read = _READERS.get(holds)
     try:
-        if read is not None and isinstance(value, str):
+        if read is not None and isinstance(value, str | dt.datetime):
             return read(value)
         if holds is T.DECIMAL and isinstance(value, float):
             return Decimal(repr(value))
@@ -143,8 +145,8 @@ def _converted(value: Value, holds: T, error: Exception) -> Value:
         raise ValueError(f"{shown(value)} is not one of {holds.value}") from error
 
 
-def _for_affinity(value: Value, holds: T, limits: Limits) -> Value:
-    """Return what SQLite stores for a value that it has no type for; None for any other."""
+def _without_type(value: Value, holds: T, limits: Limits) -> Value:
+    """Return what is stored for a value that the database has no type for; None for any other."""
     if isinstance(value, bool):
         return int(value) if holds is T.INT else None
     if holds is not T.TEXT or isinstance(value, int | float | bytes):
@@ -152,15 +154,19 @@ def _for_affinity(value: Value, holds: T, limits: Limits) -> Value:
     return sqlite_value(value, limits)
 
 
-def _aware(text: str) -> dt.datetime:
+def _in_utc(value: str | dt.datetime) -> dt.datetime:
     # As in the session of PostgreSQL, and in sources, a time without a zone is in UTC.
-    found = dt.datetime.fromisoformat(text)
-    return found if found.tzinfo is not None else found.replace(tzinfo=dt.UTC)
+    found = dt.datetime.fromisoformat(value) if isinstance(value, str) else value
+    return found.replace(tzinfo=dt.UTC) if found.tzinfo is None else found.astimezone(dt.UTC)
 
 
-_READERS: Final[dict[T, Callable[[str], Value]]] = {
-    T.TIMESTAMP: _aware,
-    T.LOCAL_TIMESTAMP: dt.datetime.fromisoformat,
+def _without_zone(value: str | dt.datetime) -> dt.datetime:
+    return _in_utc(value).replace(tzinfo=None)
+
+
+_READERS: Final[dict[T, Callable[[Any], Value]]] = {
+    T.TIMESTAMP: _in_utc,
+    T.LOCAL_TIMESTAMP: _without_zone,
     T.DATE: dt.date.fromisoformat,
     T.TIME: dt.time.fromisoformat,
 }

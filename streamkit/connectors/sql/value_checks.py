@@ -91,9 +91,11 @@ def texts(limits: Limits) -> Checks:
 
 
 def text_checks(limits: Limits, *, refuses_nul: bool) -> Checks:
-    length_max = limits.length_max
+    length_max, labels = limits.length_max, frozenset(limits.labels)
 
     def is_fine(values: Sequence[Value]) -> bool:
+        if labels:
+            return labels.issuperset(values)
         joined = "".join(values)
         if refuses_nul and "\0" in joined:
             return False
@@ -109,6 +111,8 @@ def text_checks(limits: Limits, *, refuses_nul: bool) -> Checks:
             raise ValueError("text in PostgreSQL cannot contain the character NUL")
         if length_max is not None and len(text) > length_max:
             raise ValueError(f"it has {len(text)} characters, but the column allows {length_max}")
+        if labels and text not in labels:
+            raise ValueError(f"{shown(text)} is not one of {', '.join(limits.labels)}")
         text.encode()  # a lone surrogate raises
         return text
 

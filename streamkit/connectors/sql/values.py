@@ -7,15 +7,17 @@ type is converted value by value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
-from streamkit.connectors.sql.columns import Column
-from streamkit.connectors.sql.dialects import SQLITE, Dialect
+from streamkit.connectors.sql.columns import Column, ColumnType
+from streamkit.connectors.sql.dialects import Dialect
+from streamkit.connectors.sql.portable_values import MYSQL_CHECKS, PORTABLE_CHECKS
 from streamkit.connectors.sql.sqlite_values import SQLITE_CHECKS
 from streamkit.connectors.sql.tables import Limits
-from streamkit.connectors.sql.value_checks import CHECKS, IsFine, One, always, expected
+from streamkit.connectors.sql.value_checks import CHECKS, Checks, IsFine, One, always, expected
 from streamkit.record import Value
 
 
@@ -79,7 +81,7 @@ def values_of(column: Column, dialect: Dialect, limits: Limits) -> Values:
     """Return how the values of a column are written to a database."""
     if column.enum is not None:
         return _values(column, limits, (), always, _enum(column, column.enum, limits, dialect))
-    build = SQLITE_CHECKS.get(column.holds) if dialect is SQLITE else None
+    build = _STORED[dialect.stores].get(column.holds)
     plain, is_fine, one = (build or CHECKS[column.holds])(limits)
     return _values(column, limits, plain, is_fine, one)
 
@@ -101,3 +103,11 @@ def _enum(column: Column, enum: type[Enum], limits: Limits, dialect: Dialect) ->
         return inner.converted([value.value])[0]
 
     return one
+
+
+_STORED: Final[dict[str, dict[ColumnType, Callable[[Limits], Checks]]]] = {
+    "native": {},
+    "sqlite": SQLITE_CHECKS,
+    "portable": PORTABLE_CHECKS,
+    "mysql": MYSQL_CHECKS,
+}

@@ -28,6 +28,7 @@ from streamkit.connectors.sql.tables import (
 )
 from streamkit.connectors.sql.untyped import keys_check, lenient, untyped_rows
 from streamkit.dataflow.steps import RowFailed
+from streamkit.errors import ConfigError
 from streamkit.record import Chunk, Value
 
 Written = Row | Deletion
@@ -106,6 +107,11 @@ def table_of(session: Session, sink: SqlSink, rows: RowType | None) -> Table:
     Raises:
         ConfigError: The table is missing or does not match the type.
     """
+    if sink.key and session.dialect.upserts is None:
+        raise ConfigError(
+            f"{sink}: mode={sink.mode!r} is not possible with {session.dialect.name}",
+            hint='use mode="insert"',
+        )
     table = session.describe(sink.table)
     if rows is None:
         return refuse_absent(sink, table, "create it, since the rows are of no declared type")
