@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from streamkit.connectors.files.found import FoundFile
@@ -78,7 +79,7 @@ class ObjectPlaces:
             found = self.look_up(pattern)
             yield from () if found is None else (found,)
             return
-        import obstore
+        obstore = _obstore()
 
         prefix = path[: first.start()].rpartition("/")[0]
         wanted = re.compile(_regex(path))
@@ -90,7 +91,7 @@ class ObjectPlaces:
 
     def look_up(self, url: str) -> FoundFile | None:
         """Return an object; None if there is none."""
-        import obstore
+        obstore = _obstore()
 
         root, path = divided(url)
         try:
@@ -115,7 +116,7 @@ class ObjectPlaces:
             FileNotFoundError: It was deleted.
             DataError: It was replaced by another one.
         """
-        import obstore
+        obstore = _obstore()
 
         root, path = divided(found.path)
         options: Any = {"range": (start, end), **_condition(found)}
@@ -128,7 +129,7 @@ class ObjectPlaces:
 
     def whole(self, found: FoundFile) -> Iterator[bytes]:
         """Read an object from its beginning, in parts."""
-        import obstore
+        obstore = _obstore()
 
         root, path = divided(found.path)
         options: Any = _condition(found)
@@ -143,13 +144,8 @@ class ObjectPlaces:
         return store
 
     def _opened(self, root: str) -> ObjectStore:
-        try:
-            from obstore.store import from_url
-        except ImportError as error:
-            raise ConfigError(
-                f"{root} needs the library obstore, which cannot be imported: {error}",
-                hint="it needs `pip install 'fluvio-streamkit[objects]'`",
-            ) from None
+        from obstore.store import from_url
+
         endpoint = str(self._options.get("endpoint", self._options.get("aws_endpoint", root)))
         is_plain = endpoint.startswith("http://")
         config: Any = self._options if not root.startswith("http") else None
@@ -203,6 +199,17 @@ class ObjectPlaces:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return " ".join(text.split())
+
+
+def _obstore() -> ModuleType:
+    try:
+        import obstore
+    except ImportError as error:
+        raise ConfigError(
+            f"URLs of objects need the library obstore, which cannot be imported: {error}",
+            hint="it needs `pip install 'fluvio-streamkit[objects]'`",
+        ) from None
+    return obstore
 
 
 def _condition(found: FoundFile) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from streamkit.serde.kinds import in_record
 
 if TYPE_CHECKING:  # Python 3.11 does not have it
     import pyarrow
+    from pyarrow import parquet as pq
     from typing_extensions import TypeForm
 
     from streamkit.frames.rows import Reading
@@ -25,6 +26,7 @@ T = TypeVar("T")
 _MAGIC: Final = b"PAR1"
 # How many bytes of a column are read from the file at a time.
 _BUFFER_BYTES: Final = 1 << 20
+_ROWS_MEASURED: Final = 64
 
 
 @dataclass(frozen=True)
@@ -230,10 +232,22 @@ class _ParquetReader:
             if skip >= facts.num_rows:
                 skip -= facts.num_rows
                 continue
-            mean_bytes = max(1, facts.total_byte_size // facts.num_rows)
+            mean_bytes = max(_mean_bytes(found, group, names), 1)
             size = max(1, min(COLUMNS_RECORDS_MAX, COLUMNS_BYTES_MAX // mean_bytes))
             for batch in found.iter_batches(size, row_groups=[group], columns=names):
                 left = batch.slice(skip)
                 skip = max(0, skip - batch.num_rows)
                 if left.num_rows:
                     yield left.select(names)
+
+
+def _mean_bytes(file: pq.ParquetFile, group: int, names: Sequence[str]) -> int:
+    """Return about how many bytes a row of a row group has in memory.
+
+    In the file, a text that occurs often is stored once. So the first rows are read.
+    """
+    facts = file.metadata.row_group(group)
+    stored = facts.total_byte_size // facts.num_rows
+    first = next(file.iter_batches(_ROWS_MEASURED, row_groups=[group], columns=names))
+    measured = int(first.nbytes) // max(1, int(first.num_rows))
+    return max(int(stored), measured)
