@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from pyarrow import parquet
 
 from streamkit.connectors.files import Csv, Files, Parquet, Text
+from streamkit.errors import DataError
 from tests.connectors.reading import read
 from tests.connectors.test_files_resume import reader_of, rest, rows_and_positions
 
@@ -164,3 +166,35 @@ def test_a_last_line_of_a_compressed_file_needs_no_line_end(tmp_path: Path) -> N
     path = tmp_path / "f.csv.gz"
     path.write_bytes(gzip.compress(b"a\n1\n2"))
     assert read(Files(path, Csv()), dict) == [{"a": "1"}, {"a": "2"}]
+
+
+NOT_LIKE_TEXT = [each for each in COMPRESSIONS if each[0] != "bz2"]  # it begins with letters
+
+
+@pytest.mark.parametrize(("name", "compress"), NOT_LIKE_TEXT, ids=[e[0] for e in NOT_LIKE_TEXT])
+def test_a_compressed_file_without_its_suffix_is_refused(
+    tmp_path: Path, name: str, compress: Callable[[bytes], bytes]
+) -> None:
+    """beats #18764: compressed files whose name does not say so gave garbage."""
+    path = tmp_path / "f.log"
+    path.write_bytes(compress(b"1\n2\n"))
+    with pytest.raises(DataError, match=rf"f\.log is compressed.*\.{name}"):
+        read(Files(path, Text()), str)
+
+
+async def test_a_new_file_with_an_old_time_is_read(tmp_path: Path) -> None:
+    """flink #6613 (FLINK-9940) and #4997 (FLINK-8046): files were found by their time only."""
+    (tmp_path / "b.log").write_text("1\n")
+    source = Files(tmp_path / "*.log", Text())
+    positions = (await rows_and_positions(source))[-1][1]
+    for name, data in (("a.log", "2\n"), ("c.log", "3\n")):
+        (tmp_path / name).write_text(data)
+        os.utime(tmp_path / name, (1, 1))
+    assert await rest(source, positions) == [b"2", b"3"]
+
+
+def test_a_byte_order_mark_before_a_quoted_header_is_left_out(tmp_path: Path) -> None:
+    """miller #161, charred #19, nextflow #2297."""
+    path = tmp_path / "f.csv"
+    path.write_bytes(b'\xef\xbb\xbf"last,first","age"\r\n"Smith,John",42\r\n')
+    assert read(Files(path, Csv()), dict) == [{"last,first": "Smith,John", "age": "42"}]

@@ -126,6 +126,16 @@ def test_keys_with_special_characters_are_read(bucket: Bucket, key: str) -> None
         assert read(Files(bucket.url(f"in/{key}"), Text(), store=bucket.store), str) == ["1"]
 
 
+def test_empty_objects_that_mark_folders_are_left_out(bucket: Bucket) -> None:
+    """data-prepper #3727, s3fs #800, presto #16701."""
+    bucket.put("in/part-0.parquet", parquet_data())
+    bucket.put("in/day=1", b"")
+    bucket.put("in/day=1_$folder$", b"")
+    bucket.put("in/_SUCCESS", b"")
+    source = Files(bucket.url("in/**"), Parquet(Flight), store=bucket.store)
+    assert read(source, Flight) == FLIGHTS
+
+
 def test_files_and_objects_can_be_read_together(bucket: Bucket, tmp_path: Path) -> None:
     bucket.put("f.txt", b"2\n")
     (tmp_path / "f.txt").write_text("1\n")

@@ -86,7 +86,8 @@ class ObjectPlaces:
         with self._errors(root):
             for page in obstore.list(self._store(root), prefix or None, chunk_size=1000):
                 for meta in page:
-                    if wanted.fullmatch(meta["path"]):
+                    # Stores mark folders with empty objects, which are not valid files.
+                    if meta["size"] and wanted.fullmatch(meta["path"]):
                         yield _found(root, meta)
 
     def look_up(self, url: str) -> FoundFile | None:
