@@ -264,6 +264,24 @@ async def test_reading_resumes_after_every_row(tmp_path: Path, row_group_size: i
         assert decoded(await rest(source, positions)) == expected
 
 
+async def test_reading_resumes_within_a_row_group_of_many_chunks(tmp_path: Path) -> None:
+    path = write(tmp_path / "f.parquet", {"n": list(range(150_000))})
+    assert parquet.ParquetFile(path).num_row_groups == 1
+    source = Files(path, Parquet(dict))
+    reader = reader_of(source)
+    await reader.open({})
+    done = chunks = 0
+    while (chunk := await reader.next()) is not None:
+        chunks += 1
+        for part in (chunk.slice(0, 7), chunk.slice(7, len(chunk))):
+            done += len(part)
+            again = await rest(source, dict([reader.position_after(part)]))
+            assert len(again) == 150_000 - done
+            assert not again or decoded(again[:1]) == [{"n": done}]
+    await reader.close()
+    assert chunks > 2
+
+
 async def test_a_file_that_was_read_is_not_opened_again(tmp_path: Path) -> None:
     path = flights(tmp_path / "f.parquet")
     source = Files(path, Parquet(dict))

@@ -112,6 +112,30 @@ def test_patterns_find_objects(bucket: Bucket, pattern: str, expected: list[str]
     assert read(Files(bucket.url(pattern), Text(), store=bucket.store), str) == expected
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("some spaces.txt", "a+b.txt", "100%.txt", "test%2B.txt", "a:b::c.txt", "#1?.txt"),
+        *("run_date=2026-11-26/2026-11-26T13:51:14.9+00:00.txt", "日本.txt", "a&b='c'.txt"),
+    ],
+)
+def test_keys_with_special_characters_are_read(bucket: Bucket, key: str) -> None:
+    bucket.put(f"in/{key}", b"1\n")
+    assert read(Files(bucket.url("in/**/*.txt"), Text(), store=bucket.store), str) == ["1"]
+    if "?" not in key:
+        assert read(Files(bucket.url(f"in/{key}"), Text(), store=bucket.store), str) == ["1"]
+
+
+def test_empty_objects_that_mark_folders_are_left_out(bucket: Bucket) -> None:
+    """data-prepper #3727, s3fs #800, presto #16701."""
+    bucket.put("in/part-0.parquet", parquet_data())
+    bucket.put("in/day=1", b"")
+    bucket.put("in/day=1_$folder$", b"")
+    bucket.put("in/_SUCCESS", b"")
+    source = Files(bucket.url("in/**"), Parquet(Flight), store=bucket.store)
+    assert read(source, Flight) == FLIGHTS
+
+
 def test_files_and_objects_can_be_read_together(bucket: Bucket, tmp_path: Path) -> None:
     bucket.put("f.txt", b"2\n")
     (tmp_path / "f.txt").write_text("1\n")
@@ -255,6 +279,17 @@ async def test_a_server_without_parts_is_read_from_beginning_to_end(
     assert len(found) == 3
     for number, (_, positions) in enumerate(found, 1):
         assert await rest(source, positions) == [row for row, _ in found[number:]]
+
+
+async def test_a_compressed_file_that_was_read_is_not_requested_again(
+    http_files: HttpFiles,
+) -> None:
+    http_files.files["f.csv.gz"] = gzip.compress(CSV)
+    source: Files[Any] = Files(http_files.url("f.csv.gz"), Csv())
+    positions = (await rows_and_positions(source))[-1][1]
+    http_files.requests.clear()
+    assert await rest(source, positions) == []
+    assert {method for method, _ in http_files.requests} == {"HEAD"}
 
 
 def test_parquet_from_a_server_without_parts_is_refused(http_files: HttpFiles) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from streamkit.connectors.files.found import FoundFile
@@ -79,19 +80,20 @@ class ObjectPlaces:
             found = self.look_up(pattern)
             yield from () if found is None else (found,)
             return
-        import obstore
+        obstore = _obstore()
 
         prefix = path[: first.start()].rpartition("/")[0]
         wanted = re.compile(_regex(path))
         with self._errors(root):
             for page in obstore.list(self._store(root), prefix or None, chunk_size=1000):
                 for meta in page:
-                    if wanted.fullmatch(meta["path"]):
+                    # Stores mark folders with empty objects, which are not valid files.
+                    if meta["size"] and wanted.fullmatch(meta["path"]):
                         yield _found(root, meta)
 
     def look_up(self, url: str) -> FoundFile | None:
         """Return an object; None if there is none."""
-        import obstore
+        obstore = _obstore()
 
         root, path = divided(url)
         try:
@@ -116,7 +118,7 @@ class ObjectPlaces:
             FileNotFoundError: It was deleted.
             DataError: It was replaced by another one.
         """
-        import obstore
+        obstore = _obstore()
 
         root, path = divided(found.path)
         options: Any = {"range": (start, end), **_condition(found)}
@@ -129,7 +131,7 @@ class ObjectPlaces:
 
     def whole(self, found: FoundFile) -> Iterator[bytes]:
         """Read an object from its beginning, in parts."""
-        import obstore
+        obstore = _obstore()
 
         root, path = divided(found.path)
         options: Any = _condition(found)
@@ -143,9 +145,7 @@ class ObjectPlaces:
         Raises:
             StreamKitError: It cannot.
         """
-        import_obstore(url)
-        import obstore
-
+        obstore = _obstore()
         root, path = divided(url)
         with self._errors(root):
             next(iter(obstore.list(self._store(root), path or None, chunk_size=1)), None)
@@ -156,8 +156,7 @@ class ObjectPlaces:
         Raises:
             StreamKitError: The store refuses it.
         """
-        import obstore
-
+        obstore = _obstore()
         root, path = divided(url)
         with self._errors(url, "written"), file.open("rb") as opened:
             obstore.put(self._store(root), path, opened)
@@ -169,7 +168,6 @@ class ObjectPlaces:
         return store
 
     def _opened(self, root: str) -> ObjectStore:
-        import_obstore(root)
         from obstore.store import from_url
 
         endpoint = str(self._options.get("endpoint", self._options.get("aws_endpoint", root)))
@@ -224,19 +222,15 @@ class ObjectPlaces:
         return " ".join(text.split())
 
 
-def import_obstore(place: str) -> None:
-    """Import the library.
-
-    Raises:
-        ConfigError: It is not installed.
-    """
+def _obstore() -> ModuleType:
     try:
-        import obstore  # noqa: F401
+        import obstore
     except ImportError as error:
         raise ConfigError(
-            f"{place} needs the library obstore, which cannot be imported: {error}",
+            f"URLs of objects need the library obstore, which cannot be imported: {error}",
             hint="it needs `pip install 'fluvio-streamkit[objects]'`",
         ) from None
+    return obstore
 
 
 def _condition(found: FoundFile) -> dict[str, Any]:

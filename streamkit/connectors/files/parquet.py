@@ -18,6 +18,7 @@ from streamkit.serde.kinds import in_record
 
 if TYPE_CHECKING:  # Python 3.11 does not have it
     import pyarrow
+    from pyarrow import parquet as pq
     from typing_extensions import TypeForm
 
     from streamkit.frames.rows import Reading
@@ -27,6 +28,7 @@ _MAGIC: Final = b"PAR1"
 _COMPRESSIONS: Final = ("zstd", "snappy", "gzip", "brotli", "lz4", "none")
 # How many bytes of a column are read from the file at a time.
 _BUFFER_BYTES: Final = 1 << 20
+_ROWS_MEASURED: Final = 64
 
 
 @dataclass(frozen=True)
@@ -247,10 +249,41 @@ class _ParquetReader:
             if skip >= facts.num_rows:
                 skip -= facts.num_rows
                 continue
-            mean_bytes = max(1, facts.total_byte_size // facts.num_rows)
+            mean_bytes = _mean_bytes(found, group, names)
             size = max(1, min(COLUMNS_RECORDS_MAX, COLUMNS_BYTES_MAX // mean_bytes))
             for batch in found.iter_batches(size, row_groups=[group], columns=names):
                 left = batch.slice(skip)
                 skip = max(0, skip - batch.num_rows)
                 if left.num_rows:
                     yield left.select(names)
+
+
+def _mean_bytes(file: pq.ParquetFile, group: int, names: Sequence[str]) -> int:
+    """Return about how many bytes a row of a row group has in memory.
+
+    In the file, a text that occurs often is stored once. So the first rows are read of the columns
+    whose values have no fixed size.
+    """
+    bits = {name: _bits_of(file.schema_arrow.field(name).type) for name in names}
+    varying = [name for name, size in bits.items() if not size]
+    fixed_bytes = sum(bits.values()) // 8
+    if not varying:
+        return max(1, fixed_bytes)
+    facts = file.metadata.row_group(group)
+    columns = map(facts.column, range(facts.num_columns))
+    stored = sum(
+        each.total_uncompressed_size
+        for each in columns
+        if any(f"{each.path_in_schema}.".startswith(f"{name}.") for name in varying)
+    )
+    first = next(file.iter_batches(_ROWS_MEASURED, row_groups=[group], columns=varying))
+    measured = int(first.nbytes) // max(1, int(first.num_rows))
+    return fixed_bytes + max(int(stored) // int(facts.num_rows), measured, 1)
+
+
+def _bits_of(kind: pyarrow.DataType) -> int:
+    """Return the size of a value; 0 if values have different sizes."""
+    try:
+        return int(kind.bit_width)
+    except ValueError:
+        return 0

@@ -23,6 +23,13 @@ from streamkit.errors import DataError
 HEAD_BYTES: Final = 1 << 10
 _SKIP_BYTES: Final = 1 << 20
 _READ_BYTES: Final = 1 << 17
+# How compressed files begin; text does not begin so.
+_MAGIC: Final = {
+    b"\x1f\x8b\x08": ".gz",
+    b"\x28\xb5\x2f\xfd": ".zst",
+    b"\xfd7zXZ\x00": ".xz",
+    b"\x04\x22\x4d\x18": ".lz4",
+}
 T = TypeVar("T")
 
 
@@ -75,6 +82,8 @@ class Places:
         opener = _OPENERS.get(Path(found.path).suffix.lower())
         file = self._opened(found)
         if opener is None:
+            if not start.byte:
+                _refuse_compressed(file, found.path)
             file.seek(start.byte)
             return file
         file = _Decompressed(opener, file, found.path)
@@ -93,6 +102,18 @@ class Places:
         if is_object(found.path):
             return self._objects.opened(found)
         return open(found.path, "rb", buffering=0)  # the reader closes it
+
+
+def _refuse_compressed(file: BinaryIO, path: str) -> None:
+    """Refuse a file that is compressed although its name does not say so."""
+    first = file.read(max(map(len, _MAGIC)))
+    for magic, suffix in _MAGIC.items():
+        if first.startswith(magic):
+            file.close()
+            raise DataError(
+                f"{path} is compressed, but its name does not end with {suffix}",
+                hint=f"rename it to {path}{suffix}",
+            )
 
 
 def _find(pattern: str) -> Iterator[FoundFile]:
