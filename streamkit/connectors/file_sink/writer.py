@@ -27,7 +27,7 @@ from streamkit.connectors.file_sink.targets import Target, compressing
 from streamkit.connectors.own_thread import OwnThread
 from streamkit.dataflow.contracts import AcknowledgedWriter, ConnectorEnv, Positions, Prepared
 from streamkit.dataflow.steps import RowFailed
-from streamkit.env import Disk
+from streamkit.env import Disk, random_bits
 from streamkit.errors import DataError, RowError, StateMismatch, StreamKitError
 from streamkit.record import Chunk
 
@@ -47,11 +47,16 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class _File(msgspec.Struct):
-    """A file that is open, or closed but not shown yet."""
+    """A file that is open, or closed but not shown yet.
+
+    ``aside`` is its name until it is shown. Another job may write to the same folder, also one with
+    the same name and another data folder, so it is random.
+    """
 
     id: int
     route: str
     path: str
+    aside: str
     since_ms: int
     rows: int = 0
     size_bytes: int = 0
@@ -127,6 +132,7 @@ class FileWriter(AcknowledgedWriter):
         written = self._written
         now_ms = self._env.clock.wall_ms()
         for each in list(self._open.values()):
+            each.since_ms = min(each.since_ms, now_ms)  # the clock was set back
             if is_last or now_ms - each.since_ms >= self._limits.age_ms:
                 self._close_file(each)
         self._close_too_many()
@@ -223,7 +229,8 @@ class FileWriter(AcknowledgedWriter):
             if path not in taken and not self._target.exists(path):
                 break
         self._numbers[route] = number + 1
-        file = _File(self._next_id, route, path, self._env.clock.wall_ms())
+        aside = f"{random_bits(64):016x}"
+        file = _File(self._next_id, route, path, aside, self._env.clock.wall_ms())
         self._next_id += 1
         self._open[route] = file
         return file
@@ -342,5 +349,4 @@ class FileWriter(AcknowledgedWriter):
         return self._path(file.id, _SUFFIX)
 
     def _aside(self, file: _File) -> Path:
-        owner = f"{self._env.app}-{self._env.name}"
-        return self._target.aside(file.path, f"{owner}-{file.id}")
+        return self._target.aside(file.path, file.aside)
