@@ -32,6 +32,7 @@ class ParquetRows(Content):
     def __init__(self, kind: Kind, compression: str) -> None:
         self.encoder = ValueEncoder(_unchanged)
         self._batch = batch_maker(kind)
+        self.columns = str(self._batch([]).schema)
         self._compression = compression
 
     def checked(self, rows: Sequence[Value]) -> Any:

@@ -70,7 +70,7 @@ def text_content(kind: Kind, encoding: str) -> Content:
             raise DataError("the text has several lines", hint="write it as JSON: Jsonl()")
         return data
 
-    return Lines(ValueEncoder(line))
+    return Lines(ValueEncoder(line), f"text {encoding}")
 
 
 def csv_content(kind: Kind, dialect: dict[str, Any], encoding: str, *, has_header: bool) -> Content:
@@ -88,7 +88,8 @@ def csv_content(kind: Kind, dialect: dict[str, Any], encoding: str, *, has_heade
     def line(value: Value) -> bytes:
         return line_of(cells(value)).removesuffix(b"\n")
 
-    return Lines(ValueEncoder(line), line_of(names) if has_header else b"")
+    columns = f"{names} {encoding} {sorted(dialect.items())}"
+    return Lines(ValueEncoder(line), columns, line_of(names) if has_header else b"")
 
 
 def _fields_of(kind: Kind) -> tuple[list[str], Callable[[Value], list[Value]]]:

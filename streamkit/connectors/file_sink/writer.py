@@ -58,6 +58,8 @@ class _File(msgspec.Struct):
     path: str
     aside: str
     since_ms: int
+    spool: str
+    columns: str
     rows: int = 0
     size_bytes: int = 0
 
@@ -113,8 +115,13 @@ class FileWriter(AcknowledgedWriter):
         position = _Position() if text is None else msgspec.json.decode(text, type=_Position)
         self._next_id = position.next_id
         self._open = {each.route: each for each in position.open}
+        for file in (*position.open, *position.closed):
+            _refuse_other_format(file, self._content)
         await self._call(lambda: self._target.open(self._template.folder))
         await self._call(lambda: self._recover(position))
+        for file in position.open:
+            if file.columns != self._content.columns:
+                self._close_file(file)  # by the next commit, with the columns that it has
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
         try:
@@ -230,7 +237,8 @@ class FileWriter(AcknowledgedWriter):
                 break
         self._numbers[route] = number + 1
         aside = f"{random_bits(64):016x}"
-        file = _File(self._next_id, route, path, aside, self._env.clock.wall_ms())
+        now_ms, content = self._env.clock.wall_ms(), self._content
+        file = _File(self._next_id, route, path, aside, now_ms, content.spool, content.columns)
         self._next_id += 1
         self._open[route] = file
         return file
@@ -249,6 +257,8 @@ class FileWriter(AcknowledgedWriter):
     def _append(self, file: _File, data: bytes) -> None:
         if not file.size_bytes and not self._env.folder.is_dir():
             self._env.folder.mkdir(parents=True, exist_ok=True)
+        if not file.size_bytes:
+            data = self._content.start + data
         fd = self._disk.open_append(self._spool(file))
         try:
             self._disk.write_at(fd, data, file.size_bytes)
@@ -350,3 +360,18 @@ class FileWriter(AcknowledgedWriter):
 
     def _aside(self, file: _File) -> Path:
         return self._target.aside(file.path, file.aside)
+
+
+def _refuse_other_format(file: _File, content: Content) -> None:
+    """Refuse to finish a file that an earlier run has begun in another format.
+
+    Raises:
+        StateMismatch: The rows of the file are kept in another form.
+    """
+    if file.spool != content.spool:
+        raise StateMismatch(
+            f"{file.path} was begun in another format ({file.spool}, now {content.spool}), and the "
+            "run that wrote it did not end normally",
+            hint="run the job once with the old format or type; with --fresh-state the rows are "
+            "read again",
+        )
