@@ -16,7 +16,7 @@ from streamkit import App, Record
 from streamkit.connectors.files import Csv, Files, FileSink, JsonArray, Jsonl, Parquet, Text
 from streamkit.errors import ConfigError, TopologyError, UsageError
 from streamkit.policies import dead_letter
-from tests.file_sink.reading import FLIGHTS, Flight, content, flights_in, shown
+from tests.file_sink.reading import FLIGHTS, Flight, content, flights_in, flights_of, shown
 
 ROWS = b"".join(msgspec.json.encode(flight) + b"\n" for flight in FLIGHTS)
 
@@ -161,6 +161,7 @@ def test_records_are_written_as_their_values(tmp_path: Path) -> None:
         (lambda: FileSink("f.x", Parquet(compression="rar")), "not possible in Parquet"),
         (lambda: FileSink("f.csv", roll_rows=0), "roll_rows=0"),
         (lambda: FileSink("f.csv", roll_after=0), "roll_after"),
+        (lambda: FileSink("s3://bucket/f.csv"), "is a URL"),
         (lambda: FileSink(3), "not a path"),  # type: ignore[arg-type]
     ],
 )
@@ -206,3 +207,33 @@ def test_a_path_below_a_file_is_an_error_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match="cannot write files to the folder"):
         copies(tmp_path, ROWS, FileSink(tmp_path / "file/{origin}.csv"))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_row_without_columns_is_an_error_of_that_row(tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"out.{suffix}"
+    rows = b'{"id": 1, "origin": "JFK", "delay": 1}\n[1, 2]\n3\n'
+    assert copies(tmp_path, rows, FileSink(out), Any, on_error="skip") == 0
+    assert flights_of(out) == [Flight(1, "JFK", 1.0)]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "json", "jsonl"])
+def test_bytes_that_are_not_json_are_an_error_of_that_row(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "in.txt").write_bytes(b'{"id":1,"origin":"JFK","delay":1}\nhello\n\n')
+    out = tmp_path / f"out.{suffix}"
+    app = App("bytes")
+    app.stream(Files(tmp_path / "in.txt", Text()), bytes).to(FileSink(out), on_error="skip")
+    assert app.run(embedded=True, once=True, data_dir=tmp_path / "data") == 0
+    assert flights_of(out) == [Flight(1, "JFK", 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("format", "text"), [(Csv(encoding="latin-1"), "日"), (Csv(quotechar=None), "a,b")]
+)
+def test_a_dict_that_csv_cannot_have_is_an_error_of_that_row(
+    tmp_path: Path, format: Csv[Any], text: str
+) -> None:
+    rows = b"".join(json.dumps({"a": each}).encode() + b"\n" for each in ("x", text, "y"))
+    sink = FileSink(tmp_path / "out.csv", format)
+    assert copies(tmp_path, rows, sink, dict[str, Any], on_error="skip") == 0
+    assert (tmp_path / "out.csv").read_text() == "a\nx\ny\n"

@@ -142,3 +142,30 @@ def test_a_field_that_the_type_does_not_have_is_refused_when_the_graph_is_built(
 def test_a_row_that_can_have_no_path_is_an_error_of_that_row(row: Any, problem: str) -> None:
     with pytest.raises(DataError, match=problem):
         path("{origin}/{date:%Y}", row)
+
+
+EASTERN = datetime.timezone(datetime.timedelta(hours=-5))
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "expected"),
+    [
+        ("{origin}", [1, True, 1.0, 0.0, -0.0], ["1", "True", "1.0", "0.0", "-0.0"]),
+        (
+            "{origin:%d}",
+            [NOON.replace(hour=4), NOON.replace(hour=4).astimezone(EASTERN)],
+            ["02", "01"],
+        ),
+    ],
+)
+def test_equal_values_with_different_texts_have_different_paths(
+    text: str, values: list[Any], expected: list[str]
+) -> None:
+    template = PathTemplate(text)
+    assert [template.route([value], None, 0) for value in values] == expected
+    assert [template.route([value], None, 0) for value in values] == expected
+
+
+def test_a_timestamp_after_the_year_9999_is_an_error_of_that_row() -> None:
+    with pytest.raises(DataError, match="the field 'timestamp' of the path is 1700000000000000"):
+        path("{timestamp:%Y}", at_ms=1_700_000_000_000_000)

@@ -24,10 +24,21 @@ _COPY_BYTES: Final = 1 << 20
 
 
 class Content(ABC):
-    """The content of the files of a sink."""
+    """The content of the files of a sink.
 
-    # What a row is before it gets to the writer.
+    ``encoder`` says what a row is before it gets to the writer. ``columns`` names what all rows of
+    a file have in common; a file with other columns is not continued. ``start`` is the beginning of
+    each spool.
+    """
+
     encoder: ValueEncoder
+    columns: str = ""
+    start: bytes = b""
+
+    @property
+    def spool(self) -> str:
+        """A name for what is in a spool, which only the same kind of content can finish."""
+        return type(self).__name__
 
     def checked(self, rows: Sequence[Value]) -> Any:
         """Return rows in the form that `spooled` takes.
@@ -57,12 +68,12 @@ class Content(ABC):
 class Lines(Content):
     """One line for each row, after a first line."""
 
-    def __init__(self, encoder: ValueEncoder, header: bytes = b"") -> None:
+    def __init__(self, encoder: ValueEncoder, columns: str = "", header: bytes = b"") -> None:
         self.encoder = encoder
-        self._header = header
+        self.columns = columns
+        self.start = header
 
     def finish(self, spool: BinaryIO, out: BinaryIO) -> None:
-        out.write(self._header)
         while data := spool.read(_COPY_BYTES):
             out.write(data)
 

@@ -11,7 +11,7 @@ import pyarrow
 from pyarrow import parquet
 
 from streamkit.connectors.file_sink.content import Content, decoded
-from streamkit.connectors.file_sink.rows import json_content
+from streamkit.connectors.file_sink.rows import dict_encoder
 from streamkit.errors import RowError, StreamKitError
 from streamkit.frames.rows import batch_maker
 from streamkit.frames.untyped import is_untyped
@@ -32,6 +32,7 @@ class ParquetRows(Content):
     def __init__(self, kind: Kind, compression: str) -> None:
         self.encoder = ValueEncoder(_unchanged)
         self._batch = batch_maker(kind)
+        self.columns = str(self._batch([]).schema)
         self._compression = compression
 
     def checked(self, rows: Sequence[Value]) -> Any:
@@ -73,7 +74,7 @@ class ParquetOfDicts(Content):
     """Rows without a type: their columns are known when all rows of a file are there."""
 
     def __init__(self, compression: str) -> None:
-        self.encoder = json_content(None, is_array=False).encoder
+        self.encoder = dict_encoder()
         self._compression = compression
 
     def finish(self, spool: BinaryIO, out: BinaryIO) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from string import Formatter
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ _NAME: Final = re.compile(r"[^\W\d]\w*")
 _ESCAPED: Final = re.compile(r'[\x00-\x1f/\\:*?"<>|%]')
 _SEGMENT_BYTES_MAX: Final = 200
 _KNOWN_MAX: Final = 10_000
+_COMPARABLE: Final = (str, int, bool, type(None), date)
 # Where the number of the file belongs; no path contains it.
 _MARK: Final = "\0"
 
@@ -111,15 +112,15 @@ class PathTemplate:
         Raises:
             DataError: A value cannot be a part of a path.
         """
-        known = (*values, *self._record_values(key, timestamp_ms))
-        try:
-            if known in self._known:
-                return self._known[known]
-        except TypeError:  # a value without a hash
-            return self._rendered(known)
+        found = (*values, *self._record_values(key, timestamp_ms))
+        known = tuple(map(_identity, found))
+        if None in known:
+            return self._rendered(found)
+        if known in self._known:
+            return self._known[known]
         if len(self._known) >= _KNOWN_MAX:
             self._known.clear()
-        self._known[known] = path = self._rendered(known)
+        self._known[known] = path = self._rendered(found)
         return path
 
     def path_of(self, route: str, number: int) -> str:
@@ -202,15 +203,27 @@ def _text_of(key: bytes | None) -> str | None:
     return None if key is None else key.decode(errors="backslashreplace")
 
 
+def _identity(value: Value) -> tuple[Any, ...] | None:
+    """Return what is the same only for values with the same text; None if that is not known.
+
+    Equal values may have different texts: 1, 1.0 and True, or one instant in two time zones.
+    """
+    kind = type(value)
+    if kind is datetime:
+        return kind, value.replace(tzinfo=None), value.tzinfo
+    return (kind, value) if kind in _COMPARABLE else None
+
+
 def _segment(field: _Field, value: Value) -> str:
     """Return a value as a part of the name of a file or folder."""
-    if field.name == "timestamp":
-        value = datetime.fromtimestamp(value / 1_000, UTC) if value >= 0 else None
-    if value is None:
+    if value is None or (field.name == "timestamp" and value < 0):
         return NO_VALUE
     try:
-        text = format(value, field.spec)
-    except (TypeError, ValueError) as error:
+        if field.name == "timestamp":
+            text = format(datetime.fromtimestamp(value / 1_000, UTC), field.spec)
+        else:
+            text = format(value, field.spec)
+    except (TypeError, ValueError, OverflowError, OSError) as error:
         raise DataError(f"the field {field.name!r} of the path is {value!r}: {error}") from None
     if "/" in field.spec:  # as in {date:%Y/%m/%d}
         return "/".join(map(_escaped, text.split("/")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Final, get_type_hints, is_typeddict
@@ -13,6 +14,7 @@ from streamkit.connectors.file_sink.content import (
     Array,
     Content,
     CsvOfDicts,
+    LineOf,
     Lines,
     cell,
     csv_line,
@@ -47,8 +49,36 @@ def _json(kind: Kind) -> ValueEncoder:
 def _json_or_bytes(value: Value) -> bytes:
     if type(value) is not bytes:
         return dumps(value)
+    _from_json(value)
     # A JSON text may have line ends only between its parts.
     return value if b"\n" not in value else value.replace(b"\r\n", b" ").replace(b"\n", b" ")
+
+
+def _from_json(data: bytes) -> Value:
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise DataError(f"the value is not JSON: {error}") from None
+
+
+def dict_encoder(check: Callable[[dict[str, Value]], None] | None = None) -> ValueEncoder:
+    """Return an encoder of dicts, and objects of JSON, whose keys are columns.
+
+    Each row is checked when it comes, while its error is still its own. ``check`` may raise.
+    """
+
+    def row(value: Value) -> bytes:
+        data = _json_or_bytes(value)
+        found = _from_json(data)
+        if not isinstance(found, dict):
+            raise DataError(
+                f"a row is {type(found).__name__}, but columns need a dict or an object"
+            )
+        if check is not None:
+            check(found)
+        return data
+
+    return ValueEncoder(row, lost_float)
 
 
 def text_content(kind: Kind, encoding: str) -> Content:
@@ -70,7 +100,7 @@ def text_content(kind: Kind, encoding: str) -> Content:
             raise DataError("the text has several lines", hint="write it as JSON: Jsonl()")
         return data
 
-    return Lines(ValueEncoder(line))
+    return Lines(ValueEncoder(line), f"text {encoding}")
 
 
 def csv_content(kind: Kind, dialect: dict[str, Any], encoding: str, *, has_header: bool) -> Content:
@@ -82,13 +112,24 @@ def csv_content(kind: Kind, dialect: dict[str, Any], encoding: str, *, has_heade
     line_of = csv_line(dialect, encoding)
     kind = bare(kind)
     if kind in (None, Any, bytes) or kind is dict or getattr(kind, "__origin__", None) is dict:
-        return CsvOfDicts(_json(None), line_of)
+        return CsvOfDicts(dict_encoder(_csv_check(line_of)), line_of)
     names, cells = _fields_of(kind)
 
     def line(value: Value) -> bytes:
         return line_of(cells(value)).removesuffix(b"\n")
 
-    return Lines(ValueEncoder(line), line_of(names) if has_header else b"")
+    columns = f"{names} {encoding} {sorted(dialect.items())}"
+    return Lines(ValueEncoder(line), columns, line_of(names) if has_header else b"")
+
+
+def _csv_check(line_of: LineOf) -> Callable[[dict[str, Value]], None]:
+    def check(row: dict[str, Value]) -> None:
+        try:
+            line_of([*row, *map(cell, row.values())])
+        except (UnicodeEncodeError, csv.Error) as error:
+            raise DataError(f"the row cannot be written as CSV: {error}") from None
+
+    return check
 
 
 def _fields_of(kind: Kind) -> tuple[list[str], Callable[[Value], list[Value]]]:

@@ -94,7 +94,7 @@ class LocalTarget:
     def aside(self, path: str, name: str) -> Path:
         place = Path(path)
         self._make_folders(place.parent)
-        return place.parent / f".{place.name}.{name}.tmp"
+        return place.parent / f".{name}.tmp"  # short, as the name of the file may be long
 
     def show(self, aside: Path, path: str) -> None:
         try:

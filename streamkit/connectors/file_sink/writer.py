@@ -28,7 +28,7 @@ from streamkit.connectors.file_sink.targets import Target, compressing
 from streamkit.connectors.own_thread import OwnThread
 from streamkit.dataflow.contracts import AcknowledgedWriter, ConnectorEnv, Positions, Prepared
 from streamkit.dataflow.steps import RowFailed
-from streamkit.env import Disk
+from streamkit.env import Disk, random_bits
 from streamkit.errors import DataError, RowError, StateMismatch, StreamKitError
 from streamkit.record import Chunk
 
@@ -48,12 +48,19 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class _File(msgspec.Struct):
-    """A file that is open, or closed but not shown yet."""
+    """A file that is open, or closed but not shown yet.
+
+    ``aside`` is its name until it is shown. Another job may write to the same folder, also one with
+    the same name and another data folder, so it is random.
+    """
 
     id: int
     route: str
     path: str
+    aside: str
     since_ms: int
+    spool: str
+    columns: str
     rows: int = 0
     size_bytes: int = 0
 
@@ -109,8 +116,13 @@ class FileWriter(AcknowledgedWriter):
         position = _Position() if text is None else msgspec.json.decode(text, type=_Position)
         self._next_id = position.next_id
         self._open = {each.route: each for each in position.open}
+        for file in (*position.open, *position.closed):
+            _refuse_other_format(file, self._content)
         await self._call(lambda: self._target.open(self._template.folder))
         await self._call(lambda: self._recover(position))
+        for file in position.open:
+            if file.columns != self._content.columns:
+                self._close_file(file)  # by the next commit, with the columns that it has
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
         try:
@@ -128,6 +140,7 @@ class FileWriter(AcknowledgedWriter):
         written = self._written
         now_ms = self._env.clock.wall_ms()
         for each in list(self._open.values()):
+            each.since_ms = min(each.since_ms, now_ms)  # the clock was set back
             if is_last or now_ms - each.since_ms >= self._limits.age_ms:
                 self._close_file(each)
         self._close_too_many()
@@ -224,7 +237,9 @@ class FileWriter(AcknowledgedWriter):
             if path not in taken and not self._target.exists(path):
                 break
         self._numbers[route] = number + 1
-        file = _File(self._next_id, route, path, self._env.clock.wall_ms())
+        aside = f"{random_bits(64):016x}"
+        now_ms, content = self._env.clock.wall_ms(), self._content
+        file = _File(self._next_id, route, path, aside, now_ms, content.spool, content.columns)
         self._next_id += 1
         self._open[route] = file
         return file
@@ -243,6 +258,8 @@ class FileWriter(AcknowledgedWriter):
     def _append(self, file: _File, data: bytes) -> None:
         if not file.size_bytes and not self._env.folder.is_dir():
             self._env.folder.mkdir(parents=True, exist_ok=True)
+        if not file.size_bytes:
+            data = self._content.start + data
         fd = self._disk.open_append(self._spool(file))
         try:
             self._disk.write_at(fd, data, file.size_bytes)
@@ -344,5 +361,19 @@ class FileWriter(AcknowledgedWriter):
         return self._path(file.id, _SUFFIX)
 
     def _aside(self, file: _File) -> Path:
-        owner = f"{self._env.app}-{self._env.name}"
-        return self._target.aside(file.path, f"{owner}-{file.id}")
+        return self._target.aside(file.path, file.aside)
+
+
+def _refuse_other_format(file: _File, content: Content) -> None:
+    """Refuse to finish a file that an earlier run has begun in another format.
+
+    Raises:
+        StateMismatch: The rows of the file are kept in another form.
+    """
+    if file.spool != content.spool:
+        raise StateMismatch(
+            f"{file.path} was begun in another format ({file.spool}, now {content.spool}), and the "
+            "run that wrote it did not end normally",
+            hint="run the job once with the old format or type; with --fresh-state the rows are "
+            "read again",
+        )
