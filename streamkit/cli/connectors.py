@@ -109,6 +109,6 @@ def show(name: str, is_markdown: bool, is_json: bool) -> None:
             click.echo(f"\noptions of the {of}:")
         for option in listed:
             default = "required" if option.default is None else f"default {option.default}"
-            print_line(f"  {option.name}: {option.type}, {default}")
+            print_line(filled(f"{option.name}: {option.type}, {default}", indent=2))
             help_text = option.help.replace("`", "")  # the marks of code are for pages
             print_line(filled(help_text, indent=6) if help_text else "")

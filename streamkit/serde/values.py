@@ -241,6 +241,8 @@ _INSTEAD = {
 
 def _is_surely_plain(kind: Any) -> bool:
     """Return whether no instance of a class can be written, not even of a subclass."""
+    if kind is complex:
+        return True  # numpy derives classes from it
     if not isinstance(kind, type) or issubclass(kind, dict | list) or type.__subclasses__(kind):
         return False
     return not is_protocol(kind)

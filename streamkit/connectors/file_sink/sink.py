@@ -64,11 +64,6 @@ class FileSink(Sink[Any]):
     def __post_init__(self) -> None:
         if not isinstance(self.path, str | Path):
             raise UsageError(f"path={self.path!r} is not a path")
-        if isinstance(self.path, str) and "://" in self.path:
-            raise UsageError(
-                f"path={self.path!r} is a URL, but FileSink writes to folders of this machine",
-                hint="give a path, also for a mounted folder",
-            )
         if self.format is not None and not isinstance(self.format, FileFormat):
             raise UsageError(
                 f"{self.format!r} is not a file format", hint="use Csv(), Jsonl() or Parquet()"
