@@ -1,6 +1,6 @@
 """Measures jobs that read Parquet files against loops by hand, in rows per second.
 
-python benchmarks/parquet.py
+python -m benchmarks.parquet
 
 Whole jobs, with their store and commits, against `ParquetFile.iter_batches` and the same functions
 of pyarrow: a sink of frames, a stage and a sink of frames, and a sink of single rows.
@@ -8,7 +8,6 @@ of pyarrow: a sink of frames, a stage and a sink of frames, and a sink of single
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,15 +21,9 @@ import pyarrow
 import pyarrow.compute as pc
 from pyarrow import parquet
 
+from benchmarks.whole_jobs import run
 from streamkit import App
-from streamkit.bench.in_memory import Silent
 from streamkit.connectors.files import Files, Parquet
-from streamkit.dataflow.contracts import ConnectorEnv
-from streamkit.env import SystemClock
-from streamkit.runtime.called_sinks import own_writer
-from streamkit.runtime.worker import Ports, Worker, WorkerOptions
-from streamkit.state.states import States
-from streamkit.state.store import Store
 
 ROWS_PER_BATCH: Final = 65_536
 NAMES: Final = ("carrier", "number", "distance", "delay")
@@ -210,39 +203,6 @@ def sink_of_rows(path: Path, kind: Any) -> tuple[Any, float]:
 
     seconds = run(app)
     return found, seconds
-
-
-def run(app: App) -> float:
-    with TemporaryDirectory() as folder:
-        return asyncio.run(_run(app, Path(folder)))
-
-
-async def _run(app: App, folder: Path) -> float:
-    """Run a job as `streamkit run --once` does, without a broker; return the seconds it took.
-
-    The creation of a store is left out: it takes about 50 ms, once for each app.
-    """
-    clock = SystemClock()
-    readers, writers = {}, {}
-    for node in app.topology.of_kind("source"):
-        env = ConnectorEnv(node.name, app.name, folder, clock, until_end=True, kind=node.input_type)
-        readers[node] = node.endpoint.reader(env)
-        await readers[node].open({})
-    for node in app.topology.of_kind("sink"):
-        writer = own_writer(node, clock)
-        assert writer is not None
-        writers[node] = writer
-    store = Store(folder / "main.sqlite")
-    store.open(app=app.name, cluster="bench")
-    try:
-        ports = Ports(readers, writers, store, States())
-        began_s = perf_counter()
-        code = await Worker(app.topology, ports, clock, Silent(), WorkerOptions()).run()
-        seconds = perf_counter() - began_s
-    finally:
-        store.close()
-    assert code == 0, f"the job ended with exit code {code}"
-    return seconds
 
 
 if __name__ == "__main__":

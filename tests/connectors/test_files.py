@@ -286,3 +286,25 @@ def test_what_the_csv_module_writes_is_read(
     path = tmp_path_factory.mktemp("files") / "f.csv"
     found = read_text(path, written.getvalue(), Csv(), list)
     assert found == [list(row) for row in rows]
+
+
+@given(st.lists(st.sampled_from(['{"a": 1}', '{"a":', "1}", '{"a": 1} {"a": 2}', "{", "}", "[1]"])))
+def test_a_line_of_json_is_one_value_whatever_the_lines_around_it_are(lines: list[str]) -> None:
+    decoder = Jsonl().decoder(Any)
+    assert decoder is not None
+    assert decoder.many is not None
+    rows = [line.encode() for line in lines]
+
+    def alone(row: bytes) -> Any:
+        try:
+            return decoder.one(row)
+        except msgspec.DecodeError:
+            return "not valid"
+
+    expected = [alone(row) for row in rows]
+    try:
+        found = decoder.many(rows)
+    except (DataError, msgspec.DecodeError):
+        assert "not valid" in expected
+    else:
+        assert found == expected

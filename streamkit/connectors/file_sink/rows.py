@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, Final, get_type_hints, is_typeddict
 
@@ -26,6 +26,8 @@ from streamkit.serde.json_values import dumps
 from streamkit.serde.kinds import bare
 from streamkit.serde.values import ValueEncoder, json_encoder
 
+# Values that `csv` writes as they are.
+_PLAIN: Final = frozenset({str, int, float, type(None)})
 _ROWS: Final = shape.StructType | shape.DataclassType | shape.NamedTupleType
 
 
@@ -132,7 +134,7 @@ def _csv_check(line_of: LineOf) -> Callable[[dict[str, Value]], None]:
     return check
 
 
-def _fields_of(kind: Kind) -> tuple[list[str], Callable[[Value], list[Value]]]:
+def _fields_of(kind: Kind) -> tuple[list[str], Callable[[Value], Sequence[Value]]]:
     """Return the names of the columns, and what makes the cells of a row."""
     if is_typeddict(kind):
         keys = list(get_type_hints(kind))
@@ -149,8 +151,10 @@ def _fields_of(kind: Kind) -> tuple[list[str], Callable[[Value], list[Value]]]:
     get = attrgetter(*(each.name for each in found.fields))
     is_one = len(found.fields) == 1
 
-    def cells(row: Value) -> list[Value]:
+    def cells(row: Value) -> Sequence[Value]:
         values = (get(row),) if is_one else get(row)
+        if _PLAIN.issuperset(map(type, values)):
+            return values
         plain = msgspec.to_builtins(
             tuple(None if each is msgspec.UNSET else each for each in values)
         )

@@ -199,7 +199,7 @@ class Jsonl(FileFormat[T]):
             return None
         loads = format_for(kind).loads
         assert loads is not None, "only bytes are not decoded"
-        return Decoder(loads)
+        return Decoder(loads, _lines_decoder(loads))
 
     def encoded(self, value: Value, kind: Kind) -> Value:
         return encode_as(value, kind)
@@ -209,6 +209,30 @@ class Jsonl(FileFormat[T]):
 
     def content(self, kind: Kind) -> Content:
         return json_content(kind, is_array=False)
+
+
+def _lines_decoder(loads: Callable[[bytes], Any]) -> Callable[[Sequence[bytes]], list[Any]] | None:
+    """Return what decodes lines with one call, if ``loads`` is of a decoder of msgspec.
+
+    The decoder does not look at the ends of lines. So it only gets lines that begin and end as an
+    object does: such a line cannot be a part of a value that goes on in the next line.
+    """
+    decoder = getattr(loads, "__self__", None)
+    if not isinstance(decoder, msgspec.json.Decoder):
+        return None
+    decode_lines = decoder.decode_lines
+
+    def many(lines: Sequence[bytes]) -> list[Any]:
+        text = b"\n".join(lines)
+        is_clear = text.startswith(b"{") and text.endswith(b"}")
+        if not is_clear or text.count(b"}\n{") != len(lines) - 1:
+            return list(map(loads, lines))
+        found = decode_lines(text)
+        if len(found) != len(lines):
+            raise DataError("a line has more than one JSON value")
+        return found
+
+    return many
 
 
 @dataclass(frozen=True, slots=True)

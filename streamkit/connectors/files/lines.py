@@ -34,6 +34,8 @@ class Lines:
         self._tail = b""
         # Where the next block of lines begins.
         self.end = start
+        # Whether a line of the last block may end with ``\r``.
+        self.has_returns = False
 
     def next_block(self, *, is_complete: bool) -> list[bytes]:
         """Return the next lines; an empty list if no complete line follows now.
@@ -58,6 +60,7 @@ class Lines:
                 return []
             block, self._tail = self._tail + data[: max(0, cut)], data[cut + 1 :]
             lines = block.split(b"\n")
+            self.has_returns = b"\r" in block
             self.end = Mark(self.end.byte + len(block) + (cut >= 0), self.end.line + len(lines))
             if self._at_start:
                 self._at_start = False
@@ -87,7 +90,7 @@ class LineReader:
             first = self._end.line
             self._end = self._lines.end if not self._rest else self._after(lines)
             numbers: range | list[int] = range(first, first + len(lines))
-            if any(line.endswith(b"\r") for line in lines):
+            if self._lines.has_returns:
                 lines = [line.removesuffix(b"\r") for line in lines]
             if not (self._has_empty or all(lines)):
                 numbers = [number for number, line in zip(numbers, lines, strict=True) if line]

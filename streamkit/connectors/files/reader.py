@@ -33,6 +33,9 @@ from streamkit.record import Chunk
 from streamkit.units import counted
 
 _PARTITION: Final = 0
+# How much one call reads at most, in whole chunks.
+_CHUNKS_AHEAD: Final = 4
+_ROWS_AHEAD: Final = _CHUNKS_AHEAD * CHUNK_RECORDS_MAX
 
 
 class _Position(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -122,6 +125,7 @@ class FilesReader(SourceReader):
         self._ended: set[FoundFile] = set()
         # Chunks that a cancelled call of `next` has left.
         self._ready: deque[Chunk] = deque()
+        self._failure: StreamKitError | None = None
         self._waiting: deque[tuple[str, FoundFile, _Position | None]] = deque()
         self._open: _OpenFile | None = None
         self._blocks: deque[_Block] = deque()
@@ -182,16 +186,27 @@ class FilesReader(SourceReader):
     # --- in the thread ----------------------------------------------------------------
 
     def _read(self) -> None:
-        """Read the next rows, if there are any now."""
+        """Read the next rows, if there are any now.
+
+        Each call reads several small chunks: to change to another thread costs more than a chunk.
+        """
         has_looked = self._follow_s is None
-        while not self._ready:
-            if self._open is not None or self._open_next():
-                self._read_rows()
-            elif has_looked:
+        if self._failure is not None:
+            raise self._failure
+        while len(self._ready) < _CHUNKS_AHEAD and sum(map(len, self._ready)) < _ROWS_AHEAD:
+            try:
+                if self._open is not None or self._open_next():
+                    self._read_rows()
+                    continue
+            except StreamKitError as error:
+                if not self._ready:
+                    raise
+                self._failure = error  # the rows before it come first
                 return
-            else:
-                has_looked = True
-                self._look()
+            if self._ready or has_looked:
+                return
+            has_looked = True
+            self._look()
 
     def _read_rows(self) -> None:
         """Read the next rows of the open file; close it if it has no more now."""
