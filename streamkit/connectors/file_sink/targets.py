@@ -9,11 +9,13 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol, cast
 
-from streamkit.connectors.files.objects import ObjectPlaces
 from streamkit.env import Disk
 from streamkit.errors import ConfigError, StreamKitError
+
+if TYPE_CHECKING:
+    from streamkit.connectors.files.objects import ObjectPlaces
 
 
 class Target(Protocol):

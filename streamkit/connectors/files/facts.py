@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Final
 
-from streamkit.connectors.file_sink.sink import FileSink
 from streamkit.connectors.files.avro import AvroFile
 from streamkit.connectors.files.formats import Csv, FileFormat, Jsonl
 from streamkit.connectors.files.json_lines_sink import JsonLines
 from streamkit.connectors.files.parquet import Parquet
+from streamkit.connectors.files.sink import FileSink
 from streamkit.connectors.files.source import Files
 from streamkit.connectors.registry import ConnectorFacts
 from streamkit.dataflow.contracts import Sink
