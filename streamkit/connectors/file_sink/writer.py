@@ -14,7 +14,8 @@ file, once. If a large file takes longer than a stop may take, the next run writ
 
 from __future__ import annotations
 
-from collections import defaultdict
+import errno
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
@@ -36,6 +37,8 @@ _PART: Final = "files"
 _SUFFIX: Final = ".spool"
 # Names a file aside, so that one that is not needed after a crash is found and removed.
 _ASIDE: Final = ".aside"
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_RETRY_S: Final = 1.0
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -103,6 +106,9 @@ class FileWriter(AcknowledgedWriter):
         self._unsynced: set[int] = set()
         # The values that were checked last, as rows and with their routes.
         self._checked: tuple[object, Any, list[str]] = ((), (), [])
+        # Rows that were taken and not added yet: their places in ``_rows``, by route.
+        self._rows: Any = ()
+        self._taken: deque[tuple[str, Sequence[int]]] = deque()
         self._written = 0
         self._synced = 0
         self._marked = ""
@@ -134,7 +140,8 @@ class FileWriter(AcknowledgedWriter):
 
     async def write(self, chunk: Chunk) -> None:
         self._written += len(chunk)
-        await self._call(lambda: self._write(chunk))
+        await self._call(lambda: self._take(chunk))
+        await self._call(self._add_taken)
 
     def prepare_commit(self, *, is_last: bool) -> Prepared:
         written = self._written
@@ -165,11 +172,23 @@ class FileWriter(AcknowledgedWriter):
         await self._thread.close(lambda: None)
 
     async def _call(self, function: Callable[[], None]) -> None:
-        try:
-            await self._thread.call(function)
-        except OSError as error:
-            where = f" {error.filename}" if error.filename else ""
-            raise StreamKitError(f"cannot write{where}: {error.strerror}") from error
+        """Call a function in the thread, again while the disk is full.
+
+        So it must go on where it has failed.
+        """
+        is_noted = False
+        while True:
+            try:
+                return await self._thread.call(function)
+            except OSError as error:
+                where = f" {error.filename}" if error.filename else ""
+                problem = f"cannot write{where}: {error.strerror}"
+                if error.errno not in _FULL:
+                    raise StreamKitError(problem) from error
+            if not is_noted:
+                self._env.note(f"{problem}; retrying until there is space")
+                is_noted = True
+            await self._env.clock.sleep(_RETRY_S)
 
     # --- rows -------------------------------------------------------------------------
 
@@ -202,25 +221,28 @@ class FileWriter(AcknowledgedWriter):
 
     # --- in the thread: rows ------------------------------------------------------------
 
-    def _write(self, chunk: Chunk) -> None:
-        rows, routes = self._check(chunk)
+    def _take(self, chunk: Chunk) -> None:
+        """Take rows in the order of their routes, for `_add_taken`."""
+        self._rows, routes = self._check(chunk)
         if len(set(routes)) == 1:
-            self._add(routes[0], rows, range(len(chunk)))
+            self._taken.append((routes[0], range(len(chunk))))
             return
         groups: defaultdict[str, list[int]] = defaultdict(list)
         for row, route in enumerate(routes):
             groups[route].append(row)
-        for route, places in groups.items():
-            self._add(route, rows, places)
+        self._taken.extend(groups.items())
 
-    def _add(self, route: str, rows: Any, places: Sequence[int]) -> None:
-        """Append rows to the open file of a route, and close each file that is full."""
-        while places:
+    def _add_taken(self) -> None:
+        """Append the rows that were taken to open files, and close each file that is full."""
+        while self._taken:
+            route, places = self._taken[0]
             file = self._open.get(route) or self._open_file(route)
-            now, places = self._split(file, places)
-            data = self._content.spooled(self._content.picked(rows, now))
-            self._append(file, data)
+            now, rest = self._split(file, places)
+            self._append(file, self._content.spooled(self._content.picked(self._rows, now)))
             file.rows += len(now)
+            self._taken.popleft()
+            if rest:
+                self._taken.appendleft((route, rest))
             if file.rows >= self._limits.rows or file.size_bytes >= self._limits.size_bytes:
                 self._close_file(file)
 
@@ -287,12 +309,14 @@ class FileWriter(AcknowledgedWriter):
         self._disk.sync_folder(aside.parent)
 
     def _show(self, closed: list[_File]) -> None:
-        for file in closed:
+        while closed:
+            file = closed[0]
             self._finish(file)
             self._target.show(self._aside(file), file.path)
             # In this order: without its spool, a file was shown.
             self._disk.unlink(self._spool(file))
             self._remove_aside(file.id)
+            del closed[0]
 
     def _recover(self, position: _Position) -> None:
         """Make the files as they were at a commit, and show those that were closed by it."""
