@@ -18,14 +18,14 @@ import errno
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from itertools import count
-from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, Final
 
 import msgspec
 
 from streamkit.connectors.file_sink.content import Content
 from streamkit.connectors.file_sink.paths import PathTemplate
-from streamkit.connectors.file_sink.targets import Target, compressing
+from streamkit.connectors.file_sink.spools import SpooledFile, Spools
+from streamkit.connectors.file_sink.targets import Target
 from streamkit.connectors.own_thread import OwnThread
 from streamkit.dataflow.contracts import AcknowledgedWriter, ConnectorEnv, Positions, Prepared
 from streamkit.dataflow.steps import RowFailed
@@ -34,9 +34,6 @@ from streamkit.errors import DataError, RowError, StateMismatch, StreamKitError
 from streamkit.record import Chunk
 
 _PART: Final = "files"
-_SUFFIX: Final = ".spool"
-# Names a file aside, so that one that is not needed after a crash is found and removed.
-_ASIDE: Final = ".aside"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _RETRY_S: Final = 1.0
 
@@ -50,30 +47,12 @@ class Limits(msgspec.Struct, frozen=True):
     open_max: int = 500
 
 
-class _File(msgspec.Struct):
-    """A file that is open, or closed but not shown yet.
-
-    ``aside`` is its name until it is shown. Another job may write to the same folder, also one with
-    the same name and another data folder, so it is random.
-    """
-
-    id: int
-    route: str
-    path: str
-    aside: str
-    since_ms: int
-    spool: str
-    columns: str
-    rows: int = 0
-    size_bytes: int = 0
-
-
 class _Position(msgspec.Struct):
     """The position of the sink in a commit."""
 
     next_id: int = 0
-    open: list[_File] = []
-    closed: list[_File] = []
+    open: list[SpooledFile] = []
+    closed: list[SpooledFile] = []
 
 
 class FileWriter(AcknowledgedWriter):
@@ -94,16 +73,15 @@ class FileWriter(AcknowledgedWriter):
         self._target = target
         self._limits = limits
         self._env = env
-        self._disk = disk or Disk()
+        self._spools = Spools(env.folder, content, target, disk or Disk())
         self._thread = OwnThread(f"files-{env.name}")
         self._next_id = 0
-        self._open: dict[str, _File] = {}
-        self._closed: list[_File] = []
+        self._open: dict[str, SpooledFile] = {}
+        self._closed: list[SpooledFile] = []
         # Those of the commit in progress, until they are shown.
-        self._showing: list[_File] = []
+        self._showing: list[SpooledFile] = []
         # The next number to try for each route, while its rows come.
         self._numbers: dict[str, int] = {}
-        self._unsynced: set[int] = set()
         # The values that were checked last, as rows and with their routes.
         self._checked: tuple[object, Any, list[str]] = ((), (), [])
         # Rows that were taken and not added yet: their places in ``_rows``, by route.
@@ -125,7 +103,7 @@ class FileWriter(AcknowledgedWriter):
         for file in (*position.open, *position.closed):
             _refuse_other_format(file, self._content)
         await self._call(lambda: self._target.open(self._template.folder))
-        await self._call(lambda: self._recover(position))
+        await self._call(lambda: self._spools.recover(position.open, position.closed))
         for file in position.open:
             if file.columns != self._content.columns:
                 self._close_file(file)  # by the next commit, with the columns that it has
@@ -157,10 +135,10 @@ class FileWriter(AcknowledgedWriter):
         text = msgspec.json.encode(position).decode()
         positions = {} if text == self._marked else {_PART: text}
         self._marked = text
-        unsynced, self._unsynced = self._unsynced, set()
+        unsynced = self._spools.take_unsynced()
 
         async def wait() -> None:
-            await self._call(lambda: self._sync_spools(unsynced))
+            await self._call(lambda: self._spools.sync(unsynced))
             self._synced = max(self._synced, written)
 
         async def publish() -> None:
@@ -238,7 +216,7 @@ class FileWriter(AcknowledgedWriter):
             route, places = self._taken[0]
             file = self._open.get(route) or self._open_file(route)
             now, rest = self._split(file, places)
-            self._append(file, self._content.spooled(self._content.picked(self._rows, now)))
+            self._spools.append(file, self._content.spooled(self._content.picked(self._rows, now)))
             file.rows += len(now)
             self._taken.popleft()
             if rest:
@@ -246,11 +224,18 @@ class FileWriter(AcknowledgedWriter):
             if file.rows >= self._limits.rows or file.size_bytes >= self._limits.size_bytes:
                 self._close_file(file)
 
-    def _split(self, file: _File, places: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+    def _show(self, closed: list[SpooledFile]) -> None:
+        while closed:
+            self._spools.show(closed[0])
+            del closed[0]
+
+    def _split(
+        self, file: SpooledFile, places: Sequence[int]
+    ) -> tuple[Sequence[int], Sequence[int]]:
         room = self._limits.rows - file.rows
         return places[:room], places[room:]
 
-    def _open_file(self, route: str) -> _File:
+    def _open_file(self, route: str) -> SpooledFile:
         if len(self._numbers) > 2 * self._limits.open_max:
             self._numbers.clear()
         taken = {each.path for each in (*self._open.values(), *self._closed, *self._showing)}
@@ -261,12 +246,14 @@ class FileWriter(AcknowledgedWriter):
         self._numbers[route] = number + 1
         aside = f"{random_bits(64):016x}"
         now_ms, content = self._env.clock.wall_ms(), self._content
-        file = _File(self._next_id, route, path, aside, now_ms, content.spool, content.columns)
+        file = SpooledFile(
+            self._next_id, route, path, aside, now_ms, content.spool, content.columns
+        )
         self._next_id += 1
         self._open[route] = file
         return file
 
-    def _close_file(self, file: _File) -> None:
+    def _close_file(self, file: SpooledFile) -> None:
         del self._open[file.route]
         self._closed.append(file)
 
@@ -275,120 +262,8 @@ class FileWriter(AcknowledgedWriter):
         for each in list(self._open.values())[: max(0, len(self._open) - self._limits.open_max)]:
             self._close_file(each)
 
-    # --- in the thread: files -----------------------------------------------------------
 
-    def _append(self, file: _File, data: bytes) -> None:
-        if not file.size_bytes and not self._env.folder.is_dir():
-            self._env.folder.mkdir(parents=True, exist_ok=True)
-        if not file.size_bytes:
-            data = self._content.start + data
-        fd = self._disk.open_append(self._spool(file))
-        try:
-            self._disk.write_at(fd, data, file.size_bytes)
-        finally:
-            self._disk.close(fd)
-        file.size_bytes += len(data)
-        self._unsynced.add(file.id)
-
-    def _sync_spools(self, unsynced: set[int]) -> None:
-        for each in sorted(unsynced):
-            self._sync(self._path(each, _SUFFIX))
-        if unsynced:
-            self._disk.sync_folder(self._env.folder)
-
-    def _finish(self, file: _File) -> None:
-        aside = self._aside(file)
-        self._remove_aside(file.id)
-        self._path(file.id, _ASIDE).write_text(str(aside))
-        with self._spool(file).open("rb") as spool, aside.open("wb") as out:
-            packed = compressing(file.path, out)
-            self._content.finish(cast("BinaryIO", spool), packed or out)
-            if packed is not None:
-                packed.close()
-        self._sync(aside)
-        self._disk.sync_folder(aside.parent)
-
-    def _show(self, closed: list[_File]) -> None:
-        while closed:
-            file = closed[0]
-            self._finish(file)
-            self._target.show(self._aside(file), file.path)
-            # In this order: without its spool, a file was shown.
-            self._disk.unlink(self._spool(file))
-            self._remove_aside(file.id)
-            del closed[0]
-
-    def _recover(self, position: _Position) -> None:
-        """Make the files as they were at a commit, and show those that were closed by it."""
-        known = {each.id for each in (*position.open, *position.closed)}
-        for path in self._env.folder.glob(f"*{_SUFFIX}"):
-            if int(path.stem) not in known:
-                self._disk.unlink(path)
-        closed = {each.id for each in position.closed}
-        for path in self._env.folder.glob(f"*{_ASIDE}"):
-            if int(path.stem) not in closed:
-                self._remove_aside(int(path.stem))
-        for file in position.open:
-            self._cut(file)
-        for file in position.closed:
-            if not self._spool(file).exists() or self._is_shown(file):
-                self._disk.unlink(self._spool(file))
-                self._remove_aside(file.id)
-            else:
-                self._cut(file)
-                self._show([file])
-
-    def _is_shown(self, file: _File) -> bool:
-        """Return whether a file was shown before a crash that came before its spool was removed."""
-        return self._path(file.id, _ASIDE).exists() and self._target.is_shown(
-            self._aside(file), file.path
-        )
-
-    def _cut(self, file: _File) -> None:
-        """Remove what was added to a spool after the commit.
-
-        Raises:
-            StateMismatch: The spool does not have what was committed.
-        """
-        path = self._spool(file)
-        has_bytes = path.stat().st_size if path.exists() else 0
-        if has_bytes < file.size_bytes:
-            raise StateMismatch(
-                f"{path} has {has_bytes} bytes of the {file.size_bytes} that are committed",
-                hint="restore the file; with --fresh-state the rows are read again",
-            )
-        fd = self._disk.open_append(path)
-        try:
-            self._disk.truncate(fd, file.size_bytes)
-        finally:
-            self._disk.close(fd)
-
-    def _sync(self, path: Path) -> None:
-        fd = self._disk.open_append(path)
-        try:
-            self._disk.sync(fd)
-        finally:
-            self._disk.close(fd)
-
-    def _remove_aside(self, number: int) -> None:
-        record = self._path(number, _ASIDE)
-        if not record.exists():
-            return
-        if path := record.read_text():  # otherwise the crash came before the file
-            self._disk.unlink(Path(path))
-        self._disk.unlink(record)
-
-    def _path(self, number: int, suffix: str) -> Path:
-        return self._env.folder / f"{number}{suffix}"
-
-    def _spool(self, file: _File) -> Path:
-        return self._path(file.id, _SUFFIX)
-
-    def _aside(self, file: _File) -> Path:
-        return self._target.aside(file.path, file.aside)
-
-
-def _refuse_other_format(file: _File, content: Content) -> None:
+def _refuse_other_format(file: SpooledFile, content: Content) -> None:
     """Refuse to finish a file that an earlier run has begun in another format.
 
     Raises:
