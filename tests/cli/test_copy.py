@@ -75,6 +75,11 @@ def test_a_topic_is_copied_to_one_file(
     assert read(tmp_path / name)
 
 
+def test_a_copy_to_an_avro_file_is_refused_because_it_has_no_schema() -> None:
+    with pytest.raises(UsageError, match=r"out\.avro: an Avro file needs a schema"):
+        app_of("fluvio:orders", "out.avro")
+
+
 def test_passwords_of_urls_are_neither_in_errors_nor_in_names() -> None:
     with pytest.raises(UsageError) as caught:
         source_of("lists://ann:secret@host/orders")

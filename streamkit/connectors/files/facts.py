@@ -13,6 +13,7 @@ from streamkit.connectors.files.sink import FileSink
 from streamkit.connectors.files.source import Files
 from streamkit.connectors.registry import ConnectorFacts
 from streamkit.dataflow.contracts import Sink
+from streamkit.errors import UsageError
 
 _COMPRESSED: Final = ("", ".gz", ".bz2", ".xz", ".zst", ".lz4")
 
@@ -34,7 +35,16 @@ def _json_lines_of(path: str) -> Sink[Any]:
 
 
 def _one_file(path: str, form: FileFormat[Any]) -> FileSink:
-    """Return a sink whose file is complete only when the job ends."""
+    """Return a sink whose file is complete only when the job ends.
+
+    Raises:
+        UsageError: It would need a schema.
+    """
+    if isinstance(form, AvroFile):
+        raise UsageError(
+            f"{path}: an Avro file needs a schema, so it is not possible to copy to it",
+            hint="write it in a job: stream.to(FileSink(path, AvroFile(Order)))",
+        )
     return FileSink(path, form, roll_bytes=1 << 62, roll_after=timedelta(days=36_500))
 
 
