@@ -117,8 +117,8 @@ def test_a_query_of_the_user_is_read_in_pages(database: TestDatabase) -> None:
     query = (
         "SELECT id, name AS \"user\" FROM t WHERE name LIKE '%%' AND name <> 'skipped' -- ; end;\n;"
     )
-    selection = Selection(database.dialect, query_relation(database.dialect, query), ("id",))
     with database.session() as session:
+        selection = Selection(session.dialect, query_relation(session.dialect, query), ("id",))
         found = session.query(selection.page(2))
         assert found.names == ("id", "user")
         assert list(found.rows) == [(1, "100%"), (2, "5%s")]
