@@ -33,8 +33,16 @@ class OwnThread:
         self._is_closed = False
 
     async def call(self, function: Callable[[], T]) -> T:
-        """Call a function in the thread; raise what it raises."""
-        assert not self._is_closed, "a call after the close"
+        """Call a function in the thread; raise what it raises.
+
+        Raises:
+            anyio.ClosedResourceError: The thread was closed, maybe while another task used it.
+        """
+        if self._is_closed:
+            raise anyio.ClosedResourceError
+        return await self._queued(function)
+
+    async def _queued(self, function: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
 
@@ -58,15 +66,14 @@ class OwnThread:
         """Make a last call, and end the thread; one that hangs is given up after a second."""
         if self._is_closed:
             return
+        self._is_closed = True  # first: a later call would open again what the last one closes
         if self._thread is None:
-            self._is_closed = True
             function()
             return
         with anyio.move_on_after(_END_S, shield=True):
             try:
-                await self.call(function)
+                await self._queued(function)
             finally:
-                self._is_closed = True
                 self._to_do.put(None)
 
     def _run(self) -> None:

@@ -130,7 +130,6 @@ class PostgresSession:
         self._reads_all_times = False
 
     def open(self) -> None:
-        self.close()  # after an attempt that was cancelled
         url = self._database.url.reveal()
         try:
             given = conninfo_to_dict(url)
@@ -154,12 +153,6 @@ class PostgresSession:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-    def __del__(self) -> None:
-        # A session of a thread that was given up ends with its last call.
-        connection = getattr(self, "_connection", None)
-        if connection is not None:
-            connection.close()
 
     def interrupt(self) -> None:
         connection = self._connection
