@@ -32,6 +32,7 @@ SKIP_REASONS: Final = (
     "needs a C compiler",
     "needs strace",
     "needs root to mount a small file system",
+    "needs a user other than root",
     "needs a browser",
     "needs PostgreSQL",
     "needs an optional package",

@@ -195,7 +195,7 @@ def test_two_sinks_with_the_same_path_are_refused(tmp_path: Path) -> None:
         app.run(embedded=True, once=True, data_dir=tmp_path / "data")
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="needs Linux")
+@pytest.mark.skipif(os.getuid() == 0, reason="needs a user other than root")
 def test_a_folder_that_may_not_be_written_is_an_error_at_the_start(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(ConfigError, match="cannot write files"):

@@ -54,6 +54,10 @@ def divided(url: str) -> tuple[str, str]:
     return f"{scheme}://{root}", path
 
 
+class NoParts(DataError):
+    """A server does not send parts of files."""
+
+
 class ObjectPlaces:
     """Finds and opens objects.
 
@@ -114,7 +118,7 @@ class ObjectPlaces:
         """Read a part of an object.
 
         Raises:
-            NotImplementedError: The server does not support parts.
+            NoParts: The server does not send parts of files.
             FileNotFoundError: It was deleted.
             DataError: It was replaced by another one.
         """
@@ -200,7 +204,7 @@ class ObjectPlaces:
         except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError) as error:
             raise self._denied(place, done, error) from None
         except exceptions.NotSupportedError as error:
-            raise NotImplementedError(self._hidden(error)) from None
+            raise NoParts(self._hidden(error)) from None
         except exceptions.BaseError as error:
             # A list of objects has only the common error.
             if "404 Not Found" in str(error):
@@ -329,7 +333,7 @@ class _ObjectFile(io.RawIOBase, BinaryIO):
                 self._part = self._places.part(self._found, self._at, end)
                 self._start = self._at
                 return
-            except NotImplementedError:
+            except NoParts:
                 self._rest, self._start, self._part = self._places.whole(self._found), 0, b""
         if self._at < self._start:
             raise DataError(
