@@ -8,10 +8,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack
 
 from streamkit.dataflow.app_stages import AppStages
+from streamkit.dataflow.callers import caller_location, caller_module
 from streamkit.dataflow.calling import called_step
 from streamkit.dataflow.functions import (
-    caller_location,
-    caller_module,
     location_of,
 )
 from streamkit.dataflow.lifespans import NewLifespan, as_lifespan

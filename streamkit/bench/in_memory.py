@@ -18,8 +18,9 @@ from streamkit.env import SystemClock
 from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk, Value
 from streamkit.runtime.called_sinks import own_writer
+from streamkit.runtime.ports import Ports
 from streamkit.runtime.shutdown import Phase
-from streamkit.runtime.worker import Ports, Worker, WorkerOptions
+from streamkit.runtime.worker import Worker, WorkerOptions
 from streamkit.state.states import States
 from streamkit.state.store import Store
 

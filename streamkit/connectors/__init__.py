@@ -16,6 +16,7 @@ from streamkit.dataflow.contracts import (
     SourceReader,
     WriteFailed,
 )
+from streamkit.dataflow.lookup_tables import LookupTable, RowFinder
 from streamkit.dataflow.steps import RowFailed
 from streamkit.record import Chunk
 
@@ -25,9 +26,11 @@ __all__ = [
     "Chunk",
     "ConnectorEnv",
     "Decoder",
+    "LookupTable",
     "Positions",
     "Prepared",
     "RowFailed",
+    "RowFinder",
     "Sink",
     "SinkWriter",
     "Source",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
+from streamkit.dataflow.callers import caller_location, caller_scope
 from streamkit.dataflow.contracts import Source
 from streamkit.dataflow.decorated import source_node, undecorated
 from streamkit.dataflow.decorated_function import Stage
@@ -15,7 +16,7 @@ from streamkit.dataflow.decorators import (
     YieldsFromAsync,
 )
 from streamkit.dataflow.endpoints import FileTable
-from streamkit.dataflow.functions import caller_location, caller_scope, facts_of
+from streamkit.dataflow.functions import facts_of
 from streamkit.dataflow.join_stream import Table
 from streamkit.dataflow.options import (
     GeneratorOptions,

@@ -11,6 +11,7 @@ from streamkit.dataflow.batch_decorators import (
     BatchSinkDecorator,
     GivingBatchDecorator,
 )
+from streamkit.dataflow.callers import caller_location, caller_scope
 from streamkit.dataflow.contracts import Sink as SinkConnector
 from streamkit.dataflow.decorated import (
     input_nodes,
@@ -26,7 +27,6 @@ from streamkit.dataflow.decorators import (
     StageDecorator,
 )
 from streamkit.dataflow.endpoints import CustomSink, FunctionSink
-from streamkit.dataflow.functions import caller_location, caller_scope
 from streamkit.dataflow.options import (
     FunctionSinkOptions,
     FunctionStageOptions,

@@ -13,11 +13,8 @@ from typing import (
     cast,
 )
 
-from streamkit.dataflow.functions import (
-    caller_location,
-    check_callable,
-    errors_at,
-)
+from streamkit.dataflow.callers import caller_location
+from streamkit.dataflow.functions import check_callable, errors_at
 from streamkit.dataflow.state_handle import State
 from streamkit.dataflow.stateful import Stateful
 from streamkit.dataflow.stream import Stream

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 import types
 import typing
 from collections.abc import (
@@ -20,13 +19,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+from streamkit.dataflow.callers import caller_location
 from streamkit.dataflow.context import Context
 from streamkit.dataflow.state_handle import State
 from streamkit.dataflow.topology import Location, stage_name
 from streamkit.errors import TopologyError
 
 Kind = Literal["map", "flat_map", "async", "async_flat_map"]
-_PACKAGE = __name__.split(".", maxsplit=1)[0]
 _ITERATORS = (Iterator, Generator)
 _ASYNC_ITERATORS = (AsyncIterator, AsyncGenerator)
 
@@ -191,6 +190,19 @@ def result_of(
     return arguments[0] if issubclass(origin, Iterable) else None
 
 
+def parameter_type(function: Callable[..., Any], scope: dict[str, Any], place: int) -> Any:
+    """Return the annotated type of a parameter, without None; None if it is not known.
+
+    Raises:
+        TopologyError: An annotation cannot be resolved at run time.
+    """
+    parameters = _positional(function)
+    if len(parameters) <= place:
+        return None
+    hints = _hints(function, scope, location_of(function))
+    return unwrapped(hints.get(parameters[place].name))
+
+
 def call_problem(function: Callable[..., Any], given: tuple[Any, ...]) -> str:
     """Return why a function cannot be called with some values; empty if it can, or is unknown."""
     try:
@@ -232,24 +244,6 @@ def location_of(function: Callable[..., Any]) -> Location:
     if code is None or isinstance(function, type):
         return caller_location()
     return Location(code.co_filename, code.co_firstlineno)
-
-
-def caller_location() -> Location:
-    """Return the line of user code that called this package."""
-    frame = _outer_frame()
-    return Location() if frame is None else Location(frame.f_code.co_filename, frame.f_lineno)
-
-
-def caller_module() -> str:
-    """Return the name of the module that called this package."""
-    frame = _outer_frame()
-    return "" if frame is None else str(frame.f_globals.get("__name__", ""))
-
-
-def caller_scope() -> dict[str, Any]:
-    """Return the local names of the function that called this package."""
-    frame = _outer_frame()
-    return {} if frame is None else dict(frame.f_locals)
 
 
 def without_none(annotation: Any) -> Any:
@@ -297,16 +291,6 @@ def _check_places(
                 at=str(location),
                 hint="the order is: the value, then a State if there is one, then a Context",
             )
-
-
-def _outer_frame() -> types.FrameType | None:
-    frame: types.FrameType | None = sys._getframe(1)
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__", ""))
-        if module != _PACKAGE and not module.startswith(f"{_PACKAGE}."):
-            return frame
-        frame = frame.f_back
-    return None
 
 
 def _plain(function: Callable[..., Any]) -> Any:

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, Literal, Optional, TypedDict, TypeVar
 
+from streamkit.dataflow.callers import caller_location, caller_scope
 from streamkit.dataflow.endpoints import FileTable
-from streamkit.dataflow.functions import (
-    caller_location,
-    caller_scope,
-    check_callable,
-    errors_at,
-    result_of,
-)
+from streamkit.dataflow.functions import check_callable, errors_at, result_of
 from streamkit.dataflow.joins import Combine, How, IntervalJoin, JoinSides, WindowJoin
 from streamkit.dataflow.keyed_stream import KeyedStream
 from streamkit.dataflow.options import StageOptions, checked_options, on_error_of
@@ -172,7 +167,15 @@ def lookup(
         TopologyError: The lookup is not possible.
         UsageError: An option is not valid.
     """
-    _check_lookup(table, how, functions, options)
+    checked_options(options, LookupOptions)
+    check_lookup(how, functions)
+    if not isinstance(table, Table):
+        raise UsageError(
+            f"{table!r} is not a table",
+            hint="make one with app.table(...), or use a connector that finds rows, as SqlTable",
+        )
+    if "late" in options and not options.get("as_of"):
+        raise UsageError("late= is for a lookup with as_of=True")
     on, combine = functions
     location = caller_location()
     with errors_at(location):
@@ -205,22 +208,18 @@ def lookup(
         return LookupResults(topology, topology.add(node))
 
 
-def _check_lookup(
-    table: Table[Value],
-    how: str,
-    functions: tuple[Callable[..., Value], Callable[..., Value]],
-    options: LookupOptions,
-) -> None:
-    checked_options(options, LookupOptions)
+def check_lookup(how: str, functions: tuple[Callable[..., Value], Callable[..., Value]]) -> None:
+    """Refuse a lookup whose functions cannot be called.
+
+    Raises:
+        TopologyError: ``on=`` or ``combine=`` cannot be called.
+        UsageError: ``how=`` is not valid.
+    """
     on, combine = functions
     check_callable(on, "on=")
     check_callable(combine, "combine=", values=2)
     if how not in ("inner", "left"):
         raise UsageError(f"how={how!r} is not valid", hint='use "inner" or "left"')
-    if not isinstance(table, Table):
-        raise UsageError(f"{table!r} is not a table", hint="make one with app.table(...)")
-    if "late" in options and not options.get("as_of"):
-        raise UsageError("late= is for a lookup with as_of=True")
 
 
 def _value_type(node: Node, name: str) -> Kind:

@@ -13,10 +13,9 @@ from typing import (
     overload,
 )
 
+from streamkit.dataflow.callers import caller_location, caller_scope
 from streamkit.dataflow.emission import Emit, emission_of
 from streamkit.dataflow.functions import (
-    caller_location,
-    caller_scope,
     check_callable,
     errors_at,
     result_of,

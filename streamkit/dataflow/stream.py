@@ -16,17 +16,12 @@ from typing import (
     overload,
 )
 
+from streamkit.dataflow.callers import caller_location, caller_scope
 from streamkit.dataflow.calling import called_object
 from streamkit.dataflow.endpoints import CustomSink
-from streamkit.dataflow.functions import (
-    caller_location,
-    caller_scope,
-    check_callable,
-    errors_at,
-    result_of,
-    verb_name,
-)
+from streamkit.dataflow.functions import check_callable, errors_at, result_of, verb_name
 from streamkit.dataflow.keys import KeyBy
+from streamkit.dataflow.lookup_tables import LookupTable
 from streamkit.dataflow.operators import Filter, FlatMap, Map
 from streamkit.dataflow.options import (
     SinkOptions,
@@ -47,6 +42,7 @@ if TYPE_CHECKING:
         Table,
     )
     from streamkit.dataflow.keyed_stream import KeyedStream
+    from streamkit.dataflow.row_lookup import RowLookupOptions
 
 V_co = TypeVar("V_co", covariant=True)
 U = TypeVar("U")
@@ -160,31 +156,58 @@ class Stream(Generic[V_co]):
         how: Literal["left"],
         **options: Unpack[LookupOptions],
     ) -> LookupResults[R, V_co]: ...
+    @overload
     def lookup(
         self,
-        table: Table[U],
+        table: LookupTable,
+        *,
+        on: Callable[[V_co], object],
+        combine: Callable[[V_co, U], R],
+        how: Literal["inner"] = "inner",
+        row_type: type[U] | None = None,
+        **options: Unpack[RowLookupOptions],
+    ) -> Stream[R]: ...
+    @overload
+    def lookup(
+        self,
+        table: LookupTable,
+        *,
+        on: Callable[[V_co], object],
+        combine: Callable[[V_co, U | None], R],
+        how: Literal["left"],
+        row_type: type[U] | None = None,
+        **options: Unpack[RowLookupOptions],
+    ) -> Stream[R]: ...
+    def lookup(
+        self,
+        table: Table[U] | LookupTable,
         *,
         on: Callable[[V_co], object],
         combine: Callable[..., R],
         how: Literal["inner", "left"] = "inner",
-        **options: Unpack[LookupOptions],
-    ) -> LookupResults[R, V_co]:
+        **options: Any,
+    ) -> Any:
         """Combine each value with the row of a table.
 
         Args:
-            table: See `App.table`.
+            table: See `App.table`; or a table that is queried where it is, such as `SqlTable`.
             on: Returns the key of the row for a value.
             combine: Gets the value and the row, which must not be changed.
             how: ``inner`` drops a record without a row; ``left`` gives None for it.
-            options: See `LookupOptions`.
+            options: See `LookupOptions`, or `RowLookupOptions` for a table that is queried.
 
         Raises:
             TopologyError: With ``as_of``: the type of the values is not known, or cannot be stored.
+                The type of the rows of a table that is queried is not known.
             UsageError: An option is not valid.
         """
         from streamkit.dataflow.join_stream import lookup
+        from streamkit.dataflow.row_lookup import row_lookup
 
-        return lookup(self._topology, self._node, table, how, (on, combine), options)
+        given: Any = options  # the overloads say which they are
+        if isinstance(table, LookupTable):
+            return row_lookup(self._topology, self._node, table, how, (on, combine), given)
+        return lookup(self._topology, self._node, table, how, (on, combine), given)
 
     def pipe(
         self, fragment: Callable[Concatenate[Stream[V_co], Q], U], *args: Q.args, **kwargs: Q.kwargs

@@ -363,5 +363,5 @@ def as_text(topology: Topology) -> str:
 
 
 def _where(node: Node) -> str:
-    arrows = {"source": "←", "stage": "", "sink": "→"}
+    arrows = {"source": "←", "stage": "⇄", "sink": "→"}
     return "" if node.endpoint is None else f" {arrows[node.kind]} {node.endpoint}"

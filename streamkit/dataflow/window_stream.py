@@ -8,15 +8,9 @@ from typing import Generic, TypeVar, overload
 
 from streamkit.aggregates import Aggregator, CollectList, Fold
 from streamkit.dataflow.accumulating import Accumulator, accumulator
+from streamkit.dataflow.callers import caller_location, caller_scope
 from streamkit.dataflow.emission import Emission
-from streamkit.dataflow.functions import (
-    caller_location,
-    caller_scope,
-    check_callable,
-    errors_at,
-    result_of,
-    without_none,
-)
+from streamkit.dataflow.functions import check_callable, errors_at, result_of, without_none
 from streamkit.dataflow.keyed_stream import KeyedStream
 from streamkit.dataflow.keys import group_key_reader
 from streamkit.dataflow.sessions import Counted, Sessions

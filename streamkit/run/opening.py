@@ -27,20 +27,23 @@ from streamkit.dataflow.endpoints import (
     TopicSink,
     TopicSource,
 )
+from streamkit.dataflow.lookup_tables import RowLookup
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock, machine_memory_bytes
 from streamkit.errors import StageError, StreamKitError, TopologyError
 from streamkit.observe.facts import Started
+from streamkit.record import Kind
 from streamkit.run.options import RunOptions
 from streamkit.runtime.called_sinks import own_writer
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.file_table_reader import FileTableReader
 from streamkit.runtime.function_source import FunctionReader
 from streamkit.runtime.letters import JobFacts
+from streamkit.runtime.ports import Port, Ports
+from streamkit.runtime.row_lookups import OpenLookup
 from streamkit.runtime.task import Task
 from streamkit.runtime.task_env import TaskEnv
 from streamkit.runtime.user_calls import is_ours
-from streamkit.runtime.worker import Ports
 from streamkit.state.states import States
 from streamkit.state.store import Changes, Store, StoreFacts
 from streamkit.target import Target
@@ -104,15 +107,19 @@ class Opening:
         facts = store.open(app=self._app, cluster=cluster, fresh=self._options.fresh_state)
         readers = self._readers(client, facts)
         writers = self._writers(client)
+        lookups = self._lookups()
         states = self._states(store)
         committed = store.positions()
         async with AsyncExitStack() as opened:
+            for lookup in lookups.values():
+                opened.push_async_callback(self._close_quietly, lookup)
+                await lookup.open()
             await self._open_writers(writers, store.sink_positions(), opened)
             sources = await self._open_readers(readers, committed, opened)
             await self._keep_starts(store, committed, sources, writers)
             self._note_unused(committed, readers)
             opened.pop_all()  # the worker closes them
-        ports = Ports(readers, writers, store, states)
+        ports = Ports(readers, writers, store, states, lookups)
         return Opened(ports, self._started(facts, sources, writers))
 
     @property
@@ -171,7 +178,7 @@ class Opening:
             self._clock,
             until_end=self._options.once or self._options.replay_only,
             note=self._note,
-            kind=node.input_type if node.kind == "source" else node.value_type,
+            kind=_kind_of(node),
             shared=self._shared,
         )
 
@@ -196,6 +203,17 @@ class Opening:
             at=str(node.location),
             hint="use a topic, a connector, or a class with open, write, flush and close",
         )
+
+    def _lookups(self) -> dict[Node, OpenLookup]:
+        return {
+            node: OpenLookup(
+                node.endpoint,
+                node.endpoint.table.finder(self._env_of(node)),
+                self._clock.monotonic_s,
+            )
+            for node in self._topology.of_kind("stage")
+            if isinstance(node.endpoint, RowLookup)
+        }
 
     async def _open_writers(
         self, writers: dict[Node, SinkWriter], committed: Changes, opened: AsyncExitStack
@@ -231,11 +249,11 @@ class Opening:
             found[node] = await reader.open(committed.get(node.name, {}))
         return found
 
-    async def _close_quietly(self, port: SourceReader | SinkWriter) -> None:
+    async def _close_quietly(self, port: Port) -> None:
         try:
             await port.close()
         except Exception as error:  # the run already fails with another error
-            self._note(f"another source or sink could not be closed: {error_text(error)}")
+            self._note(f"another source, sink or lookup could not be closed: {error_text(error)}")
 
     async def _keep_starts(
         self,
@@ -319,3 +337,10 @@ class Opening:
         if self._options.fresh_state:
             return f"{facts.path.parent} (started over, --fresh-state)"
         return f"{facts.path.parent} ({'new' if facts.is_new else 'resumes from its last commit'})"
+
+
+def _kind_of(node: Node) -> Kind:
+    """Return the type of the values of a source or sink, or of the rows of a lookup."""
+    if isinstance(node.endpoint, RowLookup):
+        return node.endpoint.row_type
+    return node.input_type if node.kind == "source" else node.value_type

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Final
 
@@ -20,18 +20,18 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from streamkit.broadcast import Broadcast
-from streamkit.dataflow.contracts import AtOnceWriter, SinkWriter, SourceReader
+from streamkit.dataflow.contracts import AtOnceWriter
 from streamkit.dataflow.topology import Node
 from streamkit.errors import StageError
 from streamkit.forks import SameProcess
 from streamkit.frames.column_rows import ColumnRows
 from streamkit.limits import CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX, COLUMNS_RECORDS_MAX
 from streamkit.record import Chunk
-from streamkit.runtime.called_sinks import called_functions
 from streamkit.runtime.calls import Calls
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.intake import Arrival, Intake
 from streamkit.runtime.pending_queues import Release
+from streamkit.runtime.ports import Ports
 from streamkit.runtime.positions import ChangedPositions
 from streamkit.runtime.slice_size import SliceSize
 from streamkit.runtime.task import Task
@@ -56,8 +56,7 @@ class Runner:
     Args:
         intake: Where chunks come from.
         task: Processes the chunks.
-        writers: Where the outputs go.
-        readers: The sources, which return the position after a chunk.
+        ports: What is open: where the outputs go, and which positions come after chunks.
         positions: Where positions are recorded.
         env: The job, and the time.
     """
@@ -66,19 +65,18 @@ class Runner:
         self,
         intake: Intake,
         task: Task,
-        writers: Mapping[Node, SinkWriter],
-        readers: Mapping[Node, SourceReader],
+        ports: Ports,
         positions: ChangedPositions,
         env: TaskEnv,
     ) -> None:
         self._intake = intake
         self._task = task
-        self._delivery = Delivery(writers, env.now_s, task)
-        self._readers = readers
+        self._delivery = Delivery(ports.writers, env.now_s, task)
+        self._readers = ports.readers
         self._positions = positions
         self._now_s = env.now_s
         self._last_s = env.now_s()
-        self._calls = Calls(task.pending, env, self._on_call_ended, called_functions(writers))
+        self._calls = Calls(task.pending, env, self._on_call_ended, ports.functions())
         # Notified when records that had waited are delivered.
         self.released = Broadcast()
         # Whether a stop waits for retries too.
@@ -87,12 +85,13 @@ class Runner:
         self._is_waiting = False
         self._pauses = 0
         makes_lists = any(
-            isinstance(each, AtOnceWriter) and not each.is_per_record for each in writers.values()
+            isinstance(each, AtOnceWriter) and not each.is_per_record
+            for each in ports.writers.values()
         )
         target_s = SLICE_FOR_LISTS_S if makes_lists else SLICE_S
         self._slice_sizes = {
             node: SliceSize(target_s, first=_ROWS_FIRST, most=COLUMNS_RECORDS_MAX)
-            for node in readers
+            for node in ports.readers
         }
         self._same_process = SameProcess()
         self.boundary = anyio.Lock()

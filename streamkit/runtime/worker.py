@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +20,7 @@ from typing import Literal
 
 import anyio
 
-from streamkit.dataflow.contracts import AcknowledgedWriter, SinkWriter, SourceReader
+from streamkit.dataflow.contracts import AcknowledgedWriter
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock
 from streamkit.errors import StageError, StreamKitError
@@ -30,6 +30,7 @@ from streamkit.runtime.failures import error_text
 from streamkit.runtime.intake import Intake
 from streamkit.runtime.letters import JobFacts, Poison
 from streamkit.runtime.pending_queue import PendingQueue
+from streamkit.runtime.ports import Port, Ports
 from streamkit.runtime.positions import ChangedPositions
 from streamkit.runtime.runner import Runner
 from streamkit.runtime.shutdown import EXIT_FAILED, Failed, Finished, Phase, Signal
@@ -38,8 +39,7 @@ from streamkit.runtime.task import Task
 from streamkit.runtime.task_env import Lifespan, TaskEnv
 from streamkit.runtime.user_calls import is_ours
 from streamkit.runtime.work import Skip
-from streamkit.state.states import States, StoredState
-from streamkit.state.store import Store
+from streamkit.state.states import StoredState
 
 _SKIPS_NOTED_MAX = 5
 # How long to wait for the signal of a Ctrl-C, which may end a process pool before it arrives.
@@ -47,16 +47,6 @@ _SIGNAL_DELAY_S = 1.0
 
 # Why a job began to stop. Later events do not change it.
 Cause = Literal["", "finished", "signalled", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """The open sources and sinks of a graph, and the store of its positions."""
-
-    readers: Mapping[Node, SourceReader]
-    writers: Mapping[Node, SinkWriter]
-    store: Store
-    states: States = field(default_factory=States)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +127,7 @@ class Worker:
 
     Args:
         topology: The graph.
-        ports: The open sources, sinks and store. `run` closes them, except for the store.
+        ports: What is open. `run` closes it, except for the store.
         clock: Source of time.
         observer: Receives phases and messages.
         options: How it commits, stops and drains.
@@ -165,7 +155,7 @@ class Worker:
         task = self._new_task(topology, env)
         positions = ChangedPositions()
         self._intake = Intake(ports.readers, env.now_s, self._source_failed)
-        self._runner = Runner(self._intake, task, ports.writers, ports.readers, positions, env)
+        self._runner = Runner(self._intake, task, ports, positions, env)
         self._runner.waits_for_retries = options.drains
         self._committer = Committer(
             ports.store,
@@ -347,13 +337,13 @@ class Worker:
         self._intake.stop()
 
     async def _close(self) -> None:
-        """Close all sources and sinks concurrently, so one that hangs does not block the others."""
+        """Close all ports concurrently, so one that hangs does not block the others."""
         self._intake.cancel()
         self._processing.cancel()
         self._committing.cancel()
         await self._runner.close()
 
-        async def close(name: str, port: SourceReader | SinkWriter) -> None:
+        async def close(name: str, port: Port) -> None:
             try:
                 await port.close()
             except BaseException as error:  # the others must still be closed
@@ -365,7 +355,5 @@ class Worker:
                 self._broken(failure)
 
         async with anyio.create_task_group() as tasks:
-            for node, reader in self._ports.readers.items():
-                tasks.start_soon(close, node.name, reader)
-            for node, writer in self._ports.writers.items():
-                tasks.start_soon(close, node.name, writer)
+            for node, port in self._ports.all():
+                tasks.start_soon(close, node.name, port)

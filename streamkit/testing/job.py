@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, TypeVar, overload
@@ -114,6 +115,24 @@ class TestJob(JobInMemory):
         for chunk in chunks:
             self._process(lambda chunk=chunk: self._task.process(node, chunk))  # type: ignore[misc]
         return sum(map(len, chunks))
+
+    def set_rows(self, lookup: Stream[Any] | str, rows: Mapping[Any, Any]) -> None:
+        """Set the rows of a table that a stage queries where it is, by their keys.
+
+        Args:
+            lookup: What `Stream.lookup` has returned, or its name.
+            rows: The rows, as ``combine=`` gets them.
+
+        Raises:
+            UsageError: The stage looks up no such rows.
+        """
+        name = lookup if isinstance(lookup, str) else lookup.name
+        for node, given in self._lookups.items():
+            if node.name == name:
+                given.rows = rows
+                return
+        known = ", ".join(sorted(node.name for node in self._lookups)) or "none"
+        raise UsageError(f"{name!r} looks up no rows of a connector", hint=f"these do: {known}")
 
     def commit(self) -> None:
         """Flush the sinks that are functions or classes, as a commit does.

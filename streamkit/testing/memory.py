@@ -10,9 +10,10 @@ from streamkit.dataflow.contracts import AtOnceWriter, ConnectorEnv, SinkWriter
 from streamkit.dataflow.endpoints import (
     FileTable,
 )
+from streamkit.dataflow.lookup_tables import RowLookup
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import SystemClock
-from streamkit.record import Chunk
+from streamkit.record import Chunk, Value
 from streamkit.runtime.called_sinks import CalledWriter, called_functions, own_writer
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.file_table_reader import chunks_of
@@ -23,6 +24,7 @@ from streamkit.runtime.task_env import TaskEnv
 from streamkit.runtime.work import Work
 from streamkit.state.states import States
 from streamkit.state.store import Store
+from streamkit.testing.given_rows import GivenRows
 from streamkit.testing.loop import Loop
 from streamkit.testing.pending_work import NewLifespan, PendingWork
 from streamkit.testing.settings import TestSettings
@@ -65,7 +67,12 @@ class JobInMemory:
         self._task = self._new_task(States())
         self._writers = _own_writers(topology, self._clock)
         self._delivery = Delivery(self._writers, self._clock.monotonic_s, self._task)
-        self._pending = PendingWork(self._env, called_functions(self._writers))
+        self._lookups = {
+            node: GivenRows(node.name, node.endpoint)
+            for node in topology.of_kind("stage")
+            if isinstance(node.endpoint, RowLookup)
+        }
+        self._pending = PendingWork(self._env, self._functions())
         self._next_offset: dict[tuple[Node, int], int] = {}
         self._positions: dict[Node, dict[str, str]] = {}
         self._loop = Loop()
@@ -92,6 +99,10 @@ class JobInMemory:
             if self._folder is not None:
                 self._folder.cleanup()
                 self._folder = None
+
+    def _functions(self) -> dict[Node, Callable[..., Value]]:
+        looked_up = {node: rows.call for node, rows in self._lookups.items()}
+        return {**called_functions(self._writers), **looked_up}
 
     def _new_task(self, states: States) -> Task:
         task = Task(

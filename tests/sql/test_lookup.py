@@ -12,7 +12,7 @@ import pytest
 
 from streamkit import App, Context
 from streamkit.connectors.sql import SqlLookup, SqlSink
-from streamkit.connectors.sql.lookup import MISSING, RowCache
+from streamkit.dataflow.lookup_tables import MISSING, RowCache
 from streamkit.errors import ConfigError, TopologyError, UsageError
 from tests.postgres.server import PostgresServer
 from tests.sql.databases import TestDatabase

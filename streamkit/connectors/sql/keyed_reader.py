@@ -16,7 +16,7 @@ from streamkit.connectors.sql.values import Values, values_of
 from streamkit.record import Value
 
 # SQLite allows 1,000 levels of an expression, and each key of several columns is one.
-_KEYS_MAX: Final = 500
+KEYS_MAX: Final = 500
 
 Key = tuple[Value, ...]
 
@@ -30,7 +30,7 @@ class KeyedReader:
     rows: RowType
     key: tuple[Values, ...]
     decoder: RowDecoder
-    keys_max: int = _KEYS_MAX
+    keys_max: int = KEYS_MAX
 
     def encoded(self, key: Value) -> Key:
         """Return a key as the database has it; a key of several columns is a tuple.

@@ -1,13 +1,11 @@
-"""Finds rows of a table by their key, for stages: many calls share a query, and rows are kept."""
+"""Finds rows of a table by key, for async stages: many calls share a query, and rows are kept."""
 
 from __future__ import annotations
 
 import builtins
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import Final, Generic, TypeVar, cast
@@ -16,27 +14,20 @@ import anyio
 
 from streamkit.connectors.sql.columns import row_type
 from streamkit.connectors.sql.dialects import table_parts
-from streamkit.connectors.sql.keyed_reader import KeyedReader, keyed_reader
+from streamkit.connectors.sql.finder import SqlFinder
+from streamkit.connectors.sql.keyed_reader import Key
 from streamkit.connectors.sql.opening import session_for
 from streamkit.connectors.sql.options import Url, checked_url, database_at, duration_s, names_of
 from streamkit.connectors.sql.queries import check_rows
-from streamkit.connectors.sql.session import Session
-from streamkit.connectors.sql.tables import (
-    existing_columns,
-    key_columns,
-    limits_of,
-    refuse_absent,
-)
+from streamkit.connectors.sql.tables import key_columns
 from streamkit.connectors.sql.worker import SessionWorker
+from streamkit.dataflow.lookup_tables import MISSING, RowCache
 from streamkit.env import SystemClock
 from streamkit.errors import UsageError
 from streamkit.record import Value
 
 T = TypeVar("T")
-# The values of the key columns, as the database has them.
-Key = tuple[Value, ...]
 
-MISSING: Final = object()
 _CACHE_ROWS: Final = 100_000
 _CACHE_S: Final = 60.0
 
@@ -90,8 +81,7 @@ class SqlLookup(Generic[T]):
             check_rows(cache_rows, "cache_rows")
         self._cache = RowCache(cache_rows, duration_s(cache_for, "cache_for", zero=True))
         self._clock = SystemClock()
-        self._worker: SessionWorker | None = None
-        self._reader: KeyedReader | None = None
+        self._finder: SqlFinder | None = None
         self._wanted: dict[Key, _Wanted] = {}
         self._turn = anyio.Lock()
 
@@ -101,14 +91,15 @@ class SqlLookup(Generic[T]):
         Raises:
             ConfigError: The table or a column does not exist.
         """
-        database = database_at(self._url)
-        session = session_for(database, creates=False)
-        self._worker = SessionWorker(session, self._clock, _ignore, f"lookup in {self._table}")
+        session = session_for(database_at(self._url), creates=False)
+        worker = SessionWorker(session, self._clock, _ignore, f"lookup in {self._table}")
+        finder = SqlFinder(worker, self._table, self._rows, self._key)
         try:
-            self._reader = await self._worker.repeat(self._make_reader)
+            await finder.open()
         except BaseException:
-            await self._worker.close()
+            await finder.close()
             raise
+        self._finder = finder
         return self
 
     async def __aexit__(
@@ -117,8 +108,8 @@ class SqlLookup(Generic[T]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._worker is not None:
-            await self._worker.close()
+        if self._finder is not None:
+            await self._finder.close()
 
     async def find(self, key: Value) -> T | None:
         """Return the row with a key; None if there is none.
@@ -127,8 +118,8 @@ class SqlLookup(Generic[T]):
             StreamKitError: The database refuses the query.
             ValueError: The key is not one of the table, or the row is not of the type.
         """
-        assert self._reader is not None, "the lookup must be opened with `async with`"
-        values = self._reader.encoded(key)
+        assert self._finder is not None, "the lookup must be opened with `async with`"
+        values = self._finder.encoded(key)
         kept = self._cache.get(values, self._clock.monotonic_s())
         if kept is not MISSING:
             return cast("T | None", kept)
@@ -142,60 +133,23 @@ class SqlLookup(Generic[T]):
         return cast("T | None", wanted.row)
 
     async def _find_all(self, own: Key, wanted: _Wanted) -> None:
-        assert self._reader is not None, "it was opened"
-        assert self._worker is not None, "it was opened"
-        others = islice((each for each in self._wanted if each != own), self._reader.keys_max - 1)
+        finder = self._finder
+        assert finder is not None, "it was opened"
+        others = islice((each for each in self._wanted if each != own), finder.keys_max - 1)
         keys = [own, *others]
         # Not in a finally block: a call that was cancelled leaves its key to the others.
-        found = await self._worker.repeat(partial(self._reader.read, keys))
+        found = await finder.find(keys)
         now_s = self._clock.monotonic_s()
         for key in keys:
             each = wanted if key == own else self._wanted[key]
             self._wanted.pop(key, None)
             each.is_found = True
             try:
-                each.row = self._reader.decoded(found.get(key))
+                each.row = finder.decoded(found[key]) if key in found else None
             except ValueError as error:
                 each.error = error
                 continue
             self._cache.put(key, each.row, now_s)
-
-    def _make_reader(self, session: Session) -> KeyedReader:
-        what = f"the table {self._table}"
-        table = refuse_absent(what, session.describe(self._table))
-        existing_columns(what, session.dialect, self._rows.names, table)
-        limits = limits_of(session.dialect, table, self._rows)
-        return keyed_reader(session.dialect, self._table, self._rows, self._key, limits)
-
-
-class RowCache:
-    """Rows by their keys, for a limited time; the least recently used ones are dropped first."""
-
-    def __init__(self, rows_max: int, for_s: float) -> None:
-        self._rows_max = rows_max
-        self._for_s = for_s
-        self._rows: OrderedDict[Key, tuple[float, Value]] = OrderedDict()
-
-    def get(self, key: Key, now_s: float) -> Value:
-        """Return the row of a key; `MISSING` if it is not kept, or for too long."""
-        found = self._rows.get(key)
-        if found is None:
-            return MISSING
-        kept_s, row = found
-        if now_s - kept_s >= self._for_s:
-            del self._rows[key]
-            return MISSING
-        self._rows.move_to_end(key)
-        return row
-
-    def put(self, key: Key, row: Value, now_s: float) -> None:
-        """Keep a row; None says that there is none."""
-        if self._rows_max == 0:
-            return
-        self._rows[key] = (now_s, row)
-        self._rows.move_to_end(key)
-        if len(self._rows) > self._rows_max:
-            self._rows.popitem(last=False)
 
 
 def _ignore(text: str) -> None:

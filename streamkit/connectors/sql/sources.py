@@ -22,8 +22,10 @@ from streamkit.connectors.sql.options import (
     place_of,
 )
 from streamkit.connectors.sql.queries import check_rows
+from streamkit.connectors.sql.tables import key_columns
 from streamkit.connectors.sql.url import Database
 from streamkit.dataflow.contracts import ConnectorEnv, Decoder, Source, SourceReader
+from streamkit.dataflow.lookup_tables import LookupTable, RowFinder
 from streamkit.errors import TopologyError, UsageError, shown
 from streamkit.record import Kind, Value
 from streamkit.serde.binding import Serde
@@ -76,10 +78,11 @@ class Rows(Source[Any]):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class SqlTable(Rows):
+class SqlTable(Rows, LookupTable):
     """The rows of a table, in the order of a column that grows.
 
-    A later poll and a later run read the rows after the last one that was committed.
+    A later poll and a later run read the rows after the last one that was committed. As the table
+    of `Stream.lookup`, it has rows that are found by their ``key``.
 
     Attributes:
         url: ``postgresql://user:password@host/database`` or ``sqlite:///file.db``; a `Secret` with
@@ -135,6 +138,33 @@ class SqlTable(Rows):
     def database(self) -> Database:
         """The database; a function that gives its URL is called."""
         return database_at(self.url)
+
+    def check(self, kind: Kind) -> None:
+        """Refuse a lookup of rows of a type.
+
+        Raises:
+            TopologyError: The type has no columns, or not those of the key.
+            UsageError: An option is only for reading the whole table.
+        """
+        key_columns(row_type(kind), names_of(self.key))
+        given = [each for each in ("incremental", "columns", "every") if getattr(self, each)]
+        given += ["splits"] if self.splits > 1 else []
+        if given:
+            raise UsageError(
+                f"{given[0]}= of {self} is for reading all rows, not for a lookup",
+                hint="a lookup needs the URL, the table and its key; the fields of its row type "
+                "are the columns",
+            )
+
+    def finder(self, env: ConnectorEnv) -> RowFinder:
+        """Create what finds rows by their key."""
+        from streamkit.connectors.sql.finder import SqlFinder
+        from streamkit.connectors.sql.opening import session_for
+        from streamkit.connectors.sql.worker import SessionWorker
+
+        session = session_for(self.database, creates=False)
+        worker = SessionWorker(session, env.clock, env.note, f"lookup {env.name}")
+        return SqlFinder(worker, self.table, row_type(env.kind), names_of(self.key))
 
 
 @dataclass(frozen=True, slots=True, repr=False)
