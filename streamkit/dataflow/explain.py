@@ -9,6 +9,7 @@ from typing import TypeVar
 from streamkit.dataflow.calling import called_step
 from streamkit.dataflow.endpoints import FileTable, FunctionSink, FunctionSource
 from streamkit.dataflow.frame_operators import MapFrames
+from streamkit.dataflow.lookup_tables import RowLookup
 from streamkit.dataflow.steps import Unlimited
 from streamkit.dataflow.tables import Lookup
 from streamkit.dataflow.topology import Node, Topology
@@ -115,7 +116,9 @@ def _notes(node: Node, plan: TimePlan) -> Iterator[str]:
     if node.on_error != FAIL:
         yield f"a record that fails: {node.on_error}"
     called = called_step(node)
-    if called is not None:
+    if isinstance(node.endpoint, RowLookup):
+        yield f"looks up rows in {node.endpoint}"
+    elif called is not None:
         yield str(called.spec)
     yield from (
         f"gets frames of up to {step.batch} rows, in slices"

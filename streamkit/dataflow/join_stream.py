@@ -167,15 +167,8 @@ def lookup(
         TopologyError: The lookup is not possible.
         UsageError: An option is not valid.
     """
-    checked_options(options, LookupOptions)
+    _check_table(table, options)
     check_lookup(how, functions)
-    if not isinstance(table, Table):
-        raise UsageError(
-            f"{table!r} is not a table",
-            hint="make one with app.table(...), or use a connector that finds rows, as SqlTable",
-        )
-    if "late" in options and not options.get("as_of"):
-        raise UsageError("late= is for a lookup with as_of=True")
     on, combine = functions
     location = caller_location()
     with errors_at(location):
@@ -206,6 +199,17 @@ def lookup(
             tables=tables,
         )
         return LookupResults(topology, topology.add(node))
+
+
+def _check_table(table: Table[Value], options: LookupOptions) -> None:
+    checked_options(options, LookupOptions)
+    if not isinstance(table, Table):
+        raise UsageError(
+            f"{table!r} is not a table",
+            hint="make one with app.table(...), or use a connector that finds rows, as SqlTable",
+        )
+    if "late" in options and not options.get("as_of"):
+        raise UsageError("late= is for a lookup with as_of=True")
 
 
 def check_lookup(how: str, functions: tuple[Callable[..., Value], Callable[..., Value]]) -> None:

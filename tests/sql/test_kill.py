@@ -42,6 +42,13 @@ def commits_so_far(database: TestDatabase) -> list[int]:
     return commits(database) if exists == [(True,)] else []
 
 
+def create_tables(database: TestDatabase) -> None:
+    database.run("CREATE TABLE source_rows (id bigint PRIMARY KEY, changed bigint NOT NULL)")
+    database.run("CREATE TABLE lanes (lane bigint PRIMARY KEY, name text NOT NULL)")
+    lanes = ", ".join(f"({number}, '{number}')" for number in range(LANES))
+    database.run(f"INSERT INTO lanes VALUES {lanes}")
+
+
 def add_rows(database: TestDatabase, first: int, count: int) -> None:
     numbers = range(first, first + count)
     rows = ", ".join(f"({number}, {number // 10})" for number in numbers)
@@ -53,7 +60,7 @@ def test_a_repeatedly_killed_job_writes_every_row_exactly_once(
     place: Place, database: TestDatabase, is_deep: bool
 ) -> None:
     kills, count = 40 if is_deep else 5, 5_000
-    database.run("CREATE TABLE source_rows (id bigint PRIMARY KEY, changed bigint NOT NULL)")
+    create_tables(database)
     chosen = random.Random(kills)
     for number in range(kills):
         # Enough new rows for the aim, even if all that came before are committed.
@@ -87,7 +94,7 @@ def test_a_server_that_is_killed_while_a_job_runs_gets_every_row_exactly_once(
 ) -> None:
     kills, count = (20, 5_000) if is_deep else (3, 5_000)
     place.produce_rows("numbers", lanes=LANES, count=count)
-    postgres_only.run("CREATE TABLE source_rows (id bigint PRIMARY KEY, changed bigint NOT NULL)")
+    create_tables(postgres_only)
     add_rows(postgres_only, 0, count)
     with place.job(JOB, "--commit-interval", "20ms", DATABASE=postgres_only.url) as job:
         for number in range(1, kills + 1):

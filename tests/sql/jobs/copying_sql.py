@@ -1,4 +1,4 @@
-"""Copies numbered rows of a topic and of a table to tables. DATABASE is the URL."""
+"""Copies numbered rows of a topic and of a table to tables; DATABASE is the URL."""
 
 import os
 
@@ -17,6 +17,11 @@ app = App("copying-sql")
 class Numbered(msgspec.Struct):
     lane: int
     number: int
+
+
+class Lane(msgspec.Struct):
+    lane: int
+    name: str
 
 
 class Source(msgspec.Struct):
@@ -38,6 +43,12 @@ def source_rows(row: Source) -> Source:
     return row
 
 
+def with_lane(row: Numbered, lane: Lane) -> Numbered:
+    return Numbered(int(lane.name), row.number)
+
+
 numbers.to(SqlSink(URL, "inserted"))
-numbers.to(SqlSink(URL, "replaced", mode="upsert", key=("lane", "number")))
+lanes = SqlTable(URL, "lanes")
+looked_up = numbers.lookup(lanes, on=lambda row: row.lane, combine=with_lane, cache_rows=1)
+looked_up.to(SqlSink(URL, "replaced", mode="upsert", key=("lane", "number")))
 source_rows.to(SqlSink(URL, "copied"))
