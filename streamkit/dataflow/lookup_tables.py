@@ -65,6 +65,10 @@ class RowFinder(ABC):
         """
         return key  # type: ignore[no-any-return]
 
+    def encoded_all(self, keys: Sequence[Value]) -> Sequence[Hashable]:
+        """Return many keys as `find` gets them; if it raises, each key is given to `encoded`."""
+        return list(map(self.encoded, keys))
+
     @abstractmethod
     async def find(self, keys: Sequence[Hashable]) -> Mapping[Hashable, Value]:
         """Return the rows of some different keys, by key; keys without a row are left out.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from streamkit.dataflow.lookup_tables import MISSING, RowCache, RowFinder, RowLookup
 from streamkit.errors import RowError
@@ -43,31 +43,42 @@ class OpenLookup:
             RowError: A function of the user failed for a value, or its row is not valid.
             StreamKitError: The rows cannot be read.
         """
-        keys = [self._key(row, value) for row, value in enumerate(values)]
+        lookup = self._lookup
+        keys = self._encoded(_listed(values, map(lookup.on, values)))
         found, invalid = await self._rows(keys)
-        combine, drops_missing = self._lookup.combine, self._lookup.drops_missing
-        results: list[Value] = []
-        for row, (value, key) in enumerate(zip(values, keys, strict=True)):
-            if key in invalid:
-                raise RowError(row) from invalid[key]
-            found_row = found[key]
-            if found_row is None and drops_missing:
-                results.append(None)
-                continue
-            try:
-                results.append(combine(value, found_row))
-            except BaseException as error:  # the user's function may raise anything
-                raise RowError(row) from error
-        return results
+        if invalid:
+            row = next(row for row, key in enumerate(keys) if key in invalid)
+            raise RowError(row) from invalid[keys[row]]
+        combine, drops_missing = lookup.combine, lookup.drops_missing
+        rows = map(found.__getitem__, keys)
+        return _listed(
+            values,
+            (
+                None if row is None and drops_missing else combine(value, row)
+                for value, row in zip(values, rows, strict=True)
+            ),
+        )
 
-    def _key(self, row: int, value: Value) -> Hashable:
+    def _encoded(self, keys: Sequence[Value]) -> Sequence[Hashable]:
+        given = [key for key in keys if key is not None]
         try:
-            key = self._lookup.on(value)
-            encoded = None if key is None else self._finder.encoded(key)
-            hash(encoded)
-        except BaseException as error:
+            encoded = self._finder.encoded_all(given)
+            hash(tuple(encoded))
+        except Exception:
+            for row, key in enumerate(keys):
+                if key is not None:
+                    self._refuse_key(row, key)
+            raise  # a finder that refuses all keys, but none of them alone
+        if len(given) == len(keys):
+            return encoded
+        rest = iter(encoded)
+        return [None if key is None else next(rest) for key in keys]
+
+    def _refuse_key(self, row: int, key: Value) -> None:
+        try:
+            hash(self._finder.encoded(key))
+        except Exception as error:
             raise RowError(row) from error
-        return encoded
 
     async def _rows(
         self, keys: Sequence[Hashable]
@@ -91,3 +102,19 @@ class OpenLookup:
                     continue
                 self._cache.put(key, rows[key], now_s)
         return rows, invalid
+
+
+def _listed(values: Sequence[Value], results: Iterable[Value]) -> list[Value]:
+    """Return what a function of the user gives for each value.
+
+    Raises:
+        RowError: It failed for a value.
+    """
+    listed: list[Value] = []
+    try:
+        listed.extend(results)
+        if len(listed) < len(values):  # for `extend`, StopIteration means the end
+            raise RuntimeError("the function raised StopIteration")
+    except BaseException as error:  # the user's function may raise anything
+        raise RowError(len(listed)) from error
+    return listed

@@ -54,6 +54,9 @@ class SqlFinder(RowFinder):
     def encoded(self, key: Value) -> Key:
         return self._open_reader.encoded(key)
 
+    def encoded_all(self, keys: Sequence[Value]) -> Sequence[Key]:
+        return self._open_reader.encoded_all(keys)
+
     async def find(self, keys: Sequence[Hashable]) -> Mapping[Hashable, Value]:
         found = await self._worker.repeat(
             partial(self._open_reader.read, cast("Sequence[Key]", keys))

@@ -38,12 +38,27 @@ class KeyedReader:
         Raises:
             ValueError: It is not a key of the table.
         """
-        parts = key if len(self.key) > 1 else (key,)
-        if not isinstance(parts, tuple | list) or len(parts) != len(self.key):
+        return self.encoded_all([key])[0]
+
+    def encoded_all(self, keys: Sequence[Value]) -> list[Key]:
+        """Return many keys as the database has them.
+
+        Raises:
+            ValueError: One of them is not a key of the table.
+        """
+        if len(self.key) == 1:
+            columns: Sequence[Sequence[Value]] = [keys]
+        else:
+            for key in keys:
+                self._check_parts(key)
+            columns = list(zip(*keys, strict=True))
+        pairs = zip(self.key, columns, strict=False)  # without keys there are no columns
+        return list(zip(*(values.converted(column) for values, column in pairs), strict=True))
+
+    def _check_parts(self, key: Value) -> None:
+        if not isinstance(key, tuple | list) or len(key) != len(self.key):
             names = ", ".join(each.column.name for each in self.key)
             raise ValueError(f"{key!r} is not a key of ({names}): it needs one value for each")
-        pairs = zip(self.key, parts, strict=True)
-        return tuple(values.converted([part])[0] for values, part in pairs)
 
     def read(self, keys: Sequence[Key], session: Session) -> Mapping[Key, Mapping[str, Value]]:
         """Return the rows of some keys, at most ``keys_max``, by their keys."""
