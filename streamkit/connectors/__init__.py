@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from streamkit.connectors.transactional import StoredCommit, TransactionalWriter
 from streamkit.dataflow.contracts import (
     AcknowledgedWriter,
     AtOnceWriter,
@@ -36,5 +37,7 @@ __all__ = [
     "Source",
     "SourceFacts",
     "SourceReader",
+    "StoredCommit",
+    "TransactionalWriter",
     "WriteFailed",
 ]

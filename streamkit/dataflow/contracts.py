@@ -6,7 +6,8 @@ its *reader* or *writer*, which does the work. Users find these names in `stream
 There are two kinds of writers, with a class for each. An *acknowledged* writer may buffer records;
 a commit waits until it has acknowledged them. An *at once* writer takes effect with each call, and
 that cannot be undone. So at-once sinks are called first, record after record, and the position
-advances only over the records that they have received.
+advances only over the records that they have received. For places with transactions there is
+`streamkit.connectors.TransactionalWriter`, an acknowledged writer that writes each row once.
 """
 
 from __future__ import annotations

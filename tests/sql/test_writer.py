@@ -14,8 +14,8 @@ from uuid import UUID
 import msgspec
 import pytest
 
+from streamkit.connectors import transactional
 from streamkit.connectors.sql import SqlSink
-from streamkit.connectors.sql import writer as writer_module
 from streamkit.connectors.sql.columns import row_type
 from streamkit.connectors.sql.decoding import row_decoder
 from streamkit.connectors.sql.queries import Statement
@@ -55,7 +55,7 @@ async def test_a_run_that_ends_at_any_step_writes_each_row_once(
     kept_bytes: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(writer_module, "_KEPT_BYTES_MAX", kept_bytes)
+    monkeypatch.setattr(transactional, "_KEPT_BYTES_MAX", kept_bytes)
     sink = SqlSink(database.url, "totals", mode=mode, key="id" if mode == "upsert" else None)
     async with job.run(sink) as run:
         await run.write([Total(1, "a"), Total(2, "b")])

@@ -21,7 +21,7 @@ from streamkit.connectors.sql.statements import (
     select_position,
     update_position,
 )
-from streamkit.errors import StateMismatch
+from streamkit.connectors.transactional import other_run
 
 # There is one task, and so one way into a sink.
 _LANE: Final = "0"
@@ -74,7 +74,7 @@ class CommitNumbers:
         session.rollback()
         if found == number:
             return False
-        raise other_run(self, found, number - 1)
+        raise other_run("the database", self.app, self.sink, found, number - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +100,3 @@ class Commit:
                 session.delete(target, block.keys)
             session.write(target, block.rows)
         return True
-
-
-def other_run(numbers: CommitNumbers, found: int | None, expected: int) -> StateMismatch:
-    """Return the error for a database that does not have the last commit of this run."""
-    return StateMismatch(
-        f"the database has commit {found} of the sink {numbers.sink!r} of {numbers.app!r}, but "
-        f"this run continues after commit {expected}",
-        hint="another copy of the job writes there, or the state of the job or the database was "
-        "restored from a backup; --fresh-state starts over",
-    )
