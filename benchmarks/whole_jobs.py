@@ -14,7 +14,8 @@ from streamkit.connectors import Sink
 from streamkit.dataflow.contracts import ConnectorEnv
 from streamkit.env import SystemClock
 from streamkit.runtime.called_sinks import own_writer
-from streamkit.runtime.worker import Ports, Worker, WorkerOptions
+from streamkit.runtime.ports import Ports
+from streamkit.runtime.worker import Worker, WorkerOptions
 from streamkit.state.states import States
 from streamkit.state.store import Store
 

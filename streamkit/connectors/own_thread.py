@@ -38,11 +38,19 @@ class OwnThread:
         Raises:
             anyio.ClosedResourceError: The thread was closed, maybe while another task used it.
         """
+        return await self.start(function)
+
+    def start(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        """Begin a call; the future has its result. Call it in the event loop.
+
+        Raises:
+            anyio.ClosedResourceError: The thread was closed.
+        """
         if self._is_closed:
             raise anyio.ClosedResourceError
-        return await self._queued(function)
+        return self._queued(function)
 
-    async def _queued(self, function: Callable[[], T]) -> T:
+    def _queued(self, function: Callable[[], T]) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
 
@@ -60,7 +68,7 @@ class OwnThread:
             )
             self._thread.start()
         self._to_do.put(run)
-        return await done
+        return done
 
     async def close(self, function: Callable[[], None]) -> None:
         """Make a last call, and end the thread; one that hangs is given up after a second."""

@@ -26,7 +26,7 @@ from streamkit.errors import StageError
 from streamkit.forks import SameProcess
 from streamkit.frames.column_rows import ColumnRows
 from streamkit.limits import CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX, COLUMNS_RECORDS_MAX
-from streamkit.record import Chunk
+from streamkit.record import Chunk, LineBlock
 from streamkit.runtime.calls import Calls
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.intake import Arrival, Intake
@@ -315,6 +315,8 @@ def _rows_within(chunk: Chunk, bytes_max: int) -> int:
     values = chunk.values
     if type(values) is ColumnRows:
         return COLUMNS_RECORDS_MAX
+    if type(values) is LineBlock:
+        return min(CHUNK_RECORDS_MAX, max(1, bytes_max * len(values) // (len(values.text) + 1)))
     if type(values[0]) is not bytes:
         return CHUNK_RECORDS_MAX
     sample = values[:: max(1, len(values) // _SAMPLES)]

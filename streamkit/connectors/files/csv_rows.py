@@ -84,7 +84,7 @@ class CsvReader:
         self._dialect = dialect
         self._header = header
         # The lines that the rows read last came from, by blocks, and the ends of the blocks.
-        self._blocks: list[tuple[list[bytes], Mark]] = [([], start)]
+        self._blocks: list[tuple[Sequence[bytes], Mark]] = [([], start)]
         self._end = start
         self._is_complete = False
         # Whether the last rows were read up to the present end of the file.
@@ -187,11 +187,10 @@ class CsvReader:
     def _texts(self) -> Iterator[list[str]]:
         while block := self._lines.next_block(is_complete=self._is_complete):
             self._blocks.append((block, self._lines.end))
-            data = b"\n".join(block)
             try:
-                text = data.decode(self._dialect.encoding)
+                text = block.text.decode(self._dialect.encoding)
             except UnicodeDecodeError:
-                text = data.decode(self._dialect.encoding, "surrogateescape")
+                text = block.text.decode(self._dialect.encoding, "surrogateescape")
                 self._is_valid = False
             yield [f"{line}\n" for line in text.split("\n")]
         self._has_ended = True

@@ -15,7 +15,7 @@ from streamkit.connectors.files.csv_rows import CsvDialect, CsvReader, csv_decod
 from streamkit.connectors.files.lines import LineReader, Mark
 from streamkit.dataflow.contracts import Decoder
 from streamkit.errors import DataError, TopologyError, UsageError
-from streamkit.record import Kind, Value
+from streamkit.record import Kind, LineBlock, Value
 from streamkit.serde.values import encode_as, format_for
 
 if TYPE_CHECKING:  # Python 3.11 does not have it
@@ -223,7 +223,7 @@ def _lines_decoder(loads: Callable[[bytes], Any]) -> Callable[[Sequence[bytes]],
     decode_lines = decoder.decode_lines
 
     def many(lines: Sequence[bytes]) -> list[Any]:
-        text = b"\n".join(lines)
+        text = lines.text if isinstance(lines, LineBlock) else b"\n".join(lines)
         is_clear = text.startswith(b"{") and text.endswith(b"}")
         if not is_clear or text.count(b"}\n{") != len(lines) - 1:
             return list(map(loads, lines))

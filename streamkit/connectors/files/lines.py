@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from streamkit.errors import DataError
+from streamkit.record import LineBlock
 
 if TYPE_CHECKING:
     from streamkit.connectors.files.formats import Rows
@@ -26,7 +28,7 @@ class Mark:
 
 
 class Lines:
-    """Complete lines of a file, as a list per block, without their ``\\n``."""
+    """Complete lines of a file, in blocks without their last line end."""
 
     def __init__(self, file: BinaryIO, start: Mark) -> None:
         self._file = file
@@ -34,11 +36,9 @@ class Lines:
         self._tail = b""
         # Where the next block of lines begins.
         self.end = start
-        # Whether a line of the last block may end with ``\r``.
-        self.has_returns = False
 
-    def next_block(self, *, is_complete: bool) -> list[bytes]:
-        """Return the next lines; an empty list if no complete line follows now.
+    def next_block(self, *, is_complete: bool) -> LineBlock | None:
+        """Return the next lines; None if no complete line follows now.
 
         With ``is_complete``, what follows the last line end is a line too.
 
@@ -57,15 +57,14 @@ class Lines:
                     )
                 continue
             if not data and not (is_complete and self._tail):
-                return []
-            block, self._tail = self._tail + data[: max(0, cut)], data[cut + 1 :]
-            lines = block.split(b"\n")
-            self.has_returns = b"\r" in block
-            self.end = Mark(self.end.byte + len(block) + (cut >= 0), self.end.line + len(lines))
+                return None
+            text, self._tail = self._tail + data[: max(0, cut)], data[cut + 1 :]
+            lines = text.count(b"\n") + 1
+            self.end = Mark(self.end.byte + len(text) + (cut >= 0), self.end.line + lines)
             if self._at_start:
                 self._at_start = False
-                lines[0] = lines[0].removeprefix(BOM)
-            return lines
+                text = text.removeprefix(BOM)
+            return LineBlock(text, lines)
 
 
 class LineReader:
@@ -74,7 +73,7 @@ class LineReader:
     def __init__(self, file: BinaryIO, start: Mark, *, has_empty: bool) -> None:
         self._lines = Lines(file, start)
         self._has_empty = has_empty
-        self._rest: list[bytes] = []
+        self._rest: LineBlock | None = None
         self._end = start
 
     def read(self, rows_max: int, *, is_complete: bool) -> Rows | None:
@@ -82,23 +81,44 @@ class LineReader:
         from streamkit.connectors.files.formats import Rows
 
         while True:
-            if not self._rest:
-                self._rest = self._lines.next_block(is_complete=is_complete)
-            if not self._rest:
+            block = self._rest or self._lines.next_block(is_complete=is_complete)
+            if block is None:
                 return None
-            lines, self._rest = self._rest[:rows_max], self._rest[rows_max:]
+            block, self._rest = _divided(block, rows_max)
             first = self._end.line
-            self._end = self._lines.end if not self._rest else self._after(lines)
-            numbers: range | list[int] = range(first, first + len(lines))
-            if self._lines.has_returns:
-                lines = [line.removesuffix(b"\r") for line in lines]
-            if not (self._has_empty or all(lines)):
-                numbers = [number for number, line in zip(numbers, lines, strict=True) if line]
-                lines = [line for line in lines if line]
+            self._end = self._lines.end if self._rest is None else self._before(self._rest)
+            lines, numbers = self._rows_of(block, range(first, first + len(block)))
             if lines:
                 return Rows(lines, numbers, self._end)
 
-    def _after(self, lines: list[bytes]) -> Mark:
-        size_bytes = sum(map(len, self._rest)) + len(self._rest)
-        has_end = self._lines.end.byte - size_bytes
-        return Mark(has_end, self._end.line + len(lines))
+    def _rows_of(self, block: LineBlock, numbers: range) -> tuple[Sequence[bytes], Sequence[int]]:
+        """Return the lines that are rows, and their numbers."""
+        text = block.text
+        lines: Sequence[bytes] = block
+        if b"\r" in text:
+            lines = [line.removesuffix(b"\r") for line in block]
+        elif not (b"\n\n" in text or text[:1] in (b"", b"\n") or text.endswith(b"\n")):
+            return block, numbers
+        if self._has_empty or all(lines):
+            return lines, numbers
+        found = [(line, number) for line, number in zip(lines, numbers, strict=True) if line]
+        return [line for line, _ in found], [number for _, number in found]
+
+    def _before(self, rest: LineBlock) -> Mark:
+        """Return the place before the last lines of the block that was read."""
+        end = self._lines.end
+        return Mark(end.byte - len(rest.text) - 1, end.line - len(rest))
+
+
+def _divided(block: LineBlock, rows_max: int) -> tuple[LineBlock, LineBlock | None]:
+    """Return the first lines of a block, at most so many, and the others."""
+    if len(block) <= rows_max:
+        return block, None
+    text = block.text
+    parts = -(-len(block) // rows_max)
+    cut = text.rfind(b"\n", 0, len(text) // parts + 1)
+    count = text.count(b"\n", 0, cut) + 1
+    if cut < 0 or count > rows_max:  # the lines differ in length
+        count = rows_max
+        cut = len(b"\n".join(block[:count]))
+    return LineBlock(text[:cut], count), LineBlock(text[cut + 1 :], len(block) - count)

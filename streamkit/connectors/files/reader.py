@@ -12,6 +12,7 @@ A file whose format does not grow is another file as soon as it has changed.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ from streamkit.units import counted
 _PARTITION: Final = 0
 # How much one call reads at most, in whole chunks.
 _CHUNKS_AHEAD: Final = 4
+# With fewer chunks left, the next ones are read while these are processed.
+_CHUNKS_LEFT: Final = 2
 _ROWS_AHEAD: Final = _CHUNKS_AHEAD * CHUNK_RECORDS_MAX
 
 
@@ -126,6 +129,8 @@ class FilesReader(SourceReader):
         # Chunks that a cancelled call of `next` has left.
         self._ready: deque[Chunk] = deque()
         self._failure: StreamKitError | None = None
+        # A call of the thread that was begun before its rows are wanted.
+        self._ahead: asyncio.Future[None] | None = None
         self._waiting: deque[tuple[str, FoundFile, _Position | None]] = deque()
         self._open: _OpenFile | None = None
         self._blocks: deque[_Block] = deque()
@@ -152,10 +157,16 @@ class FilesReader(SourceReader):
 
     async def next(self) -> Chunk | None:
         while True:
-            if not self._ready:
+            if not self._ready and self._ahead is not None:
+                ahead, self._ahead = self._ahead, None
+                await ahead
+            if not self._ready:  # a call that began earlier may have read nothing
                 await self._thread.call(self._read)
             if self._ready:
-                return self._ready.popleft()
+                chunk = self._ready.popleft()
+                if self._ahead is None and len(self._ready) < _CHUNKS_LEFT:
+                    self._ahead = self._thread.start(self._read)
+                return chunk
             if self._follow_s is None or self._env.until_end:
                 return None
             await self._env.clock.sleep(self._follow_s)
@@ -181,6 +192,9 @@ class FilesReader(SourceReader):
         return self._follow_s is None
 
     async def close(self) -> None:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and not ahead.cancel():
+            ahead.exception()  # of rows that nobody wants any more
         await self._thread.close(self._close_file)
 
     # --- in the thread ----------------------------------------------------------------
@@ -225,9 +239,11 @@ class FilesReader(SourceReader):
         opened.skip -= skip
         is_last = opened.shows_end and opened.ahead is None
         self._reached[opened.path] = opened.position(found.end, opened.skip, is_done=is_last)
-        values, numbers = found.values[skip:], found.numbers[skip:]
-        if not values:
+        values, numbers = found.values, found.numbers
+        if skip == len(values):
             return
+        if skip:  # otherwise a block of lines would be divided
+            values, numbers = values[skip:], numbers[skip:]
         self._blocks.append(_Block(opened, start, found.end, skip, numbers, is_last))
         now_ms = self._env.clock.wall_ms()
         count = len(values)
