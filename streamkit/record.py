@@ -358,10 +358,12 @@ class LineBlock(Sequence[bytes]):
         count: How many they are.
     """
 
-    __slots__ = ("_count", "_lines", "text")
+    __slots__ = ("_count", "_lines", "are_braced", "text")
 
     def __init__(self, text: bytes, count: int) -> None:
         self.text = text
+        # Whether it is known that each line begins with ``{`` and ends with ``}``.
+        self.are_braced = False
         self._count = count
         self._lines: list[bytes] | None = None
 

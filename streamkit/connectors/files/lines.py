@@ -95,6 +95,10 @@ class LineReader:
         """Return the lines that are rows, and their numbers."""
         text = block.text
         lines: Sequence[bytes] = block
+        if not self._has_empty and text[:1] == b"{" and text[-1:] == b"}":
+            block.are_braced = text.count(b"}\n{") == len(block) - 1
+            if block.are_braced:
+                return block, numbers
         if b"\r" in text:
             lines = [line.removesuffix(b"\r") for line in block]
         elif not (b"\n\n" in text or text[:1] in (b"", b"\n") or text.endswith(b"\n")):
