@@ -11,12 +11,17 @@ import msgspec
 import pytest
 
 from streamkit import App
-from streamkit.connectors.sql import SqlSink, SqlTable
+from streamkit.connectors.sql import SqlLookup, SqlSink, SqlTable
 from streamkit.dataflow.stream import Stream
-from streamkit.errors import ConfigError, TopologyError, UsageError
+from streamkit.errors import ConfigError, DataError, TopologyError, UsageError
 from tests.postgres.server import PostgresServer
 from tests.sql.databases import TestDatabase
 from tests.sql.test_lookup import fill
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 class Order(msgspec.Struct):
@@ -150,3 +155,29 @@ def test_a_type_that_is_no_row_or_lacks_the_key_is_refused() -> None:
         orders.lookup(table, on=customer_of, combine=named)
     with pytest.raises(TopologyError, match="int has no columns"):
         orders.lookup(table, on=customer_of, combine=lambda order, row: row, row_type=int)
+
+
+@pytest.mark.anyio
+async def test_a_key_that_identifies_no_single_row_is_an_error(database: TestDatabase) -> None:
+    database.run("CREATE TABLE people (name text, city text)")
+    database.run("INSERT INTO people VALUES ('Ada', 'Rome'), ('Ada', 'Oslo'), ('Bo', 'Bonn')")
+    Person = msgspec.defstruct("Person", [("name", str), ("city", str)])
+    async with SqlLookup(database.url, "people", Person, "name") as lookup:
+        assert await lookup.find("Bo") == Person("Bo", "Bonn")
+        with pytest.raises(DataError, match="2 rows of people have the key name='Ada'"):
+            await lookup.find("Ada")
+
+
+@pytest.mark.anyio
+async def test_a_row_that_only_the_database_finds_equal_is_an_error(
+    database: TestDatabase,
+) -> None:
+    kind = "char(5)" if database.is_postgres else "text COLLATE NOCASE"
+    database.run(f"CREATE TABLE items (name {kind} PRIMARY KEY)")
+    database.run("INSERT INTO items VALUES ('Ink'), ('fives')")
+    Item = msgspec.defstruct("Item", [("name", str)])
+    async with SqlLookup(database.url, "items", Item, "name") as lookup:
+        assert await lookup.find("fives") == Item("fives")
+        assert await lookup.find("none") is None
+        with pytest.raises(DataError, match="takes for an equal one"):
+            await lookup.find("Ink" if database.is_postgres else "INK")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,7 @@ from streamkit.connectors.sql.queries import Statement
 from streamkit.connectors.sql.session import Session
 from streamkit.connectors.sql.tables import Limits
 from streamkit.connectors.sql.values import Values, values_of
+from streamkit.errors import DataError, shown
 from streamkit.record import Value
 
 # SQLite allows 1,000 levels of an expression, and each key of several columns is one.
@@ -61,11 +63,33 @@ class KeyedReader:
             raise ValueError(f"{key!r} is not a key of ({names}): it needs one value for each")
 
     def read(self, keys: Sequence[Key], session: Session) -> Mapping[Key, Mapping[str, Value]]:
-        """Return the rows of some keys, at most ``keys_max``, by their keys."""
+        """Return the rows of some keys, at most ``keys_max``, by their keys.
+
+        Raises:
+            DataError: The key does not identify a row, or the database finds a row by another key.
+        """
         found = session.query(self._statement(keys))
         rows = [dict(zip(self.rows.names, row, strict=True)) for row in found.rows]
         names = [each.column.name for each in self.key]
-        return {tuple(row[name] for name in names): row for row in rows}
+        by_key = {tuple(row[name] for name in names): row for row in rows}
+        if len(by_key) < len(rows):
+            counts = Counter(tuple(row[name] for name in names) for row in rows)
+            (key, count), *_ = counts.most_common(1)
+            raise DataError(
+                f"{count} rows of {self.table} have the key {self._shown(key)}",
+                hint="look up rows by columns that identify a row",
+            )
+        if other := next(iter(by_key.keys() - set(keys)), None):
+            raise DataError(
+                f"{self.table} has a row with the key {self._shown(other)}, which the database "
+                "takes for an equal one",
+                hint="it ignores case or spaces at the end; let on= return the key as it is stored",
+            )
+        return by_key
+
+    def _shown(self, key: Key) -> str:
+        names = (each.column.name for each in self.key)
+        return ", ".join(f"{n}={shown(v)}" for n, v in zip(names, key, strict=True))
 
     def decoded(self, row: Mapping[str, Value] | None) -> Value:
         """Return a row as a value of its type; None for no row.
