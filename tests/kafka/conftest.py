@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import anyio
 import pytest
@@ -14,6 +15,9 @@ from streamkit.env import SystemClock
 pytest.importorskip("confluent_kafka", reason="needs an optional package: confluent-kafka")
 
 from tests.kafka.cluster import Cluster
+from tests.kafka.server import KafkaServer, jars
+
+NO_KAFKA: Final = "needs Apache Kafka: scripts/test fetches it where java and mvn are installed"
 
 
 @pytest.fixture
@@ -26,6 +30,15 @@ def cluster() -> Iterator[Cluster]:
     cluster = Cluster()
     yield cluster
     cluster.close()
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[KafkaServer]:
+    """A real broker that all tests share; a test that stops it must start it again."""
+    if jars() is None:
+        pytest.skip(NO_KAFKA)
+    with KafkaServer() as server:
+        yield server
 
 
 class Notes(list[str]):
