@@ -9,7 +9,8 @@ from typing import Final
 import anyio
 import pytest
 
-from streamkit.connectors import ConnectorEnv
+from streamkit.connectors import Chunk, ConnectorEnv
+from streamkit.connectors.kafka import KafkaSource
 from streamkit.env import SystemClock
 
 pytest.importorskip("confluent_kafka", reason="needs an optional package: confluent-kafka")
@@ -62,3 +63,32 @@ class Notes(list[str]):
 
 def env_of(folder: Path, notes: list[str], *, until_end: bool = True) -> ConnectorEnv:
     return ConnectorEnv("kafka", "test", folder, SystemClock(), until_end, notes.append)
+
+
+class ShiftedClock(SystemClock):
+    """The clock of the machine, moved forward."""
+
+    shift_s = 0.0
+
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() + self.shift_s
+
+
+async def read_rows(
+    source: KafkaSource,
+    folder: Path,
+    committed: dict[str, str],
+    *,
+    env: ConnectorEnv | None = None,
+) -> list[tuple[Chunk, int]]:
+    """Read to the end and return every row with its chunk."""
+    reader = source.reader(env or env_of(folder, []))
+    rows: list[tuple[Chunk, int]] = []
+    try:
+        with anyio.fail_after(60):
+            await reader.open(committed)
+            while (chunk := await reader.next()) is not None:
+                rows += [(chunk, row) for row in range(len(chunk))]
+    finally:
+        await reader.close()
+    return rows

@@ -7,10 +7,10 @@ from itertools import count
 from typing import Any, Final
 
 import confluent_kafka as kafka
-from confluent_kafka import cimpl
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import admin, cimpl
 
 _WAIT_S: Final = 30
+_ADMIN: Final[Any] = admin  # its names are imported from elsewhere
 _numbers = count(1)
 
 
@@ -28,25 +28,37 @@ class Topics:
 
     def create(self, topic: str, partitions: int = 1, **config: str) -> None:
         """Create a topic; return when it has leaders."""
-        options = {name.replace("_", "."): value for name, value in config.items()}
+        # Retention goes by the timestamps, and many tests have old ones.
+        options = {"retention.ms": "-1"}
+        options |= {name.replace("_", "."): value for name, value in config.items()}
         new = cimpl.NewTopic(topic, partitions, replication_factor=1, config=options)
-        self._done(lambda admin: admin.create_topics([new]))
+        self._done(lambda client: client.create_topics([new]))
         self.ends(topic)
+
+    def set(self, topic: str, **config: str) -> None:
+        """Change options of a topic."""
+        found = _ADMIN.ConfigResource(_ADMIN.ConfigResource.Type.TOPIC, topic)
+        for name, value in config.items():
+            operation = _ADMIN.AlterConfigOpType.SET
+            found.add_incremental_config(
+                _ADMIN.ConfigEntry(name.replace("_", "."), value, incremental_operation=operation)
+            )
+        self._done(lambda client: client.incremental_alter_configs([found]))
 
     def delete(self, topic: str) -> None:
         """Delete a topic."""
-        self._done(lambda admin: admin.delete_topics([topic]))
+        self._done(lambda client: client.delete_topics([topic]))
 
     def add_partitions(self, topic: str, total: int) -> None:
         """Give a topic more partitions; return when they have leaders."""
-        self._done(lambda admin: admin.create_partitions([cimpl.NewPartitions(topic, total)]))
+        self._done(lambda client: client.create_partitions([cimpl.NewPartitions(topic, total)]))
         while len(self.ends(topic)) < total:
             pass
 
     def delete_records(self, topic: str, partition: int, before: int) -> None:
         """Remove the records before an offset, as retention does."""
         at = kafka.TopicPartition(topic, partition, before)
-        self._done(lambda admin: admin.delete_records([at]))
+        self._done(lambda client: client.delete_records([at]))
 
     def write(self, topic: str, rows: Iterable[tuple[int, bytes | None]], **options: Any) -> None:
         """Write values to partitions."""
@@ -117,12 +129,13 @@ class Topics:
         )
         while not (found := consumer.list_topics(topic, timeout=_WAIT_S).topics[topic].partitions):
             pass  # it was created a moment ago
-        consumer.assign([kafka.TopicPartition(topic, each, 0) for each in found])
+        first = kafka.OFFSET_BEGINNING
+        consumer.assign([kafka.TopicPartition(topic, each, first) for each in found])
         return consumer
 
     def _done(self, ask: Callable[[Any], dict[Any, Any]]) -> None:
-        admin = AdminClient({"bootstrap.servers": self._servers})
-        for each in ask(admin).values():
+        client = _ADMIN.AdminClient({"bootstrap.servers": self._servers})
+        for each in ask(client).values():
             each.result(_WAIT_S)
 
 
