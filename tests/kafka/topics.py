@@ -111,10 +111,7 @@ class Topics:
     def limits(self, topic: str) -> dict[int, tuple[int, int]]:
         """Return the first offset and the end offset of each partition."""
         consumer = self._consumer(topic)
-        found = {
-            each.partition: consumer.get_watermark_offsets(each, timeout=_WAIT_S)
-            for each in consumer.assignment()
-        }
+        found = {each.partition: _limits(consumer, each) for each in consumer.assignment()}
         consumer.close()
         return found
 
@@ -137,6 +134,17 @@ class Topics:
         client = _ADMIN.AdminClient({"bootstrap.servers": self._servers})
         for each in ask(client).values():
             each.result(_WAIT_S)
+
+
+def _limits(consumer: Any, partition: Any) -> tuple[int, int]:
+    while True:
+        try:
+            found: tuple[int, int] = consumer.get_watermark_offsets(partition, timeout=_WAIT_S)
+        except kafka.KafkaException as error:
+            if error.args[0].code() != kafka.KafkaError.NOT_LEADER_FOR_PARTITION:
+                raise
+        else:
+            return found
 
 
 def produce(producer: Any, topic: str, partition: int, value: bytes | None, **options: Any) -> None:

@@ -119,7 +119,7 @@ class KafkaSink(Sink[Any]):
 
     Records are delivered at least once, with ``acks=all`` and librdkafka's idempotent producer.
     Keys and timestamps are kept, and the headers of a `KafkaRecord` are written. A record that is
-    larger than ``message.max.bytes`` fails.
+    larger than ``max.message.bytes`` of the topic fails.
 
     Attributes:
         servers: Bootstrap servers, such as ``"host:9092,other:9092"``.

@@ -79,7 +79,7 @@ class Lookup:
         Raises:
             ConfigError: The topic was deleted and created again.
         """
-        self.topic_id = self._administration.topic_id()
+        self.topic_id = self._administration.topic_id(self._consumer)
         check_topic_id(self._where, committed, self.topic_id)
 
     def new_partitions(self, known: Collection[int], now_s: float) -> list[int]:
@@ -103,7 +103,7 @@ class Lookup:
             self._due_s = now_s + _LOOK_AGAIN_S
             return []
         self._missing = 0
-        topic_id = self._administration.topic_id()
+        topic_id = self._administration.topic_id(self._consumer)
         check_topic_id(self._where, self.topic_id, topic_id)
         self.topic_id = self.topic_id or topic_id
         return [each for each in found if each not in known]

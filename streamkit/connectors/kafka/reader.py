@@ -14,6 +14,7 @@ from streamkit.connectors.kafka.client import (
     client_config,
     is_away,
     library,
+    not_valid,
     when_there,
 )
 from streamkit.connectors.kafka.lookup import Lookup
@@ -136,8 +137,7 @@ class KafkaReader(SourceReader):
         try:
             self._consumer = self._kafka.Consumer(config)
         except self._kafka.KafkaException as error:
-            text = self._watch.text(error.args[0])
-            raise ConfigError(f"{self._where}: config= is not valid: {text}") from None
+            raise not_valid(self._where, self._watch, error) from None
         now_s = self._env.clock.monotonic_s()
         return Lookup(self._consumer, self._administration, self._where, self._topic, now_s)
 
