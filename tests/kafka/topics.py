@@ -101,6 +101,13 @@ class Topics:
         consumer.close()
         return messages
 
+    def by_partition(self, topic: str) -> dict[int, list[Any]]:
+        """Read all messages of each partition."""
+        found: dict[int, list[Any]] = {}
+        for each in self.read_all(topic):
+            found.setdefault(each.partition(), []).append(each)
+        return found
+
     def values(self, topic: str) -> list[Any]:
         return [each.value() for each in self.read_all(topic)]
 
