@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import pytest
 
 from streamkit.connectors import Chunk, ConnectorEnv
-from streamkit.connectors.kafka import KafkaSource
+from streamkit.connectors.kafka import KafkaSink, KafkaSource
+from streamkit.connectors.kafka.writer import KafkaWriter
 from streamkit.env import SystemClock
 
 pytest.importorskip("confluent_kafka", reason="needs an optional package: confluent-kafka")
@@ -40,6 +41,11 @@ def kafka() -> Iterator[KafkaServer]:
         pytest.skip(NO_KAFKA)
     with KafkaServer() as server:
         yield server
+
+
+PATIENCE_S: Final = 60.0
+# The client waits for a broker that is away; it looks again after at most 10 s.
+QUICK: Final = {"reconnect.backoff.max.ms": 200}
 
 
 class Notes(list[str]):
@@ -92,3 +98,22 @@ async def read_rows(
     finally:
         await reader.close()
     return rows
+
+
+def rows(values: list[Any]) -> Chunk:
+    count = len(values)
+    return Chunk(values, [None] * count, [-1] * count, range(count))
+
+
+async def write(writer: KafkaWriter, values: list[Any], slice_size: int = 100) -> None:
+    """Write values and commit them."""
+    with anyio.fail_after(PATIENCE_S):
+        for start in range(0, len(values), slice_size):
+            await writer.write(rows(values[start : start + slice_size]))
+        await writer.prepare_commit(is_last=True).wait()
+
+
+async def opened_writer(folder: Path, servers: str, topic: str, **config: Any) -> KafkaWriter:
+    writer = KafkaSink(servers, topic, config={**QUICK, **config}).writer(env_of(folder, []))
+    await writer.open({})
+    return writer

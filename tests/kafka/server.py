@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from tests.kafka.topics import Topics
@@ -75,13 +77,17 @@ def jars() -> Path | None:
 class KafkaServer:
     """A broker in KRaft mode in a temporary folder, while the ``with`` block runs.
 
+    Args:
+        settings: Settings of the broker that differ from those of the tests.
+
     Attributes:
         topics: Creates, writes and reads topics.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         folder = jars()
         assert folder is not None, "Kafka or Java is not installed"
+        self._own_settings = settings
         self._java = (*_JAVA, "-cp", f"{folder}/*")
         self._ports = {name: HeldPort() for name in ("PLAIN", "LOGIN", "CONTROLLER")}
         self._folder = Path(tempfile.mkdtemp(prefix="streamkit-kafka-"))
@@ -164,6 +170,7 @@ class KafkaServer:
         listeners = {name: f"{name}://{port.address}" for name, port in self._ports.items()}
         settings = {
             **_SETTINGS,
+            **self._own_settings,
             "log.dirs": str(self._folder / "data"),
             "listeners": ",".join(listeners.values()),
             "advertised.listeners": ",".join((listeners["PLAIN"], listeners["LOGIN"])),

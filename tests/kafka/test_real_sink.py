@@ -5,19 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
 
-from streamkit import Secret
 from streamkit.connectors import Chunk, RowFailed
-from streamkit.connectors.kafka import KafkaSink, KafkaSource
-from streamkit.connectors.kafka.writer import KafkaWriter
+from streamkit.connectors.kafka import KafkaSink
+from streamkit.env import SystemClock
 from streamkit.errors import StreamKitError
-from tests.kafka.conftest import Notes, ShiftedClock, env_of
+from tests.kafka.conftest import Notes, ShiftedClock, env_of, opened_writer, rows, write
 from tests.kafka.lost_answers import losing_answers
-from tests.kafka.server import PASSWORD, USER, KafkaServer
+from tests.kafka.server import KafkaServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -25,31 +23,12 @@ _PATIENCE_S = 60.0
 _QUICK = {"reconnect.backoff.max.ms": 200}
 
 
-def rows(values: list[Any]) -> Chunk:
-    count = len(values)
-    return Chunk(values, [None] * count, [-1] * count, range(count))
-
-
-async def write(writer: KafkaWriter, values: list[Any], slice_size: int = 100) -> None:
-    """Write values and commit them."""
-    with anyio.fail_after(_PATIENCE_S):
-        for start in range(0, len(values), slice_size):
-            await writer.write(rows(values[start : start + slice_size]))
-        await writer.prepare_commit(is_last=True).wait()
-
-
-async def opened(folder: Path, servers: str, topic: str, **config: Any) -> KafkaWriter:
-    writer = KafkaSink(servers, topic, config={**_QUICK, **config}).writer(env_of(folder, []))
-    await writer.open({})
-    return writer
-
-
 @pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
 async def test_all_that_records_have_is_written(
     kafka: KafkaServer, tmp_path: Path, codec: str
 ) -> None:
     topic = kafka.topics.new(3)
-    writer = await opened(tmp_path, kafka.servers, topic, **{"compression.type": codec})
+    writer = await opened_writer(tmp_path, kafka.servers, topic, **{"compression.type": codec})
     values = [b"v", None, b"", (b"with", [("a", b"\x00"), ("b", None)]), (None, [("c", b"")])]
     await writer.write(Chunk(values, [b"k\xff"] * 5, [7, 8, 9, 10, 11], range(5)))
     await writer.prepare_commit(is_last=True).wait()
@@ -71,7 +50,9 @@ async def test_batches_whose_responses_are_lost_are_written_once_and_in_order(
     topic = kafka.topics.new()
     values = [b"%d" % each for each in range(5_000)]
     with losing_answers(kafka.port, every=4, times=6) as answers:
-        writer = await opened(tmp_path, answers.servers, topic, **{"batch.num.messages": 100})
+        writer = await opened_writer(
+            tmp_path, answers.servers, topic, **{"batch.num.messages": 100}
+        )
         await write(writer, values)
         await writer.close()
     assert answers.lost == 6
@@ -83,7 +64,7 @@ async def test_a_broker_that_is_killed_in_between_has_each_record_once_and_in_or
 ) -> None:
     topic = kafka.topics.new()
     values = [b"%d" % each for each in range(20_000)]
-    writer = await opened(tmp_path, kafka.servers, topic)
+    writer = await opened_writer(tmp_path, kafka.servers, topic)
     await write(writer, values[:5_000])
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(write, writer, values[5_000:])
@@ -97,7 +78,7 @@ async def test_a_producer_whose_records_were_all_removed_writes_on(
     kafka: KafkaServer, tmp_path: Path
 ) -> None:
     topic = kafka.topics.new()
-    writer = await opened(tmp_path, kafka.servers, topic)
+    writer = await opened_writer(tmp_path, kafka.servers, topic)
     await write(writer, [b"1", b"2"])
     kafka.topics.delete_records(topic, 0, 2)
     await write(writer, [b"3"])
@@ -114,7 +95,7 @@ async def test_a_batch_is_not_larger_than_the_topic_allows(
     topic = kafka.topics.new(max_message_bytes="5000")
     values = [b"%d" % each * 200 for each in range(1_000)]
     for codec in ("none", "zstd"):
-        writer = await opened(tmp_path, kafka.servers, topic, **{"compression.type": codec})
+        writer = await opened_writer(tmp_path, kafka.servers, topic, **{"compression.type": codec})
         await write(writer, values)
         await writer.close()
     assert kafka.topics.values(topic) == values * 2
@@ -125,7 +106,7 @@ async def test_a_record_is_as_large_as_the_topic_allows(
     kafka: KafkaServer, tmp_path: Path, limit: int
 ) -> None:
     topic = kafka.topics.new(max_message_bytes=f"{limit}")
-    writer = await opened(tmp_path, kafka.servers, topic)
+    writer = await opened_writer(tmp_path, kafka.servers, topic)
     largest = [b"x" * (limit - 100), (b"y" * (limit - 116), [("header", b"")]), b"last"]
     for value in largest:
         assert len(writer.on_chunk(rows([value]))) == 1
@@ -142,7 +123,7 @@ async def test_a_record_that_fits_only_when_it_is_compressed_is_written(
     kafka: KafkaServer, tmp_path: Path
 ) -> None:
     topic = kafka.topics.new(max_message_bytes="5000")
-    writer = await opened(tmp_path, kafka.servers, topic, **{"compression.type": "lz4"})
+    writer = await opened_writer(tmp_path, kafka.servers, topic, **{"compression.type": "lz4"})
     value = b"x" * 100_000
     assert len(writer.on_chunk(rows([value]))) == 1
     await write(writer, [value])
@@ -150,12 +131,48 @@ async def test_a_record_that_fits_only_when_it_is_compressed_is_written(
     assert kafka.topics.values(topic) == [value]
 
 
+@pytest.mark.parametrize(
+    ("option", "shift_ms"),
+    [
+        ("after", 7_200_000),
+        ("before", -7_200_000),
+    ],
+)
+async def test_a_timestamp_that_the_topic_does_not_accept_fails_alone(
+    kafka: KafkaServer, tmp_path: Path, option: str, shift_ms: int
+) -> None:
+    topic = kafka.topics.new(1, **{f"message_timestamp_{option}_max_ms": "3600000"})
+    writer = await opened_writer(tmp_path, kafka.servers, topic)
+    now_ms = SystemClock().wall_ms()
+    times_ms = [now_ms, -1, now_ms + shift_ms // 4, now_ms + shift_ms, now_ms]
+    chunk = Chunk([b"%d" % each for each in range(5)], [None] * 5, times_ms, range(5))
+    with pytest.raises(RowFailed) as failed:
+        writer.on_chunk(chunk)
+    assert failed.value.row == 3
+    assert f"does not accept the timestamp {now_ms + shift_ms}" in str(failed.value.__cause__)
+    accepted = writer.on_chunk(chunk.select([True, True, True, False, True]))
+    await writer.write(accepted)
+    await writer.prepare_commit(is_last=True).wait()
+    await writer.close()
+    assert kafka.topics.values(topic) == [b"0", b"1", b"2", b"4"]
+
+
+async def test_a_topic_that_sets_timestamps_accepts_any(kafka: KafkaServer, tmp_path: Path) -> None:
+    topic = kafka.topics.new(message_timestamp_type="LogAppendTime")
+    writer = await opened_writer(tmp_path, kafka.servers, topic)
+    future = Chunk([b"v"], [None], [SystemClock().wall_ms() + 10**10], [0])
+    await writer.write(writer.on_chunk(future))
+    await writer.prepare_commit(is_last=True).wait()
+    await writer.close()
+    assert kafka.topics.values(topic) == [b"v"]
+
+
 async def test_a_topic_that_was_deleted_fails_the_commit(
     kafka: KafkaServer, tmp_path: Path
 ) -> None:
     topic = kafka.topics.new()
     quick = {"topic.metadata.propagation.max.ms": 500, "topic.metadata.refresh.interval.ms": 500}
-    writer = await opened(tmp_path, kafka.servers, topic, **quick)
+    writer = await opened_writer(tmp_path, kafka.servers, topic, **quick)
     await write(writer, [b"1"])
     kafka.topics.delete(topic)
     with pytest.raises(StreamKitError, match="Unknown partition") as failed:
@@ -181,39 +198,3 @@ async def test_a_topic_with_too_few_replicas_is_waited_for_with_a_message(
     await writer.close()
     assert notes[-1].endswith("acknowledges records again")
     assert kafka.topics.values(topic) == [b"1"]
-
-
-# --- logins ---------------------------------------------------------------------------
-
-
-def login(mechanism: str, password: str = PASSWORD) -> dict[str, Any]:
-    return {
-        "security.protocol": "sasl_plaintext",
-        "sasl.mechanism": mechanism,
-        "sasl.username": USER,
-        "sasl.password": Secret(password),
-    }
-
-
-@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-512"])
-async def test_a_login_with_a_password(kafka: KafkaServer, tmp_path: Path, mechanism: str) -> None:
-    topic = kafka.topics.new()
-    writer = await opened(tmp_path, kafka.login_servers, topic, **login(mechanism))
-    await write(writer, [b"1"])
-    await writer.close()
-
-
-async def test_a_wrong_password_is_an_error_that_does_not_show_it(
-    kafka: KafkaServer, tmp_path: Path
-) -> None:
-    topic = kafka.topics.new()
-    wrong = login("SCRAM-SHA-512", "not-the-password")
-    for kind in (KafkaSink, KafkaSource):
-        made = kind(kafka.login_servers, topic, config=wrong)
-        env = env_of(tmp_path, [])
-        port = made.reader(env) if isinstance(made, KafkaSource) else made.writer(env)
-        with anyio.fail_after(_PATIENCE_S), pytest.raises(StreamKitError) as failed:
-            await port.open({})
-        await port.close()
-        assert "uthentication" in str(failed.value)
-        assert "not-the-password" not in f"{failed.value!r}"

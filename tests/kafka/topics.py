@@ -45,6 +45,19 @@ class Topics:
             )
         self._done(lambda client: client.incremental_alter_configs([found]))
 
+    def allow(self, topic: str, user: str, operation: str) -> None:
+        """Allow one operation on a topic; others are forbidden from now on."""
+        binding = _ADMIN.AclBinding(
+            _ADMIN.ResourceType.TOPIC,
+            topic,
+            _ADMIN.ResourcePatternType.LITERAL,
+            f"User:{user}",
+            "*",
+            _ADMIN.AclOperation[operation],
+            _ADMIN.AclPermissionType.ALLOW,
+        )
+        self._done(lambda client: client.create_acls([binding]))
+
     def delete(self, topic: str) -> None:
         """Delete a topic."""
         self._done(lambda client: client.delete_topics([topic]))

@@ -14,6 +14,7 @@ from streamkit.connectors.kafka.client import (
     not_valid,
     partitions_now,
 )
+from streamkit.connectors.kafka.limits import TopicOptions
 
 _ANSWER_S: Final = 2.0
 _NO_ID: Final = "AAAAAAAAAAAAAAAAAAAAAA"  # all bits are 0
@@ -57,16 +58,15 @@ class Administration:
             return ""
         return f"{cluster} {found.topic_id}"
 
-    def batch_bytes_max(self) -> int | None:
-        """Return how many bytes a batch of the topic may have; None if that is not known."""
+    def options(self) -> TopicOptions:
+        """Return the options of the topic that limit records, as far as they are known."""
         kind = _module().ConfigResource
         topic = kind(kind.Type.TOPIC, self._topic)
         _, found = self._asked(
             self._opened(),
             lambda client: client.describe_configs([topic], request_timeout=_ANSWER_S),
         )
-        option = None if found is None else found.get("max.message.bytes")
-        return None if option is None or not option.value else int(option.value)
+        return TopicOptions.of({each.name: each.value for each in (found or {}).values()})
 
     def close(self) -> None:
         """End the client."""

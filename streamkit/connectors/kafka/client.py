@@ -66,6 +66,7 @@ _HINTS: Final = {
     "_UNKNOWN_TOPIC": _GONE_HINT,
     "_UNKNOWN_PARTITION": _GONE_HINT,
     "UNKNOWN_TOPIC_OR_PART": _GONE_HINT,
+    "INVALID_TIMESTAMP": "see message.timestamp.after.max.ms and .before.max.ms of the topic",
 }
 
 
@@ -170,6 +171,7 @@ class Watch:
         self.failure: StreamKitError | None = None
         self.messages: list[str] = []
         self._is_away = False
+        self._is_down = False
         self._back = ""
         self._unready = 0
         self._reason = ""
@@ -179,11 +181,14 @@ class Watch:
         name = error.name()
         if error.fatal() or name in ("_AUTHENTICATION", "_SSL", "_FATAL", "_AUTO_OFFSET_RESET"):
             self.fail(error)
-        elif name != "_ALL_BROKERS_DOWN":
-            self._reason = self.text(error)
+            return
+        if name == "_ALL_BROKERS_DOWN":
+            self._is_down = True
         else:
-            reason = f": {self._reason}" if self._reason else ""
-            self._leaves(f"is not reachable; retrying{reason}", "is reachable again")
+            self._reason = self.text(error)
+        # Without a reason, a broker has only closed connections that were idle.
+        if self._is_down and self._reason:
+            self._leaves(f"is not reachable; retrying: {self._reason}", "is reachable again")
 
     def fail(self, error: object) -> None:
         """Fail with an error, unless there is one already."""
@@ -207,6 +212,8 @@ class Watch:
 
     def is_back(self) -> None:
         """Learn that a broker has answered."""
+        self._is_down = False
+        self._reason = ""
         if self._is_away:
             self._is_away = False
             self.messages.append(f"{self._where} {self._back}")

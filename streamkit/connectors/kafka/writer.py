@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from math import inf
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -16,15 +15,13 @@ from streamkit.connectors.kafka.client import (
     Watch,
     client_config,
     library,
-    max_record_bytes,
     not_valid,
     sizes_of,
     when_there,
 )
+from streamkit.connectors.kafka.limits import RecordLimits, TopicOptions
 from streamkit.connectors.own_thread import OwnThread
 from streamkit.dataflow.contracts import AcknowledgedWriter, ConnectorEnv, Positions, Prepared
-from streamkit.dataflow.steps import RowFailed
-from streamkit.errors import RecordTooLarge
 from streamkit.record import Chunk
 
 T = TypeVar("T")
@@ -34,8 +31,6 @@ _FULL_S: Final = 0.01
 _BUFFER_KB: Final = 65_536
 # After how much time without an acknowledgement the user gets a message.
 _SILENT_S: Final = 10.0
-# What a header has besides its name and value.
-_HEADER_BYTES: Final = 10
 
 
 class KafkaWriter(AcknowledgedWriter):
@@ -59,7 +54,7 @@ class KafkaWriter(AcknowledgedWriter):
         self._topic = topic
         self._config = config
         self._env = env
-        self._bytes_max = max_record_bytes(config)
+        self._limits = RecordLimits(self._where, config, TopicOptions())
         self._thread = OwnThread(f"kafka-sink-{env.name}")
         self._watch = Watch(self._where, config)
         self._administration = Administration(servers, topic, config, self._watch)
@@ -82,16 +77,7 @@ class KafkaWriter(AcknowledgedWriter):
         await self._thread.call(self._create)
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
-        if _largest(chunk) <= self._bytes_max:
-            return chunk
-        for row, (key, value) in enumerate(zip(chunk.keys, chunk.values, strict=True)):
-            size = _size(value) + (0 if key is None else len(key))
-            if size > self._bytes_max:
-                raise RowFailed(row, chunk.slice(0, row)) from RecordTooLarge(
-                    f"key and value have {size} bytes, but {self._where} accepts {self._bytes_max}",
-                    hint="raise message.max.bytes in config=, and of the topic in Kafka",
-                )
-        return chunk
+        return self._limits.checked(chunk, self._env.clock.wall_ms())
 
     async def write(self, chunk: Chunk) -> None:
         async with self._turn:
@@ -132,9 +118,9 @@ class KafkaWriter(AcknowledgedWriter):
     # --- in the thread ----------------------------------------------------------------
 
     def _create(self) -> None:
-        batch_bytes_max = self._administration.batch_bytes_max()
+        options = self._administration.options()
         self._administration.close()
-        self._bytes_max = max_record_bytes(self._config, batch_bytes_max)
+        self._limits = RecordLimits(self._where, self._config, options)
         config = {
             # While Kafka is away, records wait instead of failing after five minutes.
             "message.timeout.ms": 0,
@@ -144,7 +130,7 @@ class KafkaWriter(AcknowledgedWriter):
             "partitioner": "murmur2_random",
             "allow.auto.create.topics": False,
             **client_config(self._servers, self._config, self._watch),
-            **sizes_of(self._config, batch_bytes_max),
+            **sizes_of(self._config, options.batch_bytes_max),
             "enable.idempotence": True,
             "acks": "all",
             "delivery.report.only.error": True,
@@ -201,22 +187,3 @@ class KafkaWriter(AcknowledgedWriter):
         if self._producer is not None:
             self._producer.purge()
             self._producer = None  # the library ends its threads and connections
-
-
-def _largest(chunk: Chunk) -> float:
-    """Return a size that no row is larger than, without a look at single rows."""
-    if set(map(type, chunk.values)) != {bytes}:
-        return inf  # there are tombstones or headers
-    keys = [each for each in chunk.keys if each is not None]
-    return max(map(len, chunk.values)) + max(map(len, keys), default=0)
-
-
-def _size(value: Any) -> int:
-    """Return how many bytes a value has, with its headers if it has some."""
-    if value is None:
-        return 0
-    if type(value) is not tuple:
-        return len(value)
-    data, headers = value
-    sizes = (len(name.encode()) + len(each or b"") + _HEADER_BYTES for name, each in headers)
-    return _size(data) + sum(sizes)
