@@ -167,6 +167,24 @@ async def test_an_open_transaction_is_the_end_until_it_is_committed(
     await reader.close()
 
 
+async def test_the_position_passes_markers_only_after_the_records_before_them(
+    kafka: KafkaServer, tmp_path: Path
+) -> None:
+    topic = kafka.topics.new()
+    kafka.topics.transaction(topic, [(0, b"1"), (0, b"2")], commits=True)
+    reader = source_of(kafka, topic).reader(env_of(tmp_path, []))
+    await reader.open({})
+    chunk = await next_of(reader)
+    assert await reader.next() is None
+    assert reader.skipped_positions() == {}
+    reader.position_after(chunk.slice(0, 1))
+    assert reader.skipped_positions() == {}
+    reader.position_after(chunk.slice(1, 2))
+    assert reader.skipped_positions() == {"0": "3"}
+    assert reader.skipped_positions() == {}
+    await reader.close()
+
+
 # --- retention, partitions, topics ----------------------------------------------------
 
 

@@ -84,13 +84,16 @@ class Topics:
     def transaction(
         self, topic: str, rows: Iterable[tuple[int, bytes | None]], *, commits: bool
     ) -> None:
-        """Write values in a transaction, and commit or abort it."""
+        """Write values in a transaction, commit or abort it, and wait until its end is visible."""
         producer = self.transactional(f"of-{topic}")
         producer.begin_transaction()
         for partition, value in rows:
             produce(producer, topic, partition, value)
         producer.flush(_WAIT_S)
         (producer.commit_transaction if commits else producer.abort_transaction)(_WAIT_S)
+        # The markers are written a moment later; until then, the end is before the transaction.
+        while self.limits(topic) != self.limits(topic, isolation="read_uncommitted"):
+            pass
 
     def transactional(self, name: str) -> Any:
         """Return a producer that can begin transactions."""
@@ -128,18 +131,21 @@ class Topics:
         """Return the end offset of each partition."""
         return {each: end for each, (_, end) in self.limits(topic).items()}
 
-    def limits(self, topic: str) -> dict[int, tuple[int, int]]:
+    def limits(
+        self, topic: str, *, isolation: str = "read_committed"
+    ) -> dict[int, tuple[int, int]]:
         """Return the first offset and the end offset of each partition."""
-        consumer = self._consumer(topic)
+        consumer = self._consumer(topic, isolation)
         found = {each.partition: _limits(consumer, each) for each in consumer.assignment()}
         consumer.close()
         return found
 
-    def _consumer(self, topic: str) -> Any:
+    def _consumer(self, topic: str, isolation: str = "read_committed") -> Any:
         consumer = kafka.Consumer(
             {
                 "bootstrap.servers": self._servers,
                 "group.id": "check",
+                "isolation.level": isolation,
                 "enable.partition.eof": True,
                 "fetch.wait.max.ms": 10,
             }

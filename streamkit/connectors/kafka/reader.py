@@ -67,7 +67,12 @@ class KafkaReader(SourceReader):
         self._chunks: deque[Chunk] = deque()
         self._next: dict[int, int] = {}
         self._ends: dict[int, int] = {}
+        # The offset after the last record that was read, and after the last that was processed.
         self._read: dict[int, int] = {}
+        self._done: dict[int, int] = {}
+        # Where the log continues after the last record that was read, which is the first number:
+        # there were only markers of transactions, or records that were removed or aborted.
+        self._gaps: dict[int, tuple[int, int]] = {}
         # How far a partition has no more records, although its end may be a marker after them.
         self._empty_until: dict[int, int] = {}
         self._reading: set[int] = set()
@@ -102,7 +107,17 @@ class KafkaReader(SourceReader):
         return chunk
 
     def position_after(self, chunk: Chunk) -> tuple[str, str]:
-        return str(chunk.partition), str(chunk.offsets[-1] + 1)
+        after = self._done[chunk.partition] = chunk.offsets[-1] + 1
+        return str(chunk.partition), str(after)
+
+    def skipped_positions(self) -> Positions:
+        # Otherwise the job could not resume if retention also removes what follows the last record.
+        found: dict[str, str] = {}
+        for partition, (read, end) in tuple(self._gaps.items()):
+            if self._done[partition] == read:
+                del self._gaps[partition]
+                found[str(partition)] = str(end)
+        return found
 
     def lag(self) -> int:
         return sum(self.backlog().values())
@@ -151,6 +166,7 @@ class KafkaReader(SourceReader):
         starts, messages = self._starts.chosen(offsets_of(committed), limits)
         self._watch.messages += messages
         self._next = starts
+        self._read, self._done = dict(starts), dict(starts)
         self._ends = {each: found.end for each, found in limits.items()}
         self._reading = set(limits)
         self._consumer.assign([self._at(each, at) for each, at in starts.items()])
@@ -197,21 +213,27 @@ class KafkaReader(SourceReader):
                 self._watch.fail(error)
             return
         end = message.offset()
-        self._empty_until[partition] = end
+        self._passes(partition, end)
         self._ends[partition] = max(self._ends[partition], end)
         if self._env.until_end:
             self._end(partition)
+
+    def _passes(self, partition: int, end: int) -> None:
+        """Learn that there are no more records before an offset."""
+        if end > max(self._read[partition], self._empty_until.get(partition, 0)):
+            self._gaps[partition] = self._read[partition], end
+        self._empty_until[partition] = end
 
     def _skip_removed(self, partition: int) -> bool:
         """Continue after records that were removed; return whether that is why a fetch failed."""
         if self._starts.removed != "skip" or self._lookup is None:
             return False
         limits = self._lookup.limits(partition)
-        at = self._read.get(partition, self._next[partition])
+        at = self._read[partition]
         if limits is None or at >= limits[0]:
             return False
         self._watch.messages.append(self._starts.skipped(partition, at, limits[0]))
-        self._empty_until[partition] = limits[0]
+        self._passes(partition, limits[0])
         self._consumer.incremental_unassign([self._at(partition)])
         self._consumer.incremental_assign([self._at(partition, limits[0])])
         return True
@@ -273,6 +295,7 @@ class KafkaReader(SourceReader):
             if limits is None:
                 return
             self._next[each], self._ends[each] = limits
+            self._read[each] = self._done[each] = limits[0]
             self._consumer.incremental_assign([self._at(each, limits[0])])
             self._watch.messages.append(f"{self._where}: reads the new partition {each}")
 
