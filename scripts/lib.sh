@@ -229,3 +229,34 @@ install_postgres() (
     apt-get install -qq --no-install-recommends postgresql ||
         { apt-get update -qq && apt-get install -qq --no-install-recommends postgresql; }
 )
+
+# The jars of a Kafka broker for the tests of Kafka, in `.kafka`. Where there is no Java or Maven, these
+# tests are skipped.
+make_kafka() {
+    local folder="$ROOT/.kafka" log
+    [ -z "${STREAMKIT_KAFKA_JARS:-}" ] || return 0
+    if ! command -v java >/dev/null || ! command -v mvn >/dev/null; then
+        say "WARNING: java or mvn is missing, so the tests with a real Kafka broker are skipped" \
+            "(Debian: apt-get install default-jre-headless maven)"
+        return 0
+    fi
+    lock_environment "$folder"
+    if [ "$(cat "$folder/pom" 2>/dev/null)" != "$(fingerprint tests/kafka/pom.xml)" ]; then
+        say "fetching the jars of a Kafka broker with mvn"
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        log=$(mktemp)
+        if mvn --batch-mode --quiet --file "$ROOT/tests/kafka/pom.xml" dependency:copy-dependencies \
+            "-DoutputDirectory=$folder/jars" >"$log" 2>&1; then
+            fingerprint tests/kafka/pom.xml >"$folder/pom"
+        else
+            rm -rf "$folder"
+            tail -n 5 "$log" >&2
+            say "WARNING: mvn could not fetch Kafka, so the tests with a real broker are skipped"
+        fi
+        rm -f "$log"
+    fi
+    unlock_environment
+    # A copy of the checkout, in which a build is tested, has no such folder.
+    [ ! -d "$folder/jars" ] || export STREAMKIT_KAFKA_JARS="$folder/jars"
+}

@@ -35,6 +35,7 @@ SKIP_REASONS: Final = (
     "needs a user other than root",
     "needs a browser",
     "needs PostgreSQL",
+    "needs Apache Kafka",
     "needs an optional package",
     "needs Linux",
 )

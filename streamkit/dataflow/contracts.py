@@ -174,6 +174,14 @@ class SourceReader(ABC):
             StageError: A position of the source cannot be stored and read back.
         """
 
+    def skipped_positions(self) -> Positions:
+        """Return positions that have changed since the last call although no rows came.
+
+        For example, the log has entries after the last row that are not rows. It is called at each
+        commit; `position_after` must have been called for all rows before these positions.
+        """
+        return {}
+
     async def committed(self, positions: Positions) -> None:  # noqa: B027  # may stay empty
         """Called after a commit with the positions it has changed. A failure loses no data."""
 

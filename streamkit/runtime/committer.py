@@ -190,6 +190,9 @@ class Committer:
                     publishes.append(part.publish)
             elif isinstance(writer, AtOnceWriter):
                 waits.append(partial(writer.flush, is_last=is_last))
+        for node, reader in self._readers.items():
+            for key, position in reader.skipped_positions().items():
+                self._positions.note(node.name, key, position)
         states = self._task.states.prepare()
         return _PreparedCommit(waits, self._positions.take(), sinks, states, publishes)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from streamkit import Offset
 from streamkit.cli.copy import app_of
 from streamkit.connectors.ends import sink_of, source_of
 from streamkit.connectors.kafka import KafkaSink, KafkaSource
@@ -121,6 +122,20 @@ def test_the_url_of_a_topic_has_options() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("beginning+100", "beginning+100"),
+        ("20260701", "20260701"),
+        ("2026-07-01T12:00:00Z", Offset.at_time(1_782_907_200_000)),
+        ("2026-07-01T14:00:00+02:00", Offset.at_time(1_782_907_200_000)),
+    ],
+)
+def test_the_start_of_a_url_is_an_offset_or_a_time(text: str, start: Offset | str) -> None:
+    found = source_of(f"kafka://a:1/t?start={text}&removed=skip")
+    assert found == KafkaSource("a:1", "t", start, removed="skip")
+
+
 def test_user_and_password_of_a_url_are_for_sasl() -> None:
     end = "kafka://ann:p%40ss@a:1/t?sasl.mechanism=SCRAM-SHA-512"
     source = source_of(end)
@@ -142,6 +157,8 @@ def test_user_and_password_of_a_url_are_for_sasl() -> None:
         ("kafka://host/t?sasl.password=x", "may not have 'sasl.password'"),
         ("kafka://host/t?tombstones=perhaps", "tombstones='perhaps' is not valid"),
         ("kafka://host/t?start=noon", "'noon' is not a valid offset"),
+        ("kafka://host/t?start=2026-07-01T12:00:00", "has no time zone"),
+        ("kafka://host/t?removed=perhaps", "removed='perhaps' is not valid"),
         ("kafka://host/t?acks=1", "'acks' is set by streamkit"),
     ],
 )

@@ -23,6 +23,7 @@ from tests.kafka.cluster import (
     METADATA,
     MSG_SIZE_TOO_LARGE,
     NOT_LEADER,
+    OFFSET_NOT_AVAILABLE,
     OFFSET_OUT_OF_RANGE,
     PRODUCE,
     REQUEST_TIMED_OUT,
@@ -112,6 +113,8 @@ async def test_a_source_waits_for_the_broker_at_its_start_and_in_between(
     [
         (FETCH, [NOT_LEADER, REQUEST_TIMED_OUT, NOT_LEADER]),
         (LIST_OFFSETS, [NOT_LEADER, REQUEST_TIMED_OUT]),
+        (LIST_OFFSETS, [OFFSET_NOT_AVAILABLE] * 4),
+        (FETCH, [OFFSET_NOT_AVAILABLE]),
         (METADATA, [REQUEST_TIMED_OUT]),
     ],
 )

@@ -16,28 +16,12 @@ import pytest
 from streamkit import Secret
 from streamkit.connectors import Chunk, RowFailed
 from streamkit.connectors.kafka import KafkaSink, KafkaSource
-from streamkit.env import SystemClock
 from streamkit.errors import ConfigError, RecordTooLarge, StreamKitError, UsageError
 from tests.kafka.cluster import PRODUCE, TOPIC_AUTHORIZATION_FAILED, Cluster
-from tests.kafka.conftest import Notes, env_of
+from tests.kafka.conftest import Notes, ShiftedClock, env_of, read_rows
 from tests.kafka.markers import write_marker
 
 pytestmark = pytest.mark.anyio
-
-
-async def rows_of(
-    source: KafkaSource, folder: Path, committed: dict[str, str]
-) -> list[tuple[Chunk, int]]:
-    """Read to the end and return every row with its chunk."""
-    reader = source.reader(env_of(folder, []))
-    rows: list[tuple[Chunk, int]] = []
-    try:
-        await reader.open(committed)
-        while (chunk := await reader.next()) is not None:
-            rows += [(chunk, row) for row in range(len(chunk))]
-    finally:
-        await reader.close()
-    return rows
 
 
 async def test_every_partition_is_read_with_keys_and_timestamps(
@@ -45,7 +29,7 @@ async def test_every_partition_is_read_with_keys_and_timestamps(
 ) -> None:
     cluster.create("in")
     cluster.write("in", [(0, b"a"), (1, b"b"), (0, b"c")], key=b"k", timestamp=1234)
-    rows = await rows_of(KafkaSource(cluster.servers, "in"), tmp_path, {})
+    rows = await read_rows(KafkaSource(cluster.servers, "in"), tmp_path, {})
     found = [
         (c.topic, c.partition, c.offsets[r], c.values[r], c.keys[r], c.timestamps_ms[r])
         for c, r in rows
@@ -64,23 +48,23 @@ async def test_a_reader_resumes_exactly_after_every_row(
     cluster.create("in")
     cluster.write("in", [(0, b"%d" % each) for each in range(6)])
     source = KafkaSource(cluster.servers, "in")
-    chunk, row = (await rows_of(source, tmp_path, {}))[at]
+    chunk, row = (await read_rows(source, tmp_path, {}))[at]
     reader = source.reader(env_of(tmp_path, []))
     key, position = reader.position_after(chunk.slice(0, row + 1))
     await reader.close()
-    rest = await rows_of(source, tmp_path, {key: position})
+    rest = await read_rows(source, tmp_path, {key: position})
     assert [c.values[r] for c, r in rest] == [b"%d" % each for each in range(at + 1, 6)]
 
 
 async def test_a_topic_without_records_ends_at_once(cluster: Cluster, tmp_path: Path) -> None:
     cluster.create("in")
-    assert await rows_of(KafkaSource(cluster.servers, "in"), tmp_path, {}) == []
+    assert await read_rows(KafkaSource(cluster.servers, "in"), tmp_path, {}) == []
 
 
 async def test_start_end_reads_no_older_records(cluster: Cluster, tmp_path: Path) -> None:
     cluster.create("in")
     cluster.write("in", [(0, b"old")])
-    assert await rows_of(KafkaSource(cluster.servers, "in", start="end"), tmp_path, {}) == []
+    assert await read_rows(KafkaSource(cluster.servers, "in", start="end"), tmp_path, {}) == []
 
 
 async def test_a_partition_without_a_position_is_read_from_its_beginning(
@@ -89,7 +73,7 @@ async def test_a_partition_without_a_position_is_read_from_its_beginning(
     cluster.create("in")
     cluster.write("in", [(0, b"a"), (1, b"new")])
     source = KafkaSource(cluster.servers, "in", start="end")
-    rows = await rows_of(source, tmp_path, {"0": "1"})
+    rows = await read_rows(source, tmp_path, {"0": "1"})
     assert [c.values[r] for c, r in rows] == [b"new"]
 
 
@@ -98,18 +82,18 @@ async def test_a_committed_offset_after_the_end_is_refused(
 ) -> None:
     cluster.create("in")
     with pytest.raises(ConfigError, match="committed offset 7 of partition 0 is after the end"):
-        await rows_of(KafkaSource(cluster.servers, "in"), tmp_path, {"0": "7"})
+        await read_rows(KafkaSource(cluster.servers, "in"), tmp_path, {"0": "7"})
 
 
 async def test_a_lost_partition_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     cluster.create("in")
     with pytest.raises(ConfigError, match="has no partition 7"):
-        await rows_of(KafkaSource(cluster.servers, "in"), tmp_path, {"7": "0"})
+        await read_rows(KafkaSource(cluster.servers, "in"), tmp_path, {"7": "0"})
 
 
 async def test_an_unknown_topic_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'unknown' does not exist"):
-        await rows_of(KafkaSource(cluster.servers, "unknown"), tmp_path, {})
+        await read_rows(KafkaSource(cluster.servers, "unknown"), tmp_path, {})
 
 
 async def test_a_cancelled_call_loses_no_record(cluster: Cluster, tmp_path: Path) -> None:
@@ -125,15 +109,6 @@ async def test_a_cancelled_call_loses_no_record(cluster: Cluster, tmp_path: Path
         values += chunk.values
     await reader.close()
     assert values == [b"%d" % each for each in range(50)]
-
-
-class ShiftedClock(SystemClock):
-    """The clock of the machine, moved forward."""
-
-    shift_s = 0.0
-
-    def monotonic_s(self) -> float:
-        return super().monotonic_s() + self.shift_s
 
 
 async def test_new_partitions_are_found_and_read_from_their_beginning(
@@ -196,7 +171,7 @@ async def test_the_marker_of_a_transaction_is_neither_a_record_nor_lag(
     assert reader.lag() == 0
     key, position = reader.position_after(chunk)
     await reader.close()
-    assert await rows_of(source, tmp_path, {key: position}) == []
+    assert await read_rows(source, tmp_path, {key: position}) == []
 
 
 async def test_a_record_is_returned_when_it_arrives(cluster: Cluster, tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 
 import anyio
 import pytest
+from confluent_kafka import KafkaError
 
 from streamkit import Secret
 from streamkit.connectors.kafka import KafkaSink, KafkaSource
+from streamkit.connectors.kafka.client import Watch
 from streamkit.errors import StreamKitError
 from tests.kafka.cluster import Cluster
 from tests.kafka.conftest import Notes, env_of
@@ -71,3 +73,16 @@ async def test_a_function_returns_tokens_for_the_login(cluster: Cluster, tmp_pat
         await reader.open({})
     await reader.close()
     assert asked[0] == "principal=ann"
+
+
+def test_connections_that_were_closed_while_idle_are_not_an_outage() -> None:
+    watch = Watch("Kafka topic t", {})
+    watch.on_error(KafkaError(KafkaError._ALL_BROKERS_DOWN))  # as a broker closes idle connections
+    assert watch.messages == []
+    watch.on_error(KafkaError(KafkaError._TRANSPORT, "Connection refused"))
+    watch.is_back()
+    watch.on_error(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    assert watch.messages == [
+        "Kafka topic t is not reachable; retrying: Connection refused",
+        "Kafka topic t is reachable again",
+    ]

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from tests.ports import HeldPort
-from tests.postgres.guard import LOG_NAME, READY, STOP, as_user
+from tests.server_guard import LOG_NAME, READY, STOP, as_user
 
 USER: Final = "streamkit"
 PASSWORD: Final = "wide-open-4711"
 _HOST: Final = "127.0.0.1"
+_READY_MARK: Final = "database system is ready to accept connections"
 _END_S_MAX: Final = 60.0
 # PostgreSQL refuses to run as root.
 _OTHER_USERS: Final = ("postgres", "nobody")
@@ -86,7 +87,10 @@ class PostgresServer:
         command = [str(self._bin / "postgres"), "-D", str(self._data)]
         command += [f"--{name}={value}" for name, value in settings]
         self._guard = subprocess.Popen(
-            [sys.executable, "-m", "tests.postgres.guard", str(self._folder), self._user, *command],
+            [
+                *(sys.executable, "-m", "tests.server_guard"),
+                *(str(self._folder), self._user, _READY_MARK, *command),
+            ],
             cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

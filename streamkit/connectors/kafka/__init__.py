@@ -8,6 +8,7 @@ from typing import Any, Final, get_args
 
 from streamkit.connectors.kafka.client import Config, checked_config, max_record_bytes
 from streamkit.connectors.kafka.reader import KafkaReader
+from streamkit.connectors.kafka.starts import Removed, Starts
 from streamkit.connectors.kafka.values import (
     KafkaRecord,
     Tombstones,
@@ -20,7 +21,7 @@ from streamkit.connectors.kafka.writer import KafkaWriter
 from streamkit.dataflow.contracts import ConnectorEnv, Decoder, Sink, Source
 from streamkit.dataflow.functions import without_none
 from streamkit.errors import UsageError, shown
-from streamkit.record import Kind, Offset, Origin, Value
+from streamkit.record import Kind, Offset, Value
 from streamkit.serde.binding import Serde, Usage, bound
 from streamkit.serde.kinds import in_record
 from streamkit.serde.values import ValueEncoder
@@ -41,11 +42,14 @@ class KafkaSource(Source[Any]):
     Attributes:
         servers: Bootstrap servers, such as ``"host:9092,other:9092"``.
         topic: The name of the topic.
-        start: Where the first run starts: ``"beginning"``, ``"end"``, or another `Offset` that is
-            not a time.
+        start: Where the first run starts: ``"beginning"``, ``"end"``, or another `Offset`.
+            `Offset.at_time` is the first record of each partition with this timestamp or a later
+            one.
         tombstones: A record without a value is None if the type of the values allows it. Otherwise
             ``"empty"`` makes an empty value of it; it fails if that is not bytes or text.
             ``"skip"`` drops all of them.
+        removed: What happens if Kafka has removed records before the job has read them:
+            ``"fail"`` stops the job; ``"skip"`` shows a message and continues at the first record.
         config: Options of librdkafka. Passwords must be `streamkit.Secret`.
 
     Raises:
@@ -56,18 +60,21 @@ class KafkaSource(Source[Any]):
     topic: str
     start: Offset | str = "beginning"
     tombstones: Tombstones = "empty"
+    removed: Removed = "fail"
     config: Config = field(default_factory=dict, repr=False, hash=False)
 
     def __post_init__(self) -> None:
         checked_config(self.servers, self.topic, self.config)
-        if Offset.parse(self.start).origin is Origin.TIME:
-            raise UsageError(
-                "KafkaSource cannot start at a time", hint='use "beginning", "end" or an offset'
-            )
-        if self.tombstones not in get_args(Tombstones):
-            raise UsageError(
-                f"tombstones={shown(self.tombstones)} is not valid", hint='use "empty" or "skip"'
-            )
+        Offset.parse(self.start)
+        for name, given, words in (
+            ("tombstones", self.tombstones, get_args(Tombstones)),
+            ("removed", self.removed, get_args(Removed)),
+        ):
+            if given not in words:
+                raise UsageError(
+                    f"{name}={shown(given)} is not valid",
+                    hint=f'use "{words[0]}" or "{words[1]}"',
+                )
 
     def __str__(self) -> str:
         return f"Kafka topic {self.topic} at {self.servers}"
@@ -99,7 +106,7 @@ class KafkaSource(Source[Any]):
         return KafkaReader(
             self.servers,
             self.topic,
-            Offset.parse(self.start),
+            Starts(str(self), Offset.parse(self.start), self.removed),
             self.config,
             env,
             has_headers=is_kafka_record(env.kind),
@@ -112,7 +119,7 @@ class KafkaSink(Sink[Any]):
 
     Records are delivered at least once, with ``acks=all`` and librdkafka's idempotent producer.
     Keys and timestamps are kept, and the headers of a `KafkaRecord` are written. A record that is
-    larger than ``message.max.bytes`` fails.
+    larger than ``max.message.bytes`` of the topic fails.
 
     Attributes:
         servers: Bootstrap servers, such as ``"host:9092,other:9092"``.

@@ -20,6 +20,9 @@ TokenOf = Callable[[str], tuple[Any, ...]]
 Config = Mapping[str, "str | int | float | bool | Secret | TokenOf"]
 
 MESSAGE_MAX_BYTES: Final = 1_000_000  # the default of librdkafka
+# The limits of librdkafka for ``message.max.bytes``.
+_SIZE_MIN: Final = 1_000
+_SIZE_MAX: Final = 1_000_000_000
 # What a batch of one record has besides key and value.
 RECORD_OVERHEAD_BYTES: Final = 100
 LOOKUP_S: Final = 1.0
@@ -55,6 +58,18 @@ _SECRETS: Final = (
 )
 
 
+_LOGIN_HINT: Final = "check security.protocol and the sasl. or ssl. options in config="
+_GONE_HINT: Final = "the topic was deleted, or its records need a partition that it does not have"
+_HINTS: Final = {
+    "_AUTHENTICATION": _LOGIN_HINT,
+    "_SSL": _LOGIN_HINT,
+    "_UNKNOWN_TOPIC": _GONE_HINT,
+    "_UNKNOWN_PARTITION": _GONE_HINT,
+    "UNKNOWN_TOPIC_OR_PART": _GONE_HINT,
+    "INVALID_TIMESTAMP": "see message.timestamp.after.max.ms and .before.max.ms of the topic",
+}
+
+
 class _HasTopics(Protocol):
     def list_topics(self, topic: str = ..., timeout: float = ...) -> Any: ...
 
@@ -85,17 +100,44 @@ def checked_config(servers: str, topic: str, config: Config) -> None:
             )
 
 
-def max_record_bytes(config: Config) -> int:
-    """Return how many bytes key and value may have together.
+def max_record_bytes(config: Config, batch_bytes_max: int | None = None) -> int:
+    """Return how many bytes key, value and headers of a record may have together.
+
+    Args:
+        batch_bytes_max: How many bytes a batch of the topic may have; None if that is not known.
 
     Raises:
         UsageError: ``message.max.bytes`` is not a number.
     """
-    size = config.get("message.max.bytes", MESSAGE_MAX_BYTES)
+    return _message_bytes_max(config, batch_bytes_max) - RECORD_OVERHEAD_BYTES
+
+
+def sizes_of(config: Config, batch_bytes_max: int | None) -> dict[str, int]:
+    """Return the options of a producer for the sizes of records and batches.
+
+    Kafka refuses a batch that is too large, although each of its records may be small enough.
+    """
+    batch = min(_number(config, "batch.size", MESSAGE_MAX_BYTES), batch_bytes_max or _SIZE_MAX)
+    message = _message_bytes_max(config, batch_bytes_max)
+    return {"batch.size": batch, "message.max.bytes": min(max(message, _SIZE_MIN), _SIZE_MAX)}
+
+
+def _message_bytes_max(config: Config, batch_bytes_max: int | None) -> int:
+    if batch_bytes_max is None:
+        return _number(config, "message.max.bytes", MESSAGE_MAX_BYTES)
+    codec = config.get("compression.type", config.get("compression.codec", "none"))
+    if codec == "none":
+        return min(_number(config, "message.max.bytes", batch_bytes_max), batch_bytes_max)
+    # How large it is when it is compressed is known only afterwards.
+    return _number(config, "message.max.bytes", max(batch_bytes_max, MESSAGE_MAX_BYTES))
+
+
+def _number(config: Config, name: str, default: int) -> int:
+    size = config.get(name, default)
     try:
-        return int(str(size)) - RECORD_OVERHEAD_BYTES
+        return int(str(size))
     except ValueError:
-        raise UsageError(f"message.max.bytes={size!r} is not a number of bytes") from None
+        raise UsageError(f"{name}={size!r} is not a number of bytes") from None
 
 
 def library() -> Any:
@@ -129,6 +171,8 @@ class Watch:
         self.failure: StreamKitError | None = None
         self.messages: list[str] = []
         self._is_away = False
+        self._is_down = False
+        self._back = ""
         self._unready = 0
         self._reason = ""
 
@@ -137,33 +181,48 @@ class Watch:
         name = error.name()
         if error.fatal() or name in ("_AUTHENTICATION", "_SSL", "_FATAL", "_AUTO_OFFSET_RESET"):
             self.fail(error)
-        elif name != "_ALL_BROKERS_DOWN":
+            return
+        if name == "_ALL_BROKERS_DOWN":
+            self._is_down = True
+        else:
             self._reason = self.text(error)
-        elif not self._is_away:
-            self._is_away = True
-            reason = f": {self._reason}" if self._reason else ""
-            self.messages.append(f"{self._where} is not reachable; retrying{reason}")
+        # Without a reason, a broker has only closed connections that were idle.
+        if self._is_down and self._reason:
+            self._leaves(f"is not reachable; retrying: {self._reason}", "is reachable again")
 
     def fail(self, error: object) -> None:
         """Fail with an error, unless there is one already."""
         if self.failure is None:
-            hint = ""
-            if getattr(error, "name", str)() in ("_AUTHENTICATION", "_SSL"):
-                hint = "check security.protocol and the sasl. or ssl. options in config="
+            hint = _HINTS.get(getattr(error, "name", str)(), "")
             self.failure = StreamKitError(f"{self._where}: {self.text(error)}", hint=hint)
 
     def is_unready(self) -> None:
         """Learn that the topic cannot be used yet, for example because it has no leader."""
         self._unready += 1
-        if self._unready == _UNREADY_MAX and not self._is_away:
-            self._is_away = True
-            self.messages.append(f"{self._where} is not ready; retrying")
+        if self._unready == _UNREADY_MAX:
+            self._leaves("is not ready; retrying", "is reachable again")
+
+    def is_silent(self, unacknowledged: int, seconds: float) -> None:
+        """Learn that a broker has acknowledged nothing for some time."""
+        self._leaves(
+            f"has acknowledged nothing for {seconds:.0f} s; {unacknowledged} record(s) wait. "
+            "Perhaps too few replicas are in sync (min.insync.replicas)",
+            "acknowledges records again",
+        )
 
     def is_back(self) -> None:
         """Learn that a broker has answered."""
+        self._is_down = False
+        self._reason = ""
         if self._is_away:
             self._is_away = False
-            self.messages.append(f"{self._where} is reachable again")
+            self.messages.append(f"{self._where} {self._back}")
+
+    def _leaves(self, what: str, back: str) -> None:
+        if not self._is_away:
+            self._is_away = True
+            self._back = back
+            self.messages.append(f"{self._where} {what}")
 
     def check(self) -> None:
         """Raise the failure, if there is one."""
@@ -200,8 +259,14 @@ def is_away(error: Any) -> bool:
         "_WAIT_COORD",
         "LEADER_NOT_AVAILABLE",
         "NOT_LEADER_FOR_PARTITION",
-        "_LEADER_NOT_AVAILABLE",
         "REQUEST_TIMED_OUT",
+        # A leader that was elected a moment ago does not know its end yet.
+        "OFFSET_NOT_AVAILABLE",
+        "FENCED_LEADER_EPOCH",
+        "UNKNOWN_LEADER_EPOCH",
+        "REPLICA_NOT_AVAILABLE",
+        "KAFKA_STORAGE_ERROR",
+        "NETWORK_EXCEPTION",
     )
 
 
@@ -228,6 +293,11 @@ def partitions_now(client: _HasTopics, topic: str) -> list[int] | None:
             hint="create it with the tools of Kafka; streamkit creates only Fluvio topics",
         )
     raise ConfigError(f"the Kafka topic {topic!r} cannot be used: {found.error.str()}")
+
+
+def not_valid(where: str, watch: Watch, error: Any) -> ConfigError:
+    """Return the error for options that the library has refused."""
+    return ConfigError(f"{where}: config= is not valid: {watch.text(error.args[0])}")
 
 
 async def when_there(

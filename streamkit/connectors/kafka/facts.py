@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -10,6 +11,7 @@ from streamkit.connectors.kafka import KafkaSink, KafkaSource
 from streamkit.connectors.kafka.client import is_secret
 from streamkit.connectors.registry import ConnectorFacts
 from streamkit.errors import UsageError
+from streamkit.record import Offset
 from streamkit.settings.secret import Secret
 
 
@@ -24,12 +26,26 @@ class _Address:
 def source_at(end: str) -> KafkaSource:
     """Return the source for an end such as ``kafka://host:9092,other:9092/orders?start=end``.
 
+    ``start`` may also be a time with a zone, such as ``2026-07-01T12:00:00Z``.
+
     Raises:
         UsageError: The URL is not valid.
     """
-    found = _parsed(end, ("start", "tombstones"))
+    found = _parsed(end, ("start", "tombstones", "removed"))
     options: dict[str, Any] = dict(found.options)
+    if "start" in options:
+        options["start"] = _start(options["start"])
     return KafkaSource(found.servers, found.topic, config=found.config, **options)
+
+
+def _start(text: str) -> Offset | str:
+    text = text.replace(" ", "+")  # a "+" in a URL means a space
+    if text.isdecimal():
+        return text
+    try:
+        return Offset.at_time(datetime.fromisoformat(text))
+    except ValueError:  # it is not a time; the source checks it
+        return text
 
 
 def sink_at(end: str) -> KafkaSink:

@@ -7,29 +7,30 @@ from collections.abc import Mapping
 from itertools import repeat
 from typing import Any, Final
 
+from streamkit.connectors.kafka.administration import Administration
 from streamkit.connectors.kafka.client import (
     Config,
     Watch,
     client_config,
     is_away,
     library,
-    partitions_now,
+    not_valid,
     when_there,
 )
+from streamkit.connectors.kafka.lookup import Lookup
+from streamkit.connectors.kafka.starts import TOPIC_ID, Starts, offsets_of
 from streamkit.connectors.kafka.values import KafkaRecord
 from streamkit.connectors.own_thread import OwnThread
 from streamkit.dataflow.contracts import ConnectorEnv, Positions, SourceFacts, SourceReader
 from streamkit.errors import ConfigError
 from streamkit.limits import CHUNK_BYTES_MAX
-from streamkit.record import NO_TIMESTAMP_MS, Chunk, Offset
+from streamkit.record import NO_TIMESTAMP_MS, Chunk
 
 _ROWS_MAX: Final = 1_000
 _POLL_S: Final = 0.1
-_NEW_PARTITIONS_S: Final = 30.0
 _LAG_S: Final = 1.0
 _PREFETCH_KB: Final = 16_384
 _BACKOFF_MS: Final = 20
-_QUERY_S: Final = 5.0
 
 
 class KafkaReader(SourceReader):
@@ -44,16 +45,16 @@ class KafkaReader(SourceReader):
         self,
         servers: str,
         topic: str,
-        start: Offset,
+        starts: Starts,
         config: Config,
         env: ConnectorEnv,
         *,
         has_headers: bool,
     ) -> None:
-        self._where = f"Kafka topic {topic} at {servers}"
+        self._where = starts.where
         self._servers = servers
         self._topic = topic
-        self._start = start
+        self._starts = starts
         self._config = config
         self._env = env
         self._has_headers = has_headers
@@ -61,24 +62,33 @@ class KafkaReader(SourceReader):
         self._watch = Watch(self._where, config)
         self._kafka: Any = None
         self._consumer: Any = None
+        self._administration = Administration(servers, topic, config, self._watch)
+        self._lookup: Lookup | None = None
         self._chunks: deque[Chunk] = deque()
         self._next: dict[int, int] = {}
         self._ends: dict[int, int] = {}
+        # The offset after the last record that was read, and after the last that was processed.
+        self._read: dict[int, int] = {}
+        self._done: dict[int, int] = {}
+        # Where the log continues after the last record that was read, which is the first number:
+        # there were only markers of transactions, or records that were removed or aborted.
+        self._gaps: dict[int, tuple[int, int]] = {}
         # How far a partition has no more records, although its end may be a marker after them.
         self._empty_until: dict[int, int] = {}
         self._reading: set[int] = set()
-        self._looked_s = 0.0
         self._measured_s = 0.0
 
     async def open(self, committed: Positions) -> SourceFacts:
         self._kafka = library()
-        known = {int(each): int(at) for each, at in committed.items()}
-        await self._thread.call(self._create)
-        await when_there(self._thread, lambda: self._assign(known), self._watch, self._env.note)
+        lookup = self._lookup = await self._thread.call(self._create)
+        await when_there(
+            self._thread, lambda: self._assign(lookup, committed), self._watch, self._env.note
+        )
+        starts = {str(each): str(at) for each, at in self._next.items()}
         return SourceFacts(
             f"{self._where}, {len(self._next)} partition(s)",
             waiting=self.lag(),
-            start_offsets={str(each): str(at) for each, at in self._next.items()},
+            start_offsets=starts | ({TOPIC_ID: lookup.topic_id} if lookup.topic_id else {}),
         )
 
     async def next(self) -> Chunk | None:
@@ -97,7 +107,17 @@ class KafkaReader(SourceReader):
         return chunk
 
     def position_after(self, chunk: Chunk) -> tuple[str, str]:
-        return str(chunk.partition), str(chunk.offsets[-1] + 1)
+        after = self._done[chunk.partition] = chunk.offsets[-1] + 1
+        return str(chunk.partition), str(after)
+
+    def skipped_positions(self) -> Positions:
+        # Otherwise the job could not resume if retention also removes what follows the last record.
+        found: dict[str, str] = {}
+        for partition, (read, end) in tuple(self._gaps.items()):
+            if self._done[partition] == read:
+                del self._gaps[partition]
+                found[str(partition)] = str(end)
+        return found
 
     def lag(self) -> int:
         return sum(self.backlog().values())
@@ -117,7 +137,7 @@ class KafkaReader(SourceReader):
 
     # --- in the thread ----------------------------------------------------------------
 
-    def _create(self) -> None:
+    def _create(self) -> Lookup:
         config = {
             "queued.max.messages.kbytes": _PREFETCH_KB,
             # After a full buffer, the default is to fetch again only after a second.
@@ -132,59 +152,25 @@ class KafkaReader(SourceReader):
         try:
             self._consumer = self._kafka.Consumer(config)
         except self._kafka.KafkaException as error:
-            text = self._watch.text(error.args[0])
-            raise ConfigError(f"{self._where}: config= is not valid: {text}") from None
+            raise not_valid(self._where, self._watch, error) from None
+        now_s = self._env.clock.monotonic_s()
+        return Lookup(self._consumer, self._administration, self._where, self._topic, now_s)
 
-    def _assign(self, committed: dict[int, int]) -> dict[int, int] | None:
+    def _assign(self, lookup: Lookup, committed: Positions) -> dict[int, int] | None:
         """Find all positions and start there; None if no broker has answered."""
         self._consumer.poll(0)  # for the callbacks
-        found = partitions_now(self._consumer, self._topic)
-        if found is None:
+        limits = lookup.all_limits(self._starts.start)
+        if limits is None:
             return None
-        self._looked_s = self._env.clock.monotonic_s()
-        gone = committed.keys() - set(found)
-        if gone:
-            raise ConfigError(
-                f"{self._where} has no partition {min(gone)}, which the job has read",
-                hint="the topic was created again; --fresh-state reads it from the start",
-            )
-        ranges: dict[int, tuple[int, int]] = {}
-        for each in found:
-            limits = self._limits(each)
-            if limits is None:
-                return None
-            ranges[each] = limits
-        for each, (first, end) in ranges.items():
-            self._next[each] = self._position(each, committed, first, end)
-            self._ends[each] = end
-        self._reading = set(found)
-        self._consumer.assign([self._at(each, at) for each, at in self._next.items()])
-        return self._next
-
-    def _position(self, partition: int, committed: dict[int, int], first: int, end: int) -> int:
-        at = committed.get(partition)
-        if at is None:
-            # A partition that was added after the first run is read from its beginning.
-            return first if committed else min(max(self._start.resolve(first, end), first), end)
-        if not first <= at <= end:
-            what = "was removed by retention" if at < first else "is after the end"
-            raise ConfigError(
-                f"{self._where}: the committed offset {at} of partition {partition} {what}; "
-                f"the log has {first} to {end}",
-                hint="--fresh-state starts over at start=; it also removes the state of the job",
-            )
-        return at
-
-    def _limits(self, partition: int) -> tuple[int, int] | None:
-        try:
-            found: tuple[int, int] | None = self._consumer.get_watermark_offsets(
-                self._at(partition), timeout=_QUERY_S
-            )
-        except self._kafka.KafkaException as error:
-            if is_away(error.args[0]):
-                return None
-            raise
-        return found
+        lookup.check_id(committed.get(TOPIC_ID, ""))
+        starts, messages = self._starts.chosen(offsets_of(committed), limits)
+        self._watch.messages += messages
+        self._next = starts
+        self._read, self._done = dict(starts), dict(starts)
+        self._ends = {each: found.end for each, found in limits.items()}
+        self._reading = set(limits)
+        self._consumer.assign([self._at(each, at) for each, at in starts.items()])
+        return starts
 
     def _at(self, partition: int, *offset: int) -> Any:
         return self._kafka.TopicPartition(self._topic, partition, *offset)
@@ -219,18 +205,42 @@ class KafkaReader(SourceReader):
 
     def _take_error(self, message: Any) -> None:
         error = message.error()
+        partition = message.partition()
+        if error.name() == "_AUTO_OFFSET_RESET" and self._skip_removed(partition):
+            return
         if error.code() != self._kafka.KafkaError._PARTITION_EOF:
             if not (error.retriable() or is_away(error)):
                 self._watch.fail(error)
             return
-        partition, end = message.partition(), message.offset()
-        self._empty_until[partition] = end
+        end = message.offset()
+        self._passes(partition, end)
         self._ends[partition] = max(self._ends[partition], end)
         if self._env.until_end:
             self._end(partition)
 
+    def _passes(self, partition: int, end: int) -> None:
+        """Learn that there are no more records before an offset."""
+        if end > max(self._read[partition], self._empty_until.get(partition, 0)):
+            self._gaps[partition] = self._read[partition], end
+        self._empty_until[partition] = end
+
+    def _skip_removed(self, partition: int) -> bool:
+        """Continue after records that were removed; return whether that is why a fetch failed."""
+        if self._starts.removed != "skip" or self._lookup is None:
+            return False
+        limits = self._lookup.limits(partition)
+        at = self._read[partition]
+        if limits is None or at >= limits[0]:
+            return False
+        self._watch.messages.append(self._starts.skipped(partition, at, limits[0]))
+        self._passes(partition, limits[0])
+        self._consumer.incremental_unassign([self._at(partition)])
+        self._consumer.incremental_assign([self._at(partition, limits[0])])
+        return True
+
     def _add(self, partition: int, messages: list[Any]) -> None:
         last = messages[-1].offset()
+        self._read[partition] = last + 1
         if self._env.until_end:
             end = self._ends[partition]
             if last + 1 >= end:
@@ -273,25 +283,24 @@ class KafkaReader(SourceReader):
             self._ends[each] = max(self._ends[each], end)
 
     def _look_for_partitions(self) -> None:
-        now_s = self._env.clock.monotonic_s()
-        if self._env.until_end or now_s - self._looked_s < _NEW_PARTITIONS_S:
-            return
-        self._looked_s = now_s
+        lookup = self._lookup
+        assert lookup is not None, "open comes first"
         try:
-            found = partitions_now(self._consumer, self._topic)
-        except ConfigError:
-            return  # perhaps for a moment only; if not, the fetches fail with it
-        for each in found or ():
-            if each in self._next:
-                continue
-            limits = self._limits(each)
+            found = lookup.new_partitions(self._next, self._env.clock.monotonic_s())
+        except ConfigError as error:
+            self._watch.failure = self._watch.failure or error
+            return
+        for each in () if self._env.until_end else found:
+            limits = lookup.limits(each)
             if limits is None:
                 return
             self._next[each], self._ends[each] = limits
+            self._read[each] = self._done[each] = limits[0]
             self._consumer.incremental_assign([self._at(each, limits[0])])
             self._watch.messages.append(f"{self._where}: reads the new partition {each}")
 
     def _close(self) -> None:
+        self._administration.close()
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None

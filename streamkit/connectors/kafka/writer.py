@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from math import inf
 from typing import Any, Final, TypeVar
 
 import anyio
 
+from streamkit.connectors.kafka.administration import Administration
 from streamkit.connectors.kafka.client import (
     Config,
     Watch,
     client_config,
     library,
-    max_record_bytes,
-    partitions_now,
+    not_valid,
+    sizes_of,
     when_there,
 )
+from streamkit.connectors.kafka.limits import RecordLimits, TopicOptions
 from streamkit.connectors.own_thread import OwnThread
 from streamkit.dataflow.contracts import AcknowledgedWriter, ConnectorEnv, Positions, Prepared
-from streamkit.dataflow.steps import RowFailed
-from streamkit.errors import ConfigError, RecordTooLarge
 from streamkit.record import Chunk
 
 T = TypeVar("T")
@@ -30,6 +29,8 @@ T = TypeVar("T")
 _WAIT_S: Final = 0.1
 _FULL_S: Final = 0.01
 _BUFFER_KB: Final = 65_536
+# After how much time without an acknowledgement the user gets a message.
+_SILENT_S: Final = 10.0
 
 
 class KafkaWriter(AcknowledgedWriter):
@@ -53,14 +54,17 @@ class KafkaWriter(AcknowledgedWriter):
         self._topic = topic
         self._config = config
         self._env = env
-        self._bytes_max = max_record_bytes(config)
+        self._limits = RecordLimits(self._where, config, TopicOptions())
         self._thread = OwnThread(f"kafka-sink-{env.name}")
         self._watch = Watch(self._where, config)
+        self._administration = Administration(servers, topic, config, self._watch)
         self._producer: Any = None
         self._kafka: Any = None
         self._turn = anyio.Lock()
         self._written = 0
         self._acknowledged = 0
+        self._left = 0
+        self._heard_s = 0.0
 
     @property
     def unacknowledged(self) -> int:
@@ -68,20 +72,12 @@ class KafkaWriter(AcknowledgedWriter):
 
     async def open(self, committed: Positions) -> None:
         self._kafka = library()
+        found = self._administration
+        await when_there(self._thread, found.partitions, self._watch, self._env.note)
         await self._thread.call(self._create)
-        await when_there(self._thread, self._partitions, self._watch, self._env.note)
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
-        if _largest(chunk) <= self._bytes_max:
-            return chunk
-        for row, (key, value) in enumerate(zip(chunk.keys, chunk.values, strict=True)):
-            size = _size(value) + (0 if key is None else len(key))
-            if size > self._bytes_max:
-                raise RowFailed(row, chunk.slice(0, row)) from RecordTooLarge(
-                    f"key and value have {size} bytes, but {self._where} accepts {self._bytes_max}",
-                    hint="raise message.max.bytes in config=, and of the topic in Kafka",
-                )
-        return chunk
+        return self._limits.checked(chunk, self._env.clock.wall_ms())
 
     async def write(self, chunk: Chunk) -> None:
         async with self._turn:
@@ -122,6 +118,9 @@ class KafkaWriter(AcknowledgedWriter):
     # --- in the thread ----------------------------------------------------------------
 
     def _create(self) -> None:
+        options = self._administration.options()
+        self._administration.close()
+        self._limits = RecordLimits(self._where, self._config, options)
         config = {
             # While Kafka is away, records wait instead of failing after five minutes.
             "message.timeout.ms": 0,
@@ -131,6 +130,7 @@ class KafkaWriter(AcknowledgedWriter):
             "partitioner": "murmur2_random",
             "allow.auto.create.topics": False,
             **client_config(self._servers, self._config, self._watch),
+            **sizes_of(self._config, options.batch_bytes_max),
             "enable.idempotence": True,
             "acks": "all",
             "delivery.report.only.error": True,
@@ -139,12 +139,7 @@ class KafkaWriter(AcknowledgedWriter):
         try:
             self._producer = self._kafka.Producer(config)
         except self._kafka.KafkaException as error:
-            text = self._watch.text(error.args[0])
-            raise ConfigError(f"{self._where}: config= is not valid: {text}") from None
-
-    def _partitions(self) -> list[int] | None:
-        self._producer.poll(0)  # for the callbacks
-        return partitions_now(self._producer, self._topic)
+            raise not_valid(self._where, self._watch, error) from None
 
     def _on_delivery(self, error: Any, message: Any) -> None:
         if error is not None:
@@ -164,6 +159,7 @@ class KafkaWriter(AcknowledgedWriter):
                     produce(topic, value, key, timestamp=at_ms)
         except BufferError:
             self._producer.poll(_FULL_S)
+            self._listen(len(self._producer), has_moved=row > start)
             return row
         except self._kafka.KafkaException as error:
             self._watch.fail(error.args[0])
@@ -173,27 +169,21 @@ class KafkaWriter(AcknowledgedWriter):
 
     def _flush(self) -> bool:
         """Wait a moment; return whether Kafka has acknowledged everything."""
-        return not self._producer.flush(_WAIT_S)
+        left = self._producer.flush(_WAIT_S)
+        self._listen(left, has_moved=left < self._left)
+        return not left
+
+    def _listen(self, left: int, *, has_moved: bool) -> None:
+        """Notice that no record was acknowledged for some time."""
+        now_s = self._env.clock.monotonic_s()
+        if has_moved or not self._left:
+            self._heard_s = now_s
+        elif now_s - self._heard_s > _SILENT_S:
+            self._watch.is_silent(left, now_s - self._heard_s)
+        self._left = left
 
     def _close(self) -> None:
+        self._administration.close()
         if self._producer is not None:
             self._producer.purge()
             self._producer = None  # the library ends its threads and connections
-
-
-def _largest(chunk: Chunk) -> float:
-    """Return a size that no row is larger than, without a look at single rows."""
-    if set(map(type, chunk.values)) != {bytes}:
-        return inf  # there are tombstones or headers
-    keys = [each for each in chunk.keys if each is not None]
-    return max(map(len, chunk.values)) + max(map(len, keys), default=0)
-
-
-def _size(value: Any) -> int:
-    """Return how many bytes a value has, with its headers if it has some."""
-    if value is None:
-        return 0
-    if type(value) is not tuple:
-        return len(value)
-    data, headers = value
-    return _size(data) + sum(len(name.encode()) + len(each or b"") for name, each in headers)

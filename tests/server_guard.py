@@ -1,9 +1,9 @@
 """Runs a server until standard input closes, so that it never outlives the tests.
 
-``python guard.py FOLDER USER COMMAND...``, where USER is ``uid:gid`` or empty for the own user. It
-prints the pid of the server, then ``ready`` when it accepts connections. The word ``stop`` on
-standard input keeps the folder; if the input closes without it, the tests have crashed, and the
-folder is removed.
+``python -m tests.server_guard FOLDER USER MARK COMMAND...``, where USER is ``uid:gid`` or empty for
+the own user. It prints the pid of the server, then ``ready`` when the server logs a line with MARK
+on standard error. The word ``stop`` on standard input keeps the folder; if the input closes without
+it, the tests have crashed, and the folder is removed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any
 STOP = "stop"
 READY = "ready"
 LOG_NAME = "server.log"
-_READY_MARK = b"database system is ready to accept connections"
 _SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)  # each is stricter than the one before
 _SIGNAL_S = 15.0
 
@@ -33,7 +32,7 @@ def as_user(user: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    folder, user, *command = sys.argv[1:]
+    folder, user, mark, *command = sys.argv[1:]
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, **as_user(user)
     )
@@ -41,11 +40,11 @@ def main() -> None:
     crashed = threading.Event()
     threading.Thread(target=_end_with_input, args=(process, crashed), daemon=True).start()
     assert process.stderr is not None
-    # The processes of the server share this pipe, so it ends when all of them have ended.
+    # All processes of the server share this pipe, so it ends when all of them have ended.
     with (Path(folder) / LOG_NAME).open("ab", buffering=0) as log:
         for line in process.stderr:
             log.write(line)
-            if _READY_MARK in line:
+            if mark.encode() in line:
                 _say(READY)
     process.wait()
     if crashed.is_set():
