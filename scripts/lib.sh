@@ -4,6 +4,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON_MIN="3.11"
 PEER_CLIENT=fluvio==0.21.0
 NODE_PEER=(@fluvio/client@0.14.9 typescript@5.9.3 @types/node@20.19.43)
+AZURITE=azurite@3.35.0
 SCRIPT="scripts/$(basename "$0")"
 
 say() { printf '%s: %s\n' "$SCRIPT" "$*" >&2; }
@@ -203,6 +204,31 @@ make_node_peer() {
 }
 
 node_client_loads() { NODE_PATH="$1/node_modules" node -e 'require("@fluvio/client")' >/dev/null 2>&1; }
+
+# The emulator of Azure's storage, for the tests of objects.
+make_azurite() {
+    local folder="$ROOT/.azurite"
+    [ -z "${STREAMKIT_TEST_AZURITE:-}" ] || return 0
+    lock_environment "$folder"
+    if [ "$(cat "$folder/packages" 2>/dev/null)" != "$AZURITE" ]; then
+        rm -rf "$folder"
+        say "creating .azurite with the npm package $AZURITE"
+        mkdir -p "$folder" &&
+            npm install --prefix "$folder" --ignore-scripts --omit=optional --no-save --no-package-lock \
+                --no-audit --no-fund --loglevel=error "$AZURITE" >&2 &&
+            node "$folder/node_modules/azurite/dist/src/blob/main.js" --version >/dev/null &&
+            printf '%s\n' "$AZURITE" >"$folder/packages" ||
+            {
+                rm -rf "$folder"
+                unlock_environment
+                say "WARNING: Azurite could not be installed, so the tests of Azure's objects are skipped;" \
+                    "it needs node and npm, and access to the npm registry"
+                return 0
+            }
+    fi
+    unlock_environment
+    export STREAMKIT_TEST_AZURITE="$folder"
+}
 
 # A PostgreSQL server for the tests of SQL. It is installed only where that needs no password; where
 # it is missing, its tests are skipped. RUNLEVEL=1 keeps Debian from starting a server of its own.

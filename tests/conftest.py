@@ -35,10 +35,14 @@ SKIP_REASONS: Final = (
     "needs a user other than root",
     "needs a browser",
     "needs PostgreSQL",
+    "needs MariaDB",
+    "needs PgBouncer",
+    "needs the npm package azurite",
     "needs an optional package",
     "needs Linux",
 )
 NO_PEER: Final = SKIP_REASONS[0]
+NO_AZURITE: Final = "needs the npm package azurite: STREAMKIT_TEST_AZURITE names no folder"
 # What a test marked `peers` needs, by the marker's argument: `peers` alone is `peers("python")`.
 PEERS: Final = {
     "python": ("STREAMKIT_PEER_PYTHON", NO_PEER),

@@ -11,6 +11,7 @@ from streamkit.connectors.files.json_lines_sink import JsonLines
 from streamkit.connectors.files.parquet import Parquet
 from streamkit.connectors.files.sink import FileSink
 from streamkit.connectors.files.source import Files
+from streamkit.connectors.files.urls import without_query
 from streamkit.connectors.registry import ConnectorFacts
 from streamkit.dataflow.contracts import Sink
 from streamkit.errors import UsageError
@@ -49,6 +50,7 @@ def _one_file(path: str, form: FileFormat[Any]) -> FileSink:
 
 
 def _format_of(end: str) -> FileFormat[Any]:
+    end = without_query(end)
     if end.endswith(".avro"):
         return AvroFile[Any]()
     if end.endswith(".parquet"):
