@@ -230,28 +230,40 @@ make_azurite() {
     export STREAMKIT_TEST_AZURITE="$folder"
 }
 
-# A PostgreSQL server for the tests of SQL. It is installed only where that needs no password; where
-# it is missing, its tests are skipped. RUNLEVEL=1 keeps Debian from starting a server of its own.
-make_postgres() {
-    local log
-    ! has_postgres || return 0
+# Database servers for the tests of SQL. They are installed only where that needs no password; where
+# one is missing, its tests are skipped.
+make_databases() {
+    make_database PostgreSQL has_postgres postgresql
+    make_database MariaDB has_mariadb mariadb-server-core mariadb-client-core
+}
+
+# Install packages of Debian unless a function says that their programs are here.
+make_database() {
+    local name=$1 is_here=$2 log
+    shift 2
+    ! "$is_here" || return 0
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-        say "WARNING: PostgreSQL is not installed, so its tests are skipped (Debian: apt-get install postgresql)"
+        say "WARNING: $name is not installed, so its tests are skipped (Debian: apt-get install $*)"
         return 0
     fi
-    say "installing PostgreSQL with apt-get"
+    say "installing $name with apt-get"
     log=$(mktemp)
-    if ! install_postgres >"$log" 2>&1 || ! has_postgres; then
+    if ! install_packages "$@" >"$log" 2>&1 || ! "$is_here"; then
         tail -n 5 "$log" >&2
-        say "WARNING: PostgreSQL could not be installed, so its tests are skipped"
+        say "WARNING: $name could not be installed, so its tests are skipped"
     fi
     rm -f "$log"
 }
 
 has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; }
 
-install_postgres() (
+has_mariadb() {
+    PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v mariadbd >/dev/null && command -v mariadb-install-db >/dev/null
+}
+
+# RUNLEVEL=1 keeps Debian from starting a server of its own.
+install_packages() (
     export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
-    apt-get install -qq --no-install-recommends postgresql ||
-        { apt-get update -qq && apt-get install -qq --no-install-recommends postgresql; }
+    apt-get install -qq --no-install-recommends "$@" ||
+        { apt-get update -qq && apt-get install -qq --no-install-recommends "$@"; }
 )

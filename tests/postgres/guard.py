@@ -19,7 +19,7 @@ from typing import Any
 STOP = "stop"
 READY = "ready"
 LOG_NAME = "server.log"
-_READY_MARK = b"database system is ready to accept connections"
+_READY_MARKS = (b"system is ready to accept connections", b"mariadbd: ready for connections")
 _SIGNALS = (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL)  # each is stricter than the one before
 _SIGNAL_S = 15.0
 
@@ -45,7 +45,7 @@ def main() -> None:
     with (Path(folder) / LOG_NAME).open("ab", buffering=0) as log:
         for line in process.stderr:
             log.write(line)
-            if _READY_MARK in line:
+            if any(mark in line for mark in _READY_MARKS):
                 _say(READY)
     process.wait()
     if crashed.is_set():

@@ -10,6 +10,8 @@ from typing import Final, Literal
 from streamkit.connectors.sql.columns import ColumnType as T
 from streamkit.errors import UsageError, shown
 
+# In a declared type, its length, and attributes of numbers in MySQL.
+_NOT_OF_NAME: Final = re.compile(r"\([^)]*\)|\b(?:UNSIGNED|ZEROFILL)\b", re.I)
 _PART: Final = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 
 
@@ -23,7 +25,8 @@ class Dialect:
     placeholder, in every statement that is executed with a tuple of parameters, even an empty one.
     ``upserts`` is how a row replaces another: ON CONFLICT, ON DUPLICATE KEY UPDATE, or not at all.
     ``stores`` names the way in which values are stored, see `streamkit.connectors.sql.values`.
-    ``synonyms`` are other names of types. ``key_text`` is the type of text in a key.
+    ``synonyms`` are other names of types. ``key_text`` is the type of text in a key, and
+    ``key_bytes`` that of bytes.
     ``table_options`` is the end of CREATE TABLE.
     """
 
@@ -41,6 +44,7 @@ class Dialect:
     stores: Literal["native", "sqlite", "portable", "mysql"] = "native"
     synonyms: Mapping[str, str] = field(default_factory=dict)
     key_text: str = "text"
+    key_bytes: str = ""
     table_options: str = ""
 
     def quoted(self, name: str) -> str:
@@ -84,7 +88,7 @@ class Dialect:
 
     def kind_of(self, declared: str) -> str:
         """Return the type of an existing column without its length and precision."""
-        plain = " ".join(re.sub(r"\([^)]*\)", " ", declared).lower().split())
+        plain = " ".join(re.sub(_NOT_OF_NAME, " ", declared).lower().split())
         if self.affinities and not plain:
             return "blob"  # a column without a type
         for part, affinity in self.affinities:

@@ -14,6 +14,7 @@ from streamkit.errors import ConfigError, TopologyError
 
 _NUMBERS: Final = re.compile(r"\((\d+)(?:,(-?\d+))?\)")
 _INT_BITS: Final = {"bigint": 64, "integer": 32, "mediumint": 24, "smallint": 16, "tinyint": 8}
+_UNSIGNED: Final = re.compile(r"\bUNSIGNED\b|\AU(?:BIG|SMALL|TINY)?INT", re.I)
 _NO_KEY_TYPES: Final = (T.JSON,)
 
 
@@ -53,12 +54,14 @@ class Table:
 class Limits:
     """What an existing column can hold, where that is less than its type can.
 
-    ``int_bits`` is the size of whole numbers; ``length_max`` that of text; ``digits_max`` is the
-    number of digits before the decimal point. ``is_single``: floating-point numbers have 32 bits.
+    ``int_bits`` is the size of whole numbers, which are not negative if ``is_unsigned``;
+    ``length_max`` that of text; ``digits_max`` is the number of digits before the decimal point.
+    ``is_single``: floating-point numbers have 32 bits.
     ``is_text``: the column holds text. ``labels`` are all the texts that it can hold.
     """
 
     int_bits: int = 64
+    is_unsigned: bool = False
     length_max: int | None = None
     digits_max: int | None = None
     is_single: bool = False
@@ -152,6 +155,8 @@ def create_table(dialect: Dialect, table: str, rows: RowType, key: Sequence[str]
 def _new_type(dialect: Dialect, column: Column, is_key: bool) -> str:
     declared = dialect.types[column.holds]
     is_text = dialect.kind_of(declared) == dialect.kind_of(dialect.types[T.TEXT])
+    if is_key and column.holds is T.BYTES:
+        return dialect.key_bytes or declared
     return dialect.key_text if is_key and is_text else declared
 
 
@@ -191,6 +196,7 @@ def _limits(dialect: Dialect, column: TableColumn) -> Limits:
     precision, scale = (*numbers, 0, 0)[:2]
     return Limits(
         int_bits=_INT_BITS.get(kind, 64),
+        is_unsigned=_UNSIGNED.search(column.type) is not None,
         length_max=precision if kind.startswith("character") and numbers else None,
         digits_max=precision - scale if kind == "numeric" and numbers else None,
         is_single=kind == "real",

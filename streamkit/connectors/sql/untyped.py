@@ -147,6 +147,8 @@ def _converted(value: Value, holds: T, error: Exception) -> Value:
 
 def _without_type(value: Value, holds: T, limits: Limits) -> Value:
     """Return what is stored for a value that the database has no type for; None for any other."""
+    if value in ("true", "false") and holds is T.INT and limits.int_bits == 8:
+        return int(value == "true")  # a BOOLEAN of MySQL is a TINYINT
     if isinstance(value, bool):
         return int(value) if holds is T.INT else None
     if holds is not T.TEXT or isinstance(value, int | float | bytes):
