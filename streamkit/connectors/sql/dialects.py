@@ -27,7 +27,8 @@ class Dialect:
     ``stores`` names the way in which values are stored, see `streamkit.connectors.sql.values`.
     ``synonyms`` are other names of types. ``key_text`` is the type of text in a key, and
     ``key_bytes`` that of bytes.
-    ``table_options`` is the end of CREATE TABLE.
+    ``table_options`` is the end of CREATE TABLE. ``now`` is the query of the time in UTC, and of
+    that in the zone in which the database sets times of columns without one.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Dialect:
     key_text: str = "text"
     key_bytes: str = ""
     table_options: str = ""
+    now: str = "SELECT CURRENT_TIMESTAMP, CURRENT_TIMESTAMP"
 
     def quoted(self, name: str) -> str:
         """Return a name of a column or table part as SQL. Quoted names keep their case.
@@ -134,6 +136,11 @@ _POSTGRES_TEXTS: Final = frozenset({"text", "character varying", "character", "c
 POSTGRES: Final = Dialect(
     name="PostgreSQL",
     placeholder="%s",
+    # The zone of the session is UTC; that of other sessions is what RESET would set.
+    now=(
+        "SELECT now(), now() AT TIME ZONE (SELECT reset_val FROM pg_settings "
+        "WHERE name = 'TimeZone')"
+    ),
     name_bytes_max=63,
     escapes_percent=True,
     types={
@@ -175,6 +182,7 @@ _TEXT_FITS: Final = frozenset({"text", "blob"})
 SQLITE: Final = Dialect(
     name="SQLite",
     placeholder="?",
+    now="SELECT datetime('now'), datetime('now')",
     # In double quotes, SQLite reads the name of a missing column as text.
     quote="`",
     folds_case=True,

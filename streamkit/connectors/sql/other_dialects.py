@@ -128,10 +128,18 @@ def dialect_for(name: str, quote: str) -> Dialect:
             upserts="duplicate",
             stores="mysql",
             key_bytes="VARBINARY(200)",
+            now="SELECT UTC_TIMESTAMP(6), LOCALTIMESTAMP(6)",
             # All of Unicode, and keys that differ in their case are different.
             table_options=" CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
             types={**PORTABLE.types, **_MYSQL_TYPES},
         )
     if name == "duckdb":
-        return replace(PORTABLE, name=name, folds_case=True, compares_rows=True, upserts="conflict")
+        return replace(
+            PORTABLE,
+            name=name,
+            folds_case=True,
+            compares_rows=True,
+            upserts="conflict",
+            now="SELECT epoch_ms(epoch_ms(now())), LOCALTIMESTAMP",
+        )
     return replace(PORTABLE, name=name, quote=quote)
