@@ -144,6 +144,126 @@ async def test_unsigned_columns_hold_what_they_can(
     assert [decode(row) for row in await read_all(source)] == [Counter(0, 0, 0), highest]
 
 
+class Event(msgspec.Struct):
+    id: int
+    at: dt.datetime
+
+
+async def test_a_timestamp_is_in_utc_whatever_the_zone_of_the_server_is(
+    mariadb_only: TestDatabase, tmp_path: Path
+) -> None:
+    mariadb_only.run("CREATE TABLE events (id INT PRIMARY KEY, at TIMESTAMP(6) NOT NULL)")
+    at = dt.datetime(2024, 2, 29, 12, tzinfo=dt.UTC)
+    async with Job(tmp_path / "job", Event).run(SqlSink(mariadb_only.url, "events")) as run:
+        await run.write([Event(1, at)])
+        await run.commit()
+    assert mariadb_only.run("SELECT UNIX_TIMESTAMP(at) FROM events") == [(at.timestamp(),)]
+    (row,) = await read_all(SqlTable(mariadb_only.url, "events", incremental="at"))
+    assert row["at"] == at.replace(tzinfo=None)
+
+
+async def test_zero_is_written_to_a_column_that_the_database_numbers(
+    mariadb_only: TestDatabase, tmp_path: Path
+) -> None:
+    """dolt #7600."""
+    mariadb_only.run(
+        "CREATE TABLE totals (id BIGINT AUTO_INCREMENT PRIMARY KEY, name TEXT, total DOUBLE)"
+    )
+    sink = SqlSink(mariadb_only.url, "totals", mode="upsert", key="id")
+    async with Job(tmp_path / "job", Total).run(sink) as run:
+        for name in ("a", "b"):
+            await run.write([Total(0, name)])
+            await run.commit()
+    assert mariadb_only.run("SELECT id, name FROM totals") == [(0, "b")]
+
+
+class Short(msgspec.Struct):
+    id: int
+    data: bytes
+
+
+async def test_a_server_that_is_not_strict_does_not_shorten_values(
+    mariadb: MariaDbServer, mariadb_only: TestDatabase, tmp_path: Path
+) -> None:
+    mariadb_only.run("CREATE TABLE shorts (id INT PRIMARY KEY, data VARBINARY(2))")
+    mariadb_only.run("SET GLOBAL sql_mode = ''")
+    try:
+        async with Job(tmp_path / "job", Short).run(SqlSink(mariadb_only.url, "shorts")) as run:
+            await run.write([Short(1, b"abc")])
+            with pytest.raises(DataError, match="Data too long"):
+                await run.commit()
+    finally:
+        mariadb_only.run("SET GLOBAL sql_mode = 'STRICT_TRANS_TABLES'")
+
+
+class Odd(msgspec.Struct):
+    id: int
+    day: dt.date | None
+    took: dt.time | None
+
+
+async def test_dates_and_times_that_python_does_not_have_refuse_only_their_rows(
+    mariadb_only: TestDatabase,
+) -> None:
+    """airbyte #65082, #3931, debezium #105."""
+    mariadb_only.run(
+        "CREATE TABLE odd (id INT PRIMARY KEY, day DATE NOT NULL, took TIME NOT NULL, "
+        "at DATETIME NOT NULL)"
+    )
+    mariadb_only.run("SET GLOBAL sql_mode = ''")
+    try:
+        mariadb_only.run(
+            "INSERT INTO odd VALUES (1, '0000-00-00', '10:00', '0000-00-00'), "
+            "(2, '2021-00-00', '-838:59:59', '2021-01-01'), "
+            "(3, '2021-01-02', '10:00', '2021-01-02')"
+        )
+    finally:
+        mariadb_only.run("SET GLOBAL sql_mode = 'STRICT_TRANS_TABLES'")
+    source = SqlTable(mariadb_only.url, "odd", incremental="at", batch_rows=1)
+    rows = await read_all(source)
+    assert [row["id"] for row in rows] == [1, 2, 3]
+    assert rows[0]["day"] == "0000-00-00"
+    decode = row_decoder(row_type(Odd)).one
+    assert decode(rows[2]) == Odd(3, dt.date(2021, 1, 2), dt.time(10))
+    for row in rows[:2]:
+        with pytest.raises(ValueError, match=r"\$\.(day|took)"):
+            decode(row)
+
+
+async def test_a_connection_that_the_server_closes_is_opened_again(
+    mariadb_only: TestDatabase, tmp_path: Path
+) -> None:
+    """FLINK-16681, streampark #919: after ``wait_timeout``."""
+    job = Job(tmp_path / "job", Total)
+    async with job.run(SqlSink(mariadb_only.url, "totals")) as run:
+        for number in range(2):
+            await run.write([Total(number, "a")])
+            await run.commit()
+            for (process,) in mariadb_only.run(
+                "SELECT id FROM information_schema.processlist "
+                "WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+            ):
+                mariadb_only.run(f"KILL {process}")
+        await run.write([Total(2, "a")])
+        await run.commit()
+    assert mariadb_only.run("SELECT id FROM totals ORDER BY id") == [(0,), (1,), (2,)]
+
+
+async def test_the_first_second_of_1970_and_bytes_order_rows(mariadb_only: TestDatabase) -> None:
+    """kafka-connect-jdbc #541, #1317."""
+    mariadb_only.run_all(
+        "CREATE TABLE events (id INT PRIMARY KEY, at DATETIME NOT NULL, "
+        "version BINARY(8) NOT NULL)",
+        "INSERT INTO events VALUES (1, '1970-01-01', x'00000000005B0F1C'), "
+        "(2, '1969-12-31', x'00000000005B0FFF'), (3, '1970-01-01 00:00:01', x'00000000005C0000')",
+    )
+    for column, expected in (("at", [2, 1, 3]), ("version", [1, 2, 3])):
+        source = SqlTable(mariadb_only.url, "events", incremental=column, batch_rows=1)
+        async with reading(source) as run:
+            assert [row["id"] for row in await run.rows()] == expected
+            assert await read_all(source, run.positions) == []
+
+
 class Blob(msgspec.Struct):
     id: bytes
     name: str

@@ -45,6 +45,12 @@ _LATER: Final = re.compile(r"disk is full|disk full|no space left|read[-_ ]only"
 _DATA_CODES: Final = (1264, 1265, 1292, 1364, 1366, 3819, 4025)
 _LOCK_S_MAX: Final = 1  # the least that MySQL has
 _MYSQL: Final = ("mysql", "mariadb")
+# What a value means must not depend on the settings of the server: a TIMESTAMP is in UTC, a value
+# that does not fit is refused and not shortened, and 0 in a column that the database numbers is 0.
+_MYSQL_SESSION: Final = (
+    "SET SESSION time_zone = '+00:00', "
+    "sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO')"
+)
 # Another attempt to connect would fail too; all else, such as a server that starts, may end.
 _FINAL: Final = re.compile(
     r"denied|authentication|password|unknown database|does not exist|unable to open|not a database",
@@ -93,8 +99,12 @@ class AlchemySession:
     def open(self) -> None:
         try:
             self._connection = self._engine.connect()
+            if self._is_mysql:
+                self._connection.exec_driver_sql(_MYSQL_SESSION)
+                self._connection.commit()
         except exc.DBAPIError as error:
             cause = error.orig or error
+            self.close()
             is_retryable = _FINAL.search(str(cause)) is None
             raise connect_failed(self._database, _plain(cause), retryable=is_retryable) from None
         self._waits_for_locks = True

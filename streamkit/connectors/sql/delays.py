@@ -14,13 +14,14 @@ from streamkit.errors import ConfigError, shown
 from streamkit.record import Value
 
 
-def newest(value: Value, now: Result, delay_s: float) -> Value:
+def newest(value: Value, now: Result, delay_s: float, *, is_instant: bool = False) -> Value:
     """Return the newest time to read.
 
     Args:
         value: A value of the column.
         now: The result of `Dialect.now`: the time in UTC, and in the zone of the database.
         delay_s: The delay, in seconds.
+        is_instant: Whether times without a zone are in UTC, and not in the zone of the database.
 
     Raises:
         ConfigError: The column does not hold times.
@@ -30,7 +31,9 @@ def newest(value: Value, now: Result, delay_s: float) -> Value:
     utc = utc.replace(tzinfo=dt.UTC) if utc.tzinfo is None else utc.astimezone(dt.UTC)
     local = local.replace(tzinfo=None)
     if isinstance(value, dt.datetime):
-        return local - delay if value.tzinfo is None else utc - delay
+        if value.tzinfo is not None:
+            return utc - delay
+        return (utc.replace(tzinfo=None) if is_instant else local) - delay
     if isinstance(value, dt.date):
         return (local - delay).date()
     if isinstance(value, str):

@@ -128,7 +128,9 @@ def dialect_for(name: str, quote: str) -> Dialect:
             upserts="duplicate",
             stores="mysql",
             key_bytes="VARBINARY(200)",
-            now="SELECT UTC_TIMESTAMP(6), LOCALTIMESTAMP(6)",
+            # The zone of the session is UTC.
+            now="SELECT UTC_TIMESTAMP(6), "
+            "CONVERT_TZ(UTC_TIMESTAMP(6), '+00:00', @@GLOBAL.time_zone)",
             # All of Unicode, and keys that differ in their case are different.
             table_options=" CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
             types={**PORTABLE.types, **_MYSQL_TYPES},

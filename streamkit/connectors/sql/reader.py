@@ -138,7 +138,7 @@ class SqlReader(SourceReader):
         found = (await self._query(selection.last())).rows
         if found and delay_s:
             now = await self._query(Statement(selection.dialect.now))
-            bound = newest(found[0][0], now, delay_s)
+            bound = newest(found[0][0], now, delay_s, is_instant=self._open_plan.is_instant)
             found = (await self._query(selection.last(bound))).rows
         return tuple(found[0]) if found else None
 
