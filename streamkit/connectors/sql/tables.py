@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from streamkit.connectors.sql.columns import Column, RowType
@@ -16,6 +16,8 @@ _NUMBERS: Final = re.compile(r"\((\d+)(?:,(-?\d+))?\)")
 _INT_BITS: Final = {"bigint": 64, "integer": 32, "mediumint": 24, "smallint": 16, "tinyint": 8}
 _UNSIGNED: Final = re.compile(r"\bUNSIGNED\b|\AU(?:BIG|SMALL|TINY)?INT", re.I)
 _NO_KEY_TYPES: Final = (T.JSON,)
+# The end of the type of an array in PostgreSQL.
+ARRAY_MARK: Final = "[]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,19 @@ def refuse_mismatches(
         )
 
 
+def with_arrays(dialect: Dialect, table: Table, rows: RowType) -> RowType:
+    """Return rows whose lists are arrays where the columns of an existing table are."""
+    columns = tuple(
+        replace(each, holds=T.ARRAY) if _is_array(_found(dialect, table, each.name)) else each
+        for each in rows.columns
+    )
+    return replace(rows, columns=columns)
+
+
+def _is_array(column: TableColumn | None) -> bool:
+    return column is not None and column.type.endswith(ARRAY_MARK)
+
+
 def limits_of(dialect: Dialect, table: Table, rows: RowType) -> tuple[Limits, ...]:
     """Return what the columns of an existing table can hold, one for each column of the rows."""
     return tuple(
@@ -192,7 +207,7 @@ def limits_of(dialect: Dialect, table: Table, rows: RowType) -> tuple[Limits, ..
 def _limits(dialect: Dialect, column: TableColumn) -> Limits:
     if dialect.affinities:  # lengths and precisions mean nothing
         return Limits(is_nullable=column.is_nullable)
-    kind, numbers = dialect.kind_of(column.type), column.numbers
+    kind, numbers = dialect.kind_of(column.type.removesuffix(ARRAY_MARK)), column.numbers
     precision, scale = (*numbers, 0, 0)[:2]
     return Limits(
         int_bits=_INT_BITS.get(kind, 64),
@@ -222,6 +237,9 @@ def _column_mismatches(dialect: Dialect, table: Table, rows: RowType) -> Iterato
 def _fits(dialect: Dialect, column: Column, found: TableColumn) -> bool:
     if found.labels:
         return column.holds is T.TEXT
+    if _is_array(found):
+        of_item = replace(found, type=found.type.removesuffix(ARRAY_MARK))
+        return column.items is not None and _fits(dialect, column.items, of_item)
     return dialect.kind_of(found.type) in dialect.fits[column.holds]
 
 

@@ -25,6 +25,7 @@ from streamkit.connectors.sql.tables import (
     limits_of,
     refuse_absent,
     refuse_mismatches,
+    with_arrays,
 )
 from streamkit.connectors.sql.untyped import keys_check, lenient, untyped_rows
 from streamkit.dataflow.steps import RowFailed
@@ -127,6 +128,7 @@ def table_of(session: Session, sink: SqlSink, rows: RowType | None) -> Table:
 
 def row_maker(dialect: Dialect, sink: SqlSink, table: Table, rows: RowType) -> RowMaker:
     """Return how values of a type become rows of an existing table."""
+    rows = with_arrays(dialect, table, rows)
     return _row_maker(sink, row_encoder(rows, dialect, limits_of(dialect, table, rows)))
 
 
