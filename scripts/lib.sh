@@ -234,6 +234,7 @@ make_azurite() {
 # one is missing, its tests are skipped.
 make_databases() {
     make_database PostgreSQL has_postgres postgresql
+    make_database PgBouncer has_pgbouncer pgbouncer
     make_database MariaDB has_mariadb mariadb-server-core mariadb-client-core
 }
 
@@ -256,6 +257,8 @@ make_database() {
 }
 
 has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; }
+
+has_pgbouncer() { PATH="$PATH:/usr/sbin" command -v pgbouncer >/dev/null; }
 
 has_mariadb() {
     PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v mariadbd >/dev/null && command -v mariadb-install-db >/dev/null

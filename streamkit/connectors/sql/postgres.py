@@ -25,7 +25,7 @@ from streamkit.connectors.sql.session import (
 from streamkit.connectors.sql.statements import Target
 from streamkit.connectors.sql.tables import ARRAY_MARK, Table
 from streamkit.connectors.sql.url import Database
-from streamkit.errors import StreamKitError
+from streamkit.errors import ConfigError, StreamKitError
 from streamkit.record import Value
 
 try:
@@ -55,6 +55,7 @@ _TRANSIENT: Final = ("08", "25006", "53", "57P01", "57P02", "57P03", "57P05", "4
 # A lock that is not granted in time, or a deadlock.
 _BUSY: Final = ("55P03", "40P01")
 _DATA: Final = ("22", "23")
+_STATEMENT_POOL: Final = "statement pooling mode"
 # An error of a connection has no code. These say that another attempt would fail too; all else,
 # such as a server that starts, may end.
 _FINAL: Final = (
@@ -303,6 +304,11 @@ class PostgresSession:
             yield
         except psycopg.Error as error:
             state = error.sqlstate or ""
+            if _STATEMENT_POOL in str(error):
+                raise ConfigError(
+                    f"{self._database}: PgBouncer allows no transactions in its statement mode",
+                    hint="set pool_mode = transaction, or connect to PostgreSQL itself",
+                ) from None
             is_lost = self._connection is None or self._connection.closed
             if state.startswith(_BUSY):
                 raise busy(self._database, error) from error
