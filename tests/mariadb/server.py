@@ -72,6 +72,7 @@ class MariaDbServer:
             "socket": str(self._folder / "socket"),
             "init-file": str(self._users),
             "pid-file": str(self._folder / "pid"),
+            "tmpdir": str(self._temporary),
         }
         command = [str(self._server), "--no-defaults"]
         command += [f"--{name}={value}" for name, value in settings.items()]
@@ -117,6 +118,11 @@ class MariaDbServer:
         return self._folder / "data"
 
     @property
+    def _temporary(self) -> Path:
+        """Temporary tables have names that two servers may both use."""
+        return self._folder / "temporary"
+
+    @property
     def _users(self) -> Path:
         return self._folder / "users.sql"
 
@@ -126,15 +132,17 @@ class MariaDbServer:
             f"CREATE USER IF NOT EXISTS {name} IDENTIFIED BY '{PASSWORD}';\n"
             f"GRANT ALL ON *.* TO {name};\n"
         )
+        self._temporary.mkdir()
         if self._user:
             uid, gid = map(int, self._user.split(":"))
-            for path in (self._folder, self._users):
+            for path in (self._folder, self._users, self._temporary):
                 os.chown(path, uid, gid)
         done = subprocess.run(
             [
                 *(self._installer, "--no-defaults", f"--datadir={self._data}"),
                 *("--auth-root-authentication-method=normal", "--skip-test-db"),
                 *("--innodb-log-file-size=16M", "--skip-name-resolve"),
+                f"--tmpdir={self._temporary}",
             ],
             cwd=self._folder,
             capture_output=True,

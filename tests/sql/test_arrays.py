@@ -125,6 +125,30 @@ async def test_arrays_that_do_not_match_are_listed(
     assert "the column 'nested' is integer[]" in str(refused.value)
 
 
+# With char, all values are copied as text; otherwise as binary values.
+@pytest.mark.parametrize("text", ["char(10)", "varchar(10)"])
+def test_arrays_of_every_type_are_copied_to_another_table(
+    postgres_only: TestDatabase, tmp_path: Path, text: str
+) -> None:
+    """kafka-connect-jdbc #835, #1677, pgjdbc #3784."""
+    postgres_only.run_all(
+        f"CREATE TABLE a (id SERIAL PRIMARY KEY, sint smallint[], big bigint[], chars {text}[], "
+        "varchars varchar(10)[], fixed numeric(10,7)[], free numeric[3], singles real[], "
+        "data bytea[], ids uuid[], times time[], took interval[], local timestamp[], "
+        "at timestamptz[])",
+        "INSERT INTO a (sint, big, chars, varchars, fixed, free, singles, data, ids, times, took, "
+        "local, at) VALUES ('{1,2}', '{1550166368505037572}', '{cone}', '{vcone,NULL}', "
+        "'{1.2,NaN}', '{1.1,NaN}', '{1.5,Infinity}', '{\\\\x00ff}', "
+        "'{00000000-0000-0000-0000-000000000007}', '{10:00}', '{1 day}', "
+        "'{2024-02-29 10:00}', '{2024-02-29 10:00+00}')",
+        "CREATE TABLE b (LIKE a)",
+    )
+    url = postgres_only.url
+    done = copy(tmp_path, f"{url}#a", f"{url}#b")
+    assert done.code == 0, done.err
+    assert postgres_only.run("SELECT b::text FROM b") == postgres_only.run("SELECT a::text FROM a")
+
+
 def test_arrays_are_copied_to_json_and_back(postgres_only: TestDatabase, tmp_path: Path) -> None:
     postgres_only.run_all(
         "CREATE TABLE a (id int PRIMARY KEY, n int[], t text[], p numeric[], d date[])",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,38 @@ async def test_unsigned_columns_hold_what_they_can(
     decode = row_decoder(row_type(Counter)).one
     source = SqlTable(mariadb_only.url, "counters", batch_rows=1)
     assert [decode(row) for row in await read_all(source)] == [Counter(0, 0, 0), highest]
+
+
+class Priced(msgspec.Struct):
+    price: Decimal
+
+
+@pytest.mark.parametrize("bad", ["NaN", "Infinity", "1000"])
+async def test_a_decimal_that_does_not_fit_refuses_only_its_record(
+    mariadb_only: TestDatabase, tmp_path: Path, bad: str
+) -> None:
+    mariadb_only.run("CREATE TABLE prices (price DECIMAL(5, 2))")
+    async with Job(tmp_path / "job", Priced).run(SqlSink(mariadb_only.url, "prices")) as run:
+        with pytest.raises(RowFailed):
+            run.writer.on_chunk(run.chunk([Priced(Decimal(bad))]))
+
+
+class Named(msgspec.Struct):
+    name: str
+    number: int
+
+
+async def test_the_last_of_keys_that_differ_in_their_case_stays(
+    mariadb_only: TestDatabase, tmp_path: Path
+) -> None:
+    """embulk-output-jdbc #256: the usual collations ignore case and spaces at the end."""
+    mariadb_only.run("CREATE TABLE named (name VARCHAR(9) PRIMARY KEY, number BIGINT NOT NULL)")
+    sink = SqlSink(mariadb_only.url, "named", mode="upsert", key="name")
+    async with Job(tmp_path / "job", Named).run(sink) as run:
+        await run.write([Named("a", 1), Named("A", 2), Named("b", 3), Named("b ", 4)])
+        await run.write([Named("a", 5)])
+        await run.commit()
+    assert mariadb_only.run("SELECT number FROM named ORDER BY name") == [(5,), (4,)]
 
 
 class Event(msgspec.Struct):

@@ -117,12 +117,28 @@ def merged(head: Head, blocks: Iterable[Block]) -> Iterator[Block]:
     for block in blocks:
         for key in block.keys:
             latest[tuple(key) if len(key) > 1 else key[0]] = None
-        latest.update((key_of(row), row) for row in block.rows)
+        keep_latest(latest, [(key_of(row), row) for row in block.rows])
         if len(latest) >= _MERGED_ROWS:
             yield latest_of_keys(latest)
             latest = {}
     if latest:
         yield latest_of_keys(latest)
+
+
+def keep_latest(
+    latest: dict[Value, Row | None], written: Sequence[tuple[Value, Row | None]]
+) -> None:
+    """Add rows by their keys, in the order in which each key was written last.
+
+    A database may take keys for the same that are different here, for example because it ignores
+    their case. So the last one of them must come last.
+    """
+    before = len(latest)
+    latest.update(written)
+    if len(latest) - before < len(written):
+        for key, row in written:
+            del latest[key]
+            latest[key] = row
 
 
 def latest_of_keys(latest: Mapping[Value, Row | None]) -> Block:

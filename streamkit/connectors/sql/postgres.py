@@ -94,7 +94,7 @@ _COPIED_TYPES: Final = {
 _COPIED_ITEMS: Final = {
     **_COPIED_TYPES,
     "character varying": "varchar",
-    "character": "bpchar",
+    "character": "",
     "citext": "",
 }
 _CURSOR: Final = "streamkit_page"

@@ -207,6 +207,10 @@ def intervals(limits: Limits) -> Checks:
 
 
 def decimals(limits: Limits) -> Checks:
+    return decimal_checks(limits, has_nan=True)
+
+
+def decimal_checks(limits: Limits, *, has_nan: bool) -> Checks:
     bound = None if limits.digits_max is None else Decimal(10) ** limits.digits_max
 
     def is_fine(values: Sequence[Value]) -> bool:
@@ -216,7 +220,7 @@ def decimals(limits: Limits) -> Checks:
 
     def one(value: Value) -> Decimal:
         number = decimal(value)
-        if number.is_nan() and not number.is_snan() and bound is None:
+        if has_nan and number.is_qnan():
             return number
         if not number.is_finite():
             raise ValueError(f"{number} is not a number that the column can hold")

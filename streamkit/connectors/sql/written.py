@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import cast
 
-from streamkit.connectors.sql.blocks import Block, Head, head_of, latest_of_keys
+from streamkit.connectors.sql.blocks import Block, Head, head_of, keep_latest, latest_of_keys
 from streamkit.connectors.sql.columns import RowType
 from streamkit.connectors.sql.deletions import Deletion, KeyReader, key_reader
 from streamkit.connectors.sql.dialects import Dialect
@@ -78,7 +78,7 @@ class RowMaker:
         latest: dict[Value, Row | None] = {}
         if Deletion not in set(map(type, written)):
             rows = cast("Sequence[Row]", written)
-            latest.update(zip(map(self.key_of, rows), rows, strict=True))
+            keep_latest(latest, list(zip(map(self.key_of, rows), rows, strict=True)))
             return latest_of_keys(latest)
         for each in written:
             if isinstance(each, Deletion):
