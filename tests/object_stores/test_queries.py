@@ -9,8 +9,8 @@ import pytest
 from obstore.store import HTTPStore
 
 from streamkit import App
-from streamkit.connectors.ends import source_of, without_password
-from streamkit.connectors.files import Csv, Files, Jsonl, Parquet, Text
+from streamkit.connectors.ends import sink_of, source_of, without_password
+from streamkit.connectors.files import Csv, Files, FileSink, Jsonl, JsonLines, Parquet, Text
 from streamkit.connectors.files.stores import Stores
 from streamkit.errors import ConfigError, DataError, UsageError
 from tests.connectors.reading import FLIGHTS, Flight, read
@@ -112,6 +112,16 @@ def test_a_url_that_names_a_host_of_a_store_is_a_file_of_an_http_server() -> Non
 def test_escaped_characters_of_a_path_are_sent_as_they_are(http_files: HttpFiles) -> None:
     http_files.files["a%20b%2Bc.txt"] = b"1\n"
     assert read(Files(http_files.url("a%20b%2Bc.txt"), Text()), str) == ["1"]
+
+
+def test_a_url_with_a_query_cannot_be_written() -> None:
+    for path in (f"https://host/f.csv?{SIGNED}", f"https://host/f.jsonl?{SIGNED}"):
+        with pytest.raises(UsageError) as caught:
+            sink_of(path)
+        assert "hidden-one" not in str(caught.value)
+    assert isinstance(sink_of("s3://bucket/f.jsonl"), FileSink)
+    with pytest.raises(UsageError, match="JsonLines appends to files of this machine"):
+        JsonLines("s3://bucket/f.jsonl")
 
 
 def test_an_end_of_a_copy_may_have_a_query() -> None:
