@@ -4,6 +4,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PYTHON_MIN="3.11"
 PEER_CLIENT=fluvio==0.21.0
 NODE_PEER=(@fluvio/client@0.14.9 typescript@5.9.3 @types/node@20.19.43)
+AZURITE=azurite@3.35.0
 SCRIPT="scripts/$(basename "$0")"
 
 say() { printf '%s: %s\n' "$SCRIPT" "$*" >&2; }
@@ -204,30 +205,70 @@ make_node_peer() {
 
 node_client_loads() { NODE_PATH="$1/node_modules" node -e 'require("@fluvio/client")' >/dev/null 2>&1; }
 
-# A PostgreSQL server for the tests of SQL. It is installed only where that needs no password; where
-# it is missing, its tests are skipped. RUNLEVEL=1 keeps Debian from starting a server of its own.
-make_postgres() {
-    local log
-    ! has_postgres || return 0
+# The emulator of Azure's storage, for the tests of objects.
+make_azurite() {
+    local folder="$ROOT/.azurite"
+    [ -z "${STREAMKIT_TEST_AZURITE:-}" ] || return 0
+    lock_environment "$folder"
+    if [ "$(cat "$folder/packages" 2>/dev/null)" != "$AZURITE" ]; then
+        rm -rf "$folder"
+        say "creating .azurite with the npm package $AZURITE"
+        mkdir -p "$folder" &&
+            npm install --prefix "$folder" --ignore-scripts --omit=optional --no-save --no-package-lock \
+                --no-audit --no-fund --loglevel=error "$AZURITE" >&2 &&
+            node "$folder/node_modules/azurite/dist/src/blob/main.js" --version >/dev/null &&
+            printf '%s\n' "$AZURITE" >"$folder/packages" ||
+            {
+                rm -rf "$folder"
+                unlock_environment
+                say "WARNING: Azurite could not be installed, so the tests of Azure's objects are skipped;" \
+                    "it needs node and npm, and access to the npm registry"
+                return 0
+            }
+    fi
+    unlock_environment
+    export STREAMKIT_TEST_AZURITE="$folder"
+}
+
+# Database servers for the tests of SQL. They are installed only where that needs no password; where
+# one is missing, its tests are skipped.
+make_databases() {
+    make_database PostgreSQL has_postgres postgresql
+    make_database PgBouncer has_pgbouncer pgbouncer
+    make_database MariaDB has_mariadb mariadb-server-core mariadb-client-core
+}
+
+# Install packages of Debian unless a function says that their programs are here.
+make_database() {
+    local name=$1 is_here=$2 log
+    shift 2
+    ! "$is_here" || return 0
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-        say "WARNING: PostgreSQL is not installed, so its tests are skipped (Debian: apt-get install postgresql)"
+        say "WARNING: $name is not installed, so its tests are skipped (Debian: apt-get install $*)"
         return 0
     fi
-    say "installing PostgreSQL with apt-get"
+    say "installing $name with apt-get"
     log=$(mktemp)
-    if ! install_postgres >"$log" 2>&1 || ! has_postgres; then
+    if ! install_packages "$@" >"$log" 2>&1 || ! "$is_here"; then
         tail -n 5 "$log" >&2
-        say "WARNING: PostgreSQL could not be installed, so its tests are skipped"
+        say "WARNING: $name could not be installed, so its tests are skipped"
     fi
     rm -f "$log"
 }
 
 has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; }
 
-install_postgres() (
+has_pgbouncer() { PATH="$PATH:/usr/sbin" command -v pgbouncer >/dev/null; }
+
+has_mariadb() {
+    PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v mariadbd >/dev/null && command -v mariadb-install-db >/dev/null
+}
+
+# RUNLEVEL=1 keeps Debian from starting a server of its own.
+install_packages() (
     export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1
-    apt-get install -qq --no-install-recommends postgresql ||
-        { apt-get update -qq && apt-get install -qq --no-install-recommends postgresql; }
+    apt-get install -qq --no-install-recommends "$@" ||
+        { apt-get update -qq && apt-get install -qq --no-install-recommends "$@"; }
 )
 
 # The jars of a Kafka broker for the tests of Kafka, in `.kafka`. Where there is no Java or Maven, these

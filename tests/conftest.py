@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from tests.leftovers import no_process_is_left, nothing_is_left_open
+from tests.mariadb.fixtures import mariadb, new_mariadb_database
 from tests.postgres.fixtures import new_database, postgres
 from tests.small_disk import small_disk
 
@@ -19,7 +20,9 @@ from tests.small_disk import small_disk
 __all__ = [  # noqa: RUF022
     "no_process_is_left",
     "nothing_is_left_open",
+    "mariadb",
     "new_database",
+    "new_mariadb_database",
     "postgres",
     "small_disk",
 ]
@@ -36,10 +39,14 @@ SKIP_REASONS: Final = (
     "needs a browser",
     "needs PostgreSQL",
     "needs Apache Kafka",
+    "needs MariaDB",
+    "needs PgBouncer",
+    "needs the npm package azurite",
     "needs an optional package",
     "needs Linux",
 )
 NO_PEER: Final = SKIP_REASONS[0]
+NO_AZURITE: Final = "needs the npm package azurite: STREAMKIT_TEST_AZURITE names no folder"
 # What a test marked `peers` needs, by the marker's argument: `peers` alone is `peers("python")`.
 PEERS: Final = {
     "python": ("STREAMKIT_PEER_PYTHON", NO_PEER),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from streamkit.connectors.files.urls import without_query
 from streamkit.connectors.registry import ConnectorFacts, find_all
 from streamkit.dataflow.contracts import Sink, Source
 from streamkit.errors import UsageError
@@ -18,8 +19,8 @@ def topic_of(end: str) -> str | None:
 
 
 def without_password(end: str) -> str:
-    """Return an end without the user and password of a URL, for names and errors."""
-    return re.sub(r"//[^/]*@", "//", end)
+    """Return an end without the user, password and query of a URL, for names and errors."""
+    return re.sub(r"//[^/]*@", "//", without_query(end))
 
 
 def source_of(end: str) -> Source[Any]:
@@ -58,7 +59,7 @@ def _connector_of(end: str) -> ConnectorFacts:
         if colon and scheme in facts.schemes:
             return facts
     for facts in known:
-        if facts.suffixes and end.endswith(facts.suffixes):
+        if facts.suffixes and without_query(end).endswith(facts.suffixes):
             return facts
     schemes = [f"{each}:" for facts in known for each in facts.schemes]
     suffixes = [f"*{each}" for facts in known for each in facts.suffixes]

@@ -1,4 +1,4 @@
-"""Stores of objects on this machine: moto as S3, and HTTP servers."""
+"""Stores of objects on this machine: moto as S3 and Google, Azurite as Azure, HTTP servers."""
 
 from __future__ import annotations
 
@@ -8,48 +8,24 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 
-import obstore
 import pytest
-from obstore.store import S3Store
 
-from streamkit import Secret
+from tests.conftest import NO_AZURITE
+from tests.object_stores.buckets import Bucket, azure_container, google_bucket, s3_bucket
 from tests.object_stores.http_files import HttpFiles
 
+AZURITE = Path("node_modules/azurite/dist/src/blob/main.js")
 _numbers = count(1)
 
 
-class Bucket:
-    """A bucket of a server that speaks S3."""
-
-    def __init__(self, endpoint: str, name: str) -> None:
-        self.endpoint = endpoint
-        self.name = name
-        self.store: dict[str, object] = {
-            "endpoint": endpoint,
-            "region": "us-east-1",
-            "access_key_id": "tester",
-            "secret_access_key": Secret("not-to-be-shown"),
-        }
-        config = {**self.store, "secret_access_key": "not-to-be-shown"}
-        options = {"allow_http": True}
-        self.objects = S3Store(name, config=config, client_options=options)  # type: ignore[arg-type]
-
-    def url(self, path: str) -> str:
-        return f"s3://{self.name}/{path}"
-
-    def put(self, path: str, data: bytes) -> None:
-        obstore.put(self.objects, path, data)
-
-    def delete(self, path: str) -> None:
-        obstore.delete(self.objects, path)
-
-
-@pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+@contextmanager
+def server(command: list[str], ready: str, **variables: str) -> Iterator[str]:
+    """Run a server; yield the address that it writes after ``ready``."""
+    environment = {**os.environ, **variables}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     ) as process:
@@ -57,10 +33,10 @@ def s3_endpoint() -> Iterator[str]:
         rest = threading.Thread(target=process.stdout.read)  # it would wait for a full pipe
         try:
             for line in process.stdout:
-                if found := re.search(r"Running on (http://127\.0\.0\.1:\d+)", line):
+                if found := re.search(rf"{ready} (http://127\.0\.0\.1:\d+)", line):
                     break
             else:
-                pytest.fail("moto did not start")
+                pytest.fail(f"{command[0]} did not start")
             rest.start()
             yield found[1]
         finally:
@@ -69,15 +45,43 @@ def s3_endpoint() -> Iterator[str]:
                 rest.join()
 
 
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    with server(command, "Running on", PYTHONWARNINGS="ignore") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def azure_endpoint() -> Iterator[str]:
+    folder = os.environ["STREAMKIT_TEST_AZURITE"]
+    command = ["node", str(Path(folder, AZURITE)), "--blobHost", "127.0.0.1", "--blobPort", "0"]
+    command += ["--inMemoryPersistence", "--disableTelemetry", "--skipApiVersionCheck", "--silent"]
+    with server(command, "successfully listens on") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="session")
+def endpoints(s3_endpoint: str, request: pytest.FixtureRequest) -> dict[str, str | None]:
+    """The endpoint of each kind of store; None if its server is not installed."""
+    has_azurite = bool(os.environ.get("STREAMKIT_TEST_AZURITE"))
+    azure = request.getfixturevalue("azure_endpoint") if has_azurite else None
+    return {"s3": s3_endpoint, "gs": s3_endpoint, "az": azure}
+
+
 @pytest.fixture
 def bucket(s3_endpoint: str) -> Bucket:
-    import urllib.request
+    return s3_bucket(s3_endpoint, f"bucket{next(_numbers)}")
 
-    name = f"bucket-{next(_numbers)}"
-    request = urllib.request.Request(f"{s3_endpoint}/{name}", method="PUT")
-    request.add_header("Authorization", "AWS4-HMAC-SHA256 Credential=x/20240101/us-east-1/s3/")
-    urllib.request.urlopen(request).close()
-    return Bucket(s3_endpoint, name)
+
+@pytest.fixture(params=["s3", "gs", "az"])
+def any_bucket(request: pytest.FixtureRequest, endpoints: dict[str, str | None]) -> Bucket:
+    """A bucket of each kind of store."""
+    endpoint = endpoints[request.param]
+    if endpoint is None:
+        pytest.skip(NO_AZURITE)
+    create = {"s3": s3_bucket, "gs": google_bucket, "az": azure_container}[request.param]
+    return create(endpoint, f"bucket{next(_numbers)}")
 
 
 @pytest.fixture

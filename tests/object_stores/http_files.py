@@ -13,7 +13,8 @@ class HttpFiles:
     """Serves files from memory on 127.0.0.1.
 
     ``faults`` are used up by GET requests in order: a status, or ``"cut"`` for an answer whose
-    connection ends in the middle. ``requests`` are the methods and parts that were asked for.
+    connection ends in the middle. ``requests`` are the methods and parts that were asked for, and
+    ``headers`` all their headers. A path in ``signed`` has a query, which is valid only for GET.
     """
 
     def __init__(self) -> None:
@@ -21,6 +22,8 @@ class HttpFiles:
         self.has_parts = True
         self.faults: list[int | str] = []
         self.requests: list[tuple[str, str]] = []
+        self.headers: list[dict[str, str]] = []
+        self.signed: dict[str, str] = {}
         files = self
 
         class Handler(_Handler):
@@ -60,8 +63,12 @@ class _Handler(BaseHTTPRequestHandler):
         owner = self.owner
         wanted = self.headers.get("Range", "")
         owner.requests.append((self.command, wanted))
+        owner.headers.append({name.lower(): value for name, value in self.headers.items()})
         fault = owner.faults.pop(0) if has_body and owner.faults else None
-        data = owner.files.get(self.path.lstrip("/"))
+        path, _, query = self.path.lstrip("/").partition("?")
+        data = owner.files.get(path)
+        if owner.signed.get(path, query) != query or (query and not has_body):
+            return self._head(403, 0)
         if isinstance(fault, int):
             return self._head(fault, 0)
         if data is None:
@@ -71,6 +78,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._head(412, 0)
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", wanted) if owner.has_parts else None
         status, headers = 200, {"ETag": tag, "Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}
+        if found and int(found[1]) >= len(data):
+            return self._head(416, 0)
         if found:
             start, end = int(found[1]), min(int(found[2]), len(data) - 1)
             headers["Content-Range"] = f"bytes {start}-{end}/{len(data)}"

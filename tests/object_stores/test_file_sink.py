@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import obstore
@@ -16,7 +15,7 @@ from streamkit.connectors.files import Files, FileSink, Jsonl
 from streamkit.errors import ConfigError, UsageError
 from streamkit.testing import check_sink
 from tests.file_sink.reading import FLIGHTS, Flight
-from tests.object_stores.conftest import Bucket
+from tests.object_stores.buckets import Bucket
 
 
 def objects_of(bucket: Bucket, prefix: str = "") -> dict[str, bytes]:
@@ -33,19 +32,28 @@ def rows_of(bucket: Bucket) -> list[Flight]:
     return found
 
 
-@pytest.mark.parametrize("name", ["f.jsonl", "a/{origin}/{n}.jsonl.gz"])
-def test_a_sink_of_objects_keeps_the_contract(bucket: Bucket, name: str) -> None:
+@pytest.mark.parametrize(
+    ("any_bucket", "name"),
+    [
+        ("s3", "f.jsonl"),
+        ("s3", "a/{origin}/{n}.jsonl.gz"),
+        ("gs", "f.jsonl"),
+        ("az", "a/{origin}/{n}.jsonl.gz"),
+    ],
+    indirect=["any_bucket"],
+)
+def test_a_sink_of_objects_keeps_the_contract(any_bucket: Bucket, name: str) -> None:
     def clear() -> None:
-        for path in objects_of(bucket):
-            bucket.delete(path)
+        for path in objects_of(any_bucket):
+            any_bucket.delete(path)
 
     check_sink(
-        lambda: FileSink(bucket.url(name), store=bucket.store, roll_rows=15),
-        lambda: rows_of(bucket),
+        lambda: FileSink(any_bucket.url(name), store=any_bucket.store, roll_rows=15),
+        lambda: rows_of(any_bucket),
         FLIGHTS[:40],
         clear=clear,
         exactly_once=True,
-        unopenable=lambda: FileSink("s3://nowhere/f.jsonl", store=bucket.store),
+        unopenable=lambda: FileSink(f"{any_bucket.nowhere}/f.jsonl", store=any_bucket.store),
         blocked_ms_max=1_000,
     )
 
@@ -58,25 +66,28 @@ def copies(tmp_path: Path, sink: FileSink) -> int:
     return app.run(embedded=True, once=True, data_dir=tmp_path / "data")
 
 
-def test_a_job_writes_objects_that_exist_never_again(bucket: Bucket, tmp_path: Path) -> None:
-    bucket.put("out/JFK.jsonl", b"mine")
-    assert copies(tmp_path, FileSink(bucket.url("out/{origin}.jsonl"), store=bucket.store)) == 0
-    found = objects_of(bucket)
+def test_a_job_writes_objects_that_exist_never_again(any_bucket: Bucket, tmp_path: Path) -> None:
+    any_bucket.put("out/JFK.jsonl", b"mine")
+    assert (
+        copies(tmp_path, FileSink(any_bucket.url("out/{origin}.jsonl"), store=any_bucket.store))
+        == 0
+    )
+    found = objects_of(any_bucket)
     assert found.pop("out/JFK.jsonl") == b"mine"
     assert sorted(found) == ["out/EWR.jsonl", "out/JFK-1.jsonl", "out/LGA.jsonl"]
     assert sum(data.count(b"\n") for data in found.values()) == len(FLIGHTS)
     assert not [path for path in (tmp_path / "data").rglob("*") if path.suffix == ".tmp"]
 
 
-def test_a_large_object_is_uploaded_in_parts(bucket: Bucket, tmp_path: Path) -> None:
-    out = FileSink(bucket.url("big.jsonl"), store=bucket.store)
+def test_a_large_object_is_uploaded_in_parts(any_bucket: Bucket, tmp_path: Path) -> None:
+    out = FileSink(any_bucket.url("big.jsonl"), store=any_bucket.store)
     source = tmp_path / "in.jsonl"
     line = msgspec.json.encode({"text": "x" * 10_000}) + b"\n"
     source.write_bytes(line * 1_500)
     app = App("big")
     app.stream(Files(source, Jsonl()), dict[str, str], name="rows").to(out, name="out")
     assert app.run(embedded=True, once=True, data_dir=tmp_path / "data") == 0
-    assert objects_of(bucket) == {"big.jsonl": line * 1_500}
+    assert objects_of(any_bucket) == {"big.jsonl": line * 1_500}
 
 
 @pytest.mark.parametrize(
@@ -95,10 +106,11 @@ def test_urls_that_cannot_be_written_are_refused(path: str, problem: str) -> Non
 
 
 def test_a_bucket_that_does_not_exist_is_an_error_at_the_start_without_secrets(
-    bucket: Bucket, tmp_path: Path
+    any_bucket: Bucket, tmp_path: Path
 ) -> None:
-    store: dict[str, Any] = {**bucket.store, "secret_access_key": Secret("very-secret")}
-    sink = FileSink("s3://nowhere/f.jsonl", store=store)
-    assert "secret" not in repr(sink)
-    with pytest.raises(ConfigError, match="s3://nowhere does not exist"):
+    sink = FileSink(f"{any_bucket.nowhere}/f.jsonl", store=any_bucket.store)
+    with pytest.raises(ConfigError, match=f"{any_bucket.nowhere} does not exist") as caught:
         copies(tmp_path, sink)
+    for each in any_bucket.store.values():
+        if isinstance(each, Secret):
+            assert each.reveal() not in f"{sink!r} {sink} {caught.value}"

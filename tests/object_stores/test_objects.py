@@ -23,7 +23,7 @@ from streamkit.errors import ConfigError, DataError, UsageError
 from streamkit.testing import check_source
 from tests.connectors.reading import FLIGHTS, Flight, read
 from tests.connectors.test_files_resume import reader_of, rest, rows_and_positions
-from tests.object_stores.conftest import Bucket
+from tests.object_stores.buckets import Bucket
 from tests.object_stores.http_files import HttpFiles
 
 pytestmark = pytest.mark.anyio
@@ -82,12 +82,20 @@ def test_objects_keep_the_contract_of_a_source(
     check_source(lambda: source, [*FLIGHTS, *FLIGHTS], kind=Flight)
 
 
+@pytest.mark.parametrize("any_bucket", ["gs", "az"], indirect=True)
+def test_objects_of_other_stores_keep_the_contract_of_a_source(any_bucket: Bucket) -> None:
+    any_bucket.put("in/1-f.parquet", parquet_data())
+    any_bucket.put("in/2-f.parquet", parquet_data())
+    source: Files[Any] = Files(any_bucket.url("in/*"), Parquet(), store=any_bucket.store)
+    check_source(lambda: source, [*FLIGHTS, *FLIGHTS], kind=Flight)
+
+
 @pytest.mark.parametrize(("name", "data", "form"), DATA, ids=[each[0] for each in DATA])
 async def test_reading_resumes_after_every_row_of_an_object(
-    bucket: Bucket, name: str, data: Callable[[], bytes], form: Any
+    any_bucket: Bucket, name: str, data: Callable[[], bytes], form: Any
 ) -> None:
-    bucket.put(f"in/{name}", data())
-    source = Files(bucket.url(f"in/{name}"), form, store=bucket.store)
+    any_bucket.put(f"in/{name}", data())
+    source = Files(any_bucket.url(f"in/{name}"), form, store=any_bucket.store)
     found = await rows_and_positions(source)
     assert len(found) == 3
     for number, (_, positions) in enumerate(found, 1):
@@ -106,10 +114,10 @@ async def test_reading_resumes_after_every_row_of_an_object(
         ("in/a+b/c d/ü.txt", ["3"]),
     ],
 )
-def test_patterns_find_objects(bucket: Bucket, pattern: str, expected: list[str]) -> None:
+def test_patterns_find_objects(any_bucket: Bucket, pattern: str, expected: list[str]) -> None:
     for path, text in (("a.txt", b"1"), ("b.txt", b"2"), ("a+b/c d/ü.txt", b"3"), ("c", b"4")):
-        bucket.put(f"in/{path}", text)
-    assert read(Files(bucket.url(pattern), Text(), store=bucket.store), str) == expected
+        any_bucket.put(f"in/{path}", text)
+    assert read(Files(any_bucket.url(pattern), Text(), store=any_bucket.store), str) == expected
 
 
 @pytest.mark.parametrize(
@@ -119,20 +127,22 @@ def test_patterns_find_objects(bucket: Bucket, pattern: str, expected: list[str]
         *("run_date=2026-11-26/2026-11-26T13:51:14.9+00:00.txt", "日本.txt", "a&b='c'.txt"),
     ],
 )
-def test_keys_with_special_characters_are_read(bucket: Bucket, key: str) -> None:
-    bucket.put(f"in/{key}", b"1\n")
-    assert read(Files(bucket.url("in/**/*.txt"), Text(), store=bucket.store), str) == ["1"]
+def test_keys_with_special_characters_are_read(any_bucket: Bucket, key: str) -> None:
+    any_bucket.put(f"in/{key}", b"1\n")
+    assert read(Files(any_bucket.url("in/**/*.txt"), Text(), store=any_bucket.store), str) == ["1"]
     if "?" not in key:
-        assert read(Files(bucket.url(f"in/{key}"), Text(), store=bucket.store), str) == ["1"]
+        assert read(Files(any_bucket.url(f"in/{key}"), Text(), store=any_bucket.store), str) == [
+            "1"
+        ]
 
 
-def test_empty_objects_that_mark_folders_are_left_out(bucket: Bucket) -> None:
+def test_empty_objects_that_mark_folders_are_left_out(any_bucket: Bucket) -> None:
     """data-prepper #3727, s3fs #800, presto #16701."""
-    bucket.put("in/part-0.parquet", parquet_data())
-    bucket.put("in/day=1", b"")
-    bucket.put("in/day=1_$folder$", b"")
-    bucket.put("in/_SUCCESS", b"")
-    source = Files(bucket.url("in/**"), Parquet(Flight), store=bucket.store)
+    any_bucket.put("in/part-0.parquet", parquet_data())
+    any_bucket.put("in/day=1", b"")
+    any_bucket.put("in/day=1_$folder$", b"")
+    any_bucket.put("in/_SUCCESS", b"")
+    source = Files(any_bucket.url("in/**"), Parquet(Flight), store=any_bucket.store)
     assert read(source, Flight) == FLIGHTS
 
 
@@ -143,32 +153,34 @@ def test_files_and_objects_can_be_read_together(bucket: Bucket, tmp_path: Path) 
     assert read(source, str) == ["1", "2"]
 
 
-async def test_an_object_that_was_read_is_not_read_again(bucket: Bucket) -> None:
-    bucket.put("f.txt.gz", gzip.compress(b"1\n2"))
-    bucket.put("g.json", b"[1,2]")
+async def test_an_object_that_was_read_is_not_read_again(any_bucket: Bucket) -> None:
+    any_bucket.put("f.txt.gz", gzip.compress(b"1\n2"))
+    any_bucket.put("g.json", b"[1,2]")
     for name, form in (("f.txt.gz", Text()), ("g.json", JsonArray[Any]())):
-        source: Files[Any] = Files(bucket.url(name), form, store=bucket.store)
+        source: Files[Any] = Files(any_bucket.url(name), form, store=any_bucket.store)
         positions = (await rows_and_positions(source))[-1][1]
         assert '"done":true' in next(iter(positions.values()))
         assert await rest(source, positions) == []
 
 
-async def test_an_object_that_was_replaced_is_read_from_its_beginning(bucket: Bucket) -> None:
-    bucket.put("f.txt", b"a\nb\n")
-    source = Files(bucket.url("f.txt"), Text(), store=bucket.store)
+async def test_an_object_that_was_replaced_is_read_from_its_beginning(any_bucket: Bucket) -> None:
+    any_bucket.put("f.txt", b"a\nb\n")
+    source = Files(any_bucket.url("f.txt"), Text(), store=any_bucket.store)
     positions = (await rows_and_positions(source))[-1][1]
-    bucket.put("f.txt", b"x\ny\nz\n")
+    any_bucket.put("f.txt", b"x\ny\nz\n")
     assert await rest(source, positions) == [b"x", b"y", b"z"]
 
 
-async def test_new_objects_are_found_while_the_job_runs(bucket: Bucket) -> None:
-    source = Files(bucket.url("in/*.txt"), Text(), store=bucket.store, follow=True, every=0.01)
+async def test_new_objects_are_found_while_the_job_runs(any_bucket: Bucket) -> None:
+    source = Files(
+        any_bucket.url("in/*.txt"), Text(), store=any_bucket.store, follow=True, every=0.01
+    )
     reader = reader_of(source)
     await reader.open({})
     found: list[bytes] = []
     with anyio.fail_after(30):
         for name, data in (("b", b"1\n"), ("a", b"2\n3\n")):
-            bucket.put(f"in/{name}.txt", data)
+            any_bucket.put(f"in/{name}.txt", data)
             chunk = await reader.next()
             assert chunk is not None
             found += chunk.values
@@ -185,28 +197,28 @@ async def read_to_end(reader: SourceReader) -> None:
 
 
 async def test_an_object_that_changes_while_it_is_read_is_an_error(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    any_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects_module, "_RANGE_BYTES", 1 << 19)
-    bucket.put("f.txt", b"a\n" * 1_000_000)
-    source = Files(bucket.url("f.txt"), Text(), store=bucket.store)
+    any_bucket.put("f.txt", b"a\n" * 1_000_000)
+    source = Files(any_bucket.url("f.txt"), Text(), store=any_bucket.store)
     reader = reader_of(source)
     await reader.open({})
     assert await reader.next() is not None
-    bucket.put("f.txt", b"b\n" * 1_000_000)
+    any_bucket.put("f.txt", b"b\n" * 1_000_000)
     with pytest.raises(DataError, match="was replaced by another object while it was read"):
         await read_to_end(reader)
 
 
 async def test_an_object_that_is_deleted_while_it_is_read_is_an_error(
-    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    any_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects_module, "_RANGE_BYTES", 1 << 19)
-    bucket.put("f.txt", b"a\n" * 1_000_000)
-    reader = reader_of(Files(bucket.url("f.txt"), Text(), store=bucket.store))
+    any_bucket.put("f.txt", b"a\n" * 1_000_000)
+    reader = reader_of(Files(any_bucket.url("f.txt"), Text(), store=any_bucket.store))
     await reader.open({})
     assert await reader.next() is not None
-    bucket.delete("f.txt")
+    any_bucket.delete("f.txt")
     with pytest.raises(DataError, match=r"f\.txt: there is no such object"):
         await read_to_end(reader)
 
@@ -226,12 +238,12 @@ async def test_an_object_that_is_deleted_before_it_is_read_is_left_out(bucket: B
     await reader.close()
 
 
-def test_a_missing_bucket_and_a_missing_object_are_errors(bucket: Bucket) -> None:
-    for pattern in ("s3://no-such-bucket/*.txt", "s3://no-such-bucket/f.txt"):
-        with pytest.raises(ConfigError, match="s3://no-such-bucket does not exist"):
-            read(Files(pattern, Text(), store=bucket.store), str)
+def test_a_missing_bucket_and_a_missing_object_are_errors(any_bucket: Bucket) -> None:
+    for pattern in (f"{any_bucket.nowhere}/*.txt", f"{any_bucket.nowhere}/f.txt"):
+        with pytest.raises(ConfigError, match=f"{any_bucket.nowhere} does not exist"):
+            read(Files(pattern, Text(), store=any_bucket.store), str)
     with pytest.raises(DataError, match="no file matches"):
-        read(Files(bucket.url("f.txt"), Text(), store=bucket.store), str)
+        read(Files(any_bucket.url("f.txt"), Text(), store=any_bucket.store), str)
 
 
 def test_secrets_are_never_shown(bucket: Bucket, http_files: HttpFiles) -> None:
@@ -250,9 +262,7 @@ def test_secrets_are_never_shown(bucket: Bucket, http_files: HttpFiles) -> None:
         Files("s3://user:not-to-be-shown@bucket/f.txt", Text())
 
 
-@pytest.mark.parametrize(
-    "path", ["ftp://host/f.csv", "s3:///f.csv", "https://host/*.csv", "https://host/f.csv?a=b"]
-)
+@pytest.mark.parametrize("path", ["ftp://host/f.csv", "s3:///f.csv", "https://host/*.csv"])
 def test_urls_that_cannot_be_read_are_refused(path: str) -> None:
     with pytest.raises(UsageError):
         Files(path, Text())

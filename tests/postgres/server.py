@@ -60,7 +60,7 @@ class PostgresServer:
         self._bin = bin_folder
         self._settings = {**_SETTINGS, **settings}
         self._port = HeldPort()
-        self._user = _user()
+        self._user = user_for_servers()
         # Not below pytest's folder, which only its owner may enter.
         self._folder = Path(tempfile.mkdtemp(prefix="streamkit-postgres-"))
         self._guard: subprocess.Popen[str] | None = None
@@ -162,7 +162,7 @@ class PostgresServer:
         guard.communicate(STOP, _END_S_MAX)
 
 
-def _user() -> str:
+def user_for_servers() -> str:
     """Return the user for the server as ``uid:gid``; empty for the user of the tests."""
     if os.geteuid() != 0:
         return ""

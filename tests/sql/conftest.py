@@ -7,8 +7,15 @@ from typing import cast
 
 import pytest
 
+from tests.mariadb.server import MariaDbServer
+from tests.mariadb.server import programs as mariadb_programs
 from tests.postgres.server import PostgresServer, programs
-from tests.sql.databases import TestDatabase, postgres_database, sqlite_database
+from tests.sql.databases import (
+    TestDatabase,
+    mariadb_database,
+    postgres_database,
+    sqlite_database,
+)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -16,6 +23,8 @@ def a_server_that_outlives_the_tests(request: pytest.FixtureRequest) -> None:
     # Started before the first test, so that no test seems to leave its sockets open.
     if programs() is not None:
         request.getfixturevalue("postgres")
+    if mariadb_programs() is not None:
+        request.getfixturevalue("mariadb")
 
 
 @pytest.fixture(params=["sqlite", "sqlalchemy", "postgres"])
@@ -25,7 +34,8 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> TestDatabase:
     if request.param == "sqlalchemy":
         pytest.importorskip("sqlalchemy", reason="needs an optional package: sqlalchemy")
         return sqlite_database(tmp_path, "sqlite+pysqlite")
-    return request.getfixturevalue("postgres_only")  # type: ignore[no-any-return]
+    only = f"{request.param}_only"
+    return request.getfixturevalue(only)  # type: ignore[no-any-return]
 
 
 @pytest.fixture
@@ -33,3 +43,9 @@ def postgres_only(request: pytest.FixtureRequest) -> TestDatabase:
     # The reason to skip comes from the server, before a database is created in it.
     server = cast("PostgresServer", request.getfixturevalue("postgres"))
     return postgres_database(server.url(request.getfixturevalue("new_database")()))
+
+
+@pytest.fixture
+def mariadb_only(request: pytest.FixtureRequest) -> TestDatabase:
+    server = cast("MariaDbServer", request.getfixturevalue("mariadb"))
+    return mariadb_database(server, request.getfixturevalue("new_mariadb_database")())

@@ -11,8 +11,11 @@ from typing import Any
 
 from streamkit.connectors.sql.dialects import POSTGRES, SQLITE, Dialect
 from streamkit.connectors.sql.opening import session_for
+from streamkit.connectors.sql.other_dialects import dialect_for
 from streamkit.connectors.sql.session import Session
 from streamkit.connectors.sql.url import database_of
+from tests.mariadb.fixtures import run as run_in_mariadb
+from tests.mariadb.server import MariaDbServer
 from tests.postgres.fixtures import connected
 
 
@@ -66,6 +69,13 @@ def postgres_database(url: str) -> TestDatabase:
             return list(cursor.fetchall()) if cursor.description else []
 
     return TestDatabase(POSTGRES, url, run)
+
+
+def mariadb_database(server: MariaDbServer, name: str) -> TestDatabase:
+    def run(text: str) -> list[tuple[Any, ...]]:
+        return run_in_mariadb(server.port, name, text)
+
+    return TestDatabase(dialect_for("mysql", "`"), server.url(name), run)
 
 
 def names(rows: Sequence[tuple[Any, ...]]) -> list[Any]:

@@ -56,10 +56,21 @@ def add_rows(database: TestDatabase, first: int, count: int) -> None:
 
 
 @pytest.mark.timeout(900)
+def test_a_killed_job_writes_every_row_to_mariadb_exactly_once(
+    place: Place, mariadb_only: TestDatabase, is_deep: bool
+) -> None:
+    check_kills(place, mariadb_only, 40 if is_deep else 2)
+
+
+@pytest.mark.timeout(900)
 def test_a_repeatedly_killed_job_writes_every_row_exactly_once(
     place: Place, database: TestDatabase, is_deep: bool
 ) -> None:
-    kills, count = 40 if is_deep else 5, 5_000
+    check_kills(place, database, 40 if is_deep else 5)
+
+
+def check_kills(place: Place, database: TestDatabase, kills: int) -> None:
+    count = 5_000
     create_tables(database)
     chosen = random.Random(kills)
     for number in range(kills):

@@ -44,6 +44,9 @@ class Target(Protocol):
     def is_shown(self, aside: Path, path: str) -> bool:
         """Return whether a file was shown; a file that is shown twice is the same again."""
 
+    def close(self) -> None:
+        """Close connections; also called if `open` has failed, and more than once."""
+
 
 class ObjectTarget:
     """Objects of a store. They are written in the data folder, and uploaded when they are shown.
@@ -70,6 +73,9 @@ class ObjectTarget:
 
     def is_shown(self, aside: Path, path: str) -> bool:
         return False  # an upload may be repeated
+
+    def close(self) -> None:
+        self._objects.close()
 
 
 class LocalTarget:
@@ -116,6 +122,9 @@ class LocalTarget:
         if not os.path.lexists(path):
             return False
         return not aside.exists() or os.path.samefile(aside, path)
+
+    def close(self) -> None:
+        pass  # no file stays open
 
     def _make_folders(self, folder: Path) -> None:
         if folder.is_dir():

@@ -147,7 +147,7 @@ class FileWriter(AcknowledgedWriter):
         return Prepared(wait, positions, publish if closed else None)
 
     async def close(self) -> None:
-        await self._thread.close(lambda: None)
+        await self._thread.close(self._target.close)
 
     async def _call(self, function: Callable[[], None]) -> None:
         """Call a function in the thread, again while the disk is full.

@@ -11,6 +11,7 @@ from streamkit.connectors.files.json_lines_sink import JsonLines
 from streamkit.connectors.files.parquet import Parquet
 from streamkit.connectors.files.sink import FileSink
 from streamkit.connectors.files.source import Files
+from streamkit.connectors.files.urls import is_object, without_query
 from streamkit.connectors.registry import ConnectorFacts
 from streamkit.dataflow.contracts import Sink
 from streamkit.errors import UsageError
@@ -31,7 +32,9 @@ JSONL = ConnectorFacts(
 
 
 def _json_lines_of(path: str) -> Sink[Any]:
-    return _one_file(path, Jsonl[Any]()) if path.endswith(_COMPRESSED[1:]) else JsonLines(path)
+    if is_object(path) or path.endswith(_COMPRESSED[1:]):
+        return _one_file(path, Jsonl[Any]())
+    return JsonLines(path)
 
 
 def _one_file(path: str, form: FileFormat[Any]) -> FileSink:
@@ -49,6 +52,7 @@ def _one_file(path: str, form: FileFormat[Any]) -> FileSink:
 
 
 def _format_of(end: str) -> FileFormat[Any]:
+    end = without_query(end)
     if end.endswith(".avro"):
         return AvroFile[Any]()
     if end.endswith(".parquet"):

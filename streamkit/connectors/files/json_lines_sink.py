@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import anyio
 import msgspec
 
+from streamkit.connectors.files.urls import is_object, shown
 from streamkit.dataflow.contracts import (
     AcknowledgedWriter,
     ConnectorEnv,
@@ -21,7 +22,7 @@ from streamkit.dataflow.contracts import (
     Prepared,
     Sink,
 )
-from streamkit.errors import ConfigError, StreamKitError, TopologyError
+from streamkit.errors import ConfigError, StreamKitError, TopologyError, UsageError
 from streamkit.forks import close_in_children
 from streamkit.record import Chunk
 from streamkit.serde.binding import Serde
@@ -48,6 +49,13 @@ class JsonLines(Sink[Any]):
     """
 
     path: str | Path
+
+    def __post_init__(self) -> None:
+        if is_object(str(self.path)):
+            raise UsageError(
+                f"{shown(str(self.path))}: JsonLines appends to files of this machine",
+                hint="FileSink writes objects: FileSink(path, Jsonl())",
+            )
 
     def __str__(self) -> str:
         return f"file {self.path}"

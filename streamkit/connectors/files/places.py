@@ -17,7 +17,8 @@ from typing import BinaryIO, Final, TypeVar, cast
 
 from streamkit.connectors.files.found import FoundFile
 from streamkit.connectors.files.lines import Mark
-from streamkit.connectors.files.objects import ObjectPlaces, is_object
+from streamkit.connectors.files.objects import ObjectPlaces
+from streamkit.connectors.files.urls import is_object
 from streamkit.errors import DataError
 
 HEAD_BYTES: Final = 1 << 10
@@ -97,6 +98,10 @@ class Places:
                 )
             left -= skipped
         return file
+
+    def close(self) -> None:
+        """Close the connections to stores of objects; files are closed by the reader."""
+        self._objects.close()
 
     def _opened(self, found: FoundFile) -> BinaryIO:
         if is_object(found.path):

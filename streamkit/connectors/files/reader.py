@@ -24,8 +24,8 @@ import msgspec
 from streamkit.connectors.files.formats import FileFormat, RowReader, Rows
 from streamkit.connectors.files.found import FoundFile
 from streamkit.connectors.files.lines import Mark
-from streamkit.connectors.files.objects import is_object
 from streamkit.connectors.files.places import Places, bytes_taken, is_compressed
+from streamkit.connectors.files.urls import is_object, shown
 from streamkit.connectors.own_thread import OwnThread
 from streamkit.dataflow.contracts import ConnectorEnv, Positions, SourceFacts, SourceReader
 from streamkit.errors import DataError, StreamKitError
@@ -147,13 +147,13 @@ class FilesReader(SourceReader):
         count = await self._thread.call(self._look)
         if count == 0 and not self._may_be_empty:
             raise DataError(
-                f"no file matches {', '.join(self._patterns)}",
+                f"no file matches {shown(', '.join(self._patterns))}",
                 hint="correct the path, or set may_be_empty=True if that can happen",
             )
         resumes = ", resumes after the last commit" if committed else ""
         follows = ", followed" if self._follow_s is not None else ""
-        text = f"files {', '.join(self._patterns)} ({counted(count, 'file')}{follows}{resumes})"
-        return SourceFacts(text)
+        paths = shown(", ".join(self._patterns))
+        return SourceFacts(f"files {paths} ({counted(count, 'file')}{follows}{resumes})")
 
     async def next(self) -> Chunk | None:
         while True:
@@ -195,7 +195,7 @@ class FilesReader(SourceReader):
         ahead, self._ahead = self._ahead, None
         if ahead is not None and not ahead.cancel():
             ahead.exception()  # of rows that nobody wants any more
-        await self._thread.close(self._close_file)
+        await self._thread.close(self._close_all)
 
     # --- in the thread ----------------------------------------------------------------
 
@@ -342,6 +342,10 @@ class FilesReader(SourceReader):
         rows = self._format.rows_of(file, mark, lambda: self._places.open_at(found, Mark()))
         self._open = _OpenFile(path, found, head, file, rows, skip, mark)
         return True
+
+    def _close_all(self) -> None:
+        self._close_file()
+        self._places.close()
 
     def _close_file(self) -> None:
         if self._open is not None:

@@ -16,8 +16,9 @@ from streamkit.connectors.file_sink.targets import COMPRESSED, LocalTarget, Obje
 from streamkit.connectors.file_sink.writer import FileWriter, Limits
 from streamkit.connectors.files.avro import AvroFile
 from streamkit.connectors.files.formats import Csv, FileFormat, JsonArray, Jsonl, Text
-from streamkit.connectors.files.objects import ObjectPlaces, divided, is_object
+from streamkit.connectors.files.objects import ObjectPlaces
 from streamkit.connectors.files.parquet import Parquet
+from streamkit.connectors.files.urls import divided, is_object, shown
 from streamkit.dataflow.contracts import ConnectorEnv, Sink
 from streamkit.env import Disk
 from streamkit.errors import TopologyError, UsageError
@@ -134,7 +135,7 @@ def _check_url(path: str) -> None:
     root, _ = divided(path)
     if root.startswith("http") or "{" in root:
         raise UsageError(
-            f"{path}: objects are written to s3://bucket/, gs://bucket/ or az://container/",
+            f"{shown(path)}: objects are written to s3://bucket/, gs://bucket/ or az://container/",
             hint="the bucket cannot have a field",
         )
 

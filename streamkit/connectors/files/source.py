@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 from streamkit.connectors.files.formats import FileFormat, JsonArray
-from streamkit.connectors.files.objects import divided, is_object
 from streamkit.connectors.files.places import Places
 from streamkit.connectors.files.reader import FilesReader
+from streamkit.connectors.files.urls import check_different, divided, is_object, shown
 from streamkit.dataflow.contracts import ConnectorEnv, Decoder, Source
 from streamkit.errors import TopologyError, UsageError
 from streamkit.record import Kind, Value
@@ -63,6 +63,7 @@ class Files(Source[T]):
         duration_ms(self.every, "every")
         for each in filter(is_object, self.patterns):
             divided(each)
+        check_different(self.patterns)
 
     @property
     def patterns(self) -> tuple[str, ...]:
@@ -113,5 +114,9 @@ class Files(Source[T]):
             places=Places(self.store),
         )
 
+    def __repr__(self) -> str:
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.repr}
+        return shown(f"Files({', '.join(f'{name}={each!r}' for name, each in values.items())})")
+
     def __str__(self) -> str:
-        return f"files {', '.join(self.patterns)}"
+        return shown(f"files {', '.join(self.patterns)}")

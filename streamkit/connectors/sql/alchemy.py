@@ -38,8 +38,19 @@ except ImportError as error:
 _MANY_ROWS: Final = 1_000
 # Another transaction holds a lock, or has changed the same rows.
 _BUSY: Final = re.compile(r"locked|busy|deadlock|lock wait timeout|conflict on|serializ", re.I)
-# There may be space again later.
-_FULL: Final = re.compile(r"disk is full|disk full|no space left", re.I)
+# There may be space again later, or another server may be the one that is written to.
+_LATER: Final = re.compile(r"disk is full|disk full|no space left|read[-_ ]only", re.I)
+# Rows that MySQL and MariaDB refuse with an error of another class: no default, a text that is not
+# a value of the type, a constraint. Source: https://mariadb.com/kb/en/mariadb-error-codes/.
+_DATA_CODES: Final = (1264, 1265, 1292, 1364, 1366, 3819, 4025)
+_LOCK_S_MAX: Final = 1  # the least that MySQL has
+_MYSQL: Final = ("mysql", "mariadb")
+# What a value means must not depend on the settings of the server: a TIMESTAMP is in UTC, a value
+# that does not fit is refused and not shortened, and 0 in a column that the database numbers is 0.
+_MYSQL_SESSION: Final = (
+    "SET SESSION time_zone = '+00:00', "
+    "sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES,NO_AUTO_VALUE_ON_ZERO')"
+)
 # Another attempt to connect would fail too; all else, such as a server that starts, may end.
 _FINAL: Final = re.compile(
     r"denied|authentication|password|unknown database|does not exist|unable to open|not a database",
@@ -83,14 +94,20 @@ class AlchemySession:
         quote = self._engine.dialect.identifier_preparer.initial_quote
         self.dialect = dialect_for(self._engine.dialect.name, quote)
         self._connection: sa.Connection | None = None
+        self._waits_for_locks = True
 
     def open(self) -> None:
         try:
             self._connection = self._engine.connect()
+            if self._is_mysql:
+                self._connection.exec_driver_sql(_MYSQL_SESSION)
+                self._connection.commit()
         except exc.DBAPIError as error:
             cause = error.orig or error
+            self.close()
             is_retryable = _FINAL.search(str(cause)) is None
             raise connect_failed(self._database, _plain(cause), retryable=is_retryable) from None
+        self._waits_for_locks = True
 
     def close(self) -> None:
         if self._connection is not None:
@@ -101,12 +118,18 @@ class AlchemySession:
 
     def interrupt(self) -> None:
         connection = self._connection
-        if connection is not None:
+        if connection is None:
+            return
+        with suppress(Exception):  # it was closed just now, so nothing runs
             driver: Any = connection.connection.driver_connection
+            if self._is_mysql:
+                # The connection is busy, so another one has to do it.
+                with self._engine.connect() as other:
+                    other.exec_driver_sql(f"KILL QUERY {int(driver.thread_id())}")
+                return
             stop = getattr(driver, "interrupt", None)
             if stop is not None:
-                with suppress(Exception):  # it was closed just now, so nothing runs
-                    stop()
+                stop()
 
     def describe(self, table: str) -> Table | None:
         *schemas, name = table_parts(table)
@@ -118,7 +141,7 @@ class AlchemySession:
 
     def query(self, statement: Statement) -> Result:
         with self._errors(), self._closed_after():
-            found = self._open_connection.execute(*_bound(statement))
+            found = self._executed(statement)
             return Result(tuple(found.keys()), [tuple(row) for row in found.fetchall()])
 
     def read(self, rows: Range, limit: int) -> Page:
@@ -126,9 +149,13 @@ class AlchemySession:
 
     def execute(self, statement: Statement) -> int:
         with self._errors(), self._closed_after():
-            return _changed(self._open_connection.execute(*_bound(statement)))
+            return _changed(self._executed(statement))
 
     def begin(self, *, waits: bool = True) -> None:
+        if self._is_mysql and waits != self._waits_for_locks:
+            limit = "DEFAULT" if waits else _LOCK_S_MAX
+            self.execute(Statement(f"SET SESSION innodb_lock_wait_timeout = {limit}"))
+            self._waits_for_locks = waits
         with self._errors():
             self._open_connection.begin()
 
@@ -158,6 +185,20 @@ class AlchemySession:
         assert self._connection is not None, "open comes first"
         return self._connection
 
+    @property
+    def _is_mysql(self) -> bool:
+        return self._engine.dialect.name in _MYSQL
+
+    def _executed(self, statement: Statement) -> sa.CursorResult[Any]:
+        if not statement.parameters:
+            # Without parameters, a driver does not read a percent sign as the begin of one.
+            return self._open_connection.exec_driver_sql(
+                statement.text, execution_options={"no_parameters": True}
+            )
+        return self._open_connection.execute(
+            _text(statement.text), _parameters(statement.parameters)
+        )
+
     @contextmanager
     def _closed_after(self) -> Iterator[None]:
         """End the transaction that SQLAlchemy begins for a single statement."""
@@ -178,20 +219,21 @@ class AlchemySession:
             found = sa.inspect(self._open_connection)
             if not (found.has_table(name, schema) or name in found.get_view_names(schema)):
                 return None
-            key = tuple(found.get_pk_constraint(name, schema)["constrained_columns"])
+            names = found.get_pk_constraint(name, schema)["constrained_columns"]
+            key = tuple(map(self._name, names))
             columns = tuple(
-                self._column(each, is_only_key=key == (each["name"],))
+                self._column(each, is_only_key=key == (self._name(each["name"]),))
                 for each in found.get_columns(name, schema)
             )
             constraints = found.get_unique_constraints(name, schema)
-            unique = [frozenset(each["column_names"]) for each in constraints]
+            unique = [frozenset(map(self._name, each["column_names"])) for each in constraints]
             for index in found.get_indexes(name, schema):
                 names = [each for each in index["column_names"] if each is not None]
                 is_partial = any(
                     each.endswith("_where") for each in index.get("dialect_options", {})
                 )
                 if index["unique"] and not is_partial and len(names) == len(index["column_names"]):
-                    unique.append(frozenset(names))
+                    unique.append(frozenset(map(self._name, names)))
             keys = [frozenset(key)] if key else []
             return Table(columns, key, (*keys, *unique))
 
@@ -201,7 +243,7 @@ class AlchemySession:
             kind = _COLLATION.sub("", column["type"].compile(self._engine.dialect))
         is_row_number = self._engine.dialect.name == "sqlite" and kind.upper() == "INTEGER"
         return TableColumn(
-            column["name"],
+            self._name(column["name"]),
             kind,
             is_nullable=bool(column["nullable"]),
             has_default=column["default"] is not None
@@ -211,6 +253,10 @@ class AlchemySession:
             is_generated="computed" in column,
             labels=tuple(getattr(column["type"], "enums", None) or ()),
         )
+
+    def _name(self, name: str) -> str:
+        """Return the name of a column, which SQLAlchemy reads from SQL of MySQL as it is there."""
+        return name.replace("``", "`") if self._is_mysql else name
 
     def _described_by_duckdb(self, name: str, schema: str | None) -> Table | None:
         # Its dialect for SQLAlchemy reads catalogs that DuckDB does not have.
@@ -231,11 +277,13 @@ class AlchemySession:
         except exc.DBAPIError as error:
             cause = error.orig or error
             is_lost = error.connection_invalidated or isinstance(error, exc.InterfaceError)
-            if is_lost or _FULL.search(str(cause)) is not None:
+            if is_lost or _LATER.search(str(cause)) is not None:
                 raise connection_lost(self._database, _plain(cause)) from None
             if _BUSY.search(str(cause)) is not None:
                 raise busy(self._database, _plain(cause)) from None
-            is_data = isinstance(error, exc.IntegrityError | exc.DataError)
+            is_data = isinstance(error, exc.IntegrityError | exc.DataError) or (
+                self._is_mysql and cause.args[:1] in [(code,) for code in _DATA_CODES]
+            )
             raise refused(self._database, _plain(cause), is_data=is_data) from None
 
 
@@ -251,10 +299,6 @@ def _text(text: str) -> sa.TextClause:
 
 def _parameters(row: Sequence[Any]) -> dict[str, Any]:
     return {f"p{at}": value for at, value in enumerate(row)}
-
-
-def _bound(statement: Statement) -> tuple[sa.TextClause, dict[str, Any]]:
-    return _text(statement.text), _parameters(statement.parameters)
 
 
 def _changed(result: sa.CursorResult[Any]) -> int:

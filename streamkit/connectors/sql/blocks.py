@@ -19,6 +19,7 @@ from streamkit.connectors.sql.columns import ColumnType as T
 from streamkit.connectors.sql.dialects import Dialect
 from streamkit.connectors.sql.rows import Row
 from streamkit.connectors.sql.statements import Target
+from streamkit.connectors.sql.tables import ARRAY_MARK
 from streamkit.record import Kind, Value
 
 _MERGED_ROWS: Final = 100_000
@@ -68,7 +69,12 @@ class Block:
 
 def head_of(table: str, rows: RowType, key: tuple[str, ...], *, replaces: bool) -> Head:
     """Return the first block for rows of a type."""
-    types = tuple(each.holds.name for each in rows.columns)
+    types = tuple(
+        f"{each.items.holds.name}{ARRAY_MARK}"
+        if each.holds is T.ARRAY and each.items is not None
+        else each.holds.name
+        for each in rows.columns
+    )
     return Head(table, rows.names, types, key, replaces)
 
 
@@ -89,8 +95,7 @@ class BlockDecoder:
 
     def __init__(self, head: Head, dialect: Dialect) -> None:
         kinds: dict[str, Kind] = {
-            name: _kind(T[holds], dialect)
-            for name, holds in zip(head.names, head.types, strict=True)
+            name: _kind(holds, dialect) for name, holds in zip(head.names, head.types, strict=True)
         }
         row = _tuple_of(kinds[name] | None for name in head.names)
         key = _tuple_of(kinds[name] for name in head.key)
@@ -112,12 +117,28 @@ def merged(head: Head, blocks: Iterable[Block]) -> Iterator[Block]:
     for block in blocks:
         for key in block.keys:
             latest[tuple(key) if len(key) > 1 else key[0]] = None
-        latest.update((key_of(row), row) for row in block.rows)
+        keep_latest(latest, [(key_of(row), row) for row in block.rows])
         if len(latest) >= _MERGED_ROWS:
             yield latest_of_keys(latest)
             latest = {}
     if latest:
         yield latest_of_keys(latest)
+
+
+def keep_latest(
+    latest: dict[Value, Row | None], written: Sequence[tuple[Value, Row | None]]
+) -> None:
+    """Add rows by their keys, in the order in which each key was written last.
+
+    A database may take keys for the same that are different here, for example because it ignores
+    their case. So the last one of them must come last.
+    """
+    before = len(latest)
+    latest.update(written)
+    if len(latest) - before < len(written):
+        for key, row in written:
+            del latest[key]
+            latest[key] = row
 
 
 def latest_of_keys(latest: Mapping[Value, Row | None]) -> Block:
@@ -133,7 +154,12 @@ def _tuple_of(kinds: Iterable[Kind]) -> Kind:
     return tuple.__class_getitem__(tuple(kinds))
 
 
-def _kind(holds: T, dialect: Dialect) -> Kind:
+def _kind(name: str, dialect: Dialect) -> Kind:
+    """Return the type of the values of a column from the name of what it holds."""
+    if name.endswith(ARRAY_MARK):
+        item = _kind(name.removesuffix(ARRAY_MARK), dialect)
+        return list[item | None]  # type: ignore[valid-type]  # known at run time
+    holds = T[name]
     if holds is T.ANY:
         return Any
     return str if holds in _AS_TEXT[dialect.stores] else PYTHON_TYPES[holds]

@@ -28,6 +28,7 @@ class ColumnType(Enum):
     BYTES = "bytes"
     TIMESTAMP = "times with a time zone"
     LOCAL_TIMESTAMP = "times without a time zone"
+    ARRAY = "lists"
     DATE = "dates"
     TIME = "times of a day"
     INTERVAL = "durations"
@@ -53,6 +54,7 @@ PYTHON_TYPES: Final[dict[ColumnType, type]] = {
     ColumnType.DECIMAL: Decimal,
     ColumnType.UUID: UUID,
     ColumnType.JSON: str,
+    ColumnType.ARRAY: list,
     ColumnType.ANY: object,
 }
 _TYPES: Final[dict[type[shape.Type], ColumnType]] = {
@@ -69,6 +71,7 @@ _TYPES: Final[dict[type[shape.Type], ColumnType]] = {
     shape.DecimalType: ColumnType.DECIMAL,
     shape.UUIDType: ColumnType.UUID,
 }
+_LISTS: Final = (shape.ListType, shape.VarTupleType, shape.SetType, shape.FrozenSetType)
 _UNSUPPORTED: Final = (shape.CustomType, shape.ExtType)
 _OF_VALUES: Final = {str: ColumnType.TEXT, int: ColumnType.INT}
 
@@ -79,7 +82,8 @@ class Column:
 
     ``name`` is that of the column, ``field`` that of the attribute or key. ``may_be_missing``: NULL
     stands for a key that a TypedDict does not have. ``enum`` is the class of its values, if that is
-    an enumeration.
+    an enumeration. ``items`` is a column for one item, if the values are lists that an array of a
+    database could hold; they are JSON where the column is not an array.
     """
 
     name: str
@@ -88,6 +92,7 @@ class Column:
     is_nullable: bool = False
     may_be_missing: bool = False
     enum: type[Enum] | None = None
+    items: Column | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,6 @@ def _column(kind: Kind, field: shape.Field) -> Column:
     inner, is_nullable = _without_none(field.type)
     # A TypedDict may lack a key; a class always has its attribute.
     may_be_missing = hasattr(kind, "__total__") and not field.required
-    enum = inner.cls if isinstance(inner, shape.EnumType) else None
     found = _type(inner)
     if found is None:
         raise TopologyError(
@@ -154,8 +158,28 @@ def _column(kind: Kind, field: shape.Field) -> Column:
             "JSON can represent",
         )
     return Column(
-        field.encode_name, field.name, found, is_nullable or may_be_missing, may_be_missing, enum
+        field.encode_name,
+        field.name,
+        found,
+        is_nullable or may_be_missing,
+        may_be_missing,
+        _enum_of(inner),
+        _items(field, inner),
     )
+
+
+def _enum_of(kind: shape.Type) -> type[Enum] | None:
+    return kind.cls if isinstance(kind, shape.EnumType) else None
+
+
+def _items(field: shape.Field, kind: shape.Type) -> Column | None:
+    if not isinstance(kind, _LISTS):
+        return None
+    inner, is_nullable = _without_none(kind.item_type)
+    found = _type(inner)
+    if found in (None, ColumnType.JSON):
+        return None
+    return Column(field.encode_name, field.name, found, is_nullable, enum=_enum_of(inner))
 
 
 def _without_none(kind: shape.Type) -> tuple[shape.Type, bool]:

@@ -10,6 +10,8 @@ from typing import Final, Literal
 from streamkit.connectors.sql.columns import ColumnType as T
 from streamkit.errors import UsageError, shown
 
+# In a declared type, its length, and attributes of numbers in MySQL.
+_NOT_OF_NAME: Final = re.compile(r"\([^)]*\)|\b(?:UNSIGNED|ZEROFILL)\b", re.I)
 _PART: Final = re.compile(r'"((?:[^"]|"")+)"|([^".]+)')
 
 
@@ -23,8 +25,10 @@ class Dialect:
     placeholder, in every statement that is executed with a tuple of parameters, even an empty one.
     ``upserts`` is how a row replaces another: ON CONFLICT, ON DUPLICATE KEY UPDATE, or not at all.
     ``stores`` names the way in which values are stored, see `streamkit.connectors.sql.values`.
-    ``synonyms`` are other names of types. ``key_text`` is the type of text in a key.
-    ``table_options`` is the end of CREATE TABLE.
+    ``synonyms`` are other names of types. ``key_text`` is the type of text in a key, and
+    ``key_bytes`` that of bytes.
+    ``table_options`` is the end of CREATE TABLE. ``now`` is the query of the time in UTC, and of
+    that in the zone in which the database sets times of columns without one.
     """
 
     name: str
@@ -41,7 +45,9 @@ class Dialect:
     stores: Literal["native", "sqlite", "portable", "mysql"] = "native"
     synonyms: Mapping[str, str] = field(default_factory=dict)
     key_text: str = "text"
+    key_bytes: str = ""
     table_options: str = ""
+    now: str = "SELECT CURRENT_TIMESTAMP, CURRENT_TIMESTAMP"
 
     def quoted(self, name: str) -> str:
         """Return a name of a column or table part as SQL. Quoted names keep their case.
@@ -84,7 +90,7 @@ class Dialect:
 
     def kind_of(self, declared: str) -> str:
         """Return the type of an existing column without its length and precision."""
-        plain = " ".join(re.sub(r"\([^)]*\)", " ", declared).lower().split())
+        plain = " ".join(re.sub(_NOT_OF_NAME, " ", declared).lower().split())
         if self.affinities and not plain:
             return "blob"  # a column without a type
         for part, affinity in self.affinities:
@@ -130,6 +136,11 @@ _POSTGRES_TEXTS: Final = frozenset({"text", "character varying", "character", "c
 POSTGRES: Final = Dialect(
     name="PostgreSQL",
     placeholder="%s",
+    # The zone of the session is UTC; that of other sessions is what RESET would set.
+    now=(
+        "SELECT now(), now() AT TIME ZONE (SELECT reset_val FROM pg_settings "
+        "WHERE name = 'TimeZone')"
+    ),
     name_bytes_max=63,
     escapes_percent=True,
     types={
@@ -171,6 +182,7 @@ _TEXT_FITS: Final = frozenset({"text", "blob"})
 SQLITE: Final = Dialect(
     name="SQLite",
     placeholder="?",
+    now="SELECT datetime('now'), datetime('now')",
     # In double quotes, SQLite reads the name of a missing column as text.
     quote="`",
     folds_case=True,

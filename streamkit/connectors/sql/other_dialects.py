@@ -25,6 +25,11 @@ _SYNONYMS: Final[Mapping[str, str]] = {
     "int4": "integer",
     "int8": "bigint",
     "int2": "smallint",
+    "year": "smallint",
+    "ubigint": "bigint",
+    "uinteger": "integer",
+    "usmallint": "smallint",
+    "utinyint": "tinyint",
     "double": "double precision",
     "float": "real",
     "decimal": "numeric",
@@ -122,10 +127,21 @@ def dialect_for(name: str, quote: str) -> Dialect:
             compares_rows=True,
             upserts="duplicate",
             stores="mysql",
+            key_bytes="VARBINARY(200)",
+            # The zone of the session is UTC.
+            now="SELECT UTC_TIMESTAMP(6), "
+            "CONVERT_TZ(UTC_TIMESTAMP(6), '+00:00', @@GLOBAL.time_zone)",
             # All of Unicode, and keys that differ in their case are different.
             table_options=" CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",
             types={**PORTABLE.types, **_MYSQL_TYPES},
         )
     if name == "duckdb":
-        return replace(PORTABLE, name=name, folds_case=True, compares_rows=True, upserts="conflict")
+        return replace(
+            PORTABLE,
+            name=name,
+            folds_case=True,
+            compares_rows=True,
+            upserts="conflict",
+            now="SELECT epoch_ms(epoch_ms(now())), LOCALTIMESTAMP",
+        )
     return replace(PORTABLE, name=name, quote=quote)

@@ -16,11 +16,13 @@ from streamkit.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """How a source is read. ``nullable`` are the ordering columns that may be NULL."""
+    """How a source is read. ``nullable`` are the ordering columns that may be NULL. ``is_instant``:
+    the incremental column has times in UTC, although their type has no zone."""
 
     selection: Selection
     pages: PageReader
     nullable: tuple[str, ...]
+    is_instant: bool = False
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -52,6 +54,7 @@ def table_plan(source: SqlTable, dialect: Dialect, table: Table | None) -> ReadP
         Selection(dialect, dialect.table(source.table), order, columns),
         PageReader(source.table, order, key, incremental),
         tuple(each for each in order if each in may_be_null),
+        any(each.name == incremental and _is_instant(dialect, each.type) for each in table.columns),
     )
 
 
@@ -77,6 +80,11 @@ def refuse_missing(source: SqlQuery, plan: ReadPlan, names: Sequence[str]) -> No
             raise ConfigError(
                 f"{source} returns no column {each!r}", hint=f"it returns {', '.join(names)}"
             )
+
+
+def _is_instant(dialect: Dialect, declared: str) -> bool:
+    # A TIMESTAMP of MySQL is in the zone of the session, which is UTC; a DATETIME has no zone.
+    return dialect.stores == "mysql" and declared.upper().startswith("TIMESTAMP")
 
 
 def _order(incremental: str | None, key: Sequence[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from streamkit.connectors.sql.tables import Limits
 from streamkit.connectors.sql.value_checks import (
     Checks,
     aware,
+    decimal_checks,
     decimals,
     floats,
     intervals,
@@ -33,7 +34,7 @@ def _intervals(limits: Limits) -> Checks:
 
 def _decimals(limits: Limits) -> Checks:
     if not limits.is_text:
-        return decimals(limits)
+        return decimal_checks(limits, has_nan=False)
     return (), never, lambda value: str(decimals(limits)[2](value))
 
 

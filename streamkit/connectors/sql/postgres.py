@@ -23,9 +23,9 @@ from streamkit.connectors.sql.session import (
     refused,
 )
 from streamkit.connectors.sql.statements import Target
-from streamkit.connectors.sql.tables import Table
+from streamkit.connectors.sql.tables import ARRAY_MARK, Table
 from streamkit.connectors.sql.url import Database
-from streamkit.errors import StreamKitError
+from streamkit.errors import ConfigError, StreamKitError
 from streamkit.record import Value
 
 try:
@@ -55,6 +55,7 @@ _TRANSIENT: Final = ("08", "25006", "53", "57P01", "57P02", "57P03", "57P05", "4
 # A lock that is not granted in time, or a deadlock.
 _BUSY: Final = ("55P03", "40P01")
 _DATA: Final = ("22", "23")
+_STATEMENT_POOL: Final = "statement pooling mode"
 # An error of a connection has no code. These say that another attempt would fail too; all else,
 # such as a server that starts, may end.
 _FINAL: Final = (
@@ -88,6 +89,13 @@ _COPIED_TYPES: Final = {
     "uuid": "uuid",
     "jsonb": "jsonb",
     "json": "json",
+}
+# An array has the type of its items in it, which must be exactly that of the column.
+_COPIED_ITEMS: Final = {
+    **_COPIED_TYPES,
+    "character varying": "varchar",
+    "character": "",
+    "citext": "",
 }
 _CURSOR: Final = "streamkit_page"
 _STAGE: Final = "pg_temp.streamkit_rows"
@@ -265,8 +273,8 @@ class PostgresSession:
             table = self.describe(target.table)
             known = {each.name: each.type for each in table.columns} if table else {}
             kinds = [self.dialect.kind_of(known.get(name, "")) for name in target.columns]
-            is_known = all(kind in _COPIED_TYPES for kind in kinds)
-            types = tuple(_COPIED_TYPES[kind] for kind in kinds) if is_known else ()
+            types = tuple(map(_copied_type, kinds))
+            types = types if all(types) else ()
             self._tables[target] = _Written(types, table is not None and table.is_view)
         return self._tables[target]
 
@@ -296,12 +304,25 @@ class PostgresSession:
             yield
         except psycopg.Error as error:
             state = error.sqlstate or ""
+            if _STATEMENT_POOL in str(error):
+                raise ConfigError(
+                    f"{self._database}: PgBouncer allows no transactions in its statement mode",
+                    hint="set pool_mode = transaction, or connect to PostgreSQL itself",
+                ) from None
             is_lost = self._connection is None or self._connection.closed
             if state.startswith(_BUSY):
                 raise busy(self._database, error) from error
             if is_lost or state.startswith(_TRANSIENT):
                 raise connection_lost(self._database, error) from error
             raise refused(self._database, error, is_data=state.startswith(_DATA)) from error
+
+
+def _copied_type(kind: str) -> str:
+    """Return the type in which values of a column are copied; empty if it is not known."""
+    if not kind.endswith(ARRAY_MARK):
+        return _COPIED_TYPES.get(kind, "")
+    item = _COPIED_ITEMS.get(kind.removesuffix(ARRAY_MARK).rstrip(), "")
+    return f"{item}{ARRAY_MARK}" if item else ""
 
 
 def _may_connect_later(error: psycopg.Error) -> bool:

@@ -74,14 +74,21 @@ class Selection:
         text = f"SELECT {self._columns()} FROM {self.relation}{where} ORDER BY {self._ordered()}"
         return Statement(text, tuple(parameters))
 
-    def last(self) -> Statement:
-        """Return the query of the place of the last row in order."""
+    def last(self, until: Value = None) -> Statement:
+        """Return the query of the place of the last row in order.
+
+        Args:
+            until: The highest value of the first column; None without a bound.
+        """
         names = self._names()
-        is_placed = " AND ".join(f"{each} IS NOT NULL" for each in names)
+        conditions = [f"{each} IS NOT NULL" for each in names]
+        if until is not None:
+            conditions.append(f"{names[0]} <= {self.dialect.placeholder}")
         descending = ", ".join(f"{each} DESC" for each in names)
         return Statement(
-            f"SELECT {', '.join(names)} FROM {self.relation} WHERE {is_placed} "
-            f"ORDER BY {descending} LIMIT 1"
+            f"SELECT {', '.join(names)} FROM {self.relation} WHERE {' AND '.join(conditions)} "
+            f"ORDER BY {descending} LIMIT 1",
+            () if until is None else (until,),
         )
 
     def null_in(self, column: str) -> Statement:

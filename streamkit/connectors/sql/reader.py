@@ -15,6 +15,7 @@ from typing import Final
 
 import anyio
 
+from streamkit.connectors.sql.delays import newest
 from streamkit.connectors.sql.opening import session_for
 from streamkit.connectors.sql.pages import (
     Place,
@@ -121,15 +122,25 @@ class SqlReader(SourceReader):
         assert every_s is None or isinstance(every_s, float), "it was converted to seconds"
         due_s = self._clock.monotonic_s() + (every_s or 0.0)
         await self._refuse_nulls()
-        found = (await self._query(self._open_plan.selection.last())).rows
-        if found:
+        if (end := await self._last()) is not None:
             await self._settle()
-            self._end = tuple(found[0])
+            self._end = end
             rows = next_page_rows((), self._source.batch_rows)
             self._page_rows = {part.number: rows for part in self._parts}
             self._new = set(self._page_rows)
         self._rounds += 1
         self._due_s = due_s
+
+    async def _last(self) -> Place | None:
+        """Return the place of the last row to read now; None if there is none."""
+        selection, delay_s = self._open_plan.selection, self._source.delay
+        assert isinstance(delay_s, float), "it was converted to seconds"
+        found = (await self._query(selection.last())).rows
+        if found and delay_s:
+            now = await self._query(Statement(selection.dialect.now))
+            bound = newest(found[0][0], now, delay_s, is_instant=self._open_plan.is_instant)
+            found = (await self._query(selection.last(bound))).rows
+        return tuple(found[0]) if found else None
 
     async def _refuse_nulls(self) -> None:
         """Refuse rows that have no place in the order, since no page would have them.

@@ -99,6 +99,8 @@ class SqlTable(Rows, LookupTable):
             with an earlier place in the order. Only PostgreSQL shows them. 0 does not wait.
         splits: Read this number of ranges of the key at the same time, each with its own
             connection. The key must be one column of whole numbers.
+        delay: Leave rows for a later look, or run, whose incremental column has a time less than
+            this ago, by the clock of the database.
 
     Raises:
         UsageError: An argument is not valid.
@@ -113,6 +115,7 @@ class SqlTable(Rows, LookupTable):
     batch_rows: int = PAGE_ROWS_DEFAULT
     settle: float | timedelta = SETTLE_S_DEFAULT
     splits: int = 1
+    delay: float | timedelta = 0.0
 
     def __post_init__(self) -> None:
         table_parts(self.table)
@@ -183,6 +186,7 @@ class SqlQuery(Rows):
         batch_rows: As in `SqlTable`.
         settle: As in `SqlTable`.
         name: A name for the source.
+        delay: As in `SqlTable`.
 
     Raises:
         UsageError: An argument is not valid.
@@ -196,6 +200,7 @@ class SqlQuery(Rows):
     batch_rows: int = PAGE_ROWS_DEFAULT
     settle: float | timedelta = SETTLE_S_DEFAULT
     name: str = "query"
+    delay: float | timedelta = 0.0
 
     def __post_init__(self) -> None:
         if not isinstance(self.query, str) or not self.query.strip(" \t\r\n;"):
@@ -226,4 +231,7 @@ def _check_source(source: SqlTable | SqlQuery) -> None:
     if source.every is not None:
         object.__setattr__(source, "every", duration_s(source.every, "every", zero=False))
     object.__setattr__(source, "settle", duration_s(source.settle, "settle", zero=True))
+    object.__setattr__(source, "delay", duration_s(source.delay, "delay", zero=True))
+    if source.delay and source.incremental is None:
+        raise UsageError("delay= needs incremental=, the column with the time of a row")
     check_rows(source.batch_rows, "batch_rows")

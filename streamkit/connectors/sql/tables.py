@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from streamkit.connectors.sql.columns import Column, RowType
@@ -14,7 +14,10 @@ from streamkit.errors import ConfigError, TopologyError
 
 _NUMBERS: Final = re.compile(r"\((\d+)(?:,(-?\d+))?\)")
 _INT_BITS: Final = {"bigint": 64, "integer": 32, "mediumint": 24, "smallint": 16, "tinyint": 8}
+_UNSIGNED: Final = re.compile(r"\bUNSIGNED\b|\AU(?:BIG|SMALL|TINY)?INT", re.I)
 _NO_KEY_TYPES: Final = (T.JSON,)
+# The end of the type of an array in PostgreSQL.
+ARRAY_MARK: Final = "[]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +56,14 @@ class Table:
 class Limits:
     """What an existing column can hold, where that is less than its type can.
 
-    ``int_bits`` is the size of whole numbers; ``length_max`` that of text; ``digits_max`` is the
-    number of digits before the decimal point. ``is_single``: floating-point numbers have 32 bits.
+    ``int_bits`` is the size of whole numbers, which are not negative if ``is_unsigned``;
+    ``length_max`` that of text; ``digits_max`` is the number of digits before the decimal point.
+    ``is_single``: floating-point numbers have 32 bits.
     ``is_text``: the column holds text. ``labels`` are all the texts that it can hold.
     """
 
     int_bits: int = 64
+    is_unsigned: bool = False
     length_max: int | None = None
     digits_max: int | None = None
     is_single: bool = False
@@ -152,6 +157,8 @@ def create_table(dialect: Dialect, table: str, rows: RowType, key: Sequence[str]
 def _new_type(dialect: Dialect, column: Column, is_key: bool) -> str:
     declared = dialect.types[column.holds]
     is_text = dialect.kind_of(declared) == dialect.kind_of(dialect.types[T.TEXT])
+    if is_key and column.holds is T.BYTES:
+        return dialect.key_bytes or declared
     return dialect.key_text if is_key and is_text else declared
 
 
@@ -176,6 +183,19 @@ def refuse_mismatches(
         )
 
 
+def with_arrays(dialect: Dialect, table: Table, rows: RowType) -> RowType:
+    """Return rows whose lists are arrays where the columns of an existing table are."""
+    columns = tuple(
+        replace(each, holds=T.ARRAY) if _is_array(_found(dialect, table, each.name)) else each
+        for each in rows.columns
+    )
+    return replace(rows, columns=columns)
+
+
+def _is_array(column: TableColumn | None) -> bool:
+    return column is not None and column.type.endswith(ARRAY_MARK)
+
+
 def limits_of(dialect: Dialect, table: Table, rows: RowType) -> tuple[Limits, ...]:
     """Return what the columns of an existing table can hold, one for each column of the rows."""
     return tuple(
@@ -187,10 +207,11 @@ def limits_of(dialect: Dialect, table: Table, rows: RowType) -> tuple[Limits, ..
 def _limits(dialect: Dialect, column: TableColumn) -> Limits:
     if dialect.affinities:  # lengths and precisions mean nothing
         return Limits(is_nullable=column.is_nullable)
-    kind, numbers = dialect.kind_of(column.type), column.numbers
+    kind, numbers = dialect.kind_of(column.type.removesuffix(ARRAY_MARK)), column.numbers
     precision, scale = (*numbers, 0, 0)[:2]
     return Limits(
         int_bits=_INT_BITS.get(kind, 64),
+        is_unsigned=_UNSIGNED.search(column.type) is not None,
         length_max=precision if kind.startswith("character") and numbers else None,
         digits_max=precision - scale if kind == "numeric" and numbers else None,
         is_single=kind == "real",
@@ -216,6 +237,9 @@ def _column_mismatches(dialect: Dialect, table: Table, rows: RowType) -> Iterato
 def _fits(dialect: Dialect, column: Column, found: TableColumn) -> bool:
     if found.labels:
         return column.holds is T.TEXT
+    if _is_array(found):
+        of_item = replace(found, type=found.type.removesuffix(ARRAY_MARK))
+        return column.items is not None and _fits(dialect, column.items, of_item)
     return dialect.kind_of(found.type) in dialect.fits[column.holds]
 
 

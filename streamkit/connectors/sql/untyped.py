@@ -25,8 +25,8 @@ from streamkit.connectors.sql.columns import PYTHON_TYPES, Column, RowType
 from streamkit.connectors.sql.columns import ColumnType as T
 from streamkit.connectors.sql.dialects import Dialect
 from streamkit.connectors.sql.sqlite_values import sqlite_value
-from streamkit.connectors.sql.tables import Limits, Table
-from streamkit.connectors.sql.values import Values
+from streamkit.connectors.sql.tables import ARRAY_MARK, Limits, Table
+from streamkit.connectors.sql.values import Values, array_values, values_of
 from streamkit.errors import shown
 from streamkit.record import Value
 
@@ -51,8 +51,12 @@ def untyped_rows(
         is_left_out = each.has_default and each.name not in (*first, *key)
         if not each.is_generated and not is_left_out:
             may_be_missing = each.is_nullable and not each.has_default
-            holds = _holds(dialect, each.type)
-            columns.append(Column(each.name, each.name, holds, each.is_nullable, may_be_missing))
+            holds = _holds(dialect, each.type.removesuffix(ARRAY_MARK))
+            column = Column(each.name, each.name, holds, each.is_nullable, may_be_missing)
+            if each.type.endswith(ARRAY_MARK):
+                items = Column(each.name, each.name, holds, is_nullable=True)
+                column = replace(column, holds=T.ARRAY, items=items)
+            columns.append(column)
     return RowType(dict, tuple(columns))
 
 
@@ -109,7 +113,11 @@ def keys_check(table: Table, rows: RowType) -> KeysCheck:
 def lenient(values: Values, limits: Limits, dialect: Dialect) -> Values:
     """Return a column that also converts texts, and other values of JSON, to its type."""
 
-    holds = values.column.holds
+    holds, items = values.column.holds, values.column.items
+    if holds is T.ARRAY and items is not None:
+        of_items = replace(limits, is_nullable=True)
+        inner = lenient(values_of(items, dialect, of_items), of_items, dialect)
+        values = array_values(values.column, limits, inner)
 
     def one(value: Value) -> Value:
         if value == "" and holds not in (T.TEXT, T.ANY) and values.is_nullable:
@@ -147,6 +155,8 @@ def _converted(value: Value, holds: T, error: Exception) -> Value:
 
 def _without_type(value: Value, holds: T, limits: Limits) -> Value:
     """Return what is stored for a value that the database has no type for; None for any other."""
+    if value in ("true", "false") and holds is T.INT and limits.int_bits == 8:
+        return int(value == "true")  # a BOOLEAN of MySQL is a TINYINT
     if isinstance(value, bool):
         return int(value) if holds is T.INT else None
     if holds is not T.TEXT or isinstance(value, int | float | bytes):
@@ -169,4 +179,5 @@ _READERS: Final[dict[T, Callable[[Any], Value]]] = {
     T.LOCAL_TIMESTAMP: _without_zone,
     T.DATE: dt.date.fromisoformat,
     T.TIME: dt.time.fromisoformat,
+    T.ARRAY: msgspec.json.decode,
 }

@@ -40,18 +40,21 @@ def expected(value: Value, what: str) -> TypeError:
 
 
 def ints(limits: Limits) -> Checks:
-    bound = 1 << (limits.int_bits - 1)
+    bound = 1 << (limits.int_bits - (not limits.is_unsigned))
     if limits.digits_max is not None:
         bound = min(bound, 10**limits.digits_max)
+    least = 0 if limits.is_unsigned else -bound
 
     def is_fine(values: Sequence[Value]) -> bool:
-        return not values or (-bound <= min(values) and max(values) < bound)
+        return not values or (least <= min(values) and max(values) < bound)
 
     def one(value: Value) -> int:
         if isinstance(value, bool) or not hasattr(value, "__index__"):
             raise expected(value, "a whole number")
         number = value.__index__()
-        if not -bound <= number < bound:
+        if number < 0 and limits.is_unsigned:
+            raise ValueError(f"{shown(number)} is negative, but the column is unsigned")
+        if not least <= number < bound:
             raise ValueError(f"{shown(number)} is too large: the column has {limits.int_bits} bits")
         return int(number)
 
@@ -204,6 +207,10 @@ def intervals(limits: Limits) -> Checks:
 
 
 def decimals(limits: Limits) -> Checks:
+    return decimal_checks(limits, has_nan=True)
+
+
+def decimal_checks(limits: Limits, *, has_nan: bool) -> Checks:
     bound = None if limits.digits_max is None else Decimal(10) ** limits.digits_max
 
     def is_fine(values: Sequence[Value]) -> bool:
@@ -213,7 +220,7 @@ def decimals(limits: Limits) -> Checks:
 
     def one(value: Value) -> Decimal:
         number = decimal(value)
-        if number.is_nan() and not number.is_snan() and bound is None:
+        if has_nan and number.is_qnan():
             return number
         if not number.is_finite():
             raise ValueError(f"{number} is not a number that the column can hold")

@@ -8,7 +8,7 @@ type is converted value by value.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -17,7 +17,15 @@ from streamkit.connectors.sql.dialects import Dialect
 from streamkit.connectors.sql.portable_values import MYSQL_CHECKS, PORTABLE_CHECKS
 from streamkit.connectors.sql.sqlite_values import SQLITE_CHECKS
 from streamkit.connectors.sql.tables import Limits
-from streamkit.connectors.sql.value_checks import CHECKS, Checks, IsFine, One, always, expected
+from streamkit.connectors.sql.value_checks import (
+    CHECKS,
+    Checks,
+    IsFine,
+    One,
+    always,
+    expected,
+    never,
+)
 from streamkit.record import Value
 
 
@@ -79,11 +87,28 @@ class BadValue(ValueError):
 
 def values_of(column: Column, dialect: Dialect, limits: Limits) -> Values:
     """Return how the values of a column are written to a database."""
+    if column.holds is ColumnType.ARRAY and column.items is not None:
+        of_items = replace(limits, is_nullable=True)
+        return array_values(column, limits, values_of(column.items, dialect, of_items))
     if column.enum is not None:
         return _values(column, limits, (), always, _enum(column, column.enum, limits, dialect))
     build = _STORED[dialect.stores].get(column.holds)
     plain, is_fine, one = (build or CHECKS[column.holds])(limits)
     return _values(column, limits, plain, is_fine, one)
+
+
+def array_values(column: Column, limits: Limits, items: Values) -> Values:
+    """Return how lists are written to an array, given how its items are."""
+
+    def one(value: Value) -> list[Value]:
+        if not isinstance(value, list | tuple | set | frozenset):
+            raise expected(value, "a list")
+        try:
+            return list(items.converted(list(value)))
+        except BadValue as error:
+            raise ValueError(f"its item {error.row}: {error.__cause__}") from error
+
+    return _values(column, limits, (), never, one)
 
 
 def _values(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import cast
 
-from streamkit.connectors.sql.blocks import Block, Head, head_of, latest_of_keys
+from streamkit.connectors.sql.blocks import Block, Head, head_of, keep_latest, latest_of_keys
 from streamkit.connectors.sql.columns import RowType
 from streamkit.connectors.sql.deletions import Deletion, KeyReader, key_reader
 from streamkit.connectors.sql.dialects import Dialect
@@ -25,6 +25,7 @@ from streamkit.connectors.sql.tables import (
     limits_of,
     refuse_absent,
     refuse_mismatches,
+    with_arrays,
 )
 from streamkit.connectors.sql.untyped import keys_check, lenient, untyped_rows
 from streamkit.dataflow.steps import RowFailed
@@ -77,7 +78,7 @@ class RowMaker:
         latest: dict[Value, Row | None] = {}
         if Deletion not in set(map(type, written)):
             rows = cast("Sequence[Row]", written)
-            latest.update(zip(map(self.key_of, rows), rows, strict=True))
+            keep_latest(latest, list(zip(map(self.key_of, rows), rows, strict=True)))
             return latest_of_keys(latest)
         for each in written:
             if isinstance(each, Deletion):
@@ -127,6 +128,7 @@ def table_of(session: Session, sink: SqlSink, rows: RowType | None) -> Table:
 
 def row_maker(dialect: Dialect, sink: SqlSink, table: Table, rows: RowType) -> RowMaker:
     """Return how values of a type become rows of an existing table."""
+    rows = with_arrays(dialect, table, rows)
     return _row_maker(sink, row_encoder(rows, dialect, limits_of(dialect, table, rows)))
 
 
