@@ -54,12 +54,13 @@ def list_(form: str) -> None:
 
 
 def _ends(facts: ConnectorFacts | None) -> dict[str, str | None]:
-    names = ("source", "sink", "extra", "guarantee", "summary")
+    names = ("source", "sink", "lookup", "extra", "guarantee", "summary")
     if facts is None:
         return dict.fromkeys(names)
     return {
         "source": _class_name(facts.source),
         "sink": _class_name(facts.sink),
+        "lookup": _class_name(facts.lookup),
         "extra": facts.extra or None,
         "guarantee": facts.guarantee or None,
         "summary": facts.summary,
@@ -99,11 +100,12 @@ def show(name: str, is_markdown: bool, is_json: bool) -> None:
     for title, text in (
         ("needs", facts.extra and f"pip install 'fluvio-streamkit[{facts.extra}]'"),
         ("writes", facts.guarantee),
+        ("looks up", facts.lookup and f"rows by their key, in {facts.lookup.__name__}"),
         ("example", facts.example),
     ):
         if text:
             click.echo(f"{title}: {text}")
-    for of in ("source", "sink"):
+    for of in ("source", "sink", "lookup"):
         listed = [each for each in options_of(facts) if each.of == of]
         if listed:
             click.echo(f"\noptions of the {of}:")

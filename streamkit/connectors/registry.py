@@ -41,6 +41,7 @@ class ConnectorFacts:
         summary: What it reads or writes, in one line.
         source: The class of its source; None if it only writes.
         sink: The class of its sink; None if it only reads.
+        lookup: The class of its table for `Stream.lookup`; None if it has none.
         extra: The extra to install, such as ``kafka``; empty if nothing is needed.
         guarantee: How often a record is written after a crash, such as ``at least once``.
         example: A line of Python that uses it.
@@ -54,6 +55,7 @@ class ConnectorFacts:
     summary: str
     source: type[Any] | None = None
     sink: type[Any] | None = None
+    lookup: type[Any] | None = None
     extra: str = ""
     guarantee: str = ""
     example: str = ""
@@ -117,9 +119,10 @@ def _loaded(entry: EntryPoint) -> Found:
 
 
 def options_of(facts: ConnectorFacts) -> list[OptionFacts]:
-    """Return the options of the source, then those of the sink."""
+    """Return the options of the source, of the sink, and of a lookup with a class of its own."""
+    lookup = None if facts.lookup is facts.source else facts.lookup
     found: list[OptionFacts] = []
-    for of, kind in (("source", facts.source), ("sink", facts.sink)):
+    for of, kind in (("source", facts.source), ("sink", facts.sink), ("lookup", lookup)):
         if kind is not None and dataclasses.is_dataclass(kind):
             found += _fields(of, kind)
     return found
@@ -175,6 +178,8 @@ def markdown(facts: ConnectorFacts) -> str:
         lines += [f"It needs `pip install 'fluvio-streamkit[{facts.extra}]'`.", ""]
     if facts.guarantee:
         lines += [f"Its sink writes {facts.guarantee}.", ""]
+    if facts.lookup is not None:
+        lines += [f"`Stream.lookup` finds rows in its `{facts.lookup.__name__}`.", ""]
     options = options_of(facts)
     if options:
         lines += ["| option | of the | type | default | meaning |", "|---|---|---|---|---|"]

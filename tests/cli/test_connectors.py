@@ -27,6 +27,7 @@ from streamkit.connectors.registry import (
     markdown,
     options_of,
 )
+from streamkit.connectors.sql import SqlTable
 from streamkit.errors import UsageError
 from tests.docs.pages import ROOT
 
@@ -66,6 +67,7 @@ def test_the_list_has_our_connectors() -> None:
         "name": "files-jsonl",
         "source": None,
         "sink": "JsonLines",
+        "lookup": None,
         "extra": None,
         "guarantee": "at least once",
         "summary": "Appends JSON values to a file, one for each line.",
@@ -213,3 +215,10 @@ def on_terminal(columns: int, *arguments: str) -> list[str]:
     os.close(ours)
     assert process.returncode == 0
     return output.decode().splitlines()
+
+
+def test_a_table_that_is_no_source_has_options_of_its_own() -> None:
+    own = ConnectorFacts("own", "Finds rows.", lookup=SqlTable)
+    assert {each.of for each in options_of(own)} == {"lookup"}
+    both = ConnectorFacts("both", "Reads and finds rows.", source=SqlTable, lookup=SqlTable)
+    assert {each.of for each in options_of(both)} == {"source"}
