@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from streamkit import Record
-from streamkit.connectors.sql import SqlQuery, SqlSink, SqlTable, writer
+from streamkit.connectors.sql import SqlQuery, SqlSink, SqlTable, alchemy, writer
 from streamkit.connectors.sql.sources import Rows
 from streamkit.testing import check_sink, check_source
 from tests.sql.databases import TestDatabase
@@ -23,13 +23,13 @@ SOURCES: list[Callable[[str, str], Rows]] = [
 ]
 
 
-def fill(database: TestDatabase) -> None:
+def fill(database: TestDatabase, values: list[Total]) -> None:
     for table in ("totals", "none", "bad"):
         database.run(
             f"CREATE TABLE {table} (id bigint PRIMARY KEY, name text, total double precision, "
             "number bigint NOT NULL DEFAULT 5)"
         )
-    rows = [f"({each.id}, '{each.name}', {each.total})" for each in VALUES]
+    rows = [f"({each.id}, '{each.name}', {each.total})" for each in values]
     for table in ("totals", "bad"):
         database.run(f"INSERT INTO {table} (id, name, total) VALUES {', '.join(rows)}")
     database.run("INSERT INTO bad (id, name, total) VALUES (1000, NULL, 1), (0, NULL, 2)")
@@ -37,11 +37,16 @@ def fill(database: TestDatabase) -> None:
 
 @pytest.mark.parametrize("number", range(len(SOURCES)))
 def test_a_source_keeps_the_contract(database: TestDatabase, number: int) -> None:
-    fill(database)
-    make = SOURCES[number]
+    check_source_of(database, SOURCES[number], VALUES)
+
+
+def check_source_of(
+    database: TestDatabase, make: Callable[[str, str], Rows], values: list[Total]
+) -> None:
+    fill(database, values)
     check_source(
         lambda: make(database.url, "totals"),
-        VALUES,
+        values,
         kind=Total,
         empty=lambda: make(database.url, "none"),
         unopenable=lambda: make(database.url, "missing"),
@@ -50,12 +55,11 @@ def test_a_source_keeps_the_contract(database: TestDatabase, number: int) -> Non
 
 
 def written(database: TestDatabase, table: str) -> list[Any]:
-    exists = (
-        f"SELECT to_regclass('{table}') IS NOT NULL"
-        if database.is_postgres
-        else f"SELECT count(*) FROM sqlite_master WHERE name = '{table}'"
-    )
-    if database.run(exists)[0][0] in (0, False):
+    catalog = "sqlite_master WHERE name"
+    if not database.url.startswith("sqlite"):
+        schema = "current_schema()" if database.is_postgres else "DATABASE()"
+        catalog = f"information_schema.tables WHERE table_schema = {schema} AND table_name"
+    if database.run(f"SELECT count(*) FROM {catalog} = '{table}'") == [(0,)]:
         return []
     return [Total(*row) for row in database.run(f"SELECT id, name, total FROM {table}")]
 
@@ -66,10 +70,25 @@ def clear(database: TestDatabase, table: str) -> None:
     database.run("DROP TABLE IF EXISTS streamkit_positions")
 
 
+def test_a_source_of_mariadb_keeps_the_contract(mariadb_only: TestDatabase) -> None:
+    check_source_of(mariadb_only, SOURCES[0], VALUES[:30])
+
+
+def test_a_sink_of_mariadb_keeps_the_contract(
+    mariadb_only: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alchemy, "_LOCK_S_MAX", 0)  # which MySQL does not have
+    check_sink_of(mariadb_only, "upsert", monkeypatch)
+
+
 @pytest.mark.parametrize("mode", ["insert", "upsert", "ignore"])
 def test_a_sink_keeps_the_contract(
     database: TestDatabase, mode: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    check_sink_of(database, mode, monkeypatch)
+
+
+def check_sink_of(database: TestDatabase, mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # A crash only abandons a writer here, so its transaction keeps its locks.
     monkeypatch.setattr(writer, "_LOCKED_S_MAX", 0.1)
     check_sink(

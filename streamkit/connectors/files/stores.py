@@ -50,6 +50,7 @@ _ENDPOINT_VARIABLES: Final = {
     "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
 }
 _SECRET_PARTS: Final = ("key", "secret", "token", "password")
+_SECRET_CHARACTERS_MIN: Final = 4  # to hide shorter ones would make a text unreadable
 _CREDENTIALS: Final = {
     "s3": "access_key_id and secret_access_key",
     "gs": "service_account, the path of a key file, or bearer_token",
@@ -208,7 +209,7 @@ def _secrets_of(options: Mapping[str, object]) -> set[str]:
         is_named = any(part in name.lower() for part in _SECRET_PARTS)
         if is_named and isinstance(each, str) and not name.lower().endswith("_id"):
             found.add(each)
-    return found - {""}
+    return {each for each in found if len(each) >= _SECRET_CHARACTERS_MIN}
 
 
 def _kind(root: str) -> str:
