@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import errno
 import io
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from streamkit.connectors.files.found import FoundFile
-from streamkit.connectors.files.stores import NoParts, Replaced, Stores, obstore
+from streamkit.connectors.files.stores import CutAnswer, NoParts, Replaced, Stores, obstore
 from streamkit.connectors.files.urls import (
     divided,
     fixed_folder,
@@ -29,6 +30,7 @@ _PART_BYTES: Final = 1 << 20
 # Uploads have parts of this size, or larger ones, because stores accept 10,000 parts.
 _UPLOAD_BYTES: Final = 5 << 20
 _UPLOAD_PARTS_MAX: Final = 9_000
+_LIST_ATTEMPTS: Final = 3
 
 
 class ObjectPlaces:
@@ -44,25 +46,35 @@ class ObjectPlaces:
         # The URLs of files of HTTP servers, by their paths.
         self._urls: dict[str, str] = {}
 
-    def find(self, pattern: str) -> Iterator[FoundFile]:
-        """Yield the objects that match a pattern, in the order of the store."""
-        library = obstore()
+    def find(self, pattern: str) -> list[FoundFile]:
+        """Return the objects that match a pattern, in the order of the store."""
         root, path = divided(pattern)
         folder = None if is_http(pattern) else fixed_folder(path)
         if folder is None:
             plain = without_query(pattern)
             self._urls[plain] = pattern
             found = self.look_up(plain)
-            yield from () if found is None else (found,)
-            return
+            return [] if found is None else [found]
 
         wanted = matching(path)
+        for left in reversed(range(_LIST_ATTEMPTS)):
+            try:
+                return self._listed(root, folder, wanted)
+            except CutAnswer:  # obstore sends a request again that fails, but not for this
+                if not left:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    def _listed(self, root: str, folder: str, wanted: re.Pattern[str]) -> list[FoundFile]:
+        pages = obstore().list(self._stores.of(root), folder or None, chunk_size=1000)
         with self._stores.errors(root):
-            for page in library.list(self._stores.of(root), folder or None, chunk_size=1000):
-                for meta in page:
-                    # Stores mark folders with empty objects, which are not valid files.
-                    if meta["size"] and wanted.fullmatch(meta["path"]):
-                        yield _found(f"{root}/{meta['path']}", meta)
+            return [
+                _found(f"{root}/{meta['path']}", meta)
+                for page in pages
+                for meta in page
+                # Stores mark folders with empty objects, which are not valid files.
+                if meta["size"] and wanted.fullmatch(meta["path"])
+            ]
 
     def look_up(self, url: str) -> FoundFile | None:
         """Return an object; None if there is none."""

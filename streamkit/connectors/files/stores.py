@@ -66,6 +66,10 @@ class Replaced(DataError):
     """An object is not the one that was found; it may also be deleted."""
 
 
+class CutAnswer(DataError):
+    """A connection was lost in the middle of an answer."""
+
+
 class Stores:
     """Opens the stores of URLs.
 
@@ -141,6 +145,7 @@ class Stores:
 
         Raises:
             FileNotFoundError: There is no such object.
+            CutAnswer: The connection was lost in the middle of the answer.
             NoParts: The server does not send parts of files.
             Replaced: The object is not the one of the condition.
             StreamKitError: Anything else.
@@ -168,7 +173,8 @@ class Stores:
                 raise ConfigError(f"{place} does not exist", hint="correct the name") from None
             if "403 Forbidden" in str(error) or "401 Unauthorized" in str(error):
                 raise self._denied(place, done, error) from None
-            raise DataError(f"{place} cannot be {done}: {self.hidden(error)}") from None
+            kind = CutAnswer if "body error" in str(error) else DataError
+            raise kind(f"{place} cannot be {done}: {self.hidden(error)}") from None
 
     def _denied(self, place: str, done: str, error: Exception) -> ConfigError:
         hint = "the URL may have expired"
