@@ -133,7 +133,6 @@ async def test_a_compacted_topic_is_read_over_its_gaps(kafka: KafkaServer, tmp_p
         while len(await anyio.to_thread.run_sync(kafka.topics.values, topic)) > 50:
             number += 1  # only closed segments are compacted, and a write closes one
             kafka.topics.write(topic, [(0, b"last %d" % number)], key=b"last")
-            await anyio.sleep(0.1)
     rows = await read_rows(source_of(kafka, topic), tmp_path, {})
     offsets = [c.offsets[r] for c, r in rows]
     assert offsets[0] == 999
