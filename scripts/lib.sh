@@ -287,8 +287,9 @@ make_kafka() {
         rm -rf "$folder"
         mkdir -p "$folder"
         log=$(mktemp)
-        if mvn --batch-mode --quiet --file "$ROOT/tests/kafka/pom.xml" dependency:copy-dependencies \
-            "-DoutputDirectory=$folder/jars" >"$log" 2>&1; then
+        if mvn --batch-mode --quiet --file "$ROOT/tests/kafka/pom.xml" \
+            -Dmaven.wagon.http.connectionTimeout=30000 -Dmaven.wagon.http.readTimeout=60000 \
+            dependency:copy-dependencies "-DoutputDirectory=$folder/jars" >"$log" 2>&1; then
             fingerprint tests/kafka/pom.xml >"$folder/pom"
         else
             rm -rf "$folder"

@@ -19,7 +19,7 @@ pytest.importorskip("confluent_kafka", reason="needs an optional package: conflu
 from tests.kafka.cluster import Cluster
 from tests.kafka.server import KafkaServer, jars
 
-NO_KAFKA: Final = "needs Apache Kafka: scripts/test fetches it where java and mvn are installed"
+NO_KAFKA: Final = "needs Apache Kafka: scripts/test fetches it with Java 17 and Maven"
 
 
 @pytest.fixture

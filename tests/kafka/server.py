@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
+
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from tests.kafka.topics import Topics
 from tests.ports import HeldPort
@@ -24,6 +34,7 @@ _HOST: Final = "127.0.0.1"
 _READY_MARK: Final = "Kafka Server started"
 _CLUSTER_ID: Final = "4L6g3nShT-eMCtK--X86sw"
 _END_S_MAX: Final = 60.0
+_JAVA_MIN: Final = 17
 # A start of the JVM must be cheap; the speed of a long run does not matter.
 _JAVA: Final = (
     "java",
@@ -39,11 +50,20 @@ _SETTINGS: Final = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "PLAIN:PLAINTEXT,LOGIN:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "listener.security.protocol.map": (
+        "PLAIN:PLAINTEXT,LOGIN:SASL_PLAINTEXT,TLS:SASL_SSL,CONTROLLER:PLAINTEXT"
+    ),
     "inter.broker.listener.name": "PLAIN",
-    "listener.name.login.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
-    "listener.name.login.plain.sasl.jaas.config": f'{_PLAIN} required user_{USER}="{PASSWORD}";',
-    "listener.name.login.scram-sha-512.sasl.jaas.config": f"{_SCRAM} required;",
+    "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
+    **{
+        f"listener.name.{name}.{mechanism}.sasl.jaas.config": module
+        for name in ("login", "tls")
+        for mechanism, module in (
+            ("plain", f'{_PLAIN} required user_{USER}="{PASSWORD}";'),
+            ("scram-sha-512", f"{_SCRAM} required;"),
+        )
+    },
+    "listener.name.tls.ssl.keystore.type": "PEM",
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "super.users": "User:ANONYMOUS",  # clients of the port without a login
     "allow.everyone.if.no.acl.found": "true",
@@ -68,10 +88,20 @@ _SETTINGS: Final = {
 
 
 def jars() -> Path | None:
-    """Return the folder with the jars of the broker; None without them, or without Java."""
+    """Return the folder with the jars of the broker; None without them, or without Java 17."""
     folder = Path(os.environ.get("STREAMKIT_KAFKA_JARS") or _ROOT / ".kafka" / "jars")
     has_jars = any(folder.glob("kafka_*.jar"))
-    return folder if has_jars and shutil.which("java") else None
+    return folder if has_jars and _java_version() >= _JAVA_MIN else None
+
+
+@cache
+def _java_version() -> int:
+    """Return the version of Java; 0 without Java."""
+    if shutil.which("java") is None:
+        return 0
+    done = subprocess.run(["java", "-version"], capture_output=True, text=True, check=False)
+    found = re.search(r'version "(\d+)', done.stderr)
+    return int(found[1]) if found else 0
 
 
 class KafkaServer:
@@ -89,7 +119,7 @@ class KafkaServer:
         assert folder is not None, "Kafka or Java is not installed"
         self._own_settings = settings
         self._java = (*_JAVA, "-cp", f"{folder}/*")
-        self._ports = {name: HeldPort() for name in ("PLAIN", "LOGIN", "CONTROLLER")}
+        self._ports = {name: HeldPort() for name in ("PLAIN", "LOGIN", "TLS", "CONTROLLER")}
         self._folder = Path(tempfile.mkdtemp(prefix="streamkit-kafka-"))
         self._guard: subprocess.Popen[str] | None = None
         self._pid = 0
@@ -109,6 +139,16 @@ class KafkaServer:
     def login_servers(self) -> str:
         """The bootstrap servers for the login of `USER` with SASL, without TLS."""
         return self._ports["LOGIN"].address
+
+    @property
+    def tls_servers(self) -> str:
+        """The bootstrap servers for the login of `USER` with SASL over TLS; see `ca_file`."""
+        return self._ports["TLS"].address
+
+    @property
+    def ca_file(self) -> Path:
+        """The certificate of the CA to trust."""
+        return self._folder / "ca.pem"
 
     @property
     def log(self) -> str:
@@ -173,7 +213,10 @@ class KafkaServer:
             **self._own_settings,
             "log.dirs": str(self._folder / "data"),
             "listeners": ",".join(listeners.values()),
-            "advertised.listeners": ",".join((listeners["PLAIN"], listeners["LOGIN"])),
+            "advertised.listeners": ",".join(
+                each for name, each in listeners.items() if name != "CONTROLLER"
+            ),
+            "listener.name.tls.ssl.keystore.location": str(self._certified()),
             "controller.quorum.voters": f"1@{self._ports['CONTROLLER'].address}",
         }
         self._settings.write_text("".join(f"{k}={v}\n" for k, v in settings.items()))
@@ -188,3 +231,15 @@ class KafkaServer:
             check=False,
         )
         assert done.returncode == 0, f"the folder was not formatted: {done.stdout}{done.stderr}"
+
+    def _certified(self) -> Path:
+        """Create a CA and a file with the key and the certificate of the broker."""
+        ca = trustme.CA()
+        ca.cert_pem.write_to_path(str(self.ca_file))
+        issued = ca.issue_cert(_HOST)
+        key = load_pem_private_key(issued.private_key_pem.bytes(), None)
+        # Java reads keys only in this form.
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        path = self._folder / "broker.pem"
+        path.write_bytes(pem + b"".join(each.bytes() for each in issued.cert_chain_pems))
+        return path

@@ -13,7 +13,8 @@ from streamkit.connectors.kafka import KafkaSink, KafkaSource
 from streamkit.connectors.kafka.reader import KafkaReader
 from streamkit.connectors.kafka.writer import KafkaWriter
 from streamkit.errors import ConfigError, StreamKitError
-from tests.kafka.conftest import PATIENCE_S, env_of, opened_writer, write
+from tests.cli.processes import run
+from tests.kafka.conftest import PATIENCE_S, Notes, env_of, opened_writer, write
 from tests.kafka.server import PASSWORD, USER, KafkaServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
@@ -50,6 +51,31 @@ async def test_a_wrong_password_is_an_error_that_does_not_show_it(
         await port.close()
         assert "uthentication" in str(failed.value)
         assert "not-the-password" not in f"{failed.value!r}"
+
+
+def test_a_url_with_a_password_copies_over_tls(kafka: KafkaServer, tmp_path: Path) -> None:
+    topic = kafka.topics.new()
+    kafka.topics.write(topic, [(0, b'{"id": 1}')])
+    url = f"kafka://{USER}:{PASSWORD}@{kafka.tls_servers}/{topic}"
+    options = f"?sasl.mechanism=SCRAM-SHA-512&ssl.ca.location={kafka.ca_file}"
+    done = run(tmp_path, "copy", f"{url}{options}", "out.jsonl", "--embedded")
+    assert done.code == 0, done.err
+    assert (tmp_path / "out.jsonl").read_bytes() == b'{"id":1}\n'
+    assert PASSWORD not in done.err
+
+
+async def test_a_certificate_that_is_not_trusted_is_an_error(
+    kafka: KafkaServer, tmp_path: Path
+) -> None:
+    topic = kafka.topics.new()
+    config = {**login("PLAIN"), "security.protocol": "sasl_ssl"}
+    notes = Notes()
+    reader = KafkaSource(kafka.tls_servers, topic, config=config).reader(env_of(tmp_path, notes))
+    with anyio.fail_after(PATIENCE_S), pytest.raises(StreamKitError) as failed:
+        await reader.open({})
+    await reader.close()
+    assert "certificate verify failed" in str(failed.value)
+    assert "ssl. options" in failed.value.hint
 
 
 # --- permissions ----------------------------------------------------------------------

@@ -13,7 +13,7 @@ from streamkit.connectors import Chunk, RowFailed
 from streamkit.connectors.kafka import KafkaSink
 from streamkit.env import SystemClock
 from streamkit.errors import StreamKitError
-from tests.kafka.conftest import Notes, ShiftedClock, env_of, opened_writer, rows, write
+from tests.kafka.conftest import Notes, env_of, opened_writer, rows, write
 from tests.kafka.lost_answers import losing_answers
 from tests.kafka.server import KafkaServer
 
@@ -181,19 +181,28 @@ async def test_a_topic_that_was_deleted_fails_the_commit(
     await writer.close()
 
 
+class FastClock(SystemClock):
+    """A clock that moves 6 seconds forward whenever it is read."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+
+    def monotonic_s(self) -> float:
+        self._now_s += 6
+        return self._now_s
+
+
 async def test_a_topic_with_too_few_replicas_is_waited_for_with_a_message(
     kafka: KafkaServer, tmp_path: Path
 ) -> None:
     topic = kafka.topics.new(min_insync_replicas="2")
-    notes, clock = Notes(), ShiftedClock()
-    env = replace(env_of(tmp_path, notes), clock=clock)
+    notes = Notes()
+    env = replace(env_of(tmp_path, notes), clock=FastClock())
     writer = KafkaSink(kafka.servers, topic, config=_QUICK).writer(env)
     await writer.open({})
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(write, writer, [b"1"])
-        await anyio.sleep(0.3)  # until it waits
-        clock.shift_s = 11.0
-        await notes.wait_for("has acknowledged nothing for 11 s; 1 record(s) wait")
+        await notes.wait_for("has acknowledged nothing for 12 s; 1 record(s) wait")
         await anyio.to_thread.run_sync(partial(kafka.topics.set, topic, min_insync_replicas="1"))
     await writer.close()
     assert notes[-1].endswith("acknowledges records again")

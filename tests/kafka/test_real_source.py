@@ -17,6 +17,7 @@ from streamkit.connectors.kafka.reader import KafkaReader
 from streamkit.errors import ConfigError, StreamKitError
 from tests.kafka.conftest import Notes, ShiftedClock, env_of, read_rows
 from tests.kafka.server import KafkaServer
+from tests.proxy import Flip, Proxy, Replace
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
 
@@ -100,6 +101,24 @@ async def test_a_record_that_is_larger_than_a_fetch_is_read(
     assert await values_of(source_of(kafka, topic), tmp_path) == values
 
 
+async def test_a_damaged_batch_is_an_error(kafka: KafkaServer, tmp_path: Path) -> None:
+    topic = kafka.topics.new()
+    kafka.topics.write(topic, [(0, b"the value is 1")])
+    with Proxy(kafka.port, kafka.port) as proxy:
+        own, real = (b"127.0.0.1" + each.to_bytes(4, "big") for each in (proxy.port, kafka.port))
+        damage = Flip("sc down", b"value is")
+
+        def redirected(frame: bytes) -> bytes | None:
+            return frame.replace(real, own) if real in frame else None
+
+        proxy.restart(damage, Replace("sc down", redirected))
+        source = KafkaSource(proxy.address, topic, config=_QUICK)
+        with pytest.raises(StreamKitError, match="CRC32C"):
+            await values_of(source, tmp_path)
+        assert damage.fired == 1
+    assert await values_of(source_of(kafka, topic), tmp_path) == [b"the value is 1"]
+
+
 # --- gaps -----------------------------------------------------------------------------
 
 
@@ -114,7 +133,6 @@ async def test_a_compacted_topic_is_read_over_its_gaps(kafka: KafkaServer, tmp_p
         while len(await anyio.to_thread.run_sync(kafka.topics.values, topic)) > 50:
             number += 1  # only closed segments are compacted, and a write closes one
             kafka.topics.write(topic, [(0, b"last %d" % number)], key=b"last")
-            await anyio.sleep(0.1)
     rows = await read_rows(source_of(kafka, topic), tmp_path, {})
     offsets = [c.offsets[r] for c, r in rows]
     assert offsets[0] == 999

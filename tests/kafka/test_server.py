@@ -1,4 +1,4 @@
-"""The Kafka broker of the tests runs, restarts, and ends with the tests."""
+"""The Kafka broker of the tests ends with them, and is not needed by them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.inner_pytest import ROOT, run_tests
-from tests.kafka.server import KafkaServer, jars
+from tests.kafka.server import jars
 
 CRASHES = """
 import os, sys
@@ -26,15 +26,6 @@ from tests.kafka.conftest import kafka
 def test_talks_to_kafka(kafka):
     raise AssertionError("it runs")
 """
-
-
-def test_acknowledged_records_survive_a_kill(kafka: KafkaServer) -> None:
-    topic = kafka.topics.new(2)
-    kafka.topics.write(topic, [(0, b"1"), (1, b"2")])
-    kafka.topics.write(topic, [(0, b"3")])
-    kafka.kill()
-    kafka.start()
-    assert sorted(kafka.topics.values(topic)) == [b"1", b"2", b"3"]
 
 
 @pytest.mark.skipif(jars() is None, reason="needs Apache Kafka")

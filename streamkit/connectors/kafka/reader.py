@@ -142,6 +142,7 @@ class KafkaReader(SourceReader):
             "queued.max.messages.kbytes": _PREFETCH_KB,
             # After a full buffer, the default is to fetch again only after a second.
             "fetch.queue.backoff.ms": _BACKOFF_MS,
+            "check.crcs": True,  # as Kafka's own clients do; then a damaged batch fails the job
             "group.id": f"streamkit-{self._env.app}",  # required, but never joined
             **client_config(self._servers, self._config, self._watch),
             "enable.auto.commit": False,

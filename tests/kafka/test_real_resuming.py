@@ -1,4 +1,4 @@
-"""Whole jobs that resume after Kafka has removed records, against a real broker."""
+"""Whole jobs that resume, also after Kafka has removed records, against a real broker."""
 
 from __future__ import annotations
 
@@ -75,3 +75,20 @@ def test_a_partition_whose_records_were_all_removed_ends_at_once(
     assert "1 records in, 1 out" in job.run(capfd)
     kafka.topics.delete_records(topic, 1, 1)
     assert "0 records in, 0 out" in job.run(capfd)
+
+
+def test_a_job_that_has_read_nothing_resumes_where_it_has_started(
+    kafka: KafkaServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    topic = kafka.topics.new(2)
+    kafka.topics.write(topic, [(0, b"old")])
+    job = Copy(kafka, topic, tmp_path, start="end")
+    assert "0 records in, 0 out" in job.run(capfd)
+    kafka.topics.add_partitions(topic, 3)
+    kafka.topics.write(topic, [(0, b"new"), (1, b"new"), (2, b"new")])
+    assert "3 records in, 3 out" in job.run(capfd)
+    kafka.topics.delete(topic)
+    kafka.topics.create(topic, 3)
+    kafka.topics.write(topic, [(0, b"another")] * 5)
+    with pytest.raises(ConfigError, match="was deleted and created again"):
+        job.run(capfd)
