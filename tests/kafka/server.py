@@ -5,10 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -23,17 +20,14 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from tests.guarded_server import ROOT, GuardedServer
 from tests.kafka.topics import Topics
 from tests.ports import HeldPort
-from tests.server_guard import LOG_NAME, READY, STOP
 
 USER: Final = "ann"
 PASSWORD: Final = "wide-open-4711"
-_ROOT: Final = Path(__file__).parents[2]
 _HOST: Final = "127.0.0.1"
-_READY_MARK: Final = "Kafka Server started"
 _CLUSTER_ID: Final = "4L6g3nShT-eMCtK--X86sw"
-_END_S_MAX: Final = 60.0
 _JAVA_MIN: Final = 17
 # A start of the JVM must be cheap; the speed of a long run does not matter.
 _JAVA: Final = (
@@ -89,7 +83,7 @@ _SETTINGS: Final = {
 
 def jars() -> Path | None:
     """Return the folder with the jars of the broker; None without them, or without Java 17."""
-    folder = Path(os.environ.get("STREAMKIT_KAFKA_JARS") or _ROOT / ".kafka" / "jars")
+    folder = Path(os.environ.get("STREAMKIT_KAFKA_JARS") or ROOT / ".kafka" / "jars")
     has_jars = any(folder.glob("kafka_*.jar"))
     return folder if has_jars and _java_version() >= _JAVA_MIN else None
 
@@ -104,7 +98,7 @@ def _java_version() -> int:
     return int(found[1]) if found else 0
 
 
-class KafkaServer:
+class KafkaServer(GuardedServer):
     """A broker in KRaft mode in a temporary folder, while the ``with`` block runs.
 
     Args:
@@ -117,97 +111,47 @@ class KafkaServer:
     def __init__(self, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         folder = jars()
         assert folder is not None, "Kafka or Java is not installed"
+        super().__init__("Kafka", "Kafka Server started")
         self._own_settings = settings
         self._java = (*_JAVA, "-cp", f"{folder}/*")
-        self._ports = {name: HeldPort() for name in ("PLAIN", "LOGIN", "TLS", "CONTROLLER")}
-        self._folder = Path(tempfile.mkdtemp(prefix="streamkit-kafka-"))
-        self._guard: subprocess.Popen[str] | None = None
-        self._pid = 0
+        self._listeners = {name: HeldPort() for name in ("PLAIN", "LOGIN", "TLS", "CONTROLLER")}
+        self._ports += self._listeners.values()
         self.topics = Topics(self.servers)
 
     @property
     def port(self) -> int:
         """The port without a login, the same after every start."""
-        return self._ports["PLAIN"].number
+        return self._listeners["PLAIN"].number
 
     @property
     def servers(self) -> str:
         """The bootstrap servers for clients without a login."""
-        return self._ports["PLAIN"].address
+        return self._listeners["PLAIN"].address
 
     @property
     def login_servers(self) -> str:
         """The bootstrap servers for the login of `USER` with SASL, without TLS."""
-        return self._ports["LOGIN"].address
+        return self._listeners["LOGIN"].address
 
     @property
     def tls_servers(self) -> str:
         """The bootstrap servers for the login of `USER` with SASL over TLS; see `ca_file`."""
-        return self._ports["TLS"].address
+        return self._listeners["TLS"].address
 
     @property
     def ca_file(self) -> Path:
         """The certificate of the CA to trust."""
         return self._folder / "ca.pem"
 
-    @property
-    def log(self) -> str:
-        """What the broker has logged."""
-        return (self._folder / LOG_NAME).read_text(errors="replace")
-
-    def start(self) -> None:
-        """Start the broker; return when it accepts connections. Blocks."""
-        assert self._guard is None, "it runs already"
-        command = [*self._java, "kafka.Kafka", str(self._settings)]
-        self._guard = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.server_guard"),
-                *(str(self._folder), "", _READY_MARK, *command),
-            ],
-            cwd=_ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C must not reach it
-        )
-        assert self._guard.stdout is not None
-        self._pid = int(self._guard.stdout.readline())
-        word = self._guard.stdout.readline().strip()
-        assert word == READY, f"Kafka did not start: {self.log[-2000:]}"
-
-    def stop(self) -> None:
-        """End the broker as an operator does. Blocks."""
-        guard, self._guard = self._guard, None
-        assert guard is not None, "it does not run"
-        guard.communicate(STOP, _END_S_MAX)
-
-    def kill(self) -> None:
-        """End the broker with SIGKILL, and wait for its end. Blocks."""
-        os.kill(self._pid, signal.SIGKILL)
-        self.stop()
-
-    def __enter__(self) -> KafkaServer:
-        try:
-            self._create()
-            self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._guard is not None:
-            self.kill()  # nothing of it is needed any more
-        for port in self._ports.values():
-            port.close()
-        shutil.rmtree(self._folder)
+    def _command(self) -> list[str]:
+        return [*self._java, "kafka.Kafka", str(self._settings)]
 
     @property
     def _settings(self) -> Path:
         return self._folder / "server.properties"
 
     def _create(self) -> None:
-        listeners = {name: f"{name}://{port.address}" for name, port in self._ports.items()}
+        listeners = {name: f"{name}://{port.address}" for name, port in self._listeners.items()}
         settings = {
             **_SETTINGS,
             **self._own_settings,
@@ -217,7 +161,7 @@ class KafkaServer:
                 each for name, each in listeners.items() if name != "CONTROLLER"
             ),
             "listener.name.tls.ssl.keystore.location": str(self._certified()),
-            "controller.quorum.voters": f"1@{self._ports['CONTROLLER'].address}",
+            "controller.quorum.voters": f"1@{self._listeners['CONTROLLER'].address}",
         }
         self._settings.write_text("".join(f"{k}={v}\n" for k, v in settings.items()))
         scram = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"

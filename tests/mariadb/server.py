@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Final
 
+from tests.guarded_server import GuardedServer
 from tests.ports import HeldPort
 from tests.postgres.server import user_for_servers
-from tests.server_guard import LOG_NAME, READY, STOP, as_user
+from tests.server_guard import as_user
 
 USER: Final = "streamkit"
 PASSWORD: Final = "wide-open-4712"
 _HOST: Final = "127.0.0.1"
-_READY_MARK: Final = "mariadbd: ready for connections"
-_END_S_MAX: Final = 60.0
 _SETTINGS: Final = {
     "bind-address": _HOST,
     "innodb-flush-log-at-trx-commit": "2",  # a kill never loses the page cache
@@ -40,19 +36,16 @@ def programs() -> tuple[Path, Path] | None:
     return None if None in found else (Path(str(found[0])), Path(str(found[1])))
 
 
-class MariaDbServer:
+class MariaDbServer(GuardedServer):
     """A server in a temporary folder. It runs while the ``with`` block runs."""
 
     def __init__(self) -> None:
         found = programs()
         assert found is not None, "MariaDB is not installed"
+        super().__init__("MariaDB", "mariadbd: ready for connections", user_for_servers())
         self._server, self._installer = found
         self._port = HeldPort()
-        self._user = user_for_servers()
-        # Not below pytest's folder, which only its owner may enter.
-        self._folder = Path(tempfile.mkdtemp(prefix="streamkit-mariadb-"))
-        self._guard: subprocess.Popen[str] | None = None
-        self._pid = 0
+        self._ports.append(self._port)
 
     @property
     def port(self) -> int:
@@ -65,9 +58,7 @@ class MariaDbServer:
         options = "ssl_disabled=true"
         return f"mysql+pymysql://{USER}:{PASSWORD}@{_HOST}:{self.port}/{database}?{options}"
 
-    def start(self) -> None:
-        """Start the server; return when it accepts connections. Blocks."""
-        assert self._guard is None, "it runs already"
+    def _command(self) -> list[str]:
         settings = {
             **_SETTINGS,
             "port": str(self.port),
@@ -79,45 +70,7 @@ class MariaDbServer:
         }
         command = [str(self._server), "--no-defaults"]
         command += [f"--{name}={value}" for name, value in settings.items()]
-        command += ["--user=root"] if os.geteuid() == 0 and not self._user else []
-        self._guard = subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.server_guard"),
-                *(str(self._folder), self._user, _READY_MARK, *command),
-            ],
-            cwd=Path(__file__).parents[2],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C must not reach it
-        )
-        assert self._guard.stdout is not None
-        self._pid = int(self._guard.stdout.readline())
-        word = self._guard.stdout.readline().strip()
-        log = (self._folder / LOG_NAME).read_text(errors="replace")
-        assert word == READY, f"MariaDB did not start: {log[-2000:]}"
-
-    def kill(self) -> None:
-        """End the server with SIGKILL, and wait until it has ended. Blocks."""
-        guard, self._guard = self._guard, None
-        assert guard is not None, "it does not run"
-        os.kill(self._pid, signal.SIGKILL)
-        guard.communicate(STOP, _END_S_MAX)
-
-    def __enter__(self) -> MariaDbServer:
-        try:
-            self._create()
-            self.start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._guard is not None:
-            self.kill()  # nothing of it is needed any more
-        self._port.close()
-        shutil.rmtree(self._folder)
+        return command + (["--user=root"] if os.geteuid() == 0 and not self._user else [])
 
     @property
     def _data(self) -> Path:
@@ -139,10 +92,7 @@ class MariaDbServer:
             f"GRANT ALL ON *.* TO {name};\n"
         )
         self._temporary.mkdir()
-        if self._user:
-            uid, gid = map(int, self._user.split(":"))
-            for path in (self._folder, self._users, self._temporary):
-                os.chown(path, uid, gid)
+        self._give(self._folder, self._users, self._temporary)
         done = subprocess.run(
             [
                 *(self._installer, "--no-defaults", f"--datadir={self._data}"),
