@@ -17,8 +17,8 @@ from streamkit.connectors.kafka.client import (
     not_valid,
     when_there,
 )
-from streamkit.connectors.kafka.lookup import Lookup
 from streamkit.connectors.kafka.starts import TOPIC_ID, Starts, offsets_of
+from streamkit.connectors.kafka.topic_facts import TopicFacts
 from streamkit.connectors.kafka.values import KafkaRecord
 from streamkit.connectors.own_thread import OwnThread
 from streamkit.dataflow.contracts import ConnectorEnv, Positions, SourceFacts, SourceReader
@@ -63,7 +63,7 @@ class KafkaReader(SourceReader):
         self._kafka: Any = None
         self._consumer: Any = None
         self._administration = Administration(servers, topic, config, self._watch)
-        self._lookup: Lookup | None = None
+        self._facts: TopicFacts | None = None
         self._chunks: deque[Chunk] = deque()
         self._next: dict[int, int] = {}
         self._ends: dict[int, int] = {}
@@ -80,15 +80,15 @@ class KafkaReader(SourceReader):
 
     async def open(self, committed: Positions) -> SourceFacts:
         self._kafka = library()
-        lookup = self._lookup = await self._thread.call(self._create)
+        facts = self._facts = await self._thread.call(self._create)
         await when_there(
-            self._thread, lambda: self._assign(lookup, committed), self._watch, self._env.note
+            self._thread, lambda: self._assign(facts, committed), self._watch, self._env.note
         )
         starts = {str(each): str(at) for each, at in self._next.items()}
         return SourceFacts(
             f"{self._where}, {len(self._next)} partition(s)",
             waiting=self.lag(),
-            start_offsets=starts | ({TOPIC_ID: lookup.topic_id} if lookup.topic_id else {}),
+            start_offsets=starts | ({TOPIC_ID: facts.topic_id} if facts.topic_id else {}),
         )
 
     async def next(self) -> Chunk | None:
@@ -137,7 +137,7 @@ class KafkaReader(SourceReader):
 
     # --- in the thread ----------------------------------------------------------------
 
-    def _create(self) -> Lookup:
+    def _create(self) -> TopicFacts:
         config = {
             "queued.max.messages.kbytes": _PREFETCH_KB,
             # After a full buffer, the default is to fetch again only after a second.
@@ -155,15 +155,15 @@ class KafkaReader(SourceReader):
         except self._kafka.KafkaException as error:
             raise not_valid(self._where, self._watch, error) from None
         now_s = self._env.clock.monotonic_s()
-        return Lookup(self._consumer, self._administration, self._where, self._topic, now_s)
+        return TopicFacts(self._consumer, self._administration, self._where, self._topic, now_s)
 
-    def _assign(self, lookup: Lookup, committed: Positions) -> dict[int, int] | None:
+    def _assign(self, facts: TopicFacts, committed: Positions) -> dict[int, int] | None:
         """Find all positions and start there; None if no broker has answered."""
         self._consumer.poll(0)  # for the callbacks
-        limits = lookup.all_limits(self._starts.start)
+        limits = facts.all_limits(self._starts.start)
         if limits is None:
             return None
-        lookup.check_id(committed.get(TOPIC_ID, ""))
+        facts.check_id(committed.get(TOPIC_ID, ""))
         starts, messages = self._starts.chosen(offsets_of(committed), limits)
         self._watch.messages += messages
         self._next = starts
@@ -227,9 +227,9 @@ class KafkaReader(SourceReader):
 
     def _skip_removed(self, partition: int) -> bool:
         """Continue after records that were removed; return whether that is why a fetch failed."""
-        if self._starts.removed != "skip" or self._lookup is None:
+        if self._starts.removed != "skip" or self._facts is None:
             return False
-        limits = self._lookup.limits(partition)
+        limits = self._facts.limits(partition)
         at = self._read[partition]
         if limits is None or at >= limits[0]:
             return False
@@ -284,15 +284,15 @@ class KafkaReader(SourceReader):
             self._ends[each] = max(self._ends[each], end)
 
     def _look_for_partitions(self) -> None:
-        lookup = self._lookup
-        assert lookup is not None, "open comes first"
+        facts = self._facts
+        assert facts is not None, "open comes first"
         try:
-            found = lookup.new_partitions(self._next, self._env.clock.monotonic_s())
+            found = facts.new_partitions(self._next, self._env.clock.monotonic_s())
         except ConfigError as error:
             self._watch.failure = self._watch.failure or error
             return
         for each in () if self._env.until_end else found:
-            limits = lookup.limits(each)
+            limits = facts.limits(each)
             if limits is None:
                 return
             self._next[each], self._ends[each] = limits

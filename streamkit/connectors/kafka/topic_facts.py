@@ -1,4 +1,4 @@
-"""Looks up the partitions of a Kafka topic, and whether it is still the same topic."""
+"""The partitions of a Kafka topic, their limits, and whether it is still the same topic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOOK_AGAIN_S: Final = 3.0
 _MISSING_MAX: Final = 3
 
 
-class Lookup:
+class TopicFacts:
     """Facts about one topic. The calls block; use it in the thread of the consumer.
 
     Args:
