@@ -275,7 +275,7 @@ install_packages() (
 # tests are skipped.
 make_kafka() {
     local folder="$ROOT/.kafka" log
-    [ -z "${STREAMKIT_KAFKA_JARS:-}" ] || return 0
+    [ -z "${STREAMKIT_TEST_KAFKA_JARS:-}" ] || return 0
     if ! command -v java >/dev/null || ! command -v mvn >/dev/null; then
         say "WARNING: java or mvn is missing, so the tests with a real Kafka broker are skipped" \
             "(Debian: apt-get install default-jre-headless maven)"
@@ -300,5 +300,5 @@ make_kafka() {
     fi
     unlock_environment
     # A copy of the checkout, in which a build is tested, has no such folder.
-    [ ! -d "$folder/jars" ] || export STREAMKIT_KAFKA_JARS="$folder/jars"
+    [ ! -d "$folder/jars" ] || export STREAMKIT_TEST_KAFKA_JARS="$folder/jars"
 }

@@ -83,7 +83,7 @@ _SETTINGS: Final = {
 
 def jars() -> Path | None:
     """Return the folder with the jars of the broker; None without them, or without Java 17."""
-    folder = Path(os.environ.get("STREAMKIT_KAFKA_JARS") or ROOT / ".kafka" / "jars")
+    folder = Path(os.environ.get("STREAMKIT_TEST_KAFKA_JARS") or ROOT / ".kafka" / "jars")
     has_jars = any(folder.glob("kafka_*.jar"))
     return folder if has_jars and _java_version() >= _JAVA_MIN else None
 
