@@ -49,5 +49,7 @@ def test_the_broker_ends_if_the_tests_crash() -> None:
 
 
 def test_without_the_jars_the_tests_are_skipped(tmp_path: Path) -> None:
-    last = run_tests(tmp_path, NEEDS_KAFKA, STREAMKIT_TEST_KAFKA_JARS=str(tmp_path)).splitlines()[-1]
+    last = run_tests(tmp_path, NEEDS_KAFKA, STREAMKIT_TEST_KAFKA_JARS=str(tmp_path)).splitlines()[
+        -1
+    ]
     assert "1 skipped" in last

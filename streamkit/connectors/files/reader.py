@@ -34,11 +34,12 @@ from streamkit.record import Chunk
 from streamkit.units import counted
 
 _PARTITION: Final = 0
-# How much one call reads at most, in whole chunks.
-_CHUNKS_AHEAD: Final = 4
-# With fewer chunks left, the next ones are read while these are processed.
-_CHUNKS_LEFT: Final = 2
+# How much one call reads at most, in whole chunks; but two at least, which may be large.
+_CHUNKS_AHEAD: Final = 8
+_CHUNKS_AHEAD_MIN: Final = 2
 _ROWS_AHEAD: Final = _CHUNKS_AHEAD * CHUNK_RECORDS_MAX
+# With fewer chunks left, the next ones are read while these are processed.
+_CHUNKS_LEFT: Final = 6
 
 
 class _Position(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -207,7 +208,7 @@ class FilesReader(SourceReader):
         has_looked = self._follow_s is None
         if self._failure is not None:
             raise self._failure
-        while len(self._ready) < _CHUNKS_AHEAD and sum(map(len, self._ready)) < _ROWS_AHEAD:
+        while self._has_room():
             try:
                 if self._open is not None or self._open_next():
                     self._read_rows()
@@ -221,6 +222,11 @@ class FilesReader(SourceReader):
                 return
             has_looked = True
             self._look()
+
+    def _has_room(self) -> bool:
+        ready = list(self._ready)  # the event loop takes chunks meanwhile
+        is_small = len(ready) < _CHUNKS_AHEAD and sum(map(len, ready)) < _ROWS_AHEAD
+        return is_small or len(ready) < _CHUNKS_AHEAD_MIN
 
     def _read_rows(self) -> None:
         """Read the next rows of the open file; close it if it has no more now."""
