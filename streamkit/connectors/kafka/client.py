@@ -219,7 +219,8 @@ class Watch:
             self.messages.append(f"{self._where} {self._back}")
 
     def _leaves(self, what: str, back: str) -> None:
-        if not self._is_away:
+        # A server that is reachable again may still acknowledge nothing, which is another state.
+        if not self._is_away or self._back != back:
             self._is_away = True
             self._back = back
             self.messages.append(f"{self._where} {what}")
