@@ -358,17 +358,24 @@ class LineBlock(Sequence[bytes]):
         count: How many they are.
     """
 
-    __slots__ = ("_count", "_lines", "are_braced", "text")
+    __slots__ = ("_are_braced", "_count", "_lines", "text")
 
     def __init__(self, text: bytes, count: int) -> None:
         self.text = text
-        # Whether it is known that each line begins with ``{`` and ends with ``}``.
-        self.are_braced = False
+        self._are_braced: bool | None = None
         self._count = count
         self._lines: list[bytes] | None = None
 
     def __len__(self) -> int:
         return self._count
+
+    @property
+    def are_braced(self) -> bool:
+        """Whether each line begins with ``{`` and ends with ``}``."""
+        if self._are_braced is None:
+            is_clear = self.text.startswith(b"{") and self.text.endswith(b"}")
+            self._are_braced = is_clear
+        return self._are_braced
 
     @overload
     def __getitem__(self, at: int, /) -> bytes: ...

@@ -131,7 +131,7 @@ class RowCache:
         return row
 
     def put(self, key: Hashable, row: Value, now_s: float) -> None:
-        """Keep a row; None says that there is none."""
+        """Keep the row of a key; None for a key without a row."""
         if self._rows_max == 0:
             return
         self._rows[key] = (now_s, row)

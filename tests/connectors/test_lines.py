@@ -1,4 +1,4 @@
-"""Blocks of lines: what is divided, and where it goes on."""
+"""Lines of files: how they are read in blocks, and where a reader resumes."""
 
 from __future__ import annotations
 

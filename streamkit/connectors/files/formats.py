@@ -223,14 +223,12 @@ def _lines_decoder(loads: Callable[[bytes], Any]) -> Callable[[Sequence[bytes]],
     decode_lines = decoder.decode_lines
 
     def many(lines: Sequence[bytes]) -> list[Any]:
-        if isinstance(lines, LineBlock) and lines.are_braced:
-            text = lines.text
-        else:
-            text = b"\n".join(lines)
-            is_clear = text.startswith(b"{") and text.endswith(b"}")
-            if not is_clear or text.count(b"}\n{") != len(lines) - 1:
-                return list(map(loads, lines))
-        found = decode_lines(text)
+        block = lines
+        if not isinstance(block, LineBlock):
+            block = LineBlock(b"\n".join(lines), len(lines))
+        if not block.are_braced:
+            return list(map(loads, lines))
+        found = decode_lines(block.text)
         if len(found) != len(lines):
             raise DataError("a line has more than one JSON value")
         return found

@@ -95,10 +95,8 @@ class LineReader:
         """Return the lines that are rows, and their numbers."""
         text = block.text
         lines: Sequence[bytes] = block
-        if not self._has_empty and text[:1] == b"{" and text[-1:] == b"}":
-            block.are_braced = text.count(b"}\n{") == len(block) - 1
-            if block.are_braced:
-                return block, numbers
+        if not self._has_empty and block.are_braced:
+            return block, numbers
         if b"\r" in text:
             lines = [line.removesuffix(b"\r") for line in block]
         elif not (b"\n\n" in text or text[:1] in (b"", b"\n") or text.endswith(b"\n")):
@@ -115,7 +113,7 @@ class LineReader:
 
 
 def _divided(block: LineBlock, rows_max: int) -> tuple[LineBlock, LineBlock | None]:
-    """Return the first lines of a block, at most so many, and the others."""
+    """Return the first lines of a block, up to ``rows_max``, and the rest."""
     if len(block) <= rows_max:
         return block, None
     text = block.text

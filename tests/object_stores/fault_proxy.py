@@ -1,4 +1,4 @@
-"""A server in front of a store of objects, which fails as a test says."""
+"""An HTTP proxy for a store of objects, which injects the faults that a test chooses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Fault = int | Literal["lost request", "lost answer", "cut answer"]
 _OWN_HEADERS: Final = ("connection", "transfer-encoding", "content-length", "host")
 
 
-class Front:
+class FaultProxy:
     """Passes requests on to a store.
 
     ``faults`` are used up, in order, by requests of their method; those for lists of objects are
@@ -28,17 +28,17 @@ class Front:
         self.faults: dict[str, list[Fault]] = {}
         self.requests: list[str] = []
         self.lock = threading.Lock()
-        front = self
+        proxy = self
 
         class Handler(_Handler):
-            owner = front
+            owner = proxy
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever)
         self.endpoint = f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def __enter__(self) -> Front:
+    def __enter__(self) -> FaultProxy:
         self._thread.start()
         return self
 
@@ -49,7 +49,7 @@ class Front:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    owner: Front
+    owner: FaultProxy
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *given: Any) -> None:
