@@ -374,7 +374,7 @@ class LineBlock(Sequence[bytes]):
         """Whether each line begins with ``{`` and ends with ``}``."""
         if self._are_braced is None:
             is_clear = self.text.startswith(b"{") and self.text.endswith(b"}")
-            self._are_braced = is_clear
+            self._are_braced = is_clear and self.text.count(b"}\n{") == self._count - 1
         return self._are_braced
 
     @overload

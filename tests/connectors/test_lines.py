@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamkit import App
 from streamkit.connectors import ConnectorEnv
 from streamkit.connectors.files import Files, Jsonl, lines
 from streamkit.connectors.files.lines import LineReader, Mark
 from streamkit.env import SystemClock
+from streamkit.record import LineBlock
 
 TEXTS = st.lists(
     st.sampled_from([b"", b"a", b"bc\r", b"\r", b"d" * 30, b"\xef\xbb\xbf"]), max_size=30
@@ -84,3 +86,33 @@ async def test_a_reader_that_reads_ahead_loses_no_row(tmp_path: Path, seed: int)
     finally:
         await reader.close()
     assert found == [b'{"n":%d}' % each for each in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b'{"n":1}\n{"n":2}', True),
+        (b'{"n":1}', True),
+        (b'{"n":1}\n\n{"n":2}', False),
+        (b'{"n":1}{"n":\n2}', False),
+        (b'{"n":1\n}', False),
+        (b' {"n":1}\n{"n":2}', False),
+        (b"", False),
+    ],
+)
+def test_lines_are_braced_only_if_each_of_them_is(text: bytes, expected: bool) -> None:
+    assert LineBlock(text, text.count(b"\n") + 1).are_braced is expected
+
+
+def test_values_that_cross_lines_are_errors_and_empty_lines_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(b'{"n":1}{"n":\n2}\n\n{"n":3}\n')
+    app = App("lines")
+    rows = app.stream(Files(path, Jsonl()), dict[str, int], on_error="skip")
+    with app.test() as job:
+        job.read(rows)
+        assert job.output(rows) == [{"n": 3}]
+    path.write_bytes(b'{"n":1}\n\n{"n":3}\n')
+    with app.test() as job:
+        job.read(rows)
+        assert job.output(rows) == [{"n": 1}, {"n": 3}]
