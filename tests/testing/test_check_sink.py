@@ -242,6 +242,22 @@ def test_a_sink_that_blocks_the_loop_breaks_a_rule() -> None:
     assert broken_rule(BlocksTheLoop, blocked_ms_max=15) == "loop"
 
 
+def test_how_long_clear_and_read_take_is_not_measured() -> None:
+    memory = Memory()
+
+    def clear() -> None:
+        time.sleep(0.03)
+        memory.clear()
+
+    def read() -> list[Any]:
+        time.sleep(0.03)
+        return memory.shown
+
+    check_sink(
+        lambda: MemorySink(memory, AtLeastOnce), read, VALUES, clear=clear, blocked_ms_max=25
+    )
+
+
 def test_another_order_breaks_a_rule() -> None:
     memory = Memory()
     with pytest.raises(RuleBroken, match="the order is"):

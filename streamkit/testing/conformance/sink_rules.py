@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -234,13 +235,16 @@ def _refused(writing: Writing, good: Any, bad: Any) -> None:
 async def check_loop(case: SinkCase, blocked_ms_max: int) -> None:
     """Write and commit while another task measures for how long it cannot run."""
 
-    async def write() -> None:
-        writing = await case.place().open(SINK_LOOP)
+    def prepare() -> Callable[[], Awaitable[None]]:
+        return partial(write, case.place())
+
+    async def write(place: Place) -> None:
+        writing = await place.open(SINK_LOOP)
         await writing.write(case.values)
         await writing.commit(is_last=True)
         await writing.close()
 
-    await require_free_loop(SINK_LOOP, write, blocked_ms_max)
+    await require_free_loop(SINK_LOOP, prepare, blocked_ms_max)
 
 
 def _plain(values: Sequence[Any]) -> list[Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -195,7 +196,7 @@ async def check_back_pressure(case: SourceCase, taken: Callable[[], int], rows_m
 async def check_loop(case: SourceCase, blocked_ms_max: int) -> None:
     """Read everything while another task measures for how long it cannot run."""
 
-    async def read() -> None:
-        await read_all(case, LOOP, {})
+    def prepare() -> Callable[[], Awaitable[object]]:
+        return partial(read_all, case, LOOP, {})
 
-    await require_free_loop(LOOP, read, blocked_ms_max)
+    await require_free_loop(LOOP, prepare, blocked_ms_max)
