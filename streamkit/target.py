@@ -139,16 +139,17 @@ def connected(target: Target) -> Iterator[str]:
 class BrokerLease:
     """Keeps the embedded broker of a target running until the block ends.
 
-    Entering blocks until the broker listens.
+    Entering blocks until the broker listens. ``is_needed`` is false for a job without topics.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, is_needed: bool = True) -> None:
         self._target = target
+        self._is_needed = is_needed
         self._attachment: Attachment | None = None
         self.address = target.address or ""
 
     def __enter__(self) -> BrokerLease:
-        if self._target.address is None:
+        if self._is_needed and self._target.address is None:
             self._attach()
         return self
 

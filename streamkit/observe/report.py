@@ -55,7 +55,7 @@ class TextReporter:
         return 0.25 if self._is_terminal else 5.0
 
     def started(self, started: Started) -> None:
-        self._line(f"{started.app}: running on {started.where}")
+        self._line(f"{started.app}: running {started.where}")
         for source in started.sources:
             self._line(f"  source  {source}")
         for sink in started.sinks:

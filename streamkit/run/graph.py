@@ -10,6 +10,7 @@ from streamkit.dataflow.dead_letters import replay_source
 from streamkit.dataflow.endpoints import TopicSink, TopicSource
 from streamkit.dataflow.topology import NAME_BYTES_MAX, Node, Topology
 from streamkit.policies import DeadLetter
+from streamkit.run.options import RunOptions
 from streamkit.settings import Settings
 
 _LETTERS_SUFFIX = "-dead-letters"
@@ -56,6 +57,11 @@ def with_letters(topology: Topology, app: str) -> tuple[Topology, Node]:
             return extended, node
     sink = extended.dead_letter_sink(DeadLetter(topic), topology.nodes[0].location)
     return extended, sink
+
+
+def needs_broker(topology: Topology, options: RunOptions) -> bool:
+    """Return whether a run of a graph with these options reads or writes a topic."""
+    return bool(topics_of(topology) or options.replay or options.on_crash_loop == "dead-letter")
 
 
 def topics_of(topology: Topology) -> set[str]:

@@ -33,6 +33,7 @@ from streamkit.env import Clock, machine_memory_bytes
 from streamkit.errors import StageError, StreamKitError, TopologyError
 from streamkit.observe.facts import Started
 from streamkit.record import Kind
+from streamkit.run.graph import needs_broker
 from streamkit.run.options import RunOptions
 from streamkit.runtime.called_sinks import own_writer
 from streamkit.runtime.failures import error_text
@@ -103,8 +104,7 @@ class Opening:
         await self._prepare_topics(client)
         store = Store(self._state_dir / _STORE_NAME)
         stack.callback(store.close)
-        cluster = "embedded" if self._is_embedded else self._address
-        facts = store.open(app=self._app, cluster=cluster, fresh=self._options.fresh_state)
+        facts = store.open(app=self._app, cluster=self._cluster, fresh=self._options.fresh_state)
         readers = self._readers(client, facts)
         writers = self._writers(client)
         lookups = self._lookups()
@@ -121,6 +121,13 @@ class Opening:
             opened.pop_all()  # the worker closes them
         ports = Ports(readers, writers, store, states, lookups)
         return Opened(ports, self._started(facts, sources, writers))
+
+    @property
+    def _cluster(self) -> str:
+        """The cluster to which the state belongs, or an empty text if there are no topics."""
+        if not needs_broker(self._topology, self._options):
+            return ""
+        return "embedded" if self._is_embedded else self._address
 
     @property
     def _is_embedded(self) -> bool:
@@ -328,10 +335,12 @@ class Opening:
         )
 
     def _where_text(self) -> str:
+        if not self._cluster:
+            return "without a broker, because it has no topics"
         if self._is_embedded:
             folder = self._target.data_dir
-            return f"the embedded broker at {self._address} in {folder} ({self._target.why})"
-        return f"the cluster at {self._address} ({self._target.why})"
+            return f"on the embedded broker at {self._address} in {folder} ({self._target.why})"
+        return f"on the cluster at {self._address} ({self._target.why})"
 
     def _state_text(self, facts: StoreFacts) -> str:
         if self._options.fresh_state:

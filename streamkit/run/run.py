@@ -2,7 +2,7 @@
 
 | state | event | next |
 |---|---|---|
-| connecting | the broker accepts a connection | opening |
+| connecting | the broker accepts a connection, or the job has no topics | opening |
 | | a signal | ended, exit 0: the job has not started |
 | opening | topics, state, sources and sinks are open | running |
 | | one of them cannot be opened | ended, exit code of the error |
@@ -30,7 +30,7 @@ from streamkit.observe.facts import Crash, Snapshot
 from streamkit.observe.report import RateLimited, Reporter
 from streamkit.run.crashes import note_crash, poison_of
 from streamkit.run.ending import ended_report, records_of, time_report
-from streamkit.run.graph import with_letters, with_replays, with_settings
+from streamkit.run.graph import needs_broker, with_letters, with_replays, with_settings
 from streamkit.run.held_lifespan import HeldLifespan
 from streamkit.run.opening import Opened, Opening
 from streamkit.run.options import Job, RunOptions
@@ -76,6 +76,7 @@ class Run:
         if options.on_crash_loop == "dead-letter":
             graph, self._letters = with_letters(graph, app.name)
         self._topology: Topology = graph
+        self._needs_broker = needs_broker(graph, options)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker: Worker | None = None
         self._early_signal: int | None = None
@@ -138,13 +139,14 @@ class Run:
         with anyio.CancelScope() as self._begin_scope:
             if self._early_signal is not None:
                 self._begin_scope.cancel()
-            await self._wait_for_broker()
+            if self._needs_broker:
+                await self._wait_for_broker()
         async with AsyncExitStack() as stack:
-            client = None
-            if self._early_signal is None:
-                client = await stack.enter_async_context(self._client())
+            client = self._client()
+            if self._needs_broker and self._early_signal is None:
+                await stack.enter_async_context(client)
             with anyio.CancelScope() as self._begin_scope:
-                if client is not None and self._early_signal is None:
+                if self._early_signal is None:
                     await self._enter_lifespan(stack)
                     opened = await self._open(client, stack)
                     self._worker = self._worker_of(opened)
@@ -152,7 +154,6 @@ class Run:
             if self._worker is None:
                 self._reporter.note(NOTHING_READ)
                 return 0
-            assert client is not None, "the worker was created with it"
             return await self._work(client, self._worker, opened.started.waiting)
 
     # --- beginning -------------------------------------------------------------------
@@ -259,9 +260,10 @@ class Run:
         self._started_s = self._clock.monotonic_s()  # the wait for the broker is not counted
         self.on_running()
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(
-                keep_broker_running, self._lease, client, self._clock, self._reporter.note
-            )
+            if self._needs_broker:
+                tasks.start_soon(
+                    keep_broker_running, self._lease, client, self._clock, self._reporter.note
+                )
             tasks.start_soon(self._report_progress, worker, total)
             if self._early_signal is not None:
                 worker.signal(self._early_signal)

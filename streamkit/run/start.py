@@ -14,6 +14,7 @@ from streamkit.env import SystemClock
 from streamkit.errors import UsageError
 from streamkit.observe.report import JsonReporter, Reporter, TextReporter
 from streamkit.observe.streams import fill_standard_descriptors
+from streamkit.run.graph import needs_broker
 from streamkit.run.options import Job, RunOptions
 from streamkit.run.run import NOTHING_READ, Run
 from streamkit.run.settings import settings_of
@@ -103,6 +104,7 @@ class Start:
             given_cluster=self._settings.given_cluster,
             tls=options.tls,
         )
+        self._needs_broker = needs_broker(app.topology, options)
         self._hiding = reporter.hide = Hiding(found.values)
         self.reporter = reporter
         for text in found.notes:
@@ -116,13 +118,13 @@ class Start:
 
     def run(self) -> int:
         """Run the job in an event loop of its own; return the exit code."""
-        with self._own_settings(), BrokerLease(self._target) as lease:
+        with self._own_settings(), BrokerLease(self._target, is_needed=self._needs_broker) as lease:
             return anyio.run(self._run_with(lease).main)
 
     async def run_in_loop(self) -> int:
         """Run the job in the running event loop; return the exit code."""
         with self._own_settings():
-            lease = BrokerLease(self._target)
+            lease = BrokerLease(self._target, is_needed=self._needs_broker)
             await anyio.to_thread.run_sync(lease.__enter__)
             with contextlib.closing(lease):
                 try:

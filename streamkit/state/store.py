@@ -48,7 +48,8 @@ class Store:
 
         Args:
             app: Name of the app that the state belongs to.
-            cluster: The cluster for which the positions are valid.
+            cluster: The cluster for which the positions are valid; empty for a job without topics,
+                which can run with the state of any cluster.
             fresh: Delete the stored state first.
 
         Raises:
@@ -244,8 +245,12 @@ class Store:
                 f"the state {self.path} has format {meta['format']}, "
                 f"but this version of streamkit reads format {FORMAT_VERSION}"
             )
+        if cluster and not meta["cluster"]:
+            meta["cluster"] = cluster
+            with db:
+                db.execute("UPDATE meta SET value = ? WHERE name = 'cluster'", (cluster,))
         for name, expected in (("app", app), ("cluster", cluster)):
-            if meta[name] != expected:
+            if expected and meta[name] != expected:
                 raise StateMismatch(
                     f"the state {self.path} belongs to the {name} {meta[name]!r}, "
                     f"but this run uses {expected!r}",
