@@ -24,10 +24,23 @@ class Waits:
 
 
 @dataclass(frozen=True, slots=True)
+class Lookups:
+    """What the lookups of a stage cost: ``keys`` were asked for in ``queries``.
+
+    ``without_row`` is the number of records for which there was no row.
+    """
+
+    queries: int
+    keys: int
+    without_row: int
+
+
+@dataclass(frozen=True, slots=True)
 class StageCounts:
     """Counts of a stage. Inputs: ``taken``, the sum of the next five. Outputs: ``given``.
 
     ``waits`` has more about records that are pending; None for a stage in which none can be.
+    ``lookups`` is None for a stage that looks up no rows.
     """
 
     name: str
@@ -41,6 +54,7 @@ class StageCounts:
     given: int
     late: int = 0
     waits: Waits | None = None
+    lookups: Lookups | None = None
 
 
 @dataclass(frozen=True, slots=True)

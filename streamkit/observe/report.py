@@ -8,7 +8,15 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import IO, Any, Protocol
 
-from streamkit.observe.facts import Ended, SettingReport, Snapshot, Started, TimeReport, Waits
+from streamkit.observe.facts import (
+    Ended,
+    Lookups,
+    SettingReport,
+    Snapshot,
+    Started,
+    TimeReport,
+    Waits,
+)
 from streamkit.observe.streams import ReportStream, escaped
 from streamkit.units import counted, shown_bytes
 
@@ -188,6 +196,8 @@ def _stage_lines(ended: Ended) -> list[str]:
         lines.append(f"  {stage.name:<{width}} {' '.join(parts)}")
         if stage.waits is not None and (text := _calls_text(stage.waits)):
             lines.append(f"  {'':<{width}} {text}")
+        if stage.lookups is not None:
+            lines.append(f"  {'':<{width}} {_lookups_text(stage.lookups)}")
     return lines
 
 
@@ -250,6 +260,13 @@ def _calls_text(waits: Waits) -> str:
     if waits.is_paused:
         parts.append("the circuit is open")
     return ", ".join(parts)
+
+
+def _lookups_text(lookups: Lookups) -> str:
+    queries = "1 query" if lookups.queries == 1 else f"{lookups.queries:,} queries"
+    text = f"{queries} for {counted(lookups.keys, 'key')}"
+    without = lookups.without_row
+    return text + (f", {counted(without, 'record')} without a row" if without else "")
 
 
 def _bytes_text(done: int, known: int, elapsed_s: float) -> str:

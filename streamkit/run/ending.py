@@ -79,6 +79,7 @@ def ended_report(
 
 def _stage_counts(worker: Worker) -> list[StageCounts]:
     waits = worker.progress.waits()
+    lookups = worker.lookups()
     return [
         StageCounts(
             node.name,
@@ -92,6 +93,7 @@ def _stage_counts(worker: Worker) -> list[StageCounts]:
             counts.given,
             counts.late,
             waits.get(node.name),
+            lookups.get(node.name),
         )
         for node, counts in sorted(
             worker.progress.counts.items(), key=lambda each: each[0].takes_letters

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from itertools import repeat
+from operator import is_
 
 from streamkit.dataflow.lookup_tables import MISSING, RowCache, RowFinder, RowLookup
 from streamkit.errors import RowError
+from streamkit.observe.facts import Lookups
 from streamkit.record import Value
 
 
@@ -23,6 +26,13 @@ class OpenLookup:
         self._finder = finder
         self._now_s = now_s
         self._cache = RowCache(lookup.cache_rows, lookup.cache_s)
+        self._queries = 0
+        self._keys = 0
+        self._without_row = 0
+
+    def figures(self) -> Lookups:
+        """Return what the lookups have cost so far."""
+        return Lookups(self._queries, self._keys, self._without_row)
 
     async def open(self) -> None:
         """Connect.
@@ -50,7 +60,8 @@ class OpenLookup:
             row = next(row for row, key in enumerate(keys) if key in invalid)
             raise RowError(row) from invalid[keys[row]]
         combine, drops_missing = lookup.combine, lookup.drops_missing
-        rows = map(found.__getitem__, keys)
+        rows = list(map(found.__getitem__, keys))
+        self._without_row += sum(map(is_, rows, repeat(None)))
         return _listed(
             values,
             (
@@ -92,6 +103,8 @@ class OpenLookup:
         invalid: dict[Hashable, Exception] = {}
         for at in range(0, len(wanted), self._finder.keys_max):
             part = wanted[at : at + self._finder.keys_max]
+            self._queries += 1
+            self._keys += len(part)
             found = await self._finder.find(part)
             now_s = self._now_s()
             for key in part:

@@ -24,7 +24,7 @@ from streamkit.dataflow.contracts import AcknowledgedWriter
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock
 from streamkit.errors import StageError, StreamKitError
-from streamkit.observe.facts import Waits
+from streamkit.observe.facts import Lookups, Waits
 from streamkit.runtime.committer import Committer
 from streamkit.runtime.failures import error_text
 from streamkit.runtime.intake import Intake
@@ -221,6 +221,10 @@ class Worker:
         if not known or len(known) < len(parts):
             return None
         return sum(done for done, _ in known), sum(total for _, total in known)
+
+    def lookups(self) -> dict[str, Lookups]:
+        """Return what the lookups of each stage have cost."""
+        return {node.name: each.figures() for node, each in self._ports.lookups.items()}
 
     async def run(self) -> int:
         """Run until the end, a failure or a signal; return the exit code."""

@@ -261,6 +261,25 @@ def test_a_table_that_does_not_open_stops_the_start_and_is_closed(tmp_path: Path
     assert shop.closed == 1
 
 
+# --- the end report ---------------------------------------------------------------------
+
+
+def test_the_end_report_shows_what_was_queried(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shop = Shop({1: "Ada", 2: "Bo"})
+    run(tmp_path, [2, 1, 7, 2, 7, 7], lambda orders: add_lookup(orders, shop))
+    assert "1 query for 3 keys, 3 records without a row" in capfd.readouterr().err
+
+
+def test_rows_that_are_kept_are_not_queried(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shop = Shop({1: "Ada"})
+    run(tmp_path, [1] * 5_000, lambda orders: add_lookup(orders, shop))
+    assert "1 query for 1 key\n" in capfd.readouterr().err
+
+
 # --- the graph --------------------------------------------------------------------------
 
 
