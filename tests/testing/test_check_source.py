@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
-from streamkit.connectors import Chunk, Positions, SourceFacts
+from streamkit.connectors import Chunk, ConnectorEnv, Positions, SourceFacts
 from streamkit.testing import RuleBroken, check_source
 from tests.testing.toy_source import ListReader, Lists
 
@@ -42,6 +42,10 @@ def test_a_correct_source_passes_every_rule() -> None:
     )
 
 
+def test_a_source_that_skips_what_is_no_row_passes() -> None:
+    check_source(lambda: source(SkipsNothing), VALUES, kind=int)
+
+
 def test_other_values_than_expected_are_reported() -> None:
     with pytest.raises(RuleBroken, match=r"^reads: 1 of 21 are missing: \[20\]"):
         check_source(source, [*VALUES, 20], kind=int)
@@ -49,6 +53,23 @@ def test_other_values_than_expected_are_reported() -> None:
         check_source(source, VALUES[1:], kind=int)
     with pytest.raises(RuleBroken, match="in another order"):
         check_source(source, VALUES[::-1], kind=int)
+
+
+class SkipsNothing(ListReader):
+    """After the last row, its position is that of a row that does not exist."""
+
+    def __init__(self, source: Lists, env: ConnectorEnv) -> None:
+        super().__init__(source, env)
+        self.processed = 0
+
+    def position_after(self, chunk: Chunk) -> tuple[str, str]:
+        key, position = super().position_after(chunk)
+        if chunk.partition == 0:
+            self.processed = int(position)
+        return key, position
+
+    def skipped_positions(self) -> Positions:
+        return {"0": "1000"} if self.processed == len(LISTS[0]) else {}
 
 
 class LosesARow(ListReader):
@@ -74,6 +95,21 @@ class CommitsWhatItHasRead(ListReader):
 class CommitsOneTooFar(ListReader):
     def position_after(self, chunk: Chunk) -> tuple[str, str]:
         return str(chunk.partition), json.dumps(chunk.offsets[-1] + 2)
+
+
+class SkipsRowsOfOthers(ListReader):
+    def skipped_positions(self) -> Positions:
+        return {str(number): json.dumps(item) for number, item in enumerate(self.next_item)}
+
+
+class SkipsBeforeTheLastRow(ListReader):
+    def skipped_positions(self) -> Positions:
+        return {"0": "1"}
+
+
+class SkipsToWhatIsNoText(ListReader):
+    def skipped_positions(self) -> Any:
+        return {"0": 1}
 
 
 class ForgetsTheOtherPartitions(ListReader):
@@ -185,6 +221,9 @@ class RaisesOtherErrors(ListReader):
         (CommitsWhatItHasRead, "resume"),
         (CommitsOneTooFar, "resume"),
         (ForgetsTheOtherPartitions, "resume"),
+        (SkipsRowsOfOthers, "resume"),
+        (SkipsBeforeTheLastRow, "resume"),
+        (SkipsToWhatIsNoText, "positions"),
         (HasMutablePositions, "positions"),
         (HasNumbersAsPositions, "positions"),
         (HasTextThatIsNotUtf8, "positions"),

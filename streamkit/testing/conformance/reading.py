@@ -102,6 +102,15 @@ class Reading:
             key, text = self.reader.position_after(chunk)
         _check_position(key, text)
         self.positions = {**self.positions, key: text}
+        return self.skip()
+
+    def skip(self) -> dict[str, str]:
+        """Return the positions after what is no row, as a commit stores them."""
+        with self._rule.during("skipped_positions()"):
+            skipped = self.reader.skipped_positions()
+        for key, text in skipped.items():
+            _check_position(key, text)
+        self.positions = {**self.positions, **skipped}
         return self.positions
 
     async def close(self) -> None:

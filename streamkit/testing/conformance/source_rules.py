@@ -217,6 +217,7 @@ async def _snapshots(case: SourceCase, random: Random, rows_max: int) -> list[Sn
                 done[part] = done.get(part, 0) + end - row
                 found.append(Snapshot(positions, dict(done)))
                 row = end
+        found.append(Snapshot(reading.skip(), dict(done)))  # what follows the last row, if it skips
         with RESUME.during("committed()"):
             await reading.reader.committed(reading.positions)
     finally:
