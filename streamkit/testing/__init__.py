@@ -6,7 +6,7 @@ from typing import Any, TypeVar, overload
 
 from streamkit.dataflow.context import Context
 from streamkit.testing.conformance.rules import RuleBroken
-from streamkit.testing.connectors import check_sink, check_source
+from streamkit.testing.connectors import check_lookup_table, check_sink, check_source
 
 K = TypeVar("K")
 
@@ -40,4 +40,4 @@ def context(
     return Context(topic, partition, offset, key, timestamp_ms)
 
 
-__all__ = ["RuleBroken", "check_sink", "check_source", "context"]
+__all__ = ["RuleBroken", "check_lookup_table", "check_sink", "check_source", "context"]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any, TypedDict, Unpack
 
 from streamkit.dataflow.contracts import Sink, Source
+from streamkit.dataflow.lookup_tables import LookupTable
 from streamkit.record import Kind
 from streamkit.serde.binding import Serde
-from streamkit.testing.conformance import sink_rules, source_rules, source_states
+from streamkit.testing.conformance import lookup_rules, sink_rules, source_rules, source_states
+from streamkit.testing.conformance.lookup_rules import LookupCase
 from streamkit.testing.conformance.loop_delay import BLOCKED_MS_MAX
 from streamkit.testing.conformance.reading import SourceCase, opened
 from streamkit.testing.conformance.rules import READS
@@ -71,6 +73,28 @@ class SinkOptions(TypedDict, total=False):
     ordered: bool
     poison: Sequence[Any]
     unopenable: Callable[[], Sink[Any]]
+    blocked_ms_max: int
+    seed: int
+
+
+class LookupTableOptions(TypedDict, total=False):
+    """More about a table for `check_lookup_table`; with more of it, more is checked.
+
+    Attributes:
+        kind: The type of the rows; by default that of the first expected one.
+        absent: Keys without a row.
+        refused: What cannot be a key of the table, such as one of another type.
+        poison: Keys of rows that are not of the type.
+        unopenable: Makes a table that cannot be opened, such as one that does not exist.
+        blocked_ms_max: For how long a call may block the event loop.
+        seed: Chooses the keys of calls, and other random numbers.
+    """
+
+    kind: Kind
+    absent: Sequence[Any]
+    refused: Sequence[Any]
+    poison: Sequence[Any]
+    unopenable: Callable[[], LookupTable]
     blocked_ms_max: int
     seed: int
 
@@ -178,6 +202,44 @@ async def _check_sink(case: SinkCase, options: SinkOptions) -> None:
     await sink_rules.check_crashes(case)
     await sink_rules.check_overlap(case)
     await sink_rules.check_loop(case, options.get("blocked_ms_max", BLOCKED_MS_MAX))
+
+
+def check_lookup_table(
+    make: Callable[[], LookupTable],
+    expected: Mapping[Any, Any],
+    **options: Unpack[LookupTableOptions],
+) -> None:
+    """Check that a table for lookups keeps the contract of connectors.
+
+    Args:
+        make: Makes the table, always of the same place, which must not change meanwhile.
+        expected: Some of its rows, as `RowFinder.decoded` returns them, by their keys; at least 2.
+        options: See `LookupTableOptions`.
+
+    Raises:
+        AssertionError: It breaks a rule: the text has the rule, what happened, and a hint.
+    """
+    assert len(expected) >= 2, "check_lookup_table needs at least 2 rows"
+    with TemporaryDirectory(prefix="streamkit-check-") as name:
+        case = LookupCase(
+            make,
+            options.get("kind", type(next(iter(expected.values())))),
+            expected,
+            options.get("absent", ()),
+            Random(options.get("seed", 0)),
+            Path(name),
+        )
+        _run(_check_lookup_table(case, options))
+
+
+async def _check_lookup_table(case: LookupCase, options: LookupTableOptions) -> None:
+    await lookup_rules.check_described(case)
+    await lookup_rules.check_finds(case)
+    await lookup_rules.check_refused(case, options.get("refused", ()))
+    await lookup_rules.check_decode(case, options.get("poison", ()))
+    await lookup_rules.check_cancel(case)
+    await lookup_rules.check_close(case, options.get("unopenable"))
+    await lookup_rules.check_loop(case, options.get("blocked_ms_max", BLOCKED_MS_MAX))
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from streamkit import Record
 from streamkit.connectors.sql import SqlQuery, SqlSink, SqlTable, alchemy, writer
 from streamkit.connectors.sql.sources import Rows
-from streamkit.testing import check_sink, check_source
+from streamkit.testing import check_lookup_table, check_sink, check_source
 from tests.sql.databases import TestDatabase
 from tests.sql.kinds import Total
 
@@ -51,6 +51,26 @@ def check_source_of(
         empty=lambda: make(database.url, "none"),
         unopenable=lambda: make(database.url, "missing"),
         poison=(lambda: make(database.url, "bad"), 2),
+    )
+
+
+def test_a_table_for_lookups_keeps_the_contract(database: TestDatabase) -> None:
+    check_table_of(database)
+
+
+def test_a_table_of_mariadb_keeps_the_contract(mariadb_only: TestDatabase) -> None:
+    check_table_of(mariadb_only)
+
+
+def check_table_of(database: TestDatabase) -> None:
+    fill(database, VALUES)
+    check_lookup_table(
+        lambda: SqlTable(database.url, "bad", key="id"),
+        {each.id: each for each in VALUES[:30]},
+        absent=[-1, 2**40],
+        refused=["1", 2**64, b"1", [1]],
+        poison=[0, 1000],
+        unopenable=lambda: SqlTable(database.url, "missing", key="id"),
     )
 
 

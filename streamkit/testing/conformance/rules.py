@@ -199,3 +199,46 @@ SINK_RULES: Final = (
         "call blocking libraries in a thread",
     ),
 )
+
+LOOKUP_RULES: Final = (
+    TABLE_DESCRIBED := Rule(
+        "described",
+        "finder() opens nothing, str() of equal tables is the same text, keys_max is at least 1",
+        "make the table a frozen dataclass, and connect in open()",
+    ),
+    KEYS := Rule(
+        "keys",
+        "encoded() and encoded_all() give the same keys, which can be hashed, for the same keys",
+        "derive the key only from what is given, and let different keys stay different",
+    ),
+    FINDS := Rule(
+        "finds",
+        "find() returns the row of each given key that has one, and no other rows",
+        "use the keys as they were given in the result; leave out what was not found",
+    ),
+    REFUSED := Rule(
+        "refused",
+        "a key that cannot be one of the table is refused alone, before find()",
+        "raise ValueError in encoded()",
+    ),
+    FIND_DECODE := Rule(
+        "decode",
+        "a row that is not of the type is found, and fails alone",
+        "raise in decoded(), not in find()",
+    ),
+    FIND_CANCEL := Rule(
+        "cancel",
+        "after a cancelled find(), later calls return their own rows",
+        "do not let a response that nobody waits for reach the next call",
+    ),
+    FIND_CLOSE := Rule(
+        "close",
+        "close() works before and after open(), after a failed open(), and twice",
+        "let close() do nothing if there is nothing to close",
+    ),
+    FIND_LOOP := Rule(
+        "loop",
+        "open() and find() do not block the event loop",
+        "call blocking libraries in a thread",
+    ),
+)
