@@ -113,11 +113,10 @@ class CallQueue(PendingQueue):
             if record.stage in ("done", "given") and record.error is None
         ]
 
-    def remove(self, records: Sequence[PendingRecord]) -> None:
-        self.records.remove(records)
+    def pass_over(self, records: Sequence[PendingRecord]) -> None:
         failed = self._failed_number
-        if failed is not None and failed not in self.records.by_number:
-            # It was put aside in spite of its policy.
+        if failed is not None and any(each.number == failed for each in records):
+            # It was put aside in spite of its policy, or a test goes on.
             self._failed_number = None
             stopped, self._stopped = self._stopped, []
             self._requeue(stopped)

@@ -140,9 +140,14 @@ class PendingQueue(ABC):
     def take(self, most: int) -> list[PendingRecord]:
         """Return the next results, in order."""
 
-    @abstractmethod
     def remove(self, records: Sequence[PendingRecord]) -> None:
         """Remove records whose results are delivered, in order."""
+        self.records.remove(records)
+        self.pass_over(records)
+
+    @abstractmethod
+    def pass_over(self, records: Sequence[PendingRecord]) -> None:
+        """Let what waits for these records go on; nothing more happens with them in this run."""
 
     @abstractmethod
     def give_back(self, records: Sequence[PendingRecord]) -> None:

@@ -82,8 +82,7 @@ class RetryQueue(PendingQueue):
                 taken.append(record)
         return taken
 
-    def remove(self, records: Sequence[PendingRecord]) -> None:
-        self.records.remove(records)
+    def pass_over(self, records: Sequence[PendingRecord]) -> None:
         for record in records:
             group = self._groups[record.group]
             if group[0] is not record:

@@ -166,7 +166,7 @@ class Task:
             raise
         if self.on_result is not None:
             for node, chunk in work.results:
-                self.on_result(node, chunk)
+                self.on_result(node, work.within(chunk))
         return work
 
     def _whole(self, work: Work) -> Work:

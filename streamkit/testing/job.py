@@ -72,8 +72,10 @@ class TestJob(JobInMemory):
         `Record` has its own key and timestamp.
 
         Raises:
-            StageError: A stage with ``on_error="fail"`` failed; nothing of this call is kept. Or a
-                sink failed; it was called with the records before the failed one.
+            StageError: A stage with ``on_error="fail"`` failed; nothing of this call is kept. If
+                the stage makes calls or has retries, what has failed is tried again after
+                `restart`, as by the next run; other records go on with the next call. Or a sink
+                failed; it was called with the records before the failed one.
             UsageError: The graph has no such source.
         """
         node = source_of(self._topology, source)
@@ -156,6 +158,7 @@ class TestJob(JobInMemory):
         self.commit()
         store = self._opened_store()
         self._loop.run(self._pending.close_calls())
+        self._failed = []
         self._task = self._new_task(States(store.state_rows, store.state_types()))
         self._delivery = Delivery(self._writers, self._clock.monotonic_s, self._task)
         self._load_tables()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,15 +14,18 @@ from streamkit.dataflow.endpoints import (
 from streamkit.dataflow.lookup_tables import RowLookup
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import SystemClock
+from streamkit.errors import StageError
 from streamkit.record import Chunk, Value
 from streamkit.runtime.called_sinks import CalledWriter, called_functions, own_writer
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.file_table_reader import chunks_of
 from streamkit.runtime.isolation import ValueCopy
 from streamkit.runtime.letters import JobFacts
+from streamkit.runtime.pending_queue import PendingQueue
 from streamkit.runtime.task import Task
 from streamkit.runtime.task_env import TaskEnv
 from streamkit.runtime.work import Work
+from streamkit.state.pending import PendingRecord
 from streamkit.state.states import States
 from streamkit.state.store import Store
 from streamkit.testing.given_rows import GivenRows
@@ -76,6 +80,8 @@ class JobInMemory:
         self._next_offset: dict[tuple[Node, int], int] = {}
         self._positions: dict[Node, dict[str, str]] = {}
         self._loop = Loop()
+        # What has failed in calls or retries: the next run has it, so this one goes on without it.
+        self._failed: list[tuple[PendingQueue, list[PendingRecord]]] = []
         self._is_open = False
         self._opened: list[SinkWriter] = []
 
@@ -169,16 +175,37 @@ class JobInMemory:
         has_results = False
         while task.pending and (releases := self._loop.run(self._pending.ready(task))):
             has_results = True
-            for release in releases:
-                self._finish(task.resume(release))
+            for at, release in enumerate(releases):
+                work = task.resume(release)
+                try:
+                    self._finish(work)
+                except StageError as error:
+                    if error is work.failure:
+                        self._keep_failed(release.node)
+                    for rest in releases[at + 1 :]:
+                        task.pending.by_node[rest.node].give_back(rest.records)
+                    raise
             completed = task.tick()  # what no longer waits for these records
             if completed is not None:
                 self._finish(completed)
         return has_results
 
+    def _keep_failed(self, node: Node) -> None:
+        """Keep the record that has just failed, and others of its call; they are next again."""
+        queue = self._task.pending.by_node[node]
+        first, *rest = queue.take(len(queue))
+        others = list(
+            takewhile(lambda each: first.error is not None and each.error is first.error, rest)
+        )
+        queue.give_back(rest[len(others) :])
+        self._failed.append((queue, [first, *others]))
+
     def _process(self, make: Callable[[], Work | None]) -> bool:
         """Process a slice, then what calls have made of it; return whether there were calls."""
         self._open()
+        failed, self._failed = self._failed, []
+        for queue, records in failed:
+            queue.pass_over(records)
         kept = {each: list(chunks) for each, chunks in self._given.items()}
         work = make()
         if work is not None:
@@ -186,26 +213,27 @@ class JobInMemory:
         return self._run_calls()
 
     def _finish(self, work: Work, kept: dict[Node, list[Chunk]] | None = None) -> None:
-        if work.failure is not None:
+        if work.failure is not None and work.node is None:
             self._given = kept or self._given
             self._task.settle(work, work.counted_to)
             raise work.failure
+        reached = work.end
         if self._writers and len(work.part):
-            self._loop.run(self._deliver(work))
-        self._task.account(work, work.end)
-        self._task.settle(work, work.end)
+            reached = self._loop.run(self._delivered(work))
+        self._task.account(work, reached)
+        self._task.settle(work, reached)
+        if work.failure is not None:
+            raise work.failure
 
-    async def _deliver(self, work: Work) -> None:
+    async def _delivered(self, work: Work) -> int:
+        """Write the outputs to the sinks; return the offset that was reached."""
         reached = work.part.offsets[0]
         for output in work.outputs if self._is_isolated else ():
             if output.sink in self._writers:  # a copy, so a sink cannot change another's values
                 output.chunk = ValueCopy(output.chunk).copy
         while reached < work.end:
             reached = await self._delivery.round(work, reached)
-        if work.failure is not None:
-            self._task.account(work, reached)
-            self._task.settle(work, reached)
-            raise work.failure
+        return reached
 
 
 def _own_writers(topology: Topology, clock: SystemClock) -> dict[Node, SinkWriter]:
