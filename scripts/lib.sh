@@ -134,6 +134,8 @@ make_environment() {
         run_pip "$python" install --no-deps -e "$ROOT" || exit 1
         printf '%s\n' "$codec" >"$folder/streamkit-codec"
     fi
+    # With PYTHONDONTWRITEBYTECODE, each process would compile the sources again.
+    "$python" -m compileall -q "$ROOT/streamkit" || die "the sources cannot be compiled"
     unlock_environment
 }
 
