@@ -10,9 +10,11 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import site
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -103,12 +105,16 @@ def _find_loaded_files() -> None:
 
 def module_of_file(file: str) -> ModuleType | None:
     """Return the module of a file, under any name; None if the file is not imported."""
-    real = os.path.realpath(file)
+    real = _real_path(file)
     for name, module in list(sys.modules.items()):
         other = getattr(module, "__file__", None)
-        if name not in _MAIN and isinstance(other, str) and os.path.realpath(other) == real:
+        if name not in _MAIN and isinstance(other, str) and _real_path(other) == real:
             return module
     return None
+
+
+# Each import compares the paths of all modules.
+_real_path: Final = lru_cache(maxsize=None)(os.path.realpath)
 
 
 class _OneModulePerFile(MetaPathFinder):
@@ -132,7 +138,12 @@ class _OneModulePerFile(MetaPathFinder):
 
 
 def _is_ours(file: str) -> bool:
-    return any(file.startswith(os.path.join(folder, "")) for folder in loaded_folders)
+    """Return whether a file is one of the user, not of a library in an environment of his."""
+    return _is_below(file, loaded_folders) and not _is_below(file, site.getsitepackages())
+
+
+def _is_below(file: str, folders: Sequence[str]) -> bool:
+    return any(file.startswith(os.path.join(folder, "")) for folder in folders)
 
 
 class _Loaded(Loader):

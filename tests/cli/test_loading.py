@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -247,3 +248,16 @@ def test_an_invalid_app_target_is_refused(tmp_path: Path, target: str, words: st
     ended = graph(tmp_path, target)
     assert ended.code == 2
     assert words in ended.err
+
+
+def test_many_modules_are_imported_fast(tmp_path: Path) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    (many / "__init__.py").touch()
+    for number in range(1_000):
+        (many / f"part_{number}.py").touch()
+    text = "".join(f"import many.part_{number}\n" for number in range(1_000))
+    files(tmp_path, app_py=text + APP.format(""))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    assert sources(graph(tmp_path, "app.py")) == ["own"]
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 4
