@@ -49,7 +49,7 @@ def counted(folder: Path) -> Counter[tuple[int, int]]:
 def test_a_repeatedly_killed_job_writes_every_row_to_one_file_once(
     place: Place, tmp_path: Path, is_deep: bool
 ) -> None:
-    kills, count, out = 60 if is_deep else 6, 5_000, tmp_path / "out"
+    kills, count, out = 60 if is_deep else 6, 2_000, tmp_path / "out"
     chosen = random.Random(kills)
     for number in range(kills):
         # Enough new rows for the aim, even if all that came before are committed.

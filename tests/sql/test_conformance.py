@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from streamkit import Record
-from streamkit.connectors.sql import SqlQuery, SqlSink, SqlTable, alchemy, writer
+from streamkit.connectors.sql import SqlQuery, SqlSink, SqlTable, alchemy, postgres, writer
 from streamkit.connectors.sql.sources import Rows
 from streamkit.testing import check_lookup_table, check_sink, check_source
 from tests.sql.databases import TestDatabase
 from tests.sql.kinds import Total
 
-VALUES = [Total(number, f"name {number}", number / 2) for number in range(1, 201)]
+VALUES = [Total(number, f"name {number}", number / 2) for number in range(1, 121)]
 SOURCES: list[Callable[[str, str], Rows]] = [
     lambda url, table: SqlTable(url, table, batch_rows=50),
     lambda url, table: SqlTable(url, table, incremental="number", batch_rows=7),
@@ -111,6 +111,7 @@ def test_a_sink_keeps_the_contract(
 def check_sink_of(database: TestDatabase, mode: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # A crash only abandons a writer here, so its transaction keeps its locks.
     monkeypatch.setattr(writer, "_LOCKED_S_MAX", 0.1)
+    monkeypatch.setattr(postgres, "_LOCK_MS_MAX", 50)
     check_sink(
         lambda: SqlSink(database.url, "totals", mode=mode, key=None if mode == "insert" else "id"),
         lambda: written(database, "totals"),

@@ -97,7 +97,7 @@ class Calling:
 def test_a_repeatedly_killed_job_with_calls_loses_nothing_and_keeps_the_order(
     place: Place, service: HttpService, is_deep: bool
 ) -> None:
-    kills = 50 if is_deep else 10
+    kills = 50 if is_deep else 6
     count = kills * 200 // LANES
     service.use(refusing(count), *FAULTS)
     calling = Calling(place, service, count)

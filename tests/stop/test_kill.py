@@ -100,7 +100,7 @@ def test_the_state_of_a_repeatedly_killed_job_counts_each_record_once(
 def test_windows_and_joins_of_a_repeatedly_killed_job_are_those_of_a_calm_run(
     place: Place, is_deep: bool
 ) -> None:
-    times = 50 if is_deep else 10
+    times = 50 if is_deep else 6
     place.produce_rows("numbers", lanes=LANES, count=times * 3_000 // LANES)
     chosen = random.Random(times)
     for _ in range(times):

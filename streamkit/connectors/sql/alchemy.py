@@ -44,6 +44,7 @@ _LATER: Final = re.compile(r"disk is full|disk full|no space left|read[-_ ]only"
 # a value of the type, a constraint. Source: https://mariadb.com/kb/en/mariadb-error-codes/.
 _DATA_CODES: Final = (1264, 1265, 1292, 1364, 1366, 3819, 4025)
 _LOCK_S_MAX: Final = 1  # the least that MySQL has
+_SQLITE_LOCK_MS: Final = 5_000
 _MYSQL: Final = ("mysql", "mariadb")
 # What a value means must not depend on the settings of the server: a TIMESTAMP is in UTC, a value
 # that does not fit is refused and not shortened, and 0 in a column that the database numbers is 0.
@@ -152,14 +153,13 @@ class AlchemySession:
             return _changed(self._executed(statement))
 
     def begin(self, *, waits: bool = True) -> None:
-        if self._is_mysql and waits != self._waits_for_locks:
-            limit = "DEFAULT" if waits else _LOCK_S_MAX
-            self.execute(Statement(f"SET SESSION innodb_lock_wait_timeout = {limit}"))
-            self._waits_for_locks = waits
+        self._wait_for_locks(waits=waits)
         with self._errors():
             self._open_connection.begin()
 
     def commit(self) -> None:
+        if self._is_sqlite:  # it locks the file only now
+            self._wait_for_locks(waits=True)
         with self._errors():
             self._open_connection.commit()
 
@@ -184,6 +184,21 @@ class AlchemySession:
     def _open_connection(self) -> sa.Connection:
         assert self._connection is not None, "open comes first"
         return self._connection
+
+    def _wait_for_locks(self, *, waits: bool) -> None:
+        if waits == self._waits_for_locks:
+            return
+        self._waits_for_locks = waits
+        if self._is_mysql:
+            limit = "DEFAULT" if waits else _LOCK_S_MAX
+            self.execute(Statement(f"SET SESSION innodb_lock_wait_timeout = {limit}"))
+        elif self._is_sqlite:
+            limit_ms = _SQLITE_LOCK_MS if waits else 0
+            self.query(Statement(f"PRAGMA busy_timeout = {limit_ms}"))
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return self._engine.dialect.name == "sqlite"
 
     @property
     def _is_mysql(self) -> bool:
