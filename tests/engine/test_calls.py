@@ -189,7 +189,7 @@ def test_a_second_lifespan_is_refused() -> None:
 def test_a_call_that_takes_too_long_fails_and_others_go_on() -> None:
     app, numbers = app_of()
 
-    @app.stage(numbers, concurrency=4, timeout=0.05, on_error="skip")
+    @app.stage(numbers, concurrency=4, timeout=0.5, on_error="skip")
     async def called(number: int) -> int:
         await asyncio.sleep(10 if number == 2 else 0)
         return number
@@ -214,7 +214,7 @@ def test_the_error_of_a_late_call_names_the_line_that_it_waited_at() -> None:
 def test_a_call_that_ignores_its_cancellation_is_given_up() -> None:
     app, numbers = app_of()
 
-    @app.stage(numbers, concurrency=1, timeout=0.02, on_error="skip")
+    @app.stage(numbers, concurrency=1, timeout=0.5, on_error="skip")
     async def stubborn(number: int) -> int:
         for _ in range(400 if number == 0 else 1):
             try:

@@ -302,10 +302,10 @@ def test_in_threads_frames_are_made_and_read_in_the_thread() -> None:
 def test_a_call_with_a_frame_that_takes_too_long_fails() -> None:
     app, flights = app_of()
 
-    @app.stage(flights, batch=10, blocking=True, timeout=0.02, on_error="skip")
+    @app.stage(flights, batch=10, blocking=True, timeout=0.5, on_error="skip")
     def slow(frame: polars.DataFrame) -> polars.DataFrame:
         if "B6" in frame["carrier"]:
-            time.sleep(0.3)
+            time.sleep(1.5)
         return frame
 
     assert results(app, flights, slow, FLIGHTS) == [ROWS[0], ROWS[2]]

@@ -181,7 +181,7 @@ def test_a_key_that_the_context_cannot_show_fails_its_record(place: Place, block
 def test_an_async_generator_that_never_waits_has_a_timeout(place: Place) -> None:
     app, recorded = new_app(), list[int]()
 
-    @app.stage(app.stream(TOPIC, int), timeout=0.05, on_error="skip")
+    @app.stage(app.stream(TOPIC, int), timeout=0.5, on_error="skip")
     async def endless(value: int) -> AsyncIterator[int]:
         until_s = time.monotonic() + 5
         while value == 5 and time.monotonic() < until_s:
