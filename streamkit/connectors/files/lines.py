@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from streamkit.connectors.files.formats import Rows
 
 BLOCK_BYTES: Final = 1 << 18
+_AIMED_PERCENT: Final = 97
 _LINE_BYTES_MAX: Final = 1 << 26
 BOM: Final = b"\xef\xbb\xbf"
 
@@ -36,6 +37,8 @@ class Lines:
         self._tail = b""
         # Where the next block of lines begins.
         self.end = start
+        # How much is read for the next block.
+        self.block_bytes = BLOCK_BYTES
 
     def next_block(self, *, is_complete: bool) -> LineBlock | None:
         """Return the next lines; None if no complete line follows now.
@@ -46,7 +49,7 @@ class Lines:
             DataError: A line is too long.
         """
         while True:
-            data = self._file.read(BLOCK_BYTES)
+            data = self._file.read(self.block_bytes)
             cut = data.rfind(b"\n")
             if cut < 0 and data:
                 self._tail += data
@@ -66,6 +69,11 @@ class Lines:
                 text = text.removeprefix(BOM)
             return LineBlock(text, lines)
 
+    def aim_at(self, rows: int, block: LineBlock) -> None:
+        """Let the next block have not many more lines, if they are as long as those of a block."""
+        wanted = len(block.text) * rows // len(block) * _AIMED_PERCENT // 100
+        self.block_bytes = max(1, BLOCK_BYTES // 4, min(BLOCK_BYTES * 4, wanted))
+
 
 class LineReader:
     """Reads each line as a row, without ``\\r`` at its end."""
@@ -81,9 +89,12 @@ class LineReader:
         from streamkit.connectors.files.formats import Rows
 
         while True:
-            block = self._rest or self._lines.next_block(is_complete=is_complete)
+            block = self._rest
             if block is None:
-                return None
+                block = self._lines.next_block(is_complete=is_complete)
+                if block is None:
+                    return None
+                self._lines.aim_at(rows_max, block)
             block, self._rest = _divided(block, rows_max)
             first = self._end.line
             self._end = self._lines.end if self._rest is None else self._before(self._rest)

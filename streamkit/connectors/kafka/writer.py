@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import islice
+from itertools import repeat
+from operator import length_hint
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -29,6 +31,7 @@ T = TypeVar("T")
 _WAIT_S: Final = 0.1
 _FULL_S: Final = 0.01
 _BUFFER_KB: Final = 65_536
+_ANY_PARTITION: Final = -1  # the partitioner chooses
 # After how much time without an acknowledgement the user gets a message.
 _SILENT_S: Final = 10.0
 
@@ -147,23 +150,35 @@ class KafkaWriter(AcknowledgedWriter):
 
     def _produce(self, chunk: Chunk, start: int) -> int:
         """Write rows from ``start`` on until the buffer is full; return the next row."""
-        produce, topic = self._producer.produce, self._topic
-        rows = islice(zip(chunk.values, chunk.keys, chunk.timestamps_ms, strict=True), start, None)
-        row = start
+        rest = chunk.slice(start, len(chunk))
+        rows: list[Any] = list(rest.values)  # whose iterator knows how many are left
+        headers: Iterable[Any] = repeat(None)
+        if tuple in set(map(type, rows)):
+            headers = [each[1] if type(each) is tuple else None for each in rows]
+            rows = [each[0] if type(each) is tuple else each for each in rows]
+        values = iter(rows)
+        nothing = repeat(None)
+        calls = map(
+            self._producer.produce,
+            repeat(self._topic),
+            values,
+            rest.keys,
+            repeat(_ANY_PARTITION),
+            nothing,  # no callback of their own
+            nothing,
+            _present(rest.timestamps_ms),
+            headers,
+        )
         try:
-            for row, (value, key, timestamp_ms) in enumerate(rows, start):  # noqa: B007  # returned below
-                at_ms = timestamp_ms if timestamp_ms > 0 else 0  # 0 is the present time
-                if type(value) is tuple:
-                    produce(topic, value[0], key, timestamp=at_ms, headers=value[1])
-                else:
-                    produce(topic, value, key, timestamp=at_ms)
+            deque(calls, maxlen=0)
         except BufferError:
+            row = len(chunk) - length_hint(values) - 1  # that of the call
             self._producer.poll(_FULL_S)
             self._listen(len(self._producer), has_moved=row > start)
             return row
         except self._kafka.KafkaException as error:
             self._watch.fail(error.args[0])
-            return row
+            return len(chunk) - length_hint(values) - 1
         self._producer.poll(0)
         return len(chunk)
 
@@ -187,3 +202,10 @@ class KafkaWriter(AcknowledgedWriter):
         if self._producer is not None:
             self._producer.purge()
             self._producer = None  # the library ends its threads and connections
+
+
+def _present(timestamps_ms: Sequence[int]) -> Iterable[int]:
+    """Return timestamps with 0, the present time, for those that are not known."""
+    if min(timestamps_ms) > 0:
+        return timestamps_ms
+    return [each if each > 0 else 0 for each in timestamps_ms]
