@@ -13,6 +13,7 @@ from streamkit.bench.in_memory import Silent
 from streamkit.connectors import Sink
 from streamkit.dataflow.contracts import ConnectorEnv
 from streamkit.env import SystemClock
+from streamkit.run.heap import frozen_heap
 from streamkit.runtime.called_sinks import own_writer
 from streamkit.runtime.ports import Ports
 from streamkit.runtime.worker import Worker, WorkerOptions
@@ -48,9 +49,11 @@ async def _run(app: App, folder: Path) -> float:
     store.open(app=app.name, cluster="bench")
     try:
         ports = Ports(readers, writers, store, States())
-        began_s = perf_counter()
-        code = await Worker(app.topology, ports, clock, Silent(), WorkerOptions()).run()
-        seconds = perf_counter() - began_s
+        with frozen_heap() as freeze:
+            freeze()
+            began_s = perf_counter()
+            code = await Worker(app.topology, ports, clock, Silent(), WorkerOptions()).run()
+            seconds = perf_counter() - began_s
     finally:
         store.close()
     assert code == 0, f"the job ended with exit code {code}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from itertools import chain, compress, repeat
 from operator import index, itemgetter
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 import msgspec
 
@@ -348,46 +348,3 @@ class Topic(Destination[T], Generic[T]):
     def renamed(self, name: str) -> Topic[T]:
         """Return the same topic under another name."""
         return replace(self, name=name)
-
-
-class LineBlock(Sequence[bytes]):
-    """Lines as one text without its last line end. It is divided only if a line is needed alone.
-
-    Args:
-        text: The lines, separated by ``\\n``.
-        count: How many they are.
-    """
-
-    __slots__ = ("_are_braced", "_count", "_lines", "text")
-
-    def __init__(self, text: bytes, count: int) -> None:
-        self.text = text
-        self._are_braced: bool | None = None
-        self._count = count
-        self._lines: list[bytes] | None = None
-
-    def __len__(self) -> int:
-        return self._count
-
-    @property
-    def are_braced(self) -> bool:
-        """Whether each line begins with ``{`` and ends with ``}``."""
-        if self._are_braced is None:
-            is_clear = self.text.startswith(b"{") and self.text.endswith(b"}")
-            self._are_braced = is_clear and self.text.count(b"}\n{") == self._count - 1
-        return self._are_braced
-
-    @overload
-    def __getitem__(self, at: int, /) -> bytes: ...
-    @overload
-    def __getitem__(self, at: slice, /) -> list[bytes]: ...
-    def __getitem__(self, at: int | slice, /) -> bytes | list[bytes]:
-        return self._divided()[at]
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._divided())
-
-    def _divided(self) -> list[bytes]:
-        if self._lines is None:
-            self._lines = self.text.split(b"\n")
-        return self._lines

@@ -14,6 +14,7 @@ from streamkit.bench.timing import Stopwatch, measured
 from streamkit.env import SystemClock
 from streamkit.observe.facts import Ended, Snapshot, Started
 from streamkit.run import Run, RunOptions
+from streamkit.run.heap import frozen_heap
 from streamkit.settings import Settings
 from streamkit.target import BrokerLease, Target
 
@@ -30,7 +31,7 @@ def run_job(app: App, environment: Environment, *, drain: bool = False) -> Stopw
     # Ignore the state and the offsets of the previous round, in the folder and on the broker.
     options = RunOptions(once=True, drain=drain, fresh_state=True, commit_interval_s=COMMIT_S)
     job = Run(app, options, Settings(), target, BrokerLease(target), Silent(), SystemClock())
-    with measured() as watch:
+    with frozen_heap() as job.on_running, measured() as watch:
         code = anyio.run(job.main)
     if code:
         raise WrongOutput(f"the job ended with exit code {code}")

@@ -15,6 +15,7 @@ from streamkit.errors import UsageError
 from streamkit.observe.report import JsonReporter, Reporter, TextReporter
 from streamkit.observe.streams import fill_standard_descriptors
 from streamkit.run.graph import needs_broker
+from streamkit.run.heap import frozen_heap
 from streamkit.run.options import Job, RunOptions
 from streamkit.run.run import NOTHING_READ, Run
 from streamkit.run.settings import settings_of
@@ -45,6 +46,12 @@ def run_app(
     fill_standard_descriptors()
     start = Start(app, options, JsonReporter() if options.json else TextReporter())
     start.on_stopping = on_stopping
+    with frozen_heap() as start.on_running:
+        return _run_in_thread(start, options)
+
+
+def _run_in_thread(start: Start, options: RunOptions) -> int:
+    """Run a job in this thread; if it is the main one, handle the signals of the process."""
     if threading.current_thread() is not threading.main_thread():
         return start.run()
     try:
@@ -54,10 +61,11 @@ def run_app(
             deadline_s=options.stop_deadline_s,
             on_forced_exit=start.on_forced_exit,
         ) as watchdog:
+            given = start.on_stopping
 
             def begin(deadline_s: float) -> None:
                 watchdog.arm_deadline(deadline_s)
-                on_stopping(deadline_s)
+                given(deadline_s)
 
             start.on_stopping = begin
             return start.run()

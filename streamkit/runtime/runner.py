@@ -26,7 +26,8 @@ from streamkit.errors import StageError
 from streamkit.forks import SameProcess
 from streamkit.frames.column_rows import ColumnRows
 from streamkit.limits import CHUNK_BYTES_MAX, CHUNK_RECORDS_MAX, COLUMNS_RECORDS_MAX
-from streamkit.record import Chunk, LineBlock
+from streamkit.line_block import LineBlock
+from streamkit.record import Chunk
 from streamkit.runtime.calls import Calls
 from streamkit.runtime.delivery import Delivery
 from streamkit.runtime.intake import Arrival, Intake

@@ -16,7 +16,7 @@ from streamkit.connectors import ConnectorEnv
 from streamkit.connectors.files import Files, Jsonl, lines
 from streamkit.connectors.files.lines import LineReader, Mark
 from streamkit.env import SystemClock
-from streamkit.record import LineBlock
+from streamkit.line_block import LineBlock
 
 TEXTS = st.lists(
     st.sampled_from([b"", b"a", b"bc\r", b"\r", b"d" * 30, b"\xef\xbb\xbf"]), max_size=30
@@ -102,6 +102,12 @@ async def test_a_reader_that_reads_ahead_loses_no_row(tmp_path: Path, seed: int)
 )
 def test_lines_are_braced_only_if_each_of_them_is(text: bytes, expected: bool) -> None:
     assert LineBlock(text, text.count(b"\n") + 1).are_braced is expected
+
+
+@given(st.lists(st.sampled_from([b'{"n":1}', b'{"m":2}', b"{}", b"{", b"}", b"", b"[]", b" {}"])))
+def test_braced_lines_are_found_as_one_by_one(lines: list[bytes]) -> None:
+    expected = bool(lines) and all(each[:1] == b"{" and each[-1:] == b"}" for each in lines)
+    assert LineBlock(b"\n".join(lines), max(1, len(lines))).are_braced is expected
 
 
 def test_values_that_cross_lines_are_errors_and_empty_lines_are_left_out(tmp_path: Path) -> None:

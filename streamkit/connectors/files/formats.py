@@ -15,7 +15,8 @@ from streamkit.connectors.files.csv_rows import CsvDialect, CsvReader, csv_decod
 from streamkit.connectors.files.lines import LineReader, Mark
 from streamkit.dataflow.contracts import Decoder
 from streamkit.errors import DataError, TopologyError, UsageError
-from streamkit.record import Kind, LineBlock, Value
+from streamkit.line_block import LineBlock
+from streamkit.record import Kind, Value
 from streamkit.serde.values import encode_as, format_for
 
 if TYPE_CHECKING:  # Python 3.11 does not have it

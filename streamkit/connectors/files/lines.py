@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from streamkit.errors import DataError
-from streamkit.record import LineBlock
+from streamkit.line_block import LineBlock
 
 if TYPE_CHECKING:
     from streamkit.connectors.files.formats import Rows
