@@ -15,7 +15,6 @@ import anyio
 from streamkit.dataflow.contracts import ConnectorEnv
 from streamkit.dataflow.lookup_tables import LookupTable, RowFinder
 from streamkit.env import SystemClock
-from streamkit.errors import StreamKitError
 from streamkit.record import Kind
 from streamkit.testing.conformance.loop_delay import require_free_loop
 from streamkit.testing.conformance.rules import (
@@ -28,6 +27,7 @@ from streamkit.testing.conformance.rules import (
     REFUSED,
     TABLE_DESCRIBED,
     Rule,
+    check_failed_open,
     listed,
 )
 
@@ -199,17 +199,7 @@ async def check_close(case: LookupCase, unopenable: Callable[[], LookupTable] | 
         return
     table = unopenable()
     finder = case.finder(table)
-    error: BaseException | None = None
-    try:
-        await finder.open()
-    except StreamKitError as found:
-        error = found
-    except Exception as found:
-        FIND_CLOSE.require(False, f"open() failed with {found!r}, which is not a StreamKitError")
-    FIND_CLOSE.require(error, f"open() of {table} must fail, but did not")
-    with FIND_CLOSE.during("close() after a failed open()"):
-        await finder.close()
-        await finder.close()
+    await check_failed_open(FIND_CLOSE, table, finder, finder.open())
 
 
 async def check_loop(case: LookupCase, blocked_ms_max: int) -> None:

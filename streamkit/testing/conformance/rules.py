@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import anyio
 
-from streamkit.errors import shown
+from streamkit.errors import StreamKitError, shown
 
 # A connector that needs longer for one call is taken to hang.
 CALL_S_MAX: Final = 10.0
@@ -49,6 +49,29 @@ class Rule:
             raise RuleBroken(self, f"{what} did not return within {CALL_S_MAX:g} s") from error
         except Exception as error:
             raise RuleBroken(self, f"{what} raised {type(error).__name__}: {error}") from error
+
+
+class Closable(Protocol):
+    """A reader, writer or finder."""
+
+    async def close(self) -> None: ...
+
+
+async def check_failed_open(
+    rule: Rule, what: object, opened: Closable, opening: Awaitable[object]
+) -> None:
+    """Check that something cannot be opened, and can be closed twice afterwards."""
+    error: BaseException | None = None
+    try:
+        await opening
+    except StreamKitError as found:
+        error = found
+    except Exception as found:
+        rule.require(False, f"open() failed with {found!r}, which is not a StreamKitError")
+    rule.require(error, f"open() of {what!r} must fail, but did not")
+    with rule.during("close() after a failed open()"):
+        await opened.close()
+        await opened.close()
 
 
 def listed(values: list[Any]) -> str:

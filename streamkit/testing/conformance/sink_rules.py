@@ -10,7 +10,6 @@ import anyio
 
 from streamkit.dataflow.contracts import AcknowledgedWriter, Sink
 from streamkit.dataflow.steps import RowFailed
-from streamkit.errors import StreamKitError
 from streamkit.record import Record
 from streamkit.testing.conformance.loop_delay import require_free_loop
 from streamkit.testing.conformance.rules import (
@@ -23,6 +22,7 @@ from streamkit.testing.conformance.rules import (
     SINK_EMPTY,
     SINK_LOOP,
     WRITES,
+    check_failed_open,
     listed,
     without,
 )
@@ -171,17 +171,7 @@ async def check_close(case: SinkCase, unopenable: Callable[[], Sink[Any]] | None
         return
     sink = unopenable()
     writer = sink.writer(place.env)
-    error: BaseException | None = None
-    try:
-        await writer.open({})
-    except StreamKitError as found:
-        error = found
-    except Exception as found:
-        SINK_CLOSE.require(False, f"open() failed with {found!r}, which is not a StreamKitError")
-    SINK_CLOSE.require(error, f"open() of {sink!r} must fail, but did not")
-    with SINK_CLOSE.during("close() after a failed open()"):
-        await writer.close()
-        await writer.close()
+    await check_failed_open(SINK_CLOSE, sink, writer, writer.open({}))
 
 
 async def _close_twice(writing: Writing) -> None:

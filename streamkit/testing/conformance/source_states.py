@@ -19,6 +19,7 @@ from streamkit.testing.conformance.rules import (
     EMPTY,
     LOOP,
     RuleBroken,
+    check_failed_open,
     listed,
     without,
 )
@@ -39,17 +40,7 @@ async def check_close(case: SourceCase, unopenable: Callable[[], Source[Any]] | 
         return
     source = unopenable()
     reader = source.reader(case.env())
-    error: BaseException | None = None
-    try:
-        await reader.open({})
-    except StreamKitError as found:
-        error = found
-    except Exception as found:
-        CLOSE.require(False, f"open() failed with {found!r}, which is not a StreamKitError")
-    CLOSE.require(error, f"open() of {source!r} must fail, but did not")
-    with CLOSE.during("close() after a failed open()"):
-        await reader.close()
-        await reader.close()
+    await check_failed_open(CLOSE, source, reader, reader.open({}))
 
 
 async def _close_twice(reading: Reading) -> None:
