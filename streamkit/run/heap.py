@@ -9,6 +9,10 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Final
+
+# Python 3.12 begins with some hundred frozen objects.
+_FROZEN_BY_PYTHON_MAX: Final = 1_000
 
 
 @contextmanager
@@ -21,7 +25,7 @@ def frozen_heap() -> Iterator[Callable[[], None]]:
 
     def freeze() -> None:
         nonlocal has_frozen
-        if not gc.get_freeze_count():
+        if gc.get_freeze_count() <= _FROZEN_BY_PYTHON_MAX:
             gc.freeze()
             has_frozen = True
 

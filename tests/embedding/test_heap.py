@@ -32,8 +32,9 @@ def frozen_during_a_run(folder: Path, *, fails: bool = False) -> list[int]:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_objects_are_frozen_only_while_a_job_runs(tmp_path: Path, fails: bool) -> None:
+    before = gc.get_freeze_count()
     assert frozen_during_a_run(tmp_path, fails=fails)[0] > 10_000
-    assert gc.get_freeze_count() == 0
+    assert gc.get_freeze_count() <= before
 
 
 def test_what_a_program_has_frozen_stays_frozen(tmp_path: Path) -> None:
