@@ -24,6 +24,8 @@ from typing import Final
 from streamkit.runtime.child_imports import MAIN_IN_CHILD, loaded_folders
 
 _MAIN: Final = ("__main__", MAIN_IN_CHILD)
+# Each import compares the paths of all modules.
+_real_path: Final = lru_cache(maxsize=None)(os.path.realpath)
 
 
 @dataclass(slots=True)
@@ -113,10 +115,6 @@ def module_of_file(file: str) -> ModuleType | None:
     return None
 
 
-# Each import compares the paths of all modules.
-_real_path: Final = lru_cache(maxsize=None)(os.path.realpath)
-
-
 class _OneModulePerFile(MetaPathFinder):
     """Finds loaded files under any name, and modules of the standard library first.
 
@@ -138,7 +136,7 @@ class _OneModulePerFile(MetaPathFinder):
 
 
 def _is_ours(file: str) -> bool:
-    """Return whether a file is one of the user, not of a library in an environment of his."""
+    """Return whether a file belongs to the user, and not to an installed library."""
     return _is_below(file, loaded_folders) and not _is_below(file, site.getsitepackages())
 
 

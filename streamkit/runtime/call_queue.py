@@ -116,7 +116,7 @@ class CallQueue(PendingQueue):
     def pass_over(self, records: Sequence[PendingRecord]) -> None:
         failed = self._failed_number
         if failed is not None and any(each.number == failed for each in records):
-            # It was put aside in spite of its policy, or a test goes on.
+            # The record was put aside in spite of its policy, or a test continues after its error.
             self._failed_number = None
             stopped, self._stopped = self._stopped, []
             self._requeue(stopped)

@@ -80,7 +80,8 @@ class JobInMemory:
         self._next_offset: dict[tuple[Node, int], int] = {}
         self._positions: dict[Node, dict[str, str]] = {}
         self._loop = Loop()
-        # What has failed in calls or retries: the next run has it, so this one goes on without it.
+        # Records that failed in calls or retries. They stay stored for the next run; this run
+        # continues without them.
         self._failed: list[tuple[PendingQueue, list[PendingRecord]]] = []
         self._is_open = False
         self._opened: list[SinkWriter] = []

@@ -1,4 +1,4 @@
-"""After an error of a call, a test goes on; the record that failed waits for the next run."""
+"""A test continues after a call has failed; a restart tries the failed record again."""
 
 from __future__ import annotations
 

@@ -70,7 +70,10 @@ class Lines:
             return LineBlock(text, lines)
 
     def aim_at(self, rows: int, block: LineBlock) -> None:
-        """Let the next block have not many more lines, if they are as long as those of a block."""
+        """Choose how much to read, so that the next block has about as many rows.
+
+        Its lines are assumed to be as long as those of ``block``.
+        """
         wanted = len(block.text) * rows // len(block) * _AIMED_PERCENT // 100
         self.block_bytes = max(1, BLOCK_BYTES // 4, min(BLOCK_BYTES * 4, wanted))
 

@@ -152,6 +152,8 @@ class KafkaWriter(AcknowledgedWriter):
         """Write rows from ``start`` on until the buffer is full; return the next row."""
         rest = chunk.slice(start, len(chunk))
         rows: list[Any] = list(rest.values)  # whose iterator knows how many are left
+        # `map` would end with the shortest column.
+        assert len(rows) == len(rest.keys) == len(rest.timestamps_ms), "columns have equal lengths"
         headers: Iterable[Any] = repeat(None)
         if tuple in set(map(type, rows)):
             headers = [each[1] if type(each) is tuple else None for each in rows]

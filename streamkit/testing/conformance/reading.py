@@ -105,7 +105,7 @@ class Reading:
         return self.skip()
 
     def skip(self) -> dict[str, str]:
-        """Return the positions after what is no row, as a commit stores them."""
+        """Return the positions after entries that are not rows, as a commit stores them."""
         with self._rule.during("skipped_positions()"):
             skipped = self.reader.skipped_positions()
         for key, text in skipped.items():
