@@ -37,6 +37,14 @@ class TestDatabase:
         for each in statements:
             self.run(each)
 
+    def has_table(self, name: str) -> bool:
+        if self.dialect is SQLITE:
+            places = "sqlite_master WHERE type = 'table' AND name"
+        else:
+            here = "current_schema()" if self.is_postgres else "DATABASE()"
+            places = f"information_schema.tables WHERE table_schema = {here} AND table_name"
+        return self.run(f"SELECT 1 FROM {places} = '{name}'") != []
+
     @contextmanager
     def session(self) -> Iterator[Session]:
         """Open a session of ours."""
