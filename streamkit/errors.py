@@ -302,9 +302,16 @@ class StageError(StreamKitError):
     """A user function raised an exception, which is the cause."""
 
     def __init__(
-        self, message: str, *, stage: str, topic: str, partition: int, offset: int | None
+        self,
+        message: str,
+        *,
+        stage: str,
+        topic: str,
+        partition: int,
+        offset: int | None,
+        hint: str = "",
     ) -> None:
-        super().__init__(message)
+        super().__init__(message, hint=hint)
         self.stage = stage
         self.topic, self.partition, self.offset = topic, partition, offset
 

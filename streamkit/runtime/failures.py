@@ -49,6 +49,7 @@ def describe_failure(
         topic=chunk.topic,
         partition=chunk.partition,
         offset=offset,
+        hint=cause.hint if isinstance(cause, StreamKitError) else "",
     )
     failure.__cause__ = cause
     return failure

@@ -178,7 +178,7 @@ def test_a_file_without_rows_is_allowed(tmp_path: Path, data: str) -> None:
     ("data", "message"),
     [
         ("carrier,number\nUA,1\nAA,two\n", r"f\.csv line 3: .*number"),
-        ("carrier,number\nUA,1\n\nAA\n", r"f\.csv line 4: the row has 1 fields.* 2 columns"),
+        ("carrier,number\nUA,1\n\nAA\n", r"f\.csv line 4: the row has 1 field, .* 2 columns"),
         ('carrier,number\n"U\nA",1\nAA,2,3\n', r"f\.csv line 4: the row has 3 fields"),
         ("carrier\nUA\n", r"f\.csv line 2: the file has no column 'number'"),
         (b"carrier,number\nU\xffA,1\n", r"f\.csv line 2: .*'carrier' is not valid utf-8"),
@@ -211,7 +211,7 @@ def test_a_later_stage_names_the_line_too(tmp_path: Path) -> None:
 
 
 def test_a_quote_that_is_never_closed_is_an_error_with_its_line(tmp_path: Path) -> None:
-    data = 'a,b\n1,"2\n' + "3,4\n" * 100_000
+    data = 'a,b\n1,"2\n' + f"{'x' * 999}\n" * 20_000
     with pytest.raises(DataError, match=r"f\.csv: a row that ends at line .*\n.*quote"):
         read_text(tmp_path / "f.csv", data, Csv(), dict)
 
@@ -222,7 +222,7 @@ def test_a_quote_that_is_open_at_the_end_is_an_error(tmp_path: Path, data: str) 
         read_text(tmp_path / "f.csv", data, Csv(), dict)
 
 
-@pytest.mark.parametrize("data", ["a,a\n", ",b\n", "\n1,2\n"])
+@pytest.mark.parametrize("data", [",\n", "\n1,2\n"])
 def test_a_header_that_names_no_columns_is_refused(tmp_path: Path, data: str) -> None:
     with pytest.raises(DataError, match="does not name the columns"):
         read_text(tmp_path / "f.csv", data, Csv(), dict)

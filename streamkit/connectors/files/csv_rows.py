@@ -1,28 +1,28 @@
-"""Rows of CSV files: where they begin, and how their texts become values."""
+"""Rows of CSV files, and where they begin."""
 
 from __future__ import annotations
 
 import csv
-import dataclasses
-import inspect
-import typing
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-import msgspec
-
 from streamkit.connectors.files.lines import Lines, Mark
-from streamkit.dataflow.contracts import Decoder
-from streamkit.errors import DataError, TopologyError, UsageError
+from streamkit.errors import DataError, UsageError
 from streamkit.limits import CHUNK_BYTES_MAX
-from streamkit.record import Kind, Value
 
 if TYPE_CHECKING:
     from streamkit.connectors.files.formats import Rows
 
 _ROWS_FIRST: Final = 256
+_FIELD_CHARACTERS_MAX: Final = 1 << 24
+
+# The reader of the standard library ends at a carriage return in a field without quotes, and does
+# not say where the rest of the row is. So it gets this character instead, which no text has.
+_RETURN: Final = "\udc0d"
+_LONE_RETURNS: Final = re.compile(r"\r(?!\n|\Z)")
 
 Header = tuple[str, ...]
 # A row with the names of its columns. The names are the same object for all rows of a file.
@@ -34,6 +34,10 @@ class InvalidRow:
     """A row that cannot be read; it fails when it is decoded."""
 
     problem: str
+    fields: list[str]
+
+    def __repr__(self) -> str:
+        return repr(self.fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class CsvReader:
         self._lines = Lines(file, start)
         self._dialect = dialect
         self._header = header
+        # There is one limit in a process: 131,072, unless somebody has changed it.
+        csv.field_size_limit(max(_FIELD_CHARACTERS_MAX, csv.field_size_limit()))
         # The lines that the rows read last came from, by blocks, and the ends of the blocks.
         self._blocks: list[tuple[Sequence[bytes], Mark]] = [([], start)]
         self._end = start
@@ -114,7 +120,7 @@ class CsvReader:
                 numbers = _numbers(rows, first)
             values: list[Any] = list(zip(repeat(self._header), rows))
             if not self._is_valid:
-                values = [_checked(each, self._dialect.encoding) for each in values]
+                values = list(map(self._checked, values, numbers))
             if not all(rows):  # an empty line
                 numbers = [at for at, row in zip(numbers, rows, strict=True) if row]
                 values = [each for each, row in zip(values, rows, strict=True) if row]
@@ -131,10 +137,15 @@ class CsvReader:
         if not rows:
             return None
         names = [name.strip() for name in rows[0]]
-        if not names or len(set(names)) != len(names) or not all(names):
+        if not any(names):
             raise DataError(
                 f"the first line does not name the columns: {rows[0]}",
                 hint='if the file has no such line, name them: header=["origin", "delay"]',
+            )
+        if any(_RETURN in name for name in names):
+            raise DataError(
+                "a carriage return is in the first line",
+                hint="if all lines end with it, replace it, for example with tr '\\r' '\\n'",
             )
         self._header = tuple(names)
         return self._header
@@ -184,6 +195,31 @@ class CsvReader:
                 return Mark(end.byte - sum(len(each) + 1 for each in block[-left:]), line)
         raise AssertionError(f"line {line} is not among the lines read last")
 
+    def _checked(self, row: CsvRow, line: int) -> CsvRow | InvalidRow:
+        """Return a row as it is in the file, or why it is not valid."""
+        header, fields = row
+        for name, field in zip(header, fields, strict=False):
+            if any("\udc80" <= character <= "\udcff" for character in field):
+                problem = f"the column {name!r} is not valid {self._dialect.encoding}: {field!r}"
+                return InvalidRow(problem, fields)
+        if not any(_RETURN in field for field in fields):
+            return row
+        try:
+            next(self._dialect.reader(self._lines_from(line)))
+            is_quoted = True
+        except csv.Error:
+            is_quoted = False
+        fields = [field.replace(_RETURN, "\r") for field in fields]
+        if not is_quoted:
+            return InvalidRow("a carriage return is in a field without quotes", fields)
+        return header, fields
+
+    def _lines_from(self, line: int) -> Iterator[str]:
+        """Return the lines read last, from the one with a number, as they are in the file."""
+        for block, end in self._blocks:
+            for each in block[max(0, line - end.line + len(block)) :]:
+                yield f"{each.decode(self._dialect.encoding, 'replace')}\n"
+
     def _texts(self) -> Iterator[list[str]]:
         while block := self._lines.next_block(is_complete=self._is_complete):
             self._blocks.append((block, self._lines.end))
@@ -191,6 +227,9 @@ class CsvReader:
                 text = block.text.decode(self._dialect.encoding)
             except UnicodeDecodeError:
                 text = block.text.decode(self._dialect.encoding, "surrogateescape")
+                self._is_valid = False
+            if text.count("\r") - text.endswith("\r") != text.count("\r\n"):
+                text = _LONE_RETURNS.sub(_RETURN, text)
                 self._is_valid = False
             yield [f"{line}\n" for line in text.split("\n")]
         self._has_ended = True
@@ -217,172 +256,3 @@ def _numbers(rows: list[list[str]], first: int) -> list[int]:
         numbers.append(first)
         first += _lines_in(row)
     return numbers
-
-
-def _checked(row: CsvRow, encoding: str) -> CsvRow | InvalidRow:
-    for name, field in zip(row[0], row[1], strict=False):
-        if any("\udc80" <= character <= "\udcff" for character in field):
-            return InvalidRow(f"the column {name!r} is not valid {encoding}: {field!r}")
-    return row
-
-
-# --- decoding ------------------------------------------------------------------------
-
-
-def csv_decoder(kind: Kind, missing: tuple[str, ...]) -> Decoder:
-    """Return how rows become values of a type.
-
-    Raises:
-        TopologyError: Values of the type cannot be made from texts.
-    """
-    origin: Any = typing.get_origin(kind) or kind
-    if origin in (None, Any, dict):
-        return Decoder(_Dicts(kind if typing.get_args(kind) else None, missing).one)
-    if origin is list:
-        return Decoder(lambda row: list(_fields(row)))
-    fields = _fields_of(kind)
-    if not fields:
-        raise TopologyError(
-            f"rows of CSV cannot be {kind}",
-            hint="use a class with fields, such as a msgspec.Struct, or dict or list",
-        )
-    rows = _Objects(kind, fields, frozenset(missing))
-    return Decoder(rows.one, rows.many)
-
-
-def csv_row(value: Value) -> CsvRow:
-    """Return the row that is decoded to a value, with every field as text."""
-    if isinstance(value, list):
-        return tuple(map(str, range(len(value)))), list(map(_text, value))
-    found = msgspec.to_builtins(value)
-    return tuple(found), [_text(each) for each in found.values()]
-
-
-def _text(value: Value) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return "" if value is None else str(value)
-
-
-def _fields(row: CsvRow | InvalidRow) -> list[str]:
-    if isinstance(row, InvalidRow):
-        raise DataError(row.problem)
-    header, fields = row
-    if len(fields) != len(header):
-        raise DataError(f"the row has {len(fields)} fields, but there are {len(header)} columns")
-    return fields
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """A field of the type: its column, its type, and whether it may be None or missing."""
-
-    name: str
-    column: str
-    kind: Kind
-    allows_none: bool
-    is_required: bool
-
-
-def _fields_of(kind: Kind) -> tuple[_Field, ...]:
-    try:
-        hints = typing.get_type_hints(kind, include_extras=True)
-    except (TypeError, NameError):
-        return ()
-    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        required = {each.name for each in msgspec.structs.fields(kind) if each.required}
-        columns = dict(zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True))
-    elif dataclasses.is_dataclass(kind):
-        given = (dataclasses.MISSING, dataclasses.MISSING)
-        found = dataclasses.fields(kind)
-        required = {each.name for each in found if (each.default, each.default_factory) == given}
-        columns = {each.name: each.name for each in found}
-    elif typing.is_typeddict(kind):
-        required = set(kind.__required_keys__)
-        columns = {name: name for name in hints}
-    else:
-        return ()
-    return tuple(
-        _Field(name, columns[name], hints[name], _allows_none(hints[name]), name in required)
-        for name in columns
-    )
-
-
-def _allows_none(kind: Kind) -> bool:
-    try:
-        msgspec.convert(None, kind)
-    except (msgspec.ValidationError, TypeError):
-        return False
-    return True
-
-
-class _Dicts:
-    """Makes dicts of texts, converted if the dict has a type for its values."""
-
-    def __init__(self, kind: Kind, missing: tuple[str, ...]) -> None:
-        self._kind = kind
-        self._missing = frozenset(missing)
-        self._allows_none = kind is not None and _allows_none(typing.get_args(kind)[1])
-
-    def one(self, row: CsvRow | InvalidRow) -> Any:
-        fields = _fields(row)
-        assert not isinstance(row, InvalidRow), "it has no fields"
-        texts = dict(zip(row[0], fields, strict=True))
-        if self._kind is None:
-            return texts
-        if self._allows_none:
-            given = {k: None if v in self._missing else v for k, v in texts.items()}
-            return msgspec.convert(given, self._kind, strict=False)
-        return msgspec.convert(texts, self._kind, strict=False)
-
-
-class _Objects:
-    """Makes objects of a class with fields, a column of texts at a time."""
-
-    def __init__(self, kind: Kind, fields: tuple[_Field, ...], missing: frozenset[str]) -> None:
-        self._kind = kind
-        self._fields = fields
-        self._missing = missing
-        # Its constructor takes the fields in their order, and nothing else has to be checked.
-        self._is_plain = (
-            isinstance(kind, type)
-            and issubclass(kind, msgspec.Struct)
-            and all(
-                each.kind is each.POSITIONAL_OR_KEYWORD
-                for each in inspect.signature(kind).parameters.values()
-            )
-        )
-
-    def many(self, rows: Sequence[CsvRow]) -> list[Any]:
-        header = rows[0][0]
-        texts = [fields for _, fields in rows]
-        columns = dict(zip(header, zip(*texts, strict=True), strict=True))
-        if not self._is_plain or any(each.column not in columns for each in self._fields):
-            return [self.one(row) for row in rows]
-        return list(map(self._kind, *(self._column(each, columns) for each in self._fields)))
-
-    def _column(self, field: _Field, columns: dict[str, tuple[str, ...]]) -> Sequence[Any]:
-        texts: Sequence[str | None] = columns[field.column]
-        if field.kind is str:
-            return texts
-        if field.allows_none:
-            missing = self._missing
-            texts = [None if text in missing else text for text in texts]
-        found: list[Any] = msgspec.convert(texts, list[field.kind], strict=False)  # type: ignore[name-defined]
-        return found
-
-    def one(self, row: CsvRow | InvalidRow) -> Any:
-        fields = _fields(row)
-        assert not isinstance(row, InvalidRow), "it has no fields"
-        texts = dict(zip(row[0], fields, strict=True))
-        given: dict[str, Any] = {}
-        for field in self._fields:
-            text = texts.get(field.column)
-            if text is None:
-                if field.is_required:
-                    raise DataError(
-                        f"the file has no column {field.column!r}; it has {', '.join(row[0])}"
-                    )
-                continue
-            given[field.column] = None if field.allows_none and text in self._missing else text
-        return msgspec.convert(given, self._kind, strict=False)

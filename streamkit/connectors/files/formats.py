@@ -11,7 +11,8 @@ import msgspec
 
 from streamkit.connectors.file_sink.content import Content
 from streamkit.connectors.file_sink.rows import csv_content, json_content, text_content
-from streamkit.connectors.files.csv_rows import CsvDialect, CsvReader, csv_decoder, csv_row
+from streamkit.connectors.files.csv_rows import CsvDialect, CsvReader
+from streamkit.connectors.files.csv_values import csv_decoder, csv_row
 from streamkit.connectors.files.lines import LineReader, Mark
 from streamkit.dataflow.contracts import Decoder
 from streamkit.errors import DataError, TopologyError, UsageError

@@ -16,6 +16,7 @@ BLOCK_BYTES: Final = 1 << 18
 _AIMED_PERCENT: Final = 97
 _LINE_BYTES_MAX: Final = 1 << 26
 BOM: Final = b"\xef\xbb\xbf"
+_BOMS_OF_UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Lines:
         With ``is_complete``, what follows the last line end is a line too.
 
         Raises:
-            DataError: A line is too long.
+            DataError: A line is too long, or the file is in UTF-16.
         """
         while True:
             data = self._file.read(self.block_bytes)
@@ -66,6 +67,11 @@ class Lines:
             self.end = Mark(self.end.byte + len(text) + (cut >= 0), self.end.line + lines)
             if self._at_start:
                 self._at_start = False
+                if text.startswith(_BOMS_OF_UTF_16):
+                    raise DataError(
+                        "the file is in UTF-16",
+                        hint="convert it, for example with iconv -f UTF-16 -t UTF-8",
+                    )
                 text = text.removeprefix(BOM)
             return LineBlock(text, lines)
 
