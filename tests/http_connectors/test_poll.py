@@ -47,38 +47,70 @@ def by_record(asked: Asked) -> bytes:
     return reply({"data": {"rows": found}})
 
 
-WAYS: dict[str, tuple[Any, Cursor | None]] = {
-    "link": (by_link, None),
-    "body": (by_body, Cursor("cursor", body="meta.next")),
-    "record": (by_record, Cursor("since", record="id")),
+def by_header(asked: Asked) -> bytes:
+    at = int(asked.query.get("page", "0"))
+    following = {"NextPageToken": str(at + 3)} if at + 3 < len(ROWS) else {}
+    return reply({"data": {"rows": ROWS[at : at + 3]}}, headers=following)
+
+
+def by_link_in_body(asked: Asked) -> bytes:
+    at = int(asked.query.get("skip", "0"))
+    following = {"@odata.nextLink": f"rows?skip={at + 3}"} if at + 3 < len(ROWS) else {}
+    return reply({"data": {"rows": ROWS[at : at + 3]}, **following})
+
+
+def by_offset(asked: Asked) -> bytes:
+    at = int(asked.query["offset"])
+    return reply({"data": {"rows": ROWS[at : at + 3]}})
+
+
+def by_page(asked: Asked) -> bytes:
+    at = 3 * (int(asked.query["page"]) - 1)
+    # A link that no number needs.
+    return reply({"data": {"rows": ROWS[at : at + 3]}}, headers={"Link": "</rows>; rel=next"})
+
+
+def by_page_or_404(asked: Asked) -> bytes:
+    return by_page(asked) if int(asked.query["page"]) < 4 else reply({"detail": "none"}, 404)
+
+
+WAYS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "link": (by_link, {}),
+    "body": (by_body, {"cursor": Cursor("cursor", body="meta.next")}),
+    "record": (by_record, {"cursor": Cursor("since", record="id")}),
+    "header": (by_header, {"cursor": Cursor("page", header="NextPageToken")}),
+    "link in body": (by_link_in_body, {"next_url": "@odata.nextLink"}),
+    "offset": (by_offset, {"cursor": Cursor("offset", counts="records")}),
+    "page": (by_page, {"cursor": Cursor("page", counts="pages")}),
+    "page or 404": (by_page_or_404, {"cursor": Cursor("page", counts="pages")}),
 }
 
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_every_page_is_read_once(way: str) -> None:
-    script, cursor = WAYS[way]
+    script, options = WAYS[way]
     async with scripted(script) as server:
-        source = HttpPoll(server.url + "/rows", records="data.rows", cursor=cursor)
+        source = HttpPoll(server.url + "/rows", records="data.rows", **options)
         assert await read_all(source.reader(Run().env)) == AS_JSON
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("count", range(1, 7))
 async def test_a_reader_resumes_after_every_row(way: str, count: int) -> None:
-    script, cursor = WAYS[way]
+    script, options = WAYS[way]
     async with scripted(script) as server:
-        source = HttpPoll(server.url + "/rows", records="data.rows", cursor=cursor)
+        source = HttpPoll(server.url + "/rows", records="data.rows", **options)
         first, position = await read_rows(source.reader(Run().env), count, {})
         assert first == AS_JSON[:count]
         second, _ = await read_rows(source.reader(Run().env), 99, position)
     assert first + second == AS_JSON
 
 
-@pytest.mark.parametrize("way", ["body", "record"])
+@pytest.mark.parametrize("way", ["body", "record", "header", "offset", "page", "page or 404"])
 async def test_a_run_after_the_last_page_reads_only_new_rows(way: str) -> None:
-    script, cursor = WAYS[way]
+    script, options = WAYS[way]
     async with scripted(script) as server:
-        source = HttpPoll(server.url + "/rows", records="data.rows", cursor=cursor)
+        source = HttpPoll(server.url + "/rows", records="data.rows", **options)
         _, position = await read_rows(source.reader(Run().env), 99, {})
         assert await read_all(source.reader(Run().env), position) == []
         ROWS.append({"id": 8})

@@ -6,12 +6,12 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import urljoin
 
 import msgspec
 
-from streamkit.errors import StreamKitError, UsageError
+from streamkit.errors import StreamKitError, UsageError, shown
 
 Path = str | Callable[[Any], Any]
 
@@ -27,12 +27,15 @@ class Cursor:
     """A parameter of the request that says after what the next page begins.
 
     Its value comes from the response: from ``body``, the path of a field such as
-    ``"meta.next_cursor"``, or from ``record``, the path of a field of the last record such as
-    ``"updated_at"``. ``start`` is the value of the first request. ``more`` is the path of a field
-    of the body that is false on the last page. A path may also be a function.
+    ``"meta.next_cursor"``, from ``record``, the path of a field of the last record such as
+    ``"updated_at"``, or from the ``header`` with this name. Or it is a number, which ``counts``
+    the pages or records that were read. ``start`` is the value of the first request; numbers of
+    pages start at 1, those of records at 0. ``more`` is the path of a field of the body that is
+    false on the last page. A path may also be a function.
 
     Raises:
-        UsageError: Not exactly one of ``body`` and ``record`` is given.
+        UsageError: Not exactly one of ``body``, ``record``, ``header`` and ``counts`` is given, or
+            the start of a number is not one.
     """
 
     parameter: str
@@ -40,13 +43,26 @@ class Cursor:
     record: Path | None = None
     start: str | int | None = None
     more: Path | None = None
+    header: str | None = None
+    counts: Literal["pages", "records"] | None = None
 
     def __post_init__(self) -> None:
-        if (self.body is None) == (self.record is None):
+        if [self.body, self.record, self.header, self.counts].count(None) != 3:
             raise UsageError(
-                "a Cursor needs one of body= and record=",
+                "a Cursor needs one of body=, record=, header= and counts=",
                 hint='for example Cursor("after", record="id")',
             )
+        if self.counts not in (None, "pages", "records"):
+            raise UsageError(f"counts= must be 'pages' or 'records', not {shown(self.counts)}")
+        if self.counts is not None and not str(self.first).isdecimal():
+            raise UsageError(f"start= must be a number with counts=, not {shown(self.start)}")
+
+    @property
+    def first(self) -> str | None:
+        """The value of the first request; None if it has no such parameter."""
+        if self.start is not None:
+            return str(self.start)
+        return {None: None, "pages": "1", "records": "0"}[self.counts]
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -72,7 +88,8 @@ class Place(msgspec.Struct, frozen=True):
 class Page:
     """A page that was read: where it was, its rows as JSON, and the place after it.
 
-    ``skipped`` rows were done before. ``is_last``: no page follows for the moment.
+    ``skipped`` rows were done before. ``is_last``: no page follows for the moment. ``next`` is the
+    place of the next page where that is not the one after the rows.
     """
 
     place: Place
@@ -80,12 +97,15 @@ class Page:
     after: Place
     is_last: bool
     skipped: int = 0
+    next: Place | None = None
 
 
 def found_at(path: Path, value: Any) -> Any:
     """Return the value at a path such as ``data.items``; None if there is none."""
     if callable(path):
         return path(value)
+    if isinstance(value, Mapping) and path in value:  # a name with a dot, such as @odata.nextLink
+        return value[path]
     for name in filter(None, path.split(".")):
         if isinstance(value, list) and name.isdecimal() and int(name) < len(value):
             value = value[int(name)]
@@ -124,6 +144,23 @@ def next_link(header: str, url: str) -> str | None:
     return None
 
 
+def linked_at(path: Path, body: Any, url: str) -> str | None:
+    """Return the URL of the next page that is in the body; None if there is none.
+
+    Raises:
+        StreamKitError: It is not a text.
+    """
+    found = found_at(path, body)
+    if found is None or found is False or found == "":
+        return None
+    if not isinstance(found, str):
+        raise StreamKitError(
+            f"the URL of the next page must be a text, but next_url={path!r} is "
+            f"{type(found).__name__}"
+        )
+    return urljoin(url, found)
+
+
 def cursor_text(value: Any) -> str | None:
     """Return a cursor as the text of a parameter; None if it names no page.
 
@@ -147,9 +184,15 @@ def crc_of(rows: list[bytes], start: int = 0) -> int:
 
 
 def page_of(
-    body: Any, place: Place, link: str | None, *, records: Path | None, cursor: Cursor | None
+    body: Any,
+    place: Place,
+    link: str | None,
+    headers: Mapping[str, str],
+    *,
+    records: Path | None,
+    cursor: Cursor | None,
 ) -> Page:
-    """Return the page that a body is.
+    """Return the page that a response is.
 
     A cursor that does not change names the same page again, so it ends the pass. Rows at the
     place that were done before are skipped, if they are still the same rows.
@@ -163,8 +206,13 @@ def page_of(
     rows = [msgspec.json.encode(each) for each in values]
     if cursor is None:
         return _resumed(place, rows, _after(place, rows, link, place.cursor), link is None)
-    assert cursor.body is not None, "a cursor has one of both"
-    following = cursor_text(found_at(cursor.body, body))
+    if cursor.counts is not None:
+        return _numbered_page(rows, place, cursor, body)
+    if cursor.header is not None:
+        following = cursor_text(headers.get(cursor.header.lower()))
+    else:
+        assert cursor.body is not None, "a cursor has one of them"
+        following = cursor_text(found_at(cursor.body, body))
     is_last = following is None or following == place.cursor or _has_no_more(cursor, body)
     if link is not None:
         return _resumed(place, rows, _after(place, rows, link, place.cursor), is_last=False)
@@ -196,6 +244,22 @@ def _page_by_record(
     after = Place(end, link, following, seen=(*before, *at_mark)[-_SEEN_MAX:])
     is_last = link is None and (not rows or _has_no_more(cursor, body))
     return _resumed(place, rows, after, is_last)
+
+
+def _numbered_page(rows: list[bytes], place: Place, cursor: Cursor, body: Any) -> Page:
+    """Return a page with a number, or one after a number of records.
+
+    A page with a number may get more rows later. So the place after its rows is in this page.
+    """
+    number = int(place.cursor or 0)
+    is_last = not rows or _has_no_more(cursor, body)
+    if cursor.counts == "records":
+        after = _after(place, rows, None, str(number + len(rows)))
+        return _resumed(place, rows, after, is_last)
+    page = _resumed(place, rows, _after(place, rows, None, place.cursor, stays=True), is_last)
+    if not is_last:
+        page.next = Place(page.after.offset, cursor=str(number + 1))
+    return page
 
 
 def _check_ascends(marks: list[str | None], path: Path) -> None:

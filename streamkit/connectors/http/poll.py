@@ -30,6 +30,7 @@ from streamkit.connectors.http.paging import (
     Path,
     Place,
     crc_of,
+    linked_at,
     next_link,
     page_of,
 )
@@ -55,9 +56,9 @@ _STALE: Final = (400, 404, 410)
 class HttpPoll(Source[Any]):
     """A JSON API that is requested at an interval; each record of a page is a record.
 
-    A page that links to the next one (``Link: rel=next``) is followed, and a `Cursor` names the
-    next one. The position is the page and the rows of it that are done, so a job resumes after
-    each row. Without a cursor, a page that has changed is read again as a whole.
+    A page that links to the next one, with ``Link: rel=next`` or ``next_url``, is followed, and a
+    `Cursor` names the next one. The position is the page and the rows of it that are done, so a job
+    resumes after each row. Without a cursor, a page that has changed is read again as a whole.
 
     Responses with 408, 425, 429 or from 500 up, lost connections and timeouts are retried for
     ever; with ``--once``, at most ``attempts`` times. Other errors end the job.
@@ -68,6 +69,8 @@ class HttpPoll(Source[Any]):
         records: The path of the list of records in the body, such as ``"data.items"``, or a
             function; by default the body, which is one record if it is not a list.
         cursor: How the next page is named.
+        next_url: The path of the URL of the next page in the body, such as ``"paging.next"``, or a
+            function.
         headers: Headers of each request. Use a `Secret` for a value that must not be shown.
         bearer: A token for ``Authorization: Bearer``.
         auth: User and password for ``Authorization: Basic``.
@@ -93,6 +96,7 @@ class HttpPoll(Source[Any]):
     max_body_bytes: int | str = "16MiB"
     attempts: int = 5
     tls: Tls | None = None
+    next_url: Path | None = None
 
     def __post_init__(self) -> None:
         _ = self.address
@@ -143,14 +147,15 @@ class HttpPollReader(SourceReader):
         self._next = Place()  # the place of the next request
         self._pages: deque[Page] = deque()  # pages whose rows are not all committed
         self._rows_sent = 0  # rows of the last page that `next` has returned
+        # The place after the last page with a number and with rows.
+        self._after_number: Place | None = None
         self._is_first_page = True
         self._waits = False
 
     async def open(self, committed: Positions) -> SourceFacts:
         self._exchange.open()
         text = committed.get(_PART)
-        start = self._source.cursor.start if self._source.cursor else None
-        self._next = Place(cursor=None if start is None else str(start))
+        self._next = Place(cursor=self._source.cursor.first if self._source.cursor else None)
         if text is not None:
             self._next = msgspec.json.decode(text, type=Place)
         self._is_first_page = self._next.link is None
@@ -218,12 +223,10 @@ class HttpPollReader(SourceReader):
                 response = await self._exchange.get(self._url_of(place), _conditions(place))
                 page = self._page_of(response, place)
             except Refused as error:
-                if place.link is None or error.status not in _STALE:
-                    raise
-                self._env.note(f"{error}; the pass begins again at the first page")
-                self._next = Place(place.offset, cursor=place.cursor, seen=place.seen)
-                self._is_first_page = True
-                continue
+                if not self._is_after_the_last(place, error):
+                    self._begin_again(place, error)
+                    continue
+                page = Page(place, [], place, is_last=True)
             except Transient as error:
                 await self._outage.wait(error)
                 continue
@@ -231,17 +234,55 @@ class HttpPollReader(SourceReader):
             self._take(page)
             return
 
+    def _is_after_the_last(self, place: Place, error: Refused) -> bool:
+        """Whether a service that is asked for the page after its last one responds so."""
+        cursor = self._source.cursor
+        is_numbered = cursor is not None and cursor.counts is not None
+        is_first = cursor is not None and place.cursor == cursor.first
+        return error.status == 404 and is_numbered and not is_first and place.rows == 0
+
+    def _begin_again(self, place: Place, error: Refused) -> None:
+        """Begin the pass again if a link is too old; raise other errors."""
+        if place.link is None or error.status not in _STALE:
+            raise error
+        self._env.note(f"{error}; the pass begins again at the first page")
+        self._next = Place(place.offset, cursor=place.cursor, seen=place.seen)
+        self._is_first_page = True
+
     def _take(self, page: Page | None) -> None:
         if page is None:  # nothing has changed
             self._waits = True
             self._is_first_page = True
             return
-        self._next = page.after
+        self._next = page.next or page.after
+        if self._source.cursor is not None and self._source.cursor.counts == "pages":
+            self._check_differs(page)
+            if page.rows:
+                self._after_number = page.after
+            elif self._after_number is not None:
+                self._next = self._after_number  # the last page may get more rows
         self._waits = page.is_last
         self._is_first_page = page.is_last
         if page.skipped < len(page.rows):
             self._pages.append(page)
             self._rows_sent = page.skipped
+
+    def _check_differs(self, page: Page) -> None:
+        """Refuse a page with the rows of the page before: its number may be ignored.
+
+        Raises:
+            StreamKitError: It has them.
+        """
+        before = self._after_number
+        if before is None or not page.rows or page.place.cursor == before.cursor:
+            return
+        if len(page.rows) == before.rows and crc_of(page.rows) == before.crc:
+            raise StreamKitError(
+                f"page {page.place.cursor} of {masked(self._url)} has the same records as page "
+                f"{before.cursor}",
+                hint="the parameter may have another name; if the service repeats its last page, "
+                "use more=, the path of a field that is false on the last page",
+            )
 
     def _url_of(self, place: Place) -> str:
         if place.link is not None:
@@ -267,7 +308,12 @@ class HttpPollReader(SourceReader):
             body = msgspec.json.decode(response.body) if response.body.strip() else []
         except msgspec.DecodeError as error:
             raise Transient(f"the response is not valid JSON: {error}") from error
+        source = self._source
         link = next_link(response.headers.get("link", ""), response.url)
+        if source.next_url is not None:
+            link = linked_at(source.next_url, body, response.url)
+        elif source.cursor is not None and source.cursor.counts is not None:
+            link = None
         if link is not None and not is_same_origin(link, self._url):
             raise StreamKitError(
                 f"the next page of {masked(self._url)} is at another origin, {masked(link)}",
@@ -275,8 +321,9 @@ class HttpPollReader(SourceReader):
             )
         if link is not None and link == place.link:
             link = None  # the page names itself
-        source = self._source
-        page = page_of(body, place, link, records=source.records, cursor=source.cursor)
+        page = page_of(
+            body, place, link, response.headers, records=source.records, cursor=source.cursor
+        )
         if page.is_last and self._is_first_page and source.cursor is None:
             page.after = msgspec.structs.replace(
                 page.after,
