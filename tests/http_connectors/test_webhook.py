@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -85,7 +87,10 @@ async def test_a_body_has_one_or_many_records(body: Any, content: bytes, rows: l
         ("POST", "/orders", b"{", {}, 400),
         ("POST", "/orders", b"[1", {}, 400),
         ("POST", "/orders", b"x" * 101, {}, 413),
-        ("POST", "/orders", b"x", {"Content-Encoding": "gzip"}, 415),
+        ("POST", "/orders", b"x", {"Content-Encoding": "br"}, 415),
+        ("POST", "/orders", b"x", {"Content-Encoding": "gzip"}, 400),
+        ("POST", "/orders", gzip.compress(b"[1]")[:-1], {"Content-Encoding": "gzip"}, 400),
+        ("POST", "/orders", gzip.compress(b" " * 101), {"Content-Encoding": "gzip"}, 413),
         ("POST", "/orders", b"[1,2,3,4]", {}, 413),
         ("POST", "/orders", b"1", {"Authorization": "Bearer wrong"}, 401),
         ("POST", "/orders", b"1", {"Authorization": ""}, 401),
@@ -100,6 +105,25 @@ async def test_a_request_that_is_not_accepted_has_a_status(
         answer = await client.request(method, path, content=content, headers=fields)
     assert answer.status_code == status
     assert "t0ken" not in answer.text + str(answer.headers)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "X-Gzip"])
+async def test_a_body_may_be_compressed(encoding: str) -> None:
+    content = gzip.compress(b"[1,") + gzip.compress(b"2]")
+    async with opened(body="array") as (reader, client):
+        headers = {"Content-Encoding": encoding}
+        post = asyncio.create_task(client.post("/orders", content=content, headers=headers))
+        assert await commit(reader) == [b"1", b"2"]
+        assert (await post).status_code == 200
+
+
+async def test_a_small_body_does_not_become_a_large_one() -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    async with opened(max_body_bytes=1_000_000) as (_, client):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        answer = await client.post("/orders", content=bomb, headers={"Content-Encoding": "gzip"})
+        assert answer.status_code == 413
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB
 
 
 async def test_a_body_in_chunks_is_bounded() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from urllib.parse import urljoin
 import anyio
 
 from streamkit.connectors.http.address import Address, is_same_origin, masked
+from streamkit.connectors.http.inflate import GZIP, PLAIN, Inflate, encoding_of
 from streamkit.env import Clock, random_bits
 from streamkit.errors import ConfigError, ConnectFailed, StreamKitError
 
@@ -283,14 +283,17 @@ class Exchange:
 
     async def _read(self, received: httpx2.Response) -> bytes:
         """Read a body. It is decompressed here, because httpx2 has no bound on the result."""
-        encoding = received.headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in ("identity", "", "gzip", "x-gzip"):
+        encoding = encoding_of(received.headers)
+        if encoding not in (*PLAIN, *GZIP):
             raise StreamKitError(f"the response has the encoding {encoding!r}, not gzip")
-        inflate = _Inflate() if "gzip" in encoding else None
+        inflate = Inflate() if encoding in GZIP else None
         parts: list[bytes] = []
         room = self._max_body_bytes
         async for data in received.aiter_raw():
-            part = data if inflate is None else inflate.feed(data, room)
+            try:
+                part = data if inflate is None else inflate.feed(data, room)
+            except ValueError as error:
+                raise Transient(str(error)) from error
             room -= len(part)
             if room < 0:
                 raise StreamKitError(
@@ -301,34 +304,6 @@ class Exchange:
             parts.append(part)
         if inflate is not None and not inflate.is_complete:
             raise Transient("the compressed body is incomplete")
-        return b"".join(parts)
-
-
-class _Inflate:
-    """Decompresses gzip, without a result that is much larger than allowed."""
-
-    def __init__(self) -> None:
-        self._gzip = zlib.decompressobj(31)
-        self._has_data = False
-
-    @property
-    def is_complete(self) -> bool:
-        return self._gzip.eof or not self._has_data
-
-    def feed(self, data: bytes, room: int) -> bytes:
-        """Return the decompressed data, at most one byte more than there is room for."""
-        self._has_data = self._has_data or bool(data)
-        parts: list[bytes] = []
-        while data and room >= 0:
-            if self._gzip.eof:  # another member follows
-                self._gzip = zlib.decompressobj(31)
-            try:
-                part = self._gzip.decompress(data, room + 1)
-            except zlib.error as error:
-                raise Transient(f"the body is not valid gzip: {error}") from error
-            parts.append(part)
-            room -= len(part)
-            data = self._gzip.unused_data
         return b"".join(parts)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
 
+from streamkit.connectors.http.inflate import GZIP, Inflate, encoding_of
 from streamkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Server:
         judge: Called with each request before its body is read; returns a response to refuse it.
         accept: Called with each body; returns the response when it is known.
         request_timeout_s: How long a client may take to send a request.
-        max_body_bytes: The maximum size of a body.
+        max_body_bytes: The maximum size of a body, after decompression.
         max_connections: More connections than this are closed with 503.
     """
 
@@ -173,11 +174,18 @@ class Server:
         announced = request.headers.get("content-length", "0")
         if announced.isdecimal() and int(announced[:20]) > self._max_body_bytes:
             return self._too_large()
+        inflate = Inflate() if encoding_of(request.headers) in GZIP else None
         body = bytearray()
         async for part in connection.body():
-            body += part
+            try:
+                room = self._max_body_bytes - len(body)
+                body += part if inflate is None else inflate.feed(part, room)
+            except ValueError as error:
+                return Response(400, str(error))
             if len(body) > self._max_body_bytes:
                 return self._too_large()
+        if inflate is not None and not inflate.is_complete:
+            return Response(400, "the compressed body is not complete")
         return bytes(body)
 
     def _too_large(self) -> Response:

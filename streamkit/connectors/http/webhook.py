@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from streamkit.connectors.http.address import Duration, positive, seconds, size
+from streamkit.connectors.http.inflate import GZIP, PLAIN, encoding_of
 from streamkit.connectors.http.server import Request, Response, Server
 from streamkit.dataflow.contracts import (
     ConnectorEnv,
@@ -43,7 +44,7 @@ class Webhook(Source[Any]):
 
     | status | reason |
     |---|---|
-    | 400, 415 | the body is not valid, or compressed |
+    | 400, 415 | the body is not valid, or compressed with something else than gzip |
     | 401 | the token is missing or wrong |
     | 404, 405 | another path; a method other than POST |
     | 408 | the client took longer than ``request_timeout`` to send the request |
@@ -61,7 +62,7 @@ class Webhook(Source[Any]):
         token: Clients must send it as ``Authorization: Bearer TOKEN``.
         commit_timeout: How long a client waits for the commit.
         request_timeout: How long a client may take to send a request.
-        max_body_bytes: The maximum size of a body.
+        max_body_bytes: The maximum size of a body, after decompression.
         max_records: How many records may wait for a commit.
         max_bytes: How many bytes may wait for a commit.
         max_connections: How many clients may be connected.
@@ -241,8 +242,8 @@ class WebhookReader(SourceReader):
             return Response(404, "no such path")
         if request.method != "POST":
             return Response(405, "use POST", {"Allow": "POST"})
-        if request.headers.get("content-encoding", "identity").lower() != "identity":
-            return Response(415, "send the body uncompressed", {"Accept-Encoding": "identity"})
+        if encoding_of(request.headers) not in (*PLAIN, *GZIP):
+            return Response(415, "compress the body with gzip only", {"Accept-Encoding": "gzip"})
         if self._is_stopping:
             return _STOPS
         return _FULL if self._is_full(0, 0) else None
