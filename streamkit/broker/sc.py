@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import replace
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from streamkit.broker.catalog import Catalog
 from streamkit.broker.connection import PLATFORM_VERSION, Connection

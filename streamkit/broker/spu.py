@@ -6,8 +6,10 @@ Source: docs/protocol/produce-and-fetch.md.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec.structs import replace
 
 from streamkit.broker.batch_validation import check_entry
 from streamkit.broker.catalog import Catalog

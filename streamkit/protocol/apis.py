@@ -7,9 +7,10 @@ Source: docs/protocol/frames.md, "Requests to an SPU" and "Requests to the SC".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar
+
+import msgspec
 
 from streamkit.protocol import control_layouts
 from streamkit.protocol import control_plane as sc
@@ -32,8 +33,7 @@ class ResponseCount(Enum):
     STREAM = "stream"  # until the connection ends; the protocol has no cancel
 
 
-@dataclass(frozen=True, slots=True)
-class Api(Generic[Q, A]):
+class Api(msgspec.Struct, Generic[Q, A], frozen=True):
     """A request type. The client of streamkit speaks ``min_version`` to ``max_version``."""
 
     name: str

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import google_crc32c
+import msgspec
 
 from streamkit.errors import CorruptBatch, RemoteProtocolError
 from streamkit.limits import BATCH_BYTES_HARD_MAX
@@ -37,8 +37,7 @@ _CODEC_MASK = 0x07
 _HAS_SCHEMA_ID = 0x10
 
 
-@dataclass(frozen=True, slots=True)
-class BatchHeader:
+class BatchHeader(msgspec.Struct, frozen=True):
     """The header of a batch. Times are milliseconds since the epoch."""
 
     base_offset: int
@@ -80,8 +79,7 @@ class BatchHeader:
         return HEADER_BYTES + (_SCHEMA_ID_BYTES if self.attributes & _HAS_SCHEMA_ID else 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
+class Columns(msgspec.Struct, frozen=True):
     """The records of one or more batches. Timestamps are -1 if a batch has none."""
 
     values: list[bytes]
@@ -201,8 +199,7 @@ def decode_output_batch(data: bytes, at: int, header: BatchHeader) -> tuple[Colu
         raise CorruptBatch(str(error), offset=header.base_offset) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(msgspec.Struct, frozen=True):
     """The producer identity in a batch, used to detect duplicates. All -1 means no identity."""
 
     producer_id: int = NO_PRODUCER

@@ -8,9 +8,10 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
+
+import msgspec
 
 from streamkit.errors import DataError, RemoteProtocolError, UsageError
 from streamkit.limits import (
@@ -105,8 +106,7 @@ def decompress(codec: Codec, data: bytes) -> bytes:
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class _Functions:
+class _Functions(msgspec.Struct, frozen=True):
     compress: Callable[[bytes], bytes]
     decompress: Callable[[bytes, int], tuple[bytes, bool]]
 

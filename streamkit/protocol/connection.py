@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from streamkit.errors import LocalProtocolError, RemoteProtocolError, UnsupportedServer
 from streamkit.limits import (
@@ -42,16 +43,14 @@ SEMVER = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(msgspec.Struct, frozen=True):
     """What is needed to decode the responses to an open request."""
 
     api: Api[Any, Any]
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedResponse:
+class DecodedResponse(msgspec.Struct, frozen=True):
     """A decoded response, and the correlation id of its request."""
 
     correlation_id: int
@@ -237,8 +236,7 @@ def check_platform(platform_version: str) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class IncomingRequest:
+class IncomingRequest(msgspec.Struct, frozen=True):
     """A decoded request, on the server."""
 
     api: Api[Any, Any]

@@ -5,40 +5,36 @@ Source: docs/protocol/produce-and-fetch.md, "The log of consumer offsets".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
+
+import msgspec
 
 from streamkit.protocol.data_plane import ReplicaKey
 from streamkit.protocol.schema import I64, U64, Str, sized, struct, union
 
 
-@dataclass(frozen=True, slots=True)
-class OffsetKey:
+class OffsetKey(msgspec.Struct, frozen=True):
     replica: Annotated[ReplicaKey, struct(ReplicaKey)]
     consumer_id: Str
 
 
-@dataclass(frozen=True, slots=True)
-class StoredOffset:
+class StoredOffset(msgspec.Struct, frozen=True):
     """A stored offset: that of the last consumed record."""
 
     offset: I64
     modified_time_s: U64
 
 
-@dataclass(frozen=True, slots=True)
-class Updated:
+class Updated(msgspec.Struct, frozen=True):
     key: Annotated[OffsetKey, sized(OffsetKey)]
     value: Annotated[StoredOffset, sized(StoredOffset)]
 
 
-@dataclass(frozen=True, slots=True)
-class Deleted:
+class Deleted(msgspec.Struct, frozen=True):
     key: Annotated[OffsetKey, sized(OffsetKey)]
 
 
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
+class Checkpoint(msgspec.Struct, frozen=True):
     """Entries before a checkpoint are obsolete; all live entries follow it."""
 
 

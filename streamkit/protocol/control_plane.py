@@ -8,8 +8,9 @@ Source: docs/protocol/admin.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
+
+import msgspec
 
 from streamkit.protocol.error_codes import NO_ERROR, ErrorCodeField
 from streamkit.protocol.schema import (
@@ -27,22 +28,19 @@ from streamkit.protocol.specs import ObjectKind
 # --- ApiVersions -----------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ApiVersionsRequest:
+class ApiVersionsRequest(msgspec.Struct, frozen=True):
     client_version: Annotated[Str, since(1)] = ""
     client_os: Annotated[Str, since(1)] = ""
     client_arch: Annotated[Str, since(1)] = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ApiRange:
+class ApiRange(msgspec.Struct, frozen=True):
     api_key: I16
     min_version: I16
     max_version: I16
 
 
-@dataclass(frozen=True, slots=True)
-class ApiVersionsResponse:
+class ApiVersionsResponse(msgspec.Struct, frozen=True):
     error: ErrorCodeField
     api_keys: Annotated[tuple[ApiRange, ...], vec(ApiRange)]
     platform_version: Str
@@ -51,8 +49,7 @@ class ApiVersionsResponse:
 # --- Objects ---------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Metadata:
+class Metadata(msgspec.Struct, frozen=True):
     """One object: its name, its desired state (spec) and its actual state (status)."""
 
     name: str
@@ -60,8 +57,7 @@ class Metadata:
     status: Any
 
 
-@dataclass(frozen=True, slots=True)
-class StatusResponse:
+class StatusResponse(msgspec.Struct, frozen=True):
     """The response to Create, Delete and Update."""
 
     name: Str
@@ -69,8 +65,7 @@ class StatusResponse:
     error_message: Annotated[str | None, option(STRING)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class CreateRequest:
+class CreateRequest(msgspec.Struct, frozen=True):
     kind: ObjectKind
     name: str
     spec: Any
@@ -78,66 +73,57 @@ class CreateRequest:
     timeout_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SpuName:
+class SpuName(msgspec.Struct, frozen=True):
     """Identifies a custom SPU by its object name."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class SpuId:
+class SpuId(msgspec.Struct, frozen=True):
     """Identifies a custom SPU by its number."""
 
     id: int
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteRequest:
+class DeleteRequest(msgspec.Struct, frozen=True):
     kind: ObjectKind
     key: str | SpuName | SpuId
     force: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownObject:
+class UnknownObject(msgspec.Struct, frozen=True):
     """A Create, Delete or Update of an unknown object type. Servers respond with an error."""
 
     kind: str
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ListRequest:
+class ListRequest(msgspec.Struct, frozen=True):
     kind: ObjectKind
     filters: tuple[str, ...] = ()
     summary: bool = False
     system: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ListResponse:
+class ListResponse(msgspec.Struct, frozen=True):
     kind: ObjectKind
     items: tuple[Metadata, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class WatchRequest:
+class WatchRequest(msgspec.Struct, frozen=True):
     kind: ObjectKind
     epoch: int = 0
     summary: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """One object of a delta. For a deleted object only the name is meaningful."""
 
     item: Metadata
     is_delete: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class WatchResponse:
+class WatchResponse(msgspec.Struct, frozen=True):
     """Either the full list or the changes since the last message."""
 
     kind: ObjectKind
@@ -146,21 +132,18 @@ class WatchResponse:
     all: tuple[Metadata, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AddPartitions:
+class AddPartitions(msgspec.Struct, frozen=True):
     """The request to add partitions. ``count`` is the number to add, not the new total."""
 
     count: U32
 
 
-@dataclass(frozen=True, slots=True)
-class AddMirror:
+class AddMirror(msgspec.Struct, frozen=True):
     remote_cluster: Str
     home_to_mirror: Bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateRequest:
+class UpdateRequest(msgspec.Struct, frozen=True):
     kind: ObjectKind
     key: str
     action: AddPartitions | AddMirror

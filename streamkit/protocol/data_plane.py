@@ -5,8 +5,9 @@ Source: docs/protocol/produce-and-fetch.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
+
+import msgspec
 
 from streamkit.protocol.error_codes import NO_ERROR, ErrorCodeField, ReplicaPayload
 from streamkit.protocol.record_set import RecordSet
@@ -57,20 +58,17 @@ IsolationField = Annotated[int, converted(U8, _isolation, int)]
 # --- Produce ---------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionProduceData:
+class PartitionProduceData(msgspec.Struct, frozen=True):
     partition: U32
     records: RecordSet
 
 
-@dataclass(frozen=True, slots=True)
-class TopicProduceData:
+class TopicProduceData(msgspec.Struct, frozen=True):
     topic: Str
     partitions: Annotated[tuple[PartitionProduceData, ...], vec(PartitionProduceData)]
 
 
-@dataclass(frozen=True, slots=True)
-class ProduceRequest:
+class ProduceRequest(msgspec.Struct, frozen=True):
     """A request to store batches. ``acks`` -1 waits for every replica, for up to ``timeout_ms``."""
 
     transactional_id: Annotated[str | None, option(STRING)] = None
@@ -80,8 +78,7 @@ class ProduceRequest:
     smartmodules: SmartModules = ()
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionProduceResponse:
+class PartitionProduceResponse(msgspec.Struct, frozen=True):
     partition: U32
     error: ErrorCodeField = NO_ERROR
     base_offset: I64 = 0
@@ -89,14 +86,12 @@ class PartitionProduceResponse:
     log_start_offset: Annotated[I64, since(5)] = 0
 
 
-@dataclass(frozen=True, slots=True)
-class TopicProduceResponse:
+class TopicProduceResponse(msgspec.Struct, frozen=True):
     topic: Str
     partitions: Annotated[tuple[PartitionProduceResponse, ...], vec(PartitionProduceResponse)]
 
 
-@dataclass(frozen=True, slots=True)
-class ProduceResponse:
+class ProduceResponse(msgspec.Struct, frozen=True):
     topics: Annotated[tuple[TopicProduceResponse, ...], vec(TopicProduceResponse)]
     throttle_time_ms: Annotated[I32, since(1)] = 0
 
@@ -104,14 +99,12 @@ class ProduceResponse:
 # --- Fetch and StreamFetch -------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class AbortedTransaction:
+class AbortedTransaction(msgspec.Struct, frozen=True):
     producer_id: I64
     first_offset: I64
 
 
-@dataclass(frozen=True, slots=True)
-class FetchablePartition:
+class FetchablePartition(msgspec.Struct, frozen=True):
     """The result of a fetch. ``next_filter_offset`` is 0 if no SmartModule ran."""
 
     partition: U32
@@ -125,8 +118,7 @@ class FetchablePartition:
     records: RecordSet = b""
 
 
-@dataclass(frozen=True, slots=True)
-class FetchPartition:
+class FetchPartition(msgspec.Struct, frozen=True):
     partition: U32
     current_leader_epoch: Annotated[I32, since(9)] = -1
     fetch_offset: I64 = 0
@@ -134,20 +126,17 @@ class FetchPartition:
     max_bytes: I32 = 0
 
 
-@dataclass(frozen=True, slots=True)
-class FetchTopic:
+class FetchTopic(msgspec.Struct, frozen=True):
     topic: Str
     partitions: Annotated[tuple[FetchPartition, ...], vec(FetchPartition)]
 
 
-@dataclass(frozen=True, slots=True)
-class ForgottenTopic:
+class ForgottenTopic(msgspec.Struct, frozen=True):
     topic: Str
     partitions: Annotated[tuple[int, ...], vec(I32)]
 
 
-@dataclass(frozen=True, slots=True)
-class FetchRequest:
+class FetchRequest(msgspec.Struct, frozen=True):
     max_wait_ms: I32 = 0
     min_bytes: I32 = 0
     max_bytes: Annotated[I32, since(3)] = 0
@@ -156,28 +145,24 @@ class FetchRequest:
     forgotten: Annotated[tuple[ForgottenTopic, ...], vec(ForgottenTopic), since(7)] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedTopic:
+class FetchedTopic(msgspec.Struct, frozen=True):
     topic: Str
     partitions: Annotated[tuple[FetchablePartition, ...], vec(FetchablePartition)]
 
 
-@dataclass(frozen=True, slots=True)
-class FetchResponse:
+class FetchResponse(msgspec.Struct, frozen=True):
     throttle_time_ms: I32 = 0
     error: ErrorCodeField = NO_ERROR
     session_id: I32 = 0
     topics: Annotated[tuple[FetchedTopic, ...], vec(FetchedTopic)] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class DerivedStream:
+class DerivedStream(msgspec.Struct, frozen=True):
     stream: Str
     params: Annotated[ExtraParams, struct(ExtraParams)]
 
 
-@dataclass(frozen=True, slots=True)
-class StreamFetchRequest:
+class StreamFetchRequest(msgspec.Struct, frozen=True):
     """A request for a stream of records. ``isolation`` is 0 or 1 here, unlike in Produce."""
 
     topic: Str
@@ -194,59 +179,50 @@ class StreamFetchRequest:
     consumer_id: Annotated[str | None, option(STRING), since(23)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class StreamFetchResponse:
+class StreamFetchResponse(msgspec.Struct, frozen=True):
     topic: Str
     stream_id: U32
     partition: Annotated[FetchablePartition, struct(FetchablePartition)]
 
 
-@dataclass(frozen=True, slots=True)
-class OffsetUpdate:
+class OffsetUpdate(msgspec.Struct, frozen=True):
     """An acknowledgement in a stream. ``offset`` is the next offset the consumer needs."""
 
     offset: I64
     session_id: U32
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateOffsetsRequest:
+class UpdateOffsetsRequest(msgspec.Struct, frozen=True):
     offsets: Annotated[tuple[OffsetUpdate, ...], vec(OffsetUpdate)]
 
 
-@dataclass(frozen=True, slots=True)
-class OffsetUpdateStatus:
+class OffsetUpdateStatus(msgspec.Struct, frozen=True):
     session_id: U32
     error: ErrorCodeField = NO_ERROR
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateOffsetsResponse:
+class UpdateOffsetsResponse(msgspec.Struct, frozen=True):
     statuses: Annotated[tuple[OffsetUpdateStatus, ...], vec(OffsetUpdateStatus)]
 
 
 # --- Offsets of partitions -------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionIndex:
+class PartitionIndex(msgspec.Struct, frozen=True):
     partition: U32
 
 
-@dataclass(frozen=True, slots=True)
-class OffsetsTopic:
+class OffsetsTopic(msgspec.Struct, frozen=True):
     topic: Str
     partitions: Annotated[tuple[PartitionIndex, ...], vec(PartitionIndex)]
 
 
-@dataclass(frozen=True, slots=True)
-class FetchOffsetsRequest:
+class FetchOffsetsRequest(msgspec.Struct, frozen=True):
     topics: Annotated[tuple[OffsetsTopic, ...], vec(OffsetsTopic)]
     consumer_id: Annotated[str | None, option(STRING), since(23, 23)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionOffsets:
+class PartitionOffsets(msgspec.Struct, frozen=True):
     """The offsets of a partition. Unlike in other responses, the error comes first."""
 
     error: ErrorCodeField
@@ -255,14 +231,12 @@ class PartitionOffsets:
     last_stable_offset: I64 = 0
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedOffsetsTopic:
+class FetchedOffsetsTopic(msgspec.Struct, frozen=True):
     topic: Str
     partitions: Annotated[tuple[PartitionOffsets, ...], vec(PartitionOffsets)]
 
 
-@dataclass(frozen=True, slots=True)
-class FetchOffsetsResponse:
+class FetchOffsetsResponse(msgspec.Struct, frozen=True):
     topics: Annotated[tuple[FetchedOffsetsTopic, ...], vec(FetchedOffsetsTopic)]
 
 
@@ -272,51 +246,43 @@ class FetchOffsetsResponse:
 ReplicaKey = ReplicaPayload
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateConsumerOffsetRequest:
+class UpdateConsumerOffsetRequest(msgspec.Struct, frozen=True):
     """A request to store the offset of the last consumed record."""
 
     offset: I64
     session_id: U32
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateConsumerOffsetResponse:
+class UpdateConsumerOffsetResponse(msgspec.Struct, frozen=True):
     offset: I64
     error: ErrorCodeField = NO_ERROR
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteConsumerOffsetRequest:
+class DeleteConsumerOffsetRequest(msgspec.Struct, frozen=True):
     replica: Annotated[ReplicaKey, struct(ReplicaKey)]
     consumer_id: Str
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteConsumerOffsetResponse:
+class DeleteConsumerOffsetResponse(msgspec.Struct, frozen=True):
     error: ErrorCodeField = NO_ERROR
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerOffsetsFilter:
+class ConsumerOffsetsFilter(msgspec.Struct, frozen=True):
     replica: Annotated[ReplicaKey | None, option(ReplicaKey)] = None
     consumer_id: Annotated[str | None, option(STRING)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class FetchConsumerOffsetsRequest:
+class FetchConsumerOffsetsRequest(msgspec.Struct, frozen=True):
     filter: Annotated[ConsumerOffsetsFilter | None, option(ConsumerOffsetsFilter), since(24)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class ConsumerOffset:
+class ConsumerOffset(msgspec.Struct, frozen=True):
     consumer_id: Str
     replica: Annotated[ReplicaKey, struct(ReplicaKey)]
     offset: I64
     modified_time_s: U64
 
 
-@dataclass(frozen=True, slots=True)
-class FetchConsumerOffsetsResponse:
+class FetchConsumerOffsetsResponse(msgspec.Struct, frozen=True):
     error: ErrorCodeField = NO_ERROR
     consumers: Annotated[tuple[ConsumerOffset, ...], vec(ConsumerOffset)] = ()

@@ -5,9 +5,10 @@ Source: docs/protocol/error-codes.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Any
+
+import msgspec
 
 from streamkit.errors import LocalProtocolError, RemoteProtocolError
 from streamkit.protocol.schema import (
@@ -25,43 +26,36 @@ from streamkit.protocol.schema import (
 from streamkit.protocol.varint import OPTIONAL_RECORD_DATA, RECORD_DATA
 
 
-@dataclass(frozen=True, slots=True)
-class TextPayload:
+class TextPayload(msgspec.Struct, frozen=True):
     text: Str
 
 
-@dataclass(frozen=True, slots=True)
-class TimeoutPayload:
+class TimeoutPayload(msgspec.Struct, frozen=True):
     timeout_ms: U64
     kind: U8
 
 
-@dataclass(frozen=True, slots=True)
-class EvictedPayload:
+class EvictedPayload(msgspec.Struct, frozen=True):
     offset: I64
     next_available: I64
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaPayload:
+class ReplicaPayload(msgspec.Struct, frozen=True):
     topic: Str
     partition: U32
 
 
-@dataclass(frozen=True, slots=True)
-class InvalidModulePayload:
+class InvalidModulePayload(msgspec.Struct, frozen=True):
     text: Str
     name: Annotated[str | None, option(STRING)]
 
 
-@dataclass(frozen=True, slots=True)
-class ExportsPayload:
+class ExportsPayload(msgspec.Struct, frozen=True):
     text: Str
     kind: Str
 
 
-@dataclass(frozen=True, slots=True)
-class TransformErrorPayload:
+class TransformErrorPayload(msgspec.Struct, frozen=True):
     """The record on which a SmartModule failed. ``kind`` 6 is generic here, 7 in requests."""
 
     hint: Str
@@ -83,14 +77,12 @@ MODULE_KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryPayload:
+class MemoryPayload(msgspec.Struct, frozen=True):
     requested: U64
     maximum: U64
 
 
-@dataclass(frozen=True, slots=True)
-class SystemPayload:
+class SystemPayload(msgspec.Struct, frozen=True):
     kind: Str
     name: Str
 
@@ -164,8 +156,7 @@ class Code(IntEnum):
     SYSTEM_SPEC_UPDATING_ATTEMPT = 12002
 
 
-@dataclass(frozen=True, slots=True)
-class CodeInfo:
+class CodeInfo(msgspec.Struct, frozen=True):
     name: str
     text: str
     payload: type[Any] | None = None
@@ -324,8 +315,7 @@ RETRYABLE_CODES = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorCode:
+class ErrorCode(msgspec.Struct, frozen=True):
     """An error code in a message, with its payload."""
 
     code: int

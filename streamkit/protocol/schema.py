@@ -1,4 +1,4 @@
-"""Declared messages: frozen dataclasses whose annotations are the wire layout.
+"""Declared messages: frozen Structs whose annotations are the wire layout.
 
 A field is declared as ``partition: U32``; a field that exists only in some versions adds
 `since`. `struct` turns such a class into a `Wire`, so reading and writing use one declaration.
@@ -8,11 +8,11 @@ Source: docs/protocol/types.md.
 
 from __future__ import annotations
 
-import dataclasses
 import struct as _struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Protocol, TypeVar, get_type_hints
+
+import msgspec
 
 from streamkit.errors import LocalProtocolError, RemoteProtocolError
 from streamkit.limits import MAP_ENTRIES_MAX, NESTING_MAX, STRING_BYTES_MAX
@@ -243,8 +243,7 @@ class sized(Generic[T]):
         BYTES.write(out, encode(self._inner, value, version), version)
 
 
-@dataclass(frozen=True, slots=True)
-class since:
+class since(msgspec.Struct, frozen=True):
     """The versions in which a field exists; in other versions it has its default."""
 
     first: int
@@ -258,18 +257,18 @@ ALWAYS = since(-32_768)
 
 
 class struct(Generic[T]):
-    """The fields of a dataclass in order."""
+    """The fields of a `msgspec.Struct` in order."""
 
     def __init__(self, cls: type[T]) -> None:
         self.cls = cls
         hints = get_type_hints(cls, include_extras=True)
-        assert dataclasses.is_dataclass(cls)
+        assert issubclass(cls, msgspec.Struct)
         self._fields: list[tuple[str, Wire[Any], since]] = []
-        for field in dataclasses.fields(cls):
-            marks = hints[field.name].__metadata__
+        for name in cls.__struct_fields__:
+            marks = hints[name].__metadata__
             wires = [mark for mark in marks if not isinstance(mark, since)]
             gates = [mark for mark in marks if isinstance(mark, since)] or [ALWAYS]
-            self._fields.append((field.name, wires[-1], gates[0]))
+            self._fields.append((name, wires[-1], gates[0]))
 
     def read(self, reader: Reader, version: int) -> T:
         reader.depth += 1
@@ -331,8 +330,8 @@ class converted(Generic[T]):
 
 
 def wire_of(kind: Any) -> Wire[Any]:
-    """Return the layout of an annotated alias, a dataclass, or a layout itself."""
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+    """Return the layout of an annotated alias, a Struct, or a layout itself."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return struct(kind)
     metadata = getattr(kind, "__metadata__", None)
     wire: Wire[Any] = metadata[-1] if metadata else kind

@@ -7,8 +7,9 @@ Source: docs/protocol/smartmodules.md, "Input", "Output" and "init and look_back
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Annotated
+
+import msgspec
 
 from streamkit.errors import RemoteProtocolError
 from streamkit.protocol.error_codes import TransformErrorPayload
@@ -39,8 +40,7 @@ _TIMESTAMP_SINCE = 22
 _ACCUMULATOR_SINCE = 16
 
 
-@dataclass(frozen=True, slots=True)
-class ModuleRecord:
+class ModuleRecord(msgspec.Struct, frozen=True):
     """One record. The deltas are relative to the base of the input or the batch."""
 
     attributes: I8
@@ -75,8 +75,7 @@ RECORD = _Record()
 RECORDS = vec[ModuleRecord](RECORD)
 
 
-@dataclass(frozen=True, slots=True)
-class SmartModuleInput:
+class SmartModuleInput(msgspec.Struct, frozen=True):
     """The input of a call.
 
     ``records`` is the payload of a batch, not compressed: a count, then the records.
@@ -84,44 +83,39 @@ class SmartModuleInput:
 
     base_offset: I64
     records: Bytes
-    params: Annotated[ExtraParams, struct(ExtraParams), since(0, _PARAMS_UNTIL)] = field(
+    params: Annotated[ExtraParams, struct(ExtraParams), since(0, _PARAMS_UNTIL)] = msgspec.field(
         default_factory=ExtraParams
     )
     join_record: Annotated[Bytes, since(_JOIN_SINCE, _PARAMS_UNTIL)] = b""
     base_timestamp_ms: Annotated[I64, since(_TIMESTAMP_SINCE)] = 0
 
 
-@dataclass(frozen=True, slots=True)
-class AggregateInput:
+class AggregateInput(msgspec.Struct, frozen=True):
     """The input of an aggregate, with the accumulator that the previous call returned."""
 
     input: Annotated[SmartModuleInput, struct(SmartModuleInput)]
     accumulator: Bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class SmartModuleOutput:
+class SmartModuleOutput(msgspec.Struct, frozen=True):
     """The output records. No record after the one in ``error`` was processed."""
 
     successes: Annotated[tuple[ModuleRecord, ...], RECORDS]
     error: Annotated[TransformErrorPayload | None, option(TransformErrorPayload)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class AggregateOutput:
+class AggregateOutput(msgspec.Struct, frozen=True):
     output: Annotated[SmartModuleOutput, struct(SmartModuleOutput)]
     accumulator: Annotated[Bytes, since(_ACCUMULATOR_SINCE)] = b""
 
 
-@dataclass(frozen=True, slots=True)
-class InitOutput:
+class InitOutput(msgspec.Struct, frozen=True):
     """Why ``init`` failed; present only if it returned -2."""
 
     hint: Str
 
 
-@dataclass(frozen=True, slots=True)
-class LookBackOutput:
+class LookBackOutput(msgspec.Struct, frozen=True):
     """Why ``look_back`` failed, and on which record; present only if it returned -99."""
 
     hint: Str

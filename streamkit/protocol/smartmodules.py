@@ -5,8 +5,9 @@ Source: docs/protocol/smartmodules.md, "Invocation".
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Annotated, Any
+
+import msgspec
 
 from streamkit.protocol.schema import (
     STRING,
@@ -27,61 +28,50 @@ LOOKBACK_AGE_SINCE = 21
 INVOCATION_NAME_SINCE = 25
 
 
-@dataclass(frozen=True, slots=True)
-class Duration:
+class Duration(msgspec.Struct, frozen=True):
     seconds: U64
     nanoseconds: U32 = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Predefined:
+class Predefined(msgspec.Struct, frozen=True):
     name: Str
 
 
-@dataclass(frozen=True, slots=True)
-class AdHoc:
+class AdHoc(msgspec.Struct, frozen=True):
     """A module that is sent with the request: a gzip-compressed wasm binary."""
 
     module: Bytes
 
 
-@dataclass(frozen=True, slots=True)
-class NoFields:
+class NoFields(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Filter(NoFields):
+class Filter(NoFields, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Map(NoFields):
+class Map(NoFields, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayMap(NoFields):
+class ArrayMap(NoFields, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class FilterMap(NoFields):
+class FilterMap(NoFields, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Aggregate:
+class Aggregate(msgspec.Struct, frozen=True):
     accumulator: Bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Join:
+class Join(msgspec.Struct, frozen=True):
     topic: Str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class JoinStream:
+class JoinStream(msgspec.Struct, frozen=True):
     topic: Str = ""
     derived_stream: Str = ""
 
@@ -89,22 +79,19 @@ class JoinStream:
 GENERIC_CONTEXT = union[Any]({0: NoFields, 1: Aggregate, 2: Join, 3: JoinStream})
 
 
-@dataclass(frozen=True, slots=True)
-class Generic:
+class Generic(msgspec.Struct, frozen=True):
     context: Annotated[NoFields | Aggregate | Join | JoinStream, GENERIC_CONTEXT] = NoFields()
 
 
-@dataclass(frozen=True, slots=True)
-class Lookback:
+class Lookback(msgspec.Struct, frozen=True):
     """The ``last`` records of the log, or those younger than ``age``."""
 
     last: U64
     age: Annotated[Duration | None, option(Duration), since(LOOKBACK_AGE_SINCE)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class ExtraParams:
-    params: Annotated[dict[str, str], mapping(STRING, STRING)] = field(default_factory=dict)
+class ExtraParams(msgspec.Struct, frozen=True):
+    params: Annotated[dict[str, str], mapping(STRING, STRING)] = msgspec.field(default_factory=dict)
     lookback: Annotated[Lookback | None, option(Lookback), since(LOOKBACK_SINCE)] = None
 
 
@@ -124,11 +111,10 @@ KIND = union[Any](
 Kind = Filter | Map | ArrayMap | Aggregate | FilterMap | Join | JoinStream | Generic
 
 
-@dataclass(frozen=True, slots=True)
-class SmartModuleInvocation:
+class SmartModuleInvocation(msgspec.Struct, frozen=True):
     wasm: Annotated[Predefined | AdHoc, WASM]
     kind: Annotated[Kind, KIND] = Generic()
-    params: Annotated[ExtraParams, struct(ExtraParams)] = field(default_factory=ExtraParams)
+    params: Annotated[ExtraParams, struct(ExtraParams)] = msgspec.field(default_factory=ExtraParams)
     name: Annotated[str | None, option(STRING), since(INVOCATION_NAME_SINCE)] = None
 
 

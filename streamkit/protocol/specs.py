@@ -5,9 +5,10 @@ Source: docs/protocol/admin.md, "Topics", "Partitions", "SPUs", "SmartModules" a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Any
+
+import msgspec
 
 from streamkit.protocol.schema import (
     BOOL,
@@ -49,8 +50,7 @@ _I32S = vec[int](I32)
 # --- Partitions ------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionSpec:
+class PartitionSpec(msgspec.Struct, frozen=True):
     leader: I32
     replicas: Annotated[tuple[int, ...], _I32S]
     cleanup_policy: Annotated[SegmentPolicy | None, option(CLEANUP_POLICY), since(4)] = None
@@ -69,15 +69,13 @@ class PartitionResolution(IntEnum):
     OUT_OF_STORAGE = 4
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaStatus:
+class ReplicaStatus(msgspec.Struct, frozen=True):
     spu: I32 = -1
     high_watermark: I64 = -1
     log_end: I64 = -1
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionStatus:
+class PartitionStatus(msgspec.Struct, frozen=True):
     resolution: Annotated[PartitionResolution, converted(U8, PartitionResolution, int)]
     leader: Annotated[ReplicaStatus, struct(ReplicaStatus)] = ReplicaStatus()
     live_followers: U32 = 0
@@ -90,28 +88,24 @@ class PartitionStatus:
 # --- SPUs ------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Ingress:
+class Ingress(msgspec.Struct, frozen=True):
     hostname: Annotated[str | None, option(STRING)] = None
     ip: Annotated[str | None, option(STRING)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class IngressPort:
+class IngressPort(msgspec.Struct, frozen=True):
     port: U16
     ingress: Annotated[tuple[Ingress, ...], vec(Ingress)]
     encryption: U8 = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True):
     port: U16
     host: Str
     encryption: U8 = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SpuSpec:
+class SpuSpec(msgspec.Struct, frozen=True):
     id: I32
     spu_type: U8
     public_endpoint: Annotated[IngressPort, struct(IngressPort)]
@@ -120,8 +114,7 @@ class SpuSpec:
     public_endpoint_local: Annotated[Endpoint | None, option(Endpoint), since(1)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class CustomSpuSpec:
+class CustomSpuSpec(msgspec.Struct, frozen=True):
     id: I32
     public_endpoint: Annotated[IngressPort, struct(IngressPort)]
     private_endpoint: Annotated[Endpoint, struct(Endpoint)]
@@ -138,22 +131,19 @@ class SpuResolution(IntEnum):
     INIT = 2
 
 
-@dataclass(frozen=True, slots=True)
-class SpuStatus:
+class SpuStatus(msgspec.Struct, frozen=True):
     resolution: Annotated[SpuResolution, converted(U8, SpuResolution, int)]
 
 
 # --- SmartModules ----------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ModuleParam:
+class ModuleParam(msgspec.Struct, frozen=True):
     description: Annotated[str | None, option(STRING)] = None
     optional: Bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ModulePackage:
+class ModulePackage(msgspec.Struct, frozen=True):
     name: Str
     group: Str
     version: Str
@@ -164,25 +154,21 @@ class ModulePackage:
     repository: Annotated[str | None, option(STRING)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class ModuleMeta:
+class ModuleMeta(msgspec.Struct, frozen=True):
     package: Annotated[ModulePackage, struct(ModulePackage)]
     params: Annotated[dict[str, ModuleParam], mapping(STRING, ModuleParam)]
 
 
-@dataclass(frozen=True, slots=True)
-class ModuleSummary:
+class ModuleSummary(msgspec.Struct, frozen=True):
     wasm_length_bytes: U32
 
 
-@dataclass(frozen=True, slots=True)
-class LegacySource:
+class LegacySource(msgspec.Struct, frozen=True):
     language: U8
     payload: Str
 
 
-@dataclass(frozen=True, slots=True)
-class SmartModuleSpec:
+class SmartModuleSpec(msgspec.Struct, frozen=True):
     """The spec of a SmartModule.
 
     Versions below 10 have two kinds, a source and parameters instead of the metadata.
@@ -198,33 +184,28 @@ class SmartModuleSpec:
     parameters: Annotated[tuple[str, ...] | None, option(vec(STRING)), since(0, 9)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class NoStatus:
+class NoStatus(msgspec.Struct, frozen=True):
     """The status of objects that have none, encoded as zero bytes."""
 
 
 # --- Other objects ---------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicationConfig:
+class ReplicationConfig(msgspec.Struct, frozen=True):
     in_sync_replica_min: Annotated[int | None, option(U16)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class StorageConfig:
+class StorageConfig(msgspec.Struct, frozen=True):
     log_dir: Annotated[str | None, option(STRING)] = None
     size: Annotated[str | None, option(STRING)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class EnvironmentVariable:
+class EnvironmentVariable(msgspec.Struct, frozen=True):
     name: Str
     value: Str
 
 
-@dataclass(frozen=True, slots=True)
-class SpuGroupSpec:
+class SpuGroupSpec(msgspec.Struct, frozen=True):
     replicas: U16
     min_id: I32
     rack: Annotated[str | None, option(STRING)] = None
@@ -233,16 +214,14 @@ class SpuGroupSpec:
     env: Annotated[tuple[EnvironmentVariable, ...], vec(EnvironmentVariable)] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ReasonStatus:
+class ReasonStatus(msgspec.Struct, frozen=True):
     """The state of an SPU group or a table format."""
 
     resolution: U8
     reason: Annotated[str | None, option(STRING)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class TableColumn:
+class TableColumn(msgspec.Struct, frozen=True):
     header_label: Annotated[str | None, option(STRING)]
     width: Annotated[str | None, option(STRING)]
     alignment: Annotated[int | None, option(U8)]
@@ -254,29 +233,25 @@ class TableColumn:
     header_text_color: Annotated[int | None, option(U8)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class TableFormatSpec:
+class TableFormatSpec(msgspec.Struct, frozen=True):
     name: Str
     input_format: Annotated[int | None, option(U8)] = None
     columns: Annotated[tuple[TableColumn, ...] | None, option(vec(TableColumn))] = None
     smartmodule: Annotated[str | None, option(STRING)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorTls:
+class MirrorTls(msgspec.Struct, frozen=True):
     domain: Str
     ca_cert: Str
     client_cert: Str
     client_key: Str
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteSpec:
+class RemoteSpec(msgspec.Struct, frozen=True):
     id: Str
 
 
-@dataclass(frozen=True, slots=True)
-class HomeSpec:
+class HomeSpec(msgspec.Struct, frozen=True):
     id: Str
     remote_id: Str
     public_endpoint: Str
@@ -286,33 +261,27 @@ class HomeSpec:
 MIRROR_SPEC = union[Any]({0: RemoteSpec, 1: HomeSpec})
 
 
-@dataclass(frozen=True, slots=True)
-class PairWaiting:
+class PairWaiting(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class PairSuccessful:
+class PairSuccessful(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class PairFailed:
+class PairFailed(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class PairDisabled:
+class PairDisabled(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class PairUnauthorized:
+class PairUnauthorized(msgspec.Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class PairDetailFailure:
+class PairDetailFailure(msgspec.Struct, frozen=True):
     text: Str
 
 
@@ -328,16 +297,14 @@ PAIR = union[Any](
 )
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorStatus:
+class MirrorStatus(msgspec.Struct, frozen=True):
     connection_status: U8
     pairing_sc: Annotated[Any, PAIR]
     pairing_spu: Annotated[Any, PAIR]
     last_seen_ms: U64
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectKind:
+class ObjectKind(msgspec.Struct, frozen=True):
     """One type of object: its name on the wire, and the layouts of its parts."""
 
     name: str

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Annotated, Any
+
+import msgspec
 
 from streamkit.protocol.compression import Codec
 from streamkit.protocol.schema import (
@@ -43,15 +44,13 @@ class TopicCompression(IntEnum):
         return None if self is TopicCompression.ANY else Codec[self.name]
 
 
-@dataclass(frozen=True, slots=True)
-class HomePartition:
+class HomePartition(msgspec.Struct, frozen=True):
     remote_cluster: Str
     remote_replica: Str
     source: Annotated[Bool, since(18)] = False
 
 
-@dataclass(frozen=True, slots=True)
-class RemotePartition:
+class RemotePartition(msgspec.Struct, frozen=True):
     home_cluster: Str
     home_spu_key: Str
     home_spu_id: I32
@@ -63,8 +62,7 @@ PartitionMirror = RemotePartition | HomePartition
 PARTITION_MIRROR = union[Any]({0: RemotePartition, 1: HomePartition})
 
 
-@dataclass(frozen=True, slots=True)
-class PartitionMap:
+class PartitionMap(msgspec.Struct, frozen=True):
     """The SPUs of one partition; the first is the leader."""
 
     id: U32
@@ -72,34 +70,29 @@ class PartitionMap:
     mirror: Annotated[PartitionMirror | None, option(PARTITION_MIRROR), since(14)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class AssignedReplicas:
+class AssignedReplicas(msgspec.Struct, frozen=True):
     maps: Annotated[tuple[PartitionMap, ...], vec(PartitionMap)]
 
 
-@dataclass(frozen=True, slots=True)
-class ComputedReplicas:
+class ComputedReplicas(msgspec.Struct, frozen=True):
     partitions: U32 = 1
     replication_factor: U32 = 1
     ignore_rack: Bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class HomeSpu:
+class HomeSpu(msgspec.Struct, frozen=True):
     id: I32
     key: Str
     endpoint: Str
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteMirror:
+class RemoteMirror(msgspec.Struct, frozen=True):
     home_cluster: Str
     home_spus: Annotated[tuple[HomeSpu, ...], vec(HomeSpu)]
     target: Annotated[Bool, since(18)] = False
 
 
-@dataclass(frozen=True, slots=True)
-class HomeMirror:
+class HomeMirror(msgspec.Struct, frozen=True):
     partitions: Annotated[tuple[HomePartition, ...], vec(HomePartition)]
     source: Annotated[Bool, since(18)] = False
 
@@ -107,8 +100,7 @@ class HomeMirror:
 MIRROR_CONFIG = union[Any]({0: RemoteMirror, 1: HomeMirror})
 
 
-@dataclass(frozen=True, slots=True)
-class MirrorReplicas:
+class MirrorReplicas(msgspec.Struct, frozen=True):
     config: Annotated[RemoteMirror | HomeMirror, MIRROR_CONFIG]
 
 
@@ -116,34 +108,30 @@ Replicas = AssignedReplicas | ComputedReplicas | MirrorReplicas
 REPLICAS = union[Any]({0: AssignedReplicas, 1: ComputedReplicas, 2: MirrorReplicas})
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentPolicy:
+class SegmentPolicy(msgspec.Struct, frozen=True):
     time_in_seconds: U32
 
 
 CLEANUP_POLICY = union[SegmentPolicy]({0: SegmentPolicy})
 
 
-@dataclass(frozen=True, slots=True)
-class TopicStorage:
+class TopicStorage(msgspec.Struct, frozen=True):
     segment_size_bytes: Annotated[int | None, option(U32)] = None
     max_partition_size_bytes: Annotated[int | None, option(U64)] = None
 
 
-@dataclass(frozen=True, slots=True)
-class Deduplication:
+class Deduplication(msgspec.Struct, frozen=True):
     count: U64
     age: Annotated[Duration | None, option(Duration)]
     uses: Str
-    params: Annotated[dict[str, str], mapping(STRING, STRING)] = field(default_factory=dict)
+    params: Annotated[dict[str, str], mapping(STRING, STRING)] = msgspec.field(default_factory=dict)
 
 
 COMPRESSION = converted[TopicCompression](U8, TopicCompression, int)
 TopicCompressionField = Annotated[TopicCompression, COMPRESSION]
 
 
-@dataclass(frozen=True, slots=True)
-class TopicSpec:
+class TopicSpec(msgspec.Struct, frozen=True):
     replicas: Annotated[Replicas, REPLICAS] = ComputedReplicas()
     cleanup_policy: Annotated[SegmentPolicy | None, option(CLEANUP_POLICY), since(3)] = None
     storage: Annotated[TopicStorage | None, option(TopicStorage), since(4)] = None
@@ -175,13 +163,12 @@ class TopicResolution(IntEnum):
     DELETING = 5
 
 
-@dataclass(frozen=True, slots=True)
-class TopicStatus:
+class TopicStatus(msgspec.Struct, frozen=True):
     resolution: Annotated[TopicResolution, converted(U8, TopicResolution, int)]
-    replica_map: Annotated[dict[int, tuple[int, ...]], mapping(U32, _I32S)] = field(
+    replica_map: Annotated[dict[int, tuple[int, ...]], mapping(U32, _I32S)] = msgspec.field(
         default_factory=dict
     )
     mirror_map: Annotated[dict[int, PartitionMirror], mapping(U32, PARTITION_MIRROR), since(14)] = (
-        field(default_factory=dict)
+        msgspec.field(default_factory=dict)
     )
     reason: Str = ""

@@ -6,11 +6,8 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from streamkit.client.backoff import OnRetry
-from streamkit.client.client import Client
-from streamkit.connectors.broker_offsets import BrokerOffsets
-from streamkit.connectors.topics import TopicReader, TopicWriter, prepare_topics
 from streamkit.dataflow.contracts import (
     AcknowledgedWriter,
     ConnectorEnv,
@@ -48,6 +45,11 @@ from streamkit.runtime.user_calls import is_ours
 from streamkit.state.states import States
 from streamkit.state.store import Changes, Store, StoreFacts
 from streamkit.target import Target
+
+if TYPE_CHECKING:
+    from streamkit.client.backoff import OnRetry
+    from streamkit.client.client import Client
+    from streamkit.run.topic_ends import TopicEnds
 
 _STORE_NAME = "main.sqlite"
 
@@ -94,19 +96,23 @@ class Opening:
         self._note = note
         self._on_retry_of = on_retry_of
         self._shared: dict[object, object] = {}
+        self._topics: TopicEnds | None = None
 
-    async def open(self, client: Client, stack: AsyncExitStack) -> Opened:
+    async def open(self, client: Client | None, stack: AsyncExitStack) -> Opened:
         """Open topics, store, sinks and sources; ``stack`` closes the store at the end.
+
+        ``client`` is connected to the broker; None if the job needs no broker.
 
         Raises:
             StreamKitError: One of them cannot be opened; the others are closed again.
         """
-        await self._prepare_topics(client)
+        if client is not None:
+            self._topics = await self._open_topics(client)
         store = Store(self._state_dir / _STORE_NAME)
         stack.callback(store.close)
         facts = store.open(app=self._app, cluster=self._cluster, fresh=self._options.fresh_state)
-        readers = self._readers(client, facts)
-        writers = self._writers(client)
+        readers = self._readers(facts)
+        writers = self._writers()
         lookups = self._lookups()
         states = self._states(store)
         committed = store.positions()
@@ -133,40 +139,23 @@ class Opening:
     def _is_embedded(self) -> bool:
         return self._target.kind == "embedded"
 
-    async def _prepare_topics(self, client: Client) -> None:
-        endpoints = [node.endpoint for node in self._topology.nodes]
-        await prepare_topics(
-            client,
-            [each for each in endpoints if isinstance(each, TopicSource)],
-            [each for each in endpoints if isinstance(each, TopicSink)],
-            creates_sinks=self._is_embedded or self._options.create_topics,
-            creates_sources=self._options.create_topics,
-            on_created=lambda topic, partitions: self._note(
-                f"created topic {topic!r} with {partitions} partition(s)"
-            ),
-            on_mismatch=lambda topic, wanted, found: self._note(
-                f"topic {topic!r} has {found} partition(s), but the app declares {wanted}"
-            ),
-        )
+    async def _open_topics(self, client: Client) -> TopicEnds:
+        from streamkit.run.topic_ends import TopicEnds
 
-    def _readers(self, client: Client, facts: StoreFacts) -> dict[Node, SourceReader]:
+        topics = TopicEnds(self._app, client, self._options, self._note, self._on_retry_of)
+        creates_sinks = self._is_embedded or self._options.create_topics
+        await topics.prepare(self._topology, creates_sinks=creates_sinks)
+        return topics
+
+    def _readers(self, facts: StoreFacts) -> dict[Node, SourceReader]:
         readers: dict[Node, SourceReader] = {}
-        offsets = BrokerOffsets(self._app)
         for node in self._topology.of_kind("source"):
             if self._options.replay_only and not (node.is_replay or node.is_table):
                 continue
             match node.endpoint:
                 case TopicSource() as source:
-                    readers[node] = TopicReader(
-                        client,
-                        source,
-                        name=node.name,
-                        offsets=offsets,
-                        until_end=self._options.once or self._options.replay_only or node.is_replay,
-                        resumes_from_broker=facts.is_new and not self._options.fresh_state,
-                        starts_over=self._options.fresh_state,
-                        on_retry=self._on_retry_of(f"source {node.name}"),
-                    )
+                    assert self._topics is not None, "a job with topics needs a broker"
+                    readers[node] = self._topics.reader(node, source, is_new=facts.is_new)
                 case FunctionSource() as source:
                     readers[node] = FunctionReader(node.name, source, self._clock)
                 case FileTable() as table:
@@ -193,13 +182,14 @@ class Opening:
     def _state_dir(self) -> Path:
         return self._target.data_dir / "state" / self._app
 
-    def _writers(self, client: Client) -> dict[Node, SinkWriter]:
-        return {node: self._writer(client, node) for node in self._topology.of_kind("sink")}
+    def _writers(self) -> dict[Node, SinkWriter]:
+        return {node: self._writer(node) for node in self._topology.of_kind("sink")}
 
-    def _writer(self, client: Client, node: Node) -> SinkWriter:
+    def _writer(self, node: Node) -> SinkWriter:
         endpoint = node.endpoint
         if isinstance(endpoint, TopicSink):
-            return TopicWriter(client, endpoint, on_retry=self._on_retry_of(f"sink {node.name}"))
+            assert self._topics is not None, "a job with topics needs a broker"
+            return self._topics.writer(node, endpoint)
         if isinstance(endpoint, Sink):
             return endpoint.writer(self._env_of(node))
         own = own_writer(node, self._clock)

@@ -17,12 +17,11 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from signal import SIGTERM
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
 from streamkit.client.backoff import Backoff
-from streamkit.client.client import Client
 from streamkit.dataflow.topology import Node, Topology
 from streamkit.env import Clock
 from streamkit.errors import ConnectFailed
@@ -45,6 +44,9 @@ from streamkit.runtime.worker import Worker, WorkerOptions
 from streamkit.settings import Settings
 from streamkit.state.store import Store
 from streamkit.target import BrokerLease, Target, keep_broker_running
+
+if TYPE_CHECKING:
+    from streamkit.client.client import Client
 
 # Short enough to report a missing broker within two seconds.
 _CONNECT_S = 1.5
@@ -142,8 +144,8 @@ class Run:
             if self._needs_broker:
                 await self._wait_for_broker()
         async with AsyncExitStack() as stack:
-            client = self._client()
-            if self._needs_broker and self._early_signal is None:
+            client = self._client() if self._needs_broker else None
+            if client is not None and self._early_signal is None:
                 await stack.enter_async_context(client)
             with anyio.CancelScope() as self._begin_scope:
                 if self._early_signal is None:
@@ -183,6 +185,8 @@ class Run:
         return code or (EXIT_LATE if held.is_late else failure.exit_code)
 
     def _client(self) -> Client:
+        from streamkit.client.client import Client
+
         return Client(
             self._lease.address,
             client_id=self._app.name,
@@ -210,7 +214,7 @@ class Run:
                 )
                 await self._clock.sleep(backoff.next_s())
 
-    async def _open(self, client: Client, stack: AsyncExitStack) -> Opened:
+    async def _open(self, client: Client | None, stack: AsyncExitStack) -> Opened:
         opening = Opening(
             self._app.name,
             self._topology,
@@ -256,11 +260,11 @@ class Run:
 
     # --- working ---------------------------------------------------------------------
 
-    async def _work(self, client: Client, worker: Worker, total: int | None) -> int:
+    async def _work(self, client: Client | None, worker: Worker, total: int | None) -> int:
         self._started_s = self._clock.monotonic_s()  # the wait for the broker is not counted
         self.on_running()
         async with anyio.create_task_group() as tasks:
-            if self._needs_broker:
+            if client is not None:
                 tasks.start_soon(
                     keep_broker_running, self._lease, client, self._clock, self._reporter.note
                 )

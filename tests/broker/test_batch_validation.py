@@ -6,13 +6,13 @@ A stock server stores all batches: it writes checksums and never verifies them.
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 from typing import Any, Final
 
 import google_crc32c
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from streamkit.broker.batch_validation import Entry, check_entry
 from streamkit.limits import (

@@ -61,6 +61,19 @@ def test_dead_letters_need_a_broker(tmp_path: Path) -> None:
     assert "running on the embedded broker" in ended.err
 
 
+def test_the_client_is_not_loaded(tmp_path: Path) -> None:
+    """The client and the protocol would be a third of the start of a job."""
+    write(tmp_path, FILES, rows=b"{}\n")
+    with (tmp_path / "app.py").open("a") as job:
+        job.write("import sys\n")
+        job.write("rows.map(lambda row: print(*sys.modules)).to(FileSink('more.jsonl'))\n")
+    ended = run(tmp_path, "run", "app.py", "--once")
+    loaded = ended.out.decode().split()
+    assert "streamkit.run.run" in loaded, ended.err
+    clients = {"streamkit.client.client", "streamkit.protocol.apis", "streamkit.connectors.topics"}
+    assert not clients & set(loaded)
+
+
 def write(folder: Path, end: str, *, rows: bytes = ROWS) -> None:
     (folder / "in.jsonl").write_bytes(rows)
     (folder / "app.py").write_text(JOB.format(end=end))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from streamkit import Client
 from streamkit.client import BatchReport, RetryPolicy

@@ -10,12 +10,12 @@ import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import count, pairwise
 from typing import Any, Final
 
 import anyio
 import pytest
+from msgspec.structs import replace
 
 from streamkit import Client
 from streamkit.client import Added, Listed, Removed

@@ -6,13 +6,13 @@ row of a table with the column "fields in order".
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator
 from enum import IntEnum
 from types import ModuleType
 from typing import Any, Final, get_args, get_type_hints
 
+import msgspec
 import pytest
 
 from streamkit.protocol import (
@@ -121,16 +121,13 @@ def class_of(name: str) -> Any:
 def marks_of(cls: type[Any]) -> dict[str, tuple[Any, ...]]:
     """Return the wire types in the annotation of each field; an empty tuple if there are none."""
     hints = get_type_hints(cls, include_extras=True)
-    return {
-        field.name: getattr(hints[field.name], "__metadata__", ())
-        for field in dataclasses.fields(cls)
-    }
+    return {name: getattr(hints[name], "__metadata__", ()) for name in cls.__struct_fields__}
 
 
 def is_layout(value: Any, module: ModuleType) -> bool:
     if not (isinstance(value, type) and value.__module__ == module.__name__):
         return False
-    return dataclasses.is_dataclass(value) and any(marks_of(value).values())
+    return issubclass(value, msgspec.Struct) and any(marks_of(value).values())
 
 
 def compare(cls: type[Any], shown: list[Shown]) -> None:
@@ -168,7 +165,7 @@ def shown_name(cls: type[Any]) -> str:
 
 def inner_classes(hint: Any) -> Iterator[type[Any]]:
     for inner in get_args(hint):
-        if dataclasses.is_dataclass(inner) and isinstance(inner, type):
+        if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
             yield inner
         yield from inner_classes(inner)
 

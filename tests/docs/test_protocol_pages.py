@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import re
 from collections.abc import Iterator
 from enum import IntEnum
@@ -149,9 +148,7 @@ def header_rows() -> list[tuple[int, int, str, str]]:
 
 def test_the_fields_of_the_batch_header_match_the_code_and_leave_no_gap() -> None:
     rows = header_rows()
-    assert [name for _, _, name, _ in rows] == [
-        field.name for field in dataclasses.fields(BatchHeader)
-    ]
+    assert [name for _, _, name, _ in rows] == list(BatchHeader.__struct_fields__)
     end = 0
     for offset, size, name, kind in rows:
         assert (offset, size) == (end, SIZES[kind]), name

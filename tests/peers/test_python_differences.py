@@ -16,11 +16,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from msgspec.structs import replace
 
 from streamkit import Client, Record
 from streamkit.errors import BrokerError, OffsetEvicted, UsageError

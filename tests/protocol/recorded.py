@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from streamkit.protocol.apis import SC_APIS, SPU_APIS, Api
 

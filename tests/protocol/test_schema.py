@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, make_dataclass
 from enum import IntEnum
 from typing import Annotated, Any
 
+import msgspec
 import pytest
 
 from streamkit.errors import LocalProtocolError, RemoteProtocolError
@@ -37,16 +37,14 @@ from streamkit.protocol.schema import (
 from streamkit.protocol.varint import OPTIONAL_RECORD_DATA, RECORD_DATA, VARINT
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(msgspec.Struct, frozen=True):
     x: I16
     name: Str
     depth: Annotated[I8, since(3)] = -1
     old: Annotated[U8, since(0, 1)] = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Nothing:
+class Nothing(msgspec.Struct, frozen=True):
     pass
 
 
@@ -228,7 +226,7 @@ def test_a_sized_value_stays_within_its_length() -> None:
 def nested(levels: int) -> Any:
     inner: Any = struct(Nothing)
     for _ in range(levels - 1):
-        cls = make_dataclass("Level", [("inner", Annotated[Any, inner])], frozen=True)
+        cls = msgspec.defstruct("Level", [("inner", Annotated[Any, inner])], frozen=True)
         inner = struct(cls)
     return inner
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
+import msgspec
 import pytest
 
 from streamkit.protocol.batch import decode_batch, whole_batches
@@ -54,7 +54,7 @@ def test_a_log_file_contains_only_complete_batches(name: str) -> None:
         headers = [header for header, _ in whole_batches(log.data)]
         assert sum(header.size_bytes for header in headers) == len(log.data)
         assert [
-            {word: dataclasses.asdict(header)[field] for word, field in WORDS.items()}
+            {word: msgspec.structs.asdict(header)[field] for word, field in WORDS.items()}
             for header in headers
         ] == list(log.batches)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -86,8 +85,7 @@ READ_ONLY: Final = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class One(NoFields):
+class One(NoFields, frozen=True):
     """The variant with tag 1 of an enum without fields."""
 
 

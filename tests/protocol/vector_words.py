@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from enum import IntEnum
 from typing import Any, Final, get_type_hints
+
+import msgspec
 
 from streamkit.protocol import consumer_offset_log as offsets
 from streamkit.protocol import control_layouts, error_codes, smartmodule_io, specs, topic_specs
@@ -106,7 +107,7 @@ def in_words(value: Any, version: int) -> Any:
     """Convert a decoded value to the form of the vectors."""
     if isinstance(value, ENVELOPED):
         return enveloped(value, version)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if isinstance(value, msgspec.Struct):
         return fields_in_words(value, version)
     if isinstance(value, bytes):
         return value.hex()
@@ -128,21 +129,21 @@ def fields_in_words(value: Any, version: int) -> dict[str, Any]:
     if cls in VARIANTS:
         result["tag"], result["variant"] = VARIANTS[cls]
     hints = get_type_hints(cls, include_extras=True)
-    for field in dataclasses.fields(cls):
-        marks = getattr(hints[field.name], "__metadata__", ())
+    for name in cls.__struct_fields__:
+        marks = getattr(hints[name], "__metadata__", ())
         if not all(mark.holds(version) for mark in marks if isinstance(mark, since)):
             continue
-        word = WORDS_OF.get(cls, {}).get(field.name) or WORDS.get(field.name, field.name)
-        element = getattr(value, field.name)
+        word = WORDS_OF.get(cls, {}).get(name) or WORDS.get(name, name)
+        element = getattr(value, name)
         if isinstance(element, ErrorCode):
             result.update(error_in_words(element, version, word))
         elif any(mark is RECORD_SET for mark in marks):
             result[word] = record_set_in_words(element)
-        elif isinstance(value, smartmodule_io.SmartModuleInput) and field.name == "records":
+        elif isinstance(value, smartmodule_io.SmartModuleInput) and name == "records":
             records = decode(RECORDS, element, 0)
             result[word] = {"length": len(element), "records": in_words(records, 0)}
         elif isinstance(element, dict) and not element:
-            result[word] = empty_map_in_words(field.name)
+            result[word] = empty_map_in_words(name)
         else:
             result[word] = in_words(element, version)
     return {"length": record_length(value), **result} if cls is ModuleRecord else result
@@ -173,7 +174,8 @@ def record_set_in_words(data: bytes) -> dict[str, Any]:
 
 def batch_in_words(data: bytes, at: int, header: BatchHeader) -> dict[str, Any]:
     result = {
-        HEADER_WORDS.get(name, name): number for name, number in dataclasses.asdict(header).items()
+        HEADER_WORDS.get(name, name): number
+        for name, number in msgspec.structs.asdict(header).items()
     }
     if header.records_at > HEADER_BYTES:
         id_at = at + HEADER_BYTES
