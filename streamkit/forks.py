@@ -20,7 +20,6 @@ EXIT_FORKED = 70
 # Several threads may register and fork at the same time, each with a job of its own.
 _numbers = itertools.count()
 _in_child: dict[int, Callable[[], None]] = {}
-_numbers = itertools.count()  # threads register too
 _is_registered = False
 
 

@@ -20,7 +20,7 @@ from types import FrameType, ModuleType
 from typing import Any, Final, cast
 
 from streamkit.errors import NotPicklable, StreamKitError
-from streamkit.forks import SameProcess, close_in_children
+from streamkit.forks import SameProcess, close_in_children, in_children
 from streamkit.loading.imports import as_config_errors, execute, find_module, loading
 from streamkit.loading.names import add_loaded_folders
 from streamkit.runtime.call_messages import (
@@ -87,7 +87,9 @@ def _end_with_the_job(lifeline: int) -> None:
 def _handle_signals(link: socket.socket) -> None:
     """Ignore Ctrl-C of a terminal, and SIGTERM unless the job closes.
 
-    Both may be sent to a group of processes. The job then decides how long its calls may run.
+    Both may be sent to a group of processes. The job then decides how long its calls may run. A
+    forked child ends at SIGTERM, as the workers of a `multiprocessing.Pool` do at its end: a
+    handler in Python would not run while they wait for a lock.
     """
 
     def on_terminate(number: int, frame: FrameType | None) -> None:
@@ -100,6 +102,11 @@ def _handle_signals(link: socket.socket) -> None:
         if is_closing:
             sys.exit(128 + number)
 
+    def in_child() -> None:
+        if signal.getsignal(signal.SIGTERM) is on_terminate:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    in_children(in_child)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, on_terminate)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)

@@ -259,6 +259,11 @@ def _square(value: int) -> int:
     return value * value
 
 
+def sigterm_in_a_forked_child() -> str:
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return repr(pool.apply(signal.getsignal, (signal.SIGTERM,)))
+
+
 def use_multiprocessing() -> list[int]:
     with multiprocessing.get_context("fork").Pool(2) as pool:
         return pool.map(_square, range(5))

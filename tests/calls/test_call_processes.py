@@ -373,6 +373,11 @@ def test_a_process_that_the_function_forks_and_that_returns_exits() -> None:
     assert answers_of(called.fork_and_return, (), ()) == [(70, None), (70, None)]
 
 
+def test_a_forked_child_ends_at_sigterm() -> None:
+    """Otherwise, the workers of a pool may wait for a lock when the pool ends, and for ever."""
+    assert answers_of(called.sigterm_in_a_forked_child, ()) == [(repr(signal.SIG_DFL), None)]
+
+
 def test_a_function_can_use_multiprocessing_and_subprocesses() -> None:
     assert answers_of(called.use_multiprocessing, ()) == [([0, 1, 4, 9, 16], None)]
     ((pid, error),) = answers_of(called.start_daemon, ())
