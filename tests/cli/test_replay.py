@@ -297,20 +297,28 @@ def test_records_that_wait_for_a_stage_that_is_gone_stop_the_start(tmp_path: Pat
     assert run(tmp_path, "run", "parked.py", "--once").code == 0
 
 
+FAILS = """
+import itertools, sys
+tries = itertools.count()
+def fails():
+    print("trying", file=sys.stderr, flush=True)
+    return next(tries) < 5
+"""
+
+
 @pytest.mark.parametrize("options", [("--once",), ("--drain",)])
 def test_a_run_that_ends_by_itself_waits_for_retries(
     tmp_path: Path, options: tuple[str, ...]
 ) -> None:
     text = PARKED.replace("NAME", "checked").replace("delay=5", "delay=0.05")
-    text = text.replace('not pathlib.Path("well").exists()', "next(tries) < 5")
-    (tmp_path / "parked.py").write_text(text + "\nimport itertools\ntries = itertools.count()\n")
+    text = text.replace('not pathlib.Path("well").exists()', "fails()")
+    (tmp_path / "parked.py").write_text(text + FAILS)
     run(tmp_path, "produce", "lines", given=b"bad\nb\n")
     if options == ("--once",):
         assert run(tmp_path, "run", "parked.py", *options).code == 0
     else:
         with started(tmp_path, "run", "parked.py", *options) as process:
-            read_until(process, b"records waiting")
-            time.sleep(0.1)
+            read_until(process, b"trying")
             process.send_signal(signal.SIGTERM)
             process.communicate()
         assert process.returncode == 0
