@@ -11,8 +11,10 @@ from typing import Any
 
 import msgspec
 
+from streamkit.connectors.csv_limit import allow_long_fields
 from streamkit.dataflow.endpoints import FileTable
 from streamkit.errors import DataError
+from streamkit.units import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class CsvTable(FileTable):
         return _name_of(self.path)
 
     def rows(self, kind: Any) -> list[Any]:
+        allow_long_fields()
         try:
             with Path(self.path).open(newline="", encoding=self.encoding) as file:
                 return list(self._converted(csv.DictReader(file, delimiter=self.delimiter), kind))
@@ -65,12 +68,17 @@ class CsvTable(FileTable):
             raise DataError(f"cannot read the table {self.path}: {error}") from error
 
     def _converted(self, reader: csv.DictReader[str], kind: Any) -> Iterator[Any]:
+        columns = reader.fieldnames or []
+        twice = next((each for each in columns if each and columns.count(each) > 1), None)
+        if twice is not None:
+            raise DataError(f"{self.path} has several columns {twice!r}")
         for row in reader:
-            given = {
-                name: None if text in self.missing else text
-                for name, text in row.items()
-                if name is not None
-            }
+            if None in row or None in row.values():  # more fields than columns, or fewer
+                raise DataError(
+                    f"{self.path}:{reader.line_num}: the row does not have one field for each of "
+                    f"the {counted(len(columns), 'column')}"
+                )
+            given = {name: None if text in self.missing else text for name, text in row.items()}
             try:
                 yield msgspec.convert(given, kind, strict=False)
             except msgspec.ValidationError as error:

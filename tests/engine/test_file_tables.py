@@ -73,6 +73,11 @@ def test_a_csv_file_has_its_own_delimiter_encoding_and_missing_values(tmp_path: 
     assert table.rows(Airport) == [Airport("MUC", "München", None)]
 
 
+def test_a_csv_file_may_have_long_fields_and_a_delimiter_at_the_end(tmp_path: Path) -> None:
+    path = written(tmp_path, f"code,name,\nBER,{'x' * 200_000},\n")
+    assert CsvTable(path).rows(Airport) == [Airport("BER", "x" * 200_000)]
+
+
 def test_a_jsonl_file_gives_rows_and_empty_lines_are_ignored(tmp_path: Path) -> None:
     path = written(tmp_path, '{"code":"BER","name":"Berlin"}\n\n  \n{"code":"AMS","name":"A"}')
     assert JsonLinesTable(path).rows(Airport) == [Airport("BER", "Berlin"), Airport("AMS", "A")]
@@ -87,7 +92,10 @@ def test_empty_files_have_no_rows(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("code,name,height\nBER,Berlin,48\nAMS,Amsterdam,low\n", r"airports\.csv:3: .*height"),
-        ("code,name\nBER,Berlin\n\nAMS\n", r"airports\.csv:4: .*name"),
+        ("code,name\nBER,Berlin\n\nAMS\n", r"airports\.csv:4: .* one field for .* 2 columns"),
+        ("code,name,height\nBER,Berlin\n", r"airports\.csv:2: .* one field for .* 3 columns"),
+        ("code,name\nBER,Berlin,48\n", r"airports\.csv:2: .* one field for .* 2 columns"),
+        ("code,name,code\nBER,Berlin,AMS\n", r"airports\.csv has several columns 'code'"),
         ("code\nBER\n", r"airports\.csv:2: .*name"),
         ("code,name\nBER,NA\n", r"airports\.csv:2: .*name"),
     ],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
+from streamkit.connectors.csv_limit import allow_long_fields
 from streamkit.connectors.files.lines import Lines, Mark
 from streamkit.errors import DataError, UsageError
 from streamkit.limits import CHUNK_BYTES_MAX
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from streamkit.connectors.files.formats import Rows
 
 _ROWS_FIRST: Final = 256
-_FIELD_CHARACTERS_MAX: Final = 1 << 24
 
 # The reader of the standard library ends at a carriage return in a field without quotes, and does
 # not say where the rest of the row is. So it gets this character instead, which no text has.
@@ -87,8 +87,7 @@ class CsvReader:
         self._lines = Lines(file, start)
         self._dialect = dialect
         self._header = header
-        # There is one limit in a process: 131,072, unless somebody has changed it.
-        csv.field_size_limit(max(_FIELD_CHARACTERS_MAX, csv.field_size_limit()))
+        allow_long_fields()
         # The lines that the rows read last came from, by blocks, and the ends of the blocks.
         self._blocks: list[tuple[Sequence[bytes], Mark]] = [([], start)]
         self._end = start
