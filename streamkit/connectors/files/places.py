@@ -18,6 +18,7 @@ from typing import BinaryIO, Final, TypeVar, cast
 from streamkit.connectors.files.found import FoundFile
 from streamkit.connectors.files.lines import Mark
 from streamkit.connectors.files.objects import ObjectPlaces
+from streamkit.connectors.files.prefix import Prefix, PrefixFile
 from streamkit.connectors.files.urls import is_object
 from streamkit.errors import DataError
 
@@ -72,6 +73,16 @@ class Places:
                 file.seek(max(0, size_bytes - HEAD_BYTES))
                 checksum = zlib.crc32(file.read(HEAD_BYTES), checksum)
             return checksum
+
+    def begins_with(self, found: FoundFile, prefix: Prefix) -> bool:
+        """Return whether a file begins with what was read of it before.
+
+        Raises:
+            DataError: The file is damaged.
+            OSError: The file cannot be read.
+        """
+        with self.open_at(found, Mark()) as file:
+            return prefix.is_in(file)
 
     def open_at(self, found: FoundFile, start: Mark) -> BinaryIO:
         """Open a file, without its compression, at a place in it.
@@ -156,6 +167,8 @@ def _beside(path: str, file_id: str) -> FoundFile | None:
 def bytes_taken(file: BinaryIO) -> int:
     """Return how many bytes were taken from a file that `Places` has opened, before decompression,
     or where a reader of columns stands."""
+    if isinstance(file, PrefixFile):
+        file = file.inner
     return file.bytes_taken() if isinstance(file, _Decompressed) else file.tell()
 
 

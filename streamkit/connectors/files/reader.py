@@ -6,8 +6,11 @@
 | is the same, and as long | nothing |
 | is the same, and longer | what was appended |
 | is another file, or shorter | all of it; first the rest of the old file, if it lies beside it |
+| has no position, but was renamed from a path that has one | what was not read under the old path |
 
-A file whose format does not grow is another file as soon as it has changed.
+A file is the same if it begins with all that was read of it. While a run lasts, a file that grows
+in place is only compared by its first bytes. A file whose format does not grow is another file as
+soon as it has changed.
 """
 
 from __future__ import annotations
@@ -15,17 +18,18 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import msgspec
 
-from streamkit.connectors.files.formats import FileFormat, RowReader, Rows
+from streamkit.connectors.files.formats import FileFormat, Rows
 from streamkit.connectors.files.found import FoundFile
 from streamkit.connectors.files.lines import Mark
+from streamkit.connectors.files.open_file import Block, OpenFile, Position
 from streamkit.connectors.files.places import Places, bytes_taken, is_compressed
-from streamkit.connectors.files.urls import is_object, shown
+from streamkit.connectors.files.prefix import Prefix, PrefixFile
+from streamkit.connectors.files.recognition import Recognition
+from streamkit.connectors.files.urls import shown
 from streamkit.connectors.own_thread import OwnThread
 from streamkit.dataflow.contracts import ConnectorEnv, Positions, SourceFacts, SourceReader
 from streamkit.errors import DataError, StreamKitError
@@ -42,68 +46,6 @@ _ROWS_AHEAD: Final = _CHUNKS_AHEAD * CHUNK_RECORDS_MAX
 _CHUNKS_LEFT: Final = 6
 
 
-class _Position(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How far a file was read.
-
-    ``byte``, ``line`` and ``within`` are where a block of rows begins, as in `Mark`; ``skip`` is
-    how many of its rows were read. ``head`` is a checksum of the first bytes, of which ``size``
-    says how many there were; of the last ones too if the format does not grow. ``done``: nothing
-    follows, which the size shows only of files that are not compressed.
-    """
-
-    id: str
-    size: int
-    head: int
-    byte: int = 0
-    line: int = 1
-    skip: int = 0
-    within: int = 0
-    done: bool = False
-
-    @property
-    def mark(self) -> Mark:
-        return Mark(self.byte, self.line, self.within)
-
-
-@dataclass(slots=True)
-class _OpenFile:
-    """A file that is being read, or was."""
-
-    path: str
-    found: FoundFile
-    head: int
-    file: BinaryIO
-    rows: RowReader
-    skip: int
-    at: Mark
-    # The rows after those read last, or the error instead, if it is known at once that none follow.
-    ahead: Rows | Exception | None = None
-
-    @property
-    def shows_end(self) -> bool:
-        """Whether the end of the file cannot be seen from its size."""
-        return is_compressed(self.found.path) or is_object(self.found.path)
-
-    def position(self, mark: Mark, skip: int, *, is_done: bool = False) -> _Position:
-        """Return the position some rows after a mark."""
-        found = self.found
-        return _Position(
-            found.id, found.size_bytes, self.head, mark.byte, mark.line, skip, mark.within, is_done
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Rows that were handed over, and where they lie."""
-
-    file: _OpenFile
-    start: Mark
-    end: Mark
-    skipped: int
-    numbers: Sequence[int]
-    is_last: bool
-
-
 class FilesReader(SourceReader):
     """Reads files in a thread of its own; see `Files`."""
 
@@ -118,13 +60,19 @@ class FilesReader(SourceReader):
         places: Places,
     ) -> None:
         self._places = places
+        self._recognition = Recognition(places, grows=form.grows)
         self._patterns = patterns
         self._format = form
         self._env = env
         self._follow_s = follow_s
         self._may_be_empty = may_be_empty
         # How far each file was read; only the thread uses it.
-        self._reached: dict[str, _Position] = {}
+        self._reached: dict[str, Position] = {}
+        # The last row that `next` has returned, and the last one that is processed.
+        self._given: tuple[str, int] | None = None
+        self._done: tuple[str, int] | None = None
+        # Positions that have changed although no rows were read.
+        self._noted: dict[str, Position] = {}
         # Files that were read to their end in this run.
         self._ended: set[FoundFile] = set()
         # Chunks that a cancelled call of `next` has left.
@@ -132,9 +80,9 @@ class FilesReader(SourceReader):
         self._failure: StreamKitError | None = None
         # A call of the thread that was begun before its rows are wanted.
         self._ahead: asyncio.Future[None] | None = None
-        self._waiting: deque[tuple[str, FoundFile, _Position | None]] = deque()
-        self._open: _OpenFile | None = None
-        self._blocks: deque[_Block] = deque()
+        self._waiting: deque[tuple[str, FoundFile, Position | None]] = deque()
+        self._open: OpenFile | None = None
+        self._blocks: deque[Block] = deque()
         # The bytes of all files of this run, of those read to their end, and of the open one.
         self._bytes_known = 0
         self._bytes_of_ended = 0
@@ -143,7 +91,7 @@ class FilesReader(SourceReader):
 
     async def open(self, committed: Positions) -> SourceFacts:
         self._reached = {
-            path: msgspec.json.decode(text, type=_Position) for path, text in committed.items()
+            path: msgspec.json.decode(text, type=Position) for path, text in committed.items()
         }
         count = await self._thread.call(self._look)
         if count == 0 and not self._may_be_empty:
@@ -165,6 +113,7 @@ class FilesReader(SourceReader):
                 await self._thread.call(self._read)
             if self._ready:
                 chunk = self._ready.popleft()
+                self._given = chunk.topic, chunk.offsets[-1]
                 if self._ahead is None and len(self._ready) < _CHUNKS_LEFT:
                     self._ahead = self._thread.start(self._read)
                 return chunk
@@ -174,6 +123,8 @@ class FilesReader(SourceReader):
 
     def position_after(self, chunk: Chunk) -> tuple[str, str]:
         last = chunk.offsets[-1]
+        self._done = chunk.topic, last
+        self._noted.pop(chunk.topic, None)
         block = self._blocks[0]
         while block.file.path != chunk.topic or block.numbers[-1] < last:
             self._blocks.popleft()
@@ -182,8 +133,18 @@ class FilesReader(SourceReader):
         is_all = rows == len(block.numbers)
         mark = block.end if is_all else block.start
         skip = 0 if is_all else block.skipped + rows
-        position = block.file.position(mark, skip, is_done=is_all and block.is_last)
+        is_done = is_all and block.is_last
+        position = block.file.position(mark, skip, block.prefix, is_done=is_done)
         return block.file.path, msgspec.json.encode(position).decode()
+
+    def skipped_positions(self) -> Positions:
+        if self._given != self._done:  # they may be positions after rows that are not processed
+            return {}
+        found = {}
+        while self._noted:  # the thread may add some meanwhile
+            path, position = self._noted.popitem()
+            found[path] = msgspec.json.encode(position).decode()
+        return found
 
     def bytes_read(self) -> tuple[int, int]:
         return self._bytes_of_ended + self._bytes_of_open, self._bytes_known
@@ -244,19 +205,22 @@ class FilesReader(SourceReader):
         skip = min(opened.skip, len(found.values))
         opened.skip -= skip
         is_last = opened.shows_end and opened.ahead is None
-        self._reached[opened.path] = opened.position(found.end, opened.skip, is_done=is_last)
+        prefix = opened.prefix
+        self._reached[opened.path] = opened.position(
+            found.end, opened.skip, prefix, is_done=is_last
+        )
         values, numbers = found.values, found.numbers
         if skip == len(values):
             return
         if skip:  # otherwise a block of lines would be divided
             values, numbers = values[skip:], numbers[skip:]
-        self._blocks.append(_Block(opened, start, found.end, skip, numbers, is_last))
+        self._blocks.append(Block(opened, start, found.end, skip, numbers, is_last, prefix))
         now_ms = self._env.clock.wall_ms()
         count = len(values)
         keys, times_ms = [None] * count, [now_ms] * count
         self._ready.append(Chunk(values, keys, times_ms, numbers, opened.path, _PARTITION))
 
-    def _rows_of(self, opened: _OpenFile) -> Rows | None:
+    def _rows_of(self, opened: OpenFile) -> Rows | None:
         """Return the next rows of a file; read ahead where only that shows its end."""
         found, opened.ahead = opened.ahead, None
         if found is None:
@@ -270,9 +234,11 @@ class FilesReader(SourceReader):
                 opened.ahead = error
         return found
 
-    def _read_of(self, opened: _OpenFile) -> Rows | None:
+    def _read_of(self, opened: OpenFile) -> Rows | None:
         try:
-            return opened.rows.read(CHUNK_RECORDS_MAX, is_complete=self._follow_s is None)
+            # A file that a rotation has moved away gets no more lines.
+            is_complete = self._follow_s is None or opened.path != opened.found.path
+            return opened.rows.read(CHUNK_RECORDS_MAX, is_complete=is_complete)
         except StreamKitError as error:
             text = str(error).partition("\nhint:")[0].removeprefix(f"{opened.path}: ")
             raise DataError(f"{opened.path}: {text}", hint=error.hint) from error
@@ -282,9 +248,20 @@ class FilesReader(SourceReader):
     def _look(self) -> int:
         """Find what is to be read; return how many files match."""
         files = self._places.find(self._patterns)
+        self._follow_renames(files)
         for found in files:
             self._add(found)
         return len(files)
+
+    def _follow_renames(self, files: list[FoundFile]) -> None:
+        """Give the positions of files to the paths that these files have now."""
+        olds = self._recognition.renamed(files, self._reached)
+        positions = {path: self._reached[old] for path, old in olds.items()}
+        for path, old in olds.items():
+            self._env.note(f"{old} was renamed to {path}")
+            self._reached.pop(old, None)  # two new paths may be links to one file
+        self._reached.update(positions)
+        self._noted.update(positions)
 
     def _add(self, found: FoundFile) -> None:
         position = self._reached.get(found.path)
@@ -292,41 +269,29 @@ class FilesReader(SourceReader):
             return
         if position is None:
             self._wait_for(found.path, found, None)
-        elif self._is_same(found, position):
+        elif self._recognition.is_same(found, position):
             if position.done and found.size_bytes == position.size:
                 return
             # How many bytes a compressed file has is known only at its end.
             if is_compressed(found.path) or found.size_bytes > position.byte:
                 self._wait_for(found.path, found, position)
+            elif (position.id, position.modified) != (found.id, found.modified_ns):
+                # Otherwise each run would compare the whole file.
+                self._noted[found.path] = msgspec.structs.replace(
+                    position, id=found.id, modified=found.modified_ns
+                )
         else:
             rest = None
             if position.id != found.id:
                 rest = self._places.beside(found.path, position.id)
-            if rest is not None and self._is_same(rest, position):
+            if rest is not None and self._recognition.is_same(rest, position):
                 self._wait_for(found.path, rest, position)
             self._env.note(f"{found.path} is another file now, and is read from its beginning")
             self._wait_for(found.path, found, None)
 
-    def _wait_for(self, path: str, found: FoundFile, position: _Position | None) -> None:
+    def _wait_for(self, path: str, found: FoundFile, position: Position | None) -> None:
         self._waiting.append((path, found, position))
         self._bytes_known += found.size_bytes
-
-    def _is_same(self, found: FoundFile, position: _Position) -> bool:
-        least = position.size if is_compressed(found.path) else position.byte
-        if found.size_bytes < least or not (
-            self._format.grows or found.size_bytes == position.size
-        ):
-            return False
-        if is_object(found.path) and found.id == position.id:
-            return True
-        try:
-            return self._checksum(found, position.size) == position.head
-        except OSError:
-            return False
-
-    def _checksum(self, found: FoundFile, size_bytes: int) -> int:
-        """Return what a file is recognised by."""
-        return self._places.checksum(found, size_bytes, with_end=not self._format.grows)
 
     def _open_next(self) -> bool:
         """Open the next file; return whether there is one."""
@@ -335,8 +300,11 @@ class FilesReader(SourceReader):
         path, found, position = self._waiting.popleft()
         mark = Mark() if position is None else position.mark
         try:
-            head = self._checksum(found, found.size_bytes)
+            head = self._recognition.checksum(found, found.size_bytes)
             file = self._places.open_at(found, mark)
+            if self._format.grows:
+                file = PrefixFile(file, mark.byte, position.prefix if position else Prefix())
+            self._recognition.ids_of_run.add(found.id)
         except FileNotFoundError:
             if self._places.look_up(found.path) is None:
                 self._env.note(f"{found.path} was deleted before it was read")
@@ -346,7 +314,7 @@ class FilesReader(SourceReader):
             raise DataError(f"cannot read {found.path}: {error.strerror}") from error
         skip = 0 if position is None else position.skip
         rows = self._format.rows_of(file, mark, lambda: self._places.open_at(found, Mark()))
-        self._open = _OpenFile(path, found, head, file, rows, skip, mark)
+        self._open = OpenFile(path, found, head, file, rows, skip, mark)
         return True
 
     def _close_all(self) -> None:
