@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import msgspec
 import pytest
 
 from streamkit import App
-from streamkit.connectors.files import Csv, Files, Jsonl
+from streamkit.connectors.files import Csv, Files, FileSink, Jsonl
 from streamkit.errors import DataError, StageError
-from tests.connectors.reading import read_text
+from tests.connectors.reading import read, read_text
+from tests.file_sink.writing import Writing
 
 
 class Pair(msgspec.Struct):
@@ -92,3 +94,41 @@ def test_lines_that_end_only_with_a_carriage_return_are_refused(tmp_path: Path) 
     with pytest.raises(DataError, match="a carriage return is in the first line") as found:
         read_text(tmp_path / "f.csv", "a,b\r1,2\r3,4\r", Csv(), Pair)
     assert "tr " in found.value.hint
+
+
+class Tagged(msgspec.Struct):
+    id: int
+    tags: list[str]
+    extra: dict[str, float] | None
+    inner: Pair | None = None
+
+
+class Strict(msgspec.Struct, kw_only=True):
+    id: int
+    tags: list[str]
+
+
+async def write_rows(path: Path, rows: list[Tagged]) -> None:
+    run = await Writing(FileSink(path), path.parent / "jobs", Tagged).start({})
+    await run.write(*rows)
+    await run.end({})
+
+
+def test_lists_and_objects_are_read_as_a_file_sink_writes_them(tmp_path: Path) -> None:
+    rows = [Tagged(1, [], None), Tagged(2, ["a,b", 'c"'], {"x": 1.5}, Pair("1", "2"))]
+    asyncio.run(write_rows(tmp_path / "f.csv", rows))
+    assert read(Files(tmp_path / "f.csv", Csv()), Tagged) == rows
+    assert read_text(tmp_path / "h.csv", 'id,tags\n1,"[""x""]"\n', Csv(), Strict)[0].tags == ["x"]
+
+
+@pytest.mark.parametrize("kind", [Tagged, Strict])
+def test_a_list_that_is_not_valid_fails_alone(tmp_path: Path, kind: Any) -> None:
+    path = tmp_path / "f.csv"
+    data = 'id,tags,extra\n1,"[""a""]",\n2,a;b,\n3,[4],\n4,[],\n'
+    with pytest.raises(StageError, match=r"line 3: the column 'tags' is not JSON"):
+        read_text(path, data, Csv(), kind)
+    app = App("lists")
+    found = app.stream(Files(path, Csv(kind)), on_error="skip")
+    with app.test() as job:
+        job.read(found)
+        assert [row.id for row in job.output(found)] == [1, 4]

@@ -321,6 +321,17 @@ async def test_the_newest_record_first_is_refused() -> None:
             await read_all(source.reader(Run().env))
 
 
+async def test_times_ascend_as_times_and_not_as_texts() -> None:
+    times = ["10:00:00Z", "10:00:00.5Z", "10:00:01+00:00", "09:00:02-01:00"]
+    rows = [{"at": f"2024-01-01T{each}"} for each in times]
+    async with scripted(lambda asked: reply(rows if "since" not in asked.query else [])) as server:
+        source = HttpPoll(server.url, cursor=Cursor("since", record="at"))
+        assert len(await read_all(source.reader(Run().env))) == len(times)
+        rows.reverse()
+        with pytest.raises(StreamKitError, match="must ascend by 'at'"):
+            await read_all(source.reader(Run().env))
+
+
 async def test_a_page_that_is_gone_begins_the_pass_again() -> None:
     answers = [
         reply(ROWS[:2], headers={"Link": "</two>; rel=next"}),

@@ -86,6 +86,7 @@ class _Field:
     kind: Kind
     allows_none: bool
     is_required: bool
+    is_json: bool
 
 
 def _fields_of(kind: Kind) -> tuple[_Field, ...]:
@@ -107,15 +108,46 @@ def _fields_of(kind: Kind) -> tuple[_Field, ...]:
     else:
         return ()
     return tuple(
-        _Field(name, columns[name], hints[name], _allows_none(hints[name]), name in required)
+        _Field(
+            name,
+            columns[name],
+            hints[name],
+            _allows_none(hints[name]),
+            name in required,
+            _is_json(hints[name]),
+        )
         for name in columns
     )
+
+
+def _read(text: str, field: _Field) -> Any:
+    if not field.is_json:
+        return text
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise DataError(f"the column {field.column!r} is not JSON: {error}") from None
 
 
 def _allows_none(kind: Kind) -> bool:
     try:
         msgspec.convert(None, kind)
     except (msgspec.ValidationError, TypeError):
+        return False
+    return True
+
+
+def _is_json(kind: Kind) -> bool:
+    """Return whether a field is a list or an object, which a sink of CSV writes as JSON."""
+    return any(_decodes(kind, each) for each in (b"[]", b"{}")) and not _decodes(kind, b'""')
+
+
+def _decodes(kind: Kind, data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data, type=kind)
+    except msgspec.ValidationError as error:
+        return "missing required field" in str(error)  # an object of a class
+    except TypeError:
         return False
     return True
 
@@ -174,6 +206,9 @@ class _Objects:
         if field.allows_none:
             missing = self._missing
             texts = [None if text in missing else text for text in texts]
+        if field.is_json:
+            decode = msgspec.json.Decoder(field.kind).decode
+            return [None if text is None else decode(text) for text in texts]
         found: list[Any] = msgspec.convert(texts, list[field.kind], strict=False)  # type: ignore[name-defined]
         return found
 
@@ -189,5 +224,6 @@ class _Objects:
             if count == 0:
                 continue
             text = texts[field.column]
-            given[field.column] = None if field.allows_none and text in self._missing else text
+            is_none = field.allows_none and text in self._missing
+            given[field.column] = None if is_none else _read(text, field)
         return msgspec.convert(given, self._kind, strict=False)

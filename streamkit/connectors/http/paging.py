@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 import zlib
 from collections.abc import Callable, Mapping
@@ -17,7 +18,6 @@ Path = str | Callable[[Any], Any]
 
 _LINK: Final = re.compile(r"<([^<>]*)>((?:\s*;\s*[^;,\"=\s]+(?:\s*=\s*(?:\"[^\"]*\"|[^;,\"]*))?)*)")
 _REL: Final = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^;,\"\s]*))", re.IGNORECASE)
-_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d")
 # Records at the current cursor value that are remembered, to recognize them if they come again.
 _SEEN_MAX: Final = 1_000
 
@@ -267,14 +267,26 @@ def _check_ascends(marks: list[str | None], path: Path) -> None:
     first, last = (marks[0], marks[-1]) if marks else (None, None)
     if first is None or last is None:
         return
-    numbers = first.isdecimal() and last.isdecimal()
-    is_back = int(first) > int(last) if numbers else bool(_TIME.match(last)) and first > last
+    if first.isdecimal() and last.isdecimal():
+        is_back = int(first) > int(last)
+    else:  # as texts, 10:00:00.5Z is before 10:00:00Z
+        begin, end = _time(first), _time(last)
+        is_back = begin is not None and end is not None and begin > end
     if is_back:
         raise StreamKitError(
             f"the records must ascend by {path!r}, but a page begins with {first!r} and ends "
             f"with {last!r}",
             hint="ask the service for the oldest first, for example with ?sort=asc in the URL",
         )
+
+
+def _time(text: str) -> dt.datetime | None:
+    """Return the time that a text is, in UTC if it has no zone; None if it is none."""
+    try:
+        found = dt.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else found.replace(tzinfo=dt.UTC)
 
 
 def _has_no_more(cursor: Cursor, body: Any) -> bool:

@@ -48,6 +48,10 @@ from streamkit.settings.secret import Secret
 
 _PART: Final = "0"
 _CHUNK_BYTES_MAX: Final = 1 << 20
+# Some services give a new cursor on each page, also after the last record.
+_EMPTY_PAGES_MAX: Final = 20
+_EMPTY_PAGES_AT_END_MAX: Final = 1_000
+_MORE_HINT: Final = "if a field of the body is false on the last page, name it with more="
 # Statuses with which a service refuses the URL of a page that is too old.
 _STALE: Final = (400, 404, 410)
 
@@ -147,6 +151,8 @@ class HttpPollReader(SourceReader):
         self._next = Place()  # the place of the next request
         self._pages: deque[Page] = deque()  # pages whose rows are not all committed
         self._rows_sent = 0  # rows of the last page that `next` has returned
+        self._empty_pages = 0  # in a row
+        self._done = 0  # the rows before this one are processed
         # The place after the last page with a number and with rows.
         self._after_number: Place | None = None
         self._is_first_page = True
@@ -158,6 +164,7 @@ class HttpPollReader(SourceReader):
         self._next = Place(cursor=self._source.cursor.first if self._source.cursor else None)
         if text is not None:
             self._next = msgspec.json.decode(text, type=Place)
+        self._done = self._next.offset
         self._is_first_page = self._next.link is None
         since = f" after {self._next.offset:,} records of earlier runs" if text else ""
         starts = {_PART: _encoded(self._next)} if text is None else None
@@ -176,7 +183,7 @@ class HttpPollReader(SourceReader):
             await self._read_page()
 
     def position_after(self, chunk: Chunk) -> tuple[str, str]:
-        end = chunk.offsets[-1] + 1
+        self._done = end = chunk.offsets[-1] + 1
         while len(self._pages) > 1 and self._pages[0].after.offset < end:
             self._pages.popleft()
         page = self._pages[0]
@@ -187,6 +194,13 @@ class HttpPollReader(SourceReader):
         crc = crc_of(page.rows[:done]) if done < 2 else self._crc_of(page, done)
         place = msgspec.structs.replace(page.place, offset=end, rows=done, crc=crc)
         return _PART, _encoded(place)
+
+    def skipped_positions(self) -> Positions:
+        cursor = self._source.cursor
+        if not self._empty_pages or cursor is None or cursor.counts is not None:
+            return {}
+        # A later run need not request the pages without records again.
+        return {_PART: _encoded(self._next)} if self._next.offset == self._done else {}
 
     async def close(self) -> None:
         await self._exchange.close()
@@ -261,11 +275,29 @@ class HttpPollReader(SourceReader):
                 self._after_number = page.after
             elif self._after_number is not None:
                 self._next = self._after_number  # the last page may get more rows
-        self._waits = page.is_last
+        self._waits = page.is_last or self._is_mostly_empty(page)
         self._is_first_page = page.is_last
         if page.skipped < len(page.rows):
             self._pages.append(page)
             self._rows_sent = page.skipped
+
+    def _is_mostly_empty(self, page: Page) -> bool:
+        """Return whether there were so many pages without records that the next one can wait.
+
+        Raises:
+            StreamKitError: The run would never end.
+        """
+        self._empty_pages = 0 if page.rows else self._empty_pages + 1
+        if page.is_last or self._empty_pages < _EMPTY_PAGES_MAX:
+            return False
+        text = f"{self._empty_pages} pages of {masked(self._url)} in a row have no records"
+        if self._env.until_end:
+            if self._empty_pages == _EMPTY_PAGES_AT_END_MAX:
+                raise StreamKitError(text, hint=_MORE_HINT)
+            return False
+        if self._empty_pages == _EMPTY_PAGES_MAX:
+            self._env.note(f"{text}; the next one is requested at the interval. {_MORE_HINT}")
+        return True
 
     def _check_differs(self, page: Page) -> None:
         """Refuse a page with the rows of the page before: its number may be ignored.
