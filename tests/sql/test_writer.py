@@ -245,8 +245,10 @@ async def test_a_row_that_a_constraint_refuses_stops_the_job_before_its_commit(
         await run.write([Total(1, "a")])
         await run.commit()
         await run.write([Total(2, "b"), Total(3, "bad")])
-        with pytest.raises(DataError, match="refused a statement"):
+        with pytest.raises(DataError, match="refused a statement") as refused:
             await run.commit()
+        if not database.url.startswith("sqlite+"):  # others say which row it is in their errors
+            assert "bad" in str(refused.value)
     async with job.run(sink) as run:
         await run.write([Total(2, "b")])
         await run.commit()

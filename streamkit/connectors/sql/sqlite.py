@@ -5,6 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
+from operator import length_hint
 from typing import Final
 from urllib.parse import quote
 
@@ -24,6 +26,7 @@ from streamkit.connectors.sql.session import (
 from streamkit.connectors.sql.statements import Target
 from streamkit.connectors.sql.tables import Table, TableColumn
 from streamkit.connectors.sql.url import Database
+from streamkit.errors import DataError, shown
 
 # A wait for another process cannot be interrupted, so it is short, and then repeated.
 _BUSY_S_MAX: Final = 2.0
@@ -33,6 +36,8 @@ _FULL: Final = "full"
 # Source: https://www.sqlite.org/pragma.html#pragma_table_xinfo; 2 and 3 are generated columns.
 _GENERATED: Final = (2, 3)
 _EXPRESSION: Final = -2
+# Rows that are given to the library in one call.
+_ROWS_AT_ONCE: Final = 10_000
 
 
 class SqliteSession:
@@ -130,10 +135,10 @@ class SqliteSession:
         return self._open_connection.in_transaction
 
     def write(self, target: Target, rows: Iterable[Row]) -> None:
-        self._many(target.insert(), rows)
+        self._many(target.insert(), rows, target.columns)
 
     def delete(self, target: Target, keys: Sequence[Row]) -> None:
-        self._many(target.delete(), keys)
+        self._many(target.delete(), keys, target.key)
 
     def open_transactions(self) -> frozenset[str] | None:
         return None  # only one transaction writes at a time, so commits are in order
@@ -146,9 +151,17 @@ class SqliteSession:
     def _wait_for_locks(self, seconds: float) -> None:
         self.query(Statement(f"PRAGMA busy_timeout = {int(seconds * 1_000)}"))
 
-    def _many(self, text: str, rows: Iterable[Row]) -> None:
-        with self._errors():
-            self._open_connection.executemany(text, rows)
+    def _many(self, text: str, rows: Iterable[Row], columns: tuple[str, ...]) -> None:
+        rest = iter(rows)
+        while some := list(islice(rest, _ROWS_AT_ONCE)):
+            left = iter(some)
+            try:
+                with self._errors():
+                    self._open_connection.executemany(text, left)
+            except DataError as error:
+                row = some[len(some) - length_hint(left) - 1]
+                values = dict(zip(columns, row, strict=True))
+                raise DataError(f"{error}; the row is {shown(values)}") from error.__cause__
 
     def _unique_indexes(self, place: tuple[str, str]) -> Iterator[frozenset[str]]:
         indexes = self.query(
