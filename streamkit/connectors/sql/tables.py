@@ -59,7 +59,8 @@ class Limits:
     ``int_bits`` is the size of whole numbers, which are not negative if ``is_unsigned``;
     ``length_max`` that of text; ``digits_max`` is the number of digits before the decimal point.
     ``is_single``: floating-point numbers have 32 bits.
-    ``is_text``: the column holds text. ``labels`` are all the texts that it can hold.
+    ``is_text``: the column holds text. ``labels`` are all the texts that it can hold. ``declared``
+    is the type of a column of SQLite, which can hold any value, in lower case.
     """
 
     int_bits: int = 64
@@ -70,6 +71,7 @@ class Limits:
     is_text: bool = False
     is_nullable: bool = True
     labels: tuple[str, ...] = ()
+    declared: str = ""
 
 
 def refuse_absent(what: object, table: Table | None, hint: str = "") -> Table:
@@ -206,7 +208,7 @@ def limits_of(dialect: Dialect, table: Table, rows: RowType) -> tuple[Limits, ..
 
 def _limits(dialect: Dialect, column: TableColumn) -> Limits:
     if dialect.affinities:  # lengths and precisions mean nothing
-        return Limits(is_nullable=column.is_nullable)
+        return Limits(is_nullable=column.is_nullable, declared=column.type.lower())
     kind, numbers = dialect.kind_of(column.type.removesuffix(ARRAY_MARK)), column.numbers
     precision, scale = (*numbers, 0, 0)[:2]
     return Limits(

@@ -114,6 +114,8 @@ def lenient(values: Values, limits: Limits, dialect: Dialect) -> Values:
     """Return a column that also converts texts, and other values of JSON, to its type."""
 
     holds, items = values.column.holds, values.column.items
+    if holds is T.ANY and limits.declared:
+        return _of_declared(values, limits.declared)
     if holds is T.ARRAY and items is not None:
         of_items = replace(limits, is_nullable=True)
         inner = lenient(values_of(items, dialect, of_items), of_items, dialect)
@@ -134,6 +136,25 @@ def lenient(values: Values, limits: Limits, dialect: Dialect) -> Values:
             return values.one(_converted(value, holds, error))
 
     return replace(values, one=one)
+
+
+def _of_declared(values: Values, declared: str) -> Values:
+    """Return a column of SQLite that can hold any value, but converts texts to its type."""
+    is_bytes, is_boolean = "blob" in declared, "bool" in declared
+
+    def one(value: Value) -> Value:
+        if value == "" and values.is_nullable:
+            return None
+        if is_boolean and value in ("true", "false"):
+            return int(value == "true")
+        if is_bytes and isinstance(value, str):
+            try:
+                return msgspec.convert(value, bytes, strict=False)
+            except msgspec.ValidationError:
+                raise ValueError(f"{shown(value)} is not one of {T.BYTES.value}") from None
+        return values.one(value)
+
+    return replace(values, one=one, plain=values.plain - {str})
 
 
 def _converted(value: Value, holds: T, error: Exception) -> Value:
