@@ -61,10 +61,11 @@ class Notes(list[str]):
 
     async def wait_for(self, words: str) -> None:
         """Wait for a message with some words."""
-        with anyio.fail_after(60):
+        with anyio.move_on_after(120):
             while not any(words in each for each in self):
                 self._has_more = anyio.Event()
                 await self._has_more.wait()
+        assert any(words in each for each in self), f"{words!r} is in none of {list(self)}"
 
 
 def env_of(folder: Path, notes: list[str], *, until_end: bool = True) -> ConnectorEnv:
