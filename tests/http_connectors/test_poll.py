@@ -243,6 +243,11 @@ async def test_gzip_with_two_members_is_read() -> None:
         assert await read_all(HttpPoll(server.url).reader(Run().env)) == AS_JSON[:2]
 
 
+async def test_a_byte_order_mark_before_a_body_is_left_out() -> None:
+    async with scripted(lambda asked: reply(b"\xef\xbb\xbf" + json.dumps(ROWS).encode())) as server:
+        assert await read_all(HttpPoll(server.url).reader(Run().env)) == AS_JSON
+
+
 async def test_secrets_are_sent_but_not_to_another_origin() -> None:
     async with scripted(lambda asked: reply(ROWS)) as other:
         link = {"Link": f"<{other.url}/rows>; rel=next"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import zlib
 from collections import deque
 from collections.abc import Mapping
@@ -337,7 +338,8 @@ class HttpPollReader(SourceReader):
         if place.body_crc == crc and place.rows == 0:
             return None
         try:
-            body = msgspec.json.decode(response.body) if response.body.strip() else []
+            text = response.body.removeprefix(codecs.BOM_UTF8)
+            body = msgspec.json.decode(text) if text.strip() else []
         except msgspec.DecodeError as error:
             raise Transient(f"the response is not valid JSON: {error}") from error
         source = self._source
