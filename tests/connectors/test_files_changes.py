@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import os
 from collections.abc import Callable
 from itertools import pairwise
@@ -168,6 +169,47 @@ async def test_a_followed_file_is_renamed_within_the_pattern(tmp_path: Path) -> 
     await reader.close()
     assert found == [b"1", b"2", b"3", b"late"]
     assert notes == [f"{tmp_path / 'app.log'} was renamed to {tmp_path / 'app.1.log'}"]
+
+
+async def test_a_renamed_file_is_read_under_its_new_path_only(tmp_path: Path) -> None:
+    """The new file has no rows yet, so the position of the old one is still that of its path."""
+    source = Files(tmp_path / "*.log", Text())
+    path = tmp_path / "app.log"
+    path.write_text("1\n")
+    positions = (await rows_and_positions(source))[-1][1]
+    path.rename(tmp_path / "app.1.log")
+    path.touch()
+    with (tmp_path / "app.1.log").open("a") as file:
+        file.write("late\n")
+    reader = reader_of(source)
+    await reader.open(positions)
+    chunk = await reader.next()
+    assert chunk is not None
+    assert list(chunk.values) == [b"late"]
+    path_read, position = reader.position_after(chunk)
+    assert await reader.next() is None
+    positions = {**positions, path_read: position, **reader.skipped_positions()}
+    await reader.close()
+    assert await rest(source, positions) == []
+    path.write_text("2\n")
+    assert await rest(source, positions) == [b"2"]
+
+
+async def test_a_position_without_a_checksum_of_all_is_still_one(tmp_path: Path) -> None:
+    path = tmp_path / "f.txt"
+    path.write_text("1\n2\n3\n")
+    source = Files(path, Text())
+    positions = (await rows_and_positions(source))[1][1]
+    (key, text), *_ = positions.items()
+    older = json.loads(text)
+    del older["prefix"], older["modified"]
+    positions = {key: json.dumps(older)}
+    assert await rest(source, positions) == [b"3"]
+    with path.open("a") as file:
+        file.write("4\n")
+    assert await rest(source, positions) == [b"3", b"4"]
+    path.write_text("0\n" * 9)
+    assert await rest(source, positions) == [b"0"] * 9
 
 
 async def test_a_second_name_of_a_file_is_a_second_file(tmp_path: Path) -> None:

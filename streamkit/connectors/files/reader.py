@@ -284,6 +284,8 @@ class FilesReader(SourceReader):
             rest = None
             if position.id != found.id:
                 rest = self._places.beside(found.path, position.id)
+            if rest is not None and rest.path in self._reached:
+                rest = None  # it is read under its own path
             if rest is not None and self._recognition.is_same(rest, position):
                 self._wait_for(found.path, rest, position)
             self._env.note(f"{found.path} is another file now, and is read from its beginning")
@@ -302,8 +304,9 @@ class FilesReader(SourceReader):
         try:
             head = self._recognition.checksum(found, found.size_bytes)
             file = self._places.open_at(found, mark)
-            if self._format.grows:
-                file = PrefixFile(file, mark.byte, position.prefix if position else Prefix())
+            prefix = Prefix() if position is None else position.prefix
+            if self._format.grows and prefix.size >= mark.byte:
+                file = PrefixFile(file, mark.byte, prefix)
             self._recognition.ids_of_run.add(found.id)
         except FileNotFoundError:
             if self._places.look_up(found.path) is None:

@@ -35,7 +35,9 @@ class Recognition:
             return True
         try:
             # To compare a whole log whenever it has grown would cost too much.
-            if not self._grows or (is_same_id and found.id in self.ids_of_run):
+            is_followed = is_same_id and found.id in self.ids_of_run
+            has_prefix = position.prefix.size >= max(position.byte, 1)  # older positions have none
+            if not self._grows or is_followed or not has_prefix:
                 return self.checksum(found, position.size) == position.head
             facts = (found.size_bytes, found.modified_ns)
             if is_same_id and facts == (position.size, position.modified):
