@@ -12,9 +12,11 @@ _PACKAGE = __name__.split(".", maxsplit=1)[0]
 
 
 def caller_location() -> Location:
-    """Return the line of user code that called this package."""
+    """Return the line of user code that called this package; none in a command of ours."""
     frame = _outer_frame()
-    return Location() if frame is None else Location(frame.f_code.co_filename, frame.f_lineno)
+    if frame is None or str(frame.f_globals.get("__name__", "")).startswith("click."):
+        return Location()
+    return Location(frame.f_code.co_filename, frame.f_lineno)
 
 
 def caller_module() -> str:

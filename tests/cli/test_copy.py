@@ -143,3 +143,11 @@ def test_bytes_are_copied_as_they_are_if_the_source_says_so(
     monkeypatch.setattr("streamkit.connectors.ends.find_all", lambda: [Found("lists", facts)])
     (source,) = app_of("lists://one", "fluvio:orders").topology.of_kind("source")
     assert source.value_type is copied
+
+
+def test_an_error_of_a_copy_names_no_line_of_a_library(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(b'{"a":1}\n{bad\n')
+    ended = run(tmp_path, "copy", "in.jsonl", "out.jsonl")
+    assert ended.code == 1
+    assert "failed on in.jsonl line 2" in ended.err
+    assert ".py:" not in ended.err
