@@ -270,10 +270,9 @@ class FilesReader(SourceReader):
         if position is None:
             self._wait_for(found.path, found, None)
         elif self._recognition.is_same(found, position):
-            if position.done and found.size_bytes == position.size:
-                return
             # How many bytes a compressed file has is known only at its end.
-            if is_compressed(found.path) or found.size_bytes > position.byte:
+            has_more = is_compressed(found.path) or found.size_bytes > position.byte
+            if has_more and not (position.done and found.size_bytes == position.size):
                 self._wait_for(found.path, found, position)
             elif (position.id, position.modified) != (found.id, found.modified_ns):
                 # Otherwise each run would compare the whole file.

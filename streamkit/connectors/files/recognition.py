@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from streamkit.connectors.files.found import FoundFile
 from streamkit.connectors.files.open_file import Position
-from streamkit.connectors.files.places import Places, is_compressed
+from streamkit.connectors.files.places import HEAD_BYTES, Places, is_compressed
 from streamkit.connectors.files.urls import is_object
 from streamkit.errors import DataError
 
@@ -69,6 +69,24 @@ class Recognition:
             old, known = gone.get(found.id), reached.get(found.path)
             if old is None or (known is not None and known.id == found.id):
                 continue
-            if self.is_same(found, reached[old]):
+            if self._was_renamed(found, reached[old]):
                 olds[found.path] = old
         return olds
+
+    def _was_renamed(self, found: FoundFile, position: Position) -> bool:
+        """Return whether a file with another path is the one of a position.
+
+        A new file often gets the id of one that was deleted, and may begin like it. Taken for the
+        old file, it would lose its rows; an old file that is taken for a new one is read twice.
+        """
+        if (found.size_bytes, found.modified_ns) == (position.size, position.modified):
+            return self.is_same(found, position)
+        # A rotation comes between two looks, often after lines that are not read yet.
+        if found.id not in self.ids_of_run or found.size_bytes <= position.size:
+            return False
+        try:
+            return position.prefix.size >= HEAD_BYTES and self._places.begins_with(
+                found, position.prefix
+            )
+        except (OSError, DataError):
+            return False
