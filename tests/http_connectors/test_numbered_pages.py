@@ -79,6 +79,21 @@ async def test_numbers_begin_at_the_start() -> None:
         assert await read_all(source.reader(Run().env)) == as_json(range(3))
 
 
+async def test_a_page_that_does_not_exist_is_noted_as_the_end() -> None:
+    def script(asked: Asked) -> bytes:
+        is_first = asked.query["page"] == "1"
+        return reply(as_rows(range(3))) if is_first else reply({"error": "no such page"}, 404)
+
+    run = Run()
+    async with scripted(script) as server:
+        assert await read_all(HttpPoll(server.url, cursor=PAGES).reader(run.env)) == as_json(
+            range(3)
+        )
+    (note,) = run.notes
+    assert "404" in note
+    assert note.endswith("so the page before it is taken as the last one")
+
+
 @pytest.mark.parametrize("cursor", [PAGES, RECORDS, Cursor("page", body="next", start=3)])
 async def test_a_first_page_that_does_not_exist_ends_the_job(cursor: Cursor) -> None:
     async with scripted(lambda asked: reply({"error": "no such path"}, 404)) as server:

@@ -145,7 +145,7 @@ def next_link(header: str, url: str) -> str | None:
 
 
 def linked_at(path: Path, body: Any, url: str) -> str | None:
-    """Return the URL of the next page that is in the body; None if there is none.
+    """Return the URL of the next page, which is in the body; None if no page follows.
 
     Raises:
         StreamKitError: It is not a text.
@@ -281,7 +281,7 @@ def _check_ascends(marks: list[str | None], path: Path) -> None:
 
 
 def _time(text: str) -> dt.datetime | None:
-    """Return the time that a text is, in UTC if it has no zone; None if it is none."""
+    """Read a time, in UTC if it has no zone; return None for any other text."""
     try:
         found = dt.datetime.fromisoformat(text)
     except ValueError:

@@ -154,10 +154,12 @@ class HttpPollReader(SourceReader):
         self._rows_sent = 0  # rows of the last page that `next` has returned
         self._empty_pages = 0  # in a row
         self._done = 0  # the rows before this one are processed
+        self._skipped_to: Place | None = None  # what `skipped_positions` has returned last
         # The place after the last page with a number and with rows.
         self._after_number: Place | None = None
         self._is_first_page = True
         self._waits = False
+        self._has_noted_end = False  # that the page after the last one does not exist
 
     async def open(self, committed: Positions) -> SourceFacts:
         self._exchange.open()
@@ -181,6 +183,8 @@ class HttpPollReader(SourceReader):
                     return None
                 await self._env.clock.sleep(seconds(self._source.every, "every"))
                 self._waits = False
+                if self._is_first_page:
+                    self._empty_pages = 0
             await self._read_page()
 
     def position_after(self, chunk: Chunk) -> tuple[str, str]:
@@ -200,8 +204,11 @@ class HttpPollReader(SourceReader):
         cursor = self._source.cursor
         if not self._empty_pages or cursor is None or cursor.counts is not None:
             return {}
+        if self._next.offset != self._done or self._next == self._skipped_to:
+            return {}
+        self._skipped_to = self._next
         # A later run need not request the pages without records again.
-        return {_PART: _encoded(self._next)} if self._next.offset == self._done else {}
+        return {_PART: _encoded(self._next)}
 
     async def close(self) -> None:
         await self._exchange.close()
@@ -242,6 +249,9 @@ class HttpPollReader(SourceReader):
                     self._begin_again(place, error)
                     continue
                 page = Page(place, [], place, is_last=True)
+                if not self._has_noted_end:
+                    self._has_noted_end = True
+                    self._env.note(f"{error}, so the page before it is taken as the last one")
             except Transient as error:
                 await self._outage.wait(error)
                 continue
@@ -283,13 +293,13 @@ class HttpPollReader(SourceReader):
             self._rows_sent = page.skipped
 
     def _is_mostly_empty(self, page: Page) -> bool:
-        """Return whether there were so many pages without records that the next one can wait.
+        """Return whether the next page can wait, as the last ones had no records.
 
         Raises:
             StreamKitError: The run would never end.
         """
         self._empty_pages = 0 if page.rows else self._empty_pages + 1
-        if page.is_last or self._empty_pages < _EMPTY_PAGES_MAX:
+        if self._empty_pages < _EMPTY_PAGES_MAX:
             return False
         text = f"{self._empty_pages} pages of {masked(self._url)} in a row have no records"
         if self._env.until_end:
