@@ -6,6 +6,7 @@ import gzip
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ import anyio
 import pytest
 
 from streamkit.connectors.files import Csv, Files, Text
-from tests.connectors.test_files_resume import reader_of, rest, rows_and_positions
+from tests.connectors.test_files_resume import (
+    read_up_to,
+    reader_of,
+    rest,
+    rows_and_positions,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -176,15 +182,7 @@ async def test_a_followed_file_is_renamed_within_the_pattern(tmp_path: Path) -> 
     (tmp_path / "app.log").write_text("1\n" * 1_000)
     await reader.open({})
     found: list[bytes] = []
-
-    async def read_until(count: int) -> None:
-        with anyio.fail_after(10):
-            while len(found) < count:
-                chunk = await reader.next()
-                assert chunk is not None
-                reader.position_after(chunk)
-                found.extend(chunk.values)
-
+    read_until = partial(read_up_to, reader, found)
     await read_until(1_000)
     with (tmp_path / "app.log").open("a") as file:
         file.write("late\n")
@@ -250,19 +248,13 @@ async def test_the_last_line_of_a_file_that_is_moved_away_needs_no_line_end(tmp_
     path = tmp_path / "x.log"
     path.write_text("1\n")
     await reader.open({})
-    found: list[Any] = []
-    with anyio.fail_after(10):
-        for lines in (1, 3):
-            while len(found) < lines:
-                chunk = await reader.next()
-                assert chunk is not None
-                reader.position_after(chunk)
-                found += chunk.values
-            if lines == 1:
-                with path.open("a") as file:
-                    file.write("2")
-                path.rename(tmp_path / "x.old")
-                path.write_text("3\n")
+    found: list[bytes] = []
+    await read_up_to(reader, found, 1)
+    with path.open("a") as file:
+        file.write("2")
+    path.rename(tmp_path / "x.old")
+    path.write_text("3\n")
+    await read_up_to(reader, found, 3)
     await reader.close()
     assert found == [b"1", b"2", b"3"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,16 @@ async def rest(source: Files[Any], positions: dict[str, str], **env: Any) -> lis
         found += chunk.values
     await reader.close()
     return found
+
+
+async def read_up_to(reader: SourceReader, found: list[bytes], count: int) -> None:
+    """Read until there are so many values."""
+    with anyio.fail_after(10):
+        while len(found) < count:
+            chunk = await reader.next()
+            assert chunk is not None
+            reader.position_after(chunk)
+            found.extend(chunk.values)
 
 
 QUOTED = 'a,b\r\n1,"x\r\ny"\r\n\r\n2,\xe4\r\n3,"""q"""\r\n4,end'
@@ -164,15 +175,7 @@ async def test_a_followed_file_gives_what_is_appended_and_new_files(tmp_path: Pa
     reader = reader_of(Files(tmp_path / "*.log", Text(), follow=True, every=0.01))
     await reader.open({})
     found: list[bytes] = []
-
-    async def read_until(count: int) -> None:
-        with anyio.fail_after(10):
-            while len(found) < count:
-                chunk = await reader.next()
-                assert chunk is not None
-                reader.position_after(chunk)
-                found.extend(chunk.values)
-
+    read_until = partial(read_up_to, reader, found)
     path = tmp_path / "a.log"
     with path.open("w", buffering=1) as file:
         file.write("1\n2")
