@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,7 +61,7 @@ class Notes(list[str]):
 
     async def wait_for(self, words: str) -> None:
         """Wait for a message with some words."""
-        with anyio.move_on_after(120):
+        with anyio.move_on_after(PATIENCE_S):
             while not any(words in each for each in self):
                 self._has_more = anyio.Event()
                 await self._has_more.wait()
@@ -79,6 +79,16 @@ class ShiftedClock(SystemClock):
 
     def monotonic_s(self) -> float:
         return super().monotonic_s() + self.shift_s
+
+
+async def during(
+    call: Callable[[], Awaitable[object]], event: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    """Make something happen while a call waits, and wait for the end of the call."""
+    with anyio.fail_after(PATIENCE_S):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(event)
+            await call()
 
 
 async def read_rows(

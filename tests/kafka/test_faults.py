@@ -1,82 +1,48 @@
-"""A Kafka that is away, slow or refuses requests, and calls that are cancelled meanwhile."""
+"""A source of a Kafka that is away, slow or refuses requests; topics that cannot be used."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
 
-from streamkit.connectors import Chunk
 from streamkit.connectors.kafka import KafkaSink, KafkaSource
 from streamkit.connectors.kafka.reader import KafkaReader
-from streamkit.connectors.kafka.writer import KafkaWriter
 from streamkit.errors import ConfigError, StreamKitError
 from tests.kafka.cluster import (
     FETCH,
-    INIT_PRODUCER_ID,
     LEADER_NOT_AVAILABLE,
     LIST_OFFSETS,
     METADATA,
-    MSG_SIZE_TOO_LARGE,
     NOT_LEADER,
     OFFSET_NOT_AVAILABLE,
     OFFSET_OUT_OF_RANGE,
-    PRODUCE,
     REQUEST_TIMED_OUT,
     TOPIC_AUTHORIZATION_FAILED,
     Cluster,
 )
-from tests.kafka.conftest import Notes, env_of
+from tests.kafka.conftest import PATIENCE_S, QUICK, Notes, during, env_of, opened_writer, rows
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
-
-_PATIENCE_S = 60.0
-# The client waits for a broker that is away; it looks again after at most 10 s.
-_QUICK = {"reconnect.backoff.max.ms": 200}
-
-
-def rows(*values: bytes) -> Chunk:
-    count = len(values)
-    return Chunk(values, [None] * count, [-1] * count, range(count))
-
-
-def sink_of(cluster: Cluster, folder: Path, notes: list[str], **config: int) -> KafkaWriter:
-    sink = KafkaSink(cluster.servers, "t", config={**_QUICK, **config})
-    return sink.writer(env_of(folder, notes))
 
 
 def source_of(
     cluster: Cluster, folder: Path, notes: list[str], *, until_end: bool = False
 ) -> KafkaReader:
-    source = KafkaSource(cluster.servers, "t", config=_QUICK)
+    source = KafkaSource(cluster.servers, "t", config=QUICK)
     return source.reader(env_of(folder, notes, until_end=until_end))
-
-
-async def during(
-    call: Callable[[], Awaitable[object]], event: Callable[[], Coroutine[Any, Any, None]]
-) -> None:
-    """Make something happen while a call waits, and wait for the end of the call."""
-    with anyio.fail_after(_PATIENCE_S):
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(event)
-            await call()
 
 
 async def values_of(reader: KafkaReader, count: int) -> list[bytes]:
     found: list[bytes] = []
-    with anyio.fail_after(_PATIENCE_S):
+    with anyio.fail_after(PATIENCE_S):
         while len(found) < count:
             chunk = await reader.next()
             assert chunk is not None
             found += chunk.values
     return found
-
-
-# --- reading --------------------------------------------------------------------------
 
 
 async def test_a_source_waits_for_the_broker_at_its_start_and_in_between(
@@ -147,7 +113,7 @@ async def test_a_refused_fetch_fails_after_the_records_before_it(
     await reader.open({})
     assert await values_of(reader, 1) == [b"1"]
     cluster.fail(FETCH, *[code] * 50)
-    with anyio.fail_after(_PATIENCE_S), pytest.raises(StreamKitError, match=words):
+    with anyio.fail_after(PATIENCE_S), pytest.raises(StreamKitError, match=words):
         await reader.next()
     await reader.close()
 
@@ -171,9 +137,8 @@ async def test_retention_that_removed_the_position_is_refused(
 async def test_a_slow_broker_only_delays(cluster: Cluster, tmp_path: Path) -> None:
     cluster.create("t")
     cluster.delay(300)
-    writer = sink_of(cluster, tmp_path, [])
-    await writer.open({})
-    await writer.write(rows(b"1", b"2"))
+    writer = await opened_writer(tmp_path, cluster.servers, "t")
+    await writer.write(rows([b"1", b"2"]))
     await writer.prepare_commit(is_last=True).wait()
     await writer.close()
     reader = source_of(cluster, tmp_path, [], until_end=True)
@@ -214,133 +179,10 @@ async def test_lag_counts_what_is_not_read_yet(cluster: Cluster, tmp_path: Path)
     await reader.close()
 
 
-# --- writing --------------------------------------------------------------------------
-
-
-async def test_a_sink_waits_for_the_broker_at_its_start_and_at_a_commit(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    cluster.create("t")
-    notes = Notes()
-    cluster.stop()
-    writer = sink_of(cluster, tmp_path, notes)
-
-    async def come_back() -> None:
-        await notes.wait_for("is not reachable; retrying")
-        cluster.start()
-
-    await during(lambda: writer.open({}), come_back)
-    await writer.write(rows(b"1"))
-    await writer.prepare_commit(is_last=False).wait()
-    notes.clear()
-    cluster.stop()
-    await writer.write(rows(b"2"))
-    assert writer.unacknowledged == 1
-    await during(writer.prepare_commit(is_last=True).wait, come_back)
-    assert writer.unacknowledged == 0
-    await writer.close()
-    assert sorted(each.value() for each in cluster.read_all("t")) == [b"1", b"2"]
-
-
-async def test_a_write_waits_while_the_buffer_is_full_and_the_broker_is_away(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    cluster.create("t")
-    notes = Notes()
-    writer = sink_of(cluster, tmp_path, notes, **{"queue.buffering.max.messages": 10})
-    await writer.open({})
-    cluster.stop()
-    values = [b"%d" % each for each in range(50)]
-
-    async def come_back() -> None:
-        await notes.wait_for("is not reachable; retrying")
-        cluster.start()
-
-    await during(lambda: writer.write(rows(*values)), come_back)
-    await writer.prepare_commit(is_last=True).wait()
-    await writer.close()
-    assert sorted(each.value() for each in cluster.read_all("t")) == sorted(values)
-
-
-async def test_a_write_that_is_cancelled_can_be_followed_by_a_close(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    cluster.create("t")
-    writer = sink_of(cluster, tmp_path, [], **{"queue.buffering.max.messages": 10})
-    await writer.open({})
-    cluster.stop()
-    with anyio.move_on_after(0.2) as scope:
-        await writer.write(rows(*[b"v"] * 50))
-    assert scope.cancelled_caught
-    with anyio.move_on_after(0.2) as scope:
-        await writer.prepare_commit(is_last=True).wait()
-    assert scope.cancelled_caught
-    with anyio.fail_after(5):
-        await writer.close()
-        await writer.close()
-
-
-async def test_a_commit_that_was_cancelled_can_be_waited_for_again(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    cluster.create("t")
-    writer = sink_of(cluster, tmp_path, [])
-    await writer.open({})
-    cluster.delay(300)
-    await writer.write(rows(b"1"))
-    prepared = writer.prepare_commit(is_last=True)
-    with anyio.move_on_after(0.05):
-        await prepared.wait()
-    assert writer.unacknowledged == 1
-    await prepared.wait()
-    assert writer.unacknowledged == 0
-    await writer.close()
-
-
-async def test_produce_errors_that_pass_are_retried_once_and_in_order(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    cluster.create("t", 1)
-    writer = sink_of(cluster, tmp_path, [], **{"batch.num.messages": 50})
-    await writer.open({})
-    cluster.fail(PRODUCE, NOT_LEADER, REQUEST_TIMED_OUT, NOT_LEADER)
-    cluster.fail(INIT_PRODUCER_ID, REQUEST_TIMED_OUT)
-    values = [b"%d" % each for each in range(1_000)]
-    for each in range(0, 1_000, 100):
-        await writer.write(rows(*values[each : each + 100]))
-    await writer.prepare_commit(is_last=True).wait()
-    await writer.close()
-    assert [each.value() for each in cluster.read_all("t")] == values
-
-
-async def test_a_record_that_only_the_broker_finds_too_large_fails_the_commit(
-    cluster: Cluster, tmp_path: Path
-) -> None:
-    cluster.create("t", 1)
-    writer = sink_of(cluster, tmp_path, [])
-    await writer.open({})
-    cluster.fail(PRODUCE, MSG_SIZE_TOO_LARGE)
-    await writer.write(rows(b"1"))
-    try:
-        with anyio.fail_after(_PATIENCE_S), pytest.raises(StreamKitError, match="too large"):
-            await writer.prepare_commit(is_last=True).wait()
-    finally:
-        await writer.close()
-
-
-async def test_a_topic_that_is_missing_is_not_created(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.create("other")
-    writer = sink_of(cluster, tmp_path, [])
-    with pytest.raises(ConfigError, match="the Kafka topic 't' does not exist"):
-        await writer.open({})
-    await writer.close()
-    assert "t" not in cluster.topics()
-
-
 async def test_a_topic_that_may_not_be_used_is_refused(cluster: Cluster, tmp_path: Path) -> None:
     cluster.create("t")
     cluster.fail_topic("t", TOPIC_AUTHORIZATION_FAILED)
-    writer = sink_of(cluster, tmp_path, [])
+    writer = KafkaSink(cluster.servers, "t").writer(env_of(tmp_path, []))
     reader = source_of(cluster, tmp_path, [])
     for port in (writer, reader):
         with pytest.raises(ConfigError, match=r"cannot be used: .*authorization failed"):
@@ -367,7 +209,7 @@ async def test_a_topic_without_a_leader_is_waited_for(
     cluster.create("t")
     cluster.fail_topic("t", LEADER_NOT_AVAILABLE)
     notes = Notes()
-    made = kind(cluster.servers, "t", config=_QUICK)
+    made = kind(cluster.servers, "t", config=QUICK)
     env = env_of(tmp_path, notes)
     port = made.reader(env) if isinstance(made, KafkaSource) else made.writer(env)
 

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import anyio
 import pytest
 
 from streamkit.connectors import Chunk, RowFailed
-from streamkit.connectors.kafka import KafkaSink
 from streamkit.env import SystemClock
 from streamkit.errors import StreamKitError
-from tests.kafka.conftest import Notes, env_of, opened_writer, rows, write
+from tests.kafka.conftest import opened_writer, rows, write
 from tests.kafka.lost_answers import losing_answers
 from tests.kafka.server import KafkaServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
-
-_PATIENCE_S = 60.0
-_QUICK = {"reconnect.backoff.max.ms": 200}
 
 
 @pytest.mark.parametrize("codec", ["none", "gzip", "snappy", "lz4", "zstd"])
@@ -180,32 +173,3 @@ async def test_a_topic_that_was_deleted_fails_the_commit(
         await write(writer, [b"2"])
     assert "the topic was deleted" in failed.value.hint
     await writer.close()
-
-
-class FastClock(SystemClock):
-    """A clock that moves 6 seconds forward whenever it is read."""
-
-    def __init__(self) -> None:
-        self._now_s = 0.0
-
-    def monotonic_s(self) -> float:
-        self._now_s += 6
-        return self._now_s
-
-
-async def test_a_topic_with_too_few_replicas_is_waited_for_with_a_message(
-    kafka: KafkaServer, tmp_path: Path
-) -> None:
-    topic = kafka.topics.new(min_insync_replicas="2")
-    notes = Notes()
-    env = replace(env_of(tmp_path, notes), clock=FastClock())
-    writer = KafkaSink(kafka.servers, topic, config=_QUICK).writer(env)
-    await writer.open({})
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(write, writer, [b"1"])
-        await notes.wait_for("has acknowledged nothing for")
-        assert re.search(r"for \d+ s; 1 record\(s\) wait", notes[-1])
-        await anyio.to_thread.run_sync(partial(kafka.topics.set, topic, min_insync_replicas="1"))
-    await writer.close()
-    assert notes[-1].endswith("acknowledges records again")
-    assert kafka.topics.values(topic) == [b"1"]

@@ -35,16 +35,6 @@ class Topics:
         self._done(lambda client: client.create_topics([new]))
         self.ends(topic)
 
-    def set(self, topic: str, **config: str) -> None:
-        """Change options of a topic."""
-        found = _ADMIN.ConfigResource(_ADMIN.ConfigResource.Type.TOPIC, topic)
-        for name, value in config.items():
-            operation = _ADMIN.AlterConfigOpType.SET
-            found.add_incremental_config(
-                _ADMIN.ConfigEntry(name.replace("_", "."), value, incremental_operation=operation)
-            )
-        self._done(lambda client: client.incremental_alter_configs([found]))
-
     def allow(self, topic: str, user: str, operation: str) -> None:
         """Allow one operation on a topic; others are forbidden from now on."""
         binding = _ADMIN.AclBinding(
