@@ -60,6 +60,16 @@ settings.register_profile("deep", max_examples=2_000, deadline=None, print_blob=
 settings.load_profile("deep" if IS_DEEP else "quick")
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name bytes that are not text by their number: those of gzip contain the time.
+
+    Tests whose names depend on the time cannot be divided between processes.
+    """
+    if isinstance(val, bytes) and not (val.isascii() and val.decode().isprintable()):
+        return f"{len(val)}-bytes"
+    return None
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
