@@ -109,7 +109,7 @@ class Column(ABC):
         return array if self._is_certain(array) else None
 
     def _widens(self, given: pyarrow.DataType) -> bool:
-        """Return whether an array of another type can be cast without a loss."""
+        """Return whether an array of another type can be cast without a loss, or the cast fails."""
         return False
 
     def _is_certain(self, array: pyarrow.Array) -> bool:

@@ -18,6 +18,7 @@ from streamkit.record import Value
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _US: Final = pyarrow.duration("us")
 _ONE_US: Final = timedelta(microseconds=1)
+_DAY: Final = timedelta(days=1)
 _FIRST: Final = datetime.min.replace(tzinfo=UTC)
 _LAST: Final = datetime.max.replace(tzinfo=UTC)
 
@@ -43,7 +44,7 @@ class _Datetimes(Column):
         return [None if each is None else epoch + each for each in since]
 
     def _widens(self, given: pyarrow.DataType) -> bool:
-        return self.reads(given) and given.unit in ("s", "ms", "us")
+        return self.reads(given)  # the cast fails for a part of a microsecond
 
     def _is_certain(self, array: pyarrow.Array) -> bool:
         since = array.view(pyarrow.int64())
@@ -121,6 +122,12 @@ class Times(Column):
     def reads(self, given: pyarrow.DataType) -> bool:
         return bool(arrow_types.is_time(given))
 
+    def _widens(self, given: pyarrow.DataType) -> bool:
+        return self.reads(given)
+
+    def _is_certain(self, array: pyarrow.Array) -> bool:
+        return _is_within(array.view(pyarrow.int64()), 0, _DAY // _ONE_US - 1)
+
     def _build(self, values: Sequence[Value]) -> pyarrow.Array:
         if any(each is not None and each.tzinfo is not None for each in values):
             raise ColumnError("it has a time zone, which a column of times cannot have")
@@ -140,6 +147,9 @@ class Durations(Column):
 
     def reads(self, given: pyarrow.DataType) -> bool:
         return bool(arrow_types.is_duration(given))
+
+    def _widens(self, given: pyarrow.DataType) -> bool:
+        return self.reads(given)
 
     def _is_certain(self, array: pyarrow.Array) -> bool:
         return True  # a timedelta has a larger range

@@ -17,9 +17,9 @@ from streamkit.frames.column import (
     misfit,
     pyarrow,
 )
-from streamkit.frames.moments import Dates, Durations, Instants, Locals
+from streamkit.frames.moments import Dates, Durations, Instants, Locals, Times
 from streamkit.frames.objects import combined
-from streamkit.frames.scalars import Binaries, Bools, Texts
+from streamkit.frames.scalars import Binaries, Texts
 from streamkit.frames.schema import rows_of
 from streamkit.frames.types import column_of
 from streamkit.record import Kind, Value
@@ -108,12 +108,24 @@ def untyped_exact_batch(
     if not names or len(set(names)) < len(names):
         return None
     arrays = [combined(table.column(name)) for name in names]
-    for array in arrays:
-        quick = next((each for each in _CERTAIN if each.arrow == array.type), None)
-        is_number = arrow_types.is_integer(array.type) or arrow_types.is_floating(array.type)
-        if not is_number and (quick is None or quick.exact(array) is None):
-            return None
+    if not all(map(_is_certain, arrays)):
+        return None
     return pyarrow.RecordBatch.from_arrays(arrays, schema=table.schema)
+
+
+def _is_certain(array: pyarrow.Array) -> bool:
+    """Return whether all values of an array can certainly be read."""
+    kind = array.type
+    if any(each(kind) for each in _NUMBERS):
+        return True
+    if arrow_types.is_dictionary(kind):
+        return _is_certain(array.dictionary)
+    if arrow_types.is_struct(kind):
+        return all(map(_is_certain, array.flatten()))
+    if any(each(kind) for each in _LISTS):
+        return _is_certain(array.flatten())
+    column = next((each for each in _CERTAIN if each.arrow == kind or each.reads(kind)), None)
+    return column is not None and column.exact(array) is not None
 
 
 def untyped_values(name: str, array: pyarrow.Array) -> list[Value]:
@@ -182,4 +194,13 @@ def _read(array: pyarrow.Array) -> list[Value]:
 
 # Their own conversion is faster than that of Arrow.
 _QUICK = [kind(is_nullable=True) for kind in (Instants, Locals, Dates, Durations)]
-_CERTAIN = [*_QUICK, *(kind(is_nullable=True) for kind in (Bools, Texts, Binaries))]
+_CERTAIN = [*_QUICK, *(kind(is_nullable=True) for kind in (Times, Texts, Binaries))]
+# Every value of these can be read.
+_NUMBERS: Final = (
+    arrow_types.is_integer,
+    arrow_types.is_floating,
+    arrow_types.is_decimal,
+    arrow_types.is_boolean,
+    arrow_types.is_null,
+)
+_LISTS: Final = (arrow_types.is_list, arrow_types.is_large_list, arrow_types.is_fixed_size_list)

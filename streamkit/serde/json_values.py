@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Final
 
 import msgspec
 
@@ -18,6 +20,22 @@ def _other(value: Any) -> Any:
     raise TypeError(f"values of type {type(value).__name__!r} cannot be written as JSON")
 
 
+def plain_values(value: Any) -> Any:
+    """Return a value as `dumps` writes it, but times, decimals and bytes stay what they are.
+
+    Raises:
+        TypeError: The value cannot be written as JSON.
+    """
+    return msgspec.to_builtins(value, builtin_types=_KEPT, str_keys=True, enc_hook=_plain_other)
+
+
+def _plain_other(value: Any) -> Any:
+    if is_pydantic(type(value)):
+        return msgspec.json.decode(dump_model(value))
+    return _other(value)
+
+
+_KEPT: Final = (bytes, bytearray, datetime, date, time, timedelta, Decimal)
 # Writes NaN and infinity as null, so callers must check with `lost_float` afterwards.
 dumps = msgspec.json.Encoder(enc_hook=_other).encode
 

@@ -43,6 +43,7 @@ class Doubled(msgspec.Struct):
     number: int
 
 
+TIMESTAMP = pyarrow.timestamp("us")
 NUMBERS = list(range(1, 101))
 TEXTS = [None if number % 7 == 0 else f"text {number}" for number in NUMBERS]
 
@@ -296,8 +297,11 @@ def test_rows_of_columns_are_a_sequence() -> None:
         ({"number": [1, 2]}, Row),
         ({"number": [1, 2], "more": [1, 2], "text": ["x", "y"]}, Row),
         ({"at": pyarrow.array([1, 2], pyarrow.timestamp("ns"))}, dict),
-        ({"at": pyarrow.array([2**62], pyarrow.timestamp("us"))}, dict),
-        ({"at": [[1]]}, dict),
+        ({"at": pyarrow.array([2**62], TIMESTAMP)}, dict),
+        ({"at": pyarrow.array([[1]], pyarrow.list_(pyarrow.timestamp("ns")))}, dict),
+        ({"at": pyarrow.array([{"x": 2**62}], pyarrow.struct([("x", TIMESTAMP)]))}, dict),
+        ({"at": pyarrow.array([-1], pyarrow.int64()).view(pyarrow.time64("us"))}, dict),
+        ({"a": pyarrow.array([[("b", 1)]], pyarrow.map_(pyarrow.string(), pyarrow.int64()))}, dict),
         ({"a": [1]}, dict[str, float]),
     ],
 )

@@ -36,7 +36,8 @@ class Writing:
         name: str = "out",
         clock: ManualClock | None = None,
     ) -> None:
-        self._encode = sink.encoder(kind, None).dumps
+        encoder = sink.encoder(kind, None)
+        self._encode = None if encoder is None else encoder.dumps
         env = ConnectorEnv(name, "app", folder, clock or ManualClock(), kind=kind)
         self.writer = sink.writer(env)
 
@@ -46,7 +47,7 @@ class Writing:
 
     async def write(self, *values: Any) -> None:
         count = len(values)
-        rows = [self._encode(value) for value in values]
+        rows = list(values if self._encode is None else map(self._encode, values))
         chunk = Chunk(rows, [None] * count, [0] * count, range(count))
         await self.writer.write(self.writer.on_chunk(chunk))
 

@@ -25,12 +25,12 @@ _COPY_BYTES: Final = 1 << 20
 class Content(ABC):
     """The content of the files of a sink.
 
-    ``encoder`` says what a row is before it gets to the writer. ``columns`` names what all rows of
-    a file have in common; a file with other columns is not continued. ``start`` is the beginning of
-    each spool.
+    ``encoder`` says what a row is before it gets to the writer; with None, it stays as it is.
+    ``columns`` names what all rows of a file have in common; a file with other columns is not
+    continued. ``start`` is the beginning of each spool.
     """
 
-    encoder: ValueEncoder
+    encoder: ValueEncoder | None
     columns: str = ""
     start: bytes = b""
 

@@ -1,42 +1,38 @@
-"""Parquet: rows become columns when they come, and are kept as a stream of Arrow."""
+"""Parquet: rows become columns when they come, and are kept as streams of Arrow."""
 
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any, BinaryIO, Final
 
 import pyarrow
 from pyarrow import parquet
 
-from streamkit.connectors.file_sink.content import Content, decoded
-from streamkit.connectors.file_sink.rows import dict_encoder
-from streamkit.errors import RowError, StreamKitError
-from streamkit.frames.rows import batch_maker
+from streamkit.connectors.file_sink.content import Content
+from streamkit.connectors.file_sink.rows import from_json
+from streamkit.errors import DataError, RowError, StreamKitError
+from streamkit.frames.column_rows import ColumnRows
+from streamkit.frames.rows import batch_maker, batch_of
 from streamkit.frames.untyped import is_untyped
 from streamkit.record import Kind, Value
+from streamkit.serde.json_values import plain_values
 from streamkit.serde.kinds import bare
-from streamkit.serde.values import ValueEncoder
 
 _GROUP_ROWS: Final = 1 << 17
 
 
-class ParquetRows(Content):
-    """Rows of a type. The spool has one Arrow stream for each call of `spooled`.
+class _Columns(Content):
+    """Rows as batches of Arrow. The spool has one stream for each call of `spooled`."""
 
-    Raises:
-        TopologyError: Values of the type cannot be columns.
-    """
+    encoder = None
 
-    def __init__(self, kind: Kind, compression: str) -> None:
-        self.encoder = ValueEncoder(_unchanged)
-        self._batch = batch_maker(kind)
-        self.columns = str(self._batch([]).schema)
+    def __init__(self, compression: str) -> None:
         self._compression = compression
 
-    def checked(self, rows: Sequence[Value]) -> Any:
-        return self._batch(rows)
+    @abstractmethod
+    def checked(self, rows: Sequence[Value]) -> pyarrow.RecordBatch: ...
 
     def picked(self, rows: Any, places: Sequence[int]) -> Any:
         if len(places) == len(rows):
@@ -50,66 +46,144 @@ class ParquetRows(Content):
         return bytes(out.getvalue())
 
     def finish(self, spool: BinaryIO, out: BinaryIO) -> None:
-        writer: Any = None
-        waiting: list[Any] = []
-        count = 0
-        size_bytes = spool.seek(0, os.SEEK_END)
-        spool.seek(0)
-        source = pyarrow.PythonFile(spool, mode="r")
-        while source.tell() < size_bytes:
-            for batch in pyarrow.ipc.open_stream(source):
-                if writer is None:
-                    writer = parquet.ParquetWriter(out, batch.schema, compression=self._compression)
-                waiting.append(batch)
-                count += len(batch)
-                if count >= _GROUP_ROWS:
-                    writer.write_table(pyarrow.Table.from_batches(waiting))
-                    waiting, count = [], 0
-        if waiting:
-            writer.write_table(pyarrow.Table.from_batches(waiting))
-        writer.close()
+        schema = self._schema_of(spool)
+        try:
+            with parquet.ParquetWriter(out, schema, compression=self._compression) as writer:
+                for group in _groups(spool, schema):
+                    writer.write_table(group)
+        except pyarrow.ArrowException as error:
+            raise _unfit(error) from error
+
+    @abstractmethod
+    def _schema_of(self, spool: BinaryIO) -> pyarrow.Schema:
+        """Return the columns of the file whose rows are in a spool."""
 
 
-class ParquetOfDicts(Content):
-    """Rows without a type: their columns are known when all rows of a file are there."""
+class ParquetRows(_Columns):
+    """Rows of a type.
 
-    def __init__(self, compression: str) -> None:
-        self.encoder = dict_encoder()
-        self._compression = compression
+    Raises:
+        TopologyError: Values of the type cannot be columns.
+    """
 
-    def finish(self, spool: BinaryIO, out: BinaryIO) -> None:
+    def __init__(self, kind: Kind, compression: str) -> None:
+        super().__init__(compression)
+        self._kind = kind
+        self._schema = batch_maker(kind)([]).schema
+        self.columns = str(self._schema)
+
+    def checked(self, rows: Sequence[Value]) -> pyarrow.RecordBatch:
+        return batch_of(rows, self._kind)
+
+    def _schema_of(self, spool: BinaryIO) -> pyarrow.Schema:
+        return self._schema
+
+
+class ParquetOfValues(_Columns):
+    """Rows without a type. A column has the type that all values of a file fit into."""
+
+    def checked(self, rows: Sequence[Value]) -> pyarrow.RecordBatch:
+        return rows.batch if type(rows) is ColumnRows else batch_of(_dicts(rows), None)
+
+    def _schema_of(self, spool: BinaryIO) -> pyarrow.Schema:
         schema = pyarrow.schema([])
         try:
             for batch in _batches(spool):
-                both = [schema, batch.schema]
-                schema = pyarrow.unify_schemas(both, promote_options="permissive")
-        except (RowError, pyarrow.ArrowException) as error:
-            raise StreamKitError(
-                f"the rows do not fit into one table: {error}",
-                hint="declare the type of the values, so that each row is checked when it comes",
-            ) from error
-        spool.seek(0)
-        with parquet.ParquetWriter(out, schema, compression=self._compression) as writer:
-            for batch in _batches(spool):
-                writer.write_batch(_with_all_columns(batch, schema))
+                if batch.schema != schema:
+                    both = [schema, batch.schema] if len(schema) else [batch.schema]
+                    schema = pyarrow.unify_schemas(both, promote_options="permissive")
+        except pyarrow.ArrowException as error:
+            raise _unfit(error) from error
+        return pyarrow.schema([each.with_type(_storable(each.type)) for each in schema])
 
 
-def _batches(spool: BinaryIO) -> Iterator[Any]:
-    make = batch_maker(None)
-    rows = decoded(spool)
-    while part := list(islice(rows, _GROUP_ROWS)):
-        yield make(part)
+def _dicts(rows: Sequence[Value]) -> list[Value]:
+    """Return rows as dicts of values that a column can have; bytes are JSON.
+
+    Raises:
+        RowError: A row is not a dict or an object.
+    """
+    found = []
+    for number, row in enumerate(rows):
+        try:
+            plain = from_json(row) if type(row) is bytes else plain_values(row)
+        except Exception as error:
+            raise RowError(number, str(error)) from error
+        if not isinstance(plain, dict):
+            text = f"a row is {type(plain).__name__}, but columns need a dict or an object"
+            raise RowError(number, text)
+        found.append(plain)
+    return found
 
 
-def _with_all_columns(batch: Any, schema: Any) -> Any:
+def _batches(spool: BinaryIO) -> Iterator[pyarrow.RecordBatch]:
+    size_bytes = spool.seek(0, os.SEEK_END)
+    spool.seek(0)
+    source = pyarrow.PythonFile(spool, mode="r")
+    while source.tell() < size_bytes:
+        yield from pyarrow.ipc.open_stream(source)
+
+
+def _groups(spool: BinaryIO, schema: pyarrow.Schema) -> Iterator[pyarrow.Table]:
+    """Yield the rows of a spool with the columns of a file, many at once."""
+    waiting: list[pyarrow.RecordBatch] = []
+    count = 0
+    for batch in _batches(spool):
+        waiting.append(batch if batch.schema == schema else _with_columns(batch, schema))
+        count += len(batch)
+        if count >= _GROUP_ROWS:
+            yield pyarrow.Table.from_batches(waiting, schema).unify_dictionaries()
+            waiting, count = [], 0
+    if waiting:
+        yield pyarrow.Table.from_batches(waiting, schema).unify_dictionaries()
+
+
+def _with_columns(batch: pyarrow.RecordBatch, schema: pyarrow.Schema) -> pyarrow.RecordBatch:
     given = set(batch.schema.names)
     columns = [
-        batch.column(field.name).cast(field.type)
+        _converted(batch.column(field.name), field.type)
         if field.name in given
         else pyarrow.nulls(len(batch), field.type)
         for field in schema
     ]
     return pyarrow.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _converted(column: pyarrow.Array, kind: pyarrow.DataType) -> pyarrow.Array:
+    if column.type == kind:
+        return column
+    try:
+        return column.cast(kind)
+    except pyarrow.ArrowException:
+        pass  # Arrow cannot make decimals of whole numbers, whatever their values are
+    try:
+        return pyarrow.array(_without_empty(column.to_pylist()), kind)
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise _unfit(error) from error
+
+
+def _storable(kind: pyarrow.DataType) -> pyarrow.DataType:
+    """Return a type without objects that have no fields, which Parquet cannot have."""
+    if pyarrow.types.is_struct(kind):
+        parts = [each.with_type(_storable(each.type)) for each in kind]
+        return pyarrow.struct(parts) if parts else pyarrow.null()
+    if pyarrow.types.is_list(kind):
+        return pyarrow.list_(kind.value_field.with_type(_storable(kind.value_type)))
+    return kind
+
+
+def _without_empty(value: Value) -> Value:
+    """Return a value with None in place of objects that have no fields."""
+    if isinstance(value, dict):
+        return {key: _without_empty(each) for key, each in value.items()} or None
+    return [_without_empty(each) for each in value] if isinstance(value, list) else value
+
+
+def _unfit(error: Exception) -> StreamKitError:
+    return DataError(
+        f"the rows do not fit into one table: {error}",
+        hint="declare the type of the values, so that each row is checked when it comes",
+    )
 
 
 def parquet_content(kind: Kind, compression: str) -> Content:
@@ -119,9 +193,5 @@ def parquet_content(kind: Kind, compression: str) -> Content:
         TopologyError: Values of the type cannot be columns.
     """
     if bare(kind) is bytes or is_untyped(kind):
-        return ParquetOfDicts(compression)
+        return ParquetOfValues(compression)
     return ParquetRows(kind, compression)
-
-
-def _unchanged(value: Value) -> Value:
-    return value

@@ -51,12 +51,17 @@ def _json(kind: Kind) -> ValueEncoder:
 def _json_or_bytes(value: Value) -> bytes:
     if type(value) is not bytes:
         return dumps(value)
-    _from_json(value)
+    from_json(value)
     # A JSON text may have line ends only between its parts.
     return value if b"\n" not in value else value.replace(b"\r\n", b" ").replace(b"\n", b" ")
 
 
-def _from_json(data: bytes) -> Value:
+def from_json(data: bytes) -> Value:
+    """Return the value of a JSON text.
+
+    Raises:
+        DataError: It is not JSON.
+    """
     try:
         return msgspec.json.decode(data)
     except msgspec.DecodeError as error:
@@ -71,7 +76,7 @@ def dict_encoder(check: Callable[[dict[str, Value]], None] | None = None) -> Val
 
     def row(value: Value) -> bytes:
         data = _json_or_bytes(value)
-        found = _from_json(data)
+        found = from_json(data)
         if not isinstance(found, dict):
             raise DataError(
                 f"a row is {type(found).__name__}, but columns need a dict or an object"

@@ -96,7 +96,7 @@ class FileSink(Sink[Any]):
     def resource(self) -> str:
         return f"files {self._place}"
 
-    def encoder(self, kind: Kind, serde: Serde | None) -> ValueEncoder:
+    def encoder(self, kind: Kind, serde: Serde | None) -> ValueEncoder | None:
         if serde is not None:
             raise TopologyError(
                 "value= is not possible for FileSink, whose format is the second argument",
@@ -140,12 +140,14 @@ def _check_url(path: str) -> None:
         )
 
 
-def _with_fields(encoder: ValueEncoder, template: PathTemplate) -> ValueEncoder:
+def _with_fields(encoder: ValueEncoder | None, template: PathTemplate) -> ValueEncoder:
     """Return an encoder whose rows are pairs: the fields that the path has, and the row."""
-    dumps, fault, fields = encoder.dumps, encoder.fault, template.values_of
+    fields = template.values_of
+    dumps = None if encoder is None else encoder.dumps
+    fault = None if encoder is None else encoder.fault
 
     def pair(value: Value) -> Any:
-        return fields(value), dumps(value)
+        return fields(value), value if dumps is None else dumps(value)
 
     def find(values: Any, encoded: Any) -> Fault | None:
         assert fault is not None, "otherwise it is not called"
