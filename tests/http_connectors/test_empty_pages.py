@@ -71,3 +71,27 @@ async def test_a_run_until_the_end_fails_if_pages_without_records_never_end() ->
         source = HttpPoll(server.url, records="rows", cursor=Cursor("cursor", body="next"))
         with pytest.raises(StreamKitError, match=r"1000 pages of .* in a row have no records"):
             await read_all(source.reader(Run().env))
+
+
+@pytest.mark.parametrize(
+    ("body", "records"),
+    [
+        ({"rows": None}, "rows"),
+        ({"data": None}, "data.rows"),
+        ({"data": {"rows": None}}, "data.rows"),
+        (None, None),
+    ],
+)
+async def test_null_is_an_empty_list(body: object, records: str | None) -> None:
+    async with scripted(lambda asked: reply(body)) as server:
+        source = HttpPoll(server.url, records=records)
+        assert await read_all(source.reader(Run().env), {}) == []
+
+
+@pytest.mark.parametrize("body", [{"row": [1]}, {"rows": {}}, {"data": {"rows": []}}, []])
+async def test_a_body_without_a_list_of_records_is_an_error(body: object) -> None:
+    async with scripted(lambda asked: reply(body)) as server:
+        source = HttpPoll(server.url, records="rows")
+        with pytest.raises(StreamKitError, match="records='rows'") as failed:
+            await read_all(source.reader(Run().env), {})
+    assert "set records= to the path of the list" in failed.value.hint

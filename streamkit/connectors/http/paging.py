@@ -16,6 +16,7 @@ from streamkit.errors import StreamKitError, UsageError, shown
 
 Path = str | Callable[[Any], Any]
 
+_MISSING: Final = object()
 _LINK: Final = re.compile(r"<([^<>]*)>((?:\s*;\s*[^;,\"=\s]+(?:\s*=\s*(?:\"[^\"]*\"|[^;,\"]*))?)*)")
 _REL: Final = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^;,\"\s]*))", re.IGNORECASE)
 # Records at the current cursor value that are remembered, to recognize them if they come again.
@@ -100,8 +101,8 @@ class Page:
     next: Place | None = None
 
 
-def found_at(path: Path, value: Any) -> Any:
-    """Return the value at a path such as ``data.items``; None if there is none."""
+def found_at(path: Path, value: Any, missing: Any = None) -> Any:
+    """Return the value at a path such as ``data.items``; ``missing`` if there is none."""
     if callable(path):
         return path(value)
     if isinstance(value, Mapping) and path in value:  # a name with a dot, such as @odata.nextLink
@@ -109,22 +110,31 @@ def found_at(path: Path, value: Any) -> Any:
     for name in filter(None, path.split(".")):
         if isinstance(value, list) and name.isdecimal() and int(name) < len(value):
             value = value[int(name)]
-        elif isinstance(value, Mapping):
-            value = value.get(name)
+        elif isinstance(value, Mapping) and name in value:
+            value = value[name]
         else:
-            return None
+            return None if value is None else missing
     return value
 
 
 def rows_of(body: Any, path: Path | None) -> list[Any]:
     """Return the records of a body: the list at a path, or the body itself.
 
+    Some services write null for an empty list.
+
     Raises:
         StreamKitError: There is no list at the path.
     """
-    found = body if path is None else found_at(path, body)
+    found = body if path is None else found_at(path, body, missing=_MISSING)
+    if found is None and not callable(path):
+        return []
     if path is None and not isinstance(found, list):
         return [found]
+    if found is _MISSING:
+        raise StreamKitError(
+            f"a response has nothing at records={path!r}",
+            hint="set records= to the path of the list, for example records='data.items'",
+        )
     if not isinstance(found, list | tuple):
         raise StreamKitError(
             f"the records of a response must be a list, but records={path!r} is "
