@@ -225,6 +225,26 @@ def test_a_stage_that_returns_a_coroutine_for_a_later_record_fails(place: Place)
     assert outcome.counts("ignores").taken == 5
 
 
+def test_a_format_that_returns_a_coroutine_for_a_later_record_fails(place: Place) -> None:
+    app = new_app()
+
+    async def load(number: int) -> None: ...
+
+    class Lazy:
+        def loads(self, data: bytes) -> Any:
+            return load(5) if data == b"5" else int(data)
+
+        def dumps(self, value: Any) -> bytes:
+            return b"%d" % value
+
+    numbers: Any = app.stream(TOPIC, int, value=Lazy())
+    app.sink(numbers, name="ignores")(lambda value: None)
+    outcome = run(place, app)
+    assert outcome.code == EXIT_FAILED
+    assert "never awaited" in outcome.error
+    assert outcome.counts("ignores").taken == 5
+
+
 def test_an_async_source_that_awaits_a_cancelled_task_fails(place: Place) -> None:
     app = new_app()
 

@@ -11,14 +11,17 @@ from streamkit import Record
 from streamkit.connectors.sql import SqlQuery, SqlSink, SqlTable, alchemy, postgres, writer
 from streamkit.connectors.sql.sources import Rows
 from streamkit.testing import check_lookup_table, check_sink, check_source
+from tests.conftest import IS_DEEP
 from tests.sql.databases import TestDatabase
 from tests.sql.kinds import Total
 
-VALUES = [Total(number, f"name {number}", number / 2) for number in range(1, 121)]
+VALUES = [
+    Total(number, f"name {number}", number / 2) for number in range(1, 121 if IS_DEEP else 41)
+]
 SOURCES: list[Callable[[str, str], Rows]] = [
-    lambda url, table: SqlTable(url, table, batch_rows=50),
+    lambda url, table: SqlTable(url, table, batch_rows=17),
     lambda url, table: SqlTable(url, table, incremental="number", batch_rows=7),
-    lambda url, table: SqlTable(url, table, splits=3, batch_rows=50),
+    lambda url, table: SqlTable(url, table, splits=3, batch_rows=17),
     lambda url, table: SqlQuery(url, f"SELECT id, name, total FROM {table}", key="id"),
 ]
 
