@@ -108,6 +108,8 @@ class Dates(Column):
         return pyarrow.array(values, self.arrow)
 
     def _read(self, array: pyarrow.Array) -> list[Value]:
+        if not self._is_certain(array):  # numpy would return numbers
+            raise ColumnError("it is before the year 1 or after 9999, which a date cannot be")
         found: list[Value] = array.to_numpy(zero_copy_only=False).tolist()
         return found
 

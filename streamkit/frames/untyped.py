@@ -193,8 +193,8 @@ def _read(array: pyarrow.Array) -> list[Value]:
 
 
 # Their own conversion is faster than that of Arrow.
-_QUICK = [kind(is_nullable=True) for kind in (Instants, Locals, Dates, Durations)]
-_CERTAIN = [*_QUICK, *(kind(is_nullable=True) for kind in (Times, Texts, Binaries))]
+_QUICK = [kind(is_nullable=True) for kind in (Instants, Locals, Dates, Times, Durations)]
+_CERTAIN = [*_QUICK, *(kind(is_nullable=True) for kind in (Texts, Binaries))]
 # Every value of these can be read.
 _NUMBERS: Final = (
     arrow_types.is_integer,

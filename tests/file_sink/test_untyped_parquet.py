@@ -21,8 +21,7 @@ from pyarrow import parquet
 
 from streamkit import App
 from streamkit.connectors import RowFailed
-from streamkit.connectors.files import Files, FileSink, Parquet
-from streamkit.errors import DataError
+from streamkit.connectors.files import Files, FileSink, Jsonl, Parquet
 from tests.file_sink.writing import Writing
 
 pytestmark = pytest.mark.anyio
@@ -154,9 +153,6 @@ async def test_bytes_are_json_and_objects_have_their_fields(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ({"a": "b"}, "the field 'a' is 'b': .* with type str"),
-        ({"a": 2**63}, "9223372036854775808"),
-        ({"a": True}, "other rows have another type there"),
         ({"a": object()}, "values of type 'object' cannot be written"),
         ({}, "no fields"),
         (3, "a row is int"),
@@ -176,9 +172,60 @@ async def test_a_row_that_does_not_fit_is_named(tmp_path: Path, row: Any, proble
     assert re.search(problem, str(failed.value.__cause__))
 
 
-async def test_chunks_that_do_not_fit_together_fail_the_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"do not fit into one table.*int64 vs string"):
-        await written(tmp_path, [{"a": 1}], [{"a": "b"}])
+DAY = dt.date(2024, 2, 29)
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([1, "b"], ["1", "b"]),
+        ([True, 1], ["true", "1"]),
+        ([2**64, 1], [str(2**64), "1"]),
+        ([2**53 + 1, 0.5], [str(2**53 + 1), "0.5"]),
+        ([Decimal("1.50"), 0.5], ["1.50", "0.5"]),
+        ([Decimal(1), Decimal("Infinity")], ["1", "Infinity"]),
+        ([DAY, AT], ["2024-02-29", AT.isoformat()]),
+        ([AT, AT.replace(tzinfo=None)], [AT.isoformat(), AT.replace(tzinfo=None).isoformat()]),
+        ([b"\xff", "b"], ["/w==", "b"]),
+        ([{"x": 1}, [1]], ['{"x":1}', "[1]"]),
+        ([{"x": 1}, {"x": "b"}], ['{"x":1}', '{"x":"b"}']),
+        ([[DAY], [AT.time()]], ['["2024-02-29"]', f'["{AT.time().isoformat()}"]']),
+    ],
+)
+@pytest.mark.parametrize("together", [True, False])
+async def test_values_without_a_common_type_become_text(
+    tmp_path: Path, together: bool, values: list[Any], texts: list[str]
+) -> None:
+    rows = [{"a": each} for each in [*values, None]]
+    chunks = [rows] if together else [[row] for row in rows]
+    writing = await Writing(FileSink(tmp_path / "f.parquet"), tmp_path / "data").start({})
+    for chunk in chunks:
+        await writing.write(*chunk)
+    await writing.end({})
+    assert parquet.read_table(tmp_path / "f.parquet").to_pydict() == {"a": [*texts, None]}
+    assert writing.notes == [
+        "the values of the column 'a' have no common type, so they become text"
+    ]
+
+
+async def test_large_numbers_stay_numbers(tmp_path: Path) -> None:
+    table = await written(tmp_path, [{"a": 2**64 - 1}, {"a": 0}])
+    assert table.to_pydict() == {"a": [2**64 - 1, 0]}
+
+
+async def test_a_time_with_a_zone_is_text(tmp_path: Path) -> None:
+    table = await written(tmp_path, [{"a": dt.time(1, 2, tzinfo=dt.UTC)}])
+    assert table.to_pydict() == {"a": ["01:02:00+00:00"]}
+
+
+def test_neighbours_that_differ_do_not_stop_a_job_that_skips(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"x":1}\n{"x":"t"}\n{}\n5\n{"x":"u"}\n{"x":4}\n')
+    app = App("skips")
+    app.stream(Files(tmp_path / "in.jsonl", Jsonl(Any))).to(
+        FileSink(tmp_path / "out.parquet"), on_error="skip"
+    )
+    assert app.run(once=True, data_dir=tmp_path / "data") == 0
+    assert parquet.read_table(tmp_path / "out.parquet").to_pydict() == {"x": ["1", "t", "u", "4"]}
 
 
 def copied(folder: Path, table: pyarrow.Table, **options: Any) -> pyarrow.Table:
@@ -213,3 +260,64 @@ def test_columns_of_another_file_are_copied_as_they_are(tmp_path: Path) -> None:
     assert found.schema.equals(table.schema)
     assert found.select(["half"]).to_pydict()["half"][0] == 0.5
     assert found.drop_columns(["half"]).equals(table.drop_columns(["half"]))
+
+
+def copied_files(folder: Path, *columns: Any) -> pyarrow.Table:
+    for number, each in enumerate(columns):
+        parquet.write_table(pyarrow.table({"a": each}), folder / f"in-{number}.parquet")
+    app = App("copy")
+    rows = app.stream(Files(folder / "in-*.parquet", Parquet(dict)), name="rows")
+    rows.to(FileSink(folder / "out.parquet"), name="out")
+    assert app.run(once=True, data_dir=folder / "data") == 0
+    return parquet.read_table(folder / "out.parquet")
+
+
+def category(values: list[str], index: pyarrow.DataType) -> pyarrow.Array:
+    return pyarrow.array(values).dictionary_encode().cast(pyarrow.dictionary(index, TEXT))
+
+
+TEXT = pyarrow.string()
+NAMES = [f"name {number}" for number in range(200)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind"),
+    [
+        ([category(["a"], pyarrow.int8()), pyarrow.array(["b"])], "string"),
+        ([category(NAMES[:100], pyarrow.int8()), category(NAMES[100:], pyarrow.int8())], None),
+        ([category(["a", "b"], pyarrow.int32()), category(["b", "c"], pyarrow.int32())], None),
+        (
+            [
+                pyarrow.array([AT], pyarrow.timestamp("ms", "Europe/Berlin")),
+                pyarrow.array([AT], pyarrow.timestamp("us", "America/New_York")),
+            ],
+            "timestamp[us, tz=UTC]",
+        ),
+        ([pyarrow.array([2**64 - 1], pyarrow.uint64()), pyarrow.array([-1])], "string"),
+        ([pyarrow.array([1], pyarrow.int8()), pyarrow.array([2**40])], "int64"),
+        ([pyarrow.array(["a"]), pyarrow.array(["b"], pyarrow.large_string())], "large_string"),
+        ([pyarrow.array([1]), pyarrow.array([None])], "int64"),
+    ],
+)
+def test_columns_of_several_files_are_united(
+    tmp_path: Path, columns: list[pyarrow.Array], kind: str | None
+) -> None:
+    found = copied_files(tmp_path, *columns)
+    if kind is not None:
+        assert str(found.schema.field("a").type) == kind
+    expected = [each for column in columns for each in column.to_pylist()]
+    if kind == "string":
+        expected = [str(each) for each in expected]
+    assert found.column("a").to_pylist() == expected
+
+
+def test_a_column_that_another_file_does_not_have_has_nulls(tmp_path: Path) -> None:
+    first = pyarrow.schema([pyarrow.field("a", pyarrow.int64(), nullable=False)])
+    parquet.write_table(pyarrow.table({"a": [1]}, schema=first), tmp_path / "in-0.parquet")
+    parquet.write_table(pyarrow.table({"b": [2]}), tmp_path / "in-1.parquet")
+    app = App("copy")
+    rows = app.stream(Files(tmp_path / "in-*.parquet", Parquet(dict)), name="rows")
+    rows.to(FileSink(tmp_path / "out.parquet"), name="out")
+    assert app.run(once=True, data_dir=tmp_path / "data") == 0
+    found = parquet.read_table(tmp_path / "out.parquet").to_pydict()
+    assert found == {"a": [1, None], "b": [None, 2]}

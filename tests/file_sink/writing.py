@@ -38,7 +38,10 @@ class Writing:
     ) -> None:
         encoder = sink.encoder(kind, None)
         self._encode = None if encoder is None else encoder.dumps
-        env = ConnectorEnv(name, "app", folder, clock or ManualClock(), kind=kind)
+        self.notes: list[str] = []
+        env = ConnectorEnv(
+            name, "app", folder, clock or ManualClock(), note=self.notes.append, kind=kind
+        )
         self.writer = sink.writer(env)
 
     async def start(self, committed: dict[str, str]) -> Writing:

@@ -32,6 +32,8 @@ class Content(ABC):
 
     encoder: ValueEncoder | None
     columns: str = ""
+    # Messages to the user, which the writer shows and removes.
+    notes: list[str] = []  # noqa: RUF012  # only a content with messages has its own list
     start: bytes = b""
 
     @property

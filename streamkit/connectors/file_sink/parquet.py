@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Final
 import pyarrow
 from pyarrow import parquet
 
+from streamkit.connectors.file_sink.common_types import batch_of_dicts, converted, united
 from streamkit.connectors.file_sink.content import Content
 from streamkit.connectors.file_sink.rows import from_json
 from streamkit.errors import DataError, RowError, StreamKitError
@@ -30,6 +31,8 @@ class _Columns(Content):
 
     def __init__(self, compression: str) -> None:
         self._compression = compression
+        self.notes = []
+        self._noted: set[str] = set()
 
     @abstractmethod
     def checked(self, rows: Sequence[Value]) -> pyarrow.RecordBatch: ...
@@ -69,32 +72,37 @@ class ParquetRows(_Columns):
     def __init__(self, kind: Kind, compression: str) -> None:
         super().__init__(compression)
         self._kind = kind
-        self._schema = batch_maker(kind)([]).schema
-        self.columns = str(self._schema)
+        self.columns = str(batch_maker(kind)([]).schema)
 
     def checked(self, rows: Sequence[Value]) -> pyarrow.RecordBatch:
         return batch_of(rows, self._kind)
 
     def _schema_of(self, spool: BinaryIO) -> pyarrow.Schema:
-        return self._schema
+        return next(_batches(spool)).schema  # an earlier program may have begun the file
 
 
 class ParquetOfValues(_Columns):
-    """Rows without a type. A column has the type that all values of a file fit into."""
+    """Rows without a type; a column has a type that all its values fit into."""
 
     def checked(self, rows: Sequence[Value]) -> pyarrow.RecordBatch:
-        return rows.batch if type(rows) is ColumnRows else batch_of(_dicts(rows), None)
+        if type(rows) is ColumnRows:
+            return rows.batch
+        batch, mixed = batch_of_dicts(_dicts(rows))
+        self._note_texts(mixed)
+        return batch
 
     def _schema_of(self, spool: BinaryIO) -> pyarrow.Schema:
-        schema = pyarrow.schema([])
-        try:
-            for batch in _batches(spool):
-                if batch.schema != schema:
-                    both = [schema, batch.schema] if len(schema) else [batch.schema]
-                    schema = pyarrow.unify_schemas(both, promote_options="permissive")
-        except pyarrow.ArrowException as error:
-            raise _unfit(error) from error
-        return pyarrow.schema([each.with_type(_storable(each.type)) for each in schema])
+        schema, mixed = united(lambda: _batches(spool))
+        self._note_texts(mixed)
+        return schema
+
+    def _note_texts(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self._noted:
+                self._noted.add(name)
+                self.notes.append(
+                    f"the values of the column {name!r} have no common type, so they become text"
+                )
 
 
 def _dicts(rows: Sequence[Value]) -> list[Value]:
@@ -112,6 +120,8 @@ def _dicts(rows: Sequence[Value]) -> list[Value]:
         if not isinstance(plain, dict):
             text = f"a row is {type(plain).__name__}, but columns need a dict or an object"
             raise RowError(number, text)
+        if not plain:
+            raise RowError(number, "the row has no fields")
         found.append(plain)
     return found
 
@@ -132,51 +142,21 @@ def _groups(spool: BinaryIO, schema: pyarrow.Schema) -> Iterator[pyarrow.Table]:
         waiting.append(batch if batch.schema == schema else _with_columns(batch, schema))
         count += len(batch)
         if count >= _GROUP_ROWS:
-            yield pyarrow.Table.from_batches(waiting, schema).unify_dictionaries()
+            yield pyarrow.Table.from_batches(waiting, schema)
             waiting, count = [], 0
     if waiting:
-        yield pyarrow.Table.from_batches(waiting, schema).unify_dictionaries()
+        yield pyarrow.Table.from_batches(waiting, schema)
 
 
 def _with_columns(batch: pyarrow.RecordBatch, schema: pyarrow.Schema) -> pyarrow.RecordBatch:
     given = set(batch.schema.names)
     columns = [
-        _converted(batch.column(field.name), field.type)
+        converted(batch.column(field.name), field.type)
         if field.name in given
         else pyarrow.nulls(len(batch), field.type)
         for field in schema
     ]
     return pyarrow.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _converted(column: pyarrow.Array, kind: pyarrow.DataType) -> pyarrow.Array:
-    if column.type == kind:
-        return column
-    try:
-        return column.cast(kind)
-    except pyarrow.ArrowException:
-        pass  # Arrow cannot make decimals of whole numbers, whatever their values are
-    try:
-        return pyarrow.array(_without_empty(column.to_pylist()), kind)
-    except (pyarrow.ArrowException, ValueError) as error:
-        raise _unfit(error) from error
-
-
-def _storable(kind: pyarrow.DataType) -> pyarrow.DataType:
-    """Return a type without objects that have no fields, which Parquet cannot have."""
-    if pyarrow.types.is_struct(kind):
-        parts = [each.with_type(_storable(each.type)) for each in kind]
-        return pyarrow.struct(parts) if parts else pyarrow.null()
-    if pyarrow.types.is_list(kind):
-        return pyarrow.list_(kind.value_field.with_type(_storable(kind.value_type)))
-    return kind
-
-
-def _without_empty(value: Value) -> Value:
-    """Return a value with None in place of objects that have no fields."""
-    if isinstance(value, dict):
-        return {key: _without_empty(each) for key, each in value.items()} or None
-    return [_without_empty(each) for each in value] if isinstance(value, list) else value
 
 
 def _unfit(error: Exception) -> StreamKitError:

@@ -143,6 +143,7 @@ class FileWriter(AcknowledgedWriter):
 
         async def publish() -> None:
             await self._call(lambda: self._show(closed))
+            self._show_notes()
 
         return Prepared(wait, positions, publish if closed else None)
 
@@ -223,6 +224,10 @@ class FileWriter(AcknowledgedWriter):
                 self._taken.appendleft((route, rest))
             if file.rows >= self._limits.rows or file.size_bytes >= self._limits.size_bytes:
                 self._close_file(file)
+
+    def _show_notes(self) -> None:
+        while self._content.notes:
+            self._env.note(self._content.notes.pop(0))
 
     def _show(self, closed: list[SpooledFile]) -> None:
         while closed:
