@@ -119,14 +119,11 @@ def united(batches: Batches) -> tuple[pyarrow.Schema, list[str]]:
     Args:
         batches: Returns the batches; it is called several times.
     """
-    schemas: list[pyarrow.Schema] = []
     dictionaries: dict[str, pyarrow.Array] = {}
-    for batch in batches():
-        schema = _with_wide_indices(batch, dictionaries)
-        if not any(schema.equals(each) for each in schemas):
-            schemas.append(schema)
+    # Each once: rows with few of many fields have many schemas.
+    schemas = dict.fromkeys(_with_wide_indices(batch, dictionaries) for batch in batches())
     if len(schemas) < 2:
-        given = schemas[0] if schemas else pyarrow.schema([])
+        given = next(iter(schemas), pyarrow.schema([]))
         kept = [each.with_type(_storable(each.type)) for each in given]
         return pyarrow.schema(kept, given.metadata), []
     kinds: dict[str, pyarrow.DataType | None] = {}
