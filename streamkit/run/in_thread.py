@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import math
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from signal import SIGTERM
 from types import TracebackType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 # How long after the deadline the event loop may still end the job.
 _GRACE_S: Final = 1.0
+# Python misses a signal that comes just before a wait until that wait ends, so none is longer.
+_TURN_S: Final = 0.5
 
 
 class RunningJob:
@@ -87,7 +90,7 @@ class RunningJob:
             UsageError: This is the job's own thread, or a forked child process.
         """
         self._check_caller()
-        if not concurrent.futures.wait((self._over,), timeout).done:
+        if not _is_done_within(self._over, timeout):
             raise TimeoutError(f"the job {self.name!r} has not ended within {timeout} s")
         if self._has_ended:
             self._thread.join()
@@ -112,7 +115,7 @@ class RunningJob:
             return self.wait()
         except (KeyboardInterrupt, SystemExit):
             self.abandon()
-            concurrent.futures.wait((self._over,))
+            _is_done_within(self._over, None)
             raise
 
     def __enter__(self) -> RunningJob:
@@ -163,7 +166,7 @@ class RunningJob:
 
     def late_text(self) -> str:
         """Wait until the job is over; return a text if it did not stop in time."""
-        concurrent.futures.wait((self._over,))
+        _is_done_within(self._over, None)
         return str(self._error) if isinstance(self._error, NotFlushed) else ""
 
     def note_failure(self, error: BaseException, failure: BaseException) -> None:
@@ -266,7 +269,9 @@ def start_app(app: Job, options: RunOptions) -> RunningJob:
     """
     job = RunningJob(app, options)
     try:
-        if not job.begin().result():
+        opened = job.begin()
+        _is_done_within(opened, None)
+        if not opened.result():
             job.wait()  # raises the error of a job that could not start
     except (KeyboardInterrupt, SystemExit) as error:
         job.__exit__(type(error), error, error.__traceback__)
@@ -310,6 +315,16 @@ async def _stop(job: RunningJob) -> None:
     if cancelled is not None:
         raise cancelled
     job.wait()
+
+
+def _is_done_within(future: Future[Any], timeout_s: float | None) -> bool:
+    """Wait until a future is done, or for a time; return whether it is done."""
+    left_s = math.inf if timeout_s is None else timeout_s
+    while not concurrent.futures.wait((future,), min(_TURN_S, left_s)).done:
+        left_s -= _TURN_S
+        if left_s <= 0:
+            return False
+    return True
 
 
 def _future() -> Future[T]:
