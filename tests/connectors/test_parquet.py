@@ -327,9 +327,9 @@ async def test_a_large_row_group_is_read_in_parts(tmp_path: Path) -> None:
     import random
 
     noise = random.Random(1).randbytes(1 << 16)
-    texts = [noise[n : n + 1000] for n in range(60_000)]
+    texts = [noise[n : n + 2000] for n in range(60_000)]
     path = write(tmp_path / "f.parquet", {"text": texts}, use_dictionary=False, compression="none")
-    assert path.stat().st_size > 50e6
+    assert path.stat().st_size > 100e6
     assert parquet.ParquetFile(path).num_row_groups == 1
     del texts
     reader = reader_of(Files(path, Parquet(dict)))
@@ -345,4 +345,4 @@ async def test_a_large_row_group_is_read_in_parts(tmp_path: Path) -> None:
     tracemalloc.stop()
     await reader.close()
     assert rows == 60_000
-    assert most < 50e6
+    assert most < 80e6  # some parts are in work at a time
