@@ -63,7 +63,7 @@ async def rest(source: Files[Any], positions: dict[str, str], **env: Any) -> lis
 
 
 async def read_up_to(reader: SourceReader, found: list[bytes], count: int) -> None:
-    """Read until there are so many values."""
+    """Read until ``found`` has ``count`` values."""
     with anyio.fail_after(10):
         while len(found) < count:
             chunk = await reader.next()

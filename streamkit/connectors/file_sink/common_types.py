@@ -39,7 +39,7 @@ _NONE: Final = type(None)
 
 
 def batch_of_dicts(rows: Sequence[Value]) -> tuple[pyarrow.RecordBatch, list[str]]:
-    """Return dicts as columns, and the names of those that are text for want of a common type."""
+    """Return dicts as columns, and the names of those whose values have no common type."""
     names = list(dict.fromkeys(chain.from_iterable(rows)))
     mixed = []
     arrays = []
@@ -54,7 +54,7 @@ def batch_of_dicts(rows: Sequence[Value]) -> tuple[pyarrow.RecordBatch, list[str
 
 
 def _array(values: Sequence[Value]) -> pyarrow.Array | None:
-    """Return values as an array of their common type; None if there is none."""
+    """Return values as an array of their common type, or None if they have no such type."""
     if not _have_common_type(values):
         return None
     kinds = set(map(type, values)) - {_NONE}
@@ -164,7 +164,7 @@ def _wide(kind: pyarrow.DataType) -> pyarrow.DataType:
 
 
 def _common(one: pyarrow.DataType, other: pyarrow.DataType) -> pyarrow.DataType | None:
-    """Return the type that values of two types fit into; None if there is none."""
+    """Return a type that values of two types fit into, or None if only text would do."""
     if one == other:
         return one
     if all(map(types.is_dictionary, (one, other))) and _wide(one) == _wide(other):
@@ -238,7 +238,7 @@ def _storable(kind: pyarrow.DataType) -> pyarrow.DataType:
 
 
 def _without_empty(value: Value) -> Value:
-    """Return a value with None in place of objects that have no fields."""
+    """Replace each object that has no fields by None."""
     if isinstance(value, dict):
         return {key: _without_empty(each) for key, each in value.items()} or None
     return [_without_empty(each) for each in value] if isinstance(value, list) else value

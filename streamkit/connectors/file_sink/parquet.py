@@ -13,7 +13,7 @@ from pyarrow import parquet
 from streamkit.connectors.file_sink.common_types import batch_of_dicts, converted, united
 from streamkit.connectors.file_sink.content import Content
 from streamkit.connectors.file_sink.rows import from_json
-from streamkit.errors import DataError, RowError, StreamKitError
+from streamkit.errors import DataError, RowError
 from streamkit.frames.column_rows import ColumnRows
 from streamkit.frames.rows import batch_maker, batch_of
 from streamkit.frames.untyped import is_untyped
@@ -55,7 +55,7 @@ class _Columns(Content):
                 for group in _groups(spool, schema):
                     writer.write_table(group)
         except pyarrow.ArrowException as error:
-            raise _unfit(error) from error
+            raise DataError(f"the rows cannot be written as Parquet: {error}") from error
 
     @abstractmethod
     def _schema_of(self, spool: BinaryIO) -> pyarrow.Schema:
@@ -157,13 +157,6 @@ def _with_columns(batch: pyarrow.RecordBatch, schema: pyarrow.Schema) -> pyarrow
         for field in schema
     ]
     return pyarrow.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _unfit(error: Exception) -> StreamKitError:
-    return DataError(
-        f"the rows do not fit into one table: {error}",
-        hint="declare the type of the values, so that each row is checked when it comes",
-    )
 
 
 def parquet_content(kind: Kind, compression: str) -> Content:

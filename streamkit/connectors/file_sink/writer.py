@@ -107,6 +107,7 @@ class FileWriter(AcknowledgedWriter):
         for file in position.open:
             if file.columns != self._content.columns:
                 self._close_file(file)  # by the next commit, with the columns that it has
+        self._show_notes()  # of files that were completed now
 
     def on_chunk(self, chunk: Chunk) -> Chunk:
         try:

@@ -102,7 +102,7 @@ class Page:
 
 
 def found_at(path: Path, value: Any, missing: Any = None) -> Any:
-    """Return the value at a path such as ``data.items``; ``missing`` if there is none."""
+    """Return the value at a path such as ``data.items``, or ``missing`` if the path ends early."""
     if callable(path):
         return path(value)
     if isinstance(value, Mapping) and path in value:  # a name with a dot, such as @odata.nextLink
