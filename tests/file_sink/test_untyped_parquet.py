@@ -188,6 +188,7 @@ DAY = dt.date(2024, 2, 29)
         ([AT, AT.replace(tzinfo=None)], [AT.isoformat(), AT.replace(tzinfo=None).isoformat()]),
         ([b"\xff", "b"], ["/w==", "b"]),
         ([{"x": 1}, [1]], ['{"x":1}', "[1]"]),
+        ([{"x": float("nan")}, [1]], ['{"x": NaN}', "[1]"]),
         ([{"x": 1}, {"x": "b"}], ['{"x":1}', '{"x":"b"}']),
         ([[DAY], [AT.time()]], ['["2024-02-29"]', f'["{AT.time().isoformat()}"]']),
     ],
@@ -206,6 +207,19 @@ async def test_values_without_a_common_type_become_text(
     assert writing.notes == [
         "the values of the column 'a' have no common type, so they become text"
     ]
+
+
+async def test_a_file_that_the_next_run_completes_has_its_note(tmp_path: Path) -> None:
+    sink, committed = FileSink(tmp_path / "f.parquet"), dict[str, str]()
+    killed = await Writing(sink, tmp_path / "data").start(committed)
+    await killed.write({"a": 1})
+    await killed.write({"a": "b"})
+    await killed.prepare(committed, is_last=True)
+    await killed.writer.close()
+    run = await Writing(sink, tmp_path / "data").start(committed)
+    await run.writer.close()
+    assert parquet.read_table(tmp_path / "f.parquet").to_pydict() == {"a": ["1", "b"]}
+    assert len(run.notes) == 1
 
 
 async def test_large_numbers_stay_numbers(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ So a row never fails because of other rows, and a file can always be written.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, time
 from decimal import Decimal
@@ -25,6 +26,7 @@ from pyarrow import types
 
 from streamkit.frames.moments import Instants, Locals
 from streamkit.record import Value
+from streamkit.serde.finite import not_finite
 from streamkit.serde.json_values import dumps
 
 Batches = Callable[[], Iterator[pyarrow.RecordBatch]]
@@ -106,6 +108,8 @@ def _text(value: Value) -> str | None:
         return value
     if isinstance(value, float | Decimal | datetime | time):
         return value.isoformat() if isinstance(value, datetime | time) else str(value)
+    if not_finite(value) is not None:  # which `dumps` would replace by null
+        return json.dumps(value, default=str)
     data = dumps(value).decode()
     return data[1:-1] if data.startswith('"') else data
 
