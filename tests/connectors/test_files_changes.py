@@ -163,10 +163,12 @@ async def test_a_new_file_with_the_id_of_a_deleted_one_is_read(
     if not follows:
         await reader.close()
         reader = reader_of(source)
-    # A rename has the same effect as a deleted file whose id the next file gets.
-    (tmp_path / "a.txt").rename(tmp_path / "b.txt")
-    (tmp_path / "b.txt").write_text(new)
-    os.utime(tmp_path / "b.txt", ns=(1, 1))
+    # A rename has the same effect as a deleted file whose id the next file gets. A reader that
+    # follows may look at any moment, so what is not complete has a name outside of the pattern.
+    (tmp_path / "a.txt").rename(tmp_path / "aside")
+    (tmp_path / "aside").write_text(new)
+    os.utime(tmp_path / "aside", ns=(1, 1))
+    (tmp_path / "aside").rename(tmp_path / "b.txt")
     if not follows:
         await reader.open({key: position})
     with anyio.fail_after(10):

@@ -8,7 +8,8 @@ import pytest
 
 from tests.stop.job_environment import Place
 
-# What the allocator may keep for itself after the first fifth of the records.
+# By how much the second half of the records may exceed the first. The allocator keeps 10 MB more or
+# less in the first half, depending on when garbage is collected, and then 4 MB at most.
 GROWTH_BYTES_MAX = 12_000_000
 
 
@@ -31,4 +32,4 @@ def test_the_memory_of_a_job_that_fails_often_stays_the_same(place: Place, is_de
     assert len(place.values("dead")) == 2 * hundredth
     sizes = [int(line) for line in (place.folder / "resident").read_text().split()]
     assert len(sizes) == 19
-    assert max(sizes[4:]) - sizes[3] < GROWTH_BYTES_MAX, sizes
+    assert max(sizes[10:]) - max(sizes[:10]) < GROWTH_BYTES_MAX, sizes
