@@ -74,6 +74,7 @@ class _Files(Generic[B]):
     def __init__(self, env: ConnectorEnv, place: str) -> None:
         self.place = place
         self.app, self.sink = env.app, env.name
+        self.is_first = env.is_first
         self.spool = Spool(env.folder)
         self.next: _File[B] = _File(0)
         # Given to the first commit, so that a run that ends early has the number to continue from.
@@ -116,6 +117,10 @@ class TransactionalWriter(AcknowledgedWriter, Generic[B]):
         env: The run.
         place: What it writes to, for messages.
     """
+
+    # Whether a row that is written again is there twice. If it replaces the one that is there, a
+    # job whose state is lost may begin again.
+    doubles_rows = True
 
     def __init__(self, env: ConnectorEnv, place: str) -> None:
         self.description = f"{place} (exactly once)"
@@ -191,6 +196,8 @@ class TransactionalWriter(AcknowledgedWriter, Generic[B]):
         try:
             found = number = await self.connect()
             if _PART not in committed:
+                if found and files.is_first and self.doubles_rows:
+                    raise _state_lost(files.place, files.app, files.sink, found)
                 files.first_positions = {_PART: _encoded(_Mark(found))}
             else:
                 mark = msgspec.json.decode(committed[_PART], type=_Mark)
@@ -250,6 +257,14 @@ def other_run(place: str, app: str, sink: str, found: int | None, expected: int)
         f"commit {expected}",
         hint=f"another copy of the job writes there, or the state of the job or {place} was "
         "restored from a backup; --fresh-state starts over",
+    )
+
+
+def _state_lost(place: str, app: str, sink: str, found: int) -> StateMismatch:
+    return StateMismatch(
+        f"{place} has commit {found} of the sink {sink!r} of {app!r}, but the state of the job is "
+        "new, so rows would be written again",
+        hint="run the job with the data folder of its earlier runs; --fresh-state starts over",
     )
 
 

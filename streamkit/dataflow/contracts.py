@@ -44,6 +44,7 @@ class ConnectorEnv:
     ``until_end``: the run ends when every source has reached its present end. ``note`` shows a
     message to the user. ``kind`` is the type of the values of the source or sink, as annotated;
     None if it is not known. ``shared`` is for what several connectors of the run have in common.
+    ``is_first``: the job has no state of earlier runs, and the user has not asked to start over.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ConnectorEnv:
     note: Callable[[str], None] = lambda text: None
     kind: Kind = None
     shared: dict[object, Value] = field(default_factory=dict)
+    is_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,7 @@ class Opening:
         self._on_retry_of = on_retry_of
         self._shared: dict[object, object] = {}
         self._topics: TopicEnds | None = None
+        self._is_first = False
 
     async def open(self, client: Client | None, stack: AsyncExitStack) -> Opened:
         """Open topics, store, sinks and sources; ``stack`` closes the store at the end.
@@ -111,6 +112,7 @@ class Opening:
         store = Store(self._state_dir / _STORE_NAME)
         stack.callback(store.close)
         facts = store.open(app=self._app, cluster=self._cluster, fresh=self._options.fresh_state)
+        self._is_first = facts.is_new and not self._options.fresh_state
         readers = self._readers(facts)
         writers = self._writers()
         lookups = self._lookups()
@@ -176,6 +178,7 @@ class Opening:
             note=self._note,
             kind=_kind_of(node),
             shared=self._shared,
+            is_first=self._is_first,
         )
 
     @property

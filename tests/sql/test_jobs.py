@@ -14,7 +14,7 @@ import pytest
 from streamkit import App, Record, Secret
 from streamkit.connectors.files import JsonLines
 from streamkit.connectors.sql import SqlQuery, SqlSink, SqlTable
-from streamkit.errors import ConnectFailed, TopologyError
+from streamkit.errors import ConnectFailed, StateMismatch, TopologyError
 from streamkit.policies import dead_letter
 from tests.postgres.server import PASSWORD
 from tests.sql.databases import TestDatabase
@@ -61,6 +61,31 @@ def test_rows_go_from_one_table_to_another_once(database: TestDatabase, tmp_path
             "INSERT INTO orders VALUES (3, 'cap', 1, '2024-01-02 00:00:00+00:00', NULL) "
             "ON CONFLICT DO NOTHING"
         )
+
+
+@pytest.mark.parametrize("mode", ["insert", "upsert"])
+def test_a_job_whose_state_is_lost_doubles_no_rows(
+    database: TestDatabase, tmp_path: Path, mode: Any
+) -> None:
+    """A container without a volume begins each run with an empty folder."""
+    fill(database, "(1, 'pen', 1.5, '2024-01-01 00:00:00+00:00', 'red')")
+    app = App("sql-lost")
+    orders = app.stream(SqlTable(database.url, "orders"), Order)
+
+    @app.stage(orders)
+    def total(order: Order) -> Total:
+        return Total(order.id, order.item, order.price)
+
+    total.to(SqlSink(database.url, "totals", mode=mode, key="id" if mode == "upsert" else None))
+    for folder in ("first", "first", "other"):
+        if folder == "other" and mode == "insert":
+            with pytest.raises(StateMismatch, match="the state of the job is new"):
+                app.run(embedded=True, once=True, data_dir=tmp_path / folder)
+        else:
+            assert app.run(embedded=True, once=True, data_dir=tmp_path / folder) == 0
+        assert database.run("SELECT id, total FROM totals") == [(1, 1.5)]
+    assert app.run(embedded=True, once=True, data_dir=tmp_path / "other", fresh_state=True) == 0
+    assert len(database.run("SELECT * FROM totals")) == (2 if mode == "insert" else 1)
 
 
 def test_a_row_that_is_not_valid_follows_on_error(database: TestDatabase, tmp_path: Path) -> None:

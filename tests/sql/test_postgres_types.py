@@ -227,6 +227,28 @@ async def test_a_column_that_changes_while_the_job_runs_never_gets_other_values(
     assert [row[:3] for row in found[1:]] == ([] if expected is None else [(2, "b", expected)])
 
 
+async def test_intervals_without_a_fixed_length_are_read_as_text(
+    postgres_only: TestDatabase,
+) -> None:
+    postgres_only.run_all(
+        "CREATE TABLE spans (id int PRIMARY KEY, span interval)",
+        "INSERT INTO spans VALUES (1, '40 days -1 hour'), (2, '1 mon'), (3, '2 years 1 day')",
+    )
+    found = [row["span"] for row in await read_all(SqlTable(postgres_only.url, "spans"))]
+    assert found == [dt.timedelta(days=40, hours=-1), "1 mon", "2 years 1 day"]
+
+
+async def test_arrays_of_json_are_lists_of_values(postgres_only: TestDatabase) -> None:
+    postgres_only.run_all(
+        "CREATE TABLE lists (id int PRIMARY KEY, items jsonb[])",
+        """INSERT INTO lists VALUES (1, ARRAY['{"a": 1}', NULL, '[2]']::jsonb[])""",
+    )
+    (row,) = await read_all(SqlTable(postgres_only.url, "lists"))
+    assert plain_row(row)["items"] == [{"a": 1}, None, [2]]
+    Lists = msgspec.defstruct("Lists", [("id", int), ("items", list[Any])])
+    assert row_decoder(row_type(Lists)).one(row) == Lists(1, [{"a": 1}, None, [2]])
+
+
 @pytest.mark.parametrize(
     ("kind", "keys"),
     [

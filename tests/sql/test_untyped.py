@@ -84,6 +84,21 @@ async def test_rows_survive_a_crash_in_the_file(database: TestDatabase, tmp_path
 
 
 @pytest.mark.anyio
+async def test_values_are_written_to_types_that_python_does_not_have(
+    postgres_only: TestDatabase, tmp_path: Path
+) -> None:
+    postgres_only.run("CREATE TABLE other (number oid, time timetz, share money, name text)")
+    rows = [{"number": 5, "time": dt.time(12, tzinfo=dt.UTC), "share": 1.5, "name": "a"}]
+    async with Job(tmp_path / "job", Any).run(SqlSink(postgres_only.url, "other")) as run:
+        await run.write(rows)
+        await run.commit()
+        with pytest.raises(RowFailed):
+            run.writer.on_chunk(run.chunk([{**rows[0], "name": 5}]))
+    found = postgres_only.run("SELECT number, time::text, share::numeric::float8, name FROM other")
+    assert found == [(5, "12:00:00+00", 1.5, "a")]
+
+
+@pytest.mark.anyio
 async def test_times_are_in_utc_whether_the_column_has_a_zone_or_not(
     postgres_only: TestDatabase, tmp_path: Path
 ) -> None:

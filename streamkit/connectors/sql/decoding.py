@@ -20,6 +20,7 @@ from streamkit.serde.kinds import bare
 
 # A row by the names of its columns. JSON of the database is a `msgspec.Raw`.
 NamedRow = Mapping[str, Value]
+_WITH_JSON: Final = (msgspec.Raw, list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +100,21 @@ def is_untyped(kind: Kind) -> bool:
 def plain_row(row: NamedRow) -> dict[str, Value]:
     """Return a row as a dict of Python values, for sources without a row type."""
     return {
-        name: msgspec.json.decode(value) if isinstance(value, msgspec.Raw) else value
+        name: _plain_value(value) if isinstance(value, _WITH_JSON) else value
         for name, value in row.items()
     }
 
 
-def _as_json(value: Value) -> Value:
-    if isinstance(value, msgspec.Raw | str | bytes):
+def _plain_value(value: Value) -> Value:
+    if isinstance(value, msgspec.Raw):
         return msgspec.json.decode(value)
-    return value
+    return [_plain_value(each) for each in value] if isinstance(value, list) else value
+
+
+def _as_json(value: Value) -> Value:
+    if isinstance(value, str | bytes):
+        return msgspec.json.decode(value)
+    return _plain_value(value)
 
 
 def _as_bool(value: Value) -> Value:

@@ -46,7 +46,8 @@ class SqlFinder(RowFinder):
         """Connect; wait while the database is away.
 
         Raises:
-            ConfigError: The table or a column does not exist, or it has no key.
+            ConfigError: The table or a column does not exist, it has no key, or its keys are stored
+                in another form than that of the type.
             TopologyError: The rows do not have the columns of the key.
         """
         self._reader = await self._worker.repeat(self._make_reader)
@@ -85,4 +86,6 @@ class SqlFinder(RowFinder):
         existing_columns(what, session.dialect, self._rows.names, table)
         limits = limits_of(session.dialect, table, self._rows)
         names = key_columns(self._rows, key)
-        return keyed_reader(session.dialect, self._table, self._rows, names, limits)
+        reader = keyed_reader(session.dialect, self._table, self._rows, names, limits)
+        reader.refuse_other_texts(session)
+        return reader

@@ -133,10 +133,24 @@ def refuse_unordered(order: Sequence[str], before: Place | None, places: Sequenc
     earlier = chain([before], places)
     same = next(compress(places, map(eq, places, earlier)), None)
     if same is not None:
-        raise DataError(
-            f"two rows have the same ({', '.join(order)}) = {shown(same)}",
-            hint="key= must name columns that together identify a row",
-        )
+        raise two_at(order, same)
+
+
+def two_at(order: Sequence[str], place: Place) -> DataError:
+    """Return the error for two rows with the same place."""
+    return DataError(
+        f"two rows have the same ({', '.join(order)}) = {shown(place)}",
+        hint="key= must name columns that together identify a row, also where the database takes "
+        "different texts for equal ones, such as those that differ in their case",
+    )
+
+
+def differ_in_texts(place: Place, other: Place) -> bool:
+    """Return whether two places differ only in texts, which a database may take for equal."""
+    return all(
+        one == another or (isinstance(one, str) and isinstance(another, str))
+        for one, another in zip(place, other, strict=True)
+    )
 
 
 def named_rows(result: Result) -> list[dict[str, Value]]:

@@ -51,7 +51,7 @@ def table_plan(source: SqlTable, dialect: Dialect, table: Table | None) -> ReadP
     order = _order(incremental, key)
     may_be_null = {each.name for each in table.columns if each.is_nullable}
     return ReadPlan(
-        Selection(dialect, dialect.table(source.table), order, columns),
+        Selection(dialect, dialect.table(source.table), order, columns, _as_text(dialect, table)),
         PageReader(source.table, order, key, incremental),
         tuple(each for each in order if each in may_be_null),
         any(each.name == incremental and _is_instant(dialect, each.type) for each in table.columns),
@@ -85,6 +85,14 @@ def refuse_missing(source: SqlQuery, plan: ReadPlan, names: Sequence[str]) -> No
 def _is_instant(dialect: Dialect, declared: str) -> bool:
     # A TIMESTAMP of MySQL is in the zone of the session, which is UTC; a DATETIME has no zone.
     return dialect.stores == "mysql" and declared.upper().startswith("TIMESTAMP")
+
+
+def _as_text(dialect: Dialect, table: Table) -> frozenset[str]:
+    # They are ordered by their numbers, but compared as texts.
+    if dialect.stores not in ("portable", "mysql"):
+        return frozenset()
+    kinds = ("enum", "set")
+    return frozenset(each.name for each in table.columns if dialect.kind_of(each.type) in kinds)
 
 
 def _order(incremental: str | None, key: Sequence[str]) -> tuple[str, ...]:

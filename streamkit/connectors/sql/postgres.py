@@ -231,7 +231,7 @@ class PostgresSession:
     def write(self, target: Target, rows: Iterable[Row]) -> None:
         written = self._written(target)
         if not target.key and not written.is_view:
-            self._copy(self.dialect.table(target.table), target.columns, written.types, rows)
+            self._copy(self.dialect.table(target.table), target, written.types, rows)
             return
         # COPY cannot replace rows, and not write to a view, so rows are copied to a table of this
         # transaction first.
@@ -242,7 +242,7 @@ class PostgresSession:
                 f"SELECT {names} FROM {self.dialect.table(target.table)} WITH NO DATA"
             )
         )
-        self._copy(_STAGE, target.columns, written.types, rows)
+        self._copy(_STAGE, target, written.types, rows)
         self.execute(Statement(target.insert_from(_STAGE)))
         self.execute(Statement(f"TRUNCATE {_STAGE}"))
 
@@ -279,9 +279,9 @@ class PostgresSession:
         return self._tables[target]
 
     def _copy(
-        self, relation: str, columns: Sequence[str], types: Sequence[str], rows: Iterable[Row]
+        self, relation: str, target: Target, types: Sequence[str], rows: Iterable[Row]
     ) -> None:
-        names = self.dialect.quoted_all(columns).replace("%%", "%")
+        names = self.dialect.quoted_all(target.columns).replace("%%", "%")
         options = " (FORMAT BINARY)" if types else ""
         text = f"COPY {relation.replace('%%', '%')} ({names}) FROM STDIN{options}"
         connection = self._open_connection
@@ -294,7 +294,7 @@ class PostgresSession:
             except (TypeError, ValueError, ArithmeticError, struct.error) as error:
                 # Rows were checked against the columns that the table had when the job started.
                 raise StreamKitError(
-                    f"{self._database}: a row does not fit into {relation} any more: {error}",
+                    f"{self._database}: a row does not fit into {target.table} any more: {error}",
                     hint="its columns have changed; start the job again to see what does not match",
                 ) from error
 

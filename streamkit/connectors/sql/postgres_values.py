@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 import msgspec
@@ -18,6 +19,7 @@ from psycopg.types.datetime import (
     TimestamptzLoader,
     TimetzLoader,
 )
+from psycopg.types.numeric import FloatDumper
 from psycopg.types.string import TextLoader
 
 from streamkit.record import Value
@@ -29,13 +31,25 @@ _READ_AS_TEXT: Final = (
     *("int4multirange", "int8multirange", "nummultirange"),
     *("datemultirange", "tsmultirange", "tstzmultirange"),
 )
+
+
+class _DaysLoader(IntervalLoader):
+    """Refuses months and years, which psycopg takes for 30 and 365 days."""
+
+    def load(self, data: Buffer) -> timedelta:
+        text = bytes(data)
+        if b"mon" in text or b"year" in text:
+            raise DataError(f"the interval {text.decode()!r} has no fixed length")
+        return super().load(data)
+
+
 _TIMES: Final[dict[str, type[Loader]]] = {
     "date": DateLoader,
     "time": TimeLoader,
     "timetz": TimetzLoader,
     "timestamp": TimestampLoader,
     "timestamptz": TimestamptzLoader,
-    "interval": IntervalLoader,
+    "interval": _DaysLoader,
 }
 
 
@@ -52,6 +66,8 @@ def register(connection: Connection[tuple[Value, ...]], *, reads_all_times: bool
         adapters.register_loader(name, _RawJson)
     for name in _READ_AS_TEXT:
         adapters.register_loader(name, TextLoader)
+    adapters.register_loader("interval", _DaysLoader)
+    adapters.register_dumper(float, _FloatDumper)
     if reads_all_times:
         for name, loader in _TIMES.items():
             adapters.register_loader(name, _or_text(loader))
@@ -68,6 +84,15 @@ def _or_text(loader: type[Loader]) -> type[Loader]:
                 return bytes(data).decode()
 
     return OrText
+
+
+class _FloatDumper(FloatDumper):
+    """Leaves the size of a number to the column that it is compared with.
+
+    A ``real`` that is read as 1.1 is another number than the ``double precision`` 1.1.
+    """
+
+    oid = 0
 
 
 class _RawJson(Loader):

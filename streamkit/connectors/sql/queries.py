@@ -36,13 +36,15 @@ class Selection:
     """The rows that a source reads, and their order.
 
     ``relation`` is SQL. ``columns`` are the columns to read, empty for all. ``order`` are the
-    columns that order the rows; together they are unique.
+    columns that order the rows; together they are unique. ``as_text`` are those of them that are
+    ordered as text, since the database orders them otherwise than it compares them.
     """
 
     dialect: Dialect
     relation: str
     order: tuple[str, ...]
     columns: tuple[str, ...] = ()
+    as_text: frozenset[str] = frozenset()
 
     def page(
         self,
@@ -91,6 +93,15 @@ class Selection:
             () if until is None else (until,),
         )
 
+    def at(self, place: Sequence[Value]) -> Statement:
+        """Return the query of the rows at a place, at most two."""
+        first, from_place = self._compared(">=", place)
+        last, to_place = self._compared("<=", place)
+        return Statement(
+            f"SELECT 1 FROM {self.relation} WHERE {first} AND {last} LIMIT 2",
+            (*from_place, *to_place),
+        )
+
     def null_in(self, column: str) -> Statement:
         """Return the query that finds a row without a place: NULL in a column that orders."""
         name = self.dialect.quoted(column)
@@ -108,7 +119,12 @@ class Selection:
         return self.dialect.quoted_all([*self.columns, *missing])
 
     def _names(self) -> list[str]:
-        return list(map(self.dialect.quoted, self.order))
+        return [
+            f"CAST({self.dialect.quoted(each)} AS CHAR)"
+            if each in self.as_text
+            else self.dialect.quoted(each)
+            for each in self.order
+        ]
 
     def _ordered(self) -> str:
         return ", ".join(self._names())

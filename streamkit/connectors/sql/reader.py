@@ -20,18 +20,21 @@ from streamkit.connectors.sql.opening import session_for
 from streamkit.connectors.sql.pages import (
     Place,
     Position,
+    differ_in_texts,
     named_rows,
     next_page_rows,
     refuse_unordered,
+    two_at,
 )
 from streamkit.connectors.sql.parts import Part, committed_parts, new_parts
 from streamkit.connectors.sql.plan import ReadPlan, query_plan, refuse_missing, table_plan
+from streamkit.connectors.sql.positions import encode_position
 from streamkit.connectors.sql.queries import Statement
 from streamkit.connectors.sql.session import Range, Result, Session
 from streamkit.connectors.sql.sources import SqlQuery, SqlTable
 from streamkit.connectors.sql.worker import SessionWorker
 from streamkit.dataflow.contracts import ConnectorEnv, Positions, SourceFacts, SourceReader
-from streamkit.errors import DataError
+from streamkit.errors import DataError, shown
 from streamkit.record import Chunk
 
 _SETTLE_PAUSE_S_MIN: Final = 0.01
@@ -66,6 +69,9 @@ class SqlReader(SourceReader):
         self._parts = committed_parts(plan.order, committed) or await self._new_parts()
         while len(self._workers) < len(self._parts):
             self._add_worker()
+        for part in self._parts:
+            if any(isinstance(value, str) for value in part.read.place):
+                await self._rows_at(part.read.place)
         begun = sum(part.read.rows for part in self._parts)
         return SourceFacts(
             f"{self._source} in order of {', '.join(plan.order)}, "
@@ -122,7 +128,7 @@ class SqlReader(SourceReader):
         assert every_s is None or isinstance(every_s, float), "it was converted to seconds"
         due_s = self._clock.monotonic_s() + (every_s or 0.0)
         await self._refuse_nulls()
-        if (end := await self._last()) is not None:
+        if (end := await self._last_found()) is not None:
             await self._settle()
             self._end = end
             rows = next_page_rows((), self._source.batch_rows)
@@ -130,6 +136,39 @@ class SqlReader(SourceReader):
             self._new = set(self._page_rows)
         self._rounds += 1
         self._due_s = due_s
+
+    async def _last_found(self) -> Place | None:
+        """Return the place of the last row, which the queries of pages find there.
+
+        Raises:
+            DataError: They do not, so it would not be read; or there are several.
+        """
+        previous = ""
+        while (place := await self._last()) is not None:
+            text = encode_position(place)
+            if set(map(type, place)) == {int} or await self._rows_at(place):
+                return place
+            if text == previous:  # otherwise the row has changed meanwhile
+                order = ", ".join(self._open_plan.order)
+                raise DataError(
+                    f"{self._source} has a row with ({order}) = {shown(place)}, which the database "
+                    "does not find by these values, so it cannot be read in order",
+                    hint="use an SqlQuery that casts the column to a type that Python has, such as "
+                    "DOUBLE, DECIMAL or text",
+                )
+            previous = text
+        return None
+
+    async def _rows_at(self, place: Place) -> int:
+        """Return how many rows are at a place.
+
+        Raises:
+            DataError: There are several, so the database takes different texts for equal ones.
+        """
+        count = len((await self._query(self._open_plan.selection.at(place))).rows)
+        if count > 1:
+            raise two_at(self._open_plan.order, place)
+        return count
 
     async def _last(self) -> Place | None:
         """Return the place of the last row to read now; None if there is none."""
@@ -212,6 +251,8 @@ class SqlReader(SourceReader):
         places = pages.places(rows)
         after = pages.places(named_rows(Result(page.result.names, following)))
         refuse_unordered(self._open_plan.order, part.read.place or None, [*places, *after])
+        if after and differ_in_texts(places[-1], after[0]):
+            await self._rows_at(places[-1])
         if page.is_last:
             del self._page_rows[part.number]
         else:

@@ -30,6 +30,8 @@ from streamkit.connectors.sql.values import Values, array_values, values_of
 from streamkit.errors import shown
 from streamkit.record import Value
 
+# Numbers of an `oid`, times of a `timetz` and the like.
+_WITH_TEXT: Final = (int, float, Decimal, dt.date, dt.time)
 _OF_AFFINITIES: Final = {"integer": T.INT, "real": T.FLOAT, "text": T.TEXT}
 
 
@@ -132,7 +134,10 @@ def lenient(values: Values, limits: Limits, dialect: Dialect) -> Values:
                 if converted is not None:
                     return converted
             if holds is T.TEXT:
-                raise
+                is_other = dialect.stores == "native" and not (limits.is_text or limits.labels)
+                if not is_other or not isinstance(value, _WITH_TEXT):
+                    raise
+                return values.one(str(value))  # PostgreSQL reads its other types from text
             return values.one(_converted(value, holds, error))
 
     return replace(values, one=one)

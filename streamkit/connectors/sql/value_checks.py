@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import re
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Final
@@ -18,6 +19,7 @@ from streamkit.serde.finite import not_finite
 from streamkit.serde.json_values import dumps
 
 _SINGLE_MAX: Final = 3.4028234663852886e38
+_IN_32_BITS: Final = struct.Struct("f")
 _NUL_IN_JSON: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 One = Callable[[Value], Value]
@@ -62,22 +64,22 @@ def ints(limits: Limits) -> Checks:
 
 
 def floats(limits: Limits) -> Checks:
-    def is_fine(values: Sequence[Value]) -> bool:
-        return not limits.is_single or all(map(_fits_in_32_bits, values))
-
-    def one(value: Value) -> float:
-        if isinstance(value, bool) or not isinstance(value, float | int):
-            raise expected(value, "a number")
-        number = float(value)
-        if limits.is_single and not _fits_in_32_bits(number):
-            raise ValueError(f"{number} is too large: the column has 32 bits")
-        return number
-
-    return (float,), is_fine, one
+    return ((), never, _single) if limits.is_single else ((float,), always, _double)
 
 
-def _fits_in_32_bits(number: float) -> bool:
-    return abs(number) <= _SINGLE_MAX or not math.isfinite(number)
+def _double(value: Value) -> float:
+    if isinstance(value, bool) or not isinstance(value, float | int):
+        raise expected(value, "a number")
+    return float(value)
+
+
+def _single(value: Value) -> float:
+    """Return the number that the column will hold, so that a key is equal to it."""
+    number = _double(value)
+    if abs(number) > _SINGLE_MAX and math.isfinite(number):
+        raise ValueError(f"{number} is too large: the column has 32 bits")
+    found: float = _IN_32_BITS.unpack(_IN_32_BITS.pack(number))[0]
+    return found
 
 
 def bools(limits: Limits) -> Checks:

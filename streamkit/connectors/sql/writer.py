@@ -46,6 +46,7 @@ class SqlWriter(TransactionalWriter[Block]):
     def __init__(self, sink: SqlSink, rows: RowType | None, env: ConnectorEnv) -> None:
         super().__init__(env, str(sink))
         self._sink = sink
+        self.doubles_rows = sink.mode == "insert"
         self._rows = rows
         self._clock = env.clock
         session = session_for(sink.database, creates=True)
