@@ -84,6 +84,10 @@ PARKED_RECORDS_MAX: Final = 10_000
 # How many bytes a generator source may read ahead of the job.
 FEED_BYTES_MAX: Final = 8 * MIB
 
+# Python handles a signal that comes just before a wait of the main thread only after that wait, so
+# a longer one is divided.
+SIGNAL_WAIT_S_MAX: Final = 0.5
+
 # Relations between the bounds, checked at import.
 assert FRAME_BYTES_MIN < BATCH_BYTES_MAX < BATCH_BYTES_HARD_MAX < FRAME_BYTES_MAX
 assert FRAME_BYTES_MAX < CONNECTION_BYTES_IN_FLIGHT_MAX < BYTES_IN_FLIGHT_MAX

@@ -17,6 +17,7 @@ import anyio
 
 from streamkit.errors import NotFlushed, StreamKitError, UsageError
 from streamkit.forks import in_children
+from streamkit.limits import SIGNAL_WAIT_S_MAX
 from streamkit.observe.embedded import EmbeddedReporter
 from streamkit.observe.facts import Snapshot
 from streamkit.run import at_exit
@@ -31,8 +32,6 @@ T = TypeVar("T")
 
 # How long after the deadline the event loop may still end the job.
 _GRACE_S: Final = 1.0
-# Python misses a signal that comes just before a wait until that wait ends, so none is longer.
-_TURN_S: Final = 0.5
 
 
 class RunningJob:
@@ -320,8 +319,8 @@ async def _stop(job: RunningJob) -> None:
 def _is_done_within(future: Future[Any], timeout_s: float | None) -> bool:
     """Wait until a future is done, or for a time; return whether it is done."""
     left_s = math.inf if timeout_s is None else timeout_s
-    while not concurrent.futures.wait((future,), min(_TURN_S, left_s)).done:
-        left_s -= _TURN_S
+    while not concurrent.futures.wait((future,), min(SIGNAL_WAIT_S_MAX, left_s)).done:
+        left_s -= SIGNAL_WAIT_S_MAX
         if left_s <= 0:
             return False
     return True

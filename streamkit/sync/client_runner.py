@@ -13,7 +13,7 @@ from streamkit.client import Client as AsyncClient
 from streamkit.client import checks
 from streamkit.errors import UsageError
 from streamkit.sync.loop_iterator import LoopIterator
-from streamkit.sync.loop_thread import LoopThread, shared_loop
+from streamkit.sync.loop_thread import LoopThread, shared_loop, wait_for
 from streamkit.sync.send_queue import SendQueue
 
 T = TypeVar("T")
@@ -133,7 +133,7 @@ class ClientRunner:
         entered: Future[None] = Future()
         client_task = self.loop.start(self._run_client(entered))
         try:
-            entered.result()
+            wait_for(entered)
         except BaseException:
             client_task.cancel()
             raise

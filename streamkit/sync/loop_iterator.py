@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from streamkit.errors import UsageError
+from streamkit.limits import SIGNAL_WAIT_S_MAX
 from streamkit.sync.loop_thread import LoopThread
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ class LoopIterator(Generic[T]):
         while self._last.number <= number:
             if self._is_closed:
                 raise UsageError("the iterator or its client was closed during the call")
-            self._arrived.wait()
+            self._arrived.wait(SIGNAL_WAIT_S_MAX)
         return self._last
 
     def close(self) -> None:

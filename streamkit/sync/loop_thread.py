@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any, Final, Protocol, TypeVar
 
 from streamkit.errors import UsageError
+from streamkit.limits import SIGNAL_WAIT_S_MAX
 from streamkit.observe.streams import say
 
 T = TypeVar("T")
@@ -113,7 +114,7 @@ class LoopThread:
             UsageError: The coroutine was cancelled.
         """
         try:
-            return future.result()
+            return wait_for(future)
         except CancelledError:
             raise UsageError("the client was closed during the call") from None
         except BaseException:
@@ -189,6 +190,16 @@ class LoopThread:
         self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
+
+
+def wait_for(future: Future[T]) -> T:
+    """Wait for a future; a signal is handled meanwhile."""
+    while True:
+        try:
+            return future.result(SIGNAL_WAIT_S_MAX)
+        except TimeoutError:
+            if future.done():  # then it may be its own error
+                return future.result()
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -22,6 +22,7 @@ from operator import itemgetter
 from typing import Final, Protocol
 
 from streamkit.client import RecordHandle, RecordMetadata, RecordsHandle, RecordsMetadata
+from streamkit.limits import SIGNAL_WAIT_S_MAX
 from streamkit.protocol.batch import Columns
 
 # The memory of a record without its value and key.
@@ -82,7 +83,8 @@ class SendBatch:
         if record is None or not record.is_known:
             known = threading.Event()
             self._owner.watch(self, row, known)
-            known.wait()
+            while not known.wait(SIGNAL_WAIT_S_MAX):
+                pass
             record = self._record(row)
         assert record is not None, "its outcome is known"
         return record.result()

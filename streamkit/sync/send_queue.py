@@ -14,6 +14,7 @@ from streamkit.broadcast import Broadcast
 from streamkit.client import RecordsHandle, RecordsMetadata
 from streamkit.client.produce.producer import Producer as AsyncProducer
 from streamkit.errors import NotFlushed, UsageError
+from streamkit.limits import SIGNAL_WAIT_S_MAX
 from streamkit.protocol.batch import Columns
 from streamkit.sync import handles
 from streamkit.sync.forwarding import Forwarder
@@ -329,7 +330,7 @@ class SendQueue:
                 continue
             self._loop.post(self._urgent.set)
             self._wake_up()
-            self._room.wait()
+            self._room.wait(SIGNAL_WAIT_S_MAX)
 
     def _close_open(self) -> None:
         batch = self._open

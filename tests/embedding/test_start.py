@@ -19,6 +19,7 @@ from streamkit.run import RunningJob
 from tests.embedding.running import COUNT, NUMBERS, Place, wait_until
 from tests.stop.broker import BrokerProcess
 from tests.stop.running import PATIENCE_S
+from tests.unseen_signal import LATE_S, Interrupted, unseen_signal
 
 
 def test_a_block_runs_a_job_and_stops_it_in_order(place: Place) -> None:
@@ -54,35 +55,9 @@ def test_waiting_with_a_timeout_leaves_the_job_running(place: Place) -> None:
         assert job.is_running
 
 
-class Interrupted(Exception):
-    """Raised by a handler of a signal."""
-
-
 def test_a_signal_that_does_not_wake_the_wait_is_handled(place: Place) -> None:
-    """Python's wait is only ended by a signal that comes during it, to the main thread."""
-
-    def interrupt(*_: object) -> None:
-        raise Interrupted
-
-    def send() -> None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
-        time.sleep(0.2)
-        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
-
-    before = signal.signal(signal.SIGUSR1, interrupt)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})  # only `send` gets it
-    sender = threading.Thread(target=send)
-    try:
-        with place.app().start(**place.options) as job:
-            sender.start()
-            began_s = time.monotonic()
-            with pytest.raises(Interrupted):
-                job.wait(20)
-            assert time.monotonic() - began_s < 10
-    finally:
-        sender.join()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
-        signal.signal(signal.SIGUSR1, before)
+    with place.app().start(**place.options) as job, unseen_signal(), pytest.raises(Interrupted):
+        job.wait(2 * LATE_S)
 
 
 def test_start_raises_the_error_of_a_job_that_cannot_start(place: Place) -> None:

@@ -7,11 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+import anyio
 import pytest
 
 from streamkit import sync
+from streamkit.client import RecordsMetadata
+from streamkit.sync.loop_thread import shared_loop
+from streamkit.sync.send_batch import SendBatch
 from tests.broker_process import BrokerProcess
 from tests.proxy import Proxy, Stall
+from tests.unseen_signal import Interrupted, unseen_signal
 
 SOON_S: Final = 60.0
 STEPS: Final = 100_000
@@ -42,6 +47,39 @@ def counting(release: Callable[[], object]) -> Iterator[threading.Event]:
         counter.join(SOON_S)
         if not enough.is_set():
             release()
+
+
+def call(client: sync.Client) -> None:
+    shared_loop().call(anyio.sleep_forever())
+
+
+def wait_for_a_record(client: sync.Client) -> None:
+    client.admin.create_topic("unseen")
+    with client.consumer("unseen") as consumer:
+        next(iter(consumer))
+
+
+def wait_for_an_outcome(client: sync.Client) -> None:
+    class Silent:
+        def watch(self, batch: SendBatch, row: int, known: threading.Event) -> None:
+            pass
+
+        def outcome_of(self, batch: SendBatch) -> RecordsMetadata:
+            raise AssertionError("it is not asked")
+
+    SendBatch(Silent()).wait_for_row(0)
+
+
+@pytest.mark.parametrize("wait", [call, wait_for_a_record, wait_for_an_outcome])
+def test_a_signal_that_does_not_wake_a_wait_is_handled(
+    cluster: BrokerProcess, wait: Callable[[sync.Client], None]
+) -> None:
+    with (
+        sync.Client.connect(cluster.address) as client,
+        unseen_signal(),
+        pytest.raises(Interrupted),
+    ):
+        wait(client)
 
 
 def flush(producer: sync.Producer) -> None:
