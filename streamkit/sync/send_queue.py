@@ -404,8 +404,7 @@ class SendQueue:
         batch.watch(row, known)
 
     async def _outcome_of(self, batch: SendBatch) -> RecordsMetadata:
-        partitions: list[int] = []
-        offsets: list[int] = []
+        partitions, offsets = list[int](), list[int]()
         self._urgent.set()
         while not batch.is_settled:
             await self._progress.wait()

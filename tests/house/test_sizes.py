@@ -36,7 +36,7 @@ EXCEPTIONS: dict[str, dict[str, int]] = {
     },
     "classes": {
         "streamkit/client/consume/consumer.py Consumer": 465,
-        "streamkit/sync/send_queue.py SendQueue": 386,
+        "streamkit/sync/send_queue.py SendQueue": 385,
         "streamkit/client/produce/producer.py Producer": 385,
         "streamkit/client/produce/partition_sender.py PartitionSender": 354,
         "streamkit/client/admin/admin.py Admin": 334,
