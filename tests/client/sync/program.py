@@ -144,9 +144,9 @@ def interrupt_chunks(client: Client, topic: str) -> None:
 
 def interrupt_block(client: Client, topic: str) -> None:
     """Leave the block of a producer whose records cannot be sent; it must end in time."""
-    interrupt_once_it_waits()
     try:
         with client.producer(topic) as producer:
+            interrupt_once_it_waits()
             producer.send(b"first").wait()
     except KeyboardInterrupt as error:
         say(f"interrupted: {' '.join(error.__notes__)}")
