@@ -99,6 +99,12 @@ async def test_a_record_that_is_refused_fails(status: int) -> None:
     assert f"returned status {status}: bad row" in str(found.value.__cause__)
 
 
+async def test_a_record_that_has_changed_nothing_is_not_written() -> None:
+    async with scripted(lambda asked: reply(status=304)) as server:
+        with pytest.raises(WriteFailed):
+            await write(HttpSink(server.url, "PUT"), chunk(b"1"))
+
+
 async def test_a_login_that_is_refused_is_not_an_error_of_a_record() -> None:
     async with scripted(lambda asked: reply(b"bad token", 401)) as server:
         with pytest.raises(StreamKitError, match="returned status 401: bad token") as found:

@@ -84,6 +84,7 @@ async def test_a_body_has_one_or_many_records(body: Any, content: bytes, rows: l
     [
         ("POST", "/other", b"1", {}, 404),
         ("GET", "/orders", b"", {}, 405),
+        ("HEAD", "/orders", b"", {}, 405),
         ("POST", "/orders", b"{", {}, 400),
         ("POST", "/orders", b"[1", {}, 400),
         ("POST", "/orders", b"x" * 101, {}, 413),

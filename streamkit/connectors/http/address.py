@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
-from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urljoin, urlsplit, urlunsplit
 
-from streamkit.errors import ConfigError, UsageError
+from streamkit.errors import ConfigError, StreamKitError, UsageError, shown
 from streamkit.settings.secret import Secret
 from streamkit.units import parse_duration_s, parse_size_bytes
 
@@ -56,8 +56,11 @@ class Address:
         for name, value in self.fields().items():
             if not _TOKEN.fullmatch(name):
                 raise UsageError(f"{name!r} is not a valid name of a header")
-            if any(each in value for each in "\r\n\0"):
-                raise UsageError(f"the header {name} has a line break or a zero byte in its value")
+            if not value.isascii() or any(each in value for each in "\r\n\0"):
+                raise UsageError(
+                    f"the value of the header {name} has a line break, a zero byte or a character "
+                    "that is not ASCII"
+                )
 
     def __str__(self) -> str:
         return masked(self.url)
@@ -84,6 +87,15 @@ class Address:
             raise ConfigError(f"tls= of {self} returned {type(found).__name__}, no ssl.SSLContext")
         return found
 
+    def hidden(self, text: str) -> str:
+        """Return a text of the service, which may repeat the request, without secrets."""
+        found = [each.reveal() for each in self.headers.values() if isinstance(each, Secret)]
+        found += [each.reveal() for each in (self.bearer, self.auth and self.auth[1]) if each]
+        found.append(unquote(urlsplit(self.url).password or ""))
+        for each in filter(None, found):
+            text = text.replace(each, "***")
+        return text
+
     def fields(self) -> dict[str, str]:
         """Return the headers with the secrets revealed; for requests only."""
         found = {name: _revealed(value) for name, value in self.headers.items()}
@@ -106,6 +118,21 @@ def masked(url: str) -> str:
     login, at, host = found.netloc.rpartition("@")
     netloc = f"{login.partition(':')[0]}:***@{host}" if at else host
     return urlunsplit(found._replace(netloc=netloc, query="", fragment=""))
+
+
+def joined(url: str, target: str) -> str:
+    """Return the URL that a response names, relative to that of the request.
+
+    Raises:
+        StreamKitError: It is not a URL.
+    """
+    try:
+        found = urljoin(url, target)
+    except ValueError:
+        found = ""
+    if _parts(found) is None or not found:
+        raise StreamKitError(f"a response of {masked(url)} names {shown(target)}, which is no URL")
+    return found
 
 
 def is_same_origin(url: str, other: str) -> bool:

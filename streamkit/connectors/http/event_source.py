@@ -22,6 +22,7 @@ from streamkit.connectors.http.address import (
 )
 from streamkit.connectors.http.event_stream import Event, EventStream
 from streamkit.connectors.http.exchange import Exchange, Outage, Refused, Response, Transient
+from streamkit.connectors.http.inflate import PLAIN, encoding_of
 from streamkit.dataflow.contracts import (
     ConnectorEnv,
     Positions,
@@ -29,12 +30,14 @@ from streamkit.dataflow.contracts import (
     SourceFacts,
     SourceReader,
 )
+from streamkit.errors import StreamKitError
 from streamkit.limits import CHUNK_RECORDS_MAX
 from streamkit.record import Chunk
 from streamkit.settings.secret import Secret
 
 _PART: Final = "0"
 _RECONNECT_S: Final = 3.0
+_RECONNECT_S_MIN: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -182,6 +185,7 @@ class ServerSentEventsReader(SourceReader):
             await self._outage.wait(error)
             return
         if data is None:  # an incomplete event at the end is not an event
+            self._take(self._stream.end())
             await self._disconnect()
             self._is_over = self._env.until_end
             if not self._is_over:
@@ -195,7 +199,7 @@ class ServerSentEventsReader(SourceReader):
         self._events.extend(e for e in events if wanted is None or e.kind in wanted)
         self._last_id = self._stream.last_id
         if self._stream.retry_s is not None:
-            self._retry_s = self._stream.retry_s
+            self._retry_s = max(self._stream.retry_s, _RECONNECT_S_MIN)
 
     async def _connect(self) -> None:
         """Request the stream after the last event.
@@ -227,6 +231,11 @@ class ServerSentEventsReader(SourceReader):
                 f"{self._source.address} returned status {response.status} with the type {kind!r}",
                 response.status,
                 hint="a stream of events has status 200 and the type text/event-stream",
+            )
+        if encoding_of(fields) not in PLAIN:
+            raise StreamKitError(
+                f"the events of {self._source.address} have the encoding {encoding_of(fields)!r}, "
+                "although the request asks for none"
             )
         limit = size(self._source.max_event_bytes, "max_event_bytes")
         self._stream = EventStream(self._last_id, max_event_bytes=limit)

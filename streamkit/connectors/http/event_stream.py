@@ -69,6 +69,14 @@ class EventStream:
         self._check(len(self._rest))
         return events
 
+    def end(self) -> list[Event]:
+        """Return the event that the end of the connection completes, if its lines end with CR."""
+        events: list[Event] = []
+        if self._rest.endswith(b"\r"):
+            self._line(self._rest[:-1], events)
+        self._rest = b""
+        return events
+
     def _line(self, line: bytes, events: list[Event]) -> None:
         if not line:
             self._dispatch(events)

@@ -8,11 +8,10 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urljoin
 
 import anyio
 
-from streamkit.connectors.http.address import Address, is_same_origin, masked
+from streamkit.connectors.http.address import Address, is_same_origin, joined, masked
 from streamkit.connectors.http.inflate import GZIP, PLAIN, Inflate, encoding_of
 from streamkit.env import Clock, random_bits
 from streamkit.errors import ConfigError, ConnectFailed, StreamKitError
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 _TRANSIENT: Final = frozenset({408, 425, 429})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _REDIRECTS_MAX: Final = 5
+_REDIRECTED: Final = 300
+_NOT_MODIFIED: Final = 304
 _FIRST_DELAY_S: Final = 0.5
 _DELAY_S_MAX: Final = 60.0
 _SHARE_BITS: Final = 16
@@ -157,7 +158,7 @@ class Exchange:
             response = await self.send("GET", url, headers)
             if response.status not in _REDIRECTS or "location" not in response.headers:
                 return self._checked(response, "GET")
-            target = urljoin(url, response.headers["location"])
+            target = joined(url, response.headers["location"])
             if not is_same_origin(target, url):
                 raise StreamKitError(
                     f"{masked(url)} redirects to another origin, {masked(target)}",
@@ -199,7 +200,8 @@ class Exchange:
         try:
             with anyio.fail_after(self._timeout_s):
                 async with self.streamed(method, url, headers, body) as received:
-                    data = await self._read(received)
+                    is_success = received.status_code < _REDIRECTED
+                    data = await (self._read(received) if is_success else _begin(received))
         except TimeoutError:
             raise _late(self._timeout_s) from None
         return Response(received.status_code, _lower(received.headers), data, url)
@@ -254,13 +256,14 @@ class Exchange:
     def refusal(self, response: Response, method: str) -> Transient | Refused | None:
         """Return why a response is not a success; None if it is one."""
         status = response.status
-        if status < 300 or status == 304:
+        if status < _REDIRECTED or (status == _NOT_MODIFIED and method == "GET"):
             return None
         text = f"{method} {masked(response.url)} returned status {status}"
         if status in _TRANSIENT or status >= 500:
             return Transient(text, self.retry_after_s(response.headers))
         shown = response.body[:_BODY_SHOWN_MAX].decode("utf-8", "replace").strip()
         shown = "".join(each if each.isprintable() else " " for each in shown)
+        shown = self._address.hidden(shown)
         hint = "check bearer=, auth= and headers=" if status in (401, 403) else ""
         return Refused(f"{text}: {shown}" if shown else text, status, hint=hint)
 
@@ -305,6 +308,18 @@ class Exchange:
         if inflate is not None and not inflate.is_complete:
             raise Transient("the compressed body is incomplete")
         return b"".join(parts)
+
+
+async def _begin(received: httpx2.Response) -> bytes:
+    """Return the beginning of a body that is only shown; nothing if it is encoded."""
+    data = b""
+    if encoding_of(received.headers) not in PLAIN:
+        return data
+    async for part in received.aiter_raw():
+        data += part
+        if len(data) >= _BODY_SHOWN_MAX:
+            break
+    return data
 
 
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final, Literal
-from urllib.parse import urljoin
 
 import msgspec
 
+from streamkit.connectors.http.bodies import Path, encode_row, found_at, rows_of
 from streamkit.errors import StreamKitError, UsageError, shown
 
-Path = str | Callable[[Any], Any]
-
-_MISSING: Final = object()
-_LINK: Final = re.compile(r"<([^<>]*)>((?:\s*;\s*[^;,\"=\s]+(?:\s*=\s*(?:\"[^\"]*\"|[^;,\"]*))?)*)")
-_REL: Final = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^;,\"\s]*))", re.IGNORECASE)
 # Records at the current cursor value that are remembered, to recognize them if they come again.
 _SEEN_MAX: Final = 1_000
+# Two records may be in another order than their texts, such as item-9 and item-10.
+_DESCENDING_MIN: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,76 +98,6 @@ class Page:
     next: Place | None = None
 
 
-def found_at(path: Path, value: Any, missing: Any = None) -> Any:
-    """Return the value at a path such as ``data.items``, or ``missing`` if the path ends early."""
-    if callable(path):
-        return path(value)
-    if isinstance(value, Mapping) and path in value:  # a name with a dot, such as @odata.nextLink
-        return value[path]
-    for name in filter(None, path.split(".")):
-        if isinstance(value, list) and name.isdecimal() and int(name) < len(value):
-            value = value[int(name)]
-        elif isinstance(value, Mapping) and name in value:
-            value = value[name]
-        else:
-            return None if value is None else missing
-    return value
-
-
-def rows_of(body: Any, path: Path | None) -> list[Any]:
-    """Return the records of a body: the list at a path, or the body itself.
-
-    Some services write null for an empty list.
-
-    Raises:
-        StreamKitError: There is no list at the path.
-    """
-    found = body if path is None else found_at(path, body, missing=_MISSING)
-    if found is None and not callable(path):
-        return []
-    if path is None and not isinstance(found, list):
-        return [found]
-    if found is _MISSING:
-        raise StreamKitError(
-            f"a response has nothing at records={path!r}",
-            hint="set records= to the path of the list, for example records='data.items'",
-        )
-    if not isinstance(found, list | tuple):
-        raise StreamKitError(
-            f"the records of a response must be a list, but records={path!r} is "
-            f"{type(found).__name__}",
-            hint="set records= to the path of the list, for example records='data.items'",
-        )
-    return list(found)
-
-
-def next_link(header: str, url: str) -> str | None:
-    """Return the URL of the link with rel=next in a header Link; None if there is none."""
-    for found in _LINK.finditer(header):
-        rel = _REL.search(found[2])
-        names = (rel[1] or rel[2] or "").lower().split() if rel else []
-        if "next" in names:
-            return urljoin(url, str(found[1]))
-    return None
-
-
-def linked_at(path: Path, body: Any, url: str) -> str | None:
-    """Return the URL of the next page, which is in the body; None if no page follows.
-
-    Raises:
-        StreamKitError: It is not a text.
-    """
-    found = found_at(path, body)
-    if found is None or found is False or found == "":
-        return None
-    if not isinstance(found, str):
-        raise StreamKitError(
-            f"the URL of the next page must be a text, but next_url={path!r} is "
-            f"{type(found).__name__}"
-        )
-    return urljoin(url, found)
-
-
 def cursor_text(value: Any) -> str | None:
     """Return a cursor as the text of a parameter; None if it names no page.
 
@@ -181,7 +108,7 @@ def cursor_text(value: Any) -> str | None:
         return None
     if isinstance(value, str):
         return str(value)
-    if isinstance(value, int | float) and value is not True:
+    if isinstance(value, int | float | Decimal) and value is not True:
         return str(value)
     raise StreamKitError(f"a cursor must be a text or a number, not {type(value).__name__}")
 
@@ -213,7 +140,7 @@ def page_of(
     values = rows_of(body, records)
     if cursor is not None and cursor.record is not None:
         return _page_by_record(values, place, link, cursor, body)
-    rows = [msgspec.json.encode(each) for each in values]
+    rows = list(map(encode_row, values))
     if cursor is None:
         return _resumed(place, rows, _after(place, rows, link, place.cursor), link is None)
     if cursor.counts is not None:
@@ -224,6 +151,9 @@ def page_of(
         assert cursor.body is not None, "a cursor has one of them"
         following = cursor_text(found_at(cursor.body, body))
     is_last = following is None or following == place.cursor or _has_no_more(cursor, body)
+    if link is None and following in (None, place.cursor):
+        why = "names no cursor" if following is None else f"the cursor stays {following!r}"
+        _refuse_more(cursor, body, why)
     if link is not None:
         return _resumed(place, rows, _after(place, rows, link, place.cursor), is_last=False)
     after = _after(place, rows, None, place.cursor if is_last else following, stays=is_last)
@@ -238,7 +168,7 @@ def _page_by_record(
     rows: list[bytes] = []
     marks: list[str | None] = []
     for value in values:
-        row, mark = msgspec.json.encode(value), cursor_text(found_at(cursor.record, value))
+        row, mark = encode_row(value), cursor_text(found_at(cursor.record, value))
         if mark is not None and mark == place.cursor and zlib.crc32(row) in place.seen:
             continue
         rows.append(row)
@@ -253,6 +183,13 @@ def _page_by_record(
     end = place.offset - place.rows + len(rows)
     after = Place(end, link, following, seen=(*before, *at_mark)[-_SEEN_MAX:])
     is_last = link is None and (not rows or _has_no_more(cursor, body))
+    if is_last and not rows:
+        _refuse_more(cursor, body, f"all records of the page at {following!r} were read before")
+    if place.cursor is not None and following is not None and _is_before(following, place.cursor):
+        raise StreamKitError(
+            f"the page after {place.cursor!r} ends with {following!r}, which is before it",
+            hint="the parameter may have another name, or the service may ignore it",
+        )
     return _resumed(place, rows, after, is_last)
 
 
@@ -277,17 +214,30 @@ def _check_ascends(marks: list[str | None], path: Path) -> None:
     first, last = (marks[0], marks[-1]) if marks else (None, None)
     if first is None or last is None:
         return
-    if first.isdecimal() and last.isdecimal():
-        is_back = int(first) > int(last)
-    else:  # as texts, 10:00:00.5Z is before 10:00:00Z
-        begin, end = _time(first), _time(last)
-        is_back = begin is not None and end is not None and begin > end
-    if is_back:
+    if _is_before(last, first) or _descend(marks):
         raise StreamKitError(
             f"the records must ascend by {path!r}, but a page begins with {first!r} and ends "
             f"with {last!r}",
             hint="ask the service for the oldest first, for example with ?sort=asc in the URL",
         )
+
+
+def _is_before(one: str, other: str) -> bool:
+    """Return whether a cursor is before another one; False if they are texts without an order."""
+    try:
+        return Decimal(one) < Decimal(other)
+    except ArithmeticError:  # as texts, 10:00:00.5Z is before 10:00:00Z
+        begin, end = _time(one), _time(other)
+        return begin is not None and end is not None and begin < end
+
+
+def _descend(marks: list[str | None]) -> bool:
+    """Return whether texts without a known order descend from each to the next."""
+    texts = list(dict.fromkeys(each for each in marks if each is not None))
+    if len(texts) < _DESCENDING_MIN or len({len(each) for each in texts}) > 1:
+        return False
+    is_time = all(_time(each) is not None for each in texts)
+    return not is_time and texts == sorted(texts, reverse=True)
 
 
 def _time(text: str) -> dt.datetime | None:
@@ -297,6 +247,19 @@ def _time(text: str) -> dt.datetime | None:
     except ValueError:
         return None
     return found if found.tzinfo is not None else found.replace(tzinfo=dt.UTC)
+
+
+def _refuse_more(cursor: Cursor, body: Any, why: str) -> None:
+    """Refuse a page after which no other can be requested, although the service has more.
+
+    Raises:
+        StreamKitError: The field ``more`` is true.
+    """
+    if cursor.more is not None and not _has_no_more(cursor, body):
+        raise StreamKitError(
+            f"the service has more records after more={cursor.more!r}, but {why}",
+            hint="request larger pages if many records have the same value, or use another cursor",
+        )
 
 
 def _has_no_more(cursor: Cursor, body: Any) -> bool:

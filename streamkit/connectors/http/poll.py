@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import zlib
 from collections import deque
 from collections.abc import Mapping
@@ -24,15 +23,13 @@ from streamkit.connectors.http.address import (
     size,
     with_parameter,
 )
+from streamkit.connectors.http.bodies import Path, decode_body, linked_at, next_link
 from streamkit.connectors.http.exchange import Exchange, Outage, Refused, Response, Transient
 from streamkit.connectors.http.paging import (
     Cursor,
     Page,
-    Path,
     Place,
     crc_of,
-    linked_at,
-    next_link,
     page_of,
 )
 from streamkit.dataflow.contracts import (
@@ -55,6 +52,7 @@ _EMPTY_PAGES_AT_END_MAX: Final = 1_000
 _MORE_HINT: Final = "if a field of the body is false on the last page, name it with more="
 # Statuses with which a service refuses the URL of a page that is too old.
 _STALE: Final = (400, 404, 410)
+_NO_CONTENT: Final = 204
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -286,6 +284,11 @@ class HttpPollReader(SourceReader):
                 self._after_number = page.after
             elif self._after_number is not None:
                 self._next = self._after_number  # the last page may get more rows
+        elif self._source.cursor is not None and self._source.cursor.counts == "records":
+            self._check_differs(page)
+            # A single row may be the same as the one before it.
+            count = len(page.rows) if len(page.rows) > 1 else -1
+            self._after_number = Place(cursor=page.place.cursor, rows=count, crc=crc_of(page.rows))
         self._waits = page.is_last or self._is_mostly_empty(page)
         self._is_first_page = page.is_last
         if page.skipped < len(page.rows):
@@ -348,9 +351,8 @@ class HttpPollReader(SourceReader):
         if place.body_crc == crc and place.rows == 0:
             return None
         try:
-            text = response.body.removeprefix(codecs.BOM_UTF8)
-            body = msgspec.json.decode(text) if text.strip() else []
-        except msgspec.DecodeError as error:
+            body = [] if response.status == _NO_CONTENT else decode_body(response.body)
+        except ValueError as error:
             raise Transient(f"the response is not valid JSON: {error}") from error
         source = self._source
         link = next_link(response.headers.get("link", ""), response.url)
@@ -381,7 +383,7 @@ class HttpPollReader(SourceReader):
 def _conditions(place: Place) -> Mapping[str, str]:
     """Return the headers that ask for a page only if it has changed."""
     found = {"Accept": "application/json"}
-    if place.rows == 0 and place.etag is not None:
+    if place.rows == 0 and place.etag is not None and place.etag.isascii():
         found["If-None-Match"] = place.etag
     if place.rows == 0 and place.modified is not None:
         found["If-Modified-Since"] = place.modified

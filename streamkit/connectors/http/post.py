@@ -38,6 +38,7 @@ Body = Literal["array", "lines"]
 # Of a response only its status counts; its body is shown in errors.
 _RESPONSE_BYTES_MAX: Final = 4 << 10
 _UNAUTHORIZED: Final = 401
+_SENT_MAX: Final = 10_000
 _TYPES: Final = {"array": "application/json", "lines": "application/x-ndjson"}
 
 
@@ -121,7 +122,8 @@ class HttpSink(Sink[Any]):
         """Return how values are encoded: as JSON, unless they are bytes."""
         if serde is not None:
             raise TopologyError("value= is not possible here: an HTTP sink sends JSON")
-        return ValueEncoder(_encode, lost_float)
+        is_line = self.batch is not None and self.body == "lines"
+        return ValueEncoder(_encode_line if is_line else _encode, lost_float)
 
     def writer(self, env: ConnectorEnv) -> HttpWriter:
         """Create the writer that the engine uses."""
@@ -130,6 +132,13 @@ class HttpSink(Sink[Any]):
 
 def _encode(value: Any) -> bytes:
     return value if type(value) is bytes else dumps(value)
+
+
+def _encode_line(value: Any) -> bytes:
+    row = _encode(value)
+    if not row or b"\n" in row:
+        raise ValueError("bytes with a line break, or without content, are not one line")
+    return row
 
 
 class HttpWriter(AtOnceWriter):
@@ -145,8 +154,8 @@ class HttpWriter(AtOnceWriter):
             max_body_bytes=_RESPONSE_BYTES_MAX,
         )
         self._outage = Outage(str(sink), env.clock, env.note, sink.attempts)
-        self._place: tuple[str, int, int] | None = None
-        self._copies = 0
+        # How often the same values were sent for a source record; the oldest ones are dropped.
+        self._sent: dict[bytes, int] = {}
         self.description = f"{sink} (at least once)"
 
     @property
@@ -208,13 +217,18 @@ class HttpWriter(AtOnceWriter):
     def _key(self, part: Chunk) -> str:
         """Return a key of the place of the records: the app, the sink, and the source record.
 
-        One source record may give several records here, which are counted.
+        One source record may give several records here, in any order: those with the same value
+        are counted.
         """
         place = (part.topic, part.partition, part.offsets[0])
-        self._copies = self._copies + 1 if place == self._place else 0
-        self._place = place
-        parts = (self._env.app, self._env.name, *place, self._copies, len(part))
+        parts = (self._env.app, self._env.name, *place, len(part))
         digest = blake2b(repr(parts).encode(), digest_size=16)
         for row in part.values:
             digest.update(row)
+        own = digest.digest()
+        copy = self._sent.pop(own, -1) + 1
+        self._sent[own] = copy
+        if len(self._sent) > _SENT_MAX:
+            del self._sent[next(iter(self._sent))]
+        digest.update(b"%d" % copy)
         return digest.hexdigest()

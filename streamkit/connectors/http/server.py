@@ -202,6 +202,7 @@ class _Connection:
         library = _library()
         self._reader = reader
         self._writer = writer
+        self._is_head = False
         self._state = library.Connection(library.SERVER, max_incomplete_event_size=_HEAD_BYTES_MAX)
 
     async def wait(self) -> bool:
@@ -221,6 +222,7 @@ class _Connection:
             return None
         if sum(len(name) + len(value) for name, value in event.headers) > _HEAD_BYTES_MAX:
             raise library.RemoteProtocolError("the headers are too large", error_status_hint=431)
+        self._is_head = event.method == b"HEAD"
         headers: dict[str, str] = {}
         for name, value in event.headers:
             headers[name.decode("latin-1")] = value.decode("latin-1")
@@ -251,7 +253,8 @@ class _Connection:
         }
         head = library.Response(status_code=response.status, headers=list(headers.items()))
         data = self._state.send(head) or b""
-        data += self._state.send(library.Data(data=body)) or b""
+        if not self._is_head:
+            data += self._state.send(library.Data(data=body)) or b""
         data += self._state.send(library.EndOfMessage()) or b""
         await self._write(data)
 
