@@ -47,6 +47,7 @@ async def test_numbers_keep_their_digits() -> None:
         (["3.5", "2.5"], True),
         (["ord-8", "ord-9", "ord-10"], False),
         (["item-9", "item-10"], False),
+        (["12e3", "95"], False),
         (["b", "a"], False),
         ([1.5, 2.5], False),
     ],

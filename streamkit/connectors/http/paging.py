@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from streamkit.errors import StreamKitError, UsageError, shown
 
 # Records at the current cursor value that are remembered, to recognize them if they come again.
 _SEEN_MAX: Final = 1_000
+# Not 12e3, which may be the beginning of a hash.
+_NUMBER: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 # Two records may be in another order than their texts, such as item-9 and item-10.
 _DESCENDING_MIN: Final = 3
 
@@ -224,11 +227,10 @@ def _check_ascends(marks: list[str | None], path: Path) -> None:
 
 def _is_before(one: str, other: str) -> bool:
     """Return whether a cursor is before another one; False if they are texts without an order."""
-    try:
+    if _NUMBER.fullmatch(one) and _NUMBER.fullmatch(other):
         return Decimal(one) < Decimal(other)
-    except ArithmeticError:  # as texts, 10:00:00.5Z is before 10:00:00Z
-        begin, end = _time(one), _time(other)
-        return begin is not None and end is not None and begin < end
+    begin, end = _time(one), _time(other)  # as texts, 10:00:00.5Z is before 10:00:00Z
+    return begin is not None and end is not None and begin < end
 
 
 def _descend(marks: list[str | None]) -> bool:
