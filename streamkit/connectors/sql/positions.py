@@ -70,9 +70,9 @@ def _written(value: Value) -> Value:
         return value
     name = _NAMES.get(kind)
     if name is None:
+        what = "JSON" if kind is msgspec.Raw else f"{shown(value)}, a {kind.__name__}"
         raise DataError(
-            f"the column that orders the rows has {shown(value)}, a {kind.__name__}, which "
-            "cannot be a position",
+            f"the column that orders the rows has {what}, which cannot be a position",
             hint="order by a column of numbers, text, times, UUIDs or bytes",
         )
     return {name: _MARKED[name][1](value)}
