@@ -122,7 +122,7 @@ async def test_numbers_of_32_bits_of_mariadb(mariadb_only: TestDatabase, tmp_pat
     async with SqlLookup(mariadb_only.url, "sizes", Size, "size") as lookup:
         found = [await lookup.find(each) for each in (*SINGLES, 1.2)]
     assert [each and each.name for each in found] == ["old", "old", "old", None]
-    with pytest.raises(DataError, match="the database does not find by these values"):
+    with pytest.raises(DataError, match="does not find by these values"):
         await read_all(SqlTable(mariadb_only.url, "sizes"))
     sink = SqlSink(mariadb_only.url, "sizes", mode="upsert", key="size")
     async with Job(tmp_path / "job", Size).run(sink) as run:
@@ -173,7 +173,7 @@ async def test_values_that_python_does_not_have_are_refused(
     run_in_duckdb(
         duckdb, f"CREATE TABLE t (k {kind} PRIMARY KEY)", f"INSERT INTO t VALUES ({values})"
     )
-    with pytest.raises(DataError, match=r"the database does not find by these values"):
+    with pytest.raises(DataError, match="does not find by these values"):
         await read_all(SqlTable(duckdb, "t", key="k", incremental=incremental))
 
 
@@ -217,6 +217,16 @@ async def test_a_last_row_that_changes_meanwhile_is_looked_for_again(
         monkeypatch.setattr(reader, "_last", change_after)
         found = await run.rows()
     assert [(each["changed"], each["id"]) for each in found] == [(1.5, 1), (2.25, 3), (2.75, 2)]
+
+
+async def test_a_query_with_other_values_each_time_is_refused(
+    postgres_only: TestDatabase,
+) -> None:
+    postgres_only.run_all("CREATE TABLE t (id bigint PRIMARY KEY)", "INSERT INTO t VALUES (1), (2)")
+    query = "SELECT id, now() AS seen FROM t"
+    source = SqlQuery(postgres_only.url, query, key="id", incremental="seen")
+    with pytest.raises(DataError, match="the same values in each query"):
+        await read_all(source)
 
 
 async def test_a_column_that_cannot_be_a_position_is_refused(postgres_only: TestDatabase) -> None:

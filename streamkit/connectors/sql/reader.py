@@ -37,6 +37,8 @@ from streamkit.dataflow.contracts import ConnectorEnv, Positions, SourceFacts, S
 from streamkit.errors import DataError, shown
 from streamkit.record import Chunk
 
+# A row that is written all the time may change between two queries, but not for ever.
+_LOOKS_MAX: Final = 100
 _SETTLE_PAUSE_S_MIN: Final = 0.01
 _SETTLE_PAUSE_S_MAX: Final = 0.5
 
@@ -143,21 +145,24 @@ class SqlReader(SourceReader):
         Raises:
             DataError: They do not, so it would not be read; or there are several.
         """
-        previous = ""
-        while (place := await self._last()) is not None:
+        previous, place = "", await self._last()
+        for _ in range(_LOOKS_MAX):
+            if place is None:
+                return None
             text = encode_position(place)
             if set(map(type, place)) == {int} or await self._rows_at(place):
                 return place
-            if text == previous:  # otherwise the row has changed meanwhile
-                order = ", ".join(self._open_plan.order)
-                raise DataError(
-                    f"{self._source} has a row with ({order}) = {shown(place)}, which the database "
-                    "does not find by these values, so it cannot be read in order",
-                    hint="use an SqlQuery that casts the column to a type that Python has, such as "
-                    "DOUBLE, DECIMAL or text",
-                )
-            previous = text
-        return None
+            if text == previous:
+                break
+            # The row has changed since, or its values are others in each query.
+            previous, place = text, await self._last()
+        order = ", ".join(self._open_plan.order)
+        raise DataError(
+            f"{self._source} has a row with ({order}) = {shown(place)}, which the database does "
+            "not find by these values, so it cannot be read in order",
+            hint="use an SqlQuery that casts the column to a type that Python has, such as DOUBLE, "
+            "DECIMAL or text; it must have the same values in each query",
+        )
 
     async def _rows_at(self, place: Place) -> int:
         """Return how many rows are at a place.
