@@ -163,14 +163,19 @@ def test_a_header_that_is_not_ascii_is_named() -> None:
             make("http://example.com", headers={"X-Name": "ö"})
 
 
-async def test_a_secret_that_the_service_repeats_is_not_shown() -> None:
+@pytest.mark.parametrize(
+    "login",
+    [{"bearer": Secret("t0ken")}, {"auth": ("joe", Secret("hunter2"))}],
+    ids=["bearer", "auth"],
+)
+async def test_a_secret_that_the_service_repeats_is_not_shown(login: dict[str, Any]) -> None:
     def script(asked: Asked) -> bytes:
         return reply(f"{asked.headers['authorization']}, {asked.headers['x-key']}".encode(), 403)
 
     async with scripted(script) as server:
-        secrets: dict[str, Any] = {"bearer": Secret("t0ken"), "headers": {"X-Key": Secret("k3y")}}
-        with pytest.raises(StreamKitError, match=r": Bearer \*\*\*, \*\*\*"):
-            await read(HttpPoll(server.url, **secrets))
+        source = HttpPoll(server.url, headers={"X-Key": Secret("k3y")}, **login)
+        with pytest.raises(StreamKitError, match=r": (Bearer|Basic) \*\*\*, \*\*\*"):
+            await read(source)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 2, 1, 3]])

@@ -90,8 +90,9 @@ class Address:
     def hidden(self, text: str) -> str:
         """Return a text of the service, which may repeat the request, without secrets."""
         found = [each.reveal() for each in self.headers.values() if isinstance(each, Secret)]
-        found += [each.reveal() for each in (self.bearer, self.auth and self.auth[1]) if each]
+        found.append(self.auth[1].reveal() if self.auth else "")
         found.append(unquote(urlsplit(self.url).password or ""))
+        found.append(self.fields().get("Authorization", "").partition(" ")[2])
         for each in filter(None, found):
             text = text.replace(each, "***")
         return text

@@ -94,7 +94,7 @@ def rows_of(body: Any, path: Path | None) -> list[Any]:
 
 
 def next_link(header: str, url: str) -> str | None:
-    """Return the URL of the link with rel=next in a header Link; None if there is none."""
+    """Return the URL that a header ``Link`` has for ``rel=next``; None if it has none."""
     for found in _LINK.finditer(header):
         rel = _REL.search(found[2])
         names = (rel[1] or rel[2] or "").lower().split() if rel else []

@@ -201,7 +201,7 @@ class Exchange:
             with anyio.fail_after(self._timeout_s):
                 async with self.streamed(method, url, headers, body) as received:
                     is_success = received.status_code < _REDIRECTED
-                    data = await (self._read(received) if is_success else _begin(received))
+                    data = await (self._read(received) if is_success else _beginning(received))
         except TimeoutError:
             raise _late(self._timeout_s) from None
         return Response(received.status_code, _lower(received.headers), data, url)
@@ -310,7 +310,7 @@ class Exchange:
         return b"".join(parts)
 
 
-async def _begin(received: httpx2.Response) -> bytes:
+async def _beginning(received: httpx2.Response) -> bytes:
     """Return the beginning of a body that is only shown; nothing if it is encoded."""
     data = b""
     if encoding_of(received.headers) not in PLAIN:

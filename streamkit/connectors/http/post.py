@@ -25,6 +25,7 @@ from streamkit.dataflow.contracts import (
     WriteFailed,
 )
 from streamkit.errors import ConnectFailed, StreamKitError, TopologyError, UsageError
+from streamkit.limits import PARKED_RECORDS_MAX
 from streamkit.record import Chunk
 from streamkit.serde.binding import Serde
 from streamkit.serde.finite import lost_float
@@ -38,7 +39,8 @@ Body = Literal["array", "lines"]
 # Of a response only its status counts; its body is shown in errors.
 _RESPONSE_BYTES_MAX: Final = 4 << 10
 _UNAUTHORIZED: Final = 401
-_SENT_MAX: Final = 10_000
+# More than the records by which one branch may be behind another.
+_SENT_MAX: Final = 5 * PARKED_RECORDS_MAX
 _TYPES: Final = {"array": "application/json", "lines": "application/x-ndjson"}
 
 
